@@ -1,0 +1,1 @@
+"""Adaptive multi-teacher, multi-level knowledge distillation with PyTorch Lightning and Hydra."""

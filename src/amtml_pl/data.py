@@ -1,0 +1,219 @@
+"""Batches from packed images: disjoint splits, an order that can be replayed, one view per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from amtml_pl.augment import Augmentation
+from amtml_pl.counter_random import permutation, random_bits
+from amtml_pl.errors import UserError
+from amtml_pl.packing import PackedDataset
+from amtml_pl.splits import SplitRows, disjoint_splits
+from amtml_pl.types import Batch
+
+# Sets the random numbers of the order apart from those that other purposes take from an equal seed.
+_ORDER = 2**32
+
+
+class PackedDataModule(pl.LightningDataModule):
+    """Training, validation and test batches of a packed data set.
+
+    The validation split is the packed one where there is one, else a stratified part of the packed training
+    split. The splits depend on ``seed`` alone, the order of the batches on (``order_seed``, epoch), the view
+    on the epoch, the pixels on (seed of the augmentation, view, index): nothing depends on the number of
+    workers, and the sequence of samples not on the number of ranks.
+
+    The trainer must rebuild the loader every epoch and leave its sampler alone
+    (``reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False``): a loader that lives longer
+    replays epoch 0 after a resume (Lightning#21938).
+
+    Args:
+        packed: the images and labels.
+        order_seed: of the order of the training batches.
+        augment: turns stored training images into their views.
+        batch_size: training images per optimiser step, over all ranks together.
+        eval_batch_size: images per validation or test batch, over all ranks together.
+        views: V, the number of views that the epochs go round; ``"all"`` means every distinct one, and a new
+            one each epoch where they are without end.
+        val_size: validation images, a whole number or a fraction of the packed training split; not used
+            where a validation split is packed.
+        train_size: training images, stratified, from what validation leaves; None for all. A larger subset
+            holds every smaller one.
+        seed: of the validation split and the training subset.
+        num_workers: processes that prepare batches; 0 prepares them between the steps.
+
+    Raises:
+        UserError: if a size or a number of views is out of range.
+    """
+
+    def __init__(
+        self,
+        packed: PackedDataset,
+        *,
+        order_seed: int,
+        augment: Augmentation,
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        views: int | Literal["all"] = "all",
+        val_size: int | float = 0.1,
+        train_size: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers)
+        self.packed = packed
+        self.order_seed = order_seed
+        self.augment = augment
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.views = _resolve_views(views, augment.distinct_views)
+        self.num_workers = num_workers
+        self._splits = disjoint_splits(packed, val_size, train_size, seed)
+
+    def train_split(self) -> SplitRows:
+        """The images that are trained on."""
+        return self._splits["train"]
+
+    def val_split(self) -> SplitRows:
+        """The images that selection is made on."""
+        return self._splits["val"]
+
+    def test_split(self) -> SplitRows:
+        """The images that the result is measured on.
+
+        Raises:
+            UserError: if the packed data has no test split.
+        """
+        if "test" not in self._splits:
+            raise UserError(f"{self.packed.folder} has no test split, only {list(self.packed.splits)}.")
+        return self._splits["test"]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The batches of the trainer's current epoch, of epoch 0 without a trainer."""
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        return self.train_batches(epoch, *self._rank_and_world_size())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation images in order, unaugmented."""
+        return self.eval_batches(self.val_split(), *self._rank_and_world_size())
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test images in order, unaugmented."""
+        return self.eval_batches(self.test_split(), *self._rank_and_world_size())
+
+    def train_batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
+        """One rank's batches of an epoch.
+
+        The ranks share each global batch of ``batch_size`` samples in turn: its first sample goes to rank 0,
+        the second to rank 1, … The last, short batch is kept; if it would leave a rank less than two samples
+        (batch norm cannot train on one), it is joined to the batch before it.
+
+        Raises:
+            UserError: if there are more ranks than images in a batch.
+        """
+        split = self.train_split()
+        if world_size > min(self.batch_size, len(split)):
+            raise UserError(
+                f"{world_size} ranks cannot share a batch of {min(self.batch_size, len(split))} images.",
+                fix=f"data.batch_size={2 * world_size} or more, or fewer trainer.devices",
+            )
+        state = random_bits(random_bits(self.order_seed, _ORDER), epoch)
+        order = torch.from_numpy(permutation(len(split), state))
+        batches = list(torch.split(order, self.batch_size))
+        if len(batches) > 1 and len(batches[-1]) < min(2 * world_size, self.batch_size):
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return self._loader(split, self.train_view(epoch), [batch[rank::world_size] for batch in batches])
+
+    def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
+        """One rank's unaugmented batches of a split in order; all ranks together hold each sample once."""
+        batches = torch.split(torch.arange(len(split)), self.eval_batch_size)
+        shares = [batch[rank::world_size] for batch in batches]
+        return self._loader(split, 0, [share for share in shares if len(share)])
+
+    def train_view(self, epoch: int) -> int:
+        """The view that an epoch trains on: 1 … V in turn."""
+        return 1 + (epoch if self.views is None else epoch % self.views)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K class names in label order."""
+        return self.packed.classes
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.packed.classes)
+
+    @property
+    def image_size(self) -> int:
+        """H, which is W, in pixels."""
+        return self.train_split().stored.images.shape[2]
+
+    @property
+    def digest(self) -> str:
+        """What identifies the packed data."""
+        return self.packed.digest
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images per split."""
+        return {name: len(split) for name, split in self._splits.items()}
+
+    def _loader(
+        self, split: SplitRows, view: int, batches: Sequence[Int64[Tensor, " _"]]
+    ) -> DataLoader[Batch]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            _BatchReader(split, self.augment, view),
+            sampler=batches,
+            batch_size=None,  # an item is a whole batch already
+            num_workers=self.num_workers,
+            pin_memory=on_gpu,
+        )
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+class _BatchReader(Dataset[Batch]):
+    """Makes a whole batch from one tensor of indices."""
+
+    def __init__(self, split: SplitRows, augment: Augmentation, view: int) -> None:
+        self.split = split
+        self.augment = augment
+        self.view = view
+
+    def __getitem__(self, index: Int64[Tensor, " B"]) -> Batch:
+        rows = self.split.rows[index]
+        images = self.augment(self.split.stored.images[rows], index, self.view)
+        return Batch(images, self.split.stored.labels[rows], index, self.view, self.split.name)
+
+
+def _check_counts(*, batch_size: int, eval_batch_size: int, num_workers: int) -> None:
+    for name, count in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        if count < 1:
+            raise UserError(f"data.{name} is {count}, expected 1 or more.", fix=f"data.{name}=128")
+    if num_workers < 0:
+        raise UserError(f"data.num_workers is {num_workers}, expected 0 or more.", fix="data.num_workers=0")
+
+
+def _resolve_views(views: int | Literal["all"], distinct: int | None) -> int | None:
+    """V; None for a new view in every epoch."""
+    if views == "all":
+        return distinct
+    if views < 1:
+        raise UserError(f"data.views is {views}, expected 1 or more.", fix="data.views=all")
+    if distinct is not None and views > distinct:
+        raise UserError(
+            f"data.views is {views}, but the augmentation has {distinct} distinct views.",
+            fix="data.views=all, or another augmentation: augment=crop_flip",
+        )
+    return views

@@ -1,0 +1,171 @@
+"""Files by name, from a folder or straight from an archive.
+
+Archives are never unpacked to disk: no member can land outside a folder, and nothing half-unpacked can
+be taken for whole.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tarfile
+import zipfile
+import zlib
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import NoReturn, Protocol, runtime_checkable
+
+from amtml_pl.errors import UserError
+
+NAMED_ABSENT = 5
+
+
+@runtime_checkable
+class Files(Protocol):
+    """Files by their names relative to one top, whether that is a folder or lies inside an archive."""
+
+    where: Path
+
+    def names(self, under: str) -> list[str]:
+        """The sorted names of all files below the folder ``under``, however deep, but for hidden ones."""
+
+    def folders(self, under: str) -> list[str]:
+        """The sorted names of the folders directly below ``under``, but for hidden ones."""
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
+        """Each of the files once, in the order that is cheapest, as something that Pillow can open."""
+
+
+class FolderFiles:
+    """Files below a folder on disk; symbolic links are followed.
+
+    Args:
+        folder: the top.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.where = folder
+
+    def names(self, under: str) -> list[str]:
+        """See ``Files``; a folder that cannot be listed is a UserError."""
+        found = []
+        for folder, folders, files in os.walk(self.where / under, onerror=_refuse, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            prefix = PurePosixPath(under, Path(folder).relative_to(self.where / under).as_posix())
+            found += [str(prefix / name) for name in files if not name.startswith(".")]
+        return sorted(found)
+
+    def folders(self, under: str) -> list[str]:
+        """See ``Files``; a folder that cannot be listed is a UserError."""
+        try:
+            with os.scandir(self.where / under) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+        except OSError as error:
+            _refuse(error)
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
+        """See ``Files``; the order is that of ``names``."""
+        for name in names:
+            yield name, self.where / name
+
+
+class ArchiveFiles:
+    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files are not seen.
+
+    Args:
+        archive: the file.
+        top: a folder that all members may lie in; names are relative to it.
+    """
+
+    def __init__(self, archive: Path, top: str) -> None:
+        self.where = archive
+        self._top = top
+
+    def names(self, under: str) -> list[str]:
+        """See ``Files``; a damaged archive is a UserError."""
+        names = list(self._members)
+        return names[bisect_left(names, f"{under}/") : bisect_left(names, f"{under}{chr(ord('/') + 1)}")]
+
+    def folders(self, under: str) -> list[str]:
+        """See ``Files``; a damaged archive is a UserError."""
+        below = (name.removeprefix(f"{under}/") for name in self.names(under))
+        return sorted({name.split("/")[0] for name in below if "/" in name})
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
+        """See ``Files``; the order is that of the archive. A member that it lacks is a UserError."""
+        if absent := [name for name in names if name not in self._members]:
+            raise UserError(
+                f"The archive {self.where} lacks {len(absent)} of the {len(names)} files asked for: "
+                f"{', '.join(absent[:NAMED_ABSENT])}.",
+                fix=f"delete {self.where} and repeat the command",
+            )
+        wanted = {self._members[name]: name for name in names}
+        with _damage_named(self.where):
+            if self.where.suffix == ".zip":
+                with zipfile.ZipFile(self.where) as archive:
+                    for member, name in wanted.items():
+                        yield name, BytesIO(archive.read(member))
+            else:
+                with tarfile.open(self.where, "r:gz") as tar:
+                    for info in tar:  # one pass: a gzip stream cannot be searched
+                        content = tar.extractfile(info) if info.name in wanted else None
+                        if content is not None:
+                            yield wanted[info.name], BytesIO(content.read())
+
+    @cached_property
+    def _members(self) -> dict[str, str]:
+        """The sorted names of the regular files, but for hidden ones, and what the archive calls them."""
+        with _damage_named(self.where):
+            if self.where.suffix == ".zip":
+                with zipfile.ZipFile(self.where) as archive:
+                    members = [info.filename for info in archive.infolist() if not info.is_dir()]
+            else:
+                with tarfile.open(self.where, "r:gz") as tar:
+                    members = [info.name for info in tar if info.isfile()]
+        named = {self._relative(member): member for member in members}
+        return {name: named[name] for name in sorted(named) if not PurePosixPath(name).name.startswith(".")}
+
+    def _relative(self, member: str) -> str:
+        parts = PurePosixPath(member).parts
+        return "/".join(parts[1:] if parts[:1] == (self._top,) else parts)
+
+
+def tree_signature(folder: Path, members: Iterable[str]) -> str:
+    """A hash over the names, sizes and modification times of some files and folders below ``folder``."""
+    files = FolderFiles(folder)
+    listing = hashlib.sha256()
+    for member in members:
+        for name in files.names(member) if (folder / member).is_dir() else [member]:
+            listing.update(f"{name}\0{stamp(folder / name)}\n".encode(errors="surrogateescape"))
+    return f"listing {listing.hexdigest()}"
+
+
+def stamp(file: Path) -> str:
+    """The size and modification time of one file."""
+    try:
+        status = file.stat()
+    except OSError as error:  # such as a symbolic link that leads nowhere
+        _refuse(error)
+    return f"{status.st_size} bytes, modified {status.st_mtime_ns}"
+
+
+@contextmanager
+def _damage_named(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(
+            f"The archive {archive} ({archive.stat().st_size} bytes) is truncated or corrupt: {error}.",
+            fix=f"delete {archive} and repeat the command",
+        ) from error
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"The raw data cannot be read: {error}.") from error

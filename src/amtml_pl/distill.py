@@ -1,0 +1,236 @@
+"""The training step: student, teachers, weights, losses. One module for every method that steps once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassAccuracy
+
+from amtml_pl.errors import UserError
+from amtml_pl.features import TappedNetwork
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.metrics import WeightStatistics
+from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
+from amtml_pl.weighting.scheme import Weighting
+
+log = logging.getLogger(__name__)
+Outputs = TypeVar("Outputs", ModelOutputs, TeacherOutputs)
+
+
+class TeacherSource(Protocol):
+    """Where the teachers' outputs come from: live networks, or a cache of what they gave."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The M teachers, in the order of axis 1 of their logits."""
+
+    def to(self, device: torch.device | str) -> TeacherSource:
+        """Moves whatever computes to a device."""
+
+    def __call__(self, batch: Batch) -> TeacherOutputs:
+        """The teachers' outputs for exactly the images of the batch."""
+
+
+class DistillModule(pl.LightningModule):
+    """Trains a student from labels, and from teachers where there are any.
+
+    Student, weighting and the projections inside the terms are submodules: trained, checkpointed,
+    moved. The teacher source is not, whatever it is made of.
+
+    Args:
+        student: the network to train, with the taps that terms and weighting read.
+        terms: the loss terms by name, already built.
+        coef: the multiplier of each term; entries without a term are ignored.
+        num_classes: K.
+        optimizer: takes parameter groups, each with a ``name`` (student, terms, weighting).
+        scheduler: takes the optimiser, gives a schedule that is stepped once an epoch; None keeps the rate.
+        teachers: the teacher source; None trains from labels alone.
+        weighting: weighs the teachers; needed where there are teachers.
+        weighting_lr: learning rate of a learned weighting; None takes the student's. Weight decay does not
+            apply to it: its regularisation is a loss term.
+
+    Raises:
+        UserError: if a term has no coefficient, there is no term, or teachers come without a weighting.
+    """
+
+    def __init__(
+        self,
+        student: TappedNetwork,
+        terms: Mapping[str, LossTerm],
+        coef: Mapping[str, float],
+        num_classes: int,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        teachers: TeacherSource | None = None,
+        weighting: Weighting | None = None,
+        weighting_lr: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_composition(terms, coef, teachers, weighting)
+        self.student = student
+        self.terms = nn.ModuleDict(dict(terms))
+        self.coef = {name: float(coef[name]) for name in terms}
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.teacher_source = teachers
+        self.weighting = weighting if teachers is not None else None
+        self.weighting_lr = weighting_lr
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
+        self.teacher_seconds = 0.0
+        self.images_seen = 0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        """One step, in the order a batch travels."""
+        student = self.student(batch.images)
+        teachers = self.ask_teachers(batch)
+        # Sums over classes, pairs and angles lose too much in half precision, whatever the trainer's.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            student = at_least_float32(student)
+            teachers = None if teachers is None else at_least_float32(teachers)
+            weights = None
+            if teachers is not None and self.weighting is not None:
+                weights = self.weighting(student, teachers, batch.labels)
+            step = Step(
+                student=student,
+                labels=batch.labels,
+                teachers=teachers,
+                weights=weights,
+                weighting_norm=self.weighting_norm(),
+                epoch=self.current_epoch,
+            )
+            values = {name: term(step) for name, term in self.terms.items()}
+            loss = torch.stack([self.coef[name] * value for name, value in values.items()]).sum()
+        if not torch.isfinite(loss):
+            raise self.not_finite(batch, batch_idx, values)
+        self.record(batch, step, values, loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the validation split."""
+        self.evaluate(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the test split."""
+        self.evaluate(batch, "test", self.test_accuracy)
+
+    def evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy) -> None:
+        """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over the epoch."""
+        logits = self.student(batch.images).logits
+        accuracy.update(logits, batch.labels)
+        self.log(f"{split}/acc", accuracy, batch_size=len(batch), prog_bar=True)
+        self.log(
+            f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch), sync_dist=True
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """One optimiser over named groups, and the schedule."""
+        optimizer = self.make_optimizer(list(self.parameter_groups()))
+        if self.make_scheduler is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "epoch"},
+        }
+
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """The student, what the terms learn, what the weighting learns: each trainable parameter once."""
+        yield {"name": "student", "params": list(self.student.parameters())}
+        if projections := list(self.terms.parameters()):
+            yield {"name": "terms", "params": projections}
+        if self.weighting is not None and (factors := list(self.weighting.parameters())):
+            group: dict[str, Any] = {"name": "weighting", "params": factors, "weight_decay": 0.0}
+            yield group if self.weighting_lr is None else {**group, "lr": self.weighting_lr}
+
+    def on_fit_start(self) -> None:
+        """Puts the teachers where the batches will be."""
+        if self.teacher_source is not None:
+            self.teacher_source.to(self.device)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs how the teachers were weighted and warns by name when a learned weighting has collapsed."""
+        if self.weight_statistics is None:
+            return
+        summary = self.weight_statistics.summary()
+        self.weight_statistics.reset()
+        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()})
+        self.log_dict({"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95})
+        collapse = summary.collapse()
+        if collapse and self.weighting_norm() is not None and self.trainer.is_global_zero:
+            log.warning("epoch %d: %s", self.current_epoch, collapse)
+
+    def ask_teachers(self, batch: Batch) -> TeacherOutputs | None:
+        """The teachers' outputs, and the seconds they took."""
+        if self.teacher_source is None:
+            return None
+        start = time.perf_counter()
+        outputs = self.teacher_source(batch)
+        self.teacher_seconds += time.perf_counter() - start
+        return outputs
+
+    def weighting_norm(self) -> Float[Tensor, ""] | None:
+        """Squared L2 norm of the weighting's parameters; None where it learns nothing."""
+        parameters = [] if self.weighting is None else list(self.weighting.parameters())
+        return torch.stack([p.square().sum() for p in parameters]).sum() if parameters else None
+
+    def record(self, batch: Batch, step: Step, values: Mapping[str, Tensor], loss: Tensor) -> None:
+        """Logs every term unweighted, the total, the accuracy, and the teachers' weights."""
+        self.images_seen += len(batch)
+        self.train_accuracy.update(step.student.logits, batch.labels)
+        if self.weight_statistics is not None and step.weights is not None:
+            self.weight_statistics.update(step.weights)
+        logged = {f"loss/{name}": value for name, value in values.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log("loss/total", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(batch))
+
+    def not_finite(self, batch: Batch, batch_idx: int, values: Mapping[str, Tensor]) -> UserError:
+        """What to say of a loss that is not a number: where, which terms, which samples."""
+        broken = [f"loss/{name} = {float(v)}" for name, v in values.items() if not torch.isfinite(v)]
+        return UserError(
+            f"The loss stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
+            f"(batch {batch_idx} of the epoch): {', '.join(broken) or 'the weighted sum overflows'}. "
+            f"Rows of the {batch.split} split in this batch (view {batch.view}): {batch.index.tolist()}",
+            fix="lower optimizer.lr or the term's coef; the last checkpoint is from before this epoch",
+        )
+
+
+def at_least_float32(outputs: Outputs) -> Outputs:
+    """The same outputs with half-precision tensors widened; float64 stays as it is."""
+
+    def widen(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+    if isinstance(outputs, ModelOutputs):
+        features = {name: widen(feature) for name, feature in outputs.features.items()}
+        return replace(outputs, logits=widen(outputs.logits), features=features)
+    hints = {name: widen(hint) for name, hint in outputs.hints.items()}
+    return replace(outputs, logits=widen(outputs.logits), hints=hints)
+
+
+def check_composition(
+    terms: Mapping[str, LossTerm],
+    coef: Mapping[str, float],
+    teachers: TeacherSource | None,
+    weighting: Weighting | None,
+) -> None:
+    """Refuses parts that cannot work together."""
+    if not terms:
+        raise UserError("There is no loss term; expected at least one.", fix="loss=[ce]")
+    if missing := sorted(set(terms) - set(coef)):
+        raise UserError(f"The loss terms {missing} have no coefficient.", fix=f"+coef.{missing[0]}=1.0")
+    if teachers is not None and weighting is None:
+        raise UserError("There are teachers but no weighting.", fix="weighting=uniform")

@@ -1,0 +1,249 @@
+"""Logits and named features of any network, by dotted module path and without editing it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from amtml_pl.errors import UserError
+from amtml_pl.types import ModelOutputs, Shape
+
+
+class TappedNetwork(nn.Module):
+    """A network that takes images in [0, 1], normalises them itself, and gives logits and named features.
+
+    A tap is the dotted path of a module inside ``network`` and reads what that module returns:
+    ``(B, C, H, W)`` stays, ``(B, C)`` becomes ``(B, C, 1, 1)``, tokens ``(B, T, C)`` become
+    ``(B, C, T, 1)``. A module that runs several times in one forward gives its last output. Features carry
+    gradients and are copies, because the ReLU behind a tapped module often overwrites its input. Maps with
+    channels last, as in timm's Swin, are not recognised: they pass as they are.
+
+    Args:
+        network: any module from images ``(B, 3, H, W)`` to logits ``(B, K)``; its weights are the whole
+            ``state_dict``, under ``network.``.
+        mean: the three channel means, on the scale of [0, 1], that the network was or will be trained with.
+        std: the three standard deviations, likewise; greater than 0.
+        taps: the paths to read, in the order of the features; repeated ones are read once.
+
+    Raises:
+        UserError: if a tap names no module, or ``mean`` or ``std`` are no three usable numbers.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float], taps: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        check_statistics(mean, std)
+        self.network = network
+        self.taps = tuple(dict.fromkeys(taps))
+        # Not persistent: the config holds them, and exported weights stay those of the bare network.
+        self.register_buffer(
+            "mean", torch.tensor([float(v) for v in mean]).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer("std", torch.tensor([float(v) for v in std]).view(1, 3, 1, 1), persistent=False)
+        self.recorded: dict[str, Tensor] | None = None
+        for tap in self.taps:
+            # A bound method follows its object through copy.deepcopy, so that a copy records into itself.
+            find_module(network, tap).register_forward_hook(partial(self.record, tap))
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
+        """Logits and features of images in [0, 1].
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            Logits ``(B, K)`` and one feature ``(B, C, H, W)`` per tap.
+
+        Raises:
+            UserError: if the network returns no logits, or a tapped module is not run or returns no feature.
+        """
+        recorded: dict[str, Tensor] = {}
+        self.recorded = recorded
+        try:
+            logits = self.network((images - self.mean) / self.std)
+        finally:
+            self.recorded = None
+        self.check(logits, recorded)
+        return ModelOutputs(logits=logits, features={tap: recorded[tap] for tap in self.taps})
+
+    def record(self, tap: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """Keeps a tapped module's output; the forward hook. Does nothing when ``network`` runs on its own."""
+        if self.recorded is not None:
+            self.recorded[tap] = as_map(tap, output)
+
+    def check(self, logits: object, recorded: Mapping[str, Tensor]) -> None:
+        """Refuses what is not one row of logits, and of every feature, per image."""
+        name = type(self.network).__name__
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise UserError(
+                f"{name} returned {describe(logits)}; expected logits of shape (B, K).",
+                fix="choose a network, or an argument of it, that returns one row of logits per image",
+            )
+        if idle := [tap for tap in self.taps if tap not in recorded]:
+            raise UserError(
+                f"{name} has the tapped modules {idle} but does not run them in a forward.",
+                fix="tap the modules around or inside them",
+            )
+        if stacked := {tap: len(f) for tap, f in recorded.items() if len(f) != len(logits)}:
+            raise UserError(
+                f"Taps of {name} return {stacked} rows for {len(logits)} images; expected one row per image.",
+                fix="tap modules around them, where windows or patches are not stacked along the batch",
+            )
+
+
+def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, Shape]]:
+    """The number of classes and the shape of every tap, from a forward of one blank image.
+
+    Args:
+        network: left as it was: training mode, batch-norm statistics and gradients.
+        image_size: height and width of the images, in pixels.
+
+    Returns:
+        K, and ``(C, H, W)`` per tap.
+
+    Raises:
+        UserError: as ``TappedNetwork.forward``, or if the network cannot take images of this size.
+    """
+    outputs = blank_forward(network, image_size)
+    shapes = {tap: (f.shape[1], f.shape[2], f.shape[3]) for tap, f in outputs.features.items()}
+    return outputs.logits.shape[1], shapes
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a network costs.
+
+    Attributes:
+        parameters: all of them, trainable or not.
+        macs: multiply-accumulates of convolutions and matrix products for one image.
+    """
+
+    parameters: int
+    macs: int
+
+
+def cost(network: TappedNetwork, image_size: int) -> NetworkCost:
+    """Parameters, and multiply-accumulates per image.
+
+    Norms, activations and pooling are not counted, as is usual.
+
+    Args:
+        network: left as it was.
+        image_size: height and width of the image, in pixels.
+
+    Returns:
+        The two counts.
+
+    Raises:
+        UserError: as ``tap_shapes``.
+    """
+    with FlopCounterMode(display=False) as counter:
+        blank_forward(network, image_size)
+    return NetworkCost(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=counter.get_total_flops() // 2,
+    )
+
+
+def find_module(network: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path.
+
+    Args:
+        network: the module that the path starts in.
+        path: such as ``layer2`` or ``features.denseblock1``.
+
+    Returns:
+        The submodule.
+
+    Raises:
+        UserError: if there is none; names the closest paths, then the upper ones.
+    """
+    modules: dict[str, nn.Module] = dict(network.named_modules(remove_duplicate=False))
+    if path and path in modules:
+        return modules[path]
+    raise UserError(
+        f"{type(network).__name__} has no module {path!r}. {suggest_paths(path, list(modules))}",
+        fix="name a module by its dotted path",
+    )
+
+
+def suggest_paths(wrong: str, paths: Sequence[str], limit: int = 40) -> str:
+    """A sentence with the paths closest to a wrong one, then the right ones from the top level down."""
+    close = difflib.get_close_matches(wrong, paths, n=3, cutoff=0.5)
+    upper = sorted((path for path in paths if path), key=lambda path: path.count("."))
+    closest = f"The closest: {', '.join(close)}. " if close else ""
+    more = f" and {len(upper) - limit} deeper ones" if len(upper) > limit else ""
+    return f"{closest}There are: {', '.join(upper[:limit]) or 'none'}{more}."
+
+
+def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
+    """A module's output as ``(B, C, H, W)``, copied."""
+    if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
+        raise UserError(
+            f"The tap {tap!r} returns {describe(output)}; "
+            "expected a tensor of real numbers, (B, C, H, W), (B, C) or (B, T, C).",
+            fix="tap a module inside it that returns one tensor",
+        )
+    if output.ndim == 3:
+        output = output.transpose(1, 2)
+    return output.reshape(*output.shape, *[1] * (4 - output.ndim)).clone()
+
+
+def describe(output: object) -> str:
+    """What something is, for a message: a tensor by its shape, anything else by its type."""
+    if isinstance(output, Tensor):
+        return f"a {output.dtype} tensor of shape {tuple(output.shape)}"
+    return f"a {type(output).__name__}"
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuses a mean or standard deviation that images cannot be normalised with."""
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3:
+            raise UserError(
+                f"{name}={list(values)} has {len(values)} values; expected 3, one per colour channel.",
+                fix=f"{name}=[0.5,0.5,0.5]",
+            )
+    if not all(value > 0 for value in std):
+        raise UserError(
+            f"std={list(std)}; expected three numbers greater than 0.", fix="std=[0.25,0.25,0.25]"
+        )
+
+
+def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
+    """The outputs for one black image, in evaluation mode and without gradients."""
+    image = torch.zeros(1, 3, image_size, image_size, dtype=network.mean.dtype, device=network.mean.device)
+    try:
+        with evaluation_mode(network), torch.no_grad():
+            outputs: ModelOutputs = network(image)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"{type(network.network).__name__} fails on an image {image_size} pixels wide and high: {error}",
+            fix="choose a network, or a stem (amtml_pl.models.small_images), that suits images of this size",
+        ) from error
+    return outputs
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Puts every module in evaluation mode and afterwards back in the mode that it was in, one by one."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

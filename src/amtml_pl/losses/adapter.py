@@ -1,0 +1,66 @@
+"""What a learned weighting is trained for: the objectives of the adapter, and its regularisation."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.soft_targets import positive_temperature, soft_target_loss, step_soft_targets
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Step
+
+
+class JointAdapterLoss(LossTerm):
+    """The released objective, ``T² KL(q || p_s)``, for the adapter alone: the student is a constant.
+
+    It favours the teachers that are closest to the present student, hence the collapses that
+    ``methods.md`` §1.9 (items 10 to 12) describes; `NllAdapterLoss` is the well-posed alternative.
+
+    Args:
+        temperature: T > 0.
+
+    Raises:
+        UserError: if the temperature is not positive.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The objective of the batch, unweighted."""
+        soft_targets = step_soft_targets(step, self.temperature)
+        return soft_target_loss(step.student.logits.detach(), soft_targets, self.temperature)
+
+
+class NllAdapterLoss(LossTerm):
+    """``-log q_y`` of the untempered mixture ``q = sum_m w_m softmax(z_m)``: weights that predict the label.
+
+    An extension, not in the paper: unlike the joint objective it does not depend on the student's
+    outputs, so that it cannot reward a teacher for resembling the student.
+    """
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The objective of the batch, unweighted."""
+        probabilities = step_soft_targets(step, temperature=1.0)
+        smallest = 1e-12  # a mixture can be 0 in float32 where every teacher is sure of another class
+        return F.nll_loss(probabilities.clamp_min(smallest).log(), step.labels)
+
+
+class AdapterL2(LossTerm):
+    """``||W||² + ||theta||²`` of the adapter's latent factors.
+
+    Raises:
+        UserError: in ``forward``, if the weighting learns nothing.
+    """
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The squared norm, the same for every batch of a step."""
+        if step.weighting_norm is None:
+            raise UserError(
+                "The term 'adapter_l2' regularises a learned weighting, and the chosen one learns nothing.",
+                fix="weighting=adaptive, or leave the term out of loss=[...]",
+            )
+        return step.weighting_norm

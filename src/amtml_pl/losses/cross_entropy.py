@@ -1,0 +1,32 @@
+"""Cross-entropy with the labels."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Step
+
+
+class CrossEntropy(LossTerm):
+    """Cross-entropy of the student's logits at temperature 1 with the labels.
+
+    Args:
+        label_smoothing: share of the target that is spread evenly over all classes, in [0, 1).
+
+    Raises:
+        UserError: if ``label_smoothing`` is outside its range.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= label_smoothing < 1.0:
+            raise UserError(f"label_smoothing is {label_smoothing}; expected a number in [0, 1).")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Mean over the batch."""
+        return F.cross_entropy(step.student.logits, step.labels, label_smoothing=self.label_smoothing)

@@ -1,0 +1,112 @@
+"""Multi-group hint regression: successive student stages imitate the last features of the teachers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Step, TensorShapes
+
+
+def hint_loss(
+    student: Float[Tensor, "B Cs H W"], teacher: Float[Tensor, "B Ct H W"], projection: Float[Tensor, "Ct Cs"]
+) -> Float[Tensor, ""]:
+    """``mean (A·u(F_s) - u(F_t))²`` with u the L2 normalisation over channels at every pixel.
+
+    After the AMTML code's FitNet module (FitNets: Romero et al., arXiv:1412.6550), where A is meant to
+    be learned but is in no optimiser; here it is a parameter of `HintLoss`.
+
+    Args:
+        student: a student feature map, with gradients.
+        teacher: a teacher feature map of the same height and width.
+        projection: A, a 1×1 convolution without bias from student to teacher channels.
+
+    Returns:
+        A scalar ≥ 0, the mean over all elements of the teacher's map.
+    """
+    projected = F.conv2d(F.normalize(student, dim=1), projection[:, :, None, None])
+    return F.mse_loss(projected, F.normalize(teacher, dim=1))
+
+
+def group_of_teachers(teachers: int, stages: int) -> list[int]:
+    """The student stage that each teacher guides when none is named.
+
+    Teachers are spread in order over the stages and end at the last one: three over three stages are
+    0, 1, 2 (the paper's Fig. 2); two are 1, 2 (the released Hint notebook); five are 0, 1, 1, 2, 2.
+    """
+    return [math.ceil((teacher + 1) * stages / teachers) - 1 for teacher in range(teachers)]
+
+
+class HintLoss(LossTerm):
+    """Mean over groups of `hint_loss`, each group one teacher's hint and one student stage.
+
+    Where the two maps differ in size, the larger is average-pooled to the smaller first; maps that the
+    released code pools to 1×1 and broadcasts are thus compared as means ("gap" in ``methods.md`` §1.6).
+
+    Args:
+        stages: the student's stages, as dotted module paths from first to last.
+        groups: student stage by flat teacher feature (``{"resnet56/layer3": "layer2"}``); None spreads the
+            teachers' offered hints over the stages, see `group_of_teachers`.
+    """
+
+    def __init__(self, stages: Sequence[str], groups: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        self.groups = None if groups is None else dict(groups)
+        self.pairs: tuple[tuple[str, str], ...] = ()
+        self.projections = nn.ParameterList()
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The stages of the groups."""
+        return self.stages if self.groups is None else tuple(dict.fromkeys(self.groups.values()))
+
+    def hints(self, offered: Mapping[str, str]) -> tuple[str, ...]:
+        """The teachers' features of the groups."""
+        if self.groups is not None:
+            return tuple(self.groups)
+        return tuple(f"{teacher}/{tap}" for teacher, tap in offered.items())
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Creates one projection per group.
+
+        Raises:
+            UserError: if there is no hint at all.
+        """
+        if not shapes.hints or not self.student_taps():
+            raise UserError(
+                "The term 'hint' has no teacher feature to imitate: no selected teacher offers one.",
+                fix="name a module of each teacher, e.g. teacher.resnet56.hint=layer3, or leave the term out",
+            )
+        names = list(shapes.hints) if self.groups is None else list(self.groups)
+        if self.groups is None:
+            stages = [self.stages[stage] for stage in group_of_teachers(len(names), len(self.stages))]
+        else:
+            stages = list(self.groups.values())
+        self.pairs = tuple(zip(names, stages, strict=True))
+        for name, stage in self.pairs:
+            projection = torch.empty(shapes.hints[name][0], shapes.student[stage][0])
+            self.projections.append(nn.Parameter(nn.init.kaiming_uniform_(projection, a=math.sqrt(5))))
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        hints = step.teachers.hints if step.teachers is not None else {}
+        losses = []
+        for (name, stage), projection in zip(self.pairs, self.projections, strict=True):
+            student, teacher = same_size(step.student.features[stage], hints[name])
+            losses.append(hint_loss(student, teacher, projection))
+        return torch.stack(losses).mean()
+
+
+def same_size(
+    student: Float[Tensor, "B Cs H1 W1"], teacher: Float[Tensor, "B Ct H2 W2"]
+) -> tuple[Float[Tensor, "B Cs H W"], Float[Tensor, "B Ct H W"]]:
+    """Both maps average-pooled to the smaller height and the smaller width of the two."""
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)

@@ -1,0 +1,113 @@
+"""Integrated soft targets of several teachers, and the distillation loss towards them."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Step
+
+Mixture: TypeAlias = Literal["probabilities", "logits"]
+
+
+def integrated_soft_targets(
+    teacher_logits: Float[Tensor, "B M K"],
+    weights: Float[Tensor, "B M"],
+    temperature: float,
+    mixture: Mixture = "probabilities",
+) -> Float[Tensor, "B K"]:
+    """The weighted mixture of the teachers' softened outputs.
+
+    ``probabilities``: ``q = sum_m w_m softmax(z_m / T)``, the paper's (its Fig. 4 prints numbers that
+    only this mixture gives). ``logits``: ``q = softmax(sum_m w_m z_m / T)``, sharper where teachers agree.
+
+    Args:
+        teacher_logits: per sample and teacher.
+        weights: per sample and teacher, rows sum to 1.
+        temperature: T > 0.
+        mixture: what is mixed.
+
+    Returns:
+        Class probabilities per sample, ``(B, K)``.
+    """
+    if mixture == "logits":
+        return F.softmax(torch.einsum("bm,bmk->bk", weights, teacher_logits) / temperature, dim=1)
+    return torch.einsum("bm,bmk->bk", weights, F.softmax(teacher_logits / temperature, dim=2))
+
+
+def soft_target_loss(
+    student_logits: Float[Tensor, "B K"], soft_targets: Float[Tensor, "B K"], temperature: float
+) -> Float[Tensor, ""]:
+    """``T² · mean_b KL(q_b || softmax(z_b / T))``, after Hinton, Vinyals and Dean (arXiv:1503.02531).
+
+    The factor T² keeps the size of the gradient independent of the temperature. The mean is over
+    samples, the sum over classes, so that the strength does not depend on K.
+
+    Args:
+        student_logits: the student's logits z.
+        soft_targets: q, rows sum to 1.
+        temperature: T > 0.
+
+    Returns:
+        A scalar ≥ 0, zero where the student's softened output equals the target.
+    """
+    log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_probabilities, soft_targets, reduction="batchmean")
+
+
+class SoftTargetLoss(LossTerm):
+    """Distillation towards the integrated soft targets, which are constants here.
+
+    No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
+    targets (``methods.md`` §1.9, items 9 and 10). The adapter has a term of its own.
+
+    Args:
+        temperature: T > 0.
+        mixture: what the targets mix, see `integrated_soft_targets`.
+
+    Raises:
+        UserError: if the temperature is not positive.
+    """
+
+    def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+        self.mixture: Mixture = mixture
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        targets = step_soft_targets(step, self.temperature, self.mixture).detach()
+        return soft_target_loss(step.student.logits, targets, self.temperature)
+
+
+def step_soft_targets(step: Step, temperature: float, mixture: Mixture = "probabilities") -> Tensor:
+    """The integrated soft targets of a step, differentiable with respect to its weights.
+
+    Raises:
+        UserError: if the step has no teachers.
+    """
+    if step.teachers is None or step.weights is None:
+        raise UserError(
+            "A loss term needs teachers, and the run has none.",
+            fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
+        )
+    return integrated_soft_targets(step.teachers.logits, step.weights, temperature, mixture)
+
+
+def positive_temperature(temperature: float) -> float:
+    """The temperature, checked.
+
+    Raises:
+        UserError: if it is not a number above 0.
+    """
+    if not temperature > 0:
+        raise UserError(
+            f"temperature is {temperature}; expected a number above 0 (softmax(z / T)).", fix="temperature=4"
+        )
+    return float(temperature)

@@ -1,0 +1,38 @@
+"""What the training step asks of every loss term."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amtml_pl.types import Step, TensorShapes
+
+
+class LossTerm(nn.Module):
+    """One named summand of the total loss: maps a step to an unweighted scalar.
+
+    A base class and not only a protocol, since most terms need no tap and learn nothing: the three
+    methods besides ``forward`` have an answer here. Learned parameters of a term live in the term, so
+    that the optimiser trains them and the checkpoint holds them.
+    """
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The student's features that the term reads, as dotted module paths."""
+        return ()
+
+    def hints(self, offered: Mapping[str, str]) -> tuple[str, ...]:
+        """The teachers' features that the term reads, as flat names ``"<teacher>/<tap>"``.
+
+        Args:
+            offered: per teacher, in order, the tap that its YAML offers as hint.
+        """
+        return ()
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Creates the learned parameters, once, before the optimiser sees the term."""
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The unweighted value of the term for one batch."""
+        raise NotImplementedError

@@ -1,0 +1,90 @@
+"""What is measured besides accuracy: how the teachers' weights are spread, and whether they collapsed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+
+
+@dataclass(frozen=True)
+class WeightSummary:
+    """The weights of an epoch.
+
+    Attributes:
+        mean: mean weight of each teacher, in [0, 1].
+        entropy: mean entropy of the rows, in nats, in [0, ln M].
+        above_95: share of the samples with one weight above 0.95.
+    """
+
+    mean: dict[str, float]
+    entropy: float
+    above_95: float
+
+    def collapse(self) -> str | None:
+        """A sentence that names a collapse of the weights, None where there is none.
+
+        One-hot: more than nine in ten samples listen to one teacher alone. Uniform: the entropy is
+        within 0.01 % of ln M, which no adapter that distinguishes anything shows. Both were found in
+        the released code (``docs/method.md``).
+        """
+        teachers = len(self.mean)
+        if teachers < 2:
+            return None
+        if self.above_95 > 0.9:
+            favourite = max(self.mean, key=lambda name: self.mean[name])
+            return (
+                f"the adapter has collapsed to one teacher per sample: {self.above_95:.0%} of the samples "
+                f"give one teacher a weight above 0.95, most often {favourite} "
+                f"(mean weight {self.mean[favourite]:.2f})"
+            )
+        if self.entropy > (1 - 1e-4) * math.log(teachers):
+            return (
+                f"the adapter has collapsed to plain averaging: every weight is 1/{teachers} "
+                f"(mean entropy {self.entropy:.5f} of at most {math.log(teachers):.5f} nats)"
+            )
+        return None
+
+
+class WeightStatistics(Metric):
+    """Accumulates what a `WeightSummary` says over the batches (and ranks) of an epoch.
+
+    Args:
+        teachers: the M teachers, in the order of the weights' columns.
+    """
+
+    full_state_update = False
+
+    def __init__(self, teachers: tuple[str, ...]) -> None:
+        super().__init__()
+        self.teachers = teachers
+        zero = torch.zeros((), dtype=torch.float64)
+        self.add_state("total", torch.zeros(len(teachers), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("entropy", zero.clone(), dist_reduce_fx="sum")
+        self.add_state("above", zero.clone(), dist_reduce_fx="sum")
+        self.add_state("samples", zero.clone(), dist_reduce_fx="sum")
+        self.total: Tensor
+        self.entropy: Tensor
+        self.above: Tensor
+        self.samples: Tensor
+
+    def update(self, weights: Float[Tensor, "B M"]) -> None:
+        """Adds the weights of one batch, rows sum to 1."""
+        weights = weights.detach().double()
+        self.total += weights.sum(dim=0)
+        self.entropy += torch.special.entr(weights).sum()
+        self.above += (weights.amax(dim=1) > 0.95).sum()
+        self.samples += len(weights)
+
+    def compute(self) -> Float[Tensor, " M_and_2"]:
+        """Mean weight of each teacher, mean entropy, share above 0.95, over all samples so far."""
+        return torch.cat([self.total, torch.stack([self.entropy, self.above])]) / self.samples
+
+    def summary(self) -> WeightSummary:
+        """The same by name."""
+        *mean, entropy, above_95 = self.compute().tolist()
+        return WeightSummary(dict(zip(self.teachers, mean, strict=True)), entropy, above_95)

@@ -1,0 +1,103 @@
+"""The residual networks of the CIFAR experiments: three stages of basic blocks, depth 6n+2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from amtml_pl.errors import UserError
+
+
+class CifarResNet(nn.Module):
+    """A residual network for small images (He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385).
+
+    Shortcuts that change shape are 1×1 convolutions with batch norm (option B), as in RepDistiller
+    (https://github.com/HobbitLong/RepDistiller) and the AMTML code; the original's parameter-free
+    shortcuts (option A) are left out. Parameter names are RepDistiller's, so its checkpoints load.
+
+    Args:
+        depth: layers with weights, 6n+2: 8, 14, 20, 32, 44, 56, 110, ...
+        num_classes: K.
+        widths: channels of the stem and of the three stages; ``(32, 64, 128, 256)`` is the "x4" family,
+            ``(8, 8, 16, 32)`` the thin student of the AMTML code.
+
+    Raises:
+        UserError: if the depth is not 6n+2, or there are not four positive widths.
+    """
+
+    def __init__(self, depth: int, num_classes: int, widths: Sequence[int] = (16, 16, 32, 64)) -> None:
+        super().__init__()
+        blocks = blocks_per_stage("CifarResNet", depth, remainder=2)
+        if len(widths) != 4 or min(widths) < 1:
+            raise UserError(
+                f"CifarResNet got widths={list(widths)}; expected four positive numbers: "
+                "the channels of the stem and of the three stages.",
+                fix="widths=[16,16,32,64]",
+            )
+        stem, *stages = widths
+        self.conv1 = nn.Conv2d(3, stem, kernel_size=3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = residual_stage(stem, stages[0], blocks, stride=1)
+        self.layer2 = residual_stage(stages[0], stages[1], blocks, stride=2)
+        self.layer3 = residual_stage(stages[1], stages[2], blocks, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(stages[2], num_classes)
+        initialise_convolutions(self)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+        """The logits of normalised images of any size from 4×4 up."""
+        stem = self.relu(self.bn1(self.conv1(images)))
+        last = self.layer3(self.layer2(self.layer1(stem)))
+        logits: Tensor = self.fc(self.avgpool(last).flatten(1))
+        return logits
+
+
+def residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    """Basic blocks of one width, the first of which changes width and size."""
+    shortcut = None
+    if stride != 1 or in_channels != channels:
+        shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+    first = BasicBlock(in_channels, channels, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+
+
+def initialise_convolutions(network: nn.Module) -> None:
+    """Draws the weights of every convolution from N(0, 2 / fan_out) and zeroes its bias."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def blocks_per_stage(network: str, depth: int, remainder: int) -> int:
+    """The n of ``depth = 6n + remainder``: three stages of n blocks of two convolutions.
+
+    Args:
+        network: the name that the message shows.
+        depth: layers with weights.
+        remainder: layers outside the blocks, as the architecture counts them.
+
+    Returns:
+        n, at least 1.
+
+    Raises:
+        UserError: if there is no such n; names the nearest depths that have one.
+    """
+    blocks, rest = divmod(depth - remainder, 6)
+    if rest == 0 and blocks >= 1:
+        return blocks
+    below = 6 * max(blocks, 1) + remainder
+    nearest = [below] if depth < below else [below, below + 6]
+    raise UserError(
+        f"{network} got depth={depth}; expected 6n+{remainder} with n of at least 1. "
+        f"The nearest: {' and '.join(map(str, nearest))}.",
+        fix=f"depth={nearest[0]}",
+    )

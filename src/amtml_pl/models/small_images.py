@@ -1,0 +1,70 @@
+"""Networks made for 224×224 pixels, given a stem that leaves something of 32×32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.features import find_module, suggest_paths
+
+
+def adapt_stem(
+    network: nn.Module,
+    *,
+    stride_one: Sequence[str] = (),
+    kernel_3x3: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> nn.Module:
+    """Removes early downsampling from a torchvision or timm network, in place.
+
+    Modules are named by dotted path. A convolution keeps its type, groups and bias.
+
+    Args:
+        network: the network to change.
+        stride_one: convolutions that keep their kernel and no longer downsample.
+        kernel_3x3: convolutions that become 3×3 with stride 1 and padding 1; the weights of another kernel
+            size are drawn anew from N(0, 2 / fan_out), those of a 3×3 kernel are kept.
+        skip: modules that are replaced by the identity, usually the max-pool of the stem.
+
+    Returns:
+        The same network.
+
+    Raises:
+        UserError: if a path names no module, or no two-dimensional convolution where one is needed.
+    """
+    for path in stride_one:
+        find_convolution(network, path).stride = (1, 1)
+    for path in kernel_3x3:
+        make_3x3(find_convolution(network, path))
+    for path in skip:
+        find_module(network, path)
+        network.set_submodule(path, nn.Identity())
+    return network
+
+
+def make_3x3(convolution: nn.Conv2d) -> None:
+    """Turns a convolution into a 3×3 one with stride 1; in place, so that a subclass keeps its type."""
+    old = convolution.weight
+    convolution.kernel_size, convolution.stride = (3, 3), (1, 1)
+    convolution.padding, convolution.dilation = (1, 1), (1, 1)
+    if old.shape[2:] != (3, 3):
+        convolution.weight = nn.Parameter(
+            torch.empty(*old.shape[:2], 3, 3, dtype=old.dtype, device=old.device)
+        )
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+
+
+def find_convolution(network: nn.Module, path: str) -> nn.Conv2d:
+    """The convolution at a dotted path."""
+    module = find_module(network, path)
+    if isinstance(module, nn.Conv2d):
+        return module
+    convolutions = [name for name, other in network.named_modules() if isinstance(other, nn.Conv2d)]
+    raise UserError(
+        f"The module {path!r} of {type(network).__name__} is a {type(module).__name__}; expected a Conv2d. "
+        f"{suggest_paths(path, convolutions)}",
+        fix="name a convolution, or put the path under skip to remove the module",
+    )

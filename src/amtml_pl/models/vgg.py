@@ -1,0 +1,81 @@
+"""VGG for small images: five stages of 3×3 convolutions, global pooling, one linear layer."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.models.cifar_resnet import initialise_convolutions
+
+CONVOLUTIONS = {
+    8: (1, 1, 1, 1, 1),
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+"""Convolutions of each stage, by the depth that names the network (it counts three linear layers)."""
+
+
+class CifarVgg(nn.Module):
+    """VGG with batch norm (Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556), cut for small images.
+
+    As in RepDistiller (https://github.com/HobbitLong/RepDistiller): one linear layer after global pooling
+    instead of three, and the last max-pool only where more than 4×4 pixels are left, so that ``stage5`` is
+    4×4 for images of 32 as of 64 pixels. Convolutions keep their bias, idle before a batch norm, so that
+    parameter counts are the published ones.
+
+    Args:
+        depth: 8, 11, 13, 16 or 19.
+        num_classes: K.
+        width: multiplier of the stage widths 64, 128, 256, 512 and 512.
+
+    Raises:
+        UserError: if there is no such depth, or a stage would have no channel.
+    """
+
+    def __init__(self, depth: int, num_classes: int, width: float = 1.0) -> None:
+        super().__init__()
+        if depth not in CONVOLUTIONS:
+            raise UserError(
+                f"CifarVgg got depth={depth}; expected one of {list(CONVOLUTIONS)}.", fix="depth=8"
+            )
+        widths = [round(channels * width) for channels in (64, 128, 256, 512, 512)]
+        if min(widths) < 1:
+            raise UserError(
+                f"CifarVgg got width={width}, which gives the stages {widths} channels; expected at least 1.",
+                fix="width=0.25",
+            )
+        first, second, third, fourth, fifth = CONVOLUTIONS[depth]
+        self.pool = nn.MaxPool2d(2)
+        self.stage1 = vgg_stage(3, widths[0], first)
+        self.stage2 = vgg_stage(widths[0], widths[1], second)
+        self.stage3 = vgg_stage(widths[1], widths[2], third)
+        self.stage4 = vgg_stage(widths[2], widths[3], fourth)
+        self.stage5 = vgg_stage(widths[3], widths[4], fifth)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[4], num_classes)
+        initialise_convolutions(self)
+        nn.init.normal_(self.fc.weight, 0.0, 0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+        """The logits of normalised images of any size from 8×8 up."""
+        fine = self.stage2(self.pool(self.stage1(images)))
+        coarse = self.stage4(self.pool(self.stage3(self.pool(fine))))
+        last = self.stage5(self.pool(coarse) if min(coarse.shape[-2:]) > 4 else coarse)
+        logits: Tensor = self.fc(self.avgpool(last).flatten(1))
+        return logits
+
+
+def vgg_stage(in_channels: int, channels: int, convolutions: int) -> nn.Sequential:
+    """Convolutions of one width, each with batch norm and ReLU."""
+    layers: list[nn.Module] = []
+    for source in [in_channels] + [channels] * (convolutions - 1):
+        layers += [
+            nn.Conv2d(source, channels, kernel_size=3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)

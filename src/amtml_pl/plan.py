@@ -1,0 +1,198 @@
+"""What a run needs, and what of it is missing, in the order it is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from amtml_pl.config import recipe, recipe_overrides, run_folder
+from amtml_pl.errors import UserError
+from amtml_pl.features import TappedNetwork, cost
+from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
+from amtml_pl.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One thing that a run needs.
+
+    Attributes:
+        what: its name.
+        state: where it stands, in words.
+        missing: whether it has to be made first.
+        size: bytes on disk, None where unknown or nothing is written.
+        seconds: estimated time to make it, None where unknown or nothing is to be done.
+        by_hand: the command or place that provides it without ``prepare``.
+    """
+
+    what: str
+    state: str
+    missing: bool = False
+    size: int | None = None
+    seconds: float | None = None
+    by_hand: str | None = None
+
+
+def make_plan(
+    config: DictConfig, source: DatasetSource, student: TappedNetwork, teachers: Mapping[str, TappedNetwork]
+) -> list[PlanStep]:
+    """Looks for everything that the run needs and estimates what making it takes.
+
+    Times come from one timed step of the student and the multiply-accumulates of every network, so they
+    are good to a factor of about two.
+    """
+    packed_root = packed_root_of(config)
+    images = training_images(config, source, packed_root)
+    size = config.dataset.image_size
+    seconds_per_mac = measure_seconds_per_mac(student, size)
+    steps = data_steps(config, source, packed_root)
+    costs = {name: cost(network, size) for name, network in teachers.items()}
+    for name in teachers:
+        steps.append(teacher_step(config, name, 3 * costs[name].macs * seconds_per_mac, images))
+    own = cost(student, size)
+    macs = 3 * own.macs + sum(other.macs for other in costs.values())
+    epochs = config.trainer.max_epochs
+    steps.append(
+        PlanStep(
+            f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)",
+            f"{epochs} epochs, losses {', '.join(config.loss)}",
+            seconds=None if images is None else images * epochs * macs * seconds_per_mac,
+        )
+    )
+    return steps
+
+
+def packed_root_of(config: DictConfig) -> Path:
+    """The folder of packed data sets, shared by all runs."""
+    return Path(config.paths.data) / "packed"
+
+
+def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> list[PlanStep]:
+    """The raw data, needed only until it is packed, and the packed data."""
+    folder = packed_folder(source, packed_root)
+    if is_packed(source, packed_root):
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        return [PlanStep(f"data set {config.dataset.name}", f"packed in {folder}", size=size)]
+    missing = source.missing()
+    download = source.download_bytes()
+    if missing is None:
+        raw = PlanStep(f"data set {config.dataset.name}", "found")
+    else:
+        state = "missing" if download is None else "to download"
+        raw = PlanStep(f"data set {config.dataset.name}", state, True, size=download, by_hand=missing)
+    return [raw, PlanStep("packed data", f"to write to {folder}", True, by_hand="prepare=true")]
+
+
+def teacher_step(config: DictConfig, name: str, seconds_per_image: float, images: int | None) -> PlanStep:
+    """Where a teacher's weights come from."""
+    node = config.teacher[name]
+    if node.weights is not None:
+        return PlanStep(f"teacher {name}", f"weights from {node.weights.path}")
+    own = recipe(config, name)
+    record = teacher_folder(config, name, own).completed()
+    if record is not None:
+        return PlanStep(f"teacher {name}", f"trained, val/acc {record['metrics']['val/acc']:.4f}")
+    epochs = own.trainer.max_epochs
+    return PlanStep(
+        f"teacher {name}",
+        f"to train, {epochs} epochs of {node.recipe}",
+        True,
+        seconds=None if images is None else images * epochs * seconds_per_image,
+        by_hand=teacher_command(config, name),
+    )
+
+
+def teacher_folder(config: DictConfig, name: str, own: DictConfig) -> RunFolder:
+    """The run folder of a teacher that its recipe ``own`` trains."""
+    return RunFolder(run_folder(own, str(config.teacher[name].recipe), network_choice(name)))
+
+
+def network_choice(name: str) -> str:
+    """Which student YAML the teacher's network is; its own name where the command named none."""
+    if not HydraConfig.initialized():
+        return name
+    return str(HydraConfig.get().runtime.choices.get(f"student@teacher.{name}.network", name))
+
+
+def teacher_command(config: DictConfig, name: str) -> str:
+    """The command that trains a teacher by hand, into the folder where this run looks for it."""
+    data = [f"data.{key}={config.data[key]}" for key in ("val_size", "train_size", "seed")]
+    words = [
+        *recipe_overrides(config, name),
+        f"student={network_choice(name)}",
+        f"seed={config.teacher[name].seed}",
+    ]
+    return " ".join(["python -m amtml_pl.train", *words, *data])
+
+
+def training_images(config: DictConfig, source: DatasetSource, packed_root: Path) -> int | None:
+    """Images per epoch; None while the data set is not packed and its size is not known otherwise."""
+    if config.data.train_size is not None:
+        return int(config.data.train_size)
+    if is_packed(source, packed_root):
+        return len(PackedDataset.open(packed_folder(source, packed_root)).splits["train"])
+    known = config.dataset.get("train_images")
+    return None if known is None else int(known)
+
+
+def measure_seconds_per_mac(network: TappedNetwork, image_size: int, images: int = 32) -> float:
+    """Seconds of a multiply-accumulate in a training step of this network on this machine's CPU."""
+    batch = torch.zeros(images, 3, image_size, image_size)
+    network.eval()  # batch norm must not learn from blank images
+
+    def step() -> float:
+        start = time.perf_counter()
+        gradients = torch.autograd.grad(
+            network(batch).logits.sum(), list(network.parameters()), allow_unused=True
+        )
+        del gradients
+        return time.perf_counter() - start
+
+    step()
+    seconds = step()
+    network.train()
+    return seconds / (images * 3 * cost(network, image_size).macs)
+
+
+def show_plan(plan: list[PlanStep], title: str, console: Console) -> None:
+    """Prints the plan as a table."""
+    table = Table(title=title, title_justify="left", show_edge=False)
+    for column in ("", "state", "size", "estimated time"):
+        table.add_column(column, overflow="fold")
+    for step in plan:
+        size = "" if step.size is None else decimal(step.size)
+        table.add_row(step.what, step.state, size, "" if step.seconds is None else duration(step.seconds))
+    console.print(table)
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def refuse_missing(plan: list[PlanStep]) -> None:
+    """Turns everything missing into one error.
+
+    Raises:
+        UserError: if anything of the plan is missing.
+    """
+    missing = [step for step in plan if step.missing]
+    if missing:
+        listed = "\n".join(f"  - {step.what}: {step.state} ({step.by_hand})" for step in missing)
+        raise UserError(
+            f"prepare=false, and {len(missing)} of what the run needs is missing:\n{listed}",
+            fix="prepare=true",
+        )

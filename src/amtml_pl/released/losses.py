@@ -1,0 +1,139 @@
+"""The terms of the released notebook; what each reproduces is listed in `amtml_pl.released`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.losses.angle import angle_loss
+from amtml_pl.losses.distance import distance_loss
+from amtml_pl.losses.hint import hint_loss
+from amtml_pl.losses.soft_targets import positive_temperature, step_soft_targets
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Step, TensorShapes
+
+
+def element_mean_soft_target_loss(
+    student_logits: Float[Tensor, "B K"], soft_targets: Float[Tensor, "B K"], temperature: float
+) -> Float[Tensor, ""]:
+    """``2 T² / (B K) · sum_bk KL``: what ``KLDivLoss()`` with its old default mean gave, doubled."""
+    elements = soft_targets.numel()
+    log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
+    return 2 * temperature**2 * F.kl_div(log_probabilities, soft_targets, reduction="sum") / elements
+
+
+class ReleasedSoftTargetLoss(LossTerm):
+    """Element-mean KL towards targets that are not detached.
+
+    Args:
+        temperature: T > 0 (5 in the notebook's call).
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        soft_targets = step_soft_targets(step, self.temperature)
+        return element_mean_soft_target_loss(step.student.logits, soft_targets, self.temperature)
+
+
+class ReleasedCrossEntropy(LossTerm):
+    """Cross-entropy of the tempered logits ``z / T``: the notebook overwrites y with ``log_softmax(y / T)``.
+
+    Args:
+        temperature: T > 0.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Mean over the batch."""
+        return F.cross_entropy(step.student.logits / self.temperature, step.labels)
+
+
+class ReleasedRelationLoss(LossTerm):
+    """Angle plus distance loss of ``log_softmax(z / T)`` against the probabilities q.
+
+    Args:
+        temperature: T > 0.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        soft_targets = step_soft_targets(step, self.temperature)
+        student = F.log_softmax(step.student.logits / self.temperature, dim=1)
+        return angle_loss(student, soft_targets) + distance_loss(student, soft_targets)
+
+
+class ReleasedHintLoss(LossTerm):
+    """The student's second stage against every teacher's second stage, through fixed random transforms.
+
+    The transforms are buffers, drawn from U(-0.005, 0.005): in the notebook no optimiser holds them.
+
+    Args:
+        tap: the stage, the same module path in the student and in every teacher.
+        first_stage_epochs: the term is 0 from this epoch on.
+    """
+
+    def __init__(self, tap: str = "layer2", first_stage_epochs: int = 80) -> None:
+        super().__init__()
+        self.tap = tap
+        self.first_stage_epochs = first_stage_epochs
+        self.names: tuple[str, ...] = ()
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The second stage."""
+        return (self.tap,)
+
+    def hints(self, offered: Mapping[str, str]) -> tuple[str, ...]:
+        """The second stage of every teacher."""
+        return tuple(f"{teacher}/{self.tap}" for teacher in offered)
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Draws one transform per teacher."""
+        self.names = tuple(shapes.hints)
+        student_channels = shapes.student[self.tap][0]
+        for position, name in enumerate(self.names):
+            transform = torch.empty(shapes.hints[name][0], student_channels).uniform_(-0.005, 0.005)
+            self.register_buffer(f"transform_{position}", transform)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Sum over the teachers; a constant 0 in stage 2."""
+        student = step.student.features[self.tap]
+        if step.teachers is None or step.epoch >= self.first_stage_epochs:
+            return student.new_zeros(())
+        total = student.new_zeros(())
+        for position, name in enumerate(self.names):
+            transform = self.get_buffer(f"transform_{position}")
+            total = total + hint_loss(student, step.teachers.hints[name], transform)
+        return total
+
+
+class ReleasedAdapterL2(LossTerm):
+    """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards.
+
+    Args:
+        first_stage_epochs: the term is 0 from this epoch on.
+    """
+
+    def __init__(self, first_stage_epochs: int = 80) -> None:
+        super().__init__()
+        self.first_stage_epochs = first_stage_epochs
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The squared norm."""
+        if step.weighting_norm is None or step.epoch >= self.first_stage_epochs:
+            return step.student.logits.new_zeros(())
+        return step.weighting_norm

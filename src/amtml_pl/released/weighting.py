@@ -1,0 +1,42 @@
+"""The adapter of the released notebook."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.weighting.adaptive import latent_factor_weights
+from amtml_pl.weighting.scheme import Weighting
+
+
+class ReleasedWeighting(Weighting):
+    """Average-pooled representation with gradients to the student; theta and W from N(0, 1), seed 1.
+
+    The notebook means to max-pool, but pools a map that is already averaged to 1×1.
+
+    Args:
+        tap: the student's last feature map.
+    """
+
+    def __init__(self, tap: str = "layer3") -> None:
+        super().__init__()
+        self.tap = tap
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The last feature map."""
+        return (self.tap,)
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Draws theta ``(M, D)`` and W ``(D,)``."""
+        D = shapes.student[self.tap][0]
+        generator = torch.Generator().manual_seed(1)
+        self.theta = nn.Parameter(torch.randn(len(shapes.teachers), D, generator=generator))
+        self.mixing = nn.Parameter(torch.randn(D, generator=generator))
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch."""
+        return latent_factor_weights(student.features[self.tap].mean(dim=(2, 3)), self.theta, self.mixing)

@@ -1,0 +1,177 @@
+"""``python -m amtml_pl.report runs=FOLDER``: one table of all completed runs below a folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from amtml_pl.config import config_directory
+from amtml_pl.errors import UserError
+from amtml_pl.runs import RunFolder, write_text
+
+COLUMNS = (
+    "data set",
+    "experiment",
+    "settings",
+    "n",
+    "epochs",
+    "val/acc",
+    "test/acc",
+    "test/acc_last",
+    "minutes",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        dataset: the data set's name and digest: never average over different pixels.
+        experiment: its name.
+        settings: the overrides of the command but for the seed.
+        records: their ``run.json``.
+    """
+
+    dataset: str
+    experiment: str
+    settings: str
+    records: Sequence[dict[str, Any]]
+
+    def cells(self) -> tuple[str, ...]:
+        """One cell per column: accuracies in [0, 1] as mean ± standard deviation over seeds."""
+        minutes = statistics.fmean(record["timing"]["fit_seconds"] / 60 for record in self.records)
+        epochs = sorted({record["budget"]["epochs"] for record in self.records})
+        return (
+            self.dataset,
+            self.experiment,
+            self.settings,
+            str(len(self.records)),
+            "/".join(map(str, epochs)),
+            *(mean_and_deviation([r["metrics"][name] for r in self.records]) for name in COLUMNS[5:8]),
+            f"{minutes:.1f}",
+        )
+
+
+def main() -> None:
+    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
+    try:
+        run()
+    except SystemExit as stop:
+        if stop.code == 1 and not HydraConfig.initialized():
+            sys.exit(2)
+        raise
+
+
+@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="report")
+def run(config: DictConfig) -> None:
+    """Prints the table and writes it as Markdown and CSV."""
+    try:
+        folder = Path(config.runs)
+        rows = leaderboard(completed_records(folder))
+        out = Path(config.out) if config.out else folder / "report"
+        write_text(out / "report.md", markdown(rows))
+        write_text(out / "report.csv", comma_separated(rows))
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"[bold red]error:[/] {escape(str(error))}"
+        )
+        sys.exit(2)
+    show(rows, Console(soft_wrap=not sys.stdout.isatty()))
+    sys.stdout.write(f"Saved as {out / 'report.md'} and {out / 'report.csv'}\n")
+
+
+def completed_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of all completed runs below a folder.
+
+    Raises:
+        UserError: if the folder does not exist or holds no completed run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder.resolve()} is not a folder.", fix="runs=outputs/runs")
+    found = [RunFolder(file.parent).completed() for file in sorted(folder.rglob("run.json"))]
+    records = [record for record in found if record is not None]
+    if not records:
+        raise UserError(
+            f"No completed run lies below {folder.resolve()} ({len(found)} unfinished).",
+            fix="python -m amtml_pl.train experiment=digits_amtml",
+        )
+    return records
+
+
+def leaderboard(records: Iterable[dict[str, Any]]) -> list[Row]:
+    """Groups the records by everything but the seed; best mean test accuracy first within a data set."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        told = [
+            word for word in record["command"].split()[3:] if not word.startswith(("experiment=", "seed="))
+        ]
+        dataset = f"{record['dataset']['name']} ({record['dataset']['digest'][:8]})"
+        groups[dataset, record["experiment"] or "", " ".join(told)].append(record)
+    rows = [Row(*key, records=group) for key, group in groups.items()]
+    return sorted(rows, key=lambda row: (row.dataset, -statistics.fmean(accuracies(row))))
+
+
+def accuracies(row: Row) -> list[float]:
+    """The test accuracies of a row's runs."""
+    return [record["metrics"]["test/acc"] for record in row.records]
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """``0.9123 ± 0.0021`` for several values, ``0.9123`` for one."""
+    mean = f"{statistics.fmean(values):.4f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.4f}"
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Prints the table."""
+    table = Table(title="Completed runs", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in COLUMNS[:3] else "right")
+    for row in rows:
+        table.add_row(*map(escape, row.cells()))
+    console.print(table)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as Markdown."""
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(row.cells() for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def comma_separated(rows: Sequence[Row]) -> str:
+    """One line per run with all its metrics."""
+    flat = [
+        {
+            "dataset": row.dataset,
+            "experiment": row.experiment,
+            "settings": row.settings,
+            "seed": r["seed"],
+            **r["metrics"],
+        }
+        for row in rows
+        for r in row.records
+    ]
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for line in flat for name in line)), restval="")
+    table.writeheader()
+    table.writerows(flat)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The nouns: what travels between the data, the networks, the weighting and the losses.
+
+Shape alphabet of the whole project: ``B`` batch, ``N`` split size, ``M`` teachers, ``K`` classes,
+``C, H, W`` channels and size, ``V`` views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+SplitName: TypeAlias = Literal["train", "val", "test"]
+Shape: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set as it is stored: unaugmented, not normalised.
+
+    Attributes:
+        images: ``(N, 3, H, W)`` uint8.
+        labels: ``(N,)`` int64 in ``[0, K)``.
+        classes: the K class names, in label order.
+    """
+
+    images: UInt8[Tensor, "N 3 H W"]
+    labels: Int64[Tensor, " N"]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the data module yields.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` in [0, 1]; never normalised, every network owns its mean and deviation.
+        labels: ``(B,)``.
+        index: ``(B,)``, each sample's row in its split.
+        view: which augmented version of the samples this is; 0 is the image itself (evaluation).
+        split: the split that ``index`` counts in.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    labels: Int64[Tensor, " B"]
+    index: Int64[Tensor, " B"]
+    view: int
+    split: SplitName
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device (Lightning asks for this method by name)."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            index=self.index.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (the torch ``DataLoader`` asks for this method by name)."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            index=self.index.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """What a network gives for a batch.
+
+    Attributes:
+        logits: ``(B, K)``.
+        features: per tap (a dotted module path) its output, ``(B, C, H, W)``.
+    """
+
+    logits: Float[Tensor, "B K"]
+    features: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """What all teachers give for a batch, live or read from a cache.
+
+    Attributes:
+        names: the M teachers, in the order of axis 1 of ``logits``.
+        logits: ``(B, M, K)``.
+        hints: per flat name ``"<teacher>/<tap>"`` a feature map, ``(B, C, H, W)``.
+    """
+
+    names: tuple[str, ...]
+    logits: Float[Tensor, "B M K"]
+    hints: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything that a loss term may look at.
+
+    Attributes:
+        student: the student's outputs, with gradients.
+        labels: ``(B,)``.
+        teachers: the teachers' outputs without gradients; None when the student learns from labels alone.
+        weights: ``(B, M)``, rows sum to 1, with gradients to a learned weighting; None without teachers.
+        weighting_norm: squared L2 norm of the weighting's learned parameters, 0 where it has none.
+        epoch: the current epoch, from 0; for terms that change with time.
+    """
+
+    student: ModelOutputs
+    labels: Int64[Tensor, " B"]
+    teachers: TeacherOutputs | None
+    weights: Float[Tensor, "B M"] | None
+    weighting_norm: Float[Tensor, ""] | None
+    epoch: int
+
+
+@dataclass(frozen=True)
+class TensorShapes:
+    """What a loss term or weighting must know to create its learned parameters.
+
+    Attributes:
+        classes: K.
+        teachers: the names of the M teachers in order.
+        student: ``(C, H, W)`` of each tapped feature of the student.
+        hints: ``(C, H, W)`` of each teacher feature, by flat name ``"<teacher>/<tap>"``, in teacher order.
+    """
+
+    classes: int
+    teachers: tuple[str, ...] = ()
+    student: Mapping[str, Shape] = field(default_factory=dict)
+    hints: Mapping[str, Shape] = field(default_factory=dict)

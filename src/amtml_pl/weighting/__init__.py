@@ -1,0 +1,1 @@
+"""One file per weighting scheme: how much each teacher counts for each sample."""

@@ -1,0 +1,62 @@
+"""AMTML's adapter: latent factors of the teachers scored against the student's own features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.weighting.scheme import Weighting
+
+
+def latent_factor_weights(
+    beta: Float[Tensor, "B D"], theta: Float[Tensor, "M D"], mixing: Float[Tensor, " D"]
+) -> Float[Tensor, "B M"]:
+    """``w_b = softmax_m( sum_d beta_bd · theta_md · W_d )``.
+
+    After Liu, Zhang and Wang, Neurocomputing 415 (2020), Fig. 2, and the authors' code.
+
+    Args:
+        beta: one representation per sample.
+        theta: one latent factor per teacher.
+        mixing: W, shared by the teachers. Only the products ``theta_m ∘ W`` matter.
+
+    Returns:
+        Weights, rows sum to 1.
+    """
+    return F.softmax(beta @ (theta * mixing).T, dim=1)
+
+
+class AdaptiveWeighting(Weighting):
+    """Per-sample weights from the max-pooled last feature map of the student, which is a constant here.
+
+    The adapter's gradient comes from its own loss term (`amtml_pl.losses.adapter`) and stops at the
+    student's features. theta starts at N(0, 1/D) instead of the released N(0, 1): scores are then of
+    the order of the features' size, and the softmax does not start one-hot.
+
+    Args:
+        tap: the student's last feature map, as a dotted module path.
+    """
+
+    def __init__(self, tap: str) -> None:
+        super().__init__()
+        self.tap = tap
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The last feature map."""
+        return (self.tap,)
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Creates theta ``(M, D)`` and W ``(D,)``, D = channels of the tap."""
+        D = shapes.student[self.tap][0]
+        self.theta = nn.Parameter(torch.randn(len(shapes.teachers), D) / D**0.5)
+        self.mixing = nn.Parameter(torch.randn(D))
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch."""
+        beta = student.features[self.tap].detach().amax(dim=(2, 3))
+        return latent_factor_weights(beta, self.theta, self.mixing)

@@ -1,0 +1,241 @@
+"""What every loss term promises: who receives its gradient, where it is zero, what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.adapter import AdapterL2, JointAdapterLoss, NllAdapterLoss
+from amtml_pl.losses.angle import AngleLoss, angle_loss
+from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.distance import distance_loss
+from amtml_pl.losses.hint import HintLoss, group_of_teachers, hint_loss, same_size
+from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets, soft_target_loss
+from amtml_pl.types import ModelOutputs, TensorShapes
+from steps import make_step
+
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 8), st.integers(2, 12))
+
+
+def test_cross_entropy_is_the_mean_negative_log_probability_of_the_label():
+    step = make_step()
+    naive = -sum(step.student.logits.log_softmax(1)[b, y] for b, y in enumerate(step.labels)) / 6
+    torch.testing.assert_close(CrossEntropy()(step), naive)
+
+
+def test_label_smoothing_outside_its_range_is_refused():
+    with pytest.raises(UserError, match=r"label_smoothing is 1.0; expected a number in \[0, 1\)"):
+        CrossEntropy(label_smoothing=1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("term", [SoftTargetLoss, AngleLoss, JointAdapterLoss])
+def test_a_temperature_that_is_not_positive_is_refused(term, temperature):
+    with pytest.raises(UserError, match=r"temperature is .* expected a number above 0"):
+        term(temperature)
+
+
+@given(SIZES, st.floats(0.5, 20), st.sampled_from(["probabilities", "logits"]))
+@settings(max_examples=30, deadline=None)
+def test_integrated_soft_targets_are_distributions_and_equal_a_naive_loop(size, T, mixture):
+    B, M, K = size
+    step = make_step(B, M, K)
+    q = integrated_soft_targets(step.teachers.logits, step.weights, T, mixture)
+    torch.testing.assert_close(q.sum(dim=1), torch.ones(B))
+    for b in range(B):
+        z, w = step.teachers.logits[b], step.weights[b]
+        if mixture == "probabilities":
+            naive = sum(w[m] * (z[m] / T).softmax(0) for m in range(M))
+        else:
+            naive = (sum(w[m] * z[m] for m in range(M)) / T).softmax(0)
+        torch.testing.assert_close(q[b], naive)
+
+
+def test_permuting_the_teachers_together_with_their_weights_changes_nothing():
+    step = make_step()
+    order = torch.tensor([2, 0, 1])
+    q = integrated_soft_targets(step.teachers.logits, step.weights, 4.0)
+    permuted = integrated_soft_targets(step.teachers.logits[:, order], step.weights[:, order], 4.0)
+    torch.testing.assert_close(q, permuted)
+
+
+def test_identical_teachers_make_the_weights_irrelevant():
+    step = make_step()
+    same = step.teachers.logits[:, :1].expand(-1, 3, -1)
+    q = integrated_soft_targets(same, step.weights, 4.0)
+    torch.testing.assert_close(q, F.softmax(same[:, 0] / 4, dim=1))
+
+
+def test_one_teacher_is_plain_distillation():
+    step = make_step(M=1, weights=torch.ones(6, 1))
+    T = 3.0
+    p = F.softmax(step.teachers.logits[:, 0] / T, dim=1)
+    naive = T**2 * (p * (p.log() - F.log_softmax(step.student.logits / T, dim=1))).sum(1).mean()
+    torch.testing.assert_close(SoftTargetLoss(T)(step), naive)
+
+
+def test_a_student_that_equals_its_target_has_no_loss_and_no_angle():
+    step = make_step(M=1, weights=torch.ones(6, 1))
+    perfect = replace(step, student=ModelOutputs(step.teachers.logits[:, 0]))
+    for term in (SoftTargetLoss(4.0), AngleLoss(4.0)):
+        torch.testing.assert_close(term(perfect), torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+def test_soft_target_loss_does_not_depend_on_duplicated_rows():
+    step = make_step()
+    q = integrated_soft_targets(step.teachers.logits, step.weights, 4.0)
+    twice = soft_target_loss(step.student.logits.repeat(2, 1), q.repeat(2, 1), 4.0)
+    torch.testing.assert_close(soft_target_loss(step.student.logits, q, 4.0), twice)
+
+
+@pytest.mark.parametrize("term", [SoftTargetLoss(5.0), AngleLoss(5.0)])
+def test_distillation_terms_train_the_student_and_leave_the_weights_alone(term):
+    step = make_step()
+    term(step).backward()
+    assert step.student.logits.grad.abs().sum() > 0
+    assert step.weights.grad is None
+
+
+@pytest.mark.parametrize("term", [JointAdapterLoss(5.0), NllAdapterLoss()])
+def test_adapter_terms_train_the_weights_and_leave_the_student_alone(term):
+    step = make_step()
+    term(step).backward()
+    assert step.weights.grad.abs().sum() > 0
+    assert step.student.logits.grad is None
+
+
+def test_the_likelihood_objective_survives_teachers_that_are_sure_of_another_class():
+    step = make_step(K=3)
+    wrong = F.one_hot((step.labels + 1) % 3, 3).float()[:, None].expand(-1, 3, -1) * 1e4
+    step = replace(step, teachers=replace(step.teachers, logits=wrong.contiguous()))
+    loss = NllAdapterLoss()(step)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(step.weights.grad).all()
+
+
+@pytest.mark.parametrize("term", [SoftTargetLoss(5.0), AngleLoss(5.0), JointAdapterLoss(5.0)])
+@pytest.mark.parametrize("scale", [0.0, 1e4])
+@pytest.mark.parametrize("B", [1, 5])
+def test_equal_and_saturated_logits_give_finite_losses_and_gradients(term, scale, B):
+    step = make_step(B)
+    logits = (step.student.logits.detach() * scale).requires_grad_()
+    teachers = replace(step.teachers, logits=step.teachers.logits * scale)
+    loss = term(replace(step, student=ModelOutputs(logits), teachers=teachers))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is None or torch.isfinite(logits.grad).all()
+
+
+def test_terms_that_need_teachers_say_so_when_there_are_none():
+    step = replace(make_step(), teachers=None, weights=None)
+    with pytest.raises(UserError, match=r"needs teachers, and the run has none(.|\n)*teacher=\[resnet32"):
+        SoftTargetLoss(5.0)(step)
+
+
+def test_regularising_a_weighting_that_learns_nothing_is_refused():
+    with pytest.raises(UserError, match="the chosen one learns nothing"):
+        AdapterL2()(make_step())
+
+
+@given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 5))
+@settings(max_examples=20, deadline=None)
+def test_angle_loss_equals_a_loop_over_all_triples(B, D, E):
+    generator = torch.Generator().manual_seed(B * 100 + D * 10 + E)
+    student, target = (torch.randn(B, n, generator=generator, dtype=torch.float64) for n in (D, E))
+
+    def psi(x, i, j, k):
+        a, b = x[j] - x[i], x[k] - x[i]
+        lengths = a.norm() * b.norm()
+        return a @ b / lengths if lengths > 0 else torch.zeros((), dtype=torch.float64)
+
+    naive = [
+        F.smooth_l1_loss(psi(student, i, j, k), psi(target, i, j, k))
+        for i in range(B)
+        for j in range(B)
+        for k in range(B)
+    ]
+    torch.testing.assert_close(angle_loss(student, target), torch.stack(naive).mean())
+
+
+@pytest.mark.parametrize("loss", [angle_loss, distance_loss])
+def test_relations_do_not_see_scale_and_their_gradients_are_right(loss):
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    other = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(loss(points, other), loss(7 * points, 0.1 * other))
+    assert torch.autograd.gradcheck(lambda p: loss(p, other), points.requires_grad_())
+
+
+@pytest.mark.parametrize("loss", [angle_loss, distance_loss])
+def test_samples_that_coincide_have_finite_gradients(loss):
+    points = torch.zeros(4, 3, requires_grad=True)
+    loss(points, torch.randn(4, 3, generator=torch.Generator().manual_seed(0))).backward()
+    assert torch.isfinite(points.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("teachers", "stages", "expected"),
+    [(1, 3, [2]), (2, 3, [1, 2]), (3, 3, [0, 1, 2]), (5, 3, [0, 1, 1, 2, 2]), (3, 1, [0, 0, 0])],
+)
+def test_teachers_are_spread_over_the_stages_and_end_at_the_last(teachers, stages, expected):
+    assert group_of_teachers(teachers, stages) == expected
+
+
+def test_a_hint_equals_a_loop_over_pixels():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, c, 3, 3, generator=generator) for c in (4, 5))
+    projection = torch.randn(5, 4, generator=generator)
+    total = 0.0
+    for b in range(2):
+        for h in range(3):
+            for w in range(3):
+                s, t = student[b, :, h, w], teacher[b, :, h, w]
+                total += (projection @ (s / s.norm()) - t / t.norm()).square().sum()
+    torch.testing.assert_close(hint_loss(student, teacher, projection), total / (2 * 5 * 9))
+
+
+def test_maps_of_different_size_meet_at_the_smaller():
+    student, teacher = same_size(torch.ones(2, 3, 32, 8), torch.ones(2, 5, 4, 16))
+    assert student.shape == (2, 3, 4, 8)
+    assert teacher.shape == (2, 5, 4, 8)
+
+
+def hint_step():
+    taps = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
+    hints = {"a/last": (16, 2, 2), "b/last": (12, 2, 2), "c/last": (8, 1, 1)}
+    shapes = TensorShapes(classes=5, teachers=("a", "b", "c"), student=taps, hints=hints)
+    return make_step(taps=taps, hints=hints), shapes
+
+
+def test_hint_projections_and_student_stages_all_receive_a_gradient():
+    step, shapes = hint_step()
+    term = HintLoss(["layer1", "layer2", "layer3"])
+    assert term.hints({"a": "last", "b": "last", "c": "last"}) == ("a/last", "b/last", "c/last")
+    term.build(shapes)
+    assert term.pairs == (("a/last", "layer1"), ("b/last", "layer2"), ("c/last", "layer3"))
+    term(step).backward()
+    assert len(list(term.parameters())) == 3
+    for parameter in [*term.parameters(), *step.student.features.values()]:
+        assert parameter.grad.abs().sum() > 0
+
+
+def test_the_hint_loss_is_the_mean_over_the_groups_that_are_named():
+    step, shapes = hint_step()
+    term = HintLoss([], groups={"c/last": "layer2", "a/last": "layer3"})
+    assert term.student_taps() == ("layer2", "layer3")
+    term.build(shapes)
+    expected = [
+        hint_loss(*same_size(step.student.features[stage], step.teachers.hints[name]), projection)
+        for (name, stage), projection in zip(term.pairs, term.projections, strict=True)
+    ]
+    torch.testing.assert_close(term(step), torch.stack(expected).mean())
+
+
+def test_a_hint_term_without_any_hint_says_how_to_offer_one():
+    with pytest.raises(UserError, match=r"no teacher feature to imitate(.|\n)*teacher.resnet56.hint=layer3"):
+        HintLoss(["layer1"]).build(TensorShapes(classes=5, teachers=("a",)))

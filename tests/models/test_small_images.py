@@ -1,0 +1,75 @@
+"""The stem adapter changes the modules that it is told to, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.models.small_images import adapt_stem
+
+
+def network():
+    """A stem made for large images before a 3×3 convolution that downsamples."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+
+
+def test_a_7x7_stem_becomes_a_3x3_one_with_new_weights():
+    adapted = adapt_stem(network(), kernel_3x3=["0"])
+    assert adapted[0].weight.shape == (8, 3, 3, 3)
+    assert adapted[0].bias is None
+    assert adapted[0](torch.rand(1, 3, 32, 32)).shape == (1, 8, 32, 32)
+    assert adapted[0].weight.requires_grad
+
+
+def test_a_3x3_convolution_keeps_its_weights_and_groups_either_way():
+    for argument in ("kernel_3x3", "stride_one"):
+        original = network()
+        weight = original[2].weight.detach().clone()
+        adapted = adapt_stem(original, **{argument: ["2"]})
+        assert torch.equal(adapted[2].weight, weight)
+        assert adapted[2](torch.rand(1, 8, 16, 16)).shape == (1, 8, 16, 16)
+
+
+def test_a_skipped_module_becomes_the_identity():
+    adapted = adapt_stem(network(), skip=["1"])
+    assert isinstance(adapted[1], nn.Identity)
+    assert adapted(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_nothing_else_changes():
+    torch.manual_seed(0)
+    original = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=10)
+    torch.manual_seed(0)
+    adapted = adapt_stem(
+        torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=10),
+        stride_one=["conv1.0"],
+        skip=["maxpool"],
+    )
+    state = adapted.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in original.state_dict().items())
+
+
+@pytest.mark.parametrize("argument", ["stride_one", "kernel_3x3", "skip"])
+def test_a_wrong_path_is_refused_with_the_right_ones(argument):
+    with pytest.raises(
+        UserError, match=r"no module '10'\. The closest: 1, 0\. There are: 0, 1, 2, 3, 4, 5\."
+    ):
+        adapt_stem(network(), **{argument: ["10"]})
+
+
+@pytest.mark.parametrize("argument", ["stride_one", "kernel_3x3"])
+def test_a_module_that_is_no_convolution_is_refused_with_the_convolutions(argument):
+    with pytest.raises(
+        UserError, match=r"The module '1' .* is a MaxPool2d; expected a Conv2d. There are: 0, 2\."
+    ):
+        adapt_stem(network(), **{argument: ["1"]})

@@ -1,0 +1,60 @@
+"""Every weighting: rows sum to 1, teachers are interchangeable, gradients go where they should."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amtml_pl.released.weighting import ReleasedWeighting
+from amtml_pl.types import TensorShapes
+from amtml_pl.weighting.adaptive import AdaptiveWeighting, latent_factor_weights
+from amtml_pl.weighting.uniform import UniformWeighting
+from steps import make_step
+
+SCHEMES = [UniformWeighting(), AdaptiveWeighting("last"), ReleasedWeighting("last")]
+
+
+def weigh(scheme, B=6, M=3, D=8):
+    step = make_step(B, M, taps={"last": (D, 4, 4)})
+    torch.manual_seed(0)
+    scheme.build(TensorShapes(classes=5, teachers=step.teachers.names, student={"last": (D, 4, 4)}))
+    return step, scheme(step.student, step.teachers, step.labels)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@given(B=st.integers(1, 9), M=st.integers(1, 8))
+@settings(max_examples=15, deadline=None)
+def test_rows_sum_to_one_whatever_the_batch_and_the_number_of_teachers(scheme, B, M):
+    _, weights = weigh(scheme, B, M)
+    assert weights.shape == (B, M)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(B))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_single_teacher_has_all_the_weight(scheme):
+    _, weights = weigh(scheme, M=1)
+    torch.testing.assert_close(weights, torch.ones(6, 1))
+
+
+def test_permuting_the_latent_factors_permutes_the_columns():
+    generator = torch.Generator().manual_seed(0)
+    beta, theta, mixing = (torch.randn(*s, generator=generator) for s in ((4, 6), (3, 6), (6,)))
+    order = torch.tensor([2, 0, 1])
+    weights = latent_factor_weights(beta, theta, mixing)
+    torch.testing.assert_close(latent_factor_weights(beta, theta[order], mixing), weights[:, order])
+
+
+def test_the_adapter_learns_and_its_gradient_stops_at_the_students_features():
+    scheme = AdaptiveWeighting("last")
+    step, weights = weigh(scheme)
+    weights[:, 0].sum().backward()
+    assert step.student.features["last"].grad is None
+    for factor in (scheme.theta, scheme.mixing):
+        assert factor.grad.abs().sum() > 0
+
+
+def test_the_adapter_does_not_start_collapsed():
+    _, weights = weigh(AdaptiveWeighting("last"), B=64, D=64)
+    assert (weights.amax(dim=1) > 0.95).float().mean() < 0.5
+    assert weights.std() > 0.01
