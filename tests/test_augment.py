@@ -94,7 +94,7 @@ def test_162_views_in_a_row_are_all_crops_and_flips_once_each(height, width):
     image, augment = pictures(1, height, width), Augmentation([CropFlip(padding=4)])
     expected = set(padded_crops_and_flips(image[0], 4))
     assert len(expected) == 162
-    for sample, first in [(0, 1), (5, 1), (5, 100)]:
+    for sample, first in [(0, 1), (5, 100)]:
         views = [augment(image, torch.tensor([sample]), view)[0] for view in range(first, first + 162)]
         assert {as_bytes(view) for view in views} == expected
     assert torch.equal(augment(image, torch.tensor([5]), 3), augment(image, torch.tensor([5]), 165))
@@ -114,12 +114,9 @@ def test_the_first_two_views_are_spread_evenly_over_all_crops_and_flips():
 
 
 def test_samples_meet_their_views_in_orders_of_their_own():
-    image, augment = pictures(1), Augmentation([CropFlip()])
-    orders = {
-        tuple(as_bytes(augment(image, torch.tensor([sample]), view)[0]) for view in range(1, 6))
-        for sample in range(20)
-    }
-    assert len(orders) == 20
+    images, augment = pictures(1).expand(20, -1, -1, -1), Augmentation([CropFlip()])
+    views = [augment(images, torch.arange(20), view) for view in range(1, 6)]
+    assert len(torch.unique(torch.stack(views, dim=1), dim=0)) == 20
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,6 @@ def test_a_missing_test_split_is_named_when_it_is_asked_for():
 
 def test_the_shipped_configuration_is_the_constructor():
     config = OmegaConf.create({"data": OmegaConf.load(CONF / "data" / "default.yaml")})
-    augment = Augmentation([CropFlip()])
-    data = instantiate(config.data, packed=PACKED, order_seed=1, augment=augment, _convert_="all")
+    make = instantiate(config.data, _convert_="all", _partial_=True)
+    data = make(packed=PACKED, order_seed=1, augment=Augmentation([CropFlip()]))
     assert data.sizes == {"train": 135, "val": 15, "test": 31}

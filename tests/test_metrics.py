@@ -24,23 +24,22 @@ def test_batches_of_different_size_count_by_their_samples():
 
 
 def test_weights_that_differ_between_samples_are_no_collapse():
-    assert (
-        summarise(torch.randn(64, 3, generator=torch.Generator().manual_seed(0)).softmax(1)).collapse()
-        is None
-    )
+    weights = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
+    assert summarise(weights).collapse is None
 
 
 def test_one_teacher_for_all_samples_is_named():
     weights = torch.tensor([[0.01, 0.98, 0.01]]).repeat(10, 1)
-    assert "collapsed to one teacher per sample: 100% of the samples" in summarise(weights).collapse()
-    assert "most often b (mean weight 0.98)" in summarise(weights).collapse()
+    assert summarise(weights).collapse == "one-hot"
+    assert "collapsed to one teacher per sample: 100% of the samples" in summarise(weights).describe()
+    assert "most often b (mean weight 0.98)" in summarise(weights).describe()
 
 
 def test_equal_weights_are_named():
-    assert (
-        "collapsed to plain averaging: every weight is 1/3" in summarise(torch.full((5, 3), 1 / 3)).collapse()
-    )
+    summary = summarise(torch.full((5, 3), 1 / 3))
+    assert summary.collapse == "uniform"
+    assert "collapsed to plain averaging: every weight is 1/3" in summary.describe()
 
 
 def test_a_single_teacher_cannot_collapse():
-    assert summarise(torch.ones(4, 1), names=("a",)).collapse() is None
+    assert summarise(torch.ones(4, 1), names=("a",)).collapse is None

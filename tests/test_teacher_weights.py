@@ -116,7 +116,7 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(saved):
 )
 def test_a_prefix_that_all_names_share_is_hinted_at(saved, prefix, strip, hint):
     weights = dict(WEIGHTS) | {"extra": torch.ones(1)}
-    with pytest.raises(UserError, match=f"(?s)not expected.*To fix it: {hint}"):
+    with pytest.raises(UserError, match=f"(?s)not expected.*To fix it: .*{hint}"):
         load_weights(network(), saved(prefixed(prefix, weights)), strip_prefixes=strip)
 
 
@@ -130,7 +130,7 @@ class Malicious:
         return (os.system, (f"touch {self.target}",))
 
 
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "pickle 0", "nested"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "nested", "pickle", "pickle 0"])
 def test_a_file_that_would_run_code_is_refused_and_never_run(tmp_path: Path, form):
     path, target = tmp_path / "weights.pt", tmp_path / "was_executed"
     content = Malicious(target)
@@ -139,7 +139,7 @@ def test_a_file_that_would_run_code_is_refused_and_never_run(tmp_path: Path, for
     else:
         nested = {"state_dict": dict(WEIGHTS), "extra": content} if form == "nested" else content
         torch.save(nested, path, _use_new_zipfile_serialization=form != "legacy")
-    with pytest.raises(UserError, match="would execute code from the file. Nothing of it was executed"):
+    with pytest.raises(UserError, match=r"would execute code from the file\. Nothing of it was executed"):
         read_state_dict(path)
     assert not target.exists()
     if form == "pickle":

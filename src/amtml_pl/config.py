@@ -28,6 +28,8 @@ GIVEN_BY_ENTRY_POINT = {"data": {"packed", "order_seed"}, "logger.tensorboard": 
 LIST_GROUPS = ("loss", "logger")
 # What does not change the result of a run, and therefore not the name of its folder.
 NOT_PART_OF_THE_RUN = ("hydra", "prepare", "force", "debug", "logger")
+# What acts only through the nodes that read it, where it is part of the run already.
+READ_BY_OTHERS = ("temperature", "hint_stages", "last_stage", "teacher_recipe")
 
 
 def config_directory() -> Path:
@@ -60,12 +62,10 @@ def check(config: DictConfig) -> None:
         UserError: with all mistakes at once, each with its key path.
     """
     try:
-        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
         raise UserError(f"The configuration cannot be resolved: {error.full_key}: {reason}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"The configuration is a {type(tree).__name__}; expected a mapping.")
     problems = [*scalar_problems(tree), *stub_problems(tree), *node_problems(tree, "")]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
@@ -171,7 +171,7 @@ def holds_nodes(value: object) -> bool:
     return isinstance(value, list) and any(holds_nodes(child) for child in value)
 
 
-def fits(value: object, hint: object) -> bool:
+def fits(value: object, hint: Any) -> bool:  # noqa: ANN401
     """Whether a YAML value has the type of an argument: paths come as strings, tuples as lists."""
     conf = BeartypeConf(is_pep484_tower=True)
     candidates: list[object] = [value]
@@ -216,12 +216,20 @@ def run_folder(config: DictConfig, experiment: str | None, label: str) -> Path:
 
 
 def run_hash(config: DictConfig) -> str:
-    """Eight hexadecimal digits of everything that can change the result, wherever data and outputs lie."""
+    """Eight hexadecimal digits of everything that can change the result, and of nothing else.
+
+    So a temperature that no selected term reads, or a coefficient of a term that is not selected, leaves
+    the run what it was, and a finished teacher is found again after such a key has been added.
+    """
     tree: Any = OmegaConf.to_container(config, resolve=False)
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
     for key in NOT_PART_OF_THE_RUN:
         tree.pop(key, None)
-    resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    resolved["coef"] = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
+    without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, "weighting", "weighting_lr")
+    for key in without_effect:
+        resolved.pop(key, None)
     # Keys are sorted, but the order of the teachers is the order of their outputs' columns.
     text = json.dumps([resolved, list(config.teacher)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,11 +21,10 @@ from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import WeightStatistics
-from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
+from amtml_pl.types import Batch, Step, TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
 
 log = logging.getLogger(__name__)
-Outputs = TypeVar("Outputs", ModelOutputs, TeacherOutputs)
 
 
 class TeacherSource(Protocol):
@@ -90,6 +89,7 @@ class DistillModule(pl.LightningModule):
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
+        self.collapse: str | None = None
         self.teacher_seconds = 0.0
         self.images_seen = 0
 
@@ -99,8 +99,8 @@ class DistillModule(pl.LightningModule):
         teachers = self.ask_teachers(batch)
         # Sums over classes, pairs and angles lose too much in half precision, whatever the trainer's.
         with torch.autocast(batch.images.device.type, enabled=False):
-            student = at_least_float32(student)
-            teachers = None if teachers is None else at_least_float32(teachers)
+            student = student.map(at_least_float32)
+            teachers = None if teachers is None else teachers.map(at_least_float32)
             weights = None
             if teachers is not None and self.weighting is not None:
                 weights = self.weighting(student, teachers, batch.labels)
@@ -136,7 +136,7 @@ class DistillModule(pl.LightningModule):
             f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch), sync_dist=True
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser over named groups, and the schedule."""
         optimizer = self.make_optimizer(list(self.parameter_groups()))
         if self.make_scheduler is None:
@@ -168,9 +168,9 @@ class DistillModule(pl.LightningModule):
         self.weight_statistics.reset()
         self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()})
         self.log_dict({"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95})
-        collapse = summary.collapse()
-        if collapse and self.weighting_norm() is not None and self.trainer.is_global_zero:
-            log.warning("epoch %d: %s", self.current_epoch, collapse)
+        if self.weighting_norm() is not None and summary.collapse != self.collapse:
+            self.collapse = summary.collapse
+            log.warning("epoch %d: %s", self.current_epoch, summary.describe())
 
     def ask_teachers(self, batch: Batch) -> TeacherOutputs | None:
         """The teachers' outputs, and the seconds they took."""
@@ -208,17 +208,9 @@ class DistillModule(pl.LightningModule):
         )
 
 
-def at_least_float32(outputs: Outputs) -> Outputs:
-    """The same outputs with half-precision tensors widened; float64 stays as it is."""
-
-    def widen(tensor: Tensor) -> Tensor:
-        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-    if isinstance(outputs, ModelOutputs):
-        features = {name: widen(feature) for name, feature in outputs.features.items()}
-        return replace(outputs, logits=widen(outputs.logits), features=features)
-    hints = {name: widen(hint) for name, hint in outputs.hints.items()}
-    return replace(outputs, logits=widen(outputs.logits), hints=hints)
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision widened to float32; float64 stays as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def check_composition(

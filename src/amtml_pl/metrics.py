@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -25,8 +26,9 @@ class WeightSummary:
     entropy: float
     above_95: float
 
-    def collapse(self) -> str | None:
-        """A sentence that names a collapse of the weights, None where there is none.
+    @property
+    def collapse(self) -> Literal["one-hot", "uniform"] | None:
+        """Which way the weights have collapsed, None where they have not.
 
         One-hot: more than nine in ten samples listen to one teacher alone. Uniform: the entropy is
         within 0.01 % of ln M, which no adapter that distinguishes anything shows. Both were found in
@@ -36,18 +38,25 @@ class WeightSummary:
         if teachers < 2:
             return None
         if self.above_95 > 0.9:
+            return "one-hot"
+        return "uniform" if self.entropy > (1 - 1e-4) * math.log(teachers) else None
+
+    def describe(self) -> str:
+        """A sentence on the state of the adapter, for a warning."""
+        teachers = len(self.mean)
+        if self.collapse == "one-hot":
             favourite = max(self.mean, key=lambda name: self.mean[name])
             return (
                 f"the adapter has collapsed to one teacher per sample: {self.above_95:.0%} of the samples "
                 f"give one teacher a weight above 0.95, most often {favourite} "
                 f"(mean weight {self.mean[favourite]:.2f})"
             )
-        if self.entropy > (1 - 1e-4) * math.log(teachers):
+        if self.collapse == "uniform":
             return (
                 f"the adapter has collapsed to plain averaging: every weight is 1/{teachers} "
                 f"(mean entropy {self.entropy:.5f} of at most {math.log(teachers):.5f} nats)"
             )
-        return None
+        return f"the adapter distinguishes its teachers (mean entropy {self.entropy:.3f} nats)"
 
 
 class WeightStatistics(Metric):

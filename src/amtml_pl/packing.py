@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -97,8 +97,7 @@ class PackedDataset:
 def packed_folder(source: DatasetSource, root: Path) -> Path:
     """Where the packed form of a source lies below ``root``; another identity is another folder."""
     identity = json.dumps({**source.identity(), "format": FORMAT_VERSION}, sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()
-    return root / f"{type(source).__name__.lower()}-{digest[:8]}"
+    return root / f"{type(source).__name__.lower()}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def is_packed(source: DatasetSource, root: Path) -> bool:
@@ -176,28 +175,23 @@ def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
         if free < needed:
             raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {name} needs {needed / 1e6:.0f} MB")
         digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(classes)}".encode())
-        _write_array(folder / f"{name}.images.npy", split.images.numpy(), digest, f"packing {name}")
-        _write_array(folder / f"{name}.labels.npy", split.labels.numpy(), digest, f"packing {name} labels")
+        _write_array(folder / f"{name}.images.npy", split.images.numpy(), digest.update, f"packing {name}")
+        _write_array(folder / f"{name}.labels.npy", split.labels.numpy(), digest.update, f"packing {name}")
         rows[name] = len(split)
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     return {"classes": classes, "splits": rows, "files": files, "digest": digest.hexdigest()}
 
 
-def _write_array(file: Path, array: np.ndarray, digest: hashlib._Hash, title: str) -> None:
+def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:
     """As ``np.save`` does, in chunks; written rather than mapped, so that a full disk is an error."""
-    header = {
-        "descr": np.lib.format.dtype_to_descr(array.dtype),
-        "fortran_order": False,
-        "shape": array.shape,
-    }
-    quiet = not sys.stderr.isatty()
+    array, quiet = np.ascontiguousarray(array), not sys.stderr.isatty()
     with file.open("wb") as out:
-        np.lib.format.write_array_header_1_0(out, header)
+        np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
         chunks = range(0, len(array), CHUNK_ROWS)
         for first in track(chunks, title, console=Console(stderr=True), transient=True, disable=quiet):
-            content = np.ascontiguousarray(array[first : first + CHUNK_ROWS]).data
+            content = array[first : first + CHUNK_ROWS].data
             out.write(content)
-            digest.update(content)
+            hashed(content)
 
 
 def _check(split: Split, name: SplitName, classes: tuple[str, ...] | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,23 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.trainer.states import TrainerStatus
-from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from amtml_pl import assemble
 from amtml_pl.config import recipe
 from amtml_pl.data import PackedDataModule
+from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, cost
 from amtml_pl.packing import PackedDataset, pack
-from amtml_pl.plan import make_plan, packed_root_of, refuse_missing, show_plan, teacher_folder
+from amtml_pl.plan import (
+    make_plan,
+    packed_root_of,
+    refuse_missing,
+    show_plan,
+    teacher_command,
+    teacher_folder,
+)
 from amtml_pl.runs import (
     AtomicCheckpointIO,
     EpochTable,
@@ -38,7 +44,6 @@ from amtml_pl.teacher_weights import load_weights
 from amtml_pl.teachers import Teacher, check_accuracy, measured_accuracy
 
 log = logging.getLogger(__name__)
-console = Console(soft_wrap=not sys.stdout.isatty())
 
 
 def execute(config: DictConfig, folder: RunFolder, experiment: str | None, command: str) -> dict[str, Any]:
@@ -58,8 +63,8 @@ def execute(config: DictConfig, folder: RunFolder, experiment: str | None, comma
         if config.force:
             folder.clear()
         elif record := folder.completed():
-            console.print(f"Already completed: {folder.path} (force=true starts over)", highlight=False)
-            show_summary(record, folder.path, console)
+            console.print(f"Already completed: {folder.path} (force=true starts over)")
+            show_summary(record, folder.path)
             return record
         return Run(config, folder, experiment, command).complete()
     finally:
@@ -93,7 +98,7 @@ class Run:
     def complete(self) -> dict[str, Any]:
         """Plan, preparation, training, test, record."""
         plan = make_plan(self.config, self.source, self.module.student, self.teacher_networks)
-        show_plan(plan, f"Plan of {self.experiment or 'the run'}", console)
+        show_plan(plan, f"Plan of {self.experiment or 'the run'}")
         if not self.config.prepare:
             refuse_missing(plan)
         packed = pack(self.source, packed_root_of(self.config))
@@ -117,7 +122,7 @@ class Run:
         }
         self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
         record = self.folder.completed() or {}
-        show_summary(record, self.folder.path, console)
+        show_summary(record, self.folder.path)
         return record
 
     def provide_teacher(self, teacher: Teacher, data: PackedDataModule) -> None:
@@ -134,7 +139,7 @@ class Run:
             record = folder.completed()
             if record is None:
                 console.rule(f"teacher {name}", align="left")
-                record = execute(own, folder, node.recipe, self.command)
+                record = execute(own, folder, node.recipe, teacher_command(self.config, name))
             network.load_state_dict(load_file(folder.weights_file))
             accuracy = record["metrics"]["val/acc"]
             self.teacher_metrics[f"teacher/{name}/test/acc"] = record["metrics"]["test/acc"]
@@ -148,7 +153,7 @@ class Run:
         pl.seed_everything(self.config.seed, verbose=False)  # training a teacher first must change nothing
         resume = self.folder.last_checkpoint if self.folder.last_checkpoint.exists() else None
         if resume is not None:
-            console.print(f"Resuming from {resume}", highlight=False)
+            console.print(f"Resuming from {resume}")
         start = time.perf_counter()
         fit_or_interrupt(trainer, self.module, data, resume)
         seconds = time.perf_counter() - start
@@ -271,7 +276,7 @@ def save_weights(student: TappedNetwork, file: Path) -> None:
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in student.network.state_dict().items()
     }
-    save_file(tensors, temporary)
+    temporary.write_bytes(save(tensors))  # save_file would make it readable for its owner alone
     temporary.replace(file)
 
 

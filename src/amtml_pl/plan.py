@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from torch.func import functional_call
 
 from amtml_pl.config import recipe, recipe_overrides, run_folder
+from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
-from amtml_pl.features import TappedNetwork, cost
+from amtml_pl.features import TappedNetwork, cost, evaluation_mode
 from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
 from amtml_pl.runs import RunFolder
 
@@ -47,27 +48,22 @@ def make_plan(
 ) -> list[PlanStep]:
     """Looks for everything that the run needs and estimates what making it takes.
 
-    Times come from one timed step of the student and the multiply-accumulates of every network, so they
-    are good to a factor of about two.
+    Times come from one timed pass of every network on this machine's CPU, so they are good to a factor of
+    about two there, and an upper bound for an accelerator.
     """
     packed_root = packed_root_of(config)
     images = training_images(config, source, packed_root)
     size = config.dataset.image_size
-    seconds_per_mac = measure_seconds_per_mac(student, size)
     steps = data_steps(config, source, packed_root)
-    costs = {name: cost(network, size) for name, network in teachers.items()}
-    for name in teachers:
-        steps.append(teacher_step(config, name, 3 * costs[name].macs * seconds_per_mac, images))
+    steps += [teacher_step(config, name, network, images) for name, network in teachers.items()]
     own = cost(student, size)
-    macs = 3 * own.macs + sum(other.macs for other in costs.values())
     epochs = config.trainer.max_epochs
-    steps.append(
-        PlanStep(
-            f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)",
-            f"{epochs} epochs, losses {', '.join(config.loss)}",
-            seconds=None if images is None else images * epochs * macs * seconds_per_mac,
-        )
-    )
+    seconds = None
+    if images is not None:
+        forwards = sum(seconds_per_image(network, size, training=False) for network in teachers.values())
+        seconds = images * epochs * (seconds_per_image(student, size, training=True) + forwards)
+    what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
+    steps.append(PlanStep(what, f"{epochs} epochs, losses {', '.join(config.loss)}", seconds=seconds))
     return steps
 
 
@@ -92,7 +88,7 @@ def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> 
     return [raw, PlanStep("packed data", f"to write to {folder}", True, by_hand="prepare=true")]
 
 
-def teacher_step(config: DictConfig, name: str, seconds_per_image: float, images: int | None) -> PlanStep:
+def teacher_step(config: DictConfig, name: str, network: TappedNetwork, images: int | None) -> PlanStep:
     """Where a teacher's weights come from."""
     node = config.teacher[name]
     if node.weights is not None:
@@ -102,11 +98,14 @@ def teacher_step(config: DictConfig, name: str, seconds_per_image: float, images
     if record is not None:
         return PlanStep(f"teacher {name}", f"trained, val/acc {record['metrics']['val/acc']:.4f}")
     epochs = own.trainer.max_epochs
+    seconds = None
+    if images is not None:
+        seconds = images * epochs * seconds_per_image(network, config.dataset.image_size, training=True)
     return PlanStep(
         f"teacher {name}",
         f"to train, {epochs} epochs of {node.recipe}",
-        True,
-        seconds=None if images is None else images * epochs * seconds_per_image,
+        missing=True,
+        seconds=seconds,
         by_hand=teacher_command(config, name),
     )
 
@@ -125,7 +124,10 @@ def network_choice(name: str) -> str:
 
 def teacher_command(config: DictConfig, name: str) -> str:
     """The command that trains a teacher by hand, into the folder where this run looks for it."""
-    data = [f"data.{key}={config.data[key]}" for key in ("val_size", "train_size", "seed")]
+    data = [
+        f"data.{key}={'null' if config.data[key] is None else config.data[key]}"
+        for key in ("val_size", "train_size", "seed")
+    ]
     words = [
         *recipe_overrides(config, name),
         f"student={network_choice(name)}",
@@ -144,26 +146,23 @@ def training_images(config: DictConfig, source: DatasetSource, packed_root: Path
     return None if known is None else int(known)
 
 
-def measure_seconds_per_mac(network: TappedNetwork, image_size: int, images: int = 32) -> float:
-    """Seconds of a multiply-accumulate in a training step of this network on this machine's CPU."""
+def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool, images: int = 16) -> float:
+    """What an image takes on this machine's CPU: a forward, and with ``training`` its backward too."""
     batch = torch.zeros(images, 3, image_size, image_size)
-    network.eval()  # batch norm must not learn from blank images
+    parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
 
-    def step() -> float:
+    def once() -> float:
         start = time.perf_counter()
-        gradients = torch.autograd.grad(
-            network(batch).logits.sum(), list(network.parameters()), allow_unused=True
-        )
-        del gradients
+        logits = functional_call(network, parameters, (batch,)).logits
+        if training:
+            torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
         return time.perf_counter() - start
 
-    step()
-    seconds = step()
-    network.train()
-    return seconds / (images * 3 * cost(network, image_size).macs)
+    with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images must teach nothing
+        return min(once(), once()) / images
 
 
-def show_plan(plan: list[PlanStep], title: str, console: Console) -> None:
+def show_plan(plan: list[PlanStep], title: str) -> None:
     """Prints the plan as a table."""
     table = Table(title=title, title_justify="left", show_edge=False)
     for column in ("", "state", "size", "estimated time"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config import config_directory
+from amtml_pl.entry_point import console, start, stop_with
 from amtml_pl.errors import UserError
 from amtml_pl.runs import RunFolder, write_text
 
@@ -69,12 +67,7 @@ class Row:
 
 def main() -> None:
     """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    try:
-        run()
-    except SystemExit as stop:
-        if stop.code == 1 and not HydraConfig.initialized():
-            sys.exit(2)
-        raise
+    start(run)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="report")
@@ -87,12 +80,9 @@ def run(config: DictConfig) -> None:
         write_text(out / "report.md", markdown(rows))
         write_text(out / "report.csv", comma_separated(rows))
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"[bold red]error:[/] {escape(str(error))}"
-        )
-        sys.exit(2)
-    show(rows, Console(soft_wrap=not sys.stdout.isatty()))
-    sys.stdout.write(f"Saved as {out / 'report.md'} and {out / 'report.csv'}\n")
+        stop_with(error)
+    show(rows)
+    console.print(f"Saved as {out / 'report.md'} and {out / 'report.csv'}")
 
 
 def completed_records(folder: Path) -> list[dict[str, Any]]:
@@ -137,7 +127,7 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.4f}"
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
+def show(rows: Sequence[Row]) -> None:
     """Prints the table."""
     table = Table(title="Completed runs", title_justify="left")
     for column in COLUMNS:

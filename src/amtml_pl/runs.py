@@ -7,15 +7,13 @@ import json
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from amtml_pl.errors import UserError
 
@@ -109,7 +107,7 @@ def checkpoint_callbacks(folder: RunFolder) -> list[Callback]:
     return [best, LastCheckpoint(folder.last_checkpoint)]
 
 
-class LastCheckpoint(Callback):
+class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt`` resumable from the first step on: an interrupted epoch is repeated from its start.
 
     Args:
@@ -129,11 +127,12 @@ class LastCheckpoint(Callback):
         trainer.save_checkpoint(self.file)
 
 
-class EpochTable(Callback):
+class EpochTable(Checkpoint):
     """``metrics.csv``: one row per epoch with everything that was logged.
 
     Lightning's CSVLogger deletes the file of the run that it resumes; this one keeps the rows of the
-    epochs before and drops those that are about to be repeated.
+    epochs before and drops those that are about to be repeated. It is a ``Checkpoint`` because Lightning
+    calls those last, after the module has logged its own sums of the epoch.
 
     Args:
         file: where it lies.
@@ -193,13 +192,3 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def command() -> str:
-    """The command line that started this process, as a person would type it again."""
-    return " ".join(["python -m amtml_pl.train", *sys.argv[1:]])
-
-
-def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as plain floats."""
-    return {name: float(value) for name, value in metrics.items()}

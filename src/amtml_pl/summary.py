@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from amtml_pl.entry_point import console
 from amtml_pl.plan import duration
 
 
-def show_summary(record: Mapping[str, Any], folder: Path, console: Console) -> None:
+def show_summary(record: Mapping[str, Any], folder: Path) -> None:
     """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next."""
     metrics, timing = record["metrics"], record["timing"]
     table = Table(title=f"{record['experiment'] or 'run'} (seed {record['seed']})", title_justify="left")
@@ -29,9 +29,7 @@ def show_summary(record: Mapping[str, Any], folder: Path, console: Console) -> N
     console.print(
         f"Trained in {duration(timing['fit_seconds'])} ({timing['images_per_second']:.0f} images/s). "
         f"Everything is in {folder}",
-        highlight=False,
     )
     console.print(
         f"  tensorboard --logdir '{folder}'\n  python -m amtml_pl.report runs='{folder.parent}'",
-        highlight=False,
     )

@@ -7,6 +7,7 @@ is no way to ask for more.
 
 from __future__ import annotations
 
+import pickletools
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,11 +134,14 @@ def _read(path: Path) -> object:
 
 def _would_run_code(path: Path, error: Exception) -> bool:
     """Whether torch refused a pickle for what it asks for, and not for being none."""
-    if "TorchScript" in str(error):
+    if "GLOBAL" in str(error) or "TorchScript" in str(error):
         return True
-    with path.open("rb") as file:
-        is_pickle_or_zip = file.read(1) in (b"\x80", b"P")
-    return isinstance(error, UnpicklingError) and is_pickle_or_zip
+    try:  # torch may stumble over an instruction before it comes to a global; listing them runs nothing
+        with path.open("rb") as file:
+            instructions = {instruction.name for instruction, _, _ in pickletools.genops(file)}
+    except ValueError:
+        return False
+    return isinstance(error, UnpicklingError) and "REDUCE" in instructions
 
 
 def _select(content: object, key: str | None, path: Path | str) -> dict[str, Tensor]:

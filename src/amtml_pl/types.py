@@ -6,7 +6,7 @@ Shape alphabet of the whole project: ``B`` batch, ``N`` split size, ``M`` teache
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -88,6 +88,10 @@ class ModelOutputs:
     logits: Float[Tensor, "B K"]
     features: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> ModelOutputs:
+        """The same outputs with every tensor changed."""
+        return ModelOutputs(change(self.logits), {name: change(f) for name, f in self.features.items()})
+
 
 @dataclass(frozen=True)
 class TeacherOutputs:
@@ -102,6 +106,11 @@ class TeacherOutputs:
     names: tuple[str, ...]
     logits: Float[Tensor, "B M K"]
     hints: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TeacherOutputs:
+        """The same outputs with every tensor changed."""
+        hints = {name: change(hint) for name, hint in self.hints.items()}
+        return TeacherOutputs(self.names, change(self.logits), hints)
 
 
 @dataclass(frozen=True)

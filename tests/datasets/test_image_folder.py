@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -160,8 +162,6 @@ def test_the_identity_tells_folders_and_sizes_apart_but_not_spellings_of_one_fol
 
 
 def _png(pixels):
-    import io
-
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return io.BytesIO(buffer.getvalue())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -47,6 +50,26 @@ class NllAdapterLoss(LossTerm):
         probabilities = step_soft_targets(step, temperature=1.0)
         smallest = 1e-12  # a mixture can be 0 in float32 where every teacher is sure of another class
         return F.nll_loss(probabilities.clamp_min(smallest).log(), step.labels)
+
+
+class AdapterEntropy(LossTerm):
+    """``mean_b KL(w_b || uniform) = ln M - H(w_b)``: what keeps the joint objective from one-hot weights.
+
+    An extension, not in the paper. With coefficient c, weights that minimise the sum of both lie between
+    the uniform ones (c large) and the one-hot ones that the joint objective alone ends in (c = 0).
+    """
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The divergence of the batch, in nats, in [0, ln M].
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        if step.weights is None:
+            raise UserError("The term 'adapter_entropy' needs teachers.", fix="leave it out of loss=[...]")
+        M = step.weights.shape[1]
+        entropy: Tensor = torch.special.entr(step.weights).sum(dim=1).mean()
+        return math.log(M) - entropy
 
 
 class AdapterL2(LossTerm):

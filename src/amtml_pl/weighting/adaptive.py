@@ -32,9 +32,10 @@ def latent_factor_weights(
 class AdaptiveWeighting(Weighting):
     """Per-sample weights from the max-pooled last feature map of the student, which is a constant here.
 
-    The adapter's gradient comes from its own loss term (`amtml_pl.losses.adapter`) and stops at the
-    student's features. theta starts at N(0, 1/D) instead of the released N(0, 1): scores are then of
-    the order of the features' size, and the softmax does not start one-hot.
+    The adapter's gradient comes from its own loss terms (`amtml_pl.losses.adapter`) and stops at the
+    student's features. Two scales differ from the released code, where the softmax starts one-hot or is
+    so within an epoch: theta starts at N(0, 1/D) instead of N(0, 1), and the features are divided by √D,
+    so that a score and its gradient do not grow with the number of channels.
 
     Args:
         tap: the student's last feature map, as a dotted module path.
@@ -58,5 +59,5 @@ class AdaptiveWeighting(Weighting):
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
         """The weights of the batch."""
-        beta = student.features[self.tap].detach().amax(dim=(2, 3))
+        beta = student.features[self.tap].detach().amax(dim=(2, 3)) / self.mixing.numel() ** 0.5
         return latent_factor_weights(beta, self.theta, self.mixing)

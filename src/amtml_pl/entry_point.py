@@ -1,0 +1,60 @@
+"""What every command of the project does alike: its console, its exit status, its silence."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+from rich.markup import escape
+
+from amtml_pl.errors import UserError
+
+# Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+error_console = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+def start(run: Callable[[], object]) -> None:
+    """Runs a Hydra main function. Exit status: 2 for a mistake of the user's, else what the run left.
+
+    Hydra ends with 1 for a mistake in the command line, before any job has begun.
+    """
+    quieten()
+    try:
+        run()
+    except SystemExit as stop:
+        if stop.code == 1 and not HydraConfig.initialized():
+            sys.exit(2)
+        raise
+
+
+def stop_with(error: UserError) -> NoReturn:
+    """Prints the one message that a user needs and ends with status 2."""
+    error_console.print(f"[bold red]error:[/] {escape(str(error))}")
+    sys.exit(2)
+
+
+def remove_untouched(folder: Path) -> None:
+    """Removes the run folder that Hydra made, where the run ended before it wrote anything."""
+    if folder.is_dir() and all(file.name == ".lock" for file in folder.iterdir()):
+        (folder / ".lock").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def quieten() -> None:
+    """Mutes what a user cannot act on."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # whole batches are made by one tensor operation
+        ".*number of training batches .* smaller than the logging interval.*",  # small data sets
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own affair
+    ):
+        warnings.filterwarnings("ignore", message)
