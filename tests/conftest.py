@@ -37,3 +37,31 @@ def tensor(value):
 
 def is_whole(value) -> bool:
     return all(is_whole(v) for v in value) if isinstance(value, list) else isinstance(value, int)
+
+
+torch.set_num_threads(1)  # small tensors, and a machine that others use too
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder for what tests may share: packed digits, and teachers that are trained once."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def configure(tmp_path, shared):
+    """Composes a configuration as the command line does, with outputs below ``tmp_path``.
+
+    Hydra stays initialised for the test, since a teacher's recipe is composed from within a run.
+    """
+    from hydra import compose, initialize_config_dir
+
+    from amtml_pl.config import config_directory
+
+    def made(*overrides: str):
+        places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
+        paths = [f"paths.{name}={folder}" for name, folder in places.items()]
+        return compose("train", overrides=[*paths, *overrides])
+
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        yield made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -27,6 +27,7 @@ from amtml_pl.weighting.scheme import Weighting
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class TeacherSource(Protocol):
     """Where the teachers' outputs come from: live networks, or a cache of what they gave."""
 

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, RichProgressBar
-from pytorch_lightning.trainer.states import TrainerStatus
+from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
 from safetensors.torch import load_file, save
 
 from amtml_pl import assemble
@@ -176,9 +176,9 @@ class Run:
 
     def trainer(self) -> pl.Trainer:
         """Lightning's trainer with this project's loggers, checkpoints and table of epochs."""
-        callbacks: list[Callback] = [*checkpoint_callbacks(self.folder), EpochTable(self.folder.metrics_file)]
-        if console.is_terminal:
-            callbacks.append(RichProgressBar())
+        progress = RichProgressBar() if console.is_terminal else EpochLines()
+        table = EpochTable(self.folder.metrics_file)
+        callbacks: list[Callback] = [*checkpoint_callbacks(self.folder), table, progress]
         loggers = [
             assemble.build(node, partial=True)(save_dir=self.folder.path)
             for node in self.config.get("logger", {}).values()
@@ -242,6 +242,17 @@ class Run:
                 "views": config.data.views,
             },
         }
+
+
+class EpochLines(Callback):
+    """One line per epoch, where there is no terminal for a progress bar."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says how far the fit is."""
+        if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
+            accuracy = float(trainer.callback_metrics["val/acc"])
+            epoch = trainer.current_epoch + 1
+            console.print(f"epoch {epoch}/{trainer.max_epochs}: val/acc {accuracy:.4f}")
 
 
 def fit_or_interrupt(

@@ -1,0 +1,173 @@
+"""A configuration is checked whole, before any work; a run's folder is named by what decides its result."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from amtml_pl.config import check, config_directory, recipe, run_folder, run_hash, run_label
+from amtml_pl.errors import UserError
+
+EXPERIMENTS = sorted(file.stem for file in (config_directory() / "experiment").glob("*.yaml"))
+LEAVES = sorted(
+    (file.parent.name, file.stem)
+    for group in (
+        "dataset",
+        "student",
+        "teacher",
+        "weighting",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "augment",
+    )
+    for file in (config_directory() / group).glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_passes_the_check(configure, experiment):
+    check(configure(f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_states_source_command_and_expectation(experiment):
+    header = (config_directory() / "experiment" / f"{experiment}.yaml").read_text().split("defaults:")[0]
+    for word in ("# Data:", "# Source:", "# Command:", "# Cost:", "# Expected:"):
+        assert word in header
+    command = re.search(r"# Command: +python -m amtml_pl\.train (\S+)", header)
+    assert command
+    assert command[1] == f"experiment={experiment}"
+
+
+@pytest.mark.parametrize(("group", "name"), LEAVES)
+def test_every_choice_of_every_group_passes_the_check(configure, group, name):
+    value = f"[{name}]" if group == "teacher" else name
+    needed = ["dataset.source.folder=x", "dataset.num_classes=3"] if name == "image_folder" else []
+    check(configure(f"{group}={value}", *needed))
+
+
+@pytest.mark.parametrize("name", sorted(f.stem for f in (config_directory() / "loss").glob("*.yaml")))
+def test_every_loss_passes_the_check(configure, name):
+    check(configure(f"loss=[{name}]"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["temperature=0"], r"temperature=0: expected a number above 0"),
+        (["temperature=-2"], r"temperature=-2: expected a number above 0"),
+        (["temperature=hot"], r"temperature='hot': expected a number above 0"),
+        (["seed=-1"], r"seed=-1: expected a whole number"),
+        (["coef.ce=much"], r"coef.ce='much': expected a number"),
+        (["trainer.max_epochs=0"], r"trainer.max_epochs=0: expected a whole number, 1 or more"),
+        (["+student.deph=3"], r"student.deph: .*CifarResNet has no such argument; did you mean 'depth'"),
+        (["student.depth=deep"], r"student.depth='deep': expected int"),
+        (["~student.depth"], r"student: .*CifarResNet needs the argument 'depth'"),
+        (["student._target_=amtml_pl.models.nothing.Net"], r"student._target_=.*: cannot be imported"),
+        (["data.batch_size=a"], r"data.batch_size='a': expected int"),
+        (["+loss.kd.temperature=3"], r"loss.kd has settings but is not selected: add it to loss="),
+        (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),
+        (["dataset=image_folder"], r"dataset.source.folder|dataset.num_classes"),
+    ],
+)
+def test_mistakes_are_named_with_their_key_path(configure, overrides, text):
+    with pytest.raises(UserError, match=text):
+        check(configure(*overrides))
+
+
+def test_all_mistakes_are_reported_at_once(configure):
+    with pytest.raises(UserError, match=r"has 3 mistakes:\n  - temperature(.|\n)*coef.kd(.|\n)*student.deph"):
+        check(configure("temperature=0", "coef.kd=x", "+student.deph=3"))
+
+
+def test_the_hash_knows_what_decides_the_result(configure):
+    base = run_hash(configure("experiment=digits_amtml"))
+    for changed in ("seed=1", "temperature=2", "coef.kd=0.5", "data.seed=1", "teacher=[wrn_10_1,resnet8]"):
+        assert run_hash(configure("experiment=digits_amtml", changed)) != base
+    swapped = configure("experiment=digits_amtml", "teacher=[vgg8_quarter,resnet8,wrn_10_1]")
+    assert run_hash(swapped) != base  # the order of the teachers is the order of the hint groups
+
+
+def test_the_hash_does_not_know_what_changes_nothing(configure):
+    base = run_hash(configure("experiment=digits_ce"))
+    for idle in (
+        "prepare=false",
+        "debug=true",
+        "temperature=2",
+        "coef.kd=9",
+        "weighting=adaptive",
+        "logger=[]",
+    ):
+        assert run_hash(configure("experiment=digits_ce", idle)) == base
+
+
+def test_a_folder_is_found_again_under_any_label(configure):
+    config = configure("experiment=digits_ce", "seed=3")
+    first = run_folder(config, "digits_ce", "seed-3")
+    assert first.name.startswith("seed-3-")
+    first.mkdir(parents=True)
+    assert run_folder(config, "digits_ce", "another") == first
+
+
+def test_labels_are_the_overrides_without_what_is_no_part_of_the_run():
+    typed = [
+        "experiment=digits_amtml",
+        "temperature=2",
+        "loss=[ce,kd]",
+        "paths.data=/x",
+        "force=true",
+        "+a.b=1",
+    ]
+    assert run_label(typed) == "temperature-2_loss-ce-kd_a.b-1"
+    assert run_label(["experiment=digits_amtml"]) == "default"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=7", "trainer.max_epochs=99", "coef.ce=9", "loss=[ce,kd]", "optimizer.lr=7", "temperature=9",
+     "data.batch_size=7", "data.views=3", "scheduler=multistep", "student=resnet20", "weighting=uniform"],
+)  # fmt: skip
+def test_nothing_of_the_run_but_its_data_reaches_a_teachers_recipe(configure, override):
+    plain = recipe(configure("experiment=digits_amtml"), "resnet8")
+    changed = recipe(configure("experiment=digits_amtml", override), "resnet8")
+    assert run_hash(changed) == run_hash(plain)
+
+
+def test_the_data_of_the_run_reaches_a_teachers_recipe(configure):
+    run = configure("experiment=digits_amtml", "data.seed=4", "data.train_size=200", "data.val_size=50")
+    own = recipe(run, "resnet8")
+    assert (own.data.seed, own.data.train_size, own.data.val_size) == (4, 200, 50)
+    assert own.student == run.teacher.resnet8.network
+    assert own.role == "teacher"
+
+
+def test_a_recipe_is_what_its_own_command_composes(configure):
+    run = configure("experiment=digits_amtml", "teacher.resnet8.seed=2")
+    typed = configure("experiment=digits_teacher", "student=resnet8", "seed=2")
+    assert run_hash(recipe(run, "resnet8")) == run_hash(typed)
+
+
+def test_overrides_of_a_single_teachers_recipe_are_its_own(configure):
+    run = configure("experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']")
+    assert recipe(run, "resnet8").optimizer.lr == 0.3
+    assert recipe(run, "wrn_10_1").optimizer.lr == 0.05
+
+
+def test_a_teacher_without_weights_and_without_recipe_says_how_to_get_either(configure):
+    with pytest.raises(
+        UserError, match=r"neither weights nor a recipe(.|\n)*teacher.resnet8.weights.path=FILE"
+    ):
+        recipe(configure("teacher=[resnet8]"), "resnet8")
+    with pytest.raises(UserError, match="cannot be composed"):
+        recipe(configure("teacher=[resnet8]", "teacher_recipe=nothing"), "resnet8")
+
+
+def test_every_yaml_file_is_plain_and_has_a_header():
+    for file in Path(config_directory()).rglob("*.yaml"):
+        text = file.read_text()
+        assert text.startswith("#"), f"{file} does not say what it is"
+        yaml.safe_load(text)
+        OmegaConf.create(text)

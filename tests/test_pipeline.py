@@ -1,0 +1,325 @@
+"""A run from plan to record, with real networks and data, in one process."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from amtml_pl import pipeline
+from amtml_pl.config import check
+from amtml_pl.data import PackedDataModule
+from amtml_pl.distill import DistillModule
+from amtml_pl.errors import UserError
+from amtml_pl.pipeline import execute
+from amtml_pl.runs import RunFolder
+from archives import write_cifar10, write_cifar100, write_cinic10, write_image_folder, write_tiny_imagenet
+
+TINY = (
+    "trainer=cpu", "trainer.max_epochs=2", "data.train_size=100", "data.val_size=60", "data.batch_size=32",
+    "student=resnet8_thin", "teacher=[vgg8_quarter,resnet8]",
+    "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1']",
+    "teacher.resnet8.recipe_overrides=['trainer.max_epochs=1']",
+)  # fmt: skip
+CE = (*TINY[:5], "student=resnet8_thin")
+
+
+@pytest.fixture
+def run(configure, tmp_path):
+    """Runs overrides in a folder of their own; a second call with the same name repeats the command."""
+
+    def go(*overrides, name="run"):
+        config = configure(*overrides)
+        check(config)
+        folder = RunFolder(tmp_path / name)
+        return execute(config, folder, overrides[0].removeprefix("experiment="), "the command"), folder
+
+    return go
+
+
+def weights(folder):
+    return load_file(folder.weights_file)
+
+
+def assert_bitwise_equal(first, second):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), f"{name} differs"
+
+
+def test_the_main_job_trains_its_teachers_distils_and_describes_itself(run, tmp_path):
+    own_teachers = f"paths.teachers={tmp_path}/teachers"
+    record, folder = run("experiment=digits_amtml", *TINY, own_teachers)
+    assert record["status"] == "completed"
+    assert {
+        "experiment", "seed", "command", "git", "versions", "dataset", "student", "teachers", "weighting",
+        "loss", "metrics", "timing", "artifacts",
+    } <= set(record)  # fmt: skip
+    assert {
+        "val/acc", "test/acc", "test/acc_last", "teacher/vgg8_quarter/test/acc", "teacher/resnet8/test/acc",
+    } <= set(record["metrics"])  # fmt: skip
+    assert all(0 <= v <= 1 for k, v in record["metrics"].items() if "/acc" in k)
+    assert {"fit_seconds", "images_per_second", "teacher_seconds", "cache_build_seconds"} <= set(
+        record["timing"]
+    )
+    assert record["timing"]["teacher_seconds"] > 0
+    assert list(record["loss"]) == ["ce", "kd", "angle", "hint", "adapter", "adapter_entropy", "adapter_l2"]
+    for artifact in record["artifacts"].values():
+        assert (folder.path / artifact).is_file()
+    for checkpoint in (folder.best_checkpoint, folder.last_checkpoint):
+        state = torch.load(checkpoint, weights_only=True)["state_dict"]
+        assert not [name for name in state if "teacher" in name]
+    assert OmegaConf.load(folder.config_file).student.depth == 8
+    assert list(folder.path.glob("events.out.tfevents.*"))
+    with folder.metrics_file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert all(row[key] for row in rows for key in ("val/acc", "loss/hint", "weight/resnet8", "lr"))
+    teachers = sorted((tmp_path / "teachers" / "digits").iterdir())
+    assert [path.name.rsplit("-", 1)[0] for path in teachers] == ["resnet8", "vgg8_quarter"]
+    for path in teachers:
+        own = RunFolder(path).completed()
+        assert own["budget"]["epochs"] == 1
+        assert own["experiment"] == "digits_teacher"
+
+
+def test_a_completed_run_is_found_and_not_repeated_unless_forced(run, capsys):
+    first, folder = run("experiment=digits_ce", *CE)
+    before = folder.weights_file.stat().st_mtime_ns
+    again, _ = run("experiment=digits_ce", *CE)
+    assert again == first
+    assert folder.weights_file.stat().st_mtime_ns == before
+    assert "Already completed" in capsys.readouterr().out
+    forced, _ = run("experiment=digits_ce", *CE, "force=true")
+    assert folder.weights_file.stat().st_mtime_ns > before
+    assert forced["metrics"] == first["metrics"]
+
+
+def test_two_runs_with_the_same_seed_give_bitwise_equal_students_and_another_seed_does_not(run):
+    _, first = run("experiment=digits_amtml", *TINY, name="first")
+    _, second = run("experiment=digits_amtml", *TINY, name="second")
+    assert_bitwise_equal(weights(first), weights(second))
+    _, other = run("experiment=digits_amtml", *TINY, "seed=1", name="other")
+    assert not torch.equal(weights(first)["fc.weight"], weights(other)["fc.weight"])
+
+
+def test_the_result_does_not_depend_on_loader_workers(run):
+    _, none = run("experiment=digits_ce", *CE, name="none")
+    _, two = run("experiment=digits_ce", *CE, "data.num_workers=2", name="two")
+    assert_bitwise_equal(weights(none), weights(two))
+
+
+def test_teachers_that_are_trained_on_the_way_do_not_change_the_student(run, tmp_path):
+    job = ("experiment=digits_avg", *TINY, f"paths.teachers={tmp_path}/teachers")
+    _, trains = run(*job, name="trains teachers")
+    _, finds = run(*job, name="finds them")
+    assert_bitwise_equal(weights(trains), weights(finds))
+
+
+def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
+    original = DistillModule.training_step
+
+    def faulty(self, batch, batch_idx):
+        if self.global_step == step and self.teacher_source is not None:
+            raise error
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(DistillModule, "training_step", faulty)
+
+
+@pytest.mark.parametrize("step", [0, 2, 6])
+def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(run, monkeypatch, step):
+    job = ("experiment=digits_amtml", *TINY)
+    _, whole = run(*job, name="whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(KeyboardInterrupt):
+            run(*job, name="cut")
+    folder = RunFolder(whole.path.with_name("cut"))
+    assert folder.record()["status"] == "interrupted"
+    assert (
+        torch.load(folder.last_checkpoint, weights_only=True)["epoch"] == (0 if step < 4 else 1) or step < 8
+    )
+    record, cut = run(*job, name="cut")
+    assert record["metrics"] == whole.completed()["metrics"]
+    assert_bitwise_equal(weights(whole), weights(cut))
+    assert [r.split(",")[0] for r in cut.metrics_file.read_text().splitlines()] == ["epoch", "0", "1"]
+
+
+def test_a_crash_is_recorded_with_its_reason(run, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 1, RuntimeError("out of luck"))
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run("experiment=digits_amtml", *TINY)
+    record = RunFolder(tmp_path / "run").record()
+    assert (record["status"], record["error"]) == ("failed", "out of luck")
+
+
+def test_a_loss_that_is_not_a_number_fails_the_run_in_words(run, tmp_path):
+    with pytest.raises(UserError, match=r"stopped being a number at epoch 0(.|\n)*lower optimizer.lr"):
+        run("experiment=digits_ce", *CE, "optimizer.lr=1e30")
+    record = RunFolder(tmp_path / "run").record()
+    assert record["status"] == "failed"
+    assert "loss/ce = nan" in record["error"]
+
+
+def test_the_test_split_is_read_only_after_the_fit(run, monkeypatch):
+    stages = []
+    original = PackedDataModule.test_dataloader
+
+    def watched(self):
+        stages.append(self.trainer.state.fn.value)
+        return original(self)
+
+    monkeypatch.setattr(PackedDataModule, "test_dataloader", watched)
+    run("experiment=digits_ce", *CE)
+    assert stages == ["test", "test"]  # once for the best and once for the last checkpoint
+
+
+def test_prepare_false_lists_everything_that_is_missing(run, tmp_path):
+    nothing = (f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers", "prepare=false")
+    wanted = (
+        r"(?s)and 3 of what.*packed data.*vgg8_quarter.*amtml_pl.train experiment=digits_teacher .*student="
+    )
+    with pytest.raises(UserError, match=wanted):
+        run("experiment=digits_amtml", *TINY, *nothing)
+
+
+def trained_teacher(run, tmp_path):
+    record, folder = run("experiment=digits_ce", *TINY[:5], "student=resnet8", name="own teacher")
+    return record, folder.weights_file
+
+
+def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path):
+    record, file = trained_teacher(run, tmp_path)
+    nested = tmp_path / "wrapped.pt"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in load_file(file).items()}}, nested)
+    job = (
+        "experiment=digits_avg", *CE, "teacher=[resnet8]", f"paths.teachers={tmp_path}/teachers",
+        f"teacher.resnet8.weights={{path: '{nested}', key: state_dict, strip_prefixes: ['module.']}}",
+    )  # fmt: skip
+    own, _ = run(*job, name="student")
+    assert own["metrics"]["teacher/resnet8/val/acc"] == pytest.approx(record["metrics"]["val/acc"])
+    assert own["metrics"]["teacher/resnet8/test/acc"] == pytest.approx(record["metrics"]["test/acc"])
+    assert len(list((tmp_path / "teachers" / "measured").iterdir())) == 2
+    with pytest.raises(UserError, match=r"'resnet8' reaches an accuracy of .*expected at least 1.0000"):
+        run(*job, "teacher.resnet8.min_accuracy=1.0", name="gated")
+
+
+def test_weights_that_do_not_fit_name_their_keys(run, tmp_path):
+    _, file = trained_teacher(run, tmp_path)
+    tensors = load_file(file)
+    tensors.pop("fc.bias")
+    save_file(tensors, tmp_path / "short.safetensors")
+    with pytest.raises(UserError, match=r"fc.bias"):
+        run(
+            "experiment=digits_avg", *CE, "teacher=[resnet8]",
+            f"teacher.resnet8.weights={{path: '{tmp_path}/short.safetensors'}}", name="student",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["hint_stages=[layer9]"], r"has no module 'layer9'. The closest: layer"),
+        (["teacher.resnet8.hint=stage7"], r"has no module 'stage7'"),
+        (["last_stage=layer8"], r"has no module 'layer8'"),
+        (["student.num_classes=7"], r"The student has 7 outputs; the data set 'digits' has 10 classes"),
+        (["teacher.resnet8.network.num_classes=7"], r"'resnet8' has 7 outputs; expected 10"),
+        (["+loss.hint.groups={resnet110/layer3: layer1}"], r"not selected; selected are \['vgg8_quarter'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_path, overrides, text):
+    overrides = [o.replace("+loss.hint", "loss.hint") for o in overrides]
+    with pytest.raises(UserError, match=text):
+        run("experiment=digits_amtml", *TINY, *overrides)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_data_set_with_another_number_of_classes_than_configured_is_refused(run, tmp_path):
+    write_image_folder(tmp_path / "mine", classes=("a", "b", "c"))
+    with pytest.raises(UserError, match=r"has 3 classes \(a, b, c, ...\); dataset.num_classes is 4"):
+        run(
+            "dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", "dataset.num_classes=4",
+            "student=resnet8_thin", "trainer=cpu", "trainer.max_epochs=1", "data.val_size=3",
+            f"paths.data={tmp_path}/data",
+        )  # fmt: skip
+
+
+ARCHIVES = {
+    "cifar10": lambda folder: write_cifar10(folder / "cifar10"),
+    "cifar100": lambda folder: write_cifar100(folder / "cifar100", train_per_class=2),
+    "cinic10": lambda folder: write_cinic10(folder / "cinic10"),
+    "tiny_imagenet": lambda folder: write_tiny_imagenet(folder / "tiny_imagenet"),
+    "cifar10_jpeg": lambda folder: write_image_folder(
+        folder / "cifar10_jpeg", classes=tuple("abcdefghij"), per_class={"train": 4, "test": 1}, suffix="jpg"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ARCHIVES)
+def test_the_full_size_experiments_train_on_small_archives_in_the_official_format(run, tmp_path, dataset):
+    ARCHIVES[dataset](tmp_path / "data")
+    small = [f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers"]
+    small += ["trainer=cpu", "trainer.max_epochs=1", f"data.val_size={0 if dataset == 'cinic10' else 0.5}"]
+    small += ["dataset.num_classes=4"] if dataset == "tiny_imagenet" else []
+    names = ("densenet121", "vgg19", "resnet110")
+    if dataset in ("cifar100", "tiny_imagenet"):
+        names = ("resnet32", "resnet56", "resnet110")
+    once = [f"teacher.{name}.recipe_overrides=['trainer.max_epochs=1']" for name in names]
+    record, _ = run(f"experiment={dataset}_amtml", *small, *once, name="amtml")
+    assert list(record["teachers"]) == list(names)
+    average, _ = run(f"experiment={dataset}_avg", *small, *once, name="avg")
+    assert (
+        average["metrics"][f"teacher/{names[0]}/test/acc"]
+        == record["metrics"][f"teacher/{names[0]}/test/acc"]
+    )
+    assert run(f"experiment={dataset}_ce", *small, name="ce")[0]["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_the_released_notebook_runs_through_both_of_its_stages(run, tmp_path):
+    write_cifar10(tmp_path / "data" / "cifar10")
+    stage = "first_stage_epochs=1"
+    record, folder = run(
+        "experiment=cifar10_amtml_released", "trainer=cpu", "trainer.max_epochs=2", "data.val_size=0.5",
+        f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers", "teacher=[resnet8,resnet14]", "teacher.resnet8.recipe_overrides=['trainer.max_epochs=1']",
+        "teacher.resnet14.recipe_overrides=['trainer.max_epochs=1']",
+        f"scheduler.{stage}", f"loss.hint.{stage}", f"loss.adapter_l2.{stage}",
+    )  # fmt: skip
+    assert record["status"] == "completed"
+    with folder.metrics_file.open() as lines:
+        first, second = csv.DictReader(lines)
+    assert float(first["loss/hint"]) > 0
+    assert float(second["loss/hint"]) == 0
+    assert float(second["loss/adapter_l2"]) == 0
+
+
+def test_a_second_process_waits_for_the_first_one_in_the_same_folder(run, tmp_path, caplog):
+    from filelock import FileLock
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lock = FileLock(folder / ".lock")
+    lock.acquire()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipeline.log, "warning", lambda *args: lock.release())
+            record, _ = run("experiment=digits_ce", *CE)
+    finally:
+        lock.release()
+    assert record["status"] == "completed"
+
+
+def test_a_damaged_record_is_refused_by_name(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"format": 1, "status": "comp')
+    with pytest.raises(UserError, match=r"run.json is not a run's record"):
+        run("experiment=digits_ce", *CE)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(UserError, match="has format 99; expected 1"):
+        run("experiment=digits_ce", *CE)
+    shutil.rmtree(tmp_path / "run")
