@@ -284,12 +284,15 @@ def test_the_full_size_experiments_train_on_small_archives_in_the_official_forma
 def test_the_released_notebook_runs_through_both_of_its_stages(run, tmp_path):
     write_cifar10(tmp_path / "data" / "cifar10")
     stage = "first_stage_epochs=1"
-    record, folder = run(
-        "experiment=cifar10_amtml_released", "trainer=cpu", "trainer.max_epochs=2", "data.val_size=0.5",
-        f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers", "teacher=[resnet8,resnet14]", "teacher.resnet8.recipe_overrides=['trainer.max_epochs=1']",
-        "teacher.resnet14.recipe_overrides=['trainer.max_epochs=1']",
-        f"scheduler.{stage}", f"loss.hint.{stage}", f"loss.adapter_l2.{stage}",
-    )  # fmt: skip
+    small = [
+        f"paths.data={tmp_path}/data",
+        f"paths.teachers={tmp_path}/teachers",
+        "teacher=[resnet8,resnet14]",
+    ]
+    small += [f"teacher.{t}.recipe_overrides=['trainer.max_epochs=1']" for t in ("resnet8", "resnet14")]
+    small += [f"{part}.{stage}" for part in ("scheduler", "loss.hint", "loss.adapter_l2")]
+    small += ["trainer=cpu", "trainer.max_epochs=2", "data.val_size=0.5"]
+    record, folder = run("experiment=cifar10_amtml_released", *small)
     assert record["status"] == "completed"
     with folder.metrics_file.open() as lines:
         first, second = csv.DictReader(lines)

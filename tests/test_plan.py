@@ -1,0 +1,68 @@
+"""What a run needs, said before anything is done."""
+
+import pytest
+
+from amtml_pl import assemble
+from amtml_pl.errors import UserError
+from amtml_pl.packing import pack
+from amtml_pl.plan import duration, make_plan, packed_root_of, refuse_missing, show_plan, teacher_command
+from archives import write_cifar10
+
+CIFAR = (
+    "experiment=cifar10_avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]", "trainer=cpu",
+    "data.val_size=0.5", "dataset.source.mirrors=[]",
+)  # fmt: skip
+
+
+def plan_of(config):
+    terms = assemble.loss_terms(config)
+    teachers = assemble.teacher_networks(config, terms)
+    student = assemble.student_network(config, [])
+    return make_plan(config, assemble.dataset_source(config), student, teachers)
+
+
+def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(configure, tmp_path, capsys):
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
+    plan = plan_of(config)
+    assert [step.what.split()[0] for step in plan] == ["data", "packed", "teacher", "teacher", "student"]
+    assert [step.missing for step in plan] == [True, True, True, True, False]
+    assert all(step.seconds > 0 for step in plan[2:])
+    show_plan(plan, "Plan")
+    shown = capsys.readouterr().out
+    assert "200 epochs of cifar10_teacher" in shown
+    assert "losses ce, kd" in shown
+
+
+def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data")
+    write_cifar10(tmp_path / "data" / "cifar10")
+    assert [(s.state, s.missing) for s in plan_of(config)][:1] == [("found", False)]
+    packed = pack(assemble.dataset_source(config), packed_root_of(config))
+    step = plan_of(config)[0]
+    assert step.state == f"packed in {packed.folder}"
+    assert step.size >= 40 * 3 * 32 * 32
+
+
+def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure):
+    config = configure("experiment=digits_amtml", "teacher.resnet8.seed=3", "data.train_size=50")
+    assert teacher_command(config, "resnet8") == (
+        "python -m amtml_pl.train experiment=digits_teacher student=resnet8 seed=3 "
+        "data.val_size=0.1 data.train_size=50 data.seed=0"
+    )
+
+
+def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(configure, tmp_path):
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
+    with pytest.raises(UserError) as raised:
+        refuse_missing(plan_of(config))
+    text = str(raised.value)
+    assert "prepare=false, and 4 of what the run needs is missing" in text
+    assert "cifar-10-python.tar.gz" in text
+    assert "experiment=cifar10_teacher student=vgg8_quarter" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3, "3 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2.0 h")]
+)
+def test_durations_are_said_as_a_person_would(seconds, said):
+    assert duration(seconds) == said

@@ -1,0 +1,54 @@
+"""The table of completed runs."""
+
+import json
+
+import pytest
+
+from amtml_pl.errors import UserError
+from amtml_pl.report import comma_separated, completed_records, leaderboard, markdown
+
+
+def write_run(folder, experiment, seed, accuracy, *, status="completed", told="", digest="d" * 64):
+    folder.mkdir(parents=True)
+    record = {
+        "format": 1, "status": status, "experiment": experiment, "seed": seed,
+        "command": f"python -m amtml_pl.train experiment={experiment} seed={seed} {told}".strip(),
+        "dataset": {"name": "digits", "digest": digest}, "budget": {"epochs": 8},
+        "metrics": {"val/acc": accuracy, "test/acc": accuracy, "test/acc_last": accuracy},
+        "timing": {"fit_seconds": 60.0},
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_seeds_are_one_row_with_mean_and_deviation_and_the_best_row_comes_first(tmp_path):
+    for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
+        write_run(tmp_path / f"avg{seed}", "digits_avg", seed, accuracy)
+    write_run(tmp_path / "amtml", "digits_amtml", 0, 0.95)
+    write_run(tmp_path / "hot", "digits_avg", 0, 0.5, told="temperature=9")
+    rows = leaderboard(completed_records(tmp_path))
+    assert [(row.experiment, row.settings, len(row.records)) for row in rows] == [
+        ("digits_amtml", "", 1), ("digits_avg", "", 3), ("digits_avg", "temperature=9", 1),
+    ]  # fmt: skip
+    assert rows[1].cells()[5] == "0.9200 ± 0.0200"
+    assert rows[0].cells()[5] == "0.9500"
+    assert len(comma_separated(rows).splitlines()) == 6
+    assert (
+        markdown(rows).splitlines()[2].startswith("| digits (dddddddd) | digits_amtml |  | 1 | 8 | 0.9500 |")
+    )
+
+
+def test_runs_on_other_pixels_are_never_averaged(tmp_path):
+    write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
+    write_run(tmp_path / "b", "digits_ce", 1, 0.9, digest="b" * 64)
+    assert len(leaderboard(completed_records(tmp_path))) == 2
+
+
+def test_unfinished_runs_are_left_out_and_counted_where_there_is_nothing_else(tmp_path):
+    write_run(tmp_path / "cut", "digits_ce", 0, 0.9, status="interrupted")
+    with pytest.raises(UserError, match=r"No completed run lies below .* \(1 unfinished\)"):
+        completed_records(tmp_path)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a folder"):
+        completed_records(tmp_path / "nothing")

@@ -1,0 +1,198 @@
+"""The command line as a user meets it: exit statuses, messages, sweeps, Ctrl-C."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from amtml_pl.train import main
+from archives import write_cifar100, write_image_folder
+
+SMALL = (
+    "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60", "data.val_size=20", "student=resnet8_thin",
+)  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path, shared):
+    """Runs ``python -m amtml_pl.<name>`` from another directory, as a user's shell would."""
+
+    def call(*words, name="train", background=False):
+        paths = {"AMTML_DATA": shared / "data", "AMTML_TEACHERS": shared / "teachers"}
+        paths["AMTML_OUTPUTS"] = tmp_path / "outputs"
+        environment = {**os.environ, **{k: str(v) for k, v in paths.items()}, "OMP_NUM_THREADS": "1"}
+        line = [sys.executable, "-m", f"amtml_pl.{name}", *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if background:
+            return subprocess.Popen(line, cwd=tmp_path, env=environment, **pipes)
+        return subprocess.run(line, cwd=tmp_path, env=environment, check=False, **pipes)
+
+    return call
+
+
+@pytest.fixture
+def mistake(tmp_path, shared, monkeypatch, capfd):
+    """The message of a command that must end with status 2, run in this process to save its imports."""
+
+    def made(*words):
+        paths = {"data": tmp_path / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
+        typed = [f"paths.{name}={folder}" for name, folder in paths.items()]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train", *typed, *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capfd.readouterr().err
+        assert stop.value.code == 2
+        assert "Traceback" not in said
+        assert said.count("error:") == 1
+        return said
+
+    return made
+
+
+def test_a_missing_archive_is_said_with_the_places_and_both_ways_to_provide_it(mistake, tmp_path):
+    said = mistake("experiment=cifar100_amtml", "dataset.source.mirrors=[http://127.0.0.1:9]", *SMALL)
+    assert "cifar-100-python.tar.gz" in said
+    assert str(tmp_path / "data" / "cifar100") in said
+    assert "127.0.0.1:9" in said
+    assert "mirrors" in said.split("To fix it:")[1]
+    assert "put" in said.split("To fix it:")[1]
+
+
+def test_a_corrupt_archive_is_named(mistake, tmp_path):
+    archive = write_cifar100(tmp_path / "data" / "cifar100")
+    archive.write_bytes(archive.read_bytes()[:2000])
+    said = mistake("experiment=cifar100_ce", *SMALL)
+    assert str(archive) in said
+    assert not list((tmp_path / "data" / "packed").glob("*/manifest.json"))
+
+
+def image_folder(tmp_path, classes="ab"):
+    write_image_folder(tmp_path / "mine", classes=tuple(classes))
+    return (
+        "dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", f"dataset.num_classes={len(classes)}",
+        "trainer=cpu", "trainer.max_epochs=1", "data.val_size=2", "student=resnet8_thin",
+    )  # fmt: skip
+
+
+def test_an_unreadable_image_is_named(mistake, tmp_path):
+    words = image_folder(tmp_path)
+    bad = sorted((tmp_path / "mine" / "train" / "a").iterdir())[0]
+    bad.write_bytes(b"not an image")
+    assert bad.name in mistake(*words)
+
+
+def test_an_empty_class_is_named(mistake, tmp_path):
+    words = image_folder(tmp_path, "abc")
+    for file in (tmp_path / "mine" / "train" / "b").iterdir():
+        file.unlink()
+    assert re.search(r"\bb\b", mistake(*words))
+
+
+def test_a_wrong_number_of_classes_says_the_right_one(mistake, tmp_path):
+    said = mistake(*image_folder(tmp_path, "abc"), "dataset.num_classes=5")
+    assert "has 3 classes" in said
+    assert "dataset.num_classes=3" in said
+
+
+def own_weights(file):
+    return ("experiment=digits_avg", *SMALL, "teacher=[resnet8]", f"teacher.resnet8.weights.path={file}")
+
+
+def test_a_state_dict_that_does_not_fit_says_which_keys(mistake, tmp_path):
+    save_file({"layer1.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
+    said = mistake(*own_weights(tmp_path / "w.safetensors"))
+    assert "layer1.weight" in said
+    assert "fc.bias" in said
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (self.target, "w"))
+
+
+def test_a_pickle_that_would_execute_code_is_refused_and_never_run(mistake, tmp_path):
+    file = tmp_path / "w.pt"
+    file.write_bytes(pickle.dumps({"state_dict": Bomb(str(tmp_path / "executed"))}))
+    said = mistake(*own_weights(file))
+    assert "Nothing of it was executed" in said
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_hint_path_that_does_not_exist_lists_the_right_ones(mistake):
+    said = mistake("experiment=digits_amtml", *SMALL, "teacher.resnet8.hint=layer7")
+    assert "has no module 'layer7'" in said
+    assert "layer1, layer2, layer3" in said
+
+
+def test_a_temperature_of_zero_is_refused(mistake, tmp_path):
+    assert "temperature=0: expected a number above 0" in mistake("experiment=digits_amtml", "temperature=0")
+    assert not list(tmp_path.rglob("run.json"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_dir() and path.name.startswith("temperature")]
+
+
+def test_a_loss_that_is_not_a_number_names_step_term_and_rows(mistake):
+    said = mistake("experiment=digits_ce", *SMALL, "data.batch_size=20", "optimizer.lr=1e30")
+    assert re.search(r"epoch 0, step [12] .*loss/ce = nan", said)
+    assert "Rows of the train split in this batch (view 1): [" in said
+
+
+def test_mistakes_in_the_command_end_with_status_2_before_any_work(command, tmp_path):
+    unknown = command("experiment=digits_amt")
+    assert unknown.returncode == 2
+    assert "digits_amtml" in unknown.stderr
+    typo = command("experiment=digits_amtml", "temperatur=3")
+    assert typo.returncode == 2
+    assert "temperatur" in typo.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_runs_every_combination_in_a_folder_of_its_own_and_the_report_reads_them(command, tmp_path):
+    done = command(
+        "-m", "experiment=digits_avg", *SMALL, "teacher=[vgg8_quarter]", "temperature=2,4", "seed=0,1"
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(file.read_text()) for file in tmp_path.rglob("run.json")]
+    assert len(records) == 4
+    assert {r["status"] for r in records} == {"completed"}
+    assert {(r["temperature"], r["seed"]) for r in records} == {(2, 0), (2, 1), (4, 0), (4, 1)}
+    report = command("runs=outputs/runs", name="report")
+    assert report.returncode == 0, report.stderr
+    table = (tmp_path / "outputs" / "runs" / "report" / "report.md").read_text()
+    assert table.count("| digits_avg |") == 2
+    assert "±" in table
+    assert len((tmp_path / "outputs" / "runs" / "report" / "report.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result(command, tmp_path):
+    job = ["experiment=digits_ce", *SMALL, "trainer.max_epochs=30"]
+    process = command(*job, f"hydra.run.dir={tmp_path}/cut", background=True)
+    record, seen = tmp_path / "cut" / "run.json", ""
+    while "epoch 2/30" not in seen and process.poll() is None:
+        seen += process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Interrupted. This continues where it stopped:" in errors
+    assert json.loads(record.read_text())["status"] == "interrupted"
+    again = command(*job, f"hydra.run.dir={tmp_path}/cut")
+    assert again.returncode == 0, again.stderr
+    assert "Resuming from" in again.stdout
+    whole = command(*job, f"hydra.run.dir={tmp_path}/whole")
+    assert whole.returncode == 0
+    results = [json.loads((tmp_path / n / "run.json").read_text())["metrics"] for n in ("cut", "whole")]
+    assert results[0] == results[1]
+    assert (tmp_path / "cut/student.safetensors").read_bytes() == (
+        tmp_path / "whole/student.safetensors"
+    ).read_bytes()
