@@ -198,7 +198,7 @@ def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path):
     torch.save({"state_dict": {f"module.{k}": v for k, v in load_file(file).items()}}, nested)
     job = (
         "experiment=digits_avg", *CE, "teacher=[resnet8]", f"paths.teachers={tmp_path}/teachers",
-        f"teacher.resnet8.weights={{path: '{nested}', key: state_dict, strip_prefixes: ['module.']}}",
+        f"teacher.resnet8.weights.path={nested}", "teacher.resnet8.weights.strip_prefixes=['module.']",
     )  # fmt: skip
     own, _ = run(*job, name="student")
     assert own["metrics"]["teacher/resnet8/val/acc"] == pytest.approx(record["metrics"]["val/acc"])
@@ -216,7 +216,7 @@ def test_weights_that_do_not_fit_name_their_keys(run, tmp_path):
     with pytest.raises(UserError, match=r"fc.bias"):
         run(
             "experiment=digits_avg", *CE, "teacher=[resnet8]",
-            f"teacher.resnet8.weights={{path: '{tmp_path}/short.safetensors'}}", name="student",
+            f"teacher.resnet8.weights.path={tmp_path}/short.safetensors", name="student",
         )  # fmt: skip
 
 

@@ -43,6 +43,5 @@ def test_the_wheel_ships_its_configuration_and_composes_every_experiment_elsewhe
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     composed = call(str(python), "-c", COMPOSE).split()
     assert composed == sorted(file.stem for file in (config_directory() / "experiment").glob("*.yaml"))
-    assert "experiment: digits_amtml" not in call(
-        str(tmp_path / "env" / "bin" / "amtml-train"), "--cfg", "job", "experiment=digits_amtml"
-    )
+    script = str(tmp_path / "env" / "bin" / "amtml-train")
+    assert "teacher_recipe: digits_teacher" in call(script, "--cfg", "job", "experiment=digits_amtml")

@@ -200,7 +200,7 @@ class DistillModule(pl.LightningModule):
 
     def not_finite(self, batch: Batch, batch_idx: int, values: Mapping[str, Tensor]) -> UserError:
         """What to say of a loss that is not a number: where, which terms, which samples."""
-        broken = [f"loss/{name} = {float(v)}" for name, v in values.items() if not torch.isfinite(v)]
+        broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
         return UserError(
             f"The loss stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
             f"(batch {batch_idx} of the epoch): {', '.join(broken) or 'the weighted sum overflows'}. "

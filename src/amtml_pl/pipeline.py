@@ -129,7 +129,7 @@ class Run:
         """Loads a teacher's weights, trains them first by the teacher's own recipe where there are none."""
         name, network = teacher.name, teacher.network.network
         node = self.config.teacher[name]
-        if node.weights is not None:
+        if node.weights.path is not None:
             given: dict[str, Any] = OmegaConf.to_container(node.weights, resolve=True)  # type: ignore[assignment]
             load_weights(network, **given)
             accuracy = self.measure_teacher(teacher, data, "val")
@@ -162,7 +162,7 @@ class Run:
         best = evaluate(trainer, self.module, data, self.folder.best_checkpoint)
         save_weights(self.module.student, self.folder.weights_file)
         for teacher in self.teachers:
-            if self.config.teacher[teacher.name].weights is not None:
+            if self.config.teacher[teacher.name].weights.path is not None:
                 accuracy = self.measure_teacher(teacher, data, "test")
                 self.teacher_metrics[f"teacher/{teacher.name}/test/acc"] = accuracy
         metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **self.teacher_metrics}
@@ -308,6 +308,6 @@ def check_classes(config: DictConfig, packed: PackedDataset) -> None:
 def teacher_source(config: DictConfig, name: str) -> Path:
     """The file that a teacher's weights come from."""
     node = config.teacher[name]
-    if node.weights is not None:
+    if node.weights.path is not None:
         return Path(node.weights.path)
     return teacher_folder(config, name, recipe(config, name)).weights_file

@@ -91,7 +91,7 @@ def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> 
 def teacher_step(config: DictConfig, name: str, network: TappedNetwork, images: int | None) -> PlanStep:
     """Where a teacher's weights come from."""
     node = config.teacher[name]
-    if node.weights is not None:
+    if node.weights.path is not None:
         return PlanStep(f"teacher {name}", f"weights from {node.weights.path}")
     own = recipe(config, name)
     record = teacher_folder(config, name, own).completed()
