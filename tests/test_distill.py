@@ -49,7 +49,8 @@ def distiller(terms=None, weighting=None, teachers=2, coef=None):
     weighting = weighting or AdaptiveWeighting("layer3")
     source = LiveTeachers([Teacher(f"t{m}", network(["layer3"], seed=m + 1)) for m in range(teachers)])
     student = network(["layer1", "layer2", "layer3"])
-    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], source.shapes(32))
+    offered = dict.fromkeys(source.names, "layer3")
+    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], source.shapes(32), offered)
     for part in (*terms.values(), weighting):
         part.build(shapes)
     module = DistillModule(
@@ -79,13 +80,13 @@ def batches(count=3, size=8, split="train"):
     ]
 
 
-def fit(module, data=None, epochs=1, **options):
+def fit(module, data=None, epochs=1, resume=None, **options):
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
     train, val = (DataLoader(made, batch_size=None) for made in (data or batches(), batches(2, split="val")))
-    trainer.fit(module, train, val)
+    trainer.fit(module, train, val, ckpt_path=resume)
     return trainer
 
 
@@ -152,7 +153,7 @@ class Broken(LossTerm):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_epoch_step_term_and_rows():
-    module, _ = distiller({"ce": CrossEntropy(), "broken": Broken()})
+    module, _ = distiller({"ce": CrossEntropy(), "broken": Broken()}, UniformWeighting())
     with pytest.raises(UserError, match=r"epoch 0, step 0 .*loss/broken = nan.*\[0, 1, 2, 3, 4, 5, 6, 7\]"):
         fit(module)
 
@@ -209,15 +210,57 @@ def test_a_single_image_and_a_single_teacher_make_a_step():
     assert torch.isfinite(loss)
 
 
+TEACHERS = LiveTeachers([Teacher("a", network())])
+
+
+def learned():
+    weighting = AdaptiveWeighting("layer3")
+    weighting.build(TensorShapes(K, ("a",), {"layer3": (8, 8, 8)}))
+    return weighting
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"terms": {}}, "There is no loss term"),
         ({"coef": {}}, r"loss terms \['ce'\] have no coefficient"),
-        ({"teachers": LiveTeachers([Teacher("a", network())])}, "There are teachers but no weighting"),
+        ({"teachers": TEACHERS}, "There are teachers but no weighting"),
+        (
+            {"terms": {"kd": SoftTargetLoss(4.0)}, "coef": {"kd": 1.0}},
+            r"\['kd'\] need teachers, and the run has none",
+        ),
+        (
+            {
+                "teachers": TEACHERS,
+                "weighting": UniformWeighting(),
+                "terms": {"adapter": JointAdapterLoss(4.0)},
+                "coef": {"adapter": 1.0},
+            },
+            r"The terms \['adapter'\] train a weighting, and UniformWeighting learns nothing",
+        ),
+        (
+            {"teachers": TEACHERS, "weighting": learned()},
+            r"AdaptiveWeighting is a learned weighting, and no term of \['ce'\] with a coefficient trains it",
+        ),
     ],
 )
 def test_parts_that_cannot_work_together_are_refused(change, text):
     given = {"terms": {"ce": CrossEntropy()}, "coef": {"ce": 1.0}, "teachers": None} | change
     with pytest.raises(UserError, match=text):
         DistillModule(network(), num_classes=K, optimizer=torch.optim.SGD, **given)
+
+
+def test_dropout_draws_the_same_in_a_resumed_epoch_as_in_the_first_pass(tmp_path):
+    def noisy():
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 32 * 32, K))
+        student = TappedNetwork(body, mean=MEAN, std=STD)
+        sgd = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
+        return DistillModule(student, {"ce": CrossEntropy()}, {"ce": 1.0}, K, optimizer=sgd, seed=5)
+
+    whole, first, second = noisy(), noisy(), noisy()
+    fit(whole, epochs=2)
+    fit(first, epochs=1).save_checkpoint(tmp_path / "c.ckpt")
+    torch.rand(7)  # whatever else the second process drew
+    fit(second, epochs=2, resume=tmp_path / "c.ckpt")
+    assert torch.equal(whole.student.network[2].weight, second.student.network[2].weight)

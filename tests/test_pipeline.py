@@ -178,6 +178,35 @@ def test_the_test_split_is_read_only_after_the_fit(run, monkeypatch):
     assert stages == ["test", "test"]  # once for the best and once for the last checkpoint
 
 
+def test_a_teacher_that_was_trained_on_other_pixels_is_refused_with_the_command_that_trains_it_anew(
+    run, tmp_path
+):
+    job = ("experiment=digits_avg", *TINY, f"paths.teachers={tmp_path}/teachers")
+    run(*job)
+    for file in (tmp_path / "teachers").rglob("run.json"):
+        record = json.loads(file.read_text())
+        record["dataset"]["digest"] = "0" * 64
+        file.write_text(json.dumps(record))
+    with pytest.raises(
+        UserError, match=r"was trained on other images of 'digits'(.|\n)*digits_teacher.*force=true"
+    ):
+        run(*job, "seed=1", name="another")
+
+
+def test_a_run_is_not_taken_for_completed_when_the_pixels_have_changed(run, tmp_path):
+    _, folder = run("experiment=digits_ce", *CE)
+    record = json.loads(folder.record_file.read_text())
+    record["dataset"]["digest"] = "0" * 64
+    folder.record_file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="than are packed now"):
+        run("experiment=digits_ce", *CE)
+
+
+def test_a_network_whose_constructor_loads_its_weights_is_taken_as_it_is(run):
+    record, _ = run("experiment=digits_avg", *CE, "teacher=[resnet8]", "teacher.resnet8.pretrained=true")
+    assert 0 <= record["metrics"]["teacher/resnet8/test/acc"] < 0.5  # fresh weights: nothing was trained
+
+
 def test_prepare_false_lists_everything_that_is_missing(run, tmp_path):
     nothing = (f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers", "prepare=false")
     wanted = (
@@ -228,14 +257,15 @@ def test_weights_that_do_not_fit_name_their_keys(run, tmp_path):
         (["last_stage=layer8"], r"has no module 'layer8'"),
         (["student.num_classes=7"], r"The student has 7 outputs; the data set 'digits' has 10 classes"),
         (["teacher.resnet8.network.num_classes=7"], r"'resnet8' has 7 outputs; expected 10"),
-        (["+loss.hint.groups={resnet110/layer3: layer1}"], r"not selected; selected are \['vgg8_quarter'"),
+        (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected; selected are \['vgg8_quarter'"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_path, overrides, text):
-    overrides = [o.replace("+loss.hint", "loss.hint") for o in overrides]
+    own = (f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
     with pytest.raises(UserError, match=text):
-        run("experiment=digits_amtml", *TINY, *overrides)
-    assert not (tmp_path / "outputs").exists()
+        run("experiment=digits_amtml", *TINY, *own, *overrides)
+    assert not (tmp_path / "teachers").exists()
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_data_set_with_another_number_of_classes_than_configured_is_refused(run, tmp_path):

@@ -8,14 +8,14 @@ from amtml_pl.errors import UserError
 from amtml_pl.report import comma_separated, completed_records, leaderboard, markdown
 
 
-def write_run(folder, experiment, seed, accuracy, *, status="completed", told="", digest="d" * 64):
+def write_run(folder, experiment, seed, accuracy, *, status="completed", told="", digest="d" * 64, **more):
     folder.mkdir(parents=True)
     record = {
         "format": 1, "status": status, "experiment": experiment, "seed": seed,
         "command": f"python -m amtml_pl.train experiment={experiment} seed={seed} {told}".strip(),
         "dataset": {"name": "digits", "digest": digest}, "budget": {"epochs": 8},
         "metrics": {"val/acc": accuracy, "test/acc": accuracy, "test/acc_last": accuracy},
-        "timing": {"fit_seconds": 60.0},
+        "timing": {"fit_seconds": 60.0}, **more,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
 
@@ -41,6 +41,45 @@ def test_runs_on_other_pixels_are_never_averaged(tmp_path):
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 1, 0.9, digest="b" * 64)
     assert len(leaderboard(completed_records(tmp_path))) == 2
+
+
+def test_runs_of_one_study_are_one_row_however_their_commands_were_typed(tmp_path):
+    write_run(tmp_path / "a", "digits_kd", 0, 0.9, told="temperature=4 data.views=2", study="s")
+    write_run(tmp_path / "b", "digits_kd", 1, 0.9, told="data.views=2 temperature=4.0", study="s")
+    write_run(tmp_path / "c", "digits_kd", 2, 0.9, told="temperature=4 data.views=2", study="another")
+    rows = leaderboard(completed_records(tmp_path))
+    assert sorted(len(row.records) for row in rows) == [1, 2]
+    assert {row.settings for row in rows} == {"temperature=4 data.views=2"}
+
+
+def test_settings_are_what_was_studied_and_not_where_or_how_it_ran(tmp_path):
+    told = (
+        "--multirun paths.data='/a folder' hydra.run.dir=x hydra/launcher=joblib +hydra.verbose=true prepare=true "
+        "force=true debug=true trainer=gpu trainer.max_epochs=2 'teacher=[resnet20, wrn_16_2]' +coef.kd=1"
+    )
+    write_run(tmp_path / "a", "digits_kd", 0, 0.9, told=told)
+    (row,) = leaderboard(completed_records(tmp_path))
+    assert row.settings == "trainer.max_epochs=2 teacher=[resnet20, wrn_16_2] +coef.kd=1"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "", "{", "[]", '{"format": 1}', '{"format": 1, "status": "completed"}',
+        '{"format": 1, "status": "completed", "dataset": [], "experiment": "x", "command": "c"}',
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_named_and_passed_over(tmp_path, capsys, damage):
+    write_run(tmp_path / "broken", "digits_ce", 0, 0.9)
+    (tmp_path / "broken" / "run.json").write_text(damage)
+    with pytest.raises(UserError, match=r"No completed run lies below .* \(0 unfinished, 1 damaged\)"):
+        completed_records(tmp_path)
+    write_run(tmp_path / "whole", "digits_ce", 1, 0.9)
+    capsys.readouterr()
+    assert [record["seed"] for record in completed_records(tmp_path)] == [1]
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: ")
+    assert str(tmp_path / "broken" / "run.json") in warning.replace("\n", "")
 
 
 def test_unfinished_runs_are_left_out_and_counted_where_there_is_nothing_else(tmp_path):

@@ -108,10 +108,18 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(saved):
 @pytest.mark.parametrize(
     ("prefix", "strip", "hint"),
     [
-        ("module.", [], r"all keys start with 'module.': add strip_prefixes=\['module.'\]"),
-        ("module.net.", [], r"all keys start with 'module.net.': add strip_prefixes=\['module.net.'\]"),
-        ("a.b.", ["a."], r"add strip_prefixes=\['a.', 'b.'\]"),
-        ("", [], "choose the network that these weights belong to"),
+        (
+            "module.",
+            [],
+            r"all keys start with 'module.': add teacher.NAME.weights.strip_prefixes=\['module.'\]",
+        ),
+        (
+            "module.net.",
+            [],
+            r"all keys start with 'module.net.': add teacher.NAME.weights.strip_prefixes=\['module.net.'\]",
+        ),
+        ("a.b.", ["a."], r"add teacher.NAME.weights.strip_prefixes=\['a.', 'b.'\]"),
+        ("", [], r"choose the network that .* teacher.NAME.weights.rename=\{PATTERN: REPLACEMENT\}"),
     ],
 )
 def test_a_prefix_that_all_names_share_is_hinted_at(saved, prefix, strip, hint):
@@ -198,6 +206,8 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
         (WEIGHTS, {"strip_prefixes": "module."}, "strip_prefixes is the text 'module.'; expected a list"),
     ],
 )
-def test_what_leads_to_no_state_dict_is_refused(saved, content, arguments, text):
-    with pytest.raises(UserError, match=text):
+def test_what_leads_to_no_state_dict_is_refused_with_the_full_key_that_mends_it(
+    saved, content, arguments, text
+):
+    with pytest.raises(UserError, match=rf"(?s){text}.*To fix it: .*teacher\.NAME\.weights\."):
         read_state_dict(saved(content), **arguments)

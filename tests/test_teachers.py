@@ -22,12 +22,12 @@ from amtml_pl.types import Batch
 DATA = {"digest": "abc", "split": "val", "seed": 0, "val_size": 0.1}
 
 
-def network(classes=4, *, seed=0, taps=("conv",), mean=0.5):
+def network(classes=4, *, seed=0, taps=("conv",), mean=0.5, stride=1):
     """Convolution, batch norm, dropout, pooling, classifier."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = nn.Sequential()
-        layers.add_module("conv", nn.Conv2d(3, 5, 3))
+        layers.add_module("conv", nn.Conv2d(3, 5, 3, stride))
         layers.add_module("norm", nn.BatchNorm2d(5))
         layers.add_module("rest", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout()))
         layers.add_module("fc", nn.Linear(5, classes))
@@ -183,12 +183,13 @@ def test_accuracy_is_measured_once_and_then_read(tmp_path: Path):
     ("teacher", "data"),
     [
         (lambda: Teacher("big", network(seed=1)), DATA),
+        (lambda: Teacher("big", network(stride=2)), DATA),
         (lambda: Teacher("big", network(mean=0.4)), DATA),
         (lambda: Teacher("big", network(), [1, 0, 2, 3]), DATA),
         (lambda: Teacher("big", network()), DATA | {"seed": 1}),
         (lambda: Teacher("big", network()), DATA | {"split": "test"}),
     ],
-    ids=["weights", "mean", "class_map", "seed", "split"],
+    ids=["weights", "architecture", "mean", "class_map", "seed", "split"],
 )
 def test_another_teacher_or_other_images_are_measured_anew(tmp_path: Path, teacher, data):
     measured_accuracy(Teacher("big", network()), [batch()], tmp_path, DATA)

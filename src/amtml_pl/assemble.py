@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from amtml_pl.data import PackedDataModule
-from amtml_pl.distill import DistillModule
+from amtml_pl.distill import DistillModule, refuse_without_teachers
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.losses.term import LossTerm
@@ -44,7 +44,7 @@ def teacher_networks(config: DictConfig, terms: Mapping[str, LossTerm]) -> dict[
     Raises:
         UserError: if a term wants a hint of a teacher that is not selected, or a tap does not exist.
     """
-    offered = {str(name): str(node.hint) for name, node in config.teacher.items() if node.hint}
+    offered = offered_hints(config)
     wanted: dict[str, list[str]] = {str(name): [] for name in config.teacher}
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, tap = name.partition("/")
@@ -60,6 +60,11 @@ def teacher_networks(config: DictConfig, terms: Mapping[str, LossTerm]) -> dict[
         mean, std = list(node.mean), list(node.std)
         networks[name] = TappedNetwork(build(node.network), mean=mean, std=std, taps=taps)
     return networks
+
+
+def offered_hints(config: DictConfig) -> dict[str, str]:
+    """Per teacher, in order, the module whose output its YAML offers as hint."""
+    return {str(name): str(node.hint) for name, node in config.teacher.items() if node.hint}
 
 
 def frozen_teachers(config: DictConfig, networks: Mapping[str, TappedNetwork]) -> LiveTeachers | None:
@@ -86,6 +91,8 @@ def distill_module(
     Raises:
         UserError: if a tap does not exist, or the student has the wrong number of classes.
     """
+    if teachers is None:
+        refuse_without_teachers(terms)
     weighting: Weighting = build(config.weighting)
     taps = dict.fromkeys([*(t for term in terms.values() for t in term.student_taps())])
     if teachers is not None:
@@ -103,6 +110,7 @@ def distill_module(
         teachers=() if teachers is None else teachers.names,
         student=features,
         hints={} if teachers is None else teachers.shapes(config.dataset.image_size),
+        offered=offered_hints(config),
     )
     for term in terms.values():
         term.build(shapes)
@@ -118,6 +126,7 @@ def distill_module(
         teachers=teachers,
         weighting=weighting,
         weighting_lr=config.weighting_lr,
+        seed=config.seed,
     )
 
 

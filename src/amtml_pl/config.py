@@ -1,35 +1,33 @@
-"""A composed configuration: where its files lie, whether it is sound, what it is called, whom it trains."""
+"""A composed configuration: where its files lie, and whether it is sound."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import inspect
-import json
-import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from beartype import BeartypeConf
-from beartype.door import is_bearable
-from hydra import compose
-from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.errors import UserError
+from amtml_pl.recipe import has_own_weights, recipe
+from amtml_pl.schema import (
+    CONSTRUCTED,
+    DATASET,
+    NODES,
+    ROOT,
+    fits,
+    readable,
+    rule_problems,
+    suggestion,
+    teacher_problems,
+    trainer_problems,
+)
 
-# Arguments that the entry points pass themselves, and YAML therefore leaves out.
-GIVEN_BY_ENTRY_POINT = {"data": {"packed", "order_seed"}, "logger.tensorboard": {"save_dir"}}
 LIST_GROUPS = ("loss", "logger")
-# What does not change the result of a run, and therefore not the name of its folder.
-NOT_PART_OF_THE_RUN = ("hydra", "prepare", "force", "debug", "logger")
-# What acts only through the nodes that read it, where it is part of the run already.
-READ_BY_OTHERS = ("temperature", "hint_stages", "last_stage", "teacher_recipe")
 
 
 def config_directory() -> Path:
@@ -39,80 +37,95 @@ def config_directory() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
-def register_resolvers() -> None:
-    """Makes ``${amtml.run_folder:}`` known, which names the folder of a run before the run begins."""
-    OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
-
-
-def resolve_run_folder(*, _root_: DictConfig) -> str:
-    """The run's folder, from the whole configuration that Hydra has composed."""
-    told = _root_.hydra
-    choices = told.runtime.choices
-    label = str(choices.student) if _root_.role == "teacher" else run_label(list(told.overrides.task))
-    try:
-        return str(run_folder(_root_, choices.get("experiment"), label))
-    except OmegaConfBaseException:  # `check` says what is wrong, once the run has begun
-        return str(Path(_root_.paths.outputs).resolve() / "runs" / "invalid")
-
-
 def check(config: DictConfig) -> None:
     """Binds every node to its constructor and every value to its type, before any work.
+
+    The recipes of all teachers without weights of their own are checked too.
 
     Raises:
         UserError: with all mistakes at once, each with its key path.
     """
-    try:
-        tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
-        raise UserError(f"The configuration cannot be resolved: {error.full_key}: {reason}") from error
-    problems = [*scalar_problems(tree), *stub_problems(tree), *node_problems(tree, "")]
+    problems = [*mistakes(config)] or [*recipe_problems(config)]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}"
         raise UserError(f"The configuration has {count}:\n{listed}")
 
 
-def scalar_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Root scalars outside their range."""
-    temperature, seed = tree["temperature"], tree["seed"]
-    if not is_number(temperature) or not temperature > 0:
-        yield f"temperature={temperature!r}: expected a number above 0 (softmax(z / T)), e.g. temperature=4"
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        yield f"seed={seed!r}: expected a whole number, 0 or more"
+def mistakes(config: DictConfig) -> list[str]:
+    """What is wrong with a configuration itself; first its shape, since all else looks inside the nodes."""
+    if misshapen := [*shape_problems(OmegaConf.to_container(config, resolve=False))]:
+        return misshapen
+    try:
+        tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
+        return [f"it cannot be resolved: {error.full_key}: {reason}"]
+    return [*value_problems(tree), *stub_problems(tree), *node_problems(tree, "")]
+
+
+def recipe_problems(config: DictConfig) -> Iterator[str]:
+    """Mistakes in the recipes of the teachers that have to be trained."""
+    for name, node in config.teacher.items():
+        if has_own_weights(config, str(name)):
+            continue
+        try:
+            own = recipe(config, str(name))
+        except UserError as error:
+            yield str(error)
+            continue
+        for problem in mistakes(own) or [*recipe_problems(own)]:
+            yield f"teacher.{name}.recipe={node.recipe}: {problem}"
+
+
+def shape_problems(tree: Any) -> Iterator[str]:  # noqa: ANN401
+    """Nodes that are no nodes, e.g. after ``trainer=null``."""
+    for name, fix in NODES.items():
+        node = tree.get(name)
+        if not isinstance(node, Mapping):
+            yield f"{name}={'null' if node is None else node}: expected its settings, e.g. {fix}"
+        elif name in CONSTRUCTED and "_target_" not in node:
+            yield f"{name} has no _target_: expected its settings, e.g. {fix}"
+    if tree.get("loss") == {}:
+        yield "loss=[]: expected at least one term, e.g. loss=[ce]"
+    if not isinstance(tree.get("logger", {}), Mapping):
+        yield f"logger={tree['logger']!r}: expected a list, e.g. logger=[]"
+
+
+def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Values that no constructor binds: of the root, the data set, the teachers, and the trainer's limits."""
+    yield from rule_problems(tree, ROOT, "", known=(*NODES, "logger"))
     for name, coef in tree["coef"].items():
-        if not is_number(coef):
+        if not fits(coef, float):
             yield f"coef.{name}={coef!r}: expected a number"
-    epochs = tree["trainer"].get("max_epochs")
-    if not isinstance(epochs, int) or epochs < 1:
-        yield f"trainer.max_epochs={epochs!r}: expected a whole number, 1 or more"
-
-
-def is_number(value: object) -> bool:
-    """Whether a YAML value is an int or float (True is not a number here)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    for name, path in tree["paths"].items():
+        if not fits(path, str):
+            yield f"paths.{name}={path!r}: expected a folder"
+    yield from rule_problems(tree["dataset"], DATASET, "dataset")
+    for name, node in tree["teacher"].items():
+        if isinstance(node, Mapping) and "network" in node:
+            yield from teacher_problems(node, f"teacher.{name}")
+    yield from trainer_problems(tree["trainer"])
 
 
 def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """Entries of a list group that only hold a setting for an entry that is not selected."""
-    for group in LIST_GROUPS:
-        for name, node in tree.get(group, {}).items():
-            if not isinstance(node, Mapping) or "_target_" not in node:
+    whole = {
+        group: [name for name, node in tree.get(group, {}).items() if is_whole(node, mark)]
+        for group, mark in (*((group, "_target_") for group in LIST_GROUPS), ("teacher", "network"))
+    }
+    for group, names in whole.items():
+        for name in tree.get(group, {}):
+            if name not in names:
                 yield (
                     f"{group}.{name} has settings but is not selected: add it to {group}=[...], "
-                    f"or remove the setting (selected: {selected(tree[group])})"
+                    f"or remove the setting (selected: {names})"
                 )
-    whole = [name for name, node in tree["teacher"].items() if "network" in node]
-    for name in tree["teacher"].keys() - set(whole):
-        yield (
-            f"teacher.{name} has settings but is not selected: add it to teacher=[...], "
-            f"or remove the setting (selected: {whole})"
-        )
 
 
-def selected(group: Mapping[str, Any]) -> list[str]:
-    """The entries of a list group that are whole."""
-    return [name for name, node in group.items() if isinstance(node, Mapping) and "_target_" in node]
+def is_whole(node: object, mark: str) -> bool:
+    """Whether an entry of a list group has what only its own YAML file brings."""
+    return isinstance(node, Mapping) and mark in node
 
 
 def node_problems(node: object, path: str) -> Iterator[str]:
@@ -147,13 +160,20 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     if not node.get("_partial_", False):
-        for name in sorted(required - arguments.keys() - GIVEN_BY_ENTRY_POINT.get(path, set())):
+        for name in sorted(required - arguments.keys() - given_by_entry_point(path)):
             yield f"{path}: {node['_target_']} needs the argument {name!r}"
     hints = type_hints(target)
     for name, value in arguments.items():
         hint = hints.get(name)
         if hint is not None and not holds_nodes(value) and not fits(value, hint):
             yield f"{path}.{name}={value!r}: expected {readable(hint)}"
+
+
+def given_by_entry_point(path: str) -> set[str]:
+    """Arguments that the entry points pass themselves, and YAML therefore leaves out."""
+    if path == "data":
+        return {"packed", "order_seed"}
+    return {"save_dir"} if path.startswith("logger.") else set()
 
 
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -169,121 +189,3 @@ def holds_nodes(value: object) -> bool:
     if isinstance(value, Mapping):
         return "_target_" in value or any(holds_nodes(child) for child in value.values())
     return isinstance(value, list) and any(holds_nodes(child) for child in value)
-
-
-def fits(value: object, hint: Any) -> bool:  # noqa: ANN401
-    """Whether a YAML value has the type of an argument: paths come as strings, tuples as lists."""
-    conf = BeartypeConf(is_pep484_tower=True)
-    candidates: list[object] = [value]
-    if isinstance(value, str):
-        candidates.append(Path(value))
-    if isinstance(value, list):
-        candidates.append(tuple(value))
-    return any(is_bearable(candidate, hint, conf=conf) for candidate in candidates)
-
-
-def readable(hint: object) -> str:
-    """A type as a person would write it."""
-    return hint.__name__ if inspect.isclass(hint) else re.sub(r"(typing|collections\.abc)\.", "", str(hint))
-
-
-def suggestion(name: str, known: Mapping[str, Any]) -> str:
-    """Asks whether a close known name was meant; lists the known ones where none is close."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; it takes {sorted(known)}"
-
-
-def run_folder(config: DictConfig, experiment: str | None, label: str) -> Path:
-    """Where a run keeps everything: found again by repeating the command.
-
-    Args:
-        config: the composed configuration.
-        experiment: its name; None where the command chose none.
-        label: the readable part of the folder's name, the overrides or the network.
-
-    Returns:
-        ``<outputs>/runs/<experiment>/<label>-<hash>``; for a teacher ``<teachers>/<dataset>/<label>-<hash>``.
-        A folder with that hash that exists already under another label is taken.
-    """
-    if config.role == "teacher":
-        parent = Path(config.paths.teachers) / str(config.dataset.name)
-    else:
-        parent = Path(config.paths.outputs) / "runs" / (experiment or "no_experiment")
-    digest = run_hash(config)
-    for existing in sorted(parent.glob(f"*-{digest}")):
-        return existing.resolve()
-    return (parent / f"{label}-{digest}").resolve()
-
-
-def run_hash(config: DictConfig) -> str:
-    """Eight hexadecimal digits of everything that can change the result, and of nothing else.
-
-    So a temperature that no selected term reads, or a coefficient of a term that is not selected, leaves
-    the run what it was, and a finished teacher is found again after such a key has been added.
-    """
-    tree: Any = OmegaConf.to_container(config, resolve=False)
-    tree["paths"] = {name: f"<{name}>" for name in config.paths}
-    for key in NOT_PART_OF_THE_RUN:
-        tree.pop(key, None)
-    resolved: Any = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
-    resolved["coef"] = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
-    without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, "weighting", "weighting_lr")
-    for key in without_effect:
-        resolved.pop(key, None)
-    # Keys are sorted, but the order of the teachers is the order of their outputs' columns.
-    text = json.dumps([resolved, list(config.teacher)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def run_label(overrides: list[str]) -> str:
-    """The overrides of a command as part of a folder's name."""
-    told = [
-        o
-        for o in overrides
-        if re.split(r"[.=]", o.lstrip("+~"))[0] not in ("experiment", "paths", *NOT_PART_OF_THE_RUN)
-    ]
-    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", override).strip("-") for override in told]
-    return "_".join(words)[:80] or "default"
-
-
-def recipe(config: DictConfig, teacher: str) -> DictConfig:
-    """The configuration that trains a teacher: its own experiment, on the run's data.
-
-    Only the network, the data (source, splits and their seed) and the paths come from the run; its
-    ``seed``, ``trainer``, ``loss``, ``coef``, optimiser, views and augmentation stay the recipe's.
-
-    Raises:
-        UserError: if the teacher names no recipe, or one that does not exist.
-    """
-    node = config.teacher[teacher]
-    if not node.recipe:
-        raise UserError(
-            f"teacher.{teacher} has neither weights nor a recipe to train it.",
-            fix=f"teacher.{teacher}.weights.path=FILE, or teacher.{teacher}.recipe=cifar10_teacher",
-        )
-    try:
-        own = compose("train", overrides=recipe_overrides(config, teacher))
-    except HydraException as error:
-        raise UserError(f"teacher.{teacher}.recipe={node.recipe} cannot be composed: {error}") from error
-    OmegaConf.set_struct(own, False)
-    # Copied with their interpolations, so that the folder's hash is that of the same command typed.
-    own.student, own.dataset, own.paths = (
-        deepcopy(node.network),
-        deepcopy(config.dataset),
-        deepcopy(config.paths),
-    )
-    for key in DATA_OF_THE_RUN:
-        own.data[key] = config.data[key]
-    own.seed = node.seed
-    own.prepare, own.debug = config.prepare, config.debug
-    OmegaConf.set_struct(own, True)
-    return own
-
-
-DATA_OF_THE_RUN = ("seed", "val_size", "train_size", "num_workers")
-
-
-def recipe_overrides(config: DictConfig, teacher: str) -> list[str]:
-    """What composes a teacher's recipe, as one would type it."""
-    node = config.teacher[teacher]
-    return [f"experiment={node.recipe}", *node.recipe_overrides]

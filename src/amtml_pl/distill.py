@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
+from amtml_pl.counter_random import random_bits
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
@@ -59,9 +60,11 @@ class DistillModule(pl.LightningModule):
         weighting: weighs the teachers; needed where there are teachers.
         weighting_lr: learning rate of a learned weighting; None takes the student's. Weight decay does not
             apply to it: its regularisation is a loss term.
+        seed: of what is random in a step, such as dropout; every step starts from (seed, step).
 
     Raises:
-        UserError: if a term has no coefficient, there is no term, or teachers come without a weighting.
+        UserError: if there is no term, one has no coefficient or needs teachers that are not there, teachers
+            come without a weighting, or a learned weighting without a term that trains it.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class DistillModule(pl.LightningModule):
         teachers: TeacherSource | None = None,
         weighting: Weighting | None = None,
         weighting_lr: float | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         check_composition(terms, coef, teachers, weighting)
@@ -91,11 +95,15 @@ class DistillModule(pl.LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
         self.collapse: str | None = None
+        self.seed = seed
         self.teacher_seconds = 0.0
         self.images_seen = 0
+        self.seconds_before = 0.0  # in earlier sessions of a resumed fit
+        self.fit_started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """One step, in the order a batch travels."""
+        torch.manual_seed(random_bits(self.seed, self.global_step).item() >> 1)  # dropout repeats on a resume
         student = self.student(batch.images)
         teachers = self.ask_teachers(batch)
         # Sums over classes, pairs and angles lose too much in half precision, whatever the trainer's.
@@ -158,8 +166,22 @@ class DistillModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Puts the teachers where the batches will be."""
+        self.fit_started = time.perf_counter()
         if self.teacher_source is not None:
             self.teacher_source.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the fit has cost so far."""
+        checkpoint["spent"] = [self.fit_seconds, self.teacher_seconds, self.images_seen]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Counts on from what the fit had cost."""
+        self.seconds_before, self.teacher_seconds, self.images_seen = checkpoint["spent"]
+
+    @property
+    def fit_seconds(self) -> float:
+        """Seconds of the fit, over all sessions, up to the last saved state of each."""
+        return self.seconds_before + time.perf_counter() - self.fit_started
 
     def on_train_epoch_end(self) -> None:
         """Logs how the teachers were weighted and warns by name when a learned weighting has collapsed."""
@@ -220,10 +242,39 @@ def check_composition(
     teachers: TeacherSource | None,
     weighting: Weighting | None,
 ) -> None:
-    """Refuses parts that cannot work together."""
+    """Refuses parts that cannot work together, or that would train nothing without saying so."""
     if not terms:
         raise UserError("There is no loss term; expected at least one.", fix="loss=[ce]")
     if missing := sorted(set(terms) - set(coef)):
         raise UserError(f"The loss terms {missing} have no coefficient.", fix=f"+coef.{missing[0]}=1.0")
-    if teachers is not None and weighting is None:
+    if teachers is None:
+        refuse_without_teachers(terms)
+        return
+    if weighting is None:
         raise UserError("There are teachers but no weighting.", fix="weighting=uniform")
+    learned = any(True for _ in weighting.parameters())
+    scheme = type(weighting).__name__
+    idle = [name for name, term in terms.items() if term.needs_learned_weighting]
+    if idle and not learned:
+        raise UserError(
+            f"The terms {idle} train a weighting, and {scheme} learns nothing.",
+            fix="weighting=adaptive, or leave them out of loss=[...]",
+        )
+    if learned and not any(term.trains_weighting and coef[name] for name, term in terms.items()):
+        raise UserError(
+            f"{scheme} is a learned weighting, and no term of {list(terms)} with a coefficient trains it.",
+            fix="loss=[...,adapter,adapter_entropy], or weighting=uniform",
+        )
+
+
+def refuse_without_teachers(terms: Mapping[str, LossTerm]) -> None:
+    """Refuses terms that need teachers, for a run that has none.
+
+    Raises:
+        UserError: naming them.
+    """
+    if needing := [name for name, term in terms.items() if term.needs_teachers]:
+        raise UserError(
+            f"The loss terms {needing} need teachers, and the run has none.",
+            fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
+        )

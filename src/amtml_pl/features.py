@@ -176,7 +176,7 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
         return modules[path]
     raise UserError(
         f"{type(network).__name__} has no module {path!r}. {suggest_paths(path, list(modules))}",
-        fix="name a module by its dotted path",
+        fix="name a module by its dotted path: hint_stages=[...], last_stage=... or teacher.NAME.hint=...",
     )
 
 
@@ -215,11 +215,12 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
         if len(values) != 3:
             raise UserError(
                 f"{name}={list(values)} has {len(values)} values; expected 3, one per colour channel.",
-                fix=f"{name}=[0.5,0.5,0.5]",
+                fix=f"dataset.{name}=[0.5,0.5,0.5] or teacher.NAME.{name}=[...]",
             )
     if not all(value > 0 for value in std):
         raise UserError(
-            f"std={list(std)}; expected three numbers greater than 0.", fix="std=[0.25,0.25,0.25]"
+            f"std={list(std)}; expected three numbers greater than 0.",
+            fix="dataset.std=[0.25,0.25,0.25] or teacher.NAME.std=[...]",
         )
 
 

@@ -71,8 +71,8 @@ class WeightStatistics(Metric):
     def __init__(self, teachers: tuple[str, ...]) -> None:
         super().__init__()
         self.teachers = teachers
-        zero = torch.zeros((), dtype=torch.float64)
-        self.add_state("total", torch.zeros(len(teachers), dtype=torch.float64), dist_reduce_fx="sum")
+        zero = torch.zeros(())
+        self.add_state("total", torch.zeros(len(teachers)), dist_reduce_fx="sum")
         self.add_state("entropy", zero.clone(), dist_reduce_fx="sum")
         self.add_state("above", zero.clone(), dist_reduce_fx="sum")
         self.add_state("samples", zero.clone(), dist_reduce_fx="sum")
@@ -83,7 +83,7 @@ class WeightStatistics(Metric):
 
     def update(self, weights: Float[Tensor, "B M"]) -> None:
         """Adds the weights of one batch, rows sum to 1."""
-        weights = weights.detach().double()
+        weights = weights.detach().float()
         self.total += weights.sum(dim=0)
         self.entropy += torch.special.entr(weights).sum()
         self.above += (weights.amax(dim=1) > 0.95).sum()

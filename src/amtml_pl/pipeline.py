@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, RichProgressBar
-from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
-from safetensors.torch import load_file, save
+from pytorch_lightning.trainer.states import TrainerStatus
+from safetensors.torch import save
 
 from amtml_pl import assemble
-from amtml_pl.config import recipe
+from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
-from amtml_pl.features import TappedNetwork, cost
-from amtml_pl.packing import PackedDataset, pack
+from amtml_pl.features import TappedNetwork
+from amtml_pl.packing import PackedDataset, is_packed, pack, packed_folder
 from amtml_pl.plan import (
     make_plan,
     packed_root_of,
@@ -30,15 +31,9 @@ from amtml_pl.plan import (
     teacher_command,
     teacher_folder,
 )
-from amtml_pl.runs import (
-    AtomicCheckpointIO,
-    EpochTable,
-    RunFolder,
-    checkpoint_callbacks,
-    git_state,
-    versions,
-    write_text,
-)
+from amtml_pl.provenance import describe
+from amtml_pl.recipe import has_own_weights, recipe
+from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.summary import show_summary
 from amtml_pl.teacher_weights import load_weights
 from amtml_pl.teachers import Teacher, check_accuracy, measured_accuracy
@@ -63,6 +58,7 @@ def execute(config: DictConfig, folder: RunFolder, experiment: str | None, comma
         if config.force:
             folder.clear()
         elif record := folder.completed():
+            refuse_other_pixels(record, packed_digest(config), folder)
             console.print(f"Already completed: {folder.path} (force=true starts over)")
             show_summary(record, folder.path)
             return record
@@ -91,6 +87,9 @@ class Run:
         self.teacher_networks = assemble.teacher_networks(config, terms)
         teachers = assemble.frozen_teachers(config, self.teacher_networks)
         self.teachers = () if teachers is None else teachers.teachers
+        for teacher in self.teachers:
+            if has_own_weights(config, teacher.name):  # read first: what does not fit must not cost an hour
+                load_own_weights(config, teacher)
         pl.seed_everything(config.seed, verbose=False)
         self.module = assemble.distill_module(config, terms, teachers)
         self.teacher_metrics: dict[str, float] = {}
@@ -103,11 +102,13 @@ class Run:
             refuse_missing(plan)
         packed = pack(self.source, packed_root_of(self.config))
         check_classes(self.config, packed)
+        if half_done := self.folder.record():
+            refuse_other_pixels(half_done, packed.digest, self.folder)
         data = assemble.data_module(self.config, packed)
         for teacher in self.teachers:
             self.provide_teacher(teacher, data)
-        write_text(self.folder.config_file, OmegaConf.to_yaml(self.config, resolve=True))
-        about = self.describe(packed, data)
+        write_text(self.folder.config_file, OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True))
+        about = describe(self.config, self.experiment, self.command, self.module.student, self.teachers, data)
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
         try:
             metrics, timing = self.fit_and_test(data)
@@ -126,12 +127,10 @@ class Run:
         return record
 
     def provide_teacher(self, teacher: Teacher, data: PackedDataModule) -> None:
-        """Loads a teacher's weights, trains them first by the teacher's own recipe where there are none."""
-        name, network = teacher.name, teacher.network.network
+        """Trains a teacher by its own recipe where it has no weights yet, and gates its accuracy."""
+        name = teacher.name
         node = self.config.teacher[name]
-        if node.weights.path is not None:
-            given: dict[str, Any] = OmegaConf.to_container(node.weights, resolve=True)  # type: ignore[assignment]
-            load_weights(network, **given)
+        if has_own_weights(self.config, name):
             accuracy = self.measure_teacher(teacher, data, "val")
         else:
             own = recipe(self.config, name)
@@ -140,7 +139,8 @@ class Run:
             if record is None:
                 console.rule(f"teacher {name}", align="left")
                 record = execute(own, folder, node.recipe, teacher_command(self.config, name))
-            network.load_state_dict(load_file(folder.weights_file))
+            refuse_other_pixels(record, data.digest, folder)
+            load_weights(teacher.network.network, folder.weights_file)
             accuracy = record["metrics"]["val/acc"]
             self.teacher_metrics[f"teacher/{name}/test/acc"] = record["metrics"]["test/acc"]
         self.teacher_metrics[f"teacher/{name}/val/acc"] = accuracy
@@ -150,35 +150,30 @@ class Run:
     def fit_and_test(self, data: PackedDataModule) -> tuple[dict[str, float], dict[str, float]]:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
         trainer = self.trainer()
-        pl.seed_everything(self.config.seed, verbose=False)  # training a teacher first must change nothing
         resume = self.folder.last_checkpoint if self.folder.last_checkpoint.exists() else None
         if resume is not None:
             console.print(f"Resuming from {resume}")
-        start = time.perf_counter()
-        fit_or_interrupt(trainer, self.module, data, resume)
-        seconds = time.perf_counter() - start
-        trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
-        last = evaluate(trainer, self.module, data, self.folder.last_checkpoint)
-        best = evaluate(trainer, self.module, data, self.folder.best_checkpoint)
+        with interruptible(trainer):
+            trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
+            timing = {
+                "fit_seconds": self.module.fit_seconds,
+                "images_per_second": self.module.images_seen / self.module.fit_seconds,
+                "teacher_seconds": self.module.teacher_seconds,
+                "cache_build_seconds": 0.0,
+            }
+            trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
+            last = evaluate(trainer, self.module, data, self.folder.last_checkpoint)
+            best = evaluate(trainer, self.module, data, self.folder.best_checkpoint)
         save_weights(self.module.student, self.folder.weights_file)
         for teacher in self.teachers:
-            if self.config.teacher[teacher.name].weights.path is not None:
+            if has_own_weights(self.config, teacher.name):
                 accuracy = self.measure_teacher(teacher, data, "test")
                 self.teacher_metrics[f"teacher/{teacher.name}/test/acc"] = accuracy
         metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **self.teacher_metrics}
-        timing = {
-            "fit_seconds": seconds,
-            "images_per_second": self.module.images_seen / seconds,
-            "teacher_seconds": self.module.teacher_seconds,
-            "cache_build_seconds": 0.0,
-        }
         return metrics, timing
 
     def trainer(self) -> pl.Trainer:
         """Lightning's trainer with this project's loggers, checkpoints and table of epochs."""
-        progress = RichProgressBar() if console.is_terminal else EpochLines()
-        table = EpochTable(self.folder.metrics_file)
-        callbacks: list[Callback] = [*checkpoint_callbacks(self.folder), table, progress]
         loggers = [
             assemble.build(node, partial=True)(save_dir=self.folder.path)
             for node in self.config.get("logger", {}).values()
@@ -186,7 +181,7 @@ class Run:
         make = assemble.build(self.config.trainer, partial=True)
         trainer: pl.Trainer = make(
             logger=loggers,
-            callbacks=callbacks,
+            callbacks=run_callbacks(self.folder),
             plugins=[AtomicCheckpointIO()],
             default_root_dir=self.folder.path,
             enable_progress_bar=console.is_terminal,
@@ -209,59 +204,13 @@ class Run:
         measured = Path(self.config.paths.teachers) / "measured"
         return measured_accuracy(teacher, data.eval_batches(rows), measured, identity)
 
-    def describe(self, packed: PackedDataset, data: PackedDataModule) -> dict[str, Any]:
-        """What ``run.json`` says of a run whatever becomes of it."""
-        config, size = self.config, self.config.dataset.image_size
-        student = cost(self.module.student, size)
-        return {
-            "experiment": self.experiment,
-            "seed": config.seed,
-            "command": self.command,
-            "git": git_state(),
-            "versions": versions(),
-            "dataset": {"name": config.dataset.name, "digest": packed.digest, "sizes": data.sizes},
-            "student": {
-                "network": config.student.get("_target_"),
-                "parameters": student.parameters,
-                "macs": student.macs,
-            },
-            "teachers": {
-                name: {
-                    "parameters": cost(network, size).parameters,
-                    "macs": cost(network, size).macs,
-                    "weights": str(teacher_source(config, name)),
-                }
-                for name, network in self.teacher_networks.items()
-            },
-            "weighting": config.weighting.get("_target_") if self.teacher_networks else None,
-            "loss": {name: config.coef[name] for name in config.loss},
-            "temperature": config.temperature,
-            "budget": {
-                "epochs": config.trainer.max_epochs,
-                "batch_size": config.data.batch_size,
-                "views": config.data.views,
-            },
-        }
 
-
-class EpochLines(Callback):
-    """One line per epoch, where there is no terminal for a progress bar."""
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says how far the fit is."""
-        if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
-            accuracy = float(trainer.callback_metrics["val/acc"])
-            epoch = trainer.current_epoch + 1
-            console.print(f"epoch {epoch}/{trainer.max_epochs}: val/acc {accuracy:.4f}")
-
-
-def fit_or_interrupt(
-    trainer: pl.Trainer, module: pl.LightningModule, data: PackedDataModule, resume: Path | None
-) -> None:
-    """Fits; Ctrl-C becomes a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
+@contextmanager
+def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        yield
     except SystemExit:
         if trainer.state.status == TrainerStatus.INTERRUPTED:
             raise KeyboardInterrupt from None
@@ -284,9 +233,8 @@ def evaluate(
 def save_weights(student: TappedNetwork, file: Path) -> None:
     """Writes the student's network, without taps and normalisation, under its name only when whole."""
     temporary = file.with_name(f".{file.name}")
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in student.network.state_dict().items()
-    }
+    state = student.network.state_dict()
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     temporary.write_bytes(save(tensors))  # save_file would make it readable for its owner alone
     temporary.replace(file)
 
@@ -305,9 +253,36 @@ def check_classes(config: DictConfig, packed: PackedDataset) -> None:
         )
 
 
-def teacher_source(config: DictConfig, name: str) -> Path:
-    """The file that a teacher's weights come from."""
-    node = config.teacher[name]
-    if node.weights.path is not None:
-        return Path(node.weights.path)
-    return teacher_folder(config, name, recipe(config, name)).weights_file
+def load_own_weights(config: DictConfig, teacher: Teacher) -> None:
+    """Reads the file of a teacher's weights, where there is one."""
+    given: Any = OmegaConf.to_container(config.teacher[teacher.name].weights, resolve=True)
+    if given["path"] is not None:
+        load_weights(teacher.network.network, **{key: value for key, value in given.items() if value})
+
+
+def packed_digest(config: DictConfig) -> str | None:
+    """What identifies the pixels that are packed now; None where they are not."""
+    source, root = assemble.dataset_source(config), packed_root_of(config)
+    return PackedDataset.open(packed_folder(source, root)).digest if is_packed(source, root) else None
+
+
+def refuse_other_pixels(record: Mapping[str, Any], digest: str | None, folder: RunFolder) -> None:
+    """Refuses what was trained before the images changed: its validation split was another.
+
+    Raises:
+        UserError: if the record names other pixels than the present ones.
+    """
+    if digest is not None and record["dataset"]["digest"] != digest:
+        raise UserError(
+            f"{folder.path} was trained on other images of {record['dataset']['name']!r} "
+            f"(digest {record['dataset']['digest'][:12]}) than are packed now ({digest[:12]}).",
+            fix=f"start it over: {record['command']} force=true",
+        )
+
+
+def with_absolute_paths(config: DictConfig) -> DictConfig:
+    """The configuration with roots that mean the same from any directory."""
+    changed = deepcopy(config)
+    for name, place in config.paths.items():
+        changed.paths[name] = str(Path(place).resolve())
+    return changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from rich.filesize import decimal
 from rich.table import Table
 from torch.func import functional_call
 
-from amtml_pl.config import recipe, recipe_overrides, run_folder
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, cost, evaluation_mode
+from amtml_pl.identity import run_folder
 from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
+from amtml_pl.recipe import has_own_weights, recipe, typed_recipe
 from amtml_pl.runs import RunFolder
 
 
@@ -52,7 +54,8 @@ def make_plan(
     about two there, and an upper bound for an accelerator.
     """
     packed_root = packed_root_of(config)
-    images = training_images(config, source, packed_root)
+    here = is_packed(source, packed_root) or source.missing() is None
+    images = training_images(config, source, packed_root) if here else None  # what is missing is said at once
     size = config.dataset.image_size
     steps = data_steps(config, source, packed_root)
     steps += [teacher_step(config, name, network, images) for name, network in teachers.items()]
@@ -91,8 +94,8 @@ def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> 
 def teacher_step(config: DictConfig, name: str, network: TappedNetwork, images: int | None) -> PlanStep:
     """Where a teacher's weights come from."""
     node = config.teacher[name]
-    if node.weights.path is not None:
-        return PlanStep(f"teacher {name}", f"weights from {node.weights.path}")
+    if has_own_weights(config, name):
+        return PlanStep(f"teacher {name}", f"weights from {node.weights.path or 'its constructor'}")
     own = recipe(config, name)
     record = teacher_folder(config, name, own).completed()
     if record is not None:
@@ -117,23 +120,23 @@ def teacher_folder(config: DictConfig, name: str, own: DictConfig) -> RunFolder:
 
 def network_choice(name: str) -> str:
     """Which student YAML the teacher's network is; its own name where the command named none."""
+    return chosen(f"student@teacher.{name}.network") or name
+
+
+def chosen(group: str) -> str | None:
+    """What the command chose of a group; None where there is no command, or nothing of the group."""
     if not HydraConfig.initialized():
-        return name
-    return str(HydraConfig.get().runtime.choices.get(f"student@teacher.{name}.network", name))
+        return None
+    choice = HydraConfig.get().runtime.choices.get(group)
+    return None if choice is None else str(choice)
 
 
 def teacher_command(config: DictConfig, name: str) -> str:
     """The command that trains a teacher by hand, into the folder where this run looks for it."""
-    data = [
-        f"data.{key}={'null' if config.data[key] is None else config.data[key]}"
-        for key in ("val_size", "train_size", "seed")
-    ]
-    words = [
-        *recipe_overrides(config, name),
-        f"student={network_choice(name)}",
-        f"seed={config.teacher[name].seed}",
-    ]
-    return " ".join(["python -m amtml_pl.train", *words, *data])
+    choices = {"student": network_choice(name)}
+    if (dataset := chosen("dataset")) is not None:
+        choices["dataset"] = dataset
+    return shlex.join(["python", "-m", "amtml_pl.train", *typed_recipe(config, name, choices)])
 
 
 def training_images(config: DictConfig, source: DatasetSource, packed_root: Path) -> int | None:

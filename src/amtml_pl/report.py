@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config import config_directory
-from amtml_pl.entry_point import console, start, stop_with
+from amtml_pl.entry_point import console, error_console, start, stop_with
 from amtml_pl.errors import UserError
 from amtml_pl.runs import RunFolder, write_text
 
@@ -32,6 +33,8 @@ COLUMNS = (
     "test/acc_last",
     "minutes",
 )
+# Overrides that tell runs of one experiment apart without telling what was studied.
+NO_SETTINGS = ("experiment", "seed", "prepare", "force", "debug", "trainer", "paths", "hydra")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Row:
     Attributes:
         dataset: the data set's name and digest: never average over different pixels.
         experiment: its name.
-        settings: the overrides of the command but for the seed.
+        settings: what the command of the first run sets besides experiment, seed, places and machine.
         records: their ``run.json``.
     """
 
@@ -88,32 +91,76 @@ def run(config: DictConfig) -> None:
 def completed_records(folder: Path) -> list[dict[str, Any]]:
     """The records of all completed runs below a folder.
 
+    A damaged one is passed over with a warning.
+
     Raises:
-        UserError: if the folder does not exist or holds no completed run.
+        UserError: if the folder does not exist or holds no readable completed run.
     """
     if not folder.is_dir():
         raise UserError(f"{folder.resolve()} is not a folder.", fix="runs=outputs/runs")
-    found = [RunFolder(file.parent).completed() for file in sorted(folder.rglob("run.json"))]
-    records = [record for record in found if record is not None]
+    records, unfinished, damaged = [], 0, 0
+    for file in sorted(folder.rglob("run.json")):
+        try:
+            record = RunFolder(file.parent).completed()
+            if record is None:
+                unfinished += 1
+                continue
+            check_presentable(record)
+        except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+            damaged += 1
+            reason = f"{type(error).__name__}: {error}"
+            error_console.print(
+                f"[yellow]warning:[/] {escape(f'{file} is left out, it is damaged ({reason})')}"
+            )
+        else:
+            records.append(record)
     if not records:
+        found = f"{unfinished} unfinished" + (f", {damaged} damaged" if damaged else "")
         raise UserError(
-            f"No completed run lies below {folder.resolve()} ({len(found)} unfinished).",
+            f"No completed run lies below {folder.resolve()} ({found}).",
             fix="python -m amtml_pl.train experiment=digits_amtml",
         )
     return records
 
 
+def check_presentable(record: dict[str, Any]) -> None:
+    """Fails, in whatever way, where a record lacks something that the report shows of it."""
+    rows = leaderboard([record])
+    markdown(rows)
+    comma_separated(rows)
+
+
 def leaderboard(records: Iterable[dict[str, Any]]) -> list[Row]:
     """Groups the records by everything but the seed; best mean test accuracy first within a data set."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
-        told = [
-            word for word in record["command"].split()[3:] if not word.startswith(("experiment=", "seed="))
-        ]
-        dataset = f"{record['dataset']['name']} ({record['dataset']['digest'][:8]})"
-        groups[dataset, record["experiment"] or "", " ".join(told)].append(record)
-    rows = [Row(*key, records=group) for key, group in groups.items()]
+        groups[record["dataset"]["digest"], study(record)].append(record)
+    rows = [
+        Row(
+            dataset=f"{group[0]['dataset']['name']} ({digest[:8]})",
+            experiment=group[0]["experiment"] or "",
+            settings=settings(group[0]["command"]),
+            records=group,
+        )
+        for (digest, _), group in groups.items()
+    ]
     return sorted(rows, key=lambda row: (row.dataset, -statistics.fmean(accuracies(row))))
+
+
+def study(record: dict[str, Any]) -> str:
+    """What runs have in common that differ in nothing but the seed."""
+    return str(record.get("study") or f"{record['experiment']} {settings(record['command'])}")
+
+
+def settings(command: str) -> str:
+    """The overrides of a command that say what was studied, as typed but unquoted."""
+    overrides = [word for word in shlex.split(command)[3:] if not word.startswith("-")]
+    return " ".join(word for word in overrides if not is_no_setting(word.lstrip("+~").partition("=")[0]))
+
+
+def is_no_setting(key: str) -> bool:
+    """Whether a key is one of ``NO_SETTINGS``, or lies in ``paths`` or ``hydra``."""
+    return key in NO_SETTINGS or key.startswith(("paths.", "hydra.", "hydra/"))
 
 
 def accuracies(row: Row) -> list[float]:

@@ -29,24 +29,27 @@ def disjoint_splits(
         train_size: training images, stratified, from what validation leaves; None for all.
         seed: of both choices.
 
+    Every class keeps a training image; one of two images or more has a validation image, too.
+
     Raises:
-        UserError: if there is no training split, or a size is out of range.
+        UserError: if there is no training split, it lacks a class, or a size is out of range.
     """
     if "train" not in packed.splits:
         raise UserError(f"{packed.folder} has no train split, only {list(packed.splits)}.")
     stored, K = packed.splits["train"], len(packed.classes)
-    rows = np.arange(len(stored))
+    rows, labels = np.arange(len(stored)), stored.labels.numpy()
+    _check_classes(packed, labels)
     if "val" in packed.splits:
         val = _whole(packed, "val")
     else:
         size = round(val_size * len(stored)) if isinstance(val_size, float) else val_size
         _check_size("val_size", val_size, size, K, len(stored) - K)
-        chosen = _stratified(stored.labels.numpy(), size, random_bits(seed, _VALIDATION))
+        chosen = _stratified(labels, size, random_bits(seed, _VALIDATION), spare_one=True)
         val = SplitRows("val", stored, torch.from_numpy(chosen))
         rows = np.setdiff1d(rows, chosen)
     if train_size is not None:
         _check_size("train_size", train_size, train_size, K, len(rows))
-        rows = rows[_stratified(stored.labels.numpy()[rows], train_size, random_bits(seed, _SUBSET))]
+        rows = rows[_stratified(labels[rows], train_size, random_bits(seed, _SUBSET), spare_one=False)]
     splits: dict[SplitName, SplitRows] = {
         "train": SplitRows("train", stored, torch.from_numpy(rows)),
         "val": val,
@@ -78,22 +81,38 @@ def _whole(packed: PackedDataset, name: SplitName) -> SplitRows:
 
 
 def _stratified(
-    labels: Int64[np.ndarray, " N"], size: int, state: UInt64[np.ndarray, " 1"]
+    labels: Int64[np.ndarray, " N"], size: int, state: UInt64[np.ndarray, " 1"], *, spare_one: bool
 ) -> Int64[np.ndarray, " {size}"]:
     """``size`` positions, rising, with every class in proportion.
 
-    Each class is shuffled and spread evenly over [0, 1); the samples that come first are taken. Unlike
-    scikit-learn's ``StratifiedShuffleSplit`` this allows classes of one image and any remainder, and a
-    larger choice holds every smaller one.
+    Each class is shuffled and spread evenly over [0, 1], its first sample at 0 and, where one of every class
+    is to be spared, its last at 1; the samples that come first are taken. Unlike scikit-learn's
+    ``StratifiedShuffleSplit`` this allows classes of one image and any remainder, and a larger choice holds
+    every smaller one.
     """
     order = permutation(len(labels), state)
     shuffled = labels[order]
     by_class = shuffled.argsort(kind="stable")
     counts = np.bincount(shuffled)
     rank = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
-    spread = (rank + 0.5) / np.repeat(counts, counts)
+    total = np.repeat(counts, counts)
+    spread = (rank + 0.5) / total
+    spread[rank == 0] = 0.0
+    if spare_one:
+        spread[rank == total - 1] = 1.0
     first = by_class[np.lexsort((by_class, spread))[:size]]
     return np.sort(order[first])
+
+
+def _check_classes(packed: PackedDataset, labels: Int64[np.ndarray, " N"]) -> None:
+    counts = np.bincount(labels, minlength=len(packed.classes))
+    absent = [name for name, count in zip(packed.classes, counts, strict=True) if count == 0]
+    if absent:
+        raise UserError(
+            f"The train split of {packed.folder} has no image of the classes {absent[:5]} "
+            f"({len(absent)} of {len(packed.classes)}); expected at least one of every class.",
+            fix="add training images of these classes to the data set, or leave the classes out of it",
+        )
 
 
 def _check_size(name: str, given: int | float, size: int, smallest: int, largest: int) -> None:

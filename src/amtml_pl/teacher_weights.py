@@ -63,7 +63,8 @@ def load_weights(
         raise UserError(
             f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors: {listed}.",
             fix=_prefix_hint(given, expected, strip_prefixes)
-            or "choose the network that these weights belong to, or map their names: rename={PATTERN: NAME}",
+            or "choose the network that these weights belong to, or map their names: "
+            "teacher.NAME.weights.rename={PATTERN: REPLACEMENT}",
         )
     network.load_state_dict(given, strict=False)
 
@@ -91,7 +92,7 @@ def read_state_dict(
     if isinstance(strip_prefixes, str):
         raise UserError(
             f"strip_prefixes is the text {strip_prefixes!r}; expected a list.",
-            fix=f"strip_prefixes=[{strip_prefixes}]",
+            fix=f"teacher.NAME.weights.strip_prefixes=[{strip_prefixes}]",
         )
     found = _select(_read(Path(path)), key, path)
     renamed: dict[str, Tensor] = {}
@@ -100,7 +101,7 @@ def read_state_dict(
         if new in renamed:
             raise UserError(
                 f"Two tensors of {path} would be named {new!r}, the second is {old!r}.",
-                fix="make the patterns of rename and strip_prefixes narrower",
+                fix="make teacher.NAME.weights.rename and teacher.NAME.weights.strip_prefixes narrower",
             )
         renamed[new] = tensor
     return renamed
@@ -109,7 +110,8 @@ def read_state_dict(
 def _read(path: Path) -> object:
     if not path.is_file():
         raise UserError(
-            f"There is no weights file {path.absolute()}.", fix="name an existing file: weights.path=FILE"
+            f"There is no weights file {path.absolute()}.",
+            fix="name an existing file: teacher.NAME.weights.path=FILE",
         )
     try:
         if path.suffix == ".safetensors":
@@ -149,7 +151,9 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
     if key is None and isinstance(content, dict):
         nested = [name for name in _KNOWN_KEYS if isinstance(content.get(name), dict)]
         if len(nested) > 1:
-            raise UserError(f"{path} holds several state dicts: {nested}.", fix=f"key={nested[0]}")
+            raise UserError(
+                f"{path} holds several state dicts: {nested}.", fix=f"teacher.NAME.weights.key={nested[0]}"
+            )
         content = content[nested[0]] if nested else content
     elif key is not None:
         content = _at(content, key, path)
@@ -157,13 +161,13 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
         raise UserError(
             f"{path} holds {'an empty' if content == {} else 'a'} {type(content).__name__} at "
             f"{key or 'the top level'}; expected tensors by name.",
-            fix="key=WHERE the state dict lies in the file",
+            fix="teacher.NAME.weights.key=WHERE the state dict lies in the file",
         )
     if other := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
         raise UserError(
             f"{path} holds {len(other)} entries at {key or 'the top level'} that are no tensors: "
             f"{_some(other)}.",
-            fix="key=WHERE the state dict lies in the file, dotted for deeper levels",
+            fix="teacher.NAME.weights.key=WHERE the state dict lies in the file, dotted for deeper levels",
         )
     return {str(name): tensor for name, tensor in content.items()}
 
@@ -177,7 +181,8 @@ def _at(content: Any, key: str, path: Path | str) -> object:  # noqa: ANN401
         return _at(content[first], rest, path)
     names = [str(name) for name in content] if isinstance(content, dict) else []
     raise UserError(
-        f"{path} has no key {key!r} at this level; it has {_some(names)}.", fix="key=ONE_OF_THESE"
+        f"{path} has no key {key!r} at this level; it has {_some(names)}.",
+        fix="teacher.NAME.weights.key=ONE_OF_THESE, after the levels above it and a dot",
     )
 
 
@@ -190,7 +195,8 @@ def _new_name(name: str, strip_prefixes: Sequence[str], rename: Mapping[str, str
         except (re.error, IndexError) as error:
             raise UserError(
                 f"rename: {pattern!r} to {replacement!r} is no valid substitution: {error}.",
-                fix="write a regular expression as Python's re.sub takes it; a plain dot is \\.",
+                fix="teacher.NAME.weights.rename={PATTERN: REPLACEMENT} as Python's re.sub takes them; "
+                "a plain dot is \\.",
             ) from None
     return name
 
@@ -208,7 +214,7 @@ def _prefix_hint(
     if not best:
         return None
     prefixes = [*strip_prefixes, best]
-    return f"all keys start with {best!r}: add strip_prefixes={prefixes}"
+    return f"all keys start with {best!r}: add teacher.NAME.weights.strip_prefixes={prefixes}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -12,9 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from amtml_pl.config import check, config_directory, register_resolvers
+from amtml_pl.config import check, config_directory
 from amtml_pl.entry_point import error_console, remove_untouched, start, stop_with
 from amtml_pl.errors import UserError
+from amtml_pl.identity import register_resolvers
 from amtml_pl.pipeline import execute
 from amtml_pl.runs import RunFolder
 

@@ -143,9 +143,11 @@ class TensorShapes:
         teachers: the names of the M teachers in order.
         student: ``(C, H, W)`` of each tapped feature of the student.
         hints: ``(C, H, W)`` of each teacher feature, by flat name ``"<teacher>/<tap>"``, in teacher order.
+        offered: per teacher the tap that its YAML offers as hint, in teacher order.
     """
 
     classes: int
     teachers: tuple[str, ...] = ()
     student: Mapping[str, Shape] = field(default_factory=dict)
     hints: Mapping[str, Shape] = field(default_factory=dict)
+    offered: Mapping[str, str] = field(default_factory=dict)

@@ -7,20 +7,31 @@ from amtml_pl.augment import Augmentation, CropFlip, Cutout, RandomErasing
 from amtml_pl.augment_color import ColorJitter
 
 BATCH = 128
+GOAL = 30_000  # images/s for crop and flip at 32×32, on one worker
 
 
 @pytest.mark.parametrize(
     "operations",
     [
-        [CropFlip()],
         [CropFlip(), RandomErasing()],
         [CropFlip(), Cutout(8)],
         [CropFlip(), ColorJitter(0.4, 0.4, 0.4, 0.1)],
     ],
-    ids=["crop_flip", "crop_flip_erasing", "crop_flip_cutout", "crop_flip_color"],
+    ids=["crop_flip_erasing", "crop_flip_cutout", "crop_flip_color"],
 )
 def test_views_of_a_whole_batch(benchmark, operations):
+    images_per_second(benchmark, operations)
+
+
+def test_crop_and_flip_reach_the_goal(benchmark):
+    assert images_per_second(benchmark, [CropFlip()]) >= GOAL
+
+
+def images_per_second(benchmark, operations):
+    """Measured as a median over batches, and recorded."""
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
     index = torch.arange(BATCH)
     benchmark(Augmentation(operations), images, index, 17)
-    benchmark.extra_info["images_per_second"] = round(BATCH / benchmark.stats.stats.median)
+    measured = round(BATCH / benchmark.stats.stats.median)
+    benchmark.extra_info["images_per_second"] = measured
+    return measured

@@ -130,11 +130,11 @@ def test_silent_mirrors_share_one_deadline(tmp_path, monkeypatch):
         assert time.monotonic() - start < 2
 
 
-def test_an_unresolvable_mirror_ends_in_the_message_within_ten_seconds(tmp_path):
+def test_an_unresolvable_mirror_leaves_five_of_ten_seconds_to_the_imports(tmp_path):
     start = time.monotonic()
     with pytest.raises(UserError, match=r"is missing: looked for"):
         Cifar10(tmp_path, mirrors=["http://no-such-host.invalid"]).fetch()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 5
 
 
 def test_a_mirror_that_is_no_web_address_is_refused(tmp_path):

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.adapter import AdapterL2, JointAdapterLoss, NllAdapterLoss
+from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss, NllAdapterLoss
 from amtml_pl.losses.angle import AngleLoss, angle_loss
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.distance import distance_loss
-from amtml_pl.losses.hint import HintLoss, group_of_teachers, hint_loss, same_size
+from amtml_pl.losses.hint import HintLoss, group_of_teachers, hint_loss, pool, same_size
 from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets, soft_target_loss
+from amtml_pl.released.losses import ReleasedSoftTargetLoss
 from amtml_pl.types import ModelOutputs, TensorShapes
 from steps import make_step
 
@@ -118,17 +119,36 @@ def test_the_likelihood_objective_survives_teachers_that_are_sure_of_another_cla
     assert torch.isfinite(step.weights.grad).all()
 
 
-@pytest.mark.parametrize("term", [SoftTargetLoss(5.0), AngleLoss(5.0), JointAdapterLoss(5.0)])
+@pytest.mark.parametrize(
+    "term",
+    [SoftTargetLoss(5.0), AngleLoss(5.0), JointAdapterLoss(5.0), JointAdapterLoss(0.1), NllAdapterLoss(),
+     AdapterEntropy(), ReleasedSoftTargetLoss(0.1)],
+)  # fmt: skip
 @pytest.mark.parametrize("scale", [0.0, 1e4])
 @pytest.mark.parametrize("B", [1, 5])
 def test_equal_and_saturated_logits_give_finite_losses_and_gradients(term, scale, B):
+    scores = torch.tensor([[120.0, 0.0, -1e3]]).repeat(B, 1).requires_grad_()
     step = make_step(B)
     logits = (step.student.logits.detach() * scale).requires_grad_()
     teachers = replace(step.teachers, logits=step.teachers.logits * scale)
-    loss = term(replace(step, student=ModelOutputs(logits), teachers=teachers))
+    saturated = replace(
+        step, student=ModelOutputs(logits), teachers=teachers, weights=torch.softmax(scores * scale, dim=1)
+    )
+    loss = term(saturated)
     loss.backward()
     assert torch.isfinite(loss)
-    assert logits.grad is None or torch.isfinite(logits.grad).all()
+    received = [tensor.grad for tensor in (logits, scores) if tensor.grad is not None]
+    assert received
+    assert all(torch.isfinite(gradient).all() for gradient in received)
+
+
+def test_the_entropy_term_is_the_divergence_from_uniform_weights():
+    step = make_step()
+    w = step.weights
+    naive = (w * (w * 3).log()).sum(1).mean()
+    torch.testing.assert_close(AdapterEntropy()(step), naive)
+    uniform = make_step(weights=torch.full((6, 3), 1 / 3))
+    torch.testing.assert_close(AdapterEntropy()(uniform), torch.tensor(0.0), atol=1e-6, rtol=0)
 
 
 def test_terms_that_need_teachers_say_so_when_there_are_none():
@@ -205,10 +225,27 @@ def test_maps_of_different_size_meet_at_the_smaller():
     assert teacher.shape == (2, 5, 4, 8)
 
 
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_pooling_is_torchs_adaptive_average_without_its_undeterministic_backward(h, w, height, width):
+    height, width = min(h, height), min(w, width)
+    features = torch.randn(2, 3, h, w, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pooled = pool(features, height, width)
+    torch.testing.assert_close(pooled, F.adaptive_avg_pool2d(features, (height, width)))
+    graph, seen = [pooled.grad_fn], set()
+    while graph:
+        node = graph.pop()
+        if node is not None:
+            seen.add(type(node).__name__)
+            graph += [following for following, _ in node.next_functions]
+    assert not [name for name in seen if "AdaptiveAvgPool" in name]
+
+
 def hint_step():
     taps = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
     hints = {"a/last": (16, 2, 2), "b/last": (12, 2, 2), "c/last": (8, 1, 1)}
-    shapes = TensorShapes(classes=5, teachers=("a", "b", "c"), student=taps, hints=hints)
+    offered = dict.fromkeys("abc", "last")
+    shapes = TensorShapes(classes=5, teachers=("a", "b", "c"), student=taps, hints=hints, offered=offered)
     return make_step(taps=taps, hints=hints), shapes
 
 

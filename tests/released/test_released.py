@@ -57,7 +57,8 @@ def test_its_hint_transforms_are_fixed_tiny_and_end_with_the_first_stage():
     hints = {f"t{m}/layer2": (32, 8, 8) for m in range(3)}
     term = ReleasedHintLoss(first_stage_epochs=80)
     assert term.hints({"t0": "layer3", "t1": "layer3", "t2": "layer3"}) == tuple(hints)
-    term.build(TensorShapes(classes=5, teachers=("t0", "t1", "t2"), student=shape, hints=hints))
+    names = ("t0", "t1", "t2")
+    term.build(TensorShapes(5, names, student=shape, hints=hints, offered=dict.fromkeys(names, "layer3")))
     assert list(term.parameters()) == []
     assert all(buffer.abs().max() <= 0.005 for buffer in term.buffers())
     assert len(list(term.buffers())) == 3

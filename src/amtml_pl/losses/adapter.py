@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.soft_targets import positive_temperature, soft_target_loss, step_soft_targets
+from amtml_pl.losses.soft_targets import Mixture, positive_temperature, soft_target_loss, step_soft_targets
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step
 
@@ -23,18 +23,22 @@ class JointAdapterLoss(LossTerm):
 
     Args:
         temperature: T > 0.
+        mixture: what the targets mix, see `amtml_pl.losses.soft_targets.integrated_soft_targets`.
 
     Raises:
         UserError: if the temperature is not positive.
     """
 
-    def __init__(self, temperature: float) -> None:
+    needs_teachers = needs_learned_weighting = trains_weighting = True
+
+    def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
+        self.mixture: Mixture = mixture
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The objective of the batch, unweighted."""
-        soft_targets = step_soft_targets(step, self.temperature)
+        soft_targets = step_soft_targets(step, self.temperature, self.mixture)
         return soft_target_loss(step.student.logits.detach(), soft_targets, self.temperature)
 
 
@@ -44,6 +48,8 @@ class NllAdapterLoss(LossTerm):
     An extension, not in the paper: unlike the joint objective it does not depend on the student's
     outputs, so that it cannot reward a teacher for resembling the student.
     """
+
+    needs_teachers = needs_learned_weighting = trains_weighting = True
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The objective of the batch, unweighted."""
@@ -67,9 +73,9 @@ class AdapterEntropy(LossTerm):
         """
         if step.weights is None:
             raise UserError("The term 'adapter_entropy' needs teachers.", fix="leave it out of loss=[...]")
-        M = step.weights.shape[1]
-        entropy: Tensor = torch.special.entr(step.weights).sum(dim=1).mean()
-        return math.log(M) - entropy
+        w = step.weights
+        smallest = torch.finfo(w.dtype).tiny  # at 0 the gradient of w log w is not a number
+        return math.log(w.shape[1]) + (w * w.clamp_min(smallest).log()).sum(dim=1).mean()
 
 
 class AdapterL2(LossTerm):
@@ -78,6 +84,8 @@ class AdapterL2(LossTerm):
     Raises:
         UserError: in ``forward``, if the weighting learns nothing.
     """
+
+    needs_learned_weighting = True
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The squared norm, the same for every batch of a step."""

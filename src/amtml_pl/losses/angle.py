@@ -54,6 +54,8 @@ class AngleLoss(LossTerm):
         UserError: if the temperature is not positive.
     """
 
+    needs_teachers = True
+
     def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)

@@ -56,6 +56,8 @@ class HintLoss(LossTerm):
             teachers' offered hints over the stages, see `group_of_teachers`.
     """
 
+    needs_teachers = True
+
     def __init__(self, stages: Sequence[str], groups: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.stages = tuple(stages)
@@ -79,12 +81,12 @@ class HintLoss(LossTerm):
         Raises:
             UserError: if there is no hint at all.
         """
-        if not shapes.hints or not self.student_taps():
+        if not self.hints(shapes.offered) or not self.student_taps():
             raise UserError(
                 "The term 'hint' has no teacher feature to imitate: no selected teacher offers one.",
                 fix="name a module of each teacher, e.g. teacher.resnet56.hint=layer3, or leave the term out",
             )
-        names = list(shapes.hints) if self.groups is None else list(self.groups)
+        names = self.hints(shapes.offered)
         if self.groups is None:
             stages = [self.stages[stage] for stage in group_of_teachers(len(names), len(self.stages))]
         else:
@@ -108,5 +110,26 @@ def same_size(
     student: Float[Tensor, "B Cs H1 W1"], teacher: Float[Tensor, "B Ct H2 W2"]
 ) -> tuple[Float[Tensor, "B Cs H W"], Float[Tensor, "B Ct H W"]]:
     """Both maps average-pooled to the smaller height and the smaller width of the two."""
-    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
-    return F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)
+    height, width = (min(student.shape[axis], teacher.shape[axis]) for axis in (2, 3))
+    return pool(student, height, width), pool(teacher, height, width)
+
+
+def pool(features: Float[Tensor, "B C H1 W1"], height: int, width: int) -> Float[Tensor, "B C H W"]:
+    """Adaptive average pooling as two matrix products.
+
+    The backward of ``adaptive_avg_pool2d`` has no deterministic implementation on CUDA, and a run would
+    stop there; these products have one.
+    """
+    if features.shape[2:] == (height, width):
+        return features
+    rows, columns = averaging(features.shape[2], height), averaging(features.shape[3], width)
+    return rows.to(features) @ features @ columns.to(features).T
+
+
+def averaging(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
+    """The matrix whose row i averages the inputs from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``."""
+    matrix = torch.zeros(outputs, inputs)
+    for i in range(outputs):
+        start, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix

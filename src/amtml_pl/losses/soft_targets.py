@@ -58,7 +58,10 @@ def soft_target_loss(
         A scalar ≥ 0, zero where the student's softened output equals the target.
     """
     log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_probabilities, soft_targets, reduction="batchmean")
+    smallest = torch.finfo(soft_targets.dtype).tiny  # at 0 the gradient of q log q is not a number
+    return temperature**2 * F.kl_div(
+        log_probabilities, soft_targets.clamp_min(smallest), reduction="batchmean"
+    )
 
 
 class SoftTargetLoss(LossTerm):
@@ -74,6 +77,8 @@ class SoftTargetLoss(LossTerm):
     Raises:
         UserError: if the temperature is not positive.
     """
+
+    needs_teachers = True
 
     def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,7 +17,16 @@ class LossTerm(nn.Module):
     A base class and not only a protocol, since most terms need no tap and learn nothing: the three
     methods besides ``forward`` have an answer here. Learned parameters of a term live in the term, so
     that the optimiser trains them and the checkpoint holds them.
+
+    Attributes:
+        needs_teachers: whether the term is nothing without teachers.
+        needs_learned_weighting: whether the term is nothing for a weighting that learns nothing.
+        trains_weighting: whether a learned weighting gets from the term what it is to learn.
     """
+
+    needs_teachers: ClassVar[bool] = False
+    needs_learned_weighting: ClassVar[bool] = False
+    trains_weighting: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
         """The student's features that the term reads, as dotted module paths."""

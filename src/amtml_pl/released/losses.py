@@ -23,7 +23,9 @@ def element_mean_soft_target_loss(
     """``2 T² / (B K) · sum_bk KL``: what ``KLDivLoss()`` with its old default mean gave, doubled."""
     elements = soft_targets.numel()
     log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
-    return 2 * temperature**2 * F.kl_div(log_probabilities, soft_targets, reduction="sum") / elements
+    smallest = torch.finfo(soft_targets.dtype).tiny  # at 0 the gradient of q log q is not a number
+    kl = F.kl_div(log_probabilities, soft_targets.clamp_min(smallest), reduction="sum")
+    return 2 * temperature**2 * kl / elements
 
 
 class ReleasedSoftTargetLoss(LossTerm):
@@ -32,6 +34,8 @@ class ReleasedSoftTargetLoss(LossTerm):
     Args:
         temperature: T > 0 (5 in the notebook's call).
     """
+
+    needs_teachers = trains_weighting = True
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -66,6 +70,8 @@ class ReleasedRelationLoss(LossTerm):
         temperature: T > 0.
     """
 
+    needs_teachers = True
+
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
@@ -87,6 +93,8 @@ class ReleasedHintLoss(LossTerm):
         first_stage_epochs: the term is 0 from this epoch on.
     """
 
+    needs_teachers = True
+
     def __init__(self, tap: str = "layer2", first_stage_epochs: int = 80) -> None:
         super().__init__()
         self.tap = tap
@@ -103,7 +111,7 @@ class ReleasedHintLoss(LossTerm):
 
     def build(self, shapes: TensorShapes) -> None:
         """Draws one transform per teacher."""
-        self.names = tuple(shapes.hints)
+        self.names = self.hints(shapes.offered)
         student_channels = shapes.student[self.tap][0]
         for position, name in enumerate(self.names):
             transform = torch.empty(shapes.hints[name][0], student_channels).uniform_(-0.005, 0.005)
@@ -127,6 +135,8 @@ class ReleasedAdapterL2(LossTerm):
     Args:
         first_stage_epochs: the term is 0 from this epoch on.
     """
+
+    needs_learned_weighting = True
 
     def __init__(self, first_stage_epochs: int = 80) -> None:
         super().__init__()

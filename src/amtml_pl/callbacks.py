@@ -1,0 +1,125 @@
+"""How a fit writes itself down: checkpoints that are whole, a row per epoch, a line per epoch."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.trainer.states import TrainerFn
+
+from amtml_pl.entry_point import console
+from amtml_pl.runs import RunFolder
+
+
+def run_callbacks(folder: RunFolder) -> list[Callback]:
+    """``best.ckpt`` by validation accuracy, the table of epochs, ``last.ckpt``, and the progress.
+
+    The table is written before ``last.ckpt``: a fit that is killed between the two repeats the epoch and
+    writes its row again, instead of never.
+    """
+    best = ModelCheckpoint(
+        folder.best_checkpoint.parent,
+        folder.best_checkpoint.stem,
+        monitor="val/acc",
+        mode="max",
+        enable_version_counter=False,
+        save_weights_only=True,
+    )
+    progress = RichProgressBar() if console.is_terminal else EpochLines()
+    return [best, EpochTable(folder.metrics_file), LastCheckpoint(folder.last_checkpoint), progress]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints appear under their name only when they are whole.
+
+    Lightning's own transaction writes into the system's temporary folder and moves from there, which is
+    a copy, and so can be cut off, where that is another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
+        """Writes beside the target, then renames."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(target)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt`` resumable from the first step on: an interrupted epoch is repeated from its start.
+
+    Args:
+        file: where it lies.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the untrained state, unless the fit resumes from a later one."""
+        if not self.file.exists():
+            trainer.save_checkpoint(self.file)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the state after an epoch and its validation."""
+        trainer.save_checkpoint(self.file)
+
+
+class EpochTable(Checkpoint):
+    """``metrics.csv``: one row per epoch with everything that was logged.
+
+    Lightning's CSVLogger deletes the file of the run that it resumes; this one keeps the rows of the
+    epochs before and drops those that are about to be repeated. It is a ``Checkpoint`` because Lightning
+    calls those last, after the module has logged its own sums of the epoch.
+
+    Args:
+        file: where it lies.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rate = 0.0
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over the rows of the epochs before a resumed one."""
+        if self.file.exists():
+            with self.file.open(newline="") as lines:
+                self.rows = [
+                    row for row in csv.DictReader(lines) if int(row["epoch"]) < trainer.current_epoch
+                ]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the epoch's learning rate, which Lightning changes before the epoch's end is announced."""
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Adds the epoch's row."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self.rate}
+        self.rows.append(row | metrics)
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        with temporary.open("w", newline="") as lines:
+            table = csv.DictWriter(lines, columns, restval="")
+            table.writeheader()
+            table.writerows(self.rows)
+        temporary.replace(self.file)
+
+
+class EpochLines(Callback):
+    """One line per epoch, where there is no terminal for a progress bar."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says how far the fit is."""
+        if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
+            accuracy = float(trainer.callback_metrics["val/acc"])
+            epoch = trainer.current_epoch + 1
+            console.print(f"epoch {epoch}/{trainer.max_epochs}: val/acc {accuracy:.4f}")

@@ -1,0 +1,139 @@
+"""What a run is called: a folder named by everything that decides its result, and by nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.errors import UserError
+from amtml_pl.recipe import has_own_weights, recipe
+
+# What does not change the result of a run, and therefore not the name of its folder.
+NOT_PART_OF_THE_RUN = ("hydra", "prepare", "force", "debug", "logger")
+NOT_PART_OF_A_NODE = (
+    ("data", r"num_workers|eval_batch_size"),
+    ("dataset", r"train_images"),
+    ("dataset.source", r"mirrors"),
+    ("trainer", r"enable_.*"),
+)
+# What acts only through the nodes that read it, where it is part of the run already.
+READ_BY_OTHERS = ("temperature", "hint_stages", "last_stage", "teacher_recipe")
+
+
+def register_resolvers() -> None:
+    """Makes ``${amtml.run_folder:}`` known, which names the folder of a run before the run begins."""
+    OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
+
+
+def resolve_run_folder(*, _root_: DictConfig) -> str:
+    """The run's folder, from the whole configuration that Hydra has composed."""
+    told = _root_.hydra
+    choices = told.runtime.choices
+    try:
+        label = str(choices.student) if _root_.role == "teacher" else run_label(list(told.overrides.task))
+        return str(run_folder(_root_, choices.get("experiment"), label))
+    except Exception:  # a configuration of any shape: `check` says what is wrong, once the run has begun
+        outputs = OmegaConf.select(_root_, "paths.outputs") if _root_.get("paths") else None
+        return str(Path(str(outputs or "outputs")).resolve() / "runs" / "invalid")
+
+
+def run_folder(config: DictConfig, experiment: str | None, label: str) -> Path:
+    """Where a run keeps everything: found again by repeating the command.
+
+    Args:
+        config: the composed configuration.
+        experiment: its name; None where the command chose none.
+        label: the readable part of the folder's name, the overrides or the network.
+
+    Returns:
+        ``<outputs>/runs/<experiment>/<label>-<hash>``; for a teacher ``<teachers>/<dataset>/<label>-<hash>``.
+        A folder with that hash that exists already under another label is taken.
+    """
+    if config.role == "teacher":
+        parent = Path(config.paths.teachers) / str(config.dataset.name)
+    else:
+        parent = Path(config.paths.outputs) / "runs" / (experiment or "no_experiment")
+    digest = run_hash(config)
+    for existing in sorted(parent.glob(f"*-{digest}")):
+        return existing.resolve()
+    return (parent / f"{label}-{digest}").resolve()
+
+
+def run_hash(config: DictConfig) -> str:
+    """Eight hexadecimal digits of everything that can change the result, and of nothing else.
+
+    So a temperature that no selected term reads, or a coefficient of a term that is not selected, leaves
+    the run what it was, and a finished teacher is found again after such a key has been added. A teacher
+    counts with the content of its recipe, or of its weights file, not with their names.
+    """
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    tree["paths"] = {name: f"<{name}>" for name in config.paths}
+    for key in NOT_PART_OF_THE_RUN:
+        tree.pop(key, None)
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    for path, pattern in NOT_PART_OF_A_NODE:
+        node = resolved
+        for key in path.split("."):
+            node = node[key]
+        for key in [key for key in node if re.fullmatch(pattern, str(key))]:
+            del node[key]
+    for name, node in resolved["teacher"].items():
+        identify_teacher(config, name, node)
+    resolved["coef"] = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
+    without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, "weighting", "weighting_lr")
+    for key in without_effect:
+        resolved.pop(key, None)
+    # Keys are sorted, but the order of the teachers is the order of their outputs' columns.
+    text = json.dumps([resolved, list(config.teacher)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def identify_teacher(config: DictConfig, name: str, node: dict[str, Any]) -> None:
+    """Puts what decides a teacher's weights into its resolved node, in the place of names and limits."""
+    node.pop("min_accuracy", None)
+    if has_own_weights(config, name):
+        path = config.teacher[name].weights.path
+        node["weights"]["path"] = None if path is None else file_digest(Path(str(path)))
+        for key in ("recipe", "recipe_overrides", "seed"):
+            node.pop(key, None)
+        return
+    try:
+        own = recipe(config, name)
+    except UserError:  # `check` says so; the recipe's name stays in the node
+        return
+    for key in ("recipe", "recipe_overrides", "seed", "weights"):
+        node.pop(key, None)
+    node["trained_by"] = run_hash(own)
+
+
+def file_digest(file: Path) -> str | None:
+    """SHA-256 of a file's bytes; None where it cannot be read, which loading it reports."""
+    try:
+        state = file.stat()
+        return digest_of_version(file, state.st_mtime_ns, state.st_size)
+    except OSError:
+        return None
+
+
+@lru_cache
+def digest_of_version(file: Path, _modified: int, _size: int) -> str:
+    """SHA-256 of a file that is read again only where it has changed: a folder is named several times."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def run_label(overrides: list[str]) -> str:
+    """The overrides of a command as part of a folder's name."""
+    told = [
+        o
+        for o in overrides
+        if re.split(r"[.=]", o.lstrip("+~"))[0] not in ("experiment", "paths", *NOT_PART_OF_THE_RUN)
+    ]
+    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", override).strip("-") for override in told]
+    return "_".join(words)[:80] or "default"

@@ -1,0 +1,92 @@
+"""What ``run.json`` says of a run whatever becomes of it: what was trained, on what, by which code."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.data import PackedDataModule
+from amtml_pl.features import TappedNetwork, cost
+from amtml_pl.identity import run_hash
+from amtml_pl.teachers import Teacher, weights_digest
+
+
+def describe(
+    config: DictConfig,
+    experiment: str | None,
+    command: str,
+    student: TappedNetwork,
+    teachers: Sequence[Teacher],
+    data: PackedDataModule,
+) -> dict[str, Any]:
+    """The fields of ``run.json`` but for status, metrics, timing and artifacts.
+
+    Args:
+        config: the checked configuration.
+        experiment: its name.
+        command: what repeats the run.
+        student: the network that is trained.
+        teachers: with the weights that they teach with.
+        data: the run's splits.
+    """
+    size = config.dataset.image_size
+    return {
+        "experiment": experiment,
+        "seed": config.seed,
+        "study": run_hash(OmegaConf.merge(config, {"seed": 0})),  # the same for all seeds
+        "command": command,
+        "git": git_state(),
+        "versions": versions(),
+        "dataset": {"name": config.dataset.name, "digest": data.digest, "sizes": data.sizes},
+        "student": {"network": config.student.get("_target_"), **vars(cost(student, size))},
+        "teachers": {
+            teacher.name: {
+                "network": config.teacher[teacher.name].network.get("_target_"),
+                **vars(cost(teacher.network, size)),
+                "weights_digest": weights_digest(teacher.network),
+            }
+            for teacher in teachers
+        },
+        "weighting": config.weighting.get("_target_") if teachers else None,
+        "loss": {name: config.coef[name] for name in config.loss},
+        "temperature": config.temperature,
+        "budget": {
+            "epochs": config.trainer.max_epochs,
+            "batch_size": config.data.batch_size,
+            "views": config.data.views,
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide a result."""
+    packages = ("amtml-pl", "torch", "torchvision", "pytorch-lightning", "timm", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that the package is run from and whether it has changes; None outside of one."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]  # the checkout of the package, not the user's folder
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+
+    try:
+        if not (Path(git("rev-parse", "--show-toplevel")) / "src" / "amtml_pl").samefile(here):
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,137 @@
+"""How a teacher without weights of its own is trained: its recipe, and the command that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.errors import UserError
+
+DATA_OF_THE_RUN = ("seed", "val_size", "train_size", "num_workers")
+# What a command that trains a teacher by hand may say as it likes.
+OWN_AFFAIR = ("prepare", "force", "debug")
+
+
+def has_own_weights(config: DictConfig, teacher: str) -> bool:
+    """Whether a teacher comes with weights: a file's, or those that its constructor loads."""
+    node = config.teacher[teacher]
+    return bool(node.pretrained) or node.weights.path is not None
+
+
+def recipe(config: DictConfig, teacher: str) -> DictConfig:
+    """The configuration that trains a teacher: its own experiment, on the run's data.
+
+    Only the network and its normalisation, the data (source, splits and their seed) and the paths come from
+    the run; its ``seed``, ``trainer``, ``loss``, ``coef``, optimiser, views and augmentation stay the
+    recipe's.
+
+    Raises:
+        UserError: if the teacher names no recipe, or one that does not exist.
+    """
+    node = config.teacher[teacher]
+    if not node.recipe:
+        raise UserError(
+            f"teacher.{teacher} has neither weights nor a recipe to train it.",
+            fix=f"teacher.{teacher}.weights.path=FILE, or teacher.{teacher}.recipe=cifar10_teacher",
+        )
+    try:
+        own = compose("train", overrides=recipe_overrides(config, teacher))
+    except HydraException as error:
+        raise UserError(f"teacher.{teacher}.recipe={node.recipe} cannot be composed: {error}") from error
+    if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
+        raise UserError(f"teacher.{teacher}.recipe={node.recipe} has teachers that need the same recipe.")
+    OmegaConf.set_struct(own, False)
+    # Copied with their interpolations, so that the folder's hash is that of the same command typed.
+    own.student, own.dataset, own.paths = (
+        deepcopy(node.network),
+        deepcopy(config.dataset),
+        deepcopy(config.paths),
+    )
+    own.dataset.mean, own.dataset.std = list(node.mean), list(node.std)
+    for key in DATA_OF_THE_RUN:
+        own.data[key] = config.data[key]
+    own.seed = node.seed
+    own.prepare, own.debug = config.prepare, config.debug
+    OmegaConf.set_struct(own, True)
+    return own
+
+
+def recipe_overrides(config: DictConfig, teacher: str) -> list[str]:
+    """What composes a teacher's recipe, as one would type it."""
+    node = config.teacher[teacher]
+    return [f"experiment={node.recipe}", *node.recipe_overrides]
+
+
+def typed_recipe(config: DictConfig, teacher: str, choices: Mapping[str, str]) -> list[str]:
+    """Overrides that compose the recipe without the run: what one would type, then all that still differs.
+
+    Args:
+        config: the run's configuration.
+        teacher: one of its teachers.
+        choices: what to take of the groups that are copied from the run, e.g. ``{"student": "resnet8"}``.
+
+    Raises:
+        UserError: as ``recipe``.
+    """
+    own = recipe(config, teacher)
+    words = [*recipe_overrides(config, teacher), *(f"{group}={name}" for group, name in choices.items())]
+    try:
+        base = compose("train", overrides=words)
+    except HydraException:  # a choice of the run that is no choice of the recipe's group
+        words = recipe_overrides(config, teacher)
+        base = compose("train", overrides=words)
+    return [*words, *differences(base, own)]
+
+
+def differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:
+    """The overrides that turn one composed configuration into another."""
+    told, meant = flat(base, resolve=False), flat(wanted, resolve=False)
+    if told.keys() == meant.keys() and told == meant:
+        return
+    told_value, meant_value = flat(base, resolve=True), flat(wanted, resolve=True)
+    for path, value in meant_value.items():
+        if path.split(".")[0] in OWN_AFFAIR:
+            continue
+        if path not in told:
+            yield f"++{path}={hydra_literal(value)}"
+        elif told[path] != meant[path] and told_value.get(path) != value:
+            yield f"{path}={hydra_literal(value)}"
+    for path in told.keys() - meant.keys():
+        if not any(other.startswith(f"{path}.") for other in meant):
+            yield f"~{path}"
+
+
+def flat(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    """Every leaf by its key path; a list is a leaf, an empty mapping too."""
+
+    def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+        if isinstance(node, dict) and node:
+            for key, child in node.items():
+                yield from leaves(child, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, node
+
+    return dict(leaves(OmegaConf.to_container(config, resolve=resolve), ""))
+
+
+def hydra_literal(value: object) -> str:
+    """A value in the grammar of Hydra's overrides."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        plain = value.replace("_", "").replace(".", "").replace("-", "").replace("/", "")
+        special = value.lower() in ("", "null", "true", "false", "nan", "inf") or not plain.isalpha()
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'" if special or not value[0].isalpha() else value
+    if isinstance(value, list):
+        return f"[{','.join(map(hydra_literal, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{hydra_literal(child)}" for key, child in value.items()) + "}"
+    return repr(value)
