@@ -4,8 +4,10 @@ import pytest
 
 from amtml_pl import assemble
 from amtml_pl.errors import UserError
+from amtml_pl.identity import run_hash
 from amtml_pl.packing import pack
 from amtml_pl.plan import duration, make_plan, packed_root_of, refuse_missing, show_plan, teacher_command
+from amtml_pl.recipe import recipe
 from archives import write_cifar10
 
 CIFAR = (
@@ -26,7 +28,7 @@ def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(conf
     plan = plan_of(config)
     assert [step.what.split()[0] for step in plan] == ["data", "packed", "teacher", "teacher", "student"]
     assert [step.missing for step in plan] == [True, True, True, True, False]
-    assert all(step.seconds > 0 for step in plan[2:])
+    assert all(step.seconds is None for step in plan)  # nothing is timed while the data may not be had
     show_plan(plan, "Plan")
     shown = capsys.readouterr().out
     assert "200 epochs of cifar10_teacher" in shown
@@ -36,19 +38,40 @@ def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(conf
 def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
     config = configure(*CIFAR, f"paths.data={tmp_path}/data")
     write_cifar10(tmp_path / "data" / "cifar10")
-    assert [(s.state, s.missing) for s in plan_of(config)][:1] == [("found", False)]
+    raw, _, *trained = plan_of(config)
+    assert (raw.state, raw.missing) == ("found", False)
+    assert all(step.seconds > 0 for step in trained)
     packed = pack(assemble.dataset_source(config), packed_root_of(config))
     step = plan_of(config)[0]
     assert step.state == f"packed in {packed.folder}"
     assert step.size >= 40 * 3 * 32 * 32
 
 
-def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure):
-    config = configure("experiment=digits_amtml", "teacher.resnet8.seed=3", "data.train_size=50")
-    assert teacher_command(config, "resnet8") == (
-        "python -m amtml_pl.train experiment=digits_teacher student=resnet8 seed=3 "
-        "data.val_size=0.1 data.train_size=50 data.seed=0"
-    )
+OWN = [
+    "dataset=image_folder",
+    "dataset.name=mine",
+    "dataset.source.folder=/my/images",
+    "dataset.num_classes=10",
+]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=digits_amtml", "teacher.resnet8.seed=3", "data.train_size=50", "data.num_workers=2"],
+        ["experiment=digits_amtml", "teacher.resnet8.network.widths=[8,8,16,32]"],
+        ["experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']"],
+        ["experiment=cifar10_amtml_released", "teacher=[resnet8,resnet14]"],
+        ["experiment=cifar10_avg", "teacher=[resnet8]", *OWN],
+    ],
+)
+def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure, overrides):
+    config = configure(*overrides)
+    command = shlex.split(teacher_command(config, "resnet8"))
+    assert command[:3] == ["python", "-m", "amtml_pl.train"]
+    typed = configure(*command[3:])
+    assert run_hash(typed) == run_hash(recipe(config, "resnet8"))
+    assert typed.role == "teacher"
 
 
 def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(configure, tmp_path):
@@ -58,7 +81,7 @@ def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(conf
     text = str(raised.value)
     assert "prepare=false, and 4 of what the run needs is missing" in text
     assert "cifar-10-python.tar.gz" in text
-    assert "experiment=cifar10_teacher student=vgg8_quarter" in text
+    assert "experiment=cifar10_teacher" in text
 
 
 @pytest.mark.parametrize(

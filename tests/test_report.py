@@ -54,8 +54,9 @@ def test_runs_of_one_study_are_one_row_however_their_commands_were_typed(tmp_pat
 
 def test_settings_are_what_was_studied_and_not_where_or_how_it_ran(tmp_path):
     told = (
-        "--multirun paths.data='/a folder' hydra.run.dir=x hydra/launcher=joblib +hydra.verbose=true prepare=true "
-        "force=true debug=true trainer=gpu trainer.max_epochs=2 'teacher=[resnet20, wrn_16_2]' +coef.kd=1"
+        "--multirun paths.data='/a folder' hydra.run.dir=x hydra/launcher=joblib +hydra.verbose=true "
+        "prepare=true force=true debug=true trainer=gpu trainer.max_epochs=2 "
+        "'teacher=[resnet20, wrn_16_2]' +coef.kd=1"
     )
     write_run(tmp_path / "a", "digits_kd", 0, 0.9, told=told)
     (row,) = leaderboard(completed_records(tmp_path))

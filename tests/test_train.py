@@ -194,3 +194,20 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     assert (tmp_path / "cut/student.safetensors").read_bytes() == (
         tmp_path / "whole/student.safetensors"
     ).read_bytes()
+
+
+def test_a_mistake_in_one_job_of_a_sweep_does_not_end_the_others(command, tmp_path):
+    done = command("--multirun", "experiment=digits_ce", *SMALL, "student.depth=9,8")
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
+    assert "depth" in done.stderr
+    records = [json.loads(file.read_text()) for file in tmp_path.rglob("run.json")]
+    assert [record["status"] for record in records] == ["completed"]
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_what_it_promises(command, tmp_path):
+    done = command("experiment=digits_amtml", f"paths.teachers={tmp_path}/teachers")
+    assert done.returncode == 0, done.stderr
+    (record,) = (tmp_path / "outputs" / "runs").rglob("run.json")
+    assert json.loads(record.read_text())["metrics"]["test/acc"] >= 0.95

@@ -6,10 +6,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from rich.console import Console
 from rich.markup import escape
 
@@ -20,24 +21,45 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 error_console = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+@dataclass
+class Progress:
+    """How far this process has come.
+
+    Attributes:
+        begun: whether a job has begun, so that Hydra's own status 1 is no mistake in the command any more.
+        mistakes: jobs of a sweep that a mistake of the user's has ended.
+    """
+
+    begun: bool = False
+    mistakes: int = 0
+
+
+progress = Progress()
+
+
 def start(run: Callable[[], object]) -> None:
     """Runs a Hydra main function. Exit status: 2 for a mistake of the user's, else what the run left.
 
     Hydra ends with 1 for a mistake in the command line, before any job has begun.
     """
     quieten()
+    progress.begun, progress.mistakes = False, 0
     try:
         run()
     except SystemExit as stop:
-        if stop.code == 1 and not HydraConfig.initialized():
+        if stop.code == 1 and not progress.begun:
             sys.exit(2)
         raise
+    if progress.mistakes:
+        sys.exit(2)
 
 
-def stop_with(error: UserError) -> NoReturn:
-    """Prints the one message that a user needs and ends with status 2."""
+def report_mistake(error: UserError) -> None:
+    """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
     error_console.print(f"[bold red]error:[/] {escape(str(error))}")
-    sys.exit(2)
+    progress.mistakes += 1
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        sys.exit(2)
 
 
 def remove_untouched(folder: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Sequence
+from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from amtml_pl.data import PackedDataModule
 from amtml_pl.features import TappedNetwork, cost
@@ -36,10 +37,12 @@ def describe(
         data: the run's splits.
     """
     size = config.dataset.image_size
+    any_seed = deepcopy(config)
+    any_seed.seed = 0
     return {
         "experiment": experiment,
         "seed": config.seed,
-        "study": run_hash(OmegaConf.merge(config, {"seed": 0})),  # the same for all seeds
+        "study": run_hash(any_seed),  # the same for all seeds
         "command": command,
         "git": git_state(),
         "versions": versions(),

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config import config_directory
-from amtml_pl.entry_point import console, error_console, start, stop_with
+from amtml_pl.entry_point import console, error_console, progress, report_mistake, start
 from amtml_pl.errors import UserError
 from amtml_pl.runs import RunFolder, write_text
 
@@ -76,14 +76,16 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="report")
 def run(config: DictConfig) -> None:
     """Prints the table and writes it as Markdown and CSV."""
+    progress.begun = True
+    folder = Path(config.runs)
+    out = Path(config.out) if config.out else folder / "report"
     try:
-        folder = Path(config.runs)
         rows = leaderboard(completed_records(folder))
-        out = Path(config.out) if config.out else folder / "report"
         write_text(out / "report.md", markdown(rows))
         write_text(out / "report.csv", comma_separated(rows))
     except UserError as error:
-        stop_with(error)
+        report_mistake(error)
+        return
     show(rows)
     console.print(f"Saved as {out / 'report.md'} and {out / 'report.csv'}")
 

@@ -169,7 +169,7 @@ def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
         yield f"trainer.accelerator={accelerator}: none is found on this machine; expected auto or cpu"
 
 
-def fits(value: object, hint: Any) -> bool:  # noqa: ANN401
+def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
     """Whether a YAML value has the type of an argument: paths come as strings, tuples as lists.
 
     True is no number and a text no sequence of letters here, as opposed to Python.

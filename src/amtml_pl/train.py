@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from amtml_pl.config import check, config_directory
-from amtml_pl.entry_point import error_console, remove_untouched, start, stop_with
+from amtml_pl.entry_point import error_console, progress, remove_untouched, report_mistake, start
 from amtml_pl.errors import UserError
 from amtml_pl.identity import register_resolvers
 from amtml_pl.pipeline import execute
@@ -29,7 +29,8 @@ def main() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="train")
 def run(config: DictConfig) -> float:
-    """One run; returns its validation accuracy, which a sweeper may maximise."""
+    """One run; returns its validation accuracy, which a sweeper may maximise (NaN after a mistake)."""
+    progress.begun = True
     hydra_config = HydraConfig.get()
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
     command = shlex.join(["python", "-m", "amtml_pl.train", *hydra_config.overrides.task])
@@ -40,7 +41,8 @@ def run(config: DictConfig) -> float:
         if config.debug:
             traceback.print_exc()
         remove_untouched(folder.path)
-        stop_with(error)
+        report_mistake(error)
+        return float("nan")
     except KeyboardInterrupt:
         error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(command)}")
         sys.exit(130)
