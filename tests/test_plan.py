@@ -1,5 +1,7 @@
 """What a run needs, said before anything is done."""
 
+import shlex
+
 import pytest
 
 from amtml_pl import assemble
