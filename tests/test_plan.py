@@ -77,7 +77,8 @@ def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure
 
 
 def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(configure, tmp_path):
-    config = configure(*CIFAR, f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
+    own = (f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
+    config = configure(*CIFAR, *own, "prepare=false")
     with pytest.raises(UserError) as raised:
         refuse_missing(plan_of(config))
     text = str(raised.value)

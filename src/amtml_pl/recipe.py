@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -40,7 +42,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
             fix=f"teacher.{teacher}.weights.path=FILE, or teacher.{teacher}.recipe=cifar10_teacher",
         )
     try:
-        own = compose("train", overrides=recipe_overrides(config, teacher))
+        own = composed(recipe_overrides(config, teacher))
     except HydraException as error:
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} cannot be composed: {error}") from error
     if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
@@ -59,6 +61,17 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     own.prepare, own.debug = config.prepare, config.debug
     OmegaConf.set_struct(own, True)
     return own
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that a command would compose; each is read from disk once."""
+    return deepcopy(compose_once(GlobalHydra.instance().hydra, tuple(overrides)))
+
+
+@lru_cache
+def compose_once(_hydra: object, overrides: tuple[str, ...]) -> DictConfig:
+    """The same, shared: a run asks for its teachers' recipes many times over, to name folders by them."""
+    return compose("train", overrides=list(overrides))
 
 
 def recipe_overrides(config: DictConfig, teacher: str) -> list[str]:
@@ -81,10 +94,10 @@ def typed_recipe(config: DictConfig, teacher: str, choices: Mapping[str, str]) -
     own = recipe(config, teacher)
     words = [*recipe_overrides(config, teacher), *(f"{group}={name}" for group, name in choices.items())]
     try:
-        base = compose("train", overrides=words)
+        base = composed(words)
     except HydraException:  # a choice of the run that is no choice of the recipe's group
         words = recipe_overrides(config, teacher)
-        base = compose("train", overrides=words)
+        base = composed(words)
     return [*words, *differences(base, own)]
 
 
