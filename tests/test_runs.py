@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from amtml_pl import runs
-from amtml_pl.runs import AtomicCheckpointIO, RunFolder, git_state, versions, write_text
+from amtml_pl.callbacks import AtomicCheckpointIO
+from amtml_pl.provenance import git_state, versions
+from amtml_pl.runs import RunFolder, write_text
 
 
 def test_a_record_is_replaced_whole(tmp_path):
