@@ -1,9 +1,9 @@
-# make setup | demo | test | lint
+# make setup | demo | test | test-slow | lint | benchmark
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test benchmark lint clean
+.PHONY: setup demo test test-slow benchmark lint clean
 
 setup: $(VENV)/.installed
 
@@ -20,7 +20,10 @@ demo: setup
 	$(BIN)/python -m amtml_pl.report runs=outputs/demo/runs
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 benchmark: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only

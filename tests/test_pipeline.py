@@ -284,7 +284,7 @@ ARCHIVES = {
     "cinic10": lambda folder: write_cinic10(folder / "cinic10"),
     "tiny_imagenet": lambda folder: write_tiny_imagenet(folder / "tiny_imagenet"),
     "cifar10_jpeg": lambda folder: write_image_folder(
-        folder / "cifar10_jpeg", classes=tuple("abcdefghij"), per_class={"train": 4, "test": 1}, suffix="jpg"
+        folder / "cifar10_jpeg", classes=tuple("abcdefghij"), per_class={"train": 4, "test": 1}, suffix=".jpg"
     ),
 }
 

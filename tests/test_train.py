@@ -174,10 +174,10 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own_and_the_report_re
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result(command, tmp_path):
-    job = ["experiment=digits_ce", *SMALL, "trainer.max_epochs=30"]
+    job = ["experiment=digits_ce", *SMALL, "trainer.max_epochs=120"]
     process = command(*job, f"hydra.run.dir={tmp_path}/cut", background=True)
     record, seen = tmp_path / "cut" / "run.json", ""
-    while "epoch 2/30" not in seen and process.poll() is None:
+    while "epoch 2/120" not in seen and process.poll() is None:
         seen += process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
