@@ -50,7 +50,8 @@ def distiller(terms=None, weighting=None, teachers=2, coef=None):
     source = LiveTeachers([Teacher(f"t{m}", network(["layer3"], seed=m + 1)) for m in range(teachers)])
     student = network(["layer1", "layer2", "layer3"])
     offered = dict.fromkeys(source.names, "layer3")
-    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], source.shapes(32), offered)
+    hints = {name: shape for teacher in source.teachers for name, shape in teacher.hint_shapes(32).items()}
+    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
     for part in (*terms.values(), weighting):
         part.build(shapes)
     module = DistillModule(

@@ -8,8 +8,10 @@ from amtml_pl import assemble
 from amtml_pl.errors import UserError
 from amtml_pl.identity import run_hash
 from amtml_pl.packing import pack
-from amtml_pl.plan import duration, make_plan, packed_root_of, refuse_missing, show_plan, teacher_command
+from amtml_pl.plan import duration, make_plan, packed_root_of, refuse_missing, show_plan
 from amtml_pl.recipe import recipe
+from amtml_pl.run_cache import found_cache
+from amtml_pl.selected_teachers import SelectedTeacher, selected_teachers
 from archives import write_cifar10
 
 CIFAR = (
@@ -19,10 +21,11 @@ CIFAR = (
 
 
 def plan_of(config):
-    terms = assemble.loss_terms(config)
-    teachers = assemble.teacher_networks(config, terms)
-    student = assemble.student_network(config, [])
-    return make_plan(config, assemble.dataset_source(config), student, teachers)
+    source = assemble.dataset_source(config)
+    teachers = selected_teachers(config, assemble.loss_terms(config))
+    hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(32).items()}
+    cache = found_cache(config, source, packed_root_of(config), teachers)
+    return make_plan(config, source, assemble.student_network(config, []), teachers, hints, cache)
 
 
 def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(configure, tmp_path, capsys):
@@ -69,7 +72,7 @@ OWN = [
 )
 def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure, overrides):
     config = configure(*overrides)
-    command = shlex.split(teacher_command(config, "resnet8"))
+    command = shlex.split(SelectedTeacher(config, "resnet8").command)
     assert command[:3] == ["python", "-m", "amtml_pl.train"]
     typed = configure(*command[3:])
     assert run_hash(typed) == run_hash(recipe(config, "resnet8"))

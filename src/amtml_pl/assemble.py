@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from amtml_pl.data import PackedDataModule
-from amtml_pl.distill import DistillModule, refuse_without_teachers
+from amtml_pl.distill import DistillModule, TeacherSource, refuse_without_teachers
 from amtml_pl.errors import UserError
+from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.packing import DatasetSource, PackedDataset
-from amtml_pl.teachers import LiveTeachers, Teacher
-from amtml_pl.types import TensorShapes
+from amtml_pl.types import Shape, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -38,55 +39,27 @@ def loss_terms(config: DictConfig) -> dict[str, LossTerm]:
     return {str(name): build(node) for name, node in config.loss.items()}
 
 
-def teacher_networks(config: DictConfig, terms: Mapping[str, LossTerm]) -> dict[str, TappedNetwork]:
-    """The selected teachers with fresh weights, tapped where the terms want a hint.
-
-    Raises:
-        UserError: if a term wants a hint of a teacher that is not selected, or a tap does not exist.
-    """
-    offered = offered_hints(config)
-    wanted: dict[str, list[str]] = {str(name): [] for name in config.teacher}
-    for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
-        teacher, _, tap = name.partition("/")
-        if teacher not in wanted:
-            raise UserError(
-                f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}.",
-                fix="name one of them, or add it to teacher=[...]",
-            )
-        wanted[teacher].append(tap)
-    networks = {}
-    for name, taps in wanted.items():
-        node = config.teacher[name]
-        mean, std = list(node.mean), list(node.std)
-        networks[name] = TappedNetwork(build(node.network), mean=mean, std=std, taps=taps)
-    return networks
-
-
 def offered_hints(config: DictConfig) -> dict[str, str]:
     """Per teacher, in order, the module whose output its YAML offers as hint."""
     return {str(name): str(node.hint) for name, node in config.teacher.items() if node.hint}
 
 
-def frozen_teachers(config: DictConfig, networks: Mapping[str, TappedNetwork]) -> LiveTeachers | None:
-    """The teacher source of a live run; None where no teacher is selected."""
-    if not networks:
-        return None
-    teachers = []
-    for name, network in networks.items():
-        class_map = config.teacher[name].class_map
-        teachers.append(Teacher(name, network, class_map=None if class_map is None else list(class_map)))
-    source = LiveTeachers(teachers)
-    source.check_classes(config.dataset.num_classes, config.dataset.image_size)
-    return source
-
-
 def distill_module(
-    config: DictConfig, terms: Mapping[str, LossTerm], teachers: LiveTeachers | None
+    config: DictConfig,
+    terms: Mapping[str, LossTerm],
+    teachers: TeacherSource | None,
+    hints: Mapping[str, Shape],
 ) -> DistillModule:
     """The student, the terms and the weighting, with their learned parameters.
 
     The student is built before everything else that draws random numbers, so that all methods of a study
     start from the same student for the same seed.
+
+    Args:
+        config: the checked configuration.
+        terms: the selected terms, not yet built.
+        teachers: the teacher source; None where no teacher is selected.
+        hints: ``(C, H, W)`` of each hint by flat name.
 
     Raises:
         UserError: if a tap does not exist, or the student has the wrong number of classes.
@@ -109,7 +82,7 @@ def distill_module(
         classes=K,
         teachers=() if teachers is None else teachers.names,
         student=features,
-        hints={} if teachers is None else teachers.shapes(config.dataset.image_size),
+        hints=hints,
         offered=offered_hints(config),
     )
     for term in terms.values():
@@ -131,9 +104,18 @@ def distill_module(
 
 
 def student_network(config: DictConfig, taps: list[str]) -> TappedNetwork:
-    """The student, normalising by the data set's own statistics."""
+    """The student, normalising by the data set's own statistics, laid out and compiled as asked.
+
+    Raises:
+        UserError: if a tap does not exist, or the layout is unsafe on this machine.
+    """
     mean, std = list(config.dataset.mean), list(config.dataset.std)
-    return TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
+    network = TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
+    on_cpu = config.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    set_execution(
+        network.network, channels_last=config.channels_last, compiled=config.compile, trained_on_cpu=on_cpu
+    )
+    return network
 
 
 def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: ANN401

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -59,6 +59,14 @@ class Augmentation:
         """After how many views they repeat, 162 for the standard crop and flip; None if they do not."""
         counts = [operation.distinct_views for operation in self.operations]
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the views, as JSON: the seed, and each operation's class and settings."""
+        operations = [
+            {"operation": f"{type(operation).__module__}.{type(operation).__qualname__}", **vars(operation)}
+            for operation in self.operations
+        ]
+        return {"seed": self.seed, "operations": operations}
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], index: Int64[Tensor, " B"], view: int

@@ -15,10 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 from amtml_pl.errors import UserError
 from amtml_pl.recipe import has_own_weights, recipe
 from amtml_pl.schema import (
+    CACHE,
     CONSTRUCTED,
     DATASET,
     NODES,
     ROOT,
+    Rule,
     fits,
     readable,
     rule_problems,
@@ -50,6 +52,22 @@ def check(config: DictConfig) -> None:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}"
         raise UserError(f"The configuration has {count}:\n{listed}")
+
+
+def check_command(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Holds what a command takes besides a run's configuration against its rules.
+
+    Raises:
+        UserError: with all mistakes at once.
+    """
+    if problems := [*rule_problems(plain(values), rules, "")]:
+        raise UserError("\n".join(problems))
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without omegaconf's containers."""
+    contained: Any = OmegaConf.to_container(OmegaConf.create(dict(values)), resolve=True)
+    return dict(contained)
 
 
 def mistakes(config: DictConfig) -> list[str]:
@@ -102,6 +120,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         if not fits(path, str):
             yield f"paths.{name}={path!r}: expected a folder"
     yield from rule_problems(tree["dataset"], DATASET, "dataset")
+    yield from rule_problems(tree["cache"], CACHE, "cache")
     for name, node in tree["teacher"].items():
         if isinstance(node, Mapping) and "network" in node:
             yield from teacher_problems(node, f"teacher.{name}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -16,7 +17,7 @@ from amtml_pl.counter_random import permutation, random_bits
 from amtml_pl.errors import UserError
 from amtml_pl.packing import PackedDataset
 from amtml_pl.splits import SplitRows, disjoint_splits
-from amtml_pl.types import Batch
+from amtml_pl.types import Batch, TeacherOutputs
 
 # Sets the random numbers of the order apart from those that other purposes take from an equal seed.
 _ORDER = 2**32
@@ -49,6 +50,10 @@ class PackedDataModule(pl.LightningDataModule):
         seed: of the validation split and the training subset.
         num_workers: processes that prepare batches; 0 prepares them between the steps.
 
+    Attributes:
+        before_epoch: told the view of an epoch before its first batch is made; None where nobody asks.
+        read_teachers: reads what a cache holds for a training batch; None where there is no cache.
+
     Raises:
         UserError: if a size or a number of views is out of range.
     """
@@ -76,6 +81,8 @@ class PackedDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.views = _resolve_views(views, augment.distinct_views)
         self.num_workers = num_workers
+        self.before_epoch: Callable[[int], None] | None = None
+        self.read_teachers: Callable[[Batch], TeacherOutputs] | None = None
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
 
     def train_split(self) -> SplitRows:
@@ -99,6 +106,8 @@ class PackedDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches of the trainer's current epoch, of epoch 0 without a trainer."""
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        if self.before_epoch is not None:
+            self.before_epoch(self.train_view(epoch))
         return self.train_batches(epoch, *self._rank_and_world_size())
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -130,13 +139,14 @@ class PackedDataModule(pl.LightningDataModule):
         batches = list(torch.split(order, self.batch_size))
         if len(batches) > 1 and len(batches[-1]) < min(2 * world_size, self.batch_size):
             batches[-2:] = [torch.cat(batches[-2:])]
-        return self._loader(split, self.train_view(epoch), [batch[rank::world_size] for batch in batches])
+        reader = _BatchReader(split, self.augment, self.train_view(epoch), self.read_teachers)
+        return self._loader(reader, [batch[rank::world_size] for batch in batches])
 
     def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
         """One rank's unaugmented batches of a split in order; all ranks together hold each sample once."""
         batches = torch.split(torch.arange(len(split)), self.eval_batch_size)
         shares = [batch[rank::world_size] for batch in batches]
-        return self._loader(split, 0, [share for share in shares if len(share)])
+        return self._loader(_BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
 
     def train_view(self, epoch: int) -> int:
         """The view that an epoch trains on: 1 … V in turn."""
@@ -167,12 +177,10 @@ class PackedDataModule(pl.LightningDataModule):
         """Images per split."""
         return {name: len(split) for name, split in self._splits.items()}
 
-    def _loader(
-        self, split: SplitRows, view: int, batches: Sequence[Int64[Tensor, " _"]]
-    ) -> DataLoader[Batch]:
+    def _loader(self, reader: _BatchReader, batches: Sequence[Int64[Tensor, " _"]]) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
-            _BatchReader(split, self.augment, view),
+            reader,
             sampler=batches,
             batch_size=None,  # an item is a whole batch already
             num_workers=self.num_workers,
@@ -184,17 +192,25 @@ class PackedDataModule(pl.LightningDataModule):
 
 
 class _BatchReader(Dataset[Batch]):
-    """Makes a whole batch from one tensor of indices."""
+    """Makes a whole batch from one tensor of indices, with the teachers' outputs where a cache holds them."""
 
-    def __init__(self, split: SplitRows, augment: Augmentation, view: int) -> None:
+    def __init__(
+        self,
+        split: SplitRows,
+        augment: Augmentation,
+        view: int,
+        read_teachers: Callable[[Batch], TeacherOutputs] | None = None,
+    ) -> None:
         self.split = split
         self.augment = augment
         self.view = view
+        self.read_teachers = read_teachers
 
     def __getitem__(self, index: Int64[Tensor, " B"]) -> Batch:
         rows = self.split.rows[index]
         images = self.augment(self.split.stored.images[rows], index, self.view)
-        return Batch(images, self.split.stored.labels[rows], index, self.view, self.split.name)
+        batch = Batch(images, self.split.stored.labels[rows], index, self.view, self.split.name)
+        return batch if self.read_teachers is None else replace(batch, teachers=self.read_teachers(batch))
 
 
 def _check_counts(*, batch_size: int, eval_batch_size: int, num_workers: int) -> None:

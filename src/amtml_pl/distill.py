@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -97,6 +98,8 @@ class DistillModule(pl.LightningModule):
         self.collapse: str | None = None
         self.seed = seed
         self.teacher_seconds = 0.0
+        self.cache_build_seconds = 0.0
+        self.teacher_passes: dict[str, int] = {}
         self.images_seen = 0
         self.seconds_before = 0.0  # in earlier sessions of a resumed fit
         self.fit_started = time.perf_counter()
@@ -172,11 +175,35 @@ class DistillModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the fit has cost so far."""
-        checkpoint["spent"] = [self.fit_seconds, self.teacher_seconds, self.images_seen]
+        checkpoint["spent"] = {
+            "seconds_before": self.fit_seconds,
+            "teacher_seconds": self.teacher_seconds,
+            "cache_build_seconds": self.cache_build_seconds,
+            "images_seen": self.images_seen,
+            "teacher_passes": self.teacher_passes,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Counts on from what the fit had cost."""
-        self.seconds_before, self.teacher_seconds, self.images_seen = checkpoint["spent"]
+        """Counts on from what the fit had cost, where it is a fit that goes on."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        spent = dict(checkpoint["spent"])
+        for name, computed in spent.pop("teacher_passes").items():
+            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + computed
+        for name, amount in spent.items():
+            setattr(self, name, getattr(self, name) + amount)
+
+    def count_build(self, seconds: float, computed: Mapping[str, int]) -> None:
+        """Counts what building the cache took, which is not the student's time.
+
+        Args:
+            seconds: that it took.
+            computed: images that each teacher has looked at.
+        """
+        self.cache_build_seconds += seconds
+        self.fit_started += seconds
+        for name, images in computed.items():
+            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + images
 
     @property
     def fit_seconds(self) -> float:

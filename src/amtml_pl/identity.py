@@ -19,11 +19,13 @@ NOT_PART_OF_THE_RUN = ("hydra", "prepare", "force", "debug", "logger")
 NOT_PART_OF_A_NODE = (
     ("data", r"num_workers|eval_batch_size"),
     ("dataset", r"train_images"),
+    ("cache", r"device|batch_size|channels_last|compile|probe"),
     ("dataset.source", r"mirrors"),
     ("trainer", r"enable_.*"),
 )
 # What acts only through the nodes that read it, where it is part of the run already.
-READ_BY_OTHERS = ("temperature", "hint_stages", "last_stage", "teacher_recipe")
+READ_BY_OTHERS = ("temperature", "hint_stages", "last_stage", "hint_pool", "teacher_recipe")
+READ_WITH_TEACHERS = ("weighting", "weighting_lr", "teacher_source", "cache")
 
 
 def register_resolvers() -> None:
@@ -86,7 +88,9 @@ def run_hash(config: DictConfig) -> str:
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
     resolved["coef"] = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
-    without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, "weighting", "weighting_lr")
+    without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, *READ_WITH_TEACHERS)
+    if config.get("teacher_source") == "live":
+        without_effect = (*without_effect, "cache")
     for key in without_effect:
         resolved.pop(key, None)
     # Keys are sorted, but the order of the teachers is the order of their outputs' columns.

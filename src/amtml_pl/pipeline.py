@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,22 @@ from safetensors.torch import save
 from amtml_pl import assemble
 from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
 from amtml_pl.data import PackedDataModule
+from amtml_pl.distill import TeacherSource
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
+from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork
 from amtml_pl.packing import PackedDataset, is_packed, pack, packed_folder
-from amtml_pl.plan import (
-    make_plan,
-    packed_root_of,
-    refuse_missing,
-    show_plan,
-    teacher_command,
-    teacher_folder,
-)
+from amtml_pl.plan import make_plan, packed_root_of, refuse_missing, show_plan
 from amtml_pl.provenance import describe
-from amtml_pl.recipe import has_own_weights, recipe
+from amtml_pl.recipe import recipe
+from amtml_pl.run_cache import RunCache, found_cache
 from amtml_pl.runs import RunFolder, write_text
+from amtml_pl.selected_teachers import SelectedTeacher, names, selected_teachers
 from amtml_pl.summary import show_summary
-from amtml_pl.teacher_weights import load_weights
-from amtml_pl.teachers import Teacher, check_accuracy, measured_accuracy
+from amtml_pl.teacher_cache.serve import CachedTeachers
+from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
+from amtml_pl.types import Shape
 
 log = logging.getLogger(__name__)
 
@@ -84,31 +83,52 @@ class Run:
         self.config, self.folder, self.experiment, self.command = config, folder, experiment, command
         self.source = assemble.dataset_source(config)
         terms = assemble.loss_terms(config)
-        self.teacher_networks = assemble.teacher_networks(config, terms)
-        teachers = assemble.frozen_teachers(config, self.teacher_networks)
-        self.teachers = () if teachers is None else teachers.teachers
-        for teacher in self.teachers:
-            if has_own_weights(config, teacher.name):  # read first: what does not fit must not cost an hour
-                load_own_weights(config, teacher)
+        self.teachers = selected_teachers(config, terms)
+        self.cached = bool(self.teachers) and config.teacher_source == "cached"
+        self.cache = self.found_cache()
+        teachers, self.hints = self.teacher_source()
         pl.seed_everything(config.seed, verbose=False)
-        self.module = assemble.distill_module(config, terms, teachers)
-        self.teacher_metrics: dict[str, float] = {}
+        self.module = assemble.distill_module(config, terms, teachers, self.hints)
+        self.accuracy: dict[str, dict[str, float]] = {teacher.name: {} for teacher in self.teachers}
+
+    def found_cache(self) -> RunCache | None:
+        """The cache of the run, where images and weights are here already."""
+        if not self.cached:
+            return None
+        return found_cache(self.config, self.source, packed_root_of(self.config), self.teachers)
+
+    def teacher_source(self) -> tuple[TeacherSource | None, dict[str, Shape]]:
+        """Where the teachers' outputs will come from, and the shape of every hint.
+
+        Live teachers are built here and get their weights later. For a cached run one teacher after the
+        other is built, looked at and dropped; none where the cache knows the shapes.
+
+        Raises:
+            UserError: if a tap does not exist, the classes do not fit, or a file's weights do not.
+        """
+        if not self.teachers:
+            return None, {}
+        source = CachedTeachers(names(self.teachers), self.config.cache.device) if self.cached else None
+        if source is not None and self.cache is not None and (known := self.cache.hint_shapes()) is not None:
+            return source, known
+        live: list[Teacher] = []
+        hints: dict[str, Shape] = {}
+        for selected in self.teachers:
+            teacher = selected.fresh()
+            teacher.check_classes(self.config.dataset.num_classes, self.config.dataset.image_size)
+            if selected.has_own_weights:  # read first: what does not fit must not cost an hour
+                selected.load_weights(teacher)
+            hints |= teacher.hint_shapes(self.config.dataset.image_size)
+            if source is None:
+                live.append(teacher)
+        return source or LiveTeachers(live), hints
 
     def complete(self) -> dict[str, Any]:
         """Plan, preparation, training, test, record."""
-        plan = make_plan(self.config, self.source, self.module.student, self.teacher_networks)
-        show_plan(plan, f"Plan of {self.experiment or 'the run'}")
-        if not self.config.prepare:
-            refuse_missing(plan)
-        packed = pack(self.source, packed_root_of(self.config))
-        check_classes(self.config, packed)
-        if half_done := self.folder.record():
-            refuse_other_pixels(half_done, packed.digest, self.folder)
-        data = assemble.data_module(self.config, packed)
-        for teacher in self.teachers:
-            self.provide_teacher(teacher, data)
+        data = self.prepare()
+        facts = self.provide_outputs(data)
         write_text(self.folder.config_file, OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True))
-        about = describe(self.config, self.experiment, self.command, self.module.student, self.teachers, data)
+        about = describe(self.config, self.experiment, self.command, self.module.student, facts, data)
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
         try:
             metrics, timing = self.fit_and_test(data)
@@ -121,31 +141,76 @@ class Run:
             "student": self.folder.weights_file.name,
             "metrics": self.folder.metrics_file.name,
         }
+        if self.cache is not None:
+            about["cache"] = self.cache.describe(self.module.teacher_passes)
         self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
         record = self.folder.completed() or {}
         show_summary(record, self.folder.path)
         return record
 
-    def provide_teacher(self, teacher: Teacher, data: PackedDataModule) -> None:
+    def prepare(self) -> PackedDataModule:
+        """Says what is missing, then packs the data and trains the teachers, all but the cache."""
+        plan = make_plan(self.config, self.source, self.module.student, self.teachers, self.hints, self.cache)
+        show_plan(plan, f"Plan of {self.experiment or 'the run'}")
+        if not self.config.prepare:
+            refuse_missing(plan)
+        packed = pack(self.source, packed_root_of(self.config))
+        check_classes(self.config, packed)
+        if half_done := self.folder.record():
+            refuse_other_pixels(half_done, packed.digest, self.folder)
+        data = assemble.data_module(self.config, packed)
+        for teacher in self.teachers:
+            self.provide_teacher(teacher, data)
+        return data
+
+    def provide_teacher(self, teacher: SelectedTeacher, data: PackedDataModule) -> None:
         """Trains a teacher by its own recipe where it has no weights yet, and gates its accuracy."""
         name = teacher.name
         node = self.config.teacher[name]
-        if has_own_weights(self.config, name):
-            accuracy = self.measure_teacher(teacher, data, "val")
+        if teacher.has_own_weights:
+            self.accuracy[name]["val"] = self.measure_teacher(teacher, data, "val")
         else:
-            own = recipe(self.config, name)
-            folder = teacher_folder(self.config, name, own)
-            record = folder.completed()
+            record = teacher.record()
             if record is None:
                 console.rule(f"teacher {name}", align="left")
-                record = execute(own, folder, node.recipe, teacher_command(self.config, name))
-            refuse_other_pixels(record, data.digest, folder)
-            load_weights(teacher.network.network, folder.weights_file)
-            accuracy = record["metrics"]["val/acc"]
-            self.teacher_metrics[f"teacher/{name}/test/acc"] = record["metrics"]["test/acc"]
-        self.teacher_metrics[f"teacher/{name}/val/acc"] = accuracy
+                record = execute(recipe(self.config, name), teacher.folder, node.recipe, teacher.command)
+            refuse_other_pixels(record, data.digest, teacher.folder)
+            self.accuracy[name] = {split: record["metrics"][f"{split}/acc"] for split in ("val", "test")}
         if node.min_accuracy is not None:
-            check_accuracy(name, accuracy, node.min_accuracy)
+            check_accuracy(name, self.accuracy[name]["val"], node.min_accuracy)
+
+    def provide_outputs(self, data: PackedDataModule) -> dict[str, dict[str, Any]]:
+        """Gives live teachers their weights, or a cached run the outputs that its first epoch needs.
+
+        Returns:
+            What a record says of each teacher.
+        """
+        source = self.module.teacher_source
+        if isinstance(source, CachedTeachers):
+            self.cache = RunCache(self.config, self.teachers, data, self.accuracy)
+            self.cache.check()
+            self.provide_view(data, data.train_view(0))
+            self.cache.note_use(self.folder.path, self.command)
+            source.connect(self.cache.teachers, self.cache.views)
+            data.before_epoch = partial(self.provide_view, data)
+            return self.cache.facts()
+        live = source.teachers if isinstance(source, LiveTeachers) else ()
+        layout = self.config.cache
+        for selected, teacher in zip(self.teachers, live, strict=True):
+            selected.load_weights(teacher)
+            # as for the cache, so that both give the same numbers to the bit
+            set_execution(
+                teacher.network.network, channels_last=layout.channels_last, compiled=layout.compile
+            )
+        return {s.name: s.facts(teacher) for s, teacher in zip(self.teachers, live, strict=True)}
+
+    def provide_view(self, data: PackedDataModule, view: int) -> None:
+        """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps."""
+        source = self.module.teacher_source
+        if self.cache is not None and isinstance(source, CachedTeachers):
+            built = self.cache.provide([view])
+            self.module.count_build(built.seconds, built.teacher_passes)
+            data.read_teachers = source.read if source.read_in_loader else None
 
     def fit_and_test(self, data: PackedDataModule) -> tuple[dict[str, float], dict[str, float]]:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
@@ -159,17 +224,21 @@ class Run:
                 "fit_seconds": self.module.fit_seconds,
                 "images_per_second": self.module.images_seen / self.module.fit_seconds,
                 "teacher_seconds": self.module.teacher_seconds,
-                "cache_build_seconds": 0.0,
+                "cache_build_seconds": self.module.cache_build_seconds,
             }
             trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
             last = evaluate(trainer, self.module, data, self.folder.last_checkpoint)
             best = evaluate(trainer, self.module, data, self.folder.best_checkpoint)
         save_weights(self.module.student, self.folder.weights_file)
         for teacher in self.teachers:
-            if has_own_weights(self.config, teacher.name):
-                accuracy = self.measure_teacher(teacher, data, "test")
-                self.teacher_metrics[f"teacher/{teacher.name}/test/acc"] = accuracy
-        metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **self.teacher_metrics}
+            if teacher.has_own_weights:
+                self.accuracy[teacher.name]["test"] = self.measure_teacher(teacher, data, "test")
+        taught = {
+            f"teacher/{name}/{split}/acc": accuracy
+            for name, by_split in self.accuracy.items()
+            for split, accuracy in by_split.items()
+        }
+        metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught}
         return metrics, timing
 
     def trainer(self) -> pl.Trainer:
@@ -192,17 +261,18 @@ class Run:
         )
         return trainer
 
-    def measure_teacher(self, teacher: Teacher, data: PackedDataModule, split: str) -> float:
+    def measure_teacher(self, teacher: SelectedTeacher, data: PackedDataModule, split: str) -> float:
         """Accuracy of a teacher with weights of its own, measured once and kept beside the teachers."""
         rows = data.val_split() if split == "val" else data.test_split()
-        identity = {
+        images = {
             "digest": data.digest,
             "split": split,
             "seed": self.config.data.seed,
             "val_size": self.config.data.val_size,
         }
         measured = Path(self.config.paths.teachers) / "measured"
-        return measured_accuracy(teacher, data.eval_batches(rows), measured, identity)
+        identity = {"teacher": teacher.identity(), "data": images}
+        return measured_accuracy(teacher.load, data.eval_batches(rows), measured, identity)
 
 
 @contextmanager
@@ -251,13 +321,6 @@ def check_classes(config: DictConfig, packed: PackedDataset) -> None:
             f"({', '.join(packed.classes[:5])}, ...); dataset.num_classes is {config.dataset.num_classes}.",
             fix=f"dataset.num_classes={len(packed.classes)}",
         )
-
-
-def load_own_weights(config: DictConfig, teacher: Teacher) -> None:
-    """Reads the file of a teacher's weights, where there is one."""
-    given: Any = OmegaConf.to_container(config.teacher[teacher.name].weights, resolve=True)
-    if given["path"] is not None:
-        load_weights(teacher.network.network, **{key: value for key, value in given.items() if value})
 
 
 def packed_digest(config: DictConfig) -> str | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.filesize import decimal
 from rich.table import Table
@@ -18,10 +16,12 @@ from torch.func import functional_call
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, cost, evaluation_mode
-from amtml_pl.identity import run_folder
 from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
-from amtml_pl.recipe import has_own_weights, recipe, typed_recipe
-from amtml_pl.runs import RunFolder
+from amtml_pl.recipe import recipe
+from amtml_pl.run_cache import RunCache
+from amtml_pl.selected_teachers import SelectedTeacher
+from amtml_pl.teacher_cache.storage import bytes_per_row
+from amtml_pl.types import Shape
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,48 @@ class PlanStep:
 
 
 def make_plan(
-    config: DictConfig, source: DatasetSource, student: TappedNetwork, teachers: Mapping[str, TappedNetwork]
+    config: DictConfig,
+    source: DatasetSource,
+    student: TappedNetwork,
+    teachers: Sequence[SelectedTeacher],
+    hints: Mapping[str, Shape],
+    cache: RunCache | None,
 ) -> list[PlanStep]:
     """Looks for everything that the run needs and estimates what making it takes.
 
     Times come from one timed pass of every network on this machine's CPU, so they are good to a factor of
-    about two there, and an upper bound for an accelerator.
+    about two there, and an upper bound for an accelerator. A teacher whose outputs are all there is neither
+    timed nor built.
+
+    Args:
+        config: the checked configuration.
+        source: of the data set.
+        student: the network to train.
+        teachers: the selected ones.
+        hints: ``(C, H, W)`` of each hint by flat name.
+        cache: the cached outputs; None where they are not used or cannot be named yet.
     """
     packed_root = packed_root_of(config)
     here = is_packed(source, packed_root) or source.missing() is None
     images = training_images(config, source, packed_root) if here else None  # what is missing is said at once
-    size = config.dataset.image_size
+    size, epochs = config.dataset.image_size, config.trainer.max_epochs
     steps = data_steps(config, source, packed_root)
-    steps += [teacher_step(config, name, network, images) for name, network in teachers.items()]
+    cached = bool(teachers) and config.teacher_source == "cached"
+    passes = epochs if not cached else missing_views(config, cache)
+    forwards: float | None = 0.0
+    for teacher in teachers:
+        trained = teacher.has_own_weights or teacher.record() is not None
+        timed = None if images is None or (trained and not passes) else teacher.fresh().network
+        steps.append(teacher_step(config, teacher, images, timed))
+        forward = None if timed is None else seconds_per_image(timed, size, training=False)
+        forwards = None if forwards is None or images is None else forwards + (forward or 0.0)
+    seconds = None if forwards is None or images is None else images * passes * forwards
+    if cached:
+        steps.append(cache_step(config, hints, cache, images, passes, seconds))
     own = cost(student, size)
-    epochs = config.trainer.max_epochs
-    seconds = None
-    if images is not None:
-        forwards = sum(seconds_per_image(network, size, training=False) for network in teachers.values())
-        seconds = images * epochs * (seconds_per_image(student, size, training=True) + forwards)
+    if images is not None and seconds is not None:
+        training = images * epochs * seconds_per_image(student, size, training=True)
+        seconds = training if cached else training + seconds
     what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
     steps.append(PlanStep(what, f"{epochs} epochs, losses {', '.join(config.loss)}", seconds=seconds))
     return steps
@@ -91,52 +114,62 @@ def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> 
     return [raw, PlanStep("packed data", f"to write to {folder}", True, by_hand="prepare=true")]
 
 
-def teacher_step(config: DictConfig, name: str, network: TappedNetwork, images: int | None) -> PlanStep:
+def teacher_step(
+    config: DictConfig, teacher: SelectedTeacher, images: int | None, timed: TappedNetwork | None
+) -> PlanStep:
     """Where a teacher's weights come from."""
-    node = config.teacher[name]
-    if has_own_weights(config, name):
-        return PlanStep(f"teacher {name}", f"weights from {node.weights.path or 'its constructor'}")
-    own = recipe(config, name)
-    record = teacher_folder(config, name, own).completed()
+    node = config.teacher[teacher.name]
+    if teacher.has_own_weights:
+        return PlanStep(f"teacher {teacher.name}", f"weights from {node.weights.path or 'its constructor'}")
+    record = teacher.record()
     if record is not None:
-        return PlanStep(f"teacher {name}", f"trained, val/acc {record['metrics']['val/acc']:.4f}")
-    epochs = own.trainer.max_epochs
+        return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record['metrics']['val/acc']:.4f}")
+    epochs = recipe(config, teacher.name).trainer.max_epochs
     seconds = None
-    if images is not None:
-        seconds = images * epochs * seconds_per_image(network, config.dataset.image_size, training=True)
+    if images is not None and timed is not None:
+        seconds = images * epochs * seconds_per_image(timed, config.dataset.image_size, training=True)
     return PlanStep(
-        f"teacher {name}",
+        f"teacher {teacher.name}",
         f"to train, {epochs} epochs of {node.recipe}",
         missing=True,
         seconds=seconds,
-        by_hand=None if config.prepare else teacher_command(config, name),  # costs half a second
+        by_hand=None if config.prepare else teacher.command,  # costs half a second
     )
 
 
-def teacher_folder(config: DictConfig, name: str, own: DictConfig) -> RunFolder:
-    """The run folder of a teacher that its recipe ``own`` trains."""
-    return RunFolder(run_folder(own, str(config.teacher[name].recipe), network_choice(name)))
+def missing_views(config: DictConfig, cache: RunCache | None) -> int:
+    """How many views the teachers still have to look at."""
+    if cache is not None:
+        return len(cache.missing())
+    views, epochs = config.data.views, config.trainer.max_epochs
+    return int(epochs if views == "all" else min(views, epochs))
 
 
-def network_choice(name: str) -> str:
-    """Which student YAML the teacher's network is; its own name where the command named none."""
-    return chosen(f"student@teacher.{name}.network") or name
-
-
-def chosen(group: str) -> str | None:
-    """What the command chose of a group; None where there is no command, or nothing of the group."""
-    if not HydraConfig.initialized():
-        return None
-    choice = HydraConfig.get().runtime.choices.get(group)
-    return None if choice is None else str(choice)
-
-
-def teacher_command(config: DictConfig, name: str) -> str:
-    """The command that trains a teacher by hand, into the folder where this run looks for it."""
-    choices = {"student": network_choice(name)}
-    if (dataset := chosen("dataset")) is not None:
-        choices["dataset"] = dataset
-    return shlex.join(["python", "-m", "amtml_pl.train", *typed_recipe(config, name, choices)])
+def cache_step(
+    config: DictConfig,
+    hints: Mapping[str, Shape],
+    cache: RunCache | None,
+    images: int | None,
+    views: int,
+    seconds: float | None,
+) -> PlanStep:
+    """Which of the teachers' outputs are kept already, and what computing the others takes."""
+    if cache is not None and not views:
+        size = sum(store.bytes_on_disk() for store in cache.stores())
+        return PlanStep("teacher outputs", f"cached, {len(cache.views)} views, in {cache.root}", size=size)
+    per_image = len(config.teacher) * bytes_per_row((config.dataset.num_classes,), config.cache.logits)
+    per_image += sum(bytes_per_row(shape, config.cache.hints) for shape in hints.values())
+    state = f"to compute, {views} view{'s' if views > 1 else ''}, each before its first epoch"
+    if cache is not None and (other := cache.nearest()):
+        state += f"; {other}"
+    return PlanStep(
+        "teacher outputs",
+        state,
+        missing=True,
+        size=None if images is None else images * views * per_image,
+        seconds=seconds,
+        by_hand="python -m amtml_pl.cache action=build, with the overrides of this run",
+    )
 
 
 def training_images(config: DictConfig, source: DatasetSource, packed_root: Path) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from amtml_pl.data import PackedDataModule
 from amtml_pl.features import TappedNetwork, cost
 from amtml_pl.identity import run_hash
-from amtml_pl.teachers import Teacher, weights_digest
 
 
 def describe(
@@ -23,7 +22,7 @@ def describe(
     experiment: str | None,
     command: str,
     student: TappedNetwork,
-    teachers: Sequence[Teacher],
+    teachers: Mapping[str, Mapping[str, Any]],
     data: PackedDataModule,
 ) -> dict[str, Any]:
     """The fields of ``run.json`` but for status, metrics, timing and artifacts.
@@ -33,7 +32,7 @@ def describe(
         experiment: its name.
         command: what repeats the run.
         student: the network that is trained.
-        teachers: with the weights that they teach with.
+        teachers: what is known of each by name: its network, its size, its weights.
         data: the run's splits.
     """
     size = config.dataset.image_size
@@ -48,14 +47,8 @@ def describe(
         "versions": versions(),
         "dataset": {"name": config.dataset.name, "digest": data.digest, "sizes": data.sizes},
         "student": {"network": config.student.get("_target_"), **vars(cost(student, size))},
-        "teachers": {
-            teacher.name: {
-                "network": config.teacher[teacher.name].network.get("_target_"),
-                **vars(cost(teacher.network, size)),
-                "weights_digest": weights_digest(teacher.network),
-            }
-            for teacher in teachers
-        },
+        "teachers": {name: dict(facts) for name, facts in teachers.items()},
+        "teacher_source": config.teacher_source if teachers else None,
         "weighting": config.weighting.get("_target_") if teachers else None,
         "loss": {name: config.coef[name] for name in config.loss},
         "temperature": config.temperature,

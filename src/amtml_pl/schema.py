@@ -16,6 +16,8 @@ import torch
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
+from amtml_pl.types import SplitName
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -46,8 +48,12 @@ ROOT = {
     "mixture": Rule(Literal["probabilities", "logits"], "probabilities or logits"),
     "hint_stages": Rule(list[str], "a list of module names, e.g. [layer1,layer2,layer3]"),
     "last_stage": Rule(str, "a module name, e.g. layer3"),
+    "hint_pool": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
+    "teacher_source": Rule(Literal["cached", "live"], "cached or live"),
     "weighting_lr": Rule(float | None, "a number above 0, or null", lambda v: v is None or v > 0),
     "teacher_recipe": TEXT_OR_NULL,
+    "channels_last": switch("channels_last=false"),
+    "compile": switch("compile=false"),
     "role": Rule(Literal["student", "teacher"], "student or teacher"),
     "prepare": switch("prepare=true"),
     "force": switch("force=false"),
@@ -56,6 +62,7 @@ ROOT = {
 # The nodes of the root, and the command that brings each of them back.
 NODES = {
     "paths": "leave it as it is in conf/train.yaml",
+    "cache": "leave it as it is in conf/train.yaml",
     "coef": "coef.ce=1",
     "dataset": "dataset=digits",
     "data": "data=default",
@@ -91,12 +98,34 @@ TEACHER = {
     "class_map": Rule(list[int] | None, "a list with one output per class, or null"),
     "min_accuracy": Rule(float | None, "a number in [0, 1] or null", lambda v: v is None or 0 <= v <= 1),
     "hint": Rule(str | None, "a module's name or null"),
+    "pool": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
+}
+CACHE = {
+    "logits": Rule(Literal["float16", "float32"], "float16 or float32"),
+    "hints": Rule(Literal["float32", "float16", "int8"], "float32, float16 or int8"),
+    "precision": Rule(Literal["float32", "bfloat16", "float16"], "float32, bfloat16 or float16"),
+    "channels_last": switch("cache.channels_last=true"),
+    "compile": switch("cache.compile=false"),
+    "batch_size": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
+    "device": Rule(Literal["auto", "mapped", "resident"], "auto, mapped or resident"),
+    "probe": Rule(int, "a whole number, 0 or more", lambda v: v >= 0),
 }
 WEIGHTS = {
     "path": Rule(str | None, "a file or null"),
     "key": TEXT_OR_NULL,
     "strip_prefixes": Rule(list[str], "a list of texts, e.g. [module.]"),
     "rename": Rule(dict[str, str] | None, "a mapping of regular expression to replacement, or null"),
+}
+# What commands take besides a run's configuration.
+CACHE_COMMAND = {
+    "action": Rule(Literal["build", "verify", "info", "gc"], "build, verify, info or gc"),
+    "splits": Rule(list[SplitName], "a list of train, val, test, e.g. splits=[train,val]", bool),
+    "rows": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
+}
+BENCHMARK = {
+    "repetitions": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
+    "steps": Rule(int, "a whole number, 2 or more", lambda v: v >= 2),
+    "images": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
 }
 
 SET_BY_ENTRY_POINT = (

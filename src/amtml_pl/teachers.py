@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, evaluation_mode, tap_shapes
+from amtml_pl.pooling import pool
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 
 
@@ -47,23 +50,6 @@ class LiveTeachers:
             teacher.network.to(device)
         return self
 
-    def shapes(self, image_size: int) -> dict[str, Shape]:
-        """``(C, H, W)`` of each hint, by flat name ``"<teacher>/<tap>"`` in teacher order."""
-        return {
-            f"{teacher.name}/{tap}": shape
-            for teacher in self.teachers
-            for tap, shape in tap_shapes(teacher.network, image_size)[1].items()
-        }
-
-    def check_classes(self, num_classes: int, image_size: int) -> None:
-        """Refuses teachers that do not speak of the data's K classes.
-
-        Raises:
-            UserError: as ``Teacher.check_classes``, for the first such teacher.
-        """
-        for teacher in self.teachers:
-            teacher.check_classes(num_classes, image_size)
-
     def __call__(self, batch: Batch) -> TeacherOutputs:
         """Logits and hints of all teachers, without gradients, on the device of the batch.
 
@@ -87,17 +73,26 @@ class Teacher:
         network: frozen here.
         class_map: position c holds the output of the network that means class c of the data; None where the
             outputs are the classes.
+        pool: side of the grid that larger features are average-pooled to before anything reads them; None
+            leaves them as they are.
 
     Raises:
         UserError: if the name cannot be used, or two classes are mapped to one output.
     """
 
-    def __init__(self, name: str, network: TappedNetwork, class_map: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        network: TappedNetwork,
+        class_map: Sequence[int] | None = None,
+        pool: int | None = None,
+    ) -> None:
         if not name or "/" in name:
             raise UserError(f"A teacher is named {name!r}.", fix="give it a name without '/'")
         self.name = name
         self.network = network.requires_grad_(False).eval()
         self.class_map = None if class_map is None else tuple(class_map)
+        self.pool = pool
         if self.class_map is not None and len(set(self.class_map)) < len(self.class_map):
             repeated = sorted({column for column in self.class_map if self.class_map.count(column) > 1})
             raise UserError(
@@ -115,9 +110,26 @@ class Teacher:
             raise RuntimeError(f"Teacher {self.name!r} was switched to training mode; teachers stay frozen.")
         with torch.inference_mode():
             output = self.network(images)
-        # Copied outside: autograd refuses to save inference tensors for the student's backward.
-        logits = output.logits.clone() if self.class_map is None else output.logits[:, list(self.class_map)]
-        return ModelOutputs(logits, {tap: feature.clone() for tap, feature in output.features.items()})
+        logits = output.logits if self.class_map is None else output.logits[:, list(self.class_map)]
+        outputs = ModelOutputs(logits, {tap: self.pooled(f) for tap, f in output.features.items()})
+        # Copied outside: autograd refuses to save inference tensors for the student's backward. Into one
+        # layout, whatever the network's: sums over it would else differ in their last bits from cached ones.
+        return outputs.map(lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
+
+    def pooled(self, feature: Float[Tensor, "B C H1 W1"]) -> Float[Tensor, "B C H W"]:
+        """A feature map at the size that the teacher gives it away."""
+        if self.pool is None:
+            return feature
+        return pool(feature, min(self.pool, feature.shape[2]), min(self.pool, feature.shape[3]))
+
+    def hint_shapes(self, image_size: int) -> dict[str, Shape]:
+        """``(C, H, W)`` of each hint, by flat name ``"<teacher>/<tap>"``."""
+        limit = math.inf if self.pool is None else self.pool
+        _, taps = tap_shapes(self.network, image_size)
+        return {
+            f"{self.name}/{tap}": (channels, int(min(limit, height)), int(min(limit, width)))
+            for tap, (channels, height, width) in taps.items()
+        }
 
     def check_classes(self, num_classes: int, image_size: int) -> None:
         """Refuses a number of outputs or a class map that do not fit the data.
@@ -168,37 +180,28 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
 
 
 def measured_accuracy(
-    teacher: Teacher, batches: Iterable[Batch], folder: Path, data: Mapping[str, str | int | float]
+    load: Callable[[], Teacher], batches: Iterable[Batch], folder: Path, identity: Mapping[str, Any]
 ) -> float:
     """A teacher's accuracy, measured the first time and read from a record after that.
 
     Args:
-        teacher: to measure.
-        batches: not touched where there is a record.
+        load: gives the teacher; called only where there is no record.
+        batches: read only where there is no record.
         folder: holds the records, one small JSON file each; created where missing.
-        data: what identifies the images: packed digest, split, ``data.seed``, ``val_size``, …
+        identity: what decides the accuracy, as JSON: what identifies the teacher and the images.
 
     Returns:
         The accuracy in [0, 1].
     """
-    identity = {
-        "weights": weights_digest(teacher.network),
-        # Strides, paddings or another stem change the function and leave the weights as they are.
-        "architecture": hashlib.sha256(str(teacher.network.network).encode()).hexdigest(),
-        "mean": teacher.network.mean.flatten().tolist(),
-        "std": teacher.network.std.flatten().tolist(),
-        "class_map": teacher.class_map,
-        "data": dict(data),
-    }
     text = json.dumps(identity, sort_keys=True)
     path = folder / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     try:
         return float(json.loads(path.read_text())["accuracy"])
     except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: measured again
-        accuracy = measure_accuracy(teacher, batches)
+        accuracy = measure_accuracy(load(), batches)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps({"teacher": teacher.name, "accuracy": accuracy, **identity}, indent=2))
+    unfinished.write_text(json.dumps({"accuracy": accuracy, **identity}, indent=2))
     unfinished.replace(path)
     return accuracy
 

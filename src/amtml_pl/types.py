@@ -37,46 +37,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What the data module yields.
-
-    Attributes:
-        images: ``(B, 3, H, W)`` in [0, 1]; never normalised, every network owns its mean and deviation.
-        labels: ``(B,)``.
-        index: ``(B,)``, each sample's row in its split.
-        view: which augmented version of the samples this is; 0 is the image itself (evaluation).
-        split: the split that ``index`` counts in.
-    """
-
-    images: Float[Tensor, "B 3 H W"]
-    labels: Int64[Tensor, " B"]
-    index: Int64[Tensor, " B"]
-    view: int
-    split: SplitName
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (Lightning asks for this method by name)."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            index=self.index.to(device, non_blocking=non_blocking),
-        )
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (the torch ``DataLoader`` asks for this method by name)."""
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            labels=self.labels.pin_memory(),
-            index=self.index.pin_memory(),
-        )
-
-
-@dataclass(frozen=True)
 class ModelOutputs:
     """What a network gives for a batch.
 
@@ -111,6 +71,48 @@ class TeacherOutputs:
         """The same outputs with every tensor changed."""
         hints = {name: change(hint) for name, hint in self.hints.items()}
         return TeacherOutputs(self.names, change(self.logits), hints)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the data module yields.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` in [0, 1]; never normalised, every network owns its mean and deviation.
+        labels: ``(B,)``.
+        index: ``(B,)``, each sample's row in its split.
+        view: which augmented version of the samples this is; 0 is the image itself (evaluation).
+        split: the split that ``index`` counts in.
+        teachers: what a cache holds for these images, where the loader has read it with them.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    labels: Int64[Tensor, " B"]
+    index: Int64[Tensor, " B"]
+    view: int
+    split: SplitName
+    teachers: TeacherOutputs | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device (Lightning asks for this method by name)."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (the torch ``DataLoader`` asks for this method by name)."""
+        return self.map(Tensor.pin_memory)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
+        return replace(
+            self,
+            images=change(self.images),
+            labels=change(self.labels),
+            index=change(self.index),
+            teachers=None if self.teachers is None else self.teachers.map(change),
+        )
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from amtml_pl.losses.soft_targets import Mixture, positive_temperature, step_soft_targets
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step
+
+TILE = 2**19  # angles, or coordinates of directions, at a time: 2 MB in float32, about a core's cache
+WIDTH = 128  # rows of a tile; where a batch is larger, the angles of one vertex are several tiles
+ADDENDS = 2**17  # one dot product of more loses the seventh digit of a float32 sum
 
 
 def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
@@ -19,6 +26,9 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     all B³ triples, degenerate ones included (they are 0 on both sides), after Park, Kim, Lu and Cho,
     "Relational Knowledge Distillation" (arXiv:1904.05068), eq. 8.
     Where two samples coincide, the angle and its gradient are zero instead of divided by 1e-12.
+    The B³ angles are never held together: some tiles of ``TILE`` numbers, or of ``B · max(128, 2 D, 2 E)``
+    where that is more, are all the memory. The gradient is made in the same pass as the value and cannot
+    be differentiated again.
 
     Args:
         student: one row per sample, with gradients.
@@ -27,17 +37,123 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     Returns:
         A scalar ≥ 0, zero where both sides form the same angles.
     """
-    return F.smooth_l1_loss(angles(student), angles(target.detach()))
+    dtype = torch.promote_types(student.dtype, target.dtype)
+    trained = student.requires_grad and torch.is_grad_enabled()
+    value: Tensor = TiledAngleLoss.apply(student.to(dtype), target.detach().to(dtype), trained)
+    return value
 
 
 def angles(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
-    """Cosine of the angle at vertex i between the directions to j and k, for all (i, j, k)."""
+    """Cosine of the angle at vertex i between the directions to j and k, for all (i, j, k).
+
+    The definition, B³ numbers at once: `angle_loss` gives the same without it.
+    """
     difference = points[None, :, :] - points[:, None, :]
     squared_length = difference.square().sum(dim=2, keepdim=True)
     apart = squared_length > 1e-24
     length = torch.where(apart, squared_length, 1.0).sqrt()
     direction = torch.where(apart, difference / length, 0.0)
     return direction @ direction.transpose(1, 2)
+
+
+class TiledAngleLoss(torch.autograd.Function):
+    """The angle loss, with the student's gradient made beside the value and kept for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own context object
+        student: Float[Tensor, "B D"],
+        target: Float[Tensor, "B E"],
+        trained: bool,
+    ) -> Float[Tensor, ""]:
+        """The value; ``trained`` says whether the gradient will be asked for."""
+        value, gradient = value_and_gradient(student, target, trained)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Float[Tensor, ""]) -> tuple[Float[Tensor, "B D"], None, None]:  # noqa: ANN401
+        """The chain rule for a scalar."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer, None, None
+
+
+def value_and_gradient(
+    student: Float[Tensor, "B D"], target: Float[Tensor, "B E"], trained: bool
+) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"]]:
+    """The loss and, if ``trained``, its gradient with respect to the student (else zeros).
+
+    With ``n`` the directions from a vertex, ``d`` the differences of its angles and ``c`` those clamped to
+    [-1, 1], smooth L1 sums to ``c·d - c·c / 2``; its gradient for ``n`` is ``2 c n``, ``c`` being symmetric.
+    """
+    B, D = student.shape
+    K = max(D, target.shape[1])
+    # Zeros behind the shorter rows change no angle, and let one product make both sides' angles.
+    points = torch.stack([F.pad(side, (0, K - side.shape[1])) for side in (student, target)], dim=1)
+    columns = points.permute(1, 2, 0).contiguous()
+    sign = points.new_tensor([1.0, -1.0]).view(2, 1, 1)
+    width = min(B, WIDTH)
+    chunk = min(B, max(1, TILE // (B * max(width, 2 * K))))
+    # Made once: memory that goes back to the system after each chunk costs more than the arithmetic.
+    units, signed = points.new_empty(2, chunk, 2, K, B).unbind()
+    tiles = points.new_empty(2, chunk * width * B)
+
+    sums: list[Tensor] = []
+    gradient, at_ends = torch.zeros_like(points[:, 0]), torch.zeros_like(columns[0])
+    for first in range(0, B, chunk):
+        last = min(first + chunk, B)
+        unit, other = units[: last - first], signed[: last - first]
+        torch.sub(columns, points[first:last, :, :, None], out=unit)
+        squared_length = torch.mul(unit, unit, out=other).sum(dim=2, keepdim=True)
+        inverse_length = torch.where(squared_length > 1e-24, squared_length.rsqrt(), 0.0)
+        unit.mul_(inverse_length)
+        torch.mul(unit, sign, out=other)
+        pull = torch.zeros_like(unit[:, 0]) if trained else None
+        for start in range(0, B, width):
+            rows = slice(start, min(start + width, B))
+            sums.append(tile_of_angles(unit, other, rows, tiles, pull))
+        if pull is not None:
+            direction = unit[:, 0]
+            along = (direction * pull).sum(dim=1, keepdim=True)
+            pull.addcmul_(direction, along, value=-1).mul_(inverse_length[:, 0])
+            at_ends += pull.sum(dim=0)
+            gradient[first:last] -= pull.sum(dim=2)
+    gradient += at_ends.t()
+    return torch.stack(sums).sum() / B**3, gradient[:, :D] * (2 / B**3)
+
+
+def tile_of_angles(
+    unit: Float[Tensor, "n 2 K B"],
+    signed: Float[Tensor, "n 2 K B"],
+    rows: slice,
+    tiles: Float[Tensor, "2 _"],
+    pull: Float[Tensor, "n K B"] | None,
+) -> Float[Tensor, ""]:
+    """The smooth-L1 sum over the angles at n vertices between the directions to ``rows`` and to all samples.
+
+    Args:
+        unit: the directions from each vertex, student before target.
+        signed: the same, the target's negated, so that one product gives the difference of the angles.
+        rows: the samples j of this tile.
+        tiles: memory for the differences and for the clamped ones.
+        pull: half the gradient for the student's directions, to which the tile adds its part.
+    """
+    n, B = len(unit), unit.shape[3]
+    left = signed.flatten(1, 2)[:, :, rows].transpose(1, 2)
+    difference, clamped = (tile[: n * left.shape[1] * B].view(n, -1, B) for tile in tiles)
+    torch.bmm(left, unit.flatten(1, 2), out=difference)
+    torch.clamp(difference, -1, 1, out=clamped)
+    if pull is not None:
+        pull.baddbmm_(unit[:, 0, :, rows], clamped)
+    products = [torch.dot(c, d) for c, d in zip(pieces(clamped), pieces(difference), strict=True)]
+    squares = [torch.dot(c, c) for c in pieces(clamped)]
+    return torch.stack(products).sum() - torch.stack(squares).sum() / 2
+
+
+def pieces(tile: Float[Tensor, "n w B"]) -> tuple[Tensor, ...]:
+    """The tile's elements in runs that are short enough for a sum in single precision."""
+    return torch.split(tile.view(-1), ADDENDS)
 
 
 class AngleLoss(LossTerm):

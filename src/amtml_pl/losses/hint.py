@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.pooling import pool
 from amtml_pl.types import Step, TensorShapes
 
 
@@ -112,24 +113,3 @@ def same_size(
     """Both maps average-pooled to the smaller height and the smaller width of the two."""
     height, width = (min(student.shape[axis], teacher.shape[axis]) for axis in (2, 3))
     return pool(student, height, width), pool(teacher, height, width)
-
-
-def pool(features: Float[Tensor, "B C H1 W1"], height: int, width: int) -> Float[Tensor, "B C H W"]:
-    """Adaptive average pooling as two matrix products.
-
-    The backward of ``adaptive_avg_pool2d`` has no deterministic implementation on CUDA, and a run would
-    stop there; these products have one.
-    """
-    if features.shape[2:] == (height, width):
-        return features
-    rows, columns = averaging(features.shape[2], height), averaging(features.shape[3], width)
-    return rows.to(features) @ features @ columns.to(features).T
-
-
-def averaging(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
-    """The matrix whose row i averages the inputs from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``."""
-    matrix = torch.zeros(outputs, inputs)
-    for i in range(outputs):
-        start, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
-        matrix[i, start:end] = 1 / (end - start)
-    return matrix

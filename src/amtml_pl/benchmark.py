@@ -1,0 +1,107 @@
+"""``python -m amtml_pl.benchmark experiment=...``: what a step costs with live, cached and no teachers."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+from rich.table import Table
+
+from amtml_pl.config import check, check_command, config_directory
+from amtml_pl.entry_point import console, progress, report_mistake, start
+from amtml_pl.errors import UserError
+from amtml_pl.identity import register_resolvers
+from amtml_pl.measurement import Benchmark, Figure
+from amtml_pl.provenance import git_state, versions
+from amtml_pl.runs import write_text
+from amtml_pl.schema import BENCHMARK
+
+register_resolvers()
+
+ROWS = {
+    "ce_step_ms": "cross-entropy step, ms",
+    "avg_step_ms": "plain averaging, cached, step, ms",
+    "cached_step_ms": "this experiment, cached, step, ms",
+    "live_step_ms": "this experiment, live, step, ms",
+    "ratio_cached_to_ce": "cached step ÷ cross-entropy step",
+    "ratio_live_to_cached": "live step ÷ cached step",
+    "input_share": "input path, share of a cached step",
+    "build_images_per_second": "cache build, images/s through all teachers",
+    "build_rate_ratio": "cache build rate ÷ bare forward loop",
+    "ce_peak_mb": "peak private memory, cross-entropy, MB",
+    "peak_extra_mb": "peak private memory, cached - cross-entropy, MB",
+    "teacher_parameters_resident": "teacher parameters in memory in a cached run",
+}
+
+
+def main() -> None:
+    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
+    start(run)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="benchmark")
+def run(config: DictConfig) -> None:
+    """Measures, prints a table, writes ``benchmark.json`` into the run's folder."""
+    progress.begun = True
+    hydra_config = HydraConfig.get()
+    try:
+        with open_dict(config):
+            asked = config.pop("benchmark")
+        check_command(asked, BENCHMARK)
+        check(config)
+        with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as folder:
+            measured = Benchmark(config, Path(folder), **asked)
+            figures = measured.figures()
+            report = {
+                "experiment": hydra_config.runtime.choices.get("experiment"),
+                "command": shlex.join(["python", "-m", "amtml_pl.benchmark", *hydra_config.overrides.task]),
+                **{name: vars(figure) for name, figure in figures.items()},
+                "break_even": measured.break_even(figures),
+                "conditions": {**measured.conditions(), **machine()},
+                "git": git_state(),
+                "versions": versions(),
+            }
+        file = Path(hydra_config.runtime.output_dir) / "benchmark.json"
+        write_text(file, json.dumps(report, indent=2) + "\n")
+        show(report, figures)
+        console.print(f"Written to {file}")
+    except UserError as error:
+        if config.debug:
+            traceback.print_exc()
+        report_mistake(error)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "gpu": gpu,
+    }
+
+
+def show(report: dict[str, Any], figures: dict[str, Figure]) -> None:
+    """Prints the figures, what they were measured on, and when the cache has paid."""
+    table = Table(title=f"{report['experiment'] or 'benchmark'}", title_justify="left")
+    table.add_column("")
+    table.add_column("median", justify="right")
+    table.add_column("interquartile range", justify="right")
+    for name, title in ROWS.items():
+        figure = figures[name]
+        median = "not measured here" if figure.median is None else f"{figure.median:,.4g}"
+        table.add_row(title, median, "" if figure.spread is None else f"{figure.spread:.2g}")
+    console.print(table)
+    for part in ("conditions", "break_even"):
+        for name, value in report[part].items():
+            shown = f"{value:.3g}" if isinstance(value, float) else value
+            console.print(f"  {name.replace('_', ' ')}: {shown}")

@@ -1,0 +1,51 @@
+"""How a network is executed: memory layout and compilation; its numbers stay the same to rounding."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from amtml_pl.errors import UserError
+
+# torch 2.14.1's CPU backward of a strided 1×1 convolution corrupts memory in channels-last layout when it has
+# fewer input channels than a vector register holds and the batch is odd; see docs/results.md.
+SAFE_INPUT_CHANNELS = 16
+
+
+def set_execution(
+    network: nn.Module, *, channels_last: bool, compiled: bool, trained_on_cpu: bool = False
+) -> None:
+    """Lays out and compiles a network in place; its ``state_dict`` keeps its names.
+
+    Args:
+        network: the bare one, inside its taps.
+        channels_last: whether weights and activations are stored with the channels last.
+        compiled: whether ``torch.compile`` translates the forward and backward.
+        trained_on_cpu: whether it is; the forward alone is safe everywhere.
+
+    Raises:
+        UserError: if channels-last would corrupt memory on the CPU.
+    """
+    if channels_last:
+        if trained_on_cpu and (unsafe := unsafe_convolutions(network)):
+            raise UserError(
+                f"channels_last=true on the CPU: the strided 1x1 convolutions {unsafe[:3]} of "
+                f"{type(network).__name__} have fewer than {SAFE_INPUT_CHANNELS} input channels, for which "
+                "torch's backward corrupts memory in that layout.",
+                fix="channels_last=false",
+            )
+        network.to(memory_format=torch.channels_last)
+    if compiled:
+        network.compile()
+
+
+def unsafe_convolutions(network: nn.Module) -> list[str]:
+    """The names of the convolutions whose CPU backward is broken in channels-last layout."""
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(int(step) for step in module.stride) > 1
+        and module.in_channels < SAFE_INPUT_CHANNELS
+    ]

@@ -1,0 +1,373 @@
+"""What a benchmark measures: the runs that ``train`` would do, a few steps at a time and in turn.
+
+Steps, cache build and memory are those of `amtml_pl.pipeline.Run` with the trainer of a run; nothing of the
+way of a batch is written a second time here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+
+from amtml_pl import assemble
+from amtml_pl.config import config_directory
+from amtml_pl.data import PackedDataModule
+from amtml_pl.entry_point import console
+from amtml_pl.packing import PackedDataset, is_packed, packed_folder
+from amtml_pl.peak_memory import PeakMemory, Sampler, parameters_beside
+from amtml_pl.pipeline import Run, save_weights
+from amtml_pl.plan import packed_root_of, training_images
+from amtml_pl.run_cache import RunCache
+from amtml_pl.runs import RunFolder
+from amtml_pl.selected_teachers import SelectedTeacher, selected_teachers
+from amtml_pl.teacher_cache.compute import ready_for_computing
+from amtml_pl.types import Batch
+
+VARIANTS = ("ce", "avg", "cached", "live")
+MEMORY_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity.
+
+    Attributes:
+        median: of the repetitions; None where it cannot be measured on this machine.
+        spread: interquartile range of the repetitions.
+    """
+
+    median: float | None
+    spread: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        """The figure of some repetitions."""
+        if len(values) < 2:
+            return cls(values[0], 0.0) if values else cls(None, None)
+        lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(statistics.median(values), upper - lower)
+
+
+class Benchmark:
+    """The measurements of one experiment, all on the same images and with the same teachers.
+
+    Where the data set is not packed, random images of its shape take its place; a teacher that has not been
+    trained is measured untrained.
+
+    Args:
+        config: the checked configuration, with teachers.
+        folder: an empty one for teachers, caches and runs; to be deleted afterwards.
+        repetitions: of every measurement.
+        steps: timed in each repetition of each variant, after one that is not.
+        images: that the cache is built for.
+
+    Raises:
+        UserError: if the experiment has no teachers.
+    """
+
+    def __init__(
+        self, config: DictConfig, folder: Path, *, repetitions: int, steps: int, images: int
+    ) -> None:
+        self.folder, self.repetitions, self.steps, self.images = folder, repetitions, steps, images
+        self.original = config
+        source = assemble.dataset_source(config)
+        self.synthetic = not is_packed(source, packed_root_of(config))
+        self.untrained: list[str] = []
+        self.train_images = training_images(config, source, packed_root_of(config))
+        self.config = self.prepared(config)
+
+    def prepared(self, config: DictConfig) -> DictConfig:
+        """The same experiment on few images, with weights for every teacher, in folders of its own."""
+        own: DictConfig = OmegaConf.create(without_hydra(config))
+        batch = own.data.batch_size
+        rows = max(self.images, (self.steps + 1) * batch, own.dataset.num_classes)
+        if self.synthetic:
+            own.paths.data = str(self.folder / "data")
+            own.dataset.source = {
+                "_target_": "amtml_pl.datasets.synthetic.Synthetic",
+                "num_classes": own.dataset.num_classes,
+                "image_size": own.dataset.image_size,
+                "train_images": 2 * rows,
+            }
+        own.data.train_size = rows
+        own.data.val_size = max(own.dataset.num_classes, 64)
+        own.trainer.max_epochs, own.trainer.limit_train_batches = 1, self.steps + 1
+        own.logger, own.prepare, own.force = {}, True, False
+        own.paths.cache, own.paths.outputs = str(self.folder / "cache"), str(self.folder / "outputs")
+        own.teacher_source = "cached"
+        for teacher in selected_teachers(config, {}):
+            self.provide_weights(own, teacher)
+        return own
+
+    def provide_weights(self, own: DictConfig, teacher: SelectedTeacher) -> None:
+        """Gives a teacher the file of its training, or of fresh weights."""
+        if teacher.has_own_weights:
+            return
+        file = teacher.folder.weights_file
+        if teacher.record() is None:
+            self.untrained.append(teacher.name)
+            file = self.folder / f"{teacher.name}.safetensors"
+            pl.seed_everything(own.seed, verbose=False)
+            save_weights(teacher.fresh().network, file)
+        own.teacher[teacher.name].weights = {
+            "path": str(file),
+            "key": None,
+            "strip_prefixes": [],
+            "rename": None,
+        }
+
+    def figures(self) -> dict[str, Figure]:
+        """Everything that is measured, by name."""
+        with quiet():
+            steps = self.step_figures()
+            build = self.build_figures()
+            memory = self.memory_figures()
+        return steps | build | memory
+
+    def step_figures(self) -> dict[str, Figure]:
+        """Milliseconds per step of each variant, in turn, and what follows from them."""
+        fits = {variant: ShortFit(self.variant(variant), self.folder / variant) for variant in VARIANTS}
+        milliseconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+        shares = []
+        for repetition in range(self.repetitions):
+            order = VARIANTS if repetition % 2 == 0 else VARIANTS[::-1]
+            for variant in order:
+                timer = fits[variant].steps()
+                milliseconds[variant].append(1e3 * statistics.median(timer.steps))
+                if variant == "cached":
+                    shares.append(statistics.median(timer.inputs) / statistics.median(timer.steps))
+        ce, cached, live = (milliseconds[name] for name in ("ce", "cached", "live"))
+        return {
+            **{f"{variant}_step_ms": Figure.of(values) for variant, values in milliseconds.items()},
+            "ratio_cached_to_ce": Figure.of([a / b for a, b in zip(cached, ce, strict=True)]),
+            "ratio_live_to_cached": Figure.of([a / b for a, b in zip(live, cached, strict=True)]),
+            "input_share": Figure.of(shares),
+        }
+
+    def build_figures(self) -> dict[str, Figure]:
+        """Images per second of the cache build, beside a loop that only runs the same teachers."""
+        rates, ratios = [], []
+        for repetition in range(self.repetitions):
+            own = deepcopy(self.config)
+            own.paths.cache = str(self.folder / f"cache-{repetition}")
+            teachers = selected_teachers(own, assemble.loss_terms(own))
+            cache = RunCache(own, teachers, self.data(own), {})
+            if repetition % 2 == 0:
+                building, bare = seconds(partial(cache.provide, [1])), bare_forwards(cache, teachers)
+            else:
+                bare, building = bare_forwards(cache, teachers), seconds(partial(cache.provide, [1]))
+            rates.append(len(cache.split) / building)
+            ratios.append(bare / building)
+        return {"build_images_per_second": Figure.of(rates), "build_rate_ratio": Figure.of(ratios)}
+
+    def memory_figures(self) -> dict[str, Figure]:
+        """Peak private memory of a cached run and of one from labels, each in processes of their own."""
+        peaks: dict[str, list[PeakMemory]] = {"ce": [], "cached": []}
+        for repetition in range(MEMORY_RUNS):
+            for variant, found in peaks.items():
+                folder = self.folder / f"memory-{variant}-{repetition}"
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                    found.append(
+                        process.submit(peak_memory, without_hydra(self.variant(variant)), folder).result()
+                    )
+        ce, cached = ([run.megabytes for run in peaks[name] if run.megabytes is not None] for name in peaks)
+        return {
+            "ce_peak_mb": Figure.of(ce),
+            "peak_extra_mb": Figure.of([a - b for a, b in zip(cached, ce, strict=True)]),
+            "teacher_parameters_resident": Figure.of(
+                [float(run.teacher_parameters) for run in peaks["cached"]]
+            ),
+        }
+
+    def variant(self, name: str) -> DictConfig:
+        """The experiment as it is, with live teachers, with plain averaging only, or from labels only."""
+        own = deepcopy(self.config)
+        if name == "live":
+            own.teacher_source = "live"
+        if name == "ce":
+            own.teacher = {}
+        if name in ("ce", "avg"):
+            files = ["loss/ce"] if name == "ce" else ["loss/ce", "loss/kd"]
+            own.loss = OmegaConf.merge(
+                *(OmegaConf.load(config_directory() / f"{file}.yaml") for file in files)
+            )
+            own.weighting = OmegaConf.load(config_directory() / "weighting" / "uniform.yaml")
+            own.coef.setdefault("kd", 1.0)
+        return own
+
+    def data(self, config: DictConfig) -> PackedDataModule:
+        """The images of all variants."""
+        source = assemble.dataset_source(config)
+        return assemble.data_module(config, PackedDataset.open(packed_folder(source, packed_root_of(config))))
+
+    def break_even(self, figures: dict[str, Figure]) -> dict[str, Any]:
+        """After how many epochs the time that cached steps save has paid for building the cache.
+
+        With E epochs and V views the first run computes min(V, E) views, every later run none.
+        """
+        live, cached, rate = (
+            figures[name].median or 0.0
+            for name in ("live_step_ms", "cached_step_ms", "build_images_per_second")
+        )
+        images = self.train_images or len(self.data(self.config).train_split())
+        epochs, views = self.original.trainer.max_epochs, self.original.data.views
+        saved = images / self.config.data.batch_size * (live - cached) / 1e3
+        building = images / rate
+        distinct = epochs if views == "all" else min(views, epochs)
+        paid = next((e for e in range(1, epochs + 1) if e * saved >= min(distinct, e) * building), None)
+        return {
+            "seconds_saved_per_epoch": saved,
+            "seconds_to_build_a_view": building,
+            "views": distinct,
+            "epochs": epochs,
+            "paid_after_epochs_of_the_first_run": paid,
+            "seconds_saved_in_the_first_run": epochs * saved - distinct * building,
+            "seconds_saved_in_every_later_run": epochs * saved,
+        }
+
+    def conditions(self) -> dict[str, Any]:
+        """What was measured, in words."""
+        own = self.config
+        return {
+            "images": "synthetic" if self.synthetic else f"of {own.dataset.name}",
+            "untrained_teachers": self.untrained,
+            "classes": own.dataset.num_classes,
+            "batch_size": own.data.batch_size,
+            "repetitions": self.repetitions,
+            "steps_per_repetition": self.steps,
+            "images_per_build": own.data.train_size,
+            "spread": "interquartile range over the repetitions",
+        }
+
+
+class ShortFit:
+    """A run whose trainer stops after a few steps; every call goes on with the same module.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+    """
+
+    def __init__(self, config: DictConfig, folder: Path) -> None:
+        self.run = Run(config, RunFolder(folder), None, "benchmark")
+        self.data = self.run.prepare()
+        self.run.provide_outputs(self.data)
+
+    def steps(self) -> StepTimer:
+        """A short fit by the trainer of a run, and what its steps took."""
+        timer = StepTimer()
+        trainer = self.run.trainer()
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
+        trainer.fit(self.run.module, datamodule=self.data)
+        return timer
+
+
+def peak_memory(config: dict[str, Any], folder: Path) -> PeakMemory:
+    """What a short run holds in memory; for a process of its own."""
+    sampler = Sampler()
+    with quiet(), sampler.running():
+        fit = ShortFit(OmegaConf.create(config), folder)
+        fit.steps()
+        beside = parameters_beside(fit.run.module)
+    return PeakMemory(sampler.highest, beside)
+
+
+class StepTimer(Callback):
+    """Seconds of each step but the first, from one batch's start to the next, its loading included.
+
+    Attributes:
+        steps: of whole steps.
+        inputs: from the end of a step to the start of the next: fetching, augmenting, reading the cache.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.inputs: list[float] = []
+        self.started = self.ended = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Ends the step before."""
+        now = time_when_done(pl_module.device)
+        if batch_idx > 1:
+            self.steps.append(now - self.started)
+            self.inputs.append(now - self.ended)
+        self.started = now
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Ends what is not input."""
+        self.ended = time_when_done(pl_module.device)
+
+
+def time_when_done(device: torch.device) -> float:
+    """The clock, after an accelerator has caught up."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float:
+    """Seconds for loading each teacher of a cache and running it over the cached images, and nothing else."""
+    images = cache.data.augment(
+        cache.split.stored.images[cache.split.rows], torch.arange(len(cache.split)), 1
+    )
+    device = cache.options.resolved_device()
+    batches = [batch.to(device) for batch in torch.split(images, cache.options.batch_size)]
+
+    def forwards() -> None:
+        for selected in teachers:
+            network = ready_for_computing(selected.load(), cache.options).network
+            with torch.inference_mode():
+                for batch in batches:
+                    network(batch)
+
+    return seconds(forwards)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long something takes."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def without_hydra(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, which another process can take."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the console, which would tell of each short run as if it were one."""
+    before = console.quiet
+    console.quiet = True
+    try:
+        yield
+    finally:
+        console.quiet = before

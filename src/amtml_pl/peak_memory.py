@@ -1,0 +1,76 @@
+"""How much private memory a short run needs at most, in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+STATUS = Path("/proc/self/status")
+INTERVAL = 0.002  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """What a run held.
+
+    Attributes:
+        megabytes: highest private memory, pages mapped from files not counted; None where the system does
+            not say.
+        teacher_parameters: elements of all modules in memory that do not belong to the trained one.
+    """
+
+    megabytes: float | None
+    teacher_parameters: int
+
+
+class Sampler:
+    """Looks at the private memory of this process from a thread."""
+
+    def __init__(self) -> None:
+        self.highest: float | None = None
+        self.stop = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Looks until the block ends."""
+        thread = threading.Thread(target=self.look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.stop.set()
+            thread.join()
+
+    def look(self) -> None:
+        """Keeps the highest value."""
+        while not self.stop.wait(INTERVAL):
+            now = private_megabytes()
+            if now is not None:
+                self.highest = max(now, self.highest or 0.0)
+
+
+def private_megabytes() -> float | None:
+    """Anonymous memory of this process in MB; None where the system does not say (only Linux does)."""
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    return int(kilobytes[0]) * 1024 / 1e6 if kilobytes else None
+
+
+def parameters_beside(module: nn.Module) -> int:
+    """Elements of the parameters of every module in memory that is not part of ``module``."""
+    own = {id(parameter) for parameter in module.parameters()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # asking some lazy objects for their class warns
+        modules = [thing for thing in gc.get_objects() if isinstance(thing, nn.Module)]
+    others = {id(p): p.numel() for other in modules for p in other.parameters() if id(p) not in own}
+    return sum(others.values())

@@ -1,0 +1,206 @@
+"""The cached teacher outputs of one run: which there must be, and making what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from amtml_pl import assemble
+from amtml_pl.data import PackedDataModule
+from amtml_pl.entry_point import console
+from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
+from amtml_pl.selected_teachers import SelectedTeacher
+from amtml_pl.splits import SplitRows
+from amtml_pl.teacher_cache.build import Built, build
+from amtml_pl.teacher_cache.catalogue import nearest
+from amtml_pl.teacher_cache.compute import BuildOptions
+from amtml_pl.teacher_cache.storage import Storage
+from amtml_pl.teacher_cache.store import TensorStore
+from amtml_pl.teacher_cache.teacher_stores import TeacherStores
+from amtml_pl.teacher_cache.trust import probe, verify_checksums
+from amtml_pl.teachers import Teacher
+from amtml_pl.types import Shape, SplitName
+
+
+class RunCache:
+    """The stores that a run reads, in the order of its teachers.
+
+    Args:
+        config: the checked configuration.
+        teachers: the selected ones, each with its weights in place.
+        data: the run's splits and views.
+        accuracy: of each teacher by split, as far as it is known; a new store's manifest says it.
+        split: which images; of validation and test the images themselves, and logits only.
+
+    Attributes:
+        teachers: per teacher its stores.
+        views: those that the run's epochs train on, or the one of evaluation.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        teachers: Sequence[SelectedTeacher],
+        data: PackedDataModule,
+        accuracy: Mapping[str, Mapping[str, float]],
+        split: SplitName = "train",
+    ) -> None:
+        self.config, self.data = config, data
+        self.root = cache_root(config)
+        self.options = build_options(config)
+        self.split = {"train": data.train_split, "val": data.val_split, "test": data.test_split}[split]()
+        self.teachers = tuple(
+            teacher_stores(config, teacher, data, self.split, accuracy.get(teacher.name, {}))
+            for teacher in teachers
+        )
+        epochs = range(config.trainer.max_epochs)
+        self.views = sorted({data.train_view(epoch) for epoch in epochs}) if split == "train" else [0]
+
+    def stores(self) -> list[TensorStore]:
+        """Every store, teacher by teacher."""
+        return [store for teacher in self.teachers for store in teacher.stores.values()]
+
+    def missing(self) -> list[int]:
+        """The views of which something has to be computed."""
+        stores = self.stores()
+        return [view for view in self.views if not all(store.is_complete(view) for store in stores)]
+
+    def complete(self) -> list[int]:
+        """The views of which everything is there."""
+        missing = set(self.missing())
+        return [view for view in self.views if view not in missing]
+
+    def hint_shapes(self) -> dict[str, Shape] | None:
+        """``(C, H, W)`` of each hint by flat name; None where a store has not been begun."""
+        shapes: dict[str, Shape] = {}
+        for teacher in self.teachers:
+            if teacher.logits.shape is None:
+                return None
+            for tap, store in teacher.hints.items():
+                if store.shape is None:
+                    return None
+                channels, height, width = store.shape
+                shapes[f"{teacher.name}/{tap}"] = (channels, height, width)
+        return shapes
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What the manifests say of each teacher."""
+        manifests = {teacher.name: teacher.logits.manifest() or {} for teacher in self.teachers}
+        return {name: dict(manifest.get("facts", {})) for name, manifest in manifests.items()}
+
+    def nearest(self) -> str | None:
+        """Why a cache that exists is not this run's, for the first store that there is none of."""
+        for store in self.stores():
+            if store.shape is None and (sentence := nearest(store.identity, store.folder)):
+                return sentence
+        return None
+
+    def check(self) -> None:
+        """Holds what there is against its checksums, and against the pixels of today.
+
+        Raises:
+            UserError: if a byte has changed, or the images or their augmentation have.
+        """
+        there = self.complete()
+        verify_checksums(self.teachers, there, console)
+        if self.config.cache.probe:
+            probe(self.teachers, self.split, self.data.augment, there, pairs=self.config.cache.probe)
+
+    def provide(self, views: Iterable[int]) -> Built:
+        """Computes what is missing of these views, and holds it against its checksums before it is read.
+
+        Raises:
+            UserError: if it cannot be written, or a teacher gives no usable numbers.
+        """
+        wanted = sorted(set(views) & set(self.missing()))
+        built = build(self.teachers, self.split, self.data.augment, wanted, self.root, self.options, console)
+        verify_checksums(self.teachers, wanted, console)
+        return built
+
+    def note_use(self, run: Path, command: str) -> None:
+        """Leaves word in every store that a run refers to it, for ``action=info`` and ``action=gc``."""
+        for store in self.stores():
+            store.note_use(run, command)
+
+    def describe(self, computed: Mapping[str, int]) -> dict[str, Any]:
+        """What the run's record says of the cache.
+
+        Args:
+            computed: images that each teacher has looked at for this run.
+        """
+        stores = self.stores()
+        size = len(self.split)
+        return {
+            "views": len(self.views),
+            "bytes": sum(store.bytes_on_disk() for store in stores),
+            "stores": [str(store.folder.relative_to(self.root)) for store in stores],
+            "teacher_passes": {name: rows / size for name, rows in computed.items()},
+        }
+
+
+def found_cache(
+    config: DictConfig, source: DatasetSource, packed_root: Path, teachers: Sequence[SelectedTeacher]
+) -> RunCache | None:
+    """The run's cache as far as it can be named now: None while images or a teacher's weights are missing."""
+    if not is_packed(source, packed_root) or any(teacher.identity() is None for teacher in teachers):
+        return None
+    packed = PackedDataset.open(packed_folder(source, packed_root))
+    return RunCache(config, teachers, assemble.data_module(config, packed), {})
+
+
+def teacher_stores(
+    config: DictConfig,
+    teacher: SelectedTeacher,
+    data: PackedDataModule,
+    split: SplitRows,
+    accuracy: Mapping[str, float],
+) -> TeacherStores:
+    """A teacher's stores for a split; what is evaluated on is not augmented, and no term reads its hints."""
+    taps = teacher.taps if split.name == "train" else ()
+    augment = data.augment.identity() if split.name == "train" else None
+    rows = hashlib.sha256(split.rows.numpy().tobytes()).hexdigest()[:16]
+    common = {
+        "data": {"digest": data.digest},
+        "split": {"name": split.name, "size": len(split), "rows": rows},
+        "augment": augment,
+        "teacher": teacher.identity(),
+        "cache": {"precision": config.cache.precision},
+    }
+
+    def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
+        fingerprint = {**common, "tensor": {"name": tensor, "pool": pool}}
+        return TensorStore(
+            cache_root(config), teacher.name, tensor, split.name, len(split), fingerprint, storage
+        )
+
+    def facts(loaded: Teacher) -> dict[str, Any]:
+        return {**teacher.facts(loaded), "accuracy": dict(accuracy)}
+
+    pool = config.teacher[teacher.name].pool
+    return TeacherStores(
+        name=teacher.name,
+        logits=store("logits", None, config.cache.logits),
+        hints={tap: store(tap, pool, config.cache.hints) for tap in taps},
+        load=teacher.load,
+        facts=facts,
+    )
+
+
+def cache_root(config: DictConfig) -> Path:
+    """Where the outputs of all teachers for the run's data set are kept."""
+    return Path(config.paths.cache) / str(config.dataset.name)
+
+
+def build_options(config: DictConfig) -> BuildOptions:
+    """How teachers are run when the cache is built."""
+    node = config.cache
+    return BuildOptions(
+        batch_size=node.batch_size,
+        precision=node.precision,
+        channels_last=node.channels_last,
+        compile=node.compile,
+    )

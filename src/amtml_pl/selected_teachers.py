@@ -1,0 +1,160 @@
+"""A teacher that a configuration selects: what is known of it while no network is in memory."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl import assemble
+from amtml_pl.errors import UserError
+from amtml_pl.features import TappedNetwork, cost
+from amtml_pl.identity import file_digest, run_folder
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.recipe import has_own_weights, recipe, typed_recipe
+from amtml_pl.runs import RunFolder
+from amtml_pl.teacher_weights import load_weights
+from amtml_pl.teachers import Teacher, weights_digest
+
+
+@dataclass(frozen=True)
+class SelectedTeacher:
+    """One entry of ``teacher=[...]``, with the features that the loss terms read.
+
+    Attributes:
+        config: the run's configuration.
+        name: the entry's key.
+        taps: the modules whose outputs a term reads.
+    """
+
+    config: DictConfig
+    name: str
+    taps: tuple[str, ...] = ()
+
+    def fresh(self) -> Teacher:
+        """The teacher as its constructor leaves it, without the weights of a file or a recipe."""
+        node = self.config.teacher[self.name]
+        network = TappedNetwork(
+            assemble.build(node.network), mean=list(node.mean), std=list(node.std), taps=self.taps
+        )
+        class_map = None if node.class_map is None else list(node.class_map)
+        return Teacher(self.name, network, class_map=class_map, pool=node.pool)
+
+    def load(self) -> Teacher:
+        """The teacher with the weights that it teaches with.
+
+        Raises:
+            UserError: if the weights are missing or do not fit.
+        """
+        teacher = self.fresh()
+        self.load_weights(teacher)
+        return teacher
+
+    def load_weights(self, teacher: Teacher) -> None:
+        """Gives a fresh teacher its weights, in place.
+
+        Raises:
+            UserError: if the file is missing or does not fit.
+        """
+        if self.has_own_weights:
+            given: Any = OmegaConf.to_container(self.config.teacher[self.name].weights, resolve=True)
+            if given["path"] is not None:
+                load_weights(teacher.network.network, **{key: value for key, value in given.items() if value})
+        else:
+            load_weights(teacher.network.network, self.folder.weights_file)
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether it comes with weights; otherwise its recipe trains them."""
+        return has_own_weights(self.config, self.name)
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """The run folder of a teacher that its recipe trains."""
+        own = recipe(self.config, self.name)
+        return RunFolder(run_folder(own, str(self.config.teacher[self.name].recipe), self.network_choice))
+
+    @property
+    def network_choice(self) -> str:
+        """Which student YAML its network is; its own name where the command named none."""
+        return chosen(f"student@teacher.{self.name}.network") or self.name
+
+    @property
+    def command(self) -> str:
+        """What trains it by hand, into the folder where this run looks for it."""
+        choices = {"student": self.network_choice}
+        if (dataset := chosen("dataset")) is not None:
+            choices["dataset"] = dataset
+        words = typed_recipe(self.config, self.name, choices)
+        return shlex.join(["python", "-m", "amtml_pl.train", *words])
+
+    def record(self) -> dict[str, Any] | None:
+        """What ``run.json`` says of a teacher that its recipe has trained; None before."""
+        return None if self.has_own_weights else self.folder.completed()
+
+    def identity(self) -> dict[str, Any] | None:
+        """What decides its outputs for given pixels, as JSON; None while its weights do not exist.
+
+        No network is built, but for weights that only the network's own constructor knows.
+        """
+        node: Any = OmegaConf.to_container(self.config.teacher[self.name], resolve=True)
+        about = {key: node[key] for key in ("network", "mean", "std", "class_map")}
+        if not self.has_own_weights:
+            if self.folder.completed() is None:
+                return None
+            return {**about, "weights": {"sha256": file_digest(self.folder.weights_file)}}
+        path = node["weights"].pop("path")
+        if path is None:
+            return {**about, "weights": {"of_constructor": self.constructed_digest}}
+        return {**about, "weights": {"sha256": file_digest(Path(path)), **node["weights"]}}
+
+    @cached_property
+    def constructed_digest(self) -> str:
+        """SHA-256 of the weights that the constructor loads by itself."""
+        return weights_digest(self.fresh().network)
+
+    def facts(self, teacher: Teacher) -> dict[str, Any]:
+        """What a record says of the teacher: the class of its network, its size, its weights."""
+        return {
+            "network": self.config.teacher[self.name].network.get("_target_"),
+            **vars(cost(teacher.network, self.config.dataset.image_size)),
+            "weights_digest": weights_digest(teacher.network),
+        }
+
+
+def selected_teachers(config: DictConfig, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
+    """The selected teachers in order, tapped where the terms want a hint.
+
+    Raises:
+        UserError: if a term wants a hint of a teacher that is not selected.
+    """
+    offered = assemble.offered_hints(config)
+    wanted: dict[str, list[str]] = {str(name): [] for name in config.teacher}
+    for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
+        teacher, _, tap = name.partition("/")
+        if teacher not in wanted:
+            raise UserError(
+                f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}.",
+                fix="name one of them, or add it to teacher=[...]",
+            )
+        wanted[teacher].append(tap)
+    return tuple(SelectedTeacher(config, name, tuple(taps)) for name, taps in wanted.items())
+
+
+def chosen(group: str) -> str | None:
+    """What the command chose of a group; None where there is no command, or nothing of the group."""
+    if not HydraConfig.initialized():
+        return None
+    choice = HydraConfig.get().runtime.choices.get(group)
+    return None if choice is None else str(choice)
+
+
+def names(teachers: Sequence[SelectedTeacher]) -> tuple[str, ...]:
+    """Their names in order."""
+    return tuple(teacher.name for teacher in teachers)

@@ -1,0 +1,158 @@
+"""Computing what a cache lacks: one teacher in memory at a time, shard by shard, resumable at any instant."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from amtml_pl.augment import Augmentation
+from amtml_pl.splits import SplitRows
+from amtml_pl.teacher_cache.compute import BuildOptions, compute_shard, ready_for_computing
+from amtml_pl.teacher_cache.disk import refuse_full_disk, unwritable
+from amtml_pl.teacher_cache.progress import BuildProgress
+from amtml_pl.teacher_cache.teacher_stores import TeacherStores
+from amtml_pl.teachers import Teacher
+
+PATIENCE = 0.2  # seconds between two looks at what another process builds
+
+
+@dataclass
+class Built:
+    """What a build has done.
+
+    Attributes:
+        teacher_passes: images that each teacher has computed.
+        seconds: from beginning to end, waiting included.
+    """
+
+    teacher_passes: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+def build(
+    teachers: Sequence[TeacherStores],
+    split: SplitRows,
+    augment: Augmentation,
+    views: Sequence[int],
+    root: Path,
+    options: BuildOptions,
+    console: Console,
+) -> Built:
+    """Computes every missing shard of the given views.
+
+    Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
+    was interrupted nor on which process builds what. Processes that lack the same views share them.
+
+    Args:
+        teachers: with their stores.
+        split: the images.
+        augment: turns them into their views.
+        views: to be complete afterwards.
+        root: of the stores; the locks lie below it.
+        options: how the teachers are run.
+        console: for the progress.
+
+    Raises:
+        UserError: if the disk is too small or cannot be written, or an output cannot be stored.
+    """
+    built, start = Built(), time.perf_counter()
+    pending = {t.name: [view for view in views if t.missing(view)] for t in teachers}
+    try:
+        with BuildProgress(console, {name: len(split) * len(v) for name, v in pending.items()}) as progress:
+            job = Job(split, augment, root, options, progress, built)
+            while any(pending.values()):
+                before = sum(map(len, pending.values()))
+                for teacher in teachers:
+                    pending[teacher.name] = job.build_views(teacher, pending[teacher.name])
+                if before == sum(map(len, pending.values())):
+                    progress.waits(root)
+                    time.sleep(PATIENCE)
+    except OSError as error:
+        raise unwritable(root, error) from error
+    built.seconds = time.perf_counter() - start
+    return built
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build: what all its views have in common."""
+
+    split: SplitRows
+    augment: Augmentation
+    root: Path
+    options: BuildOptions
+    progress: BuildProgress
+    built: Built
+
+    def build_views(self, teacher: TeacherStores, views: Sequence[int]) -> list[int]:
+        """Builds the views that no other process is at; returns those that one is."""
+        loaded: Teacher | None = None
+        postponed = []
+        for view in views:
+            with self.locked(teacher, view) as free:
+                if not free:
+                    postponed.append(view)
+                    continue
+                missing = teacher.missing(view)  # another process may have built it meanwhile
+                if missing:
+                    loaded = loaded or self.loaded(teacher, views)
+                    self.build_view(teacher, loaded, view, missing)
+        return postponed
+
+    def loaded(self, teacher: TeacherStores, views: Sequence[int]) -> Teacher:
+        """The teacher where it computes, its manifests written and the disk found large enough."""
+        loaded = ready_for_computing(teacher.load(), self.options)
+        one = compute_shard(loaded, self.split, self.augment, views[0], range(1), self.options)
+        for tensor, store in teacher.stores.items():
+            store.begin(tuple(one.tensors[tensor].shape[1:]), teacher.facts(loaded), self.options.about())
+        lacking = sum(
+            len(store.rows_of(number)) * (store.bytes_per_view() or 0) // store.rows
+            for view in views
+            for store in teacher.stores.values()
+            for number in store.missing(view)
+        )
+        refuse_full_disk(self.root, {teacher.name: lacking})
+        return loaded
+
+    def build_view(
+        self, teacher: TeacherStores, loaded: Teacher, view: int, missing: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Computes the shards that any tensor lacks and writes each to those that lack it."""
+        for number in sorted({number for numbers in missing.values() for number in numbers}):
+            rows = teacher.logits.rows_of(number)
+            shard = compute_shard(
+                loaded, self.split, self.augment, view, rows, self.options, self.progress.advanced
+            )
+            for tensor, numbers in missing.items():
+                if number in numbers:
+                    store = teacher.stores[tensor]
+                    store.write(view, number, shard.encoded(tensor, store.storage), shard.pixels)
+            self.built.teacher_passes[teacher.name] += len(rows)
+
+    @contextmanager
+    def locked(self, teacher: TeacherStores, view: int) -> Iterator[bool]:
+        """Holds a view of a teacher's stores, or says that another process does.
+
+        The system frees the lock of a process that has died: a lock file that is left is not a held lock.
+        """
+        places = sorted(
+            f"{store.folder.parent.name}-{store.folder.name}" for store in teacher.stores.values()
+        )
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            try:
+                for place in places:
+                    held.enter_context(FileLock(folder / f"{place}-{view}.lock", timeout=0))
+            except Timeout:
+                held.close()
+                yield False
+                return
+            yield True

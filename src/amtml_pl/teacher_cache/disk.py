@@ -1,0 +1,49 @@
+"""What to say where a cache does not fit or cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from amtml_pl.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SMALLER = (
+    "free some space, or paths.cache=FOLDER on a larger disk; smaller: fewer data.views, hint_pool=1, "
+    "cache.hints=int8"
+)
+
+
+def refuse_full_disk(root: Path, needed: Mapping[str, int]) -> None:
+    """Refuses to begin what cannot be finished.
+
+    Args:
+        root: of the stores, which need not exist yet.
+        needed: bytes that each teacher's missing outputs take.
+
+    Raises:
+        UserError: if the disk has less free space.
+    """
+    existing = next(folder for folder in (root.resolve(), *root.resolve().parents) if folder.exists())
+    free, total = shutil.disk_usage(existing).free, sum(needed.values())
+    if total > free:
+        listed = ", ".join(f"{name} {decimal(size)}" for name, size in needed.items())
+        raise UserError(
+            f"Teachers' outputs need {decimal(total)} more ({listed}); {decimal(free)} are free at {root}.",
+            fix=SMALLER,
+        )
+
+
+def unwritable(root: Path, error: OSError) -> UserError:
+    """What to say of a write that failed; what was complete before stays, and is not built again."""
+    place = error.filename or root
+    if error.errno in FULL:
+        return UserError(f"The disk is full: {place} cannot be written ({error.strerror}).", fix=SMALLER)
+    return UserError(
+        f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}.",
+        fix="paths.cache=FOLDER that you may write, or its owner runs python -m amtml_pl.cache action=build",
+    )

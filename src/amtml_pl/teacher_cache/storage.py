@@ -1,0 +1,79 @@
+"""Numbers on disk: what is stored of a logit or a feature, and how it is read back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Num
+from torch import Tensor
+
+Storage: TypeAlias = Literal["float32", "float16", "int8"]
+BYTES: Mapping[Storage, int] = {"float32": 4, "float16": 2, "int8": 1}
+INT8_STEPS = 127
+
+
+def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor]:
+    """What is stored of some rows.
+
+    Args:
+        values: finite, and within float16 where that is asked for, see `unusable_rows`.
+        storage: ``int8`` for feature maps only: whole numbers times one scale per channel, which is the
+            channel's largest absolute value over all rows and places, divided by 127.
+
+    Returns:
+        ``values (R, *S)``, and for int8 ``scale (C,)``.
+    """
+    if storage != "int8":
+        return {"values": values.to(getattr(torch, storage))}
+    largest = values.float().abs().amax(dim=[d for d in range(values.ndim) if d != 1])
+    scale = torch.where(largest > 0, largest / INT8_STEPS, 1.0)
+    steps = (values.float() / channelwise(scale, values.ndim)).round().clamp(-INT8_STEPS, INT8_STEPS)
+    return {"values": steps.to(torch.int8), "scale": scale}
+
+
+def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, Tensor]:
+    """The same for logits, whose largest entry per row stays the largest.
+
+    Rounding to float16 keeps the order but for ties. Where one would hide which class a teacher names, the
+    true class is stored one step of float16 higher.
+    """
+    encoded = encode(logits, storage)
+    if storage != "float16":
+        return encoded
+    stored = encoded["values"].numpy()
+    rows, best = np.arange(len(stored)), logits.argmax(dim=1).numpy()
+    tied = rows[stored.argmax(axis=1) != best]
+    stored[tied, best[tied]] = np.nextafter(stored[tied, best[tied]], np.float16(np.inf))
+    return encoded
+
+
+def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, "*C"] | None) -> Float[Tensor, "B ..."]:
+    """Stored rows as numbers to compute with: int8 as float32, everything else as it is.
+
+    Args:
+        values: stored rows.
+        scale: of int8 rows, ``(C,)`` or per row ``(B, C)``; None for the others.
+    """
+    return values if scale is None else values.float() * channelwise(scale, values.ndim)
+
+
+def channelwise(scale: Float[Tensor, "*C"], dimensions: int) -> Tensor:
+    """A scale that broadcasts against maps of so many dimensions."""
+    return scale.reshape(*(scale.shape if scale.ndim == 2 else (1, *scale.shape)), *[1] * (dimensions - 2))
+
+
+def unusable_rows(values: Float[Tensor, "R ..."], storage: Storage) -> Int64[Tensor, " _"]:
+    """The rows that cannot be stored: not finite, or too large for float16 where that is asked for."""
+    usable = torch.isfinite(values)
+    if storage == "float16":
+        usable &= values.abs() <= torch.finfo(torch.float16).max
+    return (~usable.flatten(1).all(dim=1)).nonzero().flatten()
+
+
+def bytes_per_row(shape: tuple[int, ...], storage: Storage) -> int:
+    """Bytes of one stored row of the given shape."""
+    return math.prod(shape) * BYTES[storage]

@@ -1,0 +1,186 @@
+"""The angle loss, tile by tile, against its definition: all B³ angles at once."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from amtml_pl.losses import angle
+from amtml_pl.losses.angle import angle_loss, angles
+
+MEBIBYTE = 2**20
+
+
+def naive_angle_loss(student, target):
+    return F.smooth_l1_loss(angles(student), angles(target.detach()))
+
+
+def value_and_gradient(loss, student, target):
+    student = student.clone().requires_grad_()
+    value = loss(student, target)
+    (gradient,) = torch.autograd.grad(value, student)
+    return value.detach(), gradient
+
+
+def points(B, D, E, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(B * 10_000 + D * 100 + E)
+    return tuple(torch.randn(B, n, generator=generator, dtype=dtype) for n in (D, E))
+
+
+def assert_equals_naive(student, target, rtol, atol):
+    value, gradient = value_and_gradient(angle_loss, student, target)
+    expected, expected_gradient = value_and_gradient(naive_angle_loss, student, target)
+    torch.testing.assert_close(value, expected, rtol=rtol, atol=atol)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=rtol, atol=atol)
+
+
+@pytest.fixture(params=[(angle.TILE, angle.WIDTH), (200, 3)], ids=["one_tile", "many_tiles"])
+def tiles(request, monkeypatch):
+    for name, value in zip(("TILE", "WIDTH"), request.param, strict=True):
+        monkeypatch.setattr(angle, name, value)
+
+
+@given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9), st.integers(1, 900), st.integers(1, 20))
+@settings(max_examples=60, deadline=None)
+def test_value_and_gradient_equal_the_definition_however_the_angles_are_cut(B, D, E, tile, width):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(angle, "TILE", tile)
+        patch.setattr(angle, "WIDTH", width)
+        patch.setattr(angle, "ADDENDS", 7)
+        assert_equals_naive(*points(B, D, E), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("K", [10, 100])
+@pytest.mark.parametrize("B", [128, 150])
+def test_in_single_precision_both_agree_to_six_digits(B, K):
+    student, target = (F.softmax(side, dim=1) for side in points(B, K, K, torch.float32))
+    value, gradient = value_and_gradient(angle_loss, student, target)
+    expected, expected_gradient = value_and_gradient(naive_angle_loss, student, target)
+    assert value.dtype == gradient.dtype == torch.float32
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    scale = expected_gradient.abs().max().item()
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-6 * scale)
+
+
+def test_angles_that_differ_by_more_than_one_count_linearly(tiles):
+    generator = torch.Generator().manual_seed(0)
+    line = torch.randn(9, 1, generator=generator, dtype=torch.float64)
+    other = torch.randn(9, 1, generator=generator, dtype=torch.float64)
+    assert (angles(line) - angles(other)).abs().max() == 2
+    far = torch.cat([line, 0.1 * torch.randn(9, 2, generator=generator, dtype=torch.float64)], dim=1)
+    assert_equals_naive(far, other, rtol=1e-11, atol=1e-13)
+
+
+def test_the_gradient_is_right(tiles):
+    student, target = points(7, 3, 5)
+    assert torch.autograd.gradcheck(lambda x: angle_loss(x, target), student.requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_that_coincide_add_nothing_as_in_the_definition(tiles, dtype):
+    student, target = points(10, 4, 3, dtype)
+    student[7] = student[2]
+    student[8] = student[2] + 1e-13
+    target[5] = target[2]
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    assert_equals_naive(student, target, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("B", [1, 5])
+def test_a_batch_of_one_or_of_equal_samples_has_no_loss_and_no_gradient(tiles, B):
+    same = torch.full((B, 3), 0.25)
+    value, gradient = value_and_gradient(angle_loss, same, same)
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+def test_near_samples_keep_their_gradient_in_single_precision():
+    student, target = (F.softmax(side, dim=1) for side in points(20, 10, 10, torch.float32))
+    student = student[:1] + 1e-5 * student
+    assert_equals_naive(student, target, rtol=1e-5, atol=1e-6)
+
+
+def test_the_target_gets_no_gradient_and_an_outer_factor_reaches_the_student():
+    student, target = (side.requires_grad_() for side in points(6, 3, 3))
+    (3 * angle_loss(2 * student, target)).backward()
+    assert target.grad is None
+    _, gradient = value_and_gradient(naive_angle_loss, 2 * student.detach(), target)
+    torch.testing.assert_close(student.grad, 6 * gradient)
+
+
+def test_without_gradients_the_value_is_the_same(tiles):
+    student, target = points(9, 4, 4)
+    value, _ = value_and_gradient(angle_loss, student, target)
+    assert not angle_loss(student, target).requires_grad
+    torch.testing.assert_close(angle_loss(student, target), value, rtol=0, atol=0)
+    with torch.no_grad():
+        assert not angle_loss(student.requires_grad_(), target).requires_grad
+
+
+def test_sides_of_different_precision_meet_at_the_finer():
+    student, target = points(6, 3, 4)
+    value, gradient = value_and_gradient(angle_loss, student.float(), target)
+    assert value.dtype == torch.float64
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(value, naive_angle_loss(student.float(), target))
+
+
+def test_views_and_transposes_are_as_good_as_contiguous_tensors():
+    student, target = points(12, 4, 6)
+    strided = torch.empty(4, 24, dtype=torch.float64).t()[::2].copy_(student)
+    assert not strided.is_contiguous()
+    torch.testing.assert_close(angle_loss(strided, target), naive_angle_loss(student, target))
+
+
+@given(st.integers(2, 12), st.integers(1, 6), st.floats(0.01, 100), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_order_place_size_and_rotation_of_the_points_do_not_matter(B, D, scale, random):
+    student, target = points(B, D, D)
+    order = torch.tensor(random.sample(range(B), B))
+    rotation, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(D)).double())
+    value, gradient = value_and_gradient(angle_loss, student, target)
+    torch.testing.assert_close(angle_loss(scale * student @ rotation + 1, target), value)
+    permuted, permuted_gradient = value_and_gradient(angle_loss, student[order], target[order])
+    torch.testing.assert_close(permuted, value)
+    torch.testing.assert_close(permuted_gradient, gradient[order])
+
+
+def test_the_same_batch_gives_the_same_bits(tiles):
+    student, target = points(40, 10, 10, torch.float32)
+    first, second = (value_and_gradient(angle_loss, student, target) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the storage of every tensor that any operation returns, in the backward pass too."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.bytes = max(self.bytes, leaf.untyped_storage().nbytes())
+        return result
+
+
+def largest_tensor(loss, B, K):
+    with LargestTensor() as largest:
+        value_and_gradient(loss, *points(B, K, K, torch.float32))
+    return largest.bytes
+
+
+def test_no_tensor_outgrows_sixteen_mebibytes_at_a_batch_of_1024():
+    assert largest_tensor(naive_angle_loss, 64, 10) == 4 * 64**3  # at 1024 it would be 4 GiB
+    assert largest_tensor(angle_loss, 1024, 10) < 16 * MEBIBYTE
+
+
+@pytest.mark.parametrize("K", [10, 100, 1000])
+def test_many_classes_stay_within_the_same_memory(K):
+    assert largest_tensor(angle_loss, 128, K) < 16 * MEBIBYTE

@@ -1,0 +1,54 @@
+"""Memory layout and compilation change the speed of a network and nothing else."""
+
+import pytest
+import torch
+
+from amtml_pl.errors import UserError
+from amtml_pl.execution import set_execution
+from amtml_pl.features import TappedNetwork
+from amtml_pl.models.cifar_resnet import CifarResNet
+
+
+def tapped(widths=(16, 16, 32, 64)):
+    torch.manual_seed(0)
+    network = CifarResNet(8, 10, widths=widths)
+    return TappedNetwork(network, mean=[0.5] * 3, std=[0.25] * 3, taps=["layer1", "layer3"])
+
+
+def outputs_and_gradient(network):
+    images = torch.rand(13, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    outputs = network(images)
+    (outputs.logits.square().mean() + outputs.features["layer3"].mean()).backward()
+    return outputs, network.network.conv1.weight.grad
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channels_last": True, "compiled": False},
+        pytest.param({"channels_last": False, "compiled": True}, marks=pytest.mark.slow),
+        pytest.param({"channels_last": True, "compiled": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_outputs_features_gradients_and_names_stay_what_they_were(options):
+    plain, changed = tapped(), tapped()
+    set_execution(changed.network, **options, trained_on_cpu=True)
+    assert list(changed.state_dict()) == list(plain.state_dict())
+    (expected, expected_gradient), (got, gradient) = (
+        outputs_and_gradient(plain),
+        outputs_and_gradient(changed),
+    )
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    assert list(got.features) == list(expected.features)
+    for tap, feature in expected.features.items():
+        torch.testing.assert_close(got.features[tap], feature, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_a_layout_that_would_corrupt_memory_is_refused_on_the_cpu_alone():
+    thin = tapped(widths=(8, 8, 16, 32)).network
+    with pytest.raises(UserError, match=r"layer2.*fewer than 16 input channels.*corrupts memory"):
+        set_execution(thin, channels_last=True, compiled=False, trained_on_cpu=True)
+    set_execution(thin, channels_last=True, compiled=False, trained_on_cpu=False)
+    assert thin.conv1.weight.is_contiguous(memory_format=torch.channels_last)
