@@ -65,3 +65,19 @@ def configure(tmp_path, shared):
 
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         yield made
+
+
+@pytest.fixture
+def run(configure, tmp_path):
+    """Runs overrides in a folder of their own; a second call with the same name repeats the command."""
+    from amtml_pl.config import check
+    from amtml_pl.pipeline import execute
+    from amtml_pl.runs import RunFolder
+
+    def go(*overrides: str, name: str = "run"):
+        config = configure(*overrides)
+        check(config)
+        folder = RunFolder(tmp_path / name)
+        return execute(config, folder, overrides[0].removeprefix("experiment="), "the command"), folder
+
+    return go

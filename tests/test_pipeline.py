@@ -10,44 +10,12 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from amtml_pl import pipeline
-from amtml_pl.config import check
 from amtml_pl.data import PackedDataModule
 from amtml_pl.distill import DistillModule
 from amtml_pl.errors import UserError
-from amtml_pl.pipeline import execute
 from amtml_pl.runs import RunFolder
 from archives import write_cifar10, write_cifar100, write_cinic10, write_image_folder, write_tiny_imagenet
-
-TINY = (
-    "trainer=cpu", "trainer.max_epochs=2", "data.train_size=100", "data.val_size=60", "data.batch_size=32",
-    "student=resnet8_thin", "teacher=[vgg8_quarter,resnet8]",
-    "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1']",
-    "teacher.resnet8.recipe_overrides=['trainer.max_epochs=1']",
-)  # fmt: skip
-CE = (*TINY[:5], "student=resnet8_thin")
-
-
-@pytest.fixture
-def run(configure, tmp_path):
-    """Runs overrides in a folder of their own; a second call with the same name repeats the command."""
-
-    def go(*overrides, name="run"):
-        config = configure(*overrides)
-        check(config)
-        folder = RunFolder(tmp_path / name)
-        return execute(config, folder, overrides[0].removeprefix("experiment="), "the command"), folder
-
-    return go
-
-
-def weights(folder):
-    return load_file(folder.weights_file)
-
-
-def assert_bitwise_equal(first, second):
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), f"{name} differs"
+from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
 
 def test_the_main_job_trains_its_teachers_distils_and_describes_itself(run, tmp_path):
@@ -210,7 +178,7 @@ def test_a_network_whose_constructor_loads_its_weights_is_taken_as_it_is(run):
 def test_prepare_false_lists_everything_that_is_missing(run, tmp_path):
     nothing = (f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers", "prepare=false")
     wanted = (
-        r"(?s)and 3 of what.*packed data.*vgg8_quarter.*amtml_pl.train experiment=digits_teacher .*student="
+        r"(?s)and 4 of what.*packed data.*vgg8_quarter.*amtml_pl.train experiment=digits_teacher .*student="
     )
     with pytest.raises(UserError, match=wanted):
         run("experiment=digits_amtml", *TINY, *nothing)

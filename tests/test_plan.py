@@ -31,8 +31,10 @@ def plan_of(config):
 def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(configure, tmp_path, capsys):
     config = configure(*CIFAR, f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
     plan = plan_of(config)
-    assert [step.what.split()[0] for step in plan] == ["data", "packed", "teacher", "teacher", "student"]
-    assert [step.missing for step in plan] == [True, True, True, True, False]
+    assert ", ".join(step.what.split(" (")[0] for step in plan) == (
+        "data set cifar10, packed data, teacher resnet8, teacher vgg8_quarter, teacher outputs, student"
+    )
+    assert [step.missing for step in plan] == [True, True, True, True, True, False]
     assert all(step.seconds is None for step in plan)  # nothing is timed while the data may not be had
     show_plan(plan, "Plan")
     shown = capsys.readouterr().out
@@ -85,9 +87,10 @@ def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(conf
     with pytest.raises(UserError) as raised:
         refuse_missing(plan_of(config))
     text = str(raised.value)
-    assert "prepare=false, and 4 of what the run needs is missing" in text
+    assert "prepare=false, and 5 of what the run needs is missing" in text
     assert "cifar-10-python.tar.gz" in text
     assert "experiment=cifar10_teacher" in text
+    assert "python -m amtml_pl.cache action=build" in text
 
 
 @pytest.mark.parametrize(

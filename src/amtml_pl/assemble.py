@@ -10,8 +10,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from amtml_pl.composition import TeacherSource, refuse_without_teachers
 from amtml_pl.data import PackedDataModule
-from amtml_pl.distill import DistillModule, TeacherSource, refuse_without_teachers
+from amtml_pl.distill import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork, tap_shapes
@@ -62,10 +63,17 @@ def distill_module(
         hints: ``(C, H, W)`` of each hint by flat name.
 
     Raises:
-        UserError: if a tap does not exist, or the student has the wrong number of classes.
+        UserError: if a tap does not exist, the student has the wrong number of classes, or a term cannot take
+            the labels of mixup.
     """
     if teachers is None:
         refuse_without_teachers(terms)
+    if config.data.mixup and (blind := [name for name, term in terms.items() if not term.blends_labels]):
+        raise UserError(
+            f"data.mixup={config.data.mixup} blends the labels of two images; the loss terms {blind} read "
+            "one label per image.",
+            fix="data.mixup=0, or leave them out of loss=[...]",
+        )
     weighting: Weighting = build(config.weighting)
     taps = dict.fromkeys([*(t for term in terms.values() for t in term.student_taps())])
     if teachers is not None:

@@ -105,3 +105,7 @@ def show(report: dict[str, Any], figures: dict[str, Figure]) -> None:
         for name, value in report[part].items():
             shown = f"{value:.3g}" if isinstance(value, float) else value
             console.print(f"  {name.replace('_', ' ')}: {shown}")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,22 +19,33 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl import assemble
-from amtml_pl.config import check, check_command, config_directory
-from amtml_pl.entry_point import console, progress, report_mistake, start
+from amtml_pl.config import check, check_command, config_directory, plain
+from amtml_pl.data import PackedDataModule
+from amtml_pl.entry_point import console, error_console, progress, report_mistake, start
 from amtml_pl.errors import UserError
 from amtml_pl.identity import register_resolvers
+from amtml_pl.packing import PackedDataset, is_packed, packed_folder
 from amtml_pl.pipeline import Run
 from amtml_pl.plan import packed_root_of
-from amtml_pl.run_cache import RunCache, found_cache
+from amtml_pl.run_cache import RunCache, cache_root
 from amtml_pl.runs import RunFolder
 from amtml_pl.schema import CACHE_COMMAND
 from amtml_pl.selected_teachers import selected_teachers
 from amtml_pl.teacher_cache.catalogue import StoredTensor, stores_below
-from amtml_pl.teacher_cache.store import TensorStore
-from amtml_pl.teacher_cache.trust import all_pixels, compare
+from amtml_pl.teacher_cache.trust import all_pixels, compare, verify_checksums
+from amtml_pl.teacher_cache.upkeep import (
+    damaged_shards,
+    hold_idle,
+    lock_name,
+    opened,
+    remove_empty_folders,
+    remove_leftovers,
+)
 from amtml_pl.types import SplitName
 
 register_resolvers()
+
+CLASS_KEYS = ("_target_", "operation")  # their values speak for themselves
 
 
 def main() -> None:
@@ -44,7 +59,7 @@ def run(config: DictConfig) -> None:
     progress.begun = True
     try:
         with open_dict(config):
-            asked = {key: config.pop(key) for key in CACHE_COMMAND}
+            asked = plain({key: config.pop(key, None) for key in CACHE_COMMAND})
         check_command(asked, CACHE_COMMAND)
         check(config)
         if asked["action"] == "build":
@@ -59,6 +74,10 @@ def run(config: DictConfig) -> None:
         if config.debug:
             traceback.print_exc()
         report_mistake(error)
+    except KeyboardInterrupt:
+        command = shlex.join(["python", "-m", "amtml_pl.cache", *HydraConfig.get().overrides.task])
+        error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(command)}")
+        sys.exit(130)
 
 
 def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
@@ -67,102 +86,190 @@ def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
     Raises:
         UserError: if the run has no cache, or something cannot be provided.
     """
-    for cache in caches(config, splits):
+    refuse_uncached(config)
+    choices = HydraConfig.get().runtime.choices
+    run = Run(config, RunFolder(cache_root(config)), choices.get("experiment"), cache_command("build"))
+    data = run.prepare()
+    for split in splits:
+        cache = RunCache(config, run.teachers, data, run.accuracy, split)
         cache.check()
         built = cache.provide(cache.views)
         rows = sum(built.teacher_passes.values())
         size = decimal(sum(store.bytes_on_disk() for store in cache.stores()))
         console.print(
-            f"{cache.split.name}: {len(cache.views)} views of {len(cache.teachers)} teachers, {size}, "
-            + (f"{rows:,} teacher passes in {built.seconds:.0f} s" if rows else "all there already")
-            + f", in {cache.root}"
+            f"{split}: {counted(cache.views, 'view')} of {counted(cache.teachers, 'teacher')}, {size} in "
+            f"{cache.root}, "
+            + (f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all there already")
         )
 
 
 def verify(config: DictConfig, splits: list[SplitName], rows: int) -> None:
     """Holds every shard against its checksum, every image against its own, and random rows against teachers.
 
+    It makes nothing: neither images, nor teachers, nor what the cache lacks.
+
     Raises:
         UserError: at the first that differs, or if nothing has been built.
     """
-    for cache in caches(config, splits):
-        there = cache.complete()
-        if not there:
-            raise UserError(
-                f"Nothing of the {cache.split.name} split is cached in {cache.root} for this experiment.",
-                fix=cache_command("build"),
-            )
-        cache.check()
-        for view in there:
-            all_pixels(cache.teachers, cache.split, cache.data.augment, view)
-        table = Table(
-            title=f"{cache.split.name}: {rows} random rows of each of {len(there)} views, recomputed"
+    refuse_uncached(config)
+    teachers = selected_teachers(config, assemble.loss_terms(config))
+    data = packed_data(config)
+    untrained = [teacher.name for teacher in teachers if teacher.identity() is None]
+    if data is None or untrained:
+        lacking = "the packed images" if data is None else f"the weights of {', '.join(untrained)}"
+        raise UserError(
+            f"There is nothing to verify: {lacking} do not exist yet.", fix=cache_command("build")
         )
-        for column in ("teacher", "tensor", "largest difference", "same argmax"):
-            table.add_column(column)
-        for teacher in cache.teachers:
-            found = compare(teacher, cache.split, cache.data.augment, there, rows, cache.options)
-            for tensor, difference in found.items():
-                table.add_row(teacher.name, tensor, f"{difference:.2e}", "yes" if tensor == "logits" else "")
-        console.print(table)
+    for split in splits:
+        verify_split(RunCache(config, teachers, data, {}, split), rows)
 
 
-def caches(config: DictConfig, splits: list[SplitName]) -> list[RunCache]:
-    """The caches of the splits, with images and teachers in place."""
+def verify_split(cache: RunCache, rows: int) -> None:
+    """The same for the views of one split.
+
+    Raises:
+        UserError: at the first that differs, or if nothing has been built.
+    """
+    split, there, augment = cache.split, cache.complete(), cache.data.augment
+    if not there:
+        raise UserError(
+            f"Nothing of the {split.name} split is cached in {cache.root} for this experiment"
+            + (f"; {other}." if (other := cache.nearest()) else "."),
+            fix=cache_command("build"),
+        )
+    verify_checksums(cache.teachers, there, console)
+    for view in there:
+        all_pixels(cache.teachers, split, augment, view)
+    console.print(
+        f"{split.name}: {counted(there, 'view')}"
+        + (f" of {len(cache.views)}" if len(there) < len(cache.views) else "")
+        + f", every checksum right, every image the one that the teachers saw ({cache.root})"
+    )
+    table = Table(
+        title=f"{min(rows, len(split))} random images of each view, computed again",
+        title_justify="left", show_edge=False,
+    )  # fmt: skip
+    for column in ("teacher", "tensor", "stored as", "largest relative difference", "same class named"):
+        table.add_column(column, overflow="fold")
+    for teacher in cache.teachers:
+        for tensor, difference in compare(teacher, split, augment, there, rows, cache.options).items():
+            named = "always" if tensor == "logits" else ""
+            stored = teacher.stores[tensor].storage
+            table.add_row(teacher.name, tensor, stored, f"{difference:.1e}", named)
+    console.print(table)
+
+
+def refuse_uncached(config: DictConfig) -> None:
+    """Refuses what keeps no cache.
+
+    Raises:
+        UserError: without teachers, or with live ones.
+    """
     if not config.teacher:
         raise UserError(
             "There is no teacher to cache.", fix="experiment=digits_amtml, or teacher=[resnet32,...]"
         )
     if config.teacher_source != "cached":
         raise UserError("teacher_source=live keeps no cache.", fix="teacher_source=cached")
-    choices = HydraConfig.get().runtime.choices
-    run = Run(config, RunFolder(Path()), choices.get("experiment"), cache_command("build"))
-    data = run.prepare()
-    return [RunCache(config, run.teachers, data, run.accuracy, split) for split in splits]
+
+
+def packed_data(config: DictConfig) -> PackedDataModule | None:
+    """The splits and views of the experiment; None while its images are not packed."""
+    source, root = assemble.dataset_source(config), packed_root_of(config)
+    if not is_packed(source, root):
+        return None
+    return assemble.data_module(config, PackedDataset.open(packed_folder(source, root)))
 
 
 def show_info(config: DictConfig) -> None:
     """Lists every store below ``paths.cache``: size, views, accuracy of the teacher, fingerprint, users."""
-    stores = stores_below(Path(config.paths.cache))
+    root = Path(config.paths.cache)
+    stores = stores_below(root)
     if not stores:
-        console.print(f"Nothing is cached in {Path(config.paths.cache).resolve()}.")
+        console.print(f"Nothing is cached in {root.resolve()}.")
         return
-    table = Table(title=f"{Path(config.paths.cache).resolve()}", title_justify="left")
-    for column in ("store", "views", "size", "teacher's val/acc", "fingerprint", "used by"):
+    table = Table(title=f"{root.resolve()}", title_justify="left", show_edge=False, show_lines=True)
+    for column in ("store", "views", "size", "val/acc", "fingerprint", "used by"):
         table.add_column(column, overflow="fold")
     for store in stores:
-        table.add_row(*(escape(cell) for cell in described(store, Path(config.paths.cache))))
+        table.add_row(*(escape(cell) for cell in described(store, root)))
     console.print(table)
-    console.print(f"{decimal(sum(store.bytes_on_disk() for store in stores))} in all.")
+    console.print(f"{counted(stores, 'store')}, {decimal(sum(store.bytes_on_disk() for store in stores))}.")
 
 
-def described(store: StoredTensor, root: Path) -> tuple[str, ...]:
+def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     """One row of the list."""
-    place = str(store.folder.relative_to(root))
-    size = decimal(store.bytes_on_disk())
-    if store.manifest is None:
-        return place, "", size, "", "damaged: its manifest cannot be read", ""
-    prints = store.manifest["fingerprint"]
-    accuracy = store.manifest["facts"].get("accuracy", {}).get("val")
-    about = [f"{key}: {short(value)}" for key, value in prints.items() if value is not None]
-    users = [user["run"] for user in store.users() if Path(user["run"]).exists()]
+    place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
+    users = [user["run"] for user in stored.users() if Path(user["run"]).exists()]
+    used = "\n".join(users) or "no run"
+    try:
+        store = opened(stored)
+        views = [view for view in stored.views() if not damaged_shards(store, view)]
+        damaged = sorted(set(stored.views()) - set(views))
+    except UserError as error:
+        return place, "", size, "", f"damaged: {error.what}", used
+    manifest = store.manifest() or {}
+    accuracy = manifest["facts"].get("accuracy", {}).get("val")
+    about = [f"{key}: {short(value)}" for key, value in store.identity.items() if value is not None]
+    if damaged:
+        about.insert(0, f"damaged: views {damaged} lack bytes or shards")
     return (
         place,
-        str(len(store.views())),
+        str(len(views)),
         size,
         "" if accuracy is None else f"{accuracy:.4f}",
         "\n".join(about),
-        "\n".join(users) or "no run",
+        used,
     )
 
 
-def own_stores(config: DictConfig) -> list[TensorStore]:
+def remove_unused(config: DictConfig) -> None:
+    """Removes the stores that no existing run has used and the command's experiment would not use.
+
+    What a build of this moment holds is left alone, what a killed one has left is removed.
+    """
+    root = Path(config.paths.cache)
+    needed = own_folders(config)
+    unused = [
+        store
+        for store in stores_below(root)
+        if store.folder.resolve() not in needed
+        and not any((Path(user["run"]) / "run.json").exists() for user in store.users())
+    ]
+    try:
+        with ExitStack() as held:
+            busy = hold_idle(root, held)
+            unused = [store for store in unused if lock_name(store.folder) not in busy]
+            freed = sum(store.bytes_on_disk() for store in unused)
+            if unused:
+                console.print("No run that exists refers to these, nor does the experiment of this command:")
+            for store in unused:
+                console.print(f"  {store.folder.relative_to(root)}  {decimal(store.bytes_on_disk())}")
+            for store in unused:
+                shutil.rmtree(store.folder)
+            freed += remove_leftovers(root, busy)
+        remove_empty_folders(root)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be removed: {error.strerror}.", fix=f"chmod -R u+w '{root}'"
+        ) from error
+    if freed:
+        console.print(f"Removed, {decimal(freed)} freed.")
+    else:
+        console.print(
+            f"Nothing to remove in {root.resolve()}: all is used by a run, a build or this experiment."
+        )
+
+
+def own_folders(config: DictConfig) -> set[Path]:
     """The stores of the command's experiment, as far as they can be named without making anything."""
-    if not config.teacher:
-        return []
-    teachers = selected_teachers(config, assemble.loss_terms(config))
-    cache = found_cache(config, assemble.dataset_source(config), packed_root_of(config), teachers)
-    return [] if cache is None else cache.stores()
+    data = packed_data(config) if config.teacher else None
+    if data is None:
+        return set()
+    named = [t for t in selected_teachers(config, assemble.loss_terms(config)) if t.identity() is not None]
+    splits = [split for split in get_args(SplitName) if split in data.sizes]
+    caches = [RunCache(config, named, data, {}, split) for split in splits]
+    return {store.folder.resolve() for cache in caches for store in cache.stores()}
 
 
 def cache_command(action: str) -> str:
@@ -171,11 +278,18 @@ def cache_command(action: str) -> str:
     return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *told])
 
 
+def counted(things: Sequence[object], noun: str) -> str:
+    """A number and its noun."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
 def short(value: object) -> str:
     """A part of a fingerprint on one line."""
     if isinstance(value, dict):
         return ", ".join(
-            f"{key} {short(child)}" for key, child in value.items() if child not in (None, [], {})
+            short(child) if key in CLASS_KEYS else f"{key} {short(child)}"
+            for key, child in value.items()
+            if child not in (None, [], {})
         )
     if isinstance(value, list):
         return "[" + ", ".join(short(child) for child in value) + "]"
@@ -183,28 +297,5 @@ def short(value: object) -> str:
     return text if len(text) < 20 or " " in text or "." in text else text[:12]
 
 
-def remove_unused(config: DictConfig) -> None:
-    """Removes the stores that no existing run has used and the command's experiment would not use."""
-    root = Path(config.paths.cache)
-    needed = {store.folder.resolve() for store in own_stores(config)}
-    unused = [
-        store
-        for store in stores_below(root)
-        if store.folder.resolve() not in needed
-        and not any((Path(user["run"]) / "run.json").exists() for user in store.users())
-    ]
-    if not unused:
-        console.print(f"Every store in {root.resolve()} is referred to by a run or by this experiment.")
-        return
-    console.print("No run that exists refers to these, nor does the experiment of this command:")
-    for store in unused:
-        console.print(f"  {store.folder.relative_to(root)}  {decimal(store.bytes_on_disk())}")
-    freed = sum(store.bytes_on_disk() for store in unused)
-    try:
-        for store in unused:
-            shutil.rmtree(store.folder)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename} cannot be removed: {error.strerror}.", fix=f"chmod -R u+w '{root}'"
-        ) from error
-    console.print(f"Removed, {decimal(freed)} freed.")
+if __name__ == "__main__":
+    main()

@@ -125,6 +125,11 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(node, Mapping) and "network" in node:
             yield from teacher_problems(node, f"teacher.{name}")
     yield from trainer_problems(tree["trainer"])
+    if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
+        yield (
+            f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, and a cache holds what the "
+            "teachers gave for single images; expected 0, or teacher_source=live: they see the blended ones"
+        )
 
 
 def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:

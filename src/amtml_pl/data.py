@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from amtml_pl.augment import Augmentation
 from amtml_pl.counter_random import permutation, random_bits
 from amtml_pl.errors import UserError
+from amtml_pl.mixup import mixup
 from amtml_pl.packing import PackedDataset
 from amtml_pl.splits import SplitRows, disjoint_splits
 from amtml_pl.types import Batch, TeacherOutputs
 
 # Sets the random numbers of the order apart from those that other purposes take from an equal seed.
 _ORDER = 2**32
+_MIXUP = 2**32 + 1
 
 
 class PackedDataModule(pl.LightningDataModule):
@@ -49,6 +52,7 @@ class PackedDataModule(pl.LightningDataModule):
             holds every smaller one.
         seed: of the validation split and the training subset.
         num_workers: processes that prepare batches; 0 prepares them between the steps.
+        mixup: α of `amtml_pl.mixup`, for training batches; 0 leaves the images alone.
 
     Attributes:
         before_epoch: told the view of an epoch before its first batch is made; None where nobody asks.
@@ -71,9 +75,12 @@ class PackedDataModule(pl.LightningDataModule):
         train_size: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        mixup: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers)
+        _check_ranges(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, mixup=mixup
+        )
         self.packed = packed
         self.order_seed = order_seed
         self.augment = augment
@@ -81,6 +88,7 @@ class PackedDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.views = _resolve_views(views, augment.distinct_views)
         self.num_workers = num_workers
+        self.mixup = mixup
         self.before_epoch: Callable[[int], None] | None = None
         self.read_teachers: Callable[[Batch], TeacherOutputs] | None = None
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
@@ -139,7 +147,10 @@ class PackedDataModule(pl.LightningDataModule):
         batches = list(torch.split(order, self.batch_size))
         if len(batches) > 1 and len(batches[-1]) < min(2 * world_size, self.batch_size):
             batches[-2:] = [torch.cat(batches[-2:])]
-        reader = _BatchReader(split, self.augment, self.train_view(epoch), self.read_teachers)
+        blend = None
+        if self.mixup:
+            blend = _Blend(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
+        reader = _BatchReader(split, self.augment, self.train_view(epoch), self.read_teachers, blend)
         return self._loader(reader, [batch[rank::world_size] for batch in batches])
 
     def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
@@ -200,25 +211,44 @@ class _BatchReader(Dataset[Batch]):
         augment: Augmentation,
         view: int,
         read_teachers: Callable[[Batch], TeacherOutputs] | None = None,
+        blend: _Blend | None = None,
     ) -> None:
         self.split = split
         self.augment = augment
         self.view = view
         self.read_teachers = read_teachers
+        self.blend = blend
 
     def __getitem__(self, index: Int64[Tensor, " B"]) -> Batch:
         rows = self.split.rows[index]
         images = self.augment(self.split.stored.images[rows], index, self.view)
         batch = Batch(images, self.split.stored.labels[rows], index, self.view, self.split.name)
+        if self.blend is not None:
+            batch = self.blend(batch)
         return batch if self.read_teachers is None else replace(batch, teachers=self.read_teachers(batch))
 
 
-def _check_counts(*, batch_size: int, eval_batch_size: int, num_workers: int) -> None:
+@dataclass(frozen=True)
+class _Blend:
+    """Mixup for the batches of one epoch; a batch is known by its first sample, which no other one has."""
+
+    alpha: float
+    state: UInt64[np.ndarray, " 1"]
+
+    def __call__(self, batch: Batch) -> Batch:
+        own = random_bits(self.state, int(batch.index[0]))
+        images, mixed = mixup(batch.images, batch.labels, self.alpha, own)
+        return replace(batch, images=images, mixed=mixed)
+
+
+def _check_ranges(*, batch_size: int, eval_batch_size: int, num_workers: int, mixup: float) -> None:
     for name, count in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
         if count < 1:
             raise UserError(f"data.{name} is {count}, expected 1 or more.", fix=f"data.{name}=128")
     if num_workers < 0:
         raise UserError(f"data.num_workers is {num_workers}, expected 0 or more.", fix="data.num_workers=0")
+    if not 0 <= mixup < float("inf"):
+        raise UserError(f"data.mixup is {mixup}, expected 0 or more.", fix="data.mixup=0.2")
 
 
 def _resolve_views(views: int | Literal["all"], distinct: int | None) -> int | None:

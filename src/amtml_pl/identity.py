@@ -15,7 +15,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.recipe import has_own_weights, recipe
 
 # What does not change the result of a run, and therefore not the name of its folder.
-NOT_PART_OF_THE_RUN = ("hydra", "prepare", "force", "debug", "logger")
+NOT_PART_OF_THE_RUN = ("hydra", "benchmark", "prepare", "force", "debug", "logger")
 NOT_PART_OF_A_NODE = (
     ("data", r"num_workers|eval_batch_size"),
     ("dataset", r"train_images"),

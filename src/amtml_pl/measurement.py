@@ -9,9 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -21,21 +20,20 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
+from torch.optim.swa_utils import update_bn
 
 from amtml_pl import assemble
 from amtml_pl.config import config_directory
 from amtml_pl.data import PackedDataModule
-from amtml_pl.entry_point import console
-from amtml_pl.packing import PackedDataset, is_packed, packed_folder
-from amtml_pl.peak_memory import PeakMemory, Sampler, parameters_beside
-from amtml_pl.pipeline import Run, save_weights
+from amtml_pl.errors import UserError
+from amtml_pl.fitting import save_weights
+from amtml_pl.packing import is_packed, pack
+from amtml_pl.peak_memory import PeakMemory
 from amtml_pl.plan import packed_root_of, training_images
 from amtml_pl.run_cache import RunCache
-from amtml_pl.runs import RunFolder
 from amtml_pl.selected_teachers import SelectedTeacher, selected_teachers
+from amtml_pl.short_fit import ShortFit, peak_memory, quiet
 from amtml_pl.teacher_cache.compute import ready_for_computing
-from amtml_pl.types import Batch
 
 VARIANTS = ("ce", "avg", "cached", "live")
 MEMORY_RUNS = 3
@@ -82,6 +80,8 @@ class Benchmark:
     def __init__(
         self, config: DictConfig, folder: Path, *, repetitions: int, steps: int, images: int
     ) -> None:
+        if not config.teacher:
+            raise UserError("There is no teacher to compare with.", fix="experiment=cifar100_amtml")
         self.folder, self.repetitions, self.steps, self.images = folder, repetitions, steps, images
         self.original = config
         source = assemble.dataset_source(config)
@@ -94,6 +94,7 @@ class Benchmark:
         """The same experiment on few images, with weights for every teacher, in folders of its own."""
         own: DictConfig = OmegaConf.create(without_hydra(config))
         batch = own.data.batch_size
+        val_size = max(own.dataset.num_classes, 64)
         rows = max(self.images, (self.steps + 1) * batch, own.dataset.num_classes)
         if self.synthetic:
             own.paths.data = str(self.folder / "data")
@@ -101,10 +102,10 @@ class Benchmark:
                 "_target_": "amtml_pl.datasets.synthetic.Synthetic",
                 "num_classes": own.dataset.num_classes,
                 "image_size": own.dataset.image_size,
-                "train_images": 2 * rows,
+                "train_images": rows + val_size,
             }
         own.data.train_size = rows
-        own.data.val_size = max(own.dataset.num_classes, 64)
+        own.data.val_size = val_size
         own.trainer.max_epochs, own.trainer.limit_train_batches = 1, self.steps + 1
         own.logger, own.prepare, own.force = {}, True, False
         own.paths.cache, own.paths.outputs = str(self.folder / "cache"), str(self.folder / "outputs")
@@ -122,7 +123,10 @@ class Benchmark:
             self.untrained.append(teacher.name)
             file = self.folder / f"{teacher.name}.safetensors"
             pl.seed_everything(own.seed, verbose=False)
-            save_weights(teacher.fresh().network, file)
+            network = teacher.fresh().network
+            size = own.dataset.image_size
+            update_bn([torch.rand(64, 3, size, size)], network)  # a deep network's outputs overflow without
+            save_weights(network, file)
         own.teacher[teacher.name].weights = {
             "path": str(file),
             "key": None,
@@ -177,7 +181,7 @@ class Benchmark:
     def memory_figures(self) -> dict[str, Figure]:
         """Peak private memory of a cached run and of one from labels, each in processes of their own."""
         peaks: dict[str, list[PeakMemory]] = {"ce": [], "cached": []}
-        for repetition in range(MEMORY_RUNS):
+        for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant, found in peaks.items():
                 folder = self.folder / f"memory-{variant}-{repetition}"
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
@@ -212,7 +216,7 @@ class Benchmark:
     def data(self, config: DictConfig) -> PackedDataModule:
         """The images of all variants."""
         source = assemble.dataset_source(config)
-        return assemble.data_module(config, PackedDataset.open(packed_folder(source, packed_root_of(config))))
+        return assemble.data_module(config, pack(source, packed_root_of(config)))
 
     def break_even(self, figures: dict[str, Figure]) -> dict[str, Any]:
         """After how many epochs the time that cached steps save has paid for building the cache.
@@ -254,81 +258,6 @@ class Benchmark:
         }
 
 
-class ShortFit:
-    """A run whose trainer stops after a few steps; every call goes on with the same module.
-
-    Args:
-        config: of the run.
-        folder: of the run.
-    """
-
-    def __init__(self, config: DictConfig, folder: Path) -> None:
-        self.run = Run(config, RunFolder(folder), None, "benchmark")
-        self.data = self.run.prepare()
-        self.run.provide_outputs(self.data)
-
-    def steps(self) -> StepTimer:
-        """A short fit by the trainer of a run, and what its steps took."""
-        timer = StepTimer()
-        trainer = self.run.trainer()
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
-        trainer.fit(self.run.module, datamodule=self.data)
-        return timer
-
-
-def peak_memory(config: dict[str, Any], folder: Path) -> PeakMemory:
-    """What a short run holds in memory; for a process of its own."""
-    sampler = Sampler()
-    with quiet(), sampler.running():
-        fit = ShortFit(OmegaConf.create(config), folder)
-        fit.steps()
-        beside = parameters_beside(fit.run.module)
-    return PeakMemory(sampler.highest, beside)
-
-
-class StepTimer(Callback):
-    """Seconds of each step but the first, from one batch's start to the next, its loading included.
-
-    Attributes:
-        steps: of whole steps.
-        inputs: from the end of a step to the start of the next: fetching, augmenting, reading the cache.
-    """
-
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-        self.inputs: list[float] = []
-        self.started = self.ended = 0.0
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """Ends the step before."""
-        now = time_when_done(pl_module.device)
-        if batch_idx > 1:
-            self.steps.append(now - self.started)
-            self.inputs.append(now - self.ended)
-        self.started = now
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Ends what is not input."""
-        self.ended = time_when_done(pl_module.device)
-
-
-def time_when_done(device: torch.device) -> float:
-    """The clock, after an accelerator has caught up."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float:
     """Seconds for loading each teacher of a cache and running it over the cached images, and nothing else."""
     images = cache.data.augment(
@@ -360,14 +289,3 @@ def without_hydra(config: DictConfig) -> dict[str, Any]:
     """A configuration as plain values, which another process can take."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return {str(key): value for key, value in plain.items() if key != "hydra"}
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the console, which would tell of each short run as if it were one."""
-    before = console.quiet
-    console.quiet = True
-    try:
-        yield
-    finally:
-        console.quiet = before

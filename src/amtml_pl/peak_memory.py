@@ -68,6 +68,7 @@ def private_megabytes() -> float | None:
 
 def parameters_beside(module: nn.Module) -> int:
     """Elements of the parameters of every module in memory that is not part of ``module``."""
+    gc.collect()  # what nobody holds any more is not resident
     own = {id(parameter) for parameter in module.parameters()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # asking some lazy objects for their class warns

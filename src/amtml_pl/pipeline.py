@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -14,17 +12,15 @@ from typing import Any
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.trainer.states import TrainerStatus
-from safetensors.torch import save
 
 from amtml_pl import assemble
 from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
+from amtml_pl.composition import TeacherSource
 from amtml_pl.data import PackedDataModule
-from amtml_pl.distill import TeacherSource
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
-from amtml_pl.features import TappedNetwork
+from amtml_pl.fitting import evaluate, interruptible, save_weights
 from amtml_pl.packing import PackedDataset, is_packed, pack, packed_folder
 from amtml_pl.plan import make_plan, packed_root_of, refuse_missing, show_plan
 from amtml_pl.provenance import describe
@@ -273,40 +269,6 @@ class Run:
         measured = Path(self.config.paths.teachers) / "measured"
         identity = {"teacher": teacher.identity(), "data": images}
         return measured_accuracy(teacher.load, data.eval_batches(rows), measured, identity)
-
-
-@contextmanager
-def interruptible(trainer: pl.Trainer) -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def evaluate(
-    trainer: pl.Trainer, module: pl.LightningModule, data: PackedDataModule, checkpoint: Path
-) -> dict[str, float]:
-    """``val/acc``, ``val/loss``, ``test/acc``, ``test/loss`` of a checkpoint; the module then holds it."""
-    found: dict[str, float] = {}
-    for run in (trainer.validate, trainer.test):
-        for metrics in run(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False):
-            found.update({name: float(value) for name, value in metrics.items()})
-    return found
-
-
-def save_weights(student: TappedNetwork, file: Path) -> None:
-    """Writes the student's network, without taps and normalisation, under its name only when whole."""
-    temporary = file.with_name(f".{file.name}")
-    state = student.network.state_dict()
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    temporary.write_bytes(save(tensors))  # save_file would make it readable for its owner alone
-    temporary.replace(file)
 
 
 def check_classes(config: DictConfig, packed: PackedDataset) -> None:

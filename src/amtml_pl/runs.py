@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,8 +66,18 @@ class RunFolder:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new one, never a part."""
+    """Writes a text file so that a reader sees the old one or the new one, never a part.
+
+    One process at a time; what one that was killed has left under the temporary name is overwritten.
+
+    Raises:
+        OSError: if it cannot be written; nothing half-written remains.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(file)
+    temporary = file.with_name(f".{file.name}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

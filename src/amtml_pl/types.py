@@ -74,6 +74,23 @@ class TeacherOutputs:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """What the images of a batch are blended with, where mixup blends them.
+
+    Attributes:
+        labels: ``(B,)`` of each image's partner.
+        share: of the image itself, in [0, 1]; its partner has the rest.
+    """
+
+    labels: Int64[Tensor, " B"]
+    share: Float[Tensor, ""]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Mixed:
+        """The same with every tensor changed."""
+        return Mixed(change(self.labels), change(self.share))
+
+
+@dataclass(frozen=True)
 class Batch:
     """What the data module yields.
 
@@ -84,6 +101,7 @@ class Batch:
         view: which augmented version of the samples this is; 0 is the image itself (evaluation).
         split: the split that ``index`` counts in.
         teachers: what a cache holds for these images, where the loader has read it with them.
+        mixed: what the images are blended with; None where they are themselves.
     """
 
     images: Float[Tensor, "B 3 H W"]
@@ -92,6 +110,7 @@ class Batch:
     view: int
     split: SplitName
     teachers: TeacherOutputs | None = None
+    mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,6 +131,7 @@ class Batch:
             labels=change(self.labels),
             index=change(self.index),
             teachers=None if self.teachers is None else self.teachers.map(change),
+            mixed=None if self.mixed is None else self.mixed.map(change),
         )
 
 
@@ -126,6 +146,7 @@ class Step:
         weights: ``(B, M)``, rows sum to 1, with gradients to a learned weighting; None without teachers.
         weighting_norm: squared L2 norm of the weighting's learned parameters, 0 where it has none.
         epoch: the current epoch, from 0; for terms that change with time.
+        mixed: the labels that mixup has blended in; None without mixup.
     """
 
     student: ModelOutputs
@@ -134,6 +155,7 @@ class Step:
     weights: Float[Tensor, "B M"] | None
     weighting_norm: Float[Tensor, ""] | None
     epoch: int
+    mixed: Mixed | None = None
 
 
 @dataclass(frozen=True)

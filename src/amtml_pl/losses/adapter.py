@@ -50,6 +50,7 @@ class NllAdapterLoss(LossTerm):
     """
 
     needs_teachers = needs_learned_weighting = trains_weighting = True
+    blends_labels = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The objective of the batch, unweighted."""

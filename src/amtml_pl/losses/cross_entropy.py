@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.errors import UserError
@@ -13,6 +13,8 @@ from amtml_pl.types import Step
 
 class CrossEntropy(LossTerm):
     """Cross-entropy of the student's logits at temperature 1 with the labels.
+
+    Where mixup has blended the images, each label counts as much as its image does.
 
     Args:
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1).
@@ -29,4 +31,12 @@ class CrossEntropy(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Mean over the batch."""
-        return F.cross_entropy(step.student.logits, step.labels, label_smoothing=self.label_smoothing)
+        own = self.towards(step.student.logits, step.labels)
+        if step.mixed is None:
+            return own
+        share = step.mixed.share
+        return share * own + (1 - share) * self.towards(step.student.logits, step.mixed.labels)
+
+    def towards(self, logits: Float[Tensor, "B K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+        """Mean over the batch for one label per sample."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

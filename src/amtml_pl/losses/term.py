@@ -22,11 +22,13 @@ class LossTerm(nn.Module):
         needs_teachers: whether the term is nothing without teachers.
         needs_learned_weighting: whether the term is nothing for a weighting that learns nothing.
         trains_weighting: whether a learned weighting gets from the term what it is to learn.
+        blends_labels: whether the term does right by mixup's blended labels, if only by reading none.
     """
 
     needs_teachers: ClassVar[bool] = False
     needs_learned_weighting: ClassVar[bool] = False
     trains_weighting: ClassVar[bool] = False
+    blends_labels: ClassVar[bool] = True
 
     def student_taps(self) -> tuple[str, ...]:
         """The student's features that the term reads, as dotted module paths."""

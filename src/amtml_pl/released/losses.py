@@ -54,6 +54,8 @@ class ReleasedCrossEntropy(LossTerm):
         temperature: T > 0.
     """
 
+    blends_labels = False
+
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)

@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from amtml_pl.errors import UserError
+from amtml_pl.teacher_cache.storage import BYTES
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-KEYS = frozenset(
-    {
-        "format",
-        "teacher",
-        "tensor",
-        "split",
-        "rows",
-        "shape",
-        "shard_rows",
-        "storage",
-        "fingerprint",
-        "facts",
-        "built_with",
-    }
-)
+
+
+class Absent:
+    """What is not there, where two things are compared."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = Absent()
+
+
+def is_count(value: object) -> bool:
+    """Whether it is a whole number from 1."""
+    return type(value) is int and value > 0
+
+
+FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "teacher": ("a name", lambda value: isinstance(value, str)),
+    "tensor": ("a name", lambda value: isinstance(value, str)),
+    "split": ("a name", lambda value: isinstance(value, str)),
+    "rows": ("a whole number from 1", is_count),
+    "shape": ("whole numbers from 1", lambda value: isinstance(value, list) and all(map(is_count, value))),
+    "shard_rows": ("a whole number from 1", is_count),
+    "storage": (f"one of {', '.join(BYTES)}", lambda value: isinstance(value, str) and value in BYTES),
+    "fingerprint": ("a mapping", lambda value: isinstance(value, dict)),
+    "facts": ("a mapping", lambda value: isinstance(value, dict)),
+    "built_with": ("a mapping", lambda value: isinstance(value, dict)),
+}
 
 
 @dataclass(frozen=True)
@@ -88,8 +105,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise UserError(f"The manifest {file} has format {got!r}, expected {FORMAT}.", fix=fix)
-    if absent := KEYS - manifest.keys():
-        raise UserError(f"The manifest {file} lacks {', '.join(sorted(absent))}.", fix=fix)
+    for key, (expected, is_right) in FIELDS.items():
+        if not is_right(manifest.get(key)):
+            got = repr(manifest[key]) if key in manifest else "absent"
+            raise UserError(f"In the manifest {file}, {key} is {got}, expected {expected}.", fix=fix)
     return manifest
 
 
@@ -106,7 +125,7 @@ def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
         if other.manifest is None or other.folder == folder or other.folder.name.rpartition("-")[0] != kind:
             continue
         found = differences(other.manifest["fingerprint"], fingerprint)
-        if closest is None or len(found) < len(closest[0]):
+        if found and (closest is None or len(found) < len(closest[0])):  # a copy of the store differs in none
             closest = found, other.folder
     if closest is None:
         return None
@@ -115,15 +134,18 @@ def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:  # noqa: ANN401
-    """Where two nested values differ: dotted key, first value, second value; None where absent."""
+    """Where two nested values of JSON differ: dotted key, first value, second value; `ABSENT` for none.
+
+    1, 1.0 and true are three values, as they are in the text that names a store's folder.
+    """
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         keys = dict.fromkeys([*first, *second])
-        nested = [differences(first.get(k), second.get(k), f"{path}.{k}" if path else str(k)) for k in keys]
-        return [found for part in nested for found in part]
+        pairs = ((k, first.get(k, ABSENT), second.get(k, ABSENT)) for k in keys)
+        return [found for k, a, b in pairs for found in differences(a, b, f"{path}.{k}" if path else str(k))]
     if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        pairs = enumerate(zip(first, second, strict=True))
-        return [found for i, (a, b) in pairs for found in differences(a, b, f"{path}[{i}]")]
-    return [] if first == second else [(path, first, second)]
+        items = enumerate(zip(first, second, strict=True))
+        return [found for i, (a, b) in items for found in differences(a, b, f"{path}[{i}]")]
+    return [] if repr(first) == repr(second) else [(path, first, second)]
 
 
 def recorded_views(folder: Path) -> list[int]:
@@ -134,9 +156,13 @@ def recorded_views(folder: Path) -> list[int]:
 
 def folder_bytes(folder: Path) -> int:
     """The bytes of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a build renames its files meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def safe(name: str) -> str:
-    """A name as part of a path."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", name)
+    """A name as part of a path: another one for each name, without the ``-`` that parts a folder's name."""
+    return quote(name, safe="").replace("-", "%2D")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,12 +55,12 @@ class Shard:
     Attributes:
         tensors: ``logits (R, K)`` and by tap ``(R, C, H, W)``, float32 on the CPU.
         pixels: the checksum of each row's pixels.
-        place: the teacher, view and first row, for messages.
+        place: the teacher, view and rows, for messages.
     """
 
     tensors: dict[str, Float[Tensor, "R ..."]]
     pixels: Int64[Tensor, " R"]
-    place: tuple[str, int, int]
+    place: tuple[str, int, Sequence[int]]
 
     def encoded(self, tensor: str, storage: Storage) -> dict[str, Tensor]:
         """What is stored of a tensor.
@@ -70,12 +70,12 @@ class Shard:
         """
         values = self.tensors[tensor]
         if len(rows := unusable_rows(values, storage)):
-            teacher, view, first = self.place
+            teacher, view, sample = self.place
             worst = values[rows[0]].abs().max().item()
             option = "logits" if tensor == "logits" else "hints"
             raise UserError(
                 f"Teacher {teacher!r} gives {len(rows)} unusable rows of {tensor}, the first for sample "
-                f"{first + int(rows[0])} in view {view}: its largest value is {worst}; expected numbers that "
+                f"{sample[int(rows[0])]} in view {view}: its largest value is {worst}; expected numbers that "
                 f"{storage} can hold.",
                 fix="mend the teacher's weights, mean and std, or cache.precision; for large numbers "
                 f"cache.{option}=float32",
@@ -95,7 +95,7 @@ def compute_shard(
     split: SplitRows,
     augment: Augmentation,
     view: int,
-    rows: range,
+    rows: Sequence[int],
     options: BuildOptions,
     advanced: Callable[[str, int], None] = lambda _teacher, _images: None,
 ) -> Shard:
@@ -114,8 +114,7 @@ def compute_shard(
     precision = getattr(torch, options.precision)
     parts: dict[str, list[Tensor]] = {}
     pixels = []
-    for start in range(rows.start, rows.stop, options.batch_size):
-        index = torch.arange(start, min(start + options.batch_size, rows.stop))
+    for index in torch.split(torch.tensor(rows), options.batch_size):
         images = augment(split.stored.images[split.rows[index]], index, view)
         pixels.append(pixel_checksums(images))
         with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
@@ -124,4 +123,4 @@ def compute_shard(
             parts.setdefault(tensor, []).append(values.float().cpu().contiguous())
         advanced(teacher.name, len(index))
     tensors = {tensor: torch.cat(values) for tensor, values in parts.items()}
-    return Shard(tensors, torch.cat(pixels), (teacher.name, view, rows.start))
+    return Shard(tensors, torch.cat(pixels), (teacher.name, view, rows))

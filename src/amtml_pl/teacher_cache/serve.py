@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from amtml_pl.teacher_cache.storage import Storage, bytes_per_row
 from amtml_pl.teacher_cache.stored_view import StoredView
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores
 from amtml_pl.types import Batch, TeacherOutputs
@@ -39,26 +40,36 @@ class CachedTeachers:
         self.views: tuple[int, ...] = ()
         self.opened: tuple[int, dict[str, StoredView]] | None = None
         self.resident: dict[int, dict[str, Tensor]] = {}
+        self.decided: bool | None = None
 
     def connect(self, teachers: Sequence[TeacherStores], views: Sequence[int]) -> None:
         """Says where the outputs lie and which views will be asked for."""
         self.teachers, self.views = tuple(teachers), tuple(views)
+        self.decided = None
 
     def to(self, device: torch.device | str) -> CachedTeachers:
         """Remembers where the batches are."""
         self.device = torch.device(device)
+        self.decided = None
         return self
 
     @property
     def is_resident(self) -> bool:
-        """Whether the views are kept on the device."""
-        if self.place != "auto":
-            return self.place == "resident"
+        """Whether the views are kept on the device.
+
+        It is decided once per device: views that have moved there are no longer free memory, and a forked
+        loader's process, which inherits the decision, cannot ask CUDA.
+        """
+        if self.decided is None:
+            self.decided = self.place == "resident" or (self.place == "auto" and self.fits_on_device())
+        return self.decided
+
+    def fits_on_device(self) -> bool:
+        """Whether this is CUDA, and all views, as they are computed with, leave it half of its memory."""
         if self.device.type != "cuda":
             return False
-        sizes = [
-            store.bytes_per_view() or 0 for teacher in self.teachers for store in teacher.stores.values()
-        ]
+        stores = [store for teacher in self.teachers for store in teacher.stores.values()]
+        sizes = [store.rows * bytes_per_row(store.shape or (), decoded(store.storage)) for store in stores]
         free, _ = torch.cuda.mem_get_info(self.device)
         return sum(sizes) * len(self.views) <= SHARE_OF_FREE_MEMORY * free
 
@@ -121,6 +132,11 @@ class CachedTeachers:
         """For a loader's process: it reads from disk, and needs neither maps nor the means to compute."""
         stores = tuple(replace(teacher, load=unavailable, facts=unavailable) for teacher in self.teachers)
         return {**self.__dict__, "teachers": stores, "opened": None, "resident": {}}
+
+
+def decoded(storage: Storage) -> Storage:
+    """What the numbers of a storage are when they have been read."""
+    return "float32" if storage == "int8" else storage
 
 
 def unavailable(*_: object) -> Any:  # noqa: ANN401

@@ -14,6 +14,7 @@ from torch import Tensor
 Storage: TypeAlias = Literal["float32", "float16", "int8"]
 BYTES: Mapping[Storage, int] = {"float32": 4, "float16": 2, "int8": 1}
 INT8_STEPS = 127
+BELOW_LARGEST_FLOAT16 = np.nextafter(np.finfo(np.float16).max, np.float16(0))
 
 
 def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor]:
@@ -22,7 +23,8 @@ def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor
     Args:
         values: finite, and within float16 where that is asked for, see `unusable_rows`.
         storage: ``int8`` for feature maps only: whole numbers times one scale per channel, which is the
-            channel's largest absolute value over all rows and places, divided by 127.
+            channel's largest absolute value over all rows and places, divided by 127; for a channel of zeros
+            it is the smallest normal number, so that the largest scale still says how coarse the rows are.
 
     Returns:
         ``values (R, *S)``, and for int8 ``scale (C,)``.
@@ -30,7 +32,7 @@ def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor
     if storage != "int8":
         return {"values": values.to(getattr(torch, storage))}
     largest = values.float().abs().amax(dim=[d for d in range(values.ndim) if d != 1])
-    scale = torch.where(largest > 0, largest / INT8_STEPS, 1.0)
+    scale = (largest / INT8_STEPS).clamp_min(torch.finfo(torch.float32).tiny)
     steps = (values.float() / channelwise(scale, values.ndim)).round().clamp(-INT8_STEPS, INT8_STEPS)
     return {"values": steps.to(torch.int8), "scale": scale}
 
@@ -39,7 +41,8 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
     """The same for logits, whose largest entry per row stays the largest.
 
     Rounding to float16 keeps the order but for ties. Where one would hide which class a teacher names, the
-    true class is stored one step of float16 higher.
+    true class is stored one step of float16 higher; there is none above the largest number, so that its
+    rivals are first lowered by one.
     """
     encoded = encode(logits, storage)
     if storage != "float16":
@@ -47,6 +50,7 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
     stored = encoded["values"].numpy()
     rows, best = np.arange(len(stored)), logits.argmax(dim=1).numpy()
     tied = rows[stored.argmax(axis=1) != best]
+    stored[tied] = np.minimum(stored[tied], BELOW_LARGEST_FLOAT16)
     stored[tied, best[tied]] = np.nextafter(stored[tied, best[tied]], np.float16(np.inf))
     return encoded
 

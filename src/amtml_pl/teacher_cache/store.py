@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from jaxtyping import Int64
 from safetensors.torch import save
 from torch import Tensor
@@ -93,7 +95,9 @@ class TensorStore:
         """
         if not self._begun and (self.folder / MANIFEST).exists():
             manifest = read_manifest(self.folder)
-            if wrong := differences(manifest["fingerprint"], self.identity):
+            own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
+            own |= {"storage": self.storage, "fingerprint": self.identity}
+            if wrong := differences({key: manifest[key] for key in own}, own):
                 listed = "; ".join(f"{key} is {there!r}, expected {here!r}" for key, there, here in wrong)
                 raise UserError(
                     f"{self.folder / MANIFEST} does not belong to the folder that it lies in: {listed}.",
@@ -103,15 +107,13 @@ class TensorStore:
         return dict(self._begun) or None
 
     def begin(self, shape: tuple[int, ...], facts: Mapping[str, Any], built_with: Mapping[str, Any]) -> None:
-        """Writes the manifest, unless there is one.
+        """Writes the manifest, unless there is one; of several processes the first does.
 
         Args:
             shape: of a row.
             facts: about the teacher: its size, accuracy, the digest of its weights.
             built_with: how the teacher is run: batch size, precision, layout, version of torch.
         """
-        if self.manifest() is not None:
-            return
         manifest = {
             "format": FORMAT,
             "teacher": self.teacher,
@@ -125,7 +127,11 @@ class TensorStore:
             "facts": dict(facts),
             "built_with": dict(built_with),
         }
-        write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{self.folder.parent.name}-{self.folder.name}-manifest.lock"):
+            if self.manifest() is None:
+                write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -143,13 +149,16 @@ class TensorStore:
         return range(first, min(first + self._rows_per_shard(), self.rows))
 
     def missing(self, view: int) -> list[int]:
-        """The shards of a view that are not there; their content is not looked at."""
-        recorded = self.record(view)
+        """The shards of a view that are not there; their content is not looked at.
+
+        Without a manifest nothing is: what lies there cannot be read.
+        """
+        recorded = {} if self.manifest() is None else self.record(view)
         return [n for n in self.shards() if n not in recorded or not self.shard_file(view, n).exists()]
 
     def is_complete(self, view: int) -> bool:
         """Whether every shard of a view is there."""
-        return self.manifest() is not None and not self.missing(view)
+        return not self.missing(view)
 
     def views(self) -> list[int]:
         """The complete views."""
@@ -193,20 +202,26 @@ class TensorStore:
         """Holds every shard of a view against the checksum in its record.
 
         Raises:
-            UserError: naming the first file that has changed.
+            UserError: naming the first file that has changed or cannot be read.
         """
         for number, entry in self.record(view).items():
             file = self.shard_file(view, number)
             if not file.exists():  # then it is missing, and is built
                 continue
-            size = file.stat().st_size
-            with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            again = "and repeat the command: the shard is built again"
+            try:
+                size = file.stat().st_size
+                with file.open("rb") as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise UserError(
+                    f"The shard {file} cannot be read ({error.strerror}).", fix=f"rm -r '{file}' {again}"
+                ) from error
             if size != entry["bytes"] or found != entry["sha256"]:
                 raise UserError(
                     f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
                     f"expected {entry['bytes']:,} bytes with {entry['sha256'][:16]}….",
-                    fix=f"rm '{file}' and repeat the command: the shard is built again",
+                    fix=f"rm '{file}' {again}",
                 )
 
     def open(self, view: int) -> StoredView:
@@ -233,17 +248,20 @@ class TensorStore:
         if not file.exists():
             return {}
         try:
-            shards = json.loads(file.read_text())["shards"]
+            record = json.loads(file.read_text())
+            shards = {entry["file"]: entry for entry in record["shards"]}
             entries = {
-                int(e["file"].split(".")[1]): e for e in shards if e["bytes"] >= 0 and len(e["sha256"]) == 64
+                n: shards[name] for n in self.shards() if (name := self.shard_file(view, n).name) in shards
             }
-            right = all(
-                entry["rows"] == [self.rows_of(n).start, self.rows_of(n).stop] for n, entry in entries.items()
-            )
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            right = record["view"] == view and len(entries) == len(record["shards"])
+            for number, entry in entries.items():
+                rows = self.rows_of(number)
+                right &= entry["rows"] == [rows.start, rows.stop]
+                right &= entry["bytes"] >= 0 and len(entry["sha256"]) == 64
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(file, f"cannot be read ({error!r})") from error
-        if not right or len(entries) != len(shards):
-            raise self._damaged(file, "does not list the shards of this store")
+        if not right:
+            raise self._damaged(file, f"does not list the shards of view {view} of this store")
         return entries
 
     def bytes_per_view(self) -> int | None:
@@ -257,11 +275,11 @@ class TensorStore:
 
     def note_use(self, run: Path, command: str) -> None:
         """Leaves word that a run refers to the store; a folder that cannot be written is left as it is."""
-        name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]
+        name = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:12]
         text = json.dumps({"run": str(run.resolve()), "command": command}, indent=1) + "\n"
         file = self.folder / "used_by" / f"{name}.json"
         try:
-            if not file.exists() or file.read_text() != text:
+            if not file.exists() or file.read_bytes() != text.encode():
                 write_text(file, text)
         except OSError:
             return

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from amtml_pl.errors import UserError
 from amtml_pl.teacher_cache.storage import decode
 
 
@@ -25,7 +26,7 @@ class StoredView:
 
     files: tuple[Path, ...]
     shard_rows: int
-    _shards: list[dict[str, Tensor]] | None = None
+    _shards: list[dict[str, Tensor]] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shards(self) -> list[dict[str, Tensor]]:
@@ -56,7 +57,7 @@ class StoredView:
             if len(rows):
                 shard = self.shards[number]
                 picked = shard[name].index_select(0, rows - number * self.shard_rows)
-                parts.append(decode(picked, shard.get("scale") if name == "values" else None))
+                parts.append(decode(picked, shard.get("scale")) if name == "values" else picked)
         return torch.cat(parts)[order.argsort()]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,6 +66,16 @@ class StoredView:
 
 
 def mapped(file: Path) -> dict[str, Tensor]:
-    """A shard's tensors, which cost no memory of their own until they are read."""
-    with safe_open(file, framework="pt") as shard:
-        return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
+    """A shard's tensors, which cost no memory of their own until they are read.
+
+    Raises:
+        UserError: if the file is absent, truncated or no shard.
+    """
+    try:
+        with safe_open(file, framework="pt") as shard:
+            return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"The shard {file} cannot be read ({error}).",
+            fix=f"rm -r '{file}' and repeat the command: the shard is built again",
+        ) from error

@@ -1,0 +1,72 @@
+"""Which parts a training step is made of, and which of them cannot work together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Batch, TeacherOutputs
+from amtml_pl.weighting.scheme import Weighting
+
+
+@runtime_checkable
+class TeacherSource(Protocol):
+    """Where the teachers' outputs come from: live networks, or a cache of what they gave."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The M teachers, in the order of axis 1 of their logits."""
+
+    def to(self, device: torch.device | str) -> TeacherSource:
+        """Moves whatever computes to a device."""
+
+    def __call__(self, batch: Batch) -> TeacherOutputs:
+        """The teachers' outputs for exactly the images of the batch."""
+
+
+def check_composition(
+    terms: Mapping[str, LossTerm],
+    coef: Mapping[str, float],
+    teachers: TeacherSource | None,
+    weighting: Weighting | None,
+) -> None:
+    """Refuses parts that cannot work together, or that would train nothing without saying so."""
+    if not terms:
+        raise UserError("There is no loss term; expected at least one.", fix="loss=[ce]")
+    if missing := sorted(set(terms) - set(coef)):
+        raise UserError(f"The loss terms {missing} have no coefficient.", fix=f"+coef.{missing[0]}=1.0")
+    if teachers is None:
+        refuse_without_teachers(terms)
+        return
+    if weighting is None:
+        raise UserError("There are teachers but no weighting.", fix="weighting=uniform")
+    learned = any(True for _ in weighting.parameters())
+    scheme = type(weighting).__name__
+    idle = [name for name, term in terms.items() if term.needs_learned_weighting]
+    if idle and not learned:
+        raise UserError(
+            f"The terms {idle} train a weighting, and {scheme} learns nothing.",
+            fix="weighting=adaptive, or leave them out of loss=[...]",
+        )
+    if learned and not any(term.trains_weighting and coef[name] for name, term in terms.items()):
+        raise UserError(
+            f"{scheme} is a learned weighting, and no term of {list(terms)} with a coefficient trains it.",
+            fix="loss=[...,adapter,adapter_entropy], or weighting=uniform",
+        )
+
+
+def refuse_without_teachers(terms: Mapping[str, LossTerm]) -> None:
+    """Refuses terms that need teachers, for a run that has none.
+
+    Raises:
+        UserError: naming them.
+    """
+    if needing := [name for name, term in terms.items() if term.needs_teachers]:
+        raise UserError(
+            f"The loss terms {needing} need teachers, and the run has none.",
+            fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
+        )

@@ -1,0 +1,358 @@
+"""The command ``python -m amtml_pl.cache`` as a user meets it: what it prints, makes, leaves and removes."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from amtml_pl import cache, train
+from amtml_pl.selected_teachers import SelectedTeacher
+from tiny_runs import TINY
+
+EXPERIMENT = ("experiment=digits_amtml", *TINY)
+
+
+def invoke(main, place, shared, *words):
+    """A command in this process, which saves its imports; its exit status."""
+    roots = {"data": shared / "data", "teachers": shared / "teachers", "outputs": place / "outputs"}
+    typed = [f"paths.{name}={folder}" for name, folder in roots.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["command", *typed, *words])
+        try:
+            main()
+        except SystemExit as stop:
+            return stop.code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, shared):
+    """What action=build leaves for the experiment, validation included."""
+    place = tmp_path_factory.mktemp("built")
+    status = invoke(cache.main, place, shared, "action=build", *EXPERIMENT, "splits=[train,val]")
+    assert status == 0
+    return place / "outputs" / "cache"
+
+
+@pytest.fixture
+def root(built, tmp_path):
+    """A cache of its own for each test."""
+    return Path(shutil.copytree(built, tmp_path / "outputs" / "cache")) / "digits"
+
+
+@pytest.fixture
+def command(tmp_path, shared, capfd):
+    """What a command of the cache prints."""
+
+    def call(*words, status=0, main=cache.main):
+        capfd.readouterr()
+        assert invoke(main, tmp_path, shared, *words) == status
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        assert err.count("error:") == (status == 2)
+        return out + err
+
+    return call
+
+
+def files(root):
+    """Every file with its content; locks are no part of a store."""
+    found = sorted(file for file in root.rglob("*") if file.is_file() and ".locks" not in file.parts)
+    return {str(file.relative_to(root)): file.read_bytes() for file in found}
+
+
+def stores(root):
+    return sorted(manifest.parent for manifest in root.rglob("manifest.json"))
+
+
+def store(root, kind):
+    (folder,) = root.glob(kind)
+    return folder
+
+
+def flip_a_byte(root):
+    file = store(root, "resnet8/layer3-train-*") / "view-0002.00000.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+def use(folder, run):
+    (folder / "used_by").mkdir(exist_ok=True)
+    user = {"run": str(run), "command": "the command"}
+    (folder / "used_by" / "0123456789ab.json").write_text(json.dumps(user))
+
+
+# ---- action=build
+
+
+def test_a_run_after_a_build_asks_no_teacher(root, command, tmp_path, monkeypatch):
+    def refuse(self):
+        raise AssertionError(f"teacher {self.name} was made")
+
+    monkeypatch.setattr(SelectedTeacher, "fresh", refuse)
+    command(*EXPERIMENT, "hydra.run.dir=run", main=train.main)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["cache"]["teacher_passes"] == {}
+    assert "run" in command("action=info")
+
+
+def test_a_second_build_finds_all_there(root, command):
+    before = files(root)
+    said = command("action=build", *EXPERIMENT)
+    assert re.search(r"train: 2 views of 2 teachers, .* all there already", said)
+    assert files(root) == before
+
+
+@pytest.mark.slow
+def test_a_build_completes_what_is_missing_and_repairs_what_the_message_says(root, command):
+    before, damaged = files(root), flip_a_byte(root)
+    assert f"rm '{damaged}'" in command("action=build", *EXPERIMENT, status=2)
+    damaged.unlink()
+    assert "100 images computed" in command("action=build", *EXPERIMENT)
+    assert files(root) == before
+
+
+@pytest.mark.slow
+def test_a_build_starts_from_any_directory_even_from_a_run_folder(root, command, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"format": 0, "dataset": {"digest": "another"}}))
+    command("action=build", *EXPERIMENT)
+
+
+@pytest.mark.slow
+def test_validation_logits_serve_every_augmentation_and_number_of_views(root, command):
+    val = sorted(folder.name for folder in root.glob("*/logits-val-*"))
+    assert len(val) == 2
+    assert not list(root.glob("*/layer3-val-*"))
+    said = command("action=build", *EXPERIMENT, "splits=[val]", "augment=none", "data.views=1")
+    assert "val: 1 view of 2 teachers" in said
+    assert "all there already" in said
+    assert sorted(folder.name for folder in root.glob("*/logits-val-*")) == val
+    manifest = json.loads((store(root, "resnet8/logits-val-*") / "manifest.json").read_text())
+    assert manifest["fingerprint"]["augment"] is None
+
+
+# ---- action=info
+
+
+def test_an_empty_cache_says_so(command, tmp_path):
+    assert f"Nothing is cached in {tmp_path / 'outputs' / 'cache'}." in command("action=info")
+
+
+def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root, command, tmp_path):
+    use(store(root, "resnet8/logits-train-*"), tmp_path)
+    said = command("action=info")
+    for folder in stores(root):
+        assert folder.name[-12:] in said
+    assert "6 stores" in said
+    assert re.search(r"\b[\d.]+ [kM]B", said)
+    assert re.search(r"0\.\d{4}", said)
+    for part in ("split: name train, size 100", "storage: float16", "precision float32", "padding 4"):
+        assert part in said
+    assert str(tmp_path) in said
+    assert "no run" in said
+    assert "damaged" not in said
+
+
+def listed(root, capfd):
+    """The list without the command line around it."""
+    cache.show_info(OmegaConf.create({"paths": {"cache": str(root.parent)}}))
+    return capfd.readouterr().out
+
+
+DAMAGES = {
+    "an empty manifest": ("manifest.json", b"{}", "has format None"),
+    "a manifest that is no JSON": ("manifest.json", b"\x00", "cannot be read"),
+    "a truncated shard": ("view-0001.00000.safetensors", b"", r"views \[1\] lack bytes"),
+    "a record that is no JSON": ("view-0002.json", b"{", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_listed_as_damaged(root, capfd, damage):
+    name, content, words = DAMAGES[damage]
+    (store(root, "resnet8/logits-train-*") / name).write_bytes(content)
+    said = re.sub(r"[\s│|]+", " ", listed(root, capfd))
+    assert len(re.findall("damaged: ", said)) == 1
+    assert re.search("damaged: .*" + words, said)
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "facts", "rows", "storage", "teacher"])
+def test_a_manifest_with_odd_content_is_listed_as_damaged(root, capfd, key):
+    file = store(root, "resnet8/logits-train-*") / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: [7]}))
+    assert "damaged:" in listed(root, capfd)
+
+
+# ---- action=verify
+
+
+def test_a_right_cache_passes_with_the_largest_differences_per_tensor(root, command):
+    before = files(root)
+    said = command("action=verify", *EXPERIMENT, "rows=16")
+    assert "train: 2 views, every checksum right" in said
+    for tensor in ("resnet8.*logits.*always", "resnet8.*layer3", "vgg8_quarter.*stage5"):
+        assert re.search(rf"{tensor}.*", said)
+    assert all(float(found) < 1e-3 for found in re.findall(r"\d\.\de-\d\d", said))
+    assert files(root) == before
+
+
+@pytest.mark.slow
+def test_the_validation_split_is_verified_too(root, command):
+    assert "val: 1 view, every" in command("action=verify", *EXPERIMENT, "rows=16", "splits=[val]")
+
+
+def test_a_flipped_byte_fails_and_is_left_as_it_is(root, command):
+    damaged, before = flip_a_byte(root), files(root)
+    said = command("action=verify", *EXPERIMENT, status=2)
+    assert f"checksum of {damaged} is wrong" in said
+    assert files(root) == before
+
+
+def test_a_teacher_that_answers_otherwise_fails(root, command, monkeypatch):
+    load = SelectedTeacher.load
+
+    def other(self):
+        teacher = load(self)
+        with torch.no_grad():
+            list(teacher.network.parameters())[-1].add_(torch.arange(10.0))
+        return teacher
+
+    monkeypatch.setattr(SelectedTeacher, "load", other)
+    said = command("action=verify", *EXPERIMENT, "rows=4", status=2)
+    assert re.search(r"Teacher '\w+' gives other logits for sample \d+ of train in view 1", said)
+
+
+def test_views_that_are_not_built_are_counted_and_not_built(root, command):
+    store(root, "resnet8/logits-train-*").joinpath("view-0002.json").unlink()
+    before = files(root)
+    assert "train: 1 view of 2, every checksum right" in command("action=verify", *EXPERIMENT, "rows=4")
+    assert files(root) == before
+
+
+@pytest.mark.parametrize("action", ["verify", "info", "gc"])
+def test_without_images_and_teachers_nothing_is_made(command, tmp_path, action):
+    elsewhere = [f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers"]
+    said = command(f"action={action}", *EXPERIMENT, *elsewhere, status=2 if action == "verify" else 0)
+    if action == "verify":
+        assert "packed images do not exist" in said
+        assert "action=build" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_trained_teachers_nothing_is_verified_and_none_is_trained(built, command, tmp_path):
+    said = command("action=verify", *EXPERIMENT, f"paths.teachers={tmp_path}/teachers", status=2)
+    assert "the weights of" in said
+    assert "vgg8_quarter" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_setting_than_the_cache_has_is_named_when_nothing_is_there_to_verify(root, command):
+    before = files(root)
+    said = command("action=verify", *EXPERIMENT, "cache.logits=float32", "rows=4", status=2)
+    assert "storage: 'float16' there, 'float32' here" in said
+    assert files(root) == before
+
+
+# ---- action=gc
+
+
+def test_what_no_run_and_no_experiment_uses_is_listed_and_removed(root, command):
+    names = [folder.name for folder in stores(root)]
+    said = command("action=gc")
+    assert all(name in said for name in names)
+    assert "freed" in said
+    assert list(root.parent.rglob("*.safetensors")) == []
+    assert "Nothing to remove" in command("action=gc")
+
+
+def test_the_stores_of_existing_runs_stay(root, command, tmp_path):
+    used, gone = store(root, "resnet8/logits-train-*"), store(root, "vgg8_quarter/logits-train-*")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    use(used, tmp_path / "run")
+    use(gone, tmp_path / "removed run")
+    before = files(used)
+    command("action=gc")
+    assert files(used) == before
+    assert not gone.exists()
+
+
+@pytest.mark.slow
+def test_the_stores_of_the_experiment_of_the_command_stay_validation_included(root, command):
+    command("action=build", *EXPERIMENT, "cache.logits=float32")
+    other = [folder for folder in root.glob("*/logits-train-*") if '"float32"' in storage(folder)]
+    kept = [folder for folder in stores(root) if folder not in other]
+    command("action=gc", *EXPERIMENT)
+    assert len(other) == 2
+    assert not any(folder.exists() for folder in other)
+    assert len(kept) == 6
+    assert all(folder.exists() for folder in kept)
+
+
+def storage(folder):
+    return json.dumps(json.loads((folder / "manifest.json").read_text())["storage"])
+
+
+@pytest.mark.slow
+def test_the_other_teachers_of_an_experiment_keep_their_stores_when_one_has_no_weights(root, command):
+    more = ("teacher=[resnet8,vgg8_quarter,wrn_10_1]",)
+    command("action=gc", *EXPERIMENT, *more)
+    assert len(stores(root)) == 6
+
+
+def test_what_a_killed_build_left_goes_and_whole_stores_stay(root, command):
+    before, folder = files(root), store(root, "resnet8/layer3-train-*")
+    (folder / ".view-0003.00000.safetensors").write_bytes(b"half")
+    (folder / ".view-0003.json").write_text("{")
+    assert list((root / ".locks").iterdir())
+    assert "8 bytes" not in command("action=gc", *EXPERIMENT)
+    assert files(root) == before
+    assert not (root / ".locks").exists()
+
+
+def test_what_another_process_is_building_is_left_alone(root, command):
+    folder = store(root, "resnet8/layer3-train-*")
+    half = folder / ".view-0003.00000.safetensors"
+    half.write_bytes(b"half")
+    with FileLock(root / ".locks" / f"resnet8-{folder.name}-3.lock"):
+        command("action=gc")
+    assert half.exists()
+    assert [f.name for f in stores(root)] == [folder.name]
+
+
+# ---- mistakes
+
+
+MISTAKES = {
+    "another action": (("action=clean",), "build, verify, info or gc"),
+    "no action": (("~action",), "build, verify, info or gc"),
+    "no split": (("action=build", "splits=[]"), "a list of train, val, test"),
+    "another split": (("action=build", "splits=[dev]"), "a list of train, val, test"),
+    "no rows": (("action=verify", "rows=0"), "1 or more"),
+    "live teachers": (("action=build", *EXPERIMENT, "teacher_source=live"), "teacher_source=cached"),
+    "no teachers": (("action=build", "experiment=digits_ce"), "no teacher to cache"),
+    "no experiment": (("action=verify",), "no teacher to cache"),
+    "a value of another type": (("action=build", "cache.batch_size=many"), "cache.batch_size"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_status_2(command, tmp_path, mistake):
+    words, expected = MISTAKES[mistake]
+    assert expected in command(*words, status=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["colour=red", "cache.colour=red"])
+def test_an_unknown_key_is_refused_by_name(tmp_path, shared, capfd, word):
+    assert invoke(cache.main, tmp_path, shared, "action=build", word) == 2
+    assert "colour" in capfd.readouterr().err

@@ -1,0 +1,228 @@
+"""A run that reads its teachers' outputs is the run that its live teachers would have given."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from amtml_pl import assemble
+from amtml_pl.distill import DistillModule
+from amtml_pl.errors import UserError
+from amtml_pl.peak_memory import parameters_beside
+from amtml_pl.pipeline import Run
+from amtml_pl.runs import RunFolder
+from amtml_pl.selected_teachers import SelectedTeacher
+from amtml_pl.teachers import LiveTeachers
+from amtml_pl.types import Batch
+from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+
+AMTML = ("experiment=digits_amtml", *TINY)
+
+
+def prepared(configure, tmp_path, *overrides):
+    """A run up to its first step, and its data."""
+    made = Run(configure(*AMTML, *overrides), RunFolder(tmp_path / "prepared"), None, "the command")
+    data = made.prepare()
+    made.provide_outputs(data)
+    return made, data
+
+
+def passes(record):
+    return record["cache"]["teacher_passes"]
+
+
+def no_teacher(monkeypatch):
+    def refuse(self):
+        raise AssertionError(f"teacher {self.name} was built")
+
+    monkeypatch.setattr(SelectedTeacher, "fresh", refuse)
+
+
+def shards(tmp_path):
+    return sorted((tmp_path / "outputs" / "cache").rglob("*.safetensors"))
+
+
+def test_float32_outputs_train_the_student_that_live_teachers_train_to_the_bit(run):
+    one_epoch = ("experiment=digits_amtml", *TINY, "trainer.max_epochs=1")
+    _, live = run(*one_epoch, "teacher_source=live", name="live")
+    _, cached = run(*one_epoch, "cache.logits=float32", "cache.hints=float32", name="cached")
+    assert_bitwise_equal(weights(live), weights(cached))
+
+
+def test_a_run_passes_each_image_through_each_teacher_once_per_view_and_a_later_run_never(run, monkeypatch):
+    first, _ = run(*AMTML, "data.views=2", "trainer.max_epochs=3", name="first")
+    assert passes(first) == {"vgg8_quarter": 2.0, "resnet8": 2.0}
+    assert first["timing"]["cache_build_seconds"] > 0
+    fewer, _ = run(*AMTML, "data.views=3", name="more views than epochs")
+    assert passes(fewer) == {}  # views 1 and 2 are there, and there is no third epoch
+    no_teacher(monkeypatch)
+    for seed in (1, 2):
+        later, folder = run(*AMTML, "data.views=2", "trainer.max_epochs=3", f"seed={seed}", name=f"{seed}")
+        assert passes(later) == {}
+        assert later["teachers"] == first["teachers"]
+        assert folder.weights_file.exists()
+
+
+def test_a_subset_of_the_teachers_and_another_method_use_the_same_outputs(run, monkeypatch):
+    run(*AMTML)
+    no_teacher(monkeypatch)
+    one = [word for word in TINY if "vgg8_quarter" not in word]
+    averaged, _ = run("experiment=digits_avg", *one, "teacher=[resnet8]", name="averaged")
+    assert passes(averaged) == {}
+
+
+def test_a_cached_run_holds_no_teacher(run, configure, tmp_path):
+    run(*AMTML)
+    ready, data = prepared(configure, tmp_path)
+    ready.trainer().fit(ready.module, datamodule=data)
+    assert parameters_beside(ready.module) == 0
+
+
+def test_a_live_run_holds_its_teachers(configure, tmp_path):
+    ready, _ = prepared(configure, tmp_path, "teacher_source=live")
+    assert parameters_beside(ready.module) > 0
+
+
+@pytest.mark.parametrize("batch_size", [64, 128])
+def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_live_teachers(
+    configure, tmp_path, batch_size
+):
+    size = ("data.train_size=400", f"data.batch_size={batch_size}", "data.views=3", "trainer.max_epochs=5")
+    ready, data = prepared(configure, tmp_path, *size)
+    live = LiveTeachers([teacher.load() for teacher in ready.teachers])
+    drawn, split = np.random.default_rng(0), data.train_split()
+    found = 0
+    for epoch in drawn.integers(5, size=20).tolist():
+        ready.provide_view(data, data.train_view(epoch))
+        batches = [*data.train_batches(epoch)]
+        batch = batches[drawn.integers(len(batches))]
+        picked = torch.from_numpy(drawn.integers(len(batch), size=50))
+        index = batch.index[picked]
+        alone = data.augment(split.stored.images[split.rows[index]], index, data.train_view(epoch))
+        assert torch.equal(batch.images[picked], alone)
+        expected = live(Batch(alone, batch.labels[picked], index, batch.view, "train"))
+        got = ready.module.teacher_source(batch)
+        assert torch.equal(got.logits[picked].argmax(2), expected.logits.argmax(2))
+        torch.testing.assert_close(got.logits[picked].float(), expected.logits, rtol=1e-3, atol=1e-4)
+        for name, hint in expected.hints.items():
+            torch.testing.assert_close(got.hints[name][picked].float(), hint, rtol=1e-3, atol=1e-4)
+        found += len(index)
+    assert found == 1000
+
+
+def test_every_sample_meets_the_same_outputs_whatever_the_batch_size(run, configure, tmp_path):
+    run(*AMTML)
+    by_sample = []
+    for size in (32, 64):
+        ready, data = prepared(configure, tmp_path, f"data.batch_size={size}")
+        batches = [*data.train_batches(1)]
+        order = torch.cat([batch.index for batch in batches]).argsort()
+        by_sample.append(torch.cat([ready.module.teacher_source(batch).logits for batch in batches])[order])
+    assert torch.equal(*by_sample)
+
+
+def test_a_cached_run_that_is_interrupted_ends_as_if_it_had_not_been(run, monkeypatch):
+    _, whole = run(*AMTML, name="whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run(*AMTML, name="cut")
+    record, cut = run(*AMTML, name="cut")
+    assert_bitwise_equal(weights(whole), weights(cut))
+    assert passes(record) == {}
+
+
+def stop_at(patch, step):
+    """Ctrl-C in the training step with this number."""
+    original = DistillModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == step:
+            raise KeyboardInterrupt
+        return original(self, batch, batch_idx)
+
+    patch.setattr(DistillModule, "training_step", training_step)
+
+
+def test_pooled_hints_are_the_same_live_and_cached(run):
+    pooled = ("experiment=digits_amtml", *TINY, "trainer.max_epochs=1", "hint_pool=2")
+    _, live = run(*pooled, "teacher_source=live", name="live")
+    _, cached = run(*pooled, "cache.logits=float32", "cache.hints=float32", name="cached")
+    assert_bitwise_equal(weights(live), weights(cached))
+
+
+def test_loader_workers_read_the_cache_and_change_nothing(run):
+    _, none = run(*AMTML, name="none")
+    _, two = run(*AMTML, "data.num_workers=2", name="two")
+    assert_bitwise_equal(weights(none), weights(two))
+
+
+def test_views_on_the_device_train_the_same_student(run):
+    _, mapped = run(*AMTML, "cache.device=mapped", name="mapped")
+    _, resident = run(*AMTML, "cache.device=resident", name="resident")
+    assert_bitwise_equal(weights(mapped), weights(resident))
+
+
+def test_a_flipped_byte_stops_a_run_before_its_first_step(run, tmp_path):
+    run(*AMTML)
+    damaged = shards(tmp_path)[0]
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
+        run(*AMTML, "seed=1", name="other seed")
+    damaged.unlink()  # as the message says
+    record, _ = run(*AMTML, "seed=1", name="other seed")
+    assert sum(passes(record).values()) == 1.0
+
+
+def test_changed_code_of_an_augmentation_stops_a_run_before_its_first_step(run, monkeypatch):
+    from amtml_pl.augment import CropFlip
+
+    run(*AMTML)
+    original = CropFlip.__call__
+
+    def other_code(self, images, keys, view):
+        return original(self, images, keys, view + 1)
+
+    monkeypatch.setattr(CropFlip, "__call__", other_code)
+    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view \d are not those"):
+        run(*AMTML, "seed=1", name="other seed")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ("data.augment.seed=1", "augment.seed: 0 there, 1 here"),
+        ("data.augment.operations.0.padding=2", r"augment.operations\[0\].padding: 4 there, 2 here"),
+        ("hint_pool=2", "tensor.pool: None there, 2 here"),
+        ("cache.hints=float32", "storage: 'float16' there, 'float32' here"),
+        ("cache.precision=bfloat16", "cache.precision: 'float32' there, 'bfloat16' here"),
+    ],
+)
+def test_without_preparation_a_changed_setting_is_named_with_both_values(run, tmp_path, change, field):
+    run(*AMTML)
+    expected = rf"(?s)teacher outputs: to compute.*differs in .*{field}.*action=build"
+    with pytest.raises(UserError, match=expected):
+        run(*AMTML, change, "prepare=false", name="changed")
+
+
+def test_the_record_of_a_cached_run_names_its_stores_and_the_stores_name_the_run(run, tmp_path):
+    record, folder = run(*AMTML)
+    assert record["teacher_source"] == "cached"
+    assert record["cache"]["views"] == 2
+    root = tmp_path / "outputs" / "cache" / "digits"
+    assert len(record["cache"]["stores"]) == 4
+    for name in record["cache"]["stores"]:
+        (user,) = (root / name / "used_by").glob("*.json")
+        assert json.loads(user.read_text())["run"] == str(folder.path.resolve())
+
+
+def test_cached_outputs_need_a_cached_source(configure, tmp_path):
+    config = configure("experiment=digits_ce", *CE)
+    assert config.teacher_source == "cached"  # a run without teachers has none, whatever it says
+    made = Run(config, RunFolder(tmp_path), None, "the command")
+    assert made.cache is None
+    assert made.module.teacher_source is None
+    assert assemble.loss_terms(config).keys() == {"ce"}

@@ -1,0 +1,22 @@
+"""Runs of seconds: few images, small networks, one epoch for each teacher."""
+
+import torch
+from safetensors.torch import load_file
+
+TINY = (
+    "trainer=cpu", "trainer.max_epochs=2", "data.train_size=100", "data.val_size=60", "data.batch_size=32",
+    "student=resnet8_thin", "teacher=[vgg8_quarter,resnet8]",
+    "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1']",
+    "teacher.resnet8.recipe_overrides=['trainer.max_epochs=1']",
+)  # fmt: skip
+CE = (*TINY[:5], "student=resnet8_thin")
+
+
+def weights(folder):
+    return load_file(folder.weights_file)
+
+
+def assert_bitwise_equal(first, second):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), f"{name} differs"
