@@ -285,12 +285,12 @@ class TestLifeOfATappedNetwork:
         network = tapped(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(5, 5)), "0")
         with pytest.raises(RuntimeError):
             network(images)
-        assert network.recorded is None
+        assert network.recorder.recorded is None
 
     def test_the_network_may_be_run_on_its_own(self, images):
         network = tapped(small_network(), "0")
         network.network(images)
-        assert network.recorded is None
+        assert network.recorder.recorded is None
 
     def test_the_state_is_the_network_alone(self, images):
         network = tapped(CifarResNet(8, 10), "layer1").eval()

@@ -31,12 +31,11 @@ from amtml_pl.run_cache import RunCache, cache_root
 from amtml_pl.runs import RunFolder
 from amtml_pl.schema import CACHE_COMMAND
 from amtml_pl.selected_teachers import selected_teachers
-from amtml_pl.teacher_cache.catalogue import StoredTensor, stores_below
+from amtml_pl.teacher_cache.catalogue import StoredTensor, lock_name, stores_below
 from amtml_pl.teacher_cache.trust import all_pixels, compare, verify_checksums
 from amtml_pl.teacher_cache.upkeep import (
     damaged_shards,
     hold_idle,
-    lock_name,
     opened,
     remove_empty_folders,
     remove_leftovers,
@@ -93,6 +92,7 @@ def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
     for split in splits:
         cache = RunCache(config, run.teachers, data, run.accuracy, split)
         cache.check()
+        cache.refuse_full_disk(run.hints)
         built = cache.provide(cache.views)
         rows = sum(built.teacher_passes.values())
         size = decimal(sum(store.bytes_on_disk() for store in cache.stores()))

@@ -53,10 +53,10 @@ class TappedNetwork(nn.Module):
             "mean", torch.tensor([float(v) for v in mean]).view(1, 3, 1, 1), persistent=False
         )
         self.register_buffer("std", torch.tensor([float(v) for v in std]).view(1, 3, 1, 1), persistent=False)
-        self.recorded: dict[str, Tensor] | None = None
+        self.recorder = Recorder()
         for tap in self.taps:
-            # A bound method follows its object through copy.deepcopy, so that a copy records into itself.
-            find_module(network, tap).register_forward_hook(partial(self.record, tap))
+            # A bound method follows its object through copy.deepcopy, so that a copy records into its own.
+            find_module(network, tap).register_forward_hook(partial(self.recorder.record, tap))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
         """Logits and features of images in [0, 1].
@@ -71,18 +71,13 @@ class TappedNetwork(nn.Module):
             UserError: if the network returns no logits, or a tapped module is not run or returns no feature.
         """
         recorded: dict[str, Tensor] = {}
-        self.recorded = recorded
+        self.recorder.recorded = recorded
         try:
             logits = self.network((images - self.mean) / self.std)
         finally:
-            self.recorded = None
+            self.recorder.recorded = None
         self.check(logits, recorded)
         return ModelOutputs(logits=logits, features={tap: recorded[tap] for tap in self.taps})
-
-    def record(self, tap: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """Keeps a tapped module's output; the forward hook. Does nothing when ``network`` runs on its own."""
-        if self.recorded is not None:
-            self.recorded[tap] = as_map(tap, output)
 
     def check(self, logits: object, recorded: Mapping[str, Tensor]) -> None:
         """Refuses what is not one row of logits, and of every feature, per image."""
@@ -102,6 +97,22 @@ class TappedNetwork(nn.Module):
                 f"Taps of {name} return {stacked} rows for {len(logits)} images; expected one row per image.",
                 fix="tap modules around them, where windows or patches are not stacked along the batch",
             )
+
+
+class Recorder:
+    """Where the hooks of a tapped network put what they see, during its forward.
+
+    Not the network itself: its hooks would hold it in a cycle, and a teacher that nobody needs any more would
+    stay in memory until the collector comes.
+    """
+
+    def __init__(self) -> None:
+        self.recorded: dict[str, Tensor] | None = None
+
+    def record(self, tap: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """Keeps a tapped module's output; the forward hook. Does nothing when the network runs on its own."""
+        if self.recorded is not None:
+            self.recorded[tap] = as_map(tap, output)
 
 
 def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, Shape]]:

@@ -185,6 +185,7 @@ class Run:
         if isinstance(source, CachedTeachers):
             self.cache = RunCache(self.config, self.teachers, data, self.accuracy)
             self.cache.check()
+            self.cache.refuse_full_disk(self.hints)
             self.provide_view(data, data.train_view(0))
             self.cache.note_use(self.folder.path, self.command)
             source.connect(self.cache.teachers, self.cache.views)

@@ -18,8 +18,9 @@ from amtml_pl.splits import SplitRows
 from amtml_pl.teacher_cache.build import Built, build
 from amtml_pl.teacher_cache.catalogue import nearest
 from amtml_pl.teacher_cache.compute import BuildOptions
-from amtml_pl.teacher_cache.storage import Storage
-from amtml_pl.teacher_cache.store import TensorStore
+from amtml_pl.teacher_cache.disk import refuse_full_disk
+from amtml_pl.teacher_cache.storage import Storage, bytes_per_row
+from amtml_pl.teacher_cache.store import PIXEL_BYTES, TensorStore
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores
 from amtml_pl.teacher_cache.trust import probe, verify_checksums
 from amtml_pl.teachers import Teacher
@@ -51,6 +52,7 @@ class RunCache:
     ) -> None:
         self.config, self.data = config, data
         self.root = cache_root(config)
+        self.num_classes = int(config.dataset.num_classes)
         self.options = build_options(config)
         self.split = {"train": data.train_split, "val": data.val_split, "test": data.test_split}[split]()
         self.teachers = tuple(
@@ -109,6 +111,24 @@ class RunCache:
         verify_checksums(self.teachers, there, console)
         if self.config.cache.probe:
             probe(self.teachers, self.split, self.data.augment, there, pairs=self.config.cache.probe)
+
+    def refuse_full_disk(self, hints: Mapping[str, Shape]) -> None:
+        """Refuses a run whose missing outputs do not fit on the disk, before the first of them is computed.
+
+        Args:
+            hints: ``(C, H, W)`` of each hint by flat name.
+
+        Raises:
+            UserError: if there is less free space than they need.
+        """
+        needed: dict[str, int] = {}
+        for teacher in self.teachers:
+            for tensor, store in teacher.stores.items():
+                shape = hints[f"{teacher.name}/{tensor}"] if tensor in teacher.hints else (self.num_classes,)
+                missing = [len(store.rows_of(shard)) for view in self.views for shard in store.missing(view)]
+                size = sum(missing) * (bytes_per_row(shape, store.storage) + PIXEL_BYTES)
+                needed[teacher.name] = needed.get(teacher.name, 0) + size
+        refuse_full_disk(self.root, needed)
 
     def provide(self, views: Iterable[int]) -> Built:
         """Computes what is missing of these views, and holds it against its checksums before it is read.

@@ -150,7 +150,6 @@ def test_only_the_shards_that_are_missing_are_computed(tmp_path, whole):
     assert {name: c for name, c in tree(tmp_path).items() if not name.startswith("whole")} == whole
 
 
-@pytest.mark.xfail(strict=True, reason="build_view takes the rows of the logits' shards for every tensor")
 def test_a_hint_is_whole_where_its_shards_are_longer_than_those_of_the_logits(tmp_path):
     built(tmp_path, [stores(tmp_path, taps=())], [1])
     later = stores(tmp_path, shard_rows=16)
@@ -185,9 +184,6 @@ def no_chance_collection():
     gc.enable()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a hook refers to its TappedNetwork: only the cycle collector frees it"
-)
 def test_one_teacher_with_taps_is_in_memory_at_a_time(tmp_path, no_chance_collection):
     networks = []
 
@@ -261,9 +257,6 @@ def test_a_build_killed_between_a_shard_and_its_record_has_all_files_of_one_go(t
         assert whole.items() <= found.items(), count
 
 
-@pytest.mark.xfail(
-    strict=True, reason="runs.write_text's temporary name has the pid in it: no later build removes it"
-)
 def test_a_build_killed_between_writing_and_naming_a_record_leaves_no_other_file(tmp_path, whole):
     assert killed_before_a_record(tmp_path / "killed", 3) == whole
 
@@ -437,7 +430,6 @@ def test_a_complete_cache_serves_a_user_who_may_not_write(place):
     assert times(place) == before
 
 
-@pytest.mark.xfail(strict=True, reason="build takes every OSError for one of the cache's files")
 def test_weights_that_cannot_be_read_are_not_called_a_cache_that_cannot_be_written(tmp_path):
     def load():
         raise FileNotFoundError(2, "No such file or directory", "weights.safetensors")

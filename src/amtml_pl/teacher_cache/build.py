@@ -9,13 +9,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
 from amtml_pl.augment import Augmentation
 from amtml_pl.splits import SplitRows
+from amtml_pl.teacher_cache.catalogue import LOCKS, lock_name
 from amtml_pl.teacher_cache.compute import BuildOptions, compute_shard, ready_for_computing
-from amtml_pl.teacher_cache.disk import refuse_full_disk, unwritable
+from amtml_pl.teacher_cache.disk import refuse_full_disk, writing
 from amtml_pl.teacher_cache.progress import BuildProgress
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores
 from amtml_pl.teachers import Teacher
@@ -64,18 +66,15 @@ def build(
     """
     built, start = Built(), time.perf_counter()
     pending = {t.name: [view for view in views if t.missing(view)] for t in teachers}
-    try:
-        with BuildProgress(console, {name: len(split) * len(v) for name, v in pending.items()}) as progress:
-            job = Job(split, augment, root, options, progress, built)
-            while any(pending.values()):
-                before = sum(map(len, pending.values()))
-                for teacher in teachers:
-                    pending[teacher.name] = job.build_views(teacher, pending[teacher.name])
-                if before == sum(map(len, pending.values())):
-                    progress.waits(root)
-                    time.sleep(PATIENCE)
-    except OSError as error:
-        raise unwritable(root, error) from error
+    with BuildProgress(console, {name: len(split) * len(v) for name, v in pending.items()}) as progress:
+        job = Job(split, augment, root, options, progress, built)
+        while any(pending.values()):
+            before = sum(map(len, pending.values()))
+            for teacher in teachers:
+                pending[teacher.name] = job.build_views(teacher, pending[teacher.name])
+            if before == sum(map(len, pending.values())):
+                progress.waits(root)
+                time.sleep(PATIENCE)
     built.seconds = time.perf_counter() - start
     return built
 
@@ -104,6 +103,9 @@ class Job:
                 if missing:
                     loaded = loaded or self.loaded(teacher, views)
                     self.build_view(teacher, loaded, view, missing)
+        if loaded is not None and self.options.resolved_device().type == "cuda":
+            del loaded
+            torch.cuda.empty_cache()  # for the next teacher, and for the student
         return postponed
 
     def loaded(self, teacher: TeacherStores, views: Sequence[int]) -> Teacher:
@@ -111,7 +113,9 @@ class Job:
         loaded = ready_for_computing(teacher.load(), self.options)
         one = compute_shard(loaded, self.split, self.augment, views[0], range(1), self.options)
         for tensor, store in teacher.stores.items():
-            store.begin(tuple(one.tensors[tensor].shape[1:]), teacher.facts(loaded), self.options.about())
+            shape = tuple(one.tensors[tensor].shape[1:])
+            with writing(self.root):
+                store.begin(shape, teacher.facts(loaded), self.options.about())
         lacking = sum(
             len(store.rows_of(number)) * (store.bytes_per_view() or 0) // store.rows
             for view in views
@@ -125,14 +129,17 @@ class Job:
         self, teacher: TeacherStores, loaded: Teacher, view: int, missing: Mapping[str, Sequence[int]]
     ) -> None:
         """Computes the shards that any tensor lacks and writes each to those that lack it."""
-        for number in sorted({number for numbers in missing.values() for number in numbers}):
-            rows = teacher.logits.rows_of(number)
+        lacking: dict[range, dict[str, int]] = {}  # by rows: an older store may have shards of another length
+        for tensor, numbers in missing.items():
+            for number in numbers:
+                lacking.setdefault(teacher.stores[tensor].rows_of(number), {})[tensor] = number
+        for rows in sorted(lacking, key=lambda rows: (rows.start, rows.stop)):
             shard = compute_shard(
                 loaded, self.split, self.augment, view, rows, self.options, self.progress.advanced
             )
-            for tensor, numbers in missing.items():
-                if number in numbers:
-                    store = teacher.stores[tensor]
+            for tensor, number in lacking[rows].items():
+                store = teacher.stores[tensor]
+                with writing(self.root):
                     store.write(view, number, shard.encoded(tensor, store.storage), shard.pixels)
             self.built.teacher_passes[teacher.name] += len(rows)
 
@@ -142,17 +149,21 @@ class Job:
 
         The system frees the lock of a process that has died: a lock file that is left is not a held lock.
         """
-        places = sorted(
-            f"{store.folder.parent.name}-{store.folder.name}" for store in teacher.stores.values()
-        )
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.root / LOCKS
+        files = sorted(folder / f"{lock_name(s.folder)}-{view}.lock" for s in teacher.stores.values())
         with ExitStack() as held:
-            try:
-                for place in places:
-                    held.enter_context(FileLock(folder / f"{place}-{view}.lock", timeout=0))
-            except Timeout:
-                held.close()
-                yield False
-                return
-            yield True
+            with writing(self.root):
+                folder.mkdir(parents=True, exist_ok=True)
+                free = acquired(files, held)
+            yield free
+
+
+def acquired(files: Sequence[Path], held: ExitStack) -> bool:
+    """Takes all locks, or none where another process has one."""
+    try:
+        for file in files:
+            held.enter_context(FileLock(file, timeout=0))
+    except Timeout:
+        held.close()
+        return False
+    return True

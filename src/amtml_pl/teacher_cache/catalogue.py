@@ -16,6 +16,7 @@ from amtml_pl.teacher_cache.storage import BYTES
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+LOCKS = ".locks"
 
 
 class Absent:
@@ -161,6 +162,11 @@ def folder_bytes(folder: Path) -> int:
         with suppress(FileNotFoundError):  # a build renames its files meanwhile
             total += file.stat().st_size if file.is_file() else 0
     return total
+
+
+def lock_name(folder: Path) -> str:
+    """What the names of all locks of a store begin with; they lie in `LOCKS` below the root of the stores."""
+    return f"{folder.parent.name}-{folder.name}"
 
 
 def safe(name: str) -> str:

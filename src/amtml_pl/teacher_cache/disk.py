@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -38,12 +39,24 @@ def refuse_full_disk(root: Path, needed: Mapping[str, int]) -> None:
         )
 
 
-def unwritable(root: Path, error: OSError) -> UserError:
-    """What to say of a write that failed; what was complete before stays, and is not built again."""
-    place = error.filename or root
-    if error.errno in FULL:
-        return UserError(f"The disk is full: {place} cannot be written ({error.strerror}).", fix=SMALLER)
-    return UserError(
-        f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}.",
-        fix="paths.cache=FOLDER that you may write, or its owner runs python -m amtml_pl.cache action=build",
-    )
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Says what it means that a write fails; what was complete before stays, and is not built again.
+
+    Args:
+        root: of the stores.
+
+    Raises:
+        UserError: for every OSError, of a full disk or a folder that may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or root
+        if error.errno in FULL:
+            what = f"The disk is full: {place} cannot be written ({error.strerror})."
+            raise UserError(what, fix=SMALLER) from error
+        raise UserError(
+            f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}.",
+            fix="paths.cache=FOLDER that you may write, or its owner: python -m amtml_pl.cache action=build",
+        ) from error

@@ -33,9 +33,11 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs import write_text
 from amtml_pl.teacher_cache.catalogue import (
     FORMAT,
+    LOCKS,
     MANIFEST,
     differences,
     folder_bytes,
+    lock_name,
     read_manifest,
     recorded_views,
     safe,
@@ -127,9 +129,9 @@ class TensorStore:
             "facts": dict(facts),
             "built_with": dict(built_with),
         }
-        locks = self.root / ".locks"
+        locks = self.root / LOCKS
         locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{self.folder.parent.name}-{self.folder.name}-manifest.lock"):
+        with FileLock(locks / f"{lock_name(self.folder)}-manifest.lock"):
             if self.manifest() is None:
                 write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from amtml_pl.errors import UserError
-from amtml_pl.teacher_cache.catalogue import StoredTensor, read_manifest
+from amtml_pl.teacher_cache.catalogue import LOCKS, StoredTensor, lock_name, read_manifest
 from amtml_pl.teacher_cache.store import TensorStore
 
 
@@ -62,18 +62,13 @@ def hold_idle(root: Path, held: ExitStack) -> set[str]:
         The stores, see `lock_name`, that are being built.
     """
     busy = set()
-    for file in sorted(root.rglob(".locks/*.lock")):
+    for file in sorted(root.rglob(f"{LOCKS}/*.lock")):
         try:
             held.enter_context(FileLock(file, timeout=0))
             held.callback(file.unlink, missing_ok=True)
         except Timeout:
             busy.add(file.stem.rpartition("-")[0])
     return busy
-
-
-def lock_name(folder: Path) -> str:
-    """What the locks of a store's views begin with, see `amtml_pl.teacher_cache.build`."""
-    return f"{folder.parent.name}-{folder.name}"
 
 
 def remove_leftovers(root: Path, busy: set[str]) -> int:
