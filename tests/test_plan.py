@@ -1,14 +1,16 @@
 """What a run needs, said before anything is done."""
 
+import re
 import shlex
 
 import pytest
 
 from amtml_pl import assemble
+from amtml_pl.config import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.identity import run_hash
 from amtml_pl.packing import pack
-from amtml_pl.plan import duration, make_plan, packed_root_of, refuse_missing, show_plan
+from amtml_pl.plan import cache_step, duration, make_plan, packed_root_of, refuse_missing, show_plan
 from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import found_cache
 from amtml_pl.selected_teachers import SelectedTeacher, selected_teachers
@@ -98,3 +100,23 @@ def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(conf
 )
 def test_durations_are_said_as_a_person_would(seconds, said):
     assert duration(seconds) == said
+
+
+STATED = [
+    path.stem
+    for path in (config_directory() / "experiment").glob("*.yaml")
+    if " GB on disk" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("experiment", STATED)
+def test_the_cache_takes_what_the_experiments_header_says(configure, experiment):
+    header = (config_directory() / "experiment" / f"{experiment}.yaml").read_text()
+    stated = float(re.search(r"# Cache: +([\d.]+) GB on disk for all 162 views", header)[1])
+    config = configure(f"experiment={experiment}")
+    teachers = selected_teachers(config, assemble.loss_terms(config))
+    size = config.dataset.image_size
+    hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(size).items()}
+    images = {"cinic10": 90_000, "tiny_imagenet": 90_000}.get(config.dataset.name, 45_000)
+    step = cache_step(config, hints, None, images, 162, None)
+    assert step.size / 1e9 == pytest.approx(stated, rel=0.1)

@@ -21,6 +21,7 @@ from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import RunCache
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.teacher_cache.storage import bytes_per_row
+from amtml_pl.teacher_cache.store import PIXEL_BYTES
 from amtml_pl.types import Shape
 
 
@@ -157,8 +158,9 @@ def cache_step(
     if cache is not None and not views:
         size = sum(store.bytes_on_disk() for store in cache.stores())
         return PlanStep("teacher outputs", f"cached, {len(cache.views)} views, in {cache.root}", size=size)
-    per_image = len(config.teacher) * bytes_per_row((config.dataset.num_classes,), config.cache.logits)
-    per_image += sum(bytes_per_row(shape, config.cache.hints) for shape in hints.values())
+    logits = bytes_per_row((config.dataset.num_classes,), config.cache.logits)
+    per_image = len(config.teacher) * (logits + PIXEL_BYTES)
+    per_image += sum(bytes_per_row(shape, config.cache.hints) + PIXEL_BYTES for shape in hints.values())
     state = f"to compute, {views} view{'s' if views > 1 else ''}, each before its first epoch"
     if cache is not None and (other := cache.nearest()):
         state += f"; {other}"

@@ -66,7 +66,7 @@ def build(
     """
     built, start = Built(), time.perf_counter()
     pending = {t.name: [view for view in views if t.missing(view)] for t in teachers}
-    with BuildProgress(console, {name: len(split) * len(v) for name, v in pending.items()}) as progress:
+    with BuildProgress(console, pending, len(split)) as progress:
         job = Job(split, augment, root, options, progress, built)
         while any(pending.values()):
             before = sum(map(len, pending.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,14 +16,15 @@ class BuildProgress:
 
     Args:
         console: to show it on.
-        images: that each teacher has to look at; those with none are not shown.
+        views: that each teacher has to look at; a teacher without any is not shown.
+        images: of a view.
     """
 
-    def __init__(self, console: Console, images: Mapping[str, int]) -> None:
+    def __init__(self, console: Console, views: Mapping[str, Sequence[int]], images: int) -> None:
         self.console = console
-        self.images = {name: count for name, count in images.items() if count}
-        self.done = dict.fromkeys(self.images, 0)
-        self.seconds = dict.fromkeys(self.images, 0.0)
+        self.views = {name: list(numbers) for name, numbers in views.items() if numbers}
+        self.done = dict.fromkeys(self.views, 0)
+        self.seconds = dict.fromkeys(self.views, 0.0)
         self.last = time.perf_counter()
         self.has_waited = False
         columns = (
@@ -32,7 +33,8 @@ class BuildProgress:
         )  # fmt: skip
         self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
         self.tasks: dict[str, TaskID] = {
-            name: self.bars.add_task(name, total=count, rate=0.0) for name, count in self.images.items()
+            name: self.bars.add_task(f"{name}, {said(numbers)}", total=images * len(numbers), rate=0.0)
+            for name, numbers in self.views.items()
         }
 
     def __enter__(self) -> BuildProgress:
@@ -49,7 +51,8 @@ class BuildProgress:
             for name, count in self.done.items():
                 if count:
                     rate = count / self.seconds[name]
-                    self.console.print(f"teacher {name}: {count:,} images computed, {rate:.0f} images/s")
+                    what = f"teacher {name}, {said(self.views[name])}"
+                    self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s")
 
     def advanced(self, teacher: str, images: int) -> None:
         """Counts the images of a pass."""
@@ -64,3 +67,11 @@ class BuildProgress:
         if not self.has_waited:
             self.console.print(f"Waiting for another process that builds the same outputs in {root}")
             self.has_waited = True
+
+
+def said(views: Sequence[int]) -> str:
+    """Views as a person says them."""
+    if len(views) == 1:
+        return f"view {views[0]}"
+    whole = list(views) == list(range(views[0], views[-1] + 1))
+    return f"views {views[0]} to {views[-1]}" if whole else f"{len(views)} views"
