@@ -156,6 +156,7 @@ def test_mistakes_in_the_command_end_with_status_2_before_any_work(command, tmp_
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_combination_in_a_folder_of_its_own_and_the_report_reads_them(command, tmp_path):
     job = ("experiment=digits_avg", *SMALL, "teacher=[vgg8_quarter]")
     done = command("--multirun", *job, "temperature=2,4", "seed=0,1")
@@ -173,6 +174,7 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own_and_the_report_re
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result(command, tmp_path):
     job = ["experiment=digits_ce", *SMALL, "trainer.max_epochs=120"]
     process = command(*job, f"hydra.run.dir={tmp_path}/cut", background=True)

@@ -78,6 +78,6 @@ def write_text(file: Path, text: str) -> None:
     try:
         temporary.write_text(text)
         temporary.replace(file)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         temporary.unlink(missing_ok=True)
         raise

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -35,6 +36,9 @@ from torch import nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
+from amtml_pl.teacher_cache.build import build
+from amtml_pl.teacher_cache.compute import BuildOptions
+from amtml_pl.teacher_cache.disk import refuse_full_disk
 from amtml_pl.teachers import Teacher
 
 as_root = pytest.mark.skipif(
@@ -437,3 +441,63 @@ def test_weights_that_cannot_be_read_are_not_called_a_cache_that_cannot_be_writt
     with pytest.raises((UserError, FileNotFoundError)) as raised:
         built(tmp_path, [stores(tmp_path, load=load)], [1])
     assert "cannot be written" not in str(raised.value)
+
+
+def test_float32_rows_are_those_of_the_live_teacher_to_the_bit_whatever_the_batch_size(tmp_path):
+    rows = {}
+    for size in (5, 7, 64):
+        teacher = stores(tmp_path / str(size), logits="float32", hints="float32")
+        built(tmp_path / str(size), [teacher], [1], options=BuildOptions(batch_size=size))
+        rows[size] = {tensor: store.open(1).whole() for tensor, store in teacher.stores.items()}
+    data = split()
+    index = torch.arange(len(data))
+    live = teacher.load()(AUGMENT(data.stored.images[data.rows], index, 1))
+    expected = {"logits": live.logits, **live.features}
+    for found in rows.values():
+        for tensor, values in found.items():
+            assert torch.equal(values, expected[tensor]), tensor
+
+
+def test_the_manifest_says_how_the_teacher_was_run(tmp_path):
+    teacher = stores(tmp_path)
+    built(tmp_path, [teacher], [1], options=BuildOptions(precision="bfloat16", batch_size=9))
+    with_what = teacher.logits.manifest()["built_with"]
+    assert (with_what["precision"], with_what["batch_size"]) == ("bfloat16", 9)
+
+
+def test_a_line_says_the_teacher_its_views_its_images_and_their_rate(tmp_path):
+    said = io.StringIO()
+    build(
+        [stores(tmp_path)], split(), AUGMENT, [2, 3], tmp_path, BuildOptions(), Console(file=said, width=200)
+    )
+    assert re.search(
+        rf"teacher big, views 2 to 3: {2 * ROWS} images computed, [\d,]+ images/s", said.getvalue()
+    )
+
+
+def test_a_bar_on_a_terminal_ends_full(tmp_path):
+    said = io.StringIO()
+    terminal = Console(file=said, force_terminal=True, width=200)
+    build([stores(tmp_path)], split(), AUGMENT, [1], tmp_path, BuildOptions(), terminal)
+    assert f"{ROWS}/{ROWS}" in said.getvalue()
+
+
+def test_ctrl_c_while_a_shard_is_written_leaves_no_half_of_it(tmp_path, monkeypatch):
+    teacher = stores(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            built(tmp_path / "cut", [teacher], [1])
+    assert not [file for file in (tmp_path / "cut").rglob(".*") if file.is_file() and file.suffix != ".lock"]
+    built(tmp_path / "cut", [teacher], [1])
+    built(tmp_path / "whole", [stores(tmp_path / "whole")], [1])
+    assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
+
+
+def interrupted(self, target):
+    raise KeyboardInterrupt
+
+
+def test_too_little_space_is_refused_with_every_teachers_share(tmp_path):
+    with pytest.raises(UserError, match=r"need .* more \(big .*, small .*\); .* are free.*hint_pool=1"):
+        refuse_full_disk(tmp_path / "not" / "yet", {"big": 10**18, "small": 10**17})

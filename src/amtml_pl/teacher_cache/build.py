@@ -66,7 +66,8 @@ def build(
     """
     built, start = Built(), time.perf_counter()
     pending = {t.name: [view for view in views if t.missing(view)] for t in teachers}
-    with BuildProgress(console, pending, len(split)) as progress:
+    images = {t.name: sum(map(t.rows_to_compute, pending[t.name])) for t in teachers}
+    with BuildProgress(console, pending, images) as progress:
         job = Job(split, augment, root, options, progress, built)
         while any(pending.values()):
             before = sum(map(len, pending.values()))
@@ -103,6 +104,8 @@ class Job:
                 if missing:
                     loaded = loaded or self.loaded(teacher, views)
                     self.build_view(teacher, loaded, view, missing)
+        if loaded is not None:
+            self.progress.ends(teacher.name)
         if loaded is not None and self.options.resolved_device().type == "cuda":
             del loaded
             torch.cuda.empty_cache()  # for the next teacher, and for the student
@@ -133,6 +136,7 @@ class Job:
         for tensor, numbers in missing.items():
             for number in numbers:
                 lacking.setdefault(teacher.stores[tensor].rows_of(number), {})[tensor] = number
+        self.progress.begins()
         for rows in sorted(lacking, key=lambda rows: (rows.start, rows.stop)):
             shard = compute_shard(
                 loaded, self.split, self.augment, view, rows, self.options, self.progress.advanced

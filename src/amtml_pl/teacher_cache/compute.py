@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,12 +74,14 @@ class Shard:
             teacher, view, sample = self.place
             worst = values[rows[0]].abs().max().item()
             option = "logits" if tensor == "logits" else "hints"
+            too_large = f"cache.{option}=float32"
             raise UserError(
                 f"Teacher {teacher!r} gives {len(rows)} unusable rows of {tensor}, the first for sample "
-                f"{sample[int(rows[0])]} in view {view}: its largest value is {worst}; expected numbers that "
-                f"{storage} can hold.",
-                fix="mend the teacher's weights, mean and std, or cache.precision; for large numbers "
-                f"cache.{option}=float32",
+                f"{sample[int(rows[0])]} in view {view}: the largest absolute value is {worst}; expected "
+                f"numbers that {storage} can hold.",
+                fix=too_large
+                if math.isfinite(worst)
+                else "mend the teacher's weights, its mean and std, or cache.precision=float32",
             )
         return (encode_logits if tensor == "logits" else encode)(values, storage)
 
@@ -114,7 +117,7 @@ def compute_shard(
     precision = getattr(torch, options.precision)
     parts: dict[str, list[Tensor]] = {}
     pixels = []
-    for index in torch.split(torch.tensor(rows), options.batch_size):
+    for index in batches_of(torch.tensor(rows), options.batch_size):
         images = augment(split.stored.images[split.rows[index]], index, view)
         pixels.append(pixel_checksums(images))
         with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
@@ -124,3 +127,14 @@ def compute_shard(
         advanced(teacher.name, len(index))
     tensors = {tensor: torch.cat(values) for tensor, values in parts.items()}
     return Shard(tensors, torch.cat(pixels), (teacher.name, view, rows))
+
+
+def batches_of(rows: Int64[Tensor, " R"], batch_size: int) -> list[Int64[Tensor, " _"]]:
+    """The rows in batches; a last one on its own joins the batch before.
+
+    Of one image alone some CPU kernels give other last bits than of the same image among others.
+    """
+    batches = list(torch.split(rows, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

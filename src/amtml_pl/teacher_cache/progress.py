@@ -1,4 +1,4 @@
-"""How far a build is: a bar for each teacher on a terminal, else a line when it is done."""
+"""How far a build is: a bar for each teacher on a terminal, else a line when it has ended."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ class BuildProgress:
     Args:
         console: to show it on.
         views: that each teacher has to look at; a teacher without any is not shown.
-        images: of a view.
+        images: that each teacher has to look at in all of them.
     """
 
-    def __init__(self, console: Console, views: Mapping[str, Sequence[int]], images: int) -> None:
+    def __init__(
+        self, console: Console, views: Mapping[str, Sequence[int]], images: Mapping[str, int]
+    ) -> None:
         self.console = console
         self.views = {name: list(numbers) for name, numbers in views.items() if numbers}
         self.done = dict.fromkeys(self.views, 0)
@@ -33,7 +35,7 @@ class BuildProgress:
         )  # fmt: skip
         self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
         self.tasks: dict[str, TaskID] = {
-            name: self.bars.add_task(f"{name}, {said(numbers)}", total=images * len(numbers), rate=0.0)
+            name: self.bars.add_task(f"{name}, {said(numbers)}", total=images[name], rate=0.0)
             for name, numbers in self.views.items()
         }
 
@@ -45,14 +47,12 @@ class BuildProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Says what was done, where there was no bar to see it on."""
+        """Ends to show."""
         self.bars.stop()
-        if error is None and not self.console.is_terminal:
-            for name, count in self.done.items():
-                if count:
-                    rate = count / self.seconds[name]
-                    what = f"teacher {name}, {said(self.views[name])}"
-                    self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s")
+
+    def begins(self) -> None:
+        """A teacher begins to compute: what was before, loading and waiting, is not its speed."""
+        self.last = time.perf_counter()
 
     def advanced(self, teacher: str, images: int) -> None:
         """Counts the images of a pass."""
@@ -61,6 +61,14 @@ class BuildProgress:
         self.seconds[teacher] += now - self.last
         self.last = now
         self.bars.update(self.tasks[teacher], advance=images, rate=self.done[teacher] / self.seconds[teacher])
+
+    def ends(self, teacher: str) -> None:
+        """Says what a teacher has computed, where there is no bar to see it on."""
+        if not self.console.is_terminal:
+            count = self.done[teacher]
+            rate = count / self.seconds[teacher]
+            what = f"teacher {teacher}, {said(self.views[teacher])}"
+            self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s")
 
     def waits(self, root: Path) -> None:
         """Says, once, that another process has all that is left."""

@@ -186,7 +186,7 @@ class TensorStore:
         try:
             temporary.write_bytes(content)
             temporary.replace(file)
-        except OSError:
+        except BaseException:  # Ctrl-C too
             temporary.unlink(missing_ok=True)
             raise
         rows = self.rows_of(number)

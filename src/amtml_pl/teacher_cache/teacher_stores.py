@@ -37,3 +37,12 @@ class TeacherStores:
         """Per tensor the shards that a view lacks, where it lacks any."""
         lacking = {tensor: store.missing(view) for tensor, store in self.stores.items()}
         return {tensor: shards for tensor, shards in lacking.items() if shards}
+
+    def rows_to_compute(self, view: int) -> int:
+        """How many images the teacher has to look at for a view."""
+        spans = {
+            self.stores[tensor].rows_of(shard)
+            for tensor, shards in self.missing(view).items()
+            for shard in shards
+        }
+        return sum(map(len, spans))
