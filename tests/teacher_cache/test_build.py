@@ -499,5 +499,5 @@ def interrupted(self, target):
 
 
 def test_too_little_space_is_refused_with_every_teachers_share(tmp_path):
-    with pytest.raises(UserError, match=r"need .* more \(big .*, small .*\); .* are free.*hint_pool=1"):
+    with pytest.raises(UserError, match=r"(?s)need .* more \(big .*, small .*\); .* are free.*hint_pool=1"):
         refuse_full_disk(tmp_path / "not" / "yet", {"big": 10**18, "small": 10**17})
