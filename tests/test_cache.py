@@ -43,8 +43,9 @@ def built(tmp_path_factory, shared):
 
 @pytest.fixture
 def root(built, tmp_path):
-    """A cache of its own for each test."""
-    return Path(shutil.copytree(built, tmp_path / "outputs" / "cache")) / "digits"
+    """A cache of its own for each test, that nobody has left word in."""
+    ignore = shutil.ignore_patterns("used_by")
+    return Path(shutil.copytree(built, tmp_path / "outputs" / "cache", ignore=ignore)) / "digits"
 
 
 @pytest.fixture
@@ -63,8 +64,9 @@ def command(tmp_path, shared, capfd):
 
 
 def files(root):
-    """Every file with its content; locks are no part of a store."""
-    found = sorted(file for file in root.rglob("*") if file.is_file() and ".locks" not in file.parts)
+    """Every file with its content; locks and notes of users are no part of a store."""
+    aside = {".locks", "used_by"}
+    found = sorted(file for file in root.rglob("*") if file.is_file() and not aside & set(file.parts))
     return {str(file.relative_to(root)): file.read_bytes() for file in found}
 
 
@@ -85,9 +87,9 @@ def flip_a_byte(root):
     return file
 
 
-def use(folder, run):
+def use(folder, run, command="the command"):
     (folder / "used_by").mkdir(exist_ok=True)
-    user = {"run": str(run), "command": "the command"}
+    user = {"run": str(run), "command": command}
     (folder / "used_by" / "0123456789ab.json").write_text(json.dumps(user))
 
 
@@ -327,6 +329,18 @@ def test_what_another_process_is_building_is_left_alone(root, command):
         command("action=gc")
     assert half.exists()
     assert [f.name for f in stores(root)] == [folder.name]
+
+
+def test_what_was_built_ahead_stays_until_its_own_experiment_does_not_want_it(root, command):
+    before = files(root)
+    for folder in stores(root):
+        use(folder, "")
+    command("action=gc")
+    assert files(root) == before
+    use(store(root, "vgg8_quarter/logits-train-*"), "", "amtml-cache action=build experiment=digits_amtml")
+    command("action=gc", *EXPERIMENT, "cache.logits=float32")
+    assert not list(root.glob("vgg8_quarter/logits-train-*"))
+    assert list(root.glob("resnet8/logits-train-*"))
 
 
 # ---- mistakes

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from amtml_pl import assemble
+from amtml_pl.augment import CropFlip
 from amtml_pl.distill import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.peak_memory import parameters_beside
@@ -181,15 +183,8 @@ def test_a_flipped_byte_stops_a_run_before_its_first_step(run, tmp_path):
 
 
 def test_changed_code_of_an_augmentation_stops_a_run_before_its_first_step(run, monkeypatch):
-    from amtml_pl.augment import CropFlip
-
     run(*AMTML)
-    original = CropFlip.__call__
-
-    def other_code(self, images, keys, view):
-        return original(self, images, keys, view + 1)
-
-    monkeypatch.setattr(CropFlip, "__call__", other_code)
+    other_crops(monkeypatch)
     with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view \d are not those"):
         run(*AMTML, "seed=1", name="other seed")
 
@@ -229,3 +224,100 @@ def test_cached_outputs_need_a_cached_source(configure, tmp_path):
     assert made.cache is None
     assert made.module.teacher_source is None
     assert assemble.loss_terms(config).keys() == {"ce"}
+
+
+def other_crops(monkeypatch):
+    """An augmentation whose code has changed and whose settings have not."""
+    original = CropFlip.__call__
+
+    def other_code(self, images, keys, view):
+        return original(self, images, keys, view + 1)
+
+    monkeypatch.setattr(CropFlip, "__call__", other_code)
+
+
+def test_changed_code_is_noticed_where_a_new_hint_makes_every_view_incomplete(run, monkeypatch):
+    run("experiment=digits_amtml", *TINY, "loss=[ce,kd]", "weighting=uniform", name="without hints")
+    other_crops(monkeypatch)
+    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view \d are not those"):
+        run(*AMTML)
+
+
+def test_a_view_that_other_code_has_half_built_is_noticed_when_it_is_whole(run, tmp_path, monkeypatch):
+    larger = ("data.train_size=200", "trainer.max_epochs=1")
+    monkeypatch.setattr("amtml_pl.run_cache.SHARD_ROWS", 50)
+    run(*AMTML, *larger)
+    for shard in shards(tmp_path):
+        if ".00003." in shard.name:
+            shard.unlink()
+    other_crops(monkeypatch)
+    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view 1 are not those"):
+        run(*AMTML, *larger, "seed=1", name="other seed")
+
+
+def test_existing_shards_of_incomplete_views_are_verified_before_the_first_step(run, tmp_path):
+    run("experiment=digits_amtml", *TINY, "loss=[ce,kd]", "weighting=uniform", name="without hints")
+    damaged = next(shard for shard in shards(tmp_path) if "view-0002" in shard.name)
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
+        run(*AMTML)
+
+
+def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(run, configure, tmp_path):
+    ready, data = prepared(configure, tmp_path)
+    run(*AMTML, name="another process")
+    (damaged, *_) = [shard for shard in shards(tmp_path) if "view-0002" in shard.name]
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
+        ready.provide_view(data, 2)
+
+
+def test_weights_that_are_replaced_while_a_run_goes_on_are_not_taken_for_the_old_ones(
+    run, configure, tmp_path
+):
+    own = (f"paths.teachers={tmp_path}/teachers",)
+    ready, data = prepared(configure, tmp_path, *own)
+    file = ready.teachers[0].folder.weights_file
+    state = load_file(file)
+    save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
+    with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' have changed since"):
+        ready.provide_view(data, 2)
+
+
+def test_a_half_done_run_does_not_go_on_with_other_teachers(run, monkeypatch, tmp_path):
+    own = f"paths.teachers={tmp_path}/teachers"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run(*AMTML, own)
+    (file,) = (tmp_path / "teachers" / "digits").glob("resnet8-*/student.safetensors")
+    state = load_file(file)
+    save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
+    with pytest.raises(UserError, match=r"(?s)began with other weights of teacher 'resnet8'.*force=true"):
+        run(*AMTML, own)
+
+
+def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(run, configure, tmp_path):
+    own = f"paths.data={tmp_path}/data"
+    run(*AMTML, own)
+    (file,) = (tmp_path / "data" / "packed").glob("*/train.images.npy")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"manifest.json lists another checksum than its images"):
+        run(*AMTML, own, "seed=1", name="other seed")
+
+
+def test_without_preparation_a_view_that_vanishes_is_not_built(run, configure, tmp_path):
+    run(*AMTML)
+    ready, data = prepared(configure, tmp_path, "prepare=false")
+    for shard in shards(tmp_path):
+        if "view-0002" in shard.name:
+            shard.unlink()
+    ready.cache.trusted.clear()
+    with pytest.raises(UserError, match=r"prepare=false, and view 2 of the teachers' outputs lacks"):
+        ready.provide_view(data, 2)

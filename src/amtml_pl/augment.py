@@ -12,6 +12,7 @@ at a time (no batched matrix product, no floating-point sum, no transcendental f
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -61,11 +62,23 @@ class Augmentation:
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
 
     def identity(self) -> dict[str, Any]:
-        """What decides the views, as JSON: the seed, and each operation's class and settings."""
+        """What decides the views, as JSON: the seed, and each operation's class and settings.
+
+        Raises:
+            UserError: if an operation has attributes that are no JSON.
+        """
         operations = [
             {"operation": f"{type(operation).__module__}.{type(operation).__qualname__}", **vars(operation)}
             for operation in self.operations
         ]
+        try:
+            json.dumps(operations)
+        except TypeError as error:
+            raise UserError(
+                f"An operation of the augmentation keeps what is no JSON ({error}), so it cannot be told "
+                "from another.",
+                fix="keep numbers, texts and lists as its attributes, or teacher_source=live",
+            ) from error
         return {"seed": self.seed, "operations": operations}
 
     def __call__(

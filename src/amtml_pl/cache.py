@@ -93,6 +93,7 @@ def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
         cache = RunCache(config, run.teachers, data, run.accuracy, split)
         cache.check()
         cache.refuse_full_disk(run.hints)
+        cache.note_use(None, cache_command("build"))
         built = cache.provide(cache.views)
         rows = sum(built.teacher_passes.values())
         size = decimal(sum(store.bytes_on_disk() for store in cache.stores()))
@@ -137,7 +138,8 @@ def verify_split(cache: RunCache, rows: int) -> None:
             + (f"; {other}." if (other := cache.nearest()) else "."),
             fix=cache_command("build"),
         )
-    verify_checksums(cache.teachers, there, console)
+    cache.data.packed.verify()
+    verify_checksums(cache.teachers, cache.views, console)
     for view in there:
         all_pixels(cache.teachers, split, augment, view)
     console.print(
@@ -200,7 +202,11 @@ def show_info(config: DictConfig) -> None:
 def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     """One row of the list."""
     place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
-    users = [user["run"] for user in stored.users() if Path(user["run"]).exists()]
+    users = [
+        user["run"] or f"built ahead: {user['command']}"
+        for user in stored.users()
+        if not user["run"] or Path(user["run"]).exists()
+    ]
     used = "\n".join(users) or "no run"
     try:
         store = opened(stored)
@@ -224,17 +230,18 @@ def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
 
 
 def remove_unused(config: DictConfig) -> None:
-    """Removes the stores that no existing run has used and the command's experiment would not use.
+    """Removes the stores that no existing run has used, nor the command's experiment would.
 
-    What a build of this moment holds is left alone, what a killed one has left is removed.
+    What was built ahead (``action=build``) is kept too, unless it was for the experiment of this command and
+    is not what that would use now. What a build of this moment holds is left alone, what a killed one has left is removed.
     """
     root = Path(config.paths.cache)
-    needed = own_folders(config)
+    needed, experiment = own_folders(config), HydraConfig.get().runtime.choices.get("experiment")
+    judged = None if experiment is None else f"experiment={experiment}"
     unused = [
         store
         for store in stores_below(root)
-        if store.folder.resolve() not in needed
-        and not any((Path(user["run"]) / "run.json").exists() for user in store.users())
+        if store.folder.resolve() not in needed and not store.is_used(judged)
     ]
     try:
         with ExitStack() as held:

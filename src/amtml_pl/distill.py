@@ -94,9 +94,10 @@ class DistillModule(pl.LightningModule):
         """One step, in the order a batch travels."""
         torch.manual_seed(random_bits(self.seed, self.global_step).item() >> 1)  # dropout repeats on a resume
         student = self.student(batch.images)
-        teachers = self.ask_teachers(batch)
-        # Sums over classes, pairs and angles lose too much in half precision, whatever the trainer's.
+        # Whatever the trainer's precision: teachers are those of the cache, and sums over classes, pairs and
+        # angles lose too much in half of it.
         with torch.autocast(batch.images.device.type, enabled=False):
+            teachers = self.ask_teachers(batch)
             student = student.map(at_least_float32)
             teachers = None if teachers is None else teachers.map(at_least_float32)
             weights = None

@@ -87,6 +87,7 @@ def run_hash(config: DictConfig) -> str:
             del node[key]
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
+    drop_neutral(resolved)
     resolved["coef"] = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
     without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, *READ_WITH_TEACHERS)
     if config.get("teacher_source") == "live":
@@ -96,6 +97,22 @@ def run_hash(config: DictConfig) -> str:
     # Keys are sorted, but the order of the teachers is the order of their outputs' columns.
     text = json.dumps([resolved, list(config.teacher)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def drop_neutral(resolved: dict[str, Any]) -> None:
+    """Leaves out options that are off, so that what ran before they existed keeps its name."""
+    options = (
+        (resolved, "channels_last"),
+        (resolved, "compile"),
+        (resolved["data"], "mixup"),
+        (resolved["optimizer"], "fused"),
+    )
+    for node, key in options:
+        if not node.get(key):
+            node.pop(key, None)
+    for teacher in resolved["teacher"].values():
+        if teacher.get("pool") is None:
+            teacher.pop("pool", None)
 
 
 def identify_teacher(config: DictConfig, name: str, node: dict[str, Any]) -> None:

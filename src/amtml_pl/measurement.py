@@ -29,7 +29,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.fitting import save_weights
 from amtml_pl.packing import is_packed, pack
 from amtml_pl.peak_memory import PeakMemory
-from amtml_pl.plan import packed_root_of, training_images
+from amtml_pl.plan import packed_root_of, training_images, views_of_run
 from amtml_pl.run_cache import RunCache
 from amtml_pl.selected_teachers import SelectedTeacher, selected_teachers
 from amtml_pl.short_fit import ShortFit, peak_memory, quiet
@@ -95,7 +95,7 @@ class Benchmark:
         own: DictConfig = OmegaConf.create(without_hydra(config))
         batch = own.data.batch_size
         val_size = max(own.dataset.num_classes, 64)
-        rows = max(self.images, (self.steps + 1) * batch, own.dataset.num_classes)
+        rows = max(self.images, (self.steps + 2) * batch, own.dataset.num_classes)
         if self.synthetic:
             own.paths.data = str(self.folder / "data")
             own.dataset.source = {
@@ -106,7 +106,7 @@ class Benchmark:
             }
         own.data.train_size = rows
         own.data.val_size = val_size
-        own.trainer.max_epochs, own.trainer.limit_train_batches = 1, self.steps + 1
+        own.trainer.max_epochs, own.trainer.limit_train_batches = 1, self.steps + 2
         own.logger, own.prepare, own.force = {}, True, False
         own.paths.cache, own.paths.outputs = str(self.folder / "cache"), str(self.folder / "outputs")
         own.teacher_source = "cached"
@@ -228,10 +228,9 @@ class Benchmark:
             for name in ("live_step_ms", "cached_step_ms", "build_images_per_second")
         )
         images = self.train_images or len(self.data(self.config).train_split())
-        epochs, views = self.original.trainer.max_epochs, self.original.data.views
+        epochs, distinct = self.original.trainer.max_epochs, views_of_run(self.original)
         saved = images / self.config.data.batch_size * (live - cached) / 1e3
         building = images / rate
-        distinct = epochs if views == "all" else min(views, epochs)
         paid = next((e for e in range(1, epochs + 1) if e * saved >= min(distinct, e) * building), None)
         return {
             "seconds_saved_per_epoch": saved,
@@ -253,7 +252,10 @@ class Benchmark:
             "batch_size": own.data.batch_size,
             "repetitions": self.repetitions,
             "steps_per_repetition": self.steps,
-            "images_per_build": own.data.train_size,
+            "images_in_the_cache": own.data.train_size,
+            "build": "both, the build and the bare loop, load the teachers too",
+            "input": "from the end of a step to the start of the next, an upper bound",
+            "memory": "anonymous pages of a process that trains; the cache has been built before",
             "spread": "interquartile range over the repetitions",
         }
 
@@ -269,7 +271,11 @@ def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float
     def forwards() -> None:
         for selected in teachers:
             network = ready_for_computing(selected.load(), cache.options).network
-            with torch.inference_mode():
+            precision = getattr(torch, cache.options.precision)
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32),
+            ):
                 for batch in batches:
                     network(batch)
 

@@ -93,6 +93,21 @@ class PackedDataset:
         splits = {split: _mapped(folder, split, classes, rows) for split, rows in manifest["splits"].items()}
         return cls(folder, manifest["digest"], classes, splits)
 
+    def verify(self) -> None:
+        """Holds every pixel, label and class name against the digest.
+
+        Raises:
+            UserError: if one has changed.
+        """
+        digest = hashlib.sha256()
+        for name, split in self.splits.items():
+            digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(self.classes)}".encode())
+            for array in (split.images.numpy(), split.labels.numpy()):
+                for start in range(0, len(array), CHUNK_ROWS):
+                    digest.update(array[start : start + CHUNK_ROWS].data)
+        if digest.hexdigest() != self.digest:
+            raise _damaged(self.folder / MANIFEST, "lists another checksum than its images and labels have")
+
 
 def packed_folder(source: DatasetSource, root: Path) -> Path:
     """Where the packed form of a source lies below ``root``; another identity is another folder."""

@@ -123,6 +123,8 @@ class Run:
         """Plan, preparation, training, test, record."""
         data = self.prepare()
         facts = self.provide_outputs(data)
+        if half_done := self.folder.record():
+            refuse_other_teachers(half_done, facts, self.folder)
         write_text(self.folder.config_file, OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True))
         about = describe(self.config, self.experiment, self.command, self.module.student, facts, data)
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
@@ -184,10 +186,10 @@ class Run:
         source = self.module.teacher_source
         if isinstance(source, CachedTeachers):
             self.cache = RunCache(self.config, self.teachers, data, self.accuracy)
+            self.cache.note_use(self.folder.path, self.command)
             self.cache.check()
             self.cache.refuse_full_disk(self.hints)
             self.provide_view(data, data.train_view(0))
-            self.cache.note_use(self.folder.path, self.command)
             source.connect(self.cache.teachers, self.cache.views)
             data.before_epoch = partial(self.provide_view, data)
             return self.cache.facts()
@@ -205,6 +207,11 @@ class Run:
         """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps."""
         source = self.module.teacher_source
         if self.cache is not None and isinstance(source, CachedTeachers):
+            if not self.config.prepare and view in self.cache.missing():
+                raise UserError(
+                    f"prepare=false, and view {view} of the teachers' outputs lacks in {self.cache.root}.",
+                    fix="prepare=true, or python -m amtml_pl.cache action=build with these overrides",
+                )
             built = self.cache.provide([view])
             self.module.count_build(built.seconds, built.teacher_passes)
             data.read_teachers = source.read if source.read_in_loader else None
@@ -304,6 +311,24 @@ def refuse_other_pixels(record: Mapping[str, Any], digest: str | None, folder: R
             f"(digest {record['dataset']['digest'][:12]}) than are packed now ({digest[:12]}).",
             fix=f"start it over: {record['command']} force=true",
         )
+
+
+def refuse_other_teachers(
+    record: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]], folder: RunFolder
+) -> None:
+    """Refuses to go on with a run whose teachers were trained anew meanwhile.
+
+    Raises:
+        UserError: if the record names other weights of a teacher than the present ones.
+    """
+    for name, facts in teachers.items():
+        then = record["teachers"].get(name, {}).get("weights_digest")
+        if then != facts["weights_digest"]:
+            raise UserError(
+                f"{folder.path} began with other weights of teacher {name!r} (digest {str(then)[:12]}) than "
+                f"there are now ({facts['weights_digest'][:12]}).",
+                fix=f"start it over: {record['command']} force=true",
+            )
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from torch.func import functional_call
 
+from amtml_pl import assemble
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, cost, evaluation_mode
@@ -142,8 +143,14 @@ def missing_views(config: DictConfig, cache: RunCache | None) -> int:
     """How many views the teachers still have to look at."""
     if cache is not None:
         return len(cache.missing())
+    return views_of_run(config)
+
+
+def views_of_run(config: DictConfig) -> int:
+    """How many views the epochs of a run go through: min(V, E)."""
     views, epochs = config.data.views, config.trainer.max_epochs
-    return int(epochs if views == "all" else min(views, epochs))
+    distinct = assemble.build(config.data.augment).distinct_views if views == "all" else views
+    return int(epochs if distinct is None else min(distinct, epochs))
 
 
 def cache_step(

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from amtml_pl import assemble
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
+from amtml_pl.errors import UserError
 from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.splits import SplitRows
@@ -20,9 +21,9 @@ from amtml_pl.teacher_cache.catalogue import nearest
 from amtml_pl.teacher_cache.compute import BuildOptions
 from amtml_pl.teacher_cache.disk import refuse_full_disk
 from amtml_pl.teacher_cache.storage import Storage, bytes_per_row
-from amtml_pl.teacher_cache.store import PIXEL_BYTES, TensorStore
+from amtml_pl.teacher_cache.store import PIXEL_BYTES, SHARD_ROWS, TensorStore
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores
-from amtml_pl.teacher_cache.trust import probe, verify_checksums
+from amtml_pl.teacher_cache.trust import probe, probe_every_shard, verify_checksums
 from amtml_pl.teachers import Teacher
 from amtml_pl.types import Shape, SplitName
 
@@ -40,6 +41,7 @@ class RunCache:
     Attributes:
         teachers: per teacher its stores.
         views: those that the run's epochs train on, or the one of evaluation.
+        trusted: those that this process has held against their checksums.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class RunCache:
             for teacher in teachers
         )
         epochs = range(config.trainer.max_epochs)
+        self.trusted: set[int] = set()
         self.views = sorted({data.train_view(epoch) for epoch in epochs}) if split == "train" else [0]
 
     def stores(self) -> list[TensorStore]:
@@ -107,10 +110,11 @@ class RunCache:
         Raises:
             UserError: if a byte has changed, or the images or their augmentation have.
         """
-        there = self.complete()
-        verify_checksums(self.teachers, there, console)
+        self.data.packed.verify()
+        verify_checksums(self.teachers, self.views, console)
         if self.config.cache.probe:
-            probe(self.teachers, self.split, self.data.augment, there, pairs=self.config.cache.probe)
+            probe(self.teachers, self.split, self.data.augment, self.views, self.config.cache.probe)
+        self.trusted.update(self.complete())
 
     def refuse_full_disk(self, hints: Mapping[str, Shape]) -> None:
         """Refuses a run whose missing outputs do not fit on the disk, before the first of them is computed.
@@ -136,12 +140,15 @@ class RunCache:
         Raises:
             UserError: if it cannot be written, or a teacher gives no usable numbers.
         """
-        wanted = sorted(set(views) & set(self.missing()))
+        wanted = sorted(set(views) & set(self.views) - self.trusted)  # by whomever they were built since
         built = build(self.teachers, self.split, self.data.augment, wanted, self.root, self.options, console)
         verify_checksums(self.teachers, wanted, console)
+        if self.config.cache.probe:
+            probe_every_shard(self.teachers, self.split, self.data.augment, wanted)
+        self.trusted.update(wanted)
         return built
 
-    def note_use(self, run: Path, command: str) -> None:
+    def note_use(self, run: Path | None, command: str) -> None:
         """Leaves word in every store that a run refers to it, for ``action=info`` and ``action=gc``."""
         for store in self.stores():
             store.note_use(run, command)
@@ -194,8 +201,20 @@ def teacher_stores(
     def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
         fingerprint = {**common, "tensor": {"name": tensor, "pool": pool}}
         return TensorStore(
-            cache_root(config), teacher.name, tensor, split.name, len(split), fingerprint, storage
+            cache_root(config), teacher.name, tensor, split.name, len(split), fingerprint, storage, SHARD_ROWS
         )
+
+    identity = common["teacher"]
+
+    def load() -> Teacher:
+        loaded = teacher.load()
+        if teacher.identity() != identity or not teacher.is_as_constructed(loaded):
+            raise UserError(
+                f"The weights of teacher {teacher.name!r} have changed since this command began: the outputs "
+                "that it has stored so far are of the old ones.",
+                fix="repeat the command",
+            )
+        return loaded
 
     def facts(loaded: Teacher) -> dict[str, Any]:
         return {**teacher.facts(loaded), "accuracy": dict(accuracy)}
@@ -205,7 +224,7 @@ def teacher_stores(
         name=teacher.name,
         logits=store("logits", None, config.cache.logits),
         hints={tap: store(tap, pool, config.cache.hints) for tap in taps},
-        load=teacher.load,
+        load=load,
         facts=facts,
     )
 
@@ -223,4 +242,5 @@ def build_options(config: DictConfig) -> BuildOptions:
         precision=node.precision,
         channels_last=node.channels_last,
         compile=node.compile,
+        device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto",
     )

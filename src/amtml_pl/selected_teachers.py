@@ -108,11 +108,18 @@ class SelectedTeacher:
         if not self.has_own_weights:
             if self.folder.completed() is None:
                 return None
-            return {**about, "weights": {"sha256": file_digest(self.folder.weights_file)}}
+            digest = file_digest(self.folder.weights_file)
+            return None if digest is None else {**about, "weights": {"sha256": digest}}
         path = node["weights"].pop("path")
         if path is None:
             return {**about, "weights": {"of_constructor": self.constructed_digest}}
-        return {**about, "weights": {"sha256": file_digest(Path(path)), **node["weights"]}}
+        digest = file_digest(Path(path))
+        return None if digest is None else {**about, "weights": {"sha256": digest, **node["weights"]}}
+
+    def is_as_constructed(self, teacher: Teacher) -> bool:
+        """Whether the weights of a constructor are the same again; a random part of them would not be."""
+        own = self.has_own_weights and self.config.teacher[self.name].weights.path is None
+        return not own or weights_digest(teacher.network) == self.constructed_digest
 
     @cached_property
     def constructed_digest(self) -> str:

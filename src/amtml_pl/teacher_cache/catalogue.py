@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,6 +75,17 @@ class StoredTensor:
             except (OSError, ValueError, KeyError, TypeError):
                 continue
         return found
+
+    def is_used(self, judged: str | None = None) -> bool:
+        """Whether a run that exists has used it, or a command has built it ahead of its runs.
+
+        Args:
+            judged: an override, such as ``experiment=digits_amtml``; commands with it do not count.
+        """
+        return any(
+            Path(user["run"]).exists() if user["run"] else judged not in shlex.split(user["command"])
+            for user in self.users()
+        )
 
     def bytes_on_disk(self) -> int:
         """What it takes."""

@@ -51,6 +51,10 @@ def writing(root: Path) -> Iterator[None]:
     """
     try:
         yield
+    except NotImplementedError as error:
+        raise UserError(
+            f"The file system of {root} has no locks ({error}).", fix="paths.cache=FOLDER on one that has"
+        ) from error
     except OSError as error:
         place = error.filename or root
         if error.errno in FULL:

@@ -275,10 +275,16 @@ class TensorStore:
         """What the store takes now."""
         return folder_bytes(self.folder)
 
-    def note_use(self, run: Path, command: str) -> None:
-        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is."""
-        name = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:12]
-        text = json.dumps({"run": str(run.resolve()), "command": command}, indent=1) + "\n"
+    def note_use(self, run: Path | None, command: str) -> None:
+        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is.
+
+        Args:
+            run: its folder; None where a command builds ahead of its runs.
+            command: what repeats it.
+        """
+        place = "" if run is None else str(run.resolve())
+        name = hashlib.sha256(os.fsencode(place or command)).hexdigest()[:12]
+        text = json.dumps({"run": place, "command": command}, indent=1) + "\n"
         file = self.folder / "used_by" / f"{name}.json"
         try:
             if not file.exists() or file.read_bytes() != text.encode():

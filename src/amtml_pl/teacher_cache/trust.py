@@ -59,20 +59,41 @@ def probe(
         teachers: with their stores.
         split: the images.
         augment: turns them into their views.
-        views: the complete ones.
+        views: those that are looked at, as far as any store has them.
         pairs: of sample and view that are looked at.
         generator: draws them; None draws others each time.
 
     Raises:
         UserError: at the first image that is another.
     """
-    if not views:
+    stores = [store for teacher in teachers for store in teacher.stores.values()]
+    there = [view for view in views if any(store.is_complete(view) for store in stores)]
+    if not there:
         return
     generator = generator or np.random.default_rng()
-    drawn = generator.choice(np.asarray(views), size=pairs)
+    drawn = generator.choice(np.asarray(there), size=pairs)
     for view in np.unique(drawn):
         index = torch.from_numpy(generator.integers(len(split), size=int((drawn == view).sum())))
         compare_pixels(teachers, split, augment, int(view), index)
+
+
+def probe_every_shard(
+    teachers: Sequence[TeacherStores],
+    split: SplitRows,
+    augment: Augmentation,
+    views: Sequence[int],
+    generator: np.random.Generator | None = None,
+) -> None:
+    """The same for one random sample of every shard: a build may have been begun by other code.
+
+    Raises:
+        UserError: at the first image that is another.
+    """
+    generator = generator or np.random.default_rng()
+    spans = {span for t in teachers for s in t.stores.values() for span in map(s.rows_of, s.shards())}
+    for view in views:
+        index = [int(generator.integers(span.start, span.stop)) for span in sorted(spans, key=str)]
+        compare_pixels(teachers, split, augment, view, torch.tensor(index))
 
 
 def all_pixels(teachers: Sequence[TeacherStores], split: SplitRows, augment: Augmentation, view: int) -> None:
@@ -91,13 +112,13 @@ def compare_pixels(
     view: int,
     samples: Int64[Tensor, " B"],
 ) -> None:
-    """Holds the pixels of the given samples against every store.
+    """Holds the pixels of the given samples against every store that has the view.
 
     Raises:
         UserError: at the first image that is another.
     """
     stores = [store for teacher in teachers for store in teacher.stores.values()]
-    opened = [(store, store.open(view)) for store in stores]
+    opened = [(store, store.open(view)) for store in stores if store.is_complete(view)]
     for index in torch.split(samples, ROWS_AT_ONCE):
         now = pixel_checksums(augment(split.stored.images[split.rows[index]], index, view))
         for store, stored in opened:
