@@ -233,7 +233,8 @@ def remove_unused(config: DictConfig) -> None:
     """Removes the stores that no existing run has used, nor the command's experiment would.
 
     What was built ahead (``action=build``) is kept too, unless it was for the experiment of this command and
-    is not what that would use now. What a build of this moment holds is left alone, what a killed one has left is removed.
+    is not what that would use now. What a build of this moment holds is left alone, and what a killed one has
+    left is removed.
     """
     root = Path(config.paths.cache)
     needed, experiment = own_folders(config), HydraConfig.get().runtime.choices.get("experiment")

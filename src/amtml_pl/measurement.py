@@ -7,6 +7,7 @@ way of a batch is written a second time here.
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -163,13 +164,17 @@ class Benchmark:
         }
 
     def build_figures(self) -> dict[str, Figure]:
-        """Images per second of the cache build, beside a loop that only runs the same teachers."""
+        """Images per second of the cache build, beside a loop that only runs the same teachers.
+
+        Of a view after the first one: what is written once for all views is there already.
+        """
         rates, ratios = [], []
+        self.cache_in(self.folder / "begun").provide([1])
         for repetition in range(self.repetitions):
-            own = deepcopy(self.config)
-            own.paths.cache = str(self.folder / f"cache-{repetition}")
-            teachers = selected_teachers(own, assemble.loss_terms(own))
-            cache = RunCache(own, teachers, self.data(own), {})
+            folder = self.folder / f"cache-{repetition}"
+            shutil.copytree(self.folder / "begun", folder, ignore=shutil.ignore_patterns("view-*"))
+            cache = self.cache_in(folder)
+            teachers = selected_teachers(cache.config, assemble.loss_terms(cache.config))
             if repetition % 2 == 0:
                 building, bare = seconds(partial(cache.provide, [1])), bare_forwards(cache, teachers)
             else:
@@ -177,6 +182,12 @@ class Benchmark:
             rates.append(len(cache.split) / building)
             ratios.append(bare / building)
         return {"build_images_per_second": Figure.of(rates), "build_rate_ratio": Figure.of(ratios)}
+
+    def cache_in(self, folder: Path) -> RunCache:
+        """The cache of the run, below another folder."""
+        own = deepcopy(self.config)
+        own.paths.cache = str(folder)
+        return RunCache(own, selected_teachers(own, assemble.loss_terms(own)), self.data(own), {})
 
     def memory_figures(self) -> dict[str, Figure]:
         """Peak private memory of a cached run and of one from labels, each in processes of their own."""

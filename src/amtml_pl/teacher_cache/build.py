@@ -114,11 +114,13 @@ class Job:
     def loaded(self, teacher: TeacherStores, views: Sequence[int]) -> Teacher:
         """The teacher where it computes, its manifests written and the disk found large enough."""
         loaded = ready_for_computing(teacher.load(), self.options)
-        one = compute_shard(loaded, self.split, self.augment, views[0], range(1), self.options)
-        for tensor, store in teacher.stores.items():
-            shape = tuple(one.tensors[tensor].shape[1:])
-            with writing(self.root):
-                store.begin(shape, teacher.facts(loaded), self.options.about())
+        new = {tensor: store for tensor, store in teacher.stores.items() if store.manifest() is None}
+        if new:
+            one = compute_shard(loaded, self.split, self.augment, views[0], range(1), self.options)
+            facts = teacher.facts(loaded)
+            for tensor, store in new.items():
+                with writing(self.root):
+                    store.begin(tuple(one.tensors[tensor].shape[1:]), facts, self.options.about())
         lacking = sum(
             len(store.rows_of(number)) * (store.bytes_per_view() or 0) // store.rows
             for view in views
