@@ -157,12 +157,14 @@ def test_pooled_hints_are_the_same_live_and_cached(run):
     assert_bitwise_equal(weights(live), weights(cached))
 
 
+@pytest.mark.slow
 def test_loader_workers_read_the_cache_and_change_nothing(run):
     _, none = run(*AMTML, name="none")
     _, two = run(*AMTML, "data.num_workers=2", name="two")
     assert_bitwise_equal(weights(none), weights(two))
 
 
+@pytest.mark.slow
 def test_views_on_the_device_train_the_same_student(run):
     _, mapped = run(*AMTML, "cache.device=mapped", name="mapped")
     _, resident = run(*AMTML, "cache.device=resident", name="resident")
@@ -189,6 +191,7 @@ def test_changed_code_of_an_augmentation_stops_a_run_before_its_first_step(run, 
         run(*AMTML, "seed=1", name="other seed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -171,8 +171,19 @@ def test_a_run_is_not_taken_for_completed_when_the_pixels_have_changed(run, tmp_
 
 
 def test_a_network_whose_constructor_loads_its_weights_is_taken_as_it_is(run):
-    record, _ = run("experiment=digits_avg", *CE, "teacher=[resnet8]", "teacher.resnet8.pretrained=true")
+    own = ("teacher=[resnet8]", "teacher.resnet8.pretrained=true")
+    constructor = "teacher.resnet8.network._target_=tiny_runs.same_weights_each_time"
+    record, _ = run("experiment=digits_avg", *CE, *own, constructor)
     assert 0 <= record["metrics"]["teacher/resnet8/test/acc"] < 0.5  # fresh weights: nothing was trained
+    assert record["cache"]["teacher_passes"] == {"resnet8": 2.0}
+
+
+def test_a_constructor_that_draws_its_weights_anew_is_refused_by_the_cache_and_taken_live(run):
+    own = ("teacher=[resnet8]", "teacher.resnet8.pretrained=true")
+    with pytest.raises(UserError, match=r"(?s)constructor of teacher 'resnet8' gives other weights.*live"):
+        run("experiment=digits_avg", *CE, *own)
+    record, _ = run("experiment=digits_avg", *CE, *own, "teacher_source=live", name="live")
+    assert record["teacher_source"] == "live"
 
 
 def test_prepare_false_lists_everything_that_is_missing(run, tmp_path):

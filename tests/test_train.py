@@ -146,6 +146,7 @@ def test_a_loss_that_is_not_a_number_names_step_term_and_rows(mistake):
     assert "Rows of the train split in this batch (view 1): [" in said
 
 
+@pytest.mark.slow
 def test_mistakes_in_the_command_end_with_status_2_before_any_work(command, tmp_path):
     unknown = command("experiment=digits_amt")
     assert unknown.returncode == 2
@@ -198,6 +199,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_job_of_a_sweep_does_not_end_the_others(command, tmp_path):
     done = command("--multirun", "experiment=digits_ce", *SMALL, "student.depth=9,8")
     assert done.returncode == 2

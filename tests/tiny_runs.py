@@ -3,6 +3,8 @@
 import torch
 from safetensors.torch import load_file
 
+from amtml_pl.models.cifar_resnet import CifarResNet
+
 TINY = (
     "trainer=cpu", "trainer.max_epochs=2", "data.train_size=100", "data.val_size=60", "data.batch_size=32",
     "student=resnet8_thin", "teacher=[vgg8_quarter,resnet8]",
@@ -20,3 +22,10 @@ def assert_bitwise_equal(first, second):
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), f"{name} differs"
+
+
+def same_weights_each_time(**arguments):
+    """A network whose constructor brings its weights, as a pretrained one does."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return CifarResNet(**arguments)

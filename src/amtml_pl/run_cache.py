@@ -208,7 +208,14 @@ def teacher_stores(
 
     def load() -> Teacher:
         loaded = teacher.load()
-        if teacher.identity() != identity or not teacher.is_as_constructed(loaded):
+        if not teacher.is_as_constructed(loaded):
+            raise UserError(
+                f"The constructor of teacher {teacher.name!r} gives other weights each time, and a cache can "
+                "only keep what one set of weights gives.",
+                fix=f"save them once and name the file: teacher.{teacher.name}.weights.path=FILE, or "
+                "teacher_source=live",
+            )
+        if teacher.identity() != identity:
             raise UserError(
                 f"The weights of teacher {teacher.name!r} have changed since this command began: the outputs "
                 "that it has stored so far are of the old ones.",
