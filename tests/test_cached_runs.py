@@ -67,6 +67,7 @@ def test_a_run_passes_each_image_through_each_teacher_once_per_view_and_a_later_
         assert folder.weights_file.exists()
 
 
+@pytest.mark.slow
 def test_a_subset_of_the_teachers_and_another_method_use_the_same_outputs(run, monkeypatch):
     run(*AMTML)
     no_teacher(monkeypatch)
@@ -83,6 +84,7 @@ def test_a_cached_run_holds_no_teacher(run, configure, tmp_path):
     assert parameters_beside(ready.module) == others
 
 
+@pytest.mark.slow
 def test_a_live_run_holds_its_teachers(configure, tmp_path):
     others = parameters_beside(nn.Identity())
     ready, _ = prepared(configure, tmp_path, "teacher_source=live")
@@ -116,6 +118,7 @@ def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_liv
     assert found == 1000
 
 
+@pytest.mark.slow
 def test_every_sample_meets_the_same_outputs_whatever_the_batch_size(run, configure, tmp_path):
     run(*AMTML)
     by_sample = []
@@ -127,6 +130,7 @@ def test_every_sample_meets_the_same_outputs_whatever_the_batch_size(run, config
     assert torch.equal(*by_sample)
 
 
+@pytest.mark.slow
 def test_a_cached_run_that_is_interrupted_ends_as_if_it_had_not_been(run, monkeypatch):
     _, whole = run(*AMTML, name="whole")
     with monkeypatch.context() as patch:
@@ -150,6 +154,7 @@ def stop_at(patch, step):
     patch.setattr(DistillModule, "training_step", training_step)
 
 
+@pytest.mark.slow
 def test_pooled_hints_are_the_same_live_and_cached(run):
     pooled = ("experiment=digits_amtml", *TINY, "trainer.max_epochs=1", "hint_pool=2")
     _, live = run(*pooled, "teacher_source=live", name="live")
@@ -258,6 +263,7 @@ def test_a_view_that_other_code_has_half_built_is_noticed_when_it_is_whole(run, 
         run(*AMTML, *larger, "seed=1", name="other seed")
 
 
+@pytest.mark.slow
 def test_existing_shards_of_incomplete_views_are_verified_before_the_first_step(run, tmp_path):
     run("experiment=digits_amtml", *TINY, "loss=[ce,kd]", "weighting=uniform", name="without hints")
     damaged = next(shard for shard in shards(tmp_path) if "view-0002" in shard.name)
@@ -268,6 +274,7 @@ def test_existing_shards_of_incomplete_views_are_verified_before_the_first_step(
         run(*AMTML)
 
 
+@pytest.mark.slow
 def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(run, configure, tmp_path):
     ready, data = prepared(configure, tmp_path)
     run(*AMTML, name="another process")
@@ -304,6 +311,7 @@ def test_a_half_done_run_does_not_go_on_with_other_teachers(run, monkeypatch, tm
         run(*AMTML, own)
 
 
+@pytest.mark.slow
 def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(run, configure, tmp_path):
     own = f"paths.data={tmp_path}/data"
     run(*AMTML, own)
@@ -315,6 +323,7 @@ def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(run, configure, 
         run(*AMTML, own, "seed=1", name="other seed")
 
 
+@pytest.mark.slow
 def test_without_preparation_a_view_that_vanishes_is_not_built(run, configure, tmp_path):
     run(*AMTML)
     ready, data = prepared(configure, tmp_path, "prepare=false")
