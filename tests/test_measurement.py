@@ -63,7 +63,7 @@ def test_steps_of_all_variants_are_timed_with_synthetic_images_and_untrained_tea
 def test_a_slow_step_is_seen_in_the_step_and_a_slow_reader_in_the_input(bench, tmp_path, monkeypatch):
     made = bench()
     with quiet():
-        fit = ShortFit(made.variant("ce"), tmp_path / "fit")
+        fit = ShortFit(made.runs.variant("ce"), tmp_path / "fit")
         make = Augmentation.__call__
 
         def slow(self, images, index, view):

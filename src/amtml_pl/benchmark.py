@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import shlex
 import tempfile
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,7 @@ from omegaconf import DictConfig, open_dict
 from rich.table import Table
 
 from amtml_pl.config import check, check_command, config_directory
-from amtml_pl.entry_point import console, progress, report_mistake, start
-from amtml_pl.errors import UserError
+from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
 from amtml_pl.measurement import Benchmark, Figure
 from amtml_pl.provenance import git_state, versions
@@ -53,31 +50,28 @@ def run(config: DictConfig) -> None:
     """Measures, prints a table, writes ``benchmark.json`` into the run's folder."""
     progress.begun = True
     hydra_config = HydraConfig.get()
-    try:
+    folder = Path(hydra_config.runtime.output_dir)
+    with reporting("amtml_pl.benchmark", debug=config.get("debug", False), folder=folder):
         with open_dict(config):
             asked = config.pop("benchmark")
         check_command(asked, BENCHMARK)
         check(config)
-        with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as folder:
-            measured = Benchmark(config, Path(folder), **asked)
+        with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:
+            measured = Benchmark(config, Path(place), **asked)
             figures = measured.figures()
             report = {
                 "experiment": hydra_config.runtime.choices.get("experiment"),
-                "command": shlex.join(["python", "-m", "amtml_pl.benchmark", *hydra_config.overrides.task]),
+                "command": typed("amtml_pl.benchmark"),
                 **{name: vars(figure) for name, figure in figures.items()},
                 "break_even": measured.break_even(figures),
                 "conditions": {**measured.conditions(), **machine()},
                 "git": git_state(),
                 "versions": versions(),
             }
-        file = Path(hydra_config.runtime.output_dir) / "benchmark.json"
+        file = folder / "benchmark.json"
         write_text(file, json.dumps(report, indent=2) + "\n")
         show(report, figures)
         console.print(f"Written to {file}")
-    except UserError as error:
-        if config.debug:
-            traceback.print_exc()
-        report_mistake(error)
 
 
 def machine() -> dict[str, object]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
-import traceback
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
@@ -15,36 +12,32 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl import assemble
+from amtml_pl.cache_listing import counted, show_info
 from amtml_pl.config import check, check_command, config_directory, plain
 from amtml_pl.data import PackedDataModule
-from amtml_pl.entry_point import console, error_console, progress, report_mistake, start
+from amtml_pl.entry_point import console, progress, reporting, start
 from amtml_pl.errors import UserError
 from amtml_pl.identity import register_resolvers
-from amtml_pl.packing import PackedDataset, is_packed, packed_folder
+from amtml_pl.packing import find_packed
 from amtml_pl.pipeline import Run
 from amtml_pl.plan import packed_root_of
 from amtml_pl.run_cache import RunCache, cache_root
 from amtml_pl.runs import RunFolder
 from amtml_pl.schema import CACHE_COMMAND
 from amtml_pl.selected_teachers import selected_teachers
-from amtml_pl.teacher_cache.catalogue import StoredTensor, lock_name, stores_below
+from amtml_pl.teacher_cache.catalogue import lock_name, stores_below
 from amtml_pl.teacher_cache.trust import all_pixels, compare, verify_checksums
 from amtml_pl.teacher_cache.upkeep import (
-    damaged_shards,
     hold_idle,
-    opened,
     remove_empty_folders,
     remove_leftovers,
 )
 from amtml_pl.types import SplitName
 
 register_resolvers()
-
-CLASS_KEYS = ("_target_", "operation")  # their values speak for themselves
 
 
 def main() -> None:
@@ -56,7 +49,7 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     """One action on the cache."""
     progress.begun = True
-    try:
+    with reporting("amtml_pl.cache", debug=config.get("debug", False)):
         with open_dict(config):
             asked = plain({key: config.pop(key, None) for key in CACHE_COMMAND})
         check_command(asked, CACHE_COMMAND)
@@ -68,15 +61,7 @@ def run(config: DictConfig) -> None:
         elif asked["action"] == "gc":
             remove_unused(config)
         else:
-            show_info(config)
-    except UserError as error:
-        if config.debug:
-            traceback.print_exc()
-        report_mistake(error)
-    except KeyboardInterrupt:
-        command = shlex.join(["python", "-m", "amtml_pl.cache", *HydraConfig.get().overrides.task])
-        error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(command)}")
-        sys.exit(130)
+            show_info(Path(config.paths.cache))
 
 
 def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
@@ -177,56 +162,8 @@ def refuse_uncached(config: DictConfig) -> None:
 
 def packed_data(config: DictConfig) -> PackedDataModule | None:
     """The splits and views of the experiment; None while its images are not packed."""
-    source, root = assemble.dataset_source(config), packed_root_of(config)
-    if not is_packed(source, root):
-        return None
-    return assemble.data_module(config, PackedDataset.open(packed_folder(source, root)))
-
-
-def show_info(config: DictConfig) -> None:
-    """Lists every store below ``paths.cache``: size, views, accuracy of the teacher, fingerprint, users."""
-    root = Path(config.paths.cache)
-    stores = stores_below(root)
-    if not stores:
-        console.print(f"Nothing is cached in {root.resolve()}.")
-        return
-    table = Table(title=f"{root.resolve()}", title_justify="left", show_edge=False, show_lines=True)
-    for column in ("store", "views", "size", "val/acc", "fingerprint", "used by"):
-        table.add_column(column, overflow="fold")
-    for store in stores:
-        table.add_row(*(escape(cell) for cell in described(store, root)))
-    console.print(table)
-    console.print(f"{counted(stores, 'store')}, {decimal(sum(store.bytes_on_disk() for store in stores))}.")
-
-
-def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
-    """One row of the list."""
-    place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
-    users = [
-        user["run"] or f"built ahead: {user['command']}"
-        for user in stored.users()
-        if not user["run"] or Path(user["run"]).exists()
-    ]
-    used = "\n".join(users) or "no run"
-    try:
-        store = opened(stored)
-        views = [view for view in stored.views() if not damaged_shards(store, view)]
-        damaged = sorted(set(stored.views()) - set(views))
-    except UserError as error:
-        return place, "", size, "", f"damaged: {error.what}", used
-    manifest = store.manifest() or {}
-    accuracy = manifest["facts"].get("accuracy", {}).get("val")
-    about = [f"{key}: {short(value)}" for key, value in store.identity.items() if value is not None]
-    if damaged:
-        about.insert(0, f"damaged: views {damaged} lack bytes or shards")
-    return (
-        place,
-        str(len(views)),
-        size,
-        "" if accuracy is None else f"{accuracy:.4f}",
-        "\n".join(about),
-        used,
-    )
+    packed = find_packed(assemble.dataset_source(config), packed_root_of(config))
+    return None if packed is None else assemble.data_module(config, packed)
 
 
 def remove_unused(config: DictConfig) -> None:
@@ -284,25 +221,6 @@ def cache_command(action: str) -> str:
     """The command of this process with another action."""
     told = [o for o in HydraConfig.get().overrides.task if not o.startswith(("action=", "rows="))]
     return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *told])
-
-
-def counted(things: Sequence[object], noun: str) -> str:
-    """A number and its noun."""
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def short(value: object) -> str:
-    """A part of a fingerprint on one line."""
-    if isinstance(value, dict):
-        return ", ".join(
-            short(child) if key in CLASS_KEYS else f"{key} {short(child)}"
-            for key, child in value.items()
-            if child not in (None, [], {})
-        )
-    if isinstance(value, list):
-        return "[" + ", ".join(short(child) for child in value) + "]"
-    text = str(value)
-    return text if len(text) < 20 or " " in text or "." in text else text[:12]
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +55,33 @@ def start(run: Callable[[], object]) -> None:
         raise
     if progress.mistakes:
         sys.exit(2)
+
+
+@contextmanager
+def reporting(module: str, *, debug: bool, folder: Path | None = None) -> Iterator[None]:
+    """Ends a command as every command ends: a mistake with one message, Ctrl-C with how to go on.
+
+    Args:
+        module: of the command, such as ``amtml_pl.train``.
+        debug: whether a mistake shows its traceback.
+        folder: what Hydra has made for the command, removed where a mistake has left nothing in it.
+    """
+    try:
+        yield
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        if folder is not None:
+            remove_untouched(folder)
+        report_mistake(error)
+    except KeyboardInterrupt:
+        error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(typed(module))}")
+        sys.exit(130)
+
+
+def typed(module: str) -> str:
+    """The command line of this process."""
+    return shlex.join(["python", "-m", module, *HydraConfig.get().overrides.task])
 
 
 def report_mistake(error: UserError) -> None:

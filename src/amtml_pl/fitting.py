@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from amtml_pl.data import PackedDataModule
 from amtml_pl.features import TappedNetwork
+from amtml_pl.runs import write_bytes
 
 
 @contextmanager
@@ -42,8 +43,6 @@ def evaluate(
 
 def save_weights(student: TappedNetwork, file: Path) -> None:
     """Writes the student's network, without taps and normalisation, under its name only when whole."""
-    temporary = file.with_name(f".{file.name}")
     state = student.network.state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    temporary.write_bytes(save(tensors))  # save_file would make it readable for its owner alone
-    temporary.replace(file)
+    write_bytes(file, save(tensors))  # save_file would make it readable for its owner alone

@@ -18,22 +18,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
-from torch.optim.swa_utils import update_bn
+from omegaconf import DictConfig
 
 from amtml_pl import assemble
-from amtml_pl.config import config_directory
 from amtml_pl.data import PackedDataModule
 from amtml_pl.errors import UserError
-from amtml_pl.fitting import save_weights
-from amtml_pl.packing import is_packed, pack
+from amtml_pl.packing import pack
 from amtml_pl.peak_memory import PeakMemory
 from amtml_pl.plan import packed_root_of, training_images, views_of_run
 from amtml_pl.run_cache import RunCache
 from amtml_pl.selected_teachers import SelectedTeacher, selected_teachers
 from amtml_pl.short_fit import ShortFit, peak_memory, quiet
+from amtml_pl.short_runs import ShortRuns, without_hydra
 from amtml_pl.teacher_cache.compute import ready_for_computing
 
 VARIANTS = ("ce", "avg", "cached", "live")
@@ -83,57 +80,10 @@ class Benchmark:
     ) -> None:
         if not config.teacher:
             raise UserError("There is no teacher to compare with.", fix="experiment=cifar100_amtml")
-        self.folder, self.repetitions, self.steps, self.images = folder, repetitions, steps, images
+        self.folder, self.repetitions, self.steps = folder, repetitions, steps
         self.original = config
-        source = assemble.dataset_source(config)
-        self.synthetic = not is_packed(source, packed_root_of(config))
-        self.untrained: list[str] = []
-        self.train_images = training_images(config, source, packed_root_of(config))
-        self.config = self.prepared(config)
-
-    def prepared(self, config: DictConfig) -> DictConfig:
-        """The same experiment on few images, with weights for every teacher, in folders of its own."""
-        own: DictConfig = OmegaConf.create(without_hydra(config))
-        batch = own.data.batch_size
-        val_size = max(own.dataset.num_classes, 64)
-        rows = max(self.images, (self.steps + 2) * batch, own.dataset.num_classes)
-        if self.synthetic:
-            own.paths.data = str(self.folder / "data")
-            own.dataset.source = {
-                "_target_": "amtml_pl.datasets.synthetic.Synthetic",
-                "num_classes": own.dataset.num_classes,
-                "image_size": own.dataset.image_size,
-                "train_images": rows + val_size,
-            }
-        own.data.train_size = rows
-        own.data.val_size = val_size
-        own.trainer.max_epochs, own.trainer.limit_train_batches = 1, self.steps + 2
-        own.logger, own.prepare, own.force = {}, True, False
-        own.paths.cache, own.paths.outputs = str(self.folder / "cache"), str(self.folder / "outputs")
-        own.teacher_source = "cached"
-        for teacher in selected_teachers(config, {}):
-            self.provide_weights(own, teacher)
-        return own
-
-    def provide_weights(self, own: DictConfig, teacher: SelectedTeacher) -> None:
-        """Gives a teacher the file of its training, or of fresh weights."""
-        if teacher.has_own_weights:
-            return
-        file = teacher.folder.weights_file
-        if teacher.record() is None:
-            self.untrained.append(teacher.name)
-            file = self.folder / f"{teacher.name}.safetensors"
-            pl.seed_everything(own.seed, verbose=False)
-            network = teacher.fresh().network
-            size = own.dataset.image_size
-            update_bn([torch.rand(64, 3, size, size)], network)  # a deep network's outputs overflow without
-            save_weights(network, file)
-        own.teacher[teacher.name].weights = {
-            "path": str(file),
-            "key": None,
-            "strip_prefixes": [],
-            "rename": None,
-        }
+        self.runs = ShortRuns(config, folder, steps, images)
+        self.config = self.runs.config
 
     def figures(self) -> dict[str, Figure]:
         """Everything that is measured, by name."""
@@ -145,7 +95,7 @@ class Benchmark:
 
     def step_figures(self) -> dict[str, Figure]:
         """Milliseconds per step of each variant, in turn, and what follows from them."""
-        fits = {variant: ShortFit(self.variant(variant), self.folder / variant) for variant in VARIANTS}
+        fits = {variant: ShortFit(self.runs.variant(variant), self.folder / variant) for variant in VARIANTS}
         milliseconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         shares = []
         for repetition in range(self.repetitions):
@@ -195,10 +145,9 @@ class Benchmark:
         for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant, found in peaks.items():
                 folder = self.folder / f"memory-{variant}-{repetition}"
+                config = without_hydra(self.runs.variant(variant))
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                    found.append(
-                        process.submit(peak_memory, without_hydra(self.variant(variant)), folder).result()
-                    )
+                    found.append(process.submit(peak_memory, config, folder).result())
         ce, cached = ([run.megabytes for run in peaks[name] if run.megabytes is not None] for name in peaks)
         return {
             "ce_peak_mb": Figure.of(ce),
@@ -207,22 +156,6 @@ class Benchmark:
                 [float(run.teacher_parameters) for run in peaks["cached"]]
             ),
         }
-
-    def variant(self, name: str) -> DictConfig:
-        """The experiment as it is, with live teachers, with plain averaging only, or from labels only."""
-        own = deepcopy(self.config)
-        if name == "live":
-            own.teacher_source = "live"
-        if name == "ce":
-            own.teacher = {}
-        if name in ("ce", "avg"):
-            files = ["loss/ce"] if name == "ce" else ["loss/ce", "loss/kd"]
-            own.loss = OmegaConf.merge(
-                *(OmegaConf.load(config_directory() / f"{file}.yaml") for file in files)
-            )
-            own.weighting = OmegaConf.load(config_directory() / "weighting" / "uniform.yaml")
-            own.coef.setdefault("kd", 1.0)
-        return own
 
     def data(self, config: DictConfig) -> PackedDataModule:
         """The images of all variants."""
@@ -238,7 +171,9 @@ class Benchmark:
             figures[name].median or 0.0
             for name in ("live_step_ms", "cached_step_ms", "build_images_per_second")
         )
-        images = self.train_images or len(self.data(self.config).train_split())
+        source = assemble.dataset_source(self.original)
+        images = training_images(self.original, source, packed_root_of(self.original))
+        images = images or len(self.data(self.config).train_split())
         epochs, distinct = self.original.trainer.max_epochs, views_of_run(self.original)
         saved = images / self.config.data.batch_size * (live - cached) / 1e3
         building = images / rate
@@ -257,8 +192,8 @@ class Benchmark:
         """What was measured, in words."""
         own = self.config
         return {
-            "images": "synthetic" if self.synthetic else f"of {own.dataset.name}",
-            "untrained_teachers": self.untrained,
+            "images": "synthetic" if self.runs.synthetic else f"of {own.dataset.name}",
+            "untrained_teachers": self.runs.untrained,
             "classes": own.dataset.num_classes,
             "batch_size": own.data.batch_size,
             "repetitions": self.repetitions,
@@ -282,11 +217,7 @@ def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float
     def forwards() -> None:
         for selected in teachers:
             network = ready_for_computing(selected.load(), cache.options).network
-            precision = getattr(torch, cache.options.precision)
-            with (
-                torch.inference_mode(),
-                torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32),
-            ):
+            with torch.inference_mode(), cache.options.autocast():
                 for batch in batches:
                     network(batch)
 
@@ -300,9 +231,3 @@ def seconds(work: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def without_hydra(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain values, which another process can take."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return {str(key): value for key, value in plain.items() if key != "hydra"}

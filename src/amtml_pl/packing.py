@@ -120,6 +120,15 @@ def is_packed(source: DatasetSource, root: Path) -> bool:
     return (packed_folder(source, root) / MANIFEST).is_file()
 
 
+def find_packed(source: DatasetSource, root: Path) -> PackedDataset | None:
+    """The packed form of a source, where there is one; nothing is made.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    return PackedDataset.open(packed_folder(source, root)) if is_packed(source, root) else None
+
+
 def pack(source: DatasetSource, root: Path) -> PackedDataset:
     """The packed form of a source, made first where it is missing or where the raw data has changed.
 

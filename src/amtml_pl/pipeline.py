@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,8 @@ from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
 from amtml_pl.fitting import evaluate, interruptible, save_weights
-from amtml_pl.packing import PackedDataset, is_packed, pack, packed_folder
+from amtml_pl.guards import check_classes, refuse_other_pixels, refuse_other_teachers
+from amtml_pl.packing import find_packed, pack
 from amtml_pl.plan import make_plan, packed_root_of, refuse_missing, show_plan
 from amtml_pl.provenance import describe
 from amtml_pl.recipe import recipe
@@ -279,56 +279,10 @@ class Run:
         return measured_accuracy(teacher.load, data.eval_batches(rows), measured, identity)
 
 
-def check_classes(config: DictConfig, packed: PackedDataset) -> None:
-    """Refuses a data set whose classes are not as many as the configuration says.
-
-    Raises:
-        UserError: if they differ.
-    """
-    if len(packed.classes) != config.dataset.num_classes:
-        raise UserError(
-            f"The data set {config.dataset.name!r} has {len(packed.classes)} classes "
-            f"({', '.join(packed.classes[:5])}, ...); dataset.num_classes is {config.dataset.num_classes}.",
-            fix=f"dataset.num_classes={len(packed.classes)}",
-        )
-
-
 def packed_digest(config: DictConfig) -> str | None:
     """What identifies the pixels that are packed now; None where they are not."""
-    source, root = assemble.dataset_source(config), packed_root_of(config)
-    return PackedDataset.open(packed_folder(source, root)).digest if is_packed(source, root) else None
-
-
-def refuse_other_pixels(record: Mapping[str, Any], digest: str | None, folder: RunFolder) -> None:
-    """Refuses what was trained before the images changed: its validation split was another.
-
-    Raises:
-        UserError: if the record names other pixels than the present ones.
-    """
-    if digest is not None and record["dataset"]["digest"] != digest:
-        raise UserError(
-            f"{folder.path} was trained on other images of {record['dataset']['name']!r} "
-            f"(digest {record['dataset']['digest'][:12]}) than are packed now ({digest[:12]}).",
-            fix=f"start it over: {record['command']} force=true",
-        )
-
-
-def refuse_other_teachers(
-    record: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]], folder: RunFolder
-) -> None:
-    """Refuses to go on with a run whose teachers were trained anew meanwhile.
-
-    Raises:
-        UserError: if the record names other weights of a teacher than the present ones.
-    """
-    for name, facts in teachers.items():
-        then = record["teachers"].get(name, {}).get("weights_digest")
-        if then != facts["weights_digest"]:
-            raise UserError(
-                f"{folder.path} began with other weights of teacher {name!r} (digest {str(then)[:12]}) than "
-                f"there are now ({facts['weights_digest'][:12]}).",
-                fix=f"start it over: {record['command']} force=true",
-            )
+    packed = find_packed(assemble.dataset_source(config), packed_root_of(config))
+    return None if packed is None else packed.digest
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:

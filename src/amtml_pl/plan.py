@@ -17,12 +17,11 @@ from amtml_pl import assemble
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, cost, evaluation_mode
-from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
+from amtml_pl.packing import DatasetSource, find_packed, is_packed, packed_folder
 from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import RunCache
 from amtml_pl.selected_teachers import SelectedTeacher
-from amtml_pl.teacher_cache.storage import bytes_per_row
-from amtml_pl.teacher_cache.store import PIXEL_BYTES
+from amtml_pl.teacher_cache.storage import stored_bytes
 from amtml_pl.types import Shape
 
 
@@ -165,9 +164,8 @@ def cache_step(
     if cache is not None and not views:
         size = sum(store.bytes_on_disk() for store in cache.stores())
         return PlanStep("teacher outputs", f"cached, {len(cache.views)} views, in {cache.root}", size=size)
-    logits = bytes_per_row((config.dataset.num_classes,), config.cache.logits)
-    per_image = len(config.teacher) * (logits + PIXEL_BYTES)
-    per_image += sum(bytes_per_row(shape, config.cache.hints) + PIXEL_BYTES for shape in hints.values())
+    per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
+    per_image += sum(stored_bytes(shape, config.cache.hints) for shape in hints.values())
     state = f"to compute, {views} view{'s' if views > 1 else ''}, each before its first epoch"
     if cache is not None and (other := cache.nearest()):
         state += f"; {other}"
@@ -185,8 +183,8 @@ def training_images(config: DictConfig, source: DatasetSource, packed_root: Path
     """Images per epoch; None while the data set is not packed and its size is not known otherwise."""
     if config.data.train_size is not None:
         return int(config.data.train_size)
-    if is_packed(source, packed_root):
-        return len(PackedDataset.open(packed_folder(source, packed_root)).splits["train"])
+    if (packed := find_packed(source, packed_root)) is not None:
+        return len(packed.splits["train"])
     known = config.dataset.get("train_images")
     return None if known is None else int(known)
 

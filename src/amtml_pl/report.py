@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config import config_directory
-from amtml_pl.entry_point import console, error_console, progress, report_mistake, start
+from amtml_pl.entry_point import console, error_console, progress, reporting, start
 from amtml_pl.errors import UserError
 from amtml_pl.runs import RunFolder, write_text
 
@@ -79,15 +79,12 @@ def run(config: DictConfig) -> None:
     progress.begun = True
     folder = Path(config.runs)
     out = Path(config.out) if config.out else folder / "report"
-    try:
+    with reporting("amtml_pl.report", debug=False):
         rows = leaderboard(completed_records(folder))
         write_text(out / "report.md", markdown(rows))
         write_text(out / "report.csv", comma_separated(rows))
-    except UserError as error:
-        report_mistake(error)
-        return
-    show(rows)
-    console.print(f"Saved as {out / 'report.md'} and {out / 'report.csv'}")
+        show(rows)
+        console.print(f"Saved as {out / 'report.md'} and {out / 'report.csv'}")
 
 
 def completed_records(folder: Path) -> list[dict[str, Any]]:

@@ -13,16 +13,16 @@ from amtml_pl import assemble
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
-from amtml_pl.packing import DatasetSource, PackedDataset, is_packed, packed_folder
+from amtml_pl.packing import DatasetSource, find_packed
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.splits import SplitRows
 from amtml_pl.teacher_cache.build import Built, build
 from amtml_pl.teacher_cache.catalogue import nearest
 from amtml_pl.teacher_cache.compute import BuildOptions
 from amtml_pl.teacher_cache.disk import refuse_full_disk
-from amtml_pl.teacher_cache.storage import Storage, bytes_per_row
-from amtml_pl.teacher_cache.store import PIXEL_BYTES, SHARD_ROWS, TensorStore
-from amtml_pl.teacher_cache.teacher_stores import TeacherStores
+from amtml_pl.teacher_cache.storage import Storage, stored_bytes
+from amtml_pl.teacher_cache.store import SHARD_ROWS, TensorStore
+from amtml_pl.teacher_cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teacher_cache.trust import probe, probe_every_shard, verify_checksums
 from amtml_pl.teachers import Teacher
 from amtml_pl.types import Shape, SplitName
@@ -67,7 +67,7 @@ class RunCache:
 
     def stores(self) -> list[TensorStore]:
         """Every store, teacher by teacher."""
-        return [store for teacher in self.teachers for store in teacher.stores.values()]
+        return all_stores(self.teachers)
 
     def missing(self) -> list[int]:
         """The views of which something has to be computed."""
@@ -130,7 +130,7 @@ class RunCache:
             for tensor, store in teacher.stores.items():
                 shape = hints[f"{teacher.name}/{tensor}"] if tensor in teacher.hints else (self.num_classes,)
                 missing = [len(store.rows_of(shard)) for view in self.views for shard in store.missing(view)]
-                size = sum(missing) * (bytes_per_row(shape, store.storage) + PIXEL_BYTES)
+                size = sum(missing) * stored_bytes(shape, store.storage)
                 needed[teacher.name] = needed.get(teacher.name, 0) + size
         refuse_full_disk(self.root, needed)
 
@@ -173,9 +173,9 @@ def found_cache(
     config: DictConfig, source: DatasetSource, packed_root: Path, teachers: Sequence[SelectedTeacher]
 ) -> RunCache | None:
     """The run's cache as far as it can be named now: None while images or a teacher's weights are missing."""
-    if not is_packed(source, packed_root) or any(teacher.identity() is None for teacher in teachers):
+    packed = find_packed(source, packed_root)
+    if packed is None or any(teacher.identity() is None for teacher in teachers):
         return None
-    packed = PackedDataset.open(packed_folder(source, packed_root))
     return RunCache(config, teachers, assemble.data_module(config, packed), {})
 
 

@@ -66,17 +66,22 @@ class RunFolder:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new one, never a part.
+    """`write_bytes` for a text, in a folder that is made where it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part.
 
     One process at a time; what one that was killed has left under the temporary name is overwritten.
 
     Raises:
         OSError: if it cannot be written; nothing half-written remains.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         temporary.replace(file)
     except BaseException:  # Ctrl-C too
         temporary.unlink(missing_ok=True)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-import traceback
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from amtml_pl.config import check, config_directory
-from amtml_pl.entry_point import error_console, progress, remove_untouched, report_mistake, start
-from amtml_pl.errors import UserError
+from amtml_pl.entry_point import progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
 from amtml_pl.pipeline import execute
 from amtml_pl.runs import RunFolder
@@ -33,20 +28,12 @@ def run(config: DictConfig) -> float:
     progress.begun = True
     hydra_config = HydraConfig.get()
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
-    command = shlex.join(["python", "-m", "amtml_pl.train", *hydra_config.overrides.task])
-    try:
+    with reporting("amtml_pl.train", debug=config.get("debug", False), folder=folder.path):
         check(config)
-        record = execute(config, folder, hydra_config.runtime.choices.get("experiment"), command)
-    except UserError as error:
-        if config.debug:
-            traceback.print_exc()
-        remove_untouched(folder.path)
-        report_mistake(error)
-        return float("nan")
-    except KeyboardInterrupt:
-        error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(command)}")
-        sys.exit(130)
-    return float(record["metrics"]["val/acc"])
+        experiment = hydra_config.runtime.choices.get("experiment")
+        record = execute(config, folder, experiment, typed("amtml_pl.train"))
+        return float(record["metrics"]["val/acc"])
+    return float("nan")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from amtml_pl.datasets.embedded import Embedded
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
@@ -17,7 +18,7 @@ SPLIT_SEED = 0
 BRIGHTEST = 16
 
 
-class Digits:
+class Digits(Embedded):
     """1,797 grey 8×8 digits, enlarged bilinearly to colour images.
 
     The split is stratified and drawn with a fixed seed, so that it is the same in every run. Source:
@@ -40,17 +41,6 @@ class Digits:
             raise UserError(f"image_size is {image_size}, expected at least the 8 pixels of the digits.")
         self.test_fraction = test_fraction
         self.image_size = image_size
-
-    def missing(self) -> str | None:
-        """What is missing and where it was looked for; None when the raw data is here."""
-        return None
-
-    def fetch(self) -> None:
-        """Nothing to do."""
-
-    def download_bytes(self) -> int | None:
-        """What fetch would load; None when nothing can be downloaded, 0 when nothing need be."""
-        return 0
 
     def identity(self) -> dict[str, Any]:
         """What decides the pixels, as JSON."""

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from amtml_pl.datasets.embedded import Embedded
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
 SEED = 0
 
 
-class Synthetic:
+class Synthetic(Embedded):
     """Uniformly random pixels; the labels go round the classes.
 
     Args:
@@ -39,17 +40,6 @@ class Synthetic:
         self.num_classes = num_classes
         self.image_size = image_size
         self.images: dict[str, int] = {"train": train_images, "test": test_images}
-
-    def missing(self) -> str | None:
-        """What is missing and where it was looked for; None when the raw data is here."""
-        return None
-
-    def fetch(self) -> None:
-        """Nothing to do."""
-
-    def download_bytes(self) -> int | None:
-        """What fetch would load; None when nothing can be downloaded, 0 when nothing need be."""
-        return 0
 
     def identity(self) -> dict[str, Any]:
         """What decides the pixels, as JSON."""

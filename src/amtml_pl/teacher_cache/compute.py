@@ -44,6 +44,11 @@ class BuildOptions:
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    def autocast(self) -> torch.autocast:
+        """The context of every pass."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.resolved_device().type, dtype=dtype, enabled=dtype != torch.float32)
+
     def about(self) -> dict[str, Any]:
         """What a manifest says of it."""
         return {**vars(self), "device": self.resolved_device().type, "torch": str(torch.__version__)}
@@ -114,13 +119,12 @@ def compute_shard(
         advanced: told of the teacher and the images of each pass.
     """
     device = options.resolved_device()
-    precision = getattr(torch, options.precision)
     parts: dict[str, list[Tensor]] = {}
     pixels = []
     for index in batches_of(torch.tensor(rows), options.batch_size):
         images = augment(split.stored.images[split.rows[index]], index, view)
         pixels.append(pixel_checksums(images))
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+        with options.autocast():
             outputs = teacher(images.to(device))
         for tensor, values in {"logits": outputs.logits, **outputs.features}.items():
             parts.setdefault(tensor, []).append(values.float().cpu().contiguous())

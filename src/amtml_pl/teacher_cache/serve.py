@@ -12,7 +12,7 @@ from torch import Tensor
 
 from amtml_pl.teacher_cache.storage import Storage, bytes_per_row
 from amtml_pl.teacher_cache.stored_view import StoredView
-from amtml_pl.teacher_cache.teacher_stores import TeacherStores
+from amtml_pl.teacher_cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.types import Batch, TeacherOutputs
 
 Place = Literal["auto", "mapped", "resident"]
@@ -68,7 +68,7 @@ class CachedTeachers:
         """Whether this is CUDA, and all views, as they are computed with, leave it half of its memory."""
         if self.device.type != "cuda":
             return False
-        stores = [store for teacher in self.teachers for store in teacher.stores.values()]
+        stores = all_stores(self.teachers)
         sizes = [store.rows * bytes_per_row(store.shape or (), decoded(store.storage)) for store in stores]
         free, _ = torch.cuda.mem_get_info(self.device)
         return sum(sizes) * len(self.views) <= SHARE_OF_FREE_MEMORY * free

@@ -14,6 +14,7 @@ from torch import Tensor
 Storage: TypeAlias = Literal["float32", "float16", "int8"]
 BYTES: Mapping[Storage, int] = {"float32": 4, "float16": 2, "int8": 1}
 INT8_STEPS = 127
+PIXEL_BYTES = 8
 BELOW_LARGEST_FLOAT16 = np.nextafter(np.finfo(np.float16).max, np.float16(0))
 
 
@@ -78,6 +79,11 @@ def unusable_rows(values: Float[Tensor, "R ..."], storage: Storage) -> Int64[Ten
     return (~usable.flatten(1).all(dim=1)).nonzero().flatten()
 
 
+def stored_bytes(shape: tuple[int, ...], storage: Storage) -> int:
+    """Bytes of one row on disk: its values, and the checksum of its pixels."""
+    return bytes_per_row(shape, storage) + PIXEL_BYTES
+
+
 def bytes_per_row(shape: tuple[int, ...], storage: Storage) -> int:
-    """Bytes of one stored row of the given shape."""
+    """Bytes of the values of one row of the given shape."""
     return math.prod(shape) * BYTES[storage]

@@ -30,7 +30,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.runs import write_text
+from amtml_pl.runs import write_bytes, write_text
 from amtml_pl.teacher_cache.catalogue import (
     FORMAT,
     LOCKS,
@@ -42,12 +42,12 @@ from amtml_pl.teacher_cache.catalogue import (
     recorded_views,
     safe,
 )
-from amtml_pl.teacher_cache.storage import Storage, bytes_per_row
+from amtml_pl.teacher_cache.storage import Storage, stored_bytes
 from amtml_pl.teacher_cache.stored_view import StoredView
+from amtml_pl.teacher_cache.view_record import read_record, write_record
 from amtml_pl.types import SplitName
 
 SHARD_ROWS = 4096
-PIXEL_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,7 @@ class TensorStore:
         """
         file = self.shard_file(view, number)
         content = save({**{k: v.contiguous() for k, v in tensors.items()}, "pixels": pixels})
-        temporary = file.with_name(f".{file.name}")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(file)
-        except BaseException:  # Ctrl-C too
-            temporary.unlink(missing_ok=True)
-            raise
+        write_bytes(file, content)
         rows = self.rows_of(number)
         entry = {
             "file": file.name,
@@ -196,9 +190,7 @@ class TensorStore:
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        shards = {**self.record(view), number: entry}
-        record = {"view": view, "shards": [shards[n] for n in sorted(shards)]}
-        write_text(self.record_file(view), json.dumps(record, indent=1) + "\n")
+        write_record(self.record_file(view), view, {**self.record(view), number: entry})
 
     def verify(self, view: int) -> None:
         """Holds every shard of a view against the checksum in its record.
@@ -246,30 +238,13 @@ class TensorStore:
         Raises:
             UserError: if the record is damaged.
         """
-        file = self.record_file(view)
-        if not file.exists():
-            return {}
-        try:
-            record = json.loads(file.read_text())
-            shards = {entry["file"]: entry for entry in record["shards"]}
-            entries = {
-                n: shards[name] for n in self.shards() if (name := self.shard_file(view, n).name) in shards
-            }
-            right = record["view"] == view and len(entries) == len(record["shards"])
-            for number, entry in entries.items():
-                rows = self.rows_of(number)
-                right &= entry["rows"] == [rows.start, rows.stop]
-                right &= entry["bytes"] >= 0 and len(entry["sha256"]) == 64
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._damaged(file, f"cannot be read ({error!r})") from error
-        if not right:
-            raise self._damaged(file, f"does not list the shards of view {view} of this store")
-        return entries
+        shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
+        return read_record(self.record_file(view), view, shards)
 
     def bytes_per_view(self) -> int | None:
         """What a complete view takes on disk, without headers; None where the shape is not known yet."""
         shape = self.shape
-        return None if shape is None else self.rows * (bytes_per_row(shape, self.storage) + PIXEL_BYTES)
+        return None if shape is None else self.rows * stored_bytes(shape, self.storage)
 
     def bytes_on_disk(self) -> int:
         """What the store takes now."""
@@ -303,7 +278,3 @@ class TensorStore:
     def _rows_per_shard(self) -> int:
         manifest = self.manifest()
         return self.shard_rows if manifest is None else int(manifest["shard_rows"])
-
-    def _damaged(self, file: Path, what: str) -> UserError:
-        fix = f"rm '{file}' and repeat the command: the shards that it listed are built again"
-        return UserError(f"The record {file} {what}.", fix=fix)

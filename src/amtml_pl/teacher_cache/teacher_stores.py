@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,3 +46,8 @@ class TeacherStores:
             for shard in shards
         }
         return sum(map(len, spans))
+
+
+def all_stores(teachers: Iterable[TeacherStores]) -> list[TensorStore]:
+    """Every store of some teachers, teacher by teacher."""
+    return [store for teacher in teachers for store in teacher.stores.values()]

@@ -20,7 +20,7 @@ from amtml_pl.teacher_cache.pixels import pixel_checksums
 from amtml_pl.teacher_cache.storage import INT8_STEPS, Storage
 from amtml_pl.teacher_cache.store import TensorStore
 from amtml_pl.teacher_cache.stored_view import StoredView
-from amtml_pl.teacher_cache.teacher_stores import TeacherStores
+from amtml_pl.teacher_cache.teacher_stores import TeacherStores, all_stores
 
 ROWS_AT_ONCE = 512
 # How far a stored value may be from one that is computed again, as a share of the largest in its row (of
@@ -35,7 +35,7 @@ def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], co
     Raises:
         UserError: naming the first file that has changed.
     """
-    stores = [store for teacher in teachers for store in teacher.stores.values()]
+    stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
     quiet = not console.is_terminal or len(work) < 2 * len(stores)
     for store, view in track(work, "checksums of the cache", console=console, disable=quiet, transient=True):
@@ -66,7 +66,7 @@ def probe(
     Raises:
         UserError: at the first image that is another.
     """
-    stores = [store for teacher in teachers for store in teacher.stores.values()]
+    stores = all_stores(teachers)
     there = [view for view in views if any(store.is_complete(view) for store in stores)]
     if not there:
         return
@@ -90,7 +90,7 @@ def probe_every_shard(
         UserError: at the first image that is another.
     """
     generator = generator or np.random.default_rng()
-    spans = {span for t in teachers for s in t.stores.values() for span in map(s.rows_of, s.shards())}
+    spans = {span for store in all_stores(teachers) for span in map(store.rows_of, store.shards())}
     for view in views:
         index = [int(generator.integers(span.start, span.stop)) for span in sorted(spans, key=str)]
         compare_pixels(teachers, split, augment, view, torch.tensor(index))
@@ -117,7 +117,7 @@ def compare_pixels(
     Raises:
         UserError: at the first image that is another.
     """
-    stores = [store for teacher in teachers for store in teacher.stores.values()]
+    stores = all_stores(teachers)
     opened = [(store, store.open(view)) for store in stores if store.is_complete(view)]
     for index in torch.split(samples, ROWS_AT_ONCE):
         now = pixel_checksums(augment(split.stored.images[split.rows[index]], index, view))
