@@ -176,14 +176,16 @@ def test_views_on_the_device_train_the_same_student(run):
     assert_bitwise_equal(weights(mapped), weights(resident))
 
 
-def test_a_flipped_byte_stops_a_run_before_its_first_step(run, tmp_path):
+def test_a_flipped_byte_stops_a_run_before_its_first_step(run, tmp_path, monkeypatch):
     run(*AMTML)
-    damaged = shards(tmp_path)[0]
+    damaged = shards(tmp_path)[-1]  # of the second epoch's view
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
-        run(*AMTML, "seed=1", name="other seed")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 0)
+        with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
+            run(*AMTML, "seed=1", name="other seed")
     damaged.unlink()  # as the message says
     record, _ = run(*AMTML, "seed=1", name="other seed")
     assert sum(passes(record).values()) == 1.0
@@ -192,6 +194,7 @@ def test_a_flipped_byte_stops_a_run_before_its_first_step(run, tmp_path):
 def test_changed_code_of_an_augmentation_stops_a_run_before_its_first_step(run, monkeypatch):
     run(*AMTML)
     other_crops(monkeypatch)
+    stop_at(monkeypatch, 0)
     with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view \d are not those"):
         run(*AMTML, "seed=1", name="other seed")
 
@@ -264,12 +267,13 @@ def test_a_view_that_other_code_has_half_built_is_noticed_when_it_is_whole(run, 
 
 
 @pytest.mark.slow
-def test_existing_shards_of_incomplete_views_are_verified_before_the_first_step(run, tmp_path):
+def test_existing_shards_of_incomplete_views_are_verified_before_the_first_step(run, tmp_path, monkeypatch):
     run("experiment=digits_amtml", *TINY, "loss=[ce,kd]", "weighting=uniform", name="without hints")
     damaged = next(shard for shard in shards(tmp_path) if "view-0002" in shard.name)
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
+    stop_at(monkeypatch, 0)
     with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
         run(*AMTML)
 

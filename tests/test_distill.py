@@ -201,6 +201,14 @@ def test_terms_see_float32_under_mixed_precision():
     fit(module, precision="bf16-mixed")
 
 
+def test_live_teachers_compute_in_float32_under_mixed_precision_as_those_of_a_cache_do():
+    module, source = distiller()
+    batch, asked = batches(1)[0], []
+    module.ask_teachers = lambda given: asked.append(source(given)) or asked[-1]
+    fit(module, data=[batch], precision="bf16-mixed")
+    assert torch.equal(asked[0].logits, source(batch).logits)
+
+
 def test_a_single_image_and_a_single_teacher_make_a_step():
     module, _ = distiller(teachers=1)
     module.student.eval()

@@ -501,3 +501,15 @@ def interrupted(self, target):
 def test_too_little_space_is_refused_with_every_teachers_share(tmp_path):
     with pytest.raises(UserError, match=r"(?s)need .* more \(big .*, small .*\); .* are free.*hint_pool=1"):
         refuse_full_disk(tmp_path / "not" / "yet", {"big": 10**18, "small": 10**17})
+
+
+@pytest.mark.slow
+def test_a_compiled_teacher_gives_the_same_outputs(tmp_path):
+    options = {"plain": BuildOptions(device="cpu"), "compiled": BuildOptions(device="cpu", compile=True)}
+    found = {}
+    for name, chosen in options.items():
+        teacher = stores(tmp_path / name, logits="float32", hints="float32")
+        built(tmp_path / name, [teacher], [1], options=chosen)
+        found[name] = {tensor: store.open(1).whole() for tensor, store in teacher.stores.items()}
+    for tensor, values in found["plain"].items():
+        torch.testing.assert_close(found["compiled"][tensor], values, rtol=1e-4, atol=1e-5)
