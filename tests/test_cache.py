@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
-from omegaconf import OmegaConf
 
 from amtml_pl import cache, train
+from amtml_pl.cache_listing import show_info
 from amtml_pl.selected_teachers import SelectedTeacher
 from tiny_runs import TINY
 
@@ -166,7 +166,7 @@ def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root
 
 def listed(root, capfd):
     """The list without the command line around it."""
-    cache.show_info(OmegaConf.create({"paths": {"cache": str(root.parent)}}))
+    show_info(root.parent)
     return capfd.readouterr().out
 
 
