@@ -20,7 +20,7 @@ from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.teachers import LiveTeachers, Teacher
-from amtml_pl.types import Batch, TensorShapes
+from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 
@@ -49,7 +49,7 @@ def distiller(terms=None, weighting=None, teachers=2, coef=None):
     weighting = weighting or AdaptiveWeighting("layer3")
     source = LiveTeachers([Teacher(f"t{m}", network(["layer3"], seed=m + 1)) for m in range(teachers)])
     student = network(["layer1", "layer2", "layer3"])
-    offered = dict.fromkeys(source.names, "layer3")
+    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
     hints = {name: shape for teacher in source.teachers for name, shape in teacher.hint_shapes(32).items()}
     shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
     for part in (*terms.values(), weighting):

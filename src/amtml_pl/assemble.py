@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 
 from amtml_pl.composition import TeacherSource, refuse_without_teachers
 from amtml_pl.data import PackedDataModule
-from amtml_pl.distill import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.packing import DatasetSource, PackedDataset
-from amtml_pl.types import Shape, TensorShapes
+from amtml_pl.student_module import StudentModule
+from amtml_pl.types import OfferedFeatures, Shape, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -40,18 +40,20 @@ def loss_terms(config: DictConfig) -> dict[str, LossTerm]:
     return {str(name): build(node) for name, node in config.loss.items()}
 
 
-def offered_hints(config: DictConfig) -> dict[str, str]:
-    """Per teacher, in order, the module whose output its YAML offers as hint."""
-    return {str(name): str(node.hint) for name, node in config.teacher.items() if node.hint}
+def offered_features(config: DictConfig) -> dict[str, OfferedFeatures]:
+    """Per teacher, in order, the modules whose outputs its YAML offers."""
+    return {
+        str(name): OfferedFeatures(node.hint, tuple(node.stages)) for name, node in config.teacher.items()
+    }
 
 
-def distill_module(
+def training_module(
     config: DictConfig,
     terms: Mapping[str, LossTerm],
     teachers: TeacherSource | None,
     hints: Mapping[str, Shape],
-) -> DistillModule:
-    """The student, the terms and the weighting, with their learned parameters.
+) -> StudentModule:
+    """The training loop with its student, terms and weighting, and their learned parameters.
 
     The student is built before everything else that draws random numbers, so that all methods of a study
     start from the same student for the same seed.
@@ -91,13 +93,14 @@ def distill_module(
         teachers=() if teachers is None else teachers.names,
         student=features,
         hints=hints,
-        offered=offered_hints(config),
+        offered=offered_features(config),
     )
     for term in terms.values():
         term.build(shapes)
     if teachers is not None:
         weighting.build(shapes)
-    return DistillModule(
+    make = build(config.loop, partial=True)
+    module: StudentModule = make(
         student=student,
         terms=terms,
         coef={str(name): value for name, value in config.coef.items()},
@@ -109,6 +112,7 @@ def distill_module(
         weighting_lr=config.weighting_lr,
         seed=config.seed,
     )
+    return module
 
 
 def student_network(config: DictConfig, taps: list[str]) -> TappedNetwork:

@@ -197,6 +197,8 @@ def given_by_entry_point(path: str) -> set[str]:
     """Arguments that the entry points pass themselves, and YAML therefore leaves out."""
     if path == "data":
         return {"packed", "order_seed"}
+    if path == "loop":
+        return {"student", "terms", "coef", "num_classes", "optimizer"}
     return {"save_dir"} if path.startswith("logger.") else set()
 
 

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics.classification import MulticlassAccuracy
 
 from amtml_pl.composition import TeacherSource, check_composition
-from amtml_pl.counter_random import random_bits
-from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.metrics import WeightStatistics
-from amtml_pl.types import Batch, Step, TeacherOutputs
+from amtml_pl.student_module import StudentModule, at_least_float32
+from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.scheme import Weighting
 
-log = logging.getLogger(__name__)
 
-
-class DistillModule(pl.LightningModule):
+class DistillModule(StudentModule):
     """Trains a student from labels, and from teachers where there are any.
 
     Student, weighting and the projections inside the terms are submodules: trained, checkpointed,
@@ -67,43 +56,36 @@ class DistillModule(pl.LightningModule):
         weighting_lr: float | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, num_classes, optimizer, scheduler, teachers, seed)
         check_composition(terms, coef, teachers, weighting)
-        self.student = student
         self.terms = nn.ModuleDict(dict(terms))
         self.coef = {name: float(coef[name]) for name in terms}
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
-        self.teacher_source = teachers
         self.weighting = weighting if teachers is not None else None
         self.weighting_lr = weighting_lr
-        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
-        self.collapse: str | None = None
-        self.seed = seed
-        self.teacher_seconds = 0.0
-        self.cache_build_seconds = 0.0
-        self.teacher_passes: dict[str, int] = {}
-        self.images_seen = 0
-        self.seconds_before = 0.0  # in earlier sessions of a resumed fit
-        self.fit_started = time.perf_counter()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
         """One step, in the order a batch travels."""
-        torch.manual_seed(random_bits(self.seed, self.global_step).item() >> 1)  # dropout repeats on a resume
+        self.repeatable()
+        step = self.distill_step(batch)
+        values = self.values(step)
+        loss = self.total(values)
+        if not torch.isfinite(loss):
+            raise self.not_finite(batch, batch_idx, values)
+        self.count(batch, step.student.logits, step.weights)
+        self.log_losses(batch, values, loss)
+        return loss
+
+    def distill_step(self, batch: Batch) -> Step:
+        """What the student and the teachers give for a batch, and how the teachers are weighted."""
         student = self.student(batch.images)
-        # Whatever the trainer's precision: teachers are those of the cache, and sums over classes, pairs and
-        # angles lose too much in half of it.
-        with torch.autocast(batch.images.device.type, enabled=False):
+        with full_precision(batch):
             teachers = self.ask_teachers(batch)
             student = student.map(at_least_float32)
             teachers = None if teachers is None else teachers.map(at_least_float32)
             weights = None
             if teachers is not None and self.weighting is not None:
                 weights = self.weighting(student, teachers, batch.labels)
-            step = Step(
+            return Step(
                 student=student,
                 labels=batch.labels,
                 teachers=teachers,
@@ -112,39 +94,15 @@ class DistillModule(pl.LightningModule):
                 epoch=self.current_epoch,
                 mixed=batch.mixed,
             )
-            values = {name: term(step) for name, term in self.terms.items()}
-            loss = torch.stack([self.coef[name] * value for name, value in values.items()]).sum()
-        if not torch.isfinite(loss):
-            raise self.not_finite(batch, batch_idx, values)
-        self.record(batch, step, values, loss)
-        return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the validation split."""
-        self.evaluate(batch, "val", self.val_accuracy)
+    def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
+        """Every term of a step, unweighted."""
+        with full_precision(step.labels):
+            return {name: term(step) for name, term in self.terms.items()}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the test split."""
-        self.evaluate(batch, "test", self.test_accuracy)
-
-    def evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy) -> None:
-        """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over the epoch."""
-        logits = self.student(batch.images).logits
-        accuracy.update(logits, batch.labels)
-        self.log(f"{split}/acc", accuracy, batch_size=len(batch), prog_bar=True)
-        self.log(
-            f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch), sync_dist=True
-        )
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One optimiser over named groups, and the schedule."""
-        optimizer = self.make_optimizer(list(self.parameter_groups()))
-        if self.make_scheduler is None:
-            return {"optimizer": optimizer}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "epoch"},
-        }
+    def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """The sum of the terms, each times its coefficient."""
+        return torch.stack([self.coef[name] * value for name, value in values.items()]).sum()
 
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """The student, what the terms learn, what the weighting learns: each trainable parameter once."""
@@ -155,97 +113,21 @@ class DistillModule(pl.LightningModule):
             group: dict[str, Any] = {"name": "weighting", "params": factors, "weight_decay": 0.0}
             yield group if self.weighting_lr is None else {**group, "lr": self.weighting_lr}
 
-    def on_fit_start(self) -> None:
-        """Puts the teachers where the batches will be."""
-        self.fit_started = time.perf_counter()
-        if self.teacher_source is not None:
-            self.teacher_source.to(self.device)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the fit has cost so far."""
-        checkpoint["spent"] = {
-            "seconds_before": self.fit_seconds,
-            "teacher_seconds": self.teacher_seconds,
-            "cache_build_seconds": self.cache_build_seconds,
-            "images_seen": self.images_seen,
-            "teacher_passes": self.teacher_passes,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Counts on from what the fit had cost, where it is a fit that goes on."""
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        spent = dict(checkpoint["spent"])
-        for name, computed in spent.pop("teacher_passes").items():
-            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + computed
-        for name, amount in spent.items():
-            setattr(self, name, getattr(self, name) + amount)
-
-    def count_build(self, seconds: float, computed: Mapping[str, int]) -> None:
-        """Counts what building the cache took, which is not the student's time.
-
-        Args:
-            seconds: that it took.
-            computed: images that each teacher has looked at.
-        """
-        self.cache_build_seconds += seconds
-        self.fit_started += seconds
-        for name, images in computed.items():
-            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + images
-
-    @property
-    def fit_seconds(self) -> float:
-        """Seconds of the fit, over all sessions, up to the last saved state of each."""
-        return self.seconds_before + time.perf_counter() - self.fit_started
-
-    def on_train_epoch_end(self) -> None:
-        """Logs how the teachers were weighted and warns by name when a learned weighting has collapsed."""
-        if self.weight_statistics is None:
-            return
-        summary = self.weight_statistics.summary()
-        self.weight_statistics.reset()
-        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()})
-        self.log_dict({"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95})
-        if self.weighting_norm() is not None and summary.collapse != self.collapse:
-            self.collapse = summary.collapse
-            log.warning("epoch %d: %s", self.current_epoch, summary.describe())
-
-    def ask_teachers(self, batch: Batch) -> TeacherOutputs | None:
-        """The teachers' outputs, and the seconds they took."""
-        if self.teacher_source is None:
-            return None
-        start = time.perf_counter()
-        outputs = self.teacher_source(batch)
-        self.teacher_seconds += time.perf_counter() - start
-        return outputs
-
     def weighting_norm(self) -> Float[Tensor, ""] | None:
         """Squared L2 norm of the weighting's parameters; None where it learns nothing."""
         parameters = [] if self.weighting is None else list(self.weighting.parameters())
         return torch.stack([p.square().sum() for p in parameters]).sum() if parameters else None
 
-    def record(self, batch: Batch, step: Step, values: Mapping[str, Tensor], loss: Tensor) -> None:
-        """Logs every term unweighted, the total, the accuracy, and the teachers' weights."""
-        self.images_seen += len(batch)
-        self.train_accuracy.update(step.student.logits, batch.labels)
-        if self.weight_statistics is not None and step.weights is not None:
-            self.weight_statistics.update(step.weights)
-        logged = {f"loss/{name}": value for name, value in values.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
-        self.log("loss/total", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
-        self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(batch))
-
-    def not_finite(self, batch: Batch, batch_idx: int, values: Mapping[str, Tensor]) -> UserError:
-        """What to say of a loss that is not a number: where, which terms, which samples."""
-        broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-        return UserError(
-            f"The loss stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
-            f"(batch {batch_idx} of the epoch): {', '.join(broken) or 'the weighted sum overflows'}. "
-            f"Rows of the {batch.split} split in this batch (view {batch.view}): {batch.index.tolist()}",
-            fix="lower optimizer.lr or the term's coef; the last checkpoint is from before this epoch",
-        )
+    @property
+    def learns_weights(self) -> bool:
+        """Whether the weighting has parameters."""
+        return self.weighting_norm() is not None
 
 
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision widened to float32; float64 stays as it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def full_precision(on: Batch | Tensor) -> torch.autocast:
+    """Whatever the trainer's precision: sums over classes, pairs and angles lose too much in half of it.
+
+    Live teachers run in it too, as they do for the cache.
+    """
+    device = on.images.device if isinstance(on, Batch) else on.device
+    return torch.autocast(device.type, enabled=False)

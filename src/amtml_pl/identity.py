@@ -110,9 +110,13 @@ def drop_neutral(resolved: dict[str, Any]) -> None:
     for node, key in options:
         if not node.get(key):
             node.pop(key, None)
+    if resolved["loop"] == {"_target_": "amtml_pl.distill.DistillModule"}:
+        resolved.pop("loop")
     for teacher in resolved["teacher"].values():
         if teacher.get("pool") is None:
             teacher.pop("pool", None)
+        if not teacher.get("stages"):
+            teacher.pop("stages", None)
 
 
 def identify_teacher(config: DictConfig, name: str, node: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ class Run:
         self.cache = self.found_cache()
         teachers, self.hints = self.teacher_source()
         pl.seed_everything(config.seed, verbose=False)
-        self.module = assemble.distill_module(config, terms, teachers, self.hints)
+        self.module = assemble.training_module(config, terms, teachers, self.hints)
         self.accuracy: dict[str, dict[str, float]] = {teacher.name: {} for teacher in self.teachers}
 
     def found_cache(self) -> RunCache | None:

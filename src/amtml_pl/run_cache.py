@@ -187,7 +187,7 @@ def teacher_stores(
     accuracy: Mapping[str, float],
 ) -> TeacherStores:
     """A teacher's stores for a split; what is evaluated on is not augmented, and no term reads its hints."""
-    taps = teacher.taps if split.name == "train" else ()
+    taps = teacher.hints if split.name == "train" else ()
     augment = data.augment.identity() if split.name == "train" else None
     rows = hashlib.sha256(split.rows.numpy().tobytes()).hexdigest()[:16]
     common = {

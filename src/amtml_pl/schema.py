@@ -68,13 +68,14 @@ NODES = {
     "data": "data=default",
     "student": "student=resnet20",
     "weighting": "weighting=uniform",
+    "loop": "loop=distill",
     "optimizer": "optimizer=sgd",
     "scheduler": "scheduler=constant",
     "trainer": "trainer=auto",
     "loss": "loss=[ce]",
     "teacher": "teacher=[]",
 }
-CONSTRUCTED = ("data", "student", "weighting", "optimizer", "scheduler", "trainer")
+CONSTRUCTED = ("loop", "data", "student", "weighting", "optimizer", "scheduler", "trainer")
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
 STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
 DATASET = {
@@ -98,6 +99,7 @@ TEACHER = {
     "class_map": Rule(list[int] | None, "a list with one output per class, or null"),
     "min_accuracy": Rule(float | None, "a number in [0, 1] or null", lambda v: v is None or 0 <= v <= 1),
     "hint": Rule(str | None, "a module's name or null"),
+    "stages": Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]"),
     "pool": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
 }
 CACHE = {

@@ -17,6 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, cost
 from amtml_pl.identity import file_digest, run_folder
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.readings import Reading
 from amtml_pl.recipe import has_own_weights, recipe, typed_recipe
 from amtml_pl.runs import RunFolder
 from amtml_pl.teacher_weights import load_weights
@@ -30,21 +31,22 @@ class SelectedTeacher:
     Attributes:
         config: the run's configuration.
         name: the entry's key.
-        taps: the modules whose outputs a term reads.
+        hints: what terms read of its modules, each as `amtml_pl.readings.Reading` says.
     """
 
     config: DictConfig
     name: str
-    taps: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def fresh(self) -> Teacher:
         """The teacher as its constructor leaves it, without the weights of a file or a recipe."""
         node = self.config.teacher[self.name]
+        taps = [Reading.of(hint).tap for hint in self.hints]
         network = TappedNetwork(
-            assemble.build(node.network), mean=list(node.mean), std=list(node.std), taps=self.taps
+            assemble.build(node.network), mean=list(node.mean), std=list(node.std), taps=taps
         )
         class_map = None if node.class_map is None else list(node.class_map)
-        return Teacher(self.name, network, class_map=class_map, pool=node.pool)
+        return Teacher(self.name, network, class_map=class_map, pool=node.pool, hints=self.hints)
 
     def load(self) -> Teacher:
         """The teacher with the weights that it teaches with.
@@ -136,22 +138,22 @@ class SelectedTeacher:
 
 
 def selected_teachers(config: DictConfig, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
-    """The selected teachers in order, tapped where the terms want a hint.
+    """The selected teachers in order, with the hints that the terms want of each.
 
     Raises:
         UserError: if a term wants a hint of a teacher that is not selected.
     """
-    offered = assemble.offered_hints(config)
+    offered = assemble.offered_features(config)
     wanted: dict[str, list[str]] = {str(name): [] for name in config.teacher}
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
-        teacher, _, tap = name.partition("/")
+        teacher, _, hint = name.partition("/")
         if teacher not in wanted:
             raise UserError(
                 f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}.",
                 fix="name one of them, or add it to teacher=[...]",
             )
-        wanted[teacher].append(tap)
-    return tuple(SelectedTeacher(config, name, tuple(taps)) for name, taps in wanted.items())
+        wanted[teacher].append(hint)
+    return tuple(SelectedTeacher(config, name, tuple(hints)) for name, hints in wanted.items())
 
 
 def chosen(group: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, evaluation_mode, tap_shapes
-from amtml_pl.pooling import pool
+from amtml_pl.readings import Reading
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 
 
@@ -75,6 +74,8 @@ class Teacher:
             outputs are the classes.
         pool: side of the grid that larger features are average-pooled to before anything reads them; None
             leaves them as they are.
+        hints: what is read of the network's taps, each as `amtml_pl.readings.Reading` says; None reads every
+            tap as it is.
 
     Raises:
         UserError: if the name cannot be used, or two classes are mapped to one output.
@@ -86,6 +87,7 @@ class Teacher:
         network: TappedNetwork,
         class_map: Sequence[int] | None = None,
         pool: int | None = None,
+        hints: Sequence[str] | None = None,
     ) -> None:
         if not name or "/" in name:
             raise UserError(f"A teacher is named {name!r}.", fix="give it a name without '/'")
@@ -93,6 +95,7 @@ class Teacher:
         self.network = network.requires_grad_(False).eval()
         self.class_map = None if class_map is None else tuple(class_map)
         self.pool = pool
+        self.readings = tuple(Reading.of(hint) for hint in (network.taps if hints is None else hints))
         if self.class_map is not None and len(set(self.class_map)) < len(self.class_map):
             repeated = sorted({column for column in self.class_map if self.class_map.count(column) > 1})
             raise UserError(
@@ -111,25 +114,16 @@ class Teacher:
         with torch.inference_mode():
             output = self.network(images)
         logits = output.logits if self.class_map is None else output.logits[:, list(self.class_map)]
-        outputs = ModelOutputs(logits, {tap: self.pooled(f) for tap, f in output.features.items()})
+        features = {str(r): r(output.features[r.tap], self.pool) for r in self.readings}
+        outputs = ModelOutputs(logits, features)
         # Copied outside: autograd refuses to save inference tensors for the student's backward. Into one
         # layout, whatever the network's: sums over it would else differ in their last bits from cached ones.
         return outputs.map(lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
 
-    def pooled(self, feature: Float[Tensor, "B C H1 W1"]) -> Float[Tensor, "B C H W"]:
-        """A feature map at the size that the teacher gives it away."""
-        if self.pool is None:
-            return feature
-        return pool(feature, min(self.pool, feature.shape[2]), min(self.pool, feature.shape[3]))
-
     def hint_shapes(self, image_size: int) -> dict[str, Shape]:
         """``(C, H, W)`` of each hint, by flat name ``"<teacher>/<tap>"``."""
-        limit = math.inf if self.pool is None else self.pool
         _, taps = tap_shapes(self.network, image_size)
-        return {
-            f"{self.name}/{tap}": (channels, int(min(limit, height)), int(min(limit, width)))
-            for tap, (channels, height, width) in taps.items()
-        }
+        return {f"{self.name}/{r}": r.shape(taps[r.tap], self.pool) for r in self.readings}
 
     def check_classes(self, num_classes: int, image_size: int) -> None:
         """Refuses a number of outputs or a class map that do not fit the data.

@@ -147,6 +147,8 @@ class Step:
         weighting_norm: squared L2 norm of the weighting's learned parameters, 0 where it has none.
         epoch: the current epoch, from 0; for terms that change with time.
         mixed: the labels that mixup has blended in; None without mixup.
+        feature_weights: ``(B, M)`` for the teachers' features, where a method weighs them apart from the
+            logits; None takes ``weights``.
     """
 
     student: ModelOutputs
@@ -156,6 +158,20 @@ class Step:
     weighting_norm: Float[Tensor, ""] | None
     epoch: int
     mixed: Mixed | None = None
+    feature_weights: Float[Tensor, "B M"] | None = None
+
+
+@dataclass(frozen=True)
+class OfferedFeatures:
+    """The feature maps that a teacher's YAML offers to the loss terms, as dotted module paths.
+
+    Attributes:
+        hint: the last map before the classifier; None where it offers none.
+        stages: maps from first to last, for methods that read a network stage by stage.
+    """
+
+    hint: str | None = None
+    stages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,11 +183,11 @@ class TensorShapes:
         teachers: the names of the M teachers in order.
         student: ``(C, H, W)`` of each tapped feature of the student.
         hints: ``(C, H, W)`` of each teacher feature, by flat name ``"<teacher>/<tap>"``, in teacher order.
-        offered: per teacher the tap that its YAML offers as hint, in teacher order.
+        offered: per teacher the taps that its YAML offers, in teacher order.
     """
 
     classes: int
     teachers: tuple[str, ...] = ()
     student: Mapping[str, Shape] = field(default_factory=dict)
     hints: Mapping[str, Shape] = field(default_factory=dict)
-    offered: Mapping[str, str] = field(default_factory=dict)
+    offered: Mapping[str, OfferedFeatures] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import HintLoss, group_of_teachers, hint_loss, same_size
 from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets, soft_target_loss
 from amtml_pl.released.losses import ReleasedSoftTargetLoss
-from amtml_pl.types import ModelOutputs, TensorShapes
+from amtml_pl.types import ModelOutputs, OfferedFeatures, TensorShapes
 from steps import make_step
 
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 8), st.integers(2, 12))
@@ -228,7 +228,7 @@ def test_maps_of_different_size_meet_at_the_smaller():
 def hint_step():
     taps = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
     hints = {"a/last": (16, 2, 2), "b/last": (12, 2, 2), "c/last": (8, 1, 1)}
-    offered = dict.fromkeys("abc", "last")
+    offered = dict.fromkeys("abc", OfferedFeatures("last"))
     shapes = TensorShapes(classes=5, teachers=("a", "b", "c"), student=taps, hints=hints, offered=offered)
     return make_step(taps=taps, hints=hints), shapes
 
@@ -236,7 +236,7 @@ def hint_step():
 def test_hint_projections_and_student_stages_all_receive_a_gradient():
     step, shapes = hint_step()
     term = HintLoss(["layer1", "layer2", "layer3"])
-    assert term.hints({"a": "last", "b": "last", "c": "last"}) == ("a/last", "b/last", "c/last")
+    assert term.hints(shapes.offered) == ("a/last", "b/last", "c/last")
     term.build(shapes)
     assert term.pairs == (("a/last", "layer1"), ("b/last", "layer2"), ("c/last", "layer3"))
     term(step).backward()

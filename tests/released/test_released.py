@@ -17,7 +17,7 @@ from amtml_pl.released.losses import (
 from amtml_pl.released.schedule import two_stage_schedule
 from amtml_pl.released.student import released_student
 from amtml_pl.released.weighting import ReleasedWeighting
-from amtml_pl.types import TensorShapes
+from amtml_pl.types import OfferedFeatures, TensorShapes
 from steps import make_step
 
 
@@ -56,9 +56,13 @@ def test_its_hint_transforms_are_fixed_tiny_and_end_with_the_first_stage():
     shape = {"layer2": (32, 8, 8)}
     hints = {f"t{m}/layer2": (32, 8, 8) for m in range(3)}
     term = ReleasedHintLoss(first_stage_epochs=80)
-    assert term.hints({"t0": "layer3", "t1": "layer3", "t2": "layer3"}) == tuple(hints)
+    assert term.hints(dict.fromkeys(("t0", "t1", "t2"), OfferedFeatures("layer3"))) == tuple(hints)
     names = ("t0", "t1", "t2")
-    term.build(TensorShapes(5, names, student=shape, hints=hints, offered=dict.fromkeys(names, "layer3")))
+    term.build(
+        TensorShapes(
+            5, names, student=shape, hints=hints, offered=dict.fromkeys(names, OfferedFeatures("layer3"))
+        )
+    )
     assert list(term.parameters()) == []
     assert all(buffer.abs().max() <= 0.005 for buffer in term.buffers())
     assert len(list(term.buffers())) == 3

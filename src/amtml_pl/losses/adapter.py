@@ -30,6 +30,7 @@ class JointAdapterLoss(LossTerm):
     """
 
     needs_teachers = needs_learned_weighting = trains_weighting = True
+    trains_student = False
 
     def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class NllAdapterLoss(LossTerm):
     """
 
     needs_teachers = needs_learned_weighting = trains_weighting = True
+    trains_student = False
     blends_labels = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
@@ -65,6 +67,8 @@ class AdapterEntropy(LossTerm):
     An extension, not in the paper. With coefficient c, weights that minimise the sum of both lie between
     the uniform ones (c large) and the one-hot ones that the joint objective alone ends in (c = 0).
     """
+
+    trains_student = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The divergence of the batch, in nats, in [0, ln M].
@@ -87,6 +91,7 @@ class AdapterL2(LossTerm):
     """
 
     needs_learned_weighting = True
+    trains_student = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The squared norm, the same for every batch of a step."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.pooling import pool
-from amtml_pl.types import Step, TensorShapes
+from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 
 def hint_loss(
@@ -57,7 +57,7 @@ class HintLoss(LossTerm):
             teachers' offered hints over the stages, see `group_of_teachers`.
     """
 
-    needs_teachers = True
+    needs_teachers = learns = True
 
     def __init__(self, stages: Sequence[str], groups: Mapping[str, str] | None = None) -> None:
         super().__init__()
@@ -70,11 +70,11 @@ class HintLoss(LossTerm):
         """The stages of the groups."""
         return self.stages if self.groups is None else tuple(dict.fromkeys(self.groups.values()))
 
-    def hints(self, offered: Mapping[str, str]) -> tuple[str, ...]:
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
         """The teachers' features of the groups."""
         if self.groups is not None:
             return tuple(self.groups)
-        return tuple(f"{teacher}/{tap}" for teacher, tap in offered.items())
+        return tuple(f"{teacher}/{taps.hint}" for teacher, taps in offered.items() if taps.hint)
 
     def build(self, shapes: TensorShapes) -> None:
         """Creates one projection per group.

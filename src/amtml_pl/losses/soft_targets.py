@@ -78,7 +78,7 @@ class SoftTargetLoss(LossTerm):
         UserError: if the temperature is not positive.
     """
 
-    needs_teachers = True
+    needs_teachers = vanishes_at_targets = True
 
     def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
         super().__init__()

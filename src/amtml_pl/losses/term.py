@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.types import Step, TensorShapes
+from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 
 class LossTerm(nn.Module):
@@ -23,27 +23,40 @@ class LossTerm(nn.Module):
         needs_learned_weighting: whether the term is nothing for a weighting that learns nothing.
         trains_weighting: whether a learned weighting gets from the term what it is to learn.
         blends_labels: whether the term does right by mixup's blended labels, if only by reading none.
+        trains_student: whether the student gets a gradient from the term.
+        learns: whether the term is meant to learn something of its own, such as projections.
+        needs_heads: whether the term runs the teachers' own classifiers on maps of its making.
+        vanishes_at_targets: whether the term is 0 for a student whose softened output, at the term's
+            ``temperature``, is the soft targets.
     """
 
     needs_teachers: ClassVar[bool] = False
     needs_learned_weighting: ClassVar[bool] = False
     trains_weighting: ClassVar[bool] = False
     blends_labels: ClassVar[bool] = True
+    trains_student: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
+    needs_heads: ClassVar[bool] = False
+    vanishes_at_targets: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
         """The student's features that the term reads, as dotted module paths."""
         return ()
 
-    def hints(self, offered: Mapping[str, str]) -> tuple[str, ...]:
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
         """The teachers' features that the term reads, as flat names ``"<teacher>/<tap>"``.
 
         Args:
-            offered: per teacher, in order, the tap that its YAML offers as hint.
+            offered: per teacher, in order, the taps that its YAML offers.
         """
         return ()
 
     def build(self, shapes: TensorShapes) -> None:
         """Creates the learned parameters, once, before the optimiser sees the term."""
+
+    def own_weights(self, step: Step) -> Float[Tensor, "B M"] | None:
+        """The weights of the teachers that the term computes for itself; None where it takes the step's."""
+        return None
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The unweighted value of the term for one batch."""

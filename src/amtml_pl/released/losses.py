@@ -14,7 +14,7 @@ from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
 from amtml_pl.losses.soft_targets import positive_temperature, step_soft_targets
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.types import Step, TensorShapes
+from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 
 def element_mean_soft_target_loss(
@@ -72,7 +72,7 @@ class ReleasedRelationLoss(LossTerm):
         temperature: T > 0.
     """
 
-    needs_teachers = True
+    needs_teachers = vanishes_at_targets = True
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ReleasedHintLoss(LossTerm):
         first_stage_epochs: the term is 0 from this epoch on.
     """
 
-    needs_teachers = True
+    needs_teachers = learns = True
 
     def __init__(self, tap: str = "layer2", first_stage_epochs: int = 80) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class ReleasedHintLoss(LossTerm):
         """The second stage."""
         return (self.tap,)
 
-    def hints(self, offered: Mapping[str, str]) -> tuple[str, ...]:
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
         """The second stage of every teacher."""
         return tuple(f"{teacher}/{self.tap}" for teacher in offered)
 

@@ -1,0 +1,213 @@
+"""What every way of training a student shares: its evaluation, its optimiser, its teachers, its accounts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassAccuracy
+
+from amtml_pl.composition import TeacherSource
+from amtml_pl.counter_random import random_bits
+from amtml_pl.errors import UserError
+from amtml_pl.features import TappedNetwork
+from amtml_pl.metrics import WeightStatistics
+from amtml_pl.types import Batch, TeacherOutputs
+
+log = logging.getLogger(__name__)
+
+
+class StudentModule(pl.LightningModule):
+    """A student that is trained in some way; evaluated, optimised, checkpointed and accounted for in one.
+
+    The teacher source is no submodule, whatever it is made of: it is neither trained nor in a checkpoint.
+
+    Args:
+        student: the network to train.
+        num_classes: K.
+        optimizer: takes parameter groups, each with a ``name``, the student's first.
+        scheduler: takes the optimiser, gives a schedule that is stepped once an epoch; None keeps the rate.
+        teachers: the teacher source; None trains without.
+        seed: of what is random in a step, such as dropout; every step starts from (seed, step).
+
+    Attributes:
+        networks_trained: how many networks of the student's size a step trains, for the run's budget.
+    """
+
+    networks_trained = 1
+
+    def __init__(
+        self,
+        student: TappedNetwork,
+        num_classes: int,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None,
+        teachers: TeacherSource | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.teacher_source = teachers
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
+        self.collapse: str | None = None
+        self.seed = seed
+        self.teacher_seconds = 0.0
+        self.cache_build_seconds = 0.0
+        self.teacher_passes: dict[str, int] = {}
+        self.images_seen = 0
+        self.seconds_before = 0.0  # in earlier sessions of a resumed fit
+        self.fit_started = time.perf_counter()
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
+        """One step; the loss, or None where the module steps its optimisers itself."""
+
+    @abstractmethod
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """Every trainable parameter of the student's optimiser once, in named groups."""
+
+    @property
+    def learns_weights(self) -> bool:
+        """Whether the teachers' weights are learned, so that a collapse of theirs is worth a warning."""
+        return False
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the validation split."""
+        self.evaluate(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the test split."""
+        self.evaluate(batch, "test", self.test_accuracy)
+
+    def evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy) -> None:
+        """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over the epoch."""
+        logits = self.student(batch.images).logits
+        accuracy.update(logits, batch.labels)
+        self.log(f"{split}/acc", accuracy, batch_size=len(batch), prog_bar=True)
+        self.log(
+            f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch), sync_dist=True
+        )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimiser over named groups, and the schedule."""
+        optimizer = self.make_optimizer(list(self.parameter_groups()))
+        if self.make_scheduler is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "epoch"},
+        }
+
+    def on_fit_start(self) -> None:
+        """Puts the teachers where the batches will be."""
+        self.fit_started = time.perf_counter()
+        if self.teacher_source is not None:
+            self.teacher_source.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the fit has cost so far."""
+        checkpoint["spent"] = {
+            "seconds_before": self.fit_seconds,
+            "teacher_seconds": self.teacher_seconds,
+            "cache_build_seconds": self.cache_build_seconds,
+            "images_seen": self.images_seen,
+            "teacher_passes": self.teacher_passes,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Counts on from what the fit had cost, where it is a fit that goes on."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        spent = dict(checkpoint["spent"])
+        for name, computed in spent.pop("teacher_passes").items():
+            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + computed
+        for name, amount in spent.items():
+            setattr(self, name, getattr(self, name) + amount)
+
+    def count_build(self, seconds: float, computed: Mapping[str, int]) -> None:
+        """Counts what building the cache took, which is not the student's time.
+
+        Args:
+            seconds: that it took.
+            computed: images that each teacher has looked at.
+        """
+        self.cache_build_seconds += seconds
+        self.fit_started += seconds
+        for name, images in computed.items():
+            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + images
+
+    @property
+    def fit_seconds(self) -> float:
+        """Seconds of the fit, over all sessions, up to the last saved state of each."""
+        return self.seconds_before + time.perf_counter() - self.fit_started
+
+    def on_train_epoch_end(self) -> None:
+        """Logs how the teachers were weighted and warns by name when a learned weighting has collapsed."""
+        if self.weight_statistics is None:
+            return
+        summary = self.weight_statistics.summary()
+        self.weight_statistics.reset()
+        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()})
+        self.log_dict({"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95})
+        if self.learns_weights and summary.collapse != self.collapse:
+            self.collapse = summary.collapse
+            log.warning("epoch %d: %s", self.current_epoch, summary.describe())
+
+    def repeatable(self) -> None:
+        """Starts a step's random numbers from (seed, step), so that dropout repeats on a resume."""
+        torch.manual_seed(random_bits(self.seed, self.global_step).item() >> 1)
+
+    def ask_teachers(self, batch: Batch) -> TeacherOutputs | None:
+        """The teachers' outputs, and the seconds they took."""
+        if self.teacher_source is None:
+            return None
+        start = time.perf_counter()
+        outputs = self.teacher_source(batch)
+        self.teacher_seconds += time.perf_counter() - start
+        return outputs
+
+    def count(self, batch: Batch, logits: Float[Tensor, "B K"], weights: Float[Tensor, "B M"] | None) -> None:
+        """Counts a batch: its images, the student's accuracy on it, the teachers' weights."""
+        self.images_seen += len(batch)
+        self.train_accuracy.update(logits, batch.labels)
+        self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(batch))
+        if self.weight_statistics is not None and weights is not None:
+            self.weight_statistics.update(weights)
+
+    def log_losses(self, batch: Batch, values: Mapping[str, Tensor], total: Tensor) -> None:
+        """Logs every term unweighted, and the total."""
+        logged = {f"loss/{name}": value for name, value in values.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log("loss/total", total, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+
+    def not_finite(self, batch: Batch, batch_idx: int, values: Mapping[str, Tensor]) -> UserError:
+        """What to say of a loss that is not a number: where, which terms, which samples."""
+        broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
+        return UserError(
+            f"The loss stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
+            f"(batch {batch_idx} of the epoch): {', '.join(broken) or 'the weighted sum overflows'}. "
+            f"Rows of the {batch.split} split in this batch (view {batch.view}): {batch.index.tolist()}",
+            fix="lower optimizer.lr or the term's coef; the last checkpoint is from before this epoch",
+        )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision widened to float32; float64 stays as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
