@@ -77,6 +77,12 @@ def training_module(
             fix="data.mixup=0, or leave them out of loss=[...]",
         )
     weighting: Weighting = build(config.weighting)
+    if config.data.mixup and teachers is not None and weighting.reads_labels:
+        raise UserError(
+            f"data.mixup={config.data.mixup} blends the labels of two images; {type(weighting).__name__} "
+            "weighs the teachers by one label per image.",
+            fix="data.mixup=0, or weighting=uniform",
+        )
     taps = dict.fromkeys([*(t for term in terms.values() for t in term.student_taps())])
     if teachers is not None:
         taps.update(dict.fromkeys(weighting.student_taps()))

@@ -118,6 +118,11 @@ class DistillModule(StudentModule):
         parameters = [] if self.weighting is None else list(self.weighting.parameters())
         return torch.stack([p.square().sum() for p in parameters]).sum() if parameters else None
 
+    def judge_teachers(self, accuracy: Mapping[str, float]) -> None:
+        """Lets the weighting hear it."""
+        if self.weighting is not None:
+            self.weighting.judge(accuracy)
+
     @property
     def learns_weights(self) -> bool:
         """Whether the weighting has parameters."""

@@ -123,6 +123,7 @@ class Run:
         """Plan, preparation, training, test, record."""
         data = self.prepare()
         facts = self.provide_outputs(data)
+        self.module.judge_teachers({name: by_split["val"] for name, by_split in self.accuracy.items()})
         if half_done := self.folder.record():
             refuse_other_teachers(half_done, facts, self.folder)
         write_text(self.folder.config_file, OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True))

@@ -83,6 +83,9 @@ class StudentModule(pl.LightningModule):
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Every trainable parameter of the student's optimiser once, in named groups."""
 
+    def judge_teachers(self, accuracy: Mapping[str, float]) -> None:
+        """Hears each teacher's accuracy on the validation split, in [0, 1], before the fit begins."""
+
     @property
     def learns_weights(self) -> bool:
         """Whether the teachers' weights are learned, so that a collapse of theirs is worth a warning."""

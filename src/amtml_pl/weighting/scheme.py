@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -12,7 +15,12 @@ class Weighting(nn.Module):
     """Maps a batch to one weight per sample and teacher; the rows sum to 1.
 
     A base class and not only a protocol for the same reason as `amtml_pl.losses.term.LossTerm`.
+
+    Attributes:
+        reads_labels: whether the weights depend on the labels, which mixup would blend.
     """
+
+    reads_labels: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
         """The student's features that the scheme reads, as dotted module paths."""
@@ -20,6 +28,13 @@ class Weighting(nn.Module):
 
     def build(self, shapes: TensorShapes) -> None:
         """Creates the learned parameters, once, before the optimiser sees the scheme."""
+
+    def judge(self, accuracy: Mapping[str, float]) -> None:
+        """Hears how good the teachers are, once, before the fit and after a resume.
+
+        Args:
+            accuracy: of each teacher on the validation split, in [0, 1].
+        """
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
