@@ -153,6 +153,13 @@ class PackedDataModule(pl.LightningDataModule):
         reader = _BatchReader(split, self.augment, self.train_view(epoch), self.read_teachers, blend)
         return self._loader(reader, [batch[rank::world_size] for batch in batches])
 
+    def sample(self, size: int) -> Batch:
+        """The first images of the first epoch, as its first batch would have them."""
+        loader = self.train_batches(0)
+        first: Int64[Tensor, " B"] = loader.sampler[0]  # type: ignore[index]
+        batch: Batch = loader.dataset[first[:size]]
+        return batch
+
     def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
         """One rank's unaugmented batches of a split in order; all ranks together hold each sample once."""
         batches = torch.split(torch.arange(len(split)), self.eval_batch_size)

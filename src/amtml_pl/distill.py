@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -62,6 +62,7 @@ class DistillModule(StudentModule):
         self.coef = {name: float(coef[name]) for name in terms}
         self.weighting = weighting if teachers is not None else None
         self.weighting_lr = weighting_lr
+        self.heads: dict[str, nn.Module] = {}  # the teachers': in no optimiser and no checkpoint
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
         """One step, in the order a batch travels."""
@@ -93,6 +94,7 @@ class DistillModule(StudentModule):
                 weighting_norm=self.weighting_norm(),
                 epoch=self.current_epoch,
                 mixed=batch.mixed,
+                prior=None if self.weighting is None else self.weighting.prior,
             )
 
     def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
@@ -118,10 +120,36 @@ class DistillModule(StudentModule):
         parameters = [] if self.weighting is None else list(self.weighting.parameters())
         return torch.stack([p.square().sum() for p in parameters]).sum() if parameters else None
 
-    def judge_teachers(self, accuracy: Mapping[str, float]) -> None:
-        """Lets the weighting hear it."""
+    def head_names(self) -> tuple[str, ...]:
+        """The hints whose teachers' classifiers a term runs, by flat name."""
+        return tuple(dict.fromkeys(name for term in self.loss_terms() for name in term.head_names()))
+
+    def loss_terms(self) -> Iterator[LossTerm]:
+        """The terms in order."""
+        yield from cast("Iterable[LossTerm]", self.terms.values())
+
+    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+        """Gives the terms the teachers' own classifiers."""
+        self.heads = dict(heads)
+        for term in self.loss_terms():
+            term.take_heads(self.heads)
+
+    def on_fit_start(self) -> None:
+        """Puts the teachers' classifiers where the batches will be, as the teachers."""
+        super().on_fit_start()
+        for head in self.heads.values():
+            head.to(self.device)
+
+    def judge_teachers(
+        self,
+        accuracy: Mapping[str, float],
+        outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
+    ) -> None:
+        """Lets the weighting judge them."""
         if self.weighting is not None:
             self.weighting.judge(accuracy)
+            if self.weighting.needs_held_out:
+                self.weighting.judge_outputs(*outputs())
 
     @property
     def learns_weights(self) -> bool:

@@ -15,7 +15,16 @@ from amtml_pl.errors import UserError
 from amtml_pl.recipe import has_own_weights, recipe
 
 # What does not change the result of a run, and therefore not the name of its folder.
-NOT_PART_OF_THE_RUN = ("hydra", "benchmark", "prepare", "force", "debug", "logger")
+NOT_PART_OF_THE_RUN = (
+    "expected_defects",
+    "doctor",
+    "hydra",
+    "benchmark",
+    "prepare",
+    "force",
+    "debug",
+    "logger",
+)
 NOT_PART_OF_A_NODE = (
     ("data", r"num_workers|eval_batch_size"),
     ("dataset", r"train_images"),
@@ -24,7 +33,15 @@ NOT_PART_OF_A_NODE = (
     ("trainer", r"enable_.*"),
 )
 # What acts only through the nodes that read it, where it is part of the run already.
-READ_BY_OTHERS = ("temperature", "hint_stages", "last_stage", "hint_pool", "teacher_recipe")
+READ_BY_OTHERS = (
+    "temperature",
+    "hint_stages",
+    "last_stage",
+    "hint_pool",
+    "regression_stage",
+    "regression_grid",
+    "teacher_recipe",
+)
 READ_WITH_TEACHERS = ("weighting", "weighting_lr", "teacher_source", "cache")
 
 

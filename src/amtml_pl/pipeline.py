@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from copy import deepcopy
 from functools import partial
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from amtml_pl import assemble
 from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
+from amtml_pl.checkup import Checkup, check_up, warn
 from amtml_pl.composition import TeacherSource
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
@@ -21,11 +25,13 @@ from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
 from amtml_pl.fitting import evaluate, interruptible, save_weights
 from amtml_pl.guards import check_classes, refuse_other_pixels, refuse_other_teachers
+from amtml_pl.heads import Head
 from amtml_pl.packing import find_packed, pack
 from amtml_pl.plan import make_plan, packed_root_of, refuse_missing, show_plan
 from amtml_pl.provenance import describe
+from amtml_pl.readings import Reading
 from amtml_pl.recipe import recipe
-from amtml_pl.run_cache import RunCache, found_cache
+from amtml_pl.run_cache import RunCache, examination, found_cache
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.selected_teachers import SelectedTeacher, names, selected_teachers
 from amtml_pl.summary import show_summary
@@ -123,7 +129,8 @@ class Run:
         """Plan, preparation, training, test, record."""
         data = self.prepare()
         facts = self.provide_outputs(data)
-        self.module.judge_teachers({name: by_split["val"] for name, by_split in self.accuracy.items()})
+        if self.config.doctor:
+            self.examine(data).refuse()
         if half_done := self.folder.record():
             refuse_other_teachers(half_done, facts, self.folder)
         write_text(self.folder.config_file, OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True))
@@ -181,9 +188,19 @@ class Run:
     def provide_outputs(self, data: PackedDataModule) -> dict[str, dict[str, Any]]:
         """Gives live teachers their weights, or a cached run the outputs that its first epoch needs.
 
+        Then the teachers are judged, and their classifiers cut out, where a part of the method asks for it.
+
         Returns:
             What a record says of each teacher.
         """
+        facts = self.connect_teachers(data)
+        self.provide_heads()
+        accuracy = {name: by_split["val"] for name, by_split in self.accuracy.items()}
+        self.module.judge_teachers(accuracy, partial(self.held_out_outputs, data))
+        return facts
+
+    def connect_teachers(self, data: PackedDataModule) -> dict[str, dict[str, Any]]:
+        """Connects the teacher source with weights, or with what is stored; returns the teachers' facts."""
         source = self.module.teacher_source
         if isinstance(source, CachedTeachers):
             self.cache = RunCache(self.config, self.teachers, data, self.accuracy)
@@ -203,6 +220,50 @@ class Run:
                 teacher.network.network, channels_last=layout.channels_last, compiled=layout.compile
             )
         return {s.name: s.facts(teacher) for s, teacher in zip(self.teachers, live, strict=True)}
+
+    def examine(self, data: PackedDataModule, *, thoroughly: bool = False) -> Checkup:
+        """Holds the step that will be trained against what it claims, and the teachers against the labels.
+
+        Args:
+            data: the run's splits and views.
+            thoroughly: whether live teachers, which no cache has examined, are examined too.
+        """
+        examined = {} if self.cache is None else self.cache.examinations()
+        if thoroughly and not self.cached:
+            for selected in self.teachers:
+                examined[selected.name] = examination(self.config, selected.load(), data)
+        found = check_up(self.module, data, examined, list(self.config.expected_defects))
+        write_text(self.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
+        warn(found)
+        return found
+
+    def provide_heads(self) -> None:
+        """Cuts the classifiers that a term runs out of the teachers, one teacher in memory at a time."""
+        wanted = {tuple(name.split("/", 1)) for name in self.module.head_names()}
+        heads: dict[str, Head] = {}
+        for selected in self.teachers:
+            if hints := [hint for name, hint in wanted if name == selected.name]:
+                loaded = selected.load()
+                for hint in hints:
+                    head = Head(loaded.network.network, Reading.of(hint).tap, loaded.class_map)
+                    heads[f"{selected.name}/{hint}"] = head
+        self.module.take_heads(heads)
+
+    def held_out_outputs(self, data: PackedDataModule) -> tuple[Tensor, Tensor]:
+        """The teachers' logits for the validation split, ``(N, M, K)``, and its labels."""
+        rows = data.val_split()
+        labels = rows.stored.labels[rows.rows]
+        source = self.module.teacher_source
+        if isinstance(source, LiveTeachers):
+            outputs = [source(batch.to(self.module.device)) for batch in data.eval_batches(rows)]
+            return torch.cat([output.logits for output in outputs]).cpu(), labels
+        cache = RunCache(self.config, self.teachers, data, self.accuracy, "val")
+        cache.note_use(self.folder.path, self.command)
+        cache.check()
+        built = cache.provide(cache.views)
+        self.module.count_build(built.seconds, built.teacher_passes)
+        logits = [teacher.logits.open(0).whole().float() for teacher in cache.teachers]
+        return torch.stack(logits, dim=1), labels
 
     def provide_view(self, data: PackedDataModule, view: int) -> None:
         """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps."""

@@ -24,6 +24,7 @@ from amtml_pl.teacher_cache.storage import Storage, stored_bytes
 from amtml_pl.teacher_cache.store import SHARD_ROWS, TensorStore
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teacher_cache.trust import probe, probe_every_shard, verify_checksums
+from amtml_pl.teacher_examination import IMAGES, examine_teacher
 from amtml_pl.teachers import Teacher
 from amtml_pl.types import Shape, SplitName
 
@@ -93,9 +94,16 @@ class RunCache:
         return shapes
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What the manifests say of each teacher."""
+        """What the manifests say of each teacher, but for its examination."""
         manifests = {teacher.name: teacher.logits.manifest() or {} for teacher in self.teachers}
-        return {name: dict(manifest.get("facts", {})) for name, manifest in manifests.items()}
+        facts = {name: dict(manifest.get("facts", {})) for name, manifest in manifests.items()}
+        return {name: {k: v for k, v in of.items() if k != "examination"} for name, of in facts.items()}
+
+    def examinations(self) -> dict[str, dict[str, Any]]:
+        """What the examination of each teacher found when its outputs were built."""
+        manifests = {teacher.name: teacher.logits.manifest() or {} for teacher in self.teachers}
+        facts = {name: manifest.get("facts", {}) for name, manifest in manifests.items()}
+        return {name: of["examination"] for name, of in facts.items() if "examination" in of}
 
     def nearest(self) -> str | None:
         """Why a cache that exists is not this run's, for the first store that there is none of."""
@@ -224,7 +232,8 @@ def teacher_stores(
         return loaded
 
     def facts(loaded: Teacher) -> dict[str, Any]:
-        return {**teacher.facts(loaded), "accuracy": dict(accuracy)}
+        examined = examination(config, loaded, data)
+        return {**teacher.facts(loaded), "accuracy": dict(accuracy), "examination": examined}
 
     pool = config.teacher[teacher.name].pool
     return TeacherStores(
@@ -234,6 +243,15 @@ def teacher_stores(
         load=load,
         facts=facts,
     )
+
+
+def examination(config: DictConfig, teacher: Teacher, data: PackedDataModule) -> dict[str, Any]:
+    """What some images of the validation split tell of a teacher that has its weights."""
+    split = data.val_split()
+    some = split.rows[:: max(1, len(split) // IMAGES)][:IMAGES]
+    images, labels = split.stored.images[some].float() / 255, split.stored.labels[some]
+    own = {"the data set's": (list(config.dataset.mean), list(config.dataset.std))}
+    return examine_teacher(teacher, images, labels, own)
 
 
 def cache_root(config: DictConfig) -> Path:

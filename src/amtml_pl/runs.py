@@ -23,6 +23,7 @@ class RunFolder:
         self.path = path
         self.record_file = path / "run.json"
         self.config_file = path / "config.yaml"
+        self.doctor_file = path / "doctor.json"
         self.metrics_file = path / "metrics.csv"
         self.weights_file = path / "student.safetensors"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
@@ -59,7 +60,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes what an earlier run left, so that ``force=true`` starts from nothing."""
-        leftovers = [self.record_file, self.metrics_file, self.weights_file]
+        leftovers = [self.record_file, self.doctor_file, self.metrics_file, self.weights_file]
         events = self.path.glob("events.out.tfevents.*")
         for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events):
             file.unlink(missing_ok=True)

@@ -11,10 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
@@ -83,8 +83,28 @@ class StudentModule(pl.LightningModule):
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Every trainable parameter of the student's optimiser once, in named groups."""
 
-    def judge_teachers(self, accuracy: Mapping[str, float]) -> None:
-        """Hears each teacher's accuracy on the validation split, in [0, 1], before the fit begins."""
+    def self_check(self) -> Iterator[tuple[str, str]]:
+        """What the method finds wrong with its own parts: a defect's name and a sentence on it."""
+        yield from ()
+
+    def head_names(self) -> tuple[str, ...]:
+        """The hints from which the module runs the teachers' own classifiers, by flat name."""
+        return ()
+
+    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+        """Receives those classifiers, frozen, before the fit begins."""
+
+    def judge_teachers(
+        self,
+        accuracy: Mapping[str, float],
+        outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
+    ) -> None:
+        """Hears how good the teachers are, before the fit begins.
+
+        Args:
+            accuracy: of each teacher on the validation split, in [0, 1].
+            outputs: gives the teachers' logits for that split, and its labels; called only where needed.
+        """
 
     @property
     def learns_weights(self) -> bool:

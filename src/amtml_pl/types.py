@@ -149,6 +149,7 @@ class Step:
         mixed: the labels that mixup has blended in; None without mixup.
         feature_weights: ``(B, M)`` for the teachers' features, where a method weighs them apart from the
             logits; None takes ``weights``.
+        prior: ``(M,)`` what a learned weighting is drawn to; None is uniform.
     """
 
     student: ModelOutputs
@@ -159,6 +160,7 @@ class Step:
     epoch: int
     mixed: Mixed | None = None
     feature_weights: Float[Tensor, "B M"] | None = None
+    prior: Float[Tensor, " M"] | None = None
 
 
 @dataclass(frozen=True)

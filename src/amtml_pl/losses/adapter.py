@@ -62,16 +62,17 @@ class NllAdapterLoss(LossTerm):
 
 
 class AdapterEntropy(LossTerm):
-    """``mean_b KL(w_b || uniform) = ln M - H(w_b)``: what keeps the joint objective from one-hot weights.
+    """``mean_b KL(w_b || prior)``: what keeps an adapter's objective from one-hot weights.
 
-    An extension, not in the paper. With coefficient c, weights that minimise the sum of both lie between
-    the uniform ones (c large) and the one-hot ones that the joint objective alone ends in (c = 0).
+    An extension, not in the paper; with a uniform prior it is ``ln M - H(w_b)``. With coefficient c,
+    weights that minimise the sum of both lie between the prior (c large) and the one-hot ones that the
+    joint objective alone ends in (c = 0).
     """
 
     trains_student = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The divergence of the batch, in nats, in [0, ln M].
+        """The divergence of the batch, in nats, at least 0; at most ln M for a uniform prior.
 
         Raises:
             UserError: if the step has no teachers.
@@ -80,7 +81,8 @@ class AdapterEntropy(LossTerm):
             raise UserError("The term 'adapter_entropy' needs teachers.", fix="leave it out of loss=[...]")
         w = step.weights
         smallest = torch.finfo(w.dtype).tiny  # at 0 the gradient of w log w is not a number
-        return math.log(w.shape[1]) + (w * w.clamp_min(smallest).log()).sum(dim=1).mean()
+        log_prior = -math.log(w.shape[1]) if step.prior is None else step.prior.log()
+        return (w * (w.clamp_min(smallest).log() - log_prior)).sum(dim=1).mean()
 
 
 class AdapterL2(LossTerm):

@@ -25,7 +25,7 @@ class LossTerm(nn.Module):
         blends_labels: whether the term does right by mixup's blended labels, if only by reading none.
         trains_student: whether the student gets a gradient from the term.
         learns: whether the term is meant to learn something of its own, such as projections.
-        needs_heads: whether the term runs the teachers' own classifiers on maps of its making.
+        orders_teachers: whether something of the term belongs to a teacher by its position.
         vanishes_at_targets: whether the term is 0 for a student whose softened output, at the term's
             ``temperature``, is the soft targets.
     """
@@ -36,7 +36,7 @@ class LossTerm(nn.Module):
     blends_labels: ClassVar[bool] = True
     trains_student: ClassVar[bool] = True
     learns: ClassVar[bool] = False
-    needs_heads: ClassVar[bool] = False
+    orders_teachers: ClassVar[bool] = False
     vanishes_at_targets: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
@@ -50,6 +50,18 @@ class LossTerm(nn.Module):
             offered: per teacher, in order, the taps that its YAML offers.
         """
         return ()
+
+    def head_names(self) -> tuple[str, ...]:
+        """The hints in whose place the term puts its own maps, to run the teachers' classifiers on them."""
+        return ()
+
+    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+        """Receives the teachers' own classifiers, frozen, once they have their weights.
+
+        Args:
+            heads: from each of `head_names` to logits; they stay the teachers' and must not become
+                submodules.
+        """
 
     def build(self, shapes: TensorShapes) -> None:
         """Creates the learned parameters, once, before the optimiser sees the term."""

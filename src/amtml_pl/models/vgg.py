@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -53,6 +54,7 @@ class CifarVgg(nn.Module):
         self.stage2 = vgg_stage(widths[0], widths[1], second)
         self.stage3 = vgg_stage(widths[1], widths[2], third)
         self.stage4 = vgg_stage(widths[2], widths[3], fourth)
+        self.shrink = HalveAboveFour()
         self.stage5 = vgg_stage(widths[3], widths[4], fifth)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[4], num_classes)
@@ -64,9 +66,16 @@ class CifarVgg(nn.Module):
         """The logits of normalised images of any size from 8×8 up."""
         fine = self.stage2(self.pool(self.stage1(images)))
         coarse = self.stage4(self.pool(self.stage3(self.pool(fine))))
-        last = self.stage5(self.pool(coarse) if min(coarse.shape[-2:]) > 4 else coarse)
-        logits: Tensor = self.fc(self.avgpool(last).flatten(1))
+        logits: Tensor = self.fc(self.avgpool(self.stage5(self.shrink(coarse))).flatten(1))
         return logits
+
+
+class HalveAboveFour(nn.Module):
+    """Max-pools maps that are still larger than 4×4; a module, so that what lies behind it can be traced."""
+
+    def forward(self, features: Float[Tensor, "B C H1 W1"]) -> Float[Tensor, "B C H W"]:
+        """The map at half the size, or as it is."""
+        return F.max_pool2d(features, 2) if min(features.shape[-2:]) > 4 else features
 
 
 def vgg_stage(in_channels: int, channels: int, convolutions: int) -> nn.Sequential:

@@ -20,6 +20,8 @@ class ReleasedWeighting(Weighting):
         tap: the student's last feature map.
     """
 
+    orders_teachers = True
+
     def __init__(self, tap: str = "layer3") -> None:
         super().__init__()
         self.tap = tap

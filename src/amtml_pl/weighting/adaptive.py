@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.weighting.held_out import held_out_weights
 from amtml_pl.weighting.scheme import Weighting
 
 
 def latent_factor_weights(
-    beta: Float[Tensor, "B D"], theta: Float[Tensor, "M D"], mixing: Float[Tensor, " D"]
+    beta: Float[Tensor, "B D"],
+    theta: Float[Tensor, "M D"],
+    mixing: Float[Tensor, " D"],
+    prior: Float[Tensor, " M"] | None = None,
 ) -> Float[Tensor, "B M"]:
-    """``w_b = softmax_m( sum_d beta_bd · theta_md · W_d )``.
+    """``w_b = softmax_m( log prior_m + sum_d beta_bd · theta_md · W_d )``.
 
     After Liu, Zhang and Wang, Neurocomputing 415 (2020), Fig. 2, and the authors' code.
 
@@ -22,11 +28,13 @@ def latent_factor_weights(
         beta: one representation per sample.
         theta: one latent factor per teacher.
         mixing: W, shared by the teachers. Only the products ``theta_m ∘ W`` matter.
+        prior: what the weights are for a score of 0, above 0; None is uniform, as in the paper.
 
     Returns:
         Weights, rows sum to 1.
     """
-    return F.softmax(beta @ (theta * mixing).T, dim=1)
+    score = beta @ (theta * mixing).T
+    return F.softmax(score if prior is None else score + prior.log(), dim=1)
 
 
 class AdaptiveWeighting(Weighting):
@@ -37,13 +45,21 @@ class AdaptiveWeighting(Weighting):
     so within an epoch: theta starts at N(0, 1/D) instead of N(0, 1), and the features are divided by √D,
     so that a score and its gradient do not grow with the number of channels.
 
+    With a prior, ``w_b = softmax_m(log prior_m + score_bm)``: the adapter moves each sample's weights away
+    from what is known of the teachers as a whole, instead of from plain averaging.
+
     Args:
         tap: the student's last feature map, as a dotted module path.
+        prior: ``uniform``, the paper's; ``held_out`` takes the weights that predict the labels of the
+            validation split best, see `amtml_pl.weighting.held_out` (an extension).
     """
 
-    def __init__(self, tap: str) -> None:
+    orders_teachers = True
+
+    def __init__(self, tap: str, prior: Literal["uniform", "held_out"] = "uniform") -> None:
         super().__init__()
         self.tap = tap
+        self.needs_held_out = prior == "held_out"
 
     def student_taps(self) -> tuple[str, ...]:
         """The last feature map."""
@@ -54,10 +70,18 @@ class AdaptiveWeighting(Weighting):
         D = shapes.student[self.tap][0]
         self.theta = nn.Parameter(torch.randn(len(shapes.teachers), D) / D**0.5)
         self.mixing = nn.Parameter(torch.randn(D))
+        M = len(shapes.teachers)
+        if self.needs_held_out:
+            self.register_buffer("prior", torch.full((M,), 1 / M))
+
+    def judge_outputs(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
+        """Learns the prior."""
+        if self.prior is not None:
+            self.prior.copy_(held_out_weights(logits, labels))
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
         """The weights of the batch."""
         beta = student.features[self.tap].detach().amax(dim=(2, 3)) / self.mixing.numel() ** 0.5
-        return latent_factor_weights(beta, self.theta, self.mixing)
+        return latent_factor_weights(beta, self.theta, self.mixing, self.prior)

@@ -18,9 +18,15 @@ class Weighting(nn.Module):
 
     Attributes:
         reads_labels: whether the weights depend on the labels, which mixup would blend.
+        needs_held_out: whether `judge_outputs` must be called before the fit.
+        orders_teachers: whether something of the scheme belongs to a teacher by its position, so that the
+            columns do not simply follow the teachers when these change places.
     """
 
     reads_labels: ClassVar[bool] = False
+    needs_held_out: bool = False
+    orders_teachers: ClassVar[bool] = False
+    prior: Tensor | None = None  # of each teacher, what learned weights are drawn to; None is uniform
 
     def student_taps(self) -> tuple[str, ...]:
         """The student's features that the scheme reads, as dotted module paths."""
@@ -34,6 +40,14 @@ class Weighting(nn.Module):
 
         Args:
             accuracy: of each teacher on the validation split, in [0, 1].
+        """
+
+    def judge_outputs(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
+        """Sees what the teachers say of the validation split, once, before the fit and after a resume.
+
+        Args:
+            logits: of the teachers, in order, for the N images.
+            labels: of the images.
         """
 
     def forward(

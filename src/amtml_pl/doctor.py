@@ -1,0 +1,45 @@
+"""``python -m amtml_pl.doctor experiment=...``: does every part of a run train what it claims to?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from amtml_pl.checkup import show_checkup
+from amtml_pl.config import check, config_directory
+from amtml_pl.entry_point import console, progress, reporting, start, typed
+from amtml_pl.identity import register_resolvers
+from amtml_pl.pipeline import Run
+from amtml_pl.runs import RunFolder
+
+register_resolvers()
+
+
+def main() -> None:
+    """The command line. Exit status: 0 healthy, 2 a finding or a mistake of the user's."""
+    start(run)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="doctor")
+def run(config: DictConfig) -> None:
+    """Prepares what the run needs, examines it and its teachers, writes ``doctor.json``, trains nothing."""
+    progress.begun = True
+    hydra_config = HydraConfig.get()
+    folder = RunFolder(Path(hydra_config.runtime.output_dir))
+    with reporting("amtml_pl.doctor", debug=config.get("debug", False), folder=folder.path):
+        check(config)
+        choices = hydra_config.runtime.choices
+        ready = Run(config, folder, choices.get("experiment"), typed("amtml_pl.doctor"))
+        data = ready.prepare()
+        ready.provide_outputs(data)
+        found = ready.examine(data, thoroughly=True)
+        show_checkup(found)
+        console.print(f"Written to {folder.doctor_file}")
+        found.refuse()
+
+
+if __name__ == "__main__":
+    main()

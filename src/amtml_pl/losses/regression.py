@@ -1,0 +1,168 @@
+"""Feature regression: the student's map, through a learned regressor per teacher, becomes each teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.pooling import pool
+from amtml_pl.types import OfferedFeatures, Shape, Step, TensorShapes
+
+
+def regression_errors(
+    regressed: Sequence[Float[Tensor, "B ..."]], targets: Sequence[Float[Tensor, "B ..."]]
+) -> Float[Tensor, "B M"]:
+    """``mean_chw (r_m(F_s) - F_m)²`` per sample and teacher.
+
+    After FitNets (Romero et al., arXiv:1412.6550), eq. 3, with the mean over a map's elements in place of
+    half their sum.
+
+    Args:
+        regressed: per teacher the student's map in that teacher's shape, with gradients.
+        targets: per teacher its map.
+
+    Returns:
+        ``(B, M)``, values ≥ 0.
+    """
+    pairs = zip(regressed, targets, strict=True)
+    return torch.stack([(made - target).square().flatten(1).mean(dim=1) for made, target in pairs], dim=1)
+
+
+class FeatureRegression(LossTerm):
+    """``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``: FitNet-MKD with uniform weights.
+
+    Each r_m is a 1×1 convolution, batch norm and ReLU, as in the CA-MKD code, whose other regressors
+    (strided and transposed convolutions where the sizes differ) are left out: the student's map is first
+    averaged, or repeated, to the teacher's size, always from the original map. The code's skipping of
+    epoch 1 is left out too.
+
+    Args:
+        stages: the student's stages, as dotted module paths from first to last.
+        stage: which stage of the student imitates which of every teacher's offered ones, from 1; None takes
+            the student's last one and the teachers' offered hints, their last maps.
+        grid: side of the grid that the teachers' maps are pooled to before they are kept; None keeps them
+            as their YAML says.
+        relu: whether a regressor ends in a ReLU; false suits maps that take both signs.
+    """
+
+    needs_teachers = learns = orders_teachers = True
+
+    def __init__(
+        self,
+        stages: Sequence[str],
+        stage: int | None = None,
+        grid: int | None = None,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        if not stages or (stage is not None and not 1 <= stage <= len(stages)):
+            raise UserError(
+                f"A regression term is to read stage {stage} of the student's stages {list(stages)}.",
+                fix="regression_stage=null for the last, or a number from 1; hint_stages=[...] names them",
+            )
+        self.student_stage = stages[-1] if stage is None else stages[stage - 1]
+        self.stage = stage
+        self.grid = grid
+        self.relu = relu
+        self.names: tuple[str, ...] = ()
+        self.regressors = nn.ModuleList()
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The one stage."""
+        return (self.student_stage,)
+
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
+        """The map of every teacher.
+
+        Raises:
+            UserError: if a teacher offers no such map.
+        """
+        return tuple(
+            f"{teacher}/{self.map_of(teacher, taps)}{'' if self.grid is None else f'@{self.grid}'}"
+            for teacher, taps in offered.items()
+        )
+
+    def map_of(self, teacher: str, taps: OfferedFeatures) -> str:
+        """The module whose output is imitated.
+
+        Raises:
+            UserError: if the teacher offers none.
+        """
+        if self.stage is None:
+            if taps.hint is None:
+                raise UserError(
+                    f"Teacher {teacher!r} offers no last map to imitate.",
+                    fix=f"teacher.{teacher}.hint=MODULE",
+                )
+            return taps.hint
+        if self.stage > len(taps.stages):
+            raise UserError(
+                f"Teacher {teacher!r} offers {len(taps.stages)} stages; the term reads stage {self.stage}.",
+                fix=f"teacher.{teacher}.stages=[...], or regression_stage=null",
+            )
+        return taps.stages[self.stage - 1]
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Creates one regressor per teacher."""
+        self.names = self.hints(shapes.offered)
+        source = shapes.student[self.student_stage]
+        self.regressors.extend(Regressor(source, shapes.hints[name], self.relu) for name in self.names)
+
+    def regressed(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """Per teacher the student's map in that teacher's shape."""
+        feature = step.student.features[self.student_stage]
+        return tuple(regressor(feature) for regressor in self.regressors)
+
+    def targets(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """The teachers' maps in order.
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        if step.teachers is None:
+            raise UserError("A regression to features needs teachers.", fix="teacher=[resnet32,resnet56]")
+        return tuple(step.teachers.hints[name] for name in self.names)
+
+    def errors(self, step: Step) -> Float[Tensor, "B M"]:
+        """The error of every sample and teacher."""
+        return regression_errors(self.regressed(step), self.targets(step))
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        weights = step.weights if step.feature_weights is None else step.feature_weights
+        errors = self.errors(step)
+        return weighted_mean(
+            errors, errors.new_full(errors.shape, 1 / errors.shape[1]) if weights is None else weights
+        )
+
+
+class Regressor(nn.Module):
+    """1×1 convolution, batch norm and ReLU on a map brought to the size of the wanted one.
+
+    Args:
+        source: ``(C, H, W)`` of the student's map.
+        wanted: ``(C, H, W)`` of the teacher's.
+        relu: whether it ends in a ReLU.
+    """
+
+    def __init__(self, source: Shape, wanted: Shape, relu: bool) -> None:
+        super().__init__()
+        self.size = wanted[1:]
+        self.project = nn.Conv2d(source[0], wanted[0], kernel_size=1)
+        self.norm = nn.BatchNorm2d(wanted[0])
+        self.activation = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, feature: Float[Tensor, "B C1 H1 W1"]) -> Float[Tensor, "B C H W"]:
+        """The map in the teacher's shape."""
+        made: Tensor = self.activation(self.norm(self.project(pool(feature, *self.size))))
+        return made
+
+
+def weighted_mean(errors: Float[Tensor, "B M"], weights: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
+    """``mean_b sum_m w_bm e_bm``, the weights being constants: a student must not choose its own targets."""
+    return (weights.detach() * errors).sum(dim=1).mean()

@@ -1,0 +1,64 @@
+"""AEKD-F: the teachers' maps weighted so that no teacher's pull on the student's map is opposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.losses.regression import FeatureRegression, weighted_mean
+from amtml_pl.types import Step
+from amtml_pl.weighting.minimum_norm import minimum_norm_weights
+
+
+class AekdFeatureRegression(FeatureRegression):
+    """`FeatureRegression` with one weight per teacher and batch, from ``d errors_m / d F_s``.
+
+    After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
+    (NeurIPS 2020): the weights minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``, where g_m is
+    the gradient of teacher m's mean error, averaged over the batch and divided by its norm, and
+    ``a_m / ||g_m||`` is scaled to sum to 1 (the published code's ``is_norm``). The gradients are exact and
+    pass through the regressors; they cost one backward through each regressor, none through the student.
+
+    Args:
+        stages: as of `FeatureRegression`.
+        stage: likewise.
+        grid: likewise.
+        relu: likewise.
+        tolerance: the largest weight before that scaling, in [0, 1]; at least 1 / M is always allowed.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[str],
+        stage: int | None = None,
+        grid: int | None = None,
+        relu: bool = True,
+        tolerance: float = 0.6,
+    ) -> None:
+        super().__init__(stages, stage, grid, relu)
+        self.tolerance = tolerance
+
+    def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
+        """The weights of the batch, which are constants."""
+        return self.weigh(self.errors(step), step.student.features[self.student_stage])
+
+    def weigh(self, errors: Float[Tensor, "B M"], feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
+        """One weight per teacher, repeated for every sample."""
+        if not errors.requires_grad:
+            return errors.new_full(errors.shape, 1 / errors.shape[1])
+        means = errors.mean(dim=0)
+        pulls = [torch.autograd.grad(mean, feature, retain_graph=True)[0] for mean in means]
+        g = torch.stack([pull.mean(dim=0).flatten() for pull in pulls]).double()
+        lengths = g.norm(dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+        g = g / lengths
+        weights = minimum_norm_weights(g @ g.T, self.tolerance) / lengths[:, 0]
+        shares: Tensor = (weights / weights.sum()).to(errors)
+        return shares.expand_as(errors)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        errors = self.errors(step)
+        return weighted_mean(errors, self.weigh(errors, step.student.features[self.student_stage]))

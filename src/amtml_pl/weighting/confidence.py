@@ -1,0 +1,49 @@
+"""CA-MKD's weights: a teacher counts as it is right about the label."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.weighting.scheme import Weighting
+
+
+def confidence_weights(
+    logits: Float[Tensor, "B M K"], labels: Int64[Tensor, " B"]
+) -> Float[Tensor, "B M"]:
+    """``w_m = (1 - softmax_m(l)_m) / (M - 1)`` with ``l_m = CE(z_m, y)`` at temperature 1.
+
+    After Zhang, Chen and Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007),
+    eq. 2 and 3. No weight exceeds 1 / (M - 1): with three teachers the best gets at most a half.
+
+    Args:
+        logits: per sample and teacher.
+        labels: one per sample.
+
+    Returns:
+        Weights, rows sum to 1; 1 for a single teacher.
+    """
+    B, M, _ = logits.shape
+    if M == 1:
+        return logits.new_ones(B, 1)
+    chosen = labels.view(B, 1, 1).expand(B, M, 1)
+    losses = -F.log_softmax(logits, dim=2).gather(2, chosen)[:, :, 0]
+    return (1 - F.softmax(losses, dim=1)) / (M - 1)
+
+
+class ConfidenceWeighting(Weighting):
+    """`confidence_weights` of the teachers' own outputs; constants."""
+
+    reads_labels: ClassVar[bool] = True
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch."""
+        with torch.no_grad():
+            return confidence_weights(teachers.logits, labels)

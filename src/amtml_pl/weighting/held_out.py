@@ -1,0 +1,62 @@
+"""One weight per teacher, learned from images that no teacher was trained on."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.weighting.scheme import Weighting
+
+ITERATIONS = 500
+
+
+def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> Float[Tensor, " M"]:
+    """The weights of the mixture ``sum_m w_m softmax(z_m)`` under which held-out labels are likeliest.
+
+    A concave problem, solved by expectation maximisation; one pseudo-observation per teacher keeps every
+    weight above 0. On their own training images teachers are judged by how well they have memorised them;
+    this is why the images must be others.
+
+    Args:
+        logits: of the teachers for N held-out images.
+        labels: of those images.
+
+    Returns:
+        One weight per teacher, their sum 1.
+    """
+    N, M, _ = logits.shape
+    log_likelihood = F.log_softmax(logits.double(), dim=2).gather(2, labels.view(N, 1, 1).expand(N, M, 1))
+    weights = log_likelihood.new_full((M,), 1 / M)
+    for _ in range(ITERATIONS):
+        responsibility = F.softmax(log_likelihood[:, :, 0] + weights.log(), dim=1)
+        weights = (responsibility.sum(dim=0) + 1) / (N + M)
+    return weights.to(logits.dtype)
+
+
+class HeldOutWeighting(Weighting):
+    """The same weights for every sample: those that predict the labels of the validation split best.
+
+    Not from a paper: what remains of adaptive weighting when it is asked to hold on unseen images.
+    """
+
+    needs_held_out = True
+    orders_teachers = True
+    shares: Tensor
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Makes place for the weights."""
+        M = len(shapes.teachers)
+        self.register_buffer("shares", torch.full((M,), 1 / M))
+
+    def judge_outputs(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
+        """Learns the weights."""
+        self.shares.copy_(held_out_weights(logits, labels))
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch."""
+        return self.shares.to(teachers.logits).expand(len(labels), -1)
