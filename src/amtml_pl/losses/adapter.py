@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.soft_targets import Mixture, positive_temperature, soft_target_loss, step_soft_targets
+from amtml_pl.losses.soft_targets import Mixture, soft_target_loss, step_soft_targets
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
 
 

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from amtml_pl.losses.soft_targets import Mixture, positive_temperature, step_soft_targets
+from amtml_pl.losses.soft_targets import Mixture, step_soft_targets
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
 
 TILE = 2**19  # angles, or coordinates of directions, at a time: 2 MB in float32, about a core's cache

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amtml_pl.losses.regression import FeatureRegression, weighted_mean
 from amtml_pl.types import Step
-from amtml_pl.weighting.minimum_norm import minimum_norm_weights
+from amtml_pl.weighting.aekd import gradient_weights
 
 
 class AekdFeatureRegression(FeatureRegression):
@@ -52,10 +52,7 @@ class AekdFeatureRegression(FeatureRegression):
         means = errors.mean(dim=0)
         pulls = [torch.autograd.grad(mean, feature, retain_graph=True)[0] for mean in means]
         g = torch.stack([pull.mean(dim=0).flatten() for pull in pulls]).double()
-        lengths = g.norm(dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
-        g = g / lengths
-        weights = minimum_norm_weights(g @ g.T, self.tolerance) / lengths[:, 0]
-        shares: Tensor = (weights / weights.sum()).to(errors)
+        shares: Tensor = gradient_weights(g, self.tolerance, normalize=True).to(errors)
         return shares.expand_as(errors)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
 
 Mixture: TypeAlias = Literal["probabilities", "logits"]
@@ -103,16 +104,3 @@ def step_soft_targets(step: Step, temperature: float, mixture: Mixture = "probab
             fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
         )
     return integrated_soft_targets(step.teachers.logits, step.weights, temperature, mixture)
-
-
-def positive_temperature(temperature: float) -> float:
-    """The temperature, checked.
-
-    Raises:
-        UserError: if it is not a number above 0.
-    """
-    if not temperature > 0:
-        raise UserError(
-            f"temperature is {temperature}; expected a number above 0 (softmax(z / T)).", fix="temperature=4"
-        )
-    return float(temperature)

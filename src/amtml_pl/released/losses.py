@@ -12,8 +12,9 @@ from torch import Tensor
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
-from amtml_pl.losses.soft_targets import positive_temperature, step_soft_targets
+from amtml_pl.losses.soft_targets import step_soft_targets
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 

@@ -55,6 +55,7 @@ class AdaptiveWeighting(Weighting):
     """
 
     orders_teachers = True
+    held_out: Tensor
 
     def __init__(self, tap: str, prior: Literal["uniform", "held_out"] = "uniform") -> None:
         super().__init__()
@@ -72,12 +73,17 @@ class AdaptiveWeighting(Weighting):
         self.mixing = nn.Parameter(torch.randn(D))
         M = len(shapes.teachers)
         if self.needs_held_out:
-            self.register_buffer("prior", torch.full((M,), 1 / M))
+            self.register_buffer("held_out", torch.full((M,), 1 / M))
+
+    @property
+    def prior(self) -> Float[Tensor, " M"] | None:
+        """The weights of the teachers as a whole; None where it is uniform."""
+        return self.held_out if self.needs_held_out else None
 
     def judge_outputs(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
         """Learns the prior."""
-        if self.prior is not None:
-            self.prior.copy_(held_out_weights(logits, labels))
+        if self.needs_held_out:
+            self.held_out.copy_(held_out_weights(logits, labels))
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]

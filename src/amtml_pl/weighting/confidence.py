@@ -13,9 +13,7 @@ from amtml_pl.types import ModelOutputs, TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
 
 
-def confidence_weights(
-    logits: Float[Tensor, "B M K"], labels: Int64[Tensor, " B"]
-) -> Float[Tensor, "B M"]:
+def confidence_weights(logits: Float[Tensor, "B M K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, "B M"]:
     """``w_m = (1 - softmax_m(l)_m) / (M - 1)`` with ``l_m = CE(z_m, y)`` at temperature 1.
 
     After Zhang, Chen and Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007),

@@ -26,7 +26,6 @@ class Weighting(nn.Module):
     reads_labels: ClassVar[bool] = False
     needs_held_out: bool = False
     orders_teachers: ClassVar[bool] = False
-    prior: Tensor | None = None  # of each teacher, what learned weights are drawn to; None is uniform
 
     def student_taps(self) -> tuple[str, ...]:
         """The student's features that the scheme reads, as dotted module paths."""
@@ -34,6 +33,11 @@ class Weighting(nn.Module):
 
     def build(self, shapes: TensorShapes) -> None:
         """Creates the learned parameters, once, before the optimiser sees the scheme."""
+
+    @property
+    def prior(self) -> Float[Tensor, " M"] | None:
+        """What learned weights are drawn to; None is uniform."""
+        return None
 
     def judge(self, accuracy: Mapping[str, float]) -> None:
         """Hears how good the teachers are, once, before the fit and after a resume.

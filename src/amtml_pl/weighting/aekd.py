@@ -1,0 +1,72 @@
+"""AEKD's weights: those for which the teachers' pulls on the student's logits oppose one another least."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.temperature import positive_temperature
+from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.weighting.minimum_norm import minimum_norm_weights
+from amtml_pl.weighting.scheme import Weighting
+
+
+def logit_gradients(
+    student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
+) -> Float[Tensor, "M B K"]:
+    """``g_m = d/dz_s of T² mean_b KL(p_m || p_s) = T (p_s - p_m) / B`` in closed form, p at temperature T."""
+    own = F.softmax(student_logits / temperature, dim=1)
+    theirs = F.softmax(teacher_logits / temperature, dim=2)
+    return temperature * (own[:, None] - theirs).transpose(0, 1) / len(own)
+
+
+class AekdWeighting(Weighting):
+    """One weight per teacher and batch, which minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``.
+
+    After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
+    (NeurIPS 2020). g is the gradient of each teacher's distillation loss with respect to the student's
+    logits, in closed form; the program is solved exactly (`amtml_pl.weighting.minimum_norm`), where the
+    published solver stops at its starting point (``methods.md`` §5).
+
+    Args:
+        temperature: T > 0.
+        tolerance: the largest weight, in [0, 1]; at least 1 / M is always allowed.
+        per_sample: whether the gradients of all samples enter the products; false takes each teacher's mean
+            over the batch first, as the published code does.
+        normalize: whether the gradients are divided by their lengths first and the weights by them after.
+
+    Raises:
+        UserError: if the temperature is not positive.
+    """
+
+    def __init__(
+        self, temperature: float, tolerance: float = 0.6, per_sample: bool = False, normalize: bool = False
+    ) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+        self.tolerance = tolerance
+        self.per_sample = per_sample
+        self.normalize = normalize
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch, the same for every sample."""
+        with torch.no_grad():
+            gradients = logit_gradients(student.logits, teachers.logits, self.temperature).double()
+            g = gradients.flatten(1) if self.per_sample else gradients.mean(dim=1)
+            weights = gradient_weights(g, self.tolerance, normalize=self.normalize)
+        return weights.to(teachers.logits).expand(len(labels), -1)
+
+
+def gradient_weights(g: Float[Tensor, "M D"], tolerance: float, *, normalize: bool) -> Float[Tensor, " M"]:
+    """The weights of gradients g; ``normalize`` solves for their directions and divides by their lengths."""
+    if not normalize:
+        return minimum_norm_weights(g @ g.T, tolerance)
+    lengths = g.norm(dim=1).clamp_min(torch.finfo(g.dtype).tiny)
+    directions = g / lengths[:, None]
+    weights = minimum_norm_weights(directions @ directions.T, tolerance) / lengths
+    shares: Tensor = weights / weights.sum()
+    return shares

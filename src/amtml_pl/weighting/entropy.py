@@ -1,0 +1,44 @@
+"""EBKD's weights: a teacher counts as its output is sure."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.weighting.scheme import Weighting
+
+
+def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
+    """``w_m = (1 - H_m / sum_j H_j) / (M - 1)``, H the entropy of the output at temperature 1.
+
+    As the CA-MKD code computes the entropy-based baseline (EBKD), whose own paper was not seen; there the
+    rows sum to M - 1. A sure teacher counts more, be it right or wrong.
+
+    Args:
+        logits: per sample and teacher.
+
+    Returns:
+        Weights, rows sum to 1; uniform where no teacher has any doubt.
+    """
+    B, M, _ = logits.shape
+    if M == 1:
+        return logits.new_ones(B, 1)
+    log_p = F.log_softmax(logits, dim=2)
+    entropy = torch.where(log_p.exp() > 0, -log_p.exp() * log_p, 0.0).sum(dim=2)
+    total = entropy.sum(dim=1, keepdim=True)
+    share = torch.where(total > 0, entropy / total.clamp_min(torch.finfo(total.dtype).tiny), 1 / M)
+    return (1 - share) / (M - 1)
+
+
+class EntropyWeighting(Weighting):
+    """`entropy_weights` of the teachers' own outputs; constants."""
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch."""
+        with torch.no_grad():
+            return entropy_weights(teachers.logits)

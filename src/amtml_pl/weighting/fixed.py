@@ -1,0 +1,54 @@
+"""Weights that the user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.weighting.scheme import Weighting
+
+
+class FixedWeighting(Weighting):
+    """The same weights for every sample.
+
+    Args:
+        weights: of each teacher by name, at least 0; divided by their sum.
+    """
+
+    orders_teachers = True
+    shares: Tensor
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = {name: float(weight) for name, weight in weights.items()}
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Puts the weights in the order of the teachers.
+
+        Raises:
+            UserError: if a teacher has none, another than the teachers has one, or they cannot be scaled.
+        """
+        example = ",".join(f"{name}:1" for name in shapes.teachers)
+        fix = f"'weighting.weights={{{example}}}'"
+        if set(self.weights) != set(shapes.teachers):
+            raise UserError(
+                f"weighting.weights names {sorted(self.weights)}; the teachers are {list(shapes.teachers)}.",
+                fix=fix,
+            )
+        if min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < float("inf"):
+            raise UserError(
+                f"weighting.weights={self.weights}; expected numbers from 0, at least one above.", fix=fix
+            )
+        given = torch.tensor([self.weights[name] for name in shapes.teachers])
+        self.register_buffer("shares", given / given.sum(), persistent=False)
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch."""
+        return self.shares.to(teachers.logits).expand(len(labels), -1)
