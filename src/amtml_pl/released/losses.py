@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.errors import UserError
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
 from amtml_pl.losses.soft_targets import step_soft_targets
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.released.schedule import EPOCHS, first_stage_epochs
 from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
@@ -92,16 +94,16 @@ class ReleasedHintLoss(LossTerm):
     The transforms are buffers, drawn from U(-0.005, 0.005): in the notebook no optimiser holds them.
 
     Args:
-        tap: the stage, the same module path in the student and in every teacher.
-        first_stage_epochs: the term is 0 from this epoch on.
+        tap: the student's second stage, as a dotted module path.
+        epochs: of the run, both stages together; the term is 0 in the second.
     """
 
     needs_teachers = learns = True
 
-    def __init__(self, tap: str = "layer2", first_stage_epochs: int = 80) -> None:
+    def __init__(self, tap: str = "layer2", epochs: int = EPOCHS) -> None:
         super().__init__()
         self.tap = tap
-        self.first_stage_epochs = first_stage_epochs
+        self.first_stage_epochs = first_stage_epochs(epochs)
         self.names: tuple[str, ...] = ()
 
     def student_taps(self) -> tuple[str, ...]:
@@ -109,8 +111,17 @@ class ReleasedHintLoss(LossTerm):
         return (self.tap,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The second stage of every teacher."""
-        return tuple(f"{teacher}/{self.tap}" for teacher in offered)
+        """The second stage of every teacher.
+
+        Raises:
+            UserError: if a teacher offers no second stage.
+        """
+        if without := [teacher for teacher, taps in offered.items() if len(taps.stages) < 2]:
+            raise UserError(
+                f"The released hint term reads second stages, and the teachers {without} offer none.",
+                fix=f"teacher.{without[0]}.stages=[...] with module names from first to last",
+            )
+        return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
         """Draws one transform per teacher."""
@@ -136,14 +147,15 @@ class ReleasedAdapterL2(LossTerm):
     """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards.
 
     Args:
-        first_stage_epochs: the term is 0 from this epoch on.
+        epochs: of the run, both stages together.
     """
 
     needs_learned_weighting = True
+    trains_student = False
 
-    def __init__(self, first_stage_epochs: int = 80) -> None:
+    def __init__(self, epochs: int = EPOCHS) -> None:
         super().__init__()
-        self.first_stage_epochs = first_stage_epochs
+        self.first_stage_epochs = first_stage_epochs(epochs)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The squared norm."""

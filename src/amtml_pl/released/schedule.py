@@ -1,35 +1,44 @@
-"""The two-stage schedule of the released notebook as one schedule."""
+"""The two-stage schedule of the released notebook as one schedule, of any length."""
 
 from __future__ import annotations
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+EPOCHS = 280  # the notebook's: 80 of stage 1, 200 of stage 2
 
-def two_stage_schedule(optimizer: Optimizer, first_stage_epochs: int = 80) -> LambdaLR:
-    """Stage 1 trains student and adapter, stage 2 the student alone for 200 epochs.
 
-    The student's learning rate stays at its initial value in stage 1 and drops tenfold at epochs 100
-    and 150 of stage 2, counted from 1 since the notebook steps its scheduler before the epoch. The
-    adapter's drops at epochs 40 and 70 of stage 1; in stage 2 it is 0, which freezes it as not stepping
-    its optimiser does. The student's momentum carries over.
+def first_stage_epochs(epochs: int) -> int:
+    """The length of stage 1 in a run of this length: 80 of 280 epochs."""
+    return round(epochs * 80 / EPOCHS)
+
+
+def two_stage_schedule(optimizer: Optimizer, epochs: int = EPOCHS) -> LambdaLR:
+    """Stage 1 trains student and adapter, stage 2 the student alone.
+
+    In 280 epochs: the student's learning rate stays at its initial value in stage 1 and drops tenfold at
+    epochs 100 and 150 of stage 2, counted from 1 since the notebook steps its scheduler before the epoch.
+    The adapter's drops at epochs 40 and 70 of stage 1; in stage 2 it is 0, which freezes it as not stepping
+    its optimiser does. The student's momentum carries over. Other lengths scale all of these.
 
     Args:
         optimizer: its parameter groups carry a ``name``; ``weighting`` is the adapter's.
-        first_stage_epochs: length of stage 1.
+        epochs: of both stages together.
 
     Returns:
         A schedule that is stepped once an epoch.
     """
+    first = first_stage_epochs(epochs)
+    scale = epochs / EPOCHS
 
     def student(epoch: int) -> float:
-        second_stage_epoch = epoch - first_stage_epochs + 1
-        return 0.1 ** ((second_stage_epoch >= 100) + (second_stage_epoch >= 150))
+        second_stage_epoch = epoch - first + 1
+        return 0.1 ** ((second_stage_epoch >= 100 * scale) + (second_stage_epoch >= 150 * scale))
 
     def adapter(epoch: int) -> float:
-        if epoch >= first_stage_epochs:
+        if epoch >= first:
             return 0.0
-        return 0.1 ** ((epoch + 1 >= 40) + (epoch + 1 >= 70))
+        return 0.1 ** ((epoch + 1 >= 40 * scale) + (epoch + 1 >= 70 * scale))
 
     is_adapter = [group.get("name") == "weighting" for group in optimizer.param_groups]
     return LambdaLR(optimizer, [adapter if its else student for its in is_adapter])

@@ -1,0 +1,121 @@
+"""Attention transfer: the student is active where its teachers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.pooling import pool
+from amtml_pl.readings import ATTENTION, attention_map
+from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+
+
+def attention_losses(
+    student: Float[Tensor, "B C H1 W1"], teacher: Float[Tensor, "B 1 H2 W2"]
+) -> Float[Tensor, " B"]:
+    """``mean_hw (a(F_s) - a_t)²`` per sample, a the `attention_map`, after arXiv:1612.03928.
+
+    The mean is over positions, as in RepDistiller and mdistiller, whose weight of 1000 belongs to it. A
+    larger map of the student is average-pooled before its attention is taken; a larger attention map of the
+    teacher, which is all that is kept of it, after.
+
+    Args:
+        student: a map with gradients.
+        teacher: the teacher's attention map.
+    """
+    height, width = (min(student.shape[axis], teacher.shape[axis]) for axis in (2, 3))
+    own = attention_map(pool(student, height, width))
+    theirs = F.normalize(pool(teacher, height, width).flatten(1), dim=1)
+    return (own.flatten(1) - theirs).square().mean(dim=1)
+
+
+class AttentionLoss(LossTerm):
+    """``sum_m mean_b w_bm sum_stages`` of `attention_losses`.
+
+    Stages are paired from the last one backwards, so that a teacher may have more of them.
+
+    Args:
+        stages: the student's stages, as dotted module paths from first to last.
+    """
+
+    needs_teachers = orders_teachers = True
+
+    def __init__(self, stages: Sequence[str]) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        self.pairs: tuple[tuple[tuple[str, str], ...], ...] = ()
+
+    def student_taps(self) -> tuple[str, ...]:
+        """All stages."""
+        return self.stages
+
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
+        """The attention maps of the teachers' stages.
+
+        Raises:
+            UserError: if a teacher offers no stages.
+        """
+        return tuple(name for pairs in self.paired(offered) for _, name in pairs)
+
+    def paired(self, offered: Mapping[str, OfferedFeatures]) -> tuple[tuple[tuple[str, str], ...], ...]:
+        """Per teacher the pairs of a student's stage and a hint.
+
+        Raises:
+            UserError: if a teacher offers no stages.
+        """
+        if without := [teacher for teacher, taps in offered.items() if not taps.stages]:
+            raise UserError(
+                f"The term 'attention' reads stages, and the teachers {without} offer none.",
+                fix=f"teacher.{without[0]}.stages=[...] with module names from first to last",
+            )
+        return tuple(
+            tuple(
+                (stage, f"{teacher}/{theirs}@{ATTENTION}")
+                for stage, theirs in zip(reversed(self.stages), reversed(taps.stages), strict=False)
+            )
+            for teacher, taps in offered.items()
+        )
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Pairs the stages.
+
+        Raises:
+            UserError: if every pair is of one position, whose attention is always 1.
+        """
+        self.pairs = self.paired(shapes.offered)
+        sizes = [
+            min(
+                shapes.student[stage][1] * shapes.student[stage][2],
+                shapes.hints[name][1] * shapes.hints[name][2],
+            )
+            for pairs in self.pairs
+            for stage, name in pairs
+        ]
+        if max(sizes, default=1) == 1:
+            raise UserError(
+                "The term 'attention' compares maps of one position only, which are always equal.",
+                fix="name larger stages: hint_stages=[...] and teacher.NAME.stages=[...]",
+            )
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted.
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        if step.teachers is None or step.weights is None:
+            raise UserError("The term 'attention' needs teachers.", fix="teacher=[resnet32] weighting=single")
+        total = step.student.logits.new_zeros(())
+        for m, pairs in enumerate(self.pairs):
+            losses = [
+                attention_losses(step.student.features[stage], step.teachers.hints[name])
+                for stage, name in pairs
+            ]
+            total = total + (step.weights[:, m].detach() * torch.stack(losses).sum(dim=0)).mean()
+        return total

@@ -1,0 +1,99 @@
+"""Decoupled distillation: how sure the teacher is of the label, and how it orders the other classes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.temperature import positive_temperature
+from amtml_pl.types import Step
+
+
+def decoupled_losses(
+    student_logits: Float[Tensor, "B K"],
+    teacher_logits: Float[Tensor, "B K"],
+    labels: Int64[Tensor, " B"],
+    temperature: float,
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Target-class and non-target-class knowledge distillation per sample, each times T².
+
+    After Zhao et al., "Decoupled Knowledge Distillation" (arXiv:2203.08679), eq. 6 and 7: the divergence of
+    the two-way outputs (label, any other), and that of the outputs over the K - 1 other classes.
+
+    Args:
+        student_logits: the student's.
+        teacher_logits: one teacher's.
+        labels: of the samples.
+        temperature: T > 0.
+
+    Returns:
+        Both ``(B,)``, values ≥ 0; the second is 0 for two classes.
+    """
+    B, K = student_logits.shape
+    others = torch.ones(B, K, dtype=torch.bool, device=labels.device).scatter(1, labels[:, None], value=False)
+
+    def parts(logits: Float[Tensor, "B K"]) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B Kminus1"]]:
+        logits = logits / temperature
+        target, rest = logits.gather(1, labels[:, None]), logits[others].view(B, K - 1)
+        two_way = torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1)
+        return F.log_softmax(two_way, dim=1), F.log_softmax(rest, dim=1)
+
+    pairs = zip(parts(student_logits), parts(teacher_logits), strict=True)
+    target, rest = (
+        temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+        for student, teacher in pairs
+    )
+    return target, rest
+
+
+class DecoupledLoss(LossTerm):
+    """``sum_m mean_b w_bm (alpha · TCKD + beta · NCKD)``, ramped up at the beginning.
+
+    Args:
+        temperature: T > 0.
+        epochs: of the run.
+        alpha: of the target class's part, at least 0.
+        beta: of the other classes' part, at least 0.
+        warmup: the share of the epochs over which the term grows to its full size, in [0, 1]: 20 of 240 in
+            the published code.
+
+    Raises:
+        UserError: if the temperature is not positive.
+    """
+
+    needs_teachers = True
+    blends_labels = False
+
+    def __init__(
+        self,
+        temperature: float,
+        epochs: int,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        warmup: float = 1 / 12,
+    ) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+        self.warmup_epochs = warmup * epochs
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted.
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        if step.teachers is None or step.weights is None:
+            raise UserError("The term 'dkd' needs teachers.", fix="teacher=[resnet32] weighting=single")
+        logits = step.student.logits
+        total = logits.new_zeros(())
+        for m in range(len(step.teachers.names)):
+            parts = decoupled_losses(logits, step.teachers.logits[:, m], step.labels, self.temperature)
+            loss = self.alpha * parts[0] + self.beta * parts[1]
+            total = total + (step.weights[:, m].detach() * loss).mean()
+        ramp = 1.0 if self.warmup_epochs <= 0 else min((step.epoch + 1) / self.warmup_epochs, 1.0)
+        return ramp * total

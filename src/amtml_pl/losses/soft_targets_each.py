@@ -1,0 +1,70 @@
+"""Distillation towards every teacher by itself, instead of towards their mixture."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.temperature import positive_temperature
+from amtml_pl.types import Step
+
+Scale: TypeAlias = Literal["paper", "ebkd_code", "camkd_code"]
+
+
+def soft_target_losses(
+    student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
+) -> Float[Tensor, "B M"]:
+    """``T² KL(p_m || p_s)`` per sample and teacher, p at temperature T.
+
+    Args:
+        student_logits: the student's.
+        teacher_logits: the teachers'.
+        temperature: T > 0.
+
+    Returns:
+        ``(B, M)``, values ≥ 0.
+    """
+    student = F.log_softmax(student_logits / temperature, dim=1)[:, None].expand_as(teacher_logits)
+    teachers = F.log_softmax(teacher_logits / temperature, dim=2)
+    return temperature**2 * F.kl_div(student, teachers, reduction="none", log_target=True).sum(dim=2)
+
+
+class PerTeacherSoftTargetLoss(LossTerm):
+    """``mean_b sum_m w_bm T² KL(p_m || p_s)``: with uniform weights the loss-average of CA-MKD's AVER.
+
+    Its gradient is that of the distillation towards the mixture ``sum_m w_m p_m``, with the same weights;
+    its value is larger by what the teachers differ. The weights are constants.
+
+    Args:
+        temperature: T > 0.
+        scale: ``paper`` is 1; ``ebkd_code`` and ``camkd_code`` are the strengths of the published CA-MKD code
+            with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (``methods.md`` §6, §7).
+
+    Raises:
+        UserError: if the temperature is not positive.
+    """
+
+    needs_teachers = True
+
+    def __init__(self, temperature: float, scale: Scale = "paper") -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+        self.scale: Scale = scale
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted.
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        if step.teachers is None or step.weights is None:
+            raise UserError("The term 'kd_each' needs teachers.", fix="teacher=[resnet32,resnet56]")
+        losses = soft_target_losses(step.student.logits, step.teachers.logits, self.temperature)
+        M = losses.shape[1]
+        strength = {"paper": 1.0, "ebkd_code": (M - 1) / M, "camkd_code": 1 / M}[self.scale]
+        return strength * (step.weights.detach() * losses).sum(dim=1).mean()

@@ -1,0 +1,139 @@
+"""OKD's relative dissimilarity: of two samples, the one that the teachers find closer is closer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.relation import embedding_hints
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+
+
+def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P 3"]) -> Bool[Tensor, "P M"]:
+    """Whether each teacher finds the second sample of a triplet at least as close to the first as the third.
+
+    Args:
+        teachers: per teacher one embedding per sample.
+        triplets: rows of samples (a, i, j).
+    """
+    a, i, j = triplets.unbind(dim=1)
+    asked = [(t[a] - t[i]).square().sum(1) <= (t[a] - t[j]).square().sum(1) for t in teachers]
+    return torch.stack(asked, dim=1)
+
+
+def triplet_terms(
+    student: Float[Tensor, "B D"], triplets: Int64[Tensor, "P 3"], margin: float
+) -> Float[Tensor, " P"]:
+    """``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)`` for triplets (a, i, j), i to be the closer one."""
+    a, i, j = triplets.unbind(dim=1)
+    return F.relu(length(student[a] - student[i]) - length(student[a] - student[j]) + margin)
+
+
+def relative_dissimilarity_loss(
+    student: Float[Tensor, "B D"],
+    teachers: Sequence[Float[Tensor, "B ..."]],
+    triplets: Int64[Tensor, "P 3"],
+    margin: float,
+) -> Float[Tensor, ""]:
+    """Mean of the `triplet_terms` in the order that the majority of the teachers gives each triplet.
+
+    After You et al., "Learning from Multiple Teacher Networks" (KDD 2017), as described in ``methods.md``
+    §3; weights of conflicting teachers, which that paper has too, are left out.
+
+    Args:
+        student: one embedding per sample, with gradients.
+        teachers: per teacher one embedding per sample.
+        triplets: rows of three different samples.
+        margin: at least 0.
+
+    Returns:
+        A scalar; triplets with as many votes on either side are left out of the mean, which is 0 where
+        none remains.
+    """
+    asked = votes(teachers, triplets)
+    for_second = 2 * asked.sum(dim=1)
+    turned = torch.where((for_second > asked.shape[1])[:, None], triplets, triplets[:, [0, 2, 1]])
+    decided = (for_second != asked.shape[1]).to(student)
+    return (decided * triplet_terms(student, turned, margin)).sum() / decided.sum().clamp_min(1)
+
+
+def length(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
+    """Euclidean length with a gradient of 0, and not none, at 0."""
+    squared = difference.square().sum(dim=1)
+    apart = squared > 0
+    return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+
+
+class TripletLoss(LossTerm):
+    """`relative_dissimilarity_loss` of pooled last maps, each scaled to length 1; B random triplets a batch.
+
+    Every teacher has one vote: the weights of the teachers play no part. Triplets are drawn from torch's
+    generator, which every training step starts from (seed, step).
+
+    Args:
+        tap: the student's last map, as a dotted module path.
+        margin: at least 0.
+    """
+
+    needs_teachers = True
+
+    def __init__(self, tap: str, margin: float = 0.2) -> None:
+        super().__init__()
+        self.tap = tap
+        self.margin = margin
+        self.names: tuple[str, ...] = ()
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The last map."""
+        return (self.tap,)
+
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
+        """The teachers' embeddings.
+
+        Raises:
+            UserError: if a teacher offers no last map.
+        """
+        return embedding_hints(offered, "triplets")
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Notes the embeddings."""
+        self.names = self.hints(shapes.offered)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted; 0 for fewer than three samples.
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        student, teachers = self.embeddings(step)
+        if len(student) < 3:
+            return student.sum() * 0
+        return relative_dissimilarity_loss(student, teachers, random_triplets(len(student)), self.margin)
+
+    def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B ..."]]]:
+        """The student's and the teachers', of length 1, the latter in the step's order of the teachers.
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        if step.teachers is None:
+            raise UserError("The term 'triplets' needs teachers.", fix="teacher=[resnet32,resnet56]")
+        by_teacher = {name.partition("/")[0]: name for name in self.names}
+        hints = [step.teachers.hints[by_teacher[teacher]] for teacher in step.teachers.names]
+        student = F.normalize(step.student.features[self.tap].mean(dim=(2, 3)), dim=1)
+        return student, [F.normalize(hint.flatten(1), dim=1) for hint in hints]
+
+
+def random_triplets(samples: int) -> Int64[Tensor, "P 3"]:
+    """As many triplets of different samples as there are samples, each sample first in one of them."""
+    a = torch.arange(samples)
+    i = (a + torch.randint(1, samples, (samples,))) % samples
+    j = (a + torch.randint(1, samples - 1, (samples,))) % samples
+    skip = (j - a) % samples >= (i - a) % samples
+    return torch.stack([a, i, torch.where(skip, (j + 1) % samples, j)], dim=1)
