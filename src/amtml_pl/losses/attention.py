@@ -89,14 +89,8 @@ class AttentionLoss(LossTerm):
             UserError: if every pair is of one position, whose attention is always 1.
         """
         self.pairs = self.paired(shapes.offered)
-        sizes = [
-            min(
-                shapes.student[stage][1] * shapes.student[stage][2],
-                shapes.hints[name][1] * shapes.hints[name][2],
-            )
-            for pairs in self.pairs
-            for stage, name in pairs
-        ]
+        maps = [(shapes.student[s], shapes.hints[name]) for pairs in self.pairs for s, name in pairs]
+        sizes = [min(own[1] * own[2], theirs[1] * theirs[2]) for own, theirs in maps]
         if max(sizes, default=1) == 1:
             raise UserError(
                 "The term 'attention' compares maps of one position only, which are always equal.",
