@@ -103,7 +103,9 @@ def check_up(
     for name, examined in teachers.items():
         findings += teacher_statements(name, examined)
     pairs: dict[str, float] = {}
-    if module.teacher_source is not None and not any("training mode" in f.name for f in findings):
+    if module.teacher_source is not None and not any(
+        f.name.startswith("teacher-in-training-mode/") for f in findings
+    ):
         names = module.teacher_source.names
         with torch.no_grad():
             shared = agreement(module.teacher_source(batch).logits.float())

@@ -99,14 +99,14 @@ def teacher_statements(name: str, found: Mapping[str, Any]) -> Iterator[Finding]
     if better:
         best = max(better, key=lambda statistics: better[statistics])
         yield Finding(
-            f"wrong mean and std: {name}",
+            f"wrong-mean-and-std/{name}",
             f"teacher {name!r} names {accuracy:.1%} of {found['images']} validation images rightly with the "
             f"given mean and std, and {better[best]:.1%} with {best}; expected the statistics it was "
             "trained with to be its best",
         )
     if found["accuracy_reassigned"] > accuracy + 0.1 + 2 * math.sqrt(0.25 / found["images"]):
         yield Finding(
-            f"wrong class map: {name}",
+            f"wrong-class-map/{name}",
             f"teacher {name!r} names {accuracy:.1%} of {found['images']} validation images rightly, and "
             f"{found['accuracy_reassigned']:.1%} if its outputs are assigned to the classes in another order",
         )
