@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -113,22 +114,37 @@ def teacher_findings(module: StudentModule) -> Iterator[Finding]:
 def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
     """Trainable parameters that are in no optimiser, or in several groups."""
     groups = [group["params"] for optimizer in optimizers_of(module) for group in optimizer.param_groups]
-    held = [id(parameter) for parameters in groups for parameter in parameters]
+    held = Counter(id(parameter) for parameters in groups for parameter in parameters)
+    wrong: dict[tuple[str, str], list[str]] = {}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad and held.count(id(parameter)) != 1:
-            count = held.count(id(parameter))
-            yield Finding(
-                f"{'in-no-optimizer' if count == 0 else 'in-several-groups'}/{name}",
-                f"the trainable parameter {name!r} is in {count} optimiser groups; expected exactly one",
+        if parameter.requires_grad and held[id(parameter)] != 1:
+            kind = "in-several-groups" if held[id(parameter)] else "in-no-optimizer"
+            owner = (
+                ".".join(name.split(".")[:2]) if name.startswith(("terms.", "peers.")) else name.split(".")[0]
             )
+            wrong.setdefault((kind, owner), []).append(name)
+    for (kind, owner), names in wrong.items():
+        yield Finding(
+            f"{kind}/{owner}",
+            f"{len(names)} trainable parameters of {owner!r} are {kind.replace('-', ' ')}, e.g. {names[0]!r}; "
+            "expected each in exactly one group of one optimiser",
+        )
 
 
 def optimizers_of(module: StudentModule) -> list[Optimizer]:
     """The optimisers that the module would train with, made for this question."""
-    made = module.configure_optimizers()
-    several = made if isinstance(made, Sequence) else [made]
-    found = [each["optimizer"] if isinstance(each, Mapping) else each for each in several]
-    return [each for each in found if isinstance(each, Optimizer)]
+    return [*optimizers_in(module.configure_optimizers())]
+
+
+def optimizers_in(made: object) -> Iterator[Optimizer]:
+    """Those in whatever shape Lightning lets them be given: alone, listed, beside their schedules."""
+    if isinstance(made, Optimizer):
+        yield made
+    elif isinstance(made, Mapping):
+        yield from optimizers_in(made["optimizer"])
+    elif isinstance(made, Sequence):
+        for each in made:
+            yield from optimizers_in(each)
 
 
 # ---- gradients

@@ -41,12 +41,7 @@ class StudentModule(pl.LightningModule):
         scheduler: takes the optimiser, gives a schedule that is stepped once an epoch; None keeps the rate.
         teachers: the teacher source; None trains without.
         seed: of what is random in a step, such as dropout; every step starts from (seed, step).
-
-    Attributes:
-        networks_trained: how many networks of the student's size a step trains, for the run's budget.
     """
-
-    networks_trained = 1
 
     def __init__(
         self,
@@ -105,6 +100,11 @@ class StudentModule(pl.LightningModule):
             accuracy: of each teacher on the validation split, in [0, 1].
             outputs: gives the teachers' logits for that split, and its labels; called only where needed.
         """
+
+    @property
+    def networks_trained(self) -> int:
+        """How many networks a step trains, for the run's budget."""
+        return 1
 
     @property
     def learns_weights(self) -> bool:
