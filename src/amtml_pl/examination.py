@@ -126,8 +126,8 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
     for (kind, owner), names in wrong.items():
         yield Finding(
             f"{kind}/{owner}",
-            f"{len(names)} trainable parameters of {owner!r} are {kind.replace('-', ' ')}, e.g. {names[0]!r}; "
-            "expected each in exactly one group of one optimiser",
+            f"{len(names)} trainable parameters of {owner!r} are {kind.replace('-', ' ')}, e.g. "
+            f"{names[0]!r}; expected each in exactly one group of one optimiser",
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -116,7 +117,11 @@ class FeatureRegression(LossTerm):
     def regressed(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Per teacher the student's map in that teacher's shape."""
         feature = step.student.features[self.student_stage]
-        return tuple(regressor(feature) for regressor in self.regressors)
+        return tuple(regressor(feature) for regressor in self.each())
+
+    def each(self) -> Iterator[Regressor]:
+        """The regressors in the order of the teachers."""
+        yield from cast("Iterable[Regressor]", self.regressors)
 
     def targets(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """The teachers' maps in order.

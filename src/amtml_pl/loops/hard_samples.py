@@ -1,0 +1,100 @@
+"""A few samples that the student gets wrong, with all that is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from amtml_pl.types import Batch, TeacherOutputs
+
+
+class HardSamples:
+    """Filled with whatever comes first; then random ones are replaced by samples that are wrong now.
+
+    Args:
+        size: how many are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.kept: Batch | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many are kept as can be."""
+        return self.kept is not None and len(self.kept) == self.size
+
+    def keep(self, batch: Batch, wrong: Bool[Tensor, " B"]) -> None:
+        """Takes samples of a batch: all while there is room, then those that are wrong.
+
+        Args:
+            batch: with its teachers' outputs.
+            wrong: which samples the student gets wrong.
+        """
+        batch = batch.map(Tensor.detach)
+        if self.kept is None:
+            self.kept = rows(batch, torch.arange(min(len(batch), self.size), device=wrong.device))
+        elif not self.is_full:
+            room = torch.arange(min(len(batch), self.size - len(self.kept)), device=wrong.device)
+            self.kept = joined(self.kept, rows(batch, room))
+        else:
+            new = wrong.nonzero()[:, 0][: self.size]
+            places = torch.randperm(self.size)[: len(new)].to(new.device)
+            order = torch.arange(self.size, device=new.device)
+            order[places] = self.size + torch.arange(len(new), device=new.device)
+            self.kept = rows(joined(self.kept, rows(batch, new)), order)
+
+    def some(self, count: int) -> Batch:
+        """Random ones of them, at most so many.
+
+        Raises:
+            RuntimeError: if none is kept.
+        """
+        if self.kept is None:
+            raise RuntimeError("No sample has been kept yet.")
+        drawn = torch.randperm(len(self.kept))[:count]
+        return rows(self.kept, drawn.to(self.kept.labels.device))
+
+    def state(self) -> dict[str, Any] | None:
+        """Tensors and names alone, for a checkpoint."""
+        if self.kept is None or self.kept.teachers is None:
+            return None
+        kept, outputs = self.kept, self.kept.teachers
+        return {
+            "images": kept.images, "labels": kept.labels, "index": kept.index,
+            "names": list(outputs.names), "logits": outputs.logits, "hints": dict(outputs.hints),
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Takes over what `state` gave."""
+        if state is None:
+            self.kept = None
+            return
+        outputs = TeacherOutputs(tuple(state["names"]), state["logits"], state["hints"])
+        self.kept = Batch(state["images"], state["labels"], state["index"], 0, "train", outputs)
+
+
+def rows(batch: Batch, which: Int64[Tensor, " _"]) -> Batch:
+    """Some samples of a batch, of whatever views they are."""
+    return replace(batch.map(lambda tensor: tensor[which]), mixed=None)
+
+
+def joined(first: Batch, second: Batch) -> Batch:
+    """The samples of both."""
+    if first.teachers is None or second.teachers is None:
+        raise RuntimeError("Hard samples are kept with their teachers' outputs.")
+    hints = {
+        name: torch.cat([hint, second.teachers.hints[name]]) for name, hint in first.teachers.hints.items()
+    }
+    logits = torch.cat([first.teachers.logits, second.teachers.logits])
+    return replace(
+        first,
+        images=torch.cat([first.images, second.images]),
+        labels=torch.cat([first.labels, second.labels]),
+        index=torch.cat([first.index, second.index]),
+        teachers=TeacherOutputs(first.teachers.names, logits, hints),
+    )

@@ -1,0 +1,183 @@
+"""MMKD: networks that weigh the teachers learn from what their weights do to the student on hard samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from amtml_pl.distill import full_precision
+from amtml_pl.errors import UserError
+from amtml_pl.features import evaluation_mode
+from amtml_pl.loops.hard_samples import HardSamples
+from amtml_pl.loops.two_optimizers import TwoOptimizers, regression_of
+from amtml_pl.losses.soft_targets_each import soft_target_losses
+from amtml_pl.temperature import positive_temperature
+from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
+
+
+class MetaWeights(TwoOptimizers):
+    """`DistillModule` whose weights, of outputs and of features, are given by two small networks.
+
+    After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), as
+    its code is described in ``methods.md`` §8. Every few steps these networks take a meta step: on samples
+    that the student still gets wrong it is moved, virtually, twice by the matching terms alone and once by
+    cross-entropy; the gradient of its cross-entropy then reaches the networks through those moves. The
+    student itself stays where it was.
+
+    Departures: the virtual moves are plain gradient descent, without momentum and weight decay; the feature
+    network sees, of each sample and network, the mean, deviation and maximum of its cosine similarities to
+    the rest of the batch, and not the B similarities themselves, so that a batch may have any size.
+
+    Args:
+        arguments: those of `amtml_pl.distill.DistillModule`; the terms include ``kd_each`` and
+            ``regression``.
+        temperature: T > 0 of the divergences in the virtual moves.
+        meta_every: steps of the student between meta steps, 1 or more.
+        buffer_size: how many hard samples are kept, 2 or more.
+        meta_lr: learning rate of the two networks (Adam).
+        meta_weight_decay: their weight decay.
+
+    Raises:
+        UserError: if there are no teachers, or no term ``regression``.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401
+        temperature: float = 4.0,
+        meta_every: int = 5,
+        buffer_size: int = 256,
+        meta_lr: float = 1e-3,
+        meta_weight_decay: float = 1e-4,
+        **named: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*arguments, **named)
+        if meta_every < 1 or buffer_size < 2:
+            raise UserError(
+                f"meta_every is {meta_every} and buffer_size {buffer_size}; expected at least 1 and 2.",
+                fix="loop.meta_every=5 loop.buffer_size=256",
+            )
+        self.temperature = positive_temperature(temperature)
+        self.meta_every = meta_every
+        self.meta_lr, self.meta_weight_decay = meta_lr, meta_weight_decay
+        self.regression = regression_of(self)
+        M, K = len(self.regression.regressors), self.train_accuracy.num_classes
+        self.for_logits = weight_network((M + 1) * K, M)
+        self.for_features = weight_network((M + 1) * STATISTICS, M)
+        self.hard = HardSamples(buffer_size)
+
+    def distill_step(self, batch: Batch) -> Step:
+        """The step with the networks' weights, which are constants for the student."""
+        step = super().distill_step(batch)
+        with torch.no_grad(), full_precision(batch):
+            weights, feature_weights = self.weigh(step.student, given(step.teachers))
+        return replace(step, weights=weights, feature_weights=feature_weights)
+
+    def weigh(
+        self, student: ModelOutputs, teachers: TeacherOutputs
+    ) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
+        """The weights of the outputs and of the features, with gradients to the two networks alone."""
+        logits = torch.cat([teachers.logits, student.logits.detach()[:, None]], dim=1).flatten(1)
+        maps = [teachers.hints[name] for name in self.regression.names]
+        maps.append(student.features[self.regression.student_stage].detach())
+        statistics = torch.cat([similarity_statistics(each) for each in maps], dim=1)
+        return F.softmax(self.for_logits(logits), dim=1), F.softmax(self.for_features(statistics), dim=1)
+
+    def weights_learn_at(self, batch: Batch, batch_idx: int, step: Step) -> bool:
+        """Keeps the batch's hard samples; every few steps, once there are enough of them, says yes."""
+        wrong = step.student.logits.argmax(dim=1) != step.labels
+        self.hard.keep(replace(batch, teachers=given(step.teachers)), wrong)
+        return self.hard.is_full and (batch_idx + 1) % self.meta_every == 0
+
+    def train_weights(self, step: Step) -> Float[Tensor, ""]:
+        """The cross-entropy, on hard samples, of the student after its virtual moves."""
+        batch = self.hard.some(len(step.labels))
+        lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        with full_precision(batch):
+            return self.meta_loss(batch, lr)
+
+    def meta_loss(self, batch: Batch, lr: float) -> Float[Tensor, ""]:
+        """The same for given samples and step size; differentiable with respect to the two networks."""
+        parameters = {n: p.detach().requires_grad_() for n, p in self.student.named_parameters()}
+        for matching in (True, True, False):
+            student = self.virtual(parameters, batch)
+            cross_entropy = F.cross_entropy(student.logits, batch.labels)
+            loss = self.matching(student, batch) if matching else cross_entropy
+            gradients = torch.autograd.grad(
+                loss, list(parameters.values()), create_graph=True, allow_unused=True
+            )
+            parameters = {
+                name: value if gradient is None else value - lr * gradient
+                for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
+            }
+        return F.cross_entropy(self.virtual(parameters, batch).logits, batch.labels)
+
+    def virtual(self, parameters: Mapping[str, Tensor], batch: Batch) -> ModelOutputs:
+        """The student's outputs with other parameters; its running statistics stay as they are."""
+        buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
+        outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
+        return outputs
+
+    def matching(self, student: ModelOutputs, batch: Batch) -> Float[Tensor, ""]:
+        """The terms that depend on the weights, whose gradient reaches the networks that give them."""
+        teachers = given(batch.teachers)
+        weights, feature_weights = self.weigh(student, teachers)
+        step = Step(student, batch.labels, teachers, weights, None, self.current_epoch)
+        divergence = soft_target_losses(student.logits, teachers.logits, self.temperature)
+        with evaluation_mode(self.regression):
+            errors = self.regression.errors(step)
+        each = (self.coef.get("kd_each", 0.0) * weights * divergence).sum(dim=1)
+        features = (self.coef["regression"] * feature_weights * errors).sum(dim=1)
+        return (each + features).mean()
+
+    def second_optimizer(self) -> torch.optim.Optimizer:
+        """Of both networks."""
+        networks = [*self.for_logits.parameters(), *self.for_features.parameters()]
+        return torch.optim.Adam(networks, lr=self.meta_lr, weight_decay=self.meta_weight_decay)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the hard samples too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hard_samples"] = self.hard.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them over."""
+        super().on_load_checkpoint(checkpoint)
+        self.hard.load(checkpoint["hard_samples"])
+
+
+STATISTICS = 3
+
+
+def similarity_statistics(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3"]:
+    """Mean, standard deviation and maximum of each sample's cosine similarities to the others; 0 if alone."""
+    rows = F.normalize(features.flatten(1), dim=1)
+    B = len(rows)
+    if B == 1:
+        return rows.new_zeros(1, STATISTICS)
+    others = (rows @ rows.T)[~torch.eye(B, dtype=torch.bool, device=rows.device)].view(B, B - 1)
+    return torch.stack([others.mean(dim=1), others.std(dim=1, unbiased=False), others.amax(dim=1)], dim=1)
+
+
+def weight_network(inputs: int, teachers: int) -> nn.Sequential:
+    """One hidden layer of half the inputs' width, one output per teacher."""
+    hidden = max(inputs // 2, 1)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, teachers))
+
+
+def given(teachers: TeacherOutputs | None) -> TeacherOutputs:
+    """The teachers' outputs.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if teachers is None:
+        raise UserError("MMKD needs teachers.", fix="teacher=[resnet32,resnet56]")
+    return teachers
