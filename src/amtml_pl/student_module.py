@@ -54,6 +54,7 @@ class StudentModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.student = student
+        self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.teacher_source = teachers

@@ -16,7 +16,7 @@ from amtml_pl.distill import full_precision
 from amtml_pl.errors import UserError
 from amtml_pl.features import evaluation_mode
 from amtml_pl.loops.hard_samples import HardSamples
-from amtml_pl.loops.two_optimizers import TwoOptimizers, regression_of
+from amtml_pl.loops.two_optimizers import TwoOptimizers
 from amtml_pl.losses.soft_targets_each import soft_target_losses
 from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
@@ -67,8 +67,7 @@ class MetaWeights(TwoOptimizers):
         self.temperature = positive_temperature(temperature)
         self.meta_every = meta_every
         self.meta_lr, self.meta_weight_decay = meta_lr, meta_weight_decay
-        self.regression = regression_of(self)
-        M, K = len(self.regression.regressors), self.train_accuracy.num_classes
+        M, K = len(self.regression.regressors), self.num_classes
         self.for_logits = weight_network((M + 1) * K, M)
         self.for_features = weight_network((M + 1) * STATISTICS, M)
         self.hard = HardSamples(buffer_size)

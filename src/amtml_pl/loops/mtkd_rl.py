@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amtml_pl.distill import full_precision
 from amtml_pl.errors import UserError
 from amtml_pl.features import evaluation_mode
-from amtml_pl.loops.two_optimizers import TwoOptimizers, regression_of
+from amtml_pl.loops.two_optimizers import TwoOptimizers
 from amtml_pl.losses.regression import regression_errors
 from amtml_pl.losses.soft_targets_each import soft_target_losses
 from amtml_pl.temperature import positive_temperature
@@ -56,10 +56,9 @@ class ReinforcedWeights(TwoOptimizers):
         super().__init__(*arguments, **named)
         self.temperature = positive_temperature(temperature)
         self.agent_lr = agent_lr
-        self.regression = regression_of(self)
         channels = [regressor.project.out_channels for regressor in self.regression.each()]
         M = len(channels)
-        K = self.train_accuracy.num_classes
+        K = self.num_classes
         self.agent = Agent(sum(channels) + M * (3 + K), hidden, M)
 
     def distill_step(self, batch: Batch) -> Step:
@@ -106,7 +105,7 @@ class ReinforcedWeights(TwoOptimizers):
         )
 
     def train_weights(self, step: Step) -> Float[Tensor, ""]:
-        """The agent's loss for a step: the larger the reward of a sample, the larger its weights should be."""
+        """The agent's loss: the larger the reward of a sample, the larger its weights should be."""
         seen = self.observe(step)
         with full_precision(step.labels):
             weights, feature_weights = self.weigh(seen)

@@ -76,21 +76,21 @@ class TwoOptimizers(DistillModule):
             cast("Any", self.lr_schedulers()).step()
 
     @property
+    def regression(self) -> FeatureRegression:
+        """The term by which the method weighs features; looked up, since it must not be a submodule twice.
+
+        Raises:
+            UserError: if it is not selected.
+        """
+        term = dict(self.terms.items()).get("regression")
+        if not isinstance(term, FeatureRegression):
+            raise UserError(
+                f"{type(self).__name__} weighs features, and the term 'regression' is not selected.",
+                fix="loss=[ce,kd_each,regression]",
+            )
+        return term
+
+    @property
     def learns_weights(self) -> bool:
         """They are what the second optimiser is for."""
         return True
-
-
-def regression_of(module: DistillModule) -> FeatureRegression:
-    """The term by which a method weighs features.
-
-    Raises:
-        UserError: if there is none.
-    """
-    term = module.terms["regression"] if "regression" in module.terms else None
-    if not isinstance(term, FeatureRegression):
-        raise UserError(
-            f"{type(module).__name__} weighs features, and the term 'regression' is not selected.",
-            fix="loss=[ce,kd_each,regression]",
-        )
-    return term
