@@ -175,7 +175,7 @@ def run_label(overrides: list[str]) -> str:
     told = [
         o
         for o in overrides
-        if re.split(r"[.=]", o.lstrip("+~"))[0] not in ("experiment", "paths", *NOT_PART_OF_THE_RUN)
+        if re.split(r"[.=]", o.lstrip("+~"))[0] not in ("experiment", "sweep", "paths", *NOT_PART_OF_THE_RUN)
     ]
     words = [re.sub(r"[^A-Za-z0-9_.]+", "-", override).strip("-") for override in told]
     return "_".join(words)[:80] or "default"

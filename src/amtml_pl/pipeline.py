@@ -134,7 +134,7 @@ class Run:
         if half_done := self.folder.record():
             refuse_other_teachers(half_done, facts, self.folder)
         write_text(self.folder.config_file, OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True))
-        about = describe(self.config, self.experiment, self.command, self.module.student, facts, data)
+        about = describe(self.config, self.experiment, self.command, self.module, facts, data)
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
         try:
             metrics, timing = self.fit_and_test(data)

@@ -10,18 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.data import PackedDataModule
-from amtml_pl.features import TappedNetwork, cost
+from amtml_pl.features import cost
 from amtml_pl.identity import run_hash
+from amtml_pl.student_module import StudentModule
+from amtml_pl.teachers import weights_digest
 
 
 def describe(
     config: DictConfig,
     experiment: str | None,
     command: str,
-    student: TappedNetwork,
+    module: StudentModule,
     teachers: Mapping[str, Mapping[str, Any]],
     data: PackedDataModule,
 ) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def describe(
         config: the checked configuration.
         experiment: its name.
         command: what repeats the run.
-        student: the network that is trained.
+        module: with the student as it is before the first step.
         teachers: what is known of each by name: its network, its size, its weights.
         data: the run's splits.
     """
@@ -46,18 +48,42 @@ def describe(
         "git": git_state(),
         "versions": versions(),
         "dataset": {"name": config.dataset.name, "digest": data.digest, "sizes": data.sizes},
-        "student": {"network": config.student.get("_target_"), **vars(cost(student, size))},
+        "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},
         "teachers": {name: dict(facts) for name, facts in teachers.items()},
         "teacher_source": config.teacher_source if teachers else None,
         "weighting": config.weighting.get("_target_") if teachers else None,
         "loss": {name: config.coef[name] for name in config.loss},
         "temperature": config.temperature,
-        "budget": {
-            "epochs": config.trainer.max_epochs,
-            "batch_size": config.data.batch_size,
-            "views": config.data.views,
-        },
+        "budget": budget(config, module, data),
     }
+
+
+def budget(config: DictConfig, module: StudentModule, data: PackedDataModule) -> dict[str, Any]:
+    """What a run may spend, and what it starts from: equal for all methods of a fair study.
+
+    Everything here is JSON; ``student_initial`` depends on the seed, all else does not.
+    """
+    nodes: Any = OmegaConf.to_container(config, resolve=True)
+    return {
+        "epochs": config.trainer.max_epochs,
+        "batch_size": config.data.batch_size,
+        "views": config.data.views,
+        "train_images": data.sizes["train"],
+        "augment": readable_node(nodes["data"]["augment"]),
+        "optimizer": readable_node(nodes["optimizer"]),
+        "scheduler": readable_node(nodes["scheduler"]),
+        "precision": str(config.trainer.get("precision", "32-true")),
+        "networks_trained": module.networks_trained,
+        "student_initial": weights_digest(module.student.network)[:16],
+    }
+
+
+def readable_node(node: Mapping[str, Any] | None) -> str:
+    """``SGD(lr=0.1, momentum=0.9)`` for a node with a target."""
+    if node is None:
+        return "none"
+    arguments = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
+    return f"{str(node['_target_']).rpartition('.')[2]}({arguments})"
 
 
 def versions() -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,21 @@ COLUMNS = (
     "test/acc",
     "test/acc_last",
     "minutes",
+    "budget",
 )
 # Overrides that tell runs of one experiment apart without telling what was studied.
-NO_SETTINGS = ("experiment", "seed", "prepare", "force", "debug", "trainer", "paths", "hydra")
+NO_SETTINGS = (
+    "experiment",
+    "sweep",
+    "seed",
+    "doctor",
+    "prepare",
+    "force",
+    "debug",
+    "trainer",
+    "paths",
+    "hydra",
+)
 
 
 @dataclass(frozen=True)
@@ -46,12 +59,14 @@ class Row:
         experiment: its name.
         settings: what the command of the first run sets besides experiment, seed, places and machine.
         records: their ``run.json``.
+        unequal: in what its budget differs from that of most rows of the same experiment's problem.
     """
 
     dataset: str
     experiment: str
     settings: str
     records: Sequence[dict[str, Any]]
+    unequal: tuple[str, ...] = ()
 
     def cells(self) -> tuple[str, ...]:
         """One cell per column: accuracies in [0, 1] as mean ± standard deviation over seeds."""
@@ -65,6 +80,7 @@ class Row:
             "/".join(map(str, epochs)),
             *(mean_and_deviation([r["metrics"][name] for r in self.records]) for name in COLUMNS[5:8]),
             f"{minutes:.1f}",
+            "; ".join(self.unequal) or "equal",
         )
 
 
@@ -143,7 +159,38 @@ def leaderboard(records: Iterable[dict[str, Any]]) -> list[Row]:
         )
         for (digest, _), group in groups.items()
     ]
-    return sorted(rows, key=lambda row: (row.dataset, -statistics.fmean(accuracies(row))))
+    ranked = sorted(rows, key=lambda row: (row.dataset, -statistics.fmean(accuracies(row))))
+    return [replace(row, unequal=unequal_budget(row, rows)) for row in ranked]
+
+
+def unequal_budget(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
+    """In what a row's budget differs from that of most rows of its data set and student.
+
+    Fields that an older record lacks are passed over.
+    """
+    others = [other for other in rows if problem(other) == problem(row)]
+    found = []
+    for field in dict.fromkeys(field for other in others for field in budget_of(other)):
+        usual = Counter(budget_of(other)[field] for other in others if field in budget_of(other))
+        own = budget_of(row).get(field)
+        if own is not None and own != usual.most_common(1)[0][0]:
+            found.append(f"{field} {own}")
+    return tuple(found)
+
+
+def budget_of(row: Row) -> dict[str, str]:
+    """Every field of the first run's budget as text; the initial weights for the seeds that were run."""
+    fields = {name: str(value) for name, value in row.records[0]["budget"].items()}
+    fields.pop("student_initial", None)
+    for record in row.records:
+        if (digest := record["budget"].get("student_initial")) is not None:
+            fields[f"student_initial of seed {record['seed']}"] = digest
+    return fields
+
+
+def problem(row: Row) -> tuple[str, str]:
+    """The data set and the student's network: what budgets are compared within."""
+    return row.dataset, json.dumps(row.records[0]["student"], sort_keys=True)
 
 
 def study(record: dict[str, Any]) -> str:
@@ -181,6 +228,12 @@ def show(rows: Sequence[Row]) -> None:
     for row in rows:
         table.add_row(*map(escape, row.cells()))
     console.print(table)
+    for row in rows:
+        if row.unequal:
+            whose = f"{row.experiment} {row.settings}".strip()
+            error_console.print(
+                f"[yellow]warning:[/] {escape(f'{whose}: unequal budget: {row.cells()[-1]}')}"
+            )
 
 
 def markdown(rows: Sequence[Row]) -> str:
