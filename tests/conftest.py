@@ -17,7 +17,9 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 @pytest.fixture
 def golden():
-    """A golden case by name: ``(inputs, outputs)`` with every list as a float64 (or int64) tensor."""
+    """A golden case by name: ``(inputs, outputs)`` with every list as a float64 (or int64) tensor, a ragged one as
+    a list of them.
+    """
 
     def case(name: str) -> tuple[dict, dict]:
         found = GOLDEN["cases"][name]
@@ -31,7 +33,10 @@ def golden():
 def tensor(value):
     if not isinstance(value, list):
         return value
-    made = torch.tensor(value, dtype=torch.float64)
+    try:
+        made = torch.tensor(value, dtype=torch.float64)
+    except ValueError:  # rows of different lengths
+        return [tensor(row) for row in value]
     return made.long() if is_whole(value) else made
 
 

@@ -39,7 +39,7 @@ def test_every_experiment_states_source_command_and_expectation(experiment):
     header = (config_directory() / "experiment" / f"{experiment}.yaml").read_text().split("defaults:")[0]
     for word in ("# Data:", "# Source:", "# Command:", "# Cost:", "# Expected:"):
         assert word in header
-    command = re.search(r"# Command: +python -m amtml_pl\.train (\S+)", header)
+    command = re.search(r"# Command: +python -m amtml_pl\.train (?:-m )?(\S+)", header)
     assert command
     assert command[1] == f"experiment={experiment}"
 

@@ -154,7 +154,9 @@ class Broken(LossTerm):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_epoch_step_term_and_rows():
-    module, _ = distiller({"ce": CrossEntropy(), "broken": Broken()}, UniformWeighting())
+    module, _ = distiller(
+        {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "broken": Broken()}, UniformWeighting()
+    )
     with pytest.raises(UserError, match=r"epoch 0, step 0 .*loss/broken = nan.*\[0, 1, 2, 3, 4, 5, 6, 7\]"):
         fit(module)
 

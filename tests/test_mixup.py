@@ -77,7 +77,7 @@ def test_it_is_refused_with_a_cache_in_words(configure):
 
 def test_terms_that_read_one_label_per_image_are_refused(run):
     live = ("data.mixup=0.2", "teacher_source=live")
-    with pytest.raises(UserError, match=r"the loss terms \['adapter'\] read one label"):
+    with pytest.raises(UserError, match=r"the loss terms \['adapter_nll'\] read one label"):
         run("experiment=digits_amtml", *TINY, *live, "loss=[ce,kd,adapter_nll,adapter_entropy]")
 
 

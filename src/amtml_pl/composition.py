@@ -42,11 +42,6 @@ def check_composition(
     if teachers is None:
         refuse_without_teachers(terms)
         return
-    if not any(term.needs_teachers for term in terms.values()):
-        raise UserError(
-            f"There are teachers, {', '.join(teachers.names)}, and no term of {list(terms)} learns from them.",
-            fix="method=amtml (or another of conf/method/), or teacher=[] for labels alone: method=ce",
-        )
     if weighting is None:
         raise UserError("There are teachers but no weighting.", fix="weighting=uniform")
     learned = any(True for _ in weighting.parameters())
@@ -61,6 +56,11 @@ def check_composition(
         raise UserError(
             f"{scheme} is a learned weighting, and no term of {list(terms)} with a coefficient trains it.",
             fix="loss=[...,adapter,adapter_entropy], or weighting=uniform",
+        )
+    if not any(term.needs_teachers for term in terms.values()):
+        raise UserError(
+            f"There are teachers, {list(teachers.names)}, and no term of {list(terms)} learns from them.",
+            fix="method=amtml (or another of conf/method/), or for labels alone method=ce",
         )
 
 

@@ -190,7 +190,7 @@ def budget_of(row: Row) -> dict[str, str]:
 
 def problem(row: Row) -> tuple[str, str]:
     """The data set and the student's network: what budgets are compared within."""
-    return row.dataset, json.dumps(row.records[0]["student"], sort_keys=True)
+    return row.dataset, json.dumps(row.records[0].get("student"), sort_keys=True)
 
 
 def study(record: dict[str, Any]) -> str:

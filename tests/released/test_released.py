@@ -55,14 +55,11 @@ def seeded(seed):
 def test_its_hint_transforms_are_fixed_tiny_and_end_with_the_first_stage():
     shape = {"layer2": (32, 8, 8)}
     hints = {f"t{m}/layer2": (32, 8, 8) for m in range(3)}
-    term = ReleasedHintLoss(first_stage_epochs=80)
-    assert term.hints(dict.fromkeys(("t0", "t1", "t2"), OfferedFeatures("layer3"))) == tuple(hints)
+    term = ReleasedHintLoss(epochs=280)
     names = ("t0", "t1", "t2")
-    term.build(
-        TensorShapes(
-            5, names, student=shape, hints=hints, offered=dict.fromkeys(names, OfferedFeatures("layer3"))
-        )
-    )
+    offered = dict.fromkeys(names, OfferedFeatures("layer3", ("layer1", "layer2", "layer3")))
+    assert term.hints(offered) == tuple(hints)
+    term.build(TensorShapes(5, names, student=shape, hints=hints, offered=offered))
     assert list(term.parameters()) == []
     assert all(buffer.abs().max() <= 0.005 for buffer in term.buffers())
     assert len(list(term.buffers())) == 3

@@ -1,0 +1,315 @@
+"""The losses that AMTML-KD is compared with: naive loops, invariants, degenerate batches, gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.attention import AttentionLoss, attention_losses
+from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
+from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.regression_aekd import AekdFeatureRegression
+from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
+from amtml_pl.losses.relation import RelationLoss
+from amtml_pl.losses.soft_targets import SoftTargetLoss, soft_target_loss
+from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss, soft_target_losses
+from amtml_pl.losses.triplets import TripletLoss, random_triplets, relative_dissimilarity_loss
+from amtml_pl.readings import attention_map
+from amtml_pl.released.regression import ReleasedConfidenceFeatureRegression, ReleasedFeatureRegression
+from amtml_pl.released.triplets import ReleasedTripletLoss
+from amtml_pl.types import OfferedFeatures, TeacherOutputs, TensorShapes
+from steps import make_step
+
+STAGES = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
+LOGIT_TERMS = [PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12)]
+
+
+def feature_terms():
+    names = list(STAGES)
+    return [
+        AttentionLoss(names), RelationLoss("layer3"), TripletLoss("layer3"), FeatureRegression(names),
+        FeatureRegression(names, stage=2), AekdFeatureRegression(names), ConfidenceFeatureRegression(names),
+    ]  # fmt: skip
+
+
+def built(term, B=6, M=3, K=5, **more):
+    """A term with everything that it reads of M teachers whose maps differ in size."""
+    offered = {f"t{m}": OfferedFeatures("layer3", tuple(STAGES)) for m in range(M)}
+    maps = {}
+    for name in term.hints(offered):
+        tap, _, how = name.partition("/")[2].partition("@")
+        C, H, W = STAGES[tap]
+        maps[name] = {"": (C + 3, H, W), "1": (C + 3, 1, 1), "attention": (1, H, W)}[how]
+    taps = {tap: STAGES[tap] for tap in term.student_taps()}
+    torch.manual_seed(0)
+    term.build(TensorShapes(K, tuple(offered), taps, maps, offered))
+    term.take_heads({name: Classify(C, K) for name, (C, _, _) in maps.items()})
+    return term, make_step(B, M, K, taps=taps, hints=maps, **more)
+
+
+class Classify(nn.Module):
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.fc = nn.Linear(channels, classes).requires_grad_(False)
+
+    def forward(self, feature):
+        return self.fc(feature.mean(dim=(2, 3)))
+
+
+def every_term():
+    return [*LOGIT_TERMS, *feature_terms()]
+
+
+@pytest.mark.parametrize("position", range(len(every_term())))
+def test_a_term_has_a_finite_gradient_for_the_student_and_for_all_that_it_learns(position):
+    term, step = built(every_term()[position])
+    term(step).backward()
+    read = [step.student.features[tap] for tap in term.student_taps()] or [step.student.logits]
+    for tensor in [*read, *term.parameters()]:
+        assert tensor.grad is not None
+        assert torch.isfinite(tensor.grad).all()
+    assert all(tensor.grad.abs().sum() > 0 for tensor in read)
+    # A bias in front of batch norm changes nothing and has a gradient of rounding only.
+    assert all(
+        p.grad.abs().sum() > 0 for name, p in term.named_parameters() if not name.endswith("project.bias")
+    )
+
+
+@pytest.mark.parametrize("position", range(len(every_term())))
+def test_no_gradient_reaches_the_weights_or_a_teacher(position):
+    term, step = built(every_term()[position])
+    term(step).backward()
+    assert step.weights.grad is None
+
+
+@pytest.mark.parametrize("position", range(len(every_term())))
+@pytest.mark.parametrize("size", [(2, 1), (3, 8), (5, 2)], ids=str)
+def test_short_batches_and_one_or_eight_teachers_give_a_number(position, size):
+    B, M = size
+    term, step = built(every_term()[position], B, M)
+    assert torch.isfinite(term(step))
+
+
+@pytest.mark.parametrize("position", range(len(LOGIT_TERMS)))
+def test_a_batch_of_one_gives_a_number(position):
+    assert torch.isfinite(LOGIT_TERMS[position](make_step(B=1)))
+
+
+@pytest.mark.parametrize("position", range(len(LOGIT_TERMS)))
+@pytest.mark.parametrize("size", [0.0, 1e4])
+def test_equal_and_saturated_logits_give_a_finite_value_and_gradient(position, size):
+    step = make_step()
+    logits = (size * step.student.logits.detach().sign()).requires_grad_()
+    teachers = TeacherOutputs(step.teachers.names, -size * step.teachers.logits.sign())
+    value = LOGIT_TERMS[position](
+        replace(step, student=replace(step.student, logits=logits), teachers=teachers)
+    )
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("position", range(2 + 6))
+def test_one_hot_weights_leave_the_single_teachers_loss(position):
+    """Holds for every term that takes the step's weights; AEKD-F and CA-MKD find their own."""
+    term, step = built(every_term()[position])
+    if isinstance(term, TripletLoss | AekdFeatureRegression):
+        return
+    chosen = replace(step, weights=F.one_hot(torch.ones(6, dtype=torch.long), 3).float())
+    other = step.teachers.map(torch.clone)
+    other.logits[:, [0, 2]] = 7.0
+    for name, hint in other.hints.items():
+        if not name.startswith("t1/"):
+            hint.fill_(0.5)
+    torch.testing.assert_close(term(chosen), term(replace(chosen, teachers=other)))
+
+
+def test_one_teacher_alone_is_plain_distillation():
+    step = make_step(M=1)
+    single = replace(step, weights=torch.ones(6, 1))
+    expected = soft_target_loss(step.student.logits, F.softmax(step.teachers.logits[:, 0] / 4, dim=1), 4.0)
+    torch.testing.assert_close(PerTeacherSoftTargetLoss(4.0)(single), expected)
+    torch.testing.assert_close(SoftTargetLoss(4.0)(single), expected)
+
+
+def test_towards_each_teacher_and_towards_their_mixture_the_gradients_agree():
+    step = make_step()
+    (each,) = torch.autograd.grad(PerTeacherSoftTargetLoss(4.0)(step), step.student.logits)
+    (mixed,) = torch.autograd.grad(SoftTargetLoss(4.0)(step), step.student.logits)
+    torch.testing.assert_close(each, mixed)
+
+
+def test_identical_teachers_make_the_weights_irrelevant():
+    step = make_step()
+    same = TeacherOutputs(step.teachers.names, step.teachers.logits[:, :1].expand(-1, 3, -1).contiguous())
+    for term in LOGIT_TERMS:
+        values = [
+            term(replace(step, teachers=same, weights=weights))
+            for weights in (step.weights, torch.full((6, 3), 1 / 3))
+        ]
+        torch.testing.assert_close(*values)
+
+
+@given(seed=st.integers(0, 50), M=st.integers(1, 4), K=st.integers(2, 7))
+@settings(max_examples=20, deadline=None)
+def test_losses_of_logits_equal_naive_loops(seed, M, K):
+    step = make_step(B=4, M=M, K=K, seed=seed, dtype=torch.float64)
+    z, w, T = step.student.logits, step.weights, 3.0
+    kd = dkd = 0.0
+    for b in range(4):
+        for m in range(M):
+            p, q = (step.teachers.logits[b, m] / T).softmax(0), (z[b] / T).softmax(0)
+            kd = kd + w[b, m] * T**2 * (p * (p / q).log()).sum() / 4
+            y = step.labels[b]
+            rest = [c for c in range(K) if c != y]
+            two = lambda v: torch.stack([v[y], v[rest].sum()])  # noqa: E731
+            target = (two(p) * (two(p) / two(q)).log()).sum()
+            pr, qr = p[rest] / p[rest].sum(), q[rest] / q[rest].sum()
+            dkd = dkd + w[b, m] * T**2 * (target + 8 * (pr * (pr / qr).log()).sum()) / 4
+    torch.testing.assert_close(PerTeacherSoftTargetLoss(T)(step), kd)
+    torch.testing.assert_close(DecoupledLoss(T, epochs=0)(step), dkd)
+
+
+def test_the_ramp_of_dkd_takes_a_twelfth_of_the_epochs():
+    term, step = DecoupledLoss(4.0, epochs=24), make_step()
+    full = term(replace(step, epoch=2))
+    torch.testing.assert_close(term(step), full / 2)
+    torch.testing.assert_close(term(replace(step, epoch=23)), full)
+
+
+def test_duplicated_rows_leave_a_loss_per_sample_as_it_is():
+    step = make_step()
+    twice = replace(
+        step,
+        student=step.student.map(lambda t: t.repeat(2, 1)),
+        teachers=step.teachers.map(lambda t: t.repeat(2, 1, 1)),
+        labels=step.labels.repeat(2), weights=step.weights.repeat(2, 1),
+    )  # fmt: skip
+    for term in LOGIT_TERMS:
+        torch.testing.assert_close(term(twice), term(step))
+
+
+def test_gradients_agree_with_finite_differences():
+    step = make_step(B=3, dtype=torch.float64)
+    z, labels = step.student.logits, step.labels
+    teachers = step.teachers.logits
+    torch.autograd.gradcheck(lambda x: soft_target_losses(x, teachers, 2.0), z)
+    torch.autograd.gradcheck(lambda x: decoupled_losses(x, teachers[:, 0], labels, 2.0), z)
+    feature = torch.rand(3, 2, 4, 4, dtype=torch.float64).requires_grad_()
+    target = attention_map(torch.rand(3, 5, 2, 2, dtype=torch.float64))
+    torch.autograd.gradcheck(lambda x: attention_losses(x, target), feature)
+    points = torch.rand(5, 3, dtype=torch.float64).requires_grad_()
+    others = [torch.rand(5, 4, dtype=torch.float64) for _ in range(3)]
+    torch.autograd.gradcheck(
+        lambda x: relative_dissimilarity_loss(x, others, torch.tensor([[0, 1, 2], [3, 4, 1]]), 2.0), points
+    )
+
+
+# ---- triplets
+
+
+@given(samples=st.integers(3, 40))
+@settings(max_examples=20, deadline=None)
+def test_the_samples_of_a_triplet_are_three_different_ones(samples):
+    triplets = random_triplets(samples)
+    assert triplets.shape == (samples, 3)
+    assert ((triplets >= 0) & (triplets < samples)).all()
+    assert all(len(set(row)) == 3 for row in triplets.tolist())
+
+
+def test_as_many_votes_on_either_side_leave_a_triplet_out():
+    student = torch.eye(3).requires_grad_()
+    near, far = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[0.0], [5.0], [1.0]])
+    triplet = torch.tensor([[0, 1, 2]])
+    assert relative_dissimilarity_loss(student, [near, far], triplet, 0.2) == 0
+    assert relative_dissimilarity_loss(student, [near], triplet, 0.2) == pytest.approx(0.2)
+
+
+def test_permuting_the_teachers_leaves_the_votes_but_not_the_released_term():
+    def turned(step):
+        order = [2, 1, 0]
+        names = tuple(step.teachers.names[m] for m in order)
+        return replace(
+            step, teachers=TeacherOutputs(names, step.teachers.logits[:, order], step.teachers.hints)
+        )
+
+    for kind, same in ((TripletLoss, True), (ReleasedTripletLoss, False)):
+        term, step = built(kind("layer3"), B=16)
+        values = []
+        for each in (step, turned(step)):
+            torch.manual_seed(3)
+            values.append(float(term(each)))
+        assert (values[0] == pytest.approx(values[1])) is same
+
+
+# ---- regressions
+
+
+def test_the_regression_of_the_published_fitnet_mkd_trains_nothing():
+    term, step = built(ReleasedFeatureRegression(list(STAGES)))
+    assert term(step) > 0
+    assert not term(step).requires_grad
+
+
+def test_the_weights_of_camkd_are_constants_and_those_of_its_code_are_not():
+    for kind, constant in ((ConfidenceFeatureRegression, True), (ReleasedConfidenceFeatureRegression, False)):
+        term, step = built(kind(list(STAGES)))
+        weights = term.own_weights(step)
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
+        assert weights.requires_grad is not constant
+
+
+def test_classifiers_of_the_teachers_are_in_no_checkpoint_and_no_optimiser():
+    term, _ = built(ConfidenceFeatureRegression(list(STAGES)))
+    assert not [name for name in term.state_dict() if "fc" in name]
+    assert len(term.heads) == 3
+
+
+def test_the_weights_of_aekd_f_are_one_per_teacher_and_leave_no_pull_opposed():
+    term, step = built(AekdFeatureRegression(list(STAGES)))
+    weights = term.own_weights(step)
+    assert not weights.requires_grad
+    assert (weights == weights[0]).all()
+    torch.testing.assert_close(weights[0].sum(), torch.tensor(1.0))
+
+
+def test_a_feature_weight_of_its_own_stands_before_the_steps_weights():
+    term, step = built(FeatureRegression(list(STAGES)))
+    alone = F.one_hot(torch.zeros(6, dtype=torch.long), 3).float()
+    torch.testing.assert_close(term(replace(step, feature_weights=alone)), term(replace(step, weights=alone)))
+
+
+# ---- what is missing is said
+
+
+@pytest.mark.parametrize(
+    "term", [AttentionLoss(["layer1"]), FeatureRegression(["layer1", "layer2"], stage=2)]
+)
+def test_a_teacher_without_stages_is_named(term):
+    with pytest.raises(UserError, match=r"t1.*\n.*teacher\.t1\.stages"):
+        term.hints({"t0": OfferedFeatures("layer3", ("a", "b")), "t1": OfferedFeatures("layer3")})
+
+
+@pytest.mark.parametrize(
+    "term", [RelationLoss("layer3"), TripletLoss("layer3"), FeatureRegression(["layer3"])]
+)
+def test_a_teacher_without_a_last_map_is_named(term):
+    with pytest.raises(UserError, match=r"t0.*\n.*teacher\.t0\.hint"):
+        term.hints({"t0": OfferedFeatures()})
+
+
+def test_a_stage_that_the_student_does_not_have_is_refused():
+    with pytest.raises(UserError, match="read stage 4 of the student's stages"):
+        FeatureRegression(list(STAGES), stage=4)
+
+
+@pytest.mark.parametrize("position", range(len(every_term())))
+def test_without_teachers_every_term_says_so(position):
+    term, step = built(every_term()[position])
+    with pytest.raises(UserError, match="needs teachers"):
+        term(replace(step, teachers=None))
