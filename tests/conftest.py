@@ -17,9 +17,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 @pytest.fixture
 def golden():
-    """A golden case by name: ``(inputs, outputs)`` with every list as a float64 (or int64) tensor, a ragged one as
-    a list of them.
-    """
+    """A golden case by name: ``(inputs, outputs)``, lists as float64 or int64 tensors, ragged ones as lists."""
 
     def case(name: str) -> tuple[dict, dict]:
         found = GOLDEN["cases"][name]

@@ -1,0 +1,215 @@
+"""Each scheme for itself: what it prefers, whom it refuses, and what degenerate teachers do to it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from amtml_pl.errors import UserError
+from amtml_pl.types import TeacherOutputs, TensorShapes
+from amtml_pl.weighting.adaptive import AdaptiveWeighting
+from amtml_pl.weighting.aekd import AekdWeighting, gradient_weights
+from amtml_pl.weighting.confidence import ConfidenceWeighting, confidence_weights
+from amtml_pl.weighting.entropy import EntropyWeighting, entropy_weights
+from amtml_pl.weighting.fixed import FixedWeighting
+from amtml_pl.weighting.held_out import HeldOutWeighting, held_out_weights
+from amtml_pl.weighting.minimum_norm import minimum_norm_weights
+from amtml_pl.weighting.random_teacher import RandomTeacherWeighting
+from amtml_pl.weighting.single import SingleTeacherWeighting
+from steps import make_step
+
+PER_BATCH = [EntropyWeighting(), ConfidenceWeighting(), AekdWeighting(4.0)]
+SHAPES = TensorShapes(classes=5, teachers=("t0", "t1", "t2"))
+
+
+def weigh(scheme, step):
+    return scheme(step.student, step.teachers, step.labels)
+
+
+@pytest.mark.parametrize("scheme", PER_BATCH)
+@given(B=st.integers(1, 6), M=st.integers(1, 8), seed=st.integers(0, 20))
+@settings(max_examples=15, deadline=None)
+def test_rows_sum_to_one_and_permuting_the_teachers_permutes_the_columns(scheme, B, M, seed):
+    step = make_step(B, M, seed=seed, dtype=torch.float64)
+    weights = weigh(scheme, step)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(B, dtype=torch.float64))
+    order = torch.randperm(M)
+    turned = TeacherOutputs(tuple(f"t{m}" for m in order), step.teachers.logits[:, order])
+    torch.testing.assert_close(
+        scheme(step.student, turned, step.labels), weights[:, order], atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("scheme", PER_BATCH)
+def test_identical_teachers_share_equally(scheme):
+    step = make_step(M=4)
+    same = TeacherOutputs(step.teachers.names, step.teachers.logits[:, :1].expand(-1, 4, -1).contiguous())
+    torch.testing.assert_close(scheme(step.student, same, step.labels), torch.full((6, 4), 0.25))
+
+
+@pytest.mark.parametrize("scheme", PER_BATCH)
+@pytest.mark.parametrize("size", [0.0, 1e4])
+def test_equal_and_saturated_logits_give_usable_weights(scheme, size):
+    step = make_step()
+    teachers = TeacherOutputs(step.teachers.names, size * step.teachers.logits.sign())
+    weights = scheme(step.student, teachers, step.labels)
+    assert torch.isfinite(weights).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
+
+
+@pytest.mark.parametrize("scheme", PER_BATCH)
+def test_no_gradient_flows_from_the_weights(scheme):
+    assert not weigh(scheme, make_step()).requires_grad
+
+
+def test_a_sure_teacher_counts_more_and_without_any_doubt_all_count_alike():
+    logits = torch.tensor([[[9.0, 0.0], [0.0, 0.0]], [[1e4, 0.0], [0.0, 1e4]]])
+    weights = entropy_weights(logits)
+    assert weights[0, 0] > 0.99
+    torch.testing.assert_close(weights[1], torch.tensor([0.5, 0.5]))
+
+
+def test_a_teacher_that_is_right_counts_more_but_never_above_its_share_of_the_others():
+    logits = torch.tensor([[[9.0, 0.0], [0.0, 0.0], [0.0, 9.0]]])
+    weights = confidence_weights(logits, torch.tensor([0]))[0]
+    assert weights[0] > weights[1] > weights[2]
+    assert weights[0] <= 0.5
+
+
+# ---- the quadratic program
+
+
+@given(M=st.integers(1, 6), seed=st.integers(0, 200), cap=st.sampled_from([0.3, 0.6, 1.0]))
+@settings(max_examples=40, deadline=None)
+def test_the_quadratic_program_is_solved_as_a_general_solver_solves_it(M, seed, cap):
+    g = torch.randn(M, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    weights = minimum_norm_weights(g @ g.T, cap)
+    gram, cap = (g @ g.T).numpy(), max(cap, 1 / M)
+    found = minimize(
+        lambda a: a @ gram @ a, [1 / M] * M, jac=lambda a: 2 * gram @ a, bounds=[(0, cap)] * M,
+        constraints={"type": "eq", "fun": lambda a: a.sum() - 1}, options={"ftol": 1e-12, "maxiter": 500},
+    )  # fmt: skip
+    assert float(weights @ (g @ g.T) @ weights) <= found.fun + 1e-7
+    assert float(weights.sum()) == pytest.approx(1)
+    assert 0 <= float(weights.min()) <= float(weights.max()) <= cap + 1e-9
+
+
+def test_the_size_of_the_gradients_plays_no_part():
+    g = torch.randn(3, 10, dtype=torch.float64)
+    torch.testing.assert_close(
+        gradient_weights(1e-4 * g, 0.6, normalize=False), gradient_weights(g, 0.6, normalize=False)
+    )
+
+
+@pytest.mark.parametrize("gram", [torch.zeros(3, 3), torch.ones(3, 3)])
+def test_alike_gradients_share_equally(gram):
+    torch.testing.assert_close(minimum_norm_weights(gram, 0.6), torch.full((3,), 1 / 3))
+
+
+@pytest.mark.parametrize("options", [{"per_sample": True}, {"normalize": True}])
+def test_variants_of_aekd_give_weights_of_the_whole_batch(options):
+    weights = weigh(AekdWeighting(4.0, **options), make_step())
+    assert (weights == weights[0]).all()
+    torch.testing.assert_close(weights[0].sum(), torch.tensor(1.0))
+
+
+# ---- given, single, random
+
+
+def test_given_weights_are_scaled_and_put_in_the_order_of_the_teachers():
+    scheme = FixedWeighting({"t2": 2, "t0": 1, "t1": 1})
+    scheme.build(SHAPES)
+    torch.testing.assert_close(weigh(scheme, make_step())[0], torch.tensor([0.25, 0.25, 0.5]))
+    assert scheme.state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({}, r"names \[\]; the teachers are \['t0', 't1', 't2'\]"), ({"t0": 1, "t1": 1, "tt": 1}, "tt"),
+        ({"t0": -1, "t1": 1, "t2": 1}, "expected numbers from 0"), ({"t0": 0, "t1": 0, "t2": 0}, "at least one"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused_with_an_example(weights, words):
+    with pytest.raises(UserError, match=words + r".*\n.*weighting\.weights=\{t0:1,t1:1,t2:1\}"):
+        FixedWeighting(weights).build(SHAPES)
+
+
+def test_the_best_teacher_has_all_the_weight_and_of_equals_the_first():
+    scheme = SingleTeacherWeighting()
+    scheme.build(SHAPES)
+    with pytest.raises(RuntimeError, match="judged"):
+        weigh(scheme, make_step())
+    scheme.judge({"t0": 0.5, "t1": 0.7, "t2": 0.7})
+    assert weigh(scheme, make_step()).tolist() == [[0, 1, 0]] * 6
+
+
+def test_a_teacher_is_taken_by_name_and_a_wrong_name_is_mended():
+    scheme = SingleTeacherWeighting("t2")
+    scheme.build(SHAPES)
+    scheme.judge({"t0": 0.9, "t1": 0.7, "t2": 0.1})
+    assert weigh(scheme, make_step())[0].tolist() == [0, 0, 1]
+    with pytest.raises(UserError, match=r"weighting\.teacher=x2.*\n.*weighting\.teacher=t2"):
+        SingleTeacherWeighting("x2").build(SHAPES)
+
+
+def test_a_random_teacher_changes_between_batches_and_repeats_with_the_steps_seed():
+    step, drawn = make_step(), []
+    for seed in (*range(20), *range(20)):
+        torch.manual_seed(seed)
+        weights = weigh(RandomTeacherWeighting(), step)
+        assert (weights == weights[0]).all()
+        drawn.append(int(weights[0].argmax()))
+    assert drawn[:20] == drawn[20:]
+    assert set(drawn) == {0, 1, 2}
+
+
+# ---- learned from held-out images
+
+
+def held_out(N=400):
+    """A good, a poor and a useless teacher."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (N,), generator=generator)
+    noise = torch.randn(N, 3, 4, generator=generator)
+    signal = torch.nn.functional.one_hot(labels, 4)[:, None] * torch.tensor([3.0, 1.0, 0.0])[None, :, None]
+    return noise + signal, labels
+
+
+def test_weights_from_held_out_images_make_their_labels_likeliest():
+    logits, labels = held_out()
+    weights = held_out_weights(logits, labels)
+    assert weights[0] > weights[1] > weights[2] > 0
+    assert float(weights.sum()) == pytest.approx(1)
+
+    def likelihood(w):
+        return (w[None, :, None] * logits.softmax(2)).sum(1).gather(1, labels[:, None]).log().sum()
+
+    for other in torch.rand(50, 3, generator=torch.Generator().manual_seed(1)):
+        assert (
+            likelihood(weights) > likelihood(other / other.sum()) - 1
+        )  # the pseudo-observations cost a little
+
+
+def test_they_are_the_same_for_every_sample_and_in_the_checkpoint():
+    scheme = HeldOutWeighting()
+    scheme.build(TensorShapes(classes=4, teachers=("t0", "t1", "t2")))
+    scheme.judge_outputs(*held_out())
+    weights = weigh(scheme, make_step(K=4))
+    assert (weights == weights[0]).all()
+    assert weights[0, 0] > 0.5
+    assert "shares" in scheme.state_dict()
+
+
+def test_the_adapter_moves_away_from_its_prior_and_not_from_plain_averaging():
+    scheme = AdaptiveWeighting("last", prior="held_out")
+    shapes = TensorShapes(classes=4, teachers=("t0", "t1", "t2"), student={"last": (8, 4, 4)})
+    scheme.build(shapes)
+    scheme.judge_outputs(*held_out())
+    step = make_step(K=4, taps={"last": (8, 4, 4)})
+    with torch.no_grad():
+        scheme.theta.zero_()
+    torch.testing.assert_close(weigh(scheme, step), scheme.prior.expand(6, -1))
+    assert AdaptiveWeighting("last").prior is None
