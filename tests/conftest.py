@@ -17,7 +17,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 @pytest.fixture
 def golden():
-    """A golden case by name: ``(inputs, outputs)``, lists as float64 or int64 tensors, ragged ones as lists."""
+    """A golden case by name: its inputs and outputs, lists as float64 or int64 tensors, ragged ones as lists."""
 
     def case(name: str) -> tuple[dict, dict]:
         found = GOLDEN["cases"][name]
@@ -43,6 +43,25 @@ def is_whole(value) -> bool:
 
 
 torch.set_num_threads(1)  # small tensors, and a machine that others use too
+
+
+@pytest.fixture(autouse=True)
+def tracing_without_type_checks(monkeypatch):
+    """Networks are traced with stand-ins for tensors, which no shape annotation fits."""
+    import jaxtyping
+
+    from amtml_pl.heads import TracerTowards
+
+    trace = TracerTowards.trace
+
+    def unchecked(*arguments):
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return trace(*arguments)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    monkeypatch.setattr(TracerTowards, "trace", unchecked)
 
 
 @pytest.fixture(scope="session")

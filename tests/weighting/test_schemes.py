@@ -129,7 +129,8 @@ def test_given_weights_are_scaled_and_put_in_the_order_of_the_teachers():
     ("weights", "words"),
     [
         ({}, r"names \[\]; the teachers are \['t0', 't1', 't2'\]"), ({"t0": 1, "t1": 1, "tt": 1}, "tt"),
-        ({"t0": -1, "t1": 1, "t2": 1}, "expected numbers from 0"), ({"t0": 0, "t1": 0, "t2": 0}, "at least one"),
+        ({"t0": -1, "t1": 1, "t2": 1}, "expected numbers from 0"),
+        ({"t0": 0, "t1": 0, "t2": 0}, "at least one"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused_with_an_example(weights, words):
@@ -151,8 +152,8 @@ def test_a_teacher_is_taken_by_name_and_a_wrong_name_is_mended():
     scheme.build(SHAPES)
     scheme.judge({"t0": 0.9, "t1": 0.7, "t2": 0.1})
     assert weigh(scheme, make_step())[0].tolist() == [0, 0, 1]
-    with pytest.raises(UserError, match=r"weighting\.teacher=x2.*\n.*weighting\.teacher=t2"):
-        SingleTeacherWeighting("x2").build(SHAPES)
+    with pytest.raises(UserError, match=r"weighting\.teacher=tt2.*\n.*weighting\.teacher=t2"):
+        SingleTeacherWeighting("tt2").build(SHAPES)
 
 
 def test_a_random_teacher_changes_between_batches_and_repeats_with_the_steps_seed():
