@@ -17,7 +17,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 @pytest.fixture
 def golden():
-    """A golden case by name: its inputs and outputs, lists as float64 or int64 tensors, ragged ones as lists."""
+    """A golden case by name: its inputs and outputs, lists as float64 or int64 tensors or ragged lists."""
 
     def case(name: str) -> tuple[dict, dict]:
         found = GOLDEN["cases"][name]

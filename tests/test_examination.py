@@ -118,7 +118,7 @@ def test_projections_that_are_not_trained_are_named():
     }
     module = module_of(terms)
     terms["hint"].projections.requires_grad_(False)
-    assert names(examine(module, batch())) == ["idle-projections/hint"]
+    assert names(examine(module, batch())) == ["untrained-projections/hint"]
 
 
 @pytest.mark.parametrize(

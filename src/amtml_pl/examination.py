@@ -167,8 +167,8 @@ class Gradient:
     @staticmethod
     def of(module: DistillModule, term: LossTerm, value: Float[Tensor, ""]) -> Gradient:
         """The norms for one weighted term."""
-        groups = [list(module.student.parameters()), list(term.parameters())]
-        groups.append([] if module.weighting is None else list(module.weighting.parameters()))
+        parts = (module.student, term, module.weighting or nn.Module())
+        groups = [[p for p in part.parameters() if p.requires_grad] for part in parts]
         parameters = [parameter for group in groups for parameter in group]
         if not value.requires_grad:
             gradients: Sequence[Tensor | None] = [None] * len(parameters)
@@ -240,7 +240,7 @@ def weight_findings(module: DistillModule, step: Step) -> Iterator[Finding]:
     """Weights that do not sum to 1, or that the student can choose."""
     weighed: dict[str, Tensor | None] = {"weighting": step.weights}
     weighed |= {name: term.own_weights(step) for name, term in terms_in_use(module)}
-    student = list(module.student.parameters())
+    student = [parameter for parameter in module.student.parameters() if parameter.requires_grad]
     for name, weights in weighed.items():
         if weights is None:
             continue

@@ -1,0 +1,253 @@
+"""Methods with several networks or optimisers: each part learns, none leaks into another, all resume."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from amtml_pl.callbacks import AtomicCheckpointIO
+from amtml_pl.errors import UserError
+from amtml_pl.examination import examine
+from amtml_pl.features import TappedNetwork, tap_shapes
+from amtml_pl.loops.dml import MutualLearning, mutual_loss
+from amtml_pl.loops.hard_samples import HardSamples
+from amtml_pl.loops.mmkd import MetaWeights, similarity_statistics
+from amtml_pl.loops.mtkd_rl import Agent, ReinforcedWeights, agent_loss, reward
+from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
+from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.released.dml import ReleasedMutualLearning
+from amtml_pl.teachers import LiveTeachers, Teacher
+from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.weighting.uniform import UniformWeighting
+
+K = 4
+
+
+def bare():
+    return CifarResNet(8, K, [4, 4, 4, 8])
+
+
+def network(taps=()):
+    return TappedNetwork(bare(), mean=[0.5] * 3, std=[0.2] * 3, taps=taps)
+
+
+def sgd(groups):
+    return torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+
+
+def halve(optimizer):
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+
+def weighing(kind, M=2, **options):
+    torch.manual_seed(0)
+    student = network(("layer3",))
+    source = LiveTeachers([Teacher(f"t{m}", network(("layer3",))) for m in range(M)])
+    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
+    hints = {f"{name}/layer3": (8, 8, 8) for name in source.names}
+    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
+    regression = FeatureRegression(["layer3"])
+    terms = {"ce": CrossEntropy(), "kd_each": PerTeacherSoftTargetLoss(4.0), "regression": regression}
+    for term in terms.values():
+        term.build(shapes)
+    coef = {"ce": 1.0, "kd_each": 1.0, "regression": 5.0}
+    return kind(student, terms, coef, K, sgd, halve, teachers=source, weighting=UniformWeighting(), **options)
+
+
+def mutual(kind=MutualLearning, peers=2):
+    torch.manual_seed(0)
+    others = [bare() for _ in range(peers)]
+    return kind(network(), {"ce": CrossEntropy()}, {"ce": 1.0}, K, sgd, halve, peers=others)
+
+
+MAKERS = {
+    "dml": mutual,
+    "mtkd_rl": lambda: weighing(ReinforcedWeights, hidden=8),
+    "mmkd": lambda: weighing(MetaWeights, meta_every=2, buffer_size=8),
+}
+
+
+def batches(count=4, B=8):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        Batch(torch.rand(B, 3, 32, 32, generator=generator), torch.arange(B) % K, torch.arange(B), 1, "train")
+        for _ in range(count)
+    ]
+
+
+def fit(module, folder, epochs, resume=None):
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, plugins=[AtomicCheckpointIO()], enable_checkpointing=False,
+        default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(batches(), batch_size=None), ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    return module
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_part_moves_and_no_teacher_is_kept(name, tmp_path):
+    module = MAKERS[name]()
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    fit(module, tmp_path, 1)
+    unmoved = [
+        key for key, parameter in module.named_parameters()
+        if torch.equal(parameter, before[key]) and not key.endswith("project.bias")
+    ]  # fmt: skip
+    assert unmoved == []
+    assert not [key for key in module.state_dict() if "teacher" in key]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_fit_that_is_resumed_ends_as_if_it_had_not_been(name, tmp_path):
+    whole = fit(MAKERS[name](), tmp_path, 2).state_dict()
+    (tmp_path / "cut").mkdir()
+    fit(MAKERS[name](), tmp_path / "cut", 1)
+    resumed = fit(MAKERS[name](), tmp_path / "cut", 2, tmp_path / "cut" / "1.ckpt").state_dict()
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_schedule_steps_once_an_epoch(name, tmp_path):
+    module = fit(MAKERS[name](), tmp_path, 2)
+    assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 / 4)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_doctor_finds_every_parameter_in_one_optimiser_and_nothing_wrong(name):
+    assert examine(MAKERS[name](), batches(1)[0]).findings == []
+
+
+@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
+    module = weighing(kind)
+    step = module.distill_step(batches(1)[0])
+    for weights in (step.weights, step.feature_weights):
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(8))
+        assert not weights.requires_grad
+    alone = weighing(kind, M=1).distill_step(batches(1)[0])
+    torch.testing.assert_close(alone.weights, torch.ones(8, 1))
+
+
+@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+def test_without_the_regression_term_it_says_so(kind):
+    module = weighing(kind)
+    with pytest.raises(UserError, match=r"'regression' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
+        kind(
+            module.student, {"kd_each": PerTeacherSoftTargetLoss(4.0)}, {"kd_each": 1.0}, K, sgd,
+            teachers=module.teacher_source, weighting=UniformWeighting(),
+        )  # fmt: skip
+
+
+# ---- deep mutual learning
+
+
+def test_equal_networks_have_nothing_to_learn_from_one_another():
+    logits = torch.randn(5, K)
+    assert mutual_loss(logits, logits.expand(3, -1, -1)) == pytest.approx(0, abs=1e-6)
+
+
+def test_no_gradient_reaches_a_peer():
+    own, others = torch.randn(5, K, requires_grad=True), torch.randn(2, 5, K, requires_grad=True)
+    mutual_loss(own, others).backward()
+    assert own.grad.abs().sum() > 0
+    assert others.grad is None
+
+
+def test_the_mutual_loss_is_the_mean_of_the_divergences_from_the_peers():
+    own, others = torch.randn(5, K), torch.randn(2, 5, K)
+    naive = sum(
+        (p * (p / q).log()).sum()
+        for peer in others for p, q in zip(peer.softmax(1), own.softmax(1), strict=True)
+    ) / 10  # fmt: skip
+    torch.testing.assert_close(mutual_loss(own, others), naive)
+
+
+def test_the_doctor_knows_the_defect_of_the_released_mutual_learning():
+    assert [f.name for f in examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings] == [
+        "not-zero-at-the-targets/mutual"
+    ]
+
+
+def test_peers_are_needed_and_counted():
+    assert mutual(peers=3).networks_trained == 4
+    with pytest.raises(UserError, match="at least one peer"):
+        mutual(peers=0)
+
+
+# ---- MTKD-RL
+
+
+def test_a_reward_is_standardised_and_cut_off():
+    torch.testing.assert_close(reward(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor([0.0, 0.0, 1.0]))
+    assert reward(torch.full((3,), 7.0)).tolist() == [0, 0, 0]
+
+
+def test_a_rewarded_sample_pulls_its_weights_up_and_another_does_not():
+    agent, state = Agent(3, 8, 2), torch.eye(3)
+    weights, _ = agent(state)
+    agent_loss(weights, torch.tensor([0.0, 1.0, 0.0])).backward()
+    rows = agent.body[0].weight.grad.abs().sum(dim=0)
+    assert rows[1] > 0
+    assert rows[0] == rows[2] == 0
+
+
+# ---- MMKD
+
+
+def test_the_student_stays_where_it_is_in_a_meta_step():
+    module, batch = weighing(MetaWeights), batches(1)[0]
+    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    module.train()
+    module.meta_loss(taught, lr=0.1).backward()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.student.parameters())
+    for net in (module.for_logits, module.for_features):
+        assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+
+
+def test_the_meta_gradient_agrees_with_a_finite_difference():
+    module, batch = weighing(MetaWeights).double(), batches(1)[0]
+    for teacher in module.teacher_source.teachers:
+        teacher.network.double()
+    batch = Batch(**{**vars(batch), "images": batch.images.double()})
+    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    bias = module.for_logits[2].bias
+    module.meta_loss(taught, lr=0.1).backward()
+    values, step = [], 1e-4
+    for sign in (1, -1):
+        with torch.no_grad():
+            bias[0] += sign * step
+        values.append(float(module.meta_loss(taught, lr=0.1).detach()))
+        with torch.no_grad():
+            bias[0] -= sign * step
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(bias.grad[0]), rel=1e-3)
+
+
+def test_similarities_are_described_for_any_batch():
+    assert similarity_statistics(torch.rand(1, 2, 3, 3)).tolist() == [[0, 0, 0]]
+    same = similarity_statistics(torch.ones(4, 2, 3, 3))
+    torch.testing.assert_close(same, torch.tensor([[1.0, 0.0, 1.0]]).expand(4, -1))
+
+
+def test_hard_samples_fill_up_first_and_are_replaced_by_wrong_ones_after():
+    source = LiveTeachers([Teacher("t", network())])
+    taught = [Batch(**{**vars(b), "teachers": source(b)}) for b in batches(3)]
+    kept = HardSamples(12)
+    kept.keep(taught[0], torch.zeros(8, dtype=torch.bool))
+    assert not kept.is_full
+    kept.keep(taught[1], torch.zeros(8, dtype=torch.bool))
+    assert kept.is_full
+    wrong = torch.tensor([True, False] * 4)
+    kept.keep(taught[2], wrong)
+    found = {tuple(image.flatten()[:3].tolist()) for image in kept.kept.images}
+    for image, is_wrong in zip(taught[2].images, wrong, strict=True):
+        assert (tuple(image.flatten()[:3].tolist()) in found) is bool(is_wrong)
+    again = HardSamples(12)
+    again.load(kept.state())
+    assert torch.equal(again.kept.images, kept.kept.images)
+    assert torch.equal(again.kept.teachers.logits, kept.kept.teachers.logits)
