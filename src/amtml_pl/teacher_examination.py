@@ -98,7 +98,7 @@ def teacher_statements(name: str, found: Mapping[str, Any]) -> Iterator[Finding]
     better = {s: a for s, a in found["accuracy_with"].items() if found["gain_in_standard_errors"][s] > 3}
     best = max(better, key=lambda statistics: better[statistics]) if better else None
     in_words = f"teacher {name!r} names {accuracy:.1%} of {found['images']} validation images rightly"
-    # A teacher that sees strange images is often better with other outputs too: the better explanation counts.
+    # A teacher that sees strange images is often better with other outputs too: the better one counts.
     if best is not None and better[best] >= reassigned_to:
         yield Finding(
             f"wrong-mean-and-std/{name}",
@@ -108,7 +108,7 @@ def teacher_statements(name: str, found: Mapping[str, Any]) -> Iterator[Finding]
     elif reassigned_to > accuracy + 0.1 + 2 * math.sqrt(0.25 / found["images"]):
         yield Finding(
             f"wrong-class-map/{name}",
-            f"{in_words}, and {reassigned_to:.1%} if its outputs are assigned to the classes in another order",
+            f"{in_words}, and {reassigned_to:.1%} if its outputs mean the classes in another order",
         )
 
 

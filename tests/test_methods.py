@@ -1,0 +1,135 @@
+"""Every method as a user chooses it: it composes on every data set, and the doctor finds what it should."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from amtml_pl import doctor
+from amtml_pl.config import check, config_directory
+from amtml_pl.errors import UserError
+from amtml_pl.pipeline import Run
+from amtml_pl.runs import RunFolder
+from amtml_pl.teachers import weights_digest
+from test_cache import invoke
+from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+
+METHODS = sorted(file.stem for file in (config_directory() / "method").glob("*.yaml"))
+SWEEPS = sorted(file.stem for file in (config_directory() / "sweep").glob("*.yaml"))
+PROBLEMS = ("digits", "cifar10", "cifar100", "cifar10_jpeg", "cifar10_jpeg_small", "cinic10", "tiny_imagenet")
+WITHOUT_TEACHERS = ("ce", "dml", "dml_reference")
+QUICK = ("amtml", "camkd_reference")
+
+
+def tiny(method):
+    return ("experiment=digits", f"method={method}", *(CE if method in WITHOUT_TEACHERS else TINY))
+
+
+def ready(configure, tmp_path, *overrides):
+    config = configure(*overrides)
+    check(config)
+    made = Run(config, RunFolder(tmp_path / "run"), "digits", "the command")
+    data = made.prepare()
+    made.provide_outputs(data)
+    return made, data
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_states_its_source_and_passes_the_check(configure, method):
+    text = (config_directory() / "method" / f"{method}.yaml").read_text()
+    assert re.search(r"^# (Source:|Ablation of)", text, re.MULTILINE)
+    check(configure("experiment=digits", f"method={method}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", PROBLEMS[1:])
+def test_every_method_composes_on_every_problem(configure, problem):
+    for method in METHODS:
+        check(configure(f"experiment={problem}", f"method={method}"))
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in METHODS]
+)
+def test_the_doctor_finds_exactly_what_a_method_is_known_for(configure, tmp_path, method):
+    made, data = ready(configure, tmp_path, *tiny(method))
+    found = made.examine(data)
+    assert sorted(finding.name for finding in found.findings) == sorted(made.config.expected_defects)
+    assert bool(made.config.expected_defects) is (
+        method.endswith(("_reference", "_released")) and method != "ebkd_reference"
+    )
+    found.refuse()
+    written = json.loads(made.folder.doctor_file.read_text())
+    assert written["healthy"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dml", "mtkd_rl", "mmkd", "camkd", "kd"])
+def test_a_run_repeats_to_the_bit(run, method):
+    first, one = run(*tiny(method), name="one")
+    again, two = run(*tiny(method), name="two")
+    assert first["metrics"] == again["metrics"]
+    assert_bitwise_equal(weights(one), weights(two))
+    assert first["budget"]["networks_trained"] == (3 if method == "dml" else 1)
+
+
+def test_all_methods_start_from_the_same_student_and_see_the_same_batches(configure, tmp_path):
+    digests, first_batches = set(), []
+    for method in ("ce", "avg", "amtml", "dml"):
+        made, data = ready(configure, tmp_path, *tiny(method), "trainer.max_epochs=1")
+        digests.add(weights_digest(made.module.student.network))
+        first_batches.append(data.sample(32))
+    assert len(digests) == 1
+    assert all(torch.equal(batch.images, first_batches[0].images) for batch in first_batches)
+
+
+def test_a_defect_that_was_expected_and_is_not_there_stops_the_run_too(configure, tmp_path):
+    made, data = ready(configure, tmp_path, *tiny("avg"), "expected_defects=[dead-term/kd]")
+    with pytest.raises(UserError, match=r"dead-term/kd: expected of this method, and not found"):
+        made.examine(data).refuse()
+
+
+@pytest.mark.slow
+def test_an_unexpected_defect_stops_a_run_before_it_trains(run, tmp_path):
+    with pytest.raises(UserError, match=r"dead-term/regression(.|\n)*expected_defects"):
+        run(*tiny("fitnet_mkd_reference"), "expected_defects=[]")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    record, _ = run(*tiny("fitnet_mkd_reference"), "expected_defects=[]", "doctor=false")
+    assert record["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_the_command_reports_and_ends_with_two_for_a_teacher_that_is_not_what_it_should_be(
+    tmp_path, shared, capfd
+):
+    overrides = tiny("avg")
+    assert invoke(doctor.main, tmp_path, shared, *overrides) == 0
+    assert "Nothing is wrong" in capfd.readouterr().out
+    shifted = "teacher.resnet8.class_map=[1,2,3,4,5,6,7,8,9,0]"
+    own = next((shared / "teachers" / "digits").glob("resnet8-*/student.safetensors"))
+    weights_of = (f"teacher.resnet8.weights.path={own}", "teacher.resnet8.pretrained=false", shifted)
+    assert invoke(doctor.main, tmp_path, shared, *overrides, *weights_of) == 2
+    assert "wrong-class-map/resnet8" in capfd.readouterr().err
+
+
+def test_teachers_that_no_term_learns_from_are_refused_with_the_way_out(configure, tmp_path):
+    config = configure("experiment=digits")
+    with pytest.raises(UserError, match=r"no term of \['ce'\] learns from them.\n.*method=ce"):
+        Run(config, RunFolder(tmp_path), "digits", "the command")
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_is_a_multirun_of_methods_that_exist(configure, sweep):
+    text = (config_directory() / "sweep" / f"{sweep}.yaml").read_text()
+    assert "mode: MULTIRUN" in text
+    named = re.search(r"^      method: (.+)$", text, re.MULTILINE)
+    assert set(named[1].split(",")) <= set(METHODS)
+    command = re.search(r"# Command: python -m amtml_pl\.train (.+)$", text, re.MULTILINE)
+    configure(*command[1].split())
+
+
+def test_the_sweep_of_methods_holds_every_corrected_one():
+    text = (config_directory() / "sweep" / "methods.yaml").read_text()
+    named = set(re.search(r"^      method: (.+)$", text, re.MULTILINE)[1].split(","))
+    assert named == {m for m in METHODS if not m.endswith(("_reference", "_released")) and m[:6] != "amtml_"}
