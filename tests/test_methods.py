@@ -103,13 +103,21 @@ def test_an_unexpected_defect_stops_a_run_before_it_trains(run, tmp_path):
 def test_the_command_reports_and_ends_with_two_for_a_teacher_that_is_not_what_it_should_be(
     tmp_path, shared, capfd
 ):
-    overrides = tiny("avg")
-    assert invoke(doctor.main, tmp_path, shared, *overrides) == 0
-    assert "Nothing is wrong" in capfd.readouterr().out
+    trained = "teacher.resnet8.recipe_overrides=['trainer.max_epochs=4']"
+    overrides = (
+        "experiment=digits",
+        "method=avg",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "teacher=[resnet8]",
+    )
+    assert invoke(doctor.main, tmp_path, shared, *overrides, trained, "force=true") == 0
+    said = capfd.readouterr().out
+    assert "Nothing is wrong" in said
+    own = re.search(r"Everything is in (\S+/resnet8-\w+)", said)[1]
+    weights_of = f"teacher.resnet8.weights.path={own}/student.safetensors"
     shifted = "teacher.resnet8.class_map=[1,2,3,4,5,6,7,8,9,0]"
-    own = next((shared / "teachers" / "digits").glob("resnet8-*/student.safetensors"))
-    weights_of = (f"teacher.resnet8.weights.path={own}", "teacher.resnet8.pretrained=false", shifted)
-    assert invoke(doctor.main, tmp_path, shared, *overrides, *weights_of) == 2
+    assert invoke(doctor.main, tmp_path, shared, *overrides, weights_of, shifted) == 2
     assert "wrong-class-map/resnet8" in capfd.readouterr().err
 
 

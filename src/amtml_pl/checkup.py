@@ -71,9 +71,7 @@ class Checkup:
             UserError: with all unexpected findings, and with all expected ones that were not found.
         """
         lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
-        lines += [
-            f"  - {name}: is an expected defect of this method, and was not found" for name in self.missing
-        ]
+        lines += [f"  - {name}: expected of this method, and not found" for name in self.missing]
         if lines:
             raise UserError(
                 "The doctor stops this run before it trains:\n" + "\n".join(lines),

@@ -74,7 +74,7 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
         step = module.distill_step(batch)
         values = module.values(step)
         findings += [*weight_findings(module, step), *order_findings(module, step)]
-        findings += target_findings(module, step, values)
+        findings += target_findings(module, step)
         length: dict[str, float] = {}
         for name, term in terms_in_use(module):
             gradient = Gradient.of(module, term, module.coef[name] * values[name])
@@ -314,24 +314,30 @@ def weights_far_and_near(weighting: Weighting, step: Step, teachers: TeacherOutp
     )
 
 
-def target_findings(module: DistillModule, step: Step, values: Mapping[str, Tensor]) -> Iterator[Finding]:
-    """Terms that a student which has reached the soft targets could not bring to 0."""
+def target_findings(module: DistillModule, step: Step) -> Iterator[Finding]:
+    """Terms that a student which has reached the soft targets could not bring to 0.
+
+    The targets are those of teachers with random and clearly different outputs: the run's own may be so
+    poor, or so alike, that nothing could be told.
+    """
     if step.teachers is None or step.weights is None:
         return
+    logits = 3 * torch.randn_like(step.teachers.logits)
+    sharp = replace(step, teachers=TeacherOutputs(step.teachers.names, logits, step.teachers.hints))
     for name, term in terms_in_use(module):
         if not term.vanishes_at_targets:
             continue
         temperature = float(getattr(term, "temperature", 1.0))
         mixture: Mixture = getattr(term, "mixture", "probabilities")
-        targets = integrated_soft_targets(step.teachers.logits, step.weights, temperature, mixture)
+        targets = integrated_soft_targets(logits, step.weights.detach(), temperature, mixture)
         smallest = torch.finfo(targets.dtype).tiny
-        perfect = replace(step.student, logits=temperature * targets.detach().clamp_min(smallest).log())
-        value = float(term(replace(step, student=perfect)).detach())
-        if abs(value) > 1e-4 + 1e-3 * abs(float(values[name].detach())):
+        perfect = replace(step.student, logits=temperature * targets.clamp_min(smallest).log())
+        value, usual = (float(term(each).detach()) for each in (replace(sharp, student=perfect), sharp))
+        if abs(value) > 1e-5 + 1e-3 * abs(usual):
             yield Finding(
                 f"not-zero-at-the-targets/{name}",
-                f"the term {name!r} is {value:.3g} for a student whose softened output is the soft targets; "
-                "expected 0",
+                f"the term {name!r} is {value:.3g} for a student whose softened output is the soft targets, "
+                f"and {usual:.3g} for the untrained one; expected 0",
             )
 
 

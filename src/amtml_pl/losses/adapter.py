@@ -71,6 +71,7 @@ class AdapterEntropy(LossTerm):
     """
 
     trains_student = False
+    orders_teachers = True  # as its prior does
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The divergence of the batch, in nats, at least 0; at most ln M for a uniform prior.

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+TILE = 2**22  # coordinates of differences at a time: 16 MB in float32, all of 128 samples of 256 numbers
 
 
 def distance_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
@@ -26,8 +29,30 @@ def distance_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -
 
 def normalised_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
     """Pairwise Euclidean distances divided by the mean of the positive ones; zeros if all coincide."""
-    squared = (points[None, :, :] - points[:, None, :]).square().sum(dim=2)
+    squared = squared_distances(points)
     apart = squared > 1e-24
     distance = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
     mean = distance.sum() / apart.sum().clamp_min(1)
     return torch.where(apart, distance / torch.where(mean > 0, mean, 1.0), 0.0)
+
+
+def squared_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
+    """Sums of squared differences, of which at most ``max(TILE, B · D)`` are held at a time.
+
+    Differences and not ``|x|² + |y|² - 2 <x, y>``, whose rounding would keep samples that coincide apart
+    and so change the mean of the positive distances. The backward pass makes the differences anew.
+    """
+    rows = max(1, TILE // max(1, points.numel()))
+    if rows >= len(points):
+        return squares_between(points, points)
+    return torch.cat(
+        [
+            checkpoint(squares_between, some, points, use_reentrant=False, preserve_rng_state=False)
+            for some in points.split(rows)
+        ]
+    )
+
+
+def squares_between(some: Float[Tensor, "n D"], points: Float[Tensor, "B D"]) -> Float[Tensor, "n B"]:
+    """The squared distance of each of some points from every point."""
+    return (points[None, :, :] - some[:, None, :]).square().sum(dim=2)

@@ -114,7 +114,8 @@ class TripletLoss(LossTerm):
         student, teachers = self.embeddings(step)
         if len(student) < 3:
             return student.sum() * 0
-        return relative_dissimilarity_loss(student, teachers, random_triplets(len(student)), self.margin)
+        triplets = random_triplets(len(student)).to(student.device)
+        return relative_dissimilarity_loss(student, teachers, triplets, self.margin)
 
     def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B ..."]]]:
         """The student's and the teachers', of length 1, the latter in the step's order of the teachers.
@@ -131,7 +132,10 @@ class TripletLoss(LossTerm):
 
 
 def random_triplets(samples: int) -> Int64[Tensor, "P 3"]:
-    """As many triplets of different samples as there are samples, each sample first in one of them."""
+    """As many triplets of different samples as there are samples, each sample first in one of them.
+
+    Drawn on the CPU, whose generator gives the same triplets for a student on any device.
+    """
     a = torch.arange(samples)
     i = (a + torch.randint(1, samples, (samples,))) % samples
     j = (a + torch.randint(1, samples - 1, (samples,))) % samples

@@ -38,6 +38,5 @@ class ReleasedTripletLoss(TripletLoss):
         student, teachers = self.embeddings(step)
         if len(student) < 3:
             return student.sum() * 0
-        return released_triplet_terms(
-            student, teachers[-1], random_triplets(len(student)), self.margin
-        ).mean()
+        triplets = random_triplets(len(student)).to(student.device)
+        return released_triplet_terms(student, teachers[-1], triplets, self.margin).mean()
