@@ -48,7 +48,7 @@ def squared_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
     return torch.cat(
         [
             checkpoint(squares_between, some, points, use_reentrant=False, preserve_rng_state=False)
-            for some in points.split(rows)
+            for some in torch.split(points, rows)
         ]
     )
 
