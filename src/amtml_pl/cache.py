@@ -74,7 +74,8 @@ def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
     choices = HydraConfig.get().runtime.choices
     run = Run(config, RunFolder(cache_root(config)), choices.get("experiment"), cache_command("build"))
     data = run.prepare()
-    for split in splits:
+    needed: list[SplitName] = ["val"] if run.module.needs_held_out else []
+    for split in dict.fromkeys([*splits, *needed]):
         cache = RunCache(config, run.teachers, data, run.accuracy, split)
         cache.check()
         cache.refuse_full_disk(run.hints)

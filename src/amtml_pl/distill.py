@@ -140,6 +140,11 @@ class DistillModule(StudentModule):
         for head in self.heads.values():
             head.to(self.device)
 
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether the weighting asks for them."""
+        return self.weighting is not None and self.weighting.needs_held_out
+
     def judge_teachers(
         self,
         accuracy: Mapping[str, float],
@@ -148,7 +153,7 @@ class DistillModule(StudentModule):
         """Lets the weighting judge them."""
         if self.weighting is not None:
             self.weighting.judge(accuracy)
-            if self.weighting.needs_held_out:
+            if self.needs_held_out:
                 self.weighting.judge_outputs(*outputs())
 
     @property

@@ -90,6 +90,11 @@ class StudentModule(pl.LightningModule):
     def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Receives those classifiers, frozen, before the fit begins."""
 
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether `judge_teachers` will ask for the teachers' outputs on the validation split."""
+        return False
+
     def judge_teachers(
         self,
         accuracy: Mapping[str, float],
