@@ -92,3 +92,31 @@ def test_unfinished_runs_are_left_out_and_counted_where_there_is_nothing_else(tm
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         completed_records(tmp_path / "nothing")
+
+
+BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial": "a" * 16}
+
+
+def test_an_unequal_budget_is_named_in_the_row_and_an_equal_one_is_not(tmp_path):
+    for name, budget in {"ce": BUDGET, "avg": BUDGET, "dml": {**BUDGET, "networks_trained": 3}}.items():
+        write_run(tmp_path / name, "digits", 0, 0.9, told=f"method={name}", budget=budget)
+    rows = {row.settings: row for row in leaderboard(completed_records(tmp_path))}
+    assert rows["method=dml"].unequal == ("networks_trained 3",)
+    assert rows["method=ce"].unequal == rows["method=avg"].unequal == ()
+    assert "| networks_trained 3 |" in markdown(list(rows.values()))
+
+
+def test_another_initial_student_is_named_for_its_seed_and_another_seed_is_not(tmp_path):
+    for seed, name in ((0, "ce"), (1, "ce"), (0, "avg"), (1, "avg"), (0, "kd"), (1, "kd")):
+        digest = "x" * 16 if (seed, name) == (1, "kd") else str(seed) * 16
+        budget = {**BUDGET, "student_initial": digest}
+        write_run(tmp_path / f"{name}{seed}", "digits", seed, 0.9, told=f"method={name}", budget=budget)
+    rows = {row.settings: row for row in leaderboard(completed_records(tmp_path))}
+    assert rows["method=kd"].unequal == (f"student_initial of seed 1 {'x' * 16}",)
+    assert rows["method=ce"].unequal == ()
+
+
+def test_budgets_are_compared_within_one_problem_only(tmp_path):
+    write_run(tmp_path / "small", "a", 0, 0.9, budget=BUDGET, student={"network": "small"})
+    write_run(tmp_path / "large", "b", 0, 0.9, budget={**BUDGET, "epochs": 200}, student={"network": "large"})
+    assert all(row.unequal == () for row in leaderboard(completed_records(tmp_path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from copy import deepcopy
@@ -304,7 +305,8 @@ class Run:
             for name, by_split in self.accuracy.items()
             for split, accuracy in by_split.items()
         }
-        metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught}
+        weighed = weights_of_last_epoch(self.folder.metrics_file)
+        metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught, **weighed}
         return metrics, timing
 
     def trainer(self) -> pl.Trainer:
@@ -339,6 +341,13 @@ class Run:
         measured = Path(self.config.paths.teachers) / "measured"
         identity = {"teacher": teacher.identity(), "data": images}
         return measured_accuracy(teacher.load, data.eval_batches(rows), measured, identity)
+
+
+def weights_of_last_epoch(table: Path) -> dict[str, float]:
+    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such."""
+    with table.open(newline="") as lines:
+        *_, last = csv.DictReader(lines)
+    return {name: float(value) for name, value in last.items() if name.startswith("weight") and value}
 
 
 def packed_digest(config: DictConfig) -> str | None:
