@@ -222,6 +222,14 @@ def test_a_shuffled_class_map_is_found():
     assert statements(class_map=(1, 0, 3, 2))[0] == ["wrong-class-map/t"]
 
 
+def test_a_teacher_that_was_trained_here_is_only_measured():
+    teacher = Teacher("t", TappedNetwork(Reads(), mean=[0.2] * 3, std=[0.4] * 3))
+    found = examine_teacher(teacher, *coloured(), None)
+    assert found["accuracy"] < 0.5
+    assert found["accuracy_with"] == {}
+    assert [*teacher_statements("t", found)] == []
+
+
 def test_agreement_is_the_share_of_images_with_the_same_class():
     logits = torch.zeros(4, 2, 3)
     logits[:, 0, 0] = 1

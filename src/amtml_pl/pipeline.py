@@ -232,7 +232,7 @@ class Run:
         examined = {} if self.cache is None else self.cache.examinations()
         if thoroughly and not self.cached:
             for selected in self.teachers:
-                examined[selected.name] = examination(self.config, selected.load(), data)
+                examined[selected.name] = examination(self.config, selected, selected.load(), data)
         found = check_up(self.module, data, examined, list(self.config.expected_defects))
         write_text(self.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
         warn(found)

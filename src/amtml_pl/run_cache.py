@@ -232,7 +232,7 @@ def teacher_stores(
         return loaded
 
     def facts(loaded: Teacher) -> dict[str, Any]:
-        examined = examination(config, loaded, data)
+        examined = examination(config, teacher, loaded, data)
         return {**teacher.facts(loaded), "accuracy": dict(accuracy), "examination": examined}
 
     pool = config.teacher[teacher.name].pool
@@ -245,13 +245,18 @@ def teacher_stores(
     )
 
 
-def examination(config: DictConfig, teacher: Teacher, data: PackedDataModule) -> dict[str, Any]:
-    """What some images of the validation split tell of a teacher that has its weights."""
+def examination(
+    config: DictConfig, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
+) -> dict[str, Any]:
+    """What some images of the validation split tell of a teacher that has its weights.
+
+    One that its recipe has trained saw images as it sees them now, and has the data's own classes.
+    """
     split = data.val_split()
     some = split.rows[:: max(1, len(split) // IMAGES)][:IMAGES]
     images, labels = split.stored.images[some].float() / 255, split.stored.labels[some]
-    own = {"the data set's": (list(config.dataset.mean), list(config.dataset.std))}
-    return examine_teacher(teacher, images, labels, own)
+    others = {"the data set's": (list(config.dataset.mean), list(config.dataset.std))}
+    return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)
 
 
 def cache_root(config: DictConfig) -> Path:

@@ -29,7 +29,7 @@ def examine_teacher(
     teacher: Teacher,
     images: Float[Tensor, "N 3 H W"],
     labels: Int64[Tensor, " N"],
-    own: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    others: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None,
 ) -> dict[str, Any]:
     """Its accuracy, with other statistics, and with its outputs assigned to the classes anew.
 
@@ -37,19 +37,22 @@ def examine_teacher(
         teacher: with its weights.
         images: in [0, 1], of a split that it was not trained on.
         labels: of the images.
-        own: further means and deviations to try, by name, such as the data set's.
+        others: means and deviations to try besides the usual ones, by name, such as the data set's; None for
+            a teacher whose own were those of its training, and whose outputs the classes, for certain.
 
     Returns:
         As JSON: ``images``, ``accuracy``, ``accuracy_with`` per other statistics, ``right_with`` the share of
         images that only those name rightly minus that of images that only the given ones do, in standard
         errors, and ``accuracy_reassigned`` for the best one-to-one assignment of outputs to classes.
     """
-    right = said(teacher, images) == labels
+    named = said(teacher, images)
+    right = named == labels
+    accuracy = float(right.float().mean())
     tried: dict[str, float] = {}
     gain: dict[str, float] = {}
     mean, std = teacher.network.mean.clone(), teacher.network.std.clone()
     try:
-        for name, (other_mean, other_std) in {**own, **STATISTICS}.items():
+        for name, (other_mean, other_std) in ({} if others is None else {**others, **STATISTICS}).items():
             if torch.allclose(mean.flatten(), mean.new_tensor(other_mean), atol=0.02) and torch.allclose(
                 std.flatten(), std.new_tensor(other_std), atol=0.02
             ):
@@ -65,10 +68,10 @@ def examine_teacher(
         teacher.network.std.copy_(std)
     return {
         "images": len(labels),
-        "accuracy": float(right.float().mean()),
+        "accuracy": accuracy,
         "accuracy_with": tried,
         "gain_in_standard_errors": gain,
-        "accuracy_reassigned": reassigned(said(teacher, images), labels),
+        "accuracy_reassigned": accuracy if others is None else reassigned(named, labels),
     }
 
 
