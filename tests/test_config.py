@@ -175,3 +175,9 @@ def test_every_yaml_file_is_plain_and_has_a_header():
         assert text.startswith("#"), f"{file} does not say what it is"
         yaml.safe_load(text)
         OmegaConf.create(text)
+
+
+def test_gradients_cannot_be_clipped_where_a_method_steps_its_optimisers_itself(configure):
+    check(configure("experiment=digits_amtml", "trainer.gradient_clip_val=1.0"))
+    with pytest.raises(UserError, match=r"gradient_clip_val=1\.0: the training loop .*MutualLearning steps"):
+        check(configure("experiment=digits", "method=dml", "trainer.gradient_clip_val=1.0"))

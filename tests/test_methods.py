@@ -23,7 +23,10 @@ QUICK = ("amtml", "camkd_reference")
 
 
 def tiny(method):
-    return ("experiment=digits", f"method={method}", *(CE if method in WITHOUT_TEACHERS else TINY))
+    own = (
+        ("loop.meta_every=2", "loop.buffer_size=32") if method == "mmkd" else ()
+    )  # so that it takes meta steps
+    return ("experiment=digits", f"method={method}", *(CE if method in WITHOUT_TEACHERS else TINY), *own)
 
 
 def ready(configure, tmp_path, *overrides):

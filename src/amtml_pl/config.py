@@ -125,6 +125,12 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(node, Mapping) and "network" in node:
             yield from teacher_problems(node, f"teacher.{name}")
     yield from trainer_problems(tree["trainer"])
+    own_steps = tree["loop"]["_target_"] != "amtml_pl.distill.DistillModule"
+    if own_steps and tree["trainer"].get("gradient_clip_val"):
+        yield (
+            f"trainer.gradient_clip_val={tree['trainer']['gradient_clip_val']}: the training loop "
+            f"{tree['loop']['_target_']} steps its optimisers itself, where Lightning cannot clip; expected null"
+        )
     if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
         yield (
             f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, and a cache holds what the "

@@ -19,7 +19,7 @@ from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.released.dml import ReleasedMutualLearning
 from amtml_pl.teachers import LiveTeachers, Teacher
-from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.types import Batch, Mixed, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.uniform import UniformWeighting
 
 K = 4
@@ -142,6 +142,14 @@ def test_without_the_regression_term_it_says_so(kind):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+def test_labels_that_mixup_blends_are_refused(kind):
+    batch = batches(1)[0]
+    blended = Batch(**{**vars(batch), "mixed": Mixed(batch.labels.flip(0), torch.tensor(0.3))})
+    with pytest.raises(UserError, match=f"mixup.*{kind.__name__}.*one label per image"):
+        weighing(kind).training_step(blended, 0)
+
+
 # ---- deep mutual learning
 
 
@@ -251,3 +259,29 @@ def test_hard_samples_fill_up_first_and_are_replaced_by_wrong_ones_after():
     again.load(kept.state())
     assert torch.equal(again.kept.images, kept.kept.images)
     assert torch.equal(again.kept.teachers.logits, kept.kept.teachers.logits)
+
+
+def test_meta_steps_are_counted_over_epochs_that_are_shorter_than_the_time_between_them(tmp_path):
+    module = weighing(MetaWeights, meta_every=6, buffer_size=8)
+    before = [parameter.clone() for parameter in module.for_logits.parameters()]
+    fit(module, tmp_path, 1)
+    assert all(map(torch.equal, module.for_logits.parameters(), before))
+    fit(module, tmp_path, 2, tmp_path / "1.ckpt")
+    assert not any(map(torch.equal, module.for_logits.parameters(), before))
+
+
+def test_hard_samples_of_a_checkpoint_go_where_the_student_is():
+    module, batch = weighing(MetaWeights, buffer_size=8), batches(1)[0]
+    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    module.hard.keep(taught, torch.zeros(8, dtype=torch.bool))
+    module.to("meta").on_train_start()  # a second device that every machine has
+    assert module.hard.kept.images.device.type == "meta"
+    assert module.hard.kept.teachers.logits.device.type == "meta"
+
+
+def test_a_compiled_student_takes_meta_steps():
+    module, batch = weighing(MetaWeights), batches(1)[0]
+    module.student.network.compile(backend="aot_eager")
+    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    module.meta_loss(taught, lr=0.1).backward()
+    assert module.for_logits[2].bias.grad.abs().sum() > 0

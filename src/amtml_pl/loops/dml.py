@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -40,6 +41,16 @@ def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> 
     return torch.stack(
         [F.kl_div(own, each, reduction="batchmean", log_target=True) for each in theirs]
     ).mean()
+
+
+def shown(network: TappedNetwork, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+    """What a network shows its peers: logits of its training mode, without a trace in its running statistics.
+
+    Else those of the student would average over every batch several times, unlike in all other methods.
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    outputs: ModelOutputs = functional_call(network, buffers, (images,))
+    return outputs.logits
 
 
 class MutualLearning(StudentModule):
@@ -112,7 +123,7 @@ class MutualLearning(StudentModule):
         self.repeatable()
         optimizers = self.every_optimizer()
         with torch.no_grad():
-            logits = [network(batch.images).logits for network in self.networks()[1:]]
+            logits = [shown(network, batch.images) for network in self.networks()[1:]]
         logits.insert(0, logits[0])  # the student's place, filled before it is read
         for j, (network, optimizer) in enumerate(zip(self.networks(), optimizers, strict=True)):
             student = network(batch.images)
@@ -124,8 +135,9 @@ class MutualLearning(StudentModule):
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
-            with torch.no_grad():
-                logits[j] = network(batch.images).logits
+            if j < len(self.peers):  # nobody looks at the last one any more
+                with torch.no_grad():
+                    logits[j] = shown(network, batch.images)
             if j == 0:
                 self.count(batch, student.logits, None)
                 self.log_losses(batch, values, loss)

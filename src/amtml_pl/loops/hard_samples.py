@@ -80,7 +80,7 @@ class HardSamples:
 
 def rows(batch: Batch, which: Int64[Tensor, " _"]) -> Batch:
     """Some samples of a batch, of whatever views they are."""
-    return replace(batch.map(lambda tensor: tensor[which]), mixed=None)
+    return replace(batch, mixed=None).map(lambda tensor: tensor[which])
 
 
 def joined(first: Batch, second: Batch) -> Batch:

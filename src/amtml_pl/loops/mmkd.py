@@ -33,7 +33,8 @@ class MetaWeights(TwoOptimizers):
 
     Departures: the virtual moves are plain gradient descent, without momentum and weight decay; the feature
     network sees, of each sample and network, the mean, deviation and maximum of its cosine similarities to
-    the rest of the batch, and not the B similarities themselves, so that a batch may have any size.
+    the rest of the batch, and not the B similarities themselves, so that a batch may have any size; the
+    regressors are in evaluation mode during the moves.
 
     Args:
         arguments: those of `amtml_pl.distill.DistillModule`; the terms include ``kd_each`` and
@@ -89,11 +90,17 @@ class MetaWeights(TwoOptimizers):
         statistics = torch.cat([similarity_statistics(each) for each in maps], dim=1)
         return F.softmax(self.for_logits(logits), dim=1), F.softmax(self.for_features(statistics), dim=1)
 
+    def on_train_start(self) -> None:
+        """Puts a checkpoint's hard samples, which are read into main memory, where the batches will be."""
+        if self.hard.kept is not None:
+            self.hard.kept = self.hard.kept.to(self.device)
+
     def weights_learn_at(self, batch: Batch, batch_idx: int, step: Step) -> bool:
         """Keeps the batch's hard samples; every few steps, once there are enough of them, says yes."""
         wrong = step.student.logits.argmax(dim=1) != step.labels
         self.hard.keep(replace(batch, teachers=given(step.teachers)), wrong)
-        return self.hard.is_full and (batch_idx + 1) % self.meta_every == 0
+        steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
+        return self.hard.is_full and steps % self.meta_every == 0
 
     def train_weights(self, step: Step) -> Float[Tensor, ""]:
         """The cross-entropy, on hard samples, of the student after its virtual moves."""
@@ -119,9 +126,13 @@ class MetaWeights(TwoOptimizers):
         return F.cross_entropy(self.virtual(parameters, batch).logits, batch.labels)
 
     def virtual(self, parameters: Mapping[str, Tensor], batch: Batch) -> ModelOutputs:
-        """The student's outputs with other parameters; its running statistics stay as they are."""
+        """The student's outputs with other parameters; its running statistics stay as they are.
+
+        Not compiled, even where the student is: what ``torch.compile`` makes has no second derivative.
+        """
         buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
-        outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
+        with torch.compiler.set_stance("force_eager"):
+            outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
         return outputs
 
     def matching(self, student: ModelOutputs, batch: Batch) -> Float[Tensor, ""]:

@@ -59,13 +59,15 @@ class ReinforcedWeights(TwoOptimizers):
         channels = [regressor.project.out_channels for regressor in self.regression.each()]
         M = len(channels)
         K = self.num_classes
+        self.seen: Observation | None = None
         self.agent = Agent(sum(channels) + M * (3 + K), hidden, M)
 
     def distill_step(self, batch: Batch) -> Step:
         """The step with the agent's weights, which are constants for the student."""
         step = super().distill_step(batch)
         with torch.no_grad(), full_precision(batch):
-            weights, feature_weights = self.weigh(self.observe(step))
+            self.seen = self.observe(step)
+            weights, feature_weights = self.weigh(self.seen)
         return replace(step, weights=weights, feature_weights=feature_weights)
 
     def observe(self, step: Step) -> Observation:
@@ -106,7 +108,9 @@ class ReinforcedWeights(TwoOptimizers):
 
     def train_weights(self, step: Step) -> Float[Tensor, ""]:
         """The agent's loss: the larger the reward of a sample, the larger its weights should be."""
-        seen = self.observe(step)
+        seen = self.seen  # what it has acted on
+        if seen is None:
+            raise RuntimeError("The agent has not seen the step that it is to learn from.")
         with full_precision(step.labels):
             weights, feature_weights = self.weigh(seen)
             loss = self.coef.get("ce", 0.0) * seen.cross_entropy

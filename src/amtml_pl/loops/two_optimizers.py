@@ -29,7 +29,17 @@ class TwoOptimizers(DistillModule):
         self.automatic_optimization = False
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Both steps."""
+        """Both steps.
+
+        Raises:
+            UserError: if mixup blends the labels, or the loss is not finite.
+        """
+        if batch.mixed is not None:
+            raise UserError(
+                f"data.mixup blends the labels of two images; {type(self).__name__} weighs the teachers by "
+                "one label per image.",
+                fix="data.mixup=0, or loop=distill",
+            )
         self.repeatable()
         student_optimizer, weights_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         step = self.distill_step(batch)
