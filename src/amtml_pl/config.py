@@ -129,7 +129,8 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     if own_steps and tree["trainer"].get("gradient_clip_val"):
         yield (
             f"trainer.gradient_clip_val={tree['trainer']['gradient_clip_val']}: the training loop "
-            f"{tree['loop']['_target_']} steps its optimisers itself, where Lightning cannot clip; expected null"
+            f"{tree['loop']['_target_']} steps its optimisers itself, where Lightning clips nothing; "
+            "expected null"
         )
     if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
         yield (
