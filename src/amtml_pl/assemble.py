@@ -65,24 +65,12 @@ def training_module(
         hints: ``(C, H, W)`` of each hint by flat name.
 
     Raises:
-        UserError: if a tap does not exist, the student has the wrong number of classes, or a term cannot take
+        UserError: if a tap does not exist, the student has the wrong number of classes, or a part cannot take
             the labels of mixup.
     """
     if teachers is None:
         refuse_without_teachers(terms)
-    if config.data.mixup and (blind := [name for name, term in terms.items() if not term.blends_labels]):
-        raise UserError(
-            f"data.mixup={config.data.mixup} blends the labels of two images; the loss terms {blind} read "
-            "one label per image.",
-            fix="data.mixup=0, or leave them out of loss=[...]",
-        )
     weighting: Weighting = build(config.weighting)
-    if config.data.mixup and teachers is not None and weighting.reads_labels:
-        raise UserError(
-            f"data.mixup={config.data.mixup} blends the labels of two images; {type(weighting).__name__} "
-            "weighs the teachers by one label per image.",
-            fix="data.mixup=0, or weighting=uniform",
-        )
     taps = dict.fromkeys([*(t for term in terms.values() for t in term.student_taps())])
     if teachers is not None:
         taps.update(dict.fromkeys(weighting.student_taps()))
@@ -118,7 +106,35 @@ def training_module(
         weighting_lr=config.weighting_lr,
         seed=config.seed,
     )
+    if config.data.mixup:
+        refuse_mixup(config, module)
     return module
+
+
+def refuse_mixup(config: DictConfig, module: StudentModule) -> None:
+    """Refuses parts that read one label per image.
+
+    Raises:
+        UserError: naming them.
+    """
+    blends = f"data.mixup={config.data.mixup} blends the labels of two images;"
+    if blind := [
+        name for name, term in zip(module.terms, module.loss_terms(), strict=True) if not term.blends_labels
+    ]:
+        raise UserError(
+            f"{blends} the loss terms {blind} read one label per image.",
+            fix="data.mixup=0, or leave them out of loss=[...]",
+        )
+    if module.weighting is not None and module.weighting.reads_labels:
+        raise UserError(
+            f"{blends} {type(module.weighting).__name__} weighs the teachers by one label per image.",
+            fix="data.mixup=0, or weighting=uniform",
+        )
+    if not module.blends_labels:
+        raise UserError(
+            f"{blends} {type(module).__name__} reads one label per image.",
+            fix="data.mixup=0, or loop=distill",
+        )
 
 
 def student_network(config: DictConfig, taps: list[str]) -> TappedNetwork:

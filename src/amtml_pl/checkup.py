@@ -13,9 +13,10 @@ from rich.table import Table
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console, error_console
 from amtml_pl.errors import UserError
-from amtml_pl.examination import Finding, examine
+from amtml_pl.examination.finding import Finding
+from amtml_pl.examination.step import examine
 from amtml_pl.student_module import StudentModule
-from amtml_pl.teacher_examination import agreement, teacher_statements
+from amtml_pl.examination.teachers import agreement, teacher_statements
 
 SAMPLES = 32
 
@@ -91,7 +92,7 @@ def check_up(
     Args:
         module: with its teachers connected, on the CPU or where the batches will be.
         data: the run's splits and views.
-        teachers: what `amtml_pl.teacher_examination.examine_teacher` found of each teacher that has been
+        teachers: what `amtml_pl.examination.teachers.examine_teacher` found of each teacher that has been
             examined.
         expected: the names of findings that the method is known for.
     """

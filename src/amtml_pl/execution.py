@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 
@@ -37,6 +40,13 @@ def set_execution(
         network.to(memory_format=torch.channels_last)
     if compiled:
         network.compile()
+
+
+def as_written() -> AbstractContextManager[object]:
+    """Inside, networks run as they are written, even those that have been compiled."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to import it takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def unsafe_convolutions(network: nn.Module) -> list[str]:

@@ -252,8 +252,28 @@ def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Puts every module in evaluation mode and afterwards back in the mode that it was in, one by one."""
+    with mode_kept(network):
+        network.eval()
+        yield
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """What is computed inside treats the network's parameters as constants."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def mode_kept(network: nn.Module) -> Iterator[None]:
+    """Afterwards every module is in the mode that it was in, whatever has been done to it."""
     modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
         yield
     finally:

@@ -51,8 +51,9 @@ def describe(
         "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},
         "teachers": {name: dict(facts) for name, facts in teachers.items()},
         "teacher_source": config.teacher_source if teachers else None,
+        "loop": config.loop.get("_target_"),  # some weigh the teachers themselves
         "weighting": config.weighting.get("_target_") if teachers else None,
-        "loss": {name: config.coef[name] for name in config.loss},
+        "loss": module.coefficients,
         "temperature": config.temperature,
         "budget": budget(config, module, data),
     }
@@ -70,9 +71,14 @@ def budget(config: DictConfig, module: StudentModule, data: PackedDataModule) ->
         "views": config.data.views,
         "train_images": data.sizes["train"],
         "augment": readable_node(nodes["data"]["augment"]),
+        "mixup": config.data.mixup,
         "optimizer": readable_node(nodes["optimizer"]),
         "scheduler": readable_node(nodes["scheduler"]),
         "precision": str(config.trainer.get("precision", "32-true")),
+        "gradient_clip_val": config.trainer.get("gradient_clip_val"),
+        "accumulate_grad_batches": config.trainer.get("accumulate_grad_batches", 1),
+        "label_smoothing": max(getattr(term, "label_smoothing", 0.0) for term in module.loss_terms()),
+        "weights_from_validation_labels": module.needs_held_out,
         "networks_trained": module.networks_trained,
         "student_initial": weights_digest(module.student.network)[:16],
     }

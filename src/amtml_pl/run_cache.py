@@ -24,7 +24,7 @@ from amtml_pl.teacher_cache.storage import Storage, stored_bytes
 from amtml_pl.teacher_cache.store import SHARD_ROWS, TensorStore
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teacher_cache.trust import probe, probe_every_shard, verify_checksums
-from amtml_pl.teacher_examination import IMAGES, examine_teacher
+from amtml_pl.examination.teachers import IMAGES, examine_teacher
 from amtml_pl.teachers import Teacher
 from amtml_pl.types import Shape, SplitName
 

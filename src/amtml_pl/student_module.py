@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -19,12 +19,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
-from amtml_pl.composition import TeacherSource
+from amtml_pl.composition import TeacherSource, check_composition
 from amtml_pl.counter_random import random_bits
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
+from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import WeightStatistics
+from amtml_pl.objectives import Dissection
 from amtml_pl.types import Batch, TeacherOutputs
+from amtml_pl.weighting.scheme import Weighting
 
 log = logging.getLogger(__name__)
 
@@ -32,28 +35,53 @@ log = logging.getLogger(__name__)
 class StudentModule(pl.LightningModule):
     """A student that is trained in some way; evaluated, optimised, checkpointed and accounted for in one.
 
-    The teacher source is no submodule, whatever it is made of: it is neither trained nor in a checkpoint.
+    Student, weighting and the projections inside the terms are submodules: trained, checkpointed, moved. The
+    teacher source is not, whatever it is made of.
 
     Args:
-        student: the network to train.
+        student: the network to train, with the taps that terms and weighting read.
+        terms: the loss terms by name, already built.
+        coef: the multiplier of each term; entries without a term are ignored.
         num_classes: K.
-        optimizer: takes parameter groups, each with a ``name``, the student's first.
+        optimizer: takes parameter groups, each with a ``name`` (student, terms, weighting).
         scheduler: takes the optimiser, gives a schedule that is stepped once an epoch; None keeps the rate.
         teachers: the teacher source; None trains without.
+        weighting: weighs the teachers; needed where there are teachers.
+        weighting_lr: learning rate of a learned weighting; None takes the student's. Weight decay does not
+            apply to it: its regularisation is a loss term.
         seed: of what is random in a step, such as dropout; every step starts from (seed, step).
+
+    Attributes:
+        blends_labels: whether the method can take the labels that mixup blends.
+
+    Raises:
+        UserError: if there is no term, one has no coefficient or needs teachers that are not there, teachers
+            come without a weighting, or a learned weighting without a term that trains it.
     """
+
+    blends_labels: ClassVar[bool] = True
 
     def __init__(
         self,
         student: TappedNetwork,
+        terms: Mapping[str, LossTerm],
+        coef: Mapping[str, float],
         num_classes: int,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None,
-        teachers: TeacherSource | None,
-        seed: int,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        teachers: TeacherSource | None = None,
+        weighting: Weighting | None = None,
+        weighting_lr: float | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        check_composition(terms, coef, teachers, weighting)
         self.student = student
+        self.terms = nn.ModuleDict(dict(terms))
+        self.coef = {name: float(coef[name]) for name in terms}
+        self.weighting = weighting if teachers is not None else None
+        self.weighting_lr = weighting_lr
+        self.heads: dict[str, nn.Module] = {}  # the teachers': in no optimiser and no checkpoint
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -79,33 +107,57 @@ class StudentModule(pl.LightningModule):
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Every trainable parameter of the student's optimiser once, in named groups."""
 
+    @abstractmethod
+    def dissect(self, batch: Batch) -> Dissection:
+        """The step that would be taken for a batch, summand by summand; nothing is trained."""
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Whatever can be trained, by whom it belongs to, the student first; no part is empty."""
+        return trainable({"student": self.student})
+
+    def loss_terms(self) -> Iterator[LossTerm]:
+        """The terms in order."""
+        yield from cast("Iterable[LossTerm]", self.terms.values())
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """The multiplier of everything that the student's loss sums up, for the run's record."""
+        return self.coef
+
     def self_check(self) -> Iterator[tuple[str, str]]:
         """What the method finds wrong with its own parts: a defect's name and a sentence on it."""
         yield from ()
 
     def head_names(self) -> tuple[str, ...]:
-        """The hints from which the module runs the teachers' own classifiers, by flat name."""
-        return ()
+        """The hints whose teachers' classifiers a term runs, by flat name."""
+        return tuple(dict.fromkeys(name for term in self.loss_terms() for name in term.head_names()))
 
     def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
-        """Receives those classifiers, frozen, before the fit begins."""
+        """Gives the terms the teachers' own classifiers, frozen, before the fit begins."""
+        self.heads = dict(heads)
+        for term in self.loss_terms():
+            term.take_heads(self.heads)
 
     @property
     def needs_held_out(self) -> bool:
-        """Whether `judge_teachers` will ask for the teachers' outputs on the validation split."""
-        return False
+        """Whether the weighting asks for the teachers' outputs on the validation split."""
+        return self.weighting is not None and self.weighting.needs_held_out
 
     def judge_teachers(
         self,
         accuracy: Mapping[str, float],
         outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
     ) -> None:
-        """Hears how good the teachers are, before the fit begins.
+        """Lets the weighting judge the teachers, before the fit begins.
 
         Args:
             accuracy: of each teacher on the validation split, in [0, 1].
             outputs: gives the teachers' logits for that split, and its labels; called only where needed.
         """
+        if self.weighting is not None:
+            self.weighting.judge(accuracy)
+            if self.needs_held_out:
+                self.weighting.judge_outputs(*outputs())
 
     @property
     def networks_trained(self) -> int:
@@ -145,10 +197,12 @@ class StudentModule(pl.LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """Puts the teachers where the batches will be."""
+        """Puts the teachers, and their classifiers, where the batches will be."""
         self.fit_started = time.perf_counter()
         if self.teacher_source is not None:
             self.teacher_source.to(self.device)
+        for head in self.heads.values():
+            head.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the fit has cost so far."""
@@ -188,7 +242,11 @@ class StudentModule(pl.LightningModule):
         return self.seconds_before + time.perf_counter() - self.fit_started
 
     def on_train_epoch_end(self) -> None:
-        """Logs how the teachers were weighted and warns by name when a learned weighting has collapsed."""
+        """Logs how the teachers were weighted; warns by name when a learned weighting has collapsed."""
+        if not self.automatic_optimization:  # a loop that steps its optimisers itself has to step these too
+            schedules = self.lr_schedulers() or []
+            for schedule in schedules if isinstance(schedules, list) else [schedules]:
+                cast("LRScheduler", schedule).step()
         if self.weight_statistics is None:
             return
         summary = self.weight_statistics.summary()
@@ -240,3 +298,9 @@ class StudentModule(pl.LightningModule):
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision widened to float32; float64 stays as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def trainable(owners: Mapping[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
+    """The trainable parameters of each module; without those that have none."""
+    found = {name: [p for p in module.parameters() if p.requires_grad] for name, module in owners.items()}
+    return {name: parameters for name, parameters in found.items() if parameters}

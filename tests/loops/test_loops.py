@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from amtml_pl.callbacks import AtomicCheckpointIO
 from amtml_pl.errors import UserError
-from amtml_pl.examination import examine
+from amtml_pl.examination.step import examine
 from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.loops.dml import MutualLearning, mutual_loss
 from amtml_pl.loops.hard_samples import HardSamples
@@ -17,9 +17,10 @@ from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.models.cifar_resnet import CifarResNet
-from amtml_pl.released.dml import ReleasedMutualLearning
+from amtml_pl.released.dml import ReleasedMutualLearning, released_mutual_loss
 from amtml_pl.teachers import LiveTeachers, Teacher
-from amtml_pl.types import Batch, Mixed, OfferedFeatures, TensorShapes
+from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.weighting.confidence import ConfidenceWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 
 K = 4
@@ -41,7 +42,7 @@ def halve(optimizer):
     return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
 
 
-def weighing(kind, M=2, **options):
+def weighing(kind, M=2, weighting=None, left_out=None, without_a_coefficient=None, **options):
     torch.manual_seed(0)
     student = network(("layer3",))
     source = LiveTeachers([Teacher(f"t{m}", network(("layer3",))) for m in range(M)])
@@ -52,14 +53,16 @@ def weighing(kind, M=2, **options):
     terms = {"ce": CrossEntropy(), "kd_each": PerTeacherSoftTargetLoss(4.0), "regression": regression}
     for term in terms.values():
         term.build(shapes)
-    coef = {"ce": 1.0, "kd_each": 1.0, "regression": 5.0}
-    return kind(student, terms, coef, K, sgd, halve, teachers=source, weighting=UniformWeighting(), **options)
+    terms = {name: term for name, term in terms.items() if name != left_out}
+    coef = {"ce": 1.0, "kd_each": 1.0, "regression": 5.0, without_a_coefficient: 0.0}
+    weighting = weighting or UniformWeighting()
+    return kind(student, terms, coef, K, sgd, halve, teachers=source, weighting=weighting, **options)
 
 
-def mutual(kind=MutualLearning, peers=2):
+def mutual(kind=MutualLearning, peers=2, **options):
     torch.manual_seed(0)
     others = [bare() for _ in range(peers)]
-    return kind(network(), {"ce": CrossEntropy()}, {"ce": 1.0}, K, sgd, halve, peers=others)
+    return kind(network(), {"ce": CrossEntropy()}, {"ce": 1.0}, K, sgd, halve, peers=others, **options)
 
 
 MAKERS = {
@@ -133,21 +136,17 @@ def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
 
 
 @pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
-def test_without_the_regression_term_it_says_so(kind):
-    module = weighing(kind)
-    with pytest.raises(UserError, match=r"'regression' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
-        kind(
-            module.student, {"kd_each": PerTeacherSoftTargetLoss(4.0)}, {"kd_each": 1.0}, K, sgd,
-            teachers=module.teacher_source, weighting=UniformWeighting(),
-        )  # fmt: skip
+@pytest.mark.parametrize("missing", ["kd_each", "regression"])
+@pytest.mark.parametrize("how", ["left out", "without a coefficient"])
+def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing, how):
+    with pytest.raises(UserError, match=rf"'{missing}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
+        weighing(kind, **{how.replace(" ", "_"): missing})
 
 
 @pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
-def test_labels_that_mixup_blends_are_refused(kind):
-    batch = batches(1)[0]
-    blended = Batch(**{**vars(batch), "mixed": Mixed(batch.labels.flip(0), torch.tensor(0.3))})
-    with pytest.raises(UserError, match=f"mixup.*{kind.__name__}.*one label per image"):
-        weighing(kind).training_step(blended, 0)
+def test_another_weighting_beside_its_own_is_refused(kind):
+    with pytest.raises(UserError, match=r"ConfidenceWeighting would not be asked.\n.*weighting=uniform"):
+        weighing(kind, weighting=ConfidenceWeighting())
 
 
 # ---- deep mutual learning
@@ -178,6 +177,48 @@ def test_the_doctor_knows_the_defect_of_the_released_mutual_learning():
     assert [f.name for f in examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings] == [
         "not-zero-at-the-targets/mutual"
     ]
+
+
+def test_saturated_outputs_leave_both_mutual_losses_finite():
+    own, others = 1e4 * torch.eye(3)[:, :2], -1e4 * torch.eye(3)[None, :, :2]
+    for loss in (mutual_loss, released_mutual_loss):
+        logits = own.clone().requires_grad_()
+        value = loss(logits, others)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(logits.grad).all()
+
+
+def test_mutual_learning_without_its_coefficient_is_refused():
+    with pytest.raises(UserError, match=r"coef_mutual=0 is none.\n.*method=ce"):
+        mutual(coef_mutual=0.0)
+
+
+class Silent(MutualLearning):
+    def mutual(self, logits, others):
+        return super().mutual(logits, others).detach()
+
+
+class Blind(ReinforcedWeights):
+    def weights_loss(self, batch, step, lr):
+        return super().weights_loss(batch, step, lr).detach()
+
+
+class HalfBlind(MetaWeights):
+    def weigh(self, student, teachers):
+        weights, feature_weights = super().weigh(student, teachers)
+        return weights, feature_weights.detach()
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [(lambda: mutual(Silent), ["dead-term/mutual", "idle-for-the-peer1/mutual@peer1",
+                               "idle-for-the-peer2/mutual@peer2"]),
+     (lambda: weighing(Blind, hidden=8), ["idle-for-the-agent/weights"]),
+     (lambda: weighing(HalfBlind), ["idle-for-the-features-network/weights"])],
+)  # fmt: skip
+def test_the_doctor_sees_through_the_parts_of_a_loop_that_learn_nothing(make, found):
+    assert [finding.name for finding in examine(make(), batches(1)[0]).findings] == found
 
 
 def test_peers_are_needed_and_counted():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,17 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from amtml_pl.composition import TeacherSource, check_composition
 from amtml_pl.distill import full_precision
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
-from amtml_pl.losses.term import LossTerm
-from amtml_pl.student_module import StudentModule, at_least_float32
+from amtml_pl.objectives import Dissection, Objective
+from amtml_pl.student_module import StudentModule, at_least_float32, trainable
 from amtml_pl.types import Batch, ModelOutputs, Step
-from amtml_pl.weighting.scheme import Weighting
 
 
 def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
@@ -60,53 +56,41 @@ class MutualLearning(StudentModule):
     evaluated, selected and saved. A step costs as many networks as there are.
 
     Args:
-        student: the first network.
-        terms: of every network, already built; none may learn or need teachers.
-        coef: the multiplier of each term.
-        num_classes: K.
-        optimizer: called once per network.
-        scheduler: called once per optimiser.
-        teachers: must be None.
-        weighting: is not used.
-        weighting_lr: is not used.
-        seed: of what is random in a step.
+        arguments: those of `amtml_pl.student_module.StudentModule`, ``student`` being the first network;
+            optimiser and schedule are made once per network, every network has the terms, of which none may
+            learn, and there are no teachers.
         peers: the other networks, at least one; each normalises as the student does.
-        coef_mutual: the multiplier of `mutual_loss`.
+        coef_mutual: the multiplier of `mutual_loss`, not 0.
 
     Raises:
-        UserError: if there are teachers, no peers, or a term learns something of its own.
+        UserError: if there are teachers, no peers, nothing to be learned from these, or a term learns
+            something of its own.
     """
 
     def __init__(
         self,
-        student: TappedNetwork,
-        terms: Mapping[str, LossTerm],
-        coef: Mapping[str, float],
-        num_classes: int,
-        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-        teachers: TeacherSource | None = None,
-        weighting: Weighting | None = None,
-        weighting_lr: float | None = None,
-        seed: int = 0,
-        *,
+        *arguments: Any,  # noqa: ANN401
         peers: Sequence[nn.Module],
         coef_mutual: float = 1.0,
+        **named: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(student, num_classes, optimizer, scheduler, teachers, seed)
-        check_composition(terms, coef, teachers, weighting)
-        if teachers is not None:
+        super().__init__(*arguments, **named)
+        if self.teacher_source is not None:
             raise UserError("Mutual learning has peers and no teachers.", fix="teacher=[]")
         if not peers:
             raise UserError("Mutual learning needs at least one peer.", fix="loop=dml")
-        if learned := [name for name, term in terms.items() if next(term.parameters(), None) is not None]:
+        if not coef_mutual:
+            raise UserError(
+                "Mutual learning with coef_mutual=0 is none.", fix="loop.coef_mutual=1.0, or method=ce"
+            )
+        if learned := [
+            name for name, term in self.terms.items() if next(term.parameters(), None) is not None
+        ]:
             raise UserError(f"Mutual learning has no place for terms that learn: {learned}.", fix="loss=[ce]")
         self.automatic_optimization = False
-        mean, std = student.mean.flatten().tolist(), student.std.flatten().tolist()
-        tapped = [TappedNetwork(peer, mean=mean, std=std, taps=student.taps) for peer in peers]
+        mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
+        tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
         self.peers = nn.ModuleList(tapped)
-        self.terms = nn.ModuleDict(dict(terms))
-        self.coef = {name: float(coef[name]) for name in terms}
         self.coef_mutual = coef_mutual
 
     @property
@@ -158,9 +142,34 @@ class MutualLearning(StudentModule):
         """How far a network is from the others."""
         return mutual_loss(logits, at_least_float32(others))
 
+    def dissect(self, batch: Batch) -> Dissection:
+        """Every network's terms, and what draws it to the others."""
+        self.repeatable()
+        with torch.no_grad():
+            logits = [shown(network, batch.images) for network in self.networks()]
+        objectives: list[Objective] = []
+        for j, (part, network) in enumerate(zip(self.parts(), self.networks(), strict=True)):
+            others = torch.stack([each for h, each in enumerate(logits) if h != j])
+            values = self.values(batch, network(batch.images).map(at_least_float32), others)
+            objectives += [
+                Objective(name if j == 0 else f"{name}@{part}", coef * values[name], (part,))
+                for name, coef in self.coefficients.items()
+                if coef
+            ]
+        return Dissection(objectives)
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The student and its peers."""
+        return {**super().parts(), **trainable({f"peer{j}": p for j, p in enumerate(self.peers, start=1)})}
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """Those of the terms, and of what draws the networks to one another."""
+        return {**self.coef, "mutual": self.coef_mutual}
+
     def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
         """The sum, each value times its coefficient."""
-        coef = {**self.coef, "mutual": self.coef_mutual}
+        coef = self.coefficients
         return torch.stack([coef[name] * value for name, value in values.items()]).sum()
 
     def every_optimizer(self) -> list[pl.core.optimizer.LightningOptimizer]:
@@ -181,14 +190,6 @@ class MutualLearning(StudentModule):
         optimizers = [self.make_optimizer(group) for group in groups]
         schedules = [] if self.make_scheduler is None else [self.make_scheduler(each) for each in optimizers]
         return optimizers, schedules
-
-    def on_train_epoch_end(self) -> None:
-        """Steps the schedules, which a loop of one's own has to do itself."""
-        super().on_train_epoch_end()
-        schedules = self.lr_schedulers()
-        for schedule in schedules if isinstance(schedules, list) else [schedules]:
-            if schedule is not None:
-                schedule.step()
 
     def self_check(self) -> Iterator[tuple[str, str]]:
         """Whether networks that agree have nothing to learn from one another."""

@@ -14,11 +14,11 @@ from torch.func import functional_call
 
 from amtml_pl.distill import full_precision
 from amtml_pl.errors import UserError
-from amtml_pl.features import evaluation_mode
+from amtml_pl.execution import as_written
+from amtml_pl.features import evaluation_mode, frozen
 from amtml_pl.loops.hard_samples import HardSamples
 from amtml_pl.loops.two_optimizers import TwoOptimizers
 from amtml_pl.losses.soft_targets_each import soft_target_losses
-from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 
 
@@ -37,22 +37,19 @@ class MetaWeights(TwoOptimizers):
     regressors are in evaluation mode during the moves.
 
     Args:
-        arguments: those of `amtml_pl.distill.DistillModule`; the terms include ``kd_each`` and
-            ``regression``.
-        temperature: T > 0 of the divergences in the virtual moves.
+        arguments: those of `TwoOptimizers`.
         meta_every: steps of the student between meta steps, 1 or more.
         buffer_size: how many hard samples are kept, 2 or more.
         meta_lr: learning rate of the two networks (Adam).
         meta_weight_decay: their weight decay.
 
     Raises:
-        UserError: if there are no teachers, or no term ``regression``.
+        UserError: as `TwoOptimizers`, or if a number is below its range.
     """
 
     def __init__(
         self,
         *arguments: Any,  # noqa: ANN401
-        temperature: float = 4.0,
         meta_every: int = 5,
         buffer_size: int = 256,
         meta_lr: float = 1e-3,
@@ -65,7 +62,6 @@ class MetaWeights(TwoOptimizers):
                 f"meta_every is {meta_every} and buffer_size {buffer_size}; expected at least 1 and 2.",
                 fix="loop.meta_every=5 loop.buffer_size=256",
             )
-        self.temperature = positive_temperature(temperature)
         self.meta_every = meta_every
         self.meta_lr, self.meta_weight_decay = meta_lr, meta_weight_decay
         M, K = len(self.regression.regressors), self.num_classes
@@ -95,22 +91,21 @@ class MetaWeights(TwoOptimizers):
         if self.hard.kept is not None:
             self.hard.kept = self.hard.kept.to(self.device)
 
-    def weights_learn_at(self, batch: Batch, batch_idx: int, step: Step) -> bool:
-        """Keeps the batch's hard samples; every few steps, once there are enough of them, says yes."""
+    def to_judge(self, batch: Batch, step: Step) -> Batch | None:
+        """Some hard samples, every few steps, once there are enough of them; keeps those of the batch."""
         wrong = step.student.logits.argmax(dim=1) != step.labels
         self.hard.keep(replace(batch, teachers=given(step.teachers)), wrong)
         steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
-        return self.hard.is_full and steps % self.meta_every == 0
+        due = self.hard.is_full and steps % self.meta_every == 0
+        return self.hard.some(len(step.labels)) if due else None
 
-    def train_weights(self, step: Step) -> Float[Tensor, ""]:
-        """The cross-entropy, on hard samples, of the student after its virtual moves."""
-        batch = self.hard.some(len(step.labels))
-        lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-        with full_precision(batch):
+    def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
+        """`meta_loss` for the two networks alone."""
+        with full_precision(batch), frozen(self.regression):  # the regressors learn from the student's step
             return self.meta_loss(batch, lr)
 
     def meta_loss(self, batch: Batch, lr: float) -> Float[Tensor, ""]:
-        """The same for given samples and step size; differentiable with respect to the two networks."""
+        """The student's cross-entropy after its virtual moves; only the two networks get its gradient."""
         parameters = {n: p.detach().requires_grad_() for n, p in self.student.named_parameters()}
         for matching in (True, True, False):
             student = self.virtual(parameters, batch)
@@ -131,7 +126,7 @@ class MetaWeights(TwoOptimizers):
         Not compiled, even where the student is: what ``torch.compile`` makes has no second derivative.
         """
         buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
-        with torch.compiler.set_stance("force_eager"):
+        with as_written():
             outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
         return outputs
 
@@ -143,14 +138,18 @@ class MetaWeights(TwoOptimizers):
         divergence = soft_target_losses(student.logits, teachers.logits, self.temperature)
         with evaluation_mode(self.regression):
             errors = self.regression.errors(step)
-        each = (self.coef.get("kd_each", 0.0) * weights * divergence).sum(dim=1)
+        each = (self.coef["kd_each"] * weights * divergence).sum(dim=1)
         features = (self.coef["regression"] * feature_weights * errors).sum(dim=1)
         return (each + features).mean()
 
     def second_optimizer(self) -> torch.optim.Optimizer:
         """Of both networks."""
-        networks = [*self.for_logits.parameters(), *self.for_features.parameters()]
-        return torch.optim.Adam(networks, lr=self.meta_lr, weight_decay=self.meta_weight_decay)
+        both = [*self.for_logits.parameters(), *self.for_features.parameters()]
+        return torch.optim.Adam(both, lr=self.meta_lr, weight_decay=self.meta_weight_decay)
+
+    def weighers(self) -> dict[str, nn.Module]:
+        """The network for the outputs and the one for the features."""
+        return {"logits-network": self.for_logits, "features-network": self.for_features}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the hard samples too."""

@@ -16,7 +16,6 @@ from amtml_pl.features import evaluation_mode
 from amtml_pl.loops.two_optimizers import TwoOptimizers
 from amtml_pl.losses.regression import regression_errors
 from amtml_pl.losses.soft_targets_each import soft_target_losses
-from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.confidence import confidence_weights
 
@@ -35,26 +34,22 @@ class ReinforcedWeights(TwoOptimizers):
     evaluation mode.
 
     Args:
-        arguments: those of `amtml_pl.distill.DistillModule`; the terms include ``kd_each`` and
-            ``regression``.
-        temperature: T > 0 of the divergences that the agent sees.
+        arguments: those of `TwoOptimizers`.
         hidden: width of the agent's one hidden layer.
         agent_lr: its learning rate.
 
     Raises:
-        UserError: if there are no teachers, or no term ``regression``.
+        UserError: as `TwoOptimizers`.
     """
 
     def __init__(
         self,
         *arguments: Any,  # noqa: ANN401
-        temperature: float = 4.0,
         hidden: int = 128,
         agent_lr: float = 0.1,
         **named: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(*arguments, **named)
-        self.temperature = positive_temperature(temperature)
         self.agent_lr = agent_lr
         channels = [regressor.project.out_channels for regressor in self.regression.each()]
         M = len(channels)
@@ -106,7 +101,7 @@ class ReinforcedWeights(TwoOptimizers):
             aggregated_weights(for_features, seen.confidence, seen.cosine),
         )
 
-    def train_weights(self, step: Step) -> Float[Tensor, ""]:
+    def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
         """The agent's loss: the larger the reward of a sample, the larger its weights should be."""
         seen = self.seen  # what it has acted on
         if seen is None:
@@ -114,13 +109,17 @@ class ReinforcedWeights(TwoOptimizers):
         with full_precision(step.labels):
             weights, feature_weights = self.weigh(seen)
             loss = self.coef.get("ce", 0.0) * seen.cross_entropy
-            loss = loss + self.coef.get("kd_each", 0.0) * (weights.detach() * seen.divergence).sum(dim=1)
+            loss = loss + self.coef["kd_each"] * (weights.detach() * seen.divergence).sum(dim=1)
             loss = loss + self.coef["regression"] * (feature_weights.detach() * seen.errors).sum(dim=1)
             return agent_loss(weights, reward(-loss)) + agent_loss(feature_weights, reward(-loss))
 
     def second_optimizer(self) -> torch.optim.Optimizer:
         """The agent's."""
         return torch.optim.SGD(self.agent.parameters(), lr=self.agent_lr)
+
+    def weighers(self) -> dict[str, nn.Module]:
+        """The agent."""
+        return {"agent": self.agent}
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class AdapterEntropy(LossTerm):
     joint objective alone ends in (c = 0).
     """
 
+    needs_teachers = needs_learned_weighting = True
     trains_student = False
     orders_teachers = True  # as its prior does
 

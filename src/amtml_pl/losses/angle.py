@@ -171,7 +171,7 @@ class AngleLoss(LossTerm):
         UserError: if the temperature is not positive.
     """
 
-    needs_teachers = True
+    needs_teachers = vanishes_at_targets = True
 
     def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
         super().__init__()

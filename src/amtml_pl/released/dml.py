@@ -17,9 +17,9 @@ def released_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B
     and its mean is over all elements. The notebook does not detach the peers; their gradients are cleared
     before they are used, so that this makes no difference.
     """
-    own = F.softmax(logits, dim=1)
+    own = F.log_softmax(logits, dim=1)  # and not the logarithm of a probability that may have become 0
     theirs = F.softmax(peers.detach(), dim=2)
-    return torch.stack([(own * (own.log() - each)).mean() for each in theirs]).mean()
+    return torch.stack([(own.exp() * (own - each)).mean() for each in theirs]).mean()
 
 
 class ReleasedMutualLearning(MutualLearning):

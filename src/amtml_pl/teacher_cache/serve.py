@@ -48,7 +48,9 @@ class CachedTeachers:
         self.decided = None
 
     def to(self, device: torch.device | str) -> CachedTeachers:
-        """Remembers where the batches are."""
+        """Remembers where the batches are; views that lie elsewhere are let go."""
+        if torch.device(device) != self.device:
+            self.resident = {}
         self.device = torch.device(device)
         self.decided = None
         return self

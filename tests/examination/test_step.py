@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from amtml_pl.distill import DistillModule
-from amtml_pl.examination import examine
+from amtml_pl.examination.step import examine
 from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.losses.adapter import AdapterEntropy, JointAdapterLoss
 from amtml_pl.losses.cross_entropy import CrossEntropy
@@ -16,7 +16,7 @@ from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.released.losses import ReleasedRelationLoss
-from amtml_pl.teacher_examination import agreement, examine_teacher, teacher_statements
+from amtml_pl.examination.teachers import agreement, examine_teacher, teacher_statements
 from amtml_pl.teachers import LiveTeachers, Teacher
 from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from amtml_pl.examination import Finding
+from amtml_pl.examination.finding import Finding
 from amtml_pl.teachers import Teacher
 
 IMAGES = 256
