@@ -101,7 +101,7 @@ def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_liv
     drawn, split = np.random.default_rng(0), data.train_split()
     found = 0
     for epoch in drawn.integers(5, size=20).tolist():
-        ready.provide_view(data, data.train_view(epoch))
+        ready.provision.provide_view(data.train_view(epoch))
         batches = [*data.train_batches(epoch)]
         batch = batches[drawn.integers(len(batches))]
         picked = torch.from_numpy(drawn.integers(len(batch), size=50))
@@ -280,26 +280,26 @@ def test_existing_shards_of_incomplete_views_are_verified_before_the_first_step(
 
 @pytest.mark.slow
 def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(run, configure, tmp_path):
-    ready, data = prepared(configure, tmp_path)
+    ready, _ = prepared(configure, tmp_path)
     run(*AMTML, name="another process")
     (damaged, *_) = [shard for shard in shards(tmp_path) if "view-0002" in shard.name]
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
     with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
-        ready.provide_view(data, 2)
+        ready.provision.provide_view(2)
 
 
 def test_weights_that_are_replaced_while_a_run_goes_on_are_not_taken_for_the_old_ones(
     run, configure, tmp_path
 ):
     own = (f"paths.teachers={tmp_path}/teachers",)
-    ready, data = prepared(configure, tmp_path, *own)
+    ready, _ = prepared(configure, tmp_path, *own)
     file = ready.teachers[0].folder.weights_file
     state = load_file(file)
     save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
     with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' have changed since"):
-        ready.provide_view(data, 2)
+        ready.provision.provide_view(2)
 
 
 def test_a_half_done_run_does_not_go_on_with_other_teachers(run, monkeypatch, tmp_path):
@@ -330,10 +330,10 @@ def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(run, configure, 
 @pytest.mark.slow
 def test_without_preparation_a_view_that_vanishes_is_not_built(run, configure, tmp_path):
     run(*AMTML)
-    ready, data = prepared(configure, tmp_path, "prepare=false")
+    ready, _ = prepared(configure, tmp_path, "prepare=false")
     for shard in shards(tmp_path):
         if "view-0002" in shard.name:
             shard.unlink()
     ready.cache.trusted.clear()
     with pytest.raises(UserError, match=r"prepare=false, and view 2 of the teachers' outputs lacks"):
-        ready.provide_view(data, 2)
+        ready.provision.provide_view(2)

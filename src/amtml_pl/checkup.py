@@ -15,8 +15,8 @@ from amtml_pl.entry_point import console, error_console
 from amtml_pl.errors import UserError
 from amtml_pl.examination.finding import Finding
 from amtml_pl.examination.step import examine
+from amtml_pl.examination.teachers import agreement, teacher_findings
 from amtml_pl.student_module import StudentModule
-from amtml_pl.examination.teachers import agreement, teacher_statements
 
 SAMPLES = 32
 
@@ -100,7 +100,7 @@ def check_up(
     found = examine(module, batch)
     findings = [*found.findings]
     for name, examined in teachers.items():
-        findings += teacher_statements(name, examined)
+        findings += teacher_findings(name, examined)
     pairs: dict[str, float] = {}
     if module.teacher_source is not None and not any(
         f.name.startswith("teacher-in-training-mode/") for f in findings

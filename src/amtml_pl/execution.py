@@ -46,7 +46,8 @@ def as_written() -> AbstractContextManager[object]:
     """Inside, networks run as they are written, even those that have been compiled."""
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to import it takes seconds
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def unsafe_convolutions(network: nn.Module) -> list[str]:

@@ -1,19 +1,44 @@
-"""What a fit needs around Lightning's trainer: Ctrl-C, evaluation of a checkpoint, the weights alone."""
+"""Lightning's trainer and what a fit needs around it: Ctrl-C, evaluated checkpoints, the weights alone."""
 
 from __future__ import annotations
 
+import csv
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
+from omegaconf import DictConfig
 from pytorch_lightning.trainer.states import TrainerStatus
 from safetensors.torch import save
 
+from amtml_pl import assemble
+from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
 from amtml_pl.data import PackedDataModule
+from amtml_pl.entry_point import console
 from amtml_pl.features import TappedNetwork
-from amtml_pl.runs import write_bytes
+from amtml_pl.runs import RunFolder, write_bytes
+
+
+def make_trainer(config: DictConfig, folder: RunFolder) -> pl.Trainer:
+    """Lightning's trainer with this project's loggers, checkpoints and table of epochs."""
+    loggers = [
+        assemble.build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()
+    ]
+    make = assemble.build(config.trainer, partial=True)
+    trainer: pl.Trainer = make(
+        logger=loggers,
+        callbacks=run_callbacks(folder),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder.path,
+        enable_progress_bar=console.is_terminal,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
+        reload_dataloaders_every_n_epochs=1,
+    )
+    return trainer
 
 
 @contextmanager
@@ -46,3 +71,10 @@ def save_weights(student: TappedNetwork, file: Path) -> None:
     state = student.network.state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     write_bytes(file, save(tensors))  # save_file would make it readable for its owner alone
+
+
+def weights_of_last_epoch(table: Path) -> dict[str, float]:
+    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such."""
+    with table.open(newline="") as lines:
+        *_, last = csv.DictReader(lines)
+    return {name: float(value) for name, value in last.items() if name.startswith("weight") and value}

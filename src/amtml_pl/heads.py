@@ -24,7 +24,8 @@ class Head(nn.Module):
 
     def __init__(self, network: nn.Module, tap: str, class_map: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.rest = behind(network, tap).requires_grad_(False).eval()
+        self.rest = behind(network, tap).requires_grad_(False)
+        self.train(False)
         self.class_map = None if class_map is None else list(class_map)
 
     def forward(self, feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:

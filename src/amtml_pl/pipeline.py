@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from amtml_pl import assemble
-from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
 from amtml_pl.checkup import Checkup, check_up, warn
 from amtml_pl.composition import TeacherSource
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
-from amtml_pl.errors import UserError
-from amtml_pl.execution import set_execution
-from amtml_pl.fitting import evaluate, interruptible, save_weights
+from amtml_pl.fitting import evaluate, interruptible, make_trainer, save_weights, weights_of_last_epoch
 from amtml_pl.guards import check_classes, refuse_other_pixels, refuse_other_teachers
-from amtml_pl.heads import Head
 from amtml_pl.packing import find_packed, pack
-from amtml_pl.plan import make_plan, packed_root_of, refuse_missing, show_plan
+from amtml_pl.plan import held_out_step, make_plan, packed_root_of, refuse_missing, show_plan
 from amtml_pl.provenance import describe
-from amtml_pl.readings import Reading
+from amtml_pl.provision import Provision, held_out_config
 from amtml_pl.recipe import recipe
-from amtml_pl.run_cache import RunCache, examination, found_cache
+from amtml_pl.run_cache import RunCache, found_cache
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.selected_teachers import SelectedTeacher, names, selected_teachers
 from amtml_pl.summary import show_summary
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
-from amtml_pl.types import Shape
+from amtml_pl.types import Shape, SplitName
 
 log = logging.getLogger(__name__)
 
@@ -88,17 +80,16 @@ class Run:
         terms = assemble.loss_terms(config)
         self.teachers = selected_teachers(config, terms)
         self.cached = bool(self.teachers) and config.teacher_source == "cached"
-        self.cache = self.found_cache()
+        self.cache = self.found_cache("train") if self.cached else None
         teachers, self.hints = self.teacher_source()
         pl.seed_everything(config.seed, verbose=False)
         self.module = assemble.training_module(config, terms, teachers, self.hints)
         self.accuracy: dict[str, dict[str, float]] = {teacher.name: {} for teacher in self.teachers}
 
-    def found_cache(self) -> RunCache | None:
-        """The cache of the run, where images and weights are here already."""
-        if not self.cached:
-            return None
-        return found_cache(self.config, self.source, packed_root_of(self.config), self.teachers)
+    def found_cache(self, split: SplitName) -> RunCache | None:
+        """The run's stores for a split, where images and weights are here already."""
+        config = self.config if split == "train" else held_out_config(self.config)
+        return found_cache(config, self.source, packed_root_of(config), self.teachers, split)
 
     def teacher_source(self) -> tuple[TeacherSource | None, dict[str, Shape]]:
         """Where the teachers' outputs will come from, and the shape of every hint.
@@ -157,7 +148,16 @@ class Run:
 
     def prepare(self) -> PackedDataModule:
         """Says what is missing, then packs the data and trains the teachers, all but the cache."""
-        plan = make_plan(self.config, self.source, self.module.student, self.teachers, self.hints, self.cache)
+        held_out = self.found_cache("val") if self.module.needs_held_out else None
+        plan = make_plan(
+            self.config,
+            self.source,
+            self.module.student,
+            self.teachers,
+            self.hints,
+            self.cache,
+            held_out_step(self.config, held_out) if self.module.needs_held_out else None,
+        )
         show_plan(plan, f"Plan of {self.experiment or 'the run'}")
         if not self.config.prepare:
             refuse_missing(plan)
@@ -187,40 +187,11 @@ class Run:
             check_accuracy(name, self.accuracy[name]["val"], node.min_accuracy)
 
     def provide_outputs(self, data: PackedDataModule) -> dict[str, dict[str, Any]]:
-        """Gives live teachers their weights, or a cached run the outputs that its first epoch needs.
-
-        Then the teachers are judged, and their classifiers cut out, where a part of the method asks for it.
-
-        Returns:
-            What a record says of each teacher.
-        """
-        facts = self.connect_teachers(data)
-        self.provide_heads()
-        accuracy = {name: by_split["val"] for name, by_split in self.accuracy.items()}
-        self.module.judge_teachers(accuracy, partial(self.held_out_outputs, data))
-        return facts
-
-    def connect_teachers(self, data: PackedDataModule) -> dict[str, dict[str, Any]]:
-        """Connects the teacher source with weights, or with what is stored; returns the teachers' facts."""
-        source = self.module.teacher_source
-        if isinstance(source, CachedTeachers):
-            self.cache = RunCache(self.config, self.teachers, data, self.accuracy)
-            self.cache.note_use(self.folder.path, self.command)
-            self.cache.check()
-            self.cache.refuse_full_disk(self.hints)
-            self.provide_view(data, data.train_view(0))
-            source.connect(self.cache.teachers, self.cache.views)
-            data.before_epoch = partial(self.provide_view, data)
-            return self.cache.facts()
-        live = source.teachers if isinstance(source, LiveTeachers) else ()
-        layout = self.config.cache
-        for selected, teacher in zip(self.teachers, live, strict=True):
-            selected.load_weights(teacher)
-            # as for the cache, so that both give the same numbers to the bit
-            set_execution(
-                teacher.network.network, channels_last=layout.channels_last, compiled=layout.compile
-            )
-        return {s.name: s.facts(teacher) for s, teacher in zip(self.teachers, live, strict=True)}
+        """Takes from the teachers what the run needs of them; returns what a record says of each."""
+        user = self.folder.path, self.command
+        self.provision = Provision(self.config, self.teachers, data, self.module, self.accuracy, user)
+        self.cache = self.provision.cache
+        return self.provision.provide(self.hints)
 
     def examine(self, data: PackedDataModule, *, thoroughly: bool = False) -> Checkup:
         """Holds the step that will be trained against what it claims, and the teachers against the labels.
@@ -229,59 +200,15 @@ class Run:
             data: the run's splits and views.
             thoroughly: whether live teachers, which no cache has examined, are examined too.
         """
-        examined = {} if self.cache is None else self.cache.examinations()
-        if thoroughly and not self.cached:
-            for selected in self.teachers:
-                examined[selected.name] = examination(self.config, selected, selected.load(), data)
+        examined = self.provision.examinations(thoroughly=thoroughly)
         found = check_up(self.module, data, examined, list(self.config.expected_defects))
         write_text(self.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
         warn(found)
         return found
 
-    def provide_heads(self) -> None:
-        """Cuts the classifiers that a term runs out of the teachers, one teacher in memory at a time."""
-        wanted = {tuple(name.split("/", 1)) for name in self.module.head_names()}
-        heads: dict[str, Head] = {}
-        for selected in self.teachers:
-            if hints := [hint for name, hint in wanted if name == selected.name]:
-                loaded = selected.load()
-                for hint in hints:
-                    head = Head(loaded.network.network, Reading.of(hint).tap, loaded.class_map)
-                    heads[f"{selected.name}/{hint}"] = head
-        self.module.take_heads(heads)
-
-    def held_out_outputs(self, data: PackedDataModule) -> tuple[Tensor, Tensor]:
-        """The teachers' logits for the validation split, ``(N, M, K)``, and its labels."""
-        rows = data.val_split()
-        labels = rows.stored.labels[rows.rows]
-        source = self.module.teacher_source
-        if isinstance(source, LiveTeachers):
-            outputs = [source(batch.to(self.module.device)) for batch in data.eval_batches(rows)]
-            return torch.cat([output.logits for output in outputs]).cpu(), labels
-        cache = RunCache(self.config, self.teachers, data, self.accuracy, "val")
-        cache.note_use(self.folder.path, self.command)
-        cache.check()
-        built = cache.provide(cache.views)
-        self.module.count_build(built.seconds, {})  # the passes that are counted are those of training images
-        logits = [teacher.logits.open(0).whole().float() for teacher in cache.teachers]
-        return torch.stack(logits, dim=1), labels
-
-    def provide_view(self, data: PackedDataModule, view: int) -> None:
-        """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps."""
-        source = self.module.teacher_source
-        if self.cache is not None and isinstance(source, CachedTeachers):
-            if not self.config.prepare and view in self.cache.missing():
-                raise UserError(
-                    f"prepare=false, and view {view} of the teachers' outputs lacks in {self.cache.root}.",
-                    fix="prepare=true, or python -m amtml_pl.cache action=build with these overrides",
-                )
-            built = self.cache.provide([view])
-            self.module.count_build(built.seconds, built.teacher_passes)
-            data.read_teachers = source.read if source.read_in_loader else None
-
     def fit_and_test(self, data: PackedDataModule) -> tuple[dict[str, float], dict[str, float]]:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
-        trainer = self.trainer()
+        trainer = make_trainer(self.config, self.folder)
         resume = self.folder.last_checkpoint if self.folder.last_checkpoint.exists() else None
         if resume is not None:
             console.print(f"Resuming from {resume}")
@@ -309,26 +236,6 @@ class Run:
         metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught, **weighed}
         return metrics, timing
 
-    def trainer(self) -> pl.Trainer:
-        """Lightning's trainer with this project's loggers, checkpoints and table of epochs."""
-        loggers = [
-            assemble.build(node, partial=True)(save_dir=self.folder.path)
-            for node in self.config.get("logger", {}).values()
-        ]
-        make = assemble.build(self.config.trainer, partial=True)
-        trainer: pl.Trainer = make(
-            logger=loggers,
-            callbacks=run_callbacks(self.folder),
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=self.folder.path,
-            enable_progress_bar=console.is_terminal,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
-            reload_dataloaders_every_n_epochs=1,
-        )
-        return trainer
-
     def measure_teacher(self, teacher: SelectedTeacher, data: PackedDataModule, split: str) -> float:
         """Accuracy of a teacher with weights of its own, measured once and kept beside the teachers."""
         rows = data.val_split() if split == "val" else data.test_split()
@@ -341,13 +248,6 @@ class Run:
         measured = Path(self.config.paths.teachers) / "measured"
         identity = {"teacher": teacher.identity(), "data": images}
         return measured_accuracy(teacher.load, data.eval_batches(rows), measured, identity)
-
-
-def weights_of_last_epoch(table: Path) -> dict[str, float]:
-    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such."""
-    with table.open(newline="") as lines:
-        *_, last = csv.DictReader(lines)
-    return {name: float(value) for name, value in last.items() if name.startswith("weight") and value}
 
 
 def packed_digest(config: DictConfig) -> str | None:

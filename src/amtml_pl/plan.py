@@ -53,6 +53,7 @@ def make_plan(
     teachers: Sequence[SelectedTeacher],
     hints: Mapping[str, Shape],
     cache: RunCache | None,
+    held_out: PlanStep | None = None,
 ) -> list[PlanStep]:
     """Looks for everything that the run needs and estimates what making it takes.
 
@@ -67,6 +68,7 @@ def make_plan(
         teachers: the selected ones.
         hints: ``(C, H, W)`` of each hint by flat name.
         cache: the cached outputs; None where they are not used or cannot be named yet.
+        held_out: what a weighting needs that judges the teachers on the validation split.
     """
     packed_root = packed_root_of(config)
     here = is_packed(source, packed_root) or source.missing() is None
@@ -85,6 +87,8 @@ def make_plan(
     seconds = None if forwards is None or images is None else images * passes * forwards
     if cached:
         steps.append(cache_step(config, hints, cache, images, passes, seconds))
+    if held_out is not None:
+        steps.append(held_out)
     own = cost(student, size)
     if images is not None and seconds is not None:
         training = images * epochs * seconds_per_image(student, size, training=True)
@@ -177,6 +181,23 @@ def cache_step(
         seconds=seconds,
         by_hand="python -m amtml_pl.cache action=build, with the overrides of this run",
     )
+
+
+def held_out_step(config: DictConfig, cache: RunCache | None) -> PlanStep:
+    """Whether the teachers have looked at the validation split, by which a weighting judges them.
+
+    Args:
+        config: the checked configuration.
+        cache: its stores for that split; None where they cannot be named yet.
+    """
+    what = "their outputs for validation"
+    if cache is not None and not cache.missing():
+        kept = sum(store.bytes_on_disk() for store in cache.stores())
+        return PlanStep(what, f"cached in {cache.root}", size=kept)
+    per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
+    size = None if cache is None else len(cache.split) * per_image
+    by_hand = "python -m amtml_pl.cache action=build, with the overrides of this run"
+    return PlanStep(what, "to compute once", missing=True, size=size, by_hand=by_hand)
 
 
 def training_images(config: DictConfig, source: DatasetSource, packed_root: Path) -> int | None:

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from amtml_pl import assemble
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
+from amtml_pl.examination.teachers import examine_teacher, images_to_examine
 from amtml_pl.packing import DatasetSource, find_packed
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.splits import SplitRows
@@ -24,7 +26,6 @@ from amtml_pl.teacher_cache.storage import Storage, stored_bytes
 from amtml_pl.teacher_cache.store import SHARD_ROWS, TensorStore
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teacher_cache.trust import probe, probe_every_shard, verify_checksums
-from amtml_pl.examination.teachers import IMAGES, examine_teacher
 from amtml_pl.teachers import Teacher
 from amtml_pl.types import Shape, SplitName
 
@@ -178,13 +179,17 @@ class RunCache:
 
 
 def found_cache(
-    config: DictConfig, source: DatasetSource, packed_root: Path, teachers: Sequence[SelectedTeacher]
+    config: DictConfig,
+    source: DatasetSource,
+    packed_root: Path,
+    teachers: Sequence[SelectedTeacher],
+    split: SplitName = "train",
 ) -> RunCache | None:
     """The run's cache as far as it can be named now: None while images or a teacher's weights are missing."""
     packed = find_packed(source, packed_root)
     if packed is None or any(teacher.identity() is None for teacher in teachers):
         return None
-    return RunCache(config, teachers, assemble.data_module(config, packed), {})
+    return RunCache(config, teachers, assemble.data_module(config, packed), {}, split)
 
 
 def teacher_stores(
@@ -253,7 +258,11 @@ def examination(
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.
     """
     split = data.val_split()
-    some = split.rows[:: max(1, len(split) // IMAGES)][:IMAGES]
+    wanted = images_to_examine(config.dataset.num_classes)
+    order = torch.randperm(
+        len(split), generator=torch.Generator().manual_seed(0)
+    )  # rows may be sorted by class
+    some = split.rows[order[:wanted]]
     images, labels = split.stored.images[some].float() / 255, split.stored.labels[some]
     others = {"the data set's": (list(config.dataset.mean), list(config.dataset.std))}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from amtml_pl.entry_point import console, quieten
+from amtml_pl.fitting import make_trainer
 from amtml_pl.peak_memory import PeakMemory, Sampler, parameters_beside
 from amtml_pl.pipeline import Run
 from amtml_pl.runs import RunFolder
@@ -36,7 +37,7 @@ class ShortFit:
     def steps(self) -> StepTimer:
         """A short fit by the trainer of a run, and what its steps took."""
         timer = StepTimer()
-        trainer = self.run.trainer()
+        trainer = make_trainer(self.run.config, self.run.folder)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
         trainer.fit(self.run.module, datamodule=self.data)

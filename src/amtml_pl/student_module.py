@@ -246,7 +246,7 @@ class StudentModule(pl.LightningModule):
         if not self.automatic_optimization:  # a loop that steps its optimisers itself has to step these too
             schedules = self.lr_schedulers() or []
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
-                cast("LRScheduler", schedule).step()
+                cast("Any", schedule).step()
         if self.weight_statistics is None:
             return
         summary = self.weight_statistics.summary()

@@ -1,5 +1,6 @@
 """The doctor: injected faults are found by name, and nothing is found where nothing is wrong."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -9,14 +10,16 @@ from torch import nn
 from amtml_pl.distill import DistillModule
 from amtml_pl.examination.step import examine
 from amtml_pl.features import TappedNetwork, tap_shapes
+from amtml_pl.heads import Head
 from amtml_pl.losses.adapter import AdapterEntropy, JointAdapterLoss
+from amtml_pl.losses.angle import AngleLoss
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.hint import HintLoss
 from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.wide_resnet import WideResNet
 from amtml_pl.released.losses import ReleasedRelationLoss
-from amtml_pl.examination.teachers import agreement, examine_teacher, teacher_statements
 from amtml_pl.teachers import LiveTeachers, Teacher
 from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
@@ -29,10 +32,10 @@ def network(taps=()):
     return TappedNetwork(CifarResNet(8, K, [4, 4, 8, 8]), mean=[0.5] * 3, std=[0.2] * 3, taps=taps)
 
 
-def module_of(terms, weighting=None, coef=None, kind=DistillModule):
+def module_of(terms, weighting=None, coef=None, kind=DistillModule, teachers=("a", "b")):
     torch.manual_seed(0)
     student = network(("layer1", "layer2", "layer3"))
-    source = LiveTeachers([Teacher(name, network(("layer3",))) for name in ("a", "b")])
+    source = LiveTeachers([Teacher(name, network(("layer3",))) for name in teachers])
     offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
     hints = {f"{name}/layer3": (8, 8, 8) for name in source.names}
     shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
@@ -121,6 +124,57 @@ def test_projections_that_are_not_trained_are_named():
     assert names(examine(module, batch())) == ["untrained-projections/hint"]
 
 
+class Twice(DistillModule):
+    def parameter_groups(self):
+        yield from super().parameter_groups()
+        yield {"name": "again", "params": [next(self.student.parameters())]}
+
+
+class Teaching(DistillModule):
+    def parameter_groups(self):
+        yield from super().parameter_groups()
+        yield {"name": "teachers", "params": list(self.teacher_source.teachers[0].network.parameters())}
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Twice, "in-several-groups/student"), (Teaching, "foreign-parameters/teachers")],
+)
+def test_an_optimiser_that_holds_what_it_should_not_is_named(kind, name, monkeypatch):
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, kind=kind)
+    monkeypatch.setattr(torch.optim.Optimizer, "add_param_group", unchecked_add)
+    assert names(examine(module, batch())) == [name]
+
+
+def unchecked_add(self, group):
+    """As torch's, which refuses a parameter that is already in another group."""
+    self.param_groups.append({**self.defaults, **group})
+
+
+class Deaf(AdapterEntropy):
+    def forward(self, step):
+        return super().forward(replace(step, weights=step.weights.detach()))
+
+
+def test_a_term_that_gives_the_weighting_nothing_is_named():
+    terms = {"kd": SoftTargetLoss(4.0), "adapter": JointAdapterLoss(4.0), "adapter_entropy": Deaf()}
+    found = names(examine(module_of(terms, AdaptiveWeighting("layer3")), batch()))
+    assert found == ["idle-for-the-weighting/adapter_entropy"]
+
+
+class Leaking(SoftTargetLoss):
+    def forward(self, step):
+        return super().forward(step) + step.weights.square().mean()
+
+
+def test_a_term_that_trains_what_it_does_not_claim_is_named():
+    terms = {"kd": Leaking(4.0), "adapter": JointAdapterLoss(4.0)}
+    found = examine(module_of(terms, AdaptiveWeighting("layer3")), batch())
+    assert names(found)[0] == "trains-another/kd"
+    assert "'the weighting'" in found.findings[0].what
+
+
 @pytest.mark.parametrize(
     ("spoil", "name"),
     [(lambda t: t.network.train(), "teacher-in-training-mode/b"),
@@ -142,6 +196,17 @@ class Chosen(UniformWeighting):
         return student.logits[:, :2].softmax(dim=1)
 
 
+class ChosenFromUniform(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return (0 * student.logits[:, :2] * student.logits.detach()[:, :2] + student.logits[:, :2]
+                - student.logits[:, :2].detach()).softmax(dim=1)  # fmt: skip
+
+
+class InTheMiddle(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return torch.tensor([0.2, 0.6, 0.2]).expand(len(labels), -1)
+
+
 class Listed(UniformWeighting):
     def forward(self, student, teachers, labels):
         return torch.tensor([0.6, 0.4]).expand(len(labels), -1)
@@ -150,12 +215,67 @@ class Listed(UniformWeighting):
 @pytest.mark.parametrize(
     ("weighting", "name"),
     [(Doubled(), "unnormalised-weights/weighting"), (Chosen(), "weights-of-the-students-choice/weighting"),
+     (ChosenFromUniform(), "weights-of-the-students-choice/weighting"),
      (Listed(), "order-of-the-teachers/weighting")],
 )  # fmt: skip
 def test_weights_that_cannot_be_trusted_are_named(weighting, name):
     assert name in names(
         examine(module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, weighting), batch())
     )
+
+
+def test_weights_that_a_reversed_list_would_not_betray_are_named_too():
+    terms = {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}
+    module = module_of(terms, InTheMiddle(), teachers=("a", "b", "c"))
+    assert names(examine(module, batch())) == ["order-of-the-teachers/weighting"]
+
+
+class OnLogits(AngleLoss):
+    def forward(self, step):
+        return super().forward(replace(step, student=replace(step.student, logits=step.student.logits * 2)))
+
+
+def test_angles_that_a_perfect_student_cannot_satisfy_are_named():
+    healthy = module_of({"ce": CrossEntropy(), "angle": AngleLoss(4.0)})
+    assert names(examine(healthy, batch())) == []
+    broken = module_of({"ce": CrossEntropy(), "angle": OnLogits(4.0)})
+    assert names(examine(broken, batch())) == ["not-zero-at-the-targets/angle"]
+
+
+def with_heads(tap, side):
+    """A teacher's classifier, to be run on its map pooled to a grid of that side."""
+    torch.manual_seed(0)
+    plain = WideResNet(10, 1, K)
+    for part in plain.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.bias)
+    teacher = Teacher("a", TappedNetwork(plain, mean=[0.5] * 3, std=[0.2] * 3, taps=[tap]), pool=side)
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, teachers=("a",))
+    module.teacher_source = LiveTeachers([teacher])
+    module.heads = {f"a/{tap}": Head(deepcopy(plain), tap)}
+    return module
+
+
+def test_a_classifier_that_does_not_make_the_teachers_logits_of_its_map_is_named():
+    assert names(examine(with_heads("layer3", side=8), batch())) == []
+    assert names(examine(with_heads("relu", side=1), batch())) == []
+    found = examine(with_heads("layer3", side=1), batch())
+    assert names(found) == ["not-the-teachers-classifier/a/layer3"]
+    assert "hint_pool=null" in found.findings[0].what
+
+
+def test_a_classifier_that_asks_for_gradients_is_named():
+    module = with_heads("layer3", side=8)
+    module.heads["a/layer3"].requires_grad_(True)
+    assert names(examine(module, batch())) == ["trainable-teacher/a/layer3"]
+
+
+def test_what_has_been_compiled_is_examined_as_it_is_written():
+    calls = []
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    module.student.network.compile(backend=lambda graph, inputs: calls.append(graph) or graph.forward)
+    assert names(examine(module, batch())) == []
+    assert calls == []
 
 
 def test_a_term_that_a_perfect_student_cannot_satisfy_is_named():
@@ -179,63 +299,6 @@ def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
     assert names(found) == []
     assert len(found.warnings) == 1
     assert "'ce' outweighs the rest" in found.warnings[0]
-
-
-# ---- teachers
-
-
-class Reads(nn.Module):
-    """Names the class that the mean colour says, as long as it is normalised as it was trained."""
-
-    def forward(self, images):
-        level = images.mean(dim=(1, 2, 3))[:, None]
-        return -(level - torch.tensor([-1.5, -0.5, 0.5, 1.5])).abs()
-
-
-def coloured(N=256):
-    labels = torch.arange(N) % 4
-    generator = torch.Generator().manual_seed(0)
-    level = 0.5 + 0.2 * (labels - 1.5) + 0.02 * torch.randn(N, generator=generator)
-    return level.view(N, 1, 1, 1).expand(N, 3, 4, 4).contiguous(), labels
-
-
-def statements(mean=0.5, std=0.2, class_map=None):
-    teacher = Teacher("t", TappedNetwork(Reads(), mean=[mean] * 3, std=[std] * 3), class_map)
-    found = examine_teacher(teacher, *coloured(), {"the data set's": ([0.5] * 3, [0.2] * 3)})
-    torch.testing.assert_close(teacher.network.mean.flatten(), torch.full((3,), mean))
-    return [finding.name for finding in teacher_statements("t", found)], found
-
-
-def test_a_teacher_that_is_what_it_should_be_has_no_finding():
-    found, examination = statements()
-    assert found == []
-    assert examination["accuracy"] > 0.95
-
-
-def test_a_wrong_mean_and_std_are_found_and_the_right_ones_named():
-    found, examination = statements(mean=0.2, std=0.4)
-    assert found == ["wrong-mean-and-std/t"]
-    assert examination["accuracy_with"]["the data set's"] > 0.95
-
-
-def test_a_shuffled_class_map_is_found():
-    assert statements(class_map=(1, 0, 3, 2))[0] == ["wrong-class-map/t"]
-
-
-def test_a_teacher_that_was_trained_here_is_only_measured():
-    teacher = Teacher("t", TappedNetwork(Reads(), mean=[0.2] * 3, std=[0.4] * 3))
-    found = examine_teacher(teacher, *coloured(), None)
-    assert found["accuracy"] < 0.5
-    assert found["accuracy_with"] == {}
-    assert [*teacher_statements("t", found)] == []
-
-
-def test_agreement_is_the_share_of_images_with_the_same_class():
-    logits = torch.zeros(4, 2, 3)
-    logits[:, 0, 0] = 1
-    logits[:3, 1, 0] = 1
-    logits[3, 1, 2] = 1
-    torch.testing.assert_close(agreement(logits), torch.tensor([[1.0, 0.75], [0.75, 1.0]]))
 
 
 def test_a_step_without_teachers_is_examined_too():

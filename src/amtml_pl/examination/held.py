@@ -59,8 +59,8 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
         if foreign := sum(id(parameter) not in own for parameter in group["params"]):
             yield Finding(
                 f"foreign-parameters/{name}",
-                f"the optimiser's group {name!r} holds {foreign} parameters that are not the module's, such as "
-                "a teacher's; expected its own alone",
+                f"the optimiser's group {name!r} holds {foreign} parameters that are not the module's, "
+                "such as a teacher's; expected its own alone",
             )
 
 

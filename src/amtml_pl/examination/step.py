@@ -55,8 +55,8 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
         for objective in dissection.objectives:
             findings += gradient_findings(objective, norms[objective.name])
         if dissection.step is not None:
-            terms = {name: term for name, term in zip(module.terms, module.loss_terms(), strict=True)}
-            terms = {name: term for name, term in terms.items() if module.coef[name]}
+            listed = zip(module.terms, module.loss_terms(), strict=True)
+            terms = {name: term for name, term in listed if module.coef[name]}
             findings += weight_findings(dissection.step, terms, parts["student"])
             if module.weighting is not None:
                 findings += order_findings(dissection.step, terms, module.weighting, module.repeatable)

@@ -1,4 +1,4 @@
-"""Whether a student that has reached its targets would be left alone, and the teachers' classifiers are theirs."""
+"""Whether targets can be reached, and the teachers' classifiers are the teachers'."""
 
 from __future__ import annotations
 

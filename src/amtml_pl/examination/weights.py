@@ -36,7 +36,7 @@ def weight_findings(
             )
         if not weights.requires_grad:
             continue
-        # Along a random direction: one that stays at a minimum of it for equal weights would see nothing there.
+        # Along a random direction: the gradient of a norm, say, would be 0 for equal weights.
         seen = (weights * torch.randn_like(weights)).sum()
         if norm(torch.autograd.grad(seen, list(student), retain_graph=True, allow_unused=True)) > 0:
             yield Finding(
