@@ -12,6 +12,7 @@ from amtml_pl import assemble
 from amtml_pl.augment import CropFlip
 from amtml_pl.distill import DistillModule
 from amtml_pl.errors import UserError
+from amtml_pl.fitting import make_trainer
 from amtml_pl.peak_memory import parameters_beside
 from amtml_pl.pipeline import Run
 from amtml_pl.runs import RunFolder
@@ -80,7 +81,7 @@ def test_a_cached_run_holds_no_teacher(run, configure, tmp_path):
     run(*AMTML)
     others = parameters_beside(nn.Identity())  # of other tests
     ready, data = prepared(configure, tmp_path)
-    ready.trainer().fit(ready.module, datamodule=data)
+    make_trainer(ready.config, ready.folder).fit(ready.module, datamodule=data)
     assert parameters_beside(ready.module) == others
 
 
@@ -325,6 +326,20 @@ def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(run, configure, 
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"manifest.json lists another checksum than its images"):
         run(*AMTML, own, "seed=1", name="other seed")
+
+
+def test_what_live_teachers_say_of_the_validation_split_is_planned_and_kept(run, tmp_path, capsys):
+    live = (*AMTML, "teacher_source=live", "trainer.max_epochs=1")
+    run(*live, name="first")
+    assert "teacher outputs, validation" in capsys.readouterr().out
+    kept = [shard for shard in shards(tmp_path) if "logits-val" in str(shard)]
+    assert len(kept) == 2
+    written = [shard.stat().st_mtime_ns for shard in kept]
+    run(*live, "seed=1", "prepare=false", name="second")
+    assert [shard.stat().st_mtime_ns for shard in kept] == written
+    kept[0].unlink()
+    with pytest.raises(UserError, match=r"(?s)prepare=false.*teacher outputs, validation: to compute once"):
+        run(*live, "seed=2", "prepare=false", name="third")
 
 
 @pytest.mark.slow

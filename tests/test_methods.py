@@ -20,6 +20,7 @@ SWEEPS = sorted(file.stem for file in (config_directory() / "sweep").glob("*.yam
 PROBLEMS = ("digits", "cifar10", "cifar100", "cifar10_jpeg", "cifar10_jpeg_small", "cinic10", "tiny_imagenet")
 WITHOUT_TEACHERS = ("ce", "dml", "dml_reference")
 QUICK = ("amtml", "camkd_reference")
+LOOPS = {"dml": "MutualLearning", "mtkd_rl": "ReinforcedWeights", "mmkd": "MetaWeights"}
 
 
 def tiny(method):
@@ -75,6 +76,8 @@ def test_a_run_repeats_to_the_bit(run, method):
     assert first["metrics"] == again["metrics"]
     assert_bitwise_equal(weights(one), weights(two))
     assert first["budget"]["networks_trained"] == (3 if method == "dml" else 1)
+    assert first["loop"].endswith(LOOPS.get(method, "DistillModule"))
+    assert ("mutual" in first["loss"]) is (method == "dml")
 
 
 def test_all_methods_start_from_the_same_student_and_see_the_same_batches(configure, tmp_path):

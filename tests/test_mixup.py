@@ -81,6 +81,16 @@ def test_terms_that_read_one_label_per_image_are_refused(run):
         run("experiment=digits_amtml", *TINY, *live, "loss=[ce,kd,adapter_nll,adapter_entropy]")
 
 
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [(("method=mmkd",), "MetaWeights reads one label"), (("method=mtkd_rl",), "ReinforcedWeights reads one"),
+     (("method=avg", "weighting=confidence"), "ConfidenceWeighting weighs the teachers by one label")],
+)  # fmt: skip
+def test_loops_and_weightings_that_read_one_label_per_image_are_refused(run, parts, words):
+    with pytest.raises(UserError, match=words):
+        run("experiment=digits", *TINY, *parts, "data.mixup=0.2", "teacher_source=live")
+
+
 def test_a_run_with_live_teachers_repeats_to_the_bit(run):
     job = ("experiment=digits_amtml", *TINY, "trainer.max_epochs=1", "data.mixup=0.2", "teacher_source=live")
     _, first = run(*job, name="first")

@@ -189,7 +189,7 @@ def test_a_constructor_that_draws_its_weights_anew_is_refused_by_the_cache_and_t
 def test_prepare_false_lists_everything_that_is_missing(run, tmp_path):
     nothing = (f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers", "prepare=false")
     wanted = (
-        r"(?s)and 4 of what.*packed data.*vgg8_quarter.*amtml_pl.train experiment=digits_teacher .*student="
+        r"(?s)and 5 of what.*packed data.*vgg8_quarter.*amtml_pl.train experiment=digits_teacher .*student="
     )
     with pytest.raises(UserError, match=wanted):
         run("experiment=digits_amtml", *TINY, *nothing)

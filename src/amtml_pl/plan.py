@@ -190,7 +190,7 @@ def held_out_step(config: DictConfig, cache: RunCache | None) -> PlanStep:
         config: the checked configuration.
         cache: its stores for that split; None where they cannot be named yet.
     """
-    what = "their outputs for validation"
+    what = "teacher outputs, validation"
     if cache is not None and not cache.missing():
         kept = sum(store.bytes_on_disk() for store in cache.stores())
         return PlanStep(what, f"cached in {cache.root}", size=kept)

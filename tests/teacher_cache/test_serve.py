@@ -126,6 +126,15 @@ def test_resident_outputs_are_gathered_without_reading_the_disk_again(root, imag
         resident(batch(images, asked.index, 2))
 
 
+def test_views_that_lie_on_another_device_are_let_go(root, images):
+    resident, asked = source(root, "resident"), batch(images, shuffled()[:64], 1)
+    expected = resident(asked)
+    assert resident.to("cpu").resident
+    resident.to("meta")  # a second device that every machine has
+    assert resident.resident == {}
+    assert_same(resident.to("cpu")(asked), expected)
+
+
 def as_computed_with(root):
     """Bytes of all views: int8 hints are float32 once they are read."""
     outputs = source(root)(batch(split(ROWS), torch.arange(ROWS), 1))
