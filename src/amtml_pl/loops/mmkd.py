@@ -19,6 +19,7 @@ from amtml_pl.features import evaluation_mode, frozen
 from amtml_pl.loops.hard_samples import HardSamples
 from amtml_pl.loops.two_optimizers import TwoOptimizers
 from amtml_pl.losses.soft_targets_each import soft_target_losses
+from amtml_pl.losses.term import taught
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 
 
@@ -73,7 +74,7 @@ class MetaWeights(TwoOptimizers):
         """The step with the networks' weights, which are constants for the student."""
         step = super().distill_step(batch)
         with torch.no_grad(), full_precision(batch):
-            weights, feature_weights = self.weigh(step.student, given(step.teachers))
+            weights, feature_weights = self.weigh(step.student, taught(step)[0])
         return replace(step, weights=weights, feature_weights=feature_weights)
 
     def weigh(
@@ -94,7 +95,7 @@ class MetaWeights(TwoOptimizers):
     def to_judge(self, batch: Batch, step: Step) -> Batch | None:
         """Some hard samples, every few steps, once there are enough of them; keeps those of the batch."""
         wrong = step.student.logits.argmax(dim=1) != step.labels
-        self.hard.keep(replace(batch, teachers=given(step.teachers)), wrong)
+        self.hard.keep(replace(batch, teachers=step.teachers), wrong)
         steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
         due = self.hard.is_full and steps % self.meta_every == 0
         return self.hard.some(len(step.labels)) if due else None
@@ -132,7 +133,9 @@ class MetaWeights(TwoOptimizers):
 
     def matching(self, student: ModelOutputs, batch: Batch) -> Float[Tensor, ""]:
         """The terms that depend on the weights, whose gradient reaches the networks that give them."""
-        teachers = given(batch.teachers)
+        if batch.teachers is None:
+            raise RuntimeError("Samples to judge by come with their teachers' outputs.")
+        teachers = batch.teachers
         weights, feature_weights = self.weigh(student, teachers)
         step = Step(student, batch.labels, teachers, weights, None, self.current_epoch)
         divergence = soft_target_losses(student.logits, teachers.logits, self.temperature)
@@ -179,14 +182,3 @@ def weight_network(inputs: int, teachers: int) -> nn.Sequential:
     """One hidden layer of half the inputs' width, one output per teacher."""
     hidden = max(inputs // 2, 1)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, teachers))
-
-
-def given(teachers: TeacherOutputs | None) -> TeacherOutputs:
-    """The teachers' outputs.
-
-    Raises:
-        UserError: if there are none.
-    """
-    if teachers is None:
-        raise UserError("MMKD needs teachers.", fix="teacher=[resnet32,resnet56]")
-    return teachers

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.distill import full_precision
-from amtml_pl.errors import UserError
 from amtml_pl.features import evaluation_mode
 from amtml_pl.loops.two_optimizers import TwoOptimizers
 from amtml_pl.losses.regression import regression_errors
 from amtml_pl.losses.soft_targets_each import soft_target_losses
+from amtml_pl.losses.term import taught
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.confidence import confidence_weights
 
@@ -66,14 +66,9 @@ class ReinforcedWeights(TwoOptimizers):
         return replace(step, weights=weights, feature_weights=feature_weights)
 
     def observe(self, step: Step) -> Observation:
-        """What the agent sees of a step, constants.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
-        if step.teachers is None:
-            raise UserError("MTKD-RL needs teachers.", fix="teacher=[resnet32,resnet56]")
-        logits, M = step.teachers.logits, step.teachers.logits.shape[1]
+        """What the agent sees of a step, constants."""
+        teachers, _ = taught(step)
+        logits, M = teachers.logits, teachers.logits.shape[1]
         with torch.no_grad(), evaluation_mode(self.regression):
             regressed, targets = self.regression.regressed(step), self.regression.targets(step)
             own = [made.mean(dim=(2, 3)) for made in regressed]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, taught
 from amtml_pl.pooling import pool
 from amtml_pl.readings import ATTENTION, attention_map
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
@@ -103,13 +103,11 @@ class AttentionLoss(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        if step.teachers is None or step.weights is None:
-            raise UserError("The term 'attention' needs teachers.", fix="teacher=[resnet32] weighting=single")
+        teachers, weights = taught(step)
         total = step.student.logits.new_zeros(())
         for m, pairs in enumerate(self.pairs):
             losses = [
-                attention_losses(step.student.features[stage], step.teachers.hints[name])
-                for stage, name in pairs
+                attention_losses(step.student.features[stage], teachers.hints[name]) for stage, name in pairs
             ]
-            total = total + (step.weights[:, m].detach() * torch.stack(losses).sum(dim=0)).mean()
+            total = total + (weights[:, m].detach() * torch.stack(losses).sum(dim=0)).mean()
         return total

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, taught
 from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
 
@@ -87,13 +86,12 @@ class DecoupledLoss(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        if step.teachers is None or step.weights is None:
-            raise UserError("The term 'dkd' needs teachers.", fix="teacher=[resnet32] weighting=single")
+        teachers, weights = taught(step)
         logits = step.student.logits
         total = logits.new_zeros(())
-        for m in range(len(step.teachers.names)):
-            parts = decoupled_losses(logits, step.teachers.logits[:, m], step.labels, self.temperature)
+        for m in range(len(teachers.names)):
+            parts = decoupled_losses(logits, teachers.logits[:, m], step.labels, self.temperature)
             loss = self.alpha * parts[0] + self.beta * parts[1]
-            total = total + (step.weights[:, m].detach() * loss).mean()
+            total = total + (weights[:, m].detach() * loss).mean()
         ramp = 1.0 if self.warmup_epochs <= 0 else min((step.epoch + 1) / self.warmup_epochs, 1.0)
         return ramp * total

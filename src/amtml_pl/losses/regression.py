@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, taught
 from amtml_pl.pooling import pool
 from amtml_pl.types import OfferedFeatures, Shape, Step, TensorShapes
 
@@ -37,8 +37,9 @@ def regression_errors(
 class FeatureRegression(LossTerm):
     """``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``: FitNet-MKD with uniform weights.
 
-    Each r_m is a 1×1 convolution, batch norm and ReLU, as in the CA-MKD code, whose other regressors
-    (strided and transposed convolutions where the sizes differ) are left out: the student's map is first
+    Each r_m is a 1×1 convolution and batch norm. The CA-MKD code has a ReLU behind it, which cannot give the
+    negative values of a teacher whose stages are not activated, such as a wide residual network's; and other
+    regressors (strided and transposed convolutions) where the sizes differ: here the student's map is first
     averaged, or repeated, to the teacher's size, always from the original map. The code's skipping of
     epoch 1 is left out too.
 
@@ -48,7 +49,7 @@ class FeatureRegression(LossTerm):
             the student's last one and the teachers' offered hints, their last maps.
         grid: side of the grid that the teachers' maps are pooled to before they are kept; None keeps them
             as their YAML says.
-        relu: whether a regressor ends in a ReLU; false suits maps that take both signs.
+        relu: whether a regressor ends in a ReLU, as published.
     """
 
     needs_teachers = learns = orders_teachers = True
@@ -58,7 +59,7 @@ class FeatureRegression(LossTerm):
         stages: Sequence[str],
         stage: int | None = None,
         grid: int | None = None,
-        relu: bool = True,
+        relu: bool = False,
     ) -> None:
         super().__init__()
         if not stages or (stage is not None and not 1 <= stage <= len(stages)):
@@ -129,9 +130,8 @@ class FeatureRegression(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        if step.teachers is None:
-            raise UserError("A regression to features needs teachers.", fix="teacher=[resnet32,resnet56]")
-        return tuple(step.teachers.hints[name] for name in self.names)
+        teachers, _ = taught(step)
+        return tuple(teachers.hints[name] for name in self.names)
 
     def errors(self, step: Step) -> Float[Tensor, "B M"]:
         """The error of every sample and teacher."""
@@ -139,15 +139,14 @@ class FeatureRegression(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The loss of the batch, unweighted."""
-        weights = step.weights if step.feature_weights is None else step.feature_weights
-        errors = self.errors(step)
+        _, weights = taught(step)
         return weighted_mean(
-            errors, errors.new_full(errors.shape, 1 / errors.shape[1]) if weights is None else weights
+            self.errors(step), weights if step.feature_weights is None else step.feature_weights
         )
 
 
 class Regressor(nn.Module):
-    """1×1 convolution, batch norm and ReLU on a map brought to the size of the wanted one.
+    """1×1 convolution, batch norm and, if asked for, ReLU on a map brought to the size of the wanted one.
 
     Args:
         source: ``(C, H, W)`` of the student's map.

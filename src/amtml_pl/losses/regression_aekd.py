@@ -35,7 +35,7 @@ class AekdFeatureRegression(FeatureRegression):
         stages: Sequence[str],
         stage: int | None = None,
         grid: int | None = None,
-        relu: bool = True,
+        relu: bool = False,
         tolerance: float = 0.6,
     ) -> None:
         super().__init__(stages, stage, grid, relu)

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.errors import UserError
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
-from amtml_pl.losses.term import LossTerm
-from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+from amtml_pl.losses.embeddings import EmbeddingTerm
+from amtml_pl.losses.term import taught
+from amtml_pl.types import Step
 
 
-def embedding_hints(offered: Mapping[str, OfferedFeatures], term: str) -> tuple[str, ...]:
-    """Every teacher's last map, averaged over its positions.
-
-    Raises:
-        UserError: if a teacher offers no last map.
-    """
-    if without := [teacher for teacher, taps in offered.items() if taps.hint is None]:
-        raise UserError(
-            f"The term {term!r} reads the last map, and the teachers {without} offer none.",
-            fix=f"teacher.{without[0]}.hint=MODULE",
-        )
-    return tuple(f"{teacher}/{taps.hint}@1" for teacher, taps in offered.items())
-
-
-class RelationLoss(LossTerm):
+class RelationLoss(EmbeddingTerm):
     """``sum_m mean_b(w_bm) (distance · RKD-D + angle · RKD-A)`` between pooled last maps.
 
     After Park et al., "Relational Knowledge Distillation" (arXiv:1904.05068); see
@@ -40,29 +24,9 @@ class RelationLoss(LossTerm):
         angle: multiplier of the angles' part.
     """
 
-    needs_teachers = orders_teachers = True
-
     def __init__(self, tap: str, distance: float = 25.0, angle: float = 50.0) -> None:
-        super().__init__()
-        self.tap = tap
+        super().__init__(tap)
         self.distance, self.angle = distance, angle
-        self.names: tuple[str, ...] = ()
-
-    def student_taps(self) -> tuple[str, ...]:
-        """The last map."""
-        return (self.tap,)
-
-    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The teachers' embeddings.
-
-        Raises:
-            UserError: if a teacher offers no last map.
-        """
-        return embedding_hints(offered, "rkd")
-
-    def build(self, shapes: TensorShapes) -> None:
-        """Takes the order of the teachers."""
-        self.names = self.hints(shapes.offered)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The loss of the batch, unweighted.
@@ -70,16 +34,12 @@ class RelationLoss(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        if step.teachers is None or step.weights is None:
-            raise UserError("The term 'rkd' needs teachers.", fix="teacher=[resnet32] weighting=single")
-        student = step.student.features[self.tap].mean(dim=(2, 3))
+        student, teachers = self.embeddings(step)
+        _, weights = taught(step)
         total = student.new_zeros(())
-        for share, name in zip(step.weights.detach().mean(dim=0), self.names, strict=True):
+        for share, teacher in zip(weights.detach().mean(dim=0), teachers, strict=True):
             if share == 0:
                 continue
-            teacher = step.teachers.hints[name].flatten(1)
-            parts = self.distance * distance_loss(student, teacher) + self.angle * angle_loss(
-                student, teacher
-            )
-            total = total + share * parts
+            distance, angle = distance_loss(student, teacher), angle_loss(student, teacher)
+            total = total + share * (self.distance * distance + self.angle * angle)
         return total

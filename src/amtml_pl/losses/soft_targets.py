@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, taught
 from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
 
@@ -98,9 +97,5 @@ def step_soft_targets(step: Step, temperature: float, mixture: Mixture = "probab
     Raises:
         UserError: if the step has no teachers.
     """
-    if step.teachers is None or step.weights is None:
-        raise UserError(
-            "A loss term needs teachers, and the run has none.",
-            fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
-        )
-    return integrated_soft_targets(step.teachers.logits, step.weights, temperature, mixture)
+    teachers, weights = taught(step)
+    return integrated_soft_targets(teachers.logits, weights, temperature, mixture)

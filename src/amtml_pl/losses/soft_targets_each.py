@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, taught
 from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
 
@@ -62,9 +61,8 @@ class PerTeacherSoftTargetLoss(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        if step.teachers is None or step.weights is None:
-            raise UserError("The term 'kd_each' needs teachers.", fix="teacher=[resnet32,resnet56]")
-        losses = soft_target_losses(step.student.logits, step.teachers.logits, self.temperature)
+        teachers, weights = taught(step)
+        losses = soft_target_losses(step.student.logits, teachers.logits, self.temperature)
         M = losses.shape[1]
         strength = {"paper": 1.0, "ebkd_code": (M - 1) / M, "camkd_code": 1 / M}[self.scale]
-        return strength * (step.weights.detach() * losses).sum(dim=1).mean()
+        return strength * (weights.detach() * losses).sum(dim=1).mean()

@@ -8,7 +8,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+from amtml_pl.errors import UserError
+from amtml_pl.types import OfferedFeatures, Step, TeacherOutputs, TensorShapes
 
 
 class LossTerm(nn.Module):
@@ -73,3 +74,17 @@ class LossTerm(nn.Module):
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The unweighted value of the term for one batch."""
         raise NotImplementedError
+
+
+def taught(step: Step) -> tuple[TeacherOutputs, Float[Tensor, "B M"]]:
+    """The teachers' outputs of a step, and their weights.
+
+    Raises:
+        UserError: if the step has no teachers.
+    """
+    if step.teachers is None or step.weights is None:
+        raise UserError(
+            "A loss term needs teachers, and the run has none.",
+            fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
+        )
+    return step.teachers, step.weights

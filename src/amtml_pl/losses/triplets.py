@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from amtml_pl.errors import UserError
-from amtml_pl.losses.relation import embedding_hints
-from amtml_pl.losses.term import LossTerm
-from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+from amtml_pl.losses.embeddings import EmbeddingTerm
+from amtml_pl.types import Step
 
 
 def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P 3"]) -> Bool[Tensor, "P M"]:
@@ -70,7 +68,7 @@ def length(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
     return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
 
 
-class TripletLoss(LossTerm):
+class TripletLoss(EmbeddingTerm):
     """`relative_dissimilarity_loss` of pooled last maps, each scaled to length 1; B random triplets a batch.
 
     Every teacher has one vote: the weights of the teachers play no part. Triplets are drawn from torch's
@@ -81,29 +79,9 @@ class TripletLoss(LossTerm):
         margin: at least 0.
     """
 
-    needs_teachers = True
-
     def __init__(self, tap: str, margin: float = 0.2) -> None:
-        super().__init__()
-        self.tap = tap
+        super().__init__(tap)
         self.margin = margin
-        self.names: tuple[str, ...] = ()
-
-    def student_taps(self) -> tuple[str, ...]:
-        """The last map."""
-        return (self.tap,)
-
-    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The teachers' embeddings.
-
-        Raises:
-            UserError: if a teacher offers no last map.
-        """
-        return embedding_hints(offered, "triplets")
-
-    def build(self, shapes: TensorShapes) -> None:
-        """Notes the embeddings."""
-        self.names = self.hints(shapes.offered)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The loss of the batch, unweighted; 0 for fewer than three samples.
@@ -117,18 +95,10 @@ class TripletLoss(LossTerm):
         triplets = random_triplets(len(student)).to(student.device)
         return relative_dissimilarity_loss(student, teachers, triplets, self.margin)
 
-    def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B ..."]]]:
-        """The student's and the teachers', of length 1, the latter in the step's order of the teachers.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
-        if step.teachers is None:
-            raise UserError("The term 'triplets' needs teachers.", fix="teacher=[resnet32,resnet56]")
-        by_teacher = {name.partition("/")[0]: name for name in self.names}
-        hints = [step.teachers.hints[by_teacher[teacher]] for teacher in step.teachers.names]
-        student = F.normalize(step.student.features[self.tap].mean(dim=(2, 3)), dim=1)
-        return student, [F.normalize(hint.flatten(1), dim=1) for hint in hints]
+    def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B _"]]]:
+        """As of `EmbeddingTerm`, scaled to length 1."""
+        student, teachers = super().embeddings(step)
+        return F.normalize(student, dim=1), [F.normalize(teacher, dim=1) for teacher in teachers]
 
 
 def random_triplets(samples: int) -> Int64[Tensor, "P 3"]:

@@ -1,0 +1,59 @@
+"""What terms share that compare samples by their pooled last maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+
+
+class EmbeddingTerm(LossTerm):
+    """A term that reads one embedding per network: its last map, averaged over the positions.
+
+    Args:
+        tap: the student's last map, as a dotted module path.
+    """
+
+    needs_teachers = True
+
+    def __init__(self, tap: str) -> None:
+        super().__init__()
+        self.tap = tap
+        self.names: tuple[str, ...] = ()
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The last map."""
+        return (self.tap,)
+
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
+        """The teachers' embeddings.
+
+        Raises:
+            UserError: if a teacher offers no last map.
+        """
+        if without := [teacher for teacher, taps in offered.items() if taps.hint is None]:
+            raise UserError(
+                f"{type(self).__name__} reads the last map, and the teachers {without} offer none.",
+                fix=f"teacher.{without[0]}.hint=MODULE",
+            )
+        return tuple(f"{teacher}/{taps.hint}@1" for teacher, taps in offered.items())
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Notes the embeddings."""
+        self.names = self.hints(shapes.offered)
+
+    def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B _"]]]:
+        """The student's and the teachers', the latter in the step's order of the teachers.
+
+        Raises:
+            UserError: if the step has no teachers.
+        """
+        teachers, _ = taught(step)
+        by_teacher = {name.partition("/")[0]: name for name in self.names}
+        hints = [teachers.hints[by_teacher[teacher]].flatten(1) for teacher in teachers.names]
+        return step.student.features[self.tap].mean(dim=(2, 3)), hints
