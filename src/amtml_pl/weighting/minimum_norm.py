@@ -31,7 +31,7 @@ def minimum_norm_weights(gram: Float[Tensor, "M M"], cap: float) -> Float[Tensor
     cap = max(cap, 1 / M)
     scale = gram.abs().max()
     G = gram.double() / scale.double() if scale > 0 else torch.zeros(M, M, dtype=torch.float64)
-    # Among equally short combinations this prefers even weights; it moves a unique minimum by about 1e-9.
+    # Even weights win among combinations whose lengths differ by less than 1e-10 of the longest vector.
     G = G + 1e-10 * torch.eye(M, dtype=torch.float64, device=G.device)
     pattern = torch.tensor(list(product((0, 1, 2), repeat=M)), device=G.device)  # at 0, at the cap, free
     held = cap * (pattern == 1).to(G)
