@@ -140,7 +140,7 @@ class Run:
             "metrics": self.folder.metrics_file.name,
         }
         if self.cache is not None:
-            about["cache"] = self.cache.describe(self.module.teacher_passes)
+            about["cache"] = self.cache.describe(self.module.spent.teacher_passes)
         self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
         record = self.folder.completed() or {}
         show_summary(record, self.folder.path)
@@ -214,11 +214,12 @@ class Run:
             console.print(f"Resuming from {resume}")
         with interruptible(trainer):
             trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
+            spent = self.module.spent
             timing = {
-                "fit_seconds": self.module.fit_seconds,
-                "images_per_second": self.module.images_seen / self.module.fit_seconds,
-                "teacher_seconds": self.module.teacher_seconds,
-                "cache_build_seconds": self.module.cache_build_seconds,
+                "fit_seconds": spent.fit_seconds,
+                "images_per_second": spent.images_seen / spent.fit_seconds,
+                "teacher_seconds": spent.teacher_seconds,
+                "cache_build_seconds": spent.cache_build_seconds,
             }
             trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
             last = evaluate(trainer, self.module, data, self.folder.last_checkpoint)

@@ -98,7 +98,7 @@ class Provision:
         if self.cache is not None and isinstance(source, CachedTeachers):
             self.refuse_unprepared(self.cache, view)
             built = self.cache.provide([view])
-            self.module.count_build(built.seconds, built.teacher_passes)
+            self.module.spent.count_build(built.seconds, built.teacher_passes)
             self.data.read_teachers = source.read if source.read_in_loader else None
 
     def provide_heads(self) -> None:
@@ -124,7 +124,7 @@ class Provision:
         cache.refuse_full_disk({})
         self.refuse_unprepared(cache, 0)
         built = cache.provide(cache.views)
-        self.module.count_build(built.seconds, {})  # the passes that are counted are those of training images
+        self.module.spent.count_build(built.seconds, {})  # passes are counted of training images
         logits = [teacher.logits.open(0).whole().float() for teacher in cache.teachers]
         return torch.stack(logits, dim=1), rows.stored.labels[rows.rows]
 

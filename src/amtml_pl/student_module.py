@@ -26,6 +26,7 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import WeightStatistics
 from amtml_pl.objectives import Dissection
+from amtml_pl.spending import Spending
 from amtml_pl.types import Batch, TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
 
@@ -92,12 +93,7 @@ class StudentModule(pl.LightningModule):
         self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
         self.collapse: str | None = None
         self.seed = seed
-        self.teacher_seconds = 0.0
-        self.cache_build_seconds = 0.0
-        self.teacher_passes: dict[str, int] = {}
-        self.images_seen = 0
-        self.seconds_before = 0.0  # in earlier sessions of a resumed fit
-        self.fit_started = time.perf_counter()
+        self.spent = Spending()
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
@@ -198,7 +194,7 @@ class StudentModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Puts the teachers, and their classifiers, where the batches will be."""
-        self.fit_started = time.perf_counter()
+        self.spent.started = time.perf_counter()
         if self.teacher_source is not None:
             self.teacher_source.to(self.device)
         for head in self.heads.values():
@@ -206,40 +202,12 @@ class StudentModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the fit has cost so far."""
-        checkpoint["spent"] = {
-            "seconds_before": self.fit_seconds,
-            "teacher_seconds": self.teacher_seconds,
-            "cache_build_seconds": self.cache_build_seconds,
-            "images_seen": self.images_seen,
-            "teacher_passes": self.teacher_passes,
-        }
+        checkpoint["spent"] = self.spent.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Counts on from what the fit had cost, where it is a fit that goes on."""
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        spent = dict(checkpoint["spent"])
-        for name, computed in spent.pop("teacher_passes").items():
-            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + computed
-        for name, amount in spent.items():
-            setattr(self, name, getattr(self, name) + amount)
-
-    def count_build(self, seconds: float, computed: Mapping[str, int]) -> None:
-        """Counts what building the cache took, which is not the student's time.
-
-        Args:
-            seconds: that it took.
-            computed: images that each teacher has looked at.
-        """
-        self.cache_build_seconds += seconds
-        self.fit_started += seconds
-        for name, images in computed.items():
-            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + images
-
-    @property
-    def fit_seconds(self) -> float:
-        """Seconds of the fit, over all sessions, up to the last saved state of each."""
-        return self.seconds_before + time.perf_counter() - self.fit_started
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.spent.go_on_from(checkpoint["spent"])
 
     def on_train_epoch_end(self) -> None:
         """Logs how the teachers were weighted; warns by name when a learned weighting has collapsed."""
@@ -265,14 +233,12 @@ class StudentModule(pl.LightningModule):
         """The teachers' outputs, and the seconds they took."""
         if self.teacher_source is None:
             return None
-        start = time.perf_counter()
-        outputs = self.teacher_source(batch)
-        self.teacher_seconds += time.perf_counter() - start
-        return outputs
+        with self.spent.on_teachers():
+            return self.teacher_source(batch)
 
     def count(self, batch: Batch, logits: Float[Tensor, "B K"], weights: Float[Tensor, "B M"] | None) -> None:
         """Counts a batch: its images, the student's accuracy on it, the teachers' weights."""
-        self.images_seen += len(batch)
+        self.spent.images_seen += len(batch)
         self.train_accuracy.update(logits, batch.labels)
         self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(batch))
         if self.weight_statistics is not None and weights is not None:

@@ -81,7 +81,7 @@ def test_nothing_is_changed_by_looking():
     assert torch.equal(torch.get_rng_state(), random)
     assert not any(part.training for part in module.modules())
     assert all(parameter.grad is None for parameter in module.parameters())
-    assert module.teacher_seconds == 0
+    assert module.spent.teacher_seconds == 0
 
 
 class Detached(SoftTargetLoss):

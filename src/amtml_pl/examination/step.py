@@ -70,7 +70,7 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
 def as_it_was(module: StudentModule) -> Iterator[None]:
     """Training mode inside, nothing compiled; afterwards all as before but for what torch itself caches."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    seconds = module.teacher_seconds
+    seconds = module.spent.teacher_seconds
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), mode_kept(module), as_written():
         module.train()
@@ -79,4 +79,4 @@ def as_it_was(module: StudentModule) -> Iterator[None]:
         finally:
             for name, buffer in module.named_buffers():
                 buffer.copy_(buffers[name])
-            module.teacher_seconds = seconds
+            module.spent.teacher_seconds = seconds

@@ -1,0 +1,76 @@
+"""What a fit costs, over all the sessions that it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Spending:
+    """Seconds and images, added up as they are spent.
+
+    Attributes:
+        teacher_seconds: waiting for the teachers' outputs.
+        cache_build_seconds: computing what the cache lacked; not part of the fit's.
+        images_seen: by the student.
+        teacher_passes: images that each teacher has looked at for the cache.
+        seconds_before: of the fit, in earlier sessions.
+        started: when this session's fit began, on the clock of `time.perf_counter`.
+    """
+
+    teacher_seconds: float = 0.0
+    cache_build_seconds: float = 0.0
+    images_seen: int = 0
+    teacher_passes: dict[str, int] = field(default_factory=dict)
+    seconds_before: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def fit_seconds(self) -> float:
+        """Seconds of the fit, over all sessions, up to the last saved state of each."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    @contextmanager
+    def on_teachers(self) -> Iterator[None]:
+        """What happens inside is waiting for the teachers."""
+        start = time.perf_counter()
+        yield
+        self.teacher_seconds += time.perf_counter() - start
+
+    def count_build(self, seconds: float, computed: Mapping[str, int]) -> None:
+        """Counts what building the cache took, which is not the student's time.
+
+        Args:
+            seconds: that it took.
+            computed: images that each teacher has looked at.
+        """
+        self.cache_build_seconds += seconds
+        self.started += seconds
+        self.count_passes(computed)
+
+    def count_passes(self, computed: Mapping[str, int]) -> None:
+        """Adds to what each teacher has looked at."""
+        for name, images in computed.items():
+            self.teacher_passes[name] = self.teacher_passes.get(name, 0) + images
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "seconds_before": self.fit_seconds,
+            "teacher_seconds": self.teacher_seconds,
+            "cache_build_seconds": self.cache_build_seconds,
+            "images_seen": self.images_seen,
+            "teacher_passes": self.teacher_passes,
+        }
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Adds what `state` gave in an earlier session."""
+        self.seconds_before += state["seconds_before"]
+        self.teacher_seconds += state["teacher_seconds"]
+        self.cache_build_seconds += state["cache_build_seconds"]
+        self.images_seen += state["images_seen"]
+        self.count_passes(state["teacher_passes"])
