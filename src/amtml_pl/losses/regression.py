@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Literal, TypeAlias, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm, taught
 from amtml_pl.pooling import pool
 from amtml_pl.types import OfferedFeatures, Shape, Step, TensorShapes
+
+Activation: TypeAlias = Literal["as_teacher", "relu"]
 
 
 def regression_errors(
@@ -37,11 +40,11 @@ def regression_errors(
 class FeatureRegression(LossTerm):
     """``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``: FitNet-MKD with uniform weights.
 
-    Each r_m is a 1×1 convolution and batch norm. The CA-MKD code has a ReLU behind it, which cannot give the
-    negative values of a teacher whose stages are not activated, such as a wide residual network's; and other
-    regressors (strided and transposed convolutions) where the sizes differ: here the student's map is first
-    averaged, or repeated, to the teacher's size, always from the original map. The code's skipping of
-    epoch 1 is left out too.
+    Each r_m is a 1×1 convolution and batch norm, and a ReLU where the teacher's map has one. The CA-MKD code
+    always has the ReLU, which cannot give the negative values of stages that are not activated, such as a
+    wide residual network's. Its other regressors (strided and transposed convolutions) where the sizes differ
+    are left out: the student's map is first averaged, or repeated, to the teacher's size, always from the
+    original map; and so is its skipping of epoch 1.
 
     Args:
         stages: the student's stages, as dotted module paths from first to last.
@@ -49,7 +52,8 @@ class FeatureRegression(LossTerm):
             the student's last one and the teachers' offered hints, their last maps.
         grid: side of the grid that the teachers' maps are pooled to before they are kept; None keeps them
             as their YAML says.
-        relu: whether a regressor ends in a ReLU, as published.
+        activation: what a regressor ends in: ``as_teacher`` a ReLU where the teacher's maps of the batch are
+            nowhere negative, ``relu`` always one, as published.
     """
 
     needs_teachers = learns = orders_teachers = True
@@ -59,7 +63,7 @@ class FeatureRegression(LossTerm):
         stages: Sequence[str],
         stage: int | None = None,
         grid: int | None = None,
-        relu: bool = False,
+        activation: Activation = "as_teacher",
     ) -> None:
         super().__init__()
         if not stages or (stage is not None and not 1 <= stage <= len(stages)):
@@ -70,7 +74,7 @@ class FeatureRegression(LossTerm):
         self.student_stage = stages[-1] if stage is None else stages[stage - 1]
         self.stage = stage
         self.grid = grid
-        self.relu = relu
+        self.activation: Activation = activation
         self.names: tuple[str, ...] = ()
         self.regressors = nn.ModuleList()
 
@@ -113,12 +117,15 @@ class FeatureRegression(LossTerm):
         """Creates one regressor per teacher."""
         self.names = self.hints(shapes.offered)
         source = shapes.student[self.student_stage]
-        self.regressors.extend(Regressor(source, shapes.hints[name], self.relu) for name in self.names)
+        self.regressors.extend(Regressor(source, shapes.hints[name]) for name in self.names)
 
     def regressed(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Per teacher the student's map in that teacher's shape."""
         feature = step.student.features[self.student_stage]
-        return tuple(regressor(feature) for regressor in self.each())
+        made = [regressor(feature) for regressor in self.each()]
+        if self.activation == "relu":
+            return tuple(F.relu(each) for each in made)
+        return tuple(activated(each, target) for each, target in zip(made, self.targets(step), strict=True))
 
     def each(self) -> Iterator[Regressor]:
         """The regressors in the order of the teachers."""
@@ -146,25 +153,30 @@ class FeatureRegression(LossTerm):
 
 
 class Regressor(nn.Module):
-    """1×1 convolution, batch norm and, if asked for, ReLU on a map brought to the size of the wanted one.
+    """1×1 convolution and batch norm on a map brought to the size of the wanted one.
 
     Args:
         source: ``(C, H, W)`` of the student's map.
         wanted: ``(C, H, W)`` of the teacher's.
-        relu: whether it ends in a ReLU.
     """
 
-    def __init__(self, source: Shape, wanted: Shape, relu: bool) -> None:
+    def __init__(self, source: Shape, wanted: Shape) -> None:
         super().__init__()
         self.size = wanted[1:]
         self.project = nn.Conv2d(source[0], wanted[0], kernel_size=1)
         self.norm = nn.BatchNorm2d(wanted[0])
-        self.activation = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, feature: Float[Tensor, "B C1 H1 W1"]) -> Float[Tensor, "B C H W"]:
         """The map in the teacher's shape."""
-        made: Tensor = self.activation(self.norm(self.project(pool(feature, *self.size))))
+        made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made
+
+
+def activated(made: Float[Tensor, "B C H W"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """A ReLU of the map where the other one is nowhere negative; else the map."""
+    # Without a branch, for which a device would have to be waited.
+    lowest = torch.where(like.amin() < 0, -torch.inf, 0.0).to(made)
+    return torch.where(made <= lowest, lowest, made)
 
 
 def weighted_mean(errors: Float[Tensor, "B M"], weights: Float[Tensor, "B M"]) -> Float[Tensor, ""]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.losses.regression import FeatureRegression, weighted_mean
+from amtml_pl.losses.regression import Activation, FeatureRegression, weighted_mean
 from amtml_pl.types import Step
 from amtml_pl.weighting.aekd import gradient_weights
 
@@ -26,7 +26,7 @@ class AekdFeatureRegression(FeatureRegression):
         stages: as of `FeatureRegression`.
         stage: likewise.
         grid: likewise.
-        relu: likewise.
+        activation: likewise.
         tolerance: the largest weight before that scaling, in [0, 1]; at least 1 / M is always allowed.
     """
 
@@ -35,10 +35,10 @@ class AekdFeatureRegression(FeatureRegression):
         stages: Sequence[str],
         stage: int | None = None,
         grid: int | None = None,
-        relu: bool = False,
+        activation: Activation = "as_teacher",
         tolerance: float = 0.6,
     ) -> None:
-        super().__init__(stages, stage, grid, relu)
+        super().__init__(stages, stage, grid, activation)
         self.tolerance = tolerance
 
     def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
