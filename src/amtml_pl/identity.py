@@ -105,7 +105,8 @@ def run_hash(config: DictConfig) -> str:
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
     drop_neutral(resolved)
-    resolved["coef"] = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
+    used = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
+    resolved["coef"] = {name: float(coef) for name, coef in used.items()}  # 1 is 1.0
     without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, *READ_WITH_TEACHERS)
     if config.get("teacher_source") == "live":
         without_effect = (*without_effect, "cache")

@@ -1,12 +1,16 @@
 """The losses that AMTML-KD is compared with: naive loops, invariants, degenerate batches, gradients."""
 
+import math
 from dataclasses import replace
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from torch import nn
 
 from amtml_pl.errors import UserError
@@ -48,8 +52,10 @@ def built(term, B=6, M=3, K=5, **more):
     taps = {tap: STAGES[tap] for tap in term.student_taps()}
     torch.manual_seed(0)
     term.build(TensorShapes(K, tuple(offered), taps, maps, offered))
-    term.take_heads({name: Classify(C, K) for name, (C, _, _) in maps.items()})
-    return term, make_step(B, M, K, taps=taps, hints=maps, **more)
+    step = make_step(B, M, K, taps=taps, hints=maps, **more)
+    dtype = step.student.logits.dtype
+    term.take_heads({name: Classify(C, K).to(dtype) for name, (C, _, _) in maps.items()})
+    return term.to(dtype), step
 
 
 class Classify(nn.Module):
@@ -63,6 +69,12 @@ class Classify(nn.Module):
 
 def every_term():
     return [*LOGIT_TERMS, *feature_terms()]
+
+
+def every_term_and_release():
+    names = list(STAGES)
+    released = [ReleasedFeatureRegression(names), ReleasedConfidenceFeatureRegression(names)]
+    return [*every_term(), ReleasedTripletLoss("layer3"), *released]
 
 
 @pytest.mark.parametrize("position", range(len(every_term())))
@@ -80,10 +92,23 @@ def test_a_term_has_a_finite_gradient_for_the_student_and_for_all_that_it_learns
 
 
 @pytest.mark.parametrize("position", range(len(every_term())))
-def test_no_gradient_reaches_the_weights_or_a_teacher(position):
+@pytest.mark.parametrize("apart", [False, True], ids=["weights", "feature weights apart"])
+def test_no_gradient_reaches_the_weights(position, apart):
     term, step = built(every_term()[position])
+    if apart:
+        step = replace(step, feature_weights=step.weights.detach().flip(1).requires_grad_())
     term(step).backward()
     assert step.weights.grad is None
+    assert not apart or step.feature_weights.grad is None
+
+
+@pytest.mark.parametrize("kind", [RelationLoss, TripletLoss, ReleasedTripletLoss])
+def test_no_gradient_reaches_a_teacher_whose_samples_are_compared(kind):
+    """The other terms rely on `Step`: teachers' outputs come without gradients."""
+    term, step = built(kind("layer3"))
+    teachers = step.teachers.map(lambda tensor: tensor.clone().requires_grad_())
+    term(replace(step, teachers=teachers)).backward()
+    assert all(tensor.grad is None for tensor in (teachers.logits, *teachers.hints.values()))
 
 
 @pytest.mark.parametrize("position", range(len(every_term())))
@@ -94,9 +119,33 @@ def test_short_batches_and_one_or_eight_teachers_give_a_number(position, size):
     assert torch.isfinite(term(step))
 
 
-@pytest.mark.parametrize("position", range(len(LOGIT_TERMS)))
-def test_a_batch_of_one_gives_a_number(position):
-    assert torch.isfinite(LOGIT_TERMS[position](make_step(B=1)))
+@pytest.mark.parametrize("position", range(len(every_term_and_release())))
+def test_a_batch_of_one_gives_a_number_and_finite_gradients(position):
+    term, step = built(every_term_and_release()[position], B=1)
+    assert_finite_with_gradients(term, step, term(step))
+
+
+@pytest.mark.parametrize("position", range(len(every_term_and_release())))
+def test_outputs_rounded_to_half_precision_give_almost_the_same_number(position):
+    term, step = built(every_term_and_release()[position])
+    student = step.student.map(lambda tensor: tensor.detach().bfloat16().float().requires_grad_())
+    teachers = step.teachers.map(lambda tensor: tensor.bfloat16().float())
+    rounded = replace(step, student=student, teachers=teachers)
+    values = []
+    for each in (step, rounded):
+        torch.manual_seed(3)
+        values.append(term(each))
+    torch.testing.assert_close(*values, rtol=0.05, atol=0)
+    assert_finite_with_gradients(term, rounded, values[1])
+
+
+def assert_finite_with_gradients(term, step, value):
+    assert torch.isfinite(value)
+    if isinstance(term, ReleasedFeatureRegression):  # it trains nothing
+        return
+    value.backward()
+    read = [step.student.features[tap] for tap in term.student_taps()] or [step.student.logits]
+    assert all(torch.isfinite(tensor.grad).all() for tensor in [*read, *term.parameters()])
 
 
 @pytest.mark.parametrize("position", range(len(LOGIT_TERMS)))
@@ -172,6 +221,156 @@ def test_losses_of_logits_equal_naive_loops(seed, M, K):
             dkd = dkd + w[b, m] * T**2 * (target + 8 * (pr * (pr / qr).log()).sum()) / 4
     torch.testing.assert_close(PerTeacherSoftTargetLoss(T)(step), kd)
     torch.testing.assert_close(DecoupledLoss(T, epochs=0)(step), dkd)
+
+
+def test_attention_equals_a_loop_over_stages_samples_and_positions():
+    sides = {"t0/stem": 8, "t0/a": 4, "t0/b": 4, "t0/c": 4, "t1/b": 4, "t1/c": 2}
+    offered = {
+        "t0": OfferedFeatures(stages=("stem", "a", "b", "c")),
+        "t1": OfferedFeatures(stages=("b", "c")),
+    }
+    maps = {f"{name}@attention": (1, side, side) for name, side in sides.items()}
+    term = AttentionLoss(list(STAGES))
+    term.build(TensorShapes(5, ("t0", "t1"), STAGES, maps, offered))
+    step = make_step(3, 2, taps=STAGES, hints=maps, dtype=torch.float64)
+    pairs = [
+        (0, "layer3", "t0/c"), (0, "layer2", "t0/b"), (0, "layer1", "t0/a"),
+        (1, "layer3", "t1/c"), (1, "layer2", "t1/b"),
+    ]  # fmt: skip
+    naive = 0.0
+    for m, stage, name in pairs:
+        for b in range(3):
+            own, theirs = step.student.features[stage][b], step.teachers.hints[f"{name}@attention"][b, 0]
+            side = min(own.shape[1], len(theirs))
+            activity = sum(shrunk(channel, side) ** 2 for channel in own)
+            own, theirs = (each / each.norm() for each in (activity, shrunk(theirs, side)))
+            squares = [(own[y, x] - theirs[y, x]) ** 2 for y in range(side) for x in range(side)]
+            naive = naive + step.weights[b, m] * sum(squares) / side**2 / 3
+    torch.testing.assert_close(term(step), naive)
+
+
+def shrunk(positions, side):
+    """A square of averages over the blocks of a larger one."""
+    n = len(positions) // side
+    blocks = [positions[n * y : n * (y + 1), n * x : n * (x + 1)] for y in range(side) for x in range(side)]
+    return torch.stack([block.mean() for block in blocks]).view(side, side)
+
+
+@given(seed=st.integers(0, 50), M=st.integers(1, 3), two_alike=st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_relations_equal_loops_over_pairs_and_triples(seed, M, two_alike):
+    term, step = built(RelationLoss("layer3"), B=4, M=M, seed=seed, dtype=torch.float64)
+    if two_alike:
+        step.student.features["layer3"].data[1] = step.student.features["layer3"].data[0]
+    student = embedded(step.student.features["layer3"])
+    naive = 0.0
+    for m in range(M):
+        teacher = embedded(step.teachers.hints[f"t{m}/layer3@1"])
+        near = [smooth_l1(a - b) for a, b in zip(distances(student), distances(teacher), strict=True)]
+        turned = [smooth_l1(a - b) for a, b in zip(cosines(student), cosines(teacher), strict=True)]
+        weight = sum(step.weights[:, m].tolist()) / 4
+        naive += weight * (25 * sum(near) / 4**2 + 50 * sum(turned) / 4**3)
+    assert term(step).item() == pytest.approx(naive)
+
+
+def embedded(maps):
+    return [np.array([np.mean(channel.tolist()) for channel in sample]) for sample in maps]
+
+
+def distances(points):
+    between = [math.dist(a, b) for a in points for b in points]
+    positive = [distance for distance in between if distance > 0]
+    return [distance * len(positive) / sum(positive) for distance in between]
+
+
+def cosines(points):
+    found = []
+    for vertex, one, other in product(points, repeat=3):
+        lengths = math.dist(vertex, one) * math.dist(vertex, other)
+        found.append((one - vertex) @ (other - vertex) / lengths if lengths else 0.0)
+    return found
+
+
+def smooth_l1(x):
+    return x**2 / 2 if abs(x) < 1 else abs(x) - 0.5
+
+
+@pytest.mark.parametrize("M", [1, 3])
+@pytest.mark.parametrize("stage", [None, 2])
+def test_a_regression_equals_loops_over_samples_teachers_and_elements(M, stage):
+    plain, step = built(FeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
+    errors = errors_by_loops(plain, step)
+    assert plain(step).item() == pytest.approx(weighted_by_loops(errors, step.weights.tolist()))
+    released, step = built(ReleasedFeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
+    errors = errors_by_loops(released, step)
+    assert released(step).item() == pytest.approx(sum(map(sum, errors)) / (4 * M))
+
+
+@pytest.mark.parametrize("M", [1, 3])
+def test_the_regression_of_aekd_equals_loops_with_its_own_weights(M):
+    term, step = built(AekdFeatureRegression(list(STAGES)), 4, M, dtype=torch.float64)
+    weights = term.own_weights(step).tolist()
+    assert term(step).item() == pytest.approx(weighted_by_loops(errors_by_loops(term, step), weights))
+
+
+@pytest.mark.parametrize("M", [1, 2, 3])
+@pytest.mark.parametrize("kind", [ConfidenceFeatureRegression, ReleasedConfidenceFeatureRegression])
+def test_the_regression_of_camkd_equals_loops_over_the_opinions_of_the_teachers_classifiers(kind, M):
+    term, step = built(kind(list(STAGES)), 4, M, dtype=torch.float64)
+    opinions = [head(made).tolist() for head, made in zip(term.heads, term.regressed(step), strict=True)]
+    weights = []
+    for b, label in enumerate(step.labels.tolist()):
+        probabilities = [
+            math.exp(opinions[m][b][label]) / sum(map(math.exp, opinions[m][b])) for m in range(M)
+        ]
+        blame = [1 / probability for probability in probabilities]  # exp of the cross-entropy
+        weights.append([(1 - each / sum(blame)) / (M - 1) if M > 1 else 1.0 for each in blame])
+    once_more = M if kind is ReleasedConfidenceFeatureRegression else 1
+    naive = weighted_by_loops(errors_by_loops(term, step), weights) / once_more
+    assert term(step).item() == pytest.approx(naive)
+
+
+def errors_by_loops(term, step):
+    """Per sample and teacher the mean squared difference of the elements of two maps."""
+    found = [[] for _ in step.labels]
+    for made, name in zip(term.regressed(step), term.names, strict=True):
+        for b, pair in enumerate(zip(made, step.teachers.hints[name], strict=True)):
+            elements = list(zip(*(side.flatten().tolist() for side in pair), strict=True))
+            found[b].append(sum((own - theirs) ** 2 for own, theirs in elements) / len(elements))
+    return found
+
+
+def weighted_by_loops(errors, weights):
+    rows = zip(errors, weights, strict=True)
+    return sum(e * w for row in rows for e, w in zip(*row, strict=True)) / len(errors)
+
+
+@given(seed=st.integers(0, 50), M=st.integers(1, 4))
+@settings(max_examples=10, deadline=None)
+def test_triplets_equal_a_loop_over_the_same_draws(seed, M):
+    for kind in (TripletLoss, ReleasedTripletLoss):
+        term, step = built(kind("layer3"), B=8, M=M, seed=seed, dtype=torch.float64)
+        torch.manual_seed(seed)
+        triplets = random_triplets(8).tolist()
+        student = unit_vectors(step.student.features["layer3"])
+        teachers = [unit_vectors(step.teachers.hints[f"t{m}/layer3@1"]) for m in range(M)]
+        terms = []
+        for a, i, j in triplets:
+            for_i = [math.dist(t[a], t[i]) <= math.dist(t[a], t[j]) for t in teachers]
+            if kind is ReleasedTripletLoss:
+                near, far = (i, j) if for_i[-1] else (j, j)
+            elif 2 * sum(for_i) == M:
+                continue
+            else:
+                near, far = (i, j) if 2 * sum(for_i) > M else (j, i)
+            apart = math.dist(student[a], student[near]) - math.dist(student[a], student[far])
+            terms.append(max(0.0, apart + 0.2))
+        torch.manual_seed(seed)
+        assert term(step).item() == pytest.approx(sum(terms) / max(1, len(terms)))
+
+
+def unit_vectors(maps):
+    return [point / np.linalg.norm(point) for point in embedded(maps)]
 
 
 def test_the_ramp_of_dkd_takes_a_twelfth_of_the_epochs():
@@ -269,12 +468,50 @@ def test_classifiers_of_the_teachers_are_in_no_checkpoint_and_no_optimiser():
     assert len(term.heads) == 3
 
 
-def test_the_weights_of_aekd_f_are_one_per_teacher_and_leave_no_pull_opposed():
-    term, step = built(AekdFeatureRegression(list(STAGES)))
+@pytest.mark.parametrize("tolerance", [0.1, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_weights_of_aekd_f_are_a_general_solvers_and_leave_no_pull_opposed(tolerance, seed):
+    term, step = built(
+        AekdFeatureRegression(list(STAGES), tolerance=tolerance), B=2, M=4, seed=seed, dtype=torch.float64
+    )
     weights = term.own_weights(step)
     assert not weights.requires_grad
     assert (weights == weights[0]).all()
-    torch.testing.assert_close(weights[0].sum(), torch.tensor(1.0))
+
+    pulls = mean_pulls(term, step)
+    lengths = np.linalg.norm(pulls, axis=1)
+    directions = pulls / lengths[:, None]
+    gram, cap = directions @ directions.T, max(tolerance, 1 / 4)
+    found = minimize(
+        lambda a: a @ gram @ a / 2, [1 / 4] * 4, jac=lambda a: gram @ a, bounds=[(0, cap)] * 4,
+        constraints={"type": "eq", "fun": lambda a: a.sum() - 1}, options={"ftol": 1e-14, "maxiter": 500},
+    ).x  # fmt: skip
+    np.testing.assert_allclose(weights[0], found / lengths / sum(found / lengths), atol=1e-4)
+
+    own = weights[0].numpy() * lengths
+    own = own / own.sum()
+    along, squared_length = gram @ own, own @ gram @ own
+    assert (along[own < cap - 1e-6] >= squared_length - 1e-6).all()
+
+
+def mean_pulls(term, step):
+    """Per teacher the gradient of its mean error for the student's map, averaged over the batch."""
+    feature = step.student.features[term.student_stage]
+    pairs = zip(term.regressed(step), term.names, strict=True)
+    errors = [F.mse_loss(made, step.teachers.hints[name]) for made, name in pairs]
+    pulls = [torch.autograd.grad(error, feature, retain_graph=True)[0] for error in errors]
+    return np.stack([pull.mean(dim=0).flatten().numpy() for pull in pulls])
+
+
+def test_a_teacher_half_way_between_two_others_has_no_say_in_aekd_f():
+    term, step = built(AekdFeatureRegression(list(STAGES)), dtype=torch.float64)
+    for regressor in term.regressors:
+        regressor.load_state_dict(term.regressors[0].state_dict())
+    first, second, between = (step.teachers.hints[name] for name in term.names)
+    between.copy_((first + second) / 2)
+    lengths = np.linalg.norm(mean_pulls(term, step), axis=1)
+    shares = np.array([1 / lengths[0], 1 / lengths[1], 0.0])
+    np.testing.assert_allclose(term.own_weights(step)[0], shares / shares.sum(), atol=1e-6)
 
 
 def test_a_feature_weight_of_its_own_stands_before_the_steps_weights():

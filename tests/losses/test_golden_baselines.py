@@ -1,24 +1,32 @@
 """The golden numbers of the methods that AMTML-KD is compared with, at 1e-6 in float64."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from amtml_pl.loops.dml import mutual_loss
 from amtml_pl.loops.mtkd_rl import aggregated_weights
-from amtml_pl.losses.attention import attention_losses
-from amtml_pl.losses.dkd import decoupled_losses
-from amtml_pl.losses.regression import regression_errors, weighted_mean
+from amtml_pl.losses.attention import AttentionLoss
+from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
+from amtml_pl.losses.embeddings import EmbeddingTerm
+from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss, soft_target_losses
-from amtml_pl.losses.triplets import relative_dissimilarity_loss, triplet_terms, votes
+from amtml_pl.losses.triplets import TripletLoss, triplet_terms, votes
 from amtml_pl.readings import attention_map
-from amtml_pl.released.aekd import support_vector_weights
+from amtml_pl.released.aekd import ReleasedAekdWeighting, support_vector_weights
 from amtml_pl.released.dml import released_mutual_loss
-from amtml_pl.released.triplets import released_triplet_terms
-from amtml_pl.types import ModelOutputs, Step, TeacherOutputs
-from amtml_pl.weighting.aekd import gradient_weights, logit_gradients
-from amtml_pl.weighting.confidence import confidence_weights
-from amtml_pl.weighting.entropy import entropy_weights
+from amtml_pl.released.regression import ReleasedConfidenceFeatureRegression, ReleasedFeatureRegression
+from amtml_pl.released.triplets import ReleasedTripletLoss, released_triplet_terms
+from amtml_pl.types import ModelOutputs, OfferedFeatures, Step, TeacherOutputs, TensorShapes
+from amtml_pl.weighting.aekd import AekdWeighting, logit_gradients
+from amtml_pl.weighting.confidence import ConfidenceWeighting, confidence_weights
+from amtml_pl.weighting.entropy import EntropyWeighting
 from amtml_pl.weighting.minimum_norm import minimum_norm_weights
+from amtml_pl.weighting.uniform import UniformWeighting
 
 
 def assert_golden(got, expected):
@@ -31,12 +39,12 @@ def teachers_of(given):
 
 def test_dkd(golden):
     given, expected = golden("dkd")
-    target, rest = decoupled_losses(
-        given["student_logits"].double(), given["teacher_logits"].double(), given["labels"], given["T"]
-    )
+    student, teacher, labels, T = (given[n] for n in ("student_logits", "teacher_logits", "labels", "T"))
+    target, rest = decoupled_losses(student, teacher, labels, T)
     assert_golden(target.mean(), expected["tckd"])
     assert_golden(rest.mean(), expected["nckd"])
-    assert_golden(given["alpha"] * target.mean() + given["beta"] * rest.mean(), expected["total"])
+    term = DecoupledLoss(T, epochs=0, alpha=given["alpha"], beta=given["beta"])
+    assert_golden(term(logit_step(student, teacher[:, None], labels=labels)), expected["total"])
 
 
 def test_attention_transfer(golden):
@@ -44,10 +52,12 @@ def test_attention_transfer(golden):
     student, teacher = given["feat_s"].double(), attention_map(given["feat_t"].double())
     assert_golden(attention_map(student).flatten(1), expected["a_s"])
     assert_golden(teacher.flatten(1), expected["a_t"])
-    assert_golden(attention_losses(student, teacher).mean(), expected["loss"])
+    offered = {"a": OfferedFeatures(stages=("layer",))}
+    term, step = built(AttentionLoss(["layer"]), offered, {"layer": student}, [teacher])
+    assert_golden(term(step), expected["loss"])
 
 
-def test_triplets_by_votes_and_as_released(golden):
+def test_the_votes_and_the_terms_of_triplets(golden):
     given, expected = golden("okd")
     student, triplets = given["student"].double(), given["triplets"]
     teachers = [torch.as_tensor(each).double() for each in given["teachers"]]
@@ -55,56 +65,105 @@ def test_triplets_by_votes_and_as_released(golden):
     assert_golden(asked.double(), expected["votes"].double())
     turned = torch.where((2 * asked.sum(dim=1) > 3)[:, None], triplets, triplets[:, [0, 2, 1]])
     assert_golden(triplet_terms(student, turned, given["margin"]), expected["terms"])
-    loss = relative_dissimilarity_loss(student, teachers, triplets, given["margin"])
-    assert_golden(loss, expected["loss"])
     released = released_triplet_terms(student, teachers[-1], triplets, given["margin"])
     assert_golden(released, expected["reference_bug_terms"])
 
 
+class OfAnyLength:
+    """The golden embeddings are not of length 1, and the terms would make them so."""
+
+    embeddings = EmbeddingTerm.embeddings
+
+
+class TripletsOfAnyLength(OfAnyLength, TripletLoss): ...
+
+
+class ReleasedTripletsOfAnyLength(OfAnyLength, ReleasedTripletLoss): ...
+
+
+def test_triplets_by_votes_and_as_released(golden, monkeypatch):
+    given, expected = golden("okd")
+    for module in ("losses", "released"):
+        monkeypatch.setattr(f"amtml_pl.{module}.triplets.random_triplets", lambda samples: given["triplets"])
+    maps = [
+        torch.as_tensor(each).double()[:, :, None, None] for each in (given["student"], *given["teachers"])
+    ]
+    offered = dict.fromkeys("abc", OfferedFeatures("last"))
+    released = expected["reference_bug_terms"].mean()
+    for kind, loss in ((TripletsOfAnyLength, expected["loss"]), (ReleasedTripletsOfAnyLength, released)):
+        term, step = built(kind("last", given["margin"]), offered, {"last": maps[0]}, maps[1:])
+        assert_golden(term(step), loss)
+
+
 def test_entropy_weights_and_the_two_scales_of_their_loss(golden):
     given, expected = golden("ebkd")
-    logits = teachers_of(given)
-    weights = entropy_weights(logits)
-    assert_golden(weights.T, expected["weights_norm"])
-    losses = soft_target_losses(given["student_logits"].double(), logits, given["T"])
+    T, step = given["T"], logit_step(given["student_logits"], teachers_of(given))
+    losses = soft_target_losses(step.student.logits, step.teachers.logits, T)
     assert_golden(losses.T, expected["kd_per"])
-    assert_golden(losses.mean(), expected["aver_loss"])
-    step = logit_step(given["student_logits"].double(), logits, weights)
-    assert_golden(PerTeacherSoftTargetLoss(given["T"])(step), expected["loss_norm"])
-    assert_golden(PerTeacherSoftTargetLoss(given["T"], "ebkd_code")(step), expected["loss_ref"])
+    assert_golden(PerTeacherSoftTargetLoss(T)(step), expected["aver_loss"])
+    step = weighted(step, EntropyWeighting())
+    assert_golden(step.weights.T, expected["weights_norm"])
+    assert_golden(PerTeacherSoftTargetLoss(T)(step), expected["loss_norm"])
+    assert_golden(PerTeacherSoftTargetLoss(T, "ebkd_code")(step), expected["loss_ref"])
 
 
 def test_confidence_weights_and_the_two_scales_of_their_loss(golden):
     given, expected = golden("camkd")
-    logits = teachers_of(given)
-    weights = confidence_weights(logits, given["labels"])
-    assert_golden(weights.T, expected["weights"])
-    step = logit_step(given["student_logits"].double(), logits, weights)
+    step = logit_step(given["student_logits"], teachers_of(given), labels=given["labels"])
+    step = weighted(step, ConfidenceWeighting())
+    assert_golden(step.weights.T, expected["weights"])
     assert_golden(PerTeacherSoftTargetLoss(given["T"])(step), expected["kd_loss_paper"])
     assert_golden(PerTeacherSoftTargetLoss(given["T"], "camkd_code")(step), expected["kd_loss_ref"])
 
 
 def test_the_intermediate_loss_of_camkd(golden):
     given, expected = golden("camkd")
-    feature = given["feat_s"].double()
-    heads, targets = given["heads"], given["feat_t"]
-    regressed = [F.conv2d(feature, A[:, :, None, None]) for A in given["A"]]
-    logits = torch.stack(
-        [made.mean(dim=(2, 3)) @ head.T for made, head in zip(regressed, heads, strict=True)], 1
-    )
-    weights = confidence_weights(logits, given["labels_int"])
-    errors = regression_errors(regressed, targets)
-    assert_golden(weights.T, expected["w_int"])
-    assert_golden(errors.T, expected["mse"])
-    assert_golden(weighted_mean(errors, weights), expected["inter_paper"])
-    assert_golden((weights * errors).mean(), expected["inter_ref"])
+    losses = {"inter_paper": ConfidenceFeatureRegression, "inter_ref": ReleasedConfidenceFeatureRegression}
+    for name, kind in losses.items():
+        term, step = regression_of(kind, given["feat_s"], given["feat_t"], given["A"])
+        step = replace(step, labels=given["labels_int"])
+        term.take_heads(dict(zip(term.names, map(Classifier, given["heads"]), strict=True)))
+        assert_golden(term.own_weights(step).T, expected["w_int"])
+        assert_golden(term.errors(step).T, expected["mse"])
+        assert_golden(term(step), expected[name])
 
 
-def test_plain_feature_regression(golden):
+LOWERED = 10.0  # the golden maps are not negative, to which a regressor answers with a ReLU; theirs have none
+
+
+def regression_of(kind, student, teachers, matrices):
+    """A term whose regressors are nothing but 1x1 convolutions, and its step; one name per teacher."""
+    offered = dict.fromkeys("abc"[: len(teachers)], OfferedFeatures("last"))
+    lowered = [teacher.double() - LOWERED for teacher in teachers]
+    term, step = built(kind(["last"]), offered, {"last": student.double()}, lowered)
+    for regressor, matrix in zip(term.regressors, matrices, strict=True):
+        regressor.norm = nn.Identity()
+        regressor.project.weight.data = matrix.double()[:, :, None, None]
+        regressor.project.bias.data.fill_(-LOWERED)
+    return term, step
+
+
+class Classifier(nn.Module):
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix = matrix.double()
+
+    def forward(self, feature):
+        return (feature + LOWERED).mean(dim=(2, 3)) @ self.matrix.T
+
+
+@pytest.mark.parametrize("kind", [FeatureRegression, ReleasedFeatureRegression])
+def test_plain_feature_regression(golden, kind):
     given, expected = golden("fitnet_hint")
-    made = F.conv2d(given["feat_s"].double(), given["A"].double()[:, :, None, None])
-    errors = regression_errors([made], [given["feat_t"].double()])
-    assert_golden(errors.mean(), expected["plain"])
+    term, step = regression_of(kind, given["feat_s"], [given["feat_t"]], [given["A"]])
+    assert_golden(term(step), expected["plain"])
+
+
+@pytest.mark.parametrize("kind", [FeatureRegression, ReleasedFeatureRegression])
+def test_feature_regression_towards_three_teachers(golden, kind):
+    given, expected = golden("camkd")
+    term, step = regression_of(kind, given["feat_s"], given["feat_t"], given["A"])
+    assert_golden(term(step), expected["mse"].mean())
 
 
 def test_the_quadratic_program_of_aekd(golden):
@@ -116,19 +175,30 @@ def test_the_quadratic_program_of_aekd(golden):
     means = gradients.mean(dim=1)
     assert_golden(means, expected["batch_mean_grad"])
     assert_golden(means @ means.T, expected["gram"])
-    assert_golden(gradient_weights(means, given["C"], normalize=False), expected["alpha"])
-    assert_golden(gradient_weights(means, given["C"], normalize=True), expected["alpha_normed"])
-    assert_golden(gradient_weights(gradients.flatten(1), given["C"], normalize=False), expected["alpha_full"])
-    weights = gradient_weights(means, given["C"], normalize=False)
-    losses = soft_target_losses(given["student_logits"].double(), teachers_of(given), given["T"])
-    assert_golden((losses.mean(dim=0) * weights).sum(), expected["loss"])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({}, "alpha"), ({"normalize": True}, "alpha_normed"), ({"per_sample": True}, "alpha_full")],
+)
+def test_the_weights_and_the_loss_of_aekd(golden, options, name):
+    given, expected = golden("aekd")
+    T, step = given["T"], logit_step(given["student_logits"], teachers_of(given))
+    step = weighted(step, AekdWeighting(T, tolerance=given["C"], **options))
+    assert_golden(step.weights, expected[name].expand(4, 3))
+    loss = PerTeacherSoftTargetLoss(T)(step)
+    assert_golden(loss, expected[name] @ expected["loss_per_teacher"])
+    if name == "alpha":
+        assert_golden(loss, expected["loss"])
 
 
 def test_the_solver_of_the_published_aekd_stops_where_it_starts(golden):
     given, expected = golden("aekd")
     gradients = logit_gradients(given["student_logits"].double(), teachers_of(given), given["T"]).mean(dim=1)
     gram = gradients @ gradients.T
-    assert_golden(support_vector_weights(gram, given["C"]), expected["alpha_libsvm_unscaled"])
+    step = logit_step(given["student_logits"], teachers_of(given))
+    step = weighted(step, ReleasedAekdWeighting(given["T"], given["C"]))
+    assert_golden(step.weights, expected["alpha_libsvm_unscaled"].expand(4, 3))
     assert_golden(support_vector_weights(1e-6 * gram, given["C"]), expected["alpha_libsvm_tiny"])
 
 
@@ -150,7 +220,25 @@ def test_the_static_aggregation_of_mtkd_rl(golden):
     assert_golden(aggregated_weights(given["policy"].double(), confidence, divergence), expected["weights"])
 
 
-def logit_step(student, teachers, weights):
-    outputs = TeacherOutputs(tuple("abc"), teachers)
-    labels = torch.zeros(len(student), dtype=torch.long)
-    return Step(ModelOutputs(student), labels, outputs, weights, None, 0)
+def logit_step(student, teachers, labels=None):
+    """A step in which every teacher counts alike."""
+    B, M, _ = teachers.shape
+    outputs = TeacherOutputs(tuple("abc"[:M]), teachers.double())
+    labels = torch.zeros(B, dtype=torch.long) if labels is None else labels
+    step = Step(ModelOutputs(student.double()), labels, outputs, None, None, 0)
+    return weighted(step, UniformWeighting())
+
+
+def weighted(step, scheme):
+    return replace(step, weights=scheme(step.student, step.teachers, step.labels))
+
+
+def built(term, offered, features, maps):
+    """A term and a step with the student's features and one map per teacher, every teacher counting alike."""
+    hints = dict(zip(term.hints(offered), maps, strict=True))
+    sizes = [{name: tuple(f.shape[1:]) for name, f in group.items()} for group in (features, hints)]
+    term.build(TensorShapes(2, tuple(offered), *sizes, offered))
+    B = len(maps[0])
+    step = logit_step(torch.zeros(B, 2), torch.zeros(B, len(offered), 2))
+    teachers = replace(step.teachers, hints=hints)
+    return term.double(), replace(step, student=replace(step.student, features=features), teachers=teachers)

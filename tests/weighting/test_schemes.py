@@ -35,7 +35,7 @@ def test_rows_sum_to_one_and_permuting_the_teachers_permutes_the_columns(scheme,
     weights = weigh(scheme, step)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(B, dtype=torch.float64))
-    order = torch.randperm(M)
+    order = torch.randperm(M, generator=torch.Generator().manual_seed(seed))
     turned = TeacherOutputs(tuple(f"t{m}" for m in order), step.teachers.logits[:, order])
     torch.testing.assert_close(
         scheme(step.student, turned, step.labels), weights[:, order], atol=1e-6, rtol=1e-5
@@ -97,7 +97,7 @@ def test_the_quadratic_program_is_solved_as_a_general_solver_solves_it(M, seed, 
 
 
 def test_the_size_of_the_gradients_plays_no_part():
-    g = torch.randn(3, 10, dtype=torch.float64)
+    g = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(
         gradient_weights(1e-4 * g, 0.6, normalize=False), gradient_weights(g, 0.6, normalize=False)
     )
