@@ -106,6 +106,8 @@ def test_the_hash_does_not_know_what_changes_nothing(configure):
         "logger=[]",
     ):
         assert run_hash(configure("experiment=digits_ce", idle)) == base
+    whole = run_hash(configure("experiment=digits_amtml", "coef.kd=1.0"))
+    assert run_hash(configure("experiment=digits_amtml", "coef.kd=1")) == whole
 
 
 def test_a_folder_is_found_again_under_any_label(configure):
