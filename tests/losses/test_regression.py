@@ -1,4 +1,4 @@
-"""What a regressor can give is what its teacher gives: negative values where there are some, none elsewhere."""
+"""What a regressor can give is what its teacher gives: negative values where it has some, none elsewhere."""
 
 import pytest
 import torch
