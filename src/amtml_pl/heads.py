@@ -30,7 +30,7 @@ class Head(nn.Module):
 
     def forward(self, feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """The logits, in the order of the data's classes."""
-        logits: Tensor = self.rest(feature)
+        logits: Tensor = self.rest(feature.clone())  # its first operation may be in place
         return logits if self.class_map is None else logits[:, self.class_map]
 
     def train(self, mode: bool = True) -> Head:
