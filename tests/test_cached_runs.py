@@ -350,5 +350,5 @@ def test_without_preparation_a_view_that_vanishes_is_not_built(run, configure, t
         if "view-0002" in shard.name:
             shard.unlink()
     ready.cache.trusted.clear()
-    with pytest.raises(UserError, match=r"prepare=false, and view 2 of the teachers' outputs for the train split lacks"):
+    with pytest.raises(UserError, match=r"view 2 of the teachers' outputs for the train split lacks"):
         ready.provision.provide_view(2)
