@@ -74,3 +74,11 @@ class Branches(nn.Module):
 def test_what_cannot_be_traced_is_said():
     with pytest.raises(UserError, match="cannot be cut out of it"):
         Head(Branches(), "body")
+
+
+def test_an_operation_in_place_leaves_the_map_that_it_is_given():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    feature = torch.randn(2, 4, 5, 5)
+    before = feature.clone()
+    Head(network, "0")(feature)
+    assert torch.equal(feature, before)

@@ -16,6 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.examination.finding import Finding
 from amtml_pl.examination.step import examine
 from amtml_pl.examination.teachers import agreement, teacher_findings
+from amtml_pl.execution import as_written
 from amtml_pl.student_module import StudentModule
 
 SAMPLES = 32
@@ -106,7 +107,7 @@ def check_up(
         f.name.startswith("teacher-in-training-mode/") for f in findings
     ):
         names = module.teacher_source.names
-        with torch.no_grad():
+        with torch.no_grad(), as_written():
             shared = agreement(module.teacher_source(batch).logits.float())
         pairs = {
             f"{one} and {other}": float(shared[i, i + 1 + j])

@@ -126,6 +126,11 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             yield from teacher_problems(node, f"teacher.{name}")
     yield from trainer_problems(tree["trainer"])
     own_steps = tree["loop"]["_target_"] != "amtml_pl.distill.DistillModule"
+    if own_steps and tree["trainer"].get("accumulate_grad_batches", 1) != 1:
+        yield (
+            f"trainer.accumulate_grad_batches={tree['trainer']['accumulate_grad_batches']}: the training loop "
+            f"{tree['loop']['_target_']} steps its optimisers itself, in every batch; expected 1"
+        )
     if own_steps and tree["trainer"].get("gradient_clip_val"):
         yield (
             f"trainer.gradient_clip_val={tree['trainer']['gradient_clip_val']}: the training loop "

@@ -89,7 +89,7 @@ class DistillModule(StudentModule):
         claimed = ["student"] if term.trains_student else []
         if term.learns or f"terms.{name}" in parts:
             claimed.append(f"terms.{name}")
-        if not term.trains_student or (term.trains_weighting and "weighting" in parts):
+        if term.needs_learned_weighting or (term.trains_weighting and "weighting" in parts):
             claimed.append("weighting")
         return tuple(claimed)
 

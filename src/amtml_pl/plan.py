@@ -197,6 +197,8 @@ def held_out_step(config: DictConfig, cache: RunCache | None) -> PlanStep:
     per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
     size = None if cache is None else len(cache.split) * per_image
     by_hand = "python -m amtml_pl.cache action=build, with the overrides of this run"
+    if config.teacher_source == "live":  # for which that command has nothing to do
+        by_hand = "prepare=true"
     return PlanStep(what, "to compute once", missing=True, size=size, by_hand=by_hand)
 
 

@@ -119,6 +119,14 @@ class Provision:
         They are kept as a cached run's outputs are, for live teachers too: those runs start as often.
         """
         rows = self.data.val_split()
+        labels = rows.stored.labels[rows.rows]
+        source = self.module.teacher_source
+        if isinstance(source, LiveTeachers) and not all(
+            selected.is_as_constructed(teacher)
+            for selected, teacher in zip(self.teachers, source.teachers, strict=True)
+        ):  # what a random constructor has given must not be kept
+            outputs = [source(batch).logits for batch in self.data.eval_batches(rows)]
+            return torch.cat(outputs), labels
         cache = RunCache(held_out_config(self.config), self.teachers, self.data, self.accuracy, "val")
         self.take(cache)
         cache.refuse_full_disk({})
@@ -126,7 +134,7 @@ class Provision:
         built = cache.provide(cache.views)
         self.module.spent.count_build(built.seconds, {})  # passes are counted of training images
         logits = [teacher.logits.open(0).whole().float() for teacher in cache.teachers]
-        return torch.stack(logits, dim=1), rows.stored.labels[rows.rows]
+        return torch.stack(logits, dim=1), labels
 
     def take(self, cache: RunCache) -> None:
         """Leaves word that the run uses these stores, and checks them."""

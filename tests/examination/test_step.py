@@ -308,3 +308,35 @@ def test_a_step_without_teachers_is_examined_too():
     found = examine(module, replace(batch(), view=1))
     assert names(found) == []
     assert found.share == {"ce": 1.0}
+
+
+class NotANumberAtTheTargets(SoftTargetLoss):
+    def forward(self, step):
+        value = super().forward(step)
+        return value + torch.where(value.detach() < 1e-4, torch.nan, 0.0)
+
+
+class Infinite(SoftTargetLoss):
+    def forward(self, step):
+        return super().forward(step) + torch.inf
+
+
+@pytest.mark.parametrize(
+    ("term", "name"),
+    [(NotANumberAtTheTargets, "not-zero-at-the-targets/kd"), (Infinite, "not-finite-value/kd")],
+)
+def test_a_value_that_is_not_a_number_does_not_slip_through(term, name):
+    assert name in names(examine(module_of({"ce": CrossEntropy(), "kd": term(4.0)}), batch()))
+
+
+def test_one_teacher_has_nothing_to_be_weighed_against_and_that_is_no_defect():
+    module = module_of({"kd": SoftTargetLoss(4.0), "adapter": JointAdapterLoss(4.0)}, AdaptiveWeighting("layer3"),
+                       teachers=("a",))  # fmt: skip
+    assert names(examine(module, batch())) == []
+
+
+def test_a_student_without_anything_to_train_is_found_and_not_a_traceback():
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    module.student.requires_grad_(False)
+    module.configure_optimizers = list
+    assert names(examine(module, batch())) == ["dead-term/ce", "dead-term/kd"]

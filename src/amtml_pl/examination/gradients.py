@@ -49,6 +49,11 @@ def gradient_findings(objective: Objective, norms: Mapping[str, float]) -> Itera
                 f"the term {name!r} gives {in_words(part)} no gradient: it would change the logged loss and "
                 "train nothing there",
             )
+    if not torch.isfinite(objective.value.detach()):
+        yield Finding(
+            f"not-finite-value/{name}",
+            f"the term {name!r} is {float(objective.value.detach())}; expected a number",
+        )
     if broken := [in_words(part) for part, length in norms.items() if not math.isfinite(length)]:
         yield Finding(
             f"not-finite-gradient/{name}",
@@ -73,13 +78,14 @@ def idle(part: str) -> str:
 
 def in_words(part: str) -> str:
     """A part of the module in a sentence."""
-    return "what it learns itself" if part.startswith("terms.") else f"the {part}"
+    return f"what the term {part[len('terms.') :]!r} learns" if part.startswith("terms.") else f"the {part}"
 
 
 def shares(length: Mapping[str, float]) -> dict[str, float]:
     """Each norm as a share of their sum."""
-    total = sum(length.values())
-    return {name: value / total if total > 0 else 0.0 for name, value in length.items()}
+    finite = {name: value for name, value in length.items() if math.isfinite(value)}
+    total = sum(finite.values())
+    return {name: value / total if total > 0 else 0.0 for name, value in finite.items()}
 
 
 def outweighing(length: Mapping[str, float]) -> Iterator[str]:
@@ -89,5 +95,5 @@ def outweighing(length: Mapping[str, float]) -> Iterator[str]:
         if rest > 0 and value > OUTWEIGHS * rest:
             yield (
                 f"the term {name!r} outweighs the rest {value / rest:,.0f}-fold in the student's gradient: "
-                f"lower coef.{name}, or raise the others"
+                "lower its coefficient, or raise the others"
             )

@@ -54,25 +54,29 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
         norms = {each.name: gradient_norms(each, parts) for each in dissection.objectives}
         for objective in dissection.objectives:
             findings += gradient_findings(objective, norms[objective.name])
+        if module.teacher_source is not None and len(module.teacher_source.names) == 1:
+            # One teacher has nothing to be weighed against.
+            findings = [finding for finding in findings if not finding.name.startswith("idle-for-the-")]
         if dissection.step is not None:
             listed = zip(module.terms, module.loss_terms(), strict=True)
             terms = {name: term for name, term in listed if module.coef[name]}
-            findings += weight_findings(dissection.step, terms, parts["student"])
+            findings += weight_findings(dissection.step, terms, parts.get("student", []))
             if module.weighting is not None:
                 findings += order_findings(dissection.step, terms, module.weighting, module.repeatable)
             findings += target_findings(dissection.step, terms)
             findings += head_findings(dissection.step, module.heads)
-    reaching = {o.name: norms[o.name]["student"] for o in dissection.objectives if "student" in o.trains}
+    reaching = {
+        o.name: norms[o.name].get("student", 0.0) for o in dissection.objectives if "student" in o.trains
+    }
     return Examination(findings, [*outweighing(reaching)], shares(reaching))
 
 
 @contextmanager
 def as_it_was(module: StudentModule) -> Iterator[None]:
-    """Training mode inside, nothing compiled; afterwards all as before but for what torch itself caches."""
+    """Training mode inside, nothing compiled; afterwards modes, buffers, accounts and random numbers as before."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     seconds = module.spent.teacher_seconds
-    devices = [module.device] if module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), mode_kept(module), as_written():
+    with torch.random.fork_rng(), mode_kept(module), as_written():
         module.train()
         try:
             yield

@@ -39,7 +39,7 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
         smallest = torch.finfo(targets.dtype).tiny
         perfect = replace(step.student, logits=temperature * targets.clamp_min(smallest).log())
         value, usual = (float(term(each).detach()) for each in (replace(sharp, student=perfect), sharp))
-        if abs(value) > 1e-5 + 1e-3 * abs(usual):
+        if not abs(value) <= 1e-5 + 1e-3 * abs(usual):  # so that what is not a number is found
             yield Finding(
                 f"not-zero-at-the-targets/{name}",
                 f"the term {name!r} is {value:.3g} for a student whose softened output is the soft targets, "
@@ -61,7 +61,7 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
         with torch.no_grad():
             made = head(step.teachers.hints[name])
         away = float((made - logits).square().mean().sqrt() / logits.std().clamp_min(1e-6))
-        if away > CLOSE_ENOUGH:
+        if not away <= CLOSE_ENOUGH:
             yield Finding(
                 f"not-the-teachers-classifier/{name}",
                 f"of the teacher's own map, as it is kept, its classifier makes logits that are {away:.2f} "

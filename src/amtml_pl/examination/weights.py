@@ -34,7 +34,7 @@ def weight_findings(
                 f"unnormalised-weights/{name}",
                 f"the teachers' weights of {name!r} sum to {sums.min():.4f} to {sums.max():.4f}; expected 1",
             )
-        if not weights.requires_grad:
+        if not weights.requires_grad or not student:
             continue
         # Along a random direction: the gradient of a norm, say, would be 0 for equal weights.
         seen = (weights * torch.randn_like(weights)).sum()

@@ -148,7 +148,8 @@ class MutualLearning(StudentModule):
         with torch.no_grad():
             logits = [shown(network, batch.images) for network in self.networks()]
         objectives: list[Objective] = []
-        for j, (part, network) in enumerate(zip(self.parts(), self.networks(), strict=True)):
+        for j, network in enumerate(self.networks()):
+            part = "student" if j == 0 else f"peer{j}"
             others = torch.stack([each for h, each in enumerate(logits) if h != j])
             values = self.values(batch, network(batch.images).map(at_least_float32), others)
             objectives += [

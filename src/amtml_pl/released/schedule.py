@@ -9,8 +9,8 @@ EPOCHS = 280  # the notebook's: 80 of stage 1, 200 of stage 2
 
 
 def first_stage_epochs(epochs: int) -> int:
-    """The length of stage 1 in a run of this length: 80 of 280 epochs."""
-    return round(epochs * 80 / EPOCHS)
+    """The length of stage 1 in a run of this length: 80 of 280 epochs, and at least one."""
+    return max(1, round(epochs * 80 / EPOCHS))
 
 
 def two_stage_schedule(optimizer: Optimizer, epochs: int = EPOCHS) -> LambdaLR:
