@@ -128,8 +128,8 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     own_steps = tree["loop"]["_target_"] != "amtml_pl.distill.DistillModule"
     if own_steps and tree["trainer"].get("accumulate_grad_batches", 1) != 1:
         yield (
-            f"trainer.accumulate_grad_batches={tree['trainer']['accumulate_grad_batches']}: the training loop "
-            f"{tree['loop']['_target_']} steps its optimisers itself, in every batch; expected 1"
+            f"trainer.accumulate_grad_batches={tree['trainer']['accumulate_grad_batches']}: the training "
+            f"loop {tree['loop']['_target_']} steps its optimisers itself, in every batch; expected 1"
         )
     if own_steps and tree["trainer"].get("gradient_clip_val"):
         yield (

@@ -54,7 +54,7 @@ class TwoOptimizers(DistillModule):
                 raise UserError(
                     f"{method} weighs the teachers' outputs and features, and the term {name!r} is not "
                     "selected or its coefficient is 0.",
-                    fix=f"loss=[ce,kd_each,regression] with coef.{name} above 0, as in method=mmkd and method=mtkd_rl",
+                    fix=f"loss=[ce,kd_each,regression] coef.{name}=1.0, or method=mmkd, method=mtkd_rl",
                 )
         if not isinstance(self.weighting, UniformWeighting):
             raise UserError(
