@@ -73,7 +73,7 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
 
 @contextmanager
 def as_it_was(module: StudentModule) -> Iterator[None]:
-    """Training mode inside, nothing compiled; modes, buffers, accounts and random numbers as before after it."""
+    """Training mode inside, nothing compiled; modes, buffers, accounts and random numbers are kept."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     seconds = module.spent.teacher_seconds
     with torch.random.fork_rng(), mode_kept(module), as_written():
