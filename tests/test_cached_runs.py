@@ -77,6 +77,7 @@ def test_a_subset_of_the_teachers_and_another_method_use_the_same_outputs(run, m
     assert passes(averaged) == {}
 
 
+@pytest.mark.slow
 def test_a_cached_run_holds_no_teacher(run, configure, tmp_path):
     run(*AMTML)
     others = parameters_beside(nn.Identity())  # of other tests
@@ -255,6 +256,7 @@ def test_changed_code_is_noticed_where_a_new_hint_makes_every_view_incomplete(ru
         run(*AMTML)
 
 
+@pytest.mark.slow
 def test_a_view_that_other_code_has_half_built_is_noticed_when_it_is_whole(run, tmp_path, monkeypatch):
     larger = ("data.train_size=200", "trainer.max_epochs=1")
     monkeypatch.setattr("amtml_pl.run_cache.SHARD_ROWS", 50)
@@ -291,6 +293,7 @@ def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(run, co
         ready.provision.provide_view(2)
 
 
+@pytest.mark.slow
 def test_weights_that_are_replaced_while_a_run_goes_on_are_not_taken_for_the_old_ones(
     run, configure, tmp_path
 ):
@@ -303,6 +306,7 @@ def test_weights_that_are_replaced_while_a_run_goes_on_are_not_taken_for_the_old
         ready.provision.provide_view(2)
 
 
+@pytest.mark.slow
 def test_a_half_done_run_does_not_go_on_with_other_teachers(run, monkeypatch, tmp_path):
     own = f"paths.teachers={tmp_path}/teachers"
     with monkeypatch.context() as patch:
@@ -328,6 +332,7 @@ def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(run, configure, 
         run(*AMTML, own, "seed=1", name="other seed")
 
 
+@pytest.mark.slow
 def test_what_live_teachers_say_of_the_validation_split_is_planned_and_kept(run, tmp_path, capsys):
     live = (*AMTML, "teacher_source=live", "trainer.max_epochs=1")
     run(*live, name="first")

@@ -74,12 +74,14 @@ def test_two_runs_with_the_same_seed_give_bitwise_equal_students_and_another_see
     assert not torch.equal(weights(first)["fc.weight"], weights(other)["fc.weight"])
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_loader_workers(run):
     _, none = run("experiment=digits_ce", *CE, name="none")
     _, two = run("experiment=digits_ce", *CE, "data.num_workers=2", name="two")
     assert_bitwise_equal(weights(none), weights(two))
 
 
+@pytest.mark.slow
 def test_teachers_that_are_trained_on_the_way_do_not_change_the_student(run, tmp_path):
     job = ("experiment=digits_avg", *TINY, f"paths.teachers={tmp_path}/teachers")
     _, trains = run(*job, name="trains teachers")
