@@ -33,6 +33,7 @@ class Checkup:
         teachers: per teacher what its examination found.
         agreement: per pair of teachers the share of training images for which they name the same class.
         expected: the findings that the method is known for.
+        whole: whether everything was looked at.
     """
 
     findings: Sequence[Finding]
@@ -41,6 +42,7 @@ class Checkup:
     teachers: Mapping[str, Mapping[str, Any]]
     agreement: Mapping[str, float]
     expected: Sequence[str] = ()
+    whole: bool = True
 
     @property
     def unexpected(self) -> list[Finding]:
@@ -51,7 +53,7 @@ class Checkup:
     def missing(self) -> list[str]:
         """The expected defects that were not found."""
         found = {finding.name for finding in self.findings}
-        return [name for name in self.expected if name not in found]
+        return [name for name in self.expected if name not in found] if self.whole else []
 
     def as_json(self) -> dict[str, Any]:
         """What is written beside the run."""
@@ -114,7 +116,7 @@ def check_up(
             for i, one in enumerate(names)
             for j, other in enumerate(names[i + 1 :])
         }
-    return Checkup(findings, found.warnings, found.share, teachers, pairs, tuple(expected))
+    return Checkup(findings, found.warnings, found.share, teachers, pairs, tuple(expected), found.whole)
 
 
 def show_checkup(found: Checkup) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from amtml_pl.checkup import Checkup
 from amtml_pl.distill import DistillModule
 from amtml_pl.examination.step import examine
 from amtml_pl.features import TappedNetwork, tap_shapes
@@ -183,7 +184,10 @@ def test_a_term_that_trains_what_it_does_not_claim_is_named():
 def test_a_teacher_that_is_not_frozen_is_named(spoil, name):
     module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
     spoil(module.teacher_source.teachers[1])
-    assert names(examine(module, batch())) == [name]
+    found = examine(module, batch())
+    assert names(found) == [name]
+    report = Checkup(found.findings, (), {}, {}, {}, expected=("dead-term/kd",), whole=found.whole)
+    assert report.missing == []  # it was not looked for
 
 
 class Doubled(UniformWeighting):

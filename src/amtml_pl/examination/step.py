@@ -28,11 +28,13 @@ class Examination:
         findings: what is wrong.
         warnings: what is worth a look.
         share: of each objective in the gradient that reaches the student, in [0, 1].
+        whole: whether everything was looked at; a teacher that is not frozen ends it early.
     """
 
     findings: Sequence[Finding] = ()
     warnings: Sequence[str] = ()
     share: Mapping[str, float] = field(default_factory=dict)
+    whole: bool = True
 
 
 def examine(module: StudentModule, batch: Batch) -> Examination:
@@ -45,7 +47,7 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
         batch: some training images; at least two.
     """
     if findings := [*frozen_findings(module)]:  # nothing else can be trusted then
-        return Examination(findings)
+        return Examination(findings, whole=False)
     findings = [*optimizer_findings(module)]
     findings += [Finding(name, what) for name, what in module.self_check()]
     with as_it_was(module):
