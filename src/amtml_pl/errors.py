@@ -18,3 +18,7 @@ class UserError(Exception):
         self.what = what
         self.fix = fix
         super().__init__(what if fix is None else f"{what}\nTo fix it: {fix}")
+
+
+class Preempted(BaseException):
+    """Somebody wants the machine back (SIGTERM); the same command goes on later."""

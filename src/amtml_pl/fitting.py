@@ -3,56 +3,75 @@
 from __future__ import annotations
 
 import csv
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerStatus
 from safetensors.torch import save
 
-from amtml_pl import assemble
-from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
+from amtml_pl import assemble, ranks
+from amtml_pl.callbacks import run_callbacks
+from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
 from amtml_pl.features import TappedNetwork
 from amtml_pl.runs import RunFolder, write_bytes
+from amtml_pl.stopping import StopRequest
+from amtml_pl.student_module import StudentModule
+from amtml_pl.together import PATIENCE, cluster_environment
 
 
-def make_trainer(config: DictConfig, folder: RunFolder) -> pl.Trainer:
-    """Lightning's trainer with this project's loggers, checkpoints and table of epochs."""
+def make_trainer(
+    config: DictConfig, folder: RunFolder, module: StudentModule, stop: StopRequest | None = None
+) -> pl.Trainer:
+    """Lightning's trainer with this project's loggers, checkpoints and table of epochs.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        module: what will be trained.
+        stop: what may ask the fit to stop; None for one that nobody stops.
+    """
     loggers = [
         assemble.build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()
     ]
     make = assemble.build(config.trainer, partial=True)
+    minutes = config.checkpoint_minutes
+    several = {"strategy": shared_training(module)} if ranks.world_size() > 1 else {}
     trainer: pl.Trainer = make(
         logger=loggers,
-        callbacks=run_callbacks(folder),
-        plugins=[AtomicCheckpointIO()],
+        callbacks=run_callbacks(folder, None if minutes is None else 60 * minutes, stop or StopRequest()),
+        plugins=[AtomicCheckpointIO(), cluster_environment()],
         default_root_dir=folder.path,
         enable_progress_bar=console.is_terminal,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
         reload_dataloaders_every_n_epochs=1,
+        **several,
     )
     return trainer
 
 
+def shared_training(module: StudentModule) -> DDPStrategy:
+    """How several processes train together; one that steps its optimisers itself leaves parameters out."""
+    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=PATIENCE)
+
+
 @contextmanager
-def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+def interruptible(trainer: pl.Trainer, stop: StopRequest) -> Iterator[None]:
     """Ctrl-C is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with stop.heard():
+        try:
+            yield
+        except SystemExit:
+            if trainer.state.status == TrainerStatus.INTERRUPTED:
+                raise KeyboardInterrupt from None
+            raise
 
 
 def evaluate(

@@ -20,6 +20,7 @@ NOT_PART_OF_THE_RUN = (
     "doctor",
     "hydra",
     "benchmark",
+    "checkpoint_minutes",
     "prepare",
     "force",
     "debug",

@@ -27,6 +27,7 @@ from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import RunCache, found_cache
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.selected_teachers import SelectedTeacher, names, selected_teachers
+from amtml_pl.stopping import StopRequest
 from amtml_pl.summary import show_summary
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
@@ -208,11 +209,12 @@ class Run:
 
     def fit_and_test(self, data: PackedDataModule) -> tuple[dict[str, float], dict[str, float]]:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
-        trainer = make_trainer(self.config, self.folder)
+        stop = StopRequest()
+        trainer = make_trainer(self.config, self.folder, self.module, stop)
         resume = self.folder.last_checkpoint if self.folder.last_checkpoint.exists() else None
         if resume is not None:
             console.print(f"Resuming from {resume}")
-        with interruptible(trainer):
+        with interruptible(trainer, stop):
             trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
             spent = self.module.spent
             timing = {

@@ -58,6 +58,9 @@ ROOT = {
     "channels_last": switch("channels_last=false"),
     "compile": switch("compile=false"),
     "role": Rule(Literal["student", "teacher"], "student or teacher"),
+    "checkpoint_minutes": Rule(
+        float | None, "a number of minutes, 0 or more, or null", lambda v: v is None or v >= 0
+    ),
     "prepare": switch("prepare=true"),
     "force": switch("force=false"),
     "doctor": switch("doctor=true"),
