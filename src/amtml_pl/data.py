@@ -143,23 +143,26 @@ class PackedDataModule(pl.LightningDataModule):
         """One rank's batches of an epoch, from one of them on; the loader's length counts those before too.
 
         The ranks share each global batch of ``batch_size`` samples in turn: its first sample goes to rank 0,
-        the second to rank 1, … The last, short batch is kept; if it would leave a rank less than two samples
-        (batch norm cannot train on one), it is joined to the batch before it.
+        the second to rank 1, … The last, short batch is kept; one of a single sample, on which batch norm
+        cannot train, is joined to the batch before it. So the batches do not depend on the number of ranks.
 
         Raises:
-            UserError: if there are more ranks than images in a batch.
+            UserError: if a batch would leave a rank less than two samples.
         """
         split = self.train_split()
-        if world_size > min(self.batch_size, len(split)):
-            raise UserError(
-                f"{world_size} ranks cannot share a batch of {min(self.batch_size, len(split))} images.",
-                fix=f"data.batch_size={2 * world_size} or more, or fewer trainer.devices",
-            )
         state = random_bits(random_bits(self.order_seed, _ORDER), epoch)
         order = torch.from_numpy(permutation(len(split), state))
         batches = list(torch.split(order, self.batch_size))
-        if len(batches) > 1 and len(batches[-1]) < min(2 * world_size, self.batch_size):
+        if len(batches) > 1 and len(batches[-1]) < min(2, self.batch_size):
             batches[-2:] = [torch.cat(batches[-2:])]
+        smallest = min(map(len, batches))
+        if world_size > 1 and smallest < 2 * world_size:
+            last = "the last batch of an epoch" if smallest < self.batch_size else "a batch"
+            raise UserError(
+                f"{world_size} ranks cannot share {last}, which has {smallest} images; each needs 2.",
+                fix=f"data.batch_size={self.batch_size + world_size} or another, data.train_size, or fewer "
+                "trainer.devices",
+            )
         blend = None
         if self.mixup:
             blend = _Blend(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))

@@ -17,11 +17,19 @@ from hydra.types import RunMode
 from rich.console import Console
 from rich.markup import escape
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import LeaderFailed, Preempted, UserError
+from amtml_pl.ranks import leads, rank, world_size
+from amtml_pl.stopping import obey_at_once
 
 # Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+console = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()
+)
 error_console = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+# The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
+PREEMPTED = 75
 
 
 @dataclass
@@ -46,6 +54,7 @@ def start(run: Callable[[], object]) -> None:
     Hydra ends with 1 for a mistake in the command line, before any job has begun.
     """
     quieten()
+    obey_at_once()
     progress.begun, progress.mistakes = False, 0
     try:
         run()
@@ -74,9 +83,16 @@ def reporting(module: str, *, debug: bool, folder: Path | None = None) -> Iterat
         if folder is not None:
             remove_untouched(folder)
         report_mistake(error)
+    except LeaderFailed:
+        sys.exit(2)
     except KeyboardInterrupt:
-        error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(typed(module))}")
+        if leads():
+            error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(typed(module))}")
         sys.exit(130)
+    except Preempted:
+        if leads():
+            error_console.print(f"Preempted. This continues where it stopped:\n  {escape(typed(module))}")
+        sys.exit(PREEMPTED)
 
 
 def typed(module: str) -> str:
@@ -86,7 +102,8 @@ def typed(module: str) -> str:
 
 def report_mistake(error: UserError) -> None:
     """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
-    error_console.print(f"[bold red]error:[/] {escape(str(error))}")
+    whose = f"rank {rank()}: " if world_size() > 1 else ""
+    error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
     progress.mistakes += 1
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(2)

@@ -21,6 +21,7 @@ NOT_PART_OF_THE_RUN = (
     "hydra",
     "benchmark",
     "checkpoint_minutes",
+    "resume",
     "prepare",
     "force",
     "debug",

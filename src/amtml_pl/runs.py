@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amtml_pl.errors import UserError
+from amtml_pl.ranks import leads
 
 Status = Literal["completed", "failed", "interrupted"]
 FORMAT = 1
@@ -54,7 +55,9 @@ class RunFolder:
         return record if record is not None and record["status"] == "completed" else None
 
     def write_record(self, status: Status, **fields: Any) -> None:  # noqa: ANN401
-        """Replaces ``run.json`` in one instant."""
+        """Replaces ``run.json`` in one instant; of several processes of a run the first one does."""
+        if not leads():
+            return
         record = {"format": FORMAT, "status": status, **fields}
         write_text(self.record_file, json.dumps(record, indent=2, default=str) + "\n")
 

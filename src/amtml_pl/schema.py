@@ -61,6 +61,7 @@ ROOT = {
     "checkpoint_minutes": Rule(
         float | None, "a number of minutes, 0 or more, or null", lambda v: v is None or v >= 0
     ),
+    "resume": Rule(Literal["auto", "never"], "auto or never"),
     "prepare": switch("prepare=true"),
     "force": switch("force=false"),
     "doctor": switch("doctor=true"),
@@ -145,7 +146,6 @@ NOT_HONOURED = (
     "enable_checkpointing", "fast_dev_run", "limit_val_batches", "check_val_every_n_epoch", "barebones",
     "overfit_batches",
 )  # fmt: skip
-ONE = "1: several processes are not supported yet"
 TRAINER = {
     "max_epochs": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
     "precision": Rule(
@@ -153,8 +153,10 @@ TRAINER = {
         "one of 32-true, 32, bf16-mixed, 16-mixed",
         lambda v: str(v) in ("32-true", "32", "bf16-mixed", "16-mixed"),
     ),
-    "devices": Rule(int, ONE, lambda v: v == 1),
-    "num_nodes": Rule(int, ONE, lambda v: v == 1),
+    "devices": Rule(
+        int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1
+    ),
+    "num_nodes": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
 }
 
 

@@ -240,8 +240,10 @@ class StudentModule(pl.LightningModule):
             return
         summary = self.weight_statistics.summary()
         self.weight_statistics.reset()
-        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()})
-        self.log_dict({"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95})
+        # The summary is of all ranks; averaged over them again, since Lightning asks for it.
+        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()}, sync_dist=True)
+        spread = {"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95}
+        self.log_dict(spread, sync_dist=True)
         if self.learns_weights and summary.collapse != self.collapse:
             self.collapse = summary.collapse
             log.warning("epoch %d: %s", self.current_epoch, summary.describe())

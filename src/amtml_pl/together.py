@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
 from amtml_pl import ranks
+from amtml_pl.errors import LeaderFailed
 
 # Others wait while the first process packs data and has teachers trained.
 PATIENCE = timedelta(days=30)
 
 Result = TypeVar("Result")
-
-
-class LeaderFailed(Exception):  # noqa: N818 - it says what has happened, to processes that have nothing to say
-    """The first process of the run has ended by a mistake, of which it tells itself."""
 
 
 def meet() -> None:
@@ -41,6 +39,15 @@ def meet() -> None:
     cluster = cluster_environment()
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = cluster.main_address, str(cluster.main_port)
     dist.init_process_group(backend, timeout=PATIENCE, rank=ranks.rank(), world_size=ranks.world_size())
+    atexit.register(part)
+    Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process once its launcher is gone, killed perhaps: the run's folder must not stay taken."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def cluster_environment() -> ClusterEnvironment:
@@ -56,6 +63,15 @@ def part() -> None:
     """Disconnects them."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def of_each(value: Result) -> list[Result]:
+    """The values of all processes, in order."""
+    if ranks.world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * ranks.world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
@@ -132,7 +148,7 @@ class WholeBatch:
 
     def __call__(self, share: Tensor) -> Tensor:
         """``(B_rank, ...)`` to ``(B, ...)``."""
-        whole: Tensor = _Whole.apply(share, self.sizes)  # type: ignore[no-untyped-call]
+        whole: Tensor = _Whole.apply(share, self.sizes)
         return whole
 
 

@@ -12,6 +12,8 @@ from amtml_pl.config import check, config_directory
 from amtml_pl.entry_point import progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
 from amtml_pl.pipeline import execute
+from amtml_pl.process_group import processes_wanted, run_in_group
+from amtml_pl.recipe import hydra_literal
 from amtml_pl.runs import RunFolder
 
 register_resolvers()
@@ -31,9 +33,24 @@ def run(config: DictConfig) -> float:
     with reporting("amtml_pl.train", debug=config.get("debug", False), folder=folder.path):
         check(config)
         experiment = hydra_config.runtime.choices.get("experiment")
-        record = execute(config, folder, experiment, typed("amtml_pl.train"))
+        trainer = config.trainer
+        processes = processes_wanted(trainer.devices, trainer.get("num_nodes", 1), trainer.accelerator)
+        if processes > 1:
+            run_in_group(["-m", "amtml_pl.train", *overrides_of_one_run()], processes)
+            record = folder.completed() or {}
+        else:
+            record = execute(config, folder, experiment, typed("amtml_pl.train"))
         return float(record["metrics"]["val/acc"])
     return float("nan")
+
+
+def overrides_of_one_run() -> list[str]:
+    """What composes this run, be it one of a sweep's, in another process."""
+    told = HydraConfig.get()
+    folders = [source.path for source in told.runtime.config_sources if source.provider == "command-line"]
+    own = [word for folder in folders for word in ("--config-dir", folder)]
+    directory = hydra_literal(told.runtime.output_dir)
+    return [*own, *told.overrides.task, "hydra.mode=RUN", f"hydra.run.dir={directory}"]
 
 
 if __name__ == "__main__":
