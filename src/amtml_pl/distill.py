@@ -25,7 +25,7 @@ class DistillModule(StudentModule):
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(batch, batch_idx, values)
+            raise self.not_finite(values)
         self.count(step)
         self.log_losses(step, values, loss)
         return loss

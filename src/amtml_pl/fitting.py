@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerStatus
@@ -18,6 +19,7 @@ from amtml_pl.callbacks import run_callbacks
 from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
+from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.runs import RunFolder, write_bytes
 from amtml_pl.stopping import StopRequest
@@ -72,6 +74,34 @@ def interruptible(trainer: pl.Trainer, stop: StopRequest) -> Iterator[None]:
             if trainer.state.status == TrainerStatus.INTERRUPTED:
                 raise KeyboardInterrupt from None
             raise
+
+
+@contextmanager
+def explained(folder: RunFolder) -> Iterator[None]:
+    """Says what it means that the machine gives out: what was saved stays, and the same command goes on.
+
+    Raises:
+        UserError: for a full memory, and for every OSError.
+    """
+    goes_on = "The last checkpoint is whole, and the same command goes on from it"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # The CPU's allocator reports by a plain RuntimeError.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no more can be had"
+        raise UserError(
+            f"Out of memory: {reason}. {goes_on}.",
+            fix="free memory and repeat; smaller: cache.device=mapped (teachers' outputs stay on the disk), "
+            "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
+        ) from error
+    except OSError as error:
+        where = error.filename or folder.path
+        raise UserError(
+            f"{where} cannot be read or written: {error.strerror or error}. {goes_on}.",
+            fix="see to the disk, or the mount, and repeat the command",
+        ) from error
 
 
 def evaluate(

@@ -7,7 +7,7 @@ import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,14 @@ from amtml_pl.checkup import Checkup, check_up, warn
 from amtml_pl.composition import TeacherSource
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
-from amtml_pl.fitting import evaluate, interruptible, make_trainer, save_weights, weights_of_last_epoch
+from amtml_pl.fitting import (
+    evaluate,
+    explained,
+    interruptible,
+    make_trainer,
+    save_weights,
+    weights_of_last_epoch,
+)
 from amtml_pl.guards import check_classes, refuse_other_pixels, refuse_other_teachers
 from amtml_pl.packing import find_packed, pack
 from amtml_pl.plan import held_out_step, make_plan, packed_root_of, refuse_missing, show_plan
@@ -159,9 +166,11 @@ class Run:
         about = describe(self.config, self.experiment, self.command, self.module, facts, data)
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
         try:
-            metrics, timing = self.fit_and_test(data)
+            with explained(self.folder):
+                metrics, timing = self.fit_and_test(data)
         except Exception as error:
-            self.folder.write_record("failed", **about, error=str(error) or repr(error))
+            with suppress(OSError):  # a full disk is full for this record too; it says interrupted already
+                self.folder.write_record("failed", **about, error=str(error) or repr(error))
             raise
         artifacts = {
             "best_checkpoint": "checkpoints/best.ckpt",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -27,6 +28,7 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import WeightStatistics
 from amtml_pl.objectives import Dissection
+from amtml_pl.reproduction import all_finite, save_reproduction
 from amtml_pl.spending import Spending
 from amtml_pl.together import WholeBatch
 from amtml_pl.types import Batch, Step, TeacherOutputs
@@ -291,14 +293,59 @@ class StudentModule(pl.LightningModule):
             name, mean, on_step=False, on_epoch=True, prog_bar=prog_bar, metric_attribute=f"means.{name}"
         )
 
-    def not_finite(self, batch: Batch, batch_idx: int, values: Mapping[str, Tensor]) -> UserError:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Remembers the batch, for what may have to be said of it."""
+        self.present = batch, batch_idx
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stops before gradients that are no numbers spoil the weights, for good.
+
+        Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
+
+        Raises:
+            UserError: if one is not finite.
+        """
+        if self.trainer.precision == "16-mixed":
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not all_finite([cast("Tensor", p.grad) for p in parameters]):
+            names = {id(p): name for name, p in self.named_parameters()}
+            broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
+            raise self.broken_step("gradient", [*self.terms_of_broken_gradients(), *broken[:5]])
+
+    def terms_of_broken_gradients(self) -> list[str]:
+        """The loss terms whose gradient is not a number, of the present batch."""
+        found = []
+        for objective in self.dissect(self.present[0]).objectives:
+            parameters = [p for part in objective.trains for p in self.parts().get(part, ())]
+            gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
+            if not all_finite([gradient for gradient in gradients if gradient is not None]):
+                found.append(f"loss/{objective.name}")
+        return found
+
+    def not_finite(self, values: Mapping[str, Tensor]) -> UserError:
         """What to say of a loss that is not a number: where, which terms, which samples."""
         broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
+        return self.broken_step("loss", broken or ["the weighted sum overflows"])
+
+    def broken_step(self, what: str, broken: Sequence[str]) -> UserError:
+        """What to say of a step that would spoil the weights; the step is kept in a file.
+
+        Args:
+            what: is not a number.
+            broken: its parts that are not.
+        """
+        batch, batch_idx = self.present
+        batch = batch.map(self.put_together(batch.labels))
+        about = {"epoch": self.current_epoch, "step": self.global_step, "broken": list(broken)}
+        file = Path(self.trainer.default_root_dir) / "not_finite.safetensors"
+        if self.trainer.is_global_zero:
+            save_reproduction(file, self, batch, about)
         return UserError(
-            f"The loss stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
-            f"(batch {batch_idx} of the epoch): {', '.join(broken) or 'the weighted sum overflows'}. "
-            f"Rows of the {batch.split} split in this batch (view {batch.view}): {batch.index.tolist()}",
-            fix="lower optimizer.lr or the term's coef; the last checkpoint is from before this epoch",
+            f"The {what} stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
+            f"(batch {batch_idx} of the epoch): {', '.join(broken)}. Rows of the {batch.split} split in this "
+            f"batch (view {batch.view}): {batch.index.tolist()}. The step is kept in {file}",
+            fix="lower optimizer.lr or the term's coef and repeat; how to look into the step: docs/runs.md",
         )
 
 

@@ -1,7 +1,9 @@
-"""One process of a run: what it has trained on and what came of it, written down for a test to compare.
+"""One process of some runs: what it has trained on and what came of it, written down for a test to compare.
 
-Batch norm stays in evaluation mode where ``--frozen-norm`` is the first argument: its statistics are of a
-process's own share otherwise, on the CPU.
+``python member.py FOLDER METHOD,METHOD… [--exact] OVERRIDE…`` runs each method in ``FOLDER/METHOD``.
+
+With ``--exact`` batch norm stays in evaluation mode, since its statistics are of a process's own share
+otherwise, on the CPU; and numbers are of float64, since training lets every rounding grow.
 """
 
 import sys
@@ -24,41 +26,58 @@ def freeze_norms(module):
             each.eval()
 
 
-def main(folder: Path, frozen_norm: bool, overrides: list[str]) -> None:
-    torch.set_num_threads(1)
-    seen, losses, state = [], [], {}
+class Notes:
+    """What a run has trained on, its losses, and its last state."""
+
+    def __init__(self):
+        self.seen, self.losses, self.state = [], [], {}
+
+
+def observe(notes: Notes, exact: bool) -> None:
+    """Takes the place of what every training module inherits, for the rest of the process."""
 
     class Observed(StudentModule):
-        """Takes the place of what every module inherits."""
+        def setup(self, stage):
+            if exact:
+                self.double()
 
         def on_fit_start(self):
-            for noted in (seen, losses, state):
-                noted.clear()  # teachers may have been trained first
+            notes.__init__()  # teachers may have been trained first
             original["on_fit_start"](self)
 
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return batch.map(lambda t: t.double() if t.is_floating_point() else t) if exact else batch
+
         def on_train_batch_start(self, batch, batch_idx):
-            if frozen_norm:
+            original["on_train_batch_start"](self, batch, batch_idx)
+            if exact:
                 freeze_norms(self)
-            seen.append((batch.view, batch.index.tolist()))
+            notes.seen.append((batch.view, batch.index.tolist()))
 
         def log_losses(self, step, values, total):
-            losses.append({**{name: float(value) for name, value in values.items()}, "total": float(total)})
+            notes.losses.append({name: float(value) for name, value in {**values, "total": total}.items()})
             original["log_losses"](self, step, values, total)
 
         def on_train_end(self):
-            state.update({name: tensor.clone() for name, tensor in self.state_dict().items()})
+            notes.state.update({name: tensor.clone() for name, tensor in self.state_dict().items()})
 
     own = {name: method for name, method in vars(Observed).items() if callable(method)}
     original = {name: getattr(StudentModule, name) for name in own}
     for name, method in own.items():
         setattr(StudentModule, name, method)
+
+
+def main(folder: Path, methods: list[str], exact: bool, overrides: list[str]) -> None:
+    torch.set_num_threads(1)
+    notes = Notes()
+    observe(notes, exact)
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        config = compose("train", overrides=overrides)
-        record = execute(config, RunFolder(folder / "run"), None, "the command")
-    noted = {"seen": seen, "losses": losses, "state": state, "metrics": record["metrics"]}
-    torch.save(noted, folder / f"{rank()}.pt")
+        for method in methods:
+            config = compose("train", overrides=["experiment=digits", f"method={method}", *overrides])
+            record = execute(config, RunFolder(folder / method), method, "the command")
+            torch.save({**vars(notes), "metrics": record["metrics"]}, folder / f"{method}-{rank()}.pt")
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if word != "--frozen-norm"]
-    main(Path(words[0]), "--frozen-norm" in sys.argv, words[1:])
+    place, wanted, *words = sys.argv[1:]
+    main(Path(place), wanted.split(","), "--exact" in words, [word for word in words if word != "--exact"])

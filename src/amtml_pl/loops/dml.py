@@ -118,7 +118,7 @@ class MutualLearning(StudentModule):
             values = self.values(step, others)
             loss = self.total(values)
             if not torch.isfinite(loss):
-                raise self.not_finite(batch, batch_idx, values)
+                raise self.not_finite(values)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()

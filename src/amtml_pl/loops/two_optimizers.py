@@ -74,7 +74,7 @@ class TwoOptimizers(DistillModule):
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(batch, batch_idx, values)
+            raise self.not_finite(values)
         student_optimizer.zero_grad()
         self.manual_backward(loss)
         student_optimizer.step()
@@ -84,7 +84,7 @@ class TwoOptimizers(DistillModule):
         if judged is not None:
             weights_loss = self.weights_loss(judged, step, float(student_optimizer.param_groups[0]["lr"]))
             if not torch.isfinite(weights_loss):
-                raise self.not_finite(batch, batch_idx, {"weights": weights_loss})
+                raise self.not_finite({"weights": weights_loss})
             weights_optimizer.zero_grad()
             self.manual_backward(weights_loss)
             weights_optimizer.step()
