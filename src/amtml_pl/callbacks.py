@@ -65,7 +65,13 @@ class EpochTable(Checkpoint):
                     row for row in csv.DictReader(lines) if int(row["epoch"]) < trainer.current_epoch
                 ]
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ANN401 - Lightning's
+        batch_idx: int,
+    ) -> None:
         """Notes the epoch's learning rate, which Lightning changes before the epoch's end is announced."""
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
 

@@ -209,7 +209,10 @@ class StudentModule(pl.LightningModule):
         """Keeps what the fit has cost so far, and what it has measured of the epoch that it is in."""
         checkpoint["spent"] = self.spent.state()
         checkpoint["collapse"] = self.collapse
-        checkpoint["measured"] = {name: sums_of(metric) for name, metric in self.epoch_metrics().items()}
+        epochs = self.trainer.fit_loop.epoch_progress.current
+        within_epoch = epochs.ready > epochs.processed  # at its end the sums have been logged
+        metrics = self.epoch_metrics() if within_epoch else {}
+        checkpoint["measured"] = {name: sums_of(metric) for name, metric in metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Counts on from there, where it is a fit that goes on."""
