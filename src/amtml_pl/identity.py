@@ -130,6 +130,8 @@ def drop_neutral(resolved: dict[str, Any]) -> None:
     for node, key in options:
         if not node.get(key):
             node.pop(key, None)
+    if resolved["trainer"].get("num_nodes") == 1:
+        resolved["trainer"].pop("num_nodes")
     if resolved["loop"] == {"_target_": "amtml_pl.distill.DistillModule"}:
         resolved.pop("loop")
     for teacher in resolved["teacher"].values():

@@ -209,8 +209,8 @@ class StudentModule(pl.LightningModule):
         """Keeps what the fit has cost so far, and what it has measured of the epoch that it is in."""
         checkpoint["spent"] = self.spent.state()
         checkpoint["collapse"] = self.collapse
-        epochs = self.trainer.fit_loop.epoch_progress.current
-        within_epoch = epochs.ready > epochs.processed  # at its end the sums have been logged
+        # At an epoch's end, where it is counted already, its sums have been logged.
+        within_epoch = self.trainer.fit_loop.epoch_progress.current.ready > self.current_epoch
         metrics = self.epoch_metrics() if within_epoch else {}
         checkpoint["measured"] = {name: sums_of(metric) for name, metric in metrics.items()}
 

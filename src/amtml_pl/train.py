@@ -34,7 +34,7 @@ def run(config: DictConfig) -> float:
         check(config)
         experiment = hydra_config.runtime.choices.get("experiment")
         trainer = config.trainer
-        processes = processes_wanted(trainer.devices, trainer.get("num_nodes", 1), trainer.accelerator)
+        processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:
             run_in_group(["-m", "amtml_pl.train", *overrides_of_one_run()], processes)
             record = folder.completed() or {}
