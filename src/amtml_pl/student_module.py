@@ -209,9 +209,9 @@ class StudentModule(pl.LightningModule):
         """Keeps what the fit has cost so far, and what it has measured of the epoch that it is in."""
         checkpoint["spent"] = self.spent.state()
         checkpoint["collapse"] = self.collapse
-        # At an epoch's end, where it is counted already, its sums have been logged.
-        within_epoch = self.trainer.fit_loop.epoch_progress.current.ready > self.current_epoch
-        metrics = self.epoch_metrics() if within_epoch else {}
+        # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
+        data = getattr(self.trainer, "datamodule", None)
+        metrics = self.epoch_metrics() if getattr(data, "batches_done", 0) else {}
         checkpoint["measured"] = {name: sums_of(metric) for name, metric in metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

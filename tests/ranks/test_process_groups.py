@@ -94,7 +94,7 @@ def test_a_sweep_starts_a_group_for_each_of_its_jobs(train, tmp_path):
     assert status == 0, said
     found = sorted((record["seed"], record["status"]) for record in records(tmp_path))
     assert found == [(0, "completed"), (1, "completed")]
-    assert len([*(tmp_path / "outputs" / "runs").iterdir()]) == 1
+    assert len([*(tmp_path / "outputs" / "runs").glob("*/")]) == 1
 
 
 def test_a_run_whose_process_dies_ends_as_a_whole_and_is_gone_on_with(train, tmp_path):
