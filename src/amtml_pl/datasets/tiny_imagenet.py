@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from amtml_pl.datasets.archive import ArchiveSource
 from amtml_pl.datasets.files import Files
@@ -56,10 +56,10 @@ def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     samples = []
     for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
         fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in labels:
+        if len(fields) < 2 or fields[1] not in labels or PurePosixPath(fields[0]).name != fields[0]:
             raise UserError(
-                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r}, expected an image, a tab and "
-                "the id of a class in train."
+                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
+                "image, a tab and the id of a class in train."
             )
         samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
     return sorted(samples)
