@@ -76,7 +76,8 @@ def refuse_instructions(content: bytes) -> None:
         ValueError: if the pickle is damaged, or has an instruction that arrays and containers do not need.
     """
     stored_tuples: set[int] = set()
-    stored = tuples = 0
+    stored: set[int] = set()
+    tuples = 0
     before = ""
     listed: Iterator[tuple[Any, Any, Any]] = pickletools.genops(content)
     for instruction, argument, place in listed:
@@ -84,10 +85,10 @@ def refuse_instructions(content: bytes) -> None:
         if name not in INSTRUCTIONS:
             raise ValueError(f"it has the instruction {name} at byte {place}, which arrays do not need")
         if name in STORES:
-            number = stored if name == "MEMOIZE" else int(argument)
+            number = len(stored) if name == "MEMOIZE" else int(argument)
             if number > len(content):
                 raise ValueError(f"it claims to hold {number:,} values in {len(content):,} bytes")
-            stored += 1
+            stored.add(number)
             (stored_tuples.add if before in TUPLES else stored_tuples.discard)(number)
         elif name in ("GET", "BINGET", "LONG_BINGET") and int(argument) in stored_tuples:
             raise ValueError("it uses one tuple several times")
