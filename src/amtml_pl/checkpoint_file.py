@@ -23,26 +23,23 @@ def read_checkpoint(file: Path, network: Mapping[str, Tensor] | None = None) -> 
         network: the ``state_dict`` that it should fit; None does not compare.
 
     Raises:
-        UserError: if it is missing, cut off, changed, would run code, is no checkpoint, or fits another network.
+        UserError: if it is missing, cut off, changed, no checkpoint or another network's, or would run code.
     """
     if not file.is_file():
         raise UserError(f"There is no checkpoint {file}.", fix=FIX)
-    size = file.stat().st_size
+    if not zipfile.is_zipfile(file):  # the form that torch.save has; what is in another has no checksum
+        raise unreadable(file, "it is cut off, or another kind of file")
     try:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is cut off, or another kind of file")
         found = read_torch_file(file)
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"The checkpoint {file} ({size:,} bytes) cannot be read: {reason:.200}. Nothing in it was run.",
-            fix=FIX,
-        ) from error
+        raise unreadable(file, reason) from error
     if not isinstance(found, dict):
         raise UserError(f"The file {file} is no checkpoint: it holds a {type(found).__name__}.", fix=FIX)
     if wrong := [key for key, is_right in FIELDS.items() if not is_right(found.get(key))]:
         raise UserError(
-            f"The file {file} is no checkpoint of a run: {', '.join(wrong)} in it is missing or of another type.",
+            f"The file {file} is no checkpoint of a run: {', '.join(wrong)} in it is missing, or of "
+            "another type.",
             fix=FIX,
         )
     if network is not None:
@@ -65,6 +62,15 @@ def refuse_other_network(given: Mapping[str, Tensor], expected: Mapping[str, Ten
             f"{first:.80}: {there.get(first, 'absent')}, expected {here.get(first, 'none')}.",
             fix=FIX,
         )
+
+
+def unreadable(file: Path, reason: str) -> UserError:
+    """What to say of a file that gives no checkpoint."""
+    size = file.stat().st_size
+    return UserError(
+        f"The checkpoint {file} ({size:,} bytes) cannot be read: {reason:.200}. Nothing in it was run.",
+        fix=FIX,
+    )
 
 
 def is_count(value: object) -> bool:

@@ -139,7 +139,7 @@ def _would_run_code(path: Path, error: Exception) -> bool:
     try:  # torch may stumble over an instruction before it comes to a global; listing them runs nothing
         with path.open("rb") as file:
             instructions = {instruction.name for instruction, _, _ in pickletools.genops(file)}
-    except ValueError:
+    except Exception:  # the file is damaged, in whatever way
         return False
     return isinstance(error, UnpicklingError) and "REDUCE" in instructions
 

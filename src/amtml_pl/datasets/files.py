@@ -112,13 +112,15 @@ class ArchiveFiles:
             if self.where.suffix == ".zip":
                 with zipfile.ZipFile(self.where) as archive:
                     for member, name in wanted.items():
-                        yield name, BytesIO(archive.read(member))
+                        size = archive.getinfo(member).file_size
+                        with archive.open(member) as content:  # its own read would unpack more than it claims
+                            yield name, BytesIO(content.read(size))
             else:
                 with self._tar() as (tar, _):
                     for info in tar:  # one pass: a gzip stream cannot be searched
-                        content = tar.extractfile(info) if info.isfile() and info.name in wanted else None
-                        if content is not None:
-                            yield wanted.pop(info.name), BytesIO(content.read())
+                        file = tar.extractfile(info) if info.isfile() and info.name in wanted else None
+                        if file is not None:
+                            yield wanted.pop(info.name), BytesIO(file.read())
 
     @cached_property
     def _members(self) -> dict[str, str]:
