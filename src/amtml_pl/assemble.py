@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.composition import TeacherSource, refuse_without_teachers
 from amtml_pl.data import PackedDataModule
@@ -18,6 +18,7 @@ from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.packing import DatasetSource, PackedDataset
 from amtml_pl.student_module import StudentModule
+from amtml_pl.targets import refuse_foreign_targets
 from amtml_pl.types import OfferedFeatures, Shape, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
@@ -160,10 +161,11 @@ def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: AN
         partial: whether to leave the call to the caller, who adds arguments.
 
     Raises:
-        UserError: if its constructor refuses the values.
+        UserError: if a ``_target_`` of it may not be named, or its constructor refuses the values.
     """
     if node is None:
         return None
+    refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
     try:
         return instantiate(node, _convert_="all", **({"_partial_": True} if partial else {}))
     except InstantiationException as error:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,6 +27,7 @@ from amtml_pl.schema import (
     teacher_problems,
     trainer_problems,
 )
+from amtml_pl.targets import located
 
 LIST_GROUPS = ("loss", "logger")
 
@@ -179,9 +179,9 @@ def node_problems(node: object, path: str) -> Iterator[str]:
 def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     """Whether a node's arguments fit the signature of its target."""
     try:
-        target: Callable[..., Any] = get_object(node["_target_"])
-    except Exception as error:
-        yield f"{path}._target_={node['_target_']}: cannot be imported ({error})"
+        target = located(node["_target_"])
+    except UserError as error:
+        yield f"{path}._target_={node['_target_']!s:.80}: {error.what}; to fix it: {error.fix}"
         return
     parameters = inspect.signature(target).parameters
     arguments = {str(key): value for key, value in node.items() if not str(key).startswith("_")}

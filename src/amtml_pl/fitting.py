@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from amtml_pl import assemble, ranks
 from amtml_pl.callbacks import run_callbacks
+from amtml_pl.checkpoint_file import read_checkpoint
 from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
@@ -109,6 +110,7 @@ def evaluate(
 ) -> dict[str, float]:
     """``val/acc``, ``val/loss``, ``test/acc``, ``test/loss`` of a checkpoint; the module then holds it."""
     found: dict[str, float] = {}
+    read_checkpoint(checkpoint, module.state_dict())
     for run in (trainer.validate, trainer.test):
         for metrics in run(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False):
             found.update({name: float(value) for name, value in metrics.items()})

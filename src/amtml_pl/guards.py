@@ -30,8 +30,9 @@ def refuse_other_pixels(record: Mapping[str, Any], digest: str | None, folder: R
     """Refuses what was trained before the images changed: its validation split was another.
 
     Raises:
-        UserError: if the record names other pixels than the present ones.
+        UserError: if the record names other pixels than the present ones, or is incomplete.
     """
+    folder.refuse_incomplete(record)
     if digest is not None and record["dataset"]["digest"] != digest:
         raise UserError(
             f"{folder.path} was trained on other images of {record['dataset']['name']!r} "

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from amtml_pl.errors import UserError
+from amtml_pl.json_file import read_json
 from amtml_pl.types import Split, SplitName
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,14 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MANIFEST_KEYS = frozenset({"format", "identity", "signature", "classes", "splits", "files", "digest"})
+MANIFEST_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "classes": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+    "splits": lambda v: (
+        isinstance(v, dict) and v.keys() <= {*get_args(SplitName)} and all(type(n) is int for n in v.values())
+    ),
+    "files": lambda v: isinstance(v, dict) and all(Path(name).name == name for name in v),
+    "digest": lambda v: isinstance(v, str),
+}
 CHUNK_ROWS = 4096
 
 
@@ -239,14 +248,16 @@ def _check(split: Split, name: SplitName, classes: tuple[str, ...] | None) -> No
 def _manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     try:
-        manifest = json.loads(file.read_text())
+        manifest = read_json(file)
     except (OSError, ValueError) as error:
         raise _damaged(file, f"cannot be read ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
         got = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise _damaged(file, f"has format version {got!r}, expected {FORMAT_VERSION}")
+        raise _damaged(file, f"has format version {got!r:.80}, expected {FORMAT_VERSION}")
     if absent := MANIFEST_KEYS - manifest.keys():
         raise _damaged(file, f"lacks {', '.join(sorted(absent))}")
+    if wrong := [key for key, is_right in MANIFEST_FIELDS.items() if not is_right(manifest[key])]:
+        raise _damaged(file, f"holds something else than it should under {', '.join(wrong)}")
     return manifest
 
 
@@ -256,10 +267,11 @@ def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int)
         file = folder / f"{split}.{kind}.npy"
         try:
             # copy-on-write: torch refuses read-only memory with a warning, and nothing reaches the file
-            array = np.load(file, mmap_mode="c")
-        except (OSError, ValueError) as error:
-            raise _damaged(file, f"cannot be mapped ({error})") from error
-        if array.dtype != dtype or array.ndim != dimensions or len(array) != rows:
+            array = np.lib.format.open_memmap(file, mode="c")
+        except Exception as error:  # a damaged header fails in any way
+            raise _damaged(file, f"cannot be mapped ({error!s:.200})") from error
+        fits = array.ndim == dimensions and len(array) == rows and array.flags.c_contiguous
+        if array.dtype != dtype or not fits or (kind == "images" and array.shape[1] != 3):
             raise _damaged(file, f"is {array.dtype} {array.shape}, expected {dtype.__name__} of {rows} rows")
         arrays.append(torch.from_numpy(array))
     images, labels = arrays

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl import assemble
+from amtml_pl.checkpoint_file import read_checkpoint
 from amtml_pl.checkup import Checkup, check_up, warn
 from amtml_pl.composition import TeacherSource
 from amtml_pl.data import PackedDataModule
@@ -258,6 +259,7 @@ class Run:
         trainer = make_trainer(self.config, self.folder, self.module, stop)
         resume = self.folder.last_checkpoint if self.folder.last_checkpoint.exists() else None
         if resume is not None:
+            read_checkpoint(resume, self.module.state_dict())  # what is damaged is refused in words
             console.print(f"Resuming from {resume}")
         with interruptible(trainer, stop):
             trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)

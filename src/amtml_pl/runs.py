@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from amtml_pl.errors import UserError
+from amtml_pl.json_file import read_json
 from amtml_pl.ranks import leads
+from amtml_pl.run_record import absent_fields, record_problems
 
 Status = Literal["completed", "failed", "interrupted"]
 FORMAT = 1
@@ -39,15 +42,30 @@ class RunFolder:
         if not self.record_file.exists():
             return None
         try:
-            record = json.loads(self.record_file.read_text())
+            record = read_json(self.record_file)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.record_file} is not a run's record: {error}.", fix=f"rm -r '{self.path}'"
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             got = record.get("format") if isinstance(record, dict) else type(record).__name__
-            raise UserError(f"{self.record_file} has format {got}; expected {FORMAT}.", fix="force=true")
+            raise UserError(
+                f"{self.record_file} has format {got!s:.80}; expected {FORMAT}.", fix="force=true"
+            )
+        if problems := [*record_problems(record)]:
+            raise UserError(
+                f"{self.record_file} is damaged: {'; '.join(problems[:3])}.", fix=f"rm -r '{self.path}'"
+            )
         return record
+
+    def refuse_incomplete(self, record: Mapping[str, Any]) -> None:
+        """Refuses a record that lacks what going on with its run, or summing it up, takes.
+
+        Raises:
+            UserError: naming what it lacks.
+        """
+        if absent := absent_fields(record):
+            raise UserError(f"{self.record_file} lacks {', '.join(absent)}.", fix=f"rm -r '{self.path}'")
 
     def completed(self) -> dict[str, Any] | None:
         """The record of a run that came to its end, None otherwise."""

@@ -98,7 +98,10 @@ class SelectedTeacher:
 
     def record(self) -> dict[str, Any] | None:
         """What ``run.json`` says of a teacher that its recipe has trained; None before."""
-        return None if self.has_own_weights else self.folder.completed()
+        record = None if self.has_own_weights else self.folder.completed()
+        if record is not None:
+            self.folder.refuse_incomplete(record)
+        return record
 
     def identity(self) -> dict[str, Any] | None:
         """What decides its outputs for given pixels, as JSON; None while its weights do not exist.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickletools
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -17,10 +16,10 @@ from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
+from amtml_pl.torch_file import read_torch_file
 
 # Where trainers commonly put the state dict inside a checkpoint.
 _KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net")
@@ -116,8 +115,7 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # what torch warns of here, it refuses just after
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch_file(path)
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         if _would_run_code(path, error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -129,7 +127,7 @@ def _read(path: Path) -> object:
             ) from None
         raise UserError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is damaged, cut off or "
-            f"another kind of file ({type(error).__name__}).",
+            f"another kind of file ({error if type(error) is ValueError else type(error).__name__!s}).",
             fix="fetch the file again; expected is .safetensors or what torch.save writes",
         ) from None
 
@@ -141,7 +139,7 @@ def _would_run_code(path: Path, error: Exception) -> bool:
     try:  # torch may stumble over an instruction before it comes to a global; listing them runs nothing
         with path.open("rb") as file:
             instructions = {instruction.name for instruction, _, _ in pickletools.genops(file)}
-    except ValueError:
+    except Exception:  # the file is damaged, in whatever way
         return False
     return isinstance(error, UnpicklingError) and "REDUCE" in instructions
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, evaluation_mode, tap_shapes
+from amtml_pl.json_file import read_json
 from amtml_pl.readings import Reading
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 
@@ -190,9 +191,12 @@ def measured_accuracy(
     text = json.dumps(identity, sort_keys=True)
     path = folder / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     try:
-        return float(json.loads(path.read_text())["accuracy"])
-    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: measured again
-        accuracy = measure_accuracy(load(), batches)
+        accuracy = float(read_json(path)["accuracy"])
+        if 0 <= accuracy <= 1:
+            return accuracy
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # missing or damaged: measured again
+        pass
+    accuracy = measure_accuracy(load(), batches)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(json.dumps({"accuracy": accuracy, **identity}, indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 
 from amtml_pl.datasets.archive import ArchiveSource
+from amtml_pl.datasets.pickled_arrays import read_pickled_arrays, text
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
@@ -37,7 +37,10 @@ class _Cifar(ArchiveSource):
         """
         files = self.files()
         wanted = (*self.batches[split], self.meta)
-        content = {name: _unpickle(file, f"{files.where}: {name}") for name, file in files.read(wanted)}
+        content = {
+            name: read_pickled_arrays(_content(file), f"{files.where}: {name}")
+            for name, file in files.read(wanted)
+        }
         batches = [self._batch(content[name], f"{files.where}: {name}") for name in self.batches[split]]
         images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, SIDE, SIDE)
         labels = [label for _, some in batches for label in some]
@@ -52,16 +55,18 @@ class _Cifar(ArchiveSource):
             raise UserError(f"{where}: {self.label_key!r} is {_got(labels)}, expected {len(pixels)} labels.")
         wrong = [label for label in labels if not (isinstance(label, int) and 0 <= label < self.num_classes)]
         if wrong:
-            raise UserError(f"{where}: label {wrong[0]!r}, expected 0 to {self.num_classes - 1}.")
+            got = wrong[0] if isinstance(wrong[0], int) else _got(wrong[0])
+            raise UserError(f"{where}: label {got!s:.40}, expected 0 to {self.num_classes - 1}.")
         return pixels, labels
 
     def _classes(self, content: dict[str, Any], where: str) -> tuple[str, ...]:
         names = content.get(self.names_key)
-        if not isinstance(names, list) or len(names) != self.num_classes:
-            raise UserError(
-                f"{where}: {self.names_key!r} is {_got(names)}, expected {self.num_classes} class names."
-            )
-        return tuple(_text(name) for name in names)
+        if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+            names = None
+        if names is None or len(names) != self.num_classes:
+            got = _got(content.get(self.names_key))
+            raise UserError(f"{where}: {self.names_key!r} is {got}, expected {self.num_classes} class names.")
+        return tuple(text(name) for name in names)
 
 
 class Cifar10(_Cifar):
@@ -108,57 +113,8 @@ class Cifar100(_Cifar):
     num_classes = 100
 
 
-class _DataUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, text and numpy arrays, and refuses every other name in a pickle."""
-
-    def __init__(self, file: BytesIO, where: str) -> None:
-        super().__init__(file, encoding="latin1")  # the official files were written by Python 2
-        self._where = where
-
-    def find_class(self, module: str, name: str) -> object:
-        known = {
-            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _latin1,
-        }
-        if (module, name) not in known:
-            raise UserError(
-                f"{self._where} is a pickle that asks to run {module}.{name}. A data set needs only arrays; "
-                "the file was refused and nothing in it was run.",
-                fix="delete it, and take the official archive",
-            )
-        return known[module, name]
-
-
-def _unpickle(file: Path | BytesIO, where: str) -> dict[str, Any]:
-    stream = BytesIO(file.read_bytes()) if isinstance(file, Path) else file
-    try:
-        content = _DataUnpickler(stream, where).load()
-    except UserError:
-        raise
-    except Exception as error:  # a damaged pickle fails in any way
-        raise UserError(
-            f"{where} is damaged, or no pickle of arrays: {error}.", fix="delete it, and repeat the command"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{where} holds a {type(content).__name__}, expected a dictionary.")
-    return {_text(key): value for key, value in content.items()}
-
-
-def _empty_array(*_: object) -> np.ndarray:
-    """In place of numpy's ``_reconstruct``: the array gets its shape and content in the next step."""
-    return np.empty(0, np.uint8)
-
-
-def _latin1(text: str, *_: object) -> bytes:
-    """In place of ``codecs.encode``, which Python 3 uses for the bytes in a protocol 2 pickle."""
-    return text.encode("latin1")
-
-
-def _text(value: object) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+def _content(file: Path | BytesIO) -> bytes:
+    return file.read_bytes() if isinstance(file, Path) else file.getvalue()
 
 
 def _got(value: object) -> str:

@@ -75,7 +75,7 @@ def _from_any_mirror(
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{name}"
         try:
-            _transfer(url, part, opening_seconds=OPENING_SECONDS / len(mirrors))
+            _transfer(url, part, size, opening_seconds=OPENING_SECONDS / len(mirrors))
             _verify(part, checksum)
         except _MirrorError as failure:
             reasons.append(f"\n  {url}: {failure}")
@@ -95,8 +95,11 @@ def _check_free_space(part: Path, size: int | None) -> None:
         )
 
 
-def _transfer(url: str, part: Path, *, opening_seconds: float) -> None:
-    """Appends to ``part`` what it lacks, or loads it anew where the server cannot continue."""
+def _transfer(url: str, part: Path, size: int | None, *, opening_seconds: float) -> None:
+    """Appends to ``part`` what it lacks, or loads it anew where the server cannot continue.
+
+    More than ``size`` bytes are not taken: a server could fill the disk.
+    """
     here = part.stat().st_size if part.exists() else 0
     try:
         with _open(url, here, opening_seconds) as response:
@@ -105,8 +108,10 @@ def _transfer(url: str, part: Path, *, opening_seconds: float) -> None:
                 part.unlink()
                 raise _MirrorError("it sent another part of the file than the one asked for")
             total = _length(response, here if resumed else 0)
+            if size is not None and (total or 0) > size:
+                raise _MirrorError(f"it offers {total:,} bytes, expected {size:,}")
             with part.open("ab" if resumed else "wb") as file:
-                _copy(response, file, url.rsplit("/", 1)[-1], total)
+                _copy(response, file, url.rsplit("/", 1)[-1], total, size)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # nothing is left to load; the checksum decides whether that is the whole file
@@ -150,16 +155,20 @@ def _first_byte(response: http.client.HTTPResponse) -> int | None:
 
 
 def _length(response: http.client.HTTPResponse, already_here: int) -> int | None:
-    length = response.headers.get("Content-Length")
-    return None if length is None else int(length) + already_here
+    length = response.headers.get("Content-Length", "")
+    return int(length) + already_here if length.isdecimal() else None
 
 
-def _copy(response: http.client.HTTPResponse, file: BinaryIO, title: str, total: int | None) -> None:
+def _copy(
+    response: http.client.HTTPResponse, file: BinaryIO, title: str, total: int | None, size: int | None
+) -> None:
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(f"downloading {title}", total=total, completed=file.tell())
         while chunk := response.read(CHUNK_BYTES):
+            if size is not None and file.tell() + len(chunk) > size:
+                raise _MirrorError(f"it sends more than the {size:,} bytes expected")
             file.write(chunk)
             progress.advance(task, len(chunk))
 

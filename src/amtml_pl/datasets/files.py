@@ -9,10 +9,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import stat
 import tarfile
 import zipfile
-import zlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,6 +21,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol, runtime_checkable
 
+from amtml_pl.datasets.bounds import BoundedGzip, check_members
 from amtml_pl.errors import UserError
 
 NAMED_ABSENT = 5
@@ -56,6 +58,7 @@ class FolderFiles:
         found = []
         for folder, folders, files in os.walk(self.where / under, onerror=_refuse, followlinks=True):
             folders[:] = [name for name in folders if not name.startswith(".")]
+            _refuse_circles(Path(folder), folders)
             prefix = PurePosixPath(under, Path(folder).relative_to(self.where / under).as_posix())
             found += [str(prefix / name) for name in files if not name.startswith(".")]
         return sorted(found)
@@ -109,30 +112,74 @@ class ArchiveFiles:
             if self.where.suffix == ".zip":
                 with zipfile.ZipFile(self.where) as archive:
                     for member, name in wanted.items():
-                        yield name, BytesIO(archive.read(member))
+                        size = archive.getinfo(member).file_size
+                        with archive.open(member) as content:  # its own read would unpack more than it claims
+                            yield name, BytesIO(content.read(size))
             else:
-                with tarfile.open(self.where, "r:gz") as tar:
+                with self._tar() as (tar, _):
                     for info in tar:  # one pass: a gzip stream cannot be searched
-                        content = tar.extractfile(info) if info.name in wanted else None
-                        if content is not None:
-                            yield wanted[info.name], BytesIO(content.read())
+                        file = tar.extractfile(info) if info.isfile() and info.name in wanted else None
+                        if file is not None:
+                            yield wanted.pop(info.name), BytesIO(file.read())
 
     @cached_property
     def _members(self) -> dict[str, str]:
         """The sorted names of the regular files, but for hidden ones, and what the archive calls them."""
+        members: list[str] = []
         with _damage_named(self.where):
             if self.where.suffix == ".zip":
                 with zipfile.ZipFile(self.where) as archive:
-                    members = [info.filename for info in archive.infolist() if not info.is_dir()]
+                    check_members(self.where, ((i.filename, i.file_size) for i in archive.infolist()))
+                    members = [info.filename for info in archive.infolist() if _is_file(info)]
             else:
-                with tarfile.open(self.where, "r:gz") as tar:
-                    members = [info.name for info in tar if info.isfile()]
+                with self._tar() as (tar, stream):
+                    check_members(self.where, _listed(tar, members))
+                    stream.check_end()
         named = {self._relative(member): member for member in members}
+        if len(named) < len(members):
+            twice = next(name for name, n in Counter(map(self._relative, members)).items() if n > 1)
+            raise UserError(
+                f"The archive {self.where} has two members {twice!r:.120}.",
+                fix=f"delete {self.where}, and take the official archive",
+            )
         return {name: named[name] for name in sorted(named) if not PurePosixPath(name).name.startswith(".")}
+
+    @contextmanager
+    def _tar(self) -> Iterator[tuple[tarfile.TarFile, BoundedGzip]]:
+        """The archive as a stream that cannot go back: a header with a negative size would read for ever."""
+        with gzip.open(self.where) as file:
+            stream = BoundedGzip(file, self.where)
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                yield tar, stream
 
     def _relative(self, member: str) -> str:
         parts = PurePosixPath(member).parts
         return "/".join(parts[1:] if parts[:1] == (self._top,) else parts)
+
+
+def _refuse_circles(folder: Path, folders: Collection[str]) -> None:
+    """Refuses a link to a folder above itself, which would be followed for ever."""
+    above = os.path.realpath(folder)
+    for name in folders:
+        if (folder / name).is_symlink() and Path(above).is_relative_to(os.path.realpath(folder / name)):
+            raise UserError(
+                f"The folder {folder / name} is a link to a folder that it lies in.",
+                fix=f"rm '{folder / name}'",
+            )
+
+
+def _is_file(info: zipfile.ZipInfo) -> bool:
+    """Whether a member is neither a folder nor, as an archive from Unix says, a link or a device."""
+    mode = info.external_attr >> 16
+    return not info.is_dir() and (stat.S_IFMT(mode) == 0 or stat.S_ISREG(mode))
+
+
+def _listed(tar: tarfile.TarFile, files: list[str]) -> Iterator[tuple[str, int]]:
+    """The name and size of each member; notes the names of regular files, not of links and devices."""
+    for info in tar:
+        yield info.name, info.size
+        if info.isfile():
+            files.append(info.name)
 
 
 def tree_signature(folder: Path, members: Iterable[str]) -> str:
@@ -158,13 +205,22 @@ def stamp(file: Path) -> str:
 def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(
-            f"The archive {archive} ({archive.stat().st_size} bytes) is truncated or corrupt: {error}.",
-            fix=f"delete {archive} and repeat the command",
-        ) from error
+    except UserError:
+        raise
     except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise _damaged(archive, error) from error
         _refuse(error)
+    except Exception as error:  # a damaged archive makes its readers fail in any way
+        raise _damaged(archive, error) from error
+
+
+def _damaged(archive: Path, error: Exception) -> UserError:
+    return UserError(
+        f"The archive {archive} ({archive.stat().st_size} bytes) is truncated or corrupt: "
+        f"{str(error) or type(error).__name__!s:.200}.",
+        fix=f"delete {archive} and repeat the command",
+    )
 
 
 def _refuse(error: OSError) -> NoReturn:

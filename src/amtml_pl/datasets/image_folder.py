@@ -31,6 +31,9 @@ CHUNK_IMAGES = 256
 MEMORY_BYTES = 2 << 30
 NAMED_FAILURES = 5
 
+# Pillow tries every format that it knows, whatever a file is called; some of them are programs (EPS).
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
+
 ImageFile = tuple[str, Path | BytesIO]
 
 
@@ -216,10 +219,13 @@ def _decoded(files: Iterator[ImageFile], decode: Callable[[list[ImageFile]], int
 
 def _pixels(file: Path | BytesIO, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise ValueError("not an image") from None
     with image:
+        most = Image.MAX_IMAGE_PIXELS  # above it Pillow only warns, up to twice as many
+        if most is not None and image.width * image.height > most:
+            raise ValueError(f"{image.width} by {image.height} pixels, expected at most {most:,}")
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"mode {image.mode}, expected 8 bits per channel")
         rgb = image.convert("RGB")

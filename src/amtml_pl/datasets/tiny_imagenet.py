@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from amtml_pl.datasets.archive import ArchiveSource
 from amtml_pl.datasets.files import Files
@@ -56,12 +56,14 @@ def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     samples = []
     for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
         fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in labels:
+        file = fields[0]
+        is_name = file not in ("", "..") and PurePosixPath(file).name == file
+        if len(fields) < 2 or fields[1] not in labels or not is_name:
             raise UserError(
-                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r}, expected an image, a tab and "
-                "the id of a class in train."
+                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
+                "image, a tab and the id of a class in train."
             )
-        samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
+        samples.append((f"val/images/{file}", labels[fields[1]]))
     return sorted(samples)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -13,11 +12,13 @@ from typing import Any
 from urllib.parse import quote
 
 from amtml_pl.errors import UserError
+from amtml_pl.json_file import read_json
 from amtml_pl.teacher_cache.storage import BYTES
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 LOCKS = ".locks"
+MOST_SHARDS = 1_000_000
 
 
 class Absent:
@@ -70,8 +71,10 @@ class StoredTensor:
         found = []
         for file in sorted(self.folder.glob("used_by/*.json")):
             try:
-                user = json.loads(file.read_text())
-                found.append({"run": str(user["run"]), "command": str(user["command"])})
+                user = read_json(file)
+                run, command = str(user["run"]), str(user["command"])
+                Path(run).exists(), shlex.split(command)  # what cannot be looked for was not written by us
+                found.append({"run": run, "command": command})
             except (OSError, ValueError, KeyError, TypeError):
                 continue
         return found
@@ -112,16 +115,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     file, fix = folder / MANIFEST, f"rm -r '{folder}' and repeat the command: it is built again"
     try:
-        manifest = json.loads(file.read_text())
+        manifest = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError(f"The manifest {file} cannot be read ({error}).", fix=fix) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise UserError(f"The manifest {file} has format {got!r}, expected {FORMAT}.", fix=fix)
+        raise UserError(f"The manifest {file} has format {got!r:.80}, expected {FORMAT}.", fix=fix)
     for key, (expected, is_right) in FIELDS.items():
         if not is_right(manifest.get(key)):
             got = repr(manifest[key]) if key in manifest else "absent"
-            raise UserError(f"In the manifest {file}, {key} is {got}, expected {expected}.", fix=fix)
+            raise UserError(f"In the manifest {file}, {key} is {got:.200}, expected {expected}.", fix=fix)
+    if manifest["rows"] > MOST_SHARDS * manifest["shard_rows"]:
+        many = f"{manifest['rows']} rows in shards of {manifest['shard_rows']}"
+        raise UserError(f"The manifest {file} claims {many:.200}.", fix=fix)
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,31 @@ def mapped(file: Path) -> dict[str, Tensor]:
     """
     try:
         with safe_open(file, framework="pt") as shard:
-            return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"The shard {file} cannot be read ({error}).",
-            fix=f"rm -r '{file}' and repeat the command: the shard is built again",
-        ) from error
+        raise UserError(f"The shard {file} cannot be read ({error}).", fix=again(file)) from error
+    if not is_shard(tensors):
+        listed = ", ".join(f"{k:.40} {t.dtype} {tuple(t.shape)}" for k, t in [*tensors.items()][:5])
+        raise UserError(f"The file {file} is no shard: it holds {listed or 'nothing'}.", fix=again(file))
+    return tensors
+
+
+def is_shard(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether there are rows of numbers, the checksum of each row's pixels, and for int8 its scale."""
+    if not {"values", "pixels"} <= tensors.keys() <= {"values", "pixels", "scale"}:
+        return False
+    values, pixels = tensors["values"], tensors["pixels"]
+    int8 = values.dtype == torch.int8
+    return (
+        (int8 or values.dtype in (torch.float16, torch.float32))
+        and int8 == ("scale" in tensors)
+        and values.ndim >= 2
+        and (not int8 or tensors["scale"].shape == values.shape[1:2])
+        and pixels.dtype == torch.int64
+        and pixels.shape == values.shape[:1]
+    )
+
+
+def again(file: Path) -> str:
+    """How a shard is built again."""
+    return f"rm -r '{file}' and repeat the command: the shard is built again"

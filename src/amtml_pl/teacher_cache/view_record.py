@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from amtml_pl.errors import UserError
+from amtml_pl.json_file import read_json
 from amtml_pl.runs import write_text
 
 
@@ -25,7 +26,7 @@ def read_record(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) 
     if not file.exists():
         return {}
     try:
-        record = json.loads(file.read_text())
+        record = read_json(file)
         listed = {entry["file"]: entry for entry in record["shards"]}
         entries = {number: listed[name] for number, (name, _) in shards.items() if name in listed}
         right = record["view"] == view and len(entries) == len(record["shards"])

@@ -1,0 +1,25 @@
+"""A JSON file that somebody else may have written: read, or refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 64 << 20
+
+
+def read_json(file: Path) -> Any:  # noqa: ANN401
+    """What a JSON file says.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, nested too deeply to be read, or far larger than any file of ours.
+    """
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
