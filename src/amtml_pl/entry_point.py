@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -30,11 +30,11 @@ class Progress:
 
     Attributes:
         begun: whether a job has begun, so that Hydra's own status 1 is no mistake in the command any more.
-        mistakes: jobs of a sweep that a mistake of the user's has ended.
+        mistakes: the messages of the mistakes that have ended jobs of a multirun.
     """
 
     begun: bool = False
-    mistakes: int = 0
+    mistakes: list[str] = field(default_factory=list)
 
 
 progress = Progress()
@@ -46,7 +46,8 @@ def start(run: Callable[[], object]) -> None:
     Hydra ends with 1 for a mistake in the command line, before any job has begun.
     """
     quieten()
-    progress.begun, progress.mistakes = False, 0
+    progress.begun = False
+    progress.mistakes.clear()
     try:
         run()
     except SystemExit as stop:
@@ -87,7 +88,7 @@ def typed(module: str) -> str:
 def report_mistake(error: UserError) -> None:
     """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
     error_console.print(f"[bold red]error:[/] {escape(str(error))}")
-    progress.mistakes += 1
+    progress.mistakes.append(str(error))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(2)
 
