@@ -185,7 +185,7 @@ def digest_of_version(file: Path, _modified: int, _size: int) -> str:
 
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:
     """The overrides of a command as part of a folder's name."""
-    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in telling(overrides, left_out)]
+    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in telling_overrides(overrides, left_out)]
     return "_".join(words)[:80] or "default"
 
 
@@ -196,11 +196,11 @@ def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
         overrides: of the sweep's command.
         sweeper: Hydra's node of the sweeper, of which ``params`` count.
     """
-    text = json.dumps([telling(overrides), sweeper["_target_"], sweeper.get("params")], default=str)
+    text = json.dumps([telling_overrides(overrides), sweeper["_target_"], sweeper.get("params")], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def telling(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
+def telling_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
     """The overrides that are more than a place, a launcher, or a key that changes no result."""
     silent = ("paths", "launcher", *NOT_PART_OF_THE_RUN, *left_out)
     return [o for o in overrides if re.split(r"[.=]", o.lstrip("+~"))[0] not in silent]

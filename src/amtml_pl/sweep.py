@@ -20,7 +20,7 @@ from rich.table import Table
 
 from amtml_pl.entry_point import console, error_console, progress, quieten
 from amtml_pl.errors import UserError
-from amtml_pl.identity import register_resolvers, run_label, sweep_hash
+from amtml_pl.identity import register_resolvers, run_label, sweep_hash, telling_overrides
 from amtml_pl.own_process import ProcessCrashed, can_have_own_process, in_own_process
 from amtml_pl.runs import RunFolder
 from amtml_pl.sweep_folder import Job, SweepFolder
@@ -90,7 +90,7 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     """
     hydra = HydraConfig.get()
     folder = RunFolder(Path(hydra.runtime.output_dir))
-    overrides = tuple(hydra.overrides.task)
+    overrides = tuple(telling_overrides(list(hydra.overrides.task)))
     job = Job(int(hydra.job.num), overrides, str(folder.path), sweep.command, "running")
     threads = hydra.launcher.get("cpus_per_task")
     with sweep.at_work(overrides):

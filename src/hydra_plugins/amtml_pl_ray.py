@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -18,33 +16,17 @@ from omegaconf import DictConfig, open_dict
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class RayTasks:
-    """The settings of ``hydra/launcher=ray_tasks``.
+class RayLauncher(Launcher):
+    """Runs jobs as Ray's tasks, as many at once as the cores and accelerators allow.
 
-    Attributes:
+    Args:
         address: of a cluster, ``auto`` for the one that this machine belongs to; None starts one here.
-        cpus_per_task: cores, and torch's threads, of each job.
-        gpus_per_task: accelerators of each job; a part of one is shared.
-        may_fork: false, since Ray's workers have threads of their own and are contained by Ray.
+        cpus_per_task: cores of each job; `amtml_pl.sweep` gives it as many threads.
+        gpus_per_task: accelerators of each job.
+        may_fork: read by `amtml_pl.sweep`.
     """
 
-    _target_: str = "hydra_plugins.amtml_pl_ray.RayLauncher"
-    address: str | None = None
-    cpus_per_task: int = 1
-    gpus_per_task: float = 0.0
-    may_fork: bool = False
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="ray_tasks", node=RayTasks, provider="amtml_pl")
-
-
-class RayLauncher(Launcher):
-    """Runs jobs as Ray's tasks, as many at once as the cores and accelerators allow."""
-
-    def __init__(
-        self, address: str | None, cpus_per_task: int, gpus_per_task: float, may_fork: bool = False
-    ) -> None:
+    def __init__(self, address: str | None, cpus_per_task: int, gpus_per_task: float, may_fork: bool) -> None:
         self.address, self.cpus_per_task, self.gpus_per_task = address, cpus_per_task, gpus_per_task
 
     def setup(
@@ -55,9 +37,16 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs and waits for all; one whose process crashes does not end the others."""
+        # Not above: Hydra imports this file in every command.
+        from amtml_pl.entry_point import report_mistake
+        from amtml_pl.errors import UserError
         from amtml_pl.extras import imported
 
-        ray: Any = imported("ray", extra="ray")
+        try:
+            ray: Any = imported("ray", extra="ray")
+        except UserError as error:  # Hydra would print a traceback
+            report_mistake(error)
+            raise
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
