@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 
 from amtml_pl.entry_point import console
@@ -52,7 +52,7 @@ class Search:
         startup_trials: int,
     ) -> None:
         parsed = OverridesParser.create(config_loader=config_loader).parse_overrides(list(overrides))
-        self.fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
+        self.fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
         self.space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
         if not self.space:
             raise UserError("Nothing is searched.", fix="temperature='choice(2,4,8)' or hydra.sweeper.params")
@@ -99,13 +99,15 @@ class Search:
 
 def open_study(direction: str, seed: int, startup_trials: int, *, several_at_once: bool) -> optuna.Study:
     """The sweep's study, from ``study.db`` in its folder."""
-    optuna: Any = imported("optuna", extra="optuna")
+    imported("optuna", extra="optuna")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if current.sweep is None:
         raise RuntimeError("hydra.callbacks.sweep is missing: without it a sweep has no folder")
     folder = current.sweep.path
     folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
+    study: optuna.Study = optuna.create_study(
         study_name="sweep", storage=f"sqlite:///{folder}/study.db", direction=direction, load_if_exists=True
     )
     # From the same seed, a repeated command would draw the same trials again.
@@ -118,7 +120,7 @@ def open_study(direction: str, seed: int, startup_trials: int, *, several_at_onc
 
 
 def repeated(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that an earlier command was killed at; those whose last attempt has failed are queued anew."""
+    """The trials that an earlier command was killed at; what has failed when last tried is queued anew."""
     import optuna
 
     trials = study.get_trials(deepcopy=False)
@@ -135,19 +137,25 @@ def distribution(override: Override) -> BaseDistribution:
     Raises:
         UserError: if the bounds leave nothing to draw.
     """
-    optuna: Any = imported("optuna", extra="optuna")
-    distributions = optuna.distributions
-    value = override.value()
-    log = "log" in getattr(value, "tags", ())
+    distributions: Any = imported("optuna", extra="optuna").distributions
+    value: Any = override.value()
     try:
-        if isinstance(value, IntervalSweep):
-            whole = isinstance(value.start, int) and isinstance(value.end, int)
-            kind = distributions.IntDistribution if whole else distributions.FloatDistribution
-            return kind(value.start, value.end, log=log)
-        if override.is_range_sweep():
-            values = list(override.sweep_iterator())  # Hydra leaves out the end of a range
-            kind = distributions.IntDistribution if isinstance(values[0], int) else distributions.FloatDistribution
-            return kind(min(values), max(values), step=abs(value.step))
-        return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
-    except (ValueError, IndexError) as error:
+        if override.is_choice_sweep() or not (override.is_range_sweep() or override.is_interval_sweep()):
+            found = distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+        elif override.is_range_sweep():
+            values: list[Any] = list(override.sweep_iterator())  # Hydra leaves out the end of a range
+            kind = number_distribution(distributions, *values)
+            found = kind(min(values), max(values), step=abs(value.step))
+        else:
+            kind = number_distribution(distributions, value.start, value.end)
+            found = kind(value.start, value.end, log="log" in value.tags)
+    except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"{override.input_line}: cannot be searched ({error}).") from error
+    drawn: BaseDistribution = found
+    return drawn
+
+
+def number_distribution(distributions: Any, *values: float) -> Any:  # noqa: ANN401
+    """Of whole numbers where all bounds are."""
+    whole = all(isinstance(value, int) for value in values)
+    return distributions.IntDistribution if whole else distributions.FloatDistribution

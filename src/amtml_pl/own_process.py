@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1
 
 
-class ProcessCrashed(Exception):
+class ProcessCrashedError(Exception):
     """The process ended without a result, as after a segmentation fault or for want of memory."""
 
 
@@ -46,7 +46,7 @@ def in_own_process(function: Callable[[], Result]) -> Result:
         What the function returns.
 
     Raises:
-        ProcessCrashed: if it ended without; the message says by which signal or status.
+        ProcessCrashedError: if it ended without; the message says by which signal or status.
         KeyboardInterrupt: after Ctrl-C, when the process has ended.
         SystemExit: with 143 after SIGTERM, if the function does not decide otherwise.
     """
@@ -64,7 +64,7 @@ def in_own_process(function: Callable[[], Result]) -> Result:
                 raise KeyboardInterrupt from None
             if signal.SIGTERM in asked_to_end:
                 raise SystemExit(128 + signal.SIGTERM) from None
-            raise ProcessCrashed(epitaph(process.exitcode)) from None
+            raise ProcessCrashedError(epitaph(process.exitcode)) from None
         process.join()
     return result
 

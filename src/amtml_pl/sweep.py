@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -21,7 +22,7 @@ from rich.table import Table
 from amtml_pl.entry_point import console, error_console, progress, quieten
 from amtml_pl.errors import UserError
 from amtml_pl.identity import register_resolvers, run_label, sweep_hash, telling_overrides
-from amtml_pl.own_process import ProcessCrashed, can_have_own_process, in_own_process
+from amtml_pl.own_process import ProcessCrashedError, can_have_own_process, in_own_process
 from amtml_pl.runs import RunFolder
 from amtml_pl.sweep_folder import Job, SweepFolder
 
@@ -50,7 +51,8 @@ class Bookkeeping(Callback):
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
         typed = list(hydra.overrides.task)
         label = run_label(typed, left_out=())
-        name = f"{label}-{sweep_hash(typed, OmegaConf.to_container(hydra.sweeper))}"
+        sweeper: Any = OmegaConf.to_container(hydra.sweeper)
+        name = f"{label}-{sweep_hash(typed, sweeper)}"
         told = [o for o in hydra.overrides.hydra if not o.startswith("hydra.mode=")]
         repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *told, *typed])
         self.sweep = current.sweep = SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
@@ -113,7 +115,7 @@ def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bo
         return attempt(train, threads)
     try:
         return in_own_process(lambda: attempt(train, threads))
-    except ProcessCrashed as crash:
+    except ProcessCrashedError as crash:
         error_console.print(f"[bold red]crashed:[/] {crash}")
         return Outcome(str(crash))
 
@@ -180,8 +182,9 @@ def concluding(begin: Callable[[], None]) -> None:
         sys.exit(status)
     begun = conclude(current.sweep)
     status = exit_status(status, begun)
-    if status == 130 or any(job.status == "interrupted" for job in begun):
-        error_console.print(f"Interrupted. This goes on with the sweep:\n  {escape(current.sweep.repeat)}")
+    if status and begun:
+        said = "Interrupted. This goes on" if status == 130 else "This goes on and retries what has failed"
+        error_console.print(f"{said}; what is completed is not repeated:\n  {escape(current.sweep.repeat)}")
     sys.exit(status)
 
 
@@ -192,29 +195,41 @@ def conclude(sweep: SweepFolder) -> list[Job]:
     jobs = sweep.publish()
     console.print(leaderboard(jobs))
     console.print(f"The leaderboard is kept in {sweep.leaderboard_file}")
-    failed = [job for job in jobs if job.status == "failed"]
-    if failed:
-        error_console.print(f"[bold red]{len(failed)} of {len(jobs)} jobs failed[/]; repeated, the command retries:")
-    for job in failed:
-        error_console.print(f"  {escape(' '.join(job.overrides))}\n    {escape(job.reason)}")
-    return [job for job in jobs if job.command == sweep.command]
+    begun = [job for job in jobs if job.command == sweep.command]
+    if failed := [job for job in jobs if job.status == "failed"]:
+        error_console.print(f"[bold red]{len(failed)} of {len(jobs)} jobs failed[/]:")
+        for job in failed:
+            told = f"{own_overrides(job, jobs)}\n{indent(job.reason, '  ')}"
+            error_console.print(escape(indent(told, "  ")))
+    return begun
 
 
 def leaderboard(jobs: Sequence[Job]) -> Table:
-    """A sweep's jobs for a person: of their overrides those that not all have."""
-    shared = set.intersection(*(set(job.overrides) for job in jobs))
+    """A sweep's jobs for a person."""
     shown = Table(title="Leaderboard", title_justify="left")
-    for column, side in (("job", "left"), ("status", "left"), ("val/acc", "right"), ("test/acc", "right")):
-        shown.add_column(column, justify=side)  # type: ignore[arg-type]
+    for column in ("job", "status"):
+        shown.add_column(column)
+    for column in ("val/acc", "test/acc"):
+        shown.add_column(column, justify="right")
     for job in jobs:
-        own = " ".join(o for o in job.overrides if o not in shared) or "(no overrides of its own)"
         accuracy = [f"{value:.4f}" for value in job.accuracy or ()] or ["", ""]
-        shown.add_row(escape(own), job.status, *accuracy)
+        shown.add_row(escape(own_overrides(job, jobs)), job.status, *accuracy)
     return shown
 
 
+def own_overrides(job: Job, jobs: Sequence[Job]) -> str:
+    """A job's overrides without those that all jobs of its sweep have."""
+    shared = set.intersection(*(set(each.overrides) for each in jobs))
+    return " ".join(o for o in job.overrides if o not in shared) or f"job {job.number}"
+
+
 def exit_status(status: int, begun: Sequence[Job]) -> int:
-    """What a sweep's command ends with, from what Hydra would have ended with and from the jobs it has begun."""
+    """What a sweep's command ends with.
+
+    Args:
+        status: what Hydra would have ended with.
+        begun: the jobs that the command has begun.
+    """
     if status not in (0, 1, 2) or not begun:
         return status
     others = [job for job in begun if job.status != "completed"]

@@ -1,4 +1,4 @@
-"""A launcher that runs the jobs of a multirun as tasks of Ray; Hydra looks for its plugins in this package."""
+"""A launcher that runs the jobs of a multirun as tasks of Ray; Hydra looks for plugins in this package."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class RayLauncher(Launcher):
     def __init__(self, address: str | None, cpus_per_task: int, gpus_per_task: float, may_fork: bool) -> None:
         self.address, self.cpus_per_task, self.gpus_per_task = address, cpus_per_task, gpus_per_task
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Takes what every job needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
@@ -62,7 +60,7 @@ class RayLauncher(Launcher):
             try:
                 returned.append(ray.get(job))
             except ray.exceptions.RayError as error:
-                log.error("A job has ended without a result: %s", error)
+                log.warning("A job has ended without a result: %s", error)
                 returned.append(JobReturn(status=JobStatus.COMPLETED, _return_value=float("nan")))
         return returned
 
