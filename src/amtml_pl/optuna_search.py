@@ -34,7 +34,6 @@ class Search:
         config_loader: Hydra's, that reads the overrides' grammar.
         n_trials: completed trials to reach.
         at_once: trials that the launcher gets together.
-        direction: ``maximize`` or ``minimize`` the validation accuracy.
         seed: of the search.
         startup_trials: drawn at random before the search learns.
     """
@@ -47,7 +46,6 @@ class Search:
         *,
         n_trials: int,
         at_once: int,
-        direction: str,
         seed: int,
         startup_trials: int,
     ) -> None:
@@ -57,7 +55,7 @@ class Search:
         if not self.space:
             raise UserError("Nothing is searched.", fix="temperature='choice(2,4,8)' or hydra.sweeper.params")
         self.launcher, self.n_trials, self.at_once = launcher, n_trials, at_once
-        self.study = open_study(direction, seed, startup_trials, several_at_once=at_once > 1)
+        self.study = open_study(seed, startup_trials, several_at_once=at_once > 1)
 
     def run(self) -> None:
         """Runs what is missing."""
@@ -97,7 +95,7 @@ class Search:
         return failed
 
 
-def open_study(direction: str, seed: int, startup_trials: int, *, several_at_once: bool) -> optuna.Study:
+def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optuna.Study:
     """The sweep's study, from ``study.db`` in its folder."""
     imported("optuna", extra="optuna")
     import optuna
@@ -108,7 +106,7 @@ def open_study(direction: str, seed: int, startup_trials: int, *, several_at_onc
     folder = current.sweep.path
     folder.mkdir(parents=True, exist_ok=True)
     study: optuna.Study = optuna.create_study(
-        study_name="sweep", storage=f"sqlite:///{folder}/study.db", direction=direction, load_if_exists=True
+        study_name="sweep", storage=f"sqlite:///{folder}/study.db", direction="maximize", load_if_exists=True
     )
     # From the same seed, a repeated command would draw the same trials again.
     study.sampler = optuna.samplers.TPESampler(

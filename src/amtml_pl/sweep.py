@@ -49,11 +49,12 @@ class Bookkeeping(Callback):
         """Names the sweep's folder, before any job begins."""
         hydra = config.hydra
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
-        typed = list(hydra.overrides.task)
+        overrides: Any = OmegaConf.to_container(hydra.overrides)  # as typed, interpolations and all
+        typed = overrides["task"]
         label = run_label(typed, left_out=())
         sweeper: Any = OmegaConf.to_container(hydra.sweeper)
         name = f"{label}-{sweep_hash(typed, sweeper)}"
-        told = [o for o in hydra.overrides.hydra if not o.startswith("hydra.mode=")]
+        told = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *told, *typed])
         self.sweep = current.sweep = SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
 
@@ -92,7 +93,8 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     """
     hydra = HydraConfig.get()
     folder = RunFolder(Path(hydra.runtime.output_dir))
-    overrides = tuple(telling_overrides(list(hydra.overrides.task)))
+    typed: Any = OmegaConf.to_container(hydra.overrides.task)
+    overrides = tuple(telling_overrides(typed))
     job = Job(int(hydra.job.num), overrides, str(folder.path), sweep.command, "running")
     threads = hydra.launcher.get("cpus_per_task")
     with sweep.at_work(overrides):
@@ -178,14 +180,15 @@ def concluding(begin: Callable[[], None]) -> None:
         status = 130
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    if current.sweep is None:
+    if current.sweep is not None:
+        begun = conclude(current.sweep)
+        status = exit_status(status, begun)
+        if status and begun:
+            said = "Interrupted. This goes on" if status == 130 else "This retries what has failed"
+            repeat = escape(current.sweep.repeat)
+            error_console.print(f"{said}; what is completed is not repeated:\n  {repeat}")
+    if status:
         sys.exit(status)
-    begun = conclude(current.sweep)
-    status = exit_status(status, begun)
-    if status and begun:
-        said = "Interrupted. This goes on" if status == 130 else "This goes on and retries what has failed"
-        error_console.print(f"{said}; what is completed is not repeated:\n  {escape(current.sweep.repeat)}")
-    sys.exit(status)
 
 
 def conclude(sweep: SweepFolder) -> list[Job]:

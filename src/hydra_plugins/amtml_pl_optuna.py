@@ -19,7 +19,6 @@ class OptunaSweeper(Sweeper):
         params: Mapping[str, Any],
         n_trials: int,
         max_batch_size: int,
-        direction: str,
         seed: int,
         startup_trials: int,
     ) -> None:
@@ -27,7 +26,6 @@ class OptunaSweeper(Sweeper):
         self.settings = {
             "n_trials": n_trials,
             "at_once": max_batch_size,
-            "direction": direction,
             "seed": seed,
             "startup_trials": startup_trials,
         }
