@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +13,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf, open_dict
 
+from amtml_pl.config import check, config_directory
 from amtml_pl.train import main
 
 TESTS = Path(__file__).parent
@@ -274,3 +281,57 @@ def test_a_search_of_nothing_is_a_mistake(sweep):
     assert status == 2
     assert "Nothing is searched" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "extra"),
+    [
+        (("launcher=joblib", "seed=0,1"), "hydra_plugins.hydra_joblib_launcher", "joblib"),
+        (("hydra/sweeper=optuna_study", "seed=range(3)"), "optuna", "optuna"),
+        (("launcher=ray", "seed=0,1"), "ray", "ray"),
+    ],
+)
+def test_what_is_not_installed_is_said_with_the_extra_that_brings_it(
+    sweep, monkeypatch, words, package, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    status, said = sweep(*words)
+    assert status == 2
+    assert f"The package '{package}' is not installed." in said
+    assert f"pip install 'amtml-pl[{extra}]'" in said
+    assert "Traceback" not in said
+
+
+DOCUMENTED = [
+    shlex.split(line, comments=True)[3:]
+    for file in (TESTS.parent / "docs" / "sweeps.md", *(TESTS.parent / "conf").glob("*/*.yaml"))
+    for line in re.findall(r"python -m amtml_pl\.train .*", file.read_text())
+    if file.suffix == ".md" or file.parent.name in ("launcher", "sweep")
+]
+
+
+@pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
+def test_every_documented_sweep_composes_and_is_sound(words):
+    """Its first job, with the launcher and the sweeper that the command chooses."""
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        typed = [word for word in words if word != "-m"]
+        parsed = OverridesParser.create().parse_overrides(typed)
+        chosen = compose("train", [first_value(o) for o in parsed], return_hydra_config=True)
+        searched = [f"{key}={value}" for key, value in (chosen.hydra.sweeper.get("params") or {}).items()]
+        told = OverridesParser.create().parse_overrides([*searched, *typed])
+        config = compose("train", [first_value(o) for o in told], return_hydra_config=True)
+        plugins = Plugins.instance()
+        for plugin in (config.hydra.launcher, config.hydra.sweeper):
+            assert plugin._target_ in plugins.class_name_to_class
+            OmegaConf.resolve(plugin)
+        with open_dict(config):
+            del config["hydra"]
+        check(config)
+
+
+def first_value(override):
+    if not override.is_sweep_override():
+        return override.input_line
+    if override.is_discrete_sweep():
+        return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+    return f"{override.get_key_element()}={override.value().start}"

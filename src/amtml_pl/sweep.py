@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.entry_point import console, error_console, progress, quieten
+from amtml_pl.entry_point import console, error_console, progress, quieten, report_mistake
 from amtml_pl.errors import UserError
+from amtml_pl.extras import imported
 from amtml_pl.identity import register_resolvers, run_label, sweep_hash, telling_overrides
 from amtml_pl.own_process import ProcessCrashedError, can_have_own_process, in_own_process
 from amtml_pl.runs import RunFolder
@@ -29,14 +30,22 @@ from amtml_pl.sweep_folder import Job, SweepFolder
 register_resolvers()  # a worker of a launcher names a job's folder before it knows any other module
 
 
+# What brings the plugin that a launcher of conf/launcher/ needs.
+EXTRAS = {
+    "launcher=joblib": "joblib",
+    "launcher=submitit_local": "submitit",
+    "launcher=slurm": "submitit",
+}
+
+
 @dataclass
-class Progress:
+class Current:
     """The sweep that this process works for; None outside of one."""
 
     sweep: SweepFolder | None = None
 
 
-current = Progress()
+current = Current()
 
 
 class Bookkeeping(Callback):
@@ -175,6 +184,7 @@ def concluding(begin: Callable[[], None]) -> None:
     """
     current.sweep, status = None, 0
     try:
+        refuse_missing_launcher(sys.argv[1:])
         begin()
     except KeyboardInterrupt:
         status = 130
@@ -189,6 +199,16 @@ def concluding(begin: Callable[[], None]) -> None:
             error_console.print(f"{said}; what is completed is not repeated:\n  {repeat}")
     if status:
         sys.exit(status)
+
+
+def refuse_missing_launcher(words: Sequence[str]) -> None:
+    """Ends a command that chooses a launcher which is not installed: Hydra could not say what brings it."""
+    for word in words:
+        if extra := EXTRAS.get(word):
+            try:
+                imported(f"hydra_plugins.hydra_{extra}_launcher", extra=extra)
+            except UserError as error:
+                report_mistake(error)
 
 
 def conclude(sweep: SweepFolder) -> list[Job]:
