@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -38,11 +38,11 @@ class Progress:
 
     Attributes:
         begun: whether a job has begun, so that Hydra's own status 1 is no mistake in the command any more.
-        mistakes: jobs of a sweep that a mistake of the user's has ended.
+        mistakes: the messages of the mistakes that have ended jobs of a multirun.
     """
 
     begun: bool = False
-    mistakes: int = 0
+    mistakes: list[str] = field(default_factory=list)
 
 
 progress = Progress()
@@ -55,7 +55,8 @@ def start(run: Callable[[], object]) -> None:
     """
     quieten()
     obey_at_once()
-    progress.begun, progress.mistakes = False, 0
+    progress.begun = False
+    progress.mistakes.clear()
     try:
         run()
     except SystemExit as stop:
@@ -104,7 +105,7 @@ def report_mistake(error: UserError) -> None:
     """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
     whose = f"rank {rank()}: " if world_size() > 1 else ""
     error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
-    progress.mistakes += 1
+    progress.mistakes.append(str(error))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(2)
 

@@ -15,19 +15,25 @@ from amtml_pl.pipeline import execute
 from amtml_pl.process_group import processes_wanted, run_in_group
 from amtml_pl.recipe import hydra_literal
 from amtml_pl.runs import RunFolder
+from amtml_pl.sweep import concluding, current, run_job
 
 register_resolvers()
 
 
 def main() -> None:
     """The command line. Exit status: 0 done, 2 a mistake of the user's, 130 interrupted, 1 anything else."""
-    start(run)
+    concluding(lambda: start(run))
 
 
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="train")
 def run(config: DictConfig) -> float:
     """One run; returns its validation accuracy, which a sweeper may maximise (NaN after a mistake)."""
     progress.begun = True
+    return train(config) if current.sweep is None else run_job(lambda: train(config), current.sweep)
+
+
+def train(config: DictConfig) -> float:
+    """The run that a configuration describes; returns as `run` does."""
     hydra_config = HydraConfig.get()
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
     with reporting("amtml_pl.train", debug=config.get("debug", False), folder=folder.path):
