@@ -18,7 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf, open_dict
 
-from amtml_pl.config import check, config_directory
+from amtml_pl.config import check
+from amtml_pl.config_files import config_directory
 from amtml_pl.train import main
 
 TESTS = Path(__file__).parent

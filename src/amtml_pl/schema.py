@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from beartype import BeartypeConf
 from beartype.door import is_bearable
-
-from amtml_pl.types import SplitName
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,7 @@ ROOT = {
     "doctor": switch("doctor=true"),
     "debug": switch("debug=false"),
 }
+LIST_GROUPS = ("loss", "logger")
 # The nodes of the root, and the command that brings each of them back.
 NODES = {
     "paths": "leave it as it is in conf/train.yaml",
@@ -129,7 +127,9 @@ WEIGHTS = {
 # What commands take besides a run's configuration.
 CACHE_COMMAND = {
     "action": Rule(Literal["build", "verify", "info", "gc"], "build, verify, info or gc"),
-    "splits": Rule(list[SplitName], "a list of train, val, test, e.g. splits=[train,val]", bool),
+    "splits": Rule(
+        list[Literal["train", "val", "test"]], "a list of train, val, test, e.g. splits=[train,val]", bool
+    ),
     "rows": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
 }
 BENCHMARK = {
@@ -203,10 +203,6 @@ def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
         yield f"trainer.{key}: is set by the entry point; remove it"
     for key in node.keys() & set(NOT_HONOURED):
         yield f"trainer.{key}: cannot be honoured by this version, which validates and saves every epoch"
-    accelerator = node.get("accelerator")
-    found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
-    if accelerator in ("gpu", "cuda") and not found:
-        yield f"trainer.accelerator={accelerator}: none is found on this machine; expected auto or cpu"
 
 
 def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401

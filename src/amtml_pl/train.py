@@ -8,11 +8,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from amtml_pl.config import check, config_directory
+from amtml_pl.config import check_constructors, check_values
+from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
-from amtml_pl.pipeline import execute
-from amtml_pl.process_group import processes_wanted, run_in_group
 from amtml_pl.recipe import hydra_literal
 from amtml_pl.runs import RunFolder
 from amtml_pl.sweep import concluding, current, run_job
@@ -37,7 +36,11 @@ def train(config: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
     with reporting("amtml_pl.train", debug=config.get("debug", False), folder=folder.path):
-        check(config)
+        check_values(config)
+        from amtml_pl.pipeline import execute  # only here: a mistake so far is said before torch is there
+        from amtml_pl.process_group import processes_wanted, run_in_group
+
+        check_constructors(config)
         experiment = hydra_config.runtime.choices.get("experiment")
         trainer = config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)

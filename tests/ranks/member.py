@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from amtml_pl.config import config_directory
+from amtml_pl.config_files import config_directory
 from amtml_pl.pipeline import execute
 from amtml_pl.ranks import rank
 from amtml_pl.runs import RunFolder
