@@ -159,7 +159,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 def test_a_sweep_of_twelve_killed_at_the_seventh_and_repeated_completes_each_job_once(command, tmp_path):
     jobs = (*SMALL, "seed=range(6)", "optimizer.lr=0.05,0.1")
     process = command(*jobs, threads=1)
-    until(lambda: reached(tmp_path, completed=6, running=1), process)
+    until(lambda: reached(tmp_path, completed=6, running=1) and children(process.pid), process)
     at_work = children(process.pid)
     process.kill()
     process.wait()

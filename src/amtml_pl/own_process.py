@@ -17,6 +17,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessCrashedError(Exception):
@@ -53,9 +54,8 @@ def in_own_process(function: Callable[[], Result]) -> Result:
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=child, args=(function, sender, os.getpid()), daemon=False)
-    process.start()
-    sender.close()
     with passing_on_signals(process) as asked_to_end:
+        sender.close()
         try:
             result: Result = receiver.recv()
         except EOFError:
@@ -71,6 +71,7 @@ def in_own_process(function: Callable[[], Result]) -> Result:
 
 def child(function: Callable[[], Result], sender: Connection, parent: int) -> None:
     """What the process does."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     os.setpgid(0, 0)  # Ctrl-C in a terminal reaches the parent alone, which passes it on once
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
     if os.getppid() != parent:  # it has gone already
@@ -80,7 +81,7 @@ def child(function: Callable[[], Result], sender: Connection, parent: int) -> No
 
 @contextmanager
 def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
-    """Inside, SIGINT and SIGTERM go to the process; gives those that came."""
+    """Starts a process, to which SIGINT and SIGTERM go inside; gives those that came."""
     came: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
@@ -88,7 +89,12 @@ def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, PASSED_ON
+    )  # what comes from here on waits until it can be passed on
+    process.start()
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     try:
         yield came
     finally:

@@ -14,7 +14,8 @@ from amtml_pl.entry_point import progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
 from amtml_pl.recipe import hydra_literal
 from amtml_pl.runs import RunFolder
-from amtml_pl.sweep import concluding, current, run_job
+from amtml_pl.sweep import current, run_job
+from amtml_pl.sweep_conclusion import concluding
 
 register_resolvers()
 
@@ -28,6 +29,7 @@ def main() -> None:
 def run(config: DictConfig) -> float:
     """One run; returns its validation accuracy, which a sweeper may maximise (NaN after a mistake)."""
     progress.begun = True
+    # A job of a sweep is forked from here: whatever it needs is imported by now, once for all jobs.
     return train(config) if current.sweep is None else run_job(lambda: train(config), current.sweep)
 
 
