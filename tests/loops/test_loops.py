@@ -1,8 +1,11 @@
 """Methods with several networks or optimisers: each part learns, none leaks into another, all resume."""
 
+from copy import deepcopy
+
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from amtml_pl.checkpoints import AtomicCheckpointIO
@@ -259,6 +262,32 @@ def test_the_student_stays_where_it_is_in_a_meta_step():
         assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
 
 
+def taught_in_double_precision(module, batch):
+    """A batch with its teachers' outputs, everything in float64."""
+    module.double()
+    for teacher in module.teacher_source.teachers:
+        teacher.network.double()
+    batch = Batch(**{**vars(batch), "images": batch.images.double()})
+    return Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+
+
+def test_the_meta_loss_is_that_of_a_copy_which_takes_two_matching_steps_and_one_from_labels():
+    module = weighing(MetaWeights)
+    taught = taught_in_double_precision(module, batches(1, B=4)[0])
+    copy = deepcopy(module.student)
+    steps = torch.optim.SGD(copy.parameters(), lr=0.1)
+    for matching in (True, True, False):
+        steps.zero_grad()
+        outputs = copy(taught.images)
+        loss = (
+            module.matching(outputs, taught) if matching else F.cross_entropy(outputs.logits, taught.labels)
+        )
+        loss.backward()
+        steps.step()
+    expected = F.cross_entropy(copy(taught.images).logits, taught.labels)
+    torch.testing.assert_close(module.meta_loss(taught, lr=0.1), expected)
+
+
 class Remembering(MetaWeights):
     """Its networks see, in each of the two matching moves, what they saw in it the first time."""
 
@@ -276,11 +305,8 @@ class Remembering(MetaWeights):
 
 @pytest.mark.parametrize("weigher", ["for_logits", "for_features"])
 def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_not_what_they_see(weigher):
-    module, batch = weighing(Remembering).double(), batches(1, B=4)[0]
-    for teacher in module.teacher_source.teachers:
-        teacher.network.double()
-    batch = Batch(**{**vars(batch), "images": batch.images.double()})
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    module = weighing(Remembering)
+    taught = taught_in_double_precision(module, batches(1, B=4)[0])
     module.meta_loss(taught, lr=0.1).backward()
     parameters = list(getattr(module, weigher).parameters())
     entries = [(p, i, float(p.grad.view(-1)[i])) for p in parameters for i in range(p.numel())]
