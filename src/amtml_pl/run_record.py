@@ -34,6 +34,10 @@ def absent_fields(record: Mapping[str, Any]) -> list[str]:
     wanted = {place: place.partition(".") for place in FIELDS if place.partition(".")[0] not in MEASURED}
     absent = [place for place, (first, _, second) in wanted.items() if not has(record, first, second)]
     if record.get("status") == "completed":
+        taught = [
+            f"teacher/{name}/{split}/acc" for name in record.get("teachers", {}) for split in ("val", "test")
+        ]
+        absent += [f"metrics.{name}" for name in taught if not has(record, "metrics", name)]
         absent += [f"{node}.{name}" for node, names in MEASURED.items() for name in names
                    if not has(record, node, name)]  # fmt: skip
     return absent
