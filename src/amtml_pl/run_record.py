@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from amtml_pl.json_file import are_numbers
+
 STATUSES = ("completed", "failed", "interrupted")
 # What a completed run has measured, and what it is summed up by.
 MEASURED = {
@@ -69,11 +71,6 @@ def is_command(value: object) -> bool:
         return isinstance(value, str) and bool(shlex.split(value))
     except ValueError:
         return False
-
-
-def are_numbers(value: object) -> bool:
-    """Whether it maps names to numbers."""
-    return isinstance(value, Mapping) and all(type(number) in (int, float) for number in value.values())
 
 
 FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
