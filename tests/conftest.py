@@ -78,7 +78,7 @@ def configure(tmp_path, shared):
     """
     from hydra import compose, initialize_config_dir
 
-    from amtml_pl.config import config_directory
+    from amtml_pl.config_files import config_directory
 
     def made(*overrides: str):
         places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}

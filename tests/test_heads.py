@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from amtml_pl.config import config_directory
+from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.heads import Head

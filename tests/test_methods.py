@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from amtml_pl import doctor
-from amtml_pl.config import check, config_directory
+from amtml_pl.config import check
+from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.pipeline import Run
 from amtml_pl.runs import RunFolder

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from amtml_pl import assemble
-from amtml_pl.config import config_directory
+from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.identity import run_hash
 from amtml_pl.packing import pack

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from amtml_pl import runs
-from amtml_pl.callbacks import AtomicCheckpointIO
+from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.provenance import git_state, versions
 from amtml_pl.runs import RunFolder, write_text
 

@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from amtml_pl import assemble
-from amtml_pl.config import check, config_directory
+from amtml_pl.config import check
+from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.targets import located, targets_in
 

@@ -8,20 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from amtml_pl.config import config_directory
+from amtml_pl.config_files import config_directory
 
 ROOT = Path(__file__).parents[1]
 
 COMPOSE = """
 import sys
 from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
 import amtml_pl
-from amtml_pl.config import check, config_directory
+from amtml_pl.config import check
+from amtml_pl.config_files import config_directory
 assert sys.prefix in amtml_pl.__file__, amtml_pl.__file__
 with initialize_config_dir(str(config_directory()), version_base="1.3"):
     names = sorted(file.stem for file in (config_directory() / "experiment").glob("*.yaml"))
     for name in names:
         check(compose("train", overrides=[f"experiment={name}"]))
+plugins = Plugins.instance().class_name_to_class
+assert "hydra_plugins.amtml_pl_optuna.OptunaSweeper" in plugins
+assert "hydra_plugins.amtml_pl_ray.RayLauncher" in plugins
 print(*names)
 """
 

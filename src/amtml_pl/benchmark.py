@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from rich.table import Table
 
-from amtml_pl.config import check, check_command, config_directory
+from amtml_pl.config import check, check_command
+from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
 from amtml_pl.measurement import Benchmark, Figure

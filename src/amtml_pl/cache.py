@@ -16,7 +16,8 @@ from rich.table import Table
 
 from amtml_pl import assemble
 from amtml_pl.cache_listing import counted, show_info
-from amtml_pl.config import check, check_command, config_directory, plain
+from amtml_pl.config import check, check_command, plain
+from amtml_pl.config_files import config_directory
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console, progress, reporting, start
 from amtml_pl.errors import UserError

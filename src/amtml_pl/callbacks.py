@@ -1,26 +1,32 @@
-"""How a fit writes itself down: checkpoints that are whole, a row per epoch, a line per epoch."""
+"""How a fit writes itself down: its checkpoints, a row per epoch, a line per epoch."""
 
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
+from amtml_pl.checkpoints import LastCheckpoint
 from amtml_pl.entry_point import console
-from amtml_pl.runs import RunFolder
+from amtml_pl.runs import RunFolder, write_text
+from amtml_pl.stopping import StopRequest
 
 
-def run_callbacks(folder: RunFolder) -> list[Callback]:
+def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequest) -> list[Callback]:
     """``best.ckpt`` by validation accuracy, the table of epochs, ``last.ckpt``, and the progress.
 
-    The table is written before ``last.ckpt``: a fit that is killed between the two repeats the epoch and
-    writes its row again, instead of never.
+    The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
+    epoch and writes its row again, instead of never.
+
+    Args:
+        folder: of the run.
+        every_seconds: between two ``last.ckpt`` within an epoch; None writes it at its end only.
+        stop: what may ask the fit to stop.
     """
     best = ModelCheckpoint(
         folder.best_checkpoint.parent,
@@ -31,43 +37,8 @@ def run_callbacks(folder: RunFolder) -> list[Callback]:
         save_weights_only=True,
     )
     progress = RichProgressBar() if console.is_terminal else EpochLines()
-    return [best, EpochTable(folder.metrics_file), LastCheckpoint(folder.last_checkpoint), progress]
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints appear under their name only when they are whole.
-
-    Lightning's own transaction writes into the system's temporary folder and moves from there, which is
-    a copy, and so can be cut off, where that is another file system.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
-        """Writes beside the target, then renames."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        temporary.replace(target)
-
-
-class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt`` resumable from the first step on: an interrupted epoch is repeated from its start.
-
-    Args:
-        file: where it lies.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the untrained state, unless the fit resumes from a later one."""
-        if not self.file.exists():
-            trainer.save_checkpoint(self.file)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the state after an epoch and its validation."""
-        trainer.save_checkpoint(self.file)
+    last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
+    return [best, EpochTable(folder.metrics_file), last, progress]
 
 
 class EpochTable(Checkpoint):
@@ -94,7 +65,13 @@ class EpochTable(Checkpoint):
                     row for row in csv.DictReader(lines) if int(row["epoch"]) < trainer.current_epoch
                 ]
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ANN401 - Lightning's
+        batch_idx: int,
+    ) -> None:
         """Notes the epoch's learning rate, which Lightning changes before the epoch's end is announced."""
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -106,12 +83,11 @@ class EpochTable(Checkpoint):
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self.rate}
         self.rows.append(row | metrics)
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        with temporary.open("w", newline="") as lines:
-            table = csv.DictWriter(lines, columns, restval="")
-            table.writeheader()
-            table.writerows(self.rows)
-        temporary.replace(self.file)
+        lines = io.StringIO(newline="")
+        table = csv.DictWriter(lines, columns, restval="")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_text(self.file, lines.getvalue())
 
 
 class EpochLines(Callback):

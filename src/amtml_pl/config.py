@@ -1,22 +1,24 @@
-"""A composed configuration: where its files lie, and whether it is sound."""
+"""Whether a composed configuration is sound, in stages."""
 
 from __future__ import annotations
 
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
+from amtml_pl.origin import with_origin
 from amtml_pl.recipe import has_own_weights, recipe
 from amtml_pl.schema import (
     CACHE,
     CONSTRUCTED,
     DATASET,
+    LIST_GROUPS,
     NODES,
     ROOT,
     Rule,
@@ -29,27 +31,45 @@ from amtml_pl.schema import (
 )
 from amtml_pl.targets import located
 
-LIST_GROUPS = ("loss", "logger")
-
-
-def config_directory() -> Path:
-    """The folder of YAML files: inside the installed package, or the checkout's ``conf/``."""
-    package = Path(__file__).resolve().parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
-
 
 def check(config: DictConfig) -> None:
-    """Binds every node to its constructor and every value to its type, before any work.
-
-    The recipes of all teachers without weights of their own are checked too.
+    """Holds every value against its rule and binds every node to its constructor, before any work.
 
     Raises:
-        UserError: with all mistakes at once, each with its key path.
+        UserError: with all mistakes of the first stage that has some.
     """
-    problems = [*mistakes(config)] or [*recipe_problems(config)]
+    check_values(config)
+    check_constructors(config)
+
+
+def check_values(config: DictConfig) -> None:
+    """The first stage, of what can be said of plain values; neither torch nor a network is imported.
+
+    The recipes of all teachers without weights of their own are checked too, here and in the second stage.
+
+    Raises:
+        UserError: with all mistakes at once, each with its key path and where it was written.
+    """
+    refuse([*value_mistakes(config)] or [*recipe_problems(config, value_mistakes)])
+
+
+def check_constructors(config: DictConfig) -> None:
+    """The second stage, of a configuration that has passed the first: arguments, their types, the devices.
+
+    Raises:
+        UserError: with all mistakes at once, each with its key path and where it was written.
+    """
+    refuse([*constructor_mistakes(config)] or [*recipe_problems(config, constructor_mistakes)])
+
+
+def refuse(problems: list[str]) -> None:
+    """Lists mistakes.
+
+    Raises:
+        UserError: if there are any.
+    """
     if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
+        listed = "\n".join(f"  - {with_origin(problem, config_directory())}" for problem in problems)
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}"
         raise UserError(f"The configuration has {count}:\n{listed}")
 
@@ -70,8 +90,8 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(contained)
 
 
-def mistakes(config: DictConfig) -> list[str]:
-    """What is wrong with a configuration itself; first its shape, since all else looks inside the nodes."""
+def value_mistakes(config: DictConfig) -> list[str]:
+    """What is wrong with the values; first the shape, since all else looks inside the nodes."""
     if misshapen := [*shape_problems(OmegaConf.to_container(config, resolve=False))]:
         return misshapen
     try:
@@ -79,10 +99,16 @@ def mistakes(config: DictConfig) -> list[str]:
     except OmegaConfBaseException as error:
         reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
         return [f"it cannot be resolved: {error.full_key}: {reason}"]
-    return [*value_problems(tree), *stub_problems(tree), *node_problems(tree, "")]
+    return [*value_problems(tree), *stub_problems(tree)]
 
 
-def recipe_problems(config: DictConfig) -> Iterator[str]:
+def constructor_mistakes(config: DictConfig) -> list[str]:
+    """What does not fit the constructors, or the machine."""
+    tree: Any = OmegaConf.to_container(config, resolve=True)
+    return [*node_problems(tree, ""), *device_problems(tree["trainer"])]
+
+
+def recipe_problems(config: DictConfig, mistakes: Callable[[DictConfig], list[str]]) -> Iterator[str]:
     """Mistakes in the recipes of the teachers that have to be trained."""
     for name, node in config.teacher.items():
         if has_own_weights(config, str(name)):
@@ -92,7 +118,7 @@ def recipe_problems(config: DictConfig) -> Iterator[str]:
         except UserError as error:
             yield str(error)
             continue
-        for problem in mistakes(own) or [*recipe_problems(own)]:
+        for problem in mistakes(own) or [*recipe_problems(own, mistakes)]:
             yield f"teacher.{name}.recipe={node.recipe}: {problem}"
 
 
@@ -125,6 +151,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(node, Mapping) and "network" in node:
             yield from teacher_problems(node, f"teacher.{name}")
     yield from trainer_problems(tree["trainer"])
+    yield from shared_batch_problems(tree)
     own_steps = tree["loop"]["_target_"] != "amtml_pl.distill.DistillModule"
     if own_steps and tree["trainer"].get("accumulate_grad_batches", 1) != 1:
         yield (
@@ -142,6 +169,32 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, and a cache holds what the "
             "teachers gave for single images; expected 0, or teacher_source=live: they see the blended ones"
         )
+
+
+def shared_batch_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What several processes cannot share."""
+    devices, nodes = tree["trainer"].get("devices"), tree["trainer"].get("num_nodes", 1)
+    batch_size, mixup = tree["data"].get("batch_size"), tree["data"].get("mixup")
+    if not fits(devices, int) or not fits(nodes, int) or devices * nodes < 2:
+        return
+    ranks = devices * nodes
+    if fits(batch_size, int) and batch_size % ranks:
+        yield (
+            f"data.batch_size={batch_size}: expected a multiple of the {ranks} processes that share it "
+            f"(trainer.devices={devices}, trainer.num_nodes={nodes}), e.g. {-(-batch_size // ranks) * ranks}"
+        )
+    if mixup:
+        yield f"data.mixup={mixup}: blends images of a whole batch; expected 0 with {ranks} processes"
+
+
+def device_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """An accelerator that this machine has not."""
+    import torch  # only here: what has been said so far needs none
+
+    accelerator = trainer.get("accelerator")
+    found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not found:
+        yield f"trainer.accelerator={accelerator}: none is found on this machine; expected auto or cpu"
 
 
 def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:

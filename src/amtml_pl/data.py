@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Int64, UInt64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from amtml_pl.augment import Augmentation
 from amtml_pl.counter_random import permutation, random_bits
@@ -57,6 +57,7 @@ class PackedDataModule(pl.LightningDataModule):
     Attributes:
         before_epoch: told the view of an epoch before its first batch is made; None where nobody asks.
         read_teachers: reads what a cache holds for a training batch; None where there is no cache.
+        batches_done: of the trainer's current epoch, where a checkpoint is written or read within one.
 
     Raises:
         UserError: if a size or a number of views is out of range.
@@ -91,6 +92,7 @@ class PackedDataModule(pl.LightningDataModule):
         self.mixup = mixup
         self.before_epoch: Callable[[int], None] | None = None
         self.read_teachers: Callable[[Batch], TeacherOutputs] | None = None
+        self.batches_done = 0
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
 
     def train_split(self) -> SplitRows:
@@ -116,7 +118,16 @@ class PackedDataModule(pl.LightningDataModule):
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         if self.before_epoch is not None:
             self.before_epoch(self.train_view(epoch))
-        return self.train_batches(epoch, *self._rank_and_world_size())
+        first, self.batches_done = self.batches_done, 0
+        return self.train_batches(epoch, *self._rank_and_world_size(), first=first)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the epoch a checkpoint is (Lightning asks for this method by name)."""
+        return {"batches_done": self.batches_done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Lets the next epoch begin there."""
+        self.batches_done = state_dict["batches_done"]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation images in order, unaugmented."""
@@ -126,42 +137,56 @@ class PackedDataModule(pl.LightningDataModule):
         """The test images in order, unaugmented."""
         return self.eval_batches(self.test_split(), *self._rank_and_world_size())
 
-    def train_batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-        """One rank's batches of an epoch.
+    def train_batches(
+        self, epoch: int, rank: int = 0, world_size: int = 1, *, first: int = 0
+    ) -> DataLoader[Batch]:
+        """One rank's batches of an epoch, from one of them on; the loader's length counts those before too.
 
         The ranks share each global batch of ``batch_size`` samples in turn: its first sample goes to rank 0,
-        the second to rank 1, … The last, short batch is kept; if it would leave a rank less than two samples
-        (batch norm cannot train on one), it is joined to the batch before it.
+        the second to rank 1, … The last, short batch is kept; one of a single sample, on which batch norm
+        cannot train, is joined to the batch before it. So the batches do not depend on the number of ranks.
 
         Raises:
-            UserError: if there are more ranks than images in a batch.
+            UserError: if a batch would leave a rank less than two samples.
         """
         split = self.train_split()
-        if world_size > min(self.batch_size, len(split)):
-            raise UserError(
-                f"{world_size} ranks cannot share a batch of {min(self.batch_size, len(split))} images.",
-                fix=f"data.batch_size={2 * world_size} or more, or fewer trainer.devices",
-            )
         state = random_bits(random_bits(self.order_seed, _ORDER), epoch)
         order = torch.from_numpy(permutation(len(split), state))
         batches = list(torch.split(order, self.batch_size))
-        if len(batches) > 1 and len(batches[-1]) < min(2 * world_size, self.batch_size):
+        if len(batches) > 1 and len(batches[-1]) < min(2, self.batch_size):
             batches[-2:] = [torch.cat(batches[-2:])]
+        smallest = min(map(len, batches))
+        if world_size > 1 and smallest < 2 * world_size:
+            last = "the last batch of an epoch" if smallest < self.batch_size else "a batch"
+            raise UserError(
+                f"{world_size} ranks cannot share {last}, which has {smallest} images; each needs 2.",
+                fix=f"data.batch_size={self.batch_size + world_size} or another, data.train_size, or fewer "
+                "trainer.devices",
+            )
         blend = None
         if self.mixup:
             blend = _Blend(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
         reader = _BatchReader(split, self.augment, self.train_view(epoch), self.read_teachers, blend)
-        return self._loader(reader, [batch[rank::world_size] for batch in batches])
+        return self._loader(reader, [batch[rank::world_size] for batch in batches], first)
 
     def sample(self, size: int) -> Batch:
         """The first images of the first epoch, as its first batch would have them."""
         loader = self.train_batches(0)
-        first: Int64[Tensor, " B"] = loader.sampler[0]  # type: ignore[index]
+        first: Int64[Tensor, " B"] = next(iter(loader.sampler))
         batch: Batch = loader.dataset[first[:size]]
         return batch
 
     def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-        """One rank's unaugmented batches of a split in order; all ranks together hold each sample once."""
+        """One rank's unaugmented batches of a split in order; all ranks together hold each sample once.
+
+        Raises:
+            UserError: if there are more ranks than images.
+        """
+        if world_size > len(split):
+            raise UserError(
+                f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
+                fix="fewer trainer.devices, or more images: data.val_size",
+            )
         batches = torch.split(torch.arange(len(split)), self.eval_batch_size)
         shares = [batch[rank::world_size] for batch in batches]
         return self._loader(_BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
@@ -195,11 +220,13 @@ class PackedDataModule(pl.LightningDataModule):
         """Images per split."""
         return {name: len(split) for name, split in self._splits.items()}
 
-    def _loader(self, reader: _BatchReader, batches: Sequence[Int64[Tensor, " _"]]) -> DataLoader[Batch]:
+    def _loader(
+        self, reader: _BatchReader, batches: Sequence[Int64[Tensor, " _"]], first: int = 0
+    ) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
+        return _ResumableLoader(
             reader,
-            sampler=batches,
+            sampler=_Order(batches, first),
             batch_size=None,  # an item is a whole batch already
             num_workers=self.num_workers,
             pin_memory=on_gpu,
@@ -207,6 +234,30 @@ class PackedDataModule(pl.LightningDataModule):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+class _Order(Sampler[Int64[Tensor, " _"]]):
+    """The batches of an epoch from one of them on; Lightning counts those before it too."""
+
+    def __init__(self, batches: Sequence[Int64[Tensor, " _"]], first: int) -> None:
+        self.batches, self.first = batches, first
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Int64[Tensor, " _"]]:
+        yield from self.batches[self.first :]
+
+
+class _ResumableLoader(DataLoader[Batch]):
+    """Tells Lightning, by these two methods, that an epoch can be gone on with; the module sees to it."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: `PackedDataModule.state_dict` says where."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Nothing."""
 
 
 class _BatchReader(Dataset[Batch]):

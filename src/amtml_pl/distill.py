@@ -25,24 +25,29 @@ class DistillModule(StudentModule):
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(batch, batch_idx, values)
-        self.count(batch, step.student.logits, step.weights)
-        self.log_losses(batch, values, loss)
+            raise self.not_finite(values)
+        self.count(step)
+        self.log_losses(step, values, loss)
         return loss
 
     def distill_step(self, batch: Batch) -> Step:
-        """What the student and the teachers give for a batch, and how the teachers are weighted."""
+        """What the student and the teachers give for a batch, and how the teachers are weighted.
+
+        Where several processes share a batch, the outputs of all are put together: weightings and terms see
+        the whole batch, whatever they make of it, and give what they give in one process.
+        """
         student = self.student(batch.images)
         with full_precision(batch):
             teachers = self.ask_teachers(batch)
-            student = student.map(at_least_float32)
-            teachers = None if teachers is None else teachers.map(at_least_float32)
+            whole = self.put_together(batch.labels)
+            student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
+            teachers = None if teachers is None else teachers.map(at_least_float32).map(whole)
             weights = None
             if teachers is not None and self.weighting is not None:
-                weights = self.weighting(student, teachers, batch.labels)
+                weights = self.weighting(student, teachers, labels)
             return Step(
                 student=student,
-                labels=batch.labels,
+                labels=labels,
                 teachers=teachers,
                 weights=weights,
                 weighting_norm=self.weighting_norm(),

@@ -9,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from amtml_pl.checkup import show_checkup
-from amtml_pl.config import check, config_directory
+from amtml_pl.config import check
+from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
 from amtml_pl.pipeline import Run

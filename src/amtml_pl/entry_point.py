@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from amtml_pl.errors import UserError
+from amtml_pl.command_line import command_line_mistakes
+from amtml_pl.config_files import config_directory
+from amtml_pl.errors import LeaderFailed, Preempted, UserError
+from amtml_pl.ranks import leads, rank, world_size
+from amtml_pl.stopping import obey_at_once
 
 # Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+console = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()
+)
 error_console = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+# The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
+PREEMPTED = 75
 
 
 @dataclass
@@ -30,11 +47,11 @@ class Progress:
 
     Attributes:
         begun: whether a job has begun, so that Hydra's own status 1 is no mistake in the command any more.
-        mistakes: jobs of a sweep that a mistake of the user's has ended.
+        mistakes: the messages of the mistakes that have ended jobs of a multirun.
     """
 
     begun: bool = False
-    mistakes: int = 0
+    mistakes: list[str] = field(default_factory=list)
 
 
 progress = Progress()
@@ -46,15 +63,48 @@ def start(run: Callable[[], object]) -> None:
     Hydra ends with 1 for a mistake in the command line, before any job has begun.
     """
     quieten()
-    progress.begun, progress.mistakes = False, 0
+    obey_at_once()
+    progress.begun = False
+    progress.mistakes.clear()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its exceptions on, which are said in other words here
     try:
         run()
     except SystemExit as stop:
         if stop.code == 1 and not progress.begun:
             sys.exit(2)
         raise
+    except Exception as error:
+        if progress.begun or not (mistakes := typed_mistakes()):
+            raise
+        if "debug=true" in sys.argv:
+            traceback.print_exception(error)
+        report_typed(mistakes)
+        sys.exit(2)
     if progress.mistakes:
         sys.exit(2)
+
+
+def typed_mistakes() -> list[str]:
+    """What is wrong with this process's command line; nothing where Hydra's exception is about more."""
+    arguments = get_args_parser().parse_args()
+    folders = [] if arguments.config_dir is None else [f"hydra.searchpath=[file://{arguments.config_dir}]"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        if hydra is None:
+            return []
+        name = f"{Path(sys.argv[0]).stem.removeprefix('amtml-')}"
+        composed = partial(compose, name if (config_directory() / f"{name}.yaml").is_file() else "train")
+        return command_line_mistakes(
+            arguments.overrides, hydra.config_loader, lambda words: composed([*folders, *words])
+        )
+
+
+def report_typed(mistakes: list[str]) -> None:
+    """Prints what is wrong with the command line."""
+    count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+    listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
+    error_console.print(f"[bold red]error:[/] {escape(f'The command line has {count}:')}\n{escape(listed)}")
 
 
 @contextmanager
@@ -74,20 +124,29 @@ def reporting(module: str, *, debug: bool, folder: Path | None = None) -> Iterat
         if folder is not None:
             remove_untouched(folder)
         report_mistake(error)
+    except LeaderFailed:
+        sys.exit(2)
     except KeyboardInterrupt:
-        error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(typed(module))}")
+        if leads():
+            error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(typed(module))}")
         sys.exit(130)
+    except Preempted:
+        if leads():
+            error_console.print(f"Preempted. This continues where it stopped:\n  {escape(typed(module))}")
+        sys.exit(PREEMPTED)
 
 
 def typed(module: str) -> str:
     """The command line of this process."""
-    return shlex.join(["python", "-m", module, *HydraConfig.get().overrides.task])
+    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as typed: not resolved
+    return shlex.join(["python", "-m", module, *words])
 
 
 def report_mistake(error: UserError) -> None:
     """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
-    error_console.print(f"[bold red]error:[/] {escape(str(error))}")
-    progress.mistakes += 1
+    whose = f"rank {rank()}: " if world_size() > 1 else ""
+    error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
+    progress.mistakes.append(str(error))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(2)
 

@@ -18,3 +18,11 @@ class UserError(Exception):
         self.what = what
         self.fix = fix
         super().__init__(what if fix is None else f"{what}\nTo fix it: {fix}")
+
+
+class LeaderFailed(Exception):  # noqa: N818 - it says what has happened, to processes that need not say it
+    """The first process of a run has ended by a mistake, of which it tells itself."""
+
+
+class Preempted(BaseException):
+    """Somebody wants the machine back (SIGTERM); the same command goes on later."""

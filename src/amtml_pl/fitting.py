@@ -3,56 +3,106 @@
 from __future__ import annotations
 
 import csv
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerStatus
 from safetensors.torch import save
 
-from amtml_pl import assemble
-from amtml_pl.callbacks import AtomicCheckpointIO, run_callbacks
+from amtml_pl import assemble, ranks
+from amtml_pl.callbacks import run_callbacks
+from amtml_pl.checkpoint_file import read_checkpoint
+from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
+from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.runs import RunFolder, write_bytes
+from amtml_pl.stopping import StopRequest
+from amtml_pl.student_module import StudentModule
+from amtml_pl.together import PATIENCE, cluster_environment
 
 
-def make_trainer(config: DictConfig, folder: RunFolder) -> pl.Trainer:
-    """Lightning's trainer with this project's loggers, checkpoints and table of epochs."""
+def make_trainer(
+    config: DictConfig, folder: RunFolder, module: StudentModule, stop: StopRequest | None = None
+) -> pl.Trainer:
+    """Lightning's trainer with this project's loggers, checkpoints and table of epochs.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        module: what will be trained.
+        stop: what may ask the fit to stop; None for one that nobody stops.
+    """
     loggers = [
         assemble.build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()
     ]
     make = assemble.build(config.trainer, partial=True)
+    minutes = config.checkpoint_minutes
+    several = {"strategy": shared_training(module)} if ranks.world_size() > 1 else {}
     trainer: pl.Trainer = make(
         logger=loggers,
-        callbacks=run_callbacks(folder),
-        plugins=[AtomicCheckpointIO()],
+        callbacks=run_callbacks(folder, None if minutes is None else 60 * minutes, stop or StopRequest()),
+        plugins=[AtomicCheckpointIO(), cluster_environment()],
         default_root_dir=folder.path,
         enable_progress_bar=console.is_terminal,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
         reload_dataloaders_every_n_epochs=1,
+        **several,
     )
     return trainer
 
 
+def shared_training(module: StudentModule) -> DDPStrategy:
+    """How several processes train together; one that steps its optimisers itself leaves parameters out."""
+    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=PATIENCE)
+
+
 @contextmanager
-def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+def interruptible(trainer: pl.Trainer, stop: StopRequest) -> Iterator[None]:
     """Ctrl-C is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
-    handler = signal.getsignal(signal.SIGINT)
+    with stop.heard():
+        try:
+            yield
+        except SystemExit:
+            if trainer.state.status == TrainerStatus.INTERRUPTED:
+                raise KeyboardInterrupt from None
+            raise
+
+
+@contextmanager
+def explained(folder: RunFolder) -> Iterator[None]:
+    """Says what it means that the machine gives out: what was saved stays, and the same command goes on.
+
+    Raises:
+        UserError: for a full memory, and for every OSError.
+    """
+    goes_on = "The last checkpoint is whole, and the same command goes on from it"
     try:
         yield
-    except SystemExit:
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # The CPU's allocator reports by a plain RuntimeError.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no more can be had"
+        raise UserError(
+            f"Out of memory: {reason}. {goes_on}.",
+            fix="free memory and repeat; smaller: cache.device=mapped (teachers' outputs stay on the disk), "
+            "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
+        ) from error
+    except OSError as error:
+        where = error.filename or folder.path
+        raise UserError(
+            f"{where} cannot be read or written: {error.strerror or error}. {goes_on}.",
+            fix="see to the disk, or the mount, and repeat the command",
+        ) from error
 
 
 def evaluate(
@@ -60,6 +110,7 @@ def evaluate(
 ) -> dict[str, float]:
     """``val/acc``, ``val/loss``, ``test/acc``, ``test/loss`` of a checkpoint; the module then holds it."""
     found: dict[str, float] = {}
+    read_checkpoint(checkpoint, module.state_dict())
     for run in (trainer.validate, trainer.test):
         for metrics in run(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False):
             found.update({name: float(value) for name, value in metrics.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ NOT_PART_OF_THE_RUN = (
     "doctor",
     "hydra",
     "benchmark",
+    "checkpoint_minutes",
+    "resume",
     "prepare",
     "force",
     "debug",
@@ -46,8 +49,19 @@ READ_WITH_TEACHERS = ("weighting", "weighting_lr", "teacher_source", "cache")
 
 
 def register_resolvers() -> None:
-    """Makes ``${amtml.run_folder:}`` known, which names the folder of a run before the run begins."""
+    """Makes known what YAML files ask for before the run begins.
+
+    ``${amtml.run_folder:}`` names the run's folder; ``${amtml.share_of_cores:N}`` is how many cores each of
+    N jobs can have on this machine.
+    """
     OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
+    OmegaConf.register_new_resolver("amtml.share_of_cores", share_of_cores, replace=True)
+
+
+def share_of_cores(jobs: int) -> int:
+    """How many of the cores that this process may use each of some jobs can have, one at least."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // jobs)
 
 
 def resolve_run_folder(*, _root_: DictConfig) -> str:
@@ -128,6 +142,8 @@ def drop_neutral(resolved: dict[str, Any]) -> None:
     for node, key in options:
         if not node.get(key):
             node.pop(key, None)
+    if resolved["trainer"].get("num_nodes") == 1:
+        resolved["trainer"].pop("num_nodes")
     if resolved["loop"] == {"_target_": "amtml_pl.distill.DistillModule"}:
         resolved.pop("loop")
     for teacher in resolved["teacher"].values():
@@ -171,12 +187,24 @@ def digest_of_version(file: Path, _modified: int, _size: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def run_label(overrides: list[str]) -> str:
+def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:
     """The overrides of a command as part of a folder's name."""
-    told = [
-        o
-        for o in overrides
-        if re.split(r"[.=]", o.lstrip("+~"))[0] not in ("experiment", "sweep", "paths", *NOT_PART_OF_THE_RUN)
-    ]
-    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", override).strip("-") for override in told]
+    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in telling_overrides(overrides, left_out)]
     return "_".join(words)[:80] or "default"
+
+
+def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
+    """Eight hexadecimal digits of what makes the jobs of a sweep; not of where and how many at once they run.
+
+    Args:
+        overrides: of the sweep's command.
+        sweeper: Hydra's node of the sweeper, of which ``params`` count.
+    """
+    text = json.dumps([telling_overrides(overrides), sweeper["_target_"], sweeper.get("params")], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def telling_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
+    """The overrides that are more than a place, a launcher, or a key that changes no result."""
+    silent = ("paths", "launcher", *NOT_PART_OF_THE_RUN, *left_out)
+    return [o for o in overrides if re.split(r"[.=]", o.lstrip("+~"))[0] not in silent]

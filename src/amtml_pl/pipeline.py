@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,23 +17,35 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl import assemble
+from amtml_pl.checkpoint_file import read_checkpoint
 from amtml_pl.checkup import Checkup, check_up, warn
 from amtml_pl.composition import TeacherSource
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
-from amtml_pl.fitting import evaluate, interruptible, make_trainer, save_weights, weights_of_last_epoch
+from amtml_pl.fitting import (
+    evaluate,
+    explained,
+    interruptible,
+    make_trainer,
+    save_weights,
+    weights_of_last_epoch,
+)
 from amtml_pl.guards import check_classes, refuse_other_pixels, refuse_other_teachers
 from amtml_pl.packing import find_packed, pack
 from amtml_pl.plan import held_out_step, make_plan, packed_root_of, refuse_missing, show_plan
+from amtml_pl.process_group import run_alone
 from amtml_pl.provenance import describe
 from amtml_pl.provision import Provision, held_out_config
+from amtml_pl.ranks import leads, world_size
 from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import RunCache, found_cache
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.selected_teachers import SelectedTeacher, names, selected_teachers
+from amtml_pl.stopping import StopRequest
 from amtml_pl.summary import show_summary
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
+from amtml_pl.together import decided_by_leader, leader_first, meet, of_each
 from amtml_pl.types import Shape, SplitName
 
 log = logging.getLogger(__name__)
@@ -41,24 +57,42 @@ def execute(config: DictConfig, folder: RunFolder, experiment: str | None, comma
     Returns:
         What ``run.json`` says of the completed run.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("Waiting for another process that works in %s", folder.path)
-        lock.acquire()
-    try:
-        if config.force:
-            folder.clear()
-        elif record := folder.completed():
-            refuse_other_pixels(record, packed_digest(config), folder)
-            console.print(f"Already completed: {folder.path} (force=true starts over)")
-            show_summary(record, folder.path)
+    meet()
+    with sole_use(folder):
+        if record := decided_by_leader(lambda: completed_before(config, folder)):
             return record
         return Run(config, folder, experiment, command).complete()
+
+
+@contextmanager
+def sole_use(folder: RunFolder) -> Iterator[None]:
+    """Inside, no other run works in the folder; it is waited for. A run's first process holds the lock."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.path / ".lock")
+    with leader_first():
+        if leads():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.warning("Waiting for another process that works in %s", folder.path)
+                lock.acquire()
+    try:
+        yield
     finally:
         lock.release()
+
+
+def completed_before(config: DictConfig, folder: RunFolder) -> dict[str, Any] | None:
+    """The record of a run that the command has completed; what is to be started over is removed."""
+    record = folder.completed()
+    if config.force or (config.resume == "never" and record is None):
+        folder.clear()
+    elif record is not None:
+        refuse_other_pixels(record, packed_digest(config), folder)
+        console.print(f"Already completed: {folder.path} (force=true starts over)")
+        show_summary(record, folder.path)
+        return record
+    return None
 
 
 class Run:
@@ -119,19 +153,25 @@ class Run:
 
     def complete(self) -> dict[str, Any]:
         """Plan, preparation, training, test, record."""
-        data = self.prepare()
+        with leader_first():
+            data = self.prepare()
         facts = self.provide_outputs(data)
-        if self.config.doctor:
-            self.examine(data).refuse()
+        with leader_first():
+            if self.config.doctor and leads():
+                self.examine(data).refuse()
         if half_done := self.folder.record():
             refuse_other_teachers(half_done, facts, self.folder)
-        write_text(self.folder.config_file, OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True))
+        if leads():
+            settings = OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True)
+            write_text(self.folder.config_file, settings)
         about = describe(self.config, self.experiment, self.command, self.module, facts, data)
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
         try:
-            metrics, timing = self.fit_and_test(data)
+            with explained(self.folder):
+                metrics, timing = self.fit_and_test(data)
         except Exception as error:
-            self.folder.write_record("failed", **about, error=str(error) or repr(error))
+            with suppress(OSError):  # a full disk is full for this record too; it says interrupted already
+                self.folder.write_record("failed", **about, error=str(error) or repr(error))
             raise
         artifacts = {
             "best_checkpoint": "checkpoints/best.ckpt",
@@ -140,9 +180,12 @@ class Run:
             "metrics": self.folder.metrics_file.name,
         }
         if self.cache is not None:
-            about["cache"] = self.cache.describe(self.module.spent.teacher_passes)
+            passes = sum(
+                (Counter(each) for each in of_each(self.module.spent.teacher_passes)), Counter[str]()
+            )
+            about["cache"] = self.cache.describe(passes)
         self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
-        record = self.folder.completed() or {}
+        record = decided_by_leader(lambda: self.folder.completed() or {})
         show_summary(record, self.folder.path)
         return record
 
@@ -180,7 +223,11 @@ class Run:
             record = teacher.record()
             if record is None:
                 console.rule(f"teacher {name}", align="left")
-                record = execute(recipe(self.config, name), teacher.folder, node.recipe, teacher.command)
+                if world_size() == 1:
+                    record = execute(recipe(self.config, name), teacher.folder, node.recipe, teacher.command)
+                else:  # this process is one of several that train the student: the teacher has its own
+                    run_alone(shlex.split(teacher.command)[1:])
+                    record = teacher.record() or {}
             refuse_other_pixels(record, data.digest, teacher.folder)
             self.accuracy[name] = {split: record["metrics"][f"{split}/acc"] for split in ("val", "test")}
         if node.min_accuracy is not None:
@@ -208,11 +255,13 @@ class Run:
 
     def fit_and_test(self, data: PackedDataModule) -> tuple[dict[str, float], dict[str, float]]:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
-        trainer = make_trainer(self.config, self.folder)
+        stop = StopRequest()
+        trainer = make_trainer(self.config, self.folder, self.module, stop)
         resume = self.folder.last_checkpoint if self.folder.last_checkpoint.exists() else None
         if resume is not None:
+            read_checkpoint(resume, self.module.state_dict())  # what is damaged is refused in words
             console.print(f"Resuming from {resume}")
-        with interruptible(trainer):
+        with interruptible(trainer, stop):
             trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
             spent = self.module.spent
             timing = {
@@ -224,10 +273,12 @@ class Run:
             trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
             last = evaluate(trainer, self.module, data, self.folder.last_checkpoint)
             best = evaluate(trainer, self.module, data, self.folder.best_checkpoint)
-        save_weights(self.module.student, self.folder.weights_file)
-        for teacher in self.teachers:
-            if teacher.has_own_weights:
-                self.accuracy[teacher.name]["test"] = self.measure_teacher(teacher, data, "test")
+        with leader_first():
+            if leads():
+                save_weights(self.module.student, self.folder.weights_file)
+            for teacher in self.teachers:
+                if teacher.has_own_weights:
+                    self.accuracy[teacher.name]["test"] = self.measure_teacher(teacher, data, "test")
         taught = {
             f"teacher/{name}/{split}/acc": accuracy
             for name, by_split in self.accuracy.items()

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.data import PackedDataModule
@@ -47,6 +48,7 @@ def describe(
         "command": command,
         "git": git_state(),
         "versions": versions(),
+        "threads": torch.get_num_threads(),  # on a CPU, results repeat to the bit for as many
         "dataset": {"name": config.dataset.name, "digest": data.digest, "sizes": data.sizes},
         "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},
         "teachers": {name: dict(facts) for name, facts in teachers.items()},

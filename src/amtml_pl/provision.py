@@ -16,12 +16,14 @@ from amtml_pl.data import PackedDataModule
 from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
 from amtml_pl.heads import Head
+from amtml_pl.ranks import leads
 from amtml_pl.readings import Reading
 from amtml_pl.run_cache import RunCache, examination
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.student_module import StudentModule
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers
+from amtml_pl.together import leader_first
 from amtml_pl.types import Shape
 
 
@@ -137,9 +139,12 @@ class Provision:
         return torch.stack(logits, dim=1), labels
 
     def take(self, cache: RunCache) -> None:
-        """Leaves word that the run uses these stores, and checks them."""
-        cache.note_use(*self.user)
-        cache.check()
+        """Leaves word that the run uses these stores, and checks them, once for all processes of the run."""
+        with leader_first():
+            if leads():
+                cache.note_use(*self.user)
+                cache.check()
+        cache.trust_what_is_there()
 
     def refuse_unprepared(self, cache: RunCache, view: int) -> None:
         """Refuses what would have to be computed where nothing is to be.

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config import config_directory
+from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, error_console, progress, reporting, start
 from amtml_pl.errors import UserError
 from amtml_pl.runs import RunFolder, write_text

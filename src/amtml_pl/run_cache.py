@@ -123,6 +123,10 @@ class RunCache:
         verify_checksums(self.teachers, self.views, console)
         if self.config.cache.probe:
             probe(self.teachers, self.split, self.data.augment, self.views, self.config.cache.probe)
+        self.trust_what_is_there()
+
+    def trust_what_is_there(self) -> None:
+        """Takes it as checked, by this process or by another one of the run."""
         self.trusted.update(self.complete())
 
     def refuse_full_disk(self, hints: Mapping[str, Shape]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import read_json
+from amtml_pl.ranks import leads
 from amtml_pl.run_record import absent_fields, record_problems
 
 Status = Literal["completed", "failed", "interrupted"]
@@ -72,7 +73,9 @@ class RunFolder:
         return record if record is not None and record["status"] == "completed" else None
 
     def write_record(self, status: Status, **fields: Any) -> None:  # noqa: ANN401
-        """Replaces ``run.json`` in one instant."""
+        """Replaces ``run.json`` in one instant; of several processes of a run the first one does."""
+        if not leads():
+            return
         record = {"format": FORMAT, "status": status, **fields}
         write_text(self.record_file, json.dumps(record, indent=2, default=str) + "\n")
 

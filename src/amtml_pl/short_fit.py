@@ -37,7 +37,7 @@ class ShortFit:
     def steps(self) -> StepTimer:
         """A short fit by the trainer of a run, and what its steps took."""
         timer = StepTimer()
-        trainer = make_trainer(self.run.config, self.run.folder)
+        trainer = make_trainer(self.run.config, self.run.folder, self.run.module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
         trainer.fit(self.run.module, datamodule=self.data)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import update_bn
 
 from amtml_pl import assemble
-from amtml_pl.config import config_directory
+from amtml_pl.config_files import config_directory
 from amtml_pl.fitting import save_weights
 from amtml_pl.packing import is_packed
 from amtml_pl.plan import packed_root_of

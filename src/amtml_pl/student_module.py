@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -17,6 +18,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from amtml_pl.composition import TeacherSource, check_composition
@@ -26,8 +28,10 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import WeightStatistics
 from amtml_pl.objectives import Dissection
+from amtml_pl.reproduction import all_finite, save_reproduction
 from amtml_pl.spending import Spending
-from amtml_pl.types import Batch, TeacherOutputs
+from amtml_pl.together import WholeBatch
+from amtml_pl.types import Batch, Step, TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
 
 log = logging.getLogger(__name__)
@@ -91,6 +95,7 @@ class StudentModule(pl.LightningModule):
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
+        self.means = nn.ModuleDict()  # of what is logged in the epoch, by name
         self.collapse: str | None = None
         self.seed = seed
         self.spent = Spending()
@@ -201,13 +206,34 @@ class StudentModule(pl.LightningModule):
             head.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the fit has cost so far."""
+        """Keeps what the fit has cost so far, and what it has measured of the epoch that it is in."""
         checkpoint["spent"] = self.spent.state()
+        checkpoint["collapse"] = self.collapse
+        # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
+        data = getattr(self.trainer, "datamodule", None)
+        metrics = self.epoch_metrics() if getattr(data, "batches_done", 0) else {}
+        checkpoint["measured"] = {name: sums_of(metric) for name, metric in metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Counts on from what the fit had cost, where it is a fit that goes on."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self.spent.go_on_from(checkpoint["spent"])
+        """Counts on from there, where it is a fit that goes on."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.spent.go_on_from(checkpoint["spent"])
+        self.collapse = checkpoint["collapse"]
+        measured: dict[str, dict[str, Tensor]] = checkpoint["measured"]
+        for name in measured.keys() - self.epoch_metrics().keys():
+            self.means[name] = MeanMetric(nan_strategy="disable")
+        metrics = self.epoch_metrics()
+        for name, sums in measured.items():
+            for state, value in sums.items():
+                setattr(metrics[name], state, value.to(self.device))
+
+    def epoch_metrics(self) -> dict[str, Metric]:
+        """Everything that is summed up over a training epoch, by name."""
+        metrics = {"train/acc": self.train_accuracy, **dict(self.means.items())}
+        if self.weight_statistics is not None:
+            metrics["weights"] = self.weight_statistics
+        return cast("dict[str, Metric]", metrics)
 
     def on_train_epoch_end(self) -> None:
         """Logs how the teachers were weighted; warns by name when a learned weighting has collapsed."""
@@ -219,8 +245,10 @@ class StudentModule(pl.LightningModule):
             return
         summary = self.weight_statistics.summary()
         self.weight_statistics.reset()
-        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()})
-        self.log_dict({"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95})
+        # The summary is of all ranks; averaged over them again, since Lightning asks for it.
+        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()}, sync_dist=True)
+        spread = {"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95}
+        self.log_dict(spread, sync_dist=True)
         if self.learns_weights and summary.collapse != self.collapse:
             self.collapse = summary.collapse
             log.warning("epoch %d: %s", self.current_epoch, summary.describe())
@@ -229,6 +257,15 @@ class StudentModule(pl.LightningModule):
         """Starts a step's random numbers from (seed, step), so that dropout repeats on a resume."""
         torch.manual_seed(random_bits(self.seed, self.global_step).item() >> 1)
 
+    def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
+        """What makes whole batches of the shares of a run's processes; leaves tensors alone in a run of one.
+
+        Args:
+            share: a tensor of this process's share, of the batch that is to be trained on.
+        """
+        trained_by_several = self._trainer is not None and self._trainer.world_size > 1
+        return WholeBatch(share) if trained_by_several else lambda tensor: tensor
+
     def ask_teachers(self, batch: Batch) -> TeacherOutputs | None:
         """The teachers' outputs, and the seconds they took."""
         if self.teacher_source is None:
@@ -236,29 +273,88 @@ class StudentModule(pl.LightningModule):
         with self.spent.on_teachers():
             return self.teacher_source(batch)
 
-    def count(self, batch: Batch, logits: Float[Tensor, "B K"], weights: Float[Tensor, "B M"] | None) -> None:
-        """Counts a batch: its images, the student's accuracy on it, the teachers' weights."""
-        self.spent.images_seen += len(batch)
-        self.train_accuracy.update(logits, batch.labels)
-        self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(batch))
-        if self.weight_statistics is not None and weights is not None:
-            self.weight_statistics.update(weights)
+    def count(self, step: Step) -> None:
+        """Counts a whole batch: its images, the student's accuracy on it, the teachers' weights."""
+        self.spent.images_seen += len(step.labels)
+        self.train_accuracy.update(step.student.logits, step.labels)
+        self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)
+        if self.weight_statistics is not None and step.weights is not None:
+            self.weight_statistics.update(step.weights)
 
-    def log_losses(self, batch: Batch, values: Mapping[str, Tensor], total: Tensor) -> None:
-        """Logs every term unweighted, and the total."""
-        logged = {f"loss/{name}": value for name, value in values.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
-        self.log("loss/total", total, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+    def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
+        """Logs every term unweighted, and the total, averaged over the epoch's samples."""
+        for name, value in {**values, "total": total}.items():
+            self.log_mean(f"loss/{name}", value, len(step.labels), prog_bar=name == "total")
 
-    def not_finite(self, batch: Batch, batch_idx: int, values: Mapping[str, Tensor]) -> UserError:
+    def log_mean(self, name: str, value: Tensor, samples: int, *, prog_bar: bool = False) -> None:
+        """Logs the epoch's mean of a value, which a checkpoint within the epoch keeps."""
+        if name not in self.means:
+            self.means[name] = MeanMetric(nan_strategy="disable").to(self.device)
+        mean = cast("MeanMetric", self.means[name])
+        mean.update(value.detach(), samples)
+        self.log(
+            name, mean, on_step=False, on_epoch=True, prog_bar=prog_bar, metric_attribute=f"means.{name}"
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Remembers the batch, for what may have to be said of it."""
+        self.present = batch, batch_idx
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stops before gradients that are no numbers spoil the weights, for good.
+
+        Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
+
+        Raises:
+            UserError: if one is not finite.
+        """
+        if self.trainer.precision == "16-mixed":
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not all_finite([cast("Tensor", p.grad) for p in parameters]):
+            names = {id(p): name for name, p in self.named_parameters()}
+            broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
+            raise self.broken_step("gradient", [*self.terms_of_broken_gradients(), *broken[:5]])
+
+    def terms_of_broken_gradients(self) -> list[str]:
+        """The loss terms whose gradient is not a number, of the present batch."""
+        found = []
+        for objective in self.dissect(self.present[0]).objectives:
+            parameters = [p for part in objective.trains for p in self.parts().get(part, ())]
+            gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
+            if not all_finite([gradient for gradient in gradients if gradient is not None]):
+                found.append(f"loss/{objective.name}")
+        return found
+
+    def not_finite(self, values: Mapping[str, Tensor]) -> UserError:
         """What to say of a loss that is not a number: where, which terms, which samples."""
         broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
+        return self.broken_step("loss", broken or ["the weighted sum overflows"])
+
+    def broken_step(self, what: str, broken: Sequence[str]) -> UserError:
+        """What to say of a step that would spoil the weights; the step is kept in a file.
+
+        Args:
+            what: is not a number.
+            broken: its parts that are not.
+        """
+        batch, batch_idx = self.present
+        batch = batch.map(self.put_together(batch.labels))
+        about = {"epoch": self.current_epoch, "step": self.global_step, "broken": list(broken)}
+        file = Path(self.trainer.default_root_dir) / "not_finite.safetensors"
+        if self.trainer.is_global_zero:
+            save_reproduction(file, self, batch, about)
         return UserError(
-            f"The loss stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
-            f"(batch {batch_idx} of the epoch): {', '.join(broken) or 'the weighted sum overflows'}. "
-            f"Rows of the {batch.split} split in this batch (view {batch.view}): {batch.index.tolist()}",
-            fix="lower optimizer.lr or the term's coef; the last checkpoint is from before this epoch",
+            f"The {what} stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
+            f"(batch {batch_idx} of the epoch): {', '.join(broken)}. Rows of the {batch.split} split in this "
+            f"batch (view {batch.view}): {batch.index.tolist()}. The step is kept in {file}",
+            fix="lower optimizer.lr or the term's coef and repeat; how to look into the step: docs/runs.md",
         )
+
+
+def sums_of(metric: Metric) -> dict[str, Tensor]:
+    """What a metric has summed up so far, for a checkpoint."""
+    return {name: getattr(metric, name).detach().cpu().clone() for name in metric.metric_state}
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from amtml_pl.callbacks import AtomicCheckpointIO
+from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.errors import UserError
 from amtml_pl.examination.step import examine
 from amtml_pl.features import TappedNetwork, tap_shapes

@@ -106,37 +106,34 @@ class MutualLearning(StudentModule):
         """Updates each network once, in turn."""
         self.repeatable()
         optimizers = self.every_optimizer()
+        whole = self.put_together(batch.labels)
+        labels = whole(batch.labels)
         with torch.no_grad():
-            logits = [shown(network, batch.images) for network in self.networks()[1:]]
+            logits = [whole(shown(network, batch.images)) for network in self.networks()[1:]]
         logits.insert(0, logits[0])  # the student's place, filled before it is read
         for j, (network, optimizer) in enumerate(zip(self.networks(), optimizers, strict=True)):
-            student = network(batch.images)
+            student = network(batch.images).map(at_least_float32).map(whole)
             others = torch.stack([each for h, each in enumerate(logits) if h != j])
-            values = self.values(batch, student.map(at_least_float32), others)
+            step = Step(student, labels, None, None, None, self.current_epoch, batch.mixed)
+            values = self.values(step, others)
             loss = self.total(values)
             if not torch.isfinite(loss):
-                raise self.not_finite(batch, batch_idx, values)
+                raise self.not_finite(values)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
             if j < len(self.peers):  # nobody looks at the last one any more
                 with torch.no_grad():
-                    logits[j] = shown(network, batch.images)
+                    logits[j] = whole(shown(network, batch.images))
             if j == 0:
-                self.count(batch, student.logits, None)
-                self.log_losses(batch, values, loss)
+                self.count(step)
+                self.log_losses(step, values, loss)
 
-    def values(
-        self,
-        batch: Batch,
-        student: ModelOutputs,
-        others: Float[Tensor, "P B K"],
-    ) -> dict[str, Float[Tensor, ""]]:
+    def values(self, step: Step, others: Float[Tensor, "P B K"]) -> dict[str, Float[Tensor, ""]]:
         """One network's terms, unweighted, and its distance from the others."""
-        step = Step(student, batch.labels, None, None, None, self.current_epoch, batch.mixed)
-        with full_precision(batch):
+        with full_precision(step.labels):
             values = {name: term(step) for name, term in self.terms.items()}
-            return {**values, "mutual": self.mutual(student.logits, others)}
+            return {**values, "mutual": self.mutual(step.student.logits, others)}
 
     def mutual(self, logits: Float[Tensor, "B K"], others: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
         """How far a network is from the others."""
@@ -151,7 +148,9 @@ class MutualLearning(StudentModule):
         for j, network in enumerate(self.networks()):
             part = "student" if j == 0 else f"peer{j}"
             others = torch.stack([each for h, each in enumerate(logits) if h != j])
-            values = self.values(batch, network(batch.images).map(at_least_float32), others)
+            student = network(batch.images).map(at_least_float32)
+            step = Step(student, batch.labels, None, None, None, self.current_epoch, batch.mixed)
+            values = self.values(step, others)
             objectives += [
                 Objective(name if j == 0 else f"{name}@{part}", coef * values[name], (part,))
                 for name, coef in self.coefficients.items()

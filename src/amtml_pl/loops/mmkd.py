@@ -95,7 +95,8 @@ class MetaWeights(TwoOptimizers):
     def to_judge(self, batch: Batch, step: Step) -> Batch | None:
         """Some hard samples, every few steps, once there are enough of them; keeps those of the batch."""
         wrong = step.student.logits.argmax(dim=1) != step.labels
-        self.hard.keep(replace(batch, teachers=step.teachers), wrong)
+        whole = replace(batch, teachers=None).map(self.put_together(batch.labels))
+        self.hard.keep(replace(whole, teachers=step.teachers), wrong)
         steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
         due = self.hard.is_full and steps % self.meta_every == 0
         return self.hard.some(len(step.labels)) if due else None

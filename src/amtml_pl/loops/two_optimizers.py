@@ -74,21 +74,21 @@ class TwoOptimizers(DistillModule):
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(batch, batch_idx, values)
+            raise self.not_finite(values)
         student_optimizer.zero_grad()
         self.manual_backward(loss)
         student_optimizer.step()
-        self.count(batch, step.student.logits, step.weights)
-        self.log_losses(batch, values, loss)
+        self.count(step)
+        self.log_losses(step, values, loss)
         judged = self.to_judge(batch, step)
         if judged is not None:
             weights_loss = self.weights_loss(judged, step, float(student_optimizer.param_groups[0]["lr"]))
             if not torch.isfinite(weights_loss):
-                raise self.not_finite(batch, batch_idx, {"weights": weights_loss})
+                raise self.not_finite({"weights": weights_loss})
             weights_optimizer.zero_grad()
             self.manual_backward(weights_loss)
             weights_optimizer.step()
-            self.log("loss/weights", weights_loss, on_step=False, on_epoch=True, batch_size=len(batch))
+            self.log_mean("loss/weights", weights_loss, len(step.labels))
 
     def to_judge(self, batch: Batch, step: Step) -> Batch | None:
         """The samples from which what weighs the teachers learns at this step; None where it does not."""

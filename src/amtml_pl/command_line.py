@@ -1,0 +1,138 @@
+"""Mistakes in what is typed, all at once and short: Hydra names the first one, at length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from amtml_pl.schema import LIST_GROUPS, suggestion
+
+NULLABLE = ("experiment", "method", "sweep", "launcher")
+NAMED = re.compile(r"Could not override '([^']+)'|'([^']+)' does not exist|but config group '([^']+)'")
+
+
+def command_line_mistakes(
+    typed: Sequence[str], loader: ConfigLoader, composed: Callable[[list[str]], DictConfig]
+) -> list[str]:
+    """Everything that is wrong with some overrides, each with what is known instead.
+
+    Args:
+        typed: the overrides; every choice of a sweep for a group is looked at, of its values the first.
+        loader: that knows the groups and their options.
+        composed: gives the configuration of overrides, or raises Hydra's exceptions.
+    """
+    problems: list[str] = []
+    sound: dict[str, str] = {}
+    for word in typed:
+        try:
+            [override] = OverridesParser.create().parse_overrides([word])
+        except OverrideParseException as error:
+            problems.append(f"{word}: {reason(error)} (command line)")
+            continue
+        wrong = [*option_problems(override, loader)]
+        problems += wrong
+        if not wrong:
+            sound[word] = first_value(override)
+    return [*problems, *key_problems(sound, loader, composed)]
+
+
+def option_problems(override: Override, loader: ConfigLoader) -> Iterator[str]:
+    """Choices of a group that do not exist."""
+    group = override.key_or_group
+    options = loader.get_group_options(group, ObjectType.CONFIG)
+    if not options or override.is_delete():
+        return
+    for value in values_of(override):
+        for name in value if isinstance(value, list) else [value]:
+            if name is None and group not in NULLABLE:
+                yield f"{group}=null: expected one of {options} (command line)"
+            elif name is not None and str(name) not in options:
+                yield (
+                    f"{group}={name}: there is no such choice{suggestion(str(name), dict.fromkeys(options))} "
+                    "(command line)"
+                )
+
+
+def values_of(override: Override) -> list[object]:
+    """The value of an override, or all that a sweep gives it."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    if not override.is_discrete_sweep():
+        return []
+    parser = OverridesParser.create()
+    words = [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+    return [each.value() for each in parser.parse_overrides(words)]
+
+
+def first_value(override: Override) -> str:
+    """An override with the first of its values; a search's interval is left out."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    if not override.is_discrete_sweep():
+        return ""
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+
+
+def key_problems(
+    sound: dict[str, str], loader: ConfigLoader, composed: Callable[[list[str]], DictConfig]
+) -> Iterator[str]:
+    """Keys that do not exist: what Hydra stumbles over is left out, until it does not stumble any more."""
+    left, strangers = dict(sound), []
+    while True:
+        try:
+            config = composed([word for word in left.values() if word])
+        except (HydraException, OmegaConfBaseException) as error:
+            word = culprit(str(error), left)
+            if word is None:
+                yield f"{reason(error)}"
+                return
+            strangers.append(word)
+            del left[word]
+        else:
+            yield from (f"{stranger(word, config, loader)} (command line)" for word in strangers)
+            return
+
+
+def culprit(message: str, typed: dict[str, str]) -> str | None:
+    """The override that an exception is about; None where it does not say."""
+    found = NAMED.search(message)
+    key = next(filter(None, found.groups())) if found else None
+    return next((word for word in typed if key is not None and key_of(word) == key), None)
+
+
+def stranger(word: str, config: DictConfig, loader: ConfigLoader) -> str:
+    """What is wrong with the key of an override."""
+    node, path = OmegaConf.to_container(config, resolve=False), ""
+    for part in key_of(word).split("."):
+        if not isinstance(node, dict):
+            return f"{word}: {path} is no mapping"
+        if part not in node:
+            if path in (*LIST_GROUPS, "teacher") and part in loader.get_group_options(path):
+                return (
+                    f"{word}: {path}.{part} has settings but is not selected: add it to {path}=[...], or "
+                    f"remove the setting (selected: {list(node)})"
+                )
+            where = f"{path}." if path else ""
+            return f"{where}{part}: there is no such key{suggestion(part, node)}"
+        node, path = node[part], f"{path}.{part}" if path else part
+    return f"{word}: it cannot be set"
+
+
+def key_of(word: str) -> str:
+    """The key that an override is about."""
+    return re.split(r"[=@]", word.lstrip("+~"))[0]
+
+
+def reason(error: Exception) -> str:
+    """The first sentence of Hydra's that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
+    return told[0] if told else type(error).__name__

@@ -1,0 +1,53 @@
+"""Which of the processes of a run this one is, as torchrun or SLURM tell it; nothing here needs torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+# What torchrun tells the processes that it starts; a process without these is on its own.
+TOLD = (
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_USE_AGENT_STORE",
+    "TORCHELASTIC_ERROR_FILE",
+)  # fmt: skip
+
+
+def rank() -> int:
+    """This process's place among those of the run, from 0."""
+    return told("RANK", "SLURM_PROCID", otherwise=0)
+
+
+def local_rank() -> int:
+    """Its place among those on this machine, from 0."""
+    return told("LOCAL_RANK", "SLURM_LOCALID", otherwise=0)
+
+
+def world_size() -> int:
+    """How many processes the run has; 1 where nobody has started several."""
+    return told("WORLD_SIZE", "SLURM_NTASKS", otherwise=1)
+
+
+def local_world_size() -> int:
+    """How many of them are on this machine."""
+    return told("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", otherwise=1)
+
+
+def leads() -> bool:
+    """Whether this process speaks, and writes the run's files."""
+    return rank() == 0
+
+
+def told(torchrun: str, slurm: str, *, otherwise: int) -> int:
+    """A number that the launcher gave; SLURM's counts only inside of ``srun``, not in the batch script."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ.get(torchrun, otherwise))
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return int(os.environ.get(slurm, otherwise))
+    return otherwise
+
+
+def environment_alone() -> Mapping[str, str]:
+    """The environment without what would make a new process one of this run's."""
+    return {name: value for name, value in os.environ.items() if name not in TOLD}

@@ -1,0 +1,70 @@
+"""Being told to stop: a fit finishes its step and saves before it obeys Ctrl-C or a scheduler's SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from amtml_pl.errors import Preempted
+
+# What schedulers send before they kill; torchrun, which passes it on, kills after 30 seconds.
+GRACE_SECONDS = 20.0
+
+
+def obey_at_once() -> None:
+    """From here on SIGTERM ends the process by `Preempted`, as Ctrl-C does by KeyboardInterrupt."""
+    signal.signal(signal.SIGTERM, preempt)
+
+
+def preempt(number: int, frame: FrameType | None) -> None:
+    """A handler of signals."""
+    raise Preempted
+
+
+class StopRequest:
+    """Whether somebody has asked the fit to stop, by Ctrl-C or SIGTERM.
+
+    Attributes:
+        number: of the signal; None where nobody has.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Inside, after `listen`, signals are noted and obeyed later; afterwards as they were before."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Begins to note signals; called once Lightning has put its own handlers in place."""
+        signal.signal(signal.SIGINT, self.note)
+        signal.signal(signal.SIGTERM, self.note)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Notes a first signal, for which there is some time; obeys a second one at once."""
+        if self.number is not None:
+            self.obey()
+        self.number = number
+        signal.signal(signal.SIGALRM, lambda *_: self.obey())
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+
+    def obey(self) -> None:
+        """Stops.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            Preempted: after SIGTERM, or where another process of the run was told to stop.
+        """
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Preempted

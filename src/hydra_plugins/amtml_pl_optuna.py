@@ -1,0 +1,51 @@
+"""A sweeper that searches with Optuna; Hydra looks for its plugins in this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class OptunaSweeper(Sweeper):
+    """Searches for the overrides with the best validation accuracy, see `amtml_pl.optuna_search`."""
+
+    def __init__(
+        self,
+        params: Mapping[str, Any],
+        n_trials: int,
+        max_batch_size: int,
+        seed: int,
+        startup_trials: int,
+    ) -> None:
+        self.params = params
+        self.settings = {
+            "n_trials": n_trials,
+            "at_once": max_batch_size,
+            "seed": seed,
+            "startup_trials": startup_trials,
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Takes the launcher that runs the trials."""
+        self.config_loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Searches until enough trials have completed."""
+        # Not above: Hydra imports this file in every command.
+        from amtml_pl.entry_point import report_mistake
+        from amtml_pl.errors import UserError
+        from amtml_pl.optuna_search import Search
+
+        overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        try:
+            Search(overrides, self.launcher, self.config_loader, **self.settings).run()
+        except UserError as error:  # Hydra would print a traceback
+            report_mistake(error)

@@ -1,0 +1,227 @@
+"""What a run does when it is told to stop, when numbers break, and when the machine gives out."""
+
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+from amtml_pl import stopping
+from amtml_pl.errors import Preempted, UserError
+from amtml_pl.pipeline import Run
+from amtml_pl.reproduction import load_reproduction
+from amtml_pl.runs import RunFolder
+from amtml_pl.student_module import StudentModule
+from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+
+JOB = ("experiment=digits_amtml", *TINY, "logger=[]", "checkpoint_minutes=null")
+LABELS_ONLY = ("experiment=digits_ce", *CE, "logger=[]")
+
+
+def at_step(monkeypatch, number, happens):
+    """Lets something happen in the given step, from 0, of a student with or without teachers."""
+    count = StudentModule.count
+
+    def counted(self, step):
+        if self.global_step == number and not self.trainer.default_root_dir.count("teachers/digits"):
+            happens(self)
+        count(self, step)
+
+    monkeypatch.setattr(StudentModule, "count", counted)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_run_that_is_told_to_stop_saves_after_its_step_and_goes_on_from_there(
+    run, monkeypatch, number, raised
+):
+    _, whole = run(*JOB, name="whole")
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda _: os.kill(os.getpid(), number))
+        with pytest.raises(raised):
+            run(*JOB, name="cut")
+    folder = RunFolder(whole.path.with_name("cut"))
+    saved = torch.load(folder.last_checkpoint, weights_only=True)
+    assert (saved["global_step"], saved["PackedDataModule"]) == (6, {"batches_done": 2})  # of 4 in epoch 1
+    assert folder.record()["status"] == "interrupted"
+    taken = []
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, lambda module: taken.append(module.current_epoch))
+        record, cut = run(*JOB, name="cut")
+    assert taken == [1]
+    assert record["metrics"] == whole.completed()["metrics"]
+    assert_bitwise_equal(weights(whole), weights(cut))
+    assert whole.metrics_file.read_text() == cut.metrics_file.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [("+trainer.accumulate_grad_batches=2",), ("data.num_workers=2",)])
+def test_gradients_that_are_being_accumulated_and_loader_workers_do_not_change_what_a_stop_costs(
+    run, monkeypatch, overrides
+):
+    _, whole = run(*JOB, *overrides, name="whole")
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted):
+            run(*JOB, *overrides, name="cut")
+    _, cut = run(*JOB, *overrides, name="cut")
+    assert_bitwise_equal(weights(whole), weights(cut))
+    assert whole.metrics_file.read_text() == cut.metrics_file.read_text()
+
+
+def test_a_step_that_takes_longer_than_the_grace_is_not_waited_for(run, monkeypatch):
+    monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.2)
+
+    def stop_and_linger(module):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    at_step(monkeypatch, 1, stop_and_linger)
+    begun = time.monotonic()
+    with pytest.raises(Preempted):
+        run(*LABELS_ONLY)
+    assert time.monotonic() - begun < 50
+
+
+def test_a_second_signal_is_obeyed_at_once(run, monkeypatch):
+    def insist(module):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one was not obeyed")
+
+    at_step(monkeypatch, 1, insist)
+    with pytest.raises(KeyboardInterrupt):
+        run(*LABELS_ONLY)
+
+
+def test_signals_are_handled_as_before_once_a_run_has_ended(run):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run(*LABELS_ONLY)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+class BrokenGradient(torch.autograd.Function):
+    """The value as it is, with a gradient that is no number."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+def broken_from_step_5(monkeypatch):
+    from amtml_pl.losses.soft_targets import SoftTargetLoss
+
+    forward = SoftTargetLoss.forward
+    steps = []
+
+    def broken(self, step):
+        steps.append(step)
+        return BrokenGradient.apply(forward(self, step)) if len(steps) > 5 else forward(self, step)
+
+    monkeypatch.setattr(SoftTargetLoss, "forward", broken)
+
+
+def test_a_gradient_that_is_no_number_names_its_term_and_step_and_leaves_the_weights_alone(
+    run, tmp_path, monkeypatch
+):
+    broken_from_step_5(monkeypatch)
+    with pytest.raises(
+        UserError, match=r"The gradient stopped being a number at epoch 1, step 5 .*loss/kd.*Rows"
+    ):
+        run(*JOB, "doctor=false", "checkpoint_minutes=0")
+    folder = RunFolder(tmp_path / "run")
+    assert folder.record()["status"] == "failed"
+    assert "loss/kd" in folder.record()["error"]
+    saved = torch.load(folder.last_checkpoint, weights_only=True)
+    assert saved["global_step"] == 5
+    assert all(t.isfinite().all() for t in saved["state_dict"].values())
+
+
+def test_the_step_that_broke_is_kept_and_breaks_again(run, configure, tmp_path):
+    huge = ("optimizer.lr=1e30", "doctor=false")
+    with pytest.raises(UserError, match=r"The loss stopped being a number(.|\n)*not_finite.safetensors"):
+        run(*JOB, *huge)
+    file = tmp_path / "run" / "not_finite.safetensors"
+    again = Run(configure(*JOB, *huge), RunFolder(tmp_path / "again"), None, "the command")
+    again.provide_outputs(again.prepare())
+    batch = load_reproduction(file, again.module)
+    named = json.loads((tmp_path / "run" / "run.json").read_text())["error"]
+    assert str(batch.index.tolist()) in named
+    values = {objective.name: float(objective.value) for objective in again.module.dissect(batch).objectives}
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    assert broken
+    assert all(f"loss/{name} = " in named for name in broken)
+
+
+def in_a_process_that_may_write(limit, job):
+    """What a job says in a process whose files may only have so many bytes from a moment on; see `full`."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            job(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        except UserError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        return said.read()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_the_run_goes_on(
+    run, tmp_path, monkeypatch
+):
+    _, whole = run(*JOB, name="whole")
+    every_step = (*JOB, "checkpoint_minutes=0")
+
+    def job(full):
+        at_step(monkeypatch, 2, lambda _: full())
+        run(*every_step, name="cut")
+
+    said = in_a_process_that_may_write(20_000, job)
+    assert "last.ckpt cannot be written" in said
+    assert "The one before it is whole" in said
+    folder = RunFolder(tmp_path / "cut")
+    assert torch.load(folder.last_checkpoint, weights_only=True)["global_step"] == 2
+    assert [file.name for file in folder.path.rglob(".*")] == [".lock"]
+    _, cut = run(*every_step, name="cut")
+    assert_bitwise_equal(weights(whole), weights(cut))
+
+
+def test_memory_that_is_full_is_said_with_what_takes_less(run, tmp_path, monkeypatch):
+    at_step(monkeypatch, 2, lambda _: torch.empty(2**50))
+    with pytest.raises(UserError, match=r"Out of memory(.|\n)*goes on from it(.|\n)*smaller data.batch_size"):
+        run(*LABELS_ONLY)
+    assert RunFolder(tmp_path / "run").record()["status"] == "failed"
+
+
+def test_a_cache_that_is_lost_within_a_run_ends_it_in_words_and_the_run_goes_on(run, tmp_path, monkeypatch):
+    _, whole = run(*JOB, name="whole")
+    cache, away = tmp_path / "outputs" / "cache", tmp_path / "away"
+    shutil.rmtree(cache)
+
+    def unmount(module):
+        cache.rename(away)
+        cache.write_text("no folder any more")
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, unmount)
+        with pytest.raises(UserError, match=r"cache.*(cannot be (read or )?written|cannot be read)"):
+            run(*JOB, name="cut")
+    assert RunFolder(tmp_path / "cut").record()["status"] == "failed"
+    cache.unlink()
+    away.rename(cache)
+    _, cut = run(*JOB, name="cut")
+    assert_bitwise_equal(weights(whole), weights(cut))

@@ -1,0 +1,151 @@
+"""Runs of several processes as they are typed: one folder, one fate, no process left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tiny_runs import TINY, assert_bitwise_equal
+
+pytestmark = pytest.mark.slow
+MODULE = "amtml_pl.train"
+RUN = ("experiment=digits_amtml", *TINY[1:], "trainer=ddp_cpu", "logger=[]", "doctor=false")
+LONG = ("trainer.max_epochs=6", "checkpoint_minutes=0")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Packed data, trained teachers, and the environment that names them."""
+    folder = tmp_path_factory.mktemp("prepared")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "AMTML_DATA": str(folder / "data")}
+    environment |= {"AMTML_TEACHERS": str(folder / "teachers"), "AMTML_CACHE": str(folder / "cache")}
+    return environment
+
+
+@pytest.fixture
+def train(prepared, tmp_path):
+    """Begins a command in a folder of the test's own."""
+
+    def begin(*words, module=MODULE, outputs="outputs"):
+        environment = {**prepared, "AMTML_OUTPUTS": str(tmp_path / outputs)}
+        command = [sys.executable, "-m", *module.split(), *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+
+    return begin
+
+
+def ended(process, timeout=240):
+    said, _ = process.communicate(timeout=timeout)
+    return process.returncode, said
+
+
+def records(folder):
+    return [json.loads(file.read_text()) for file in sorted(folder.rglob("runs/*/*/run.json"))]
+
+
+def student(folder):
+    [file] = folder.rglob("runs/*/*/student.safetensors")
+    return load_file(file)
+
+
+def alive(mark):
+    """The processes whose command line holds a text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it has just ended
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come to that"
+        time.sleep(0.05)
+
+
+def has_trained(folder, steps=6):
+    """Whether a run has a checkpoint of that many steps, which it writes after each of them."""
+    [table] = [*folder.rglob("runs/*/*/metrics.csv")] or [None]
+    return table is not None and len(table.read_text().splitlines()) > steps // 4
+
+
+def test_torchrun_as_the_documentation_has_it(train, tmp_path):
+    status, said = ended(train(*RUN, module=f"torch.distributed.run --nproc-per-node 2 -m {MODULE}"))
+    assert status == 0, said
+    [record] = records(tmp_path)
+    assert record["status"] == "completed"
+    assert record["cache"]["teacher_passes"].keys() <= {"vgg8_quarter", "resnet8"}
+    assert said.count("digits_amtml (seed 0)") == 1  # the other process is silent
+
+
+def test_a_sweep_starts_a_group_for_each_of_its_jobs(train, tmp_path):
+    status, said = ended(train("-m", *RUN, "trainer.devices=2", "seed=0,1"))
+    assert status == 0, said
+    found = sorted((record["seed"], record["status"]) for record in records(tmp_path))
+    assert found == [(0, "completed"), (1, "completed")]
+    assert len([*(tmp_path / "outputs" / "runs").glob("*/")]) == 1
+
+
+def test_a_run_whose_process_dies_ends_as_a_whole_and_is_gone_on_with(train, tmp_path):
+    mark = f"seed={os.getpid()}"
+    whole = train(*RUN, *LONG, mark, outputs="whole")
+    assert ended(whole)[0] == 0
+    broken = train(*RUN, *LONG, mark, outputs="broken")
+    wait_until(lambda: has_trained(tmp_path / "broken"))
+    *_, last = sorted(pid for pid in alive(mark) if pid != broken.pid)
+    os.kill(last, signal.SIGKILL)
+    status, said = ended(broken, timeout=60)
+    assert status == 1, said
+    assert alive(mark) == []
+    assert records(tmp_path / "broken")[0]["status"] in ("interrupted", "failed")
+    status, said = ended(train(*RUN, *LONG, mark, outputs="broken"))
+    assert status == 0, said
+    assert "Resuming from" in said
+    assert_bitwise_equal(student(tmp_path / "whole"), student(tmp_path / "broken"))
+
+
+def test_a_group_ends_when_its_launcher_is_killed(train, tmp_path):
+    mark = f"seed={os.getpid() + 1}"
+    launcher = train(*RUN, *LONG, mark, "trainer.max_epochs=500")
+    wait_until(lambda: has_trained(tmp_path))
+    launcher.kill()
+    wait_until(lambda: alive(mark) == [], seconds=20)
+
+
+def test_a_group_that_is_preempted_saves_and_says_so_by_its_status(train, tmp_path):
+    mark = f"seed={os.getpid() + 2}"
+    launcher = train(*RUN, mark, "trainer.max_epochs=500", "checkpoint_minutes=null")
+    wait_until(lambda: has_trained(tmp_path))
+    launcher.terminate()
+    status, said = ended(launcher, timeout=60)
+    assert status == 75, said
+    assert "Preempted. This continues where it stopped" in said
+    assert alive(mark) == []
+    [record] = records(tmp_path)
+    assert record["status"] == "interrupted"
+
+
+def test_several_processes_for_a_run_of_one_are_refused(train, tmp_path):
+    command = f"torch.distributed.run --nproc-per-node 2 -m {MODULE}"
+    status, said = ended(train(*RUN, "trainer.devices=1", module=command))
+    assert status != 0
+    assert "2 processes have been started" in said
+    assert "trainer.devices=2" in said
+    assert records(tmp_path) == []
+
+
+def test_several_machines_are_told_how_they_are_started(train, tmp_path):
+    status, said = ended(train(*RUN, "trainer.num_nodes=2"))
+    assert status == 2
+    assert "torchrun --nnodes 2 --nproc-per-node 2" in said

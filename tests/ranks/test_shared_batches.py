@@ -1,0 +1,80 @@
+"""Runs of one, two and four processes (gloo) train on the same samples, and are the same run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from amtml_pl.process_group import run_alone, run_in_group
+from tiny_runs import TINY
+
+MEMBER = str(Path(__file__).with_name("member.py"))
+# What each method makes of a whole batch: pairs and triplets of samples, one program per batch, samples kept
+# from batch to batch, rewards standardised in the batch, networks that are stepped in turn.
+METHODS = ("amtml", "rkd", "okd", "aekd_f", "ebkd", "mmkd", "mtkd_rl")
+SIZES = (1, 2, 4)
+STEPS = 20  # 5 epochs of 125 images in batches of 32: the last one, of 29, is shared unequally
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What every process of every run has noted: by method and number of processes, in the order of ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    paths = [f"paths.{name}={folder / name}" for name in ("data", "teachers", "outputs")]
+    size = ("trainer.max_epochs=5", "data.train_size=125", "optimizer.lr=0.001", "doctor=false", "logger=[]")
+    found = {}
+    for processes in SIZES:
+        for methods, own in ((METHODS, ()), (("dml",), ("teacher=[]",))):
+            place = folder / str(processes)
+            place.mkdir(exist_ok=True)
+            tiny = [word for word in TINY if not (own and "teacher" in word)]
+            words = [*tiny, *size, *paths, f"trainer.devices={processes}", *own]
+            command = [MEMBER, str(place), ",".join(methods), "--exact", *words]
+            if processes == 1:
+                run_alone(command)
+            else:
+                run_in_group(command, processes)
+            for method in methods:
+                files = [place / f"{method}-{rank}.pt" for rank in range(processes)]
+                found[method, processes] = [torch.load(file) for file in files]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", SIZES[1:])
+@pytest.mark.parametrize("method", [*METHODS, "dml"])
+class TestARunOfSeveralProcesses:
+    def test_meets_the_samples_and_views_of_a_run_of_one_in_the_same_order(self, runs, method, processes):
+        [alone], members = runs[method, 1], runs[method, processes]
+        assert len(alone["seen"]) == STEPS
+        for step, (view, index) in enumerate(alone["seen"]):
+            shared = [None] * len(index)
+            for rank, member in enumerate(members):
+                assert member["seen"][step][0] == view
+                shared[rank::processes] = member["seen"][step][1]
+            assert shared == index
+
+    def test_has_its_losses_at_every_step(self, runs, method, processes):
+        [alone], members = runs[method, 1], runs[method, processes]
+        for member in members:
+            assert len(member["losses"]) == STEPS
+            for expected, found in zip(alone["losses"], member["losses"], strict=True):
+                assert found == pytest.approx(expected, abs=1e-6)
+
+    def test_ends_with_its_parameters(self, runs, method, processes):
+        [alone], members = runs[method, 1], runs[method, processes]
+        assert any(name.startswith("student.") for name in alone["state"])
+        for member in members:
+            for name, expected in alone["state"].items():
+                torch.testing.assert_close(member["state"][name], expected, atol=1e-6, rtol=0, msg=name)
+
+    def test_ends_with_the_same_bits_in_every_process(self, runs, method, processes):
+        first, *others = runs[method, processes]
+        for other in others:
+            for name, expected in first["state"].items():
+                assert torch.equal(other["state"][name], expected), name
+
+    def test_is_evaluated_on_every_sample_once(self, runs, method, processes):
+        [alone], members = runs[method, 1], runs[method, processes]
+        for member in members:
+            assert member["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
