@@ -74,14 +74,19 @@ def test_harm_in_any_node_is_refused_by_the_check_and_by_the_building(configurat
 
 def test_harm_that_an_argument_hides_is_refused(configuration, canary):
     harm = {"_target_": "os.system", "command": f"touch {canary}"}
-    for path in places(configuration):
-        if path and path[0] in ("student", "optimizer", "scheduler", "trainer", "loss", "data", "weighting"):
-            for hidden in (harm, [harm], {"a": [{"b": harm}]}):
-                config = OmegaConf.create(with_value(configuration, path, hidden))
-                assert isinstance(outcome(check, config), UserError)
-                assert isinstance(
-                    outcome(assemble.build, OmegaConf.select(config, path[0])), UserError | None
-                )
+    inner = [
+        path
+        for path in places(configuration)
+        if len(path) > 1 and path[:1] + ("_target_",) in nodes(configuration)
+    ]
+    assert len(inner) > 20
+    for path in inner:
+        for hidden in (harm, [harm], {"a": [{"b": harm}]}):
+            config = OmegaConf.create(with_value(configuration, path, hidden))
+            with pytest.raises(UserError):
+                check(config)
+            with pytest.raises(UserError, match="_target_="):
+                assemble.build(config[path[0]])
 
 
 @FUZZ
@@ -104,8 +109,6 @@ YAML = {
     "harmful student": "student:\n  _target_: os.system\n  command: touch CANARY",
     "harmful logger": "logger:\n  x:\n    _target_: subprocess.check_call\n    args: [touch, CANARY]",
     "hidden in a source": "dataset:\n  source:\n    mirrors:\n      _target_: os.system\n      command: touch CANARY",
-    "laughs": "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{new}: &{new} [{','.join(['*' + old] * 8)}]\n" for old, new in zip("abcde", "bcdef", strict=True)),
     "nested": "a: " + "[" * 20_000,
     "bytes": "\x01\x02",
     "nothing closed": "student: {_target_: [",
