@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,24 @@ def run(configure, tmp_path):
         return execute(config, folder, overrides[0].removeprefix("experiment="), "the command"), folder
 
     return go
+
+
+@pytest.fixture
+def mistake(tmp_path, shared, monkeypatch, capfd):
+    """The message of a command that must end with status 2, run in this process to save its imports."""
+    from amtml_pl.train import main
+
+    def made(*words):
+        paths = {"data": tmp_path / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
+        typed = [f"paths.{name}={folder}" for name, folder in paths.items()]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train", *words, *typed])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capfd.readouterr().err
+        assert stop.value.code == 2
+        assert "Traceback" not in said
+        assert said.count("error:") == 1
+        return said
+
+    return made

@@ -50,6 +50,10 @@ def test_every_choice_of_every_group_passes_the_check(configure, group, name):
     needed = ["teacher_recipe=digits_teacher"] if group == "teacher" else []
     if name == "image_folder":
         needed += ["dataset.source.folder=x", "dataset.num_classes=3"]
+    if name in ("gpu", "ddp", "slurm"):
+        with pytest.raises(UserError, match=r"trainer\.accelerator=gpu: none is found on this machine"):
+            check(configure(f"{group}={value}", *needed))
+        needed.append("trainer.accelerator=cpu")
     check(configure(f"{group}={value}", *needed))
 
 
@@ -70,7 +74,7 @@ def test_every_loss_passes_the_check(configure, name):
         (["+student.deph=3"], r"student.deph: .*CifarResNet has no such argument; did you mean 'depth'"),
         (["student.depth=deep"], r"student.depth='deep': expected int"),
         (["~student.depth"], r"student: .*CifarResNet needs the argument 'depth'"),
-        (["student._target_=amtml_pl.models.nothing.Net"], r"student._target_=.*: cannot be imported"),
+        (["student._target_=amtml_pl.models.nothing.Net"], r"student._target_=.* cannot be imported"),
         (["data.batch_size=a"], r"data.batch_size='a': expected int"),
         (["+loss.kd.temperature=3"], r"loss.kd has settings but is not selected: add it to loss="),
         (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),
@@ -83,8 +87,10 @@ def test_mistakes_are_named_with_their_key_path(configure, overrides, text):
 
 
 def test_all_mistakes_are_reported_at_once(configure):
-    with pytest.raises(UserError, match=r"has 3 mistakes:\n  - temperature(.|\n)*coef.kd(.|\n)*student.deph"):
-        check(configure("temperature=0", "coef.kd=x", "+student.deph=3"))
+    with pytest.raises(UserError, match=r"has 3 mistakes:\n  - seed(.|\n)*temperature(.|\n)*coef.kd"):
+        check(configure("temperature=0", "coef.kd=x", "seed=x", "+student.deph=3"))
+    with pytest.raises(UserError, match=r"has 2 mistakes:\n  - student.deph(.|\n)*optimizer.lr"):
+        check(configure("+student.deph=3", "optimizer.lr=fast"))  # only once the values are sound
 
 
 def test_the_hash_knows_what_decides_the_result(configure):

@@ -5,6 +5,7 @@ import torch
 
 from amtml_pl import runs
 from amtml_pl.checkpoints import AtomicCheckpointIO
+from amtml_pl.errors import UserError
 from amtml_pl.provenance import git_state, versions
 from amtml_pl.runs import RunFolder, write_text
 
@@ -36,7 +37,7 @@ class Unpicklable:
 def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_last_good_one(tmp_path):
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
-    with pytest.raises(RuntimeError, match="cut off"):
+    with pytest.raises(UserError, match=r"last.ckpt cannot be written: cut off. The one before it is whole"):
         writer.save_checkpoint({"epoch": 2, "bad": Unpicklable()}, tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"epoch": 1}
 

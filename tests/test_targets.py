@@ -85,9 +85,9 @@ def test_what_is_no_name_is_refused(name):
 
 
 def test_every_target_of_our_own_yaml_may_be_named():
-    files = sorted(config_directory().rglob("*.yaml"))
+    files = [file for file in config_directory().rglob("*.yaml") if "hydra" not in file.parts]  # its plugins
     tree = [OmegaConf.to_container(OmegaConf.load(file), resolve=False) for file in files]
-    names = {str(name) for name in targets_in(tree)}
+    names = {str(name) for name in targets_in(tree)} - {"amtml_pl.sweep.Bookkeeping"}  # hydra.callbacks
     assert len(names) > 50
     for name in names:
         located(name)

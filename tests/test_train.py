@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from amtml_pl.train import main
 from archives import write_cifar100, write_image_folder
 
 SMALL = (
@@ -35,26 +34,6 @@ def command(tmp_path, shared):
         return subprocess.run(line, cwd=tmp_path, env=environment, check=False, **pipes)
 
     return call
-
-
-@pytest.fixture
-def mistake(tmp_path, shared, monkeypatch, capfd):
-    """The message of a command that must end with status 2, run in this process to save its imports."""
-
-    def made(*words):
-        paths = {"data": tmp_path / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
-        typed = [f"paths.{name}={folder}" for name, folder in paths.items()]
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["train", *typed, *words])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capfd.readouterr().err
-        assert stop.value.code == 2
-        assert "Traceback" not in said
-        assert said.count("error:") == 1
-        return said
-
-    return made
 
 
 def test_a_missing_archive_is_said_with_the_places_and_both_ways_to_provide_it(mistake, tmp_path):

@@ -77,12 +77,7 @@ def training_module(
         taps.update(dict.fromkeys(weighting.student_taps()))
     student = student_network(config, list(taps))
     K, features = tap_shapes(student, config.dataset.image_size)
-    if config.dataset.num_classes != K:
-        raise UserError(
-            f"The student has {K} outputs; the data set {config.dataset.name!r} has "
-            f"{config.dataset.num_classes} classes.",
-            fix="num_classes: ${dataset.num_classes} in the student's YAML, as in conf/student/resnet20.yaml",
-        )
+    check_classes_of_student(config, K)
     shapes = TensorShapes(
         classes=K,
         teachers=() if teachers is None else teachers.names,
@@ -110,6 +105,20 @@ def training_module(
     if config.data.mixup:
         refuse_mixup(config, module)
     return module
+
+
+def check_classes_of_student(config: DictConfig, outputs: int) -> None:
+    """Refuses a student with another number of outputs than there are classes.
+
+    Raises:
+        UserError: if they differ.
+    """
+    if config.dataset.num_classes != outputs:
+        raise UserError(
+            f"The student has {outputs} outputs; the data set {config.dataset.name!r} has "
+            f"{config.dataset.num_classes} classes.",
+            fix="num_classes: ${dataset.num_classes} in the student's YAML, as in conf/student/resnet20.yaml",
+        )
 
 
 def refuse_mixup(config: DictConfig, module: StudentModule) -> None:

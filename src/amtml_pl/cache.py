@@ -6,11 +6,11 @@ import shlex
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -221,7 +221,8 @@ def own_folders(config: DictConfig) -> set[Path]:
 
 def cache_command(action: str) -> str:
     """The command of this process with another action."""
-    told = [o for o in HydraConfig.get().overrides.task if not o.startswith(("action=", "rows="))]
+    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
+    told = [o for o in words if not o.startswith(("action=", "rows="))]
     return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *told])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
@@ -110,7 +111,8 @@ def culprit(message: str, typed: dict[str, str]) -> str | None:
 
 def stranger(word: str, config: DictConfig, loader: ConfigLoader) -> str:
     """What is wrong with the key of an override."""
-    node, path = OmegaConf.to_container(config, resolve=False), ""
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    path = ""
     for part in key_of(word).split("."):
         if not isinstance(node, dict):
             return f"{word}: {path} is no mapping"

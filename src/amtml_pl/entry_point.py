@@ -144,11 +144,18 @@ def typed(module: str) -> str:
 
 def report_mistake(error: UserError) -> None:
     """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
-    whose = f"rank {rank()}: " if world_size() > 1 else ""
-    error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
+    if leads() or has_met():  # before, every process of a run makes the same mistake: the first one says it
+        whose = f"rank {rank()}: " if world_size() > 1 else ""
+        error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
     progress.mistakes.append(str(error))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(2)
+
+
+def has_met() -> bool:
+    """Whether this process is connected with the others of its run."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_initialized()
 
 
 def remove_untouched(folder: Path) -> None:

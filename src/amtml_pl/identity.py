@@ -69,7 +69,11 @@ def resolve_run_folder(*, _root_: DictConfig) -> str:
     told = _root_.hydra
     choices = told.runtime.choices
     try:
-        label = str(choices.student) if _root_.role == "teacher" else run_label(list(told.overrides.task))
+        label = (
+            str(choices.student)
+            if _root_.role == "teacher"
+            else run_label(OmegaConf.to_container(told.overrides.task))
+        )
         return str(run_folder(_root_, choices.get("experiment"), label))
     except Exception:  # a configuration of any shape: `check` says what is wrong, once the run has begun
         outputs = OmegaConf.select(_root_, "paths.outputs") if _root_.get("paths") else None

@@ -36,11 +36,10 @@ def origin(path: str, directory: Path) -> str | None:
     if not HydraConfig.initialized():
         return None
     told = HydraConfig.get()
-    typed = [key_of(word) for word in told.overrides.task]
+    words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
+    typed = {key_of(word) for word in words} - {str(group) for group in told.runtime.choices}
     if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
-        choices: Any = OmegaConf.to_container(told.runtime.choices)
-        if path not in choices:
-            return "command line"
+        return "command line"
     for group, name in files_of(path, directory):
         content = content_of(directory / group / f"{name}.yaml")
         place = PLACES.get(group, group)

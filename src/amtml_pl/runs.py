@@ -30,6 +30,7 @@ class RunFolder:
         self.doctor_file = path / "doctor.json"
         self.metrics_file = path / "metrics.csv"
         self.weights_file = path / "student.safetensors"
+        self.broken_step = path / "not_finite.safetensors"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
@@ -81,7 +82,13 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes what an earlier run left, so that ``force=true`` starts from nothing."""
-        leftovers = [self.record_file, self.doctor_file, self.metrics_file, self.weights_file]
+        leftovers = [
+            self.record_file,
+            self.doctor_file,
+            self.metrics_file,
+            self.weights_file,
+            self.broken_step,
+        ]
         events = self.path.glob("events.out.tfevents.*")
         for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events):
             file.unlink(missing_ok=True)

@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from amtml_pl.entry_point import error_console, progress, quieten
+from amtml_pl.command_line import command_line_mistakes
+from amtml_pl.entry_point import error_console, progress, quieten, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.identity import register_resolvers, run_label, sweep_hash, telling_overrides
 from amtml_pl.own_process import ProcessCrashedError, can_have_own_process, in_own_process
@@ -42,11 +45,18 @@ class Bookkeeping(Callback):
         self.sweep: SweepFolder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
-        """Names the sweep's folder, before any job begins."""
+        """Names the sweep's folder, before any job begins.
+
+        Raises:
+            SystemExit: if what is typed is wrong for every job, or a choice for one.
+        """
         hydra = config.hydra
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
         overrides: Any = OmegaConf.to_container(hydra.overrides)  # as typed, interpolations and all
         typed = overrides["task"]
+        if mistakes := sweep_mistakes(typed, hydra.sweeper.get("params") or {}):
+            report_typed(mistakes)
+            raise SystemExit(2)
         label = run_label(typed, left_out=())
         sweeper: Any = OmegaConf.to_container(hydra.sweeper)
         name = f"{label}-{sweep_hash(typed, sweeper)}"
@@ -57,6 +67,15 @@ class Bookkeeping(Callback):
     def on_job_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Makes the sweep known in a worker, too."""
         current.sweep = self.sweep
+
+
+def sweep_mistakes(typed: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the overrides of a sweep, typed or its file's."""
+    words = [*typed, *(f"{key}={value}" for key, value in params.items())]
+    hydra = GlobalHydra.instance().hydra
+    if hydra is None:
+        return []
+    return command_line_mistakes(words, hydra.config_loader, lambda sound: compose("train", overrides=sound))
 
 
 @dataclass(frozen=True)

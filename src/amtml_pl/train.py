@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config import check_constructors, check_values
 from amtml_pl.config_files import config_directory
@@ -29,8 +30,11 @@ def main() -> None:
 def run(config: DictConfig) -> float:
     """One run; returns its validation accuracy, which a sweeper may maximise (NaN after a mistake)."""
     progress.begun = True
-    # A job of a sweep is forked from here: whatever it needs is imported by now, once for all jobs.
-    return train(config) if current.sweep is None else run_job(lambda: train(config), current.sweep)
+    if current.sweep is None:
+        return train(config)
+    import amtml_pl.pipeline  # noqa: F401 - jobs are forked from here, and need not import it each
+
+    return run_job(lambda: train(config), current.sweep)
 
 
 def train(config: DictConfig) -> float:
@@ -39,10 +43,14 @@ def train(config: DictConfig) -> float:
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
     with reporting("amtml_pl.train", debug=config.get("debug", False), folder=folder.path):
         check_values(config)
-        from amtml_pl.pipeline import execute  # only here: a mistake so far is said before torch is there
+        from amtml_pl.dry_build import (
+            check_parts,  # only here: a mistake so far is said before torch is there
+        )
+        from amtml_pl.pipeline import execute
         from amtml_pl.process_group import processes_wanted, run_in_group
 
         check_constructors(config)
+        check_parts(config)
         experiment = hydra_config.runtime.choices.get("experiment")
         trainer = config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
@@ -61,7 +69,8 @@ def overrides_of_one_run() -> list[str]:
     folders = [source.path for source in told.runtime.config_sources if source.provider == "command-line"]
     own = [word for folder in folders for word in ("--config-dir", folder)]
     directory = hydra_literal(told.runtime.output_dir)
-    return [*own, *told.overrides.task, "hydra.mode=RUN", f"hydra.run.dir={directory}"]
+    words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
+    return [*own, *words, "hydra.mode=RUN", f"hydra.run.dir={directory}"]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+"""Mistakes in a configuration are said in words, with their place, before any data or weight is read."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from amtml_pl.config_files import config_directory
+
+SMALL = ("trainer=cpu", "student=resnet8_thin")
+# What is typed, by the stage that finds it, and what the message says: the key path, what was expected or
+# meant, and where it was written.
+TYPED = {
+    "optimzer.lr=1": ["optimzer: there is no such key; did you mean 'optimizer'? (command line)"],
+    "optimizer.lrr=0.1": ["optimizer.lrr: there is no such key; did you mean 'lr'?"],
+    "optimzer=adamw": ["optimzer: there is no such key; did you mean 'optimizer'?"],
+    "student=resnet21": ["student=resnet21: there is no such choice; did you mean 'resnet"],
+    "method=amtm": ["method=amtm: there is no such choice; did you mean 'amtml'?"],
+    "experiment=cifr10": ["experiment=cifr10: there is no such choice; did you mean 'cifar10'?"],
+    "loss=[ce,kdd]": ["loss=kdd: there is no such choice; did you mean 'kd'?"],
+    "teacher=[resnet32,resnt56]": ["teacher=resnt56: there is no such choice; did you mean 'resnet56'?"],
+    "loss.kd.temperature=3": ["loss.kd has settings but is not selected: add it to loss=[...]"],
+    "teacher=[resnet32": ["teacher=[resnet32:", "(command line)"],
+    "optimizer": ["optimizer: missing EQUAL"],
+    "trainer=null": ["trainer=null: expected one of ['auto', 'cpu',"],
+    "~optimizer.lrr": ["optimizer.lrr: there is no such key"],
+}
+VALUES = {
+    "seed=-1": ["seed=-1: expected a whole number, 0 or more", "(command line)"],
+    "temperature=hot": ["temperature='hot': expected a number above 0"],
+    "coef.kd=x": ["coef.kd='x': expected a number"],
+    "trainer.max_epochs=0": ["trainer.max_epochs=0: expected a whole number, 1 or more"],
+    "trainer.devices=3": [
+        "data.batch_size=128: expected a multiple of the 3 processes",
+        "(conf/data/default.yaml)",
+    ],
+    "resume=always": ["resume='always': expected auto or never"],
+    "temperature=${nothing}": ["it cannot be resolved: temperature"],
+    "+nonsense=1": ["nonsense: there is no such key"],
+    "data.mixup=0.2 method=avg experiment=digits": ["data.mixup=0.2: mixup blends images", "a cache holds"],
+    "dataset.num_classes=1": ["dataset.num_classes=1: expected a whole number, 2 or more"],
+}
+CONSTRUCTORS = {
+    "+student.deph=3": ["student.deph:", "has no such argument; did you mean 'depth'?", "(command line)"],
+    "optimizer.lr=fast": ["optimizer.lr='fast': expected"],
+    "scheduler._target_=os.system": ["scheduler._target_=os.system:", "may not be named"],
+    "~student.depth": ["student: amtml_pl.models.cifar_resnet.CifarResNet needs the argument 'depth'"],
+    "trainer=gpu": ["trainer.accelerator=gpu: none is found on this machine", "(conf/trainer/gpu.yaml)"],
+}
+PARTS = {
+    "experiment=digits_amtml hint_stages=[layer1,layer9]": ["layer9"],
+    "experiment=digits_amtml last_stage=layr3": ["layr3", "The closest: layer3"],
+    "experiment=digits_amtml student.num_classes=7": ["The student has 7 outputs", "10 classes"],
+    "experiment=digits_amtml teacher.resnet8.network.num_classes=5": ["Teacher 'resnet8' has 5 outputs"],
+}
+MISTAKES = {**TYPED, **VALUES, **CONSTRUCTORS, **PARTS}
+
+
+def test_there_are_thirty():
+    assert len(MISTAKES) >= 30
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_is_said_where_it_was_made_and_nothing_is_touched(mistake, tmp_path, typed):
+    said = mistake(*(SMALL if "student" not in typed and "trainer" not in typed else ()), *typed.split(" "))
+    for fragment in MISTAKES[typed]:
+        assert fragment in said
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [(TYPED, "command line"), (VALUES, "configuration"), (CONSTRUCTORS, "configuration")],
+)
+def test_all_mistakes_of_a_stage_are_said_at_once(mistake, stage, expected):
+    words = [word for word in stage if "=" in word and " " not in word and word[0] not in "~$"]
+    words = [word for word in words if word not in ("temperature=${nothing}", "trainer=gpu", "optimzer.lr=1")]
+    said = mistake(*words)
+    assert f"The {expected} has {len(words)} mistakes" in said
+    for word in words:
+        assert MISTAKES[word][0] in said
+
+
+def test_what_does_not_fit_of_student_and_teachers_is_said_at_once(mistake):
+    wrong = (
+        "student.num_classes=7",
+        "teacher.resnet8.network.num_classes=5",
+        "teacher.vgg8_quarter.class_map=[1]",
+    )
+    said = mistake("experiment=digits_amtml", *wrong[:2])
+    assert "has 2 parts that do not fit" in said
+    assert "The student has 7 outputs" in said
+    assert "Teacher 'resnet8' has 5 outputs" in said
+
+
+def test_a_value_of_a_file_is_told_with_the_file(mistake, tmp_path):
+    own = tmp_path / "own" / "optimizer"
+    own.mkdir(parents=True)
+    text = (config_directory() / "optimizer" / "sgd.yaml").read_text()
+    (own / "mine.yaml").write_text(text.replace("momentum:", "momentun:"))
+    said = mistake(f"hydra.searchpath=[file://{own.parent}]", "optimizer=mine", *SMALL)
+    assert "optimizer.momentun" in said
+    assert "did you mean 'momentum'?" in said
+
+
+@pytest.mark.parametrize(
+    "wrong", ["temperature=0,2 student=resnet8_thin,resnt8", "optimzer.lr=1,2", "seed=0,1 loss=[ce,kdd]"]
+)
+def test_a_sweep_says_what_is_wrong_for_its_jobs_before_the_first_one(mistake, tmp_path, wrong):
+    said = mistake("-m", *wrong.split(" "), "trainer=cpu")
+    assert "did you mean" in said
+    assert not list(tmp_path.rglob("run.json"))
+
+
+LOADED = """
+import atexit, json, sys
+from amtml_pl.train import main
+atexit.register(lambda: print("MODULES", json.dumps([*sys.modules]), file=sys.stderr))
+main()
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["optimzer.lr=1"], ["temperature=0"]])
+def test_what_can_be_said_without_torch_is_said_without_it(tmp_path, words):
+    environment = {**os.environ, "AMTML_OUTPUTS": str(tmp_path)}
+    command = [sys.executable, "-c", LOADED, *words]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == (2 if "=" in words[0] else 0)
+    loaded = json.loads(ended.stderr.split("MODULES")[1])
+    assert "hydra" in loaded
+    assert not {"torch", "pytorch_lightning", "torchvision", "numpy", "torchmetrics"} & set(loaded)
