@@ -21,12 +21,12 @@ VULNERABLE = {
 def audit(out):
     """Runs the script with a pip-audit that says what it is told to; what it was asked is kept."""
 
-    def run(stdout="", stderr="", status=0, sleeps=0, installed=True):
+    def run(stdout="", stderr="", status=0, installed=True):
         (out / "said").write_text(stdout)
         (out / "complained").write_text(stderr)
         program = out / "pip-audit"
         program.write_text(
-            f'#!/bin/sh\necho "$@" > {out}/asked\nsleep {sleeps}\ncat {out}/said\ncat {out}/complained >&2\nexit {status}\n'
+            f'#!/bin/sh\necho "$@" > {out}/asked\ncat {out}/said\ncat {out}/complained >&2\nexit {status}\n'
         )
         program.chmod(0o755 if installed else 0o644)
         places = f"{out}{os.pathsep}/usr/bin{os.pathsep}/bin"

