@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -21,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from amtml_pl.broken_steps import broken_step, refuse_broken_gradients
 from amtml_pl.composition import TeacherSource, check_composition
 from amtml_pl.counter_random import random_bits
 from amtml_pl.errors import UserError
@@ -28,7 +28,6 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import EpochMeans, WeightStatistics
 from amtml_pl.objectives import Dissection
-from amtml_pl.reproduction import all_finite, save_reproduction
 from amtml_pl.spending import Spending
 from amtml_pl.together import WholeBatch
 from amtml_pl.types import Batch, Step, TeacherOutputs
@@ -299,48 +298,13 @@ class StudentModule(pl.LightningModule):
         Raises:
             UserError: if one is not finite.
         """
-        if self.trainer.precision == "16-mixed":
-            return
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not all_finite([cast("Tensor", p.grad) for p in parameters]):
-            names = {id(p): name for name, p in self.named_parameters()}
-            broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
-            raise self.broken_step("gradient", [*self.terms_of_broken_gradients(), *broken[:5]])
-
-    def terms_of_broken_gradients(self) -> list[str]:
-        """The loss terms whose gradient is not a number, of the present batch."""
-        found = []
-        for objective in self.dissect(self.present[0]).objectives:
-            parameters = [p for part in objective.trains for p in self.parts().get(part, ())]
-            gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
-            if not all_finite([gradient for gradient in gradients if gradient is not None]):
-                found.append(f"loss/{objective.name}")
-        return found
+        if self.trainer.precision != "16-mixed":
+            refuse_broken_gradients(self, optimizer)
 
     def not_finite(self, values: Mapping[str, Tensor]) -> UserError:
         """What to say of a loss that is not a number: where, which terms, which samples."""
         broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-        return self.broken_step("loss", broken or ["the weighted sum overflows"])
-
-    def broken_step(self, what: str, broken: Sequence[str]) -> UserError:
-        """What to say of a step that would spoil the weights; the step is kept in a file.
-
-        Args:
-            what: is not a number.
-            broken: its parts that are not.
-        """
-        batch, batch_idx = self.present
-        batch = batch.map(self.put_together(batch.labels))
-        about = {"epoch": self.current_epoch, "step": self.global_step, "broken": list(broken)}
-        file = Path(self.trainer.default_root_dir) / "not_finite.safetensors"
-        if self.trainer.is_global_zero:
-            save_reproduction(file, self, batch, about)
-        return UserError(
-            f"The {what} stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
-            f"(batch {batch_idx} of the epoch): {', '.join(broken)}. Rows of the {batch.split} split in this "
-            f"batch (view {batch.view}): {batch.index.tolist()}. The step is kept in {file}",
-            fix="lower optimizer.lr or the term's coef and repeat; how to look into the step: docs/runs.md",
-        )
+        return broken_step(self, "loss", broken or ["the weighted sum overflows"])
 
 
 def sums_of(metric: Metric) -> dict[str, Tensor]:
