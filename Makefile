@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two test files at a time, four where there are cores; a file's tests share what they prepare.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test test-slow benchmark lint audit clean
 
@@ -20,10 +22,10 @@ demo: setup
 	$(BIN)/python -m amtml_pl.report runs=outputs/demo/runs
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 benchmark: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only

@@ -69,11 +69,8 @@ def resolve_run_folder(*, _root_: DictConfig) -> str:
     told = _root_.hydra
     choices = told.runtime.choices
     try:
-        label = (
-            str(choices.student)
-            if _root_.role == "teacher"
-            else run_label(OmegaConf.to_container(told.overrides.task))
-        )
+        words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
+        label = str(choices.student) if _root_.role == "teacher" else run_label(words)
         return str(run_folder(_root_, choices.get("experiment"), label))
     except Exception:  # a configuration of any shape: `check` says what is wrong, once the run has begun
         outputs = OmegaConf.select(_root_, "paths.outputs") if _root_.get("paths") else None

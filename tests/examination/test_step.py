@@ -16,6 +16,7 @@ from amtml_pl.losses.adapter import AdapterEntropy, JointAdapterLoss
 from amtml_pl.losses.angle import AngleLoss
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.hint import HintLoss
+from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.cifar_resnet import CifarResNet
@@ -226,6 +227,38 @@ def test_weights_that_cannot_be_trusted_are_named(weighting, name):
     assert name in names(
         examine(module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, weighting), batch())
     )
+
+
+class WeighingFeatures(DistillModule):
+    def distill_step(self, batch):
+        step = super().distill_step(batch)
+        return replace(step, feature_weights=self.feature_weights(step))
+
+
+def good(step):
+    return torch.tensor([0.3, 0.7]).repeat(len(step.labels), 1)
+
+
+def one_row_too_heavy(step):
+    weights = good(step)
+    weights[5] *= 1.5
+    return weights
+
+
+def chosen_by_the_student(step):
+    return step.student.logits[:, :2].softmax(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("feature_weights", "found"),
+    [(good, []), (one_row_too_heavy, ["unnormalised-weights/features"]),
+     (chosen_by_the_student, ["weights-of-the-students-choice/features"])],
+)  # fmt: skip
+def test_weights_of_the_features_that_cannot_be_trusted_are_named_too(feature_weights, found):
+    terms = {"ce": CrossEntropy(), "regression": FeatureRegression(["layer3"])}
+    module = module_of(terms, kind=WeighingFeatures)
+    module.feature_weights = feature_weights
+    assert names(examine(module, batch())) == found
 
 
 def test_weights_that_a_reversed_list_would_not_betray_are_named_too():

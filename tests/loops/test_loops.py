@@ -1,8 +1,11 @@
 """Methods with several networks or optimisers: each part learns, none leaks into another, all resume."""
 
+from copy import deepcopy
+
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from amtml_pl.checkpoints import AtomicCheckpointIO
@@ -259,22 +262,70 @@ def test_the_student_stays_where_it_is_in_a_meta_step():
         assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
 
 
-def test_the_meta_gradient_agrees_with_a_finite_difference():
-    module, batch = weighing(MetaWeights).double(), batches(1)[0]
+def taught_in_double_precision(module, batch):
+    """A batch with its teachers' outputs, everything in float64."""
+    module.double()
     for teacher in module.teacher_source.teachers:
         teacher.network.double()
     batch = Batch(**{**vars(batch), "images": batch.images.double()})
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
-    bias = module.for_logits[2].bias
+    return Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+
+
+def test_the_meta_loss_is_that_of_a_copy_which_takes_two_matching_steps_and_one_from_labels():
+    module = weighing(MetaWeights)
+    taught = taught_in_double_precision(module, batches(1, B=4)[0])
+    copy = deepcopy(module.student)
+    steps = torch.optim.SGD(copy.parameters(), lr=0.1)
+    for matching in (True, True, False):
+        steps.zero_grad()
+        outputs = copy(taught.images)
+        loss = (
+            module.matching(outputs, taught) if matching else F.cross_entropy(outputs.logits, taught.labels)
+        )
+        loss.backward()
+        steps.step()
+    expected = F.cross_entropy(copy(taught.images).logits, taught.labels)
+    torch.testing.assert_close(module.meta_loss(taught, lr=0.1), expected)
+
+
+class Remembering(MetaWeights):
+    """Its networks see, in each of the two matching moves, what they saw in it the first time."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.memories, self.asked = [], 0
+
+    def weigh(self, student, teachers):
+        if len(self.memories) < 2:
+            self.memories.append(student.map(torch.detach))
+        remembered = self.memories[self.asked % 2]
+        self.asked += 1
+        return super().weigh(remembered, teachers)
+
+
+@pytest.mark.parametrize("weigher", ["for_logits", "for_features"])
+def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_not_what_they_see(weigher):
+    module = weighing(Remembering)
+    taught = taught_in_double_precision(module, batches(1, B=4)[0])
     module.meta_loss(taught, lr=0.1).backward()
-    values, step = [], 1e-4
-    for sign in (1, -1):
-        with torch.no_grad():
-            bias[0] += sign * step
-        values.append(float(module.meta_loss(taught, lr=0.1).detach()))
-        with torch.no_grad():
-            bias[0] -= sign * step
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(bias.grad[0]), rel=1e-3)
+    parameters = list(getattr(module, weigher).parameters())
+    entries = [(p, i, float(p.grad.view(-1)[i])) for p in parameters for i in range(p.numel())]
+    order = torch.randperm(len(entries), generator=torch.Generator().manual_seed(0)).tolist()
+    drawn = [entries[k] for k in order[:8]]
+    assert sum(gradient != 0 for _, _, gradient in drawn) >= 3  # others lead to hidden units that are silent
+    for parameter, i, gradient in drawn:
+        values = [meta_loss_beside(module, taught, parameter, i, away) for away in (1e-5, -1e-5)]
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient, rel=1e-4, abs=1e-9)
+
+
+def meta_loss_beside(module, batch, parameter, entry, away):
+    """The meta loss with one entry of a parameter moved, which is then put back."""
+    values = parameter.detach().view(-1)
+    before = values[entry].clone()
+    values[entry] += away
+    loss = float(module.meta_loss(batch, lr=0.1).detach())
+    values[entry] = before
+    return loss
 
 
 def test_similarities_are_described_for_any_batch():

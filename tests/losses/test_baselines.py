@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from test_regression import regressed_by_loops
 from torch import nn
 
 from amtml_pl.errors import UserError
@@ -33,12 +34,17 @@ STAGES = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
 LOGIT_TERMS = [PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12)]
 
 
-def feature_terms():
+def weighed_by_the_step():
     names = list(STAGES)
     return [
-        AttentionLoss(names), RelationLoss("layer3"), TripletLoss("layer3"), FeatureRegression(names),
-        FeatureRegression(names, stage=2), AekdFeatureRegression(names), ConfidenceFeatureRegression(names),
+        *LOGIT_TERMS, AttentionLoss(names), RelationLoss("layer3"), FeatureRegression(names),
+        FeatureRegression(names, stage=2),
     ]  # fmt: skip
+
+
+def weighed_otherwise():
+    names = list(STAGES)
+    return [TripletLoss("layer3"), AekdFeatureRegression(names), ConfidenceFeatureRegression(names)]
 
 
 def built(term, B=6, M=3, K=5, **more):
@@ -68,7 +74,7 @@ class Classify(nn.Module):
 
 
 def every_term():
-    return [*LOGIT_TERMS, *feature_terms()]
+    return [*weighed_by_the_step(), *weighed_otherwise()]
 
 
 def every_term_and_release():
@@ -131,10 +137,7 @@ def test_outputs_rounded_to_half_precision_give_almost_the_same_number(position)
     student = step.student.map(lambda tensor: tensor.detach().bfloat16().float().requires_grad_())
     teachers = step.teachers.map(lambda tensor: tensor.bfloat16().float())
     rounded = replace(step, student=student, teachers=teachers)
-    values = []
-    for each in (step, rounded):
-        torch.manual_seed(3)
-        values.append(term(each))
+    values = [drawn_alike(term, each) for each in (step, rounded)]
     torch.testing.assert_close(*values, rtol=0.05, atol=0)
     assert_finite_with_gradients(term, rounded, values[1])
 
@@ -162,19 +165,39 @@ def test_equal_and_saturated_logits_give_a_finite_value_and_gradient(position, s
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("position", range(2 + 6))
+@pytest.mark.parametrize("position", range(len(weighed_by_the_step())))
 def test_one_hot_weights_leave_the_single_teachers_loss(position):
-    """Holds for every term that takes the step's weights; AEKD-F and CA-MKD find their own."""
-    term, step = built(every_term()[position])
-    if isinstance(term, TripletLoss | AekdFeatureRegression):
-        return
-    chosen = replace(step, weights=F.one_hot(torch.ones(6, dtype=torch.long), 3).float())
+    term, step = built(weighed_by_the_step()[position])
+    chosen = all_weight_on_the_second(step)
+    torch.testing.assert_close(term(chosen), term(others_replaced(chosen)))
+
+
+@pytest.mark.parametrize("position", range(len(weighed_otherwise())))
+def test_votes_and_weights_of_a_terms_own_leave_the_steps_weights_without_a_say(position):
+    term, step = built(weighed_otherwise()[position])
+    chosen = all_weight_on_the_second(step)
+    torch.testing.assert_close(drawn_alike(term, chosen), drawn_alike(term, step), rtol=0, atol=0)
+    assert (drawn_alike(term, others_replaced(chosen)) - drawn_alike(term, chosen)).abs() > 1e-4
+
+
+def all_weight_on_the_second(step):
+    return replace(step, weights=F.one_hot(torch.ones(6, dtype=torch.long), 3).float())
+
+
+def others_replaced(step):
+    """The same step with other outputs of the first and the third teacher."""
     other = step.teachers.map(torch.clone)
     other.logits[:, [0, 2]] = 7.0
     for name, hint in other.hints.items():
         if not name.startswith("t1/"):
             hint.fill_(0.5)
-    torch.testing.assert_close(term(chosen), term(replace(chosen, teachers=other)))
+    return replace(step, teachers=other)
+
+
+def drawn_alike(term, step):
+    """The term's value for the same random triplets, where it draws any."""
+    torch.manual_seed(3)
+    return term(step)
 
 
 def test_one_teacher_alone_is_plain_distillation():
@@ -317,7 +340,8 @@ def test_the_regression_of_aekd_equals_loops_with_its_own_weights(M):
 @pytest.mark.parametrize("kind", [ConfidenceFeatureRegression, ReleasedConfidenceFeatureRegression])
 def test_the_regression_of_camkd_equals_loops_over_the_opinions_of_the_teachers_classifiers(kind, M):
     term, step = built(kind(list(STAGES)), 4, M, dtype=torch.float64)
-    opinions = [head(made).tolist() for head, made in zip(term.heads, term.regressed(step), strict=True)]
+    regressed = regressed_by_loops(term, step)
+    opinions = [head(made).tolist() for head, made in zip(term.heads, regressed, strict=True)]
     weights = []
     for b, label in enumerate(step.labels.tolist()):
         probabilities = [
@@ -333,7 +357,7 @@ def test_the_regression_of_camkd_equals_loops_over_the_opinions_of_the_teachers_
 def errors_by_loops(term, step):
     """Per sample and teacher the mean squared difference of the elements of two maps."""
     found = [[] for _ in step.labels]
-    for made, name in zip(term.regressed(step), term.names, strict=True):
+    for made, name in zip(regressed_by_loops(term, step), term.names, strict=True):
         for b, pair in enumerate(zip(made, step.teachers.hints[name], strict=True)):
             elements = list(zip(*(side.flatten().tolist() for side in pair), strict=True))
             found[b].append(sum((own - theirs) ** 2 for own, theirs in elements) / len(elements))
@@ -428,6 +452,19 @@ def test_as_many_votes_on_either_side_leave_a_triplet_out():
     assert float(relative_dissimilarity_loss(student, [near], triplet, 0.2).detach()) == pytest.approx(0.2)
 
 
+def test_two_teachers_that_agree_outvote_the_one_that_has_all_the_weight():
+    term, step = built(TripletLoss("layer3"), B=16)
+    step = replace(step, weights=torch.tensor([0.0, 1.0, 0.0]).repeat(16, 1))
+    first, second = (step.teachers.hints[f"t{m}/layer3@1"] for m in (0, 1))
+
+    def value(*hints):
+        named = {f"t{m}/layer3@1": hint for m, hint in enumerate(hints)}
+        return drawn_alike(term, replace(step, teachers=replace(step.teachers, hints=named)))
+
+    torch.testing.assert_close(value(first, second, first), value(first, first, first))
+    assert (value(first, second, first) - value(second, second, second)).abs() > 1e-4
+
+
 def test_permuting_the_teachers_leaves_the_votes_but_not_the_released_term():
     def turned(step):
         order = [2, 1, 0]
@@ -438,10 +475,7 @@ def test_permuting_the_teachers_leaves_the_votes_but_not_the_released_term():
 
     for kind, same in ((TripletLoss, True), (ReleasedTripletLoss, False)):
         term, step = built(kind("layer3"), B=16)
-        values = []
-        for each in (step, turned(step)):
-            torch.manual_seed(3)
-            values.append(float(term(each).detach()))
+        values = [float(drawn_alike(term, each).detach()) for each in (step, turned(step))]
         assert (values[0] == pytest.approx(values[1])) is same
 
 
@@ -497,7 +531,7 @@ def test_the_weights_of_aekd_f_are_a_general_solvers_and_leave_no_pull_opposed(t
 def mean_pulls(term, step):
     """Per teacher the gradient of its mean error for the student's map, averaged over the batch."""
     feature = step.student.features[term.student_stage]
-    pairs = zip(term.regressed(step), term.names, strict=True)
+    pairs = zip(regressed_by_loops(term, step), term.names, strict=True)
     errors = [F.mse_loss(made, step.teachers.hints[name]) for made, name in pairs]
     pulls = [torch.autograd.grad(error, feature, retain_graph=True)[0] for error in errors]
     return np.stack([pull.mean(dim=0).flatten().numpy() for pull in pulls])
