@@ -1,8 +1,11 @@
 """Methods with several networks or optimisers: each part learns, none leaks into another, all resume."""
 
+from copy import deepcopy
+
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from amtml_pl.checkpoints import AtomicCheckpointIO
@@ -54,7 +57,7 @@ def weighing(kind, M=2, weighting=None, left_out=None, without_a_coefficient=Non
     for term in terms.values():
         term.build(shapes)
     terms = {name: term for name, term in terms.items() if name != left_out}
-    coef = {"ce": 1.0, "kd_each": 1.0, "regression": 5.0, without_a_coefficient: 0.0}
+    coef = {"ce": 1.0, "kd_each": 0.7, "regression": 5.0, without_a_coefficient: 0.0}
     weighting = weighting or UniformWeighting()
     return kind(student, terms, coef, K, sgd, halve, teachers=source, weighting=weighting, **options)
 
@@ -274,16 +277,30 @@ class Remembering(MetaWeights):
         return super().weigh(remembered, teachers)
 
 
-@pytest.mark.parametrize("weigher", ["for_logits", "for_features"])
-def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_not_what_they_see(weigher):
-    module, batch = weighing(Remembering).double(), batches(1, B=4)[0]
+def in_double(kind):
+    """A module whose regressors' batch norm is no longer as it began, and a batch with teachers' outputs."""
+    module, batch = weighing(kind).double(), batches(1, B=4)[0]
     for teacher in module.teacher_source.teachers:
         teacher.network.double()
+    generator = torch.Generator().manual_seed(2)
+    for regressor in module.regression.regressors:
+        for each in regressor.norm.state_dict().values():
+            if each.is_floating_point():
+                each.add_(torch.rand(each.shape, generator=generator, dtype=torch.float64))
     batch = Batch(**{**vars(batch), "images": batch.images.double()})
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
-    module.meta_loss(taught, lr=0.1).backward()
+    return module, Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+
+
+@pytest.mark.parametrize("weigher", ["for_logits", "for_features"])
+def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_not_what_they_see(weigher):
+    asked, taught = in_double(MetaWeights)
+    asked.meta_loss(taught, lr=0.1).backward()
+    module, _ = in_double(Remembering)
+    module.meta_loss(taught, lr=0.1)  # to be remembered
+    gradients = [parameter.grad for parameter in getattr(asked, weigher).parameters()]
     parameters = list(getattr(module, weigher).parameters())
-    entries = [(p, i, float(p.grad.view(-1)[i])) for p in parameters for i in range(p.numel())]
+    pairs = zip(parameters, gradients, strict=True)
+    entries = [(p, i, float(g.view(-1)[i])) for p, g in pairs for i in range(p.numel())]
     order = torch.randperm(len(entries), generator=torch.Generator().manual_seed(0)).tolist()
     drawn = [entries[k] for k in order[:8]]
     assert sum(gradient != 0 for _, _, gradient in drawn) >= 3  # others lead to hidden units that are silent
@@ -300,6 +317,58 @@ def meta_loss_beside(module, batch, parameter, entry, away):
     loss = float(module.meta_loss(batch, lr=0.1).detach())
     values[entry] = before
     return loss
+
+
+def test_the_meta_loss_is_what_three_steps_of_plain_gradient_descent_leave_of_the_cross_entropy():
+    module, batch = in_double(MetaWeights)
+    lr, student = 0.1, deepcopy(module.student)
+    for matching in (True, True, False):
+        outputs = student(batch.images)
+        loss = matched_by_loops(module, outputs, batch) if matching else cross_entropy_of(student, batch)
+        student.zero_grad()
+        loss.backward()
+        for parameter in student.parameters():
+            if parameter.grad is not None:
+                parameter.data -= lr * parameter.grad
+    left = cross_entropy_of(student, batch).item()
+    assert left != pytest.approx(cross_entropy_of(module.student, batch).item(), rel=1e-3)
+    assert module.meta_loss(batch, lr).item() == pytest.approx(left, rel=1e-9)
+
+
+def cross_entropy_of(student, batch):
+    return F.cross_entropy(student(batch.images).logits, batch.labels)
+
+
+def matched_by_loops(module, student, batch):
+    """Per sample: each teacher's divergence at T = 4 and error of its map, by what the networks give them."""
+    names, B = batch.teachers.names, len(batch.labels)
+    targets = [batch.teachers.hints[f"{name}/layer3"] for name in names]
+    own = student.features["layer3"]
+    total = 0.0
+    for b in range(B):
+        logits = [*batch.teachers.logits[b], student.logits[b]]
+        seen = [similarity_by_loops(each, b) for each in (*targets, own)]
+        weights = module.for_logits(torch.cat(logits).detach()).softmax(0).detach()
+        feature_weights = module.for_features(torch.cat(seen).detach()).softmax(0).detach()
+        for m, regressor in enumerate(module.regression.regressors):
+            q, p = ((each / 4.0).softmax(0) for each in (student.logits[b], logits[m]))
+            total = total + 0.7 * weights[m] * 16 * (p * (p / q).log()).sum() / B
+            made = torch.einsum("dc,chw->dhw", regressor.project.weight[:, :, 0, 0], own[b])
+            norm = regressor.norm
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            centred = made + (regressor.project.bias - norm.running_mean)[:, None, None]
+            made = (scale[:, None, None] * centred + norm.bias[:, None, None]).clamp_min(0)
+            total = total + 5.0 * feature_weights[m] * (made - targets[m][b]).square().mean() / B
+    return total
+
+
+def similarity_by_loops(maps, b):
+    """Mean, deviation and maximum of a sample's cosines to the other samples."""
+    rows = maps.flatten(1)
+    cosines = [rows[b] @ rows[c] / (rows[b].norm() * rows[c].norm()) for c in range(len(rows)) if c != b]
+    cosines = torch.stack(cosines)
+    deviation = (cosines - cosines.mean()).square().mean().sqrt()
+    return torch.stack([cosines.mean(), deviation, cosines.max()])
 
 
 def test_similarities_are_described_for_any_batch():
