@@ -305,8 +305,9 @@ def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_
     drawn = [entries[k] for k in order[:8]]
     assert sum(gradient != 0 for _, _, gradient in drawn) >= 3  # others lead to hidden units that are silent
     for parameter, i, gradient in drawn:
-        values = [meta_loss_beside(module, taught, parameter, i, away) for away in (1e-5, -1e-5)]
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient, rel=1e-4, abs=1e-9)
+        # Larger differences cross the kink of some ReLU in the student.
+        values = [meta_loss_beside(module, taught, parameter, i, away) for away in (1e-6, -1e-6)]
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(gradient, rel=1e-4, abs=1e-9)
 
 
 def meta_loss_beside(module, batch, parameter, entry, away):
