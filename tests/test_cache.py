@@ -97,8 +97,12 @@ def use(folder, run, command="the command"):
 
 
 def test_a_run_after_a_build_asks_no_teacher(root, command, tmp_path, monkeypatch):
+    fresh = SelectedTeacher.fresh
+
     def refuse(self):
-        raise AssertionError(f"teacher {self.name} was made")
+        if torch.get_default_device().type != "meta":  # there it has no numbers, and is looked at only
+            raise AssertionError(f"teacher {self.name} was made")
+        return fresh(self)
 
     monkeypatch.setattr(SelectedTeacher, "fresh", refuse)
     command(*EXPERIMENT, "hydra.run.dir=run", main=train.main)

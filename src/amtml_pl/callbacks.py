@@ -17,7 +17,7 @@ from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.stopping import StopRequest
 
 
-def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequest) -> list[Callback]:
+def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequest | None) -> list[Callback]:
     """``best.ckpt`` by validation accuracy, the table of epochs, ``last.ckpt``, and the progress.
 
     The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
@@ -26,7 +26,7 @@ def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequ
     Args:
         folder: of the run.
         every_seconds: between two ``last.ckpt`` within an epoch; None writes it at its end only.
-        stop: what may ask the fit to stop.
+        stop: what may ask the fit to stop; None for a fit that nobody asks.
     """
     best = ModelCheckpoint(
         folder.best_checkpoint.parent,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,8 @@ def read_json(file: Path) -> Any:  # noqa: ANN401
         return json.loads(file.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def are_numbers(value: object) -> bool:
+    """Whether it maps names to numbers."""
+    return isinstance(value, Mapping) and all(type(number) in (int, float) for number in value.values())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -97,3 +98,39 @@ class WeightStatistics(Metric):
         """The same by name."""
         *mean, entropy, above_95 = self.compute().tolist()
         return WeightSummary(dict(zip(self.teachers, mean, strict=True)), entropy, above_95)
+
+
+class EpochMeans:
+    """Means over the samples of an epoch of whatever a step measures, at one operation per step.
+
+    Lightning's own means are lost where an epoch is gone on with from a checkpoint within it.
+    """
+
+    def __init__(self) -> None:
+        # By the names that are measured together: their sums, and of how many samples.
+        self.sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
+
+    def add(self, values: Mapping[str, Float[Tensor, ""]], samples: int) -> None:
+        """Adds the means of a batch of so many samples."""
+        names = tuple(values)
+        new = torch.stack([value.detach().float() for value in values.values()]) * samples
+        before, count = self.sums.get(names, (torch.zeros_like(new), 0))
+        self.sums[names] = before.to(new.device) + new, count + samples
+
+    def take(self) -> dict[str, float]:
+        """The means by name; from here on another epoch's are added up."""
+        means = {
+            name: mean
+            for names, (sums, count) in self.sums.items()
+            for name, mean in zip(names, (sums / count).tolist(), strict=True)
+        }
+        self.sums = {}
+        return means
+
+    def state(self) -> list[dict[str, Any]]:
+        """For a checkpoint."""
+        return [{"names": list(n), "sums": s.cpu(), "samples": c} for n, (s, c) in self.sums.items()]
+
+    def load(self, state: list[dict[str, Any]]) -> None:
+        """Takes over what `state` gave."""
+        self.sums = {tuple(of["names"]): (of["sums"], of["samples"]) for of in state}

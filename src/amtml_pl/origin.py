@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -75,7 +74,7 @@ def chain(group: str, name: str, directory: Path) -> Iterator[tuple[str, str]]:
 @lru_cache
 def content_of(file: Path) -> dict[str, Any]:
     """A file's content; empty where there is none."""
-    content = yaml.safe_load(file.read_text()) if file.is_file() else None
+    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else None
     return content if isinstance(content, dict) else {}
 
 

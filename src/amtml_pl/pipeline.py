@@ -261,8 +261,9 @@ class Run:
         if resume is not None:
             read_checkpoint(resume, self.module.state_dict())  # what is damaged is refused in words
             console.print(f"Resuming from {resume}")
-        with interruptible(trainer, stop):
-            trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
+        with interruptible(trainer):
+            with stop.heard():
+                trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
             spent = self.module.spent
             timing = {
                 "fit_seconds": spent.fit_seconds,

@@ -26,7 +26,7 @@ def pool(features: Float[Tensor, "B C H1 W1"], height: int, width: int) -> Float
 
 def averaging(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
     """The matrix whose row i averages the inputs from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``."""
-    matrix = torch.zeros(outputs, inputs)
+    matrix = torch.zeros(outputs, inputs, dtype=torch.float64)
     for i in range(outputs):
         start, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
         matrix[i, start:end] = 1 / (end - start)

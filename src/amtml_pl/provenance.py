@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from amtml_pl.data import PackedDataModule
 from amtml_pl.features import cost
 from amtml_pl.identity import run_hash
+from amtml_pl.ranks import world_size
 from amtml_pl.student_module import StudentModule
 from amtml_pl.teachers import weights_digest
 
@@ -48,6 +49,7 @@ def describe(
         "command": command,
         "git": git_state(),
         "versions": versions(),
+        "processes": world_size(),
         "threads": torch.get_num_threads(),  # on a CPU, results repeat to the bit for as many
         "dataset": {"name": config.dataset.name, "digest": data.digest, "sizes": data.sizes},
         "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},

@@ -43,7 +43,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
         )
     try:
         own = composed(recipe_overrides(config, teacher))
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError for a number or null in a name's place
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} cannot be composed: {error}") from error
     if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} has teachers that need the same recipe.")
@@ -56,7 +56,8 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     )
     own.dataset.mean, own.dataset.std = list(node.mean), list(node.std)
     for key in DATA_OF_THE_RUN:
-        own.data[key] = config.data[key]
+        if key in config.data:  # else the check of the run's own node says that it lacks it
+            own.data[key] = config.data[key]
     own.seed = node.seed
     own.prepare, own.debug = config.prepare, config.debug
     OmegaConf.set_struct(own, True)

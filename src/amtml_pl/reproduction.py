@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -59,8 +58,3 @@ def load_reproduction(file: Path, module: nn.Module) -> Batch:
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin so, by the rest of the name."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether their common norm is a number, at the cost of one look at them all."""
-    return not tensors or bool(torch.isfinite(nn.utils.get_total_norm(tensors)))

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from amtml_pl.json_file import are_numbers
+
 STATUSES = ("completed", "failed", "interrupted")
 # What a completed run has measured, and what it is summed up by.
 MEASURED = {
@@ -34,6 +36,10 @@ def absent_fields(record: Mapping[str, Any]) -> list[str]:
     wanted = {place: place.partition(".") for place in FIELDS if place.partition(".")[0] not in MEASURED}
     absent = [place for place, (first, _, second) in wanted.items() if not has(record, first, second)]
     if record.get("status") == "completed":
+        taught = [
+            f"teacher/{name}/{split}/acc" for name in record.get("teachers", {}) for split in ("val", "test")
+        ]
+        absent += [f"metrics.{name}" for name in taught if not has(record, "metrics", name)]
         absent += [f"{node}.{name}" for node, names in MEASURED.items() for name in names
                    if not has(record, node, name)]  # fmt: skip
     return absent
@@ -65,11 +71,6 @@ def is_command(value: object) -> bool:
         return isinstance(value, str) and bool(shlex.split(value))
     except ValueError:
         return False
-
-
-def are_numbers(value: object) -> bool:
-    """Whether it maps names to numbers."""
-    return isinstance(value, Mapping) and all(type(number) in (int, float) for number in value.values())
 
 
 FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {

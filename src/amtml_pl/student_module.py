@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -18,17 +17,17 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from amtml_pl.broken_steps import broken_step, refuse_broken_gradients
 from amtml_pl.composition import TeacherSource, check_composition
 from amtml_pl.counter_random import random_bits
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.metrics import WeightStatistics
+from amtml_pl.metrics import EpochMeans, WeightStatistics
 from amtml_pl.objectives import Dissection
-from amtml_pl.reproduction import all_finite, save_reproduction
 from amtml_pl.spending import Spending
 from amtml_pl.together import WholeBatch
 from amtml_pl.types import Batch, Step, TeacherOutputs
@@ -95,7 +94,7 @@ class StudentModule(pl.LightningModule):
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
-        self.means = nn.ModuleDict()  # of what is logged in the epoch, by name
+        self.means = EpochMeans()
         self.collapse: str | None = None
         self.seed = seed
         self.spent = Spending()
@@ -211,8 +210,9 @@ class StudentModule(pl.LightningModule):
         checkpoint["collapse"] = self.collapse
         # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
         data = getattr(self.trainer, "datamodule", None)
-        metrics = self.epoch_metrics() if getattr(data, "batches_done", 0) else {}
-        checkpoint["measured"] = {name: sums_of(metric) for name, metric in metrics.items()}
+        if getattr(data, "batches_done", 0):
+            sums = {name: sums_of(metric) for name, metric in self.epoch_metrics().items()}
+            checkpoint["measured"] = {"means": self.means.state(), "metrics": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Counts on from there, where it is a fit that goes on."""
@@ -220,32 +220,33 @@ class StudentModule(pl.LightningModule):
             return
         self.spent.go_on_from(checkpoint["spent"])
         self.collapse = checkpoint["collapse"]
-        measured: dict[str, dict[str, Tensor]] = checkpoint["measured"]
-        for name in measured.keys() - self.epoch_metrics().keys():
-            self.means[name] = MeanMetric(nan_strategy="disable")
-        metrics = self.epoch_metrics()
-        for name, sums in measured.items():
-            for state, value in sums.items():
-                setattr(metrics[name], state, value.to(self.device))
+        if measured := checkpoint.get("measured"):
+            self.means.load(measured["means"])
+            for name, metric in self.epoch_metrics().items():
+                for state, value in measured["metrics"][name].items():
+                    setattr(metric, state, value.to(self.device))
 
     def epoch_metrics(self) -> dict[str, Metric]:
         """Everything that is summed up over a training epoch, by name."""
-        metrics = {"train/acc": self.train_accuracy, **dict(self.means.items())}
+        metrics: dict[str, Metric] = {"train/acc": self.train_accuracy}
         if self.weight_statistics is not None:
             metrics["weights"] = self.weight_statistics
-        return cast("dict[str, Metric]", metrics)
+        return metrics
 
     def on_train_epoch_end(self) -> None:
-        """Logs how the teachers were weighted; warns by name when a learned weighting has collapsed."""
+        """Logs losses and how the teachers were weighted; warns when a learned weighting has collapsed."""
         if not self.automatic_optimization:  # a loop that steps its optimisers itself has to step these too
             schedules = self.lr_schedulers() or []
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
                 cast("Any", schedule).step()
+        # Equal in all ranks, since each has the whole batch; averaged over them, since Lightning asks for it.
+        means = self.means.take()
+        self.log("loss/total", means.pop("total"), prog_bar=True, sync_dist=True)
+        self.log_dict({f"loss/{name}": mean for name, mean in means.items()}, sync_dist=True)
         if self.weight_statistics is None:
             return
         summary = self.weight_statistics.summary()
         self.weight_statistics.reset()
-        # The summary is of all ranks; averaged over them again, since Lightning asks for it.
         self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()}, sync_dist=True)
         spread = {"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95}
         self.log_dict(spread, sync_dist=True)
@@ -282,19 +283,8 @@ class StudentModule(pl.LightningModule):
             self.weight_statistics.update(step.weights)
 
     def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
-        """Logs every term unweighted, and the total, averaged over the epoch's samples."""
-        for name, value in {**values, "total": total}.items():
-            self.log_mean(f"loss/{name}", value, len(step.labels), prog_bar=name == "total")
-
-    def log_mean(self, name: str, value: Tensor, samples: int, *, prog_bar: bool = False) -> None:
-        """Logs the epoch's mean of a value, which a checkpoint within the epoch keeps."""
-        if name not in self.means:
-            self.means[name] = MeanMetric(nan_strategy="disable").to(self.device)
-        mean = cast("MeanMetric", self.means[name])
-        mean.update(value.detach(), samples)
-        self.log(
-            name, mean, on_step=False, on_epoch=True, prog_bar=prog_bar, metric_attribute=f"means.{name}"
-        )
+        """Notes every term unweighted, and the total; the epoch's end logs their means over its samples."""
+        self.means.add({**values, "total": total}, len(step.labels))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Remembers the batch, for what may have to be said of it."""
@@ -308,48 +298,13 @@ class StudentModule(pl.LightningModule):
         Raises:
             UserError: if one is not finite.
         """
-        if self.trainer.precision == "16-mixed":
-            return
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not all_finite([cast("Tensor", p.grad) for p in parameters]):
-            names = {id(p): name for name, p in self.named_parameters()}
-            broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
-            raise self.broken_step("gradient", [*self.terms_of_broken_gradients(), *broken[:5]])
-
-    def terms_of_broken_gradients(self) -> list[str]:
-        """The loss terms whose gradient is not a number, of the present batch."""
-        found = []
-        for objective in self.dissect(self.present[0]).objectives:
-            parameters = [p for part in objective.trains for p in self.parts().get(part, ())]
-            gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
-            if not all_finite([gradient for gradient in gradients if gradient is not None]):
-                found.append(f"loss/{objective.name}")
-        return found
+        if self.trainer.precision != "16-mixed":
+            refuse_broken_gradients(self, optimizer)
 
     def not_finite(self, values: Mapping[str, Tensor]) -> UserError:
         """What to say of a loss that is not a number: where, which terms, which samples."""
         broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-        return self.broken_step("loss", broken or ["the weighted sum overflows"])
-
-    def broken_step(self, what: str, broken: Sequence[str]) -> UserError:
-        """What to say of a step that would spoil the weights; the step is kept in a file.
-
-        Args:
-            what: is not a number.
-            broken: its parts that are not.
-        """
-        batch, batch_idx = self.present
-        batch = batch.map(self.put_together(batch.labels))
-        about = {"epoch": self.current_epoch, "step": self.global_step, "broken": list(broken)}
-        file = Path(self.trainer.default_root_dir) / "not_finite.safetensors"
-        if self.trainer.is_global_zero:
-            save_reproduction(file, self, batch, about)
-        return UserError(
-            f"The {what} stopped being a number at epoch {self.current_epoch}, step {self.global_step} "
-            f"(batch {batch_idx} of the epoch): {', '.join(broken)}. Rows of the {batch.split} split in this "
-            f"batch (view {batch.view}): {batch.index.tolist()}. The step is kept in {file}",
-            fix="lower optimizer.lr or the term's coef and repeat; how to look into the step: docs/runs.md",
-        )
+        return broken_step(self, "loss", broken or ["the weighted sum overflows"])
 
 
 def sums_of(metric: Metric) -> dict[str, Tensor]:

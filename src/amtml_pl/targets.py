@@ -172,7 +172,7 @@ def imported(path: str) -> object:
     try:
         return import_module(path)
     except Exception as error:
-        raise UserError(f"{path} cannot be imported ({error})", fix="name what exists") from error
+        raise UserError(f"cannot be imported ({error})", fix="name what exists") from error
 
 
 def member(found: object, name: str) -> object:

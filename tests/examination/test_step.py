@@ -262,9 +262,7 @@ def chosen_by_the_student(step):
      (rows_off_by_as_much, ["unnormalised-weights/features"]),
      (chosen_by_the_student, ["weights-of-the-students-choice/features"])],
 )  # fmt: skip
-def test_weights_of_the_features_are_named_where_they_cannot_be_trusted_and_only_there(
-    feature_weights, found
-):
+def test_weights_of_the_features_that_cannot_be_trusted_are_named_too(feature_weights, found):
     terms = {"ce": CrossEntropy(), "regression": FeatureRegression(["layer3"])}
     module = module_of(terms, kind=WeighingFeatures)
     module.feature_weights = feature_weights

@@ -55,8 +55,7 @@ def refused() -> Iterator[list[UserError]]:
         yield found
     except UserError as error:
         found.append(error)
-        assert str(error).strip()
-    assert found, "it was taken for sound"
+    assert [str(error) for error in found if str(error).strip()], "it was taken for sound, or without a word"
 
 
 def outcome(work, *arguments):
@@ -64,7 +63,6 @@ def outcome(work, *arguments):
     try:
         return work(*arguments)
     except UserError as error:
-        assert str(error).strip()
         return error
 
 

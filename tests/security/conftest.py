@@ -1,4 +1,4 @@
-"""Every test here runs in a folder of its own, and may change nothing on the disk but what lies in ``out``."""
+"""Every test here runs in a folder of its own, and may change nothing but what lies in ``out``."""
 
 import pytest
 

@@ -10,7 +10,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from archives import CIFAR10_CLASSES, pickled, write_cifar10, write_tar, write_tiny_imagenet
 from canary import at_most, flipped, outcome
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from amtml_pl.datasets.cifar import Cifar10
 from amtml_pl.datasets.tiny_imagenet import TinyImageNet
 from amtml_pl.errors import UserError
 from amtml_pl.packing import pack
+from archives import CIFAR10_CLASSES, pickled, write_cifar10, write_tar, write_tiny_imagenet
 
 TOP = "cifar-10-batches-py"
 META = {"label_names": list(CIFAR10_CLASSES)}
@@ -27,8 +27,9 @@ BATCH = {"data": np.zeros((10, 3072), np.uint8), "labels": list(range(10))}
 WHOLE = pickled(
     {**{f"data_batch_{i}": BATCH for i in range(1, 6)}, "test_batch": BATCH, "batches.meta": META}
 )
-OUTSIDE = ("../escaped", "/tmp/escaped", f"{TOP}/../../escaped", f"{TOP}/../escaped", "..")
+OUTSIDE = ("../escaped", "/escaped", f"{TOP}/../../escaped", f"{TOP}/../escaped", "..")
 FUZZ = settings(
+    derandomize=True,
     deadline=None,
     max_examples=60,
     database=None,
@@ -85,7 +86,7 @@ def test_a_tar_member_that_leads_out_is_refused(hostile, out, name):
         pack(cifar(with_member(hostile, info, b"harm")), out)
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "tiny-imagenet-200/train/../../../escaped"])
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "tiny-imagenet-200/train/../../../escaped"])
 def test_a_zip_member_that_leads_out_is_refused(hostile, out, name):
     archive = write_tiny_imagenet(hostile)
     with zipfile.ZipFile(archive, "a") as file:
@@ -118,7 +119,7 @@ def test_a_link_in_a_zip_is_no_image(hostile, out, tmp_path):
 @pytest.mark.parametrize("name", ["../../../here/secret.txt", "/etc/hostname", "images/../val_0.JPEG", ""])
 def test_an_annotation_does_not_lead_out_of_the_folder_of_its_images(hostile, out, name):
     with zipfile.ZipFile(write_tiny_imagenet(hostile)) as archive:
-        archive.extractall(hostile)
+        archive.extractall(hostile)  # noqa: S202 (written above)
     (hostile / "tiny-imagenet-200.zip").unlink()
     (hostile / "tiny-imagenet-200/val/val_annotations.txt").write_text(f"{name}\tn00000000\t0\t0\t63\t63\n")
     with pytest.raises(
@@ -167,7 +168,7 @@ def test_a_tar_that_claims_an_impossible_size_is_refused_and_not_read_for_ever(h
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % (sum(header) & 0o777777)
     gzipped(hostile, bytes(header) + b"\0" * 10240)
-    with pytest.raises(UserError, match="claims|truncated or corrupt"):
+    with pytest.raises(UserError, match=r"claims|truncated or corrupt"):
         pack(cifar(hostile), out)
 
 

@@ -88,7 +88,7 @@ class TwoOptimizers(DistillModule):
             weights_optimizer.zero_grad()
             self.manual_backward(weights_loss)
             weights_optimizer.step()
-            self.log_mean("loss/weights", weights_loss, len(step.labels))
+            self.means.add({"weights": weights_loss}, len(step.labels))
 
     def to_judge(self, batch: Batch, step: Step) -> Batch | None:
         """The samples from which what weighs the teachers learns at this step; None where it does not."""

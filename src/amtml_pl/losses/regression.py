@@ -167,7 +167,17 @@ class Regressor(nn.Module):
         self.norm = nn.BatchNorm2d(wanted[0])
 
     def forward(self, feature: Float[Tensor, "B C1 H1 W1"]) -> Float[Tensor, "B C H W"]:
-        """The map in the teacher's shape."""
+        """The map in the teacher's shape.
+
+        Raises:
+            UserError: for one value per channel in training, which batch norm would take to 0.
+        """
+        if self.training and len(feature) * self.size[0] * self.size[1] == 1:
+            raise UserError(
+                "A regression term normalises each channel over a batch of one image whose map is 1x1: there "
+                "is one value, and nothing to normalise by.",
+                fix="data.batch_size=2 or more, regression_grid=2, or hint_pool=null",
+            )
         made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made
 

@@ -124,9 +124,20 @@ class ReleasedHintLoss(LossTerm):
         return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
-        """Draws one transform per teacher."""
+        """Draws one transform per teacher.
+
+        Raises:
+            UserError: if a teacher's map has another height or width than the student's.
+        """
         self.names = self.hints(shapes.offered)
-        student_channels = shapes.student[self.tap][0]
+        student_channels, *size = shapes.student[self.tap]
+        for name in self.names:
+            if shapes.hints[name][1:] != tuple(size):
+                raise UserError(
+                    f"The released hint term compares maps pixel by pixel: the student's {self.tap} is "
+                    f"{size[0]}x{size[1]}, {name} {shapes.hints[name][1]}x{shapes.hints[name][2]}.",
+                    fix="hint_pool=null, or teachers whose second stage has the student's size",
+                )
         for position, name in enumerate(self.names):
             transform = torch.empty(shapes.hints[name][0], student_channels).uniform_(-0.005, 0.005)
             self.register_buffer(f"transform_{position}", transform)

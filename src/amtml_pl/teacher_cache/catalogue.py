@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import read_json
+from amtml_pl.teacher_cache.facts import are_facts
 from amtml_pl.teacher_cache.storage import BYTES
 
 FORMAT = 1
@@ -45,7 +46,7 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "shard_rows": ("a whole number from 1", is_count),
     "storage": (f"one of {', '.join(BYTES)}", lambda value: isinstance(value, str) and value in BYTES),
     "fingerprint": ("a mapping", lambda value: isinstance(value, dict)),
-    "facts": ("a mapping", lambda value: isinstance(value, dict)),
+    "facts": ("what is known of a teacher", are_facts),
     "built_with": ("a mapping", lambda value: isinstance(value, dict)),
 }
 

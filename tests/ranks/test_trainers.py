@@ -1,0 +1,80 @@
+"""The trainers for several processes, as far as a machine without a GPU can tell."""
+
+import pytest
+import torch
+from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
+
+from amtml_pl import assemble, ranks
+from amtml_pl.config import check
+from amtml_pl.errors import UserError
+from amtml_pl.process_group import processes_wanted
+
+
+@pytest.mark.parametrize("trainer", ["ddp", "slurm"])
+def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
+    config = configure("experiment=digits_ce", f"trainer={trainer}", "trainer.accelerator=cpu")
+    config.trainer.devices = 1
+    made = assemble.build(config.trainer, partial=True)(strategy="ddp")
+    assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
+    synchronised = made.strategy._layer_sync.apply(assemble.student_network(config, []))
+    kinds = [type(module) for module in synchronised.modules()]
+    assert torch.nn.SyncBatchNorm in kinds
+    assert torch.nn.BatchNorm2d not in kinds
+
+
+@pytest.mark.parametrize("trainer", ["auto", "cpu", "ddp_cpu"])
+def test_it_is_not_synchronised_elsewhere(configure, trainer):
+    assert "sync_batchnorm" not in configure("experiment=digits_ce", f"trainer={trainer}").trainer
+
+
+def test_slurm_s_tasks_and_machines_are_the_trainer_s(configure, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
+    trainer = configure("experiment=cifar100_amtml", "trainer=slurm").trainer
+    assert (trainer.devices, trainer.num_nodes) == (8, 4)
+
+
+def test_a_task_of_slurm_knows_its_place(monkeypatch):
+    for name, value in {"STEP_ID": "0", "PROCID": "5", "LOCALID": "1", "NTASKS": "8"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert (ranks.rank(), ranks.local_rank(), ranks.world_size(), ranks.leads()) == (5, 1, 8, False)
+
+
+def test_a_batch_script_of_slurm_is_one_process(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "8")  # of the allocation; only srun starts them, and names a step
+    assert (ranks.rank(), ranks.world_size()) == (0, 1)
+
+
+def test_a_process_of_torchrun_knows_its_place(monkeypatch):
+    for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert (ranks.rank(), ranks.local_rank(), ranks.world_size()) == (3, 1, 4)
+    assert not {"RANK", "WORLD_SIZE"} & set(ranks.environment_alone())
+    assert processes_wanted(2, 2, "cpu") == 1  # it is one of those that are wanted
+    with pytest.raises(
+        UserError, match=r"4 processes have been started, 2 of them here(.|\n)*trainer.devices=2"
+    ):
+        processes_wanted(3, 1, "cpu")
+
+
+def test_processes_are_started_where_nobody_has_started_any():
+    assert processes_wanted(1, 1, "cpu") == 1
+    assert processes_wanted(2, 1, "cpu") == 2
+    assert processes_wanted("auto", 1, "auto") == 1  # there is no GPU here
+    with pytest.raises(UserError, match=r"trainer.num_nodes is 2, and only one process has been started"):
+        processes_wanted(2, 2, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["data.batch_size=129"],
+            r"data.batch_size=129: expected a multiple of the 2 processes(.|\n)*e.g. 130",
+        ),
+        (["data.mixup=0.2"], "data.mixup=0.2: blends images of a whole batch; expected 0 with 2 processes"),
+    ],
+)
+def test_what_processes_cannot_share_is_a_mistake(configure, overrides, message):
+    with pytest.raises(UserError, match=message):
+        check(configure("experiment=digits_ce", "trainer=ddp_cpu", *overrides))

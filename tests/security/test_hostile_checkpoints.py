@@ -1,0 +1,274 @@
+"""Checkpoints and weights that were damaged or made to do harm: read as they were written, or refused."""
+
+import io
+import pickle
+import warnings
+import zipfile
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from canary import PAYLOADS, at_most, flipped, outcome, refused, works
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nested import nested
+from safetensors.torch import save
+from torch import nn
+from torch.utils.data import DataLoader
+
+from amtml_pl.checkpoint_file import FIELDS, read_checkpoint
+from amtml_pl.errors import UserError
+from amtml_pl.teacher_weights import load_weights, read_state_dict
+
+FUZZ = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+class Small(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(4, 3)
+
+    def training_step(self, batch, _):
+        return self.network(batch).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bytes of a checkpoint that Lightning wrote after a step."""
+    folder = tmp_path_factory.mktemp("fit")
+    torch.manual_seed(0)
+    with warnings.catch_warnings(action="ignore"):
+        trainer = pl.Trainer(
+            max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, accelerator="cpu", default_root_dir=folder,
+        )  # fmt: skip
+        trainer.fit(Small(), DataLoader(torch.randn(4, 4), batch_size=4))
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return (folder / "last.ckpt").read_bytes()
+
+
+@pytest.fixture
+def file(hostile):
+    return hostile / "last.ckpt"
+
+
+def same(first, second):
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+def content_of(whole):
+    return torch.load(io.BytesIO(whole), weights_only=True)
+
+
+def saved(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+# ---- checkpoints
+
+
+def test_a_whole_checkpoint_is_read_as_it_was_written(whole, file):
+    file.write_bytes(whole)
+    assert same(read_checkpoint(file, Small().state_dict()), content_of(whole))
+
+
+def test_a_checkpoint_of_weights_alone_is_read_too(whole, file):
+    resumable = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+    file.write_bytes(saved({key: value for key, value in content_of(whole).items() if key not in resumable}))
+    assert "state_dict" in read_checkpoint(file, Small().state_dict())
+
+
+def test_a_missing_checkpoint_is_refused_by_name_with_the_command_that_starts_over(file):
+    with pytest.raises(UserError, match=r"(?s)There is no checkpoint .*last.ckpt.*force=true"):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("place", ["alone", "state_dict", "loops", "hyper_parameters"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_a_payload_in_a_checkpoint_is_never_run(whole, file, canary, payload, place, form):
+    assert works(payload(canary))
+    harm = payload(canary)
+    content = harm if place == "alone" else {**content_of(whole), place: {"x": harm}}
+    if form == "pickle":
+        file.write_bytes(pickle.dumps({"state_dict": harm}))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(UserError, match=r"(?s)last.ckpt .*cannot be read.*Nothing in it was run.*force=true"):
+        read_checkpoint(file)
+
+
+@FUZZ
+@given(bit=st.integers(0, 2**40))
+def test_a_flipped_bit_is_noticed_wherever_it_changes_anything(whole, file, bit):
+    file.write_bytes(flipped(whole, bit))
+    found = outcome(read_checkpoint, file)
+    assert isinstance(found, UserError) or same(found, content_of(whole))
+
+
+def test_every_bit_of_the_weights_is_held_against_a_checksum(whole, file):
+    """By itself torch reads a changed weight without a word."""
+    weight = content_of(whole)["state_dict"]["network.weight"].numpy().tobytes()
+    place = whole.index(weight)
+    for byte in range(place, place + len(weight)):
+        file.write_bytes(flipped(whole, 8 * byte + 3))
+        assert not same(content_of(file.read_bytes()), content_of(whole))
+        with pytest.raises(UserError, match=r"the checksum of .* in it is wrong"):
+            read_checkpoint(file)
+
+
+@FUZZ
+@given(share=st.floats(0, 0.999))
+def test_a_truncated_checkpoint_is_refused(whole, file, share):
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"last.ckpt \([\d,]+ bytes\) cannot be read"):
+        read_checkpoint(file)
+
+
+@FUZZ
+@given(content=st.binary(max_size=500))
+def test_bytes_that_are_no_checkpoint_are_refused(file, content):
+    file.write_bytes(content)
+    with refused():
+        read_checkpoint(file)
+
+
+def test_a_checkpoint_that_grows_when_it_is_unpacked_is_refused_before_it_does(whole, file):
+    """A gigabyte of zeros in a megabyte."""
+    with (
+        zipfile.ZipFile(io.BytesIO(whole)) as archive,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
+    ):
+        for member in archive.infolist():
+            large = member.filename.endswith("data/0")
+            bomb.writestr(member.filename, b"\0" * (200 << 20) if large else archive.read(member))
+    with at_most(megabytes=5), pytest.raises(UserError, match=r"is compressed, which torch.save never does"):
+        read_checkpoint(file)
+
+
+def test_the_weights_of_another_network_are_refused_with_the_first_that_differs(whole, file):
+    file.write_bytes(whole)
+    with pytest.raises(
+        UserError, match=r"(?s)another network: 2 tensors differ.*\(3, 4\), expected \(5, 4\)"
+    ):
+        read_checkpoint(file, {"network.weight": torch.zeros(5, 4), "network.bias": torch.zeros(5)})
+
+
+@pytest.mark.parametrize("content", [[], 3, None, {}, {"state_dict": {}}, {"a": torch.zeros(2)}])
+def test_other_files_of_torch_are_no_checkpoint_of_a_run(file, content):
+    file.write_bytes(saved(content))
+    with pytest.raises(UserError, match="is no checkpoint"):
+        read_checkpoint(file)
+
+
+PLAIN = nested("x")
+TENSORS = st.builds(
+    lambda shape, dtype: torch.zeros(shape, dtype=dtype),
+    st.lists(st.integers(0, 4), max_size=3),
+    st.sampled_from([torch.float32, torch.float16, torch.int64, torch.bool, torch.complex64]),
+)
+
+
+@FUZZ
+@given(key=st.sampled_from([*FIELDS]), value=PLAIN | TENSORS)
+def test_a_checkpoint_with_anything_in_the_place_of_a_field_is_read_or_refused(whole, file, key, value):
+    file.write_bytes(saved({**content_of(whole), key: value}))
+    found = outcome(read_checkpoint, file, Small().state_dict())
+    if not isinstance(found, UserError):
+        assert key != "state_dict"
+        assert type(found["epoch"]) is int
+        assert type(found["global_step"]) is int
+
+
+# ---- weights
+
+
+def network():
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".safetensors"])
+def test_a_payload_among_weights_is_never_run(hostile, canary, payload, form, suffix):
+    assert works(payload(canary))
+    file = hostile / f"teacher{suffix}"
+    content = {**network().state_dict(), "extra": payload(canary)}
+    if form == "pickle":
+        file.write_bytes(pickle.dumps(content["extra"]))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
+    with refused():
+        load_weights(network(), file)
+
+
+@FUZZ
+@given(
+    state=st.dictionaries(
+        st.sampled_from([*network().state_dict(), "state_dict", "model", "other"]),
+        TENSORS | PLAIN,
+        max_size=8,
+    ),
+    key=st.none() | st.sampled_from(["state_dict", "model", "a.b", "."]),
+)
+def test_a_network_gets_all_weights_of_a_file_or_none(hostile, state, key):
+    file = hostile / "teacher.pt"
+    file.write_bytes(saved(state))
+    made = network()
+    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    if isinstance(outcome(lambda: load_weights(made, file, key=key)), UserError):
+        assert same(dict(made.state_dict()), before)
+
+
+@FUZZ
+@given(bits=st.lists(st.integers(0, 2**40), min_size=1, max_size=3), share=st.floats(0.5, 1),
+       suffix=st.sampled_from([".safetensors", ".pt"]))  # fmt: skip
+def test_damaged_weights_are_read_or_refused(hostile, bits, share, suffix):
+    state = {name: tensor.contiguous() for name, tensor in network().state_dict().items()}
+    content = save(state) if suffix == ".safetensors" else saved(state)
+    for bit in bits:
+        content = flipped(content, bit)
+    file = hostile / f"teacher{suffix}"
+    file.write_bytes(content[: int(share * len(content))])
+    outcome(lambda: read_state_dict(file))
+    outcome(lambda: load_weights(network(), file))
+
+
+@FUZZ
+@given(content=st.binary(max_size=300), suffix=st.sampled_from([".safetensors", ".pt", ".pth", ""]))
+def test_bytes_that_are_no_weights_are_refused(hostile, content, suffix):
+    file = hostile / f"teacher{suffix}"
+    file.write_bytes(content)
+    with refused():
+        read_state_dict(file)
+
+
+def test_weights_that_grow_when_they_are_unpacked_are_refused_before_they_do(hostile):
+    file = hostile / "teacher.pt"
+    with (
+        zipfile.ZipFile(io.BytesIO(saved(network().state_dict()))) as archive,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
+    ):
+        for member in archive.infolist():
+            bomb.writestr(
+                member.filename, b"\0" * (40 << 20) if "/data/" in member.filename else archive.read(member)
+            )
+    with at_most(megabytes=5), pytest.raises(UserError, match=r"is compressed, which torch.save never does"):
+        load_weights(network(), file)

@@ -1,0 +1,267 @@
+"""``run.json`` and packed data that were damaged or made up: used as they are, or refused with a message."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from canary import PAYLOADS, flipped, outcome, refused, works
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from nested import nested, places, with_value, without
+
+from amtml_pl.errors import UserError
+from amtml_pl.guards import refuse_other_pixels, refuse_other_teachers
+from amtml_pl.packing import MANIFEST, PackedDataset, pack
+from amtml_pl.report import completed_records, leaderboard, markdown
+from amtml_pl.runs import RunFolder
+from amtml_pl.summary import show_summary
+from amtml_pl.teachers import measured_accuracy
+from amtml_pl.types import Split
+
+FUZZ = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=120,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+RECORD = {
+    "format": 1, "status": "completed", "experiment": "digits_ce", "seed": 0,
+    "command": "python -m amtml_pl.train experiment=digits_ce",
+    "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}},
+    "student": {"network": "x", "parameters": 7}, "teachers": {"resnet8": {"weights_digest": "w"}},
+    "budget": {"epochs": 8, "student_initial": "s"}, "loss": {"ce": 1.0},
+    "metrics": {"val/acc": 0.9, "val/acc_last": 0.9, "test/acc": 0.8, "test/acc_last": 0.8,
+                "teacher/resnet8/val/acc": 0.9, "teacher/resnet8/test/acc": 0.9},
+    "timing": {"fit_seconds": 60.0, "images_per_second": 100.0},
+}  # fmt: skip
+JSON = nested("completed", "../../x", "\0", "'", "9" * 400, "[red]", "$(touch canary)")
+
+
+# ---- run.json
+
+
+def use(folder):
+    """All that is done with the record of a run, of a teacher and of a half-done run."""
+    if (record := folder.record()) is None:
+        return None
+    refuse_other_pixels(record, "d" * 64, folder)
+    refuse_other_teachers(record, {"resnet8": {"weights_digest": "w"}}, folder)
+    if (done := folder.completed()) is not None:
+        show_summary(done, folder.path)
+    return record
+
+
+def report(folder):
+    return markdown(leaderboard(completed_records(folder.path)))
+
+
+def test_a_whole_record_is_used_and_reported(hostile):
+    folder = RunFolder(hostile)
+    folder.record_file.write_text(json.dumps(RECORD))
+    assert use(folder) == RECORD
+    assert "digits_ce" in report(folder)
+
+
+@pytest.mark.parametrize("path", [path for path in places(RECORD) if path], ids=".".join)
+def test_a_record_without_a_field_is_used_or_refused(hostile, path):
+    folder = RunFolder(hostile)
+    folder.record_file.write_text(json.dumps(without(RECORD, path)))
+    outcome(use, folder)
+    outcome(report, folder)
+
+
+@FUZZ
+@given(path=st.sampled_from([*places(RECORD)]), value=JSON)
+@example(path=("command",), value="an 'unclosed quotation")
+@example(path=("metrics", "val/acc"), value="0.9")
+@example(path=("seed",), value="[bold]")
+def test_a_record_with_anything_in_the_place_of_a_field_is_used_or_refused(hostile, path, value):
+    folder = RunFolder(hostile)
+    folder.record_file.write_text(json.dumps(with_value(RECORD, path, value)))
+    outcome(use, folder)
+    outcome(report, folder)
+
+
+@FUZZ
+@given(content=st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()),
+       share=st.floats(0, 1), bit=st.integers(0, 2**20))  # fmt: skip
+def test_any_bytes_in_the_place_of_a_record_are_refused(hostile, content, share, bit):
+    folder = RunFolder(hostile)
+    whole = json.dumps(RECORD).encode()
+    for damaged in (content, whole[: int(share * len(whole))], flipped(whole, bit)):
+        folder.record_file.write_bytes(damaged)
+        outcome(use, folder)
+        outcome(report, folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 200_000, '{"a":' * 200_000, '{"format": ' + "9" * 5000 + "}", '{"format": 1e999}', "\0"],
+    ids=["lists", "mappings", "digits", "infinity", "nul"],
+)  # fmt: skip
+def test_a_record_that_no_reader_of_json_survives_is_refused(hostile, text):
+    RunFolder(hostile).record_file.write_text(text)
+    with pytest.raises(UserError, match=r"run\.json"):
+        RunFolder(hostile).record()
+
+
+def test_a_record_of_gigabytes_is_not_read(hostile):
+    with (hostile / "run.json").open("wb") as file:
+        file.truncate(1 << 40)  # a hole, which takes no disk
+    with pytest.raises(UserError, match="it has 1,099,511,627,776 bytes, expected at most"):
+        RunFolder(hostile).record()
+
+
+def test_what_is_wrong_with_a_record_is_named(hostile):
+    wrong = with_value(with_value(RECORD, ("seed",), "0"), ("dataset", "digest"), 7)
+    RunFolder(hostile).record_file.write_text(json.dumps(wrong))
+    with pytest.raises(
+        UserError, match=r"(?s)seed is '0', expected a whole number; dataset.digest is 7.*rm -r"
+    ):
+        RunFolder(hostile).record()
+
+
+@FUZZ
+@given(value=JSON)
+@example(value={"accuracy": float("nan")})
+@example(value={"accuracy": 7})
+def test_a_measured_accuracy_is_believed_only_where_it_can_be_one(hostile, value):
+    def teacher():
+        raise UserError("measured again")
+
+    identity = {"teacher": "t"}
+    for record in hostile.glob("accuracy-*.json"):
+        record.unlink()
+    with refused():
+        measured_accuracy(teacher, [], hostile, identity)
+    (hostile / name_of_accuracy(identity)).write_text(json.dumps(value))
+    found = outcome(measured_accuracy, teacher, [], hostile, identity)
+    assert isinstance(found, UserError) or 0 <= found <= 1
+
+
+def name_of_accuracy(identity):
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return f"accuracy-{digest}.json"
+
+
+# ---- packed data
+
+
+class Tiny:
+    """A data set of ten images."""
+
+    splits = ("train", "test")
+
+    def missing(self):
+        return None
+
+    def fetch(self):
+        pass
+
+    def download_bytes(self):
+        return 0
+
+    def identity(self):
+        return {"source": "Tiny"}
+
+    def signature(self):
+        return "the same"
+
+    def read(self, split):
+        images = (
+            torch.arange(10 * 3 * 16, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(10, 3, 4, 4)
+        )
+        return Split(images, torch.arange(10) % 2, ("cat", "dog"))
+
+
+@pytest.fixture
+def packed(hostile):
+    return pack(Tiny(), hostile).folder
+
+
+def opened(folder):
+    found = PackedDataset.open(folder)
+    found.verify()
+    return found
+
+
+def is_as_packed(found):
+    return all(found.splits[name].images.equal(Tiny().read(name).images) for name in Tiny.splits)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("name", ["train.images.npy", "test.labels.npy"])
+def test_a_pickled_array_among_packed_data_is_never_unpickled(packed, canary, payload, name):
+    assert works(payload(canary))
+    file = packed / name
+    np.save(file, np.array([payload(canary)], dtype=object), allow_pickle=True)
+    manifest = json.loads((packed / MANIFEST).read_text())
+    manifest["files"][name] = file.stat().st_size
+    (packed / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=rf"{name} cannot be mapped"):
+        opened(packed)
+
+
+def test_an_archive_in_the_place_of_an_array_is_refused(packed):
+    content = packed / "train.images.npy"
+    np.savez(packed / "x.npz", a=np.zeros(3))
+    content.write_bytes((packed / "x.npz").read_bytes())
+    manifest = json.loads((packed / MANIFEST).read_text())
+    manifest["files"][content.name] = content.stat().st_size
+    (packed / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"train.images.npy cannot be mapped"):
+        opened(packed)
+
+
+@FUZZ
+@given(name=st.sampled_from(["train.images.npy", "test.labels.npy", MANIFEST]),
+       bits=st.lists(st.integers(0, 2**30), min_size=1, max_size=3))  # fmt: skip
+def test_flipped_bits_in_packed_data_are_noticed(hostile, name, bits):
+    folder = pack(Tiny(), hostile).folder
+    file = folder / name
+    whole = file.read_bytes()
+    content = whole
+    for bit in bits:
+        content = flipped(content, bit)
+    file.write_bytes(content)
+    try:
+        found = outcome(opened, folder)
+        assert isinstance(found, UserError) or is_as_packed(found)
+    finally:
+        file.write_bytes(whole)
+
+
+@FUZZ
+@given(bits=st.lists(st.integers(8 * 8, 8 * 128), min_size=1, max_size=6))
+def test_changed_headers_of_arrays_are_refused(hostile, bits):
+    folder = pack(Tiny(), hostile).folder
+    file = folder / "train.images.npy"
+    whole = file.read_bytes()
+    content = whole
+    for bit in bits:
+        content = flipped(content, bit)
+    file.write_bytes(content)
+    try:
+        outcome(opened, folder)
+    finally:
+        file.write_bytes(whole)
+
+
+@FUZZ
+@given(data=st.data(), value=JSON)
+def test_a_manifest_with_anything_in_the_place_of_a_field_is_used_or_refused(hostile, data, value):
+    folder = pack(Tiny(), hostile).folder
+    file = folder / MANIFEST
+    whole = file.read_text()
+    tree = json.loads(whole)
+    path = data.draw(st.sampled_from([*places(tree)]))
+    gone = bool(path) and data.draw(st.booleans())
+    file.write_text(json.dumps(without(tree, path) if gone else with_value(tree, path, value)))
+    try:
+        found = outcome(opened, folder)
+        assert isinstance(found, UserError) or is_as_packed(found) or path == ("splits",)
+    finally:
+        file.write_text(whole)
