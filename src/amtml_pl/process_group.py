@@ -39,7 +39,7 @@ def run_in_group(command: Sequence[str], processes: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # handed down; else each takes all cores
     launch = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5,
+        rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5, run_id=str(os.getpid()),
     )  # fmt: skip
     try:
         elastic_launch(launch, sys.executable)(*command)
