@@ -145,4 +145,6 @@ def reason(error: Exception) -> str:
     """The first sentence of Hydra's that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
-    return told[0] if told else type(error).__name__
+    place = next((line for line in told if line.startswith('in "')), "")  # of a mistake in a YAML file
+    first = told[0] if told else type(error).__name__
+    return f"{first} {place}" if place and place != first else first

@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,8 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
@@ -78,12 +76,15 @@ def start(run: Callable[[], object]) -> None:
         if stop.code == 1 and not progress.begun:
             sys.exit(2)
         raise
-    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+    except Exception as error:  # before a job has begun: of the command line, or of a file that is composed
         if progress.begun:
             raise
         if "debug=true" in sys.argv:
             traceback.print_exception(error)
-        report_typed(typed_mistakes() or [reason(error)])
+        mistakes = []
+        with suppress(Exception):  # a file that cannot be read; the first exception says so
+            mistakes = typed_mistakes()
+        report_typed(mistakes or [reason(error)])
         sys.exit(2)
     if progress.mistakes:
         sys.exit(2)
