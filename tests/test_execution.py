@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from amtml_pl.errors import UserError
-from amtml_pl.execution import set_execution
+from amtml_pl.execution import set_execution, unsynchronised
 from amtml_pl.features import TappedNetwork
 from amtml_pl.models.cifar_resnet import CifarResNet
 
@@ -52,3 +54,26 @@ def test_a_layout_that_would_corrupt_memory_is_refused_on_the_cpu_alone():
         set_execution(thin, channels_last=True, compiled=False, trained_on_cpu=True)
     set_execution(thin, channels_last=True, compiled=False, trained_on_cpu=False)
     assert thin.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def one_of_two():
+    """A process that takes itself for one of two."""
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    yield
+    dist.destroy_process_group()
+
+
+def test_batch_norm_that_is_not_synchronised_for_a_while_has_a_second_derivative(one_of_two):
+    plain, synchronised = tapped(), torch.nn.SyncBatchNorm.convert_sync_batchnorm(tapped())
+    images = torch.rand(13, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+    def second_derivative(network):
+        weight = network.network.conv1.weight
+        [first] = torch.autograd.grad(network(images).logits.square().mean(), weight, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), weight)[0]
+
+    with unsynchronised(synchronised):
+        assert torch.equal(second_derivative(synchronised), second_derivative(plain))
+    with pytest.raises(ValueError, match="expected input tensor to be on"):  # synchronised again: not on CPUs
+        synchronised(images)

@@ -105,6 +105,29 @@ def test_a_value_of_a_file_is_told_with_the_file(mistake, tmp_path):
     assert "did you mean 'momentum'?" in said
 
 
+@pytest.fixture
+def own_student(tmp_path):
+    """A folder of the user's own with one choice, ``student=mine``."""
+    own = tmp_path / "own" / "student"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text((config_directory() / "student" / "resnet8_thin.yaml").read_text())
+    return own.parent
+
+
+@pytest.mark.parametrize("typed", [["student=mini"], ["-m", "student=mini,resnet8_thin"]])
+@pytest.mark.parametrize("way", ["--config-dir {}", "hydra.searchpath=[file://{}]"])
+def test_choices_of_a_folder_of_one_s_own_are_known(mistake, own_student, way, typed):
+    said = mistake(*typed, *way.format(own_student).split(), "trainer=cpu", "optimizer=sdg")
+    assert "The command line has 2 mistakes" in said
+    assert "student=mini: there is no such choice; did you mean 'mine'?" in said
+
+
+def test_a_sweep_over_choices_by_a_pattern_is_looked_through(mistake):
+    said = mistake("-m", "student=glob(resnet8*)", "trainer=cpu", "seed=0,1", "optimzer.lr=1")
+    assert "has 1 mistake:" in said
+    assert "optimzer: there is no such key; did you mean 'optimizer'?" in said
+
+
 @pytest.mark.parametrize(
     "wrong", ["temperature=0,2 student=resnet8_thin,resnt8", "optimzer.lr=1,2", "seed=0,1 loss=[ce,kdd]"]
 )

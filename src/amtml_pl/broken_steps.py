@@ -62,5 +62,10 @@ def terms_of_broken_gradients(module: StudentModule) -> Iterator[str]:
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether their common norm is a number, at the cost of one look at them all."""
-    return not tensors or bool(torch.isfinite(nn.utils.get_total_norm(tensors)))
+    """Whether all numbers are finite, at the cost of one look at them all.
+
+    Their common norm says so, unless it overflows; then each tensor is looked at.
+    """
+    if not tensors or bool(torch.isfinite(nn.utils.get_total_norm(tensors))):
+        return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

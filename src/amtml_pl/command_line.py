@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -37,9 +39,10 @@ def command_line_mistakes(
     """
     problems: list[str] = []
     sound: dict[str, str] = {}
+    loader = with_typed_folders(loader, typed)
     for word in typed:
         try:
-            [override] = OverridesParser.create().parse_overrides([word])
+            [override] = OverridesParser.create(loader).parse_overrides([word])
         except OverrideParseException as error:
             problems.append(f"{word}: {reason(error)} (command line)")
             continue
@@ -51,6 +54,19 @@ def command_line_mistakes(
         if not wrong:
             sound[word] = first_value(override)
     return [*problems, *key_problems(sound, loader, composed)]
+
+
+def with_typed_folders(loader: ConfigLoader, typed: Sequence[str]) -> ConfigLoader:
+    """A loader that knows what lies in the folders of ``hydra.searchpath`` too, as composing does."""
+    folders = [word.partition("=")[2] for word in typed if word.startswith("hydra.searchpath=")]
+    if not folders:
+        return loader
+    places = ConfigSearchPathImpl()
+    for known in loader.get_search_path().get_path():
+        places.append(known.provider, known.path)
+    for folder in ",".join(each.strip("[]") for each in folders).split(","):
+        places.append("command-line", folder.strip(" '\""))
+    return ConfigLoaderImpl(places)
 
 
 def option_problems(override: Override, loader: ConfigLoader) -> Iterator[str]:

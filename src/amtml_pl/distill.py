@@ -42,6 +42,7 @@ class DistillModule(StudentModule):
             whole = self.put_together(batch.labels)
             student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
             teachers = None if teachers is None else teachers.map(at_least_float32).map(whole)
+            self.repeatable(stage=1)
             weights = None
             if teachers is not None and self.weighting is not None:
                 weights = self.weighting(student, teachers, labels)

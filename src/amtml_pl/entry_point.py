@@ -27,7 +27,7 @@ from rich.markup import escape
 
 from amtml_pl.command_line import command_line_mistakes, reason
 from amtml_pl.config_files import config_directory
-from amtml_pl.errors import LeaderFailed, Preempted, UserError
+from amtml_pl.errors import AnotherFailed, Preempted, UserError
 from amtml_pl.ranks import leads, rank, world_size
 from amtml_pl.stopping import obey_at_once
 
@@ -40,7 +40,7 @@ error_console = Console(highlight=False, soft_wrap=True, stderr=True)
 
 # The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
 PREEMPTED = 75
-# For the first process of a run: the first one that ends ends the others, and only that one says why.
+# The first process of a run that ends ends the others; it should be the one that says why.
 SECONDS_TO_SAY_WHY = 5.0
 
 
@@ -95,7 +95,7 @@ def typed_mistakes() -> list[str]:
     arguments = get_args_parser().parse_args()
     if arguments.config_name is not None:
         return []
-    folders = [] if arguments.config_dir is None else [f"hydra.searchpath=[file://{arguments.config_dir}]"]
+    own = [] if arguments.config_dir is None else [Path(arguments.config_dir).resolve()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -104,9 +104,9 @@ def typed_mistakes() -> list[str]:
         name = f"{Path(sys.argv[0]).stem.removeprefix('amtml-')}"
         composed = partial(compose, name if (config_directory() / f"{name}.yaml").is_file() else "train")
         return command_line_mistakes(
-            arguments.overrides,
+            [*(f"hydra.searchpath=[file://{folder}]" for folder in own), *arguments.overrides],
             hydra.config_loader,
-            lambda words: composed([*folders, *words]),
+            composed,
             swept=arguments.multirun,
         )
 
@@ -137,8 +137,8 @@ def reporting(module: str, *, debug: bool, folder: Path | None = None) -> Iterat
         if folder is not None:
             remove_untouched(folder)
         report_mistake(error)
-    except LeaderFailed:
-        time.sleep(SECONDS_TO_SAY_WHY)
+    except AnotherFailed:
+        let_another_say_why()
         sys.exit(2)
     except KeyboardInterrupt:
         if leads():
@@ -158,11 +158,11 @@ def typed(module: str) -> str:
 
 def report_mistake(error: UserError) -> None:
     """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
-    if leads() or has_met():  # before, every process of a run makes the same mistake: the first one says it
+    if is_mine_to_say(str(error)):
         whose = f"rank {rank()}: " if world_size() > 1 else ""
         error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
     else:
-        time.sleep(SECONDS_TO_SAY_WHY)
+        let_another_say_why()
     progress.mistakes.append(str(error))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(2)
@@ -174,11 +174,34 @@ def has_met() -> bool:
     return distributed is not None and distributed.is_initialized()
 
 
+def let_another_say_why() -> None:
+    """Waits for another process of the run to say why it ends, and so to end this one."""
+    with suppress(Preempted):
+        time.sleep(SECONDS_TO_SAY_WHY)
+
+
+def is_mine_to_say(message: str) -> bool:
+    """Whether this is the process of the run that says something which others may have to say too."""
+    if not has_met():  # until then all of them make the same mistake
+        return leads()
+    from amtml_pl.together import is_first_to_say  # only here: it needs torch, which a mistake may precede
+
+    return is_first_to_say(message)
+
+
 def remove_untouched(folder: Path) -> None:
-    """Removes the run folder that Hydra made, where the run ended before it wrote anything."""
-    if folder.is_dir() and all(file.name == ".lock" for file in folder.iterdir()):
-        (folder / ".lock").unlink(missing_ok=True)
-        folder.rmdir()
+    """Removes the run folder that Hydra made, where the run ended before it wrote anything.
+
+    Of the folders above it, those that are empty then: ``runs/<experiment>`` and ``runs``.
+    """
+    if not folder.is_dir() or any(file.name != ".lock" for file in folder.iterdir()):
+        return
+    (folder / ".lock").unlink(missing_ok=True)
+    folder.rmdir()
+    if folder.parent.parent.name == "runs":
+        with suppress(OSError):  # until one that is not empty
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
 
 
 def quieten() -> None:

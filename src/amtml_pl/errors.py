@@ -20,8 +20,8 @@ class UserError(Exception):
         super().__init__(what if fix is None else f"{what}\nTo fix it: {fix}")
 
 
-class LeaderFailed(Exception):  # noqa: N818 - it says what has happened, to processes that need not say it
-    """The first process of a run has ended by a mistake, of which it tells itself."""
+class AnotherFailed(Exception):  # noqa: N818 - it says what has happened, to processes that need not say it
+    """Another process of the run has ended, of which it tells itself."""
 
 
 class Preempted(BaseException):

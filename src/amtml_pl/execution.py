@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from amtml_pl.errors import UserError
 
@@ -48,6 +51,22 @@ def as_written() -> AbstractContextManager[object]:
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+@contextmanager
+def unsynchronised(network: nn.Module) -> Iterator[None]:
+    """Inside, batch norm takes its statistics from this process's batch alone, and has a second derivative.
+
+    For a batch that every process has whole: its statistics are those that processes would have in common.
+    """
+    synchronised = [module for module in network.modules() if isinstance(module, nn.SyncBatchNorm)]
+    for module in synchronised:
+        module.forward = partial(_BatchNorm.forward, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in synchronised:
+            del module.forward
 
 
 def unsafe_convolutions(network: nn.Module) -> list[str]:

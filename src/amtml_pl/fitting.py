@@ -27,7 +27,7 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.runs import RunFolder, write_bytes
 from amtml_pl.stopping import StopRequest
 from amtml_pl.student_module import StudentModule
-from amtml_pl.together import PATIENCE, cluster_environment
+from amtml_pl.together import SILENCE, cluster_environment
 
 
 def make_trainer(
@@ -68,7 +68,7 @@ def make_trainer(
 
 def shared_training(module: StudentModule) -> DDPStrategy:
     """How several processes train together; one that steps its optimisers itself leaves parameters out."""
-    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=PATIENCE)
+    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=SILENCE)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ from amtml_pl.stopping import StopRequest
 from amtml_pl.summary import show_summary
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
-from amtml_pl.together import decided_by_leader, from_leader, leader_first, meet
+from amtml_pl.together import decided_by_leader, from_leader, leader_first, lost_connections_told, meet
 from amtml_pl.types import Shape, SplitName
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def execute(config: DictConfig, folder: RunFolder, experiment: str | None, comma
         What ``run.json`` says of the completed run.
     """
     meet()
-    with sole_use(folder):
+    with lost_connections_told(), sole_use(folder):
         if record := decided_by_leader(lambda: completed_before(config, folder)):
             return record
         return Run(config, folder, experiment, command).complete()
@@ -166,7 +166,7 @@ class Run:
         about = describe(self.config, self.experiment, self.command, self.module, facts, data)
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
         try:
-            with explained(self.folder):
+            with explained(self.folder), lost_connections_told():
                 metrics, timing = self.fit_and_test(data)
         except Exception as error:
             with suppress(OSError):  # a full disk is full for this record too; it says interrupted already

@@ -48,8 +48,15 @@ def run_in_group(command: Sequence[str], processes: int) -> None:
     try:
         elastic_launch(launch, sys.executable)(*command)
     except ChildFailedError as error:
-        first = error.get_first_failure()[1]
-        sys.exit(first.exitcode if first.exitcode > 0 else 1)
+        rank, first = error.get_first_failure()
+        if first.exitcode < 0:
+            name = signal.Signals(-first.exitcode).name
+            reason = ", as a system does that is out of memory" if name == "SIGKILL" else ""
+            sys.stderr.write(
+                f"Process {rank} of the run was ended by {name}{reason}, and the others with it. "
+                "The same command goes on from the last checkpoint.\n"
+            )
+        sys.exit(max(first.exitcode, 1))
     except SignalException as stopped:
         if stopped.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None

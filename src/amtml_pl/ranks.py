@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 # What torchrun tells the processes that it starts; a process without these is on its own.
@@ -12,6 +13,8 @@ TOLD = (
     "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_USE_AGENT_STORE",
     "TORCHELASTIC_ERROR_FILE",
 )  # fmt: skip
+
+SAME_ON_EVERY_MACHINE = re.compile(r"(\d+)(?:\(x\d+\))?")  # as SLURM writes it: 8, or 8(x2) on two machines
 
 
 def rank() -> int:
@@ -31,7 +34,8 @@ def world_size() -> int:
 
 def local_world_size() -> int:
     """How many of them are on this machine."""
-    return told("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", otherwise=1)
+    tasks = SAME_ON_EVERY_MACHINE.fullmatch(os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return told("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", otherwise=int(tasks[1]) if tasks else 1)
 
 
 def leads() -> bool:

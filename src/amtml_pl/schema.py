@@ -211,6 +211,11 @@ def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
         yield "trainer.precision=16-mixed: the CPU has bfloat16 only; expected bf16-mixed or 32-true"
     if node.get("accelerator") == "cpu" and node.get("sync_batchnorm"):
         yield "trainer.sync_batchnorm=True: batch norm is synchronised on GPUs only; expected false"
+    if node.get("strategy") not in (None, "auto", "ddp"):
+        yield (
+            f"trainer.strategy={node['strategy']}: several processes always share batches by DDP here; "
+            "expected none"
+        )
     if node.get("limit_train_batches") == 0:
         yield "trainer.limit_train_batches=0: a run trains; expected 1 or more"
     for key in node.keys() & set(NOT_HONOURED):

@@ -264,9 +264,15 @@ class StudentModule(pl.LightningModule):
             self.collapse = summary.collapse
             log.warning("epoch %d: %s", self.current_epoch, summary.describe())
 
-    def repeatable(self) -> None:
-        """Starts a step's random numbers from (seed, step), so that dropout repeats on a resume."""
-        torch.manual_seed(random_bits(self.seed, self.global_step).item() >> 1)
+    def repeatable(self, stage: int = 0) -> None:
+        """Starts random numbers from (seed, step, stage), so that they repeat on a resume.
+
+        Args:
+            stage: 0 before a process's own share goes through the networks, which may have dropout; 1 once
+                the shares are put together: what is drawn then is drawn alike in every process.
+        """
+        state = random_bits(self.seed, self.global_step)
+        torch.manual_seed(random_bits(state, stage).item() >> 1)
 
     def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
         """What makes whole batches of the shares of a run's processes; leaves tensors alone in a run of one.

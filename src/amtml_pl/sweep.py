@@ -50,11 +50,24 @@ class Bookkeeping(Callback):
         Raises:
             SystemExit: if what is typed is wrong for every job, or a choice for one.
         """
+        try:
+            self.sweep = current.sweep = self.of(config)
+        except Exception:  # which Hydra would only warn of, and go on without a record of the jobs
+            traceback.print_exc()
+            raise SystemExit(1) from None
+
+    def of(self, config: DictConfig) -> SweepFolder:
+        """The folder of the sweep that a configuration describes."""
         hydra = config.hydra
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
         overrides: Any = OmegaConf.to_container(hydra.overrides)  # as typed, interpolations and all
         typed = overrides["task"]
-        if mistakes := sweep_mistakes(typed, hydra.sweeper.get("params") or {}):
+        folders = [
+            source.path for source in hydra.runtime.config_sources if source.provider == "command-line"
+        ]
+        own = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+        own += [word for word in overrides["hydra"] if word.startswith("hydra.searchpath=")]
+        if mistakes := sweep_mistakes([*own, *typed], hydra.sweeper.get("params") or {}):
             report_typed(mistakes)
             raise SystemExit(2)
         label = run_label(typed, left_out=())
@@ -62,7 +75,7 @@ class Bookkeeping(Callback):
         name = f"{label}-{sweep_hash(typed, sweeper)}"
         told = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *told, *typed])
-        self.sweep = current.sweep = SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
+        return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Makes the sweep known in a worker, too."""

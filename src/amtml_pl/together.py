@@ -7,9 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -18,14 +19,36 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from amtml_pl import ranks
-from amtml_pl.errors import LeaderFailed
+from amtml_pl.errors import AnotherFailed
 
-# Others wait while the first process packs data and has teachers trained.
+# Others wait so long while the first process packs data and has teachers trained...
 PATIENCE = timedelta(days=30)
+# ... and so long in a step, of which one of them never takes its part, stuck or gone without a sign.
+SILENCE = timedelta(hours=2)
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 Result = TypeVar("Result")
+
+
+@dataclass
+class Meeting:
+    """What connects the processes of a run besides torch's default group; None in a run of one.
+
+    Attributes:
+        patient: the group in which they wait for the first of them.
+        store: what all of them read and write.
+    """
+
+    patient: dist.ProcessGroup | None = None
+    store: Store | None = None
+
+
+meeting = Meeting()
 
 
 def meet() -> None:
@@ -38,7 +61,10 @@ def meet() -> None:
         backend = "cpu:gloo,cuda:nccl"
     cluster = cluster_environment()
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = cluster.main_address, str(cluster.main_port)
-    dist.init_process_group(backend, timeout=PATIENCE, rank=ranks.rank(), world_size=ranks.world_size())
+    meeting.store, rank, world_size = next(rendezvous("env://", ranks.rank(), ranks.world_size()))
+    dist.init_process_group(backend, timeout=SILENCE, store=meeting.store, rank=rank, world_size=world_size)
+    patient = dist.new_group(timeout=PATIENCE, backend="gloo")
+    meeting.patient = cast("dist.ProcessGroup", patient)  # every process is of it
     atexit.register(part)
     Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
 
@@ -70,7 +96,7 @@ def of_each(value: Result) -> list[Result]:
     if ranks.world_size() == 1:
         return [value]
     values: list[Any] = [None] * ranks.world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=meeting.patient)
     return values
 
 
@@ -79,7 +105,7 @@ def leader_first() -> Iterator[None]:
     """What is inside happens in the first process, then, once it has succeeded, in the others.
 
     Raises:
-        LeaderFailed: in the others, if it has not.
+        AnotherFailed: in the others, if it has not.
     """
     if ranks.world_size() == 1:
         yield
@@ -92,7 +118,7 @@ def leader_first() -> Iterator[None]:
             from_leader(succeeded)
     else:
         if not from_leader(None):
-            raise LeaderFailed
+            raise AnotherFailed
         yield
 
 
@@ -100,7 +126,7 @@ def decided_by_leader(decide: Callable[[], Result]) -> Result:
     """What ``decide`` gives in the first process, in every one of them.
 
     Raises:
-        LeaderFailed: in the others, if it has raised.
+        AnotherFailed: in the others, if it has raised.
     """
     decision: list[Result] = []
     with leader_first():
@@ -115,7 +141,7 @@ def from_leader(value: Any) -> Any:  # noqa: ANN401
     if ranks.world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(values, src=0, group=meeting.patient, device=torch.device("cpu"))
     return values[0]
 
 
@@ -126,6 +152,31 @@ def in_any(*flags: bool, device: torch.device) -> list[bool]:
     raised = torch.tensor(flags, dtype=torch.uint8, device=device)
     dist.all_reduce(raised, op=dist.ReduceOp.MAX)
     return [bool(flag) for flag in raised.tolist()]
+
+
+def is_first_to_say(message: str) -> bool:
+    """Whether no other process of the run has said so, when all of them come to the same end."""
+    if meeting.store is None:
+        return True
+    try:
+        return int(meeting.store.add(f"said: {message}", 1)) == 1
+    except RuntimeError:  # whoever kept the store has gone
+        return True
+
+
+@contextmanager
+def lost_connections_told() -> Iterator[None]:
+    """What the end of a process does to the others is not the reason why a run has ended.
+
+    Raises:
+        AnotherFailed: for a lost connection.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise AnotherFailed("Another process of the run has ended; it says why.") from error
+        raise
 
 
 class WholeBatch:

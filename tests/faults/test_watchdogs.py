@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from amtml_pl import stopping
+from amtml_pl.broken_steps import all_finite
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.pipeline import Run
 from amtml_pl.reproduction import load_reproduction
@@ -158,6 +159,15 @@ def test_a_gradient_that_is_no_number_names_its_term_and_step_and_leaves_the_wei
     saved = torch.load(folder.last_checkpoint, weights_only=True)
     assert saved["global_step"] == 5
     assert all(t.isfinite().all() for t in saved["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    ("value", "finite"),
+    [(3e38, True), (-3e38, True), (math.inf, False), (-math.inf, False), (math.nan, False)],
+)
+def test_a_gradient_is_broken_when_a_number_of_it_is_none_however_large_it_is(value, finite):
+    gradients = [torch.ones(2, 3), torch.tensor([0.0, value]), torch.ones(())]
+    assert all_finite(gradients) is finite
 
 
 def test_the_step_that_broke_is_kept_and_breaks_again(run, configure, tmp_path):

@@ -107,8 +107,12 @@ def test_a_run_whose_process_dies_ends_as_a_whole_and_is_gone_on_with(train, tmp
     os.kill(last, signal.SIGKILL)
     status, said = ended(broken, timeout=60)
     assert status == 1, said
+    assert "Process 1 of the run was ended by SIGKILL" in said
+    assert "Traceback" not in said
     assert alive(mark) == []
-    assert records(tmp_path / "broken")[0]["status"] in ("interrupted", "failed")
+    [record] = records(tmp_path / "broken")
+    assert record["status"] in ("interrupted", "failed")
+    assert record.get("error", "Another process").startswith("Another process")
     status, said = ended(train(*RUN, *LONG, mark, outputs="broken"))
     assert status == 0, said
     assert "Resuming from" in said
@@ -134,6 +138,15 @@ def test_a_group_that_is_preempted_saves_and_says_so_by_its_status(train, tmp_pa
     assert alive(mark) == []
     [record] = records(tmp_path)
     assert record["status"] == "interrupted"
+
+
+def test_what_all_processes_have_to_say_is_said_once(train, tmp_path):
+    status, said = ended(train(*RUN, "optimizer.lr=1e30"))
+    assert status == 2, said
+    assert said.count("stopped being a number") == 1
+    assert "Traceback" not in said
+    [record] = records(tmp_path)
+    assert "stopped being a number" in record["error"]
 
 
 def test_several_processes_for_a_run_of_one_are_refused(train, tmp_path):

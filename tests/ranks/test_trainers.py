@@ -40,6 +40,20 @@ def test_a_task_of_slurm_knows_its_place(monkeypatch):
     assert (ranks.rank(), ranks.local_rank(), ranks.world_size(), ranks.leads()) == (5, 1, 8, False)
 
 
+@pytest.mark.parametrize(("tasks", "here"), [("4", 4), ("8(x2)", 8), ("2,1", 1)])
+def test_a_task_of_slurm_counts_its_neighbours_where_every_machine_has_as_many(monkeypatch, tasks, here):
+    for name, value in {"STEP_ID": "0", "NTASKS": "16", "STEP_TASKS_PER_NODE": tasks}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert ranks.local_world_size() == here
+
+
+def test_a_process_that_is_no_task_knows_nothing_of_slurm(monkeypatch):
+    for name, value in {"STEP_ID": "0", "PROCID": "5", "NTASKS": "8"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert not [name for name in ranks.environment_alone() if name.startswith("SLURM")]
+    assert "PATH" in ranks.environment_alone()
+
+
 def test_a_batch_script_of_slurm_is_one_process(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "8")  # of the allocation; only srun starts them, and names a step
     assert (ranks.rank(), ranks.world_size()) == (0, 1)
@@ -73,6 +87,7 @@ def test_processes_are_started_where_nobody_has_started_any():
             r"data.batch_size=129: expected a multiple of the 2 processes(.|\n)*e.g. 130",
         ),
         (["data.mixup=0.2"], "data.mixup=0.2: blends images of a whole batch; expected 0 with 2 processes"),
+        (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp: several processes always share batches by DDP"),
     ],
 )
 def test_what_processes_cannot_share_is_a_mistake(configure, overrides, message):

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from amtml_pl.distill import full_precision
 from amtml_pl.errors import UserError
-from amtml_pl.execution import as_written
+from amtml_pl.execution import as_written, unsynchronised
 from amtml_pl.features import evaluation_mode, frozen
 from amtml_pl.loops.hard_samples import HardSamples
 from amtml_pl.loops.two_optimizers import TwoOptimizers
@@ -125,10 +125,12 @@ class MetaWeights(TwoOptimizers):
     def virtual(self, parameters: Mapping[str, Tensor], batch: Batch) -> ModelOutputs:
         """The student's outputs with other parameters; its running statistics stay as they are.
 
-        Not compiled, even where the student is: what ``torch.compile`` makes has no second derivative.
+        Neither compiled nor with batch norm synchronised, even where the student is: what ``torch.compile``
+        makes has no second derivative, nor has torch's synchronised batch norm. Every process has the whole
+        batch here.
         """
         buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
-        with as_written():
+        with as_written(), unsynchronised(self.student):
             outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
         return outputs
 

@@ -176,7 +176,7 @@ class Regressor(nn.Module):
             raise UserError(
                 "A regression term normalises each channel over a batch of one image whose map is 1x1: there "
                 "is one value, and nothing to normalise by.",
-                fix="data.batch_size=2 or more, regression_grid=2, or hint_pool=null",
+                fix="data.batch_size=2 or more, or larger maps: regression_grid=null hint_pool=null",
             )
         made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made
