@@ -154,6 +154,13 @@ def test_evaluation_meets_every_image_once_over_all_ranks_unaugmented(world_size
         assert all(torch.equal(found[i][0], rows.stored.images[rows.rows[i]] / 255) for i in range(len(rows)))
 
 
+def test_more_ranks_than_images_of_an_evaluation_batch_each_get_some():
+    data = module(eval_batch_size=2)
+    counts = [sum(len(b) for b in data.eval_batches(data.val_split(), rank, 7)) for rank in range(7)]
+    assert sum(counts) == len(data.val_split())
+    assert min(counts) > 0
+
+
 def test_evaluation_is_in_order():
     assert torch.equal(torch.cat([b.index for b in module().val_dataloader()]), torch.arange(30))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -275,11 +278,18 @@ def given_by_entry_point(path: str) -> set[str]:
 
 
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a callable's arguments; empty where they cannot be evaluated."""
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except Exception:  # foreign annotations may name what cannot be imported
-        return {}
+    """The types of a callable's arguments; without those whose annotation cannot be evaluated.
+
+    Foreign annotations may name what is imported for type checkers alone; most of that is of these modules.
+    """
+    for_checkers = {**vars(collections.abc), **vars(typing)}
+    function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        alone = SimpleNamespace(__annotations__={name: annotation})
+        with suppress(Exception):
+            hints |= typing.get_type_hints(alone, {**for_checkers, **getattr(function, "__globals__", {})})
+    return hints
 
 
 def holds_nodes(value: object) -> bool:

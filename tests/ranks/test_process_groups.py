@@ -127,6 +127,20 @@ def test_a_group_ends_when_its_launcher_is_killed(train, tmp_path):
     wait_until(lambda: alive(mark) == [], seconds=20)
 
 
+def test_the_process_of_a_teacher_ends_with_the_run_that_has_started_it(tmp_path):
+    script = tmp_path / "sleeps.py"
+    script.write_text("import time\nprint('asleep', flush=True)\ntime.sleep(600)\n")
+    # A launcher that starts the process as `run_alone` does, and is killed.
+    launcher = tmp_path / "launches.py"
+    launcher.write_text(f"from amtml_pl.process_group import run_alone\nrun_alone([{str(script)!r}])\n")
+    run = subprocess.Popen([sys.executable, launcher], stdout=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "asleep\n"
+    assert len(alive(str(script))) == 1
+    run.kill()
+    run.wait()
+    wait_until(lambda: alive(str(script)) == [], seconds=20)
+
+
 def test_a_group_that_is_preempted_saves_and_says_so_by_its_status(train, tmp_path):
     mark = f"seed={os.getpid() + 2}"
     launcher = train(*RUN, mark, "trainer.max_epochs=500", "checkpoint_minutes=null")
