@@ -61,12 +61,14 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if folders := [file for file in temporary if file.is_dir()]:
             raise IsADirectoryError(f"{folders[0]} is a folder")
-        for (name, text), file in zip(files.items(), temporary.values(), strict=True):
-            (out / f".{name}").write_text(text, encoding="utf-8", errors="replace")
+        for name, text in files.items():
+            temporary[out / name].write_text(text, encoding="utf-8", errors="replace")
         for file, written in temporary.items():
             written.replace(file)
     except OSError as error:
-        raise UserError(f"The report cannot be written to {out.resolve()}: {error}.", fix="out=FOLDER") from error
+        raise UserError(
+            f"The report cannot be written to {out.resolve()}: {error}.", fix="out=FOLDER"
+        ) from error
     finally:
         if out.is_dir():
             for written in temporary.values():
@@ -90,7 +92,9 @@ def warn(
     """Prints what a reader of the tables must know."""
     told = []
     if len(problems) > 1:
-        told.append(f"{len(problems)} problems (data set and student) are kept apart: never compare across tables")
+        told.append(
+            f"{len(problems)} problems (data set and student) are kept apart: never compare across tables"
+        )
     for problem in problems:
         told += [f"{group.name}: unequal budget: {'; '.join(group.unequal)}"
                  for group in problem.groups if group.unequal]  # fmt: skip

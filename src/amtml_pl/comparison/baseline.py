@@ -35,7 +35,7 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
 
 
 def found_in(problem: Problem, baseline: str) -> Group | None:
-    """The group of exactly that name, or else the one with that method or experiment and the fewest settings."""
+    """The group of exactly that name, else that of that method or experiment with the fewest settings."""
     for group in problem.groups:
         if group.name == baseline:
             return group

@@ -9,6 +9,7 @@ from amtml_pl.comparison.estimates import Estimate
 from amtml_pl.comparison.figure import Figure, Variant, colour, distinct, plain, titled
 from amtml_pl.comparison.found_runs import Run
 from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.result_figures import COLOUR_OF_SEEDS, range_of
 
 
 def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
@@ -29,14 +30,24 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
         "mode": "markers+text" if len(names) <= 12 else "markers",
         "x": [statistics.fmean(cost) for cost in costs],
         "y": [estimate.mean for estimate in accuracies],
-        "error_y": {"type": "data", "array": [e.half_width or 0 for e in accuracies], "thickness": 1, "width": 3},
+        "error_y": {
+            "type": "data",
+            "array": [e.half_width or 0 for e in accuracies],
+            "thickness": 1,
+            "width": 3,
+            "color": COLOUR_OF_SEEDS,
+        },
         "marker": {"size": 10, "color": [colour(number) for number in range(len(names))]},
         "text": names,
         "textposition": "middle right",
         "customdata": told,
         "hovertemplate": "%{customdata}<extra></extra>",
     }
-    layout = {"xaxis": titled("minutes of a run", rangemode="tozero"), "yaxis": titled(metric), "showlegend": False}
+    layout = {
+        "xaxis": titled("minutes of a run", rangemode="tozero"),
+        "yaxis": titled(metric, range=range_of(problem.groups, metric)),
+        "showlegend": False,
+    }
     return Figure(
         "cost",
         f"Cost against {metric}",
@@ -58,7 +69,9 @@ def mean_time(group: Group, name: str) -> float:
 
 def cache_savings(problem: Problem) -> Figure | None:
     """Passes of the teachers over the training split: those that were made and those a live run makes."""
-    cached = [group for group in problem.groups if group.first.teachers and all(map(counts_passes, group.runs))]
+    cached = [
+        group for group in problem.groups if group.first.teachers and all(map(tells_passes, group.runs))
+    ]
     if not cached:
         return None
     names = distinct([group.name for group in cached])
@@ -66,7 +79,8 @@ def cache_savings(problem: Problem) -> Figure | None:
     live = [sum(run.budget["epochs"] * len(run.teachers) for run in group.runs) for group in cached]
     saved = [max(0.0, asked - paid) for asked, paid in zip(live, made, strict=True)]
     bars = [
-        {"type": "bar", "orientation": "h", "name": name, "y": names, "x": values, "marker": {"color": colour(hue)},
+        {"type": "bar", "orientation": "h", "name": name, "y": names, "x": values,
+         "marker": {"color": colour(hue)},
          "hovertemplate": f"%{{y}}: %{{x:.4g}} passes {name}<extra></extra>"}
         for name, values, hue in (("made", made, 1), ("saved", saved, 2))
     ]  # fmt: skip
@@ -86,8 +100,8 @@ def cache_savings(problem: Problem) -> Figure | None:
     )
 
 
-def counts_passes(run: Run) -> bool:
-    """Whether a run says how often its teachers have looked at the training split, and for how many epochs."""
+def tells_passes(run: Run) -> bool:
+    """Whether a run says how often its teachers saw the training split, and how many epochs it had."""
     return run.teacher_passes is not None and type(run.budget.get("epochs")) is int
 
 
@@ -98,14 +112,20 @@ def time_saved(problem: Problem, cached: Sequence[Group]) -> str:
     """
     per_epoch: dict[tuple[str, ...], list[float]] = {}
     for run in problem.runs:
-        if run.facts.get("teacher_source") == "live" and type(epochs := run.budget.get("epochs")) is int and epochs:
+        if (
+            run.facts.get("teacher_source") == "live"
+            and type(epochs := run.budget.get("epochs")) is int
+            and epochs
+        ):
             per_epoch.setdefault(run.teachers, []).append(run.timing.get("teacher_seconds", 0.0) / epochs)
     known = [run for group in cached for run in group.runs if run.teachers in per_epoch]
     if not known:
         return "How many seconds that saved is not told: no live run of these teachers was measured."
     live = sum(statistics.fmean(per_epoch[run.teachers]) * run.budget["epochs"] for run in known)
-    paid = sum(run.timing.get("teacher_seconds", 0.0) + run.timing.get("cache_build_seconds", 0.0) for run in known)
+    paid = sum(
+        run.timing.get("teacher_seconds", 0.0) + run.timing.get("cache_build_seconds", 0.0) for run in known
+    )
     return (
-        f"Live runs of the same teachers waited {live / 60:,.1f} minutes for as many epochs as {len(known)} cached "
-        f"runs, which waited {paid / 60:,.1f} minutes, building included."
+        f"Live runs of the same teachers waited {live / 60:,.1f} minutes for as many epochs as {len(known)} "
+        f"cached runs have, which waited {paid / 60:,.1f} minutes, building included."
     )

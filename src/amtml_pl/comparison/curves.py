@@ -122,7 +122,7 @@ class WeightsByClass:
 
 
 def weights_by_class_of(group: Group, broken: list[tuple[Path, str]]) -> WeightsByClass | None:
-    """The mean over the runs of a group that have ``weights_by_class.csv`` for the same classes and teachers."""
+    """The mean over the runs of a group whose ``weights_by_class.csv`` has the same classes and teachers."""
     found: list[WeightsByClass] = []
     for run in group.runs:
         file = run.folder / "weights_by_class.csv"

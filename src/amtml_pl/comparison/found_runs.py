@@ -108,14 +108,16 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
         try:
             run = read_run(RunFolder(run_folder), metric)
             twin = by_seed.setdefault((run.digest, run.study, run.seed), run_folder)
-            if twin != run_folder:
-                raise NotCompared(f"repeats seed {run.seed} of the same study in {shown(twin, folder)}")
         except (UserError, NotCompared) as reason:
             found.left_out.append(LeftOut(run_folder, first_line(reason)))
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             found.left_out.append(LeftOut(run_folder, f"damaged: {type(error).__name__}: {error!s:.200}"))
         else:
-            found.compared.append(run)
+            if twin == run_folder:
+                found.compared.append(run)
+            else:
+                repeats = f"repeats seed {run.seed} of the same study in {shown(twin, folder)}"
+                found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
         raise UserError(nothing_found(folder, found.left_out), fix=REMEDY)
     return found
@@ -204,7 +206,9 @@ def flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Nested fields by a dotted name, as texts; the first weights of a student are the seed's affair."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
-            yield from ((f"{name}.{inner}", text) for inner, text in flat(value) if inner != "student_initial")
+            yield from (
+                (f"{name}.{inner}", text) for inner, text in flat(value) if inner != "student_initial"
+            )
         elif name != "student_initial":
             yield name, str(value)
 

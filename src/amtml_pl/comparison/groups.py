@@ -148,11 +148,14 @@ def short(word: str) -> str:
 
 
 def tell_apart(groups: Sequence[Group]) -> None:
-    """Adds to the names of groups that were typed alike what their records, or configurations, have unlike."""
+    """Adds to the names of groups that were typed alike what is unlike in their records or configurations."""
     facts = [dict(group.first.facts) for group in groups]
-    if len({tuple(own) for own in told_by(facts)}) < len(groups):
-        facts = [{**own, **configuration(group.first.folder)} for own, group in zip(facts, groups, strict=True)]
     found = told_by(facts)
+    if len({tuple(own) for own in found}) < len(groups):
+        configurations = [configuration(group.first.folder) for group in groups]
+        found = told_by(
+            [own | more for own, more in zip(facts, configurations, strict=True)], absent="absent"
+        )
     numbered = Counter[str]()
     for group, own in zip(groups, found, strict=True):
         name = f"{group.name} ({', '.join(own[:3])})" if own else group.name
@@ -160,17 +163,22 @@ def tell_apart(groups: Sequence[Group]) -> None:
         group.name = name if numbered[name] == 1 else f"{name} #{numbered[name]}"
 
 
-def told_by(facts: Sequence[Mapping[str, str]]) -> list[list[str]]:
-    """Each one's facts that not all share; what an older record lacks tells nothing of it."""
-    keys = [key for key in dict.fromkeys(key for own in facts for key in own)
-            if len({own[key] for own in facts if key in own}) > 1]  # fmt: skip
-    return [[f"{key.rpartition('.')[2]} {own[key]:.40}" for key in keys if key in own] for own in facts]
+def told_by(facts: Sequence[Mapping[str, str]], absent: str | None = None) -> list[list[str]]:
+    """Each one's facts that not all share.
+
+    Args:
+        facts: of each, by a dotted name.
+        absent: what stands for a fact that one lacks; by default, as of an older record, it tells nothing.
+    """
+    names = dict.fromkeys(name for own in facts for name in own)
+    unlike = [name for name in names if len({own.get(name, absent) for own in facts} - {None}) > 1]
+    return [[f"{name.rpartition('.')[2]} {own[name]:.40}" for name in unlike if name in own] for own in facts]
 
 
 def configuration(folder: Path) -> dict[str, str]:
     """A run's configuration, flat, without its seed; empty where it cannot be read."""
     try:
-        found = yaml.load((folder / "config.yaml").read_text(), Loader=yaml.CSafeLoader)  # noqa: S506 - it is safe
+        found = yaml.load((folder / "config.yaml").read_text(), Loader=yaml.CSafeLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}

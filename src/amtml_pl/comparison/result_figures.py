@@ -19,7 +19,8 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
     seeds: Trace = {"type": "scatter", "mode": "markers", "name": "one seed", "x": [], "y": [], "text": [],
                     "marker": {"size": 7, "opacity": 0.55, "color": COLOUR_OF_SEEDS},
                     "hovertemplate": "%{text}: %{x:.4f}<extra></extra>"}  # fmt: skip
-    mean: Trace = {"type": "scatter", "mode": "markers", "name": "mean and 95 % interval", "x": [], "y": names,
+    mean: Trace = {"type": "scatter", "mode": "markers", "name": "mean and 95 % interval",
+                   "x": [], "y": names,
                    "error_x": {"type": "data", "array": [], "thickness": 1.5, "width": 4},
                    "marker": {"size": 11, "symbol": "diamond", "color": colour(0)}, "text": [],
                    "hovertemplate": "%{text}<extra></extra>"}  # fmt: skip
@@ -34,20 +35,32 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
         mean["text"].append(plain(f"{group.name}: {estimate} {estimate.interval()} (n = {estimate.n})"))
     layout = {
         "height": 180 + 26 * len(groups),
-        "xaxis": titled(metric),
-        "yaxis": {"automargin": True, "type": "category", "categoryorder": "array", "categoryarray": names},
+        "xaxis": titled(metric, range=range_of(groups, metric)),
+        "yaxis": titled("", type="category", categoryarray=names, range=[-0.7, len(names) - 0.3]),
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
     }
     best = problem.groups[0]
     return Figure(
         "accuracy",
         f"{metric} by group",
-        f"{metric} of {len(groups)} groups, best above. The best is {best.name} with {best.estimate(metric)}.",
+        f"{metric} of {len(groups)} groups, best above: {best.name} with {best.estimate(metric)}.",
         [Variant("", [seeds, mean, *teacher_lines(problem, metric, names)], layout)],
     )
 
 
 COLOUR_OF_SEEDS = "#8a94a3"
+
+
+def range_of(groups: Sequence[Group], metric: str) -> list[float]:
+    """What an axis shows at first: every seed, and every interval but those of two seeds, which are vast."""
+    ends = []
+    for group in groups:
+        values = list(group.by_seed(metric).values())
+        estimate = Estimate.of(values)
+        width = (estimate.half_width or 0.0) if estimate.n > 2 else 0.0
+        ends += [*values, estimate.mean - width, estimate.mean + width]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.01
+    return [min(ends) - margin, max(ends) + margin]
 
 
 def teacher_lines(problem: Problem, metric: str, names: Sequence[str]) -> Iterator[Trace]:
@@ -59,7 +72,8 @@ def teacher_lines(problem: Problem, metric: str, names: Sequence[str]) -> Iterat
                 found[teacher].append(value)
     for number, (teacher, values) in enumerate(found.items(), start=1):
         value = statistics.fmean(values)
-        yield {"type": "scatter", "mode": "lines", "name": f"teacher {named(teacher)}", "visible": "legendonly",
+        yield {"type": "scatter", "mode": "lines", "name": f"teacher {named(teacher)}",
+               "visible": "legendonly",
                "x": [value] * len(names), "y": list(names), "line": {"dash": "dash", "color": colour(number)},
                "hovertemplate": plain(f"{teacher}: {value:.4f}") + "<extra></extra>"}  # fmt: skip
 
@@ -84,7 +98,11 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
                 "name": named(name),
                 "x": list(points),
                 "y": [estimate.mean for estimate in points.values()],
-                "error_y": {"type": "data", "array": [e.half_width or 0 for e in points.values()], "width": 4},
+                "error_y": {
+                    "type": "data",
+                    "array": [e.half_width or 0 for e in points.values()],
+                    "width": 4,
+                },
                 "line": {"color": colour(number)},
                 "text": [f"{estimate} (n = {estimate.n})" for estimate in points.values()],
                 "hovertemplate": f"{plain(name)}, %{{x}} teachers: %{{text}}<extra></extra>",
@@ -95,8 +113,8 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
     return Figure(
         "teachers",
         f"{metric} by number of teachers",
-        f"Mean {metric} with its 95 % interval for {', '.join(map(str, counts))} teachers; of several choices of "
-        "as many teachers the mean.",
+        f"Mean {metric} with its 95 % interval for {', '.join(map(str, counts))} teachers; of several "
+        "choices of as many teachers the mean.",
         [Variant("", traces, {**layout, "showlegend": True})],
     )
 
@@ -121,24 +139,36 @@ def accuracy_by_temperature(problem: Problem, metric: str) -> Figure | None:
 
 
 def temperature_map(name: str, groups: Sequence[Group], metric: str) -> Variant | None:
-    """Of groups that differ in nothing but temperature and coefficients; None where one of them is fixed."""
+    """Of groups that differ in nothing but temperature and coefficients.
+
+    None where one of the two is fixed, or there are so few pairs that no table can be seen.
+    """
     terms = dict.fromkeys(term for group in groups for term in group.first.coefficients)
     varied = [term for term in terms if len({group.first.coefficients.get(term) for group in groups}) > 1]
     temperatures = sorted({float(group.first.temperature or 0) for group in groups})
     weights = sorted({weights_of(group, varied) for group in groups})
-    if len(temperatures) < 2 or len(weights) < 2:
-        return None
     by_cell: dict[tuple[float, tuple[float, ...]], list[float]] = defaultdict(list)
     for group in groups:
         cell = float(group.first.temperature or 0), weights_of(group, varied)
         by_cell[cell] += group.by_seed(metric).values()
-    z = [[Estimate.of(by_cell[t, w]).mean if (t, w) in by_cell else None for t in temperatures] for w in weights]
-    labels = [", ".join(f"{plain(term)} {value:g}" for term, value in zip(varied, w, strict=True)) for w in weights]
+    if len(temperatures) < 2 or len(weights) < 2 or len(by_cell) < 3:
+        return None
+    z = [
+        [Estimate.of(by_cell[t, w]).mean if (t, w) in by_cell else None for t in temperatures]
+        for w in weights
+    ]
+    labels = [
+        ", ".join(f"{plain(term)} {value:g}" for term, value in zip(varied, w, strict=True)) for w in weights
+    ]
     texts = [["" if cell is None else f"{cell:.4f}" for cell in row] for row in z]
     trace = {"type": "heatmap", "x": [f"{t:g}" for t in temperatures], "y": labels, "z": z, "text": texts,
-             "texttemplate": "%{text}", "colorscale": "Viridis", "colorbar": {"title": {"text": plain(metric)}},
+             "texttemplate": "%{text}", "colorscale": "Viridis",
+             "colorbar": {"title": {"text": plain(metric)}},
              "hovertemplate": "T = %{x}, %{y}: %{z:.4f}<extra></extra>", "xgap": 2, "ygap": 2}  # fmt: skip
-    layout = {"xaxis": titled("temperature", type="category"), "yaxis": titled("coefficient", type="category")}
+    layout = {
+        "xaxis": titled("temperature", type="category"),
+        "yaxis": titled("coefficient", type="category"),
+    }
     return Variant(name, [trace], layout)
 
 

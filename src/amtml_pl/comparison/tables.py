@@ -13,7 +13,7 @@ from amtml_pl.comparison.groups import Group, Problem
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "±": r"$\pm$", "−": "$-$", "|": r"\textbar{}",
+    ">": r"\textgreater{}", "±": r"$\pm$", "|": r"\textbar{}",
 }  # fmt: skip
 MARKDOWN = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
@@ -84,8 +84,8 @@ def markdown(problems: Sequence[Problem], metric: str) -> str:
 
 LEGEND = (
     "± is the standard deviation over the n seeds, the interval that of the mean by Student's t, p of the "
-    "two-sided paired t-test over the seeds that a group and the baseline have in common. It is not corrected "
-    "for comparing many groups. Accuracies are in [0, 1]."
+    "two-sided paired t-test over the seeds that a group and the baseline have in common. It is not "
+    "corrected for comparing many groups. Accuracies are in [0, 1]."
 )
 
 

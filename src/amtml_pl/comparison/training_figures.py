@@ -29,7 +29,7 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
     names = distinct([group.name for group in problem.groups])
     variants = []
     for metric in sorted(metrics, key=lambda name: (name != "val/acc", name)):
-        traces = []
+        traces: list[Trace] = []
         for number, (name, of_group) in enumerate(zip(names, curves, strict=True)):
             if metric in of_group:
                 is_shown = number < SHOWN_AT_FIRST or problem.groups[number].is_baseline
@@ -62,7 +62,7 @@ def with_range(name: str, curve: MeanCurve, number: int, *, visible: bool) -> It
 
 
 def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure | None:
-    """The mean weight of each teacher by epoch, of a group that is chosen."""
+    """The mean weight of each teacher by epoch, of a chosen group among those whose weights change."""
     layout: dict[str, Any] = {
         "xaxis": titled("epoch"),
         "yaxis": titled("mean weight", range=[0, 1.02]),
@@ -72,7 +72,7 @@ def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure | None:
     for group, of_group in zip(problem.groups, curves, strict=True):
         weights = {name.removeprefix("weight/"): curve for name, curve in of_group.items()
                    if name.startswith("weight/")}  # fmt: skip
-        if len(weights) > 1:
+        if len(weights) > 1 and any(len({*curve.low, *curve.high}) > 1 for curve in weights.values()):
             traces = [trace for number, (teacher, curve) in enumerate(weights.items())
                       for trace in with_range(named(teacher), curve, number, visible=True)]  # fmt: skip
             variants.append(Variant(group.name, traces, layout))
@@ -107,5 +107,3 @@ def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure | 
         variants,
         choice="group",
     )
-
-

@@ -10,6 +10,7 @@ function themed(layout) {
   const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line };
   return {
     height: 420, margin: { l: 60, r: 20, t: 20, b: 50 }, hovermode: "closest",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, family: "system-ui, sans-serif", size: 12 },
     ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
@@ -26,7 +27,7 @@ function draw(id, number) {
   drawn[id] = number;
   return Plotly.react(place, kept, themed(layout), {
     displaylogo: false, responsive: true, toImageButtonOptions: { format: "svg", filename: id },
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]], // none that uploads
   });
 }
 
