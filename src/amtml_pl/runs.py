@@ -48,7 +48,7 @@ class RunFolder:
             raise UserError(
                 f"{self.record_file} is not a run's record: {error}.", fix=f"rm -r '{self.path}'"
             ) from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
+        if not isinstance(record, dict) or record.get("format", FORMAT) != FORMAT:
             got = record.get("format") if isinstance(record, dict) else type(record).__name__
             raise UserError(
                 f"{self.record_file} has format {got!s:.80}; expected {FORMAT}.", fix="force=true"

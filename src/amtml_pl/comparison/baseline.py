@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Sequence
 
 from amtml_pl.comparison.estimates import PairedDifference
@@ -48,7 +47,7 @@ def found_in(problem: Problem, baseline: str) -> Group | None:
         listed = "".join(f"\n  - {group.name}" for group in plainest)
         raise UserError(
             f"baseline={baseline} may be one of {len(plainest)} groups of {problem.title}:{listed}",
-            fix=shlex.quote(f"baseline='{plainest[0].name}'"),
+            fix=f"\"baseline='{plainest[0].name}'\"",
         )
     return plainest[0] if plainest else None
 

@@ -89,7 +89,6 @@ def cache_savings(problem: Problem) -> Figure | None:
         "height": 180 + 24 * len(names),
         "xaxis": titled("passes over the training split, all teachers and seeds"),
         "yaxis": {"automargin": True, "type": "category", "autorange": "reversed"},
-        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
     }
     return Figure(
         "cache",

@@ -70,13 +70,13 @@ class PairedDifference:
         differences = [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
         n = len(differences)
         if not n:
-            return cls(0, None, None, "no common seed")
+            return cls(0, None, None, "no seed")
         mean = statistics.fmean(differences)
         if n < 2:
-            return cls(n, mean, None, "one common seed")
+            return cls(n, mean, None, "1 seed")
         deviation = statistics.stdev(differences)
         if deviation <= 1e-12:
-            return cls(n, mean, None, "equal differences")
+            return cls(n, mean, None, "no spread")
         t = mean / (deviation / math.sqrt(n))
         return cls(n, mean, 2 * float(stdtr(n - 1, -abs(t))))
 

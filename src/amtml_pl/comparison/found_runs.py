@@ -103,11 +103,11 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
     if not folder.is_dir():
         raise UserError(f"{folder.resolve()} is not a folder.", fix="runs=outputs/runs")
     found = FoundRuns()
-    by_seed: dict[tuple[str, str, int], Path] = {}
+    by_seed: dict[tuple[str, str, str, int], Path] = {}
     for run_folder in run_folders(folder):
         try:
             run = read_run(RunFolder(run_folder), metric)
-            twin = by_seed.setdefault((run.digest, run.study, run.seed), run_folder)
+            twin = by_seed.setdefault((run.digest, str(run.student), run.study, run.seed), run_folder)
         except (UserError, NotCompared) as reason:
             found.left_out.append(LeftOut(run_folder, first_line(reason)))
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:

@@ -15,6 +15,7 @@ from amtml_pl.comparison.estimates import Estimate, PairedDifference
 from amtml_pl.comparison.found_runs import Run, flat
 from amtml_pl.comparison.overrides import own_overrides
 
+LONGEST_FACT = 48  # in a group's name; a longer one is read in config.yaml
 SMALLER_IS_BETTER = ("loss", "nll", "ece", "brier", "error", "kl")
 
 
@@ -124,16 +125,14 @@ def name_groups(problem: Problem) -> None:
         kept = own_overrides(own, words) if len(groups) > 1 else own
         if group.first.method and len(methods) == 1:
             kept = [word for word in kept if not word.startswith("experiment=")]
-        group.name = " ".join(map(short, kept))
+        group.name = " ".join(map(short, kept)) or group.first.method or group.first.experiment or "unnamed"
     problem.common = tuple(word for word in words[0] if all(word in each for each in words))
     alike = defaultdict(list)
     for group in groups:
         alike[group.name].append(group)
-    for name, same in alike.items():
+    for same in alike.values():
         if len(same) > 1:
             tell_apart(same)
-        elif not name:
-            same[0].name = "as configured"
 
 
 def identity(run: Run) -> list[str]:
@@ -152,15 +151,17 @@ def tell_apart(groups: Sequence[Group]) -> None:
     facts = [dict(group.first.facts) for group in groups]
     found = told_by(facts)
     if len({tuple(own) for own in found}) < len(groups):
-        configurations = [configuration(group.first.folder) for group in groups]
-        found = told_by(
-            [own | more for own, more in zip(facts, configurations, strict=True)], absent="absent"
-        )
+        configured = told_by([configuration(group.first.folder) for group in groups], absent="absent")
+        found = [own + more for own, more in zip(found, configured, strict=True)]
+    for group, words in zip(groups, found, strict=True):
+        own = [word for word in words if len(word) <= LONGEST_FACT]
+        group.name += f" ({', '.join(own[:3])})" if own else ""
+    alike = Counter(group.name for group in groups)
     numbered = Counter[str]()
-    for group, own in zip(groups, found, strict=True):
-        name = f"{group.name} ({', '.join(own[:3])})" if own else group.name
-        numbered[name] += 1
-        group.name = name if numbered[name] == 1 else f"{name} #{numbered[name]}"
+    for group in groups:
+        if alike[name := group.name] > 1:
+            numbered[name] += 1
+            group.name = f"{name} #{numbered[name]}"
 
 
 def told_by(facts: Sequence[Mapping[str, str]], absent: str | None = None) -> list[list[str]]:
@@ -172,7 +173,7 @@ def told_by(facts: Sequence[Mapping[str, str]], absent: str | None = None) -> li
     """
     names = dict.fromkeys(name for own in facts for name in own)
     unlike = [name for name in names if len({own.get(name, absent) for own in facts} - {None}) > 1]
-    return [[f"{name.rpartition('.')[2]} {own[name]:.40}" for name in unlike if name in own] for own in facts]
+    return [[f"{name.rpartition('.')[2]} {own[name]}" for name in unlike if name in own] for own in facts]
 
 
 def configuration(folder: Path) -> dict[str, str]:

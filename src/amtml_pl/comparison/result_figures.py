@@ -37,7 +37,6 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
         "height": 180 + 26 * len(groups),
         "xaxis": titled(metric, range=range_of(groups, metric)),
         "yaxis": titled("", type="category", categoryarray=names, range=[-0.7, len(names) - 0.3]),
-        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
     }
     best = problem.groups[0]
     return Figure(

@@ -84,8 +84,9 @@ def markdown(problems: Sequence[Problem], metric: str) -> str:
 
 LEGEND = (
     "± is the standard deviation over the n seeds, the interval that of the mean by Student's t, p of the "
-    "two-sided paired t-test over the seeds that a group and the baseline have in common. It is not "
-    "corrected for comparing many groups. Accuracies are in [0, 1]."
+    "two-sided paired t-test over the seeds that a group and the baseline have in common, in brackets why "
+    "there is none: one such seed, none, or differences that are all the same. It is not corrected for "
+    "comparing many groups. Accuracies are in [0, 1]."
 )
 
 

@@ -34,7 +34,8 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
             if metric in of_group:
                 is_shown = number < SHOWN_AT_FIRST or problem.groups[number].is_baseline
                 traces += with_range(name, of_group[metric], number, visible=is_shown)
-        layout = {"xaxis": titled("epoch"), "yaxis": titled(metric), "height": 480, "showlegend": True}
+        layout = {"xaxis": titled("epoch"), "yaxis": titled(metric), "height": 480, "showlegend": True,
+                  "legend": {"x": 1.02, "y": 1, "yanchor": "top", "orientation": "v"}}  # fmt: skip
         variants.append(Variant(metric, traces, layout))
     if not variants:
         return None

@@ -6,14 +6,16 @@ const drawn = {}; // which variant each figure shows
 function themed(layout) {
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue("--ink").trim();
+  const faint = style.getPropertyValue("--faint").trim();
   const line = style.getPropertyValue("--line").trim();
   const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line };
   return {
-    height: 420, margin: { l: 60, r: 20, t: 20, b: 50 }, hovermode: "closest",
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink },
+    margin: { l: 60, r: 20, t: 40, b: 50 }, hovermode: "closest",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: faint, activecolor: ink },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, family: "system-ui, sans-serif", size: 12 },
-    ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
+    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
+    ...layout, height: undefined, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
 }
 
@@ -25,6 +27,7 @@ function draw(id, number) {
     ...trace, visible: (before.has(trace.name) ? before.get(trace.name) : trace.visible) ?? true,
   }));
   drawn[id] = number;
+  place.style.height = `${layout.height || 420}px`; // of the place, so that what follows keeps clear of it
   return Plotly.react(place, kept, themed(layout), {
     displaylogo: false, responsive: true, toImageButtonOptions: { format: "svg", filename: id },
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]], // none that uploads
