@@ -11,6 +11,8 @@ from amtml_pl.comparison.found_runs import Run
 from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.comparison.result_figures import COLOUR_OF_SEEDS, range_of
 
+MOST_EPOCHS = 10**9  # whatever says more is damaged
+
 
 def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
     """A point for each group; what the teachers took during the fit is in the fit's seconds already."""
@@ -101,7 +103,13 @@ def cache_savings(problem: Problem) -> Figure | None:
 
 def tells_passes(run: Run) -> bool:
     """Whether a run says how often its teachers saw the training split, and how many epochs it had."""
-    return run.teacher_passes is not None and type(run.budget.get("epochs")) is int
+    return run.teacher_passes is not None and epochs_of(run) is not None
+
+
+def epochs_of(run: Run) -> int | None:
+    """How many epochs a run had; None where its record has no such number."""
+    epochs = run.budget.get("epochs")
+    return epochs if type(epochs) is int and 0 < epochs < MOST_EPOCHS else None
 
 
 def time_saved(problem: Problem, cached: Sequence[Group]) -> str:

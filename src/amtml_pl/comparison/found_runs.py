@@ -157,8 +157,11 @@ def read_run(folder: RunFolder, metric: str) -> Run:
     overrides = overrides_of(record["command"])
     experiment = record["experiment"] or ""
     settings = without_places(overrides)
+    timing = numbers(record["timing"])
+    if "fit_seconds" not in timing:
+        raise NotCompared("has no timing.fit_seconds")
     passes = (record.get("cache") or {}).get("teacher_passes")
-    temperature = record.get("temperature")
+    temperature = numbers({"temperature": record.get("temperature") or 0.0})["temperature"]
     return Run(
         folder=folder.path,
         experiment=experiment,
@@ -170,12 +173,12 @@ def read_run(folder: RunFolder, metric: str) -> Run:
         digest=record["dataset"]["digest"],
         student=dict(record.get("student") or {}),
         teachers=tuple(record.get("teachers") or ()),
-        temperature=None if temperature is None else float(temperature),
+        temperature=temperature or None,
         coefficients=numbers(record.get("loss") or {}),
         budget=dict(record["budget"]),
         facts=dict(flat({name: record[name] for name in FACTS if name in record})),
-        metrics=metrics,
-        timing=numbers(record["timing"]),
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        timing=timing,
         teacher_passes=None if passes is None else numbers(passes),
     )
 
@@ -195,11 +198,14 @@ def numbers(found: object) -> dict[str, float]:
     """A mapping of names to numbers.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it is something else, or one of them is not finite.
     """
     if not are_numbers(found) or not isinstance(found, Mapping):
         raise ValueError(f"{found!r:.80} where numbers by name are expected")
-    return {str(name): float(value) for name, value in found.items()}
+    values = {str(name): float(value) for name, value in found.items()}
+    if infinite := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise ValueError(f"{infinite[0]:.80} is {values[infinite[0]]}")
+    return values
 
 
 def flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
