@@ -17,7 +17,9 @@ def write_run(folder, experiment, seed, accuracy, *, status="completed", told=""
     (folder / "run.json").write_text(json.dumps(record))
 
 
-def write_study(folder, methods=("ce", "avg", "amtml"), seeds=(0, 1, 2), epochs=8, teachers=("resnet14", "vgg8")):
+def write_study(
+    folder, methods=("ce", "avg", "amtml"), seeds=(0, 1, 2), epochs=8, teachers=("resnet14", "vgg8")
+):
     """Runs of several methods, teachers, temperatures and coefficients, with their curves and weights."""
     for number, method in enumerate(methods):
         for seed in seeds:

@@ -42,7 +42,9 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     write_study(folder)
     for number, teachers in enumerate((("resnet14",), ("resnet14", "vgg8", EVIL))):
-        write_whole(folder / f"count{number}", "avg", 0, 0.6, 8, teachers, told=f"teacher=[{','.join(teachers)}]")
+        write_whole(
+            folder / f"count{number}", "avg", 0, 0.6, 8, teachers, told=f"teacher=[{','.join(teachers)}]"
+        )
     for temperature, kd in ((2, 1), (2, 10), (8, 1), (8, 10)):
         told = f"temperature={temperature} coef.kd={kd}"
         write_whole(folder / told, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), told=told,
@@ -71,7 +73,9 @@ def browser(tmp_path_factory):
 def opened(browser, report):
     browser.get_log("performance")
     browser.get(report.as_uri())
-    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.documentElement.dataset.drawn"))
+    WebDriverWait(browser, 60).until(
+        lambda b: b.execute_script("return document.documentElement.dataset.drawn")
+    )
     return browser
 
 
@@ -85,7 +89,9 @@ def test_it_opens_from_a_file_without_an_error_or_a_request(opened, report):
 
 
 def test_every_figure_is_drawn_with_all_its_traces(opened):
-    assert opened.execute_script("return Object.keys(figures).sort()") == sorted(f"{kind}-0" for kind in KINDS)
+    assert opened.execute_script("return Object.keys(figures).sort()") == sorted(
+        f"{kind}-0" for kind in KINDS
+    )
     for kind in KINDS:
         drawn, given, shapes = opened.execute_script(
             "const place = document.getElementById(arguments[0]);"
@@ -94,7 +100,8 @@ def test_every_figure_is_drawn_with_all_its_traces(opened):
         )  # fmt: skip
         assert drawn == given
         visible = opened.execute_script(
-            "return document.getElementById(arguments[0]).data.filter((t) => t.visible === true).length", f"{kind}-0"
+            "return document.getElementById(arguments[0]).data.filter((t) => t.visible === true).length",
+            f"{kind}-0",
         )
         assert shapes == visible, kind
 
@@ -156,7 +163,8 @@ def test_a_legend_entry_hides_its_group_and_another_metric_leaves_it_hidden(open
 
     def visible(browser):
         return browser.execute_script(
-            "return document.getElementById('curves-0').data.find((t) => t.name === arguments[0]).visible", name
+            "return document.getElementById('curves-0').data.find((t) => t.name === arguments[0]).visible",
+            name,
         )
 
     WebDriverWait(opened, 5).until(lambda browser: visible(browser) == "legendonly")

@@ -12,6 +12,7 @@ from rich.table import Table
 from amtml_pl.entry_point import console, error_console, report_mistake
 from amtml_pl.errors import UserError
 from amtml_pl.extras import imported
+from amtml_pl.overrides import without_common
 from amtml_pl.sweep import current
 from amtml_pl.sweep_folder import Job, SweepFolder
 
@@ -89,8 +90,8 @@ def leaderboard(jobs: Sequence[Job]) -> Table:
 
 def own_overrides(job: Job, jobs: Sequence[Job]) -> str:
     """A job's overrides without those that all jobs of its sweep have."""
-    shared = set.intersection(*(set(each.overrides) for each in jobs))
-    return " ".join(o for o in job.overrides if o not in shared) or f"job {job.number}"
+    own = without_common(job.overrides, [each.overrides for each in jobs])
+    return " ".join(own) or f"job {job.number}"
 
 
 def exit_status(status: int, begun: Sequence[Job]) -> int:

@@ -37,7 +37,9 @@ def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
     for count in (1, 2, 3):
         told = f"teacher=[{','.join('abc'[:count])}]"
         for seed in (0, 1):
-            write_whole(tmp_path / f"{count}-{seed}", "avg", seed, 0.6 + count / 100, 4, "abc"[:count], told=told)
+            write_whole(
+                tmp_path / f"{count}-{seed}", "avg", seed, 0.6 + count / 100, 4, "abc"[:count], told=told
+            )
     (line,) = figures(tmp_path)["teachers"].variants[0].traces
     assert (line["name"], line["x"]) == ("avg", [1, 2, 3])
     assert line["y"] == sorted(line["y"])
@@ -75,7 +77,9 @@ def test_weights_are_shown_over_time_and_by_class_of_the_last_epoch(tmp_path):
 
 def test_weights_that_never_change_are_no_figure(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
-    write_table(tmp_path / "avg-0" / "metrics.csv", [["epoch", "weight/a", "weight/b"], [0, 0.5, 0.5], [1, 0.5, 0.5]])
+    write_table(
+        tmp_path / "avg-0" / "metrics.csv", [["epoch", "weight/a", "weight/b"], [0, 0.5, 0.5], [1, 0.5, 0.5]]
+    )
     assert "weights" not in figures(tmp_path)
 
 
@@ -139,7 +143,11 @@ def test_what_a_run_says_is_text_wherever_a_page_shows_it(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
     file = tmp_path / "avg-0" / "run.json"
     record = json.loads(file.read_text())
-    record |= {"experiment": EVIL, "command": f"python -m amtml_pl.train 'method={EVIL}'", "teachers": {EVIL: {}}}
+    record |= {
+        "experiment": EVIL,
+        "command": f"python -m amtml_pl.train 'method={EVIL}'",
+        "teachers": {EVIL: {}},
+    }
     record["dataset"]["name"] = EVIL
     record["budget"]["augment"] = EVIL
     file.write_text(json.dumps(record))

@@ -78,7 +78,10 @@ def test_groups_that_were_typed_alike_are_told_apart_by_their_records(tmp_path):
     for temperature in (4.0, 5.0):
         write_run(tmp_path / f"{temperature}", "digits", 0, temperature / 10, study=f"{temperature}",
                   temperature=temperature, loss={"kd": 1.0})  # fmt: skip
-    assert [group.name for group in groups(tmp_path)] == ["digits (temperature 5.0)", "digits (temperature 4.0)"]
+    assert [group.name for group in groups(tmp_path)] == [
+        "digits (temperature 5.0)",
+        "digits (temperature 4.0)",
+    ]
 
 
 def test_or_by_their_configurations_or_else_by_a_number(tmp_path):

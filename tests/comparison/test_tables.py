@@ -42,7 +42,9 @@ def test_latex_is_a_booktabs_table_whose_text_is_escaped(problems):
 def test_csv_has_a_line_per_run_and_another_file_a_line_per_group(problems):
     runs = list(csv.DictReader(io.StringIO(csv_of_runs(problems))))
     groups = list(csv.DictReader(io.StringIO(csv_of_groups(problems, "test/acc"))))
-    assert [(run["group"], run["seed"]) for run in runs[:3]] == [("avg loss=[a_b|c,50%]", str(n)) for n in range(3)]
+    assert [(run["group"], run["seed"]) for run in runs[:3]] == [
+        ("avg loss=[a_b|c,50%]", str(n)) for n in range(3)
+    ]
     assert len(runs) == 6
     assert float(groups[0]["difference"]) == pytest.approx(0.03)
     assert float(groups[0]["p"]) == pytest.approx(0.18851, abs=1e-4)

@@ -119,11 +119,8 @@ def time_saved(problem: Problem, cached: Sequence[Group]) -> str:
     """
     per_epoch: dict[tuple[str, ...], list[float]] = {}
     for run in problem.runs:
-        if (
-            run.facts.get("teacher_source") == "live"
-            and type(epochs := run.budget.get("epochs")) is int
-            and epochs
-        ):
+        epochs = epochs_of(run)
+        if run.facts.get("teacher_source") == "live" and epochs is not None:
             per_epoch.setdefault(run.teachers, []).append(run.timing.get("teacher_seconds", 0.0) / epochs)
     known = [run for group in cached for run in group.runs if run.teachers in per_epoch]
     if not known:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from amtml_pl.comparison.overrides import overrides_of, value_of, without_places
+from amtml_pl.overrides import overrides_of, value_of, without_places
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import are_numbers
 from amtml_pl.runs import RunFolder

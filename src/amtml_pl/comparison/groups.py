@@ -13,7 +13,7 @@ import yaml
 
 from amtml_pl.comparison.estimates import Estimate, PairedDifference
 from amtml_pl.comparison.found_runs import Run, flat
-from amtml_pl.comparison.overrides import own_overrides
+from amtml_pl.overrides import without_common
 
 LONGEST_FACT = 48  # in a group's name; a longer one is read in config.yaml
 SMALLER_IS_BETTER = ("loss", "nll", "ece", "brier", "error", "kl")
@@ -122,7 +122,7 @@ def name_groups(problem: Problem) -> None:
     words = [identity(group.first) for group in groups]
     methods = {group.first.experiment for group in groups if group.first.method}
     for group, own in zip(groups, words, strict=True):
-        kept = own_overrides(own, words) if len(groups) > 1 else own
+        kept = without_common(own, words) if len(groups) > 1 else own
         if group.first.method and len(methods) == 1:
             kept = [word for word in kept if not word.startswith("experiment=")]
         group.name = " ".join(map(short, kept)) or group.first.method or group.first.experiment or "unnamed"

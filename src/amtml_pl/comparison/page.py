@@ -54,7 +54,7 @@ def page(
     drawn = {f"{figure.kind}-{number}": [asdict(variant) for variant in figure.variants]
              for number, own in enumerate(figures) for figure in own}  # fmt: skip
     return environment.get_template("page.html").render(
-        folder=str(folder.resolve()),
+        folder=str(folder),
         metric=metric,
         runs=sum(len(problem.runs) for problem in problems),
         sections=sections,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from amtml_pl.comparison.estimates import Estimate
 from amtml_pl.comparison.figure import Figure, Trace, Variant, colour, distinct, named, plain, titled
 from amtml_pl.comparison.groups import Group, Problem
-from amtml_pl.comparison.overrides import key_of
+from amtml_pl.overrides import key_of
 
 
 def accuracy_by_group(problem: Problem, metric: str) -> Figure:

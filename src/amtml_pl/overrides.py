@@ -40,7 +40,7 @@ def without_places(overrides: Sequence[str]) -> list[str]:
     return [word for word in overrides if not is_no_setting(key_of(word))]
 
 
-def own_overrides(overrides: Sequence[str], of_all: Sequence[Sequence[str]]) -> list[str]:
+def without_common(overrides: Sequence[str], of_all: Sequence[Sequence[str]]) -> list[str]:
     """One's overrides without those that all have."""
     common = set.intersection(*(set(each) for each in of_all))
     return [word for word in overrides if word not in common]
