@@ -37,7 +37,8 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
         loss={"ce": 1.0, "kd": kd}, teacher_source="cached" if teachers else None,
         budget={**BUDGET, "epochs": epochs, "student_initial": f"seed {seed}"},
         cache={"teacher_passes": dict.fromkeys(teachers, 2.0 if seed == 0 else 0.0)} if teachers else None,
-        timing={"fit_seconds": 60.0 + 5 * len(method) + seed, "teacher_seconds": 1.0, "cache_build_seconds": 9.0},
+        timing={"fit_seconds": 60.0 + 5 * len(method) + seed, "teacher_seconds": 1.0,
+                "cache_build_seconds": 9.0},
     )  # fmt: skip
     write_curves(folder, epochs, teachers, reached)
 

@@ -11,12 +11,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
-from study import write_study, write_whole
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import page
+from study import write_study, write_whole
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
@@ -113,8 +113,8 @@ def test_figures_say_in_words_what_they_show(opened):
 
 
 def column(browser, number):
-    return [row.find_elements(By.XPATH, "./*")[number].text
-            for row in browser.find_elements(By.CSS_SELECTOR, "#table-0 tbody tr") if row.is_displayed()]  # fmt: skip
+    rows = browser.find_elements(By.CSS_SELECTOR, "#table-0 tbody tr")
+    return [row.find_elements(By.XPATH, "./*")[number].text for row in rows if row.is_displayed()]
 
 
 def test_a_click_sorts_the_table_and_another_turns_it_round(opened):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from amtml_pl.overrides import overrides_of, value_of, without_places
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import are_numbers
+from amtml_pl.overrides import overrides_of, value_of, without_places
 from amtml_pl.runs import RunFolder
 from amtml_pl.sweep_folder import is_held
 
