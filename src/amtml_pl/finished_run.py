@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError
 
@@ -30,7 +31,8 @@ from amtml_pl.splits import SplitRows
 from amtml_pl.types import SplitName, TeacherOutputs
 
 Which: TypeAlias = Literal["best", "last"]
-NODES = ("student", "dataset", "data", "teacher", "paths")
+NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
+TEACHER_KEYS = {"network", "mean", "std", "class_map", "weights", "pretrained"}
 
 
 def load_run(
@@ -52,8 +54,8 @@ def load_run(
         The run. Nothing but its record and configuration has been read.
 
     Raises:
-        UserError: if the folder is no run's, the run failed or is not finished, or its record is damaged or of
-            another format.
+        UserError: if the folder is no run's, the run failed or is not finished, or its record is damaged or
+            of another format.
     """
     run = RunFolder(Path(folder).resolve())
     record = completed_record(run)
@@ -133,7 +135,8 @@ class FinishedRun:
             return {name: [float(row[name]) if row[name] else None for row in rows] for name in columns}
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise UserError(
-                f"{file} cannot be read as a table of epochs: {error}.", fix=f"{self.record['command']} force=true"
+                f"{file} cannot be read as a table of epochs: {error}.",
+                fix=f"{self.record['command']} force=true",
             ) from error
 
     def teacher_weights(self) -> dict[str, list[float | None]]:
@@ -162,8 +165,9 @@ class FinishedRun:
         about = self.record["dataset"]
         if packed.digest != about["digest"]:
             raise UserError(
-                f"{self.path} was trained on other images of {about['name']!r} (digest {about['digest'][:12]}) "
-                f"than are packed in {packed.folder} now ({packed.digest[:12]}).",
+                f"{self.path} was trained on other images of {about['name']!r} "
+                f"(digest {about['digest'][:12]}) than are packed now ({packed.digest[:12]}) in "
+                f"{packed.folder}.",
                 fix="paths.data=FOLDER, where the run's own images lie",
             )
         return assemble.data_module(self.config, packed)
@@ -181,7 +185,7 @@ class FinishedRun:
         """What the teachers gave for a whole split, from the cache; no teacher is asked.
 
         Args:
-            split: ``train``, with the hints; of ``val`` and ``test`` the cache holds logits, where it holds any.
+            split: ``train``, with the hints; ``val`` and ``test``, where the cache holds any, without.
             view: which augmented version of the training images, from 1; the others have no versions.
 
         Returns:
@@ -228,8 +232,8 @@ class FinishedRun:
         """What to say of outputs that are not there."""
         return UserError(
             f"The cache in {self.paths['cache']} does not hold {what}.",
-            fix="load_run(..., cache=FOLDER) where it lies now, or python -m amtml_pl.cache action=build with the "
-            "overrides of the run",
+            fix="load_run(..., cache=FOLDER) where it lies now, or "
+            "python -m amtml_pl.cache action=build with the overrides of the run",
         )
 
 
@@ -241,7 +245,8 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
     """
     if not folder.path.is_dir():
         raise UserError(
-            f"{folder.path} is not a folder.", fix="run=FOLDER: the folder that amtml_pl.train printed at its end"
+            f"{folder.path} is not a folder.",
+            fix="run=FOLDER: the folder that amtml_pl.train printed at its end",
         )
     record = folder.record()
     if record is None:
@@ -285,8 +290,8 @@ def read_config(folder: RunFolder) -> DictConfig:
     file, fix = folder.config_file, "copy the whole folder of the run again, or repeat it with force=true"
     try:
         config = OmegaConf.load(file)
-        tree: Any = OmegaConf.to_container(config, resolve=False)
-    except (OSError, ValueError, YAMLError) as error:
+        tree: Any = OmegaConf.to_container(config, resolve=True)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.", fix=fix) from error
     if not isinstance(config, DictConfig) or not all(isinstance(tree.get(node), dict) for node in NODES):
         raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
@@ -296,6 +301,9 @@ def read_config(folder: RunFolder) -> DictConfig:
         for name in ("data", "cache", "teachers")
         if not isinstance(tree["paths"].get(name), str)
     ]
+    for name, node in tree["teacher"].items():
+        lacks = TEACHER_KEYS - (node.keys() if isinstance(node, dict) else set())
+        wrong += [f"teacher.{name} lacks {key}" for key in sorted(lacks)]
     if wrong:
         raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
     return config

@@ -36,9 +36,7 @@ def latency(network: TappedNetwork, image_size: int, batch_sizes: Sequence[int] 
 
 def milliseconds(network: TappedNetwork, batch_size: int, image_size: int) -> dict[str, float]:
     """The same for one batch size; a repetition is as many forwards as fill a twentieth of a second."""
-    images = torch.rand(
-        batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.rand(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     values = []
     with evaluation_mode(network), torch.inference_mode():
         forwards = 1

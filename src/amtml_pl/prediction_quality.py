@@ -19,8 +19,8 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
         labels: ``(N,)`` in [0, K).
 
     Returns:
-        ``acc`` in [0, 1]; ``acc_top5`` likewise, where K is greater than 5; ``nll`` in nats; ``ece`` in [0, 1],
-        over 15 bins of equal width; ``brier`` in [0, 2], the squared error summed over the classes.
+        ``acc`` in [0, 1]; ``acc_top5`` likewise, where K is greater than 5; ``nll`` in nats; ``ece`` in
+        [0, 1], over 15 bins of equal width; ``brier`` in [0, 2], the squared error summed over the classes.
     """
     K = logits.shape[1]
     logits = logits.float()

@@ -65,9 +65,10 @@ class RecordedTeacher:
                 continue
             if weights_digest(teacher.network) == self.facts.get("weights_digest"):
                 return teacher
+        digest = str(self.facts.get("weights_digest"))[:12]
         raise UserError(
-            f"The weights of teacher {self.name!r} (digest {str(self.facts.get('weights_digest'))[:12]}) are not "
-            f"here: none of its networks below {self.teachers} has them.",
+            f"The weights of teacher {self.name!r} (digest {digest}) are not here: no network below "
+            f"{self.teachers} has them.",
             fix="paths.teachers=FOLDER, where trained teachers lie now",
         )
 
