@@ -25,6 +25,7 @@ from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork
 from amtml_pl.packing import pack
 from amtml_pl.recorded_teachers import RecordedTeacher, kept_store, recorded_teachers
+from amtml_pl.run_record import absent_fields
 from amtml_pl.runs import RunFolder
 from amtml_pl.schema import DATASET, rule_problems
 from amtml_pl.splits import SplitRows
@@ -248,7 +249,11 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
             f"{folder.path} is not a folder.",
             fix="run=FOLDER: the folder that amtml_pl.train printed at its end",
         )
-    record = folder.record()
+    anew = "copy the whole folder again, or repeat the run with this version of amtml_pl and force=true"
+    try:
+        record = folder.record()
+    except UserError as error:
+        raise UserError(error.what, fix=anew) from error
     if record is None:
         below = sorted(folder.path.glob("**/run.json"))[:1]
         raise UserError(
@@ -263,7 +268,8 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
             f"The run in {folder.path} {said[status]}{why}; expected a completed one.",
             fix=str(record.get("command", "the command that began it")) + " goes on with it",
         )
-    folder.refuse_incomplete(record)
+    if absent := absent_fields(record):
+        raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
     return record
 
 
