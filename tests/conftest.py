@@ -108,7 +108,7 @@ def run(configure, tmp_path):
 
 @pytest.fixture
 def moved(configure, shared, tmp_path):
-    """The folder of a completed run with two teachers, trained once, copied away from where it was trained."""
+    """The folder of a completed run with two teachers, copied away from where it was trained."""
     import shutil
 
     from amtml_pl.config import check

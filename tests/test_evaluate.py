@@ -7,10 +7,10 @@ import sys
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from archives import write_image_folder
 from amtml_pl.corruptions import CORRUPTIONS
 from amtml_pl.evaluate import main
 from amtml_pl.finished_run import load_run
+from archives import write_image_folder
 
 DIGITS = tuple(map(str, range(10)))
 
@@ -113,7 +113,11 @@ def test_another_data_set_is_named_by_its_classes_whatever_their_order(moved, ev
     (moved / "run.json").write_text(json.dumps(record))
     folder = tmp_path / "others"
     write_image_folder(folder, classes=tuple(sorted(run_names)), per_class={"train": 1, "test": 3})
-    only_test = ("dataset=image_folder", f"dataset.source.folder={folder}", "~dataset.source.splits.train")
+    only_test = (
+        "dataset=image_folder",
+        f"dataset.source.folder={folder}",
+        "dataset.source.splits.train=test",
+    )
     evaluate(f"run={moved}", *only_test, f"paths.data={tmp_path}/data")
     found = written(moved)
     assert found["dataset"]["name"] == "image_folder"

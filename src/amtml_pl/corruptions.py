@@ -12,12 +12,14 @@ severity, sample), and a blur mirrors the image at its border.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import TypeAlias
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from amtml_pl.counter_random import random_bits
@@ -83,10 +85,16 @@ def contrast(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: 
 
 def jpeg(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
     """Writes every image as a JPEG file and reads it again."""
-    pixels = (images * 255).round().to(torch.uint8).cpu()
-    files = [encode_jpeg(image.contiguous(), quality=JPEG_QUALITY[severity - 1]) for image in pixels]
-    decoded = torch.stack([decode_jpeg(file, mode=ImageReadMode.RGB) for file in files])
-    return decoded.to(images) / 255
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    decoded = np.stack([through_jpeg(image, JPEG_QUALITY[severity - 1]) for image in pixels])
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images) / 255
+
+
+def through_jpeg(pixels: UInt8[np.ndarray, "H W 3"], quality: int) -> UInt8[np.ndarray, "H W 3"]:
+    """What is left of one image."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 CORRUPTIONS: Mapping[str, Callable[[Images, Int64[Tensor, " B"], int, int], Images]] = {
