@@ -82,7 +82,7 @@ def test_a_cached_run_holds_no_teacher(run, configure, tmp_path):
     run(*AMTML)
     others = parameters_beside(nn.Identity())  # of other tests
     ready, data = prepared(configure, tmp_path)
-    make_trainer(ready.config, ready.folder).fit(ready.module, datamodule=data)
+    make_trainer(ready.config, ready.folder, ready.module).fit(ready.module, datamodule=data)
     assert parameters_beside(ready.module) == others
 
 

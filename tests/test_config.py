@@ -53,7 +53,7 @@ def test_every_choice_of_every_group_passes_the_check(configure, group, name):
     if name in ("gpu", "ddp", "slurm"):
         with pytest.raises(UserError, match=r"trainer\.accelerator=gpu: none is found on this machine"):
             check(configure(f"{group}={value}", *needed))
-        needed.append("trainer.accelerator=cpu")
+        needed += ["trainer.accelerator=cpu", "++trainer.sync_batchnorm=false"]
     check(configure(f"{group}={value}", *needed))
 
 

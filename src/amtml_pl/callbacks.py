@@ -17,7 +17,7 @@ from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.stopping import StopRequest
 
 
-def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequest) -> list[Callback]:
+def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequest | None) -> list[Callback]:
     """``best.ckpt`` by validation accuracy, the table of epochs, ``last.ckpt``, and the progress.
 
     The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
@@ -26,9 +26,9 @@ def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequ
     Args:
         folder: of the run.
         every_seconds: between two ``last.ckpt`` within an epoch; None writes it at its end only.
-        stop: what may ask the fit to stop.
+        stop: what may ask the fit to stop; None for a fit that nobody asks.
     """
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         folder.best_checkpoint.parent,
         folder.best_checkpoint.stem,
         monitor="val/acc",
@@ -39,6 +39,22 @@ def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequ
     progress = RichProgressBar() if console.is_terminal else EpochLines()
     last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
     return [best, EpochTable(folder.metrics_file), last, progress]
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, which forgets the best epoch so far where the run's folder has moved meanwhile."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the state over, in the folder that it is in now."""
+        here: dict[str, Any] = {"dirpath": self.dirpath}
+        for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
+            here[key] = self.here(state_dict[key])
+        here["best_k_models"] = {self.here(f): score for f, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **here})
+
+    def here(self, file: str) -> str:
+        """A checkpoint's path in this folder; an empty one stays empty."""
+        return str(Path(str(self.dirpath)) / Path(file).name) if file else ""
 
 
 class EpochTable(Checkpoint):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,15 @@ def read_checkpoint(file: Path, network: Mapping[str, Tensor] | None = None) -> 
     """
     if not file.is_file():
         raise UserError(f"There is no checkpoint {file}.", fix=FIX)
-    if not zipfile.is_zipfile(file):  # the form that torch.save has; what is in another has no checksum
-        raise unreadable(file, "it is cut off, or another kind of file")
     try:
-        found = read_torch_file(file)
+        found = read_torch_file(file, with_checksums=True)
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise unreadable(file, reason) from error
+        raise UserError(
+            f"The checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: {reason:.200}. "
+            "Nothing in it was run.",
+            fix=FIX,
+        ) from error
     if not isinstance(found, dict):
         raise UserError(f"The file {file} is no checkpoint: it holds a {type(found).__name__}.", fix=FIX)
     if wrong := [key for key, is_right in FIELDS.items() if not is_right(found.get(key))]:
@@ -62,15 +63,6 @@ def refuse_other_network(given: Mapping[str, Tensor], expected: Mapping[str, Ten
             f"{first:.80}: {there.get(first, 'absent')}, expected {here.get(first, 'none')}.",
             fix=FIX,
         )
-
-
-def unreadable(file: Path, reason: str) -> UserError:
-    """What to say of a file that gives no checkpoint."""
-    size = file.stat().st_size
-    return UserError(
-        f"The checkpoint {file} ({size:,} bytes) cannot be read: {reason:.200}. Nothing in it was run.",
-        fix=FIX,
-    )
 
 
 def is_count(value: object) -> bool:

@@ -57,16 +57,17 @@ class LastCheckpoint(Checkpoint):
     Args:
         file: where it lies.
         every_seconds: between two checkpoints within an epoch; None writes them at its end only.
-        stop: asked after every step.
+        stop: asked after every step; None asks nobody.
     """
 
-    def __init__(self, file: Path, every_seconds: float | None, stop: StopRequest) -> None:
+    def __init__(self, file: Path, every_seconds: float | None, stop: StopRequest | None) -> None:
         self.file, self.every_seconds, self.stop = file, every_seconds, stop
         self.saved = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the untrained state, unless the fit resumes from a later one."""
-        self.stop.listen()
+        if self.stop is not None:
+            self.stop.listen()
         if not from_leader(self.file.exists()):
             self.save(trainer)
 
@@ -84,17 +85,23 @@ class LastCheckpoint(Checkpoint):
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
         late = self.every_seconds is not None and time.monotonic() - self.saved >= self.every_seconds
-        due, stop = in_any(late and ranks.leads(), self.stop.number is not None, device=pl_module.device)
-        if due or stop:
+        due, told = in_any(late and ranks.leads(), self.told_to_stop, device=pl_module.device)
+        if due or told:
             self.save(trainer, batches_done=done)
-        if stop:
+        if told and self.stop is not None:
             self.stop.obey()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the state after an epoch and its validation."""
         self.save(trainer)
-        if in_any(self.stop.number is not None, device=pl_module.device)[0]:
+        [told] = in_any(self.told_to_stop, device=pl_module.device)
+        if told and self.stop is not None:
             self.stop.obey()
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether this process has been."""
+        return self.stop is not None and self.stop.number is not None
 
     def save(self, trainer: pl.Trainer, batches_done: int = 0) -> None:
         """Writes the checkpoint, which says how much of the epoch is done."""

@@ -21,7 +21,11 @@ NAMED = re.compile(r"Could not override '([^']+)'|'([^']+)' does not exist|but c
 
 
 def command_line_mistakes(
-    typed: Sequence[str], loader: ConfigLoader, composed: Callable[[list[str]], DictConfig]
+    typed: Sequence[str],
+    loader: ConfigLoader,
+    composed: Callable[[list[str]], DictConfig],
+    *,
+    swept: bool = True,
 ) -> list[str]:
     """Everything that is wrong with some overrides, each with what is known instead.
 
@@ -29,6 +33,7 @@ def command_line_mistakes(
         typed: the overrides; every choice of a sweep for a group is looked at, of its values the first.
         loader: that knows the groups and their options.
         composed: gives the configuration of overrides, or raises Hydra's exceptions.
+        swept: whether a key may have several values.
     """
     problems: list[str] = []
     sound: dict[str, str] = {}
@@ -37,6 +42,9 @@ def command_line_mistakes(
             [override] = OverridesParser.create().parse_overrides([word])
         except OverrideParseException as error:
             problems.append(f"{word}: {reason(error)} (command line)")
+            continue
+        if override.is_sweep_override() and not swept:
+            problems.append(f"{word}: several values are a sweep; expected -m before them (command line)")
             continue
         wrong = [*option_problems(override, loader)]
         problems += wrong
@@ -137,4 +145,6 @@ def reason(error: Exception) -> str:
     """The first sentence of Hydra's that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
-    return told[0] if told else type(error).__name__
+    place = next((line for line in told if line.startswith('in "')), "")  # of a mistake in a YAML file
+    first = told[0] if told else type(error).__name__
+    return f"{first} {place}" if place and place != first else first

@@ -17,6 +17,7 @@ from amtml_pl.recipe import has_own_weights, recipe
 from amtml_pl.schema import (
     CACHE,
     CONSTRUCTED,
+    DATA_KEYS,
     DATASET,
     LIST_GROUPS,
     NODES,
@@ -150,8 +151,14 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     for name, node in tree["teacher"].items():
         if isinstance(node, Mapping) and "network" in node:
             yield from teacher_problems(node, f"teacher.{name}")
+    yield from (f"data.{key} is missing" for key in DATA_KEYS if key not in tree["data"])
     yield from trainer_problems(tree["trainer"])
     yield from shared_batch_problems(tree)
+    yield from loop_problems(tree)
+
+
+def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What the training loop cannot have: options that are Lightning's to honour, blended images."""
     own_steps = tree["loop"]["_target_"] != "amtml_pl.distill.DistillModule"
     if own_steps and tree["trainer"].get("accumulate_grad_batches", 1) != 1:
         yield (

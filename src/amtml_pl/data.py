@@ -187,7 +187,7 @@ class PackedDataModule(pl.LightningDataModule):
                 f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
                 fix="fewer trainer.devices, or more images: data.val_size",
             )
-        batches = torch.split(torch.arange(len(split)), self.eval_batch_size)
+        batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]
         return self._loader(_BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
 

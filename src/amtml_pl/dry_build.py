@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from amtml_pl import assemble
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.selected_teachers import selected_teachers
+
+SETTINGS = "the values of optimizer, scheduler or trainer that the message names; --cfg job shows them"
 
 
 def check_parts(config: DictConfig) -> None:
@@ -22,7 +25,7 @@ def check_parts(config: DictConfig) -> None:
     Raises:
         UserError: with everything that does not fit, of the student and of every teacher.
     """
-    problems = [*student_problems(config), *teacher_problems(config)]
+    problems = [*student_problems(config), *teacher_problems(config), *training_problems(config)]
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -44,6 +47,27 @@ def student_problems(config: DictConfig) -> Iterator[UserError]:
     except UserError as problem:
         if not needs_numbers(problem):
             yield problem
+
+
+def training_problems(config: DictConfig) -> Iterator[UserError]:
+    """What the optimiser, its schedule over all epochs, and the trainer refuse."""
+    try:
+        optimizer = assemble.build(config.optimizer)([nn.Parameter(torch.zeros(()))])
+        if (make := assemble.build(config.scheduler)) is not None:
+            schedule = make(optimizer)
+            for _ in range(config.trainer.max_epochs):
+                optimizer.step()
+                schedule.step()
+    except UserError as problem:
+        yield problem
+    except Exception as error:  # whatever a constructor raises that was given the wrong number
+        yield UserError(f"The optimiser or its scheduler cannot be built: {error}.", fix=SETTINGS)
+    try:
+        assemble.build(config.trainer, partial=True)(devices=1, num_nodes=1, logger=False)
+    except UserError as problem:
+        yield problem
+    except Exception as error:
+        yield UserError(f"The trainer cannot be built: {str(error).splitlines()[0]}", fix=SETTINGS)
 
 
 def teacher_problems(config: DictConfig) -> Iterator[UserError]:

@@ -6,10 +6,11 @@ import logging
 import os
 import shlex
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from amtml_pl.command_line import command_line_mistakes
+from amtml_pl.command_line import command_line_mistakes, reason
 from amtml_pl.config_files import config_directory
 from amtml_pl.errors import LeaderFailed, Preempted, UserError
 from amtml_pl.ranks import leads, rank, world_size
@@ -39,6 +40,8 @@ error_console = Console(highlight=False, soft_wrap=True, stderr=True)
 
 # The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
 PREEMPTED = 75
+# For the first process of a run: the first one that ends ends the others, and only that one says why.
+SECONDS_TO_SAY_WHY = 5.0
 
 
 @dataclass
@@ -73,12 +76,15 @@ def start(run: Callable[[], object]) -> None:
         if stop.code == 1 and not progress.begun:
             sys.exit(2)
         raise
-    except Exception as error:
-        if progress.begun or not (mistakes := typed_mistakes()):
+    except Exception as error:  # before a job has begun: of the command line, or of a file that is composed
+        if progress.begun:
             raise
         if "debug=true" in sys.argv:
             traceback.print_exception(error)
-        report_typed(mistakes)
+        mistakes = []
+        with suppress(Exception):  # a file that cannot be read; the first exception says so
+            mistakes = typed_mistakes()
+        report_typed(mistakes or [reason(error)])
         sys.exit(2)
     if progress.mistakes:
         sys.exit(2)
@@ -87,6 +93,8 @@ def start(run: Callable[[], object]) -> None:
 def typed_mistakes() -> list[str]:
     """What is wrong with this process's command line; nothing where Hydra's exception is about more."""
     arguments = get_args_parser().parse_args()
+    if arguments.config_name is not None:
+        return []
     folders = [] if arguments.config_dir is None else [f"hydra.searchpath=[file://{arguments.config_dir}]"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
@@ -96,12 +104,17 @@ def typed_mistakes() -> list[str]:
         name = f"{Path(sys.argv[0]).stem.removeprefix('amtml-')}"
         composed = partial(compose, name if (config_directory() / f"{name}.yaml").is_file() else "train")
         return command_line_mistakes(
-            arguments.overrides, hydra.config_loader, lambda words: composed([*folders, *words])
+            arguments.overrides,
+            hydra.config_loader,
+            lambda words: composed([*folders, *words]),
+            swept=arguments.multirun,
         )
 
 
 def report_typed(mistakes: list[str]) -> None:
-    """Prints what is wrong with the command line."""
+    """Prints what is wrong with the command line; of several processes of a run the first one does."""
+    if not leads():
+        return
     count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
     listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
     error_console.print(f"[bold red]error:[/] {escape(f'The command line has {count}:')}\n{escape(listed)}")
@@ -125,6 +138,7 @@ def reporting(module: str, *, debug: bool, folder: Path | None = None) -> Iterat
             remove_untouched(folder)
         report_mistake(error)
     except LeaderFailed:
+        time.sleep(SECONDS_TO_SAY_WHY)
         sys.exit(2)
     except KeyboardInterrupt:
         if leads():
@@ -147,6 +161,8 @@ def report_mistake(error: UserError) -> None:
     if leads() or has_met():  # before, every process of a run makes the same mistake: the first one says it
         whose = f"rank {rank()}: " if world_size() > 1 else ""
         error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
+    else:
+        time.sleep(SECONDS_TO_SAY_WHY)
     progress.mistakes.append(str(error))
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         sys.exit(2)

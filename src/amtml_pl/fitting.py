@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -44,10 +46,14 @@ def make_trainer(
     ]
     make = assemble.build(config.trainer, partial=True)
     minutes = config.checkpoint_minutes
-    several = {"strategy": shared_training(module)} if ranks.world_size() > 1 else {}
+    # Only the processes that there are: for more, Lightning would start this command again for each.
+    each = ranks.local_world_size()
+    there_are: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
+    if ranks.world_size() > 1:
+        there_are["strategy"] = shared_training(module)
     trainer: pl.Trainer = make(
         logger=loggers,
-        callbacks=run_callbacks(folder, None if minutes is None else 60 * minutes, stop or StopRequest()),
+        callbacks=run_callbacks(folder, None if minutes is None else 60 * minutes, stop),
         plugins=[AtomicCheckpointIO(), cluster_environment()],
         default_root_dir=folder.path,
         enable_progress_bar=console.is_terminal,
@@ -55,7 +61,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
         reload_dataloaders_every_n_epochs=1,
-        **several,
+        **there_are,
     )
     return trainer
 
@@ -66,15 +72,17 @@ def shared_training(module: StudentModule) -> DDPStrategy:
 
 
 @contextmanager
-def interruptible(trainer: pl.Trainer, stop: StopRequest) -> Iterator[None]:
+def interruptible(trainer: pl.Trainer) -> Iterator[None]:
     """Ctrl-C is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
-    with stop.heard():
-        try:
-            yield
-        except SystemExit:
-            if trainer.state.status == TrainerStatus.INTERRUPTED:
-                raise KeyboardInterrupt from None
-            raise
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -45,7 +44,7 @@ from amtml_pl.stopping import StopRequest
 from amtml_pl.summary import show_summary
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
-from amtml_pl.together import decided_by_leader, leader_first, meet, of_each
+from amtml_pl.together import decided_by_leader, from_leader, leader_first, meet
 from amtml_pl.types import Shape, SplitName
 
 log = logging.getLogger(__name__)
@@ -180,10 +179,7 @@ class Run:
             "metrics": self.folder.metrics_file.name,
         }
         if self.cache is not None:
-            passes = sum(
-                (Counter(each) for each in of_each(self.module.spent.teacher_passes)), Counter[str]()
-            )
-            about["cache"] = self.cache.describe(passes)
+            about["cache"] = self.cache.describe(self.module.passes_of_all_ranks())
         self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
         record = decided_by_leader(lambda: self.folder.completed() or {})
         show_summary(record, self.folder.path)
@@ -209,6 +205,9 @@ class Run:
         if half_done := self.folder.record():
             refuse_other_pixels(half_done, packed.digest, self.folder)
         data = assemble.data_module(self.config, packed)
+        data.train_batches(
+            0, 0, world_size()
+        )  # what ranks cannot share is refused before teachers are trained
         for teacher in self.teachers:
             self.provide_teacher(teacher, data)
         return data
@@ -257,12 +256,13 @@ class Run:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
         stop = StopRequest()
         trainer = make_trainer(self.config, self.folder, self.module, stop)
-        resume = self.folder.last_checkpoint if self.folder.last_checkpoint.exists() else None
+        resume = self.folder.last_checkpoint if from_leader(self.folder.last_checkpoint.exists()) else None
         if resume is not None:
             read_checkpoint(resume, self.module.state_dict())  # what is damaged is refused in words
             console.print(f"Resuming from {resume}")
-        with interruptible(trainer, stop):
-            trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
+        with interruptible(trainer):
+            with stop.heard():
+                trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
             spent = self.module.spent
             timing = {
                 "fit_seconds": spent.fit_seconds,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from threading import Thread
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -16,6 +18,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from amtml_pl import ranks
 from amtml_pl.errors import Preempted, UserError
+from amtml_pl.stopping import GRACE_SECONDS
+from amtml_pl.together import end_with_parent
 
 
 def run_in_group(command: Sequence[str], processes: int) -> None:
@@ -39,7 +43,7 @@ def run_in_group(command: Sequence[str], processes: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # handed down; else each takes all cores
     launch = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5,
+        rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5, run_id=str(os.getpid()),
     )  # fmt: skip
     try:
         elastic_launch(launch, sys.executable)(*command)
@@ -64,9 +68,18 @@ def run_alone(command: Sequence[str]) -> None:
     Raises:
         SystemExit: with its status, where it is not 0; it has said why.
     """
-    ended = subprocess.run([sys.executable, *command], env=ranks.environment_alone(), check=False)  # noqa: S603
-    if ended.returncode != 0:
-        sys.exit(ended.returncode if ended.returncode > 0 else 1)
+    alone = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "amtml_pl.process_group", str(os.getpid()), *command],
+        env=ranks.environment_alone(),
+    )
+    try:
+        status = alone.wait()
+    except BaseException:  # told to stop: so is that process, which saves what it has
+        alone.terminate()
+        alone.wait(timeout=GRACE_SECONDS + 5)
+        raise
+    if status != 0:
+        sys.exit(status if status > 0 else 1)
 
 
 def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
@@ -105,3 +118,18 @@ def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
             "--rdzv-endpoint HOST:PORT -m amtml_pl.train …, or srun where there is SLURM (trainer=slurm)",
         )
     return wanted
+
+
+def with_parent() -> None:
+    """Runs the command of this process's arguments, and ends with the process that they name."""
+    parent, *sys.argv = sys.argv[1:]
+    Thread(target=end_with_parent, args=(int(parent),), daemon=True).start()
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    with_parent()

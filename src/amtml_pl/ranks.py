@@ -50,4 +50,8 @@ def told(torchrun: str, slurm: str, *, otherwise: int) -> int:
 
 def environment_alone() -> Mapping[str, str]:
     """The environment without what would make a new process one of this run's."""
-    return {name: value for name, value in os.environ.items() if name not in TOLD}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in TOLD and not name.startswith(("SLURM_", "PMI_", "PMIX_"))
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 import types
 import typing
@@ -154,7 +155,7 @@ SET_BY_ENTRY_POINT = (
 )  # fmt: skip
 NOT_HONOURED = (
     "enable_checkpointing", "fast_dev_run", "limit_val_batches", "check_val_every_n_epoch", "barebones",
-    "overfit_batches",
+    "overfit_batches", "max_steps", "min_steps", "max_time", "limit_test_batches",
 )  # fmt: skip
 TRAINER = {
     "max_epochs": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
@@ -167,7 +168,12 @@ TRAINER = {
         int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1
     ),
     "num_nodes": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
+    "accelerator": Rule(str, "auto, cpu, gpu or another of Lightning's names", bool),
 }
+DATA_KEYS = (
+    "augment", "batch_size", "eval_batch_size", "mixup", "num_workers", "seed", "train_size", "val_size",
+    "views",
+)  # fmt: skip
 
 
 def rule_problems(
@@ -207,10 +213,16 @@ def teacher_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
 
 def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
     """What Lightning's trainer would take and this project cannot."""
-    given = {key: rule for key, rule in TRAINER.items() if key in node or key == "max_epochs"}
+    given = {key: rule for key, rule in TRAINER.items() if key in node or key != "precision"}
     yield from rule_problems(node, given, "trainer", known=node.keys())
     for key in node.keys() & set(SET_BY_ENTRY_POINT):
         yield f"trainer.{key}: is set by the entry point; remove it"
+    if node.get("accelerator") == "cpu" and str(node.get("precision")) == "16-mixed":
+        yield "trainer.precision=16-mixed: the CPU has bfloat16 only; expected bf16-mixed or 32-true"
+    if node.get("accelerator") == "cpu" and node.get("sync_batchnorm"):
+        yield "trainer.sync_batchnorm=True: batch norm is synchronised on GPUs only; expected false"
+    if node.get("limit_train_batches") == 0:
+        yield "trainer.limit_train_batches=0: a run trains; expected 1 or more"
     for key in node.keys() & set(NOT_HONOURED):
         yield f"trainer.{key}: cannot be honoured by this version, which validates and saves every epoch"
 
@@ -224,6 +236,8 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
     if union:
         return any(fits(value, alternative) for alternative in typing.get_args(hint))
     if isinstance(value, bool) and hint in (int, float, complex):
+        return False
+    if isinstance(value, float) and not math.isfinite(value):
         return False
     if isinstance(value, str) and typing.get_origin(hint) in (Sequence, Iterable, Collection):
         return False
@@ -244,7 +258,9 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
     # beartype looks at one item of a list only
     items = typing.get_args(hint) if isinstance(value, list) else ()
     kind = typing.get_origin(hint)
-    return not (len(items) == 1 and kind in (list, Sequence)) or all(fits(v, items[0]) for v in value)
+    return not (len(items) == 1 and kind in (list, Sequence, Iterable, Collection)) or all(
+        fits(v, items[0]) for v in value
+    )
 
 
 def readable(hint: object) -> str:

@@ -43,6 +43,8 @@ class StopRequest:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self.number is not None:  # it came when the fit had nothing left to do
+            self.obey()
 
     def listen(self) -> None:
         """Begins to note signals; called once Lightning has put its own handlers in place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
@@ -29,7 +30,7 @@ from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import EpochMeans, WeightStatistics
 from amtml_pl.objectives import Dissection
 from amtml_pl.spending import Spending
-from amtml_pl.together import WholeBatch
+from amtml_pl.together import WholeBatch, of_each
 from amtml_pl.types import Batch, Step, TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
 
@@ -206,7 +207,7 @@ class StudentModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the fit has cost so far, and what it has measured of the epoch that it is in."""
-        checkpoint["spent"] = self.spent.state()
+        checkpoint["spent"] = {**self.spent.state(), "teacher_passes": self.passes_of_all_ranks()}
         checkpoint["collapse"] = self.collapse
         # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
         data = getattr(self.trainer, "datamodule", None)
@@ -214,11 +215,20 @@ class StudentModule(pl.LightningModule):
             sums = {name: sums_of(metric) for name, metric in self.epoch_metrics().items()}
             checkpoint["measured"] = {"means": self.means.state(), "metrics": sums}
 
+    def passes_of_all_ranks(self) -> dict[str, int]:
+        """Images that each teacher has looked at, for the cache that all ranks fill."""
+        total = Counter[str]()
+        for of_one_rank in of_each(self.spent.teacher_passes):
+            total.update(of_one_rank)
+        return dict(total)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Counts on from there, where it is a fit that goes on."""
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
         self.spent.go_on_from(checkpoint["spent"])
+        if not self.trainer.is_global_zero:
+            self.spent.teacher_passes = {}  # of all ranks until then; the first one has taken them over
         self.collapse = checkpoint["collapse"]
         if measured := checkpoint.get("measured"):
             self.means.load(measured["means"])

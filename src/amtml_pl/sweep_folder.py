@@ -91,7 +91,8 @@ class SweepFolder:
 
     def jobs(self) -> list[Job]:
         """All jobs that have begun in this or an earlier command, best first, then in the sweep's order."""
-        jobs = [read_job(file) for file in (self.path / "jobs").glob("*.json")]
+        whole = (file for file in (self.path / "jobs").glob("*.json") if file.name[0] != ".")
+        jobs = [read_job(file) for file in whole]
         return sorted(jobs, key=lambda job: (-(job.accuracy or (-1.0,))[0], job.number))
 
     def job_file(self, overrides: Sequence[str]) -> Path:

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 
 
-def read_torch_file(path: Path) -> Any:  # noqa: ANN401
+def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:  # noqa: ANN401
     """What a file holds: tensors, on the CPU, and plain containers.
 
     torch itself compares no checksum, so that a flipped bit would be a wrong weight; and it unpacks what is
     compressed, which ``torch.save`` never does, whatever that grows to.
 
+    Args:
+        path: the file.
+        with_checksums: whether to refuse the forms of older versions of torch, which have none.
+
     Raises:
-        ValueError: if a checksum is wrong, or something in the file is compressed.
+        ValueError: if a checksum is wrong or lacking, or something in the file is compressed.
         Exception: whatever torch raises at damaged bytes, or at a file that asks for more than tensors.
     """
     if zipfile.is_zipfile(path):
@@ -26,5 +30,7 @@ def read_torch_file(path: Path) -> Any:  # noqa: ANN401
                 raise ValueError("it is compressed, which torch.save never does")
             if wrong := archive.testzip():
                 raise ValueError(f"the checksum of {wrong:.80} in it is wrong")
+    elif with_checksums:
+        raise ValueError("it is cut off, or another kind of file")
     with warnings.catch_warnings(action="ignore"):  # what torch warns of here, it refuses just after
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -70,6 +70,8 @@ def overrides_of_one_run() -> list[str]:
     own = [word for folder in folders for word in ("--config-dir", folder)]
     directory = hydra_literal(told.runtime.output_dir)
     words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
+    hydra_s: Any = OmegaConf.to_container(told.overrides.hydra)
+    words += [o for o in hydra_s if o.lstrip("+").startswith(("hydra.searchpath=", "hydra.callbacks"))]
     return [*own, *words, "hydra.mode=RUN", f"hydra.run.dir={directory}"]
 
 

@@ -15,8 +15,6 @@ from amtml_pl.types import Batch, TeacherOutputs
 from test_methods import METHODS
 
 SECONDS = 10.0
-# The notebook compares whole second stages; the means that experiment=cifar100 keeps are not for its term.
-ITS_OWN = {"amtml_released": ["hint_pool=null"]}
 
 
 class Stored:
@@ -38,10 +36,7 @@ class Stored:
 def test_a_step_is_examined_within_ten_seconds(benchmark, configure, method):
     alone = method in ("ce", "dml", "dml_reference")
     teachers = "teacher=[]" if alone else "teacher=[resnet32,vgg8,wrn_16_2]"
-    own = ITS_OWN.get(method, [])
-    config = configure(
-        "experiment=cifar100", f"method={method}", "student=resnet20", teachers, "trainer=cpu", *own
-    )
+    config = configure("experiment=cifar100", f"method={method}", "student=resnet20", teachers, "trainer=cpu")
     check(config)
     terms = assemble.loss_terms(config)
     selected = selected_teachers(config, terms)

@@ -245,6 +245,13 @@ def one_row_too_heavy(step):
     return weights
 
 
+def rows_off_by_as_much(step):
+    weights = good(step)
+    weights[2] *= 0.5
+    weights[5] *= 1.5
+    return weights
+
+
 def chosen_by_the_student(step):
     return step.student.logits[:, :2].softmax(dim=1)
 
@@ -252,6 +259,7 @@ def chosen_by_the_student(step):
 @pytest.mark.parametrize(
     ("feature_weights", "found"),
     [(good, []), (one_row_too_heavy, ["unnormalised-weights/features"]),
+     (rows_off_by_as_much, ["unnormalised-weights/features"]),
      (chosen_by_the_student, ["weights-of-the-students-choice/features"])],
 )  # fmt: skip
 def test_weights_of_the_features_that_cannot_be_trusted_are_named_too(feature_weights, found):

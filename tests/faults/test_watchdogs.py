@@ -60,6 +60,19 @@ def test_a_run_that_is_told_to_stop_saves_after_its_step_and_goes_on_from_there(
     assert whole.metrics_file.read_text() == cut.metrics_file.read_text()
 
 
+def test_a_folder_that_was_moved_is_gone_on_with_and_keeps_its_best_epoch(run, monkeypatch):
+    best_first = (*JOB, "trainer.max_epochs=3", "optimizer.lr=0.5", "scheduler=constant")
+    _, whole = run(*best_first, name="whole")
+    with monkeypatch.context() as patch:
+        at_step(patch, 9, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted):
+            run(*best_first, name="before")
+    whole.path.with_name("before").rename(whole.path.with_name("after"))
+    record, moved = run(*best_first, name="after")
+    assert record["metrics"] == whole.completed()["metrics"]
+    assert_bitwise_equal(weights(whole), weights(moved))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [("+trainer.accumulate_grad_batches=2",), ("data.num_workers=2",)])
 def test_gradients_that_are_being_accumulated_and_loader_workers_do_not_change_what_a_stop_costs(

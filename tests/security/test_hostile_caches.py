@@ -21,7 +21,7 @@ from amtml_pl.teacher_cache.store import TensorStore
 from amtml_pl.teacher_cache.upkeep import damaged_shards, opened
 
 FUZZ = settings(
-    deadline=None, max_examples=80, database=None, derandomize=True,
+    deadline=None, max_examples=50, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 ROWS, SHAPE = 11, (2, 3, 3)

@@ -123,6 +123,13 @@ def test_a_flipped_bit_is_noticed_wherever_it_changes_anything(whole, file, bit)
     assert isinstance(found, UserError) or same(found, content_of(whole))
 
 
+def test_an_index_that_no_reader_of_archives_understands_is_refused(whole, file):
+    place = whole.index(b"PK\x06\x07") + 4  # the number of a disk
+    file.write_bytes(flipped(whole, 8 * place))
+    with pytest.raises(UserError, match=r"cannot be read: .*multiple disks"):
+        read_checkpoint(file)
+
+
 def test_every_bit_of_the_weights_is_held_against_a_checksum(whole, file):
     """By itself torch reads a changed weight without a word."""
     weight = content_of(whole)["state_dict"]["network.weight"].numpy().tobytes()

@@ -153,7 +153,7 @@ def test_tuples_nested_too_deeply_to_be_hashed_are_refused():
         read(b"\x80\x02}" + b"N" * 2 + b"\x85" * 200_000 + b"K\x01s.")
 
 
-@pytest.mark.parametrize("depth", [1_000, 300_000])
+@pytest.mark.parametrize("depth", [1_000, 100_000])
 def test_lists_nested_deeply_are_data_like_any_other(depth):
     found = read(b"\x80\x02}U\x01x" + b"]" * depth + b"a" * (depth - 1) + b"s.")
     assert isinstance(found["x"], list)
