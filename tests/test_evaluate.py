@@ -112,11 +112,11 @@ def test_another_data_set_is_named_by_its_classes_whatever_their_order(moved, ev
     record["dataset"]["classes"] = run_names
     (moved / "run.json").write_text(json.dumps(record))
     folder = tmp_path / "others"
-    write_image_folder(folder, classes=tuple(sorted(run_names)), per_class={"train": 1, "test": 3})
+    write_image_folder(folder, classes=tuple(sorted(run_names)), per_class={"test": 3})
     only_test = (
         "dataset=image_folder",
         f"dataset.source.folder={folder}",
-        "dataset.source.splits.train=test",
+        "dataset.source.splits.train=null",
     )
     evaluate(f"run={moved}", *only_test, f"paths.data={tmp_path}/data")
     found = written(moved)

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from amtml_pl import load_run
@@ -159,8 +160,9 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_refused_by_name(moved):
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(moved):
-    text = (moved / "config.yaml").read_text()
-    (moved / "config.yaml").write_text(text.replace("depth: 8", "depth: 14", 1))
+    config = OmegaConf.load(moved / "config.yaml")
+    config.student.depth = 14
+    OmegaConf.save(config, moved / "config.yaml")
     with pytest.raises(UserError, match=r"best.ckpt is of another network: \d+ tensors differ"):
         load_run(moved).student()
 
