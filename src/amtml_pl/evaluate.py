@@ -20,10 +20,11 @@ from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages, other_images, own_images
 from amtml_pl.evaluation import evaluate, metric
-from amtml_pl.finished_run import FinishedRun, load_run
+from amtml_pl.finished_run import FinishedRun, Which, load_run
 from amtml_pl.provenance import git_state, versions
 from amtml_pl.runs import write_text
 from amtml_pl.schema import DATASET, EVALUATE, rule_problems
+from amtml_pl.teacher_cache.catalogue import safe
 
 COLUMNS = {
     "acc": "accuracy",
@@ -54,9 +55,11 @@ def run(config: DictConfig) -> None:
                 "There is no run to evaluate.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
         finished = load_run(asked["run"], **config.paths)
-        file = Path(asked["out"]).resolve() if asked["out"] else finished.path / "evaluate.json"
-        refuse_unwritable(file)
         images = chosen_images(finished, config, asked["split"])
+        file = (
+            Path(asked["out"]).resolve() if asked["out"] else own_file(finished, images, asked["checkpoint"])
+        )
+        refuse_unwritable(file)
         options = {key: asked[key] for key in ("checkpoint", "teachers", "corruptions", "seed")}
         found = evaluate(finished, images, **options)
         about = {"command": typed("amtml_pl.evaluate"), "git": git_state(), "versions": versions()}
@@ -86,6 +89,18 @@ def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> Evaluated
     if wrong := [*rule_problems(settings, DATASET, "dataset")]:
         raise UserError("\n".join(wrong))
     return other_images(run, OmegaConf.create(settings), split)
+
+
+def own_file(run: FinishedRun, images: EvaluatedImages, checkpoint: Which) -> Path:
+    """Where an evaluation lies in the run's folder, if the command does not say it.
+
+    What is not about the best epoch on the run's own test images has another name, and never takes its place.
+    """
+    parts = ["evaluate"]
+    if not images.own:
+        parts.append(f"{safe(images.dataset)}-{images.digest[:8]}")
+    parts += [part for part in (images.rows.name, checkpoint) if part not in ("test", "best")]
+    return run.path / f"{'-'.join(parts)}.json"
 
 
 def refuse_unwritable(file: Path) -> None:
@@ -134,6 +149,8 @@ def show(found: Mapping[str, Any], run: FinishedRun) -> None:
     show_classes(found["classes"])
     if "corruptions" in found:
         show_corruptions(found["corruptions"])
+    if found["ensemble"] is not None:
+        show_ensemble(found["ensemble"])
     for name, reason in found["left_out"].items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
     speed, size = found["latency"], found["size"]
@@ -164,6 +181,16 @@ def show_networks(found: Mapping[str, Any], title: str, teachers: tuple[str, ...
         if values[0] is not None:
             table.add_row(escape(shown), *("" if value is None else f"{value:.4f}" for value in values))
     console.print(table)
+
+
+def show_ensemble(about: Mapping[str, Any]) -> None:
+    """What the ensemble is made of."""
+    scheme = str(about["weighting"]).rpartition(".")[2]
+    whose = f"the run's own weights ({scheme})" if about["weights"] == "own" else "equal weights"
+    mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about["mean_weight"].items())
+    because = f"; {about['because']}" if "because" in about else ""
+    text = f"ensemble: {about['mixture']} mixed by {whose}, mean {mean}{because}"
+    console.print(f"  {escape(text)}")
 
 
 def show_classes(classes: Mapping[str, Any]) -> None:

@@ -47,8 +47,8 @@ class ImageFolder:
     Args:
         folder: the top of the tree.
         image_size: height and width of the packed images in pixels.
-        splits: the subfolder of ``train``, of ``test`` and, where there is one, of ``val``; None for ``train``
-            where the images are only to be evaluated on.
+        splits: the subfolder of ``train``, of ``test`` and, where there is one, of ``val``; None for
+            ``train`` where the images are only to be evaluated on.
 
     Raises:
         UserError: ``splits`` lacks train or test, has an unknown name, or names one folder twice.
