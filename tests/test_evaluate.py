@@ -6,12 +6,14 @@ import sys
 
 import pytest
 import torch
+from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from amtml_pl.corruptions import CORRUPTIONS
 from amtml_pl.evaluate import main
 from amtml_pl.finished_run import load_run
+from amtml_pl.runs import RunFolder
 from amtml_pl.teachers import weights_digest
 from archives import write_image_folder
 
@@ -207,6 +209,7 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
         (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
         (["run={moved}", "out={moved}/run.json/x.json"], "x.json cannot be written"),
         (["run={moved}", "out={moved}"], "is a folder"),
+        (["run={moved}", "out=/proc/evaluate.json"], "/proc/evaluate.json cannot be written"),
     ],
 )
 def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_path, words, said):
@@ -214,6 +217,45 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_pa
     typed = [word.format(moved=moved, tmp=tmp_path) for word in words]
     assert said in evaluate(*typed, status=2)
     assert (moved / "evaluate.json").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "failed", "error": "out of luck"}, "failed (out of luck); expected a completed one"),
+        ({"status": "interrupted"}, "was interrupted; expected a completed one"),
+        ({"format": 2}, "has format 2, which a later version of amtml_pl has written; expected 1"),
+    ],
+)
+def test_a_run_that_cannot_be_evaluated_is_one_message_and_keeps_what_it_has(moved, evaluate, changes, said):
+    (moved / "evaluate.json").write_text("before")
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, **changes}))
+    assert said in evaluate(f"run={moved}", status=2)
+    assert (moved / "evaluate.json").read_text() == "before"
+
+
+def test_a_run_that_is_still_going_is_refused(moved, evaluate):
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    with FileLock(moved / ".lock"):
+        assert "is still going; expected a completed one" in evaluate(f"run={moved}", status=2)
+
+
+def test_what_cannot_be_written_in_the_end_leaves_nothing_half_written(moved, evaluate):
+    """A folder lies where the file would be written first."""
+    (moved / "evaluate.json").write_text("before")
+    (moved / ".evaluate.json").mkdir()
+    assert "evaluate.json cannot be written" in evaluate(f"run={moved}", "teachers=false", status=2)
+    assert (moved / "evaluate.json").read_text() == "before"
+
+
+def test_a_run_that_starts_over_has_not_been_evaluated(moved, evaluate):
+    evaluate(f"run={moved}", "teachers=false")
+    evaluate(f"run={moved}", "teachers=false", "checkpoint=last")
+    assert len([*moved.glob("evaluate*.json")]) == 2
+    RunFolder(moved).clear()
+    assert not [*moved.glob("evaluate*.json")]
 
 
 def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):

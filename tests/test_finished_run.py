@@ -189,6 +189,14 @@ def test_a_damaged_configuration_is_refused_by_name(moved, text, said):
         load_run(moved)
 
 
+def test_a_part_of_the_configuration_that_is_none_is_refused_by_name(moved):
+    config = OmegaConf.load(moved / "config.yaml")
+    config.loop = "distill"
+    OmegaConf.save(config, moved / "config.yaml")
+    with pytest.raises(UserError, match=r"config.yaml is damaged: loop is no mapping"):
+        load_run(moved)
+
+
 def test_a_checkpoint_that_is_gone_or_damaged_is_refused_by_name(moved):
     (moved / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(UserError, match=r"There is no checkpoint .*best.ckpt(.|\n)*checkpoint=last"):

@@ -56,9 +56,8 @@ def run(config: DictConfig) -> None:
             )
         finished = load_run(asked["run"], **config.paths)
         images = chosen_images(finished, config, asked["split"])
-        file = (
-            Path(asked["out"]).resolve() if asked["out"] else own_file(finished, images, asked["checkpoint"])
-        )
+        named = asked["out"] and Path(asked["out"]).expanduser().resolve()
+        file = named or own_file(finished, images, asked["checkpoint"])
         refuse_unwritable(file)
         options = {key: asked[key] for key in ("checkpoint", "teachers", "corruptions", "seed")}
         found = evaluate(finished, images, **options)
@@ -155,7 +154,9 @@ def show(found: Mapping[str, Any], run: FinishedRun) -> None:
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
     speed, size = found["latency"], found["size"]
     shown = ", ".join(
-        f"{speed[f'batch_{batch}']['ms_per_image']:.3g} ms per image in batches of {batch}"
+        "{ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {spread:.2g})".format(
+            batch=batch, **speed[f"batch_{batch}"]
+        )
         for batch in (1, 128)
     )
     console.print(f"  latency: {shown} ({escape(speed['cpu'])}, {speed['threads']} threads)")

@@ -90,6 +90,8 @@ def read_config(folder: RunFolder) -> DictConfig:
         for name in ("data", "cache", "teachers")
         if not isinstance(tree["paths"].get(name), str)
     ]
+    parts = [name for name in ("weighting", "loop") if not isinstance(tree.get(name, {}), dict)]
+    wrong += [f"{name} is no mapping" for name in parts]
     for name, node in tree["teacher"].items():
         lacks = TEACHER_KEYS - (node.keys() if isinstance(node, dict) else set())
         wrong += [f"teacher.{name} lacks {key}" for key in sorted(lacks)]

@@ -54,11 +54,11 @@ def load_run(
         UserError: if the folder is no run's, the run failed or is not finished, or its record is damaged or
             of another format.
     """
-    run = RunFolder(Path(folder).resolve())
+    run = RunFolder(Path(folder).expanduser().resolve())
     record = completed_record(run)
     config = read_config(run)
     given = {"data": data, "cache": cache, "teachers": teachers}
-    paths = {name: Path(place or config.paths[name]).resolve() for name, place in given.items()}
+    paths = {name: Path(place or config.paths[name]).expanduser().resolve() for name, place in given.items()}
     return FinishedRun(run.path, record, config, paths)
 
 
