@@ -224,7 +224,7 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_pa
     [
         ({"status": "failed", "error": "out of luck"}, "failed (out of luck); expected a completed one"),
         ({"status": "interrupted"}, "was interrupted; expected a completed one"),
-        ({"format": 2}, "has format 2, which a later version of amtml_pl has written; expected 1"),
+        ({"format": 2}, "has format 2; expected 1; a later version of amtml_pl has written it"),
     ],
 )
 def test_a_run_that_cannot_be_evaluated_is_one_message_and_keeps_what_it_has(moved, evaluate, changes, said):
@@ -266,3 +266,11 @@ def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):
     assert "There is no checkpoint" in said
     assert "checkpoint=last" in said
     assert (moved / "evaluate.json").read_bytes() == before
+
+
+def test_all_packed_training_images_are_not_the_runs_own_training_split(moved, evaluate):
+    evaluate(f"run={moved}", "teachers=false", "split=train")
+    assert written(moved, "evaluate-train.json")["dataset"]["images"] == 100
+    evaluate(f"run={moved}", "teachers=false", "split=train", "dataset=digits")
+    [whole] = moved.glob("evaluate-digits-*-train.json")
+    assert written(moved, whole.name)["dataset"]["images"] == 1437

@@ -151,7 +151,7 @@ def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
         ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x goes on with it"),
         (
             {"format": 9},
-            r"has format 9, which a later version of amtml_pl has written; expected 1(.|\n)*with the version",
+            r"has format 9; expected 1; a later version of amtml_pl has written it(.|\n)*with the version",
         ),
         ({"format": None}, r"run.json has format None; expected 1"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),

@@ -25,7 +25,7 @@ class EvaluatedImages:
     Attributes:
         dataset: name of the data set.
         digest: of the packed data set.
-        own: whether it is the run's own data set.
+        own: whether these are the images of the run's own split of that name.
         rows: the images.
         labels: ``(N,)``, by the run's classes.
         classes: the K class names, in the run's order.
@@ -100,7 +100,8 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     position = torch.tensor([known.index(label) for label in packed.classes])
     stored = packed.splits[split]
     rows = SplitRows(split, stored, torch.arange(len(stored)))
-    own = packed.digest == run.record["dataset"]["digest"]
+    # the run may have trained on a part of the packed training images
+    own = packed.digest == run.record["dataset"]["digest"] and split != "train"
     batch = int(run.config.data.get("eval_batch_size", 500))
     return EvaluatedImages(name, packed.digest, own, rows, position[stored.labels], known, batch)
 

@@ -50,11 +50,10 @@ class RunFolder:
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             got = record.get("format") if isinstance(record, dict) else type(record).__name__
-            later = (
-                ", which a later version of amtml_pl has written" if type(got) is int and got > FORMAT else ""
-            )
+            later = type(got) is int and got > FORMAT
+            whose = "; a later version of amtml_pl has written it" if later else ""
             raise UserError(
-                f"{self.record_file} has format {got!s:.80}{later}; expected {FORMAT}.", fix="force=true"
+                f"{self.record_file} has format {got!s:.80}; expected {FORMAT}{whose}.", fix="force=true"
             )
         if problems := [*record_problems(record)]:
             raise UserError(
