@@ -107,6 +107,24 @@ def run(configure, tmp_path):
 
 
 @pytest.fixture
+def moved(configure, shared, tmp_path):
+    """The folder of a completed run with two teachers, copied away from where it was trained."""
+    import shutil
+
+    from amtml_pl.config import check
+    from amtml_pl.pipeline import execute
+    from amtml_pl.runs import RunFolder
+    from tiny_runs import TINY
+
+    trained = shared / "finished"
+    if not trained.exists():
+        config = configure("experiment=digits_amtml", *TINY, f"paths.outputs={shared}/outputs")
+        check(config)
+        execute(config, RunFolder(trained), "digits_amtml", "python -m amtml_pl.train experiment=x")
+    return shutil.copytree(trained, tmp_path / "moved")
+
+
+@pytest.fixture
 def mistake(tmp_path, shared, monkeypatch, capfd):
     """The message of a command that must end with status 2, run in this process to save its imports."""
     from amtml_pl.train import main

@@ -51,7 +51,12 @@ def describe(
         "versions": versions(),
         "processes": world_size(),
         "threads": torch.get_num_threads(),  # on a CPU, results repeat to the bit for as many
-        "dataset": {"name": config.dataset.name, "digest": data.digest, "sizes": data.sizes},
+        "dataset": {
+            "name": config.dataset.name,
+            "digest": data.digest,
+            "sizes": data.sizes,
+            "classes": list(data.classes),  # in label order: what an output means, wherever the run is taken
+        },
         "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},
         "teachers": {name: dict(facts) for name, facts in teachers.items()},
         "teacher_source": config.teacher_source if teachers else None,

@@ -138,6 +138,16 @@ BENCHMARK = {
     "steps": Rule(int, "a whole number, 2 or more", lambda v: v >= 2),
     "images": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
 }
+EVALUATE = {
+    "run": Rule(str | None, "the folder of a completed run"),
+    "checkpoint": Rule(Literal["best", "last"], "best or last"),
+    "split": Rule(Literal["train", "val", "test"], "test, val or train"),
+    "corruptions": switch("corruptions=true"),
+    "teachers": switch("teachers=false"),
+    "seed": Rule(int, "a whole number, 0 or more", lambda v: v >= 0),
+    "out": Rule(str | None, "a file or null"),
+    "debug": switch("debug=true"),
+}
 
 SET_BY_ENTRY_POINT = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
