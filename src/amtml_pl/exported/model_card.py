@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amtml_pl.errors import UserError
+from amtml_pl.json_file import are_numbers
 from amtml_pl.schema import MEAN, STD, Rule, rule_problems
 
 FORMAT = "1"
@@ -114,5 +115,5 @@ FIELDS: Mapping[str, Rule] = {
     "commit": TEXT,
     "dataset": TEXT,
     "data_digest": TEXT,
-    "metrics": Rule(dict[str, float], "numbers by name"),
+    "metrics": Rule(dict, "numbers by name", are_numbers),
 }
