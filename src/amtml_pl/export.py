@@ -38,9 +38,7 @@ def run(config: DictConfig) -> None:
                 "There is no run to export.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
         finished = load_run(asked["run"], **config.paths)
-        export = Export(
-            finished, asked["checkpoint"], asked["format"], int8=asked["int8"], out=asked["out"]
-        )
+        export = Export(finished, asked["checkpoint"], asked["format"], int8=asked["int8"], out=asked["out"])
         about = {
             "command": typed("amtml_pl.export"),
             "git": git_state(),

@@ -21,7 +21,15 @@ from amtml_pl.finished_run import FinishedRun, Which
 from amtml_pl.json_file import read_json
 from amtml_pl.latency import cpu_name, timed
 from amtml_pl.output_file import refuse_unwritable, replacing, write_json
-from amtml_pl.parity import MOST_DIFFERENCE, Parity, ParityImages, batches, compare, local_images, parity_images
+from amtml_pl.parity import (
+    MOST_DIFFERENCE,
+    Parity,
+    ParityImages,
+    batches,
+    compare,
+    local_images,
+    parity_images,
+)
 from amtml_pl.runs import RunFolder
 
 CALIBRATION_IMAGES = 500
@@ -34,7 +42,7 @@ class Export:
     Args:
         run: a completed one.
         checkpoint: which epoch's weights.
-        format: one of `KINDS`.
+        kind: one of `KINDS`.
         int8: whether the student is written in 8 bits; of ONNX alone.
         out: the file; None for the one in the run's folder.
 
@@ -44,14 +52,22 @@ class Export:
     """
 
     def __init__(
-        self, run: FinishedRun, checkpoint: Which, format: str, *, int8: bool, out: str | None = None  # noqa: A002
+        self,
+        run: FinishedRun,
+        checkpoint: Which,
+        kind: str,
+        *,
+        int8: bool,
+        out: str | None = None,
     ) -> None:
-        if int8 and format != "onnx":
-            raise UserError(f"int8=true with format={format}: only ONNX is written in 8 bits.", fix="format=onnx")
-        self.run, self.checkpoint, self.format, self.int8 = run, checkpoint, format, int8
-        self.kind = KINDS[format]
+        if int8 and kind != "onnx":
+            raise UserError(
+                f"int8=true with format={kind}: only ONNX is written in 8 bits.", fix="format=onnx"
+            )
+        self.run, self.checkpoint, self.format, self.int8 = run, checkpoint, kind, int8
+        self.kind = KINDS[kind]
         self.kind.refuse_missing_packages()
-        self.name = f"{format}_int8" if int8 else format
+        self.name = f"{kind}_int8" if int8 else kind
         own = run.path / "export" / f"student{'.int8' if int8 else ''}{self.kind.suffix}"
         self.file = Path(out).resolve() if out else own
         self.record_file = run.path / "export" / "export.json"
@@ -112,20 +128,15 @@ class Export:
         """
         try:
             self.kind.write(StudentLogits(self.run.student(self.checkpoint)), card, file)
-            parity = compare(checkpoint, self.opened(file), shown)
-        except (OSError, UserError):
+        except OSError:
             raise
         except Exception as error:  # exporters fail in every possible way at what they cannot follow
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(
-                f"{card.network.get('_target_')} cannot be exported as {self.format}: {reason[0]:.300}. "
-                "Nothing was published.",
-                fix=OTHER_FORMAT,
-            ) from error
+            raise self.not_exported(error) from error
+        parity = compare(checkpoint, self.opened(file), shown)
         if not parity.holds:
             raise UserError(
-                f"What was exported as {self.format} does not give what the checkpoint gives: max |Δlogit| is "
-                f"{parity.difference:.3g} on {shown}, expected at most {MOST_DIFFERENCE:g}. "
+                f"What was exported as {self.format} does not give what the checkpoint gives: max |Δlogit| "
+                f"is {parity.difference:.3g} on {shown}, expected at most {MOST_DIFFERENCE:g}. "
                 "Nothing was published.",
                 fix=f"{OTHER_FORMAT}; or a network whose forward depends on no value of its images",
             )
@@ -133,7 +144,24 @@ class Export:
 
     def opened(self, file: Path) -> Forward:
         """What was just written, opened as others will open it."""
-        return self.kind.open_file(file).forward
+        exported = self.kind.open_file(file).forward
+
+        def forward(images: Tensor) -> Tensor:
+            try:
+                return exported(images)
+            except Exception as error:  # a graph that is wrong for this size of batch, in its runtime's words
+                raise self.not_exported(error) from error
+
+        return forward
+
+    def not_exported(self, error: Exception) -> UserError:
+        """What to say where the exporter, or what it has made, fails."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return UserError(
+            f"{self.run.config.student.get('_target_')} cannot be exported as {self.format}: "
+            f"{lines[0]:.300}. Nothing was published.",
+            fix=OTHER_FORMAT,
+        )
 
     def calibration(self) -> Iterator[Tensor]:
         """Batches of training images as they are, evenly spread over the split."""
@@ -186,7 +214,7 @@ class Export:
         """
         if self.file.suffix != self.kind.suffix:
             raise UserError(
-                f"out={self.file}: expected a name that ends in {self.kind.suffix}, as format={self.format} has.",
+                f"out={self.file}: format={self.format} is a name that ends in {self.kind.suffix}.",
                 fix=f"out={self.file.with_suffix(self.kind.suffix)}",
             )
         if self.file == RunFolder(self.run.path).weights_file:
@@ -206,7 +234,9 @@ def read_entries(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}.", fix=f"rm '{file}'") from error
     if not isinstance(entries, dict):
-        raise UserError(f"{file} holds a {type(entries).__name__}, expected entries by format.", fix=f"rm '{file}'")
+        raise UserError(
+            f"{file} holds a {type(entries).__name__}, expected entries by format.", fix=f"rm '{file}'"
+        )
     return entries
 
 

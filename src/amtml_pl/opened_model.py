@@ -41,7 +41,14 @@ class OpenedModel:
             self.classes = classes_of(run) or tuple(map(str, range(about.num_classes)))
             self.image_size = int(about.image_size)
         elif not place.exists():
-            raise UserError(f"There is no model {place}.", fix="model=FILE or FOLDER, of an exported student or a run")
+            raise UserError(
+                f"There is no model {place}.", fix="model=FILE or FOLDER, of an exported student or a run"
+            )
+        elif checkpoint != "best":
+            raise UserError(
+                f"checkpoint={checkpoint} is a choice of a run's folder; {place} is a file.",
+                fix="model=FOLDER, or leave checkpoint= out",
+            )
         else:
             opened = open_exported(place, trust=trust)
             self.forward = opened.forward
@@ -65,7 +72,8 @@ class OpenedModel:
         except Exception as error:  # a stranger's graph fails in whatever way its runtime has
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"{self.place} cannot be run: {lines[0]:.300}.", fix="write it again: python -m amtml_pl.export"
+                f"{self.place} cannot be run: {lines[0]:.300}.",
+                fix="write it again: python -m amtml_pl.export",
             ) from error
         expected = (len(images), len(self.classes))
         if tuple(logits.shape) != expected:

@@ -126,9 +126,9 @@ def batches(images: EvaluatedImages) -> Iterator[tuple[Tensor, Tensor]]:
     """Every image once, with its label; first a batch of 1, then one of 7."""
     start = 0
     for size in (*OTHER_BATCHES, *[BATCH] * len(images)):
-        index = torch.arange(start, min(start + size, len(images)))
-        if len(index) == 0:
+        if start >= len(images):
             return
+        index = torch.arange(start, min(start + size, len(images)))
         yield images.rows.stored.images[images.rows.rows[index]] / torch.full((), 255.0), images.labels[index]
         start += size
 

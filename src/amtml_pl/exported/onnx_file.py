@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,16 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
 
     torch's exporter that follows `torch.export` is taken; the older one, which traces, is deprecated.
     """
-    program: Any = torch.onnx.export(
-        student,
-        (example(card.image_size),),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        verbose=False,
-    )
+    with quiet():
+        program: Any = torch.onnx.export(
+            student,
+            (example(card.image_size),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
     model = program.model_proto
     add_card(model, card)
     file.write_bytes(model.SerializeToString())
@@ -95,6 +98,16 @@ def asks_for_files(message: Any, tensor: Any) -> bool:  # noqa: ANN401
     parts = [value for field, value in message.ListFields() if field.message_type is not None]
     inner = [part for value in parts for part in (value if hasattr(value, "__len__") else [value])]
     return any(asks_for_files(part, tensor) for part in inner)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What the exporter and the quantisation log tells of their passes, and advises what is done already."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def damaged(file: Path, error: Exception) -> UserError:

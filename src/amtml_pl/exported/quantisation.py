@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from amtml_pl.exported.model_card import ModelCard
-from amtml_pl.exported.onnx_file import INPUT, add_card
+from amtml_pl.exported.onnx_file import INPUT, add_card, quiet
 from amtml_pl.extras import imported
 
 
@@ -65,13 +63,3 @@ class Calibration:
         """The next batch by the name of its input, None after the last."""
         batch = next(self.batches, None)
         return None if batch is None else {INPUT: batch.numpy()}
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """ONNX Runtime's quantisation advises, through the root logger, what has been done already."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -20,12 +20,13 @@ class StudentLogits(nn.Module):
     """A student that gives its logits alone; its normalisation is inside.
 
     Args:
-        student: in evaluation mode; from here on its weights are contiguous.
+        student: from here on in evaluation mode, with contiguous weights.
     """
 
     def __init__(self, student: TappedNetwork) -> None:
         super().__init__()
         self.student = student.to(memory_format=torch.contiguous_format)
+        self.eval()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
         """The logits of images in [0, 1]."""

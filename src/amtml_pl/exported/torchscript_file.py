@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,17 +13,19 @@ from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.student import OpenedStudent, StudentLogits, example
 from amtml_pl.exported.torch_archive import CARD, card_of, opening
 
+jit: Any = torch.jit  # without types
+
 
 def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
     """Writes the traced student, the card as an extra file in it.
 
     Traced and not scripted: a script takes no network apart from torch's own without changes to its code.
     """
-    # That TorchScript is deprecated the user knows; that a trace may be wrong is what the parity check is for.
+    # That TorchScript is deprecated the user knows; whether a trace is right, the parity check finds out.
     with warnings.catch_warnings(action="ignore"):
-        traced = torch.jit.trace(student, example(card.image_size), check_trace=False)
+        traced = jit.trace(student, example(card.image_size), check_trace=False)
         texts = json.dumps(card.texts(), indent=2)
-        torch.jit.save(traced, str(file), _extra_files={CARD: texts})
+        jit.save(traced, str(file), _extra_files={CARD: texts})
 
 
 def open_file(file: Path) -> OpenedStudent:
@@ -33,4 +36,4 @@ def open_file(file: Path) -> OpenedStudent:
     """
     card = card_of(file)
     with opening(file), warnings.catch_warnings(action="ignore"):  # deprecated, as above
-        return OpenedStudent(card, torch.jit.load(str(file), map_location="cpu"))
+        return OpenedStudent(card, jit.load(str(file), map_location="cpu"))
