@@ -162,7 +162,7 @@ EXPORT = {
 PREDICT = {
     "model": Rule(str | None, "an exported student or the folder of a completed run"),
     "images": Rule(
-        str | list[str] | None, "a file, a folder, a pattern such as 'photos/*.jpg', or a list of them", bool
+        str | list[str] | None, "a file, a folder, a pattern such as 'photos/*.jpg', or a list of them"
     ),
     "top": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
     "checkpoint": Rule(Literal["best", "last"], "best or last"),

@@ -95,7 +95,7 @@ def foreign(file: Path, why: str) -> UserError:
     """What to say of a file without a usable card."""
     return UserError(
         f"{file} was not written by amtml_pl.export: in its metadata {why}.",
-        fix="python -m amtml_pl.export run=FOLDER, and model=FILE that it writes",
+        fix="model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=FOLDER writes",
     )
 
 
