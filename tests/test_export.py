@@ -23,18 +23,15 @@ FILES = {kind: f"student{made.suffix}" for kind, made in KINDS.items()}
 DIGITS = tuple(map(str, range(10)))
 
 
-def test_images(run):
+def images_of_test(run):
     split = run.split("test")
     return split.stored.images[split.rows] / torch.full((), 255.0)
-
-
-test_images.__test__ = False
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(exported, kind):
     run = load_run(exported)
-    images = test_images(run)
+    images = images_of_test(run)
     expected = run.student()(images).logits
     forward = open_exported(exported / "export" / FILES[kind], trust=True).forward
     found = forward(images)
@@ -47,7 +44,7 @@ def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(ex
 def test_onnx_runtime_alone_gives_the_accuracy_of_the_run(exported):
     run = load_run(exported)
     session = onnxruntime.InferenceSession(exported / "export" / "student.onnx")
-    [logits] = session.run(["logits"], {"images": test_images(run).numpy()})
+    [logits] = session.run(["logits"], {"images": images_of_test(run).numpy()})
     split = run.split("test")
     hits = torch.from_numpy(logits).argmax(1) == split.stored.labels[split.rows]
     assert hits.double().mean() == pytest.approx(run.record["metrics"]["test/acc"])
