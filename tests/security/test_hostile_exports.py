@@ -1,10 +1,11 @@
 """Exported students that were damaged or made to do harm: asked, or refused, and nothing of theirs is run."""
 
 import json
-import os
 import pickle
 import warnings
 import zipfile
+from contextlib import suppress
+from pathlib import Path
 
 import onnx
 import pytest
@@ -78,7 +79,7 @@ def test_a_pickle_in_a_torch_export_file_is_not_run_though_torch_would(whole, fi
         open_exported(changed, trust=False)
     assert "trust=true" in str(found[0])
     assert not canary.exists()
-    with pytest.raises(Exception, match=""), warnings.catch_warnings(action="ignore"):
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # after the payload has run
         torch.export.load(changed)
     assert canary.exists(), "torch has become safer: the format could do without trust=true"
     canary.unlink()
@@ -172,4 +173,4 @@ def test_a_truncated_file_is_refused(whole, file, kind, share):
 
 def test_the_working_folder_is_no_place_for_weights(whole, file):
     assert open_exported(file("onnx", whole["onnx"]), trust=False).card == CARD
-    assert os.listdir() == ["secret.txt"]
+    assert [file.name for file in Path().iterdir()] == ["secret.txt"]
