@@ -5,11 +5,16 @@ import shutil
 import sys
 
 import pytest
+import torch
+from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from amtml_pl.corruptions import CORRUPTIONS
 from amtml_pl.evaluate import main
 from amtml_pl.finished_run import load_run
+from amtml_pl.runs import RunFolder
+from amtml_pl.teachers import weights_digest
 from archives import write_image_folder
 
 DIGITS = tuple(map(str, range(10)))
@@ -37,8 +42,12 @@ def evaluate(monkeypatch, capfd):
     return made
 
 
-def written(folder):
-    return json.loads((folder / "evaluate.json").read_text())
+def mean_weight(found):
+    return f"{found['ensemble']['mean_weight']['vgg8_quarter']:.4f}"
+
+
+def written(folder, name="evaluate.json"):
+    return json.loads((folder / name).read_text())
 
 
 def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved, evaluate):
@@ -46,7 +55,9 @@ def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved,
     for checkpoint, ending in (("best", ""), ("last", "_last")):
         for split in ("test", "val"):
             said = evaluate(f"run={moved}", f"checkpoint={checkpoint}", f"split={split}")
-            found = written(moved)
+            name = "".join(["evaluate", "-val" * (split == "val"), "-last" * (checkpoint == "last"), ".json"])
+            assert f"{moved}/{name}" in said
+            found = written(moved, name)
             assert found["metrics"][f"{split}/acc"] == record[f"{split}/acc{ending}"]
             assert found["metrics"][f"{split}/nll"] == pytest.approx(
                 record[f"{split}/loss{ending}"], rel=1e-5
@@ -66,6 +77,11 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     compared = {f"{who}test/{name}" for who in whose for name in names | {"agreement", "kl"}}
     assert found["metrics"].keys() == {f"test/{name}" for name in names} | compared
     assert found["left_out"] == {}
+    assert found["weights_digest"] == weights_digest(load_run(moved).student())
+    assert found["ensemble"]["weights"] == "own"
+    assert (
+        f"mixed by the run's own weights (AdaptiveWeighting), mean vgg8_quarter {mean_weight(found)}" in said
+    )
     assert found["classes"].keys() == set(DIGITS)
     hits = sum(of["acc"] * of["images"] for of in found["classes"].values())
     assert hits / 360 == pytest.approx(found["metrics"]["test/acc"])
@@ -88,10 +104,44 @@ def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(move
     said = evaluate(f"run={moved}", *gone)
     found = written(moved)
     assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble"}
+    assert found["ensemble"] is None
     assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in said
     assert not [name for name in found["metrics"] if not name.startswith("test/")]
     evaluate(f"run={moved}", "teachers=false")
     assert written(moved)["left_out"] == {"teachers": "teachers=false"}
+
+
+@pytest.mark.parametrize(
+    ("weighting", "because"),
+    [
+        ({"_target_": "amtml_pl.weighting.confidence.ConfidenceWeighting"}, "reads the labels"),
+        ({"_target_": "amtml_pl.weighting.random_teacher.RandomTeacherWeighting"}, "for a batch as a whole"),
+        ({"_target_": "amtml_pl.weighting.held_out.HeldOutWeighting"}, "is of another network"),
+    ],
+)
+def test_weights_that_an_ensemble_cannot_have_are_equal_ones_and_it_says_why(
+    moved, evaluate, weighting, because
+):
+    config = OmegaConf.load(moved / "config.yaml")
+    config.weighting = weighting
+    OmegaConf.save(config, moved / "config.yaml")
+    if "confidence" in weighting["_target_"]:
+        without_learned_weights(moved)
+    said = evaluate(f"run={moved}")
+    about = written(moved)["ensemble"]
+    assert about["weights"] == "uniform"
+    assert because in about["because"]
+    assert about["mean_weight"] == pytest.approx({"vgg8_quarter": 0.5, "resnet8": 0.5})
+    assert f"mixed by equal weights, mean vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}" in said
+
+
+def without_learned_weights(folder):
+    """As a run with a weighting that learns nothing leaves its checkpoint."""
+    file = folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("weighting.")}
+    torch.save(checkpoint, file)
 
 
 def test_a_moved_run_is_evaluated_from_any_directory_into_another_file(
@@ -112,14 +162,18 @@ def test_another_data_set_is_named_by_its_classes_whatever_their_order(moved, ev
     record["dataset"]["classes"] = run_names
     (moved / "run.json").write_text(json.dumps(record))
     folder = tmp_path / "others"
-    write_image_folder(folder, classes=tuple(sorted(run_names)), per_class={"train": 1, "test": 3})
+    write_image_folder(folder, classes=tuple(sorted(run_names)), per_class={"test": 3})
     only_test = (
         "dataset=image_folder",
         f"dataset.source.folder={folder}",
-        "dataset.source.splits.train=test",
+        "dataset.source.splits.train=null",
     )
+    (moved / "evaluate.json").write_text("of the run's own images")
     evaluate(f"run={moved}", *only_test, f"paths.data={tmp_path}/data")
-    found = written(moved)
+    assert (moved / "evaluate.json").read_text() == "of the run's own images"
+    [file] = moved.glob("evaluate-image_folder-*.json")
+    found = written(moved, file.name)
+    assert found["dataset"]["digest"].startswith(file.stem.rpartition("-")[2])
     assert found["dataset"]["name"] == "image_folder"
     assert found["dataset"]["images"] == 30
     assert not found["dataset"]["own"]
@@ -155,6 +209,7 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
         (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
         (["run={moved}", "out={moved}/run.json/x.json"], "x.json cannot be written"),
         (["run={moved}", "out={moved}"], "is a folder"),
+        (["run={moved}", "out=/proc/evaluate.json"], "/proc/evaluate.json cannot be written"),
     ],
 )
 def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_path, words, said):
@@ -162,6 +217,45 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_pa
     typed = [word.format(moved=moved, tmp=tmp_path) for word in words]
     assert said in evaluate(*typed, status=2)
     assert (moved / "evaluate.json").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "failed", "error": "out of luck"}, "failed (out of luck); expected a completed one"),
+        ({"status": "interrupted"}, "was interrupted; expected a completed one"),
+        ({"format": 2}, "has format 2; expected 1; a later version of amtml_pl has written it"),
+    ],
+)
+def test_a_run_that_cannot_be_evaluated_is_one_message_and_keeps_what_it_has(moved, evaluate, changes, said):
+    (moved / "evaluate.json").write_text("before")
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, **changes}))
+    assert said in evaluate(f"run={moved}", status=2)
+    assert (moved / "evaluate.json").read_text() == "before"
+
+
+def test_a_run_that_is_still_going_is_refused(moved, evaluate):
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    with FileLock(moved / ".lock"):
+        assert "is still going; expected a completed one" in evaluate(f"run={moved}", status=2)
+
+
+def test_what_cannot_be_written_in_the_end_leaves_nothing_half_written(moved, evaluate):
+    """A folder lies where the file would be written first."""
+    (moved / "evaluate.json").write_text("before")
+    (moved / ".evaluate.json").mkdir()
+    assert "evaluate.json cannot be written" in evaluate(f"run={moved}", "teachers=false", status=2)
+    assert (moved / "evaluate.json").read_text() == "before"
+
+
+def test_a_run_that_starts_over_has_not_been_evaluated(moved, evaluate):
+    evaluate(f"run={moved}", "teachers=false")
+    evaluate(f"run={moved}", "teachers=false", "checkpoint=last")
+    assert len([*moved.glob("evaluate*.json")]) == 2
+    RunFolder(moved).clear()
+    assert not [*moved.glob("evaluate*.json")]
 
 
 def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):
@@ -172,3 +266,11 @@ def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):
     assert "There is no checkpoint" in said
     assert "checkpoint=last" in said
     assert (moved / "evaluate.json").read_bytes() == before
+
+
+def test_all_packed_training_images_are_not_the_runs_own_training_split(moved, evaluate):
+    evaluate(f"run={moved}", "teachers=false", "split=train")
+    assert written(moved, "evaluate-train.json")["dataset"]["images"] == 100
+    evaluate(f"run={moved}", "teachers=false", "split=train", "dataset=digits")
+    [whole] = moved.glob("evaluate-digits-*-train.json")
+    assert written(moved, whole.name)["dataset"]["images"] == 1437

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from amtml_pl import load_run
@@ -72,6 +73,41 @@ def test_the_cached_outputs_of_the_teachers_are_those_of_the_teachers_themselves
         assert torch.allclose(outputs.logits[:, number].float(), own, atol=5e-3)
 
 
+def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved):
+    run = load_run(moved)
+    weights = run.sample_weights("train", view=2, checkpoint="last")
+    assert weights.shape == (100, 2)
+    assert torch.allclose(weights.sum(dim=1), torch.ones(100))
+    state = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    theta, mixing, prior = (state[f"weighting.{name}"] for name in ("theta", "mixing", "held_out"))
+    split = run.split("train")
+    images = run.data.augment(split.stored.images[split.rows], torch.arange(100), 2)
+    beta = run.student("last", taps=["layer3"])(images).features["layer3"].amax(dim=(2, 3))
+    score = beta / len(mixing) ** 0.5 @ (theta * mixing).T
+    assert torch.allclose(weights, (score + prior.log()).softmax(dim=1), atol=1e-5)
+    assert not torch.allclose(weights, run.sample_weights("train", view=2, checkpoint="best"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loop": {"_target_": "amtml_pl.loops.mmkd.MetaWeights"}}, "made by MetaWeights, within its"),
+        (
+            {"weighting": {"_target_": "amtml_pl.weighting.aekd.AekdWeighting", "temperature": 4.0}},
+            "as a whole",
+        ),
+        ({"weighting": {"_target_": "amtml_pl.weighting.uniform.UniformWeighting"}}, "of another network"),
+    ],
+)
+def test_weights_that_no_single_image_has_are_refused_by_name(moved, changes, said):
+    config = OmegaConf.load(moved / "config.yaml")
+    for name, node in changes.items():
+        config[name] = node
+    OmegaConf.save(config, moved / "config.yaml")
+    with pytest.raises(UserError, match=said):
+        load_run(moved).sample_weights()
+
+
 def test_outputs_that_the_cache_does_not_hold_are_named(moved, tmp_path):
     run = load_run(moved)
     with pytest.raises(
@@ -113,7 +149,11 @@ def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
     [
         ({"status": "failed", "error": "out of luck"}, r"failed \(out of luck\); expected a completed one"),
         ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x goes on with it"),
-        ({"format": 9}, r"has format 9; expected 1(.|\n)*repeat the run with this version"),
+        (
+            {"format": 9},
+            r"has format 9; expected 1; a later version of amtml_pl has written it(.|\n)*with the version",
+        ),
+        ({"format": None}, r"run.json has format None; expected 1"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),
         ({"metrics": {}}, r"run.json lacks metrics.*val/acc"),
     ],
@@ -149,6 +189,14 @@ def test_a_damaged_configuration_is_refused_by_name(moved, text, said):
         load_run(moved)
 
 
+def test_a_part_of_the_configuration_that_is_none_is_refused_by_name(moved):
+    config = OmegaConf.load(moved / "config.yaml")
+    config.loop = "distill"
+    OmegaConf.save(config, moved / "config.yaml")
+    with pytest.raises(UserError, match=r"config.yaml is damaged: loop is no mapping"):
+        load_run(moved)
+
+
 def test_a_checkpoint_that_is_gone_or_damaged_is_refused_by_name(moved):
     (moved / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(UserError, match=r"There is no checkpoint .*best.ckpt(.|\n)*checkpoint=last"):
@@ -159,8 +207,9 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_refused_by_name(moved):
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(moved):
-    text = (moved / "config.yaml").read_text()
-    (moved / "config.yaml").write_text(text.replace("depth: 8", "depth: 14", 1))
+    config = OmegaConf.load(moved / "config.yaml")
+    config.student.depth = 14
+    OmegaConf.save(config, moved / "config.yaml")
     with pytest.raises(UserError, match=r"best.ckpt is of another network: \d+ tensors differ"):
         load_run(moved).student()
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from amtml_pl.losses.soft_targets import integrated_soft_targets
 from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
 
 LABELS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0])
@@ -52,6 +53,16 @@ def test_a_student_agrees_with_itself_and_the_divergence_is_the_teachers_from_th
     assert found["kl"] == pytest.approx(float((teacher * (teacher / student).log()).sum(1).mean()), rel=1e-5)
 
 
-def test_the_ensemble_is_the_mean_of_the_probabilities(logits):
+def test_the_ensemble_of_equal_weights_is_the_mean_of_the_probabilities(logits):
     both = torch.stack([logits, logits.flip(0)], dim=1)
-    assert torch.allclose(ensemble(both).exp(), both.softmax(dim=2).mean(dim=1), atol=1e-6)
+    half = torch.full((8, 2), 0.5)
+    assert torch.allclose(ensemble(both, half).exp(), both.softmax(dim=2).mean(dim=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("mixture", ["probabilities", "logits"])
+def test_the_ensemble_is_the_integrated_soft_target_at_temperature_1(logits, mixture):
+    both = torch.stack([logits, logits.flip(0)], dim=1)
+    weights = torch.rand(8, 2, generator=torch.Generator().manual_seed(2)).softmax(dim=1)
+    weights[0] = torch.tensor([1.0, 0.0])
+    expected = integrated_soft_targets(both, weights, 1.0, mixture)
+    assert torch.allclose(ensemble(both, weights, mixture).exp(), expected, atol=1e-6)

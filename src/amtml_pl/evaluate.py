@@ -18,10 +18,15 @@ from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages, other_images, own_images
 from amtml_pl.evaluation import evaluate, metric
+<<<<<<< HEAD
 from amtml_pl.finished_run import FinishedRun, load_run
 from amtml_pl.output_file import refuse_unwritable, write_json
+=======
+from amtml_pl.finished_run import FinishedRun, Which, load_run
+>>>>>>> wip-evaluate
 from amtml_pl.provenance import git_state, versions
 from amtml_pl.schema import DATASET, EVALUATE, rule_problems
+from amtml_pl.teacher_cache.catalogue import safe
 
 COLUMNS = {
     "acc": "accuracy",
@@ -52,9 +57,10 @@ def run(config: DictConfig) -> None:
                 "There is no run to evaluate.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
         finished = load_run(asked["run"], **config.paths)
-        file = Path(asked["out"]).resolve() if asked["out"] else finished.path / "evaluate.json"
-        refuse_unwritable(file)
         images = chosen_images(finished, config, asked["split"])
+        named = asked["out"] and Path(asked["out"]).expanduser().resolve()
+        file = named or own_file(finished, images, asked["checkpoint"])
+        refuse_unwritable(file)
         options = {key: asked[key] for key in ("checkpoint", "teachers", "corruptions", "seed")}
         found = evaluate(finished, images, **options)
         about = {"command": typed("amtml_pl.evaluate"), "git": git_state(), "versions": versions()}
@@ -86,6 +92,56 @@ def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> Evaluated
     return other_images(run, OmegaConf.create(settings), split)
 
 
+<<<<<<< HEAD
+=======
+def own_file(run: FinishedRun, images: EvaluatedImages, checkpoint: Which) -> Path:
+    """Where an evaluation lies in the run's folder, if the command does not say it.
+
+    What is not about the best epoch on the run's own test images has another name, and never takes its place.
+    """
+    parts = ["evaluate"]
+    if not images.own:
+        parts.append(f"{safe(images.dataset)}-{images.digest[:8]}")
+    parts += [part for part in (images.rows.name, checkpoint) if part not in ("test", "best")]
+    return run.path / f"{'-'.join(parts)}.json"
+
+
+def refuse_unwritable(file: Path) -> None:
+    """Refuses a target before anything is measured for it.
+
+    Raises:
+        UserError: if it is a folder, or nothing can be written beside it.
+    """
+    if file.is_dir():
+        raise UserError(f"{file} is a folder.", fix="out=FILE")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise unwritable(file, error) from error
+
+
+def write(file: Path, content: Mapping[str, Any]) -> None:
+    """Replaces a file in one instant.
+
+    Raises:
+        UserError: if it cannot be written; the one before stays.
+    """
+    try:
+        write_text(file, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise unwritable(file, error) from error
+
+
+def unwritable(file: Path, error: OSError) -> UserError:
+    """What to say of a target that cannot be written."""
+    return UserError(
+        f"{file} cannot be written: {error.strerror or error}.", fix="out=FILE, in another folder"
+    )
+
+
+>>>>>>> wip-evaluate
 def show(found: Mapping[str, Any], run: FinishedRun) -> None:
     """Prints what was measured."""
     about = found["dataset"]
@@ -97,11 +153,15 @@ def show(found: Mapping[str, Any], run: FinishedRun) -> None:
     show_classes(found["classes"])
     if "corruptions" in found:
         show_corruptions(found["corruptions"])
+    if found["ensemble"] is not None:
+        show_ensemble(found["ensemble"])
     for name, reason in found["left_out"].items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
     speed, size = found["latency"], found["size"]
     shown = ", ".join(
-        f"{speed[f'batch_{batch}']['ms_per_image']:.3g} ms per image in batches of {batch}"
+        "{ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {spread:.2g})".format(
+            batch=batch, **speed[f"batch_{batch}"]
+        )
         for batch in (1, 128)
     )
     console.print(f"  latency: {shown} ({escape(speed['cpu'])}, {speed['threads']} threads)")
@@ -127,6 +187,16 @@ def show_networks(found: Mapping[str, Any], title: str, teachers: tuple[str, ...
         if values[0] is not None:
             table.add_row(escape(shown), *("" if value is None else f"{value:.4f}" for value in values))
     console.print(table)
+
+
+def show_ensemble(about: Mapping[str, Any]) -> None:
+    """What the ensemble is made of."""
+    scheme = str(about["weighting"]).rpartition(".")[2]
+    whose = f"the run's own weights ({scheme})" if about["weights"] == "own" else "equal weights"
+    mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about["mean_weight"].items())
+    because = f"; {about['because']}" if "because" in about else ""
+    text = f"ensemble: {about['mixture']} mixed by {whose}, mean {mean}{because}"
+    console.print(f"  {escape(text)}")
 
 
 def show_classes(classes: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ class EvaluatedImages:
     Attributes:
         dataset: name of the data set.
         digest: of the packed data set.
-        own: whether it is the run's own data set.
+        own: whether these are the images of the run's own split of that name.
         rows: the images.
         labels: ``(N,)``, by the run's classes.
         classes: the K class names, in the run's order.
@@ -88,7 +88,6 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
         )
     known = classes_of(run)
     if known is None:
-        refuse_other_count(run, packed, name)
         known = packed.classes
     elif sorted(known) != sorted(packed.classes):
         missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
@@ -97,10 +96,12 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
             f"{some(missing)}, and has {some(foreign)} instead.",
             fix="dataset=image_folder dataset.source.folder=FOLDER, with folders named as the classes",
         )
+    refuse_other_count(run, packed, name)
     position = torch.tensor([known.index(label) for label in packed.classes])
     stored = packed.splits[split]
     rows = SplitRows(split, stored, torch.arange(len(stored)))
-    own = packed.digest == run.record["dataset"]["digest"]
+    # the run may have trained on a part of the packed training images
+    own = packed.digest == run.record["dataset"]["digest"] and split != "train"
     batch = int(run.config.data.get("eval_batch_size", 500))
     return EvaluatedImages(name, packed.digest, own, rows, position[stored.labels], known, batch)
 
@@ -115,7 +116,11 @@ def classes_of(run: FinishedRun) -> tuple[str, ...] | None:
 
 
 def refuse_other_count(run: FinishedRun, packed: PackedDataset, name: str) -> None:
-    """Refuses another number of classes, which is all that can be compared without names."""
+    """Refuses another number of classes, which is all that can be compared where the run has no names.
+
+    Raises:
+        UserError: if it differs.
+    """
     if len(packed.classes) != run.config.dataset.num_classes:
         raise UserError(
             f"The data set {name!r} has {len(packed.classes)} classes; the run's has "

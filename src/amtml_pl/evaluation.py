@@ -17,10 +17,12 @@ from amtml_pl.evaluated_images import EvaluatedImages
 from amtml_pl.features import TappedNetwork, cost
 from amtml_pl.finished_run import FinishedRun, Which
 from amtml_pl.latency import latency
+from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
 from amtml_pl.recorded_teachers import RecordedTeacher
 from amtml_pl.runs import RunFolder
-from amtml_pl.types import ModelOutputs
+from amtml_pl.teachers import weights_digest
+from amtml_pl.types import ModelOutputs, TeacherOutputs
 
 FORMAT = 1
 # What a trainer's precision means for a forward; the others compute in the type of the weights.
@@ -59,12 +61,14 @@ def evaluate(
     student.to(device_of(run))
     logits = outputs(student, images, precision_of(run))
     metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
-    compared, left_out = compare(run, images, logits) if teachers else ({}, {"teachers": "teachers=false"})
+    found_teachers, left_out = ask_teachers(run, images) if teachers else ({}, {"teachers": "teachers=false"})
+    mixed, about_mixed = mix(run, images, checkpoint, found_teachers)
     found: dict[str, Any] = {
         "format": FORMAT,
         "experiment": run.record["experiment"],
         "seed": run.record["seed"],
         "checkpoint": checkpoint,
+        "weights_digest": weights_digest(student),
         "split": split,
         "dataset": {
             "name": images.dataset,
@@ -72,7 +76,9 @@ def evaluate(
             "images": len(images),
             "own": images.own,
         },
-        "metrics": {**metrics, **compared},
+        "device": device_of(run).type,
+        "metrics": {**metrics, **compare(found_teachers | mixed, images, logits)},
+        "ensemble": about_mixed,
         "classes": accuracy_by_class(logits, images.labels, images.classes),
         "left_out": left_out,
         "latency": speed,
@@ -108,33 +114,73 @@ def outputs(
     return torch.cat(logits)
 
 
-def compare(
-    run: FinishedRun, images: EvaluatedImages, student: Float[Tensor, "N K"]
-) -> tuple[dict[str, float], dict[str, str]]:
-    """How good the teachers are on the same images, how near the student is to each and to their ensemble.
+def ask_teachers(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The logits of every teacher that can be found, ``(N, K)`` by ``teacher/<name>``.
 
     Returns:
-        The metrics by name, and what is left out with its reason.
+        The logits, and what is left out with its reason; the ensemble too, where a teacher is missing.
     """
-    split, left_out = images.rows.name, {}
     found: dict[str, Tensor] = {}
+    left_out: dict[str, str] = {}
     for teacher in run.teachers:
         try:
-            found[teacher.name] = teacher_logits(run, teacher, images)
+            found[f"teacher/{teacher.name}"] = teacher_logits(run, teacher, images)
         except UserError as error:
             left_out[f"teacher/{teacher.name}"] = error.what
-    whose = {f"teacher/{name}": logits for name, logits in found.items()}
     if not run.teachers:
         left_out["teachers"] = "the run has none"
     elif left_out:
         left_out["ensemble"] = f"{len(left_out)} of its {len(run.teachers)} teachers cannot be asked"
-    else:
-        whose["ensemble"] = ensemble(torch.stack([*found.values()], dim=1))
+    return found, left_out
+
+
+def mix(
+    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """The teachers' ensemble: mixed by the run's own weights, or in equal parts where it has none to offer.
+
+    Returns:
+        Its log-probabilities by name, and what it is made of; neither where a teacher is missing.
+    """
+    if not teachers or len(teachers) < len(run.teachers):
+        return {}, None
+    logits = torch.stack([*teachers.values()], dim=1)
+    about: dict[str, Any] = {"weights": "own", "weighting": run.record.get("weighting")}
+    try:
+        weights = own_weights(run, images, checkpoint, logits)
+    except UserError as error:
+        about |= {"weights": "uniform", "because": error.what}
+        weights = torch.full(logits.shape[:2], 1 / logits.shape[1])
+    mixture: Mixture = "logits" if run.config.get("mixture") == "logits" else "probabilities"
+    about["mixture"] = mixture
+    about["mean_weight"] = dict(zip(run.teacher_names, weights.mean(dim=0).tolist(), strict=True))
+    return {"ensemble": ensemble(logits, weights, mixture)}, about
+
+
+def own_weights(
+    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Float[Tensor, "N M K"]
+) -> Float[Tensor, "N M"]:
+    """How the run's weighting weighs the teachers for each image.
+
+    Raises:
+        UserError: if it cannot be asked, or looks at the labels, which an ensemble must not know.
+    """
+    own = run.own_weighting(checkpoint)
+    if own.scheme.reads_labels:
+        raise UserError(f"{type(own.scheme).__name__} reads the labels, which an ensemble must not know.")
+    own.student.to(device_of(run))
+    return own.weights(images.batches(), TeacherOutputs(run.teacher_names, teachers), images.labels)
+
+
+def compare(
+    others: Mapping[str, Tensor], images: EvaluatedImages, student: Float[Tensor, "N K"]
+) -> dict[str, float]:
+    """How good the teachers and their ensemble are on the same images, how near the student is to each."""
     metrics: dict[str, float] = {}
-    for name, logits in whose.items():
+    for name, logits in others.items():
         measured = quality(logits, images.labels) | agreement(student, logits.float().log_softmax(dim=1))
-        metrics |= {f"{name}/{split}/{what}": value for what, value in measured.items()}
-    return metrics, left_out
+        metrics |= {f"{name}/{images.rows.name}/{what}": value for what, value in measured.items()}
+    return metrics
 
 
 def teacher_logits(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from jaxtyping import Float, Int64
+from omegaconf import DictConfig
 from torch import Tensor
-from yaml import YAMLError
 
 from amtml_pl import assemble
 from amtml_pl.checkpoint_file import read_checkpoint, refuse_other_network
@@ -23,17 +21,15 @@ from amtml_pl.data import PackedDataModule
 from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork
+from amtml_pl.finished_record import completed_record, read_config
+from amtml_pl.own_weighting import OwnWeighting, own_scheme, restored
 from amtml_pl.packing import pack
 from amtml_pl.recorded_teachers import RecordedTeacher, kept_store, recorded_teachers
-from amtml_pl.run_record import absent_fields
 from amtml_pl.runs import RunFolder
-from amtml_pl.schema import DATASET, rule_problems
 from amtml_pl.splits import SplitRows
 from amtml_pl.types import SplitName, TeacherOutputs
 
 Which: TypeAlias = Literal["best", "last"]
-NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
-TEACHER_KEYS = {"network", "mean", "std", "class_map", "weights", "pretrained"}
 
 
 def load_run(
@@ -58,11 +54,11 @@ def load_run(
         UserError: if the folder is no run's, the run failed or is not finished, or its record is damaged or
             of another format.
     """
-    run = RunFolder(Path(folder).resolve())
+    run = RunFolder(Path(folder).expanduser().resolve())
     record = completed_record(run)
     config = read_config(run)
     given = {"data": data, "cache": cache, "teachers": teachers}
-    paths = {name: Path(place or config.paths[name]).resolve() for name, place in given.items()}
+    paths = {name: Path(place or config.paths[name]).expanduser().resolve() for name, place in given.items()}
     return FinishedRun(run.path, record, config, paths)
 
 
@@ -93,13 +89,12 @@ class FinishedRun:
             UserError: if the checkpoint is missing, damaged, or of another network.
         """
         file = self.checkpoint_file(checkpoint)
-        state = read_checkpoint(file)["state_dict"]
+        own = of_module(read_checkpoint(file)["state_dict"], "student")
         about = self.config.dataset
         network = TappedNetwork(
             assemble.build(self.config.student), mean=list(about.mean), std=list(about.std), taps=taps
         )
         set_execution(network.network, channels_last=bool(self.config.get("channels_last")), compiled=False)
-        own = {name.removeprefix("student."): t for name, t in state.items() if name.startswith("student.")}
         refuse_other_network(own, network.state_dict(), file)
         network.load_state_dict(own)
         return network.requires_grad_(False).eval()
@@ -144,6 +139,60 @@ class FinishedRun:
         """The mean weight of each teacher in every epoch, in [0, 1]; empty without teachers."""
         columns = self.metrics()
         return {name: columns[f"weight/{name}"] for name in self.teacher_names if f"weight/{name}" in columns}
+
+    def sample_weights(
+        self, split: SplitName = "train", view: int = 1, checkpoint: Which = "best"
+    ) -> Float[Tensor, "N M"]:
+        """How the run's own weighting weighs the teachers for every image of a split.
+
+        The teachers' outputs come from the cache, the student's from a checkpoint in evaluation mode; so the
+        weights are those that the checkpoint would give, not those of the step that trained on the image.
+
+        Args:
+            split: as for `teacher_outputs`.
+            view: likewise.
+            checkpoint: whose student and weighting are asked.
+
+        Returns:
+            ``(N, M)``, rows sum to 1, in the order of the split.
+
+        Raises:
+            UserError: as `teacher_outputs`, `student` and `own_weighting`.
+        """
+        outputs = self.teacher_outputs(split, view)
+        rows = self.split(split)
+        labels = rows.stored.labels[rows.rows]
+        return self.own_weighting(checkpoint).weights(self.images(split, view), outputs, labels)
+
+    def own_weighting(self, checkpoint: Which = "best") -> OwnWeighting:
+        """The run's weighting as it was at a checkpoint, with the student of that checkpoint.
+
+        Raises:
+            UserError: if the run has no teachers, or its weights belong to a whole batch or to its training
+                step; or as `student`.
+        """
+        scheme = own_scheme(self.config, self.teacher_names)
+        student = self.student(checkpoint, taps=scheme.student_taps())
+        file = self.checkpoint_file(checkpoint)
+        state = of_module(read_checkpoint(file)["state_dict"], "weighting")
+        return restored(scheme, student, self.config, self.record, state, file)
+
+    def images(
+        self, split: SplitName, view: int = 0
+    ) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
+        """The images of a split in [0, 1], batch by batch and in order, and which samples they are.
+
+        Args:
+            split: which images.
+            view: of the training images which augmented version, 0 for the images themselves.
+
+        Raises:
+            UserError: as `split`.
+        """
+        rows = self.split(split)
+        for index in torch.split(torch.arange(len(rows)), self.data.eval_batch_size):
+            stored = rows.stored.images[rows.rows[index]]
+            yield self.data.augment(stored, index, view if split == "train" else 0), index
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
@@ -238,78 +287,7 @@ class FinishedRun:
         )
 
 
-def completed_record(folder: RunFolder) -> dict[str, Any]:
-    """The record of a run that can be looked into.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if not folder.path.is_dir():
-        raise UserError(
-            f"{folder.path} is not a folder.",
-            fix="run=FOLDER: the folder that amtml_pl.train printed at its end",
-        )
-    anew = "copy the whole folder again, or repeat the run with this version of amtml_pl and force=true"
-    try:
-        record = folder.record()
-    except UserError as error:
-        raise UserError(error.what, fix=anew) from error
-    if record is None:
-        below = sorted(folder.path.glob("**/run.json"))[:1]
-        raise UserError(
-            f"{folder.path} is not the folder of a run: it has no run.json.",
-            fix=f"run='{below[0].parent}'" if below else "run=FOLDER: what amtml_pl.train printed at its end",
-        )
-    status = record["status"]
-    if status != "completed":
-        said = {"failed": "failed", "interrupted": "is still going" if is_busy(folder) else "was interrupted"}
-        why = f" ({record['error']})" if status == "failed" and record.get("error") else ""
-        raise UserError(
-            f"The run in {folder.path} {said[status]}{why}; expected a completed one.",
-            fix=str(record.get("command", "the command that began it")) + " goes on with it",
-        )
-    if absent := absent_fields(record):
-        raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
-    return record
-
-
-def is_busy(folder: RunFolder) -> bool:
-    """Whether a process works in a run's folder."""
-    file = folder.path / ".lock"
-    if not file.exists():
-        return False
-    try:
-        with FileLock(file, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a folder that cannot be written, and so is nobody's
-        return False
-
-
-def read_config(folder: RunFolder) -> DictConfig:
-    """A run's configuration.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
-    file, fix = folder.config_file, "copy the whole folder of the run again, or repeat it with force=true"
-    try:
-        config = OmegaConf.load(file)
-        tree: Any = OmegaConf.to_container(config, resolve=True)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.", fix=fix) from error
-    if not isinstance(config, DictConfig) or not all(isinstance(tree.get(node), dict) for node in NODES):
-        raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
-    wrong = [*rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())]
-    wrong += [
-        f"paths.{name} is no text"
-        for name in ("data", "cache", "teachers")
-        if not isinstance(tree["paths"].get(name), str)
-    ]
-    for name, node in tree["teacher"].items():
-        lacks = TEACHER_KEYS - (node.keys() if isinstance(node, dict) else set())
-        wrong += [f"teacher.{name} lacks {key}" for key in sorted(lacks)]
-    if wrong:
-        raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
-    return config
+def of_module(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The part of a checkpoint's tensors that belongs to one of the training module's own modules."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

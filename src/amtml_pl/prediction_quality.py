@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -68,7 +70,18 @@ def agreement(
     return {"agreement": float(same.float().mean()), "kl": float(divergence)}
 
 
-def ensemble(teachers: Float[Tensor, "N M K"]) -> Float[Tensor, "N K"]:
-    """The logarithm of the mean of the teachers' probabilities."""
-    count = torch.tensor(float(teachers.shape[1]))
-    return teachers.float().log_softmax(dim=2).logsumexp(dim=1) - count.log()
+def ensemble(
+    teachers: Float[Tensor, "N M K"],
+    weights: Float[Tensor, "N M"],
+    mixture: Literal["probabilities", "logits"] = "probabilities",
+) -> Float[Tensor, "N K"]:
+    """The log-probabilities of the teachers' weighted mixture at temperature 1.
+
+    Args:
+        teachers: ``(N, M, K)``, their logits.
+        weights: ``(N, M)``, rows sum to 1.
+        mixture: what is mixed.
+    """
+    if mixture == "logits":
+        return torch.einsum("nm,nmk->nk", weights, teachers.float()).log_softmax(dim=1)
+    return (teachers.float().log_softmax(dim=2) + weights.log()[:, :, None]).logsumexp(dim=1)

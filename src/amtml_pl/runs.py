@@ -50,8 +50,10 @@ class RunFolder:
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             got = record.get("format") if isinstance(record, dict) else type(record).__name__
+            later = type(got) is int and got > FORMAT
+            whose = "; a later version of amtml_pl has written it" if later else ""
             raise UserError(
-                f"{self.record_file} has format {got!s:.80}; expected {FORMAT}.", fix="force=true"
+                f"{self.record_file} has format {got!s:.80}; expected {FORMAT}{whose}.", fix="force=true"
             )
         if problems := [*record_problems(record)]:
             raise UserError(
@@ -90,7 +92,8 @@ class RunFolder:
             self.broken_step,
         ]
         events = self.path.glob("events.out.tfevents.*")
-        for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events):
+        evaluations = [*self.path.glob("evaluate.json"), *self.path.glob("evaluate-*.json")]
+        for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *evaluations):
             file.unlink(missing_ok=True)
 
 
