@@ -18,6 +18,7 @@ from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exporting import Export
 from amtml_pl.finished_run import load_run
 from amtml_pl.parity import MOST_DIFFERENCE, compare, parity_images
+from amtml_pl.runs import RunFolder
 
 FILES = {kind: f"student{made.suffix}" for kind, made in KINDS.items()}
 DIGITS = tuple(map(str, range(10)))
@@ -278,6 +279,12 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(moved, comma
     assert "The package 'onnxscript' is not installed" in said
     assert "pip install 'amtml-pl[export]'" in said
     command(export.main, f"run={moved}", "format=safetensors")
+
+
+def test_a_run_that_starts_over_has_not_been_exported(exported):
+    (exported / "export" / "mine.txt").write_text("of the user")
+    RunFolder(exported).clear()
+    assert [file.name for file in (exported / "export").iterdir()] == ["mine.txt"]
 
 
 STUDENTS = (

@@ -18,12 +18,8 @@ from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages, other_images, own_images
 from amtml_pl.evaluation import evaluate, metric
-<<<<<<< HEAD
-from amtml_pl.finished_run import FinishedRun, load_run
-from amtml_pl.output_file import refuse_unwritable, write_json
-=======
 from amtml_pl.finished_run import FinishedRun, Which, load_run
->>>>>>> wip-evaluate
+from amtml_pl.output_file import refuse_unwritable, write_json
 from amtml_pl.provenance import git_state, versions
 from amtml_pl.schema import DATASET, EVALUATE, rule_problems
 from amtml_pl.teacher_cache.catalogue import safe
@@ -92,8 +88,6 @@ def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> Evaluated
     return other_images(run, OmegaConf.create(settings), split)
 
 
-<<<<<<< HEAD
-=======
 def own_file(run: FinishedRun, images: EvaluatedImages, checkpoint: Which) -> Path:
     """Where an evaluation lies in the run's folder, if the command does not say it.
 
@@ -106,42 +100,6 @@ def own_file(run: FinishedRun, images: EvaluatedImages, checkpoint: Which) -> Pa
     return run.path / f"{'-'.join(parts)}.json"
 
 
-def refuse_unwritable(file: Path) -> None:
-    """Refuses a target before anything is measured for it.
-
-    Raises:
-        UserError: if it is a folder, or nothing can be written beside it.
-    """
-    if file.is_dir():
-        raise UserError(f"{file} is a folder.", fix="out=FILE")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise unwritable(file, error) from error
-
-
-def write(file: Path, content: Mapping[str, Any]) -> None:
-    """Replaces a file in one instant.
-
-    Raises:
-        UserError: if it cannot be written; the one before stays.
-    """
-    try:
-        write_text(file, json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise unwritable(file, error) from error
-
-
-def unwritable(file: Path, error: OSError) -> UserError:
-    """What to say of a target that cannot be written."""
-    return UserError(
-        f"{file} cannot be written: {error.strerror or error}.", fix="out=FILE, in another folder"
-    )
-
-
->>>>>>> wip-evaluate
 def show(found: Mapping[str, Any], run: FinishedRun) -> None:
     """Prints what was measured."""
     about = found["dataset"]

@@ -69,7 +69,7 @@ class Export:
         self.kind.refuse_missing_packages()
         self.name = f"{kind}_int8" if int8 else kind
         own = run.path / "export" / f"student{'.int8' if int8 else ''}{self.kind.suffix}"
-        self.file = Path(out).resolve() if out else own
+        self.file = Path(out).expanduser().resolve() if out else own
         self.record_file = run.path / "export" / "export.json"
         self.refuse_other_name()
         refuse_unwritable(self.file)

@@ -40,7 +40,7 @@ def run(config: DictConfig) -> None:
             if not asked[key]:
                 raise UserError(f"There is no {key.removesuffix('s')} to predict with.", fix=what)
         words = [asked["images"]] if isinstance(asked["images"], str) else asked["images"]
-        table = None if asked["out"] is None else Path(asked["out"]).resolve()
+        table = None if asked["out"] is None else Path(asked["out"]).expanduser().resolve()
         if table is not None:
             refuse_unwritable(table)
         files = named_images(words)
