@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Export:
         with replacing(self.file) as temporary:
             parity = self.write_float32(temporary, card, checkpoint, shown)
             if self.int8:
-                quantise(temporary, card, self.calibration())
+                self.write_int8(temporary, card)
                 parity = compare(checkpoint, self.opened(temporary), shown)
             with torch.inference_mode():
                 speed = {
@@ -142,6 +142,20 @@ class Export:
             )
         return parity
 
+    def write_int8(self, file: Path, card: ModelCard) -> None:
+        """Rewrites the student in 8 bits, for which training images as they are give the scales.
+
+        Raises:
+            UserError: if the quantisation cannot follow the network.
+        """
+        images = local_images(self.run, "train", CALIBRATION_IMAGES)
+        try:
+            quantise(file, card, (batch for batch, _ in batches(images)))
+        except OSError:
+            raise
+        except Exception as error:  # as above
+            raise self.not_exported(error) from error
+
     def opened(self, file: Path) -> Forward:
         """What was just written, opened as others will open it."""
         exported = self.kind.open_file(file).forward
@@ -162,10 +176,6 @@ class Export:
             f"{lines[0]:.300}. Nothing was published.",
             fix=OTHER_FORMAT,
         )
-
-    def calibration(self) -> Iterator[Tensor]:
-        """Batches of training images as they are, evenly spread over the split."""
-        return (batch for batch, _ in batches(local_images(self.run, "train", CALIBRATION_IMAGES)))
 
     def card(self) -> ModelCard:
         """What the file says of itself."""
