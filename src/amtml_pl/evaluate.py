@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages, other_images, own_images
 from amtml_pl.evaluation import evaluate, metric
 from amtml_pl.finished_run import FinishedRun, Which, load_run
+from amtml_pl.output_file import refuse_unwritable, write_json
 from amtml_pl.provenance import git_state, versions
-from amtml_pl.runs import write_text
 from amtml_pl.schema import DATASET, EVALUATE, rule_problems
 from amtml_pl.teacher_cache.catalogue import safe
 
@@ -62,7 +60,7 @@ def run(config: DictConfig) -> None:
         options = {key: asked[key] for key in ("checkpoint", "teachers", "corruptions", "seed")}
         found = evaluate(finished, images, **options)
         about = {"command": typed("amtml_pl.evaluate"), "git": git_state(), "versions": versions()}
-        write(file, {**found, **about})
+        write_json(file, {**found, **about})
         show(found, finished)
         console.print(f"Written to {escape(str(file))}")
 
@@ -100,41 +98,6 @@ def own_file(run: FinishedRun, images: EvaluatedImages, checkpoint: Which) -> Pa
         parts.append(f"{safe(images.dataset)}-{images.digest[:8]}")
     parts += [part for part in (images.rows.name, checkpoint) if part not in ("test", "best")]
     return run.path / f"{'-'.join(parts)}.json"
-
-
-def refuse_unwritable(file: Path) -> None:
-    """Refuses a target before anything is measured for it.
-
-    Raises:
-        UserError: if it is a folder, or nothing can be written beside it.
-    """
-    if file.is_dir():
-        raise UserError(f"{file} is a folder.", fix="out=FILE")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise unwritable(file, error) from error
-
-
-def write(file: Path, content: Mapping[str, Any]) -> None:
-    """Replaces a file in one instant.
-
-    Raises:
-        UserError: if it cannot be written; the one before stays.
-    """
-    try:
-        write_text(file, json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise unwritable(file, error) from error
-
-
-def unwritable(file: Path, error: OSError) -> UserError:
-    """What to say of a target that cannot be written."""
-    return UserError(
-        f"{file} cannot be written: {error.strerror or error}.", fix="out=FILE, in another folder"
-    )
 
 
 def show(found: Mapping[str, Any], run: FinishedRun) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from amtml_pl.features import TappedNetwork, evaluation_mode
 
@@ -35,20 +36,28 @@ def latency(network: TappedNetwork, image_size: int, batch_sizes: Sequence[int] 
 
 
 def milliseconds(network: TappedNetwork, batch_size: int, image_size: int) -> dict[str, float]:
-    """The same for one batch size; a repetition is as many forwards as fill a twentieth of a second."""
+    """The same for one batch size."""
+    with evaluation_mode(network), torch.inference_mode():
+        return timed(network, batch_size, image_size)
+
+
+def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int) -> dict[str, float]:
+    """Milliseconds per image of anything that takes images, as `latency` gives them.
+
+    A repetition is as many forwards as fill a twentieth of a second.
+    """
     images = torch.rand(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     values = []
-    with evaluation_mode(network), torch.inference_mode():
-        forwards = 1
-        for repetition in range(WARM_UP + REPETITIONS):
-            start = time.perf_counter()
-            for _ in range(forwards):
-                network(images)
-            seconds = time.perf_counter() - start
-            if repetition < WARM_UP:
-                forwards = max(1, round(forwards * SECONDS_PER_REPETITION / seconds))
-            else:
-                values.append(1e3 * seconds / forwards / batch_size)
+    forwards = 1
+    for repetition in range(WARM_UP + REPETITIONS):
+        start = time.perf_counter()
+        for _ in range(forwards):
+            forward(images)
+        seconds = time.perf_counter() - start
+        if repetition < WARM_UP:
+            forwards = max(1, round(forwards * SECONDS_PER_REPETITION / seconds))
+        else:
+            values.append(1e3 * seconds / forwards / batch_size)
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
     return {"ms_per_image": median, "spread": upper - lower}
 

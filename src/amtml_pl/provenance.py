@@ -101,9 +101,9 @@ def readable_node(node: Mapping[str, Any] | None) -> str:
     return f"{str(node['_target_']).rpartition('.')[2]}({arguments})"
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide a result."""
-    packages = ("amtml-pl", "torch", "torchvision", "pytorch-lightning", "timm", "numpy")
+def versions(*others: str) -> dict[str, str]:
+    """The versions of Python, of the packages that decide a result, and of others."""
+    packages = ("amtml-pl", "torch", "torchvision", "pytorch-lightning", "timm", "numpy", *others)
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -93,7 +93,9 @@ class RunFolder:
         ]
         events = self.path.glob("events.out.tfevents.*")
         evaluations = [*self.path.glob("evaluate.json"), *self.path.glob("evaluate-*.json")]
-        for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *evaluations):
+        exports = [*self.path.glob("export/student.*"), *self.path.glob("export/export.json")]
+        measured = (*evaluations, *exports)
+        for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *measured):
             file.unlink(missing_ok=True)
 
 
