@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from amtml_pl.checkpoints import LastCheckpoint
 from amtml_pl.entry_point import console
+from amtml_pl.fit_progress import FitProgress, is_watched
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.stopping import StopRequest
 
@@ -43,7 +44,7 @@ def run_callbacks(
         enable_version_counter=False,
         save_weights_only=True,
     )
-    progress = RichProgressBar() if console.is_terminal else EpochLines()
+    progress = FitProgress() if is_watched() else EpochLines()
     last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
     return [best, EpochTable(folder.metrics_file), *observers, last, progress]
 

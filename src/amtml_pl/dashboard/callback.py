@@ -15,7 +15,7 @@ from amtml_pl.dashboard.budget import Budget
 from amtml_pl.dashboard.card import card, result_card
 from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion
 from amtml_pl.dashboard.disagreement import EXAMPLES, Examples, draw_examples
-from amtml_pl.dashboard.gradient_share import gradient_shares
+from amtml_pl.dashboard.gradient_share import SAMPLES, gradient_shares
 from amtml_pl.dashboard.graph import draw_graph
 from amtml_pl.dashboard.hyperparameters import final_tags, table_row
 from amtml_pl.dashboard.layout import chart_layout
@@ -130,8 +130,9 @@ class Dashboard(Checkpoint):
         """
         if self.epoch < 0 or not self.alone:
             return
-        # A step takes one pass forward and one back; this takes one back for each term.
-        first = (len(module.coefficients) + 1) * self.budget.elapsed() / max(trainer.global_step, 1)
+        # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
+        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SAMPLES / len(batch))
+        first = passes * self.budget.elapsed() / max(trainer.global_step, 1)
         if self.budget.allows("gradient shares", first):
             with self.budget.spending("gradient shares"):
                 self.shares = gradient_shares(module, batch)

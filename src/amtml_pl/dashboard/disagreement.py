@@ -59,8 +59,8 @@ def disagreement(teacher_logits: Float[Tensor, "N M K"], temperature: float) -> 
     """
     probabilities = torch.softmax(teacher_logits.double() / temperature, dim=2)
     entropy = torch.special.entr(probabilities).sum(dim=2).mean(dim=1)
-    mixed: Tensor = torch.special.entr(probabilities.mean(dim=1)).sum(dim=1)
-    return mixed - entropy
+    mixed: Tensor = torch.special.entr(probabilities.mean(dim=1)).sum(dim=1) - entropy
+    return mixed
 
 
 def draw_examples(
