@@ -184,9 +184,7 @@ def remove_untouched(folder: Path) -> None:
 def quieten() -> None:
     """Mutes what a user cannot act on."""
     for name in ("pytorch_lightning", "lightning_fabric"):
-        # Of the packages themselves the level is set again when they are imported, which is later.
-        for logger in (name, f"{name}.utilities.rank_zero"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # whole batches are made by one tensor operation
         ".*number of training batches .* smaller than the logging interval.*",  # small data sets

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def draw_graph(writer: SummaryWriter, student: TappedNetwork, image_size: int) -> None:
-    """Traces the network for one image, in evaluation mode; one that cannot be traced is named in a warning."""
+    """Traces the network for one image, in evaluation mode; what cannot be traced is named in a warning."""
     image = torch.zeros(1, 3, image_size, image_size, device=student.mean.device)
     with warnings.catch_warnings(), evaluation_mode(student), torch.random.fork_rng(), as_written():
         warnings.simplefilter("ignore")  # of the tracer, about Python's own control flow
