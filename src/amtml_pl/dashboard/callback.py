@@ -235,7 +235,7 @@ class Dashboard(Checkpoint):
             heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
             self.logger.figure("ensemble/weights_by_class", heat_map, epoch)
         if self.examples:
-            disputed = Examples.joined(self.examples).most_disputed(EXAMPLES, subject.temperature)
+            disputed = Examples.joined(self.examples).most_disputed(EXAMPLES)
             drawn = draw_examples(
                 disputed, subject.teachers, subject.classes, subject.temperature, subject.mixture
             )

@@ -46,18 +46,19 @@ class Examples:
         return Examples(*(torch.cat(column).detach().float().cpu() if column[0].is_floating_point()
                           else torch.cat(column).cpu() for column in columns))  # fmt: skip
 
-    def most_disputed(self, count: int, temperature: float) -> Examples:
+    def most_disputed(self, count: int) -> Examples:
         """Those with the highest `disagreement`, the highest first."""
-        order = disagreement(self.teachers, temperature).argsort(descending=True, stable=True)[:count]
+        order = disagreement(self.teachers).argsort(descending=True, stable=True)[:count]
         return Examples(*(column[order] for column in vars(self).values()))
 
 
-def disagreement(teacher_logits: Float[Tensor, "N M K"], temperature: float) -> Float[Tensor, " N"]:
-    """The Jensen-Shannon divergence of the teachers' softened outputs: ``H(mean_m p_m) − mean_m H(p_m)``.
+def disagreement(teacher_logits: Float[Tensor, "N M K"]) -> Float[Tensor, " N"]:
+    """The Jensen-Shannon divergence of the teachers' probabilities: ``H(mean_m p_m) − mean_m H(p_m)``.
 
-    In nats, 0 where all agree, at most ln M.
+    In nats, 0 where all agree, at most ln M. At T = 1: softened, teachers that name the same class with more
+    and with less confidence would come before those that name different ones.
     """
-    probabilities = torch.softmax(teacher_logits.double() / temperature, dim=2)
+    probabilities = torch.softmax(teacher_logits.double(), dim=2)
     entropy = torch.special.entr(probabilities).sum(dim=2).mean(dim=1)
     mixed: Tensor = torch.special.entr(probabilities.mean(dim=1)).sum(dim=1) - entropy
     return mixed
@@ -96,7 +97,8 @@ def draw_examples(
             draw_probabilities(row[1 + m], teachers[i, m], shown, label, title)
         draw_probabilities(row[M + 1], targets[i], shown, label, "integrated target")
         draw_probabilities(row[M + 2], student[i], shown, label, "student")
-        row[1].set_xticks(range(len(shown)), [short(classes[k], 8) for k in shown], fontsize=6, rotation=90)
+        for column in (row[1], row[M + 2]):
+            column.set_xticks(range(len(shown)), [short(classes[k], 8) for k in shown], rotation=90)
     figure.suptitle(f"Where the teachers disagree most (probabilities at T = {temperature:g})", fontsize=9)
     return figure
 

@@ -45,20 +45,21 @@ def hyperparameters(about: Mapping[str, Any]) -> dict[str, str | float]:
     """What runs are told apart by."""
     budget = about["budget"]
     coefficients = about["loss"].items()
+    # TensorBoard sorts the columns by name and shows the first five.
     return {
-        "experiment": str(about["experiment"]),
         "dataset": about["dataset"]["name"],
+        "experiment": str(about["experiment"]),
+        "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in coefficients),
+        "seed": float(about["seed"]),
         "student": last_part(about["student"]["network"]),
         "teachers": ", ".join(about["teachers"]) or "none",
-        "weighting": last_part(about["weighting"]),
-        "loop": last_part(about["loop"]),
-        "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in coefficients),
         "temperature": float(about["temperature"]),
-        "optimizer": str(budget["optimizer"]),
-        "epochs": float(budget["epochs"]),
-        "batch_size": float(budget["batch_size"]),
-        "views": str(budget["views"]),
-        "seed": float(about["seed"]),
+        "training/batch_size": float(budget["batch_size"]),
+        "training/epochs": float(budget["epochs"]),
+        "training/loop": last_part(about["loop"]),
+        "training/optimizer": str(budget["optimizer"]),
+        "training/views": str(budget["views"]),
+        "weighting": last_part(about["weighting"]),
     }
 
 

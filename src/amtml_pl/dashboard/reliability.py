@@ -57,10 +57,9 @@ def draw_reliability(found: Reliability, title: str) -> Figure:
     left = torch.arange(BINS) / BINS
     filled = found.samples > 0
     style = {"width": 1 / BINS, "align": "edge", "edgecolor": "white"}
-    axes.bar(left[filled], found.accuracy[filled], color="tab:blue", label="accuracy", **style)
-    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="as confident as right")
+    axes.bar(left[filled].tolist(), found.accuracy[filled].tolist(), color="tab:blue", **style)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{title}\nECE {found.error:.4f}")
-    axes.legend(loc="upper left", fontsize=8)
-    counts.bar(left, found.samples, color="tab:grey", **style)
+    counts.bar(left.tolist(), found.samples.tolist(), color="tab:grey", **style)
     counts.set(xlabel="confidence", ylabel="images")
     return figure
