@@ -128,11 +128,11 @@ class Dashboard(Checkpoint):
         Not of the fit's first batch, of which the doctor has said it; nor where processes share batches,
         since it would take all of them.
         """
-        if self.epoch < 0 or not self.alone:
+        if trainer.global_step == 0 or not self.alone:
             return
         # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
         passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SAMPLES / len(batch))
-        first = passes * self.budget.elapsed() / max(trainer.global_step, 1)
+        first = passes * self.budget.elapsed() / trainer.global_step
         if self.budget.allows("gradient shares", first):
             with self.budget.spending("gradient shares"):
                 self.shares = gradient_shares(module, batch)

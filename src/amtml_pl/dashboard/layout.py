@@ -41,12 +41,15 @@ def chart_layout(teachers: Sequence[str], terms: Sequence[str], rates: Sequence[
     layout["What is it trained by?"] = {
         **{f"loss {term}, unweighted": [f"student/loss/{term}"] for term in terms},
         "loss, total": ["student/loss/total"],
-        "share of the student's gradient": [f"student/gradient_share/{term}" for term in terms],
+        "share of the student's gradient": ["student/gradient_share/"],  # of the terms that train it
         "learning rates": list(rates),
     }
     return {
-        category: {
-            title: ("Multiline", [f"^{re.escape(tag)}$" for tag in tags]) for title, tags in charts.items()
-        }
+        category: {title: ("Multiline", [*map(pattern, tags)]) for title, tags in charts.items()}
         for category, charts in layout.items()
     }
+
+
+def pattern(tag: str) -> str:
+    """What finds exactly this tag, or for one that ends in a slash all below it."""
+    return f"^{re.escape(tag)}{'' if tag.endswith('/') else '$'}"
