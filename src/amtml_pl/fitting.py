@@ -23,7 +23,6 @@ from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.dashboard.callback import Dashboard
 from amtml_pl.dashboard.logger import TensorBoard
 from amtml_pl.data import PackedDataModule
-from amtml_pl.entry_point import quieten
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.runs import RunFolder, write_bytes
@@ -43,7 +42,6 @@ def make_trainer(
         module: what will be trained.
         stop: what may ask the fit to stop; None for one that nobody stops.
     """
-    quieten()  # again: when Lightning is imported, it sets the level of its own log
     loggers = [
         assemble.build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()
     ]
