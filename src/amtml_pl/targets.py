@@ -38,7 +38,7 @@ class Listed:
 
 
 # Rooms with parts of a run. Not all of this package: elsewhere are functions that write and remove files.
-OWN_ROOMS = ("augment", "augment_color", "dashboard", "data", "datasets", "distill", "loops", "losses",
+OWN_ROOMS = ("augment", "augment_color", "dashboard.logger", "data", "datasets", "distill", "loops", "losses",
              "models", "released", "weighting")  # fmt: skip
 LIGHTNING = ("loggers", "plugins", "profilers", "strategies")
 LISTED = (

@@ -13,18 +13,18 @@ from torch import Tensor
 from amtml_pl.dashboard.answers import Answers, agreement_with_teachers
 from amtml_pl.dashboard.budget import Budget
 from amtml_pl.dashboard.card import card, result_card
-from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion
-from amtml_pl.dashboard.disagreement import EXAMPLES, Examples, draw_examples
+from amtml_pl.dashboard.disagreement import Examples
+from amtml_pl.dashboard.figures import write_answers, write_teaching
 from amtml_pl.dashboard.gradient_share import SAMPLES, gradient_shares
 from amtml_pl.dashboard.graph import draw_graph
 from amtml_pl.dashboard.hyperparameters import final_tags, table_row
 from amtml_pl.dashboard.layout import chart_layout
 from amtml_pl.dashboard.logger import TensorBoard
 from amtml_pl.dashboard.names import tag_of
-from amtml_pl.dashboard.reliability import Reliability, draw_reliability
+from amtml_pl.dashboard.reliability import Reliability
 from amtml_pl.dashboard.subject import Subject
 from amtml_pl.dashboard.teaching import Teaching
-from amtml_pl.dashboard.weights_by_class import WeightsByClass, draw_weights_by_class, mean_weights_by_class
+from amtml_pl.dashboard.weights_by_class import WeightsByClass, mean_weights_by_class
 from amtml_pl.student_module import StudentModule
 from amtml_pl.types import Batch, Step
 
@@ -179,21 +179,21 @@ class Dashboard(Checkpoint):
             accuracy = {f"teacher/{name}/val/acc": of["val"] for name, of in self.subject.accuracy.items()}
             shares = {f"student/gradient_share/{name}": share for name, share in self.shares.items()}
             rates = {f"{name}/lr": rate for name, rate in self.rates.items()}
-            answered = self.write_answers(self.subject)
+            answered = self.answered(self.subject)
             self.logger.scalars({**metrics, **rates, **accuracy, **shares, **answered}, self.epoch)
             self.shares = {}
-            self.write_teaching(self.subject)
+            self.tell_teaching(self.subject)
         if self.wants_figures and not self.is_last(trainer):
             with self.budget.spending("figures"):
-                self.draw(self.subject, "val", self.epoch, "student/val")
-                self.draw_teaching(self.subject, self.epoch)
+                write_answers(self.logger, self.subject, self.answers["val"], "student/val", self.epoch)
+                write_teaching(self.logger, self.subject, self.last_taught, self.examples, self.epoch)
             self.drawn = self.epoch
         with self.budget.spending():
             share = self.budget.spent / max(self.budget.elapsed(), 1e-9)
             self.logger.scalars({"dashboard/share_of_fit": share}, self.epoch)
             self.logger.flush()
 
-    def write_answers(self, subject: Subject) -> dict[str, float]:
+    def answered(self, subject: Subject) -> dict[str, float]:
         """What follows from the student's answers on the validation images."""
         if not self.answers["val"].logits:
             return {}
@@ -204,7 +204,7 @@ class Dashboard(Checkpoint):
             found |= agreement_with_teachers(logits, labels, teachers, subject.teachers)
         return found
 
-    def write_teaching(self, subject: Subject) -> None:
+    def tell_teaching(self, subject: Subject) -> None:
         """Curves, histograms and the table of the epoch's weights."""
         if not self.teaching or self.by_class is None:
             return
@@ -216,30 +216,6 @@ class Dashboard(Checkpoint):
         self.by_class.add(
             self.epoch, mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
         )
-
-    def draw(self, subject: Subject, split: str, epoch: int, whose: str) -> None:
-        """The confusion matrix and the reliability diagram of the last pass over a split."""
-        if not self.answers[split].logits:
-            return
-        _, labels, logits = self.answers[split].whole()
-        counts = confusion_matrix(logits.argmax(dim=1), labels, len(subject.classes))
-        title = f"{whose}: {len(labels)} images"
-        self.logger.figure(f"{whose}/confusion", draw_confusion(counts, subject.classes, title), epoch)
-        reliability = draw_reliability(Reliability.of(logits, labels), title)
-        self.logger.figure(f"{whose}/reliability", reliability, epoch)
-
-    def draw_teaching(self, subject: Subject, epoch: int) -> None:
-        """The heat map of weights by class, and the images that the teachers dispute."""
-        if (taught := self.last_taught) is not None:
-            means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
-            heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
-            self.logger.figure("ensemble/weights_by_class", heat_map, epoch)
-        if self.examples:
-            disputed = Examples.joined(self.examples).most_disputed(EXAMPLES)
-            drawn = draw_examples(
-                disputed, subject.teachers, subject.classes, subject.temperature, subject.mixture
-            )
-            self.logger.figure("ensemble/disputed_images", drawn, epoch)
 
     def conclude(
         self,
@@ -264,8 +240,9 @@ class Dashboard(Checkpoint):
         spent = {"in the fit": self.budget.spent}
         with self.budget.spending("the end"):
             for split in ("val", "test"):
-                self.draw(self.subject, split, end, f"student/best/{split}")
-            self.draw_teaching(self.subject, end)
+                whose = f"student/best/{split}"
+                write_answers(self.logger, self.subject, self.answers[split], whose, end)
+            write_teaching(self.logger, self.subject, self.last_taught, self.examples, end)
             self.logger.scalars(final_tags(metrics), end)
             self.logger.summaries(table_row(self.subject.about))
             draw_graph(self.logger.opened, module.student, self.subject.image_size)
