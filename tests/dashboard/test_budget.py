@@ -26,6 +26,8 @@ def test_work_that_would_exceed_the_share_is_not_allowed(clock):
     clock.now = 50.0
     assert budget.allows("figures", 1.0)
     assert not budget.allows("figures", 1.001)
+    assert budget.allows("shares", 0.5, part=0.5)
+    assert not budget.allows("shares", 0.501, part=0.5)
     with budget.spending("figures"):
         clock.now += 0.5
     assert budget.spent == 0.5

@@ -36,11 +36,12 @@ class Budget:
         if kind is not None:
             self.cost[kind] = seconds
 
-    def allows(self, kind: str, first: float) -> bool:
+    def allows(self, kind: str, first: float, part: float = 1.0) -> bool:
         """Whether a kind of work, done now, would stay within the share.
 
         Args:
             kind: of work that can be left out.
             first: seconds that it is taken to need the first time.
+            part: of the share, in [0, 1], that must not be exceeded; the rest is left to other kinds.
         """
-        return self.spent + self.cost.get(kind, first) <= self.share * self.elapsed()
+        return self.spent + self.cost.get(kind, first) <= part * self.share * self.elapsed()
