@@ -133,7 +133,7 @@ class Dashboard(Checkpoint):
         # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
         passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SAMPLES / len(batch))
         first = passes * self.budget.elapsed() / trainer.global_step
-        if self.budget.allows("gradient shares", first, part=0.5)  # or none were left for figures:
+        if self.budget.allows("gradient shares", first, part=0.5):  # or nothing were left for figures
             with self.budget.spending("gradient shares"):
                 self.shares = gradient_shares(module, batch)
 
