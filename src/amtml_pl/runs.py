@@ -29,6 +29,7 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.doctor_file = path / "doctor.json"
         self.metrics_file = path / "metrics.csv"
+        self.weights_by_class_file = path / "weights_by_class.csv"
         self.weights_file = path / "student.safetensors"
         self.broken_step = path / "not_finite.safetensors"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
@@ -88,6 +89,7 @@ class RunFolder:
             self.record_file,
             self.doctor_file,
             self.metrics_file,
+            self.weights_by_class_file,
             self.weights_file,
             self.broken_step,
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ def show_summary(record: Mapping[str, Any], folder: Path) -> None:
         f"Trained in {duration(timing['fit_seconds'])} ({timing['images_per_second']:.0f} images/s). "
         f"Everything is in {folder}",
     )
-    console.print(
-        f"  tensorboard --logdir '{folder}'\n  python -m amtml_pl.report runs='{folder.parent}'",
-    )
+    for command, what in next_commands(folder):
+        console.print(f"  {command}  [dim]# {what}[/]")
+
+
+def next_commands(folder: Path) -> list[tuple[str, str]]:
+    """What can be done with a completed run, each with what it is for."""
+    place = shlex.quote(str(folder))
+    return [
+        (f"tensorboard --logdir {place}", "then http://localhost:6006/#custom_scalars"),
+        (f"python -m amtml_pl.evaluate run={place}", "accuracy, calibration, agreement with its teachers"),
+        (f"python -m amtml_pl.export run={place} format=onnx", "the student alone, for any runtime"),
+        (f"python -m amtml_pl.predict model={place} images='photos/*.jpg'", "names images"),
+        (f"python -m amtml_pl.report runs={shlex.quote(str(folder.parent))}", "all runs of the experiment"),
+    ]
