@@ -300,11 +300,14 @@ STUDENTS = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("student", STUDENTS)
-def test_every_family_of_networks_is_exported_to_every_format_with_parity(run, student):
-    """Trained for a step, so that no batch norm has the statistics that it was made with."""
+def test_every_family_of_networks_is_exported_with_parity(run, student):
+    """Trained for a step, so that no batch norm has the statistics that it was made with.
+
+    To ONNX, where it is translated the most; the first one to every format.
+    """
     _, folder = run("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=32",
                     "data.val_size=16", f"student={student}", "doctor=false")  # fmt: skip
-    for kind in KINDS:
+    for kind in KINDS if student == STUDENTS[0] else ["onnx"]:
         entry, shown = Export(load_run(folder.path), "best", kind, int8=False).write({})
         assert not shown.lacking
         assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
