@@ -49,7 +49,7 @@ class RunFolder:
             raise UserError(
                 f"{self.record_file} is not a run's record: {error}.", fix=f"rm -r '{self.path}'"
             ) from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
+        if not isinstance(record, dict) or record.get("format", FORMAT) != FORMAT:
             got = record.get("format") if isinstance(record, dict) else type(record).__name__
             later = type(got) is int and got > FORMAT
             whose = "; a later version of amtml_pl has written it" if later else ""

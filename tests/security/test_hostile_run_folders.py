@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nested import nested, places, with_value, without
 
+from amtml_pl.comparison.found_runs import find_runs
+from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.page import page
+from amtml_pl.comparison.tables import csv_of_groups, csv_of_runs, latex, markdown
 from amtml_pl.errors import UserError
 from amtml_pl.guards import refuse_other_pixels, refuse_other_teachers
 from amtml_pl.packing import MANIFEST, PackedDataset, pack
-from amtml_pl.report import completed_records, leaderboard, markdown
 from amtml_pl.runs import RunFolder
 from amtml_pl.summary import show_summary
 from amtml_pl.teachers import measured_accuracy
@@ -55,7 +58,12 @@ def use(folder):
 
 
 def report(folder):
-    return markdown(leaderboard(completed_records(folder.path)))
+    problems = problems_of(find_runs(folder.path, "test/acc").compared, "test/acc")
+    page(problems, [], folder.path, "test/acc", [])
+    latex(problems, "test/acc")
+    csv_of_runs(problems)
+    csv_of_groups(problems, "test/acc")
+    return markdown(problems, "test/acc")
 
 
 def test_a_whole_record_is_used_and_reported(hostile):

@@ -1,0 +1,91 @@
+"""What a few seeds tell of a mean, and of a difference between two of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of some runs' numbers.
+
+    Attributes:
+        n: how many there are.
+        mean: of them.
+        deviation: their standard deviation (n - 1); None for one.
+        half_width: of the 95 % interval of the mean by Student's t; None for one.
+    """
+
+    n: int
+    mean: float
+    deviation: float | None
+    half_width: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Of at least one number."""
+        n, mean = len(values), statistics.fmean(values)
+        if n < 2:
+            return cls(n, mean, None, None)
+        deviation = statistics.stdev(values)
+        quantile = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+        return cls(n, mean, deviation, quantile * deviation / math.sqrt(n))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" + ("" if self.deviation is None else f" ± {self.deviation:.4f}")
+
+    def interval(self) -> str:
+        """``[0.9071, 0.9329]``; empty for one number."""
+        if self.half_width is None:
+            return ""
+        return f"[{self.mean - self.half_width:.4f}, {self.mean + self.half_width:.4f}]"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much more one group has than the baseline, seed by seed.
+
+    Attributes:
+        n: the seeds that both have.
+        mean: of the differences; None without a common seed.
+        p: of the paired t-test, two-sided; None where it cannot be had.
+        without_p: why not; empty where it can.
+    """
+
+    n: int
+    mean: float | None
+    p: float | None
+    without_p: str = ""
+
+    @classmethod
+    def between(cls, own: Mapping[int, float], baseline: Mapping[int, float]) -> PairedDifference:
+        """Between two groups' numbers by seed."""
+        differences = [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
+        n = len(differences)
+        if not n:
+            return cls(0, None, None, "no seed")
+        mean = statistics.fmean(differences)
+        if n < 2:
+            return cls(n, mean, None, "1 seed")
+        deviation = statistics.stdev(differences)
+        if deviation <= 1e-12:
+            return cls(n, mean, None, "no spread")
+        t = mean / (deviation / math.sqrt(n))
+        return cls(n, mean, 2 * float(stdtr(n - 1, -abs(t))))
+
+    def difference(self) -> str:
+        """``+0.0123``; empty without a common seed."""
+        return "" if self.mean is None else f"{self.mean:+.4f}"
+
+    def probability(self) -> str:
+        """``0.0123``, or why there is none, in brackets."""
+        if self.p is None:
+            return f"({self.without_p})"
+        return f"{self.p:.4f}" if self.p >= 1e-4 else f"{self.p:.0e}"

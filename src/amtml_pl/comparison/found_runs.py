@@ -1,0 +1,232 @@
+"""The runs below a folder, and which of them cannot be compared and why."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from amtml_pl.comparison.overrides import overrides_of, value_of, without_places
+from amtml_pl.errors import UserError
+from amtml_pl.json_file import are_numbers
+from amtml_pl.runs import RunFolder
+from amtml_pl.sweep_folder import is_held
+
+# What a run's record calls the same for all seeds, beside its budget: tells apart what was typed alike.
+FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a completed run says of itself, checked.
+
+    Attributes:
+        folder: where it lies.
+        experiment: its name; empty where it has none.
+        method: what its command says after ``method=``; empty where it says nothing.
+        settings: the other overrides of its command that say what was studied.
+        seed: of the student and the batch order.
+        study: the same for all seeds of what is otherwise equal.
+        dataset: the data set's name.
+        digest: of its pixels.
+        student: the student's facts, by name.
+        teachers: their names.
+        temperature: of the distillation; None where the record lacks it.
+        coefficients: of the loss terms, by name.
+        budget: what the run may spend, by name.
+        facts: ``FACTS`` of the record, flat.
+        metrics: what was measured, by name.
+        timing: seconds, by name.
+        teacher_passes: passes over the training split that each teacher has made for the cache; None where
+            no cache was used.
+    """
+
+    folder: Path
+    experiment: str
+    method: str
+    settings: tuple[str, ...]
+    seed: int
+    study: str
+    dataset: str
+    digest: str
+    student: Mapping[str, Any]
+    teachers: tuple[str, ...]
+    temperature: float | None
+    coefficients: Mapping[str, float]
+    budget: Mapping[str, Any]
+    facts: Mapping[str, str]
+    metrics: Mapping[str, float]
+    timing: Mapping[str, float]
+    teacher_passes: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is not compared.
+
+    Attributes:
+        folder: where it lies.
+        reason: why, in a few words.
+    """
+
+    folder: Path
+    reason: str
+
+
+@dataclass
+class FoundRuns:
+    """The runs below a folder.
+
+    Attributes:
+        compared: those that are complete and whole.
+        left_out: all others.
+    """
+
+    compared: list[Run] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def find_runs(folder: Path, metric: str) -> FoundRuns:
+    """All runs below a folder.
+
+    Args:
+        folder: any tree of run folders.
+        metric: the name of the measured number that a run must have to be compared.
+
+    Raises:
+        UserError: if the folder does not exist, or holds nothing to compare.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder.resolve()} is not a folder.", fix="runs=outputs/runs")
+    found = FoundRuns()
+    by_seed: dict[tuple[str, str, str, int], Path] = {}
+    for run_folder in run_folders(folder):
+        try:
+            run = read_run(RunFolder(run_folder), metric)
+            twin = by_seed.setdefault((run.digest, str(run.student), run.study, run.seed), run_folder)
+        except (UserError, NotCompared) as reason:
+            found.left_out.append(LeftOut(run_folder, first_line(reason)))
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            found.left_out.append(LeftOut(run_folder, f"damaged: {type(error).__name__}: {error!s:.200}"))
+        else:
+            if twin == run_folder:
+                found.compared.append(run)
+            else:
+                repeats = f"repeats seed {run.seed} of the same study in {shown(twin, folder)}"
+                found.left_out.append(LeftOut(run_folder, repeats))
+    if not found.compared:
+        raise UserError(nothing_found(folder, found.left_out), fix=REMEDY)
+    return found
+
+
+REMEDY = "python -m amtml_pl.train experiment=digits_amtml"
+
+
+class NotCompared(Exception):  # noqa: N818 - no error: a run may well be unfinished
+    """Why a run is left out."""
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Every folder that holds a run, whatever has become of it, in the order of their paths."""
+    for place, subfolders, files in os.walk(folder):
+        subfolders.sort()
+        if "run.json" in files or ("config.yaml" in files and ".lock" in files):
+            yield Path(place)
+
+
+def read_run(folder: RunFolder, metric: str) -> Run:
+    """What a completed run says of itself.
+
+    Raises:
+        UserError: if its record cannot be read, or is of another format.
+        NotCompared: if it has not completed, or was never measured.
+    """
+    record = folder.record()
+    if record is None or record["status"] != "completed":
+        raise NotCompared(unfinished(folder, record))
+    metrics = {name: float(value) for name, value in record["metrics"].items()}
+    if metric not in metrics:
+        known = ", ".join(name for name in metrics if not name.startswith("teacher/"))
+        raise NotCompared(f"has no {metric}; it has {known:.300}")
+    if not math.isfinite(metrics[metric]):
+        raise NotCompared(f"{metric} is {metrics[metric]}")
+    overrides = overrides_of(record["command"])
+    experiment = record["experiment"] or ""
+    settings = without_places(overrides)
+    passes = (record.get("cache") or {}).get("teacher_passes")
+    temperature = record.get("temperature")
+    return Run(
+        folder=folder.path,
+        experiment=experiment,
+        method=value_of("method", overrides),
+        settings=tuple(word for word in settings if not word.startswith("method=")),
+        seed=record["seed"],
+        study=str(record.get("study") or f"{experiment} {' '.join(settings)}"),
+        dataset=record["dataset"]["name"],
+        digest=record["dataset"]["digest"],
+        student=dict(record.get("student") or {}),
+        teachers=tuple(record.get("teachers") or ()),
+        temperature=None if temperature is None else float(temperature),
+        coefficients=numbers(record.get("loss") or {}),
+        budget=dict(record["budget"]),
+        facts=dict(flat({name: record[name] for name in FACTS if name in record})),
+        metrics=metrics,
+        timing=numbers(record["timing"]),
+        teacher_passes=None if passes is None else numbers(passes),
+    )
+
+
+def unfinished(folder: RunFolder, record: Mapping[str, Any] | None) -> str:
+    """What has become of a run that has not completed."""
+    lock = folder.path / ".lock"
+    with suppress(OSError):  # a folder that may only be read: it cannot be told
+        if lock.exists() and is_held(lock):
+            return "still running"
+    if record is None:
+        return "ended without saying why"
+    return str(record["status"])
+
+
+def numbers(found: object) -> dict[str, float]:
+    """A mapping of names to numbers.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if not are_numbers(found) or not isinstance(found, Mapping):
+        raise ValueError(f"{found!r:.80} where numbers by name are expected")
+    return {str(name): float(value) for name, value in found.items()}
+
+
+def flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nested fields by a dotted name, as texts; the first weights of a student are the seed's affair."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from (
+                (f"{name}.{inner}", text) for inner, text in flat(value) if inner != "student_initial"
+            )
+        elif name != "student_initial":
+            yield name, str(value)
+
+
+def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> str:
+    """Why there is nothing to compare."""
+    if not left_out:
+        return f"No run lies below {folder.resolve()}."
+    listed = "".join(f"\n  - {shown(out.folder, folder)}: {out.reason}" for out in left_out[:20])
+    more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
+    return f"No completed run lies below {folder.resolve()}:{listed}{more}"
+
+
+def shown(run_folder: Path, below: Path) -> str:
+    """A run's folder as the person sees it who has named the folder above."""
+    return str(run_folder.relative_to(below)) if run_folder != below else str(run_folder)
+
+
+def first_line(reason: Exception) -> str:
+    """A reason without what would mend it."""
+    return (reason.what if isinstance(reason, UserError) else str(reason)).splitlines()[0]

@@ -1,0 +1,56 @@
+"""What was typed for a run: which overrides say what was studied, and which tell it from others."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+# Overrides that tell runs of one experiment apart without telling what was studied.
+NO_SETTINGS = (
+    "experiment",
+    "sweep",
+    "seed",
+    "doctor",
+    "checkpoint_minutes",
+    "launcher",
+    "logger",
+    "resume",
+    "prepare",
+    "force",
+    "debug",
+    "trainer",
+    "paths",
+    "hydra",
+)
+
+
+def overrides_of(command: str) -> list[str]:
+    """The overrides of a ``python -m amtml_pl.train`` command, unquoted."""
+    return [word for word in shlex.split(command)[3:] if not word.startswith("-")]
+
+
+def value_of(key: str, overrides: Sequence[str]) -> str:
+    """What the last override of a key sets it to; empty where there is none."""
+    found = [word.partition("=")[2] for word in overrides if key_of(word) == key]
+    return found[-1] if found else ""
+
+
+def without_places(overrides: Sequence[str]) -> list[str]:
+    """The overrides that say what was studied, not where and how it ran."""
+    return [word for word in overrides if not is_no_setting(key_of(word))]
+
+
+def own_overrides(overrides: Sequence[str], of_all: Sequence[Sequence[str]]) -> list[str]:
+    """One's overrides without those that all have."""
+    common = set.intersection(*(set(each) for each in of_all))
+    return [word for word in overrides if word not in common]
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def is_no_setting(key: str) -> bool:
+    """Whether a key is one of ``NO_SETTINGS``, or lies in ``paths`` or ``hydra``."""
+    return key in NO_SETTINGS or key.startswith(("paths.", "hydra.", "hydra/"))

@@ -1,0 +1,115 @@
+"""One HTML page of a comparison that needs nothing but itself: no server, no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from amtml_pl.comparison.cost_figures import cache_savings, cost_against_accuracy
+from amtml_pl.comparison.curves import curves_of, weights_by_class_of
+from amtml_pl.comparison.figure import Figure
+from amtml_pl.comparison.found_runs import LeftOut, shown
+from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.result_figures import (
+    accuracy_by_group,
+    accuracy_by_teachers,
+    accuracy_by_temperature,
+)
+from amtml_pl.comparison.tables import LEGEND, cells, columns
+from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
+
+# Columns whose cells a reader sorts as numbers.
+NO_NUMBERS = ("group", "budget", "95 % interval")
+
+
+def page(
+    problems: Sequence[Problem],
+    left_out: Sequence[LeftOut],
+    folder: Path,
+    metric: str,
+    broken: list[tuple[Path, str]],
+) -> str:
+    """The page.
+
+    Args:
+        problems: a section each.
+        left_out: runs that are listed at the end.
+        folder: that the runs were found below.
+        metric: what the groups are compared by.
+        broken: files of runs that cannot be read are added here, with the reason.
+    """
+    environment = Environment(
+        loader=PackageLoader("amtml_pl.comparison", "template"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    figures = [figures_of(problem, metric, broken) for problem in problems]
+    sections = [section(*each, metric) for each in zip(problems, figures, strict=True)]
+    drawn = {f"{figure.kind}-{number}": [asdict(variant) for variant in figure.variants]
+             for number, own in enumerate(figures) for figure in own}  # fmt: skip
+    return environment.get_template("page.html").render(
+        folder=str(folder.resolve()),
+        metric=metric,
+        runs=sum(len(problem.runs) for problem in problems),
+        sections=sections,
+        left_out=[{"folder": shown(out.folder, folder), "reason": out.reason} for out in left_out],
+        broken=[{"file": str(file), "reason": reason} for file, reason in broken],
+        legend=LEGEND,
+        figures=Markup(harmless_json(drawn)),  # noqa: S704 - it has no character that ends a script
+        plotly=Markup(get_plotlyjs()),  # noqa: S704 - the library itself
+    )
+
+
+def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[str, Any]:
+    """What the template shows of a problem."""
+    head = columns(problem, metric)
+    rows = []
+    for group in problem.groups:
+        row = cells(group, problem, metric)
+        rows.append(
+            {
+                "cells": [{"text": text, "is_number": name not in NO_NUMBERS}
+                          for name, text in zip(head, row, strict=True)],
+                "is_baseline": group.is_baseline,
+                "is_unequal": bool(group.unequal),
+            }
+        )  # fmt: skip
+    return {
+        "title": problem.title,
+        "common": " ".join(problem.common) if len(problem.groups) > 1 else "",
+        "columns": [{"name": name, "is_number": name not in NO_NUMBERS} for name in head],
+        "rows": rows,
+        "figures": figures,
+    }
+
+
+def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[Figure]:
+    """All figures that have something to show."""
+    curves = [curves_of(group, broken) for group in problem.groups]
+    by_class: list[tuple[Group, Any]] = []
+    for group in problem.groups:
+        if (weights := weights_by_class_of(group, broken)) is not None:
+            by_class.append((group, weights))
+    found = (
+        accuracy_by_group(problem, metric),
+        accuracy_by_teachers(problem, metric),
+        accuracy_by_temperature(problem, metric),
+        training_curves(problem, curves),
+        weights_over_time(problem, curves),
+        weights_by_class(by_class),
+        cost_against_accuracy(problem, metric),
+        cache_savings(problem),
+    )
+    return [figure for figure in found if figure is not None]
+
+
+def harmless_json(value: object) -> str:
+    """JSON that cannot end the script element which it is written into."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,110 @@
+"""Figures of how it went: curves, and whom the student listened to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from amtml_pl.comparison.curves import MeanCurve, WeightsByClass
+from amtml_pl.comparison.figure import (
+    Figure,
+    Trace,
+    Variant,
+    colour,
+    dash,
+    distinct,
+    faint,
+    named,
+    titled,
+)
+from amtml_pl.comparison.groups import Group, Problem
+
+GroupCurves = Sequence[Mapping[str, MeanCurve]]
+SHOWN_AT_FIRST = 6
+
+
+def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
+    """Every number that was written per epoch, of which one is chosen: a line for each group."""
+    metrics = dict.fromkeys(name for of_group in curves for name in of_group)
+    names = distinct([group.name for group in problem.groups])
+    variants = []
+    for metric in sorted(metrics, key=lambda name: (name != "val/acc", name)):
+        traces: list[Trace] = []
+        for number, (name, of_group) in enumerate(zip(names, curves, strict=True)):
+            if metric in of_group:
+                is_shown = number < SHOWN_AT_FIRST or problem.groups[number].is_baseline
+                traces += with_range(name, of_group[metric], number, visible=is_shown)
+        layout = {"xaxis": titled("epoch"), "yaxis": titled(metric), "height": 480, "showlegend": True,
+                  "legend": {"x": 1.02, "y": 1, "yanchor": "top", "orientation": "v"}}  # fmt: skip
+        variants.append(Variant(metric, traces, layout))
+    if not variants:
+        return None
+    return Figure(
+        "curves",
+        "Training curves",
+        "Mean over the seeds of a group, and the range from the smallest to the largest. The legend shows "
+        "and hides groups.",
+        variants,
+        choice="metric",
+    )
+
+
+def with_range(name: str, curve: MeanCurve, number: int, *, visible: bool) -> Iterator[Trace]:
+    """A line, and the area that all seeds lie in where there are several."""
+    shared = {"type": "scatter", "legendgroup": name, "visible": True if visible else "legendonly"}
+    x = list(curve.epochs)
+    yield {**shared, "mode": "lines", "name": name, "x": x, "y": list(curve.mean),
+           "line": {"color": colour(number), "dash": dash(number), "width": 2},
+           "hovertemplate": f"{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>"}  # fmt: skip
+    if curve.low != curve.high:
+        yield {**shared, "mode": "lines", "name": f"{name}: range", "x": x + x[::-1],
+               "y": [*curve.high, *reversed(curve.low)], "fill": "toself", "fillcolor": faint(number),
+               "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}  # fmt: skip
+
+
+def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure | None:
+    """The mean weight of each teacher by epoch, of a chosen group among those whose weights change."""
+    layout: dict[str, Any] = {
+        "xaxis": titled("epoch"),
+        "yaxis": titled("mean weight", range=[0, 1.02]),
+        "showlegend": True,
+    }
+    variants = []
+    for group, of_group in zip(problem.groups, curves, strict=True):
+        weights = {name.removeprefix("weight/"): curve for name, curve in of_group.items()
+                   if name.startswith("weight/")}  # fmt: skip
+        if len(weights) > 1 and any(len({*curve.low, *curve.high}) > 1 for curve in weights.values()):
+            traces = [trace for number, (teacher, curve) in enumerate(weights.items())
+                      for trace in with_range(named(teacher), curve, number, visible=True)]  # fmt: skip
+            variants.append(Variant(group.name, traces, layout))
+    if not variants:
+        return None
+    return Figure(
+        "weights",
+        "Whom the student listens to",
+        "Mean weight of each teacher over the training images of an epoch, and the range over the seeds.",
+        variants,
+        choice="group",
+    )
+
+
+def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure | None:
+    """A heat map of teachers and classes, of a group that is chosen."""
+    variants = []
+    for group, weights in found:
+        classes, teachers = distinct(weights.classes), distinct(weights.teachers)
+        trace = {"type": "heatmap", "x": classes, "y": teachers, "z": [list(row) for row in weights.weights],
+                 "colorscale": "Viridis", "xgap": 1, "ygap": 1, "colorbar": {"title": {"text": "weight"}},
+                 "hovertemplate": "%{y} on %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
+        layout = {"xaxis": titled("class", type="category"), "yaxis": titled("", type="category"),
+                  "height": 220 + 34 * len(teachers)}  # fmt: skip
+        variants.append(Variant(group.name, [trace], layout))
+    if not variants:
+        return None
+    return Figure(
+        "classes",
+        "Whom the student listens to, class by class",
+        "Mean weight of each teacher on the training images of each class in the last epoch.",
+        variants,
+        choice="group",
+    )

@@ -1,0 +1,54 @@
+"""What a few seeds tell, against scipy.stats."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from amtml_pl.comparison.estimates import Estimate, PairedDifference
+
+ACCURACY = st.floats(0.1, 0.9).map(lambda value: round(value, 4))
+ACCURACIES = st.lists(ACCURACY, min_size=2, max_size=8)
+
+
+@given(ACCURACIES)
+def test_the_interval_is_student_s(values):
+    estimate = Estimate.of(values)
+    if len(set(values)) > 1:
+        low, high = stats.t.interval(0.95, len(values) - 1, estimate.mean, stats.sem(values))
+        assert estimate.mean - estimate.half_width == pytest.approx(low, abs=1e-9)
+        assert estimate.mean + estimate.half_width == pytest.approx(high, abs=1e-9)
+    else:
+        assert estimate.half_width == 0
+
+
+@given(st.lists(st.tuples(ACCURACY, ACCURACY), min_size=2, max_size=8))
+def test_the_p_value_is_that_of_the_paired_test(pairs):
+    assume(len({round(own - other, 4) for own, other in pairs}) > 1)
+    values, others = zip(*pairs, strict=True)
+    found = PairedDifference.between(dict(enumerate(values)), dict(enumerate(others)))
+    assert found.p == pytest.approx(stats.ttest_rel(values, others).pvalue, abs=1e-9)
+    assert found.mean == pytest.approx(sum(values) / len(values) - sum(others) / len(others))
+
+
+def test_one_number_has_neither_deviation_nor_interval():
+    assert str(Estimate.of([0.5])) == "0.5000"
+    assert Estimate.of([0.5]).interval() == ""
+
+
+def test_only_seeds_that_both_have_are_paired():
+    found = PairedDifference.between({0: 0.9, 1: 0.8, 2: 0.7}, {1: 0.7, 2: 0.5, 3: 0.1})
+    assert found.n == 2
+    assert found.mean == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(
+    ("own", "baseline", "said"),
+    [
+        ({0: 0.9}, {1: 0.8}, "(no seed)"),
+        ({0: 0.9, 1: 0.8}, {0: 0.8}, "(1 seed)"),
+        ({0: 0.9, 1: 0.8}, {0: 0.8, 1: 0.7}, "(no spread)"),
+    ],
+)
+def test_where_there_is_no_p_it_is_said_why(own, baseline, said):
+    assert PairedDifference.between(own, baseline).probability() == said

@@ -1,0 +1,167 @@
+"""Which runs are one group, and what groups are called."""
+
+import pytest
+from study import BUDGET, write_run
+
+from amtml_pl.comparison.baseline import compare_with
+from amtml_pl.comparison.found_runs import find_runs
+from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.tables import cells, markdown
+from amtml_pl.errors import UserError
+
+
+def problems(folder, metric="test/acc"):
+    return problems_of(find_runs(folder, metric).compared, metric)
+
+
+def groups(folder):
+    (problem,) = problems(folder)
+    return problem.groups
+
+
+def test_seeds_are_one_group_with_mean_and_deviation_and_the_best_comes_first(tmp_path):
+    for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
+        write_run(tmp_path / f"avg{seed}", "digits_avg", seed, accuracy)
+    write_run(tmp_path / "amtml", "digits_amtml", 0, 0.95)
+    write_run(tmp_path / "hot", "digits_avg", 0, 0.5, told="temperature=9")
+    (problem,) = problems(tmp_path)
+    assert [(group.name, len(group.runs)) for group in problem.groups] == [
+        ("digits_amtml", 1), ("digits_avg", 3), ("digits_avg temperature=9", 1),
+    ]  # fmt: skip
+    assert cells(problem.groups[1], problem, "test/acc")[4] == "0.9200 ± 0.0200"
+    assert cells(problem.groups[0], problem, "test/acc")[4] == "0.9500"
+
+
+def test_of_a_loss_the_smallest_comes_first(tmp_path):
+    for name, loss in (("much", 2.0), ("little", 1.0)):
+        write_run(tmp_path / name, name, 0, 0.9, metrics={"test/loss": loss})
+    (problem,) = problems(tmp_path, "test/loss")
+    assert [group.name for group in problem.groups] == ["little", "much"]
+
+
+def test_runs_on_other_pixels_or_with_another_student_are_another_problem(tmp_path):
+    write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
+    write_run(tmp_path / "b", "digits_ce", 1, 0.9, digest="b" * 64)
+    write_run(tmp_path / "c", "digits_ce", 1, 0.9, digest="b" * 64, student={"network": "models.Large"})
+    assert [problem.title for problem in problems(tmp_path)] == [
+        "digits (aaaaaaaa)", "digits (bbbbbbbb)", "digits (bbbbbbbb), Large",
+    ]  # fmt: skip
+
+
+def test_runs_of_one_study_are_one_group_however_their_commands_were_typed(tmp_path):
+    write_run(tmp_path / "a", "digits_kd", 0, 0.9, told="temperature=4 data.views=2", study="s")
+    write_run(tmp_path / "b", "digits_kd", 1, 0.9, told="data.views=2 temperature=4.0", study="s")
+    write_run(tmp_path / "c", "digits_kd", 2, 0.9, told="temperature=4 data.views=2", study="another")
+    assert sorted(len(group.runs) for group in groups(tmp_path)) == [1, 2]
+
+
+def test_a_name_has_what_was_studied_and_not_where_or_how_it_ran(tmp_path):
+    told = (
+        "--multirun paths.data='/a folder' hydra.run.dir=x hydra/launcher=joblib +hydra.verbose=true "
+        "prepare=true force=true debug=true trainer=gpu trainer.max_epochs=2 "
+        "'teacher=[resnet20, wrn_16_2]' +coef.kd=1"
+    )
+    write_run(tmp_path / "a", "digits_kd", 0, 0.9, told=told)
+    (group,) = groups(tmp_path)
+    assert group.name == "digits_kd trainer.max_epochs=2 teacher=[resnet20, wrn_16_2] +coef.kd=1"
+
+
+def test_what_all_groups_have_is_said_once_and_methods_go_without_their_experiment(tmp_path):
+    for method in ("ce", "avg"):
+        write_run(tmp_path / method, "digits", 0, 0.9, told=f"method={method} data.views=2")
+    (problem,) = problems(tmp_path)
+    assert sorted(group.name for group in problem.groups) == ["avg", "ce"]
+    assert problem.common == ("experiment=digits", "data.views=2")
+
+
+def test_groups_that_were_typed_alike_are_told_apart_by_their_records(tmp_path):
+    for temperature in (4.0, 5.0):
+        write_run(tmp_path / f"{temperature}", "digits", 0, temperature / 10, study=f"{temperature}",
+                  temperature=temperature, loss={"kd": 1.0})  # fmt: skip
+    assert [group.name for group in groups(tmp_path)] == [
+        "digits (temperature 5.0)",
+        "digits (temperature 4.0)",
+    ]
+
+
+def test_or_by_their_configurations_or_else_by_a_number(tmp_path):
+    for name, configured in {"a": "relu: true", "b": "activation: tanh", "c": "{", "d": "["}.items():
+        write_run(tmp_path / name, "digits", 0, 0.9, study=name)
+        (tmp_path / name / "config.yaml").write_text(configured)
+    assert sorted(group.name for group in groups(tmp_path)) == [
+        "digits #1", "digits #2", "digits (activation tanh)", "digits (relu True)",
+    ]  # fmt: skip
+
+
+def test_an_unequal_budget_is_named_in_the_group_and_an_equal_one_is_not(tmp_path):
+    for name, budget in {"ce": BUDGET, "avg": BUDGET, "dml": {**BUDGET, "networks_trained": 3}}.items():
+        write_run(tmp_path / name, "digits", 0, 0.9, told=f"method={name}", budget=budget)
+    by_name = {group.name: group for group in groups(tmp_path)}
+    assert by_name["dml"].unequal == ("networks_trained 3",)
+    assert by_name["ce"].unequal == by_name["avg"].unequal == ()
+    assert "| networks_trained 3 |" in markdown(problems(tmp_path), "test/acc")
+
+
+def test_another_initial_student_is_named_for_its_seed_and_another_seed_is_not(tmp_path):
+    for seed, name in ((0, "ce"), (1, "ce"), (0, "avg"), (1, "avg"), (0, "kd"), (1, "kd")):
+        digest = "x" * 16 if (seed, name) == (1, "kd") else str(seed) * 16
+        budget = {**BUDGET, "student_initial": digest}
+        write_run(tmp_path / f"{name}{seed}", "digits", seed, 0.9, told=f"method={name}", budget=budget)
+    by_name = {group.name: group for group in groups(tmp_path)}
+    assert by_name["kd"].unequal == (f"student_initial of seed 1 {'x' * 16}",)
+    assert by_name["ce"].unequal == ()
+
+
+def test_budgets_are_compared_within_one_problem_only(tmp_path):
+    write_run(tmp_path / "small", "a", 0, 0.9, budget=BUDGET, student={"network": "small"})
+    write_run(tmp_path / "large", "b", 0, 0.9, budget={**BUDGET, "epochs": 200}, student={"network": "large"})
+    assert all(group.unequal == () for problem in problems(tmp_path) for group in problem.groups)
+
+
+# ---- the baseline
+
+
+def three_methods(folder):
+    for seed, gain in enumerate((0.02, 0.03)):
+        write_run(folder / f"ce{seed}", "digits", seed, 0.9, told="method=ce")
+        write_run(folder / f"avg{seed}", "digits", seed, 0.9 + gain, told="method=avg")
+        write_run(folder / f"hot{seed}", "digits", seed, 0.8, told="method=ce temperature=9")
+    return problems(folder)
+
+
+def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_settings(tmp_path):
+    (problem,) = found = three_methods(tmp_path)
+    compare_with(found, "ce", "test/acc")
+    by_name = {group.name: group.against_baseline for group in problem.groups}
+    assert problem.baseline.name == "ce"
+    assert by_name["avg"].difference() == "+0.0250"
+    assert by_name["avg"].p == pytest.approx(0.1256659, abs=1e-6)  # scipy.stats.ttest_rel
+    assert by_name["ce temperature=9"].difference() == "-0.1000"
+
+
+def test_a_baseline_may_be_a_group_s_whole_name(tmp_path):
+    (problem,) = found = three_methods(tmp_path)
+    compare_with(found, "ce temperature=9", "test/acc")
+    assert problem.baseline.name == "ce temperature=9"
+
+
+def test_a_baseline_that_is_not_there_is_answered_with_the_nearest(tmp_path):
+    found = three_methods(tmp_path)
+    with pytest.raises(UserError, match="No group is called 'agv'; did you mean 'avg'"):
+        compare_with(found, "agv", "test/acc")
+
+
+def test_a_baseline_that_several_groups_may_be_is_refused_with_their_names(tmp_path):
+    for study in ("one", "two"):
+        write_run(tmp_path / study, "digits", 0, 0.9, told="method=ce", study=study)
+    with pytest.raises(UserError, match=r"(?s)baseline=ce may be one of 2 groups.*- ce #1.*- ce #2"):
+        compare_with(problems(tmp_path), "ce", "test/acc")
+
+
+def test_a_problem_without_the_baseline_goes_without(tmp_path):
+    write_run(tmp_path / "a", "digits", 0, 0.9, told="method=ce", digest="a" * 64)
+    write_run(tmp_path / "b", "digits", 0, 0.9, told="method=avg", digest="b" * 64)
+    one, other = found = problems(tmp_path)
+    compare_with(found, "ce", "test/acc")
+    assert one.baseline is one.groups[0]
+    assert other.baseline is None

@@ -1,0 +1,197 @@
+"""The report's page in a real browser: everything is drawn, everything reacts, nothing leaves the page."""
+
+import json
+import os
+import shutil
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
+from study import write_study, write_whole
+
+from amtml_pl.comparison.baseline import compare_with
+from amtml_pl.comparison.found_runs import find_runs
+from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.page import page
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--window-size=1400,1000",
+)  # fmt: skip
+KINDS = ["accuracy", "teachers", "temperature", "curves", "weights", "classes", "cost", "cache"]
+EVIL = "<img src=x onerror=window.stolen=1>"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER) and os.environ.get("CI_BROWSER") != "required",
+        reason="needs chromium and chromedriver (apt-get install chromium chromium-driver)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report that has every figure."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_study(folder)
+    for number, teachers in enumerate((("resnet14",), ("resnet14", "vgg8", EVIL))):
+        write_whole(
+            folder / f"count{number}", "avg", 0, 0.6, 8, teachers, told=f"teacher=[{','.join(teachers)}]"
+        )
+    for temperature, kd in ((2, 1), (2, 10), (8, 1), (8, 10)):
+        told = f"temperature={temperature} coef.kd={kd}"
+        write_whole(folder / told, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), told=told,
+                    temperature=temperature, kd=kd)  # fmt: skip
+    found = find_runs(folder, "test/acc")
+    problems = problems_of(found.compared, "test/acc")
+    compare_with(problems, "ce", "test/acc")
+    file = folder / "report.html"
+    file.write_text(page(problems, found.left_out, folder, "test/acc", []))
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser, report):
+    browser.get_log("performance")
+    browser.get(report.as_uri())
+    WebDriverWait(browser, 60).until(
+        lambda b: b.execute_script("return document.documentElement.dataset.drawn")
+    )
+    return browser
+
+
+def test_it_opens_from_a_file_without_an_error_or_a_request(opened, report):
+    messages = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = {message["params"]["request"]["url"] for message in messages
+             if message["method"] == "Network.requestWillBeSent"}  # fmt: skip
+    assert {url for url in asked if not url.startswith("data:")} == {report.as_uri()}
+    assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert opened.execute_script("return window.stolen") is None
+
+
+def test_every_figure_is_drawn_with_all_its_traces(opened):
+    assert opened.execute_script("return Object.keys(figures).sort()") == sorted(
+        f"{kind}-0" for kind in KINDS
+    )
+    for kind in KINDS:
+        drawn, given, shapes = opened.execute_script(
+            "const place = document.getElementById(arguments[0]);"
+            "return [place.data.length, figures[arguments[0]][0].traces.length,"
+            " place.querySelectorAll('svg .trace, svg .hm').length]", f"{kind}-0",
+        )  # fmt: skip
+        assert drawn == given
+        visible = opened.execute_script(
+            "return document.getElementById(arguments[0]).data.filter((t) => t.visible === true).length",
+            f"{kind}-0",
+        )
+        assert shapes == visible, kind
+
+
+def test_figures_say_in_words_what_they_show(opened):
+    for kind in KINDS:
+        place = opened.find_element(By.ID, f"{kind}-0")
+        assert len(place.get_attribute("aria-label")) > 40
+
+
+def column(browser, number):
+    return [row.find_elements(By.XPATH, "./*")[number].text
+            for row in browser.find_elements(By.CSS_SELECTOR, "#table-0 tbody tr") if row.is_displayed()]  # fmt: skip
+
+
+def test_a_click_sorts_the_table_and_another_turns_it_round(opened):
+    heads = opened.find_elements(By.CSS_SELECTOR, "#table-0 thead th")
+    names = [head.text for head in heads]
+    accuracy = names.index("test/acc")
+    values = [float(cell.split()[0]) for cell in column(opened, accuracy)]
+    heads[accuracy].find_element(By.TAG_NAME, "button").click()
+    assert [float(cell.split()[0]) for cell in column(opened, accuracy)] == sorted(values, reverse=True)
+    assert heads[accuracy].get_attribute("aria-sort") == "descending"
+    heads[accuracy].find_element(By.TAG_NAME, "button").click()
+    assert [float(cell.split()[0]) for cell in column(opened, accuracy)] == sorted(values)
+    heads[0].find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)  # by keyboard
+    assert column(opened, 0) == sorted(column(opened, 0), key=str.lower)
+
+
+def test_typing_filters_the_table(opened):
+    everything = column(opened, 0)
+    box = opened.find_element(By.ID, "filter-0")
+    box.send_keys("temperature KD=10")
+    assert sorted(column(opened, 0)) == sorted(n for n in everything if "temperature" in n and "kd=10" in n)
+    assert opened.find_element(By.ID, "count-0").text == f"2 of {len(everything)} groups"
+    box.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE)
+    assert column(opened, 0) == everything
+
+
+def axis_title(browser, figure):
+    return browser.execute_script(
+        "return document.querySelector(`#${arguments[0]} .ytitle`).textContent", figure
+    )
+
+
+def test_another_metric_is_chosen_for_the_curves(opened):
+    assert axis_title(opened, "curves-0") == "val/acc"
+    before = opened.execute_script("return document.getElementById('curves-0').data[0].y")
+    Select(opened.find_element(By.ID, "choice-curves-0")).select_by_visible_text("val/loss")
+    assert axis_title(opened, "curves-0") == "val/loss"
+    assert opened.execute_script("return document.getElementById('curves-0').data[0].y") != before
+
+
+def test_a_legend_entry_hides_its_group_and_another_metric_leaves_it_hidden(opened):
+    toggle = opened.find_element(By.CSS_SELECTOR, "#curves-0 .legendtoggle")
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", toggle)
+    name = opened.execute_script("return document.getElementById('curves-0').data[0].name")
+    webdriver.ActionChains(opened).move_to_element(toggle).click().perform()
+
+    def visible(browser):
+        return browser.execute_script(
+            "return document.getElementById('curves-0').data.find((t) => t.name === arguments[0]).visible",
+            name,
+        )
+
+    WebDriverWait(opened, 5).until(lambda browser: visible(browser) == "legendonly")
+    Select(opened.find_element(By.ID, "choice-curves-0")).select_by_visible_text("val/loss")
+    assert visible(opened) == "legendonly"
+
+
+def test_names_that_look_like_markup_are_drawn_as_text(opened):
+    Select(opened.find_element(By.ID, "choice-weights-0")).select_by_index(2)
+    drawn = opened.execute_script("return document.querySelector('#weights-0').textContent")
+    shown = [option.text for option in opened.find_elements(By.CSS_SELECTOR, "#choice-weights-0 option")]
+    assert any(EVIL in text for text in [drawn, *shown])
+    assert opened.find_elements(By.TAG_NAME, "img") == []
+
+
+def test_the_dark_page_has_light_letters_in_its_figures_too(opened):
+    def letters():
+        return opened.execute_script(
+            "return getComputedStyle(document.querySelector('#accuracy-0 .xtick text')).fill"
+        )
+
+    def prefer(scheme):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    prefer("light")
+    WebDriverWait(opened, 5).until(lambda _: letters() == "rgb(27, 31, 36)")
+    prefer("dark")
+    WebDriverWait(opened, 5).until(lambda _: letters() == "rgb(230, 233, 237)")
+    prefer("light")
