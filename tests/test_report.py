@@ -5,10 +5,10 @@ import sys
 import time
 
 import pytest
-from study import write_run, write_study
 
 from amtml_pl.errors import UserError
 from amtml_pl.report import publish
+from study import write_run, write_study
 
 FILES = ["groups.csv", "report.csv", "report.html", "report.md", "report.tex"]
 

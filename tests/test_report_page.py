@@ -11,19 +11,25 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
-from study import write_study, write_whole
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import page
+from study import write_study, write_whole
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
     "--window-size=1400,1000",
-)  # fmt: skip
+)
 KINDS = ["accuracy", "teachers", "temperature", "curves", "weights", "classes", "cost", "cache"]
 EVIL = "<img src=x onerror=window.stolen=1>"
 
@@ -47,8 +53,17 @@ def report(tmp_path_factory):
         )
     for temperature, kd in ((2, 1), (2, 10), (8, 1), (8, 10)):
         told = f"temperature={temperature} coef.kd={kd}"
-        write_whole(folder / told, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), told=told,
-                    temperature=temperature, kd=kd)  # fmt: skip
+        write_whole(
+            folder / told,
+            "amtml",
+            0,
+            0.6 + kd / 100,
+            8,
+            ("resnet14", "vgg8"),
+            told=told,
+            temperature=temperature,
+            kd=kd,
+        )
     found = find_runs(folder, "test/acc")
     problems = problems_of(found.compared, "test/acc")
     compare_with(problems, "ce", "test/acc")
@@ -81,8 +96,11 @@ def opened(browser, report):
 
 def test_it_opens_from_a_file_without_an_error_or_a_request(opened, report):
     messages = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
-    asked = {message["params"]["request"]["url"] for message in messages
-             if message["method"] == "Network.requestWillBeSent"}  # fmt: skip
+    asked = {
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    }
     assert {url for url in asked if not url.startswith("data:")} == {report.as_uri()}
     assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert opened.execute_script("return window.stolen") is None
@@ -96,8 +114,9 @@ def test_every_figure_is_drawn_with_all_its_traces(opened):
         drawn, given, shapes = opened.execute_script(
             "const place = document.getElementById(arguments[0]);"
             "return [place.data.length, figures[arguments[0]][0].traces.length,"
-            " place.querySelectorAll('svg .trace, svg .hm').length]", f"{kind}-0",
-        )  # fmt: skip
+            " place.querySelectorAll('svg .trace, svg .hm').length]",
+            f"{kind}-0",
+        )
         assert drawn == given
         visible = opened.execute_script(
             "return document.getElementById(arguments[0]).data.filter((t) => t.visible === true).length",
@@ -113,8 +132,11 @@ def test_figures_say_in_words_what_they_show(opened):
 
 
 def column(browser, number):
-    return [row.find_elements(By.XPATH, "./*")[number].text
-            for row in browser.find_elements(By.CSS_SELECTOR, "#table-0 tbody tr") if row.is_displayed()]  # fmt: skip
+    return [
+        row.find_elements(By.XPATH, "./*")[number].text
+        for row in browser.find_elements(By.CSS_SELECTOR, "#table-0 tbody tr")
+        if row.is_displayed()
+    ]
 
 
 def test_a_click_sorts_the_table_and_another_turns_it_round(opened):

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from study import write_study, write_table, write_whole
 
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of, page
+from study import write_study, write_table, write_whole
 
 
 def problem_of(folder):
@@ -47,8 +47,17 @@ def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
 
 def test_temperatures_and_coefficients_are_a_map_with_gaps(tmp_path):
     for temperature, kd, accuracy in ((2, 1, 0.6), (4, 1, 0.7), (4, 10, 0.8)):
-        write_whole(tmp_path / f"{temperature}-{kd}", "avg", 0, accuracy, 4, ("a", "b"),
-                    told=f"temperature={temperature} coef.kd={kd}", temperature=temperature, kd=kd)  # fmt: skip
+        write_whole(
+            tmp_path / f"{temperature}-{kd}",
+            "avg",
+            0,
+            accuracy,
+            4,
+            ("a", "b"),
+            told=f"temperature={temperature} coef.kd={kd}",
+            temperature=temperature,
+            kd=kd,
+        )
     (trace,) = figures(tmp_path)["temperature"].variants[0].traces
     assert (trace["x"], trace["y"]) == (["2", "4"], ["kd 1", "kd 10"])
     assert [[cell and round(cell, 1) for cell in row] for row in trace["z"]] == [[0.6, 0.7], [None, 0.8]]

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from filelock import FileLock
-from study import write_run
 
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.errors import UserError
+from study import write_run
 
 
 def left_out(folder, metric="test/acc"):

@@ -1,13 +1,13 @@
 """Which runs are one group, and what groups are called."""
 
 import pytest
-from study import BUDGET, write_run
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.tables import cells, markdown
 from amtml_pl.errors import UserError
+from study import BUDGET, write_run
 
 
 def problems(folder, metric="test/acc"):

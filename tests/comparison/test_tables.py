@@ -4,12 +4,12 @@ import csv
 import io
 
 import pytest
-from study import write_run
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.tables import csv_of_groups, csv_of_runs, latex, markdown
+from study import write_run
 
 
 @pytest.fixture
