@@ -157,6 +157,9 @@ def read_run(folder: RunFolder, metric: str) -> Run:
     overrides = overrides_of(record["command"])
     experiment = record["experiment"] or ""
     settings = without_places(overrides)
+    timing = numbers(record["timing"])
+    if not math.isfinite(timing["fit_seconds"]):
+        raise NotCompared(f"timing.fit_seconds is {timing['fit_seconds']}")
     passes = (record.get("cache") or {}).get("teacher_passes")
     temperature = record.get("temperature")
     return Run(
@@ -175,7 +178,7 @@ def read_run(folder: RunFolder, metric: str) -> Run:
         budget=dict(record["budget"]),
         facts=dict(flat({name: record[name] for name in FACTS if name in record})),
         metrics=metrics,
-        timing=numbers(record["timing"]),
+        timing=timing,
         teacher_passes=None if passes is None else numbers(passes),
     )
 
