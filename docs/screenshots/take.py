@@ -28,13 +28,22 @@ FLAGS = (
 # Each page and the elements that stand on it once it has drawn itself; found through shadow roots too.
 PAGES = {
     "custom_scalars": "vz-line-chart2, vz-line-chart",
-    "images": "tf-image-loader img",
+    "images": "tf-image-loader",
     "hparams": "hparams-main, tf-hparams-main",
     "histograms": "vz-histogram-timeseries, tb-histogram",
     "timeseries": "card-view",
     "text": "tf-text-loader",
     "graphs": "tf-graph-scene",
 }
+# Clicked before the picture is taken; what has a label.
+CLICKED = {"images": "Show actual image size"}
+CLICK = """
+const look = root => root.querySelectorAll('*').forEach(e => {
+  if (e.shadowRoot) look(e.shadowRoot);
+  if (e.matches('paper-checkbox') && e.textContent.trim() === arguments[0]) e.click();
+});
+look(document);
+"""
 DEEP = """
 const found = [];
 const look = root => root.querySelectorAll('*').forEach(e => {
@@ -59,7 +68,7 @@ def main() -> None:
     with tensorboard(chosen.logdir) as address, browser(width, height) as driver:
         for page in chosen.pages:
             file = chosen.out / f"tensorboard_{page}.png"
-            elements = picture(driver, f"{address}#{page}", PAGES[page], file)
+            elements = picture(driver, f"{address}#{page}", PAGES[page], file, CLICKED.get(page))
             print(f"{file}: {elements} of {PAGES[page]}")  # noqa: T201
 
 
@@ -97,11 +106,15 @@ def browser(width: int, height: int) -> Iterator[webdriver.Chrome]:
             driver.quit()
 
 
-def picture(driver: webdriver.Chrome, address: str, elements: str, file: Path) -> int:
+def picture(
+    driver: webdriver.Chrome, address: str, elements: str, file: Path, clicked: str | None = None
+) -> int:
     """Opens a page anew, waits until it is drawn, keeps what is seen; how many of the elements there are."""
     driver.get("about:blank")
     driver.get(address)
     wait_for(lambda: driver.execute_script(DEEP, elements) > 0, patience=30.0, optional=True)
+    if clicked is not None:
+        driver.execute_script(CLICK, clicked)
     time.sleep(4)  # curves and images are fetched one by one
     driver.save_screenshot(str(file))
     return int(driver.execute_script(DEEP, elements))

@@ -45,6 +45,7 @@ from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.selected_teachers import SelectedTeacher, names, selected_teachers
 from amtml_pl.stopping import StopRequest
 from amtml_pl.summary import show_summary
+from amtml_pl.sweep import current
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
 from amtml_pl.together import decided_by_leader, from_leader, leader_first, lost_connections_told, meet
@@ -92,7 +93,7 @@ def completed_before(config: DictConfig, folder: RunFolder) -> dict[str, Any] | 
     elif record is not None:
         refuse_other_pixels(record, packed_digest(config), folder)
         console.print(f"Already completed: {folder.path} (force=true starts over)")
-        show_summary(record, folder.path)
+        show_summary(record, folder.path, with_next_commands=asked_for_alone(config))
         return record
     return None
 
@@ -186,7 +187,7 @@ class Run:
             about["cache"] = self.cache.describe(self.module.passes_of_all_ranks())
         self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
         record = decided_by_leader(lambda: self.folder.completed() or {})
-        show_summary(record, self.folder.path)
+        show_summary(record, self.folder.path, with_next_commands=asked_for_alone(self.config))
         return record
 
     def prepare(self) -> PackedDataModule:
@@ -329,6 +330,11 @@ class Run:
         measured = Path(self.config.paths.teachers) / "measured"
         identity = {"teacher": teacher.identity(), "data": images}
         return measured_accuracy(teacher.load, data.eval_batches(rows), measured, identity)
+
+
+def asked_for_alone(config: DictConfig) -> bool:
+    """Whether a run is neither one of a sweep's nor a teacher's."""
+    return config.role == "student" and current.sweep is None
 
 
 def packed_digest(config: DictConfig) -> str | None:

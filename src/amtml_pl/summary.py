@@ -13,8 +13,14 @@ from amtml_pl.entry_point import console
 from amtml_pl.plan import duration
 
 
-def show_summary(record: Mapping[str, Any], folder: Path) -> None:
-    """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next."""
+def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands: bool = True) -> None:
+    """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next.
+
+    Args:
+        record: of the completed run.
+        folder: of the run.
+        with_next_commands: whether somebody has asked for this run alone, and goes on with it.
+    """
     metrics, timing = record["metrics"], record["timing"]
     table = Table(title=f"{record['experiment'] or 'run'} (seed {record['seed']})", title_justify="left")
     for column in ("accuracy", "validation", "test"):
@@ -31,7 +37,7 @@ def show_summary(record: Mapping[str, Any], folder: Path) -> None:
         f"Trained in {duration(timing['fit_seconds'])} ({timing['images_per_second']:.0f} images/s). "
         f"Everything is in {folder}",
     )
-    for command, what in next_commands(folder):
+    for command, what in next_commands(folder) if with_next_commands else []:
         console.print(f"  {command}  [dim]# {what}[/]")
 
 

@@ -1,0 +1,44 @@
+"""How long a report of 200 runs of 100 epochs takes, as a user waits for it: the whole command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from study import write_whole
+
+METHODS = ("ce", "avg", "amtml", "camkd", "ebkd", "rkd", "dml", "okd", "kd", "aekd")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """200 runs: ten methods, four temperatures, five seeds; three teachers for all but one method."""
+    folder = tmp_path_factory.mktemp("runs")
+    for number, method in enumerate(METHODS):
+        for temperature in (1, 2, 4, 8):
+            for seed in range(5):
+                write_whole(
+                    folder / f"{method}-{temperature}-{seed}",
+                    method,
+                    seed,
+                    0.6 + 0.01 * number + 0.001 * temperature,
+                    100,
+                    () if method == "ce" else ("resnet14", "vgg8", "wrn_10_1"),
+                    told=f"temperature={temperature}",
+                    temperature=temperature,
+                )
+    return folder
+
+
+def test_two_hundred_runs_are_reported_within_ten_seconds(benchmark, runs, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "amtml_pl.report",
+        f"runs={runs}",
+        f"out={tmp_path}",
+        "baseline='ce temperature=4'",
+    ]
+    benchmark.pedantic(subprocess.run, (command,), {"check": True, "capture_output": True}, rounds=5)
+    assert "200 runs" in (tmp_path / "report.html").read_text()
+    assert benchmark.stats["max"] < 10
