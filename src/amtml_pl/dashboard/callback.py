@@ -76,8 +76,7 @@ class Dashboard(Checkpoint):
         with self.budget.spending("opening"):
             epoch = trainer.current_epoch
             if self.logger.begin(epoch):
-                rates = [f"{name}/lr" for name in learning_rates(trainer)]
-                layout = chart_layout(subject.teachers, list(module.coefficients), rates)
+                layout = chart_layout(len(subject.teachers), list(module.coefficients))
                 self.logger.opened.add_custom_scalars(layout)
                 self.logger.opened.add_text("run", card(subject.about, self.left_out()), epoch)
             if subject.teachers:

@@ -5,51 +5,45 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+TEACHER = "teacher/[^/]+"
 Layout = dict[str, dict[str, tuple[str, list[str]]]]
 
 
-def chart_layout(teachers: Sequence[str], terms: Sequence[str], rates: Sequence[str]) -> Layout:
+def chart_layout(teachers: int, terms: Sequence[str]) -> Layout:
     """Categories of charts, each of lines that are found by regular expressions.
 
+    The expressions name no teacher: charts of several runs are one where title and expressions are the same.
+
     Args:
-        teachers: the M teachers.
+        teachers: M.
         terms: everything that the student's loss sums up.
-        rates: the tags of the learning rates.
     """
-    accuracy = ["student/val/acc"]
-    trained = ["student/train/acc"]
-    if teachers:
-        accuracy += ["ensemble/val/acc", *(f"teacher/{name}/val/acc" for name in teachers)]
-        trained += ["ensemble/train/acc", *(f"teacher/{name}/agreement_label" for name in teachers)]
     layout = {
         "Does it help? Student against teachers and ensemble": {
-            "accuracy on validation images": accuracy,
-            "accuracy on training images, as they were augmented": trained,
+            "accuracy on validation images": ["student/val/acc", "ensemble/val/acc", f"{TEACHER}/val/acc"],
+            "accuracy on training images, as they were augmented": [
+                "student/train/acc", "ensemble/train/acc", f"{TEACHER}/agreement_label",
+            ],
             "calibration error on validation images": ["student/val/ece"],
         },
-    }
-    if len(teachers) > 1:
+    }  # fmt: skip
+    if teachers > 1:
         layout["Whom does it listen to?"] = {
-            "mean weight of each teacher": [f"teacher/{name}/weight" for name in teachers],
+            "mean weight of each teacher": [f"{TEACHER}/weight"],
             "agreement of each teacher with the student": [
-                *(f"teacher/{name}/agreement_student" for name in teachers), "ensemble/agreement_student",
+                f"{TEACHER}/agreement_student", "ensemble/agreement_student",
             ],
             "entropy of the weights, and each teacher's part": [
-                "ensemble/weight_entropy", *(f"teacher/{name}/weight_entropy" for name in teachers),
+                "ensemble/weight_entropy", f"{TEACHER}/weight_entropy",
             ],
         }  # fmt: skip
     layout["What is it trained by?"] = {
-        **{f"loss {term}, unweighted": [f"student/loss/{term}"] for term in terms},
+        **{f"loss {term}, unweighted": [f"student/loss/{re.escape(term)}"] for term in terms},
         "loss, total": ["student/loss/total"],
-        "share of the student's gradient": ["student/gradient_share/"],  # of the terms that train it
-        "learning rates": list(rates),
+        "share of the student's gradient": ["student/gradient_share/.*"],  # of the terms that train it
+        "learning rates": ["[^/]+/lr"],
     }
     return {
-        category: {title: ("Multiline", [*map(pattern, tags)]) for title, tags in charts.items()}
+        category: {title: ("Multiline", [f"^{tag}$" for tag in tags]) for title, tags in charts.items()}
         for category, charts in layout.items()
     }
-
-
-def pattern(tag: str) -> str:
-    """What finds exactly this tag, or for one that ends in a slash all below it."""
-    return f"^{re.escape(tag)}{'' if tag.endswith('/') else '$'}"
