@@ -15,6 +15,7 @@ class Budget:
     Args:
         share: of the fit's time that may be spent, in [0, 1].
         elapsed: gives the seconds of the fit so far.
+        reserved: gives the seconds that are kept back by now for the figures of the end.
 
     Attributes:
         spent: seconds in this session.
@@ -23,6 +24,7 @@ class Budget:
 
     share: float
     elapsed: Callable[[], float]
+    reserved: Callable[[], float] = lambda: 0.0
     spent: float = 0.0
     cost: dict[str, float] = field(default_factory=dict)
 
@@ -44,4 +46,5 @@ class Budget:
             first: seconds that it is taken to need the first time.
             part: of the share, in [0, 1], that must not be exceeded; the rest is left to other kinds.
         """
-        return self.spent + self.cost.get(kind, first) <= part * self.share * self.elapsed()
+        free = part * self.share * self.elapsed() - self.reserved()
+        return self.spent + self.cost.get(kind, first) <= free

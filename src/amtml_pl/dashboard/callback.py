@@ -30,6 +30,8 @@ from amtml_pl.types import Batch, Step
 
 # What the first of a kind is taken to need: a set of figures with matplotlib's own start, on a slow core.
 SECONDS_OF_FIRST_FIGURES = 3.0
+# What the figures of the end and the graph are taken to need, which are always made; kept back from the fit.
+SECONDS_OF_THE_END = 2.0
 # From so many of an epoch's images, which come in random order, the most disputed ones are shown.
 CANDIDATES = 1024
 
@@ -71,6 +73,7 @@ class Dashboard(Checkpoint):
         module, subject = cast("StudentModule", pl_module), self.subject
         spent, before = module.spent, module.spent.seconds_before
         self.budget.elapsed = lambda: spent.fit_seconds - before
+        self.budget.reserved = lambda: SECONDS_OF_THE_END * share_done(trainer)
         self.alone = trainer.world_size == 1
         module.observer = self
         with self.budget.spending("opening"):
@@ -132,7 +135,7 @@ class Dashboard(Checkpoint):
         # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
         passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SAMPLES / len(batch))
         first = passes * self.budget.elapsed() / trainer.global_step
-        if self.budget.allows("gradient shares", first, part=0.5):  # or nothing were left for figures
+        if self.budget.allows("gradient shares", first, part=0.7):  # or nothing were left for figures
             with self.budget.spending("gradient shares"):
                 self.shares = gradient_shares(module, batch)
 
@@ -249,6 +252,11 @@ class Dashboard(Checkpoint):
         self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
         self.logger.close()
         module.observer = None
+
+
+def share_done(trainer: pl.Trainer) -> float:
+    """How much of a fit's epochs have begun, in [0, 1]."""
+    return (trainer.current_epoch + 1) / max(int(trainer.max_epochs or 1), 1)
 
 
 def learning_rates(trainer: pl.Trainer) -> dict[str, float]:

@@ -84,8 +84,11 @@ def draw_examples(
     teachers = torch.softmax(examples.teachers / temperature, dim=2)
     student = torch.softmax(examples.student / temperature, dim=1)
     N, M = examples.weights.shape
-    figure = new_figure(2.0 * (M + 3), 2.0 * N + 0.6)
+    height = 2.0 * N + 0.9
+    figure = new_figure(2.0 * (M + 3), height, fitted=False)
     rows = figure.subplots(N, M + 3, squeeze=False)
+    figure.subplots_adjust(0.02, 0.75 / height, 0.99, 1 - 0.8 / height, wspace=0.25, hspace=0.75)
+    likeliest = max(float(each.max()) for each in (targets, teachers, student))
     for i, row in enumerate(rows):
         shown = targets[i].topk(min(CLASSES_SHOWN, len(classes))).indices.sort().values
         label = int(examples.labels[i])
@@ -97,6 +100,10 @@ def draw_examples(
             draw_probabilities(row[1 + m], teachers[i, m], shown, label, title)
         draw_probabilities(row[M + 1], targets[i], shown, label, "integrated target")
         draw_probabilities(row[M + 2], student[i], shown, label, "student")
+        for axes in row[2:]:
+            axes.set_yticks([])  # those of the first one
+        for axes in row[1:]:
+            axes.set_ylim(0, min(1.0, 1.1 * likeliest))
         for column in (row[1], row[M + 2]):
             column.set_xticks(range(len(shown)), [short(classes[k], 8) for k in shown], rotation=90)
     figure.suptitle(f"Where the teachers disagree most (probabilities at T = {temperature:g})", fontsize=9)
@@ -109,7 +116,6 @@ def draw_probabilities(
     """A bar for each class that is shown, the label's in another colour."""
     colours = ["tab:green" if int(k) == label else "tab:blue" for k in shown]
     axes.bar(range(len(shown)), probabilities[shown].tolist(), color=colours)
-    axes.set_ylim(0, 1)
     axes.set_xticks([])
     axes.tick_params(labelsize=6)
     axes.set_title(title, fontsize=8)

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 READABLE = 20
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches of a hundred pixels."""
-    from matplotlib.figure import (
-        Figure,
-    )  # only here: it takes half a second, which no command should wait for
+def new_figure(width: float, height: float, *, fitted: bool = True) -> Figure:
+    """An empty figure, in inches of a hundred pixels.
 
-    return Figure(figsize=(width, height), dpi=100, layout="tight")
+    Args:
+        width: in inches.
+        height: in inches.
+        fitted: whether all texts are measured and given room, for which the figure is laid out twice.
+    """
+    from matplotlib.figure import Figure  # only here: it takes half a second, for which nobody should wait
+
+    return Figure(figsize=(width, height), dpi=100, layout="tight" if fitted else None)
 
 
 def pixels(figure: Figure) -> np.ndarray:
