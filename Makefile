@@ -1,11 +1,11 @@
-# make setup | demo | test | test-slow | lint | audit | benchmark
+# make setup | demo | test | test-slow | lint | audit | benchmark | docs
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two test files at a time, four where there are cores; a file's tests share what they prepare.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: setup demo test test-slow benchmark lint audit clean
+.PHONY: setup demo test test-slow benchmark lint audit docs clean
 
 setup: $(VENV)/.installed
 
@@ -40,5 +40,10 @@ lint: setup
 audit: setup
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/audit
 
+# The site: docs/_build/html/index.html.
+docs: setup
+	$(BIN)/python docs/reference.py
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

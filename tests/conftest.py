@@ -107,6 +107,67 @@ def run(configure, tmp_path):
 
 
 @pytest.fixture
+def moved(configure, shared, tmp_path):
+    """The folder of a completed run with two teachers, copied away from where it was trained."""
+    import shutil
+
+    from amtml_pl.config import check
+    from amtml_pl.pipeline import execute
+    from amtml_pl.runs import RunFolder
+    from tiny_runs import TINY
+
+    trained = shared / "finished"
+    if not trained.exists():
+        config = configure("experiment=digits_amtml", *TINY, f"paths.outputs={shared}/outputs")
+        check(config)
+        execute(config, RunFolder(trained), "digits_amtml", "python -m amtml_pl.train experiment=x")
+    return shutil.copytree(trained, tmp_path / "moved")
+
+
+@pytest.fixture
+def exported(moved, shared):
+    """The same folder, its student exported to every format, and to ONNX in 8 bits."""
+    import shutil
+
+    from amtml_pl.exported.kinds import KINDS
+    from amtml_pl.exporting import Export
+    from amtml_pl.finished_run import load_run
+
+    kept = shared / "exported"
+    if not kept.exists():
+        run = load_run(shared / "finished")
+        for kind in KINDS:
+            Export(run, "best", kind, int8=False).write({})
+        Export(run, "best", "onnx", int8=True).write({})
+        (shared / "finished" / "export").rename(kept)
+    shutil.copytree(kept, moved / "export")
+    return moved
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs a command in this process; gives what it has said, and ends with the status that is expected."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    def made(main, *words, status=0):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [main.__module__.rpartition(".")[2], *map(str, words)])
+        capfd.readouterr()
+        if status:
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert stop.value.code == status
+        else:
+            main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        assert err.count("error:") == (1 if status else 0)
+        return err if status else out
+
+    return made
+
+
+@pytest.fixture
 def mistake(tmp_path, shared, monkeypatch, capfd):
     """The message of a command that must end with status 2, run in this process to save its imports."""
     from amtml_pl.train import main

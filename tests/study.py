@@ -8,12 +8,17 @@ BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial
 def write_run(folder, experiment, seed, accuracy, *, status="completed", told="", digest="d" * 64, **more):
     folder.mkdir(parents=True)
     record = {
-        "format": 1, "status": status, "experiment": experiment, "seed": seed,
+        "format": 1,
+        "status": status,
+        "experiment": experiment,
+        "seed": seed,
         "command": f"python -m amtml_pl.train experiment={experiment} seed={seed} {told}".strip(),
-        "dataset": {"name": "digits", "digest": digest}, "budget": {"epochs": 8},
+        "dataset": {"name": "digits", "digest": digest},
+        "budget": {"epochs": 8},
         "metrics": {"val/acc": accuracy, "test/acc": accuracy, "test/acc_last": accuracy},
-        "timing": {"fit_seconds": 60.0}, **more,
-    }  # fmt: skip
+        "timing": {"fit_seconds": 60.0},
+        **more,
+    }
     (folder / "run.json").write_text(json.dumps(record))
 
 
@@ -31,29 +36,48 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
     """One run with everything that a report can show."""
     reached = accuracy + 0.004 * ((seed * 7 + len(method)) % 5 - 2)
     write_run(
-        folder, "small", seed, reached, told=f"method={method} {told}".strip(),
-        study=f"{method} {told}", student={"network": "models.CifarResNet", "parameters": 19954},
-        teachers={name: {"weights_digest": "w"} for name in teachers}, temperature=temperature,
-        loss={"ce": 1.0, "kd": kd}, teacher_source="cached" if teachers else None,
+        folder,
+        "small",
+        seed,
+        reached,
+        told=f"method={method} {told}".strip(),
+        study=f"{method} {told}",
+        student={"network": "models.CifarResNet", "parameters": 19954},
+        teachers={name: {"weights_digest": "w"} for name in teachers},
+        temperature=temperature,
+        loss={"ce": 1.0, "kd": kd},
+        teacher_source="cached" if teachers else None,
         budget={**BUDGET, "epochs": epochs, "student_initial": f"seed {seed}"},
         cache={"teacher_passes": dict.fromkeys(teachers, 2.0 if seed == 0 else 0.0)} if teachers else None,
-        timing={"fit_seconds": 60.0 + 5 * len(method) + seed, "teacher_seconds": 1.0,
-                "cache_build_seconds": 9.0},
-    )  # fmt: skip
+        timing={
+            "fit_seconds": 60.0 + 5 * len(method) + seed,
+            "teacher_seconds": 1.0,
+            "cache_build_seconds": 9.0,
+        },
+    )
     write_curves(folder, epochs, teachers, reached)
 
 
 def write_curves(folder, epochs, teachers, reached):
     names = ["epoch", "step", "lr", "val/acc", "val/loss", *(f"weight/{name}" for name in teachers)]
     rows = [
-        [epoch, 100 * (epoch + 1), 0.05, reached * (1 - 0.5 ** (epoch + 1)), 2 / (epoch + 1),
-         *((0.5 + 0.3 * (-1) ** place * epoch / epochs) for place in range(len(teachers)))]
+        [
+            epoch,
+            100 * (epoch + 1),
+            0.05,
+            reached * (1 - 0.5 ** (epoch + 1)),
+            2 / (epoch + 1),
+            *((0.5 + 0.3 * (-1) ** place * epoch / epochs) for place in range(len(teachers))),
+        ]
         for epoch in range(epochs)
-    ]  # fmt: skip
+    ]
     write_table(folder / "metrics.csv", [names, *rows])
     if teachers:
-        by_class = [[epoch, label, *(1 / len(teachers) + 0.01 * epoch for _ in teachers)]
-                    for epoch in (0, epochs - 1) for label in ("cat", "dog")]  # fmt: skip
+        by_class = [
+            [epoch, label, *(1 / len(teachers) + 0.01 * epoch for _ in teachers)]
+            for epoch in (0, epochs - 1)
+            for label in ("cat", "dog")
+        ]
         write_table(folder / "weights_by_class.csv", [["epoch", "class", *teachers], *by_class])
 
 

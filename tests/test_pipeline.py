@@ -285,11 +285,10 @@ def test_the_full_size_experiments_train_on_small_archives_in_the_official_forma
     small += ["cache.logits=float32", "cache.hints=float32"]  # deep teachers of one epoch exceed float16
     record, _ = run(f"experiment={dataset}_amtml", *small, *once, name="amtml")
     assert list(record["teachers"]) == list(names)
-    average, _ = run(f"experiment={dataset}_avg", *small, *once, name="avg")
-    assert (
-        average["metrics"][f"teacher/{names[0]}/test/acc"]
-        == record["metrics"][f"teacher/{names[0]}/test/acc"]
-    )
+    measured = f"teacher/{names[0]}/test/acc"
+    if dataset in ("cifar10", "cifar100"):  # the others have the teachers and the recipes of one of these
+        average, _ = run(f"experiment={dataset}_avg", *small, *once, name="avg")
+        assert average["metrics"][measured] == record["metrics"][measured]
     assert run(f"experiment={dataset}_ce", *small, name="ce")[0]["status"] == "completed"
 
 

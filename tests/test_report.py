@@ -51,7 +51,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
     said = " ".join(done.stderr.split())
     assert "2 problems (data set and student) are kept apart" in said
     assert "cut is left out: interrupted" in said
-    assert "later is left out: later/run.json has format 2; expected 1." in said
+    assert "later is left out: later/run.json has format 2; expected 1; a later version" in said
     assert "a/metrics.csv is left out of the curves: it has no column epoch" in said
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
 

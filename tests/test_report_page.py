@@ -20,10 +20,16 @@ from study import write_study, write_whole
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
     "--window-size=1400,1000",
-)  # fmt: skip
+)
 KINDS = ["accuracy", "teachers", "temperature", "curves", "weights", "classes", "cost", "cache"]
 EVIL = "<img src=x onerror=window.stolen=1>"
 
@@ -47,8 +53,17 @@ def report(tmp_path_factory):
         )
     for temperature, kd in ((2, 1), (2, 10), (8, 1), (8, 10)):
         told = f"temperature={temperature} coef.kd={kd}"
-        write_whole(folder / told, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), told=told,
-                    temperature=temperature, kd=kd)  # fmt: skip
+        write_whole(
+            folder / told,
+            "amtml",
+            0,
+            0.6 + kd / 100,
+            8,
+            ("resnet14", "vgg8"),
+            told=told,
+            temperature=temperature,
+            kd=kd,
+        )
     found = find_runs(folder, "test/acc")
     problems = problems_of(found.compared, "test/acc")
     compare_with(problems, "ce", "test/acc")
@@ -97,8 +112,9 @@ def test_every_figure_is_drawn_with_all_its_traces(opened):
         drawn, given, shapes = opened.execute_script(
             "const place = document.getElementById(arguments[0]);"
             "return [place.data.length, figures[arguments[0]][0].traces.length,"
-            " place.querySelectorAll('svg .trace, svg .hm').length]", f"{kind}-0",
-        )  # fmt: skip
+            " place.querySelectorAll('svg .trace, svg .hm').length]",
+            f"{kind}-0",
+        )
         assert drawn == given
         visible = opened.execute_script(
             "return document.getElementById(arguments[0]).data.filter((t) => t.visible === true).length",
@@ -114,8 +130,11 @@ def test_figures_say_in_words_what_they_show(opened):
 
 
 def column(browser, number):
-    rows = browser.find_elements(By.CSS_SELECTOR, "#table-0 tbody tr")
-    return [row.find_elements(By.XPATH, "./*")[number].text for row in rows if row.is_displayed()]
+    return [
+        row.find_elements(By.XPATH, "./*")[number].text
+        for row in browser.find_elements(By.CSS_SELECTOR, "#table-0 tbody tr")
+        if row.is_displayed()
+    ]
 
 
 def test_a_click_sorts_the_table_and_another_turns_it_round(opened):

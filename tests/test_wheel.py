@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from amtml_pl.config_files import config_directory
+from study import write_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,5 +49,9 @@ def test_the_wheel_ships_its_configuration_and_composes_every_experiment_elsewhe
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     composed = call(str(python), "-c", COMPOSE).split()
     assert composed == sorted(file.stem for file in (config_directory() / "experiment").glob("*.yaml"))
-    script = str(tmp_path / "env" / "bin" / "amtml-train")
+    scripts = tmp_path / "env" / "bin"
+    write_study(tmp_path / "runs")
+    call(str(scripts / "amtml-report"), f"runs={tmp_path}/runs")  # its page has templates
+    assert "9 runs" in (tmp_path / "runs" / "report" / "report.html").read_text()
+    script = str(scripts / "amtml-train")
     assert "teacher_recipe: digits_teacher" in call(script, "--cfg", "job", "experiment=digits_amtml")

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from amtml_pl.checkpoints import LastCheckpoint
 from amtml_pl.entry_point import console
+from amtml_pl.fit_progress import FitProgress, is_watched
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.stopping import StopRequest
 
 
-def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequest | None) -> list[Callback]:
+def run_callbacks(
+    folder: RunFolder,
+    every_seconds: float | None,
+    stop: StopRequest | None,
+    observers: Sequence[Checkpoint] = (),
+) -> list[Callback]:
     """``best.ckpt`` by validation accuracy, the table of epochs, ``last.ckpt``, and the progress.
 
     The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
-    epoch and writes its row again, instead of never.
+    epoch and writes its row again, instead of never. So are the epochs of those that only look.
 
     Args:
         folder: of the run.
         every_seconds: between two ``last.ckpt`` within an epoch; None writes it at its end only.
         stop: what may ask the fit to stop; None for a fit that nobody asks.
+        observers: that write each epoch down in their own ways.
     """
     best = BestCheckpoint(
         folder.best_checkpoint.parent,
@@ -36,9 +44,9 @@ def run_callbacks(folder: RunFolder, every_seconds: float | None, stop: StopRequ
         enable_version_counter=False,
         save_weights_only=True,
     )
-    progress = RichProgressBar() if console.is_terminal else EpochLines()
+    progress = FitProgress() if is_watched() else EpochLines()
     last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
-    return [best, EpochTable(folder.metrics_file), last, progress]
+    return [best, EpochTable(folder.metrics_file), *observers, last, progress]
 
 
 class BestCheckpoint(ModelCheckpoint):

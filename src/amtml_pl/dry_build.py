@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from amtml_pl import assemble
+from amtml_pl.entry_point import quieten
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, tap_shapes
 from amtml_pl.selected_teachers import selected_teachers
@@ -25,6 +26,7 @@ def check_parts(config: DictConfig) -> None:
     Raises:
         UserError: with everything that does not fit, of the student and of every teacher.
     """
+    quieten()  # again: when Lightning is imported, it sets the level of its own log
     problems = [*student_problems(config), *teacher_problems(config), *training_problems(config)]
     if len(problems) == 1:
         raise problems[0]

@@ -20,8 +20,9 @@ from amtml_pl import assemble, ranks
 from amtml_pl.callbacks import run_callbacks
 from amtml_pl.checkpoint_file import read_checkpoint
 from amtml_pl.checkpoints import AtomicCheckpointIO
+from amtml_pl.dashboard.callback import Dashboard
+from amtml_pl.dashboard.logger import TensorBoard
 from amtml_pl.data import PackedDataModule
-from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.runs import RunFolder, write_bytes
@@ -53,10 +54,15 @@ def make_trainer(
         there_are["strategy"] = shared_training(module)
     trainer: pl.Trainer = make(
         logger=loggers,
-        callbacks=run_callbacks(folder, None if minutes is None else 60 * minutes, stop),
+        callbacks=run_callbacks(
+            folder,
+            None if minutes is None else 60 * minutes,
+            stop,
+            [Dashboard(logger) for logger in loggers if isinstance(logger, TensorBoard)],
+        ),
         plugins=[AtomicCheckpointIO(), cluster_environment()],
         default_root_dir=folder.path,
-        enable_progress_bar=console.is_terminal,
+        enable_progress_bar=False,  # `run_callbacks` brings its own
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself

@@ -127,6 +127,13 @@ class EpochMeans:
         self.sums = {}
         return means
 
+    def so_far(self, name: str) -> float | None:
+        """The mean of one of them over the epoch so far; None before it has been measured."""
+        for names, (sums, count) in self.sums.items():
+            if name in names:
+                return float(sums[names.index(name)]) / count
+        return None
+
     def state(self) -> list[dict[str, Any]]:
         """For a checkpoint."""
         return [{"names": list(n), "sums": s.cpu(), "samples": c} for n, (s, c) in self.sums.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
@@ -14,11 +14,14 @@ from typing import Any
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
 
 from amtml_pl import assemble
 from amtml_pl.checkpoint_file import read_checkpoint
 from amtml_pl.checkup import Checkup, check_up, warn
 from amtml_pl.composition import TeacherSource
+from amtml_pl.dashboard.callback import Dashboard
+from amtml_pl.dashboard.subject import Subject
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
 from amtml_pl.fitting import (
@@ -42,6 +45,7 @@ from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.selected_teachers import SelectedTeacher, names, selected_teachers
 from amtml_pl.stopping import StopRequest
 from amtml_pl.summary import show_summary
+from amtml_pl.sweep import current
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher, check_accuracy, measured_accuracy
 from amtml_pl.together import decided_by_leader, from_leader, leader_first, lost_connections_told, meet
@@ -89,7 +93,7 @@ def completed_before(config: DictConfig, folder: RunFolder) -> dict[str, Any] | 
     elif record is not None:
         refuse_other_pixels(record, packed_digest(config), folder)
         console.print(f"Already completed: {folder.path} (force=true starts over)")
-        show_summary(record, folder.path)
+        show_summary(record, folder.path, with_next_commands=asked_for_alone(config))
         return record
     return None
 
@@ -118,6 +122,7 @@ class Run:
         pl.seed_everything(config.seed, verbose=False)
         self.module = assemble.training_module(config, terms, teachers, self.hints)
         self.accuracy: dict[str, dict[str, float]] = {teacher.name: {} for teacher in self.teachers}
+        self.gradient_share: Mapping[str, float] = {}
 
     def found_cache(self, split: SplitName) -> RunCache | None:
         """The run's stores for a split, where images and weights are here already."""
@@ -167,7 +172,7 @@ class Run:
         self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
         try:
             with explained(self.folder), lost_connections_told():
-                metrics, timing = self.fit_and_test(data)
+                metrics, timing = self.fit_and_test(data, about)
         except Exception as error:
             with suppress(OSError):  # a full disk is full for this record too; it says interrupted already
                 self.folder.write_record("failed", **about, error=str(error) or repr(error))
@@ -182,7 +187,7 @@ class Run:
             about["cache"] = self.cache.describe(self.module.passes_of_all_ranks())
         self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
         record = decided_by_leader(lambda: self.folder.completed() or {})
-        show_summary(record, self.folder.path)
+        show_summary(record, self.folder.path, with_next_commands=asked_for_alone(self.config))
         return record
 
     def prepare(self) -> PackedDataModule:
@@ -248,14 +253,18 @@ class Run:
         """
         examined = self.provision.examinations(thoroughly=thoroughly)
         found = check_up(self.module, data, examined, list(self.config.expected_defects))
+        self.gradient_share = found.share
         write_text(self.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
         warn(found)
         return found
 
-    def fit_and_test(self, data: PackedDataModule) -> tuple[dict[str, float], dict[str, float]]:
+    def fit_and_test(
+        self, data: PackedDataModule, about: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
         stop = StopRequest()
         trainer = make_trainer(self.config, self.folder, self.module, stop)
+        dashboards = self.dashboards(trainer, data, about)
         resume = self.folder.last_checkpoint if from_leader(self.folder.last_checkpoint.exists()) else None
         if resume is not None:
             read_checkpoint(resume, self.module.state_dict())  # what is damaged is refused in words
@@ -286,7 +295,28 @@ class Run:
         }
         weighed = weights_of_last_epoch(self.folder.metrics_file)
         metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught, **weighed}
+        for dashboard in dashboards:
+            dashboard.conclude(trainer, self.module, metrics, timing)
         return metrics, timing
+
+    def dashboards(
+        self, trainer: pl.Trainer, data: PackedDataModule, about: dict[str, Any]
+    ) -> list[Dashboard]:
+        """What will look at the fit, told of the run; of several processes the first one's."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        found = [callback for callback in callbacks if isinstance(callback, Dashboard) and leads()]
+        for dashboard in found:
+            dashboard.subject = Subject(
+                about=about,
+                classes=data.classes,
+                image_size=data.image_size,
+                temperature=self.config.temperature,
+                mixture=self.config.mixture,
+                accuracy=self.accuracy,
+                held_out=self.provision.held_out_logits() if self.teachers else None,
+                gradient_share=self.gradient_share,
+            )
+        return found
 
     def measure_teacher(self, teacher: SelectedTeacher, data: PackedDataModule, split: str) -> float:
         """Accuracy of a teacher with weights of its own, measured once and kept beside the teachers."""
@@ -300,6 +330,11 @@ class Run:
         measured = Path(self.config.paths.teachers) / "measured"
         identity = {"teacher": teacher.identity(), "data": images}
         return measured_accuracy(teacher.load, data.eval_batches(rows), measured, identity)
+
+
+def asked_for_alone(config: DictConfig) -> bool:
+    """Whether a run is neither one of a sweep's nor a teacher's."""
+    return config.role == "student" and current.sweep is None
 
 
 def packed_digest(config: DictConfig) -> str | None:

@@ -51,7 +51,12 @@ def describe(
         "versions": versions(),
         "processes": world_size(),
         "threads": torch.get_num_threads(),  # on a CPU, results repeat to the bit for as many
-        "dataset": {"name": config.dataset.name, "digest": data.digest, "sizes": data.sizes},
+        "dataset": {
+            "name": config.dataset.name,
+            "digest": data.digest,
+            "sizes": data.sizes,
+            "classes": list(data.classes),  # in label order: what an output means, wherever the run is taken
+        },
         "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},
         "teachers": {name: dict(facts) for name, facts in teachers.items()},
         "teacher_source": config.teacher_source if teachers else None,
@@ -96,9 +101,9 @@ def readable_node(node: Mapping[str, Any] | None) -> str:
     return f"{str(node['_target_']).rpartition('.')[2]}({arguments})"
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide a result."""
-    packages = ("amtml-pl", "torch", "torchvision", "pytorch-lightning", "timm", "numpy")
+def versions(*others: str) -> dict[str, str]:
+    """The versions of Python, of the packages that decide a result, and of others."""
+    packages = ("amtml-pl", "torch", "torchvision", "pytorch-lightning", "timm", "numpy", *others)
     found = {"python": platform.python_version()}
     for package in packages:
         try:

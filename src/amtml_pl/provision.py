@@ -138,6 +138,14 @@ class Provision:
         logits = [teacher.logits.open(0).whole().float() for teacher in cache.teachers]
         return torch.stack(logits, dim=1), labels
 
+    def held_out_logits(self) -> Tensor | None:
+        """`held_out_outputs` without labels, where all of it has been computed before; None otherwise."""
+        cache = RunCache(held_out_config(self.config), self.teachers, self.data, self.accuracy, "val")
+        if cache.missing():
+            return None
+        cache.check()
+        return torch.stack([teacher.logits.open(0).whole().float() for teacher in cache.teachers], dim=1)
+
     def take(self, cache: RunCache) -> None:
         """Leaves word that the run uses these stores, and checks them, once for all processes of the run."""
         with leader_first():

@@ -29,6 +29,7 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.doctor_file = path / "doctor.json"
         self.metrics_file = path / "metrics.csv"
+        self.weights_by_class_file = path / "weights_by_class.csv"
         self.weights_file = path / "student.safetensors"
         self.broken_step = path / "not_finite.safetensors"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
@@ -50,8 +51,10 @@ class RunFolder:
             ) from error
         if not isinstance(record, dict) or record.get("format", FORMAT) != FORMAT:
             got = record.get("format") if isinstance(record, dict) else type(record).__name__
+            later = type(got) is int and got > FORMAT
+            whose = "; a later version of amtml_pl has written it" if later else ""
             raise UserError(
-                f"{self.record_file} has format {got!s:.80}; expected {FORMAT}.", fix="force=true"
+                f"{self.record_file} has format {got!s:.80}; expected {FORMAT}{whose}.", fix="force=true"
             )
         if problems := [*record_problems(record)]:
             raise UserError(
@@ -86,11 +89,15 @@ class RunFolder:
             self.record_file,
             self.doctor_file,
             self.metrics_file,
+            self.weights_by_class_file,
             self.weights_file,
             self.broken_step,
         ]
         events = self.path.glob("events.out.tfevents.*")
-        for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events):
+        evaluations = [*self.path.glob("evaluate.json"), *self.path.glob("evaluate-*.json")]
+        exports = [*self.path.glob("export/student.*"), *self.path.glob("export/export.json")]
+        measured = (*evaluations, *exports)
+        for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *measured):
             file.unlink(missing_ok=True)
 
 

@@ -138,6 +138,38 @@ BENCHMARK = {
     "steps": Rule(int, "a whole number, 2 or more", lambda v: v >= 2),
     "images": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
 }
+EVALUATE = {
+    "run": Rule(str | None, "the folder of a completed run"),
+    "checkpoint": Rule(Literal["best", "last"], "best or last"),
+    "split": Rule(Literal["train", "val", "test"], "test, val or train"),
+    "corruptions": switch("corruptions=true"),
+    "teachers": switch("teachers=false"),
+    "seed": Rule(int, "a whole number, 0 or more", lambda v: v >= 0),
+    "out": Rule(str | None, "a file or null"),
+    "debug": switch("debug=true"),
+}
+EXPORT = {
+    "run": Rule(str | None, "the folder of a completed run"),
+    "format": Rule(
+        Literal["onnx", "torch_export", "torchscript", "safetensors"],
+        "onnx, torch_export, torchscript or safetensors",
+    ),
+    "checkpoint": Rule(Literal["best", "last"], "best or last"),
+    "int8": switch("int8=true"),
+    "out": Rule(str | None, "a file or null"),
+    "debug": switch("debug=true"),
+}
+PREDICT = {
+    "model": Rule(str | None, "an exported student or the folder of a completed run"),
+    "images": Rule(
+        str | list[str] | None, "a file, a folder, a pattern such as 'photos/*.jpg', or a list of them"
+    ),
+    "top": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
+    "checkpoint": Rule(Literal["best", "last"], "best or last"),
+    "trust": switch("trust=true"),
+    "out": Rule(str | None, "a file or null"),
+    "debug": switch("debug=true"),
+}
 
 SET_BY_ENTRY_POINT = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",

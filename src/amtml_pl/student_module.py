@@ -29,6 +29,7 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.metrics import EpochMeans, WeightStatistics
 from amtml_pl.objectives import Dissection
+from amtml_pl.observer import Observer
 from amtml_pl.spending import Spending
 from amtml_pl.together import WholeBatch, of_each
 from amtml_pl.types import Batch, Step, TeacherOutputs
@@ -58,6 +59,7 @@ class StudentModule(pl.LightningModule):
 
     Attributes:
         blends_labels: whether the method can take the labels that mixup blends.
+        observer: is shown every step and every evaluation; None where nobody looks.
 
     Raises:
         UserError: if there is no term, one has no coefficient or needs teachers that are not there, teachers
@@ -99,6 +101,7 @@ class StudentModule(pl.LightningModule):
         self.collapse: str | None = None
         self.seed = seed
         self.spent = Spending()
+        self.observer: Observer | None = None
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
@@ -182,6 +185,8 @@ class StudentModule(pl.LightningModule):
         """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over the epoch."""
         logits = self.student(batch.images).logits
         accuracy.update(logits, batch.labels)
+        if self.observer is not None:
+            self.observer.saw_evaluation(batch, logits)
         self.log(f"{split}/acc", accuracy, batch_size=len(batch), prog_bar=True)
         self.log(
             f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch), sync_dist=True
@@ -297,6 +302,8 @@ class StudentModule(pl.LightningModule):
         self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)
         if self.weight_statistics is not None and step.weights is not None:
             self.weight_statistics.update(step.weights)
+        if self.observer is not None:
+            self.observer.saw_step(step, self.present[0])
 
     def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
         """Notes every term unweighted, and the total; the epoch's end logs their means over its samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,14 @@ from amtml_pl.entry_point import console
 from amtml_pl.plan import duration
 
 
-def show_summary(record: Mapping[str, Any], folder: Path) -> None:
-    """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next."""
+def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands: bool = True) -> None:
+    """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next.
+
+    Args:
+        record: of the completed run.
+        folder: of the run.
+        with_next_commands: whether somebody has asked for this run alone, and goes on with it.
+    """
     metrics, timing = record["metrics"], record["timing"]
     table = Table(title=f"{record['experiment'] or 'run'} (seed {record['seed']})", title_justify="left")
     for column in ("accuracy", "validation", "test"):
@@ -30,6 +37,17 @@ def show_summary(record: Mapping[str, Any], folder: Path) -> None:
         f"Trained in {duration(timing['fit_seconds'])} ({timing['images_per_second']:.0f} images/s). "
         f"Everything is in {folder}",
     )
-    console.print(
-        f"  tensorboard --logdir '{folder}'\n  python -m amtml_pl.report runs='{folder.parent}'",
-    )
+    for command, what in next_commands(folder) if with_next_commands else []:
+        console.print(f"  {command}  [dim]# {what}[/]")
+
+
+def next_commands(folder: Path) -> list[tuple[str, str]]:
+    """What can be done with a completed run, each with what it is for."""
+    place = shlex.quote(str(folder))
+    return [
+        (f"tensorboard --logdir {place}", "then http://localhost:6006/#custom_scalars"),
+        (f"python -m amtml_pl.evaluate run={place}", "accuracy, calibration, agreement with its teachers"),
+        (f"python -m amtml_pl.export run={place} format=onnx", "the student alone, for any runtime"),
+        (f"python -m amtml_pl.predict model={place} images='photos/*.jpg'", "names images"),
+        (f"python -m amtml_pl.report runs={shlex.quote(str(folder.parent))}", "all runs of the experiment"),
+    ]

@@ -38,8 +38,8 @@ class Listed:
 
 
 # Rooms with parts of a run. Not all of this package: elsewhere are functions that write and remove files.
-OWN_ROOMS = ("augment", "augment_color", "data", "datasets", "distill", "loops", "losses", "models",
-             "released", "weighting")  # fmt: skip
+OWN_ROOMS = ("augment", "augment_color", "dashboard.logger", "data", "datasets", "distill", "loops", "losses",
+             "models", "released", "weighting")  # fmt: skip
 LIGHTNING = ("loggers", "plugins", "profilers", "strategies")
 LISTED = (
     Listed(tuple(f"amtml_pl.{room}" for room in OWN_ROOMS)),

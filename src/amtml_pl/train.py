@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config import check_constructors, check_values
 from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import progress, quieten, reporting, start, typed
+from amtml_pl.entry_point import progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
 from amtml_pl.recipe import hydra_literal
 from amtml_pl.runs import RunFolder
@@ -49,7 +49,6 @@ def train(config: DictConfig) -> float:
         from amtml_pl.pipeline import execute
         from amtml_pl.process_group import processes_wanted, run_in_group
 
-        quieten()  # again, since Lightning has set its own level when it was imported
         check_constructors(config)
         check_parts(config)
         experiment = hydra_config.runtime.choices.get("experiment")

@@ -47,9 +47,16 @@ def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
 
 def test_temperatures_and_coefficients_are_a_map_with_gaps(tmp_path):
     for temperature, kd, accuracy in ((2, 1, 0.6), (4, 1, 0.7), (4, 10, 0.8)):
-        told = f"temperature={temperature} coef.kd={kd}"
         write_whole(
-            tmp_path / told, "avg", 0, accuracy, 4, ("a", "b"), told=told, temperature=temperature, kd=kd
+            tmp_path / f"{temperature}-{kd}",
+            "avg",
+            0,
+            accuracy,
+            4,
+            ("a", "b"),
+            told=f"temperature={temperature} coef.kd={kd}",
+            temperature=temperature,
+            kd=kd,
         )
     (trace,) = figures(tmp_path)["temperature"].variants[0].traces
     assert (trace["x"], trace["y"]) == (["2", "4"], ["kd 1", "kd 10"])

@@ -95,3 +95,19 @@ def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, "digits_ce", 0, 0.9, study="s")
     assert left_out(tmp_path) == {"b": "repeats seed 0 of the same study in a"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"timing": {"fit_seconds": float("inf")}},
+        {"timing": {}},
+        {"cache": {"teacher_passes": {"vgg8": float("nan")}}},
+        {"temperature": float("nan")},
+        {"loss": {"kd": 10**400}},
+    ],
+)
+def test_a_number_that_no_figure_can_show_leaves_its_run_out(tmp_path, damage):
+    write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
+    write_run(tmp_path / "odd", "digits_ce", 1, 0.9, **damage)
+    assert list(left_out(tmp_path)) == ["odd"]

@@ -11,6 +11,8 @@ from torchvision.transforms import v2
 from amtml_pl.datasets import image_folder
 from amtml_pl.datasets.image_folder import ImageFolder
 from amtml_pl.errors import UserError
+from amtml_pl.packing import pack
+from amtml_pl.splits import disjoint_splits
 from archives import class_image, write_image_folder
 
 
@@ -133,11 +135,30 @@ def test_a_missing_split_folder_is_named_with_the_way_to_name_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "splits", [{"train": "a"}, {"test": "a"}, {}, {"train": "a", "test": "b", "exam": "c"}]
+    "splits",
+    [
+        {"train": "a"},
+        {"test": "a"},
+        {},
+        {"train": "a", "test": None},
+        {"train": "a", "test": "b", "val": None},
+        {"train": "a", "test": "b", "exam": "c"},
+    ],
 )
 def test_splits_other_than_train_val_and_test_are_refused(tmp_path, splits):
     with pytest.raises(UserError, match=r"needs the splits train and test"):
         ImageFolder(tmp_path, 32, splits=splits)
+
+
+def test_images_that_are_only_evaluated_on_need_no_training_split(tmp_path):
+    write_image_folder(tmp_path, per_class={"test": 2})
+    source = ImageFolder(tmp_path, 32, splits={"train": None, "test": "test"})
+    assert source.missing() is None
+    assert source.splits == ("test",)
+    packed = pack(source, tmp_path / "packed")
+    assert [*packed.splits] == ["test"]
+    with pytest.raises(UserError, match=r"has no train split, only \['test'\]"):
+        disjoint_splits(packed, 0.1, None, seed=0)
 
 
 def test_testing_on_the_training_folder_is_refused(tmp_path):

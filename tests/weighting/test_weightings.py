@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from amtml_pl.released.weighting import ReleasedWeighting
 from amtml_pl.types import TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting, latent_factor_weights
+from amtml_pl.weighting.aekd import AekdWeighting
+from amtml_pl.weighting.confidence import ConfidenceWeighting
+from amtml_pl.weighting.entropy import EntropyWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 from steps import make_step
 
@@ -29,6 +32,17 @@ def test_rows_sum_to_one_whatever_the_batch_and_the_number_of_teachers(scheme, B
     assert weights.shape == (B, M)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(B))
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, EntropyWeighting(), ConfidenceWeighting(), AekdWeighting(4.0)])
+def test_a_sample_weighs_the_teachers_alike_alone_unless_the_scheme_says_that_it_weighs_batches(scheme):
+    step, weights = weigh(scheme)
+
+    def alone(tensor):
+        return tensor[2:3]
+
+    found = scheme(step.student.map(alone), step.teachers.map(alone), step.labels[2:3])
+    assert torch.allclose(found, weights[2:3], atol=1e-6) != scheme.weighs_batches
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

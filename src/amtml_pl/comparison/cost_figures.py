@@ -27,10 +27,11 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
         )
         for group, estimate, cost in zip(problem.groups, accuracies, costs, strict=True)
     ]
+    minutes = [statistics.fmean(cost) for cost in costs]
     trace = {
         "type": "scatter",
         "mode": "markers+text" if len(names) <= 12 else "markers",
-        "x": [statistics.fmean(cost) for cost in costs],
+        "x": minutes,
         "y": [estimate.mean for estimate in accuracies],
         "error_y": {
             "type": "data",
@@ -41,7 +42,7 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
         },
         "marker": {"size": 10, "color": [colour(number) for number in range(len(names))]},
         "text": names,
-        "textposition": "middle right",
+        "textposition": ["middle left" if x > max(minutes) / 2 else "middle right" for x in minutes],
         "customdata": told,
         "hovertemplate": "%{customdata}<extra></extra>",
     }

@@ -47,17 +47,22 @@ class ImageFolder:
     Args:
         folder: the top of the tree.
         image_size: height and width of the packed images in pixels.
-        splits: the subfolder of ``train``, of ``test`` and, where there is one, of ``val``.
+        splits: the subfolder of ``train``, of ``test`` and, where there is one, of ``val``; None for
+            ``train`` where the images are only to be evaluated on.
 
     Raises:
         UserError: ``splits`` lacks train or test, has an unknown name, or names one folder twice.
     """
 
-    def __init__(self, folder: str | Path, image_size: int, splits: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, image_size: int, splits: Mapping[str, str | None] | None = None
+    ) -> None:
         self.folder = Path(folder).expanduser()
         self.image_size = image_size
-        self._subfolders = {"train": "train", "test": "test"} if splits is None else dict(splits)
-        if not {"train", "test"} <= self._subfolders.keys() <= {"train", "val", "test"}:
+        given = {"train": "train", "test": "test"} if splits is None else dict(splits)
+        self._subfolders = {split: place for split, place in given.items() if place is not None}
+        known = {"train", "test"} <= given.keys() <= {"train", "val", "test"}
+        if not known or not self._subfolders.keys() >= given.keys() - {"train"}:
             raise UserError(
                 f"An image folder needs the splits train and test and may have val, got "
                 f"{', '.join(self._subfolders) or 'none'} for {self.folder}.",
@@ -86,7 +91,8 @@ class ImageFolder:
             raise UserError(
                 missing,
                 fix="put one folder per class there, or name the folders: dataset.source.folder=FOLDER "
-                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'",
+                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'; amtml_pl.evaluate takes images "
+                "without a training split: dataset.source.splits.train=null",
             )
 
     def download_bytes(self) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
@@ -37,6 +39,8 @@ class ReleasedAekdWeighting(Weighting):
         temperature: T > 0.
         tolerance: the published code's -C.
     """
+
+    weighs_batches: ClassVar[bool] = True
 
     def __init__(self, temperature: float, tolerance: float = 0.6) -> None:
         super().__init__()

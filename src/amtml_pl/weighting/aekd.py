@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -40,6 +42,8 @@ class AekdWeighting(Weighting):
     Raises:
         UserError: if the temperature is not positive.
     """
+
+    weighs_batches: ClassVar[bool] = True
 
     def __init__(
         self, temperature: float, tolerance: float = 0.6, per_sample: bool = False, normalize: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -19,6 +21,7 @@ class RandomTeacherWeighting(Weighting):
     """
 
     orders_teachers = True
+    weighs_batches: ClassVar[bool] = True
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]

@@ -18,12 +18,14 @@ class Weighting(nn.Module):
 
     Attributes:
         reads_labels: whether the weights depend on the labels, which mixup would blend.
+        weighs_batches: whether the weights of a sample depend on the others of its batch, or on chance.
         needs_held_out: whether `judge_outputs` must be called before the fit.
         orders_teachers: whether something of the scheme belongs to a teacher by its position, so that the
             columns do not simply follow the teachers when these change places.
     """
 
     reads_labels: ClassVar[bool] = False
+    weighs_batches: ClassVar[bool] = False
     needs_held_out: bool = False
     orders_teachers: ClassVar[bool] = False
 

@@ -1,0 +1,59 @@
+"""What a run is, in words, for TensorBoard's page "Text"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def card(about: Mapping[str, Any], left_out: Sequence[str]) -> str:
+    """The run as Markdown.
+
+    Args:
+        about: the fields of ``run.json`` before the fit.
+        left_out: sentences on what the dashboard cannot show.
+    """
+    budget, data = about["budget"], about["dataset"]
+    sizes = ", ".join(f"{count:,} {split}" for split, count in data["sizes"].items())
+    rows = {
+        "experiment": about["experiment"],
+        "command": f"`{about['command']}`",
+        "data": f"{data['name']}: {sizes}",
+        "student": f"{about['student']['network']}, {about['student']['parameters']:,} parameters",
+        "teachers": ", ".join(about["teachers"]) or "none",
+        "teachers' outputs": about["teacher_source"] or "none",
+        "weighting": about["weighting"] or "none",
+        "loss": " + ".join(f"{coefficient:g} · {name}" for name, coefficient in about["loss"].items()),
+        "temperature": about["temperature"],
+        **{name: value for name, value in budget.items() if name != "student_initial"},
+        "seed": about["seed"],
+        "git": (about["git"] or {}).get("commit", "none"),
+        "versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
+    }
+    lines = ["| | |", "|---|---|", *(f"| {name} | {in_table(value)} |" for name, value in rows.items())]
+    if left_out:
+        lines += ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)]
+    return "\n".join(lines)
+
+
+def result_card(metrics: Mapping[str, float], timing: Mapping[str, float], spent: Mapping[str, float]) -> str:
+    """What came of it, as Markdown.
+
+    Args:
+        metrics: those of ``run.json``.
+        timing: that of ``run.json``.
+        spent: the dashboard's own seconds, by what they went into.
+    """
+    lines = [
+        "| metric | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.4f} |" for name, value in metrics.items()),
+    ]
+    lines += ["", *(f"- {name}: {value:.1f}" for name, value in timing.items())]
+    lines += [f"- dashboard, {name}: {value:.2f} s" for name, value in spent.items()]
+    return "\n".join(lines)
+
+
+def in_table(value: object) -> str:
+    """A value that ends no cell of a table and begins no line of its own."""
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,42 @@
+"""Figures as pixels, without the state that `matplotlib.pyplot` keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# As many ticks as can be read.
+READABLE = 20
+
+
+def new_figure(width: float, height: float, *, fitted: bool = True) -> Figure:
+    """An empty figure, in inches of a hundred pixels.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        fitted: whether all texts are measured and given room, for which the figure is laid out twice.
+    """
+    from matplotlib.figure import Figure  # only here: it takes half a second, for which nobody should wait
+
+    return Figure(figsize=(width, height), dpi=100, layout="tight" if fitted else None)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure's ``(H, W, 3)`` uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    drawn: np.ndarray = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return drawn
+
+
+def short(name: str, length: int = 14) -> str:
+    """A name that fits beside an axis, without meaning anything to matplotlib's mathematics."""
+    shown = name if len(name) <= length else f"{name[: length - 1]}…"
+    return shown.replace("$", r"\$")

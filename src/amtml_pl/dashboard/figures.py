@@ -1,0 +1,57 @@
+"""The figures of an epoch, and of the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amtml_pl.dashboard.answers import Answers
+from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion
+from amtml_pl.dashboard.disagreement import EXAMPLES, Examples, draw_examples
+from amtml_pl.dashboard.logger import TensorBoard
+from amtml_pl.dashboard.reliability import Reliability, draw_reliability
+from amtml_pl.dashboard.subject import Subject
+from amtml_pl.dashboard.teaching import Teaching
+from amtml_pl.dashboard.weights_by_class import draw_weights_by_class, mean_weights_by_class
+
+
+def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
+    """The confusion matrix and the reliability diagram of a pass over a split.
+
+    Args:
+        logger: where to.
+        subject: the run.
+        answers: of the student; nothing is drawn without any.
+        whose: what the tags begin with.
+        epoch: that they belong to.
+    """
+    if not answers.logits:
+        return
+    _, labels, logits = answers.whole()
+    counts = confusion_matrix(logits.argmax(dim=1), labels, len(subject.classes))
+    title = f"{whose}: {len(labels)} images"
+    logger.figure(f"{whose}/confusion", draw_confusion(counts, subject.classes, title), epoch)
+    logger.figure(f"{whose}/reliability", draw_reliability(Reliability.of(logits, labels), title), epoch)
+
+
+def write_teaching(
+    logger: TensorBoard, subject: Subject, taught: Teaching | None, examples: Sequence[Examples], epoch: int
+) -> None:
+    """The heat map of the weights by class, and the images that the teachers dispute.
+
+    Args:
+        logger: where to.
+        subject: the run.
+        taught: over an epoch; None where there are no teachers.
+        examples: some of the epoch's samples; none where several processes share them.
+        epoch: that they belong to.
+    """
+    if taught is not None:
+        means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
+        heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
+        logger.figure("ensemble/weights_by_class", heat_map, epoch)
+    if examples:
+        disputed = Examples.joined(examples).most_disputed(EXAMPLES)
+        drawn = draw_examples(
+            disputed, subject.teachers, subject.classes, subject.temperature, subject.mixture
+        )
+        logger.figure("ensemble/disputed_images", drawn, epoch)

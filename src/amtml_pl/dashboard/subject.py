@@ -1,0 +1,43 @@
+"""What the dashboard has to be told of a run before its fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.losses.soft_targets import Mixture
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run that is about to be fitted.
+
+    Attributes:
+        about: the fields of ``run.json``.
+        classes: the K class names.
+        image_size: H, which is W, in pixels.
+        temperature: T of the run's softened outputs.
+        mixture: what its integrated soft targets mix.
+        accuracy: of each teacher by split, in [0, 1].
+        held_out: ``(N, M, K)``, the teachers' logits for the validation images; None where nobody has asked
+            for them yet.
+        gradient_share: what the doctor has measured of each term; empty where it was not asked.
+    """
+
+    about: Mapping[str, Any]
+    classes: tuple[str, ...]
+    image_size: int
+    temperature: float
+    mixture: Mixture
+    accuracy: Mapping[str, Mapping[str, float]]
+    held_out: Float[Tensor, "N M K"] | None = None
+    gradient_share: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Their names in order."""
+        return tuple(self.about["teachers"])

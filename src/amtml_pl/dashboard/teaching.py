@@ -1,0 +1,69 @@
+"""What the teachers gave, and how they were weighted, over the training steps of an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.types import Step
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """One row for each sample that was trained on.
+
+    Attributes:
+        labels: ``(N,)``.
+        named: ``(N, M)``, the class that each teacher finds most likely.
+        student: ``(N,)``, the class that the student found most likely in its step.
+        mixture: ``(N,)``, the class that the teachers find most likely as they were weighted.
+        weights: ``(N, M)``, rows sum to 1.
+    """
+
+    labels: Int64[Tensor, " N"]
+    named: Int64[Tensor, "N M"]
+    student: Int64[Tensor, " N"]
+    mixture: Int64[Tensor, " N"]
+    weights: Float[Tensor, "N M"]
+
+    @staticmethod
+    def of(step: Step, temperature: float) -> Teaching | None:
+        """What a step shows of its teachers, on their device; None without teachers or weights."""
+        if step.teachers is None or step.weights is None:
+            return None
+        with torch.no_grad():
+            logits, weights = step.teachers.logits, step.weights.detach()
+            mixed = torch.einsum("bm,bmk->bk", weights, torch.softmax(logits / temperature, dim=2))
+            return Teaching(
+                step.labels,
+                logits.argmax(dim=2),
+                step.student.logits.detach().argmax(dim=1),
+                mixed.argmax(dim=1),
+                weights,
+            )
+
+    @staticmethod
+    def joined(parts: list[Teaching]) -> Teaching:
+        """All steps of an epoch, on the CPU."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return Teaching(*(torch.cat(column).cpu() for column in columns))
+
+    def scalars(self, teachers: tuple[str, ...]) -> dict[str, float]:
+        """What the curves show, by tag.
+
+        Per teacher: how often it names the label and the student's class, and its part of the weights'
+        entropy (the mean of −w ln w). Of the ensemble: how often its mixture names them.
+        """
+        right = (self.named == self.labels[:, None]).double().mean(dim=0).tolist()
+        agreed = (self.named == self.student[:, None]).double().mean(dim=0).tolist()
+        entropy = torch.special.entr(self.weights.double()).mean(dim=0).tolist()
+        found = {"ensemble/train/acc": float((self.mixture == self.labels).double().mean())}
+        found["ensemble/agreement_student"] = float((self.mixture == self.student).double().mean())
+        for name, is_right, agrees, spread in zip(teachers, right, agreed, entropy, strict=True):
+            found[f"teacher/{name}/agreement_label"] = is_right
+            found[f"teacher/{name}/agreement_student"] = agrees
+            found[f"teacher/{name}/weight_entropy"] = spread
+        return found

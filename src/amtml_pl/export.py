@@ -1,0 +1,77 @@
+"""``python -m amtml_pl.export run=FOLDER``: the student of a finished run as a file for other runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from amtml_pl.config import check_command
+from amtml_pl.config_files import config_directory
+from amtml_pl.entry_point import console, progress, reporting, start, typed
+from amtml_pl.errors import UserError
+from amtml_pl.evaluated_images import classes_of
+from amtml_pl.exporting import Export
+from amtml_pl.finished_run import load_run
+from amtml_pl.parity import ParityImages
+from amtml_pl.provenance import git_state, versions
+from amtml_pl.schema import EXPORT
+
+
+def main() -> None:
+    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
+    start(run)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="export")
+def run(config: DictConfig) -> None:
+    """Writes the student, checks what was written, and only then gives it its name."""
+    progress.begun = True
+    with reporting("amtml_pl.export", debug=config.get("debug", False)):
+        asked: Any = {key: value for key, value in config.items() if key != "paths"}
+        check_command(asked, EXPORT)
+        if asked["run"] is None:
+            raise UserError(
+                "There is no run to export.", fix="run=FOLDER: what amtml_pl.train printed at its end"
+            )
+        finished = load_run(asked["run"], **config.paths)
+        export = Export(finished, asked["checkpoint"], asked["format"], int8=asked["int8"], out=asked["out"])
+        about = {
+            "command": typed("amtml_pl.export"),
+            "git": git_state(),
+            "versions": versions("onnx", "onnxruntime", "onnxscript", "safetensors"),
+        }
+        entry, shown = export.write(about)
+        if classes_of(finished) is None:
+            console.print("  the names of the classes are not known any more: they are numbered")
+        show(entry, shown)
+        trust = " trust=true" if export.kind.unsafe else ""
+        console.print(f"Written to {escape(str(export.file))}")
+        console.print(escape(f"  python -m amtml_pl.predict model='{export.file}' images=FOLDER{trust}"))
+
+
+def show(entry: Mapping[str, Any], shown: ParityImages) -> None:
+    """Prints what was checked and measured."""
+    if shown.lacking:
+        console.print(escape(f"  random images stand in for real ones: {shown.lacking}"))
+    parity, speed = entry["parity"], entry["latency"]
+    console.print(
+        f"  max |Δlogit| {parity['max_abs_logit_difference']:.2g}, the same class on "
+        f"{parity['same_class']:.4f} of {shown}"
+    )
+    if entry["precision"] == "int8":
+        accuracy = parity["val/acc"]
+        console.print(f"  accuracy on them {accuracy['before']:.4f}, in int8 {accuracy['after']:.4f}")
+    before, after = (f"{speed[when]['ms_per_image']:.3g} ms" for when in ("before", "after"))
+    console.print(
+        f"  latency of one image {before} as checkpoint, {after} as exported "
+        f"({escape(speed['cpu'])}, {speed['threads']} threads)"
+    )
+    console.print(f"  size {entry['bytes']:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

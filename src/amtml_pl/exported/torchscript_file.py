@@ -1,0 +1,39 @@
+"""TorchScript: a traced program for libtorch, deprecated in torch and still asked for."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amtml_pl.exported.model_card import ModelCard
+from amtml_pl.exported.student import OpenedStudent, StudentLogits, example
+from amtml_pl.exported.torch_archive import CARD, card_of, opening
+
+jit: Any = torch.jit  # without types
+
+
+def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
+    """Writes the traced student, the card as an extra file in it.
+
+    Traced and not scripted: a script takes no network apart from torch's own without changes to its code.
+    """
+    # That TorchScript is deprecated the user knows; whether a trace is right, the parity check finds out.
+    with warnings.catch_warnings(action="ignore"):
+        traced = jit.trace(student, example(card.image_size), check_trace=False)
+        texts = json.dumps(card.texts(), indent=2)
+        jit.save(traced, str(file), _extra_files={CARD: texts})
+
+
+def open_file(file: Path) -> OpenedStudent:
+    """A student from a file that is trusted: a script may read and write files.
+
+    Raises:
+        UserError: if the file is damaged, or no exported student.
+    """
+    card = card_of(file)
+    with opening(file), warnings.catch_warnings(action="ignore"):  # deprecated, as above
+        return OpenedStudent(card, jit.load(str(file), map_location="cpu"))

@@ -1,0 +1,100 @@
+"""What a run folder must hold to be looked into: the record and the configuration of a completed run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from amtml_pl.errors import UserError
+from amtml_pl.run_record import absent_fields
+from amtml_pl.runs import RunFolder
+from amtml_pl.schema import DATASET, rule_problems
+
+NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
+TEACHER_KEYS = {"network", "mean", "std", "class_map", "weights", "pretrained"}
+
+
+def completed_record(folder: RunFolder) -> dict[str, Any]:
+    """The record of a run that can be looked into.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if not folder.path.is_dir():
+        raise UserError(
+            f"{folder.path} is not a folder.",
+            fix="run=FOLDER: the folder that amtml_pl.train printed at its end",
+        )
+    anew = (
+        "copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat the run "
+        "with this one and force=true"
+    )
+    try:
+        record = folder.record()
+    except UserError as error:
+        raise UserError(error.what, fix=anew) from error
+    if record is None:
+        below = sorted(folder.path.glob("**/run.json"))[:1]
+        raise UserError(
+            f"{folder.path} is not the folder of a run: it has no run.json.",
+            fix=f"run='{below[0].parent}'" if below else "run=FOLDER: what amtml_pl.train printed at its end",
+        )
+    status = record["status"]
+    if status != "completed":
+        said = {"failed": "failed", "interrupted": "is still going" if is_busy(folder) else "was interrupted"}
+        why = f" ({record['error']})" if status == "failed" and record.get("error") else ""
+        raise UserError(
+            f"The run in {folder.path} {said[status]}{why}; expected a completed one.",
+            fix=str(record.get("command", "the command that began it")) + " goes on with it",
+        )
+    if absent := absent_fields(record):
+        raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
+    return record
+
+
+def is_busy(folder: RunFolder) -> bool:
+    """Whether a process works in a run's folder."""
+    file = folder.path / ".lock"
+    if not file.exists():
+        return False
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that cannot be written, and so is nobody's
+        return False
+
+
+def read_config(folder: RunFolder) -> DictConfig:
+    """A run's configuration.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    file, fix = folder.config_file, "copy the whole folder of the run again, or repeat it with force=true"
+    try:
+        config = OmegaConf.load(file)
+        tree: Any = OmegaConf.to_container(config, resolve=True)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.", fix=fix) from error
+    if not isinstance(config, DictConfig) or not all(isinstance(tree.get(node), dict) for node in NODES):
+        raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
+    wrong = [*rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())]
+    wrong += [
+        f"paths.{name} is no text"
+        for name in ("data", "cache", "teachers")
+        if not isinstance(tree["paths"].get(name), str)
+    ]
+    parts = [name for name in ("weighting", "loop") if not isinstance(tree.get(name, {}), dict)]
+    wrong += [f"{name} is no mapping" for name in parts]
+    for name, node in tree["teacher"].items():
+        lacks = TEACHER_KEYS - (node.keys() if isinstance(node, dict) else set())
+        wrong += [f"teacher.{name} lacks {key}" for key in sorted(lacks)]
+    if wrong:
+        raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
+    return config

@@ -1,0 +1,293 @@
+"""A run that has come to its end, opened for looking into it: ``from amtml_pl import load_run``."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int64
+from omegaconf import DictConfig
+from torch import Tensor
+
+from amtml_pl import assemble
+from amtml_pl.checkpoint_file import read_checkpoint, refuse_other_network
+from amtml_pl.data import PackedDataModule
+from amtml_pl.errors import UserError
+from amtml_pl.execution import set_execution
+from amtml_pl.features import TappedNetwork
+from amtml_pl.finished_record import completed_record, read_config
+from amtml_pl.own_weighting import OwnWeighting, own_scheme, restored
+from amtml_pl.packing import pack
+from amtml_pl.recorded_teachers import RecordedTeacher, kept_store, recorded_teachers
+from amtml_pl.runs import RunFolder
+from amtml_pl.splits import SplitRows
+from amtml_pl.types import SplitName, TeacherOutputs
+
+Which: TypeAlias = Literal["best", "last"]
+
+
+def load_run(
+    folder: Path | str,
+    *,
+    data: Path | str | None = None,
+    cache: Path | str | None = None,
+    teachers: Path | str | None = None,
+) -> FinishedRun:
+    """Opens the folder of a completed run; it may have been moved, and its teachers may be gone.
+
+    Args:
+        folder: with ``run.json`` and ``config.yaml``, as ``amtml_pl.train`` has left it.
+        data: where raw and packed images lie; None takes the place that the run recorded.
+        cache: where teachers' outputs lie; None likewise.
+        teachers: where trained teachers lie; None likewise.
+
+    Returns:
+        The run. Nothing but its record and configuration has been read.
+
+    Raises:
+        UserError: if the folder is no run's, the run failed or is not finished, or its record is damaged or
+            of another format.
+    """
+    run = RunFolder(Path(folder).expanduser().resolve())
+    record = completed_record(run)
+    config = read_config(run)
+    given = {"data": data, "cache": cache, "teachers": teachers}
+    paths = {name: Path(place or config.paths[name]).expanduser().resolve() for name, place in given.items()}
+    return FinishedRun(run.path, record, config, paths)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A completed run.
+
+    Attributes:
+        path: its folder.
+        record: what ``run.json`` says.
+        config: what ``config.yaml`` says, resolved.
+        paths: the roots ``data``, ``cache`` and ``teachers``.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    config: DictConfig
+    paths: Mapping[str, Path]
+
+    def student(self, checkpoint: Which = "best", taps: Sequence[str] = ()) -> TappedNetwork:
+        """The trained student, in evaluation mode on the CPU; it normalises its images itself.
+
+        Args:
+            checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one.
+            taps: dotted paths of modules whose outputs are wanted too.
+
+        Raises:
+            UserError: if the checkpoint is missing, damaged, or of another network.
+        """
+        file = self.checkpoint_file(checkpoint)
+        own = of_module(read_checkpoint(file)["state_dict"], "student")
+        about = self.config.dataset
+        network = TappedNetwork(
+            assemble.build(self.config.student), mean=list(about.mean), std=list(about.std), taps=taps
+        )
+        set_execution(network.network, channels_last=bool(self.config.get("channels_last")), compiled=False)
+        refuse_other_network(own, network.state_dict(), file)
+        network.load_state_dict(own)
+        return network.requires_grad_(False).eval()
+
+    def checkpoint_file(self, checkpoint: Which) -> Path:
+        """Where a checkpoint lies.
+
+        Raises:
+            UserError: if it is not there.
+        """
+        folder = RunFolder(self.path)
+        files = {"best": folder.best_checkpoint, "last": folder.last_checkpoint}
+        if not files[checkpoint].is_file():
+            there = [name for name, file in files.items() if file.is_file()]
+            raise UserError(
+                f"There is no checkpoint {files[checkpoint]}.",
+                fix=f"checkpoint={there[0]}" if there else f"{self.record['command']} force=true",
+            )
+        return files[checkpoint]
+
+    def metrics(self) -> dict[str, list[float | None]]:
+        """Everything that was logged, one column by name with one value per epoch, None where there is none.
+
+        ``pandas.DataFrame(run.metrics())`` makes a data frame of it.
+
+        Raises:
+            UserError: if ``metrics.csv`` is missing or holds something else.
+        """
+        file = RunFolder(self.path).metrics_file
+        try:
+            with file.open(newline="", encoding="utf-8") as lines:
+                rows = [*csv.DictReader(lines, strict=True)]
+            columns = [*rows[0]] if rows else []
+            return {name: [float(row[name]) if row[name] else None for row in rows] for name in columns}
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise UserError(
+                f"{file} cannot be read as a table of epochs: {error}.",
+                fix=f"{self.record['command']} force=true",
+            ) from error
+
+    def teacher_weights(self) -> dict[str, list[float | None]]:
+        """The mean weight of each teacher in every epoch, in [0, 1]; empty without teachers."""
+        columns = self.metrics()
+        return {name: columns[f"weight/{name}"] for name in self.teacher_names if f"weight/{name}" in columns}
+
+    def sample_weights(
+        self, split: SplitName = "train", view: int = 1, checkpoint: Which = "best"
+    ) -> Float[Tensor, "N M"]:
+        """How the run's own weighting weighs the teachers for every image of a split.
+
+        The teachers' outputs come from the cache, the student's from a checkpoint in evaluation mode; so the
+        weights are those that the checkpoint would give, not those of the step that trained on the image.
+
+        Args:
+            split: as for `teacher_outputs`.
+            view: likewise.
+            checkpoint: whose student and weighting are asked.
+
+        Returns:
+            ``(N, M)``, rows sum to 1, in the order of the split.
+
+        Raises:
+            UserError: as `teacher_outputs`, `student` and `own_weighting`.
+        """
+        outputs = self.teacher_outputs(split, view)
+        rows = self.split(split)
+        labels = rows.stored.labels[rows.rows]
+        return self.own_weighting(checkpoint).weights(self.images(split, view), outputs, labels)
+
+    def own_weighting(self, checkpoint: Which = "best") -> OwnWeighting:
+        """The run's weighting as it was at a checkpoint, with the student of that checkpoint.
+
+        Raises:
+            UserError: if the run has no teachers, or its weights belong to a whole batch or to its training
+                step; or as `student`.
+        """
+        scheme = own_scheme(self.config, self.teacher_names)
+        student = self.student(checkpoint, taps=scheme.student_taps())
+        file = self.checkpoint_file(checkpoint)
+        state = of_module(read_checkpoint(file)["state_dict"], "weighting")
+        return restored(scheme, student, self.config, self.record, state, file)
+
+    def images(
+        self, split: SplitName, view: int = 0
+    ) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
+        """The images of a split in [0, 1], batch by batch and in order, and which samples they are.
+
+        Args:
+            split: which images.
+            view: of the training images which augmented version, 0 for the images themselves.
+
+        Raises:
+            UserError: as `split`.
+        """
+        rows = self.split(split)
+        for index in torch.split(torch.arange(len(rows)), self.data.eval_batch_size):
+            stored = rows.stored.images[rows.rows[index]]
+            yield self.data.augment(stored, index, view if split == "train" else 0), index
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """The M teachers, in the order of their outputs."""
+        return tuple(teacher.name for teacher in self.teachers)
+
+    @cached_property
+    def teachers(self) -> tuple[RecordedTeacher, ...]:
+        """What is known of each teacher; none is loaded."""
+        return recorded_teachers(self.config, self.record, self.paths)
+
+    @cached_property
+    def data(self) -> PackedDataModule:
+        """The images that the run was trained, selected and tested on; packed again where they are not.
+
+        Raises:
+            UserError: if they are missing, or are others now.
+        """
+        packed = pack(assemble.dataset_source(self.config), self.paths["data"] / "packed")
+        about = self.record["dataset"]
+        if packed.digest != about["digest"]:
+            raise UserError(
+                f"{self.path} was trained on other images of {about['name']!r} "
+                f"(digest {about['digest'][:12]}) than are packed now ({packed.digest[:12]}) in "
+                f"{packed.folder}.",
+                fix="paths.data=FOLDER, where the run's own images lie",
+            )
+        return assemble.data_module(self.config, packed)
+
+    def split(self, name: SplitName) -> SplitRows:
+        """The images of one of the run's splits.
+
+        Raises:
+            UserError: as `data`, or if there is no such split.
+        """
+        found = {"train": self.data.train_split, "val": self.data.val_split, "test": self.data.test_split}
+        return found[name]()
+
+    def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:
+        """What the teachers gave for a whole split, from the cache; no teacher is asked.
+
+        Args:
+            split: ``train``, with the hints; ``val`` and ``test``, where the cache holds any, without.
+            view: which augmented version of the training images, from 1; the others have no versions.
+
+        Returns:
+            Logits ``(N, M, K)`` and hints, in the order of the split.
+
+        Raises:
+            UserError: if the run has no teachers, or the cache does not hold all of it any more.
+        """
+        if not self.teachers:
+            raise UserError(f"{self.path} is a run without teachers.")
+        if split == "train":
+            return self.training_outputs(view)
+        logits = [self.cached_logits(teacher, split) for teacher in self.teachers]
+        absent = [name for name, found in zip(self.teacher_names, logits, strict=True) if found is None]
+        if absent:
+            raise self.not_cached(f"the {split} logits of {', '.join(absent)}")
+        return TeacherOutputs(self.teacher_names, torch.stack([t for t in logits if t is not None], dim=1))
+
+    def training_outputs(self, view: int) -> TeacherOutputs:
+        """A view of the stores that the run's record names."""
+        root = self.paths["cache"] / str(self.config.dataset.name)
+        found: dict[str, Tensor] = {}
+        for name in self.record.get("cache", {}).get("stores", []):
+            folder = root / name
+            if not folder.resolve().is_relative_to(root.resolve()) or not folder.is_dir():
+                raise self.not_cached(f"the store {name}")
+            store = kept_store(folder)
+            if not store.is_complete(view):
+                raise self.not_cached(f"view {view} of {name}, which has the views {store.views()}")
+            store.verify(view)
+            found[f"{store.teacher}/{store.tensor}"] = store.open(view).whole()
+        if absent := [name for name in self.teacher_names if f"{name}/logits" not in found]:
+            raise self.not_cached(f"the logits of {', '.join(absent)}")
+        logits = torch.stack([found.pop(f"{name}/logits") for name in self.teacher_names], dim=1)
+        return TeacherOutputs(self.teacher_names, logits, found)
+
+    def cached_logits(self, teacher: RecordedTeacher, split: SplitName) -> Tensor | None:
+        """A teacher's logits for validation or test images, ``(N, K)``; None where the cache has none."""
+        rows = self.split(split).rows
+        own = hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]
+        return teacher.cached_logits(self.data.digest, split, own)
+
+    def not_cached(self, what: str) -> UserError:
+        """What to say of outputs that are not there."""
+        return UserError(
+            f"The cache in {self.paths['cache']} does not hold {what}.",
+            fix="load_run(..., cache=FOLDER) where it lies now, or "
+            "python -m amtml_pl.cache action=build with the overrides of the run",
+        )
+
+
+def of_module(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The part of a checkpoint's tensors that belongs to one of the training module's own modules."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

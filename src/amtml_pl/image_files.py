@@ -1,0 +1,68 @@
+"""Image files that somebody names, and their pixels as the data sets of image files have them."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.datasets.files import FolderFiles
+from amtml_pl.datasets.image_folder import SUFFIXES, image_names, read_images
+from amtml_pl.errors import UserError
+
+BATCH = 256
+
+
+def named_images(words: Sequence[str]) -> list[Path]:
+    """The files that words name, each once.
+
+    Args:
+        words: files; folders, of which all images are meant, however deep; or patterns, ``**`` for any depth.
+
+    Raises:
+        UserError: if one of them names no image.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        files = [*files_of(word)]
+        if not files:
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise UserError(
+                f"There is no image {word!r} below {Path.cwd()}; known are {kinds}.",
+                fix="images=FOLDER, images=[FILE,FILE] or images='PATTERN', in quotes",
+            )
+        found.update(dict.fromkeys(files))
+    return [*found]
+
+
+def files_of(word: str) -> Iterator[Path]:
+    """The files that a word names."""
+    path = Path(word).expanduser()
+    if path.is_dir():
+        yield from (path / name for name in image_names(FolderFiles(path), "."))
+    elif path.is_file():
+        yield path
+    else:
+        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        yield from (match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file())
+
+
+def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tensor, "B 3 S S"]]:
+    """The images in [0, 1], scaled and cut as `amtml_pl.datasets.image_folder.ImageFolder` does.
+
+    Args:
+        files: at least one, each once.
+        image_size: height and width of the result, in pixels.
+
+    Raises:
+        UserError: if some cannot be read; it names the first.
+    """
+    here = FolderFiles(Path.cwd())
+    for start in range(0, len(files), BATCH):
+        samples = [(str(file), 0) for file in files[start : start + BATCH]]
+        stored = read_images(here, samples, (), image_size, title="reading images")
+        yield stored.images / torch.full((), 255.0)

@@ -1,0 +1,87 @@
+"""How good predictions are, and how far two networks agree, from their logits for a whole split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+CALIBRATION_BINS = 15
+
+
+def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[str, float]:
+    """What a network's logits are worth.
+
+    Args:
+        logits: ``(N, K)``.
+        labels: ``(N,)`` in [0, K).
+
+    Returns:
+        ``acc`` in [0, 1]; ``acc_top5`` likewise, where K is greater than 5; ``nll`` in nats; ``ece`` in
+        [0, 1], over 15 bins of equal width; ``brier`` in [0, 2], the squared error summed over the classes.
+    """
+    K = logits.shape[1]
+    logits = logits.float()
+    probabilities = logits.softmax(dim=1)
+    found = {"acc": multiclass_accuracy(logits, labels, num_classes=K, average="micro")}
+    if K > 5:
+        found["acc_top5"] = multiclass_accuracy(logits, labels, num_classes=K, average="micro", top_k=5)
+    found["nll"] = F.cross_entropy(logits, labels)
+    found["ece"] = multiclass_calibration_error(
+        probabilities, labels, num_classes=K, n_bins=CALIBRATION_BINS, norm="l1"
+    )
+    found["brier"] = (probabilities - F.one_hot(labels, K)).square().sum(dim=1).mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def accuracy_by_class(
+    logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"], classes: tuple[str, ...]
+) -> dict[str, dict[str, float | int | None]]:
+    """Per class how many images it has, and the share of them that is named rightly; None without images."""
+    right = logits.argmax(dim=1) == labels
+    images = torch.bincount(labels, minlength=len(classes)).tolist()
+    hits = torch.bincount(labels[right], minlength=len(classes)).tolist()
+    return {
+        name: {"acc": hit / count if count else None, "images": count}
+        for name, hit, count in zip(classes, hits, images, strict=True)
+    }
+
+
+def agreement(
+    student: Float[Tensor, "N K"], teacher_log_probabilities: Float[Tensor, "N K"]
+) -> dict[str, float]:
+    """How near a student is to a teacher.
+
+    Args:
+        student: ``(N, K)``, its logits.
+        teacher_log_probabilities: ``(N, K)``.
+
+    Returns:
+        ``agreement``, the share of the images that both give the same class, and ``kl``, the mean of
+        KL(teacher ‖ student) at temperature 1, in nats.
+    """
+    same = student.argmax(dim=1) == teacher_log_probabilities.argmax(dim=1)
+    own = student.float().log_softmax(dim=1)
+    divergence = F.kl_div(own, teacher_log_probabilities, reduction="batchmean", log_target=True)
+    return {"agreement": float(same.float().mean()), "kl": float(divergence)}
+
+
+def ensemble(
+    teachers: Float[Tensor, "N M K"],
+    weights: Float[Tensor, "N M"],
+    mixture: Literal["probabilities", "logits"] = "probabilities",
+) -> Float[Tensor, "N K"]:
+    """The log-probabilities of the teachers' weighted mixture at temperature 1.
+
+    Args:
+        teachers: ``(N, M, K)``, their logits.
+        weights: ``(N, M)``, rows sum to 1.
+        mixture: what is mixed.
+    """
+    if mixture == "logits":
+        return torch.einsum("nm,nmk->nk", weights, teachers.float()).log_softmax(dim=1)
+    return (teachers.float().log_softmax(dim=2) + weights.log()[:, :, None]).logsumexp(dim=1)

@@ -1,0 +1,176 @@
+"""Exported students that were damaged or made to do harm: asked, or refused, and nothing of theirs is run."""
+
+import json
+import pickle
+import warnings
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from canary import CodePayload, flipped, outcome, refused, works
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+
+from amtml_pl.errors import UserError
+from amtml_pl.exported.kinds import KINDS, open_exported
+from amtml_pl.exported.model_card import ModelCard
+from amtml_pl.exported.student import StudentLogits
+from amtml_pl.features import TappedNetwork
+from amtml_pl.models.cifar_resnet import CifarResNet
+
+FUZZ = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+ARGUMENTS = {"depth": 8, "num_classes": 3, "widths": [4, 4, 4, 4]}
+CARD = ModelCard(
+    classes=("cat", "dog", "owl"), image_size=8, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
+    network={"_target_": "amtml_pl.models.cifar_resnet.CifarResNet", **ARGUMENTS},
+    precision="float32", run="digits/x", experiment="digits", seed=0, checkpoint="best", commit="",
+    dataset="digits", data_digest="0", metrics={"val/acc": 0.5},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bytes of a small student in every format."""
+    folder = tmp_path_factory.mktemp("exports")
+    torch.manual_seed(0)
+    student = TappedNetwork(CifarResNet(**ARGUMENTS), mean=CARD.mean, std=CARD.std)
+    found = {}
+    for name, kind in KINDS.items():
+        file = folder / f"student{kind.suffix}"
+        kind.write(StudentLogits(student.requires_grad_(False)), CARD, file)
+        found[name] = file.read_bytes()
+    return found
+
+
+@pytest.fixture
+def file(hostile):
+    """Lays bytes down as a student of a format."""
+
+    def laid(kind, content):
+        place = hostile / f"student{KINDS[kind].suffix}"
+        place.write_bytes(content)
+        return place
+
+    return laid
+
+
+def test_a_pickle_in_a_torch_export_file_is_not_run_though_torch_would(whole, file, canary, hostile):
+    """Torch falls back to an ordinary unpickling of the sample inputs."""
+    assert works(CodePayload(canary))
+    place = file("torch_export", whole["torch_export"])
+    changed = hostile / "changed.pt2"
+    with zipfile.ZipFile(place) as source, zipfile.ZipFile(changed, "w") as target:
+        for member in source.infolist():
+            content = source.read(member)
+            if member.filename.endswith("sample_inputs/model.pt"):
+                content = pickle.dumps(CodePayload(canary))
+            target.writestr(member, content)
+    with refused() as found:
+        open_exported(changed, trust=False)
+    assert "trust=true" in str(found[0])
+    assert not canary.exists()
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # after the payload has run
+        torch.export.load(changed)
+    assert canary.exists(), "torch has become safer: the format could do without trust=true"
+    canary.unlink()
+
+
+def test_a_script_that_writes_a_file_is_not_run_though_torch_would(file, canary, hostile):
+    source = f"def forward(self, images):\n    return torch.from_file({str(canary)!r}, True, 4)\n"
+    module = torch.nn.Module()
+    with warnings.catch_warnings(action="ignore"):
+        script = torch.jit.script(module)
+        script.define(source)
+        script.save(str(hostile / "student.pt"))
+        with refused() as found:
+            open_exported(hostile / "student.pt", trust=False)
+        assert "trust=true" in str(found[0])
+        assert not canary.exists()
+        torch.jit.load(str(hostile / "student.pt"))(torch.zeros(1))
+    assert canary.exists(), "torch has become safer: the format could do without trust=true"
+    canary.unlink()
+
+
+def test_a_card_builds_nothing_that_a_target_may_not_name(whole, file, canary):
+    metadata = CARD.texts() | {"network": json.dumps({"_target_": "os.system", "command": f"touch {canary}"})}
+    place = file("safetensors", save(load(whole["safetensors"]), metadata=metadata))
+    with refused() as found:
+        open_exported(place, trust=False)
+    assert "os.system" in str(found[0])
+
+
+def test_onnx_reads_no_other_file(whole, file, hostile):
+    (hostile / "other.bin").write_bytes(bytes(4096))
+    model = onnx.load_model_from_string(whole["onnx"])
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    tensor.ClearField("raw_data")
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "other.bin"), ("offset", "0"), ("length", "432")):
+        tensor.external_data.add(key=key, value=value)
+    with refused() as found:
+        open_exported(file("onnx", model.SerializeToString()), trust=False)
+    assert "takes weights from other files" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("classes", "[]"),
+        ("classes", '["cat", 3, "owl"]'),
+        ("classes", "[" * 100_000),
+        ("image_size", "1000000000"),
+        ("image_size", "true"),
+        ("std", "[0, 1, 1]"),
+        ("network", "7"),
+        ("metrics", '{"val/acc": "good"}'),
+        ("amtml_pl", "99"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_a_card_with_other_values_is_refused_by_name(whole, file, kind, key, text):
+    texts = CARD.texts() | {key: text}
+    if kind == "safetensors":
+        content = save(load(whole["safetensors"]), metadata=texts)
+    else:
+        model = onnx.load_model_from_string(whole["onnx"])
+        onnx.helper.set_model_props(model, texts)
+        content = model.SerializeToString()
+    with refused() as found:
+        open_exported(file(kind, content), trust=False)
+    assert key in str(found[0])
+    assert len(str(found[0])) < 1500
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+@FUZZ
+@given(bit=st.integers(0, 2**24))
+def test_a_flipped_bit_is_a_student_or_a_message(whole, file, kind, bit):
+    place = file(kind, flipped(whole[kind], bit))
+    found = outcome(lambda: open_exported(place, trust=False))
+    if not isinstance(found, UserError):
+        assert len(found.card.classes) >= 2
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+@FUZZ
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_refused(whole, file, kind, share):
+    content = whole[kind][: int(share * len(whole[kind]))]
+    with refused():
+        open_exported(file(kind, content), trust=False)
+
+
+def test_the_working_folder_is_no_place_for_weights(whole, file):
+    assert open_exported(file("onnx", whole["onnx"]), trust=False).card == CARD
+    assert [file.name for file in Path().iterdir()] == ["secret.txt"]

@@ -1,0 +1,276 @@
+"""The command that measures a finished run's student."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from filelock import FileLock
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from amtml_pl.corruptions import CORRUPTIONS
+from amtml_pl.evaluate import main
+from amtml_pl.finished_run import load_run
+from amtml_pl.runs import RunFolder
+from amtml_pl.teachers import weights_digest
+from archives import write_image_folder
+
+DIGITS = tuple(map(str, range(10)))
+
+
+@pytest.fixture
+def evaluate(monkeypatch, capfd):
+    """Runs the command in this process; gives what it has said, and ends with the status that is expected."""
+
+    def made(*words, status=0):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words)])
+        capfd.readouterr()
+        if status:
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert stop.value.code == status
+        else:
+            main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        assert err.count("error:") == (1 if status else 0)
+        return err if status else out
+
+    return made
+
+
+def mean_weight(found):
+    return f"{found['ensemble']['mean_weight']['vgg8_quarter']:.4f}"
+
+
+def written(folder, name="evaluate.json"):
+    return json.loads((folder / name).read_text())
+
+
+def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved, evaluate):
+    record = json.loads((moved / "run.json").read_text())["metrics"]
+    for checkpoint, ending in (("best", ""), ("last", "_last")):
+        for split in ("test", "val"):
+            said = evaluate(f"run={moved}", f"checkpoint={checkpoint}", f"split={split}")
+            name = "".join(["evaluate", "-val" * (split == "val"), "-last" * (checkpoint == "last"), ".json"])
+            assert f"{moved}/{name}" in said
+            found = written(moved, name)
+            assert found["metrics"][f"{split}/acc"] == record[f"{split}/acc{ending}"]
+            assert found["metrics"][f"{split}/nll"] == pytest.approx(
+                record[f"{split}/loss{ending}"], rel=1e-5
+            )
+            assert (found["checkpoint"], found["split"]) == (checkpoint, split)
+            assert f"{record[f'{split}/acc{ending}']:.4f}" in said
+            for name in ("vgg8_quarter", "resnet8"):
+                key = f"teacher/{name}/{split}/acc"
+                assert found["metrics"][key] == pytest.approx(record[key], abs=1e-6)
+
+
+def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
+    said = evaluate(f"run={moved}", "corruptions=true")
+    found = written(moved)
+    names = {"acc", "acc_top5", "nll", "ece", "brier"}
+    whose = ("teacher/vgg8_quarter/", "teacher/resnet8/", "ensemble/")
+    compared = {f"{who}test/{name}" for who in whose for name in names | {"agreement", "kl"}}
+    assert found["metrics"].keys() == {f"test/{name}" for name in names} | compared
+    assert found["left_out"] == {}
+    assert found["weights_digest"] == weights_digest(load_run(moved).student())
+    assert found["ensemble"]["weights"] == "own"
+    assert (
+        f"mixed by the run's own weights (AdaptiveWeighting), mean vgg8_quarter {mean_weight(found)}" in said
+    )
+    assert found["classes"].keys() == set(DIGITS)
+    hits = sum(of["acc"] * of["images"] for of in found["classes"].values())
+    assert hits / 360 == pytest.approx(found["metrics"]["test/acc"])
+    assert found["corruptions"]["acc"].keys() == CORRUPTIONS.keys()
+    assert all(len(values) == 5 for values in found["corruptions"]["acc"].values())
+    assert found["size"]["parameters"] == load_run(moved).record["student"]["parameters"]
+    assert found["size"]["macs"] == load_run(moved).record["student"]["macs"]
+    assert found["size"]["file_bytes"] == (moved / "student.safetensors").stat().st_size
+    for batch in ("batch_1", "batch_128"):
+        assert found["latency"][batch]["ms_per_image"] > 0
+    assert found["latency"]["cpu"] in said
+    for title in ("ensemble", "by class", "accuracy under corruptions", "ms per image in batches of 128"):
+        assert title in said
+    assert [file.name for file in moved.glob(".evaluate*")] == []
+
+
+def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(moved, evaluate, tmp_path):
+    (tmp_path / "empty").mkdir()
+    gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
+    said = evaluate(f"run={moved}", *gone)
+    found = written(moved)
+    assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble"}
+    assert found["ensemble"] is None
+    assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in said
+    assert not [name for name in found["metrics"] if not name.startswith("test/")]
+    evaluate(f"run={moved}", "teachers=false")
+    assert written(moved)["left_out"] == {"teachers": "teachers=false"}
+
+
+@pytest.mark.parametrize(
+    ("weighting", "because"),
+    [
+        ({"_target_": "amtml_pl.weighting.confidence.ConfidenceWeighting"}, "reads the labels"),
+        ({"_target_": "amtml_pl.weighting.random_teacher.RandomTeacherWeighting"}, "for a batch as a whole"),
+        ({"_target_": "amtml_pl.weighting.held_out.HeldOutWeighting"}, "is of another network"),
+    ],
+)
+def test_weights_that_an_ensemble_cannot_have_are_equal_ones_and_it_says_why(
+    moved, evaluate, weighting, because
+):
+    config = OmegaConf.load(moved / "config.yaml")
+    config.weighting = weighting
+    OmegaConf.save(config, moved / "config.yaml")
+    if "confidence" in weighting["_target_"]:
+        without_learned_weights(moved)
+    said = evaluate(f"run={moved}")
+    about = written(moved)["ensemble"]
+    assert about["weights"] == "uniform"
+    assert because in about["because"]
+    assert about["mean_weight"] == pytest.approx({"vgg8_quarter": 0.5, "resnet8": 0.5})
+    assert f"mixed by equal weights, mean vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}" in said
+
+
+def without_learned_weights(folder):
+    """As a run with a weighting that learns nothing leaves its checkpoint."""
+    file = folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("weighting.")}
+    torch.save(checkpoint, file)
+
+
+def test_a_moved_run_is_evaluated_from_any_directory_into_another_file(
+    moved, evaluate, monkeypatch, tmp_path
+):
+    shutil.copytree(moved, tmp_path / "far" / "away")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    evaluate("run=../far/away", "teachers=false", "out=mine/found.json")
+    assert (tmp_path / "here" / "mine" / "found.json").is_file()
+    assert not (tmp_path / "far" / "away" / "evaluate.json").exists()
+
+
+def test_another_data_set_is_named_by_its_classes_whatever_their_order(moved, evaluate, tmp_path):
+    """Here the names lie in the other order than the run's."""
+    run_names = [f"c{9 - k}" for k in range(10)]
+    record = json.loads((moved / "run.json").read_text())
+    record["dataset"]["classes"] = run_names
+    (moved / "run.json").write_text(json.dumps(record))
+    folder = tmp_path / "others"
+    write_image_folder(folder, classes=tuple(sorted(run_names)), per_class={"test": 3})
+    only_test = (
+        "dataset=image_folder",
+        f"dataset.source.folder={folder}",
+        "dataset.source.splits.train=null",
+    )
+    (moved / "evaluate.json").write_text("of the run's own images")
+    evaluate(f"run={moved}", *only_test, f"paths.data={tmp_path}/data")
+    assert (moved / "evaluate.json").read_text() == "of the run's own images"
+    [file] = moved.glob("evaluate-image_folder-*.json")
+    found = written(moved, file.name)
+    assert found["dataset"]["digest"].startswith(file.stem.rpartition("-")[2])
+    assert found["dataset"]["name"] == "image_folder"
+    assert found["dataset"]["images"] == 30
+    assert not found["dataset"]["own"]
+    assert list(found["classes"]) == run_names
+    assert found["metrics"].keys() >= {"test/acc", "teacher/resnet8/test/kl"}
+    said = evaluate(f"run={moved}", *only_test, f"paths.data={tmp_path}/data", "split=val", status=2)
+    assert "has no split 'val', only ['test']" in said
+
+
+def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
+    write_image_folder(tmp_path / "others", classes=("0", "1", "cat"))
+    words = (
+        "dataset=image_folder",
+        f"dataset.source.folder={tmp_path}/others",
+        f"paths.data={tmp_path}/data",
+    )
+    said = evaluate(f"run={moved}", *words, status=2)
+    assert "has other classes than the run's 'digits'" in said
+    assert "has 'cat' instead" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "There is no run to evaluate"),
+        (["run={tmp}/nowhere"], "nowhere is not a folder"),
+        (["run={tmp}"], "is not the folder of a run"),
+        (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),
+        (["run={moved}", "corruptions=1"], "corruptions=1: expected true or false"),
+        (["run={moved}", "spilt=val"], "spilt: there is no such key; did you mean 'split'?"),
+        (["run={moved}", "dataset=nothing"], "dataset=nothing: there is no such choice"),
+        (["run={moved}", "dataset=image_folder"], "The data set lacks a setting: dataset.source.folder"),
+        (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
+        (["run={moved}", "out={moved}/run.json/x.json"], "x.json cannot be written"),
+        (["run={moved}", "out={moved}"], "is a folder"),
+        (["run={moved}", "out=/proc/evaluate.json"], "/proc/evaluate.json cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_path, words, said):
+    (moved / "evaluate.json").write_text("before")
+    typed = [word.format(moved=moved, tmp=tmp_path) for word in words]
+    assert said in evaluate(*typed, status=2)
+    assert (moved / "evaluate.json").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "failed", "error": "out of luck"}, "failed (out of luck); expected a completed one"),
+        ({"status": "interrupted"}, "was interrupted; expected a completed one"),
+        ({"format": 2}, "has format 2; expected 1; a later version of amtml_pl has written it"),
+    ],
+)
+def test_a_run_that_cannot_be_evaluated_is_one_message_and_keeps_what_it_has(moved, evaluate, changes, said):
+    (moved / "evaluate.json").write_text("before")
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, **changes}))
+    assert said in evaluate(f"run={moved}", status=2)
+    assert (moved / "evaluate.json").read_text() == "before"
+
+
+def test_a_run_that_is_still_going_is_refused(moved, evaluate):
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    with FileLock(moved / ".lock"):
+        assert "is still going; expected a completed one" in evaluate(f"run={moved}", status=2)
+
+
+def test_what_cannot_be_written_in_the_end_leaves_nothing_half_written(moved, evaluate):
+    """A folder lies where the file would be written first."""
+    (moved / "evaluate.json").write_text("before")
+    (moved / ".evaluate.json").mkdir()
+    assert "evaluate.json cannot be written" in evaluate(f"run={moved}", "teachers=false", status=2)
+    assert (moved / "evaluate.json").read_text() == "before"
+
+
+def test_a_run_that_starts_over_has_not_been_evaluated(moved, evaluate):
+    evaluate(f"run={moved}", "teachers=false")
+    evaluate(f"run={moved}", "teachers=false", "checkpoint=last")
+    assert len([*moved.glob("evaluate*.json")]) == 2
+    RunFolder(moved).clear()
+    assert not [*moved.glob("evaluate*.json")]
+
+
+def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):
+    evaluate(f"run={moved}", "teachers=false")
+    before = (moved / "evaluate.json").read_bytes()
+    (moved / "checkpoints" / "best.ckpt").unlink()
+    said = evaluate(f"run={moved}", status=2)
+    assert "There is no checkpoint" in said
+    assert "checkpoint=last" in said
+    assert (moved / "evaluate.json").read_bytes() == before
+
+
+def test_all_packed_training_images_are_not_the_runs_own_training_split(moved, evaluate):
+    evaluate(f"run={moved}", "teachers=false", "split=train")
+    assert written(moved, "evaluate-train.json")["dataset"]["images"] == 100
+    evaluate(f"run={moved}", "teachers=false", "split=train", "dataset=digits")
+    [whole] = moved.glob("evaluate-digits-*-train.json")
+    assert written(moved, whole.name)["dataset"]["images"] == 1437

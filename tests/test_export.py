@@ -1,0 +1,318 @@
+"""The student of a finished run as a file that other runtimes load."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from amtml_pl import export
+from amtml_pl.exported.kinds import KINDS, open_exported
+from amtml_pl.exported.model_card import ModelCard
+from amtml_pl.exporting import Export
+from amtml_pl.finished_run import load_run
+from amtml_pl.parity import MOST_DIFFERENCE, compare, parity_images
+from amtml_pl.runs import RunFolder
+
+FILES = {kind: f"student{made.suffix}" for kind, made in KINDS.items()}
+DIGITS = tuple(map(str, range(10)))
+
+
+def images_of_test(run):
+    split = run.split("test")
+    return split.stored.images[split.rows] / torch.full((), 255.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(exported, kind):
+    run = load_run(exported)
+    images = images_of_test(run)
+    expected = run.student()(images).logits
+    forward = open_exported(exported / "export" / FILES[kind], trust=True).forward
+    found = forward(images)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    assert (found - expected).abs().max() <= MOST_DIFFERENCE
+    for size in (1, 7):
+        assert (forward(images[:size]) - expected[:size]).abs().max() <= MOST_DIFFERENCE
+
+
+def test_onnx_runtime_alone_gives_the_accuracy_of_the_run(exported):
+    run = load_run(exported)
+    session = onnxruntime.InferenceSession(exported / "export" / "student.onnx")
+    [logits] = session.run(["logits"], {"images": images_of_test(run).numpy()})
+    split = run.split("test")
+    hits = torch.from_numpy(logits).argmax(1) == split.stored.labels[split.rows]
+    assert hits.double().mean() == pytest.approx(run.record["metrics"]["test/acc"])
+
+
+@pytest.mark.parametrize("name", ["student.pt2", "student.pt"])
+def test_torch_loads_its_own_formats_without_this_package(exported, name):
+    load = {"student.pt2": "torch.export.load(f).module()", "student.pt": "torch.jit.load(f)"}[name]
+    told = (
+        f"import sys, torch; f = sys.argv[1]; found = {load}(torch.zeros(3, 3, 32, 32)); "
+        "assert not any(name.startswith('amtml') for name in sys.modules); print(tuple(found.shape))"
+    )
+    file = exported / "export" / name
+    words = [sys.executable, "-W", "ignore", "-c", told, file]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "(3, 10)"
+
+
+def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from(exported):
+    def metadata(name):
+        file = exported / "export" / name
+        if name.endswith(".onnx"):
+            return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+        if name.endswith(".safetensors"):
+            with safe_open(file, framework="pt") as content:
+                return content.metadata()
+        with zipfile.ZipFile(file) as archive:
+            [member] = [member for member in archive.namelist() if member.endswith("extra/amtml_pl.json")]
+            return json.loads(archive.read(member))
+
+    record = json.loads((exported / "run.json").read_text())
+    for name in (*FILES.values(), "student.int8.onnx"):
+        found = metadata(name)
+        assert tuple(json.loads(found["classes"])) == DIGITS
+        assert "float32 (B, 3, 32, 32), RGB in [0, 1]" in found["input"]
+        assert found["data_digest"] == record["dataset"]["digest"]
+        assert found["commit"] == (record["git"] or {}).get("commit", "")
+        assert json.loads(found["metrics"]) == {
+            key: record["metrics"][key] for key in ("val/acc", "test/acc")
+        }
+        assert found["precision"] == ("int8" if "int8" in name else "float32")
+        card = ModelCard.read(found, exported)
+        assert card.texts().items() <= found.items()
+
+
+def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
+    entry = json.loads((exported / "export" / "export.json").read_text())["onnx_int8"]
+    parity = entry["parity"]
+    assert parity["real"]
+    assert parity["images"] == 60
+    record = json.loads((exported / "run.json").read_text())
+    assert parity["val/acc"]["before"] == pytest.approx(record["metrics"]["val/acc"])
+    run = load_run(exported)
+    opened = open_exported(exported / "export" / "student.int8.onnx", trust=False)
+    again = compare(lambda images: run.student()(images).logits, opened.forward, parity_images(run))
+    assert parity["val/acc"]["after"] == again.after
+    assert parity["max_abs_logit_difference"] == pytest.approx(again.difference, rel=1e-4)
+    assert again.difference > MOST_DIFFERENCE
+    model = onnx.load(exported / "export" / "student.int8.onnx")
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    sizes = [(exported / "export" / name).stat().st_size for name in ("student.int8.onnx", "student.onnx")]
+    assert sizes[0] < sizes[1]
+
+
+def test_the_command_says_and_records_parity_and_latency(moved, command):
+    said = command(export.main, f"run={moved}", "format=torchscript", "checkpoint=last")
+    entries = json.loads((moved / "export" / "export.json").read_text())
+    assert entries.keys() == {"torchscript"}
+    entry = entries["torchscript"]
+    assert entry["file"] == "export/student.pt"
+    assert entry["checkpoint"] == "last"
+    assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
+    assert entry["parity"]["same_class"] == 1.0
+    for when in ("before", "after"):
+        assert entry["latency"][when]["ms_per_image"] > 0
+        assert f"{entry['latency'][when]['ms_per_image']:.3g} ms" in said
+    assert "the same class on 1.0000 of 60 validation images" in said
+    assert entry["bytes"] == (moved / "export" / "student.pt").stat().st_size
+    card = open_exported(moved / "export" / "student.pt", trust=True).card
+    metrics = json.loads((moved / "run.json").read_text())["metrics"]
+    assert card.metrics == {"val/acc": metrics["val/acc_last"], "test/acc": metrics["test/acc_last"]}
+    command(export.main, f"run={moved}", "format=safetensors", f"out={moved.parent}/elsewhere.safetensors")
+    entries = json.loads((moved / "export" / "export.json").read_text())
+    assert entries.keys() == {"torchscript", "safetensors"}
+    assert entries["safetensors"]["file"] == str(moved.parent / "elsewhere.safetensors")
+    assert [file.name for file in moved.rglob(".*student*")] == []
+
+
+def test_safetensors_holds_the_weights_of_the_run(exported):
+    kept, own = (
+        load_file(file)
+        for file in (exported / "export" / "student.safetensors", exported / "student.safetensors")
+    )
+    assert kept.keys() == own.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in own.items())
+
+
+def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refused(moved, command):
+    record = json.loads((moved / "run.json").read_text())
+    record["dataset"]["digest"] = "0" * 64
+    (moved / "run.json").write_text(json.dumps(record))
+    said = command(export.main, f"run={moved}", "format=safetensors")
+    assert "random images stand in for real ones" in said
+    assert "was trained on other images" in said
+    parity = json.loads((moved / "export" / "export.json").read_text())["safetensors"]["parity"]
+    assert not parity["real"]
+    assert "val/acc" not in parity
+    said = command(export.main, f"run={moved}", "int8=true", status=2)
+    assert "int8=true takes real images" in said
+    assert not (moved / "export" / "student.int8.onnx").exists()
+
+
+DISAGREEING = """
+import torch
+from amtml_pl.models.cifar_resnet import CifarResNet
+
+class Shifty(CifarResNet):
+    '''Gives other logits to a tracer and to an exporter than in use, as networks with switches do.'''
+
+    def forward(self, images):
+        logits = super().forward(images)
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            return logits + 0.01
+        return logits
+
+class Choosing(CifarResNet):
+    '''Goes another way for some images, which no graph can.'''
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits if float(images.mean()) < 1e6 else -logits
+"""
+
+
+@pytest.fixture
+def with_network(moved, tmp_path, monkeypatch):
+    """The finished run, with another class for its network."""
+    (tmp_path / "lab_networks.py").write_text(DISAGREEING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AMTML_TARGETS", "lab_networks")
+
+    def made(name):
+        file = moved / "config.yaml"
+        text = file.read_text()
+        assert "_target_: amtml_pl.models.cifar_resnet.CifarResNet" in text
+        node, own = "amtml_pl.models.cifar_resnet.CifarResNet", f"lab_networks.{name}"
+        start = text.index("student:")
+        file.write_text(text[:start] + text[start:].replace(node, own, 1))
+        return moved
+
+    return made
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch_export", "torchscript"])
+def test_a_graph_that_gives_other_logits_is_not_published(with_network, command, kind):
+    moved = with_network("Shifty")
+    (moved / "export").mkdir()
+    (moved / "export" / FILES[kind]).write_text("before")
+    said = command(export.main, f"run={moved}", f"format={kind}", status=2)
+    assert "does not give what the checkpoint gives: max |Δlogit| is 0.01 on 60 validation images" in said
+    assert "expected at most 0.0001. Nothing was published" in said
+    assert [file.name for file in (moved / "export").iterdir()] == [FILES[kind]]
+    assert (moved / "export" / FILES[kind]).read_text() == "before"
+
+
+def test_a_network_that_no_graph_can_hold_is_refused_by_name_and_safetensors_takes_it(with_network, command):
+    moved = with_network("Choosing")
+    said = command(export.main, f"run={moved}", "format=torch_export", status=2)
+    assert "lab_networks.Choosing cannot be exported as torch_export" in said
+    assert "format=safetensors" in said
+    assert not [*(moved / "export").iterdir()]
+    command(export.main, f"run={moved}", "format=safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "There is no run to export"),
+        (["run={tmp}/nowhere"], "nowhere is not a folder"),
+        (["run={tmp}"], "is not the folder of a run"),
+        (["run={moved}", "format=tflite"], "format='tflite': expected onnx, torch_export, torchscript or"),
+        (["run={moved}", "format=torchscript", "int8=true"], "only ONNX is written in 8 bits"),
+        (["run={moved}", "out={moved}/export/model.bin"], "is a name that ends in .onnx"),
+        (["run={moved}", "out={moved}/run.json/x.onnx"], "x.onnx cannot be written"),
+        (
+            ["run={moved}", "format=safetensors", "out={moved}/student.safetensors"],
+            "belongs to the run itself",
+        ),
+        (["run={moved}", "formt=onnx"], "did you mean 'format'?"),
+    ],
+)
+def test_a_mistake_is_one_message_and_overwrites_nothing(moved, command, tmp_path, words, said):
+    before = contents(moved)
+    typed = [word.format(moved=moved, tmp=tmp_path) for word in words]
+    assert said in command(export.main, *typed, status=2)
+    assert contents(moved) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"status": "failed", "error": "out of memory"}, "failed (out of memory); expected a completed one"),
+        ({"status": "interrupted"}, "was interrupted; expected a completed one"),
+        ({"format": 0}, "has format 0; expected 1"),
+    ],
+)
+def test_a_run_that_is_not_whole_is_refused(moved, command, change, said):
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, **change}))
+    assert said in command(export.main, f"run={moved}", status=2)
+    assert not (moved / "export").exists()
+
+
+def test_a_missing_checkpoint_leaves_the_export_before_it(exported, command):
+    before = contents(exported / "export")
+    (exported / "checkpoints" / "best.ckpt").unlink()
+    assert "There is no checkpoint" in command(export.main, f"run={exported}", status=2)
+    assert contents(exported / "export") == before
+
+
+def test_a_damaged_record_of_exports_is_named_before_anything_is_written(exported, command):
+    (exported / "export" / "export.json").write_text("{")
+    before = contents(exported / "export")
+    assert "export.json cannot be read" in command(export.main, f"run={exported}", status=2)
+    assert contents(exported / "export") == before
+
+
+def test_a_missing_package_is_named_with_the_command_that_brings_it(moved, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    said = command(export.main, f"run={moved}", status=2)
+    assert "The package 'onnxscript' is not installed" in said
+    assert "pip install 'amtml-pl[export]'" in said
+    command(export.main, f"run={moved}", "format=safetensors")
+
+
+def test_a_run_that_starts_over_has_not_been_exported(exported):
+    (exported / "export" / "mine.txt").write_text("of the user")
+    RunFolder(exported).clear()
+    assert [file.name for file in (exported / "export").iterdir()] == ["mine.txt"]
+
+
+STUDENTS = (
+    "resnet8_thin",
+    "vgg8_quarter",
+    "wrn_10_1",
+    "mobilenet_v2",
+    "shufflenet_v2",
+    "resnet18",
+    "densenet121",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", STUDENTS)
+def test_every_family_of_networks_is_exported_with_parity(run, student):
+    """Trained for a step, so that no batch norm has the statistics that it was made with.
+
+    To ONNX, where it is translated the most; the first one to every format.
+    """
+    _, folder = run("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=32",
+                    "data.val_size=16", f"student={student}", "doctor=false")  # fmt: skip
+    for kind in KINDS if student == STUDENTS[0] else ["onnx"]:
+        entry, shown = Export(load_run(folder.path), "best", kind, int8=False).write({})
+        assert not shown.lacking
+        assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
+        assert entry["parity"]["same_class"] == 1.0
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}

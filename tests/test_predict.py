@@ -1,0 +1,211 @@
+"""What a student, exported or not, sees in image files."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from amtml_pl import predict
+from amtml_pl.exported.kinds import KINDS
+from amtml_pl.finished_run import load_run
+from amtml_pl.image_files import read_batches
+
+FILES = {kind: f"export/student{made.suffix}" for kind, made in KINDS.items()}
+COUNT = 40
+
+
+@pytest.fixture
+def pictures(exported, tmp_path):
+    """The first test images as files, some of them in a folder below."""
+    split = load_run(exported).split("test")
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for number in range(COUNT):
+        pixels = split.stored.images[split.rows[number]].permute(1, 2, 0).numpy()
+        name = f"{number:03d}.png" if number < COUNT // 2 else f"more/{number:03d}.png"
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def rows(file):
+    with file.open(newline="") as lines:
+        return [*csv.DictReader(lines)]
+
+
+@pytest.mark.parametrize("model", ["", *FILES.values()])
+def test_files_are_given_the_classes_and_probabilities_of_the_checkpoint(
+    exported, pictures, command, tmp_path, model
+):
+    said = command(
+        predict.main,
+        f"model={exported / model}",
+        f"images={pictures}",
+        f"out={tmp_path}/found/predictions.csv",
+        "top=2",
+        *(["trust=true"] if model.endswith((".pt", ".pt2")) else []),
+    )
+    run = load_run(exported)
+    split = run.split("test")
+    images = split.stored.images[split.rows[:COUNT]] / torch.full((), 255.0)
+    expected = run.student()(images).logits.softmax(1).topk(2)
+    found = rows(tmp_path / "found" / "predictions.csv")
+    assert [*found[0]] == ["file", "class", "probability", "class_2", "probability_2"]
+    assert [row["file"] for row in found] == sorted(map(str, pictures.rglob("*.png")))
+    assert [row["class"] for row in found] == [run.data.classes[k] for k in expected.indices[:, 0]]
+    for column, values in zip(("probability", "probability_2"), expected.values.T.tolist(), strict=True):
+        assert [float(row[column]) for row in found] == pytest.approx(values, abs=1e-5)
+    printed = [line.split()[:3] for line in said.splitlines()]
+    for row in found:
+        assert [row["file"], row["class"], f"{float(row['probability']):.4f}"] in printed
+
+
+def test_the_last_epoch_of_a_run_can_be_asked(exported, pictures, command, tmp_path):
+    words = (f"model={exported}", f"images={pictures}/000.png", "checkpoint=last", f"out={tmp_path}/p.csv")
+    command(predict.main, *words)
+    run = load_run(exported)
+    split = run.split("test")
+    image = split.stored.images[split.rows[:1]] / torch.full((), 255.0)
+    expected = run.student("last")(image).logits.softmax(1).max()
+    assert float(rows(tmp_path / "p.csv")[0]["probability"]) == pytest.approx(float(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("named", "count"),
+    [
+        ("images={0}", 40),
+        ("images={0}/001.png", 1),
+        ("images={0}/00*.png", 10),
+        ("images={0}/**", 40),
+        ("images=[{0}/001.png,{0}/more,{0}/*.png]", 40),
+    ],
+)
+def test_images_are_named_by_file_folder_or_pattern_and_asked_once_each(
+    exported, pictures, command, tmp_path, named, count
+):
+    model = exported / "export" / "student.onnx"
+    command(predict.main, f"model={model}", named.format(pictures), f"out={tmp_path}/p.csv", "top=20")
+    found = rows(tmp_path / "p.csv")
+    assert len({row["file"] for row in found}) == len(found) == count
+    total = sum(float(value) for name, value in found[0].items() if name.startswith("probability"))
+    assert total == pytest.approx(1, abs=1e-5)
+
+
+def test_images_of_another_size_are_scaled_as_the_image_folder_scales_them(exported, tmp_path):
+    from amtml_pl.datasets.image_folder import ImageFolder
+
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        for number, size in enumerate([(50, 41), (20, 64), (32, 32)]):
+            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / "cat" / f"{number}.png")
+    expected = ImageFolder(tmp_path, image_size=32).read("test").images / torch.full((), 255.0)
+    [found] = read_batches(sorted((tmp_path / "test" / "cat").iterdir()), 32)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["student.pt", "student.pt2"])
+def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported, pictures, command, name):
+    said = command(predict.main, f"model={exported}/export/{name}", f"images={pictures}", status=2)
+    assert f"{name} is not opened" in said
+    assert "trust=true" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["images={pictures}"], "There is no model to predict with"),
+        (["model={onnx}"], "There is no image to predict with"),
+        (["model={tmp}/nowhere", "images={pictures}"], "There is no model"),
+        (["model={tmp}", "images={pictures}"], "is not the folder of a run"),
+        (["model={run}/run.json", "images={pictures}"], "run.json is no exported student"),
+        (["model={run}/checkpoints/best.ckpt", "images={pictures}"], "it is what torch.save writes"),
+        (["model={run}/student.safetensors", "images={pictures}"], "was not written by amtml_pl.export"),
+        (["model={onnx}", "images={tmp}/nowhere"], "There is no image"),
+        (["model={onnx}", "images={pictures}/*.jpg"], "There is no image"),
+        (["model={onnx}", "images=[{pictures},{tmp}/x.png]"], "x.png' below"),
+        (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (not an image)"),
+        (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
+        (["model={onnx}", "images={pictures}", "out={run}/run.json/p.csv"], "p.csv cannot be written"),
+        (["model={onnx}", "images={pictures}", "checkpoint=last"], "is a choice of a run's folder"),
+        (["modle={onnx}"], "did you mean 'model'?"),
+    ],
+)
+def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, command, tmp_path, words, said):
+    table = tmp_path / "predictions.csv"
+    table.write_text("before")
+    places = {"run": exported, "onnx": exported / FILES["onnx"], "tmp": tmp_path, "pictures": pictures}
+    typed = [word.format(**places) for word in words]
+    if not any(word.startswith("out=") for word in typed):
+        typed.append(f"out={table}")
+    assert said in command(predict.main, *typed, status=2)
+    assert table.read_text() == "before"
+
+
+def test_an_unreadable_image_among_others_is_named_and_nothing_is_written(
+    exported, pictures, command, tmp_path
+):
+    (pictures / "more" / "021.png").write_bytes((pictures / "more" / "022.png").read_bytes()[:100])
+    words = (f"model={exported}/{FILES['onnx']}", f"images={pictures}", f"out={tmp_path}/p.csv")
+    said = command(predict.main, *words, status=2)
+    assert "1 of 40 images" in said
+    assert "021.png" in said
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["student.onnx", "student.safetensors", "student.pt", "student.pt2"])
+def test_a_file_that_was_cut_off_is_one_message(exported, pictures, command, name):
+    file = exported / "export" / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    said = command(predict.main, f"model={file}", f"images={pictures}", "trust=true", status=2)
+    assert str(file) in said
+
+
+def test_onnx_of_others_is_refused_by_what_its_metadata_lack(exported, pictures, command):
+    file = exported / "export" / "student.onnx"
+    model = onnx.load(file)
+    del model.metadata_props[:]
+    onnx.save(model, file)
+    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
+    assert "was not written by amtml_pl.export: in its metadata amtml_pl=absent" in said
+
+
+def test_fewer_class_names_than_outputs_are_refused(exported, pictures, command):
+    file = exported / "export" / "student.onnx"
+    model = onnx.load(file)
+    for entry in model.metadata_props:
+        if entry.key == "classes":
+            entry.value = json.dumps(["cat", "dog"])
+    onnx.save(model, file)
+    said = command(predict.main, f"model={file}", f"images={pictures}/000.png", status=2)
+    assert "gives outputs of shape (1, 10), expected (1, 2)" in said
+
+
+def test_weights_of_another_network_are_refused(exported, pictures, command):
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    file = exported / "export" / "student.safetensors"
+    with safe_open(file, framework="pt") as content:
+        card = content.metadata()
+    tensors = load_file(file)
+    del tensors["fc.bias"]
+    save_file(tensors, file, metadata=card)
+    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
+    assert "1 tensors differ, the first is fc.bias" in said
+
+
+def test_a_moved_export_works_without_its_run(exported, pictures, command, tmp_path):
+    far = tmp_path / "far"
+    far.mkdir()
+    shutil.move(exported / "export" / "student.safetensors", far / "mine.safetensors")
+    shutil.rmtree(exported)
+    said = command(predict.main, f"model={far}/mine.safetensors", f"images={pictures}/000.png", "top=1")
+    assert said.count("000.png") == 1

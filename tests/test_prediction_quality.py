@@ -1,0 +1,68 @@
+"""What predictions are worth, held against plain loops."""
+
+import math
+
+import pytest
+import torch
+
+from amtml_pl.losses.soft_targets import integrated_soft_targets
+from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
+
+LABELS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0])
+
+
+@pytest.fixture
+def logits():
+    return 2 * torch.randn(8, 7, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_measures_are_their_definitions(logits):
+    found = quality(logits, LABELS)
+    rows = [(row.softmax(0).tolist(), int(label)) for row, label in zip(logits, LABELS, strict=True)]
+    assert found["acc"] == pytest.approx(sum(p.index(max(p)) == y for p, y in rows) / 8)
+    ranks = [sum(other > p[y] for other in p) for p, y in rows]
+    assert found["acc_top5"] == pytest.approx(sum(rank < 5 for rank in ranks) / 8)
+    assert found["nll"] == pytest.approx(sum(-math.log(p[y]) for p, y in rows) / 8, rel=1e-5)
+    squares = [sum((q - (k == y)) ** 2 for k, q in enumerate(p)) for p, y in rows]
+    assert found["brier"] == pytest.approx(sum(squares) / 8, rel=1e-5)
+    bins = [[] for _ in range(15)]
+    for p, y in rows:
+        bins[min(14, int(max(p) * 15))].append((max(p), p.index(max(p)) == y))
+    gaps = [abs(sum(c for c, _ in b) - sum(r for _, r in b)) / 8 for b in bins]
+    assert found["ece"] == pytest.approx(sum(gaps), rel=1e-5)
+
+
+def test_top_5_is_left_out_where_five_classes_are_all(logits):
+    assert "acc_top5" not in quality(logits[:, :5], LABELS.clamp(max=4))
+
+
+def test_a_class_without_images_has_no_accuracy():
+    right = torch.eye(3)[[0, 0, 1]]
+    found = accuracy_by_class(right, torch.tensor([0, 1, 1]), ("a", "b", "c"))
+    assert found == {
+        "a": {"acc": 1.0, "images": 1}, "b": {"acc": 0.5, "images": 2}, "c": {"acc": None, "images": 0},
+    }  # fmt: skip
+
+
+def test_a_student_agrees_with_itself_and_the_divergence_is_the_teachers_from_the_student(logits):
+    own = agreement(logits, logits.log_softmax(dim=1))
+    assert own == pytest.approx({"agreement": 1.0, "kl": 0.0}, abs=1e-6)
+    teacher = logits.flip(0).softmax(dim=1)
+    found = agreement(logits, teacher.log())
+    student = logits.softmax(dim=1)
+    assert found["kl"] == pytest.approx(float((teacher * (teacher / student).log()).sum(1).mean()), rel=1e-5)
+
+
+def test_the_ensemble_of_equal_weights_is_the_mean_of_the_probabilities(logits):
+    both = torch.stack([logits, logits.flip(0)], dim=1)
+    half = torch.full((8, 2), 0.5)
+    assert torch.allclose(ensemble(both, half).exp(), both.softmax(dim=2).mean(dim=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("mixture", ["probabilities", "logits"])
+def test_the_ensemble_is_the_integrated_soft_target_at_temperature_1(logits, mixture):
+    both = torch.stack([logits, logits.flip(0)], dim=1)
+    weights = torch.rand(8, 2, generator=torch.Generator().manual_seed(2)).softmax(dim=1)
+    weights[0] = torch.tensor([1.0, 0.0])
+    expected = integrated_soft_targets(both, weights, 1.0, mixture)
+    assert torch.allclose(ensemble(both, weights, mixture).exp(), expected, atol=1e-6)

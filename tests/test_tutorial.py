@@ -1,0 +1,62 @@
+"""The tutorial, followed word for word on images that this test makes."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+PAGE = Path(__file__).parent.parent / "docs" / "tutorial.md"
+SHAPES = {
+    "circle": lambda draw, box, **how: draw.ellipse(box, fill=how["fill"]),
+    "cross": lambda draw, box, **how: [
+        draw.line(ends, width=4, **how) for ends in (box, [box[0], box[3], box[2], box[1]])
+    ],
+    "square": lambda draw, box, **how: draw.rectangle(box, fill=how["fill"]),
+}
+
+
+def draw_images(folder, per_class):
+    """Bright shapes of random places, sizes and colours on dark noise, 40 pixels wide."""
+    random = np.random.default_rng(per_class)
+    for name, draw in SHAPES.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            image = Image.fromarray(random.integers(0, 120, (40, 40, 3), dtype=np.uint8))
+            x, y, size = (int(value) for value in random.integers([4, 4, 12], [16, 16, 20]))
+            colour = tuple(int(value) for value in random.integers(120, 256, 3))
+            draw(ImageDraw.Draw(image), [x, y, x + size, y + size], fill=colour)
+            image.save(folder / name / f"{number}.png")
+
+
+@pytest.mark.slow
+def test_the_tutorial_leads_from_images_to_a_student_that_onnx_runtime_runs(tmp_path):
+    draw_images(tmp_path / "my_images" / "train", per_class=60)
+    draw_images(tmp_path / "my_images" / "test", per_class=20)
+    typed = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AMTML_")}
+    environment |= {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", "-euo", "pipefail", "-c", "\n".join(typed)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, check=False, **pipes)
+    assert ended.returncode == 0, ended.stdout
+
+    runs = tmp_path / "outputs" / "runs"
+    assert (runs / "report" / "report.html").is_file()
+    records = [json.loads(file.read_text()) for file in runs.glob("mine/*/run.json")]
+    assert [record["status"] for record in records] == ["completed"] * 6
+    taught = [record["cache"]["teacher_passes"] for record in records if record["teachers"]]
+    images = 60 * len(SHAPES) * 0.9
+    asked = {name: sum(passes.get(name, 0) for passes in taught) for name in ("wide", "resnet8")}
+    assert all(count <= 2 * 4 * images for count in asked.values())  # logits, then hints; 4 views; 4 runs
+    [run] = runs.glob("mine/method-amtml-*")
+    assert json.loads((run / "evaluate.json").read_text())
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == 20 * len(SHAPES)
