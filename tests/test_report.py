@@ -63,7 +63,12 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
         (["runs=empty"], "No run lies below"),
         (["runs=unfinished"], "cut: failed"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
-        (["runs=runs", "metric=test/accc"], "has no test/accc; it has val/acc, test/acc"),
+        (
+            ["runs=runs", "metric=test/accc"],
+            "has 'test/accc'; they have test/acc, test/acc_last, val/acc. To fix it: metric=test/acc",
+        ),
+        (["runs=null"], "is not a folder"),
+        (["runs=[a,b]"], "is not a folder"),
         (["runs=runs", "out=file"], "cannot be written to"),
         (["runs=runs", "bsaeline=ce"], "baseline"),
     ],
@@ -104,3 +109,13 @@ def test_a_page_is_the_same_for_the_same_runs(tmp_path):
         pages.append((tmp_path / name / "report.html").read_bytes())
         time.sleep(0.01)
     assert pages[0] == pages[1]
+
+
+def test_names_of_records_and_folders_do_not_command_the_terminal(tmp_path):
+    write_run(tmp_path / "named", "\x1b[31mred\ud800", 0, 0.9)
+    write_run(tmp_path / "cut\x1b[2J", "digits_ce", 0, 0.9, status="failed")
+    done = report("runs=.", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "[31mred" in done.stdout
+    assert "cut [2J is left out: failed" in done.stderr

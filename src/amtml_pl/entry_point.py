@@ -22,7 +22,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.markup import escape
 
 from amtml_pl.command_line import command_line_mistakes, reason
@@ -30,12 +29,13 @@ from amtml_pl.config_files import config_directory
 from amtml_pl.errors import AnotherFailed, Preempted, UserError
 from amtml_pl.ranks import leads, rank, world_size
 from amtml_pl.stopping import obey_at_once
+from amtml_pl.terminal import Terminal
 
 # Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
-console = Console(
+console = Terminal(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()
 )
-error_console = Console(highlight=False, soft_wrap=True, stderr=True)
+error_console = Terminal(highlight=False, soft_wrap=True, stderr=True)
 
 
 # The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.

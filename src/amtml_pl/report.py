@@ -29,8 +29,8 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     """Prints the leaderboard and writes the report."""
     progress.begun = True
-    folder, metric = Path(config.runs), str(config.metric)
-    out = Path(config.out) if config.out else folder / "report"
+    folder, metric = Path(str(config.runs)), str(config.metric)
+    out = Path(str(config.out)) if config.out else folder / "report"
     with reporting("amtml_pl.report", debug=False):
         found = find_runs(folder, metric)
         problems = problems_of(found.compared, metric)

@@ -78,7 +78,7 @@ def test_a_run_of_before_formats_is_of_the_first(tmp_path):
     assert len(find_runs(tmp_path, "test/acc").compared) == 1
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.7e308])
 def test_a_run_whose_number_is_none_is_left_out(tmp_path, value):
     write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
     write_run(tmp_path / "odd", "digits_ce", 1, value)
@@ -87,8 +87,17 @@ def test_a_run_whose_number_is_none_is_left_out(tmp_path, value):
 
 def test_a_metric_that_no_run_has_is_answered_with_those_that_there_are(tmp_path):
     write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
-    with pytest.raises(UserError, match="has no test/accuracy; it has val/acc, test/acc"):
+    with pytest.raises(
+        UserError, match=r"No completed run below .* has 'test/accuracy'; they have .*"
+    ) as refused:
         find_runs(tmp_path, "test/accuracy")
+    assert refused.value.fix == "metric=test/acc"
+
+
+def test_a_run_that_lacks_the_metric_is_left_out_where_another_has_it(tmp_path):
+    write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
+    write_run(tmp_path / "other", "digits_ce", 1, 0.9, metrics={"val/acc": 0.9})
+    assert left_out(tmp_path) == {"other": "has no test/acc; it has val/acc"}
 
 
 def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
@@ -101,6 +110,7 @@ def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
     "damage",
     [
         {"timing": {"fit_seconds": float("inf")}},
+        {"timing": {"fit_seconds": -1.7e308}},
         {"timing": {}},
         {"cache": {"teacher_passes": {"vgg8": float("nan")}}},
         {"temperature": float("nan")},

@@ -126,6 +126,9 @@ def test_time_saved_is_told_from_a_measured_live_run(tmp_path):
         ("epoch,val/acc\n0,much\n", "line 2 has 'much', expected a number"),
         ("epoch,val/acc\n0\n", "line 2 has 1 cells, expected 2"),
         ("epoch,val/acc\n0,\ud800\n", "codec can't decode"),
+        ("epoch,val/acc\nnan,0.5\n", "line 2 has epoch nan, expected a finite number"),
+        ("epoch,val/acc\n0,0.5\ninf,0.5\n", "line 3 has epoch inf, expected a finite number"),
+        ("epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
     ],
 )
 def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason):
@@ -138,9 +141,29 @@ def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason
     assert reason in said
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("epoch,class,vgg8\n", "it has no rows"),
+        ("epoch,class,vgg8\nnan,cat,0.5\n", "line 2 has epoch nan, expected a finite number"),
+        ("epoch,class,vgg8\n0,cat,inf\n", "it has weights that are not finite"),
+        ("epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "it has a class twice in epoch 3"),
+    ],
+)
+def test_broken_weights_by_class_are_named_and_the_run_stays(tmp_path, text, reason):
+    write_study(tmp_path, methods=("avg",), seeds=(0, 1))
+    (tmp_path / "avg-0" / "weights_by_class.csv").write_text(text)
+    broken = []
+    assert "classes" in figures(tmp_path, broken)  # of the other seed
+    assert broken == [(tmp_path / "avg-0" / "weights_by_class.csv", reason)]
+
+
 def test_empty_cells_and_infinities_are_no_points(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
-    write_table(tmp_path / "avg-0" / "metrics.csv", [["epoch", "val/acc"], [0, ""], [1, "nan"], [2, 0.5]])
+    write_table(
+        tmp_path / "avg-0" / "metrics.csv",
+        [["epoch", "val/acc"], [0, ""], [1, "nan"], [2, 0.5], [3, 1.7e308]],
+    )
     (variant,) = figures(tmp_path)["curves"].variants
     assert variant.traces[0]["x"] == [2]
 

@@ -49,3 +49,12 @@ def test_csv_has_a_line_per_run_and_another_file_a_line_per_group(problems):
     assert float(groups[0]["difference"]) == pytest.approx(0.03)
     assert float(groups[0]["p"]) == pytest.approx(0.18851, abs=1e-4)
     assert groups[1]["baseline"] == "ce"
+
+
+def test_what_a_run_calls_its_numbers_does_not_replace_what_tells_lines_apart(tmp_path):
+    metrics = {"val/acc": 0.8, "test/acc": 0.9, "seed": 7.0, "group": 1.0, "folder": 2.0}
+    write_run(tmp_path / "odd", "digits_ce", 3, 0.9, metrics=metrics)
+    problems = problems_of(find_runs(tmp_path, "test/acc").compared, "test/acc")
+    (line,) = csv.DictReader(io.StringIO(csv_of_runs(problems)))
+    assert (line["group"], line["seed"], line["folder"]) == ("digits_ce", "3", str(tmp_path / "odd"))
+    assert line["test/acc"] == "0.9"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from amtml_pl.comparison.estimates import can_be_averaged
 from amtml_pl.comparison.groups import Group
 
 Series = dict[float, float]  # by epoch
@@ -62,7 +62,7 @@ def curves_of(group: Group, broken: list[tuple[Path, str]]) -> dict[str, MeanCur
 
 
 def read_metrics(file: Path) -> dict[str, Series]:
-    """The columns of a ``metrics.csv`` by name, each by epoch; empty cells and infinities are no points.
+    """The columns of a ``metrics.csv`` by name, by epoch; what is empty or cannot be averaged is no point.
 
     Raises:
         OSError: if it cannot be read.
@@ -70,9 +70,9 @@ def read_metrics(file: Path) -> dict[str, Series]:
     """
     columns: dict[str, Series] = defaultdict(dict)
     for number, row in table_of(file, ("epoch",)):
-        epoch = number_in(row["epoch"], number)
+        epoch = epoch_in(row, number)
         for name, text in row.items():
-            if name not in ("epoch", "step") and text and math.isfinite(value := number_in(text, number)):
+            if name not in ("epoch", "step") and text and can_be_averaged(value := number_in(text, number)):
                 columns[name][epoch] = value
     return columns
 
@@ -88,10 +88,24 @@ def table_of(file: Path, needed: Sequence[str]) -> Iterable[tuple[int, dict[str,
         head = next(rows, [])
         if absent := [name for name in needed if name not in head]:
             raise ValueError(f"it has no column {', '.join(absent)}")
+        if len(set(head)) < len(head):
+            raise ValueError("it has two columns of one name")
         for row in rows:
             if len(row) != len(head):
                 raise ValueError(f"line {rows.line_num} has {len(row)} cells, expected {len(head)}")
             yield rows.line_num, dict(zip(head, row, strict=True))
+
+
+def epoch_in(row: Mapping[str, str], line: int) -> float:
+    """A row's epoch.
+
+    Raises:
+        ValueError: naming the line.
+    """
+    epoch = number_in(row["epoch"], line)
+    if not can_be_averaged(epoch):
+        raise ValueError(f"line {line} has epoch {epoch:g}, expected a finite number")
+    return epoch
 
 
 def number_in(text: str, line: int) -> float:
@@ -147,16 +161,19 @@ def read_weights_by_class(file: Path) -> WeightsByClass:
         OSError: if it cannot be read.
         ValueError: if it is no such table.
     """
-    rows = [(number_in(row["epoch"], line), line, row) for line, row in table_of(file, ("epoch", "class"))]
+    rows = [(epoch_in(row, line), line, row) for line, row in table_of(file, ("epoch", "class"))]
     if not rows:
         raise ValueError("it has no rows")
     last = max(epoch for epoch, _, _ in rows)
     of_last = [(line, row) for epoch, line, row in rows if epoch == last]
     teachers = [name for name in of_last[0][1] if name not in ("epoch", "class")]
     weights = [[number_in(row[teacher], line) for line, row in of_last] for teacher in teachers]
-    if not all(math.isfinite(weight) for row in weights for weight in row):
+    if not all(can_be_averaged(weight) for row in weights for weight in row):
         raise ValueError("it has weights that are not finite")
-    return WeightsByClass([row["class"] for _, row in of_last], teachers, weights)
+    classes = [row["class"] for _, row in of_last]
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"it has a class twice in epoch {last:g}")
+    return WeightsByClass(classes, teachers, weights)
 
 
 def rounded(value: float) -> float:

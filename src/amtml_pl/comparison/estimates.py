@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 CONFIDENCE = 0.95
+LARGEST = 1e100  # sums of squares of what is larger overflow
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Estimate:
         if self.half_width is None:
             return ""
         return f"[{self.mean - self.half_width:.4f}, {self.mean + self.half_width:.4f}]"
+
+
+def can_be_averaged(value: float) -> bool:
+    """Whether a number is finite, and far from being too large to be counted with."""
+    return abs(value) < LARGEST
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from amtml_pl.comparison.estimates import can_be_averaged
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import are_numbers
 from amtml_pl.overrides import overrides_of, value_of, without_places
@@ -104,10 +105,14 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
         raise UserError(f"{folder.resolve()} is not a folder.", fix="runs=outputs/runs")
     found = FoundRuns()
     by_seed: dict[tuple[str, str, str, int], Path] = {}
+    others: set[str] = set()
     for run_folder in run_folders(folder):
         try:
             run = read_run(RunFolder(run_folder), metric)
             twin = by_seed.setdefault((run.digest, str(run.student), run.study, run.seed), run_folder)
+        except LacksMetric as lack:
+            others.update(lack.others)
+            found.left_out.append(LeftOut(run_folder, str(lack)))
         except (UserError, NotCompared) as reason:
             found.left_out.append(LeftOut(run_folder, first_line(reason)))
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -119,7 +124,9 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
                 repeats = f"repeats seed {run.seed} of the same study in {shown(twin, folder)}"
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
-        raise UserError(nothing_found(folder, found.left_out), fix=REMEDY)
+        raise without_metric(folder, metric, others) or UserError(
+            nothing_found(folder, found.left_out), fix=REMEDY
+        )
     return found
 
 
@@ -128,6 +135,31 @@ REMEDY = "python -m amtml_pl.train experiment=digits_amtml"
 
 class NotCompared(Exception):  # noqa: N818 - no error: a run may well be unfinished
     """Why a run is left out."""
+
+
+class LacksMetric(NotCompared):
+    """A completed run has not measured what is compared.
+
+    Attributes:
+        others: the names of what it has measured.
+    """
+
+    def __init__(self, metric: str, others: Sequence[str]) -> None:
+        known = ", ".join(name for name in others if not name.startswith("teacher/"))
+        super().__init__(f"has no {metric}; it has {known:.300}")
+        self.others = others
+
+
+def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError | None:
+    """What to say where the completed runs have other metrics only; None where none has completed."""
+    if not others:
+        return None
+    names = sorted(others, key=lambda name: (name.startswith("teacher/"), name))
+    close = difflib.get_close_matches(metric, names, n=1) or names[:1]
+    return UserError(
+        f"No completed run below {folder.resolve()} has {metric!r}; they have {', '.join(names):.600}.",
+        fix=f"metric={close[0]}",
+    )
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
@@ -150,9 +182,8 @@ def read_run(folder: RunFolder, metric: str) -> Run:
         raise NotCompared(unfinished(folder, record))
     metrics = {name: float(value) for name, value in record["metrics"].items()}
     if metric not in metrics:
-        known = ", ".join(name for name in metrics if not name.startswith("teacher/"))
-        raise NotCompared(f"has no {metric}; it has {known:.300}")
-    if not math.isfinite(metrics[metric]):
+        raise LacksMetric(metric, tuple(metrics))
+    if not can_be_averaged(metrics[metric]):
         raise NotCompared(f"{metric} is {metrics[metric]}")
     overrides = overrides_of(record["command"])
     experiment = record["experiment"] or ""
@@ -177,7 +208,7 @@ def read_run(folder: RunFolder, metric: str) -> Run:
         coefficients=numbers(record.get("loss") or {}),
         budget=dict(record["budget"]),
         facts=dict(flat({name: record[name] for name in FACTS if name in record})),
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        metrics={name: value for name, value in metrics.items() if can_be_averaged(value)},
         timing=timing,
         teacher_passes=None if passes is None else numbers(passes),
     )
@@ -198,13 +229,13 @@ def numbers(found: object) -> dict[str, float]:
     """A mapping of names to numbers.
 
     Raises:
-        ValueError: if it is something else, or one of them is not finite.
+        ValueError: if it is something else, or one of them cannot be averaged.
     """
     if not are_numbers(found) or not isinstance(found, Mapping):
         raise ValueError(f"{found!r:.80} where numbers by name are expected")
     values = {str(name): float(value) for name, value in found.items()}
-    if infinite := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise ValueError(f"{infinite[0]:.80} is {values[infinite[0]]}")
+    if unusable := [name for name, value in values.items() if not can_be_averaged(value)]:
+        raise ValueError(f"{unusable[0]:.80} is {values[unusable[0]]}")
     return values
 
 
