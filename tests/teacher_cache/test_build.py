@@ -23,6 +23,7 @@ from tiny_cache import (
     NOBODY,
     OPTIONS,
     ROWS,
+    SHARD_ROWS,
     K,
     Process,
     built,
@@ -37,7 +38,7 @@ from torch import nn
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.teacher_cache.build import build
-from amtml_pl.teacher_cache.compute import BuildOptions
+from amtml_pl.teacher_cache.compute import BuildOptions, ready_for_computing
 from amtml_pl.teacher_cache.disk import refuse_full_disk
 from amtml_pl.teachers import Teacher
 
@@ -443,19 +444,25 @@ def test_weights_that_cannot_be_read_are_not_called_a_cache_that_cannot_be_writt
     assert "cannot be written" not in str(raised.value)
 
 
-def test_float32_rows_are_those_of_the_live_teacher_to_the_bit_whatever_the_batch_size(tmp_path):
-    rows = {}
+def test_float32_rows_are_those_of_the_live_teacher_to_the_bit_in_the_same_passes(tmp_path):
+    """In passes of another size some processors (here: AVX2 alone) round the last digits otherwise."""
     for size in (5, 7, 64):
         teacher = stores(tmp_path / str(size), logits="float32", hints="float32")
         built(tmp_path / str(size), [teacher], [1], options=BuildOptions(batch_size=size))
-        rows[size] = {tensor: store.open(1).whole() for tensor, store in teacher.stores.items()}
-    data = split()
-    index = torch.arange(len(data))
-    live = teacher.load()(AUGMENT(data.stored.images[data.rows], index, 1))
-    expected = {"logits": live.logits, **live.features}
-    for found in rows.values():
-        for tensor, values in found.items():
-            assert torch.equal(values, expected[tensor]), tensor
+        live = live_rows(ready_for_computing(teacher.load(), BuildOptions()), split())
+        for tensor, store in teacher.stores.items():
+            found = store.open(1).whole()
+            torch.testing.assert_close(found, live[tensor], rtol=1e-5, atol=1e-6)
+            assert size != 64 or torch.equal(found, live[tensor]), tensor
+
+
+def live_rows(teacher, data):
+    """Logits and hints of view 1, in one pass for each shard."""
+    passes = []
+    for index in torch.arange(len(data)).split(SHARD_ROWS):
+        outputs = teacher(AUGMENT(data.stored.images[data.rows[index]], index, 1))
+        passes.append({"logits": outputs.logits, **outputs.features})
+    return {tensor: torch.cat([rows[tensor] for rows in passes]) for tensor in passes[0]}
 
 
 def test_the_manifest_says_how_the_teacher_was_run(tmp_path):
