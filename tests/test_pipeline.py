@@ -15,12 +15,12 @@ from amtml_pl.distill import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.runs import RunFolder
 from archives import write_cifar10, write_cifar100, write_cinic10, write_image_folder, write_tiny_imagenet
-from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+from tiny_runs import CE, TINY, WATCHED, assert_bitwise_equal, weights
 
 
 def test_the_main_job_trains_its_teachers_distils_and_describes_itself(run, tmp_path):
     own_teachers = f"paths.teachers={tmp_path}/teachers"
-    record, folder = run("experiment=digits_amtml", *TINY, own_teachers)
+    record, folder = run("experiment=digits_amtml", *WATCHED, own_teachers)
     assert record["status"] == "completed"
     assert {
         "experiment", "seed", "command", "git", "versions", "dataset", "student", "teachers", "weighting",

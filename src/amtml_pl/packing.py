@@ -20,11 +20,11 @@ from typing import Any, Protocol, get_args, runtime_checkable
 import numpy as np
 import torch
 from filelock import FileLock
-from rich.console import Console
 from rich.progress import track
 
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import read_json
+from amtml_pl.terminal import Terminal
 from amtml_pl.types import Split, SplitName
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], N
     with file.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
         chunks = range(0, len(array), CHUNK_ROWS)
-        for first in track(chunks, title, console=Console(stderr=True), transient=True, disable=quiet):
+        for first in track(chunks, title, console=Terminal(stderr=True), transient=True, disable=quiet):
             content = array[first : first + CHUNK_ROWS].data
             out.write(content)
             hashed(content)

@@ -10,11 +10,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from amtml_pl.config import check
 from amtml_pl.dashboard.budget import Budget
 from amtml_pl.dashboard.hyperparameters import FINAL
 from amtml_pl.dashboard.names import tag_of
 from amtml_pl.distill import DistillModule
-from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+from amtml_pl.pipeline import execute
+from amtml_pl.runs import RunFolder
+from tiny_runs import TINY, WATCHED, WATCHED_CE, assert_bitwise_equal, weights
 
 
 def events(folder):
@@ -39,6 +42,17 @@ def generous(monkeypatch):
     monkeypatch.setattr(Budget, "allows", lambda *_, **__: True)
 
 
+@pytest.fixture
+def watched(configure, shared, generous):
+    """A run with everything that a dashboard can have: its record and its folder."""
+    folder = RunFolder(shared / "watched")
+    if not folder.path.exists():
+        config = configure("experiment=digits_amtml", *WATCHED)
+        check(config)
+        execute(config, folder, "digits_amtml", "the command")
+    return folder.completed(), folder
+
+
 def test_a_metric_says_whose_it_is():
     assert tag_of("val/acc") == "student/val/acc"
     assert tag_of("loss/kd") == "student/loss/kd"
@@ -47,8 +61,8 @@ def test_a_metric_says_whose_it_is():
     assert tag_of("teacher/resnet8/val/acc") == "teacher/resnet8/val/acc"
 
 
-def test_the_event_file_holds_everything_that_the_run_has_measured(run, generous):
-    record, folder = run("experiment=digits_amtml", *TINY)
+def test_the_event_file_holds_everything_that_the_run_has_measured(watched):
+    record, folder = watched
     found = events(folder)
     assert len(list(folder.path.glob("events.out.tfevents.*"))) == 1
     for row in rows(folder):
@@ -79,8 +93,8 @@ def test_the_event_file_holds_everything_that_the_run_has_measured(run, generous
     assert "digits_amtml" in text
 
 
-def test_shares_of_the_gradient_are_the_doctors_at_first_and_measured_in_the_fit(run, generous):
-    _, folder = run("experiment=digits_amtml", *TINY)
+def test_shares_of_the_gradient_are_the_doctors_at_first_and_measured_in_the_fit(watched):
+    _, folder = watched
     found = events(folder)
     doctor = json.loads(folder.doctor_file.read_text())["gradient_share"]
     for epoch in (0, 1):
@@ -90,7 +104,7 @@ def test_shares_of_the_gradient_are_the_doctors_at_first_and_measured_in_the_fit
 
 
 def test_custom_scalars_lay_out_curves_that_exist(run):
-    _, folder = run("experiment=digits_amtml", *TINY, "logger.tensorboard.budget=0")
+    _, folder = run("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
     found = events(folder)
     tensor = found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     layout = Layout.FromString(tensor)
@@ -104,8 +118,8 @@ def test_custom_scalars_lay_out_curves_that_exist(run):
                 assert any(re.match(pattern, tag) for tag in tags), f"{chart.title}: {pattern}"
 
 
-def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(run):
-    record, folder = run("experiment=digits_amtml", *TINY)
+def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(watched):
+    record, folder = watched
     assert not [path for path in folder.path.iterdir() if path.is_dir() and path.name != "checkpoints"]
     found = events(folder)
     data = {
@@ -121,8 +135,8 @@ def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(ru
     assert values["seed"].number_value == 0.0
 
 
-def test_the_weights_by_class_are_kept_for_every_epoch(run):
-    _, folder = run("experiment=digits_amtml", *TINY)
+def test_the_weights_by_class_are_kept_for_every_epoch(watched):
+    _, folder = watched
     with folder.weights_by_class_file.open() as lines:
         found = list(csv.DictReader(lines))
     assert list(found[0]) == ["epoch", "class", "vgg8_quarter", "resnet8"]
@@ -133,9 +147,9 @@ def test_the_weights_by_class_are_kept_for_every_epoch(run):
         assert float(row["vgg8_quarter"]) + float(row["resnet8"]) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_looking_at_a_run_changes_none_of_its_bits(run, generous):
-    seen_record, seen = run("experiment=digits_amtml", *TINY, name="seen")
-    record, unseen = run("experiment=digits_amtml", *TINY, "logger=[]", name="unseen")
+def test_looking_at_a_run_changes_none_of_its_bits(run, watched):
+    seen_record, seen = watched
+    record, unseen = run("experiment=digits_amtml", *TINY, name="unseen")
     assert_bitwise_equal(weights(seen), weights(unseen))
     assert seen_record["metrics"] == record["metrics"]
     assert not unseen.weights_by_class_file.exists()
@@ -144,7 +158,7 @@ def test_looking_at_a_run_changes_none_of_its_bits(run, generous):
 
 
 def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
-    _, folder = run("experiment=digits_ce", *CE)
+    _, folder = run("experiment=digits_ce", *WATCHED_CE)
     tags = events(folder).Tags()["scalars"]
     assert "student/val/acc" in tags
     assert "student/gradient_share/ce" in tags
@@ -153,7 +167,7 @@ def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
 
 
 def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
-    _, folder = run("experiment=digits_avg", *TINY, f"paths.cache={tmp_path}/cold")
+    _, folder = run("experiment=digits_avg", *WATCHED, f"paths.cache={tmp_path}/cold")
     found = events(folder)
     assert "ensemble/val/acc" not in found.Tags()["scalars"]
     text = found.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -162,9 +176,9 @@ def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
 
 
 @pytest.mark.parametrize("step", [2, 6])
-def test_the_curves_of_a_resumed_run_go_on_without_a_second_point(run, monkeypatch, generous, step):
-    job = ("experiment=digits_amtml", *TINY)
-    _, whole = run(*job, name="whole")
+def test_the_curves_of_a_resumed_run_go_on_without_a_second_point(run, monkeypatch, watched, step):
+    job = ("experiment=digits_amtml", *WATCHED)
+    _, whole = watched
     original = DistillModule.training_step
 
     def faulty(self, batch, batch_idx):

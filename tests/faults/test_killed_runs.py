@@ -15,7 +15,7 @@ from amtml_pl.student_module import StudentModule
 from tiny_runs import TINY, assert_bitwise_equal, weights
 
 # Two epochs of four steps; a checkpoint after each of them, but in the run that is not interrupted.
-JOB = ("experiment=digits_amtml", *TINY, "logger=[]")
+JOB = ("experiment=digits_amtml", *TINY)
 
 
 def die():

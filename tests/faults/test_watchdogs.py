@@ -20,8 +20,8 @@ from amtml_pl.runs import RunFolder
 from amtml_pl.student_module import StudentModule
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
-JOB = ("experiment=digits_amtml", *TINY, "logger=[]", "checkpoint_minutes=null")
-LABELS_ONLY = ("experiment=digits_ce", *CE, "logger=[]")
+JOB = ("experiment=digits_amtml", *TINY, "checkpoint_minutes=null")
+LABELS_ONLY = ("experiment=digits_ce", *CE)
 
 
 def at_step(monkeypatch, number, happens):

@@ -15,7 +15,7 @@ from tiny_runs import TINY, assert_bitwise_equal
 
 pytestmark = pytest.mark.slow
 MODULE = "amtml_pl.train"
-RUN = ("experiment=digits_amtml", *TINY[1:], "trainer=ddp_cpu", "logger=[]", "doctor=false")
+RUN = ("experiment=digits_amtml", *TINY[1:], "trainer=ddp_cpu", "doctor=false")
 LONG = ("trainer.max_epochs=6", "checkpoint_minutes=0")
 
 

@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
     """What every process of every run has noted: by method and number of processes, in the order of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     paths = [f"paths.{name}={folder / name}" for name in ("data", "teachers", "outputs")]
-    size = ("trainer.max_epochs=5", "data.train_size=125", "optimizer.lr=0.001", "doctor=false", "logger=[]")
+    size = ("trainer.max_epochs=5", "data.train_size=125", "optimizer.lr=0.001", "doctor=false")
     found = {}
     for processes, groups in RUNS.items():
         for methods in groups:

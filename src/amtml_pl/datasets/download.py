@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amtml_pl.errors import UserError
+from amtml_pl.terminal import Terminal
 
 # A command without a network ends within ten seconds, and its imports take five of them.
 OPENING_SECONDS = 4.0
@@ -163,7 +163,7 @@ def _copy(
     response: http.client.HTTPResponse, file: BinaryIO, title: str, total: int | None, size: int | None
 ) -> None:
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(f"downloading {title}", total=total, completed=file.tell())
         while chunk := response.read(CHUNK_BYTES):

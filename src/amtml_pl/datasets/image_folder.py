@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
 from rich.progress import track
 
 from amtml_pl.datasets.files import Files, FolderFiles, tree_signature
 from amtml_pl.errors import UserError
+from amtml_pl.terminal import Terminal
 from amtml_pl.types import Split, SplitName
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
@@ -193,7 +193,7 @@ def read_images(
                 failures.append(f"{name} ({error})")
         return len(chunk)
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     done = _decoded(files.read(rows), decode)
     for _ in track(
         done, title, total=-(-len(samples) // CHUNK_IMAGES), console=console, disable=not sys.stderr.isatty()
