@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning  # noqa: F401 -- before the hook: what is first imported under it is compiled anew each time
 import torch
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, as for this one below
 checked = install_import_hook("amtml_pl", "typing_check.checked")
 checked.__enter__()  # for the whole session: the package is imported by the test modules
 

@@ -38,7 +38,7 @@ def test_evaluating_digits_gives_the_numbers_of_the_run_and_so_it_does_after_a_m
     said = typed("evaluate", "run=run", cwd=at_home)
     found = json.loads((trained / "evaluate.json").read_text())
     assert found["metrics"]["test/acc"] == run["test/acc"]
-    assert run["test/acc"] > 0.9
+    assert run["test/acc"] >= 0.95  # what the demo promises
     assert f"{run['test/acc']:.4f}" in said
     assert found["ensemble"]["weights"] == "own"
     teachers = [name for name in run if name.startswith("teacher/") and name.endswith("test/acc")]
@@ -47,12 +47,11 @@ def test_evaluating_digits_gives_the_numbers_of_the_run_and_so_it_does_after_a_m
 
     moved = Path(shutil.move(trained, away / "elsewhere"))
     shutil.rmtree(at_home)
-    for split in ("test", "val"):
-        for checkpoint, ending in (("best", ""), ("last", "_last")):
-            file = away / f"{split}{ending}.json"
-            words = (f"run={moved.name}", f"split={split}", f"checkpoint={checkpoint}", f"out={file}")
-            typed("evaluate", *words, f"paths.data={away}/data", cwd=away)
-            again = json.loads(file.read_text())
-            assert again["metrics"][f"{split}/acc"] == run[f"{split}/acc{ending}"]
-            assert len(again["left_out"]) == 4  # three teachers, and so their ensemble
+    for split, checkpoint, ending in (("test", "last", "_last"), ("val", "best", "")):
+        file = away / f"{split}{ending}.json"
+        words = (f"run={moved.name}", f"split={split}", f"checkpoint={checkpoint}", f"out={file}")
+        typed("evaluate", *words, f"paths.data={away}/data", cwd=away)
+        again = json.loads(file.read_text())
+        assert again["metrics"][f"{split}/acc"] == run[f"{split}/acc{ending}"]
+        assert len(again["left_out"]) == 4  # three teachers, and so their ensemble
     assert json.loads((moved / "evaluate.json").read_text()) == found

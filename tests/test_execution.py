@@ -28,7 +28,6 @@ def outputs_and_gradient(network):
     "options",
     [
         {"channels_last": True, "compiled": False},
-        pytest.param({"channels_last": False, "compiled": True}, marks=pytest.mark.slow),
         pytest.param({"channels_last": True, "compiled": True}, marks=pytest.mark.slow),
     ],
     ids=str,

@@ -18,7 +18,8 @@ from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
 METHODS = sorted(file.stem for file in (config_directory() / "method").glob("*.yaml"))
 SWEEPS = sorted(file.stem for file in (config_directory() / "sweep").glob("*.yaml"))
-PROBLEMS = ("digits", "cifar10", "cifar100", "cifar10_jpeg", "cifar10_jpeg_small", "cinic10", "tiny_imagenet")
+# The networks of the other problems are among those of these.
+PROBLEMS = ("cifar10", "cifar100", "cifar10_jpeg_small", "tiny_imagenet")
 WITHOUT_TEACHERS = ("ce", "dml", "dml_reference")
 QUICK = ("amtml", "camkd_reference")
 LOOPS = {"dml": "MutualLearning", "mtkd_rl": "ReinforcedWeights", "mmkd": "MetaWeights"}
@@ -48,7 +49,7 @@ def test_every_method_states_its_source_and_passes_the_check(configure, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("problem", PROBLEMS[1:])
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_method_composes_on_every_problem(configure, problem):
     for method in METHODS:
         check(configure(f"experiment={problem}", f"method={method}"))
@@ -110,7 +111,7 @@ def test_an_unexpected_defect_stops_a_run_before_it_trains(run, tmp_path):
 def test_the_command_reports_and_ends_with_two_for_a_teacher_that_is_not_what_it_should_be(
     tmp_path, shared, capfd
 ):
-    trained = "teacher.resnet8.recipe_overrides=['trainer.max_epochs=4']"
+    trained = "teacher.resnet8.recipe_overrides=['trainer.max_epochs=4','logger=[]']"
     overrides = (
         "experiment=digits",
         "method=avg",

@@ -16,6 +16,7 @@ from archives import write_cifar100, write_image_folder
 
 SMALL = (
     "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60", "data.val_size=20", "student=resnet8_thin",
+    "logger=[]",
 )  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def command(tmp_path, shared):
     def call(*words, name="train", background=False):
         paths = {"AMTML_DATA": shared / "data", "AMTML_TEACHERS": shared / "teachers"}
         paths["AMTML_OUTPUTS"] = tmp_path / "outputs"
-        environment = {**os.environ, **{k: str(v) for k, v in paths.items()}, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **{k: str(v) for k, v in paths.items()}}
         line = [sys.executable, "-m", f"amtml_pl.{name}", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         if background:
@@ -186,11 +187,3 @@ def test_a_mistake_in_one_job_of_a_sweep_does_not_end_the_others(command, tmp_pa
     assert "depth" in done.stderr
     records = [json.loads(file.read_text()) for file in tmp_path.rglob("run.json")]
     assert [record["status"] for record in records] == ["completed"]
-
-
-@pytest.mark.slow
-def test_the_demo_reaches_what_it_promises(command, tmp_path):
-    done = command("experiment=digits_amtml", f"paths.teachers={tmp_path}/teachers")
-    assert done.returncode == 0, done.stderr
-    (record,) = (tmp_path / "outputs" / "runs").rglob("run.json")
-    assert json.loads(record.read_text())["metrics"]["test/acc"] >= 0.95

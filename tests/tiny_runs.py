@@ -8,8 +8,8 @@ from amtml_pl.models.cifar_resnet import CifarResNet
 WATCHED = (
     "trainer=cpu", "trainer.max_epochs=2", "data.train_size=100", "data.val_size=60", "data.batch_size=32",
     "student=resnet8_thin", "teacher=[vgg8_quarter,resnet8]",
-    "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1']",
-    "teacher.resnet8.recipe_overrides=['trainer.max_epochs=1']",
+    "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1','logger=[]']",
+    "teacher.resnet8.recipe_overrides=['trainer.max_epochs=1','logger=[]']",
 )  # fmt: skip
 WATCHED_CE = (*WATCHED[:5], "student=resnet8_thin")
 TINY, CE = ((*job, "logger=[]") for job in (WATCHED, WATCHED_CE))

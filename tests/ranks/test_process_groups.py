@@ -23,7 +23,7 @@ LONG = ("trainer.max_epochs=6", "checkpoint_minutes=0")
 def prepared(tmp_path_factory):
     """Packed data, trained teachers, and the environment that names them."""
     folder = tmp_path_factory.mktemp("prepared")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "AMTML_DATA": str(folder / "data")}
+    environment = {**os.environ, "AMTML_DATA": str(folder / "data")}
     environment |= {"AMTML_TEACHERS": str(folder / "teachers"), "AMTML_CACHE": str(folder / "cache")}
     return environment
 
