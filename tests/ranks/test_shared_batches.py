@@ -15,7 +15,7 @@ METHODS = ("amtml", "rkd", "okd", "aekd_f", "ebkd", "mmkd", "mtkd_rl")
 ALONE = ("dml",)  # has no teachers
 RUNS = {1: (METHODS, ALONE), 2: (METHODS, ALONE), 4: (("amtml", "rkd", "mmkd"),)}
 CASES = [(method, size) for size in (2, 4) for methods in RUNS[size] for method in methods]
-STEPS = 20  # 5 epochs of 125 images in batches of 32: the last one, of 29, is shared unequally
+STEPS = 12  # 3 epochs of 125 images in batches of 32: the last one, of 29, is shared unequally
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
     """What every process of every run has noted: by method and number of processes, in the order of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     paths = [f"paths.{name}={folder / name}" for name in ("data", "teachers", "outputs")]
-    size = ("trainer.max_epochs=5", "data.train_size=125", "optimizer.lr=0.001", "doctor=false")
+    size = ("trainer.max_epochs=3", "data.train_size=125", "optimizer.lr=0.001", "doctor=false")
     found = {}
     for processes, groups in RUNS.items():
         for methods in groups:
