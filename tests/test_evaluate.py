@@ -96,6 +96,11 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     for title in ("ensemble", "by class", "accuracy under corruptions", "ms per image in batches of 128"):
         assert title in said
     assert [file.name for file in moved.glob(".evaluate*")] == []
+    assert "accuracy under corruptions" not in evaluate(f"run={moved}")
+    assert written(moved)["corruptions"] == found["corruptions"]
+    (moved / "evaluate.json").write_text(json.dumps({**found, "weights_digest": "another student's"}))
+    evaluate(f"run={moved}")
+    assert "corruptions" not in written(moved)
 
 
 def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(moved, evaluate, tmp_path):
@@ -108,7 +113,8 @@ def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(move
     assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in said
     assert not [name for name in found["metrics"] if not name.startswith("test/")]
     evaluate(f"run={moved}", "teachers=false")
-    assert written(moved)["left_out"] == {"teachers": "teachers=false"}
+    assert written(moved, "evaluate-student.json")["left_out"] == {"teachers": "teachers=false"}
+    assert written(moved) == found
 
 
 @pytest.mark.parametrize(
@@ -150,9 +156,10 @@ def test_a_moved_run_is_evaluated_from_any_directory_into_another_file(
     shutil.copytree(moved, tmp_path / "far" / "away")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    evaluate("run=../far/away", "teachers=false", "out=mine/found.json")
+    for _ in range(2):
+        evaluate("run=../far/away", "teachers=false", "out=mine/found.json")
     assert (tmp_path / "here" / "mine" / "found.json").is_file()
-    assert not (tmp_path / "far" / "away" / "evaluate.json").exists()
+    assert not [*(tmp_path / "far" / "away").glob("evaluate*.json")]
 
 
 def test_another_data_set_is_named_by_its_classes_whatever_their_order(moved, evaluate, tmp_path):
@@ -180,7 +187,8 @@ def test_another_data_set_is_named_by_its_classes_whatever_their_order(moved, ev
     assert list(found["classes"]) == run_names
     assert found["metrics"].keys() >= {"test/acc", "teacher/resnet8/test/kl"}
     said = evaluate(f"run={moved}", *only_test, f"paths.data={tmp_path}/data", "split=val", status=2)
-    assert "has no split 'val', only ['test']" in said
+    assert "has no split 'val', only ['test']; a validation split is a run's own" in said
+    assert "or leave dataset= out" in said
 
 
 def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
@@ -207,7 +215,16 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
         (["run={moved}", "dataset=nothing"], "dataset=nothing: there is no such choice"),
         (["run={moved}", "dataset=image_folder"], "The data set lacks a setting: dataset.source.folder"),
         (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
+        (["run={moved}", "dataset=digits", "dataset.num_classes=7"], "has 7 classes; the run's has 10"),
+        (["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"], "has 100 classes; the run's has 10"),
         (["run={moved}", "out={moved}/run.json/x.json"], "x.json cannot be written"),
+        (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation, and is left as it is"),
+        (["run={moved}", "out={moved}/checkpoints/best.ckpt"], "has a name that ends in .json"),
+        (["run={moved}", "out={tmp}/new/e.json", "checkpoint=best", "split=tset"], "split='tset': expected"),
+        (
+            ["run={moved}", "+xyzzy=1"],
+            "xyzzy: there is no such key; it takes ['checkpoint', 'corruptions', 'dataset',",
+        ),
         (["run={moved}", "out={moved}"], "is a folder"),
         (["run={moved}", "out=/proc/evaluate.json"], "/proc/evaluate.json cannot be written"),
     ],
@@ -215,8 +232,11 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
 def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_path, words, said):
     (moved / "evaluate.json").write_text("before")
     typed = [word.format(moved=moved, tmp=tmp_path) for word in words]
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     assert said in evaluate(*typed, status=2)
-    assert (moved / "evaluate.json").read_text() == "before"
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
@@ -239,27 +259,34 @@ def test_a_run_that_is_still_going_is_refused(moved, evaluate):
     record = json.loads((moved / "run.json").read_text())
     (moved / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
     with FileLock(moved / ".lock"):
-        assert "is still going; expected a completed one" in evaluate(f"run={moved}", status=2)
+        said = evaluate(f"run={moved}", status=2)
+    assert "is still going; expected a completed one" in said
+    assert "the same command again, once the run has ended" in said
 
 
-def test_what_cannot_be_written_in_the_end_leaves_nothing_half_written(moved, evaluate):
-    """A folder lies where the file would be written first."""
-    (moved / "evaluate.json").write_text("before")
-    (moved / ".evaluate.json").mkdir()
-    assert "evaluate.json cannot be written" in evaluate(f"run={moved}", "teachers=false", status=2)
-    assert (moved / "evaluate.json").read_text() == "before"
+def test_a_damaged_checkpoint_is_named_with_the_command_that_trains_the_run_again(moved, evaluate):
+    file = moved / "checkpoints" / "best.ckpt"
+    file.write_bytes(file.read_bytes()[:1000])
+    said = evaluate(f"run={moved}", f"out={moved}/new/found.json", status=2)
+    assert "best.ckpt (1,000 bytes) cannot be read" in said
+    command = json.loads((moved / "run.json").read_text())["command"]
+    assert f"{command} force=true" in said
+    assert not (moved / "new").exists()
 
 
 def test_a_run_that_starts_over_has_not_been_evaluated(moved, evaluate):
     evaluate(f"run={moved}", "teachers=false")
     evaluate(f"run={moved}", "teachers=false", "checkpoint=last")
-    assert len([*moved.glob("evaluate*.json")]) == 2
+    assert {file.name for file in moved.glob("evaluate*.json")} == {
+        "evaluate-student.json",
+        "evaluate-last-student.json",
+    }
     RunFolder(moved).clear()
     assert not [*moved.glob("evaluate*.json")]
 
 
 def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):
-    evaluate(f"run={moved}", "teachers=false")
+    evaluate(f"run={moved}")
     before = (moved / "evaluate.json").read_bytes()
     (moved / "checkpoints" / "best.ckpt").unlink()
     said = evaluate(f"run={moved}", status=2)
@@ -270,7 +297,7 @@ def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):
 
 def test_all_packed_training_images_are_not_the_runs_own_training_split(moved, evaluate):
     evaluate(f"run={moved}", "teachers=false", "split=train")
-    assert written(moved, "evaluate-train.json")["dataset"]["images"] == 100
+    assert written(moved, "evaluate-train-student.json")["dataset"]["images"] == 100
     evaluate(f"run={moved}", "teachers=false", "split=train", "dataset=digits")
-    [whole] = moved.glob("evaluate-digits-*-train.json")
+    [whole] = moved.glob("evaluate-digits-*-train-student.json")
     assert written(moved, whole.name)["dataset"]["images"] == 1437

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -91,7 +92,7 @@ def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from
 
 
 def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
-    entry = json.loads((exported / "export" / "export.json").read_text())["onnx_int8"]
+    entry = json.loads((exported / "export" / "export.json").read_text())["export/student.int8.onnx"]
     parity = entry["parity"]
     assert parity["real"]
     assert parity["images"] == 60
@@ -113,9 +114,10 @@ def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
 def test_the_command_says_and_records_parity_and_latency(moved, command):
     said = command(export.main, f"run={moved}", "format=torchscript", "checkpoint=last")
     entries = json.loads((moved / "export" / "export.json").read_text())
-    assert entries.keys() == {"torchscript"}
-    entry = entries["torchscript"]
-    assert entry["file"] == "export/student.pt"
+    assert entries.keys() == {"export/student-last.pt"}
+    entry = entries["export/student-last.pt"]
+    assert entry["file"] == "export/student-last.pt"
+    assert entry["format"] == "torchscript"
     assert entry["checkpoint"] == "last"
     assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
     assert entry["parity"]["same_class"] == 1.0
@@ -123,14 +125,13 @@ def test_the_command_says_and_records_parity_and_latency(moved, command):
         assert entry["latency"][when]["ms_per_image"] > 0
         assert f"{entry['latency'][when]['ms_per_image']:.3g} ms" in said
     assert "the same class on 1.0000 of 60 validation images" in said
-    assert entry["bytes"] == (moved / "export" / "student.pt").stat().st_size
-    card = open_exported(moved / "export" / "student.pt", trust=True).card
+    assert entry["bytes"] == (moved / "export" / "student-last.pt").stat().st_size
+    card = open_exported(moved / "export" / "student-last.pt", trust=True).card
     metrics = json.loads((moved / "run.json").read_text())["metrics"]
     assert card.metrics == {"val/acc": metrics["val/acc_last"], "test/acc": metrics["test/acc_last"]}
     command(export.main, f"run={moved}", "format=safetensors", f"out={moved.parent}/elsewhere.safetensors")
     entries = json.loads((moved / "export" / "export.json").read_text())
-    assert entries.keys() == {"torchscript", "safetensors"}
-    assert entries["safetensors"]["file"] == str(moved.parent / "elsewhere.safetensors")
+    assert entries.keys() == {"export/student-last.pt", str(moved.parent / "elsewhere.safetensors")}
     assert [file.name for file in moved.rglob(".*student*")] == []
 
 
@@ -150,7 +151,9 @@ def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refu
     said = command(export.main, f"run={moved}", "format=safetensors")
     assert "random images stand in for real ones" in said
     assert "was trained on other images" in said
-    parity = json.loads((moved / "export" / "export.json").read_text())["safetensors"]["parity"]
+    parity = json.loads((moved / "export" / "export.json").read_text())["export/student.safetensors"][
+        "parity"
+    ]
     assert not parity["real"]
     assert "val/acc" not in parity
     said = command(export.main, f"run={moved}", "int8=true", status=2)
@@ -170,6 +173,14 @@ class Shifty(CifarResNet):
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
             return logits + 0.01
         return logits
+
+class Fetching(CifarResNet):
+    '''Would begin with weights from far away.'''
+
+    def __init__(self, pretrained=False, **settings):
+        super().__init__(**settings)
+        if pretrained:
+            raise ConnectionError("far away")
 
 class Choosing(CifarResNet):
     '''Goes another way for some images, which no graph can.'''
@@ -216,7 +227,7 @@ def test_a_network_that_no_graph_can_hold_is_refused_by_name_and_safetensors_tak
     said = command(export.main, f"run={moved}", "format=torch_export", status=2)
     assert "lab_networks.Choosing cannot be exported as torch_export" in said
     assert "format=safetensors" in said
-    assert not [*(moved / "export").iterdir()]
+    assert not (moved / "export").exists()
     command(export.main, f"run={moved}", "format=safetensors")
 
 
@@ -228,11 +239,11 @@ def test_a_network_that_no_graph_can_hold_is_refused_by_name_and_safetensors_tak
         (["run={tmp}"], "is not the folder of a run"),
         (["run={moved}", "format=tflite"], "format='tflite': expected onnx, torch_export, torchscript or"),
         (["run={moved}", "format=torchscript", "int8=true"], "only ONNX is written in 8 bits"),
-        (["run={moved}", "out={moved}/export/model.bin"], "is a name that ends in .onnx"),
+        (["run={moved}", "out={moved}/export/model.bin"], "has a name that ends in .onnx"),
         (["run={moved}", "out={moved}/run.json/x.onnx"], "x.onnx cannot be written"),
         (
             ["run={moved}", "format=safetensors", "out={moved}/student.safetensors"],
-            "belongs to the run itself",
+            "student.safetensors is not a student exported as safetensors, and is left as it is",
         ),
         (["run={moved}", "formt=onnx"], "did you mean 'format'?"),
     ],
@@ -271,6 +282,48 @@ def test_a_damaged_record_of_exports_is_named_before_anything_is_written(exporte
     before = contents(exported / "export")
     assert "export.json cannot be read" in command(export.main, f"run={exported}", status=2)
     assert contents(exported / "export") == before
+
+
+def test_two_exports_at_once_are_both_recorded(moved):
+    run = load_run(moved)
+    first, second = (Export(run, which, "safetensors", int8=False) for which in ("best", "last"))
+    second.write({})
+    first.write({})
+    entries = json.loads((moved / "export" / "export.json").read_text())
+    assert entries.keys() == {"export/student.safetensors", "export/student-last.safetensors"}
+
+
+def test_a_run_that_cannot_be_written_to_is_exported_elsewhere_without_an_entry(moved, command, tmp_path):
+    """Here a file lies where the folder of exports would be: the tests' user may write anywhere."""
+    (moved / "export").write_text("in the way")
+    words = (f"run={moved}", "format=safetensors")
+    assert "student.safetensors cannot be written" in command(export.main, *words, status=2)
+    said = command(export.main, *words, f"out={tmp_path}/new/mine.safetensors")
+    assert "no entry in the run's export.json" in said
+    assert open_exported(tmp_path / "new" / "mine.safetensors", trust=False).card.classes == DIGITS
+    assert (moved / "export").read_text() == "in the way"
+
+
+def test_an_export_takes_the_place_of_an_export_alone(moved, command, tmp_path):
+    for kind, name in FILES.items():
+        words = (f"run={moved}", f"format={kind}", f"out={tmp_path}/{name}")
+        (tmp_path / name).write_bytes((moved / "checkpoints" / "best.ckpt").read_bytes())
+        before = contents(tmp_path)
+        assert f"{name} is not a student exported as {kind}" in command(export.main, *words, status=2)
+        assert contents(tmp_path) == before
+        (tmp_path / name).unlink()
+        for _ in range(2):
+            command(export.main, *words)
+
+
+def test_what_a_student_began_with_is_not_fetched_again(with_network, command, tmp_path):
+    moved = with_network("Fetching")
+    config = OmegaConf.load(moved / "config.yaml")
+    config.student.pretrained = True
+    OmegaConf.save(config, moved / "config.yaml")
+    command(export.main, f"run={moved}", "format=safetensors")
+    card = open_exported(moved / "export" / "student.safetensors", trust=False).card
+    assert card.network["pretrained"] is False
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it(moved, command, monkeypatch):

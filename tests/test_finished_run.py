@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import jaxtyping
 import pytest
 import torch
 from filelock import FileLock
@@ -140,7 +141,7 @@ def test_images_that_are_others_now_are_refused(moved):
 def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
     with pytest.raises(UserError, match="nowhere is not a folder"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"has no run.json(.|\n)*run='.*moved'"):
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*such as '.*moved'"):
         load_run(tmp_path)
 
 
@@ -222,3 +223,12 @@ def test_a_configuration_cannot_make_the_student_anything_but_a_network(moved, t
     with pytest.raises(UserError, match=r"os.mkdir"):
         load_run(moved).student()
     assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
+def test_a_mistyped_choice_is_named(moved, monkeypatch):
+    """As in a notebook, where nothing but the function itself looks at what it is given."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    run = load_run(moved)
+    for ask in (lambda: run.student("bset"), lambda: run.split("tset"), lambda: [*run.images("train", -1)]):
+        with pytest.raises(UserError, match=r"There is no (checkpoint 'bset'|split 'tset'|view -1)"):
+            ask()

@@ -3,6 +3,11 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -124,13 +129,19 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
         (["images={pictures}"], "There is no model to predict with"),
         (["model={onnx}"], "There is no image to predict with"),
         (["model={tmp}/nowhere", "images={pictures}"], "There is no model"),
-        (["model={tmp}", "images={pictures}"], "is not the folder of a run"),
+        (["model={tmp}", "images={pictures}"], "name the folder of a run, such as"),
         (["model={run}/run.json", "images={pictures}"], "run.json is no exported student"),
         (["model={run}/checkpoints/best.ckpt", "images={pictures}"], "it is what torch.save writes"),
         (["model={run}/student.safetensors", "images={pictures}"], "was not written by amtml_pl.export"),
         (["model={onnx}", "images={tmp}/nowhere"], "There is no image"),
         (["model={onnx}", "images={pictures}/*.jpg"], "There is no image"),
-        (["model={onnx}", "images=[{pictures},{tmp}/x.png]"], "x.png' below"),
+        (["model={onnx}", "images=[{pictures},{tmp}/x.png]"], "x.png'; known are .bmp"),
+        (["model={onnx}", "images=nowhere.png"], "There is no image 'nowhere.png', seen from "),
+        (["model={onnx}", "images={run}/checkpoints"], "There is no image in the folder"),
+        (["model={onnx}", "images=a[1].png"], """if it is meant as a text: 'images="a[1].png"'"""),
+        (["model={onnx}", "images={pictures}", "out={onnx}"], "has a name that ends in .csv"),
+        (["model={onnx}", "images={pictures}", "out={pictures}/000.png"], "has a name that ends in .csv"),
+        (["model={onnx}", "images={pictures}", "out={run}/metrics.csv"], "is not a table of predictions"),
         (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (not an image)"),
         (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
         (["model={onnx}", "images={pictures}", "out={run}/run.json/p.csv"], "p.csv cannot be written"),
@@ -140,13 +151,14 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
 )
 def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, command, tmp_path, words, said):
     table = tmp_path / "predictions.csv"
-    table.write_text("before")
+    table.write_text("file,class,probability\nbefore")
     places = {"run": exported, "onnx": exported / FILES["onnx"], "tmp": tmp_path, "pictures": pictures}
     typed = [word.format(**places) for word in words]
     if not any(word.startswith("out=") for word in typed):
         typed.append(f"out={table}")
+    before = {file: file.read_bytes() for file in (table, *exported.rglob("*.*"), *pictures.glob("*.png"))}
     assert said in command(predict.main, *typed, status=2)
-    assert table.read_text() == "before"
+    assert {file: file.read_bytes() for file in before} == before
 
 
 def test_an_unreadable_image_among_others_is_named_and_nothing_is_written(
@@ -200,6 +212,46 @@ def test_weights_of_another_network_are_refused(exported, pictures, command):
     save_file(tensors, file, metadata=card)
     said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
     assert "1 tensors differ, the first is fc.bias" in said
+
+
+def test_logits_that_are_no_numbers_are_no_classes(exported, pictures, command, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    file = exported / "export" / "student.safetensors"
+    with safe_open(file, framework="pt") as content:
+        card = content.metadata()
+    save_file({**load_file(file), "fc.bias": torch.full((10,), torch.nan)}, file, metadata=card)
+    words = (f"model={file}", f"images={pictures}", f"out={tmp_path}/p.csv")
+    assert "gives logits that are no finite numbers" in command(predict.main, *words, status=2)
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_strangers_card_reads_nothing_of_this_machine(exported, pictures, command):
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    file = exported / "export" / "student.safetensors"
+    with safe_open(file, framework="pt") as content:
+        card = content.metadata()
+    card["network"] = json.dumps({**json.loads(card["network"]), "depth": "${oc.env:HOME}"})
+    save_file(load_file(file), file, metadata=card)
+    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
+    assert "expected a network without ${...}" in said
+
+
+def test_ctrl_c_while_torch_is_loaded_ends_in_words(tmp_path):
+    """Not in a traceback, and not with the promise that anything would be continued."""
+    words = [sys.executable, "-m", "amtml_pl.predict", "model=nowhere", "images=nowhere"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "Interrupted. Nothing was written. This begins again:" in said
+    assert "python -m amtml_pl.predict model=nowhere images=nowhere" in said
 
 
 def test_a_moved_export_works_without_its_run(exported, pictures, command, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from amtml_pl.config_files import config_directory
 from archives import write_cifar100, write_image_folder
 
 SMALL = (
@@ -157,17 +159,24 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own_and_the_report_re
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result(command, tmp_path):
-    job = ["experiment=digits_ce", *SMALL, "trainer.max_epochs=120"]
-    process = command(*job, f"hydra.run.dir={tmp_path}/cut", background=True)
+    """A student that is the user's own, in a folder that is: both are in the command that is said."""
+    own = tmp_path / "my conf" / "student"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text((config_directory() / "student" / "resnet8_thin.yaml").read_text())
+    small = [word for word in SMALL if not word.startswith(("student=", "trainer.max_epochs="))]
+    job = ["--config-dir", "my conf", "experiment=digits_ce", *small, "student=mine", "trainer.max_epochs=60"]
+    process = command(*job, "hydra.run.dir=cut", background=True)
     record, seen = tmp_path / "cut" / "run.json", ""
-    while "epoch 2/120" not in seen and process.poll() is None:
+    while "epoch 2/60" not in seen and process.poll() is None:
         seen += process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "Interrupted. This continues where it stopped:" in errors
+    said = errors.partition("Interrupted. This continues where it stopped:")[2]
+    python, flag, module, *words = shlex.split(said)
+    assert (python, flag, module) == ("python", "-m", "amtml_pl.train")
     assert json.loads(record.read_text())["status"] == "interrupted"
-    again = command(*job, f"hydra.run.dir={tmp_path}/cut")
+    again = command(*words)
     assert again.returncode == 0, again.stderr
     assert "Resuming from" in again.stdout
     whole = command(*job, f"hydra.run.dir={tmp_path}/whole")

@@ -14,18 +14,21 @@ from amtml_pl.torch_file import read_torch_file
 FIX = "force=true with the same command: the run starts over"
 
 
-def read_checkpoint(file: Path, network: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+def read_checkpoint(
+    file: Path, network: Mapping[str, Tensor] | None = None, *, fix: str = FIX
+) -> dict[str, Any]:
     """A whole checkpoint of Lightning's form, whose checksums are right; nothing in it is run.
 
     Args:
         file: ``last.ckpt`` or ``best.ckpt``.
         network: the ``state_dict`` that it should fit; None does not compare.
+        fix: what brings another one.
 
     Raises:
         UserError: if it is missing, cut off, changed, no checkpoint or another network's, or would run code.
     """
     if not file.is_file():
-        raise UserError(f"There is no checkpoint {file}.", fix=FIX)
+        raise UserError(f"There is no checkpoint {file}.", fix=fix)
     try:
         found = read_torch_file(file, with_checksums=True)
     except Exception as error:  # damaged bytes make the readers fail in every possible way
@@ -33,23 +36,31 @@ def read_checkpoint(file: Path, network: Mapping[str, Tensor] | None = None) -> 
         raise UserError(
             f"The checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: {reason:.200}. "
             "Nothing in it was run.",
-            fix=FIX,
+            fix=fix,
         ) from error
     if not isinstance(found, dict):
-        raise UserError(f"The file {file} is no checkpoint: it holds a {type(found).__name__}.", fix=FIX)
+        raise UserError(f"The file {file} is no checkpoint: it holds a {type(found).__name__}.", fix=fix)
     if wrong := [key for key, is_right in FIELDS.items() if not is_right(found.get(key))]:
         raise UserError(
             f"The file {file} is no checkpoint of a run: {', '.join(wrong)} in it is missing, or of "
             "another type.",
-            fix=FIX,
+            fix=fix,
         )
     if network is not None:
-        refuse_other_network(found["state_dict"], network, file)
+        refuse_other_network(found["state_dict"], network, file, fix)
     return found
 
 
-def refuse_other_network(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
+def refuse_other_network(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path, fix: str
+) -> None:
     """Refuses tensors that are not those of a network, by name and shape.
+
+    Args:
+        given: what a file holds.
+        expected: what the network has.
+        file: named in the message.
+        fix: what brings another one.
 
     Raises:
         UserError: with how many there are, and the first.
@@ -59,9 +70,9 @@ def refuse_other_network(given: Mapping[str, Tensor], expected: Mapping[str, Ten
     if wrong := [name for name in [*here, *there] if here.get(name) != there.get(name)]:
         first = wrong[0]
         raise UserError(
-            f"The checkpoint {file} is of another network: {len(set(wrong))} tensors differ, the first is "
+            f"The file {file} is of another network: {len(set(wrong))} tensors differ, the first is "
             f"{first:.80}: {there.get(first, 'absent')}, expected {here.get(first, 'none')}.",
-            fix=FIX,
+            fix=fix,
         )
 
 

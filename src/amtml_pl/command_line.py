@@ -44,7 +44,7 @@ def command_line_mistakes(
         try:
             [override] = OverridesParser.create(loader).parse_overrides([word])
         except OverrideParseException as error:
-            problems.append(f"{word}: {reason(error)} (command line)")
+            problems.append(f"{word}: {reason(error)}{quoting(word)} (command line)")
             continue
         if override.is_sweep_override() and not swept:
             problems.append(f"{word}: several values are a sweep; expected -m before them (command line)")
@@ -155,6 +155,13 @@ def stranger(word: str, config: DictConfig, loader: ConfigLoader) -> str:
 def key_of(word: str) -> str:
     """The key that an override is about."""
     return re.split(r"[=@]", word.lstrip("+~"))[0]
+
+
+def quoting(word: str) -> str:
+    """How a value is typed that Hydra's grammar takes for more than a text, such as a name with brackets."""
+    key, sign, value = word.partition("=")
+    meant = sign and value and not set(value) & set("'\"\\")
+    return f"; if it is meant as a text: '{key}=\"{value}\"'" if meant else ""
 
 
 def reason(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -78,13 +78,20 @@ def refuse(problems: list[str]) -> None:
         raise UserError(f"The configuration has {count}:\n{listed}")
 
 
-def check_command(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+def check_command(
+    values: Mapping[str, Any], rules: Mapping[str, Rule], *, known: Collection[str] = ()
+) -> None:
     """Holds what a command takes besides a run's configuration against its rules.
+
+    Args:
+        values: what was given.
+        rules: what each may be.
+        known: what the command takes besides, and is held against other rules.
 
     Raises:
         UserError: with all mistakes at once.
     """
-    if problems := [*rule_problems(plain(values), rules, "")]:
+    if problems := [*rule_problems(plain(values), rules, "", known)]:
         raise UserError("\n".join(problems))
 
 

@@ -31,6 +31,9 @@ from amtml_pl.ranks import leads, rank, world_size
 from amtml_pl.stopping import obey_at_once
 from amtml_pl.terminal import Terminal
 
+for name in ("stdout", "stderr"):
+    if getattr(sys, name) is None:  # closed by the caller, as by >&-: what is said is nobody's to hear
+        setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process
 # Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
 console = Terminal(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()
@@ -121,12 +124,15 @@ def report_typed(mistakes: list[str]) -> None:
 
 
 @contextmanager
-def reporting(module: str, *, debug: bool, folder: Path | None = None) -> Iterator[None]:
+def reporting(
+    module: str, *, debug: bool, folder: Path | None = None, resumes: bool = True
+) -> Iterator[None]:
     """Ends a command as every command ends: a mistake with one message, Ctrl-C with how to go on.
 
     Args:
         module: of the command, such as ``amtml_pl.train``.
         debug: whether a mistake shows its traceback.
+        resumes: whether the command goes on where it was stopped, and does not begin again.
         folder: what Hydra has made for the command, removed where a mistake has left nothing in it.
     """
     try:
@@ -141,19 +147,38 @@ def reporting(module: str, *, debug: bool, folder: Path | None = None) -> Iterat
         let_another_say_why()
         sys.exit(2)
     except KeyboardInterrupt:
-        if leads():
-            error_console.print(f"Interrupted. This continues where it stopped:\n  {escape(typed(module))}")
+        say_how_to_go_on("Interrupted", module, resumes=resumes)
         sys.exit(130)
     except Preempted:
-        if leads():
-            error_console.print(f"Preempted. This continues where it stopped:\n  {escape(typed(module))}")
+        say_how_to_go_on("Preempted", module, resumes=resumes)
         sys.exit(PREEMPTED)
+
+
+def say_how_to_go_on(what: str, module: str, *, resumes: bool) -> None:
+    """What to type after a command was stopped; of several processes of a run the first one says it."""
+    if leads():
+        how = "This continues where it stopped" if resumes else "Nothing was written. This begins again"
+        error_console.print(f"{what}. {how}:\n  {escape(typed(module))}")
 
 
 def typed(module: str) -> str:
     """The command line of this process."""
-    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as typed: not resolved
-    return shlex.join(["python", "-m", module, *words])
+    return shlex.join(["python", "-m", module, *typed_words()])
+
+
+def typed_words() -> list[str]:
+    """What composes this process's configuration again, be it one of a sweep's, from any folder."""
+    told = HydraConfig.get()
+    own = [word for folder in own_folders(told) for word in ("--config-dir", folder)]
+    words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
+    hydra_s: Any = OmegaConf.to_container(told.overrides.hydra)
+    places = ("hydra.searchpath=", "hydra.run.dir=")  # with ++, it was added by `amtml_pl.train` itself
+    return [*own, *words, *(word for word in hydra_s if word.startswith(places))]
+
+
+def own_folders(hydra: Any) -> list[str]:  # noqa: ANN401 - a node, or the dataclass that types it
+    """Where the user's own configuration files lie, as ``--config-dir`` has said it; absolute."""
+    return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
 
 
 def report_mistake(error: UserError) -> None:

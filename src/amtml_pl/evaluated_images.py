@@ -79,12 +79,15 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
             f"The images of {name!r} would have {dataset.image_size} pixels a side; the run's have {size}.",
             fix=f"dataset.image_size={size}",
         )
+    refuse_other_count(run, int(dataset.num_classes), name)  # before anything is downloaded
     source = assemble.build(dataset.source)
     packed: PackedDataset = pack(source, run.paths["data"] / "packed")
     if split not in packed.splits:
         there = [*packed.splits]
+        whose = "; a validation split is a run's own" if split == "val" else ""
         raise UserError(
-            f"The data set {name!r} has no split {split!r}, only {there}.", fix=f"split={there[0]}"
+            f"The data set {name!r} has no split {split!r}, only {there}{whose}.",
+            fix=f"split={there[-1]}" + (", or leave dataset= out" if split == "val" else ""),
         )
     known = classes_of(run)
     if known is None:
@@ -96,7 +99,7 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
             f"{some(missing)}, and has {some(foreign)} instead.",
             fix="dataset=image_folder dataset.source.folder=FOLDER, with folders named as the classes",
         )
-    refuse_other_count(run, packed, name)
+    refuse_other_count(run, len(packed.classes), name)
     position = torch.tensor([known.index(label) for label in packed.classes])
     stored = packed.splits[split]
     rows = SplitRows(split, stored, torch.arange(len(stored)))
@@ -115,16 +118,15 @@ def classes_of(run: FinishedRun) -> tuple[str, ...] | None:
     return packed.classes if packed is not None and same else None
 
 
-def refuse_other_count(run: FinishedRun, packed: PackedDataset, name: str) -> None:
-    """Refuses another number of classes, which is all that can be compared where the run has no names.
+def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
+    """Refuses another number of classes, which is all that can be compared where names are not known.
 
     Raises:
         UserError: if it differs.
     """
-    if len(packed.classes) != run.config.dataset.num_classes:
+    if count != run.config.dataset.num_classes:
         raise UserError(
-            f"The data set {name!r} has {len(packed.classes)} classes; the run's has "
-            f"{run.config.dataset.num_classes}.",
+            f"The data set {name!r} has {count} classes; the run's has {run.config.dataset.num_classes}.",
             fix="a data set with the classes of the run",
         )
 

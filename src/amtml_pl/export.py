@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
@@ -13,12 +13,10 @@ from amtml_pl.config import check_command
 from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.errors import UserError
-from amtml_pl.evaluated_images import classes_of
-from amtml_pl.exporting import Export
-from amtml_pl.finished_run import load_run
-from amtml_pl.parity import ParityImages
-from amtml_pl.provenance import git_state, versions
 from amtml_pl.schema import EXPORT
+
+if TYPE_CHECKING:
+    from amtml_pl.parity import ParityImages
 
 
 def main() -> None:
@@ -30,13 +28,19 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     """Writes the student, checks what was written, and only then gives it its name."""
     progress.begun = True
-    with reporting("amtml_pl.export", debug=config.get("debug", False)):
+    with reporting("amtml_pl.export", debug=config.get("debug", False), resumes=False):
         asked: Any = {key: value for key, value in config.items() if key != "paths"}
-        check_command(asked, EXPORT)
-        if asked["run"] is None:
+        check_command(asked, EXPORT, known=("paths",))
+        if not asked["run"]:
             raise UserError(
                 "There is no run to export.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
+        # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
+        from amtml_pl.evaluated_images import classes_of
+        from amtml_pl.exporting import Export
+        from amtml_pl.finished_run import load_run
+        from amtml_pl.provenance import git_state, versions
+
         finished = load_run(asked["run"], **config.paths)
         export = Export(finished, asked["checkpoint"], asked["format"], int8=asked["int8"], out=asked["out"])
         about = {
@@ -48,6 +52,8 @@ def run(config: DictConfig) -> None:
         if classes_of(finished) is None:
             console.print("  the names of the classes are not known any more: they are numbered")
         show(entry, shown)
+        if export.unrecorded:
+            console.print(f"  no entry in the run's export.json: {escape(export.unrecorded)}")
         trust = " trust=true" if export.kind.unsafe else ""
         console.print(f"Written to {escape(str(export.file))}")
         console.print(escape(f"  python -m amtml_pl.predict model='{export.file}' images=FOLDER{trust}"))

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import classes_of
-from amtml_pl.exported.kinds import KINDS
+from amtml_pl.exported.kinds import KINDS, is_exported
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.quantisation import quantise
 from amtml_pl.exported.student import Forward, StudentLogits
 from amtml_pl.finished_run import FinishedRun, Which
 from amtml_pl.json_file import read_json
 from amtml_pl.latency import cpu_name, timed
-from amtml_pl.output_file import refuse_unwritable, replacing, write_json
+from amtml_pl.output_file import named_output, refuse_unwritable, replacing, write_json
 from amtml_pl.parity import (
     MOST_DIFFERENCE,
     Parity,
@@ -30,7 +31,7 @@ from amtml_pl.parity import (
     local_images,
     parity_images,
 )
-from amtml_pl.runs import RunFolder
+from amtml_pl.rebuilt import without_beginnings
 
 CALIBRATION_IMAGES = 500
 OTHER_FORMAT = "format=safetensors, which takes every network"
@@ -46,9 +47,15 @@ class Export:
         int8: whether the student is written in 8 bits; of ONNX alone.
         out: the file; None for the one in the run's folder.
 
+    Attributes:
+        file: what is written.
+        unrecorded: why the run's ``export.json`` will not have an entry for a file elsewhere; empty where
+            it will.
+
     Raises:
-        UserError: if the format has no 8 bits or needs a package that is missing, a target cannot be
-            written, or the record that the run has of its exports is damaged.
+        UserError: if the format has no 8 bits or needs a package that is missing, the target cannot be
+            written or is another file than an exported student, or the record that the run has of its
+            exports is damaged.
     """
 
     def __init__(
@@ -67,14 +74,16 @@ class Export:
         self.run, self.checkpoint, self.format, self.int8 = run, checkpoint, kind, int8
         self.kind = KINDS[kind]
         self.kind.refuse_missing_packages()
-        self.name = f"{kind}_int8" if int8 else kind
-        own = run.path / "export" / f"student{'.int8' if int8 else ''}{self.kind.suffix}"
-        self.file = Path(out).expanduser().resolve() if out else own
         self.record_file = run.path / "export" / "export.json"
-        self.refuse_other_name()
-        refuse_unwritable(self.file)
-        refuse_unwritable(self.record_file)
-        self.entries = read_entries(self.record_file)
+        self.unrecorded = ""
+        self.file = self.named(out) if out else self.own_file()
+        try:
+            refuse_unwritable(self.record_file)
+        except UserError as error:
+            if not out:
+                raise
+            self.unrecorded = error.what
+        read_entries(self.record_file)  # a damaged one is refused before anything is computed
 
     def write(self, about: Mapping[str, Any]) -> tuple[dict[str, Any], ParityImages]:
         """Writes the file, and its entry in the run's ``export.json``.
@@ -111,14 +120,26 @@ class Export:
                 }
             content = temporary.read_bytes()
         entry = {
+            "format": self.format,
             **self.facts(parity, shown),
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
             "latency": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "batch": 1, **speed},
             **about,
         }
-        write_json(self.record_file, {**self.entries, self.name: entry})
+        if not self.unrecorded:
+            self.record(entry)
         return entry, shown
+
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """Adds an entry to the run's ``export.json``, or replaces the one of the same file.
+
+        Raises:
+            UserError: if it cannot be written, or was damaged meanwhile.
+        """
+        self.record_file.parent.mkdir(exist_ok=True)
+        with FileLock(self.record_file.with_name(".export.json.lock")):  # several exports may end together
+            write_json(self.record_file, {**read_entries(self.record_file), str(entry["file"]): entry})
 
     def write_float32(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
         """Writes the student and holds it against its checkpoint.
@@ -181,7 +202,7 @@ class Export:
         """What the file says of itself."""
         record, about = self.run.record, self.run.config.dataset
         ending = "" if self.checkpoint == "best" else "_last"
-        network: Any = OmegaConf.to_container(self.run.config.student, resolve=True)
+        network = without_beginnings(OmegaConf.to_container(self.run.config.student, resolve=True))
         return ModelCard(
             classes=classes_of(self.run) or tuple(map(str, range(about.num_classes))),
             image_size=int(about.image_size),
@@ -216,23 +237,30 @@ class Export:
             },
         }
 
-    def refuse_other_name(self) -> None:
-        """Refuses a name that others would take for another kind of file, and the run's own weights.
+    def own_file(self) -> Path:
+        """Where the student lies in the run's folder, if the command does not say it."""
+        ending = "" if self.checkpoint == "best" else f"-{self.checkpoint}"
+        name = f"student{ending}{'.int8' if self.int8 else ''}{self.kind.suffix}"
+        file = self.run.path / "export" / name
+        refuse_unwritable(file)
+        return file
+
+    def named(self, out: str) -> Path:
+        """The file that ``out=`` names: a new one, or an exported student of the same kind.
 
         Raises:
-            UserError: if the target is such a name.
+            UserError: if it is anything else, such as the run's own weights.
         """
-        if self.file.suffix != self.kind.suffix:
-            raise UserError(
-                f"out={self.file}: format={self.format} is a name that ends in {self.kind.suffix}.",
-                fix=f"out={self.file.with_suffix(self.kind.suffix)}",
-            )
-        if self.file == RunFolder(self.run.path).weights_file:
-            raise UserError(f"{self.file} belongs to the run itself.", fix="out=FILE, with another name")
+        return named_output(
+            out,
+            suffix=self.kind.suffix,
+            what=f"a student exported as {self.format}",
+            is_one=lambda file: is_exported(file, self.format),
+        )
 
 
 def read_entries(file: Path) -> dict[str, Any]:
-    """What a run's ``export.json`` says of earlier exports; nothing where there is none.
+    """What a run's ``export.json`` says of earlier exports, by file; nothing where there is none.
 
     Raises:
         UserError: if it is damaged.
@@ -245,7 +273,7 @@ def read_entries(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read: {error}.", fix=f"rm '{file}'") from error
     if not isinstance(entries, dict):
         raise UserError(
-            f"{file} holds a {type(entries).__name__}, expected entries by format.", fix=f"rm '{file}'"
+            f"{file} holds a {type(entries).__name__}, expected entries by file.", fix=f"rm '{file}'"
         )
     return entries
 

@@ -26,8 +26,7 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
     """
     if not folder.path.is_dir():
         raise UserError(
-            f"{folder.path} is not a folder.",
-            fix="run=FOLDER: the folder that amtml_pl.train printed at its end",
+            f"{folder.path} is not a folder.", fix="name the folder that amtml_pl.train printed at its end"
         )
     anew = (
         "copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat the run "
@@ -41,15 +40,20 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
         below = sorted(folder.path.glob("**/run.json"))[:1]
         raise UserError(
             f"{folder.path} is not the folder of a run: it has no run.json.",
-            fix=f"run='{below[0].parent}'" if below else "run=FOLDER: what amtml_pl.train printed at its end",
+            fix=f"name the folder of a run, such as '{below[0].parent}'"
+            if below
+            else "name the folder that amtml_pl.train printed at its end",
         )
     status = record["status"]
     if status != "completed":
-        said = {"failed": "failed", "interrupted": "is still going" if is_busy(folder) else "was interrupted"}
+        busy = is_busy(folder)
+        said = {"failed": "failed", "interrupted": "is still going" if busy else "was interrupted"}
         why = f" ({record['error']})" if status == "failed" and record.get("error") else ""
         raise UserError(
             f"The run in {folder.path} {said[status]}{why}; expected a completed one.",
-            fix=str(record.get("command", "the command that began it")) + " goes on with it",
+            fix="the same command again, once the run has ended"
+            if busy
+            else str(record.get("command", "the command that began it")) + " goes on with it",
         )
     if absent := absent_fields(record):
         raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Float, Int64
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from amtml_pl import assemble
@@ -24,6 +24,7 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.finished_record import completed_record, read_config
 from amtml_pl.own_weighting import OwnWeighting, own_scheme, restored
 from amtml_pl.packing import pack
+from amtml_pl.rebuilt import rebuilt
 from amtml_pl.recorded_teachers import RecordedTeacher, kept_store, recorded_teachers
 from amtml_pl.runs import RunFolder
 from amtml_pl.splits import SplitRows
@@ -89,29 +90,41 @@ class FinishedRun:
             UserError: if the checkpoint is missing, damaged, or of another network.
         """
         file = self.checkpoint_file(checkpoint)
-        own = of_module(read_checkpoint(file)["state_dict"], "student")
-        about = self.config.dataset
+        own = of_module(self.content_of(file), "student")
+        about, node = self.config.dataset, OmegaConf.to_container(self.config.student, resolve=True)
         network = TappedNetwork(
-            assemble.build(self.config.student), mean=list(about.mean), std=list(about.std), taps=taps
+            rebuilt(cast("dict[str, Any]", node)), mean=list(about.mean), std=list(about.std), taps=taps
         )
         set_execution(network.network, channels_last=bool(self.config.get("channels_last")), compiled=False)
-        refuse_other_network(own, network.state_dict(), file)
+        refuse_other_network(own, network.state_dict(), file, self.again)
         network.load_state_dict(own)
         return network.requires_grad_(False).eval()
+
+    @property
+    def again(self) -> str:
+        """The command that repeats the run."""
+        return f"{self.record['command']} force=true"
+
+    def content_of(self, file: Path) -> dict[str, Tensor]:
+        """The tensors of a checkpoint of this run."""
+        found: dict[str, Tensor] = read_checkpoint(file, fix=self.again)["state_dict"]
+        return found
 
     def checkpoint_file(self, checkpoint: Which) -> Path:
         """Where a checkpoint lies.
 
         Raises:
-            UserError: if it is not there.
+            UserError: if it is not there, or there is no such choice.
         """
         folder = RunFolder(self.path)
         files = {"best": folder.best_checkpoint, "last": folder.last_checkpoint}
+        if checkpoint not in files:
+            raise UserError(f"There is no checkpoint {checkpoint!r}.", fix=f"one of {', '.join(files)}")
         if not files[checkpoint].is_file():
             there = [name for name, file in files.items() if file.is_file()]
             raise UserError(
                 f"There is no checkpoint {files[checkpoint]}.",
-                fix=f"checkpoint={there[0]}" if there else f"{self.record['command']} force=true",
+                fix=f"checkpoint={there[0]}" if there else self.again,
             )
         return files[checkpoint]
 
@@ -132,7 +145,7 @@ class FinishedRun:
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise UserError(
                 f"{file} cannot be read as a table of epochs: {error}.",
-                fix=f"{self.record['command']} force=true",
+                fix=self.again,
             ) from error
 
     def teacher_weights(self) -> dict[str, list[float | None]]:
@@ -174,7 +187,7 @@ class FinishedRun:
         scheme = own_scheme(self.config, self.teacher_names)
         student = self.student(checkpoint, taps=scheme.student_taps())
         file = self.checkpoint_file(checkpoint)
-        state = of_module(read_checkpoint(file)["state_dict"], "weighting")
+        state = of_module(self.content_of(file), "weighting")
         return restored(scheme, student, self.config, self.record, state, file)
 
     def images(
@@ -184,11 +197,14 @@ class FinishedRun:
 
         Args:
             split: which images.
-            view: of the training images which augmented version, 0 for the images themselves.
+            view: of the training images which augmented version, 0 for the images themselves; the others
+                have no versions.
 
         Raises:
-            UserError: as `split`.
+            UserError: as `split`, or if the view is below 0.
         """
+        if view < 0:
+            raise UserError(f"There is no view {view}.", fix="view=0 for the images themselves, or 1 and up")
         rows = self.split(split)
         for index in torch.split(torch.arange(len(rows)), self.data.eval_batch_size):
             stored = rows.stored.images[rows.rows[index]]
@@ -229,6 +245,8 @@ class FinishedRun:
             UserError: as `data`, or if there is no such split.
         """
         found = {"train": self.data.train_split, "val": self.data.val_split, "test": self.data.test_split}
+        if name not in found:
+            raise UserError(f"There is no split {name!r}.", fix=f"one of {', '.join(found)}")
         return found[name]()
 
     def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:

@@ -31,8 +31,11 @@ def named_images(words: Sequence[str]) -> list[Path]:
         files = [*files_of(word)]
         if not files:
             kinds = ", ".join(sorted(SUFFIXES))
+            path = Path(word).expanduser()
+            said = f"no image in the folder {word!r}" if path.is_dir() else f"no image {word!r}"
+            seen = "" if path.is_absolute() else f", seen from {Path.cwd()}"
             raise UserError(
-                f"There is no image {word!r} below {Path.cwd()}; known are {kinds}.",
+                f"There is {said}{seen}; known are {kinds}.",
                 fix="images=FOLDER, images=[FILE,FILE] or images='PATTERN', in quotes",
             )
         found.update(dict.fromkeys(files))

@@ -64,7 +64,7 @@ class OpenedModel:
             ``(B, K)`` in float32, rows sum to 1.
 
         Raises:
-            UserError: if what was opened gives something else than one logit per class.
+            UserError: if what was opened gives something else than one logit per class, or no number.
         """
         try:
             with torch.inference_mode():
@@ -80,5 +80,10 @@ class OpenedModel:
             raise UserError(
                 f"{self.place} gives outputs of shape {tuple(logits.shape)}, expected {expected}.",
                 fix="write it again: python -m amtml_pl.export",
+            )
+        if not logits.isfinite().all():
+            raise UserError(
+                f"{self.place} gives logits that are no finite numbers.",
+                fix="model= of another run; or write it again: python -m amtml_pl.export",
             )
         return logits.float().softmax(dim=1)

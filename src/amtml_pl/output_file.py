@@ -1,20 +1,43 @@
-"""The file that a command leaves: refused early where it cannot be written, replaced in one instant."""
+"""The file that a command leaves: refused early where it may not be written, replaced in one instant."""
 
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from amtml_pl.errors import UserError
-from amtml_pl.runs import write_text
+
+
+def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], bool]) -> Path:
+    """The file that ``out=`` names, which nobody misses: a new one, or one that the command has written.
+
+    Args:
+        out: as it was typed.
+        suffix: that its name must have.
+        what: such files are, with an article.
+        is_one: whether a file that is there is such a one.
+
+    Raises:
+        UserError: if it has another suffix, holds something else, is a folder, or cannot be written.
+    """
+    file = Path(out).expanduser().resolve()
+    if file.suffix != suffix and not file.is_dir():
+        raise UserError(
+            f"out={out}: {what} has a name that ends in {suffix}.", fix=f"out={Path(out).with_suffix(suffix)}"
+        )
+    refuse_unwritable(file)
+    if file.exists() and not is_one(file):
+        raise UserError(f"{file} is not {what}, and is left as it is.", fix="out=FILE, with another name")
+    return file
 
 
 def refuse_unwritable(file: Path) -> None:
-    """Refuses a target before anything is computed for it.
+    """Refuses a target before anything is computed for it; nothing is made.
 
     Raises:
         UserError: if it is a folder, or nothing can be written beside it.
@@ -22,8 +45,7 @@ def refuse_unwritable(file: Path) -> None:
     if file.is_dir():
         raise UserError(f"{file} is a folder.", fix="out=FILE")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
+        with tempfile.TemporaryFile(dir=nearest_folder(file)):
             pass
     except OSError as error:
         raise unwritable(file, error) from error
@@ -35,28 +57,35 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: if it cannot be written; the one before stays.
     """
-    try:
-        write_text(file, json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise unwritable(file, error) from error
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A name beside a file, with its suffix; what is written there takes the file's place at the end.
+    """A free name with a file's suffix; what is written there takes the file's place at the end.
+
+    It lies in the file's folder, or where that is to be made in the nearest one that is there.
 
     Raises:
         UserError: if it cannot be written; the one before stays, as it does at any other exception.
     """
-    temporary = file.with_name(f".{file.name}")
+    temporary = nearest_folder(file) / f".{file.stem}.{secrets.token_hex(8)}{file.suffix}"
     try:
         try:
             yield temporary
+            file.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(file)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that is none: what went wrong first is what is said
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(file, error) from error
+
+
+def nearest_folder(file: Path) -> Path:
+    """The folder of a file, or the first above it that is there."""
+    return next(folder for folder in file.parents if folder.exists())
 
 
 def unwritable(file: Path, error: OSError) -> UserError:

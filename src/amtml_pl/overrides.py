@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+# The options of Hydra that are followed by their value.
+WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 # Overrides that tell runs of one experiment apart without telling what was studied.
 NO_SETTINGS = (
     "experiment",
@@ -25,8 +27,10 @@ NO_SETTINGS = (
 
 
 def overrides_of(command: str) -> list[str]:
-    """The overrides of a ``python -m amtml_pl.train`` command, unquoted."""
-    return [word for word in shlex.split(command)[3:] if not word.startswith("-")]
+    """The overrides of a ``python -m amtml_pl.train`` command, unquoted; options are no overrides."""
+    words = shlex.split(command)[3:]
+    named = {number + 1 for number, word in enumerate(words) if word in WITH_VALUE}
+    return [word for number, word in enumerate(words) if number not in named and not word.startswith("-")]
 
 
 def value_of(key: str, overrides: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def restored(
     """
     classes, features = tap_shapes(student, int(config.dataset.image_size))
     scheme.build(TensorShapes(classes=classes, teachers=tuple(record["teachers"]), student=features))
-    refuse_other_network(state, scheme.state_dict(), file)
+    refuse_other_network(state, scheme.state_dict(), file, f"{record['command']} force=true")
     scheme.load_state_dict(dict(state))
     scheme.judge({name: record["metrics"][f"teacher/{name}/val/acc"] for name in record["teachers"]})
     return OwnWeighting(scheme.requires_grad_(False).eval(), student)

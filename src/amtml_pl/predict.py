@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +13,10 @@ from amtml_pl.config import check_command, plain
 from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start
 from amtml_pl.errors import UserError
-from amtml_pl.image_files import named_images, read_batches
-from amtml_pl.opened_model import OpenedModel
-from amtml_pl.output_file import refuse_unwritable, replacing
+from amtml_pl.output_file import named_output
 from amtml_pl.schema import PREDICT
+
+HEADER = "file,class,probability"  # as every table begins
 
 
 def main() -> None:
@@ -32,7 +28,7 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     """Prints the likeliest classes of every image, and writes them where it is asked to."""
     progress.begun = True
-    with reporting("amtml_pl.predict", debug=config.get("debug", False)):
+    with reporting("amtml_pl.predict", debug=config.get("debug", False), resumes=False):
         asked: Any = dict(config.items())
         check_command(asked, PREDICT)
         asked = plain(asked)
@@ -40,9 +36,13 @@ def run(config: DictConfig) -> None:
             if not asked[key]:
                 raise UserError(f"There is no {key.removesuffix('s')} to predict with.", fix=what)
         words = [asked["images"]] if isinstance(asked["images"], str) else asked["images"]
-        table = None if asked["out"] is None else Path(asked["out"]).expanduser().resolve()
-        if table is not None:
-            refuse_unwritable(table)
+        out = asked["out"]
+        table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
+        # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
+        from amtml_pl.image_files import named_images
+        from amtml_pl.opened_model import OpenedModel
+        from amtml_pl.predictions import predict, write_table
+
         files = named_images(words)
         model = OpenedModel(Path(asked["model"]).expanduser(), asked["checkpoint"], trust=asked["trust"])
         found = predict(model, files, asked["top"])
@@ -50,60 +50,18 @@ def run(config: DictConfig) -> None:
         for prediction in found:
             said = "  ".join(f"{name} {value:.4f}" for name, value in prediction.classes)
             console.print(escape(f"{prediction.file!s:{width}}  {said}"))
-        if table is not None:
+        if table:
             write_table(table, found)
             console.print(f"Written to {escape(str(table))}")
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a student sees in an image.
-
-    Attributes:
-        file: as it was named.
-        classes: the likeliest ones with their probabilities, the likeliest first.
-    """
-
-    file: Path
-    classes: tuple[tuple[str, float], ...]
-
-
-def predict(model: OpenedModel, files: Sequence[Path], top: int = 1) -> list[Prediction]:
-    """Asks a student about image files.
-
-    Args:
-        model: the student.
-        files: at least one, each once.
-        top: how many classes are wanted of each; at most there are.
-
-    Raises:
-        UserError: if an image cannot be read, or the student cannot be run.
-    """
-    found: list[Prediction] = []
-    for images in read_batches(files, model.image_size):
-        values, classes = model.probabilities(images).topk(min(top, len(model.classes)), dim=1)
-        for row, names in zip(values.tolist(), classes.tolist(), strict=True):
-            likeliest = tuple((model.classes[name], value) for name, value in zip(names, row, strict=True))
-            found.append(Prediction(files[len(found)], likeliest))
-    return found
-
-
-def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
-    """Replaces a CSV file: ``file,class,probability,class_2,probability_2,...``, a row for each image.
-
-    Raises:
-        UserError: if it cannot be written; the one before stays.
-    """
-    ranks = range(1, len(predictions[0].classes) + 1)
-    endings = ["" if rank == 1 else f"_{rank}" for rank in ranks]
-    header = ["file", *(f"{what}{ending}" for ending in endings for what in ("class", "probability"))]
-    text = io.StringIO(newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(header)
-    for prediction in predictions:
-        lines.writerow([prediction.file, *(cell for pair in prediction.classes for cell in pair)])
-    with replacing(file) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+def is_table(file: Path) -> bool:
+    """Whether a file is what this command writes."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            return lines.readline(len(HEADER)) == HEADER
+    except (OSError, ValueError):
+        return False
 
 
 if __name__ == "__main__":

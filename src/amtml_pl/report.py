@@ -31,7 +31,7 @@ def run(config: DictConfig) -> None:
     progress.begun = True
     folder, metric = Path(str(config.runs)), str(config.metric)
     out = Path(str(config.out)) if config.out else folder / "report"
-    with reporting("amtml_pl.report", debug=False):
+    with reporting("amtml_pl.report", debug=False, resumes=False):
         found = find_runs(folder, metric)
         problems = problems_of(found.compared, metric)
         if config.baseline is not None:

@@ -95,7 +95,7 @@ class RunFolder:
         ]
         events = self.path.glob("events.out.tfevents.*")
         evaluations = [*self.path.glob("evaluate.json"), *self.path.glob("evaluate-*.json")]
-        exports = [*self.path.glob("export/student.*"), *self.path.glob("export/export.json")]
+        exports = [*self.path.glob("export/student[.-]*"), *self.path.glob("export/*export.json*")]
         measured = (*evaluations, *exports)
         for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *measured):
             file.unlink(missing_ok=True)

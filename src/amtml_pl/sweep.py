@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.command_line import command_line_mistakes
-from amtml_pl.entry_point import error_console, progress, quieten, report_typed
+from amtml_pl.entry_point import error_console, own_folders, progress, quieten, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.identity import register_resolvers, run_label, sweep_hash, telling_overrides
 from amtml_pl.own_process import ProcessCrashedError, can_have_own_process, in_own_process
@@ -62,9 +62,7 @@ class Bookkeeping(Callback):
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
         overrides: Any = OmegaConf.to_container(hydra.overrides)  # as typed, interpolations and all
         typed = overrides["task"]
-        folders = [
-            source.path for source in hydra.runtime.config_sources if source.provider == "command-line"
-        ]
+        folders = own_folders(hydra)
         own = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
         own += [word for word in overrides["hydra"] if word.startswith("hydra.searchpath=")]
         if mistakes := sweep_mistakes([*own, *typed], hydra.sweeper.get("params") or {}):
@@ -74,7 +72,8 @@ class Bookkeeping(Callback):
         sweeper: Any = OmegaConf.to_container(hydra.sweeper)
         name = f"{label}-{sweep_hash(typed, sweeper)}"
         told = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
-        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *told, *typed])
+        named = [word for folder in folders for word in ("--config-dir", folder)]
+        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *told, *typed])
         return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401

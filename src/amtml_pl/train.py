@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config import check_constructors, check_values
 from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import progress, reporting, start, typed
+from amtml_pl.entry_point import progress, reporting, start, typed, typed_words
 from amtml_pl.identity import register_resolvers
 from amtml_pl.recipe import hydra_literal
 from amtml_pl.runs import RunFolder
@@ -66,13 +66,10 @@ def train(config: DictConfig) -> float:
 def overrides_of_one_run() -> list[str]:
     """What composes this run, be it one of a sweep's, in another process."""
     told = HydraConfig.get()
-    folders = [source.path for source in told.runtime.config_sources if source.provider == "command-line"]
-    own = [word for folder in folders for word in ("--config-dir", folder)]
     directory = hydra_literal(told.runtime.output_dir)
-    words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
     hydra_s: Any = OmegaConf.to_container(told.overrides.hydra)
-    words += [o for o in hydra_s if o.lstrip("+").startswith(("hydra.searchpath=", "hydra.callbacks"))]
-    return [*own, *words, "hydra.mode=RUN", f"hydra.run.dir={directory}"]
+    callbacks = [word for word in hydra_s if word.lstrip("+").startswith("hydra.callbacks")]
+    return [*typed_words(), *callbacks, "hydra.mode=RUN", f"++hydra.run.dir={directory}"]
 
 
 if __name__ == "__main__":

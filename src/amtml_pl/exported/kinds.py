@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amtml_pl.errors import UserError
-from amtml_pl.exported import onnx_file, safetensors_file, torch_export_file, torchscript_file
+from amtml_pl.exported import (
+    onnx_file,
+    safetensors_file,
+    torch_archive,
+    torch_export_file,
+    torchscript_file,
+)
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.student import OpenedStudent, StudentLogits
-from amtml_pl.exported.torch_archive import member_names
 from amtml_pl.extras import imported
 
 
@@ -23,6 +28,7 @@ class Kind:
         suffix: of its name.
         write: writes a student.
         open_file: opens what `write` wrote; of an unsafe kind only where the file is trusted.
+        card_of: the card of what `write` wrote; nothing else in the file is used.
         unsafe: what opening a stranger's file could do; empty where it does nothing but compute.
         packages: of the extra ``export`` that it needs.
     """
@@ -30,6 +36,7 @@ class Kind:
     suffix: str
     write: Callable[[StudentLogits, ModelCard, Path], None]
     open_file: Callable[[Path], OpenedStudent]
+    card_of: Callable[[Path], ModelCard]
     unsafe: str = ""
     packages: tuple[str, ...] = ()
 
@@ -44,20 +51,26 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    "onnx": Kind(".onnx", onnx_file.write, onnx_file.open_file, packages=onnx_file.PACKAGES),
+    "onnx": Kind(
+        ".onnx", onnx_file.write, onnx_file.open_file, onnx_file.card_of, packages=onnx_file.PACKAGES
+    ),
     "torch_export": Kind(
         ".pt2",
         torch_export_file.write,
         torch_export_file.open_file,
+        torch_archive.card_of,
         unsafe="torch unpickles parts of such a file and evaluates the expressions in it as Python",
     ),
     "torchscript": Kind(
         ".pt",
         torchscript_file.write,
         torchscript_file.open_file,
+        torch_archive.card_of,
         unsafe="such a file is a program, which can read and write files",
     ),
-    "safetensors": Kind(".safetensors", safetensors_file.write, safetensors_file.open_file),
+    "safetensors": Kind(
+        ".safetensors", safetensors_file.write, safetensors_file.open_file, safetensors_file.card_of
+    ),
 }
 
 
@@ -82,6 +95,22 @@ def open_exported(file: Path, *, trust: bool) -> OpenedStudent:
     return kind.open_file(file)
 
 
+def is_exported(file: Path, kind: str) -> bool:
+    """Whether a file is an exported student of one kind; nothing in it is run.
+
+    Raises:
+        UserError: if a package is missing that reading it takes.
+    """
+    KINDS[kind].refuse_missing_packages()
+    try:
+        if kind_of(file) != kind:
+            return False
+        KINDS[kind].card_of(file)
+    except UserError:
+        return False
+    return True
+
+
 def kind_of(file: Path) -> str:
     """Which kind a file is, by its content; ONNX, which has no mark, by its name.
 
@@ -96,7 +125,7 @@ def kind_of(file: Path) -> str:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
         return "safetensors"
     if zipfile.is_zipfile(file):
-        names = member_names(file)
+        names = torch_archive.member_names(file)
         if any(name.startswith("models/") for name in names):
             return "torch_export"
         if "constants.pkl" in names:

@@ -106,7 +106,8 @@ FIELDS: Mapping[str, Rule] = {
     "image_size": Rule(int, "a number of pixels from 1 to 4096", lambda v: 1 <= v <= 4096),
     "mean": MEAN,
     "std": STD,
-    "network": Rule(dict, "a network"),
+    # An interpolation would be resolved on the machine that opens the file: ${oc.env:NAME} reads a variable.
+    "network": Rule(dict, "a network without ${...}", lambda v: "${" not in json.dumps(v)),
     "precision": TEXT,
     "run": TEXT,
     "experiment": TEXT,

@@ -45,6 +45,15 @@ def add_card(model: Any, card: ModelCard) -> None:  # noqa: ANN401
     imported("onnx", extra="export").helper.set_model_props(model, card.texts())
 
 
+def card_of(file: Path) -> ModelCard:
+    """The card of a student.
+
+    Raises:
+        UserError: if the file is damaged, or no exported student.
+    """
+    return ModelCard.read(metadata(parsed(file.read_bytes(), file)), file)
+
+
 def open_file(file: Path) -> OpenedStudent:
     """A student for ONNX Runtime, on as many threads as torch has.
 
@@ -53,10 +62,7 @@ def open_file(file: Path) -> OpenedStudent:
     """
     onnx, runtime = (imported(name, extra="export") for name in PACKAGES[:2])
     content = file.read_bytes()
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's own exceptions, of which none is public
-        raise damaged(file, error) from error
+    model = parsed(content, file)
     card = ModelCard.read(metadata(model), file)
     if asks_for_files(model, onnx.TensorProto):
         raise UserError(
@@ -79,6 +85,18 @@ def open_file(file: Path) -> OpenedStudent:
         return torch.from_numpy(logits)
 
     return OpenedStudent(card, forward)
+
+
+def parsed(content: bytes, file: Path) -> Any:  # noqa: ANN401
+    """A model of ONNX.
+
+    Raises:
+        UserError: if the bytes are none.
+    """
+    try:
+        return imported("onnx", extra="export").load_model_from_string(content)
+    except Exception as error:  # protobuf's own exceptions, of which none is public
+        raise damaged(file, error) from error
 
 
 def metadata(model: Any) -> Mapping[str, str]:  # noqa: ANN401

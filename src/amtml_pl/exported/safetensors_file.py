@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from amtml_pl import assemble
 from amtml_pl.checkpoint_file import refuse_other_network
 from amtml_pl.errors import UserError
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.student import OpenedStudent, StudentLogits
 from amtml_pl.features import TappedNetwork
+from amtml_pl.rebuilt import rebuilt
+
+AGAIN = "copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format=safetensors"
 
 
 def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
@@ -23,25 +27,41 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
     file.write_bytes(save(tensors, metadata=card.texts()))
 
 
+def card_of(file: Path) -> ModelCard:
+    """The card of a student.
+
+    Raises:
+        UserError: if the file is damaged, or no exported student.
+    """
+    with opening(file) as content:
+        texts = content.metadata() or {}
+    return ModelCard.read(texts, file)
+
+
+@contextmanager
+def opening(file: Path) -> Iterator[Any]:
+    """The content of a file, whose damage ends in one message."""
+    try:
+        with safe_open(file, framework="pt", device="cpu") as content:
+            yield content
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as safetensors: {error!s:.200}.",
+            fix=AGAIN,
+        ) from error
+
+
 def open_file(file: Path) -> OpenedStudent:
     """A student built from the card, as a configuration is: only by what a ``_target_`` may name.
 
     Raises:
         UserError: if the file is damaged, no exported student, or its network cannot be built.
     """
-    try:
-        with safe_open(file, framework="pt", device="cpu") as content:
-            texts = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as safetensors: {error!s:.200}.",
-            fix="copy the file again, or write it again: python -m amtml_pl.export run=FOLDER "
-            "format=safetensors",
-        ) from error
-    card = ModelCard.read(texts, file)
-    network = assemble.build(OmegaConf.create(dict(card.network)))
+    card = card_of(file)
+    with opening(file) as content:
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
+    network = rebuilt(card.network)
     student = TappedNetwork(network, mean=list(card.mean), std=list(card.std))
-    refuse_other_network(tensors, network.state_dict(), file)
+    refuse_other_network(tensors, network.state_dict(), file, AGAIN)
     network.load_state_dict(tensors)
     return OpenedStudent(card, StudentLogits(student.requires_grad_(False).eval()))

@@ -1,0 +1,46 @@
+"""A trained network, built again to be given its weights: nothing that it began with is fetched once more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import nn
+
+from amtml_pl import assemble
+
+# Per beginning of a _target_, the arguments that load weights, and what leaves them out.
+BEGINNINGS: Mapping[str, Mapping[str, object]] = {
+    "": {"pretrained": False},
+    "torchvision.": {"weights": None, "weights_backbone": None},
+    "timm.": {"checkpoint_path": ""},
+}
+
+
+def rebuilt(node: Mapping[str, Any]) -> nn.Module:
+    """A network whose weights are going to be replaced, all of them.
+
+    Args:
+        node: what it was built from, as in ``conf/student``: resolved.
+
+    Raises:
+        UserError: if it may not be named or cannot be built.
+    """
+    network: nn.Module = assemble.build(OmegaConf.create(without_beginnings(node)))
+    return network
+
+
+def without_beginnings(node: Any) -> Any:  # noqa: ANN401
+    """Plain nested values in which no network asks for weights to begin with."""
+    if isinstance(node, Mapping):
+        target = str(node.get("_target_", ""))
+        idle = {
+            key: value
+            for beginning, values in BEGINNINGS.items()
+            if "_target_" in node and target.startswith(beginning)
+            for key, value in values.items()
+            if key in node
+        }
+        return {key: without_beginnings(value) for key, value in node.items()} | idle
+    return [without_beginnings(each) for each in node] if isinstance(node, list) else node
