@@ -312,6 +312,7 @@ class Run:
                 image_size=data.image_size,
                 temperature=self.config.temperature,
                 mixture=self.config.mixture,
+                lr=self.config.optimizer.get("lr"),
                 accuracy=self.accuracy,
                 held_out=self.provision.held_out_logits() if self.teachers else None,
                 gradient_share=self.gradient_share,

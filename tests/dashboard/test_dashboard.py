@@ -133,6 +133,9 @@ def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(wa
     values = data["_hparams_/session_start_info"].session_start_info.hparams
     assert values["teachers"].string_value == "vgg8_quarter, resnet8"
     assert values["seed"].number_value == 0.0
+    assert values["method"].string_value == "none"
+    assert values["training/lr"].number_value == 0.05
+    assert values["coef/kd"].number_value == record["loss"]["kd"]
 
 
 def test_the_weights_by_class_are_kept_for_every_epoch(watched):

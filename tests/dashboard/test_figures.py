@@ -60,6 +60,19 @@ def test_the_table_of_weights_goes_on_where_a_run_was_interrupted(tmp_path):
     assert file.read_text().split() == ["epoch,class,a,b", *before, "2,cat,1,0"]
 
 
+@pytest.mark.parametrize("rows", [None, b"0,cat,1\n", b"x,cat,1,0\n", b"0,cat,1,0\n\n", b"0,\xff,1,0\n"])
+def test_a_damaged_table_of_weights_begins_again_and_says_so(tmp_path, rows):
+    file = tmp_path / "weights_by_class.csv"
+    file.write_bytes(b"" if rows is None else b"epoch,class,a,b\n" + rows)
+    table = WeightsByClass(file, ["a", "b"], ["cat", "dög"])
+    with pytest.warns(
+        UserWarning, match=r"weights_by_class\.csv cannot be gone on with and begins with epoch 1"
+    ):
+        table.go_on_from(1)
+    table.add(1, torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
+    assert file.read_text(encoding="utf-8").split() == ["epoch,class,a,b", "1,cat,0.25,0.75", "1,dög,0.5,0.5"]
+
+
 def test_disagreement_is_the_jensen_shannon_divergence(random):
     logits = torch.randn(N, M, K, generator=random)
     found = disagreement(logits)
@@ -106,22 +119,24 @@ def test_the_calibration_error_is_that_of_torchmetrics(random):
     assert int(found.samples.sum()) == 500
 
 
-def test_agreement_and_entropy_of_the_steps_are_those_of_a_loop(random):
+@pytest.mark.parametrize("mixture", ["probabilities", "logits"])
+def test_agreement_and_entropy_of_the_steps_are_those_of_a_loop(random, mixture):
     steps = [step(random), step(random)]
-    taught = Teaching.joined([Teaching.of(each, 2.0) for each in steps])
+    taught = Teaching.joined([Teaching.of(each, 2.0, mixture) for each in steps])
     found = taught.scalars(("a", "b", "c"))
     labels = torch.cat([each.labels for each in steps]).tolist()
     student = [row.index(max(row)) for each in steps for row in each.student.logits.tolist()]
     weights = [row for each in steps for row in each.weights.tolist()]
-    mixture = []
+    named_together = []
     for each in steps:
         for n in range(N):
-            mixed = sum(
-                each.weights[n, m] * (each.teachers.logits[n, m] / 2).softmax(dim=0) for m in range(M)
-            )
-            mixture.append(int(mixed.argmax()))
-    assert found["ensemble/train/acc"] == mean_equal(mixture, labels)
-    assert found["ensemble/agreement_student"] == mean_equal(mixture, student)
+            softened = [each.teachers.logits[n, m] / 2 for m in range(M)]
+            if mixture == "probabilities":
+                softened = [logits.softmax(dim=0) for logits in softened]
+            mixed = sum(each.weights[n, m] * softened[m] for m in range(M))
+            named_together.append(int(mixed.argmax()))
+    assert found["ensemble/train/acc"] == mean_equal(named_together, labels)
+    assert found["ensemble/agreement_student"] == mean_equal(named_together, student)
     for m, name in enumerate("abc"):
         named = [row.index(max(row)) for each in steps for row in each.teachers.logits[:, m].tolist()]
         assert found[f"teacher/{name}/agreement_label"] == mean_equal(named, labels)

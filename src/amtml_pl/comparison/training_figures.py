@@ -94,7 +94,8 @@ def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure | 
     for group, weights in found:
         classes, teachers = distinct(weights.classes), distinct(weights.teachers)
         trace = {"type": "heatmap", "x": classes, "y": teachers, "z": [list(row) for row in weights.weights],
-                 "colorscale": "Viridis", "xgap": 1, "ygap": 1, "colorbar": {"title": {"text": "weight"}},
+                 "colorscale": "Viridis", "zmin": 0, "zmax": 1, "xgap": 1, "ygap": 1,
+                 "colorbar": {"title": {"text": "weight"}},
                  "hovertemplate": "%{y} on %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
         layout = {"xaxis": titled("class", type="category"), "yaxis": titled("", type="category"),
                   "height": 220 + 34 * len(teachers)}  # fmt: skip

@@ -148,7 +148,7 @@ class Dashboard(Checkpoint):
         if self.subject is None:
             return
         with self.budget.spending():
-            taught = Teaching.of(step, self.subject.temperature)
+            taught = Teaching.of(step, self.subject.temperature, self.subject.mixture)
             if taught is None or step.teachers is None or step.weights is None:
                 return
             self.teaching.append(taught)
@@ -246,7 +246,7 @@ class Dashboard(Checkpoint):
                 write_answers(self.logger, self.subject, self.answers[split], whose, end)
             write_teaching(self.logger, self.subject, self.last_taught, self.examples, end)
             self.logger.scalars(final_tags(metrics), end)
-            self.logger.summaries(table_row(self.subject.about))
+            self.logger.summaries(table_row(self.subject.about, self.subject.lr))
             draw_graph(self.logger.opened, module.student, self.subject.image_size)
         spent["after it"] = self.budget.cost["the end"]
         self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)

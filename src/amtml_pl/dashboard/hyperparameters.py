@@ -1,9 +1,11 @@
-"""The row of a run in TensorBoard's table of hyperparameters: the same columns for every run."""
+"""The row of a run in TensorBoard's table of hyperparameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from amtml_pl.overrides import overrides_of, value_of
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -28,34 +30,38 @@ def final_tags(metrics: Mapping[str, float]) -> dict[str, float]:
     return {**found, **{name: value for name, value in taught.items() if "/test/" in name}}
 
 
-def table_row(about: Mapping[str, Any]) -> list[Summary]:
+def table_row(about: Mapping[str, Any], lr: float | None) -> list[Summary]:
     """The columns of the table, and this run's values in it, for the run's own event file.
 
     Args:
         about: the fields of ``run.json``.
+        lr: the student's learning rate at the beginning; None where its optimizer has none.
     """
     from torch.utils.tensorboard.summary import hparams  # only here: it takes seconds
 
     # SummaryWriter.add_hparams would open a run of its own below this one.
-    experiment, started, ended = hparams(hyperparameters(about), dict.fromkeys(FINAL.values(), 0.0))  # type: ignore[no-untyped-call]
+    experiment, started, ended = hparams(hyperparameters(about, lr), dict.fromkeys(FINAL.values(), 0.0))  # type: ignore[no-untyped-call]
     return [experiment, started, ended]
 
 
-def hyperparameters(about: Mapping[str, Any]) -> dict[str, str | float]:
-    """What runs are told apart by."""
+def hyperparameters(about: Mapping[str, Any], lr: float | None) -> dict[str, str | float]:
+    """What runs are told apart by; numbers as numbers, so that the table sorts and plots them."""
     budget = about["budget"]
     coefficients = about["loss"].items()
     # TensorBoard sorts the columns by name and shows the first five.
     return {
+        **{f"coef/{term}": float(coefficient) for term, coefficient in coefficients},
         "dataset": about["dataset"]["name"],
         "experiment": str(about["experiment"]),
         "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in coefficients),
+        "method": value_of("method", overrides_of(about["command"])) or "none",
         "seed": float(about["seed"]),
         "student": last_part(about["student"]["network"]),
         "teachers": ", ".join(about["teachers"]) or "none",
         "temperature": float(about["temperature"]),
         "training/batch_size": float(budget["batch_size"]),
         "training/epochs": float(budget["epochs"]),
+        **({} if lr is None else {"training/lr": lr}),
         "training/loop": last_part(about["loop"]),
         "training/optimizer": str(budget["optimizer"]),
         "training/views": str(budget["views"]),

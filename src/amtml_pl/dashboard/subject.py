@@ -22,6 +22,7 @@ class Subject:
         image_size: H, which is W, in pixels.
         temperature: T of the run's softened outputs.
         mixture: what its integrated soft targets mix.
+        lr: the student's learning rate at the beginning; None where its optimizer has none.
         accuracy: of each teacher by split, in [0, 1].
         held_out: ``(N, M, K)``, the teachers' logits for the validation images; None where nobody has asked
             for them yet.
@@ -33,6 +34,7 @@ class Subject:
     image_size: int
     temperature: float
     mixture: Mixture
+    lr: float | None
     accuracy: Mapping[str, Mapping[str, float]]
     held_out: Float[Tensor, "N M K"] | None = None
     gradient_share: Mapping[str, float] = field(default_factory=dict)

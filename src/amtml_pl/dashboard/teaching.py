@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
 from amtml_pl.types import Step
 
 
@@ -30,13 +31,19 @@ class Teaching:
     weights: Float[Tensor, "N M"]
 
     @staticmethod
-    def of(step: Step, temperature: float) -> Teaching | None:
-        """What a step shows of its teachers, on their device; None without teachers or weights."""
+    def of(step: Step, temperature: float, mixture: Mixture = "probabilities") -> Teaching | None:
+        """What a step shows of its teachers, on their device; None without teachers or weights.
+
+        Args:
+            step: of the training.
+            temperature: of the run's soft targets.
+            mixture: what they mix.
+        """
         if step.teachers is None or step.weights is None:
             return None
         with torch.no_grad():
             logits, weights = step.teachers.logits, step.weights.detach()
-            mixed = torch.einsum("bm,bmk->bk", weights, torch.softmax(logits / temperature, dim=2))
+            mixed = integrated_soft_targets(logits, weights, temperature, mixture)
             return Teaching(
                 step.labels,
                 logits.argmax(dim=2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -44,10 +45,27 @@ class WeightsByClass:
         self.rows: list[list[str]] = []
 
     def go_on_from(self, epoch: int) -> None:
-        """Takes over the rows of the epochs before a resumed one."""
-        if epoch and self.file.exists():
-            with self.file.open(newline="") as lines:
-                self.rows = [row for row in [*csv.reader(lines)][1:] if int(row[0]) < epoch]
+        """Takes over the rows of the epochs before a resumed one; of a damaged file none, with a warning."""
+        if not epoch or not self.file.exists():
+            return
+        try:
+            self.rows = [row for row in self.written() if int(row[0]) < epoch]
+        except (OSError, ValueError, csv.Error) as error:
+            warnings.warn(
+                f"{self.file} cannot be gone on with and begins with epoch {epoch}: {error}.", stacklevel=2
+            )
+
+    def written(self) -> list[list[str]]:
+        """The rows of the file.
+
+        Raises:
+            ValueError: if it is no such table.
+        """
+        with self.file.open(newline="", encoding="utf-8") as lines:
+            head, *rows = csv.reader(lines, strict=True)
+        if wrong := [row for row in (head, *rows) if len(row) != len(self.columns)]:
+            raise ValueError(f"a row of {len(wrong[0])} cells, expected {len(self.columns)}")
+        return rows
 
     def add(self, epoch: int, means: Float[Tensor, "K M"]) -> None:
         """Adds an epoch and writes the file; a class without samples has no row."""
