@@ -1,5 +1,6 @@
 """What a person sees of a run: on a real terminal, and where nobody watches."""
 
+import io
 import os
 import pty
 import re
@@ -10,8 +11,10 @@ import sys
 import pytest
 import torch
 
+from amtml_pl.fit_progress import FitProgress
 from amtml_pl.metrics import EpochMeans
-from amtml_pl.summary import next_commands
+from amtml_pl.summary import next_commands, show_summary
+from amtml_pl.terminal import Terminal
 from tiny_runs import CE, TINY
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -72,6 +75,41 @@ def test_where_nobody_watches_there_is_a_line_for_each_epoch_and_nothing_moves(s
     assert status == 0, said
     assert re.findall(r"epoch (\d)/2: val/acc 0\.\d{4}", said) == ["1", "2"]
     assert "images/s 0:" not in said
+
+
+@pytest.mark.parametrize(("width", "has_bar"), [(80, False), (109, False), (110, True), (160, True)])
+def test_the_line_of_a_fit_tells_all_its_numbers_on_a_narrow_terminal(width, has_bar):
+    screen = io.StringIO()
+    console = Terminal(file=screen, width=width, force_terminal=True, highlight=False)
+    bars = FitProgress(console).bars
+    measured = "loss 12.3456  val/acc 0.9123  1,234 images/s"
+    bars.add_task("12/240", total=24000, completed=1200, measured=measured, teachers="cache 12/240 views")
+    console.print(bars.get_renderable())
+    [line] = ESCAPES.sub("", screen.getvalue()).splitlines()
+    assert line.startswith("epoch 12/240")
+    assert f"{measured} -:--:-- cache" in line
+    assert ("━" in line) is has_bar
+    if has_bar:
+        assert "cache 12/240 views" in line
+
+
+def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
+    """Which is how somebody's commands would name a wrong folder, were they taken for Rich's markup."""
+    folder = tmp_path / "B[bold]x"
+    record = {
+        "experiment": "try[red]", "seed": 0, "teachers": ["big[blue]"],
+        "metrics": dict.fromkeys(
+            ["val/acc", "test/acc", "val/acc_last", "test/acc_last",
+             "teacher/big[blue]/val/acc", "teacher/big[blue]/test/acc"], 0.5),
+        "timing": {"fit_seconds": 3.0, "images_per_second": 100.0},
+    }  # fmt: skip
+    show_summary(record, folder)
+    said = capsys.readouterr().out
+    assert f"Everything is in {folder}\n" in said
+    for command, _ in next_commands(folder):
+        assert f"  {command}  # " in said
+    assert "try[red] (seed 0)" in said
+    assert "teacher big[blue]" in said
 
 
 def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path):

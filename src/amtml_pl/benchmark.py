@@ -12,6 +12,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
+from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config import check, check_command
@@ -72,7 +73,7 @@ def run(config: DictConfig) -> None:
         file = folder / "benchmark.json"
         write_text(file, json.dumps(report, indent=2) + "\n")
         show(report, figures)
-        console.print(f"Written to {file}")
+        console.print(f"Written to {file}", markup=False)
 
 
 def machine() -> dict[str, object]:
@@ -87,7 +88,7 @@ def machine() -> dict[str, object]:
 
 def show(report: dict[str, Any], figures: dict[str, Figure]) -> None:
     """Prints the figures, what they were measured on, and when the cache has paid."""
-    table = Table(title=f"{report['experiment'] or 'benchmark'}", title_justify="left")
+    table = Table(title=escape(report["experiment"] or "benchmark"), title_justify="left")
     table.add_column("")
     table.add_column("median", justify="right")
     table.add_column("interquartile range", justify="right")
@@ -99,7 +100,7 @@ def show(report: dict[str, Any], figures: dict[str, Figure]) -> None:
     for part in ("conditions", "break_even"):
         for name, value in report[part].items():
             shown = f"{value:.3g}" if isinstance(value, float) else value
-            console.print(f"  {name.replace('_', ' ')}: {shown}")
+            console.print(f"  {name.replace('_', ' ')}: {shown}", markup=False)
 
 
 if __name__ == "__main__":

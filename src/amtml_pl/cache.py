@@ -12,6 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl import assemble
@@ -87,7 +88,8 @@ def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
         console.print(
             f"{split}: {counted(cache.views, 'view')} of {counted(cache.teachers, 'teacher')}, {size} in "
             f"{cache.root}, "
-            + (f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all there already")
+            + (f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all there already"),
+            markup=False,
         )
 
 
@@ -132,7 +134,8 @@ def verify_split(cache: RunCache, rows: int) -> None:
     console.print(
         f"{split.name}: {counted(there, 'view')}"
         + (f" of {len(cache.views)}" if len(there) < len(cache.views) else "")
-        + f", every checksum right, every image the one that the teachers saw ({cache.root})"
+        + f", every checksum right, every image the one that the teachers saw ({cache.root})",
+        markup=False,
     )
     table = Table(
         title=f"{min(rows, len(split))} random images of each view, computed again",
@@ -144,7 +147,7 @@ def verify_split(cache: RunCache, rows: int) -> None:
         for tensor, difference in compare(teacher, split, augment, there, rows, cache.options).items():
             named = "always" if tensor == "logits" else ""
             stored = teacher.stores[tensor].storage
-            table.add_row(teacher.name, tensor, stored, f"{difference:.1e}", named)
+            table.add_row(escape(teacher.name), tensor, stored, f"{difference:.1e}", named)
     console.print(table)
 
 
@@ -191,7 +194,9 @@ def remove_unused(config: DictConfig) -> None:
             if unused:
                 console.print("No run that exists refers to these, nor does the experiment of this command:")
             for store in unused:
-                console.print(f"  {store.folder.relative_to(root)}  {decimal(store.bytes_on_disk())}")
+                console.print(
+                    f"  {store.folder.relative_to(root)}  {decimal(store.bytes_on_disk())}", markup=False
+                )
             for store in unused:
                 shutil.rmtree(store.folder)
             freed += remove_leftovers(root, busy)
@@ -204,7 +209,8 @@ def remove_unused(config: DictConfig) -> None:
         console.print(f"Removed, {decimal(freed)} freed.")
     else:
         console.print(
-            f"Nothing to remove in {root.resolve()}: all is used by a run, a build or this experiment."
+            f"Nothing to remove in {root.resolve()}: all is used by a run, a build or this experiment.",
+            markup=False,
         )
 
 

@@ -21,9 +21,9 @@ def show_info(root: Path) -> None:
     """Lists every store below a folder: size, views, accuracy of the teacher, fingerprint, users."""
     stores = stores_below(root)
     if not stores:
-        console.print(f"Nothing is cached in {root.resolve()}.")
+        console.print(f"Nothing is cached in {root.resolve()}.", markup=False)
         return
-    table = Table(title=f"{root.resolve()}", title_justify="left", show_edge=False, show_lines=True)
+    table = Table(title=escape(str(root.resolve())), title_justify="left", show_edge=False, show_lines=True)
     for column in ("store", "views", "size", "val/acc", "fingerprint", "used by"):
         table.add_column(column, overflow="fold")
     for store in stores:

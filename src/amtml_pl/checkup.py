@@ -125,13 +125,15 @@ def show_checkup(found: Checkup) -> None:
     table.add_column("term")
     table.add_column("share", justify="right")
     for name, share in found.share.items():
-        table.add_row(name, f"{share:.4f}")
+        table.add_row(escape(name), f"{share:.4f}")
     if found.share:
         console.print(table)
     for name, examined in found.teachers.items():
-        console.print(f"teacher {name}: accuracy {examined['accuracy']:.4f} on {examined['images']} images")
+        told = f"teacher {name}: accuracy {examined['accuracy']:.4f} on {examined['images']} images"
+        console.print(told, markup=False)
     for pair, shared in found.agreement.items():
-        console.print(f"{pair} name the same class for {shared:.1%} of {SAMPLES} training images")
+        told = f"{pair} name the same class for {shared:.1%} of {SAMPLES} training images"
+        console.print(told, markup=False)
     for finding in found.findings:
         known = "expected: " if finding.name in found.expected else ""
         console.print(f"[red]{known}{escape(finding.name)}[/]: {escape(finding.what)}")

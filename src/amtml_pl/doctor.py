@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
         ready.provide_outputs(data)
         found = ready.examine(data, thoroughly=True)
         show_checkup(found)
-        console.print(f"Written to {folder.doctor_file}")
+        console.print(f"Written to {folder.doctor_file}", markup=False)
         found.refuse()
 
 

@@ -10,7 +10,18 @@ from typing import cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 from amtml_pl.entry_point import console
 from amtml_pl.student_module import StudentModule
@@ -19,6 +30,8 @@ from amtml_pl.teacher_cache.teacher_stores import all_stores
 
 # Between two looks at the loss, which an accelerator has to be waited for.
 SECONDS_BETWEEN_LOOKS = 0.5
+# Columns of a terminal that has room for a bar.
+WIDE = 110
 
 
 def is_watched() -> bool:
@@ -27,14 +40,20 @@ def is_watched() -> bool:
 
 
 class FitProgress(Callback):
-    """One line that stays in its place: epoch, loss, accuracy, speed, time left, the teachers' outputs."""
+    """One line that stays in its place: epoch, loss, accuracy, speed, time left, the teachers' outputs.
 
-    def __init__(self) -> None:
+    Args:
+        console: a terminal; where it is narrow there is no bar, and what does not fit is cut at the end.
+    """
+
+    def __init__(self, console: Console = console) -> None:
         columns = (
-            TextColumn("epoch {task.description}"), BarColumn(bar_width=20),
-            TextColumn("{task.fields[measured]}"), TimeRemainingColumn(),
-            TextColumn("{task.fields[teachers]}"),
-        )  # fmt: skip
+            TextColumn("epoch {task.description}", table_column=Column(no_wrap=True)),
+            *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
+            TextColumn("{task.fields[measured]}", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TeachersColumn(table_column=Column(ratio=1)),
+        )
         self.bars = Progress(*columns, console=console)
         self.task: TaskID | None = None
         self.images_before = 0
@@ -103,6 +122,14 @@ class FitProgress(Callback):
         if self.task is not None:
             self.bars.stop()
             self.task = None
+
+
+class TeachersColumn(ProgressColumn):
+    """The state of the teachers' outputs, in the room that is left."""
+
+    def render(self, task: Task) -> Text:
+        """One line, whatever is cut from it."""
+        return Text(task.fields["teachers"], no_wrap=True, overflow="ellipsis")
 
 
 def teachers_state(module: StudentModule) -> str:

@@ -92,7 +92,7 @@ def completed_before(config: DictConfig, folder: RunFolder) -> dict[str, Any] | 
         folder.clear()
     elif record is not None:
         refuse_other_pixels(record, packed_digest(config), folder)
-        console.print(f"Already completed: {folder.path} (force=true starts over)")
+        console.print(f"Already completed: {folder.path} (force=true starts over)", markup=False)
         show_summary(record, folder.path, with_next_commands=asked_for_alone(config))
         return record
     return None
@@ -268,7 +268,7 @@ class Run:
         resume = self.folder.last_checkpoint if from_leader(self.folder.last_checkpoint.exists()) else None
         if resume is not None:
             read_checkpoint(resume, self.module.state_dict())  # what is damaged is refused in words
-            console.print(f"Resuming from {resume}")
+            console.print(f"Resuming from {resume}", markup=False)
         with interruptible(trainer):
             with stop.heard():
                 trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)

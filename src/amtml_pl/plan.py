@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 from torch.func import functional_call
 
@@ -230,12 +231,14 @@ def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool
 
 def show_plan(plan: list[PlanStep], title: str) -> None:
     """Prints the plan as a table."""
-    table = Table(title=title, title_justify="left", show_edge=False)
+    table = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in ("", "state", "size", "estimated time"):
         table.add_column(column, overflow="fold")
     for step in plan:
         size = "" if step.size is None else decimal(step.size)
-        table.add_row(step.what, step.state, size, "" if step.seconds is None else duration(step.seconds))
+        table.add_row(
+            escape(step.what), step.state, size, "" if step.seconds is None else duration(step.seconds)
+        )
     console.print(table)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.entry_point import console
@@ -22,7 +23,9 @@ def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands:
         with_next_commands: whether somebody has asked for this run alone, and goes on with it.
     """
     metrics, timing = record["metrics"], record["timing"]
-    table = Table(title=f"{record['experiment'] or 'run'} (seed {record['seed']})", title_justify="left")
+    table = Table(
+        title=f"{escape(record['experiment'] or 'run')} (seed {record['seed']})", title_justify="left"
+    )
     for column in ("accuracy", "validation", "test"):
         table.add_column(column, justify="left" if column == "accuracy" else "right")
     rows = [
@@ -31,14 +34,14 @@ def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands:
     ]
     rows += [(f"teacher {t}", f"teacher/{t}/val/acc", f"teacher/{t}/test/acc") for t in record["teachers"]]
     for name, validation, test in rows:
-        table.add_row(name, f"{metrics[validation]:.4f}", f"{metrics[test]:.4f}")
+        table.add_row(escape(name), f"{metrics[validation]:.4f}", f"{metrics[test]:.4f}")
     console.print(table)
     console.print(
         f"Trained in {duration(timing['fit_seconds'])} ({timing['images_per_second']:.0f} images/s). "
-        f"Everything is in {folder}",
+        f"Everything is in {escape(str(folder))}",
     )
     for command, what in next_commands(folder) if with_next_commands else []:
-        console.print(f"  {command}  [dim]# {what}[/]")
+        console.print(f"  {escape(command)}  [dim]# {what}[/]")
 
 
 def next_commands(folder: Path) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
 from amtml_pl.command_line import command_line_mistakes
 from amtml_pl.entry_point import error_console, own_folders, progress, quieten, report_typed
@@ -145,7 +146,7 @@ def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bo
     try:
         return in_own_process(lambda: attempt(train, threads))
     except ProcessCrashedError as crash:
-        error_console.print(f"[bold red]crashed:[/] {crash}")
+        error_console.print(f"[bold red]crashed:[/] {escape(str(crash))}")
         return Outcome(str(crash))
 
 

@@ -65,7 +65,7 @@ def conclude(sweep: SweepFolder) -> list[Job]:
         return []
     jobs = sweep.publish()
     console.print(leaderboard(jobs))
-    console.print(f"The leaderboard is kept in {sweep.leaderboard_file}")
+    console.print(f"The leaderboard is kept in {sweep.leaderboard_file}", markup=False)
     begun = [job for job in jobs if job.command == sweep.command]
     if failed := [job for job in jobs if job.status == "failed"]:
         error_console.print(f"[bold red]{len(failed)} of {len(jobs)} jobs failed[/]:")
@@ -84,7 +84,7 @@ def leaderboard(jobs: Sequence[Job]) -> Table:
         shown.add_column(column, justify="right")
     for job in jobs:
         accuracy = [f"{value:.4f}" for value in job.accuracy or ()] or ["", ""]
-        shown.add_row(escape(own_overrides(job, jobs)), job.status, *accuracy)
+        shown.add_row(escape(own_overrides(job, jobs)), escape(job.status), *accuracy)
     return shown
 
 

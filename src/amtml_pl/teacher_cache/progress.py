@@ -68,12 +68,14 @@ class BuildProgress:
             count = self.done[teacher]
             rate = count / self.seconds[teacher]
             what = f"teacher {teacher}, {said(self.views[teacher])}"
-            self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s")
+            self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s", markup=False)
 
     def waits(self, root: Path) -> None:
         """Says, once, that another process has all that is left."""
         if not self.has_waited:
-            self.console.print(f"Waiting for another process that builds the same outputs in {root}")
+            self.console.print(
+                f"Waiting for another process that builds the same outputs in {root}", markup=False
+            )
             self.has_waited = True
 
 
