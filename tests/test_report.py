@@ -1,14 +1,23 @@
 """The command that compares runs: what it writes, what it says, and what it refuses."""
 
+import os
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
+from amtml_pl.comparison.baseline import compare_with
+from amtml_pl.comparison.found_runs import find_runs
+from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.tables import columns
+from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
-from amtml_pl.report import publish
+from amtml_pl.report import publish, show
 from study import write_run, write_study
+
+STUDENT = {"network": "models.CifarResNet", "parameters": 19954}
 
 FILES = ["groups.csv", "report.csv", "report.html", "report.md", "report.tex"]
 
@@ -68,6 +77,10 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
             "has 'test/accc'; they have test/acc, test/acc_last, val/acc. To fix it: metric=test/acc",
         ),
         (["runs=null"], "is not a folder"),
+        (["runs="], "runs= names no folder"),
+        (["runs=runs", "baseline="], "baseline= names no group"),
+        (["runs=unfinished"], "which run.json in its folder has: it goes on with it"),
+        (["runs=nan"], "with force=true: it starts over"),
         (["runs=[a,b]"], "is not a folder"),
         (["runs=runs", "out=file"], "cannot be written to"),
         (["runs=runs", "bsaeline=ce"], "baseline"),
@@ -76,6 +89,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
 def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, words, said):
     write_study(tmp_path / "runs", seeds=(0,))
     write_run(tmp_path / "unfinished" / "cut", "digits_ce", 1, 0.9, status="failed")
+    write_run(tmp_path / "nan" / "run", "digits_ce", 1, float("nan"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("mine")
     done = report(*words, cwd=tmp_path)
@@ -90,10 +104,46 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, words, said):
 def test_where_one_file_cannot_be_written_none_is_replaced(tmp_path):
     (tmp_path / "report.md").write_text("of before")
     (tmp_path / "report.csv").mkdir()
+    (tmp_path / ".report.md").write_text("mine")
     with pytest.raises(UserError, match=r"cannot be written to .*report.csv is a folder"):
         publish(tmp_path, {"report.md": "new", "report.csv": "new"})
     assert (tmp_path / "report.md").read_text() == "of before"
-    assert written(tmp_path) == ["report.csv", "report.md"]
+    assert (tmp_path / ".report.md").read_text() == "mine"
+    assert written(tmp_path) == [".report.md", "report.csv", "report.md"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_on_any_terminal_every_number_that_is_shown_can_be_read(tmp_path, capsys, monkeypatch, width):
+    write_study(tmp_path, methods=("ce", "avg", "a_rather_long_name_of_a_method"), seeds=(0, 1, 2))
+    write_run(tmp_path / "one", "small", 0, 0.7, told="method=kd", student=STUDENT)
+    problems = problems_of(find_runs(tmp_path, "test/acc").compared, "test/acc")
+    compare_with(problems, "ce", "test/acc")
+    monkeypatch.setattr(console, "_width", width)
+    show(problems, "test/acc")
+    said = capsys.readouterr().out
+    assert max(len(line) for line in said.splitlines() if line[0] in "┏┃┡│└") <= width
+    assert "…" not in said
+    [problem] = problems
+    for group in problem.groups:
+        assert f" {group.estimate('test/acc')} " in said
+        assert f" {group.against_baseline.difference()} " in said or group.is_baseline
+    absent = {name for name in columns(problem, "test/acc") if name not in said}
+    assert absent == set()
+    assert ("too wide for here: " in said) is (width < 200)
+
+
+@pytest.mark.parametrize("closed", ["", ">&-", ">/dev/null"])
+def test_it_is_written_whatever_the_locale_and_whether_or_not_anybody_listens(tmp_path, closed):
+    write_study(tmp_path / "runs", seeds=(0, 1))
+    command = f"'{sys.executable}' -m amtml_pl.report runs=runs {closed}"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        ["/bin/bash", "-c", command], cwd=tmp_path, env=plain, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert closed or re.search(rb" 0\.\d{4} \? 0\.\d{4} ", done.stdout)
+    assert "±" in (tmp_path / "runs" / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_command_needs_no_torch(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -149,6 +150,18 @@ def test_a_click_sorts_the_table_and_another_turns_it_round(opened):
     assert [float(cell.split()[0]) for cell in column(opened, accuracy)] == sorted(values)
     heads[0].find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)  # by keyboard
     assert column(opened, 0) == sorted(column(opened, 0), key=str.lower)
+
+
+@pytest.mark.parametrize("name", ["95 % interval", "difference from ce"])
+def test_intervals_and_differences_are_sorted_as_numbers(opened, name):
+    """An interval by its lower end; the baseline's difference, which is a word, as 0."""
+    heads = opened.find_elements(By.CSS_SELECTOR, "#table-0 thead th")
+    number = [head.text for head in heads].index(name)
+    heads[number].find_element(By.TAG_NAME, "button").click()
+    shown = [cell for cell in column(opened, number) if cell]
+    values = [0.0 if cell == "baseline" else float(re.search(r"[+-]?\d\.\d{4}", cell)[0]) for cell in shown]
+    assert len(values) > 2
+    assert values == sorted(values, reverse=True)
 
 
 def test_typing_filters_the_table(opened):

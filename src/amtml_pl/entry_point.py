@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shlex
@@ -32,8 +33,11 @@ from amtml_pl.stopping import obey_at_once
 from amtml_pl.terminal import Terminal
 
 for name in ("stdout", "stderr"):
-    if getattr(sys, name) is None:  # closed by the caller, as by >&-: what is said is nobody's to hear
+    stream = getattr(sys, name)
+    if stream is None:  # closed by the caller, as by >&-: what is said is nobody's to hear
         setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process
+    elif isinstance(stream, io.TextIOWrapper):  # in a locale without ±, a command says ?
+        stream.reconfigure(errors="replace")
 # Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
 console = Terminal(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()

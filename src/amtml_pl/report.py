@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,6 +34,8 @@ def run(config: DictConfig) -> None:
     folder, metric = Path(str(config.runs)), str(config.metric)
     out = Path(str(config.out)) if config.out else folder / "report"
     with reporting("amtml_pl.report", debug=False, resumes=False):
+        if not str(config.runs):
+            raise UserError("runs= names no folder.", fix="runs=outputs/runs")
         found = find_runs(folder, metric)
         problems = problems_of(found.compared, metric)
         if config.baseline is not None:
@@ -56,7 +60,8 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
     Raises:
         UserError: if the folder cannot be written to; what was there before is as it was.
     """
-    temporary = {out / name: out / f".{name}" for name in files}
+    token = secrets.token_hex(8)  # a name that nobody else has
+    temporary = {out / name: out / f".{name}.{token}" for name in files}
     try:
         out.mkdir(parents=True, exist_ok=True)
         if folders := [file for file in temporary if file.is_dir()]:
@@ -75,15 +80,45 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
                 written.unlink(missing_ok=True)
 
 
+# What a narrow terminal goes without, the first one first.
+DISPENSABLE = ("minutes", "epochs", "val/acc", "95 % interval", "budget")
+NARROWEST_TEXT = 20  # of a group's name or a budget, which go on in the next line
+
+
 def show(problems: Sequence[Problem], metric: str) -> None:
-    """Prints one table for each problem."""
+    """Prints one table for each problem; of its columns as many as can be read."""
     for problem in problems:
+        head = columns(problem, metric)
+        rows = [cells(group, problem, metric) for group in problem.groups]
+        kept = columns_that_fit(head, rows, metric)
         table = Table(title=escape(problem.title), title_justify="left")
-        for column in columns(problem, metric):
-            table.add_column(escape(column), justify="left" if column in ("group", "budget") else "right")
-        for group in problem.groups:
-            table.add_row(*map(escape, cells(group, problem, metric)))
+        for number in kept:
+            is_text = head[number] in ("group", "budget")
+            table.add_column(
+                escape(head[number]), justify="left" if is_text else "right", overflow="fold",
+                no_wrap=not is_text and not head[number].startswith("difference"),
+            )  # fmt: skip
+        for row in rows:
+            table.add_row(*(escape(row[number]) for number in kept))
         console.print(table)
+        if left_out := [name for number, name in enumerate(head) if number not in kept]:
+            console.print(f"  too wide for here: {', '.join(left_out)}", markup=False)
+
+
+def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric: str) -> list[int]:
+    """Which columns the console has room for."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for number, name in enumerate(head):
+        if name in ("group", "budget"):
+            widths[number] = min(widths[number], NARROWEST_TEXT)
+        else:  # a name may be folded, but between its words
+            widths[number] = max(widths[number], *map(cell_len, name.split()))
+    kept = [*range(len(head))]
+    for name in (*DISPENSABLE, f"{metric.removesuffix('_last')}_last"):
+        if sum(widths[number] + 3 for number in kept) + 1 <= console.width:
+            break
+        kept = [number for number in kept if head[number] != name or name == metric]
+    return kept
 
 
 def warn(

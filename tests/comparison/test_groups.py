@@ -102,6 +102,38 @@ def test_an_unequal_budget_is_named_in_the_group_and_an_equal_one_is_not(tmp_pat
     assert "| networks_trained 3 |" in markdown(problems(tmp_path), "test/acc")
 
 
+def of_two_budgets(folder):
+    write_run(folder / "ce", "digits", 0, 0.8, told="method=ce", budget=BUDGET)
+    write_run(folder / "avg", "digits", 0, 0.9, told="method=avg", budget={**BUDGET, "epochs": 16})
+    return problems(folder)
+
+
+def test_where_no_budget_is_more_usual_all_groups_name_theirs(tmp_path):
+    (problem,) = of_two_budgets(tmp_path)
+    assert {group.name: group.unequal for group in problem.groups} == {
+        "ce": ("epochs 8",),
+        "avg": ("epochs 16",),
+    }
+
+
+@pytest.mark.parametrize(("baseline", "other"), [("ce", ("avg", "epochs 16")), ("avg", ("ce", "epochs 8"))])
+def test_with_a_baseline_the_others_are_held_against_its_budget(tmp_path, baseline, other):
+    found = of_two_budgets(tmp_path)
+    compare_with(found, baseline, "test/acc")
+    by_name = {group.name: group.unequal for group in found[0].groups}
+    assert by_name == {baseline: (), other[0]: (other[1],)}
+
+
+def test_the_budgets_of_all_runs_of_a_group_count(tmp_path):
+    for seed, epochs in enumerate((8, 16)):
+        write_run(tmp_path / f"kd{seed}", "digits", seed, 0.9, study="kd", told="method=kd",
+                  budget={**BUDGET, "epochs": epochs})  # fmt: skip
+    for name in ("ce", "avg"):
+        write_run(tmp_path / name, "digits", 0, 0.8, told=f"method={name}", budget=BUDGET)
+    by_name = {group.name: group.unequal for group in groups(tmp_path)}
+    assert by_name == {"kd": ("epochs 16/8",), "ce": (), "avg": ()}
+
+
 def test_another_initial_student_is_named_for_its_seed_and_another_seed_is_not(tmp_path):
     for seed, name in ((0, "ce"), (1, "ce"), (0, "avg"), (1, "avg"), (0, "kd"), (1, "kd")):
         digest = "x" * 16 if (seed, name) == (1, "kd") else str(seed) * 16

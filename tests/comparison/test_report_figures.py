@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from amtml_pl.comparison.estimates import Estimate
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of, page
-from study import write_study, write_table, write_whole
+from study import write_run, write_study, write_table, write_whole
 
 
 def problem_of(folder):
@@ -61,6 +62,21 @@ def test_temperatures_and_coefficients_are_a_map_with_gaps(tmp_path):
     (trace,) = figures(tmp_path)["temperature"].variants[0].traces
     assert (trace["x"], trace["y"]) == (["2", "4"], ["kd 1", "kd 10"])
     assert [[cell and round(cell, 1) for cell in row] for row in trace["z"]] == [[0.6, 0.7], [None, 0.8]]
+
+
+def test_several_choices_of_as_many_teachers_are_no_repetitions(tmp_path):
+    """Their mean is taken for each seed: the interval is one over seeds."""
+    for seed, values in enumerate(((0.6, 0.8), (0.7, 0.9))):
+        for teacher, value in zip("ab", values, strict=True):
+            write_run(tmp_path / f"{teacher}{seed}", "small", seed, value, study=teacher,
+                      told=f"method=avg teacher=[{teacher}]", teachers={teacher: {}})  # fmt: skip
+        write_run(tmp_path / f"both{seed}", "small", seed, 0.9, study="both",
+                  told="method=avg teacher=[a,b]", teachers={"a": {}, "b": {}})  # fmt: skip
+    (line,) = figures(tmp_path)["teachers"].variants[0].traces
+    assert line["x"] == [1, 2]
+    assert line["y"] == pytest.approx([0.75, 0.9])
+    assert line["error_y"]["array"][0] == pytest.approx(Estimate.of([0.7, 0.8]).half_width)
+    assert line["text"][0].endswith("(n = 2, 2 choices)")
 
 
 def test_curves_are_means_over_seeds_with_their_range_for_each_metric(tmp_path):
@@ -126,8 +142,8 @@ def test_time_saved_is_told_from_a_measured_live_run(tmp_path):
         ("epoch,val/acc\n0,much\n", "line 2 has 'much', expected a number"),
         ("epoch,val/acc\n0\n", "line 2 has 1 cells, expected 2"),
         ("epoch,val/acc\n0,\ud800\n", "codec can't decode"),
-        ("epoch,val/acc\nnan,0.5\n", "line 2 has epoch nan, expected a finite number"),
-        ("epoch,val/acc\n0,0.5\ninf,0.5\n", "line 3 has epoch inf, expected a finite number"),
+        ("epoch,val/acc\nnan,0.5\n", "line 2 has epoch nan, expected a whole number, 0 or more"),
+        ("epoch,val/acc\n0,0.5\ninf,0.5\n", "line 3 has epoch inf, expected a whole number, 0 or more"),
         ("epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
     ],
 )
@@ -145,7 +161,7 @@ def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason
     ("text", "reason"),
     [
         ("epoch,class,vgg8\n", "it has no rows"),
-        ("epoch,class,vgg8\nnan,cat,0.5\n", "line 2 has epoch nan, expected a finite number"),
+        ("epoch,class,vgg8\nnan,cat,0.5\n", "line 2 has epoch nan, expected a whole number, 0 or more"),
         ("epoch,class,vgg8\n0,cat,inf\n", "it has weights that are not finite"),
         ("epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "it has a class twice in epoch 3"),
     ],

@@ -25,8 +25,8 @@ def problems(tmp_path):
 def test_markdown_has_a_row_per_group_with_interval_difference_and_p(problems):
     rows = [line for line in markdown(problems, "test/acc").splitlines() if line.startswith("| ")]
     assert rows[2] == (
-        "| avg loss=[a_b\\|c,50%] | 3 | 8 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
-        "| [0.8643, 0.9957] | +0.0300 | 0.1885 | 1.0 | equal |"
+        "| avg loss=\\[a_b\\|c,50%\\] | 3 | 8 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 | 0.9300 ± 0.0265 "
+        "| \\[0.8643, 0.9957\\] | +0.0300 | 0.1885 | 1.0 | equal |"
     )
     assert rows[3].endswith("| baseline |  | 1.0 | equal |")
     assert len(rows) == 4
@@ -37,6 +37,32 @@ def test_latex_is_a_booktabs_table_whose_text_is_escaped(problems):
     assert r"avg loss=[a\_b\textbar{}c,50\%] & 3 & 8 & 0.9300 $\pm$ 0.0265" in text
     for line in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrrrrrrrl}"):
         assert text.count(line) == 1
+
+
+def test_a_name_is_no_markup_of_markdown_or_latex(tmp_path):
+    for number, name in enumerate(("[x](http://a)", "*b*_c_", "`d`~~e~~$f$", "g\\_h")):
+        write_run(tmp_path / str(number), name, 0, 0.9)
+    found = problems_of(find_runs(tmp_path, "test/acc").compared, "test/acc")
+    text = markdown(found, "test/acc")
+    for escaped in (r"\[x\](http://a)", r"\*b\*\_c\_", r"\`d\`\~\~e\~\~\$f\$", r"g\\\_h"):
+        assert f"| {escaped} |" in text
+    assert r"{}[x](http://a) &" in latex(found, "test/acc")
+    assert r"{}*b*\_c\_ &" in latex(found, "test/acc")
+
+
+def test_a_difference_over_a_part_of_the_seeds_says_over_how_many(tmp_path):
+    for method, seeds in {"ce": (0, 1), "avg": (0, 1, 2), "kd": (1, 5), "amtml": (0, 1)}.items():
+        for seed in seeds:
+            write_run(tmp_path / f"{method}{seed}", "digits", seed, 0.5 + seed / 10, told=f"method={method}")
+    found = problems_of(find_runs(tmp_path, "test/acc").compared, "test/acc")
+    compare_with(found, "ce", "test/acc")
+    told = {row.split(" | ")[0]: row.split(" | ")[7] for row in markdown(found, "test/acc").splitlines()
+            if row.startswith("| ")}  # fmt: skip
+    assert told["| avg"] == "+0.0000 (2 seeds)"
+    assert told["| kd"] == "+0.0000 (1 seed)"
+    assert told["| amtml"] == "+0.0000"
+    lines = csv.DictReader(io.StringIO(csv_of_groups(found, "test/acc")))
+    assert {line["group"]: line["common_seeds"] for line in lines}["avg"] == "2"
 
 
 def test_csv_has_a_line_per_run_and_another_file_a_line_per_group(problems):

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from amtml_pl.comparison.estimates import PairedDifference
-from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.groups import Group, Problem, note_budgets
 from amtml_pl.errors import UserError
 
 
@@ -19,8 +19,10 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
         metric: what is compared.
 
     Raises:
-        UserError: if no problem has it, or one has several that it may mean.
+        UserError: if nothing is named, no problem has it, or one has several that it may mean.
     """
+    if not baseline:
+        raise UserError("baseline= names no group.", fix="baseline=METHOD, or leave it out")
     for problem in problems:
         problem.baseline = found_in(problem, baseline)
         if problem.baseline is None:
@@ -29,6 +31,7 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
         for group in problem.groups:
             group.is_baseline = group is problem.baseline
             group.against_baseline = PairedDifference.between(group.by_seed(metric), values)
+        note_budgets(problem)
     if not any(problem.baseline for problem in problems):
         raise UserError(f"No group is called {baseline!r}{known(problems, baseline)}", fix="baseline=METHOD")
 

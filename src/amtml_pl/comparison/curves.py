@@ -103,8 +103,8 @@ def epoch_in(row: Mapping[str, str], line: int) -> float:
         ValueError: naming the line.
     """
     epoch = number_in(row["epoch"], line)
-    if not can_be_averaged(epoch):
-        raise ValueError(f"line {line} has epoch {epoch:g}, expected a finite number")
+    if not can_be_averaged(epoch) or epoch < 0 or not epoch.is_integer():
+        raise ValueError(f"line {line} has epoch {epoch:g}, expected a whole number, 0 or more")
     return epoch
 
 

@@ -60,12 +60,14 @@ class PairedDifference:
 
     Attributes:
         n: the seeds that both have.
+        partial: whether one of them has other seeds too, which the difference knows nothing of.
         mean: of the differences; None without a common seed.
         p: of the paired t-test, two-sided; None where it cannot be had.
         without_p: why not; empty where it can.
     """
 
     n: int
+    partial: bool
     mean: float | None
     p: float | None
     without_p: str = ""
@@ -75,20 +77,24 @@ class PairedDifference:
         """Between two groups' numbers by seed."""
         differences = [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
         n = len(differences)
+        partial = n < max(len(own), len(baseline))
         if not n:
-            return cls(0, None, None, "no seed")
+            return cls(0, partial, None, None, "no seed")
         mean = statistics.fmean(differences)
         if n < 2:
-            return cls(n, mean, None, "1 seed")
+            return cls(n, partial, mean, None, "1 seed")
         deviation = statistics.stdev(differences)
         if deviation <= 1e-12:
-            return cls(n, mean, None, "no spread")
+            return cls(n, partial, mean, None, "no spread")
         t = mean / (deviation / math.sqrt(n))
-        return cls(n, mean, 2 * float(stdtr(n - 1, -abs(t))))
+        return cls(n, partial, mean, 2 * float(stdtr(n - 1, -abs(t))))
 
     def difference(self) -> str:
-        """``+0.0123``; empty without a common seed."""
-        return "" if self.mean is None else f"{self.mean:+.4f}"
+        """``+0.0123``, of some seeds only ``+0.0123 (2 seeds)``; empty without a common seed."""
+        if self.mean is None:
+            return ""
+        seeds = f" ({self.n} seed{'s' if self.n > 1 else ''})" if self.partial else ""
+        return f"{self.mean:+.4f}{seeds}"
 
     def probability(self) -> str:
         """``0.0123``, or why there is none, in brackets."""

@@ -125,12 +125,13 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
         raise without_metric(folder, metric, others) or UserError(
-            nothing_found(folder, found.left_out), fix=REMEDY
+            nothing_found(folder, found.left_out), fix=remedy(found.left_out)
         )
     return found
 
 
-REMEDY = "python -m amtml_pl.train experiment=digits_amtml"
+RUNNING = "still running"
+WITHOUT_WORDS = "ended without saying why"
 
 
 class NotCompared(Exception):  # noqa: N818 - no error: a run may well be unfinished
@@ -219,9 +220,9 @@ def unfinished(folder: RunFolder, record: Mapping[str, Any] | None) -> str:
     lock = folder.path / ".lock"
     with suppress(OSError):  # a folder that may only be read: it cannot be told
         if lock.exists() and is_held(lock):
-            return "still running"
+            return RUNNING
     if record is None:
-        return "ended without saying why"
+        return WITHOUT_WORDS
     return str(record["status"])
 
 
@@ -257,6 +258,18 @@ def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> str:
     listed = "".join(f"\n  - {shown(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
     return f"No completed run lies below {folder.resolve()}:{listed}{more}"
+
+
+def remedy(left_out: Sequence[LeftOut]) -> str:
+    """What brings something to compare."""
+    reasons = {out.reason for out in left_out}
+    if not left_out:
+        return "python -m amtml_pl.train experiment=digits_amtml"
+    if RUNNING in reasons:
+        return "the same command again, once a run has ended"
+    if reasons & {"interrupted", "failed", WITHOUT_WORDS}:
+        return "repeat the command of a run, which run.json in its folder has: it goes on with it"
+    return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"
 
 
 def shown(run_folder: Path, below: Path) -> str:

@@ -26,7 +26,7 @@ class Group:
     Attributes:
         runs: at least one, by seed.
         name: what tells them from the other groups of their problem.
-        unequal: in what their budget differs from that of most groups of their problem.
+        unequal: in what their budget differs from the baseline's, or from that of most groups.
         against_baseline: their difference from the baseline; None where no baseline is named.
         is_baseline: whether they are the baseline themselves.
     """
@@ -105,8 +105,7 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
         first = groups[0].first
         problem = Problem(first.dataset, digest, first.student, groups)
         name_groups(problem)
-        for group in groups:
-            group.unequal = unequal_budget(group, groups)
+        note_budgets(problem)
         problems.append(problem)
     return sorted(problems, key=lambda problem: (problem.dataset, problem.title))
 
@@ -185,25 +184,36 @@ def configuration(folder: Path) -> dict[str, str]:
     return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}
 
 
-def unequal_budget(group: Group, groups: Sequence[Group]) -> tuple[str, ...]:
-    """In what a group's budget differs from that of most groups of its problem.
+def note_budgets(problem: Problem) -> None:
+    """Notes in every group in what its budget differs from the baseline's, or without one from the usual.
 
-    Fields that an older record lacks are passed over.
+    Where no value of a field is more usual than another, it is named in all groups. Fields that an older
+    record lacks are passed over.
     """
-    budgets = [budget_of(other) for other in groups]
-    own = budget_of(group)
-    found = []
+    budgets = [budget_of(group) for group in problem.groups]
+    expected = budget_of(problem.baseline) if problem.baseline else {}
     for name in dict.fromkeys(name for budget in budgets for name in budget):
-        usual = Counter(budget[name] for budget in budgets if name in budget).most_common(1)[0][0]
-        if name in own and own[name] != usual:
-            found.append(f"{name} {own[name]}")
-    return tuple(found)
+        if name not in expected and (value := usual([b[name] for b in budgets if name in b])) is not None:
+            expected[name] = value
+    for group, own in zip(problem.groups, budgets, strict=True):
+        group.unequal = tuple(
+            f"{name} {'/'.join(values)}"
+            for name, values in own.items()
+            if values != expected.get(name) or len(values) > 1
+        )
 
 
-def budget_of(group: Group) -> dict[str, str]:
-    """Every field of the first run's budget as text; the initial weights for the seeds that were run."""
-    fields = {name: str(value) for name, value in group.first.budget.items() if name != "student_initial"}
+def usual(values: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The one that most have; None where others are as frequent."""
+    first, *others = Counter(values).most_common(2)
+    return None if others and others[0][1] == first[1] else first[0]
+
+
+def budget_of(group: Group) -> dict[str, tuple[str, ...]]:
+    """What the runs of a group have in every field of their budget; the initial weights by seed."""
+    fields: dict[str, set[str]] = defaultdict(set)
     for run in group.runs:
-        if (digest := run.budget.get("student_initial")) is not None:
-            fields[f"student_initial of seed {run.seed}"] = str(digest)
-    return fields
+        for name, value in run.budget.items():
+            own = f"{name} of seed {run.seed}" if name == "student_initial" else name
+            fields[own].add(str(value))
+    return {name: tuple(sorted(values)) for name, values in fields.items()}

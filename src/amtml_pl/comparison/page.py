@@ -26,7 +26,7 @@ from amtml_pl.comparison.tables import LEGEND, cells, columns
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
 
 # Columns whose cells a reader sorts as numbers.
-NO_NUMBERS = ("group", "budget", "95 % interval")
+NO_NUMBERS = ("group", "budget")
 
 
 def page(
@@ -71,10 +71,11 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
     head = columns(problem, metric)
     rows = []
     for group in problem.groups:
-        row = cells(group, problem, metric)
+        row, values = cells(group, problem, metric), sorted_by(group, metric)
         rows.append(
             {
-                "cells": [{"text": text, "is_number": name not in NO_NUMBERS}
+                "cells": [{"text": text, "is_number": name not in NO_NUMBERS,
+                           "value": next((v for k, v in values.items() if name.startswith(k)), None)}
                           for name, text in zip(head, row, strict=True)],
                 "is_baseline": group.is_baseline,
                 "is_unequal": bool(group.unequal),
@@ -87,6 +88,17 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
         "rows": rows,
         "figures": figures,
     }
+
+
+def sorted_by(group: Group, metric: str) -> dict[str, float]:
+    """What the cells of some columns are sorted by, by the beginning of their names."""
+    values = {}
+    own = group.estimate(metric)
+    if own is not None and own.half_width is not None:
+        values["95 % interval"] = own.mean - own.half_width
+    if group.is_baseline:
+        values["difference"] = 0.0
+    return values
 
 
 def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[Figure]:

@@ -88,8 +88,9 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
         return None
     traces = []
     for number, (name, by_count) in enumerate(sorted(shown.items())):
-        points = {count: Estimate.of([value for group in groups for value in group.by_seed(metric).values()])
-                  for count, groups in sorted(by_count.items())}  # fmt: skip
+        points = {
+            count: Estimate.of(means_by_seed(groups, metric)) for count, groups in sorted(by_count.items())
+        }
         traces.append(
             {
                 "type": "scatter",
@@ -103,7 +104,10 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
                     "width": 4,
                 },
                 "line": {"color": colour(number)},
-                "text": [f"{estimate} (n = {estimate.n})" for estimate in points.values()],
+                "text": [
+                    f"{estimate} (n = {estimate.n}{of_choices(by_count[count])})"
+                    for count, estimate in points.items()
+                ],
                 "hovertemplate": f"{plain(name)}, %{{x}} teachers: %{{text}}<extra></extra>",
             }
         )
@@ -112,10 +116,24 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
     return Figure(
         "teachers",
         f"{metric} by number of teachers",
-        f"Mean {metric} with its 95 % interval for {', '.join(map(str, counts))} teachers; of several "
-        "choices of as many teachers the mean.",
+        f"Mean {metric} with its 95 % interval over the seeds for {', '.join(map(str, counts))} teachers; of "
+        "several choices of as many teachers the mean for each seed.",
         [Variant("", traces, {**layout, "showlegend": True})],
     )
+
+
+def means_by_seed(groups: Sequence[Group], metric: str) -> list[float]:
+    """One number for each seed: the mean over the groups that have it, which are no repetitions."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for group in groups:
+        for seed, value in group.by_seed(metric).items():
+            found[seed].append(value)
+    return [statistics.fmean(values) for values in found.values()]
+
+
+def of_choices(groups: Sequence[Group]) -> str:
+    """How many choices of teachers a point is the mean of."""
+    return f", {len(groups)} choices" if len(groups) > 1 else ""
 
 
 def accuracy_by_temperature(problem: Problem, metric: str) -> Figure | None:

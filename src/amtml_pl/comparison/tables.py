@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,9 @@ LATEX = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "±": r"$\pm$", "|": r"\textbar{}",
 }  # fmt: skip
-MARKDOWN = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;"}
+MARKDOWN = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;",
+            **{character: f"\\{character}" for character in "\\`*_[]~$"}}  # fmt: skip
+BETWEEN_LETTERS = re.compile(r"(?<=[^\W_])\\_(?=[^\W_])")  # where an underscore is no emphasis
 
 
 def columns(problem: Problem, metric: str) -> list[str]:
@@ -77,22 +80,23 @@ def markdown(problems: Sequence[Problem], metric: str) -> str:
     for problem in problems:
         head = columns(problem, metric)
         rows = [head, ["---"] * len(head), *(cells(group, problem, metric) for group in problem.groups)]
-        lines = "".join(f"| {' | '.join(one_line(cell, MARKDOWN) for cell in row)} |\n" for row in rows)
-        parts.append(f"## {one_line(problem.title, MARKDOWN)}\n\n{said_of(problem, MARKDOWN)}{lines}")
+        lines = "".join(f"| {' | '.join(map(in_markdown, row))} |\n" for row in rows)
+        parts.append(f"## {in_markdown(problem.title)}\n\n{said_of(problem)}{lines}")
     return "# Comparison of runs\n\n" + "\n".join(parts) + f"\n{LEGEND}\n"
 
 
 LEGEND = (
     "± is the standard deviation over the n seeds, the interval that of the mean by Student's t, p of the "
-    "two-sided paired t-test over the seeds that a group and the baseline have in common, in brackets why "
-    "there is none: one such seed, none, or differences that are all the same. It is not corrected for "
-    "comparing many groups. Accuracies are in [0, 1]."
+    "two-sided paired t-test over the seeds that a group and the baseline have in common (where one has more "
+    "seeds, their number stands beside the difference), in brackets why there is none: one such seed, none, "
+    "or differences that are all the same. It is not corrected for comparing many groups. Accuracies are in "
+    "[0, 1]."
 )
 
 
-def said_of(problem: Problem, escapes: Mapping[str, str]) -> str:
+def said_of(problem: Problem) -> str:
     """What all groups of a problem have in common."""
-    common = one_line(" ".join(problem.common), escapes)
+    common = in_markdown(" ".join(problem.common))
     return f"All runs: {common}\n\n" if common and len(problem.groups) > 1 else ""
 
 
@@ -101,8 +105,7 @@ def latex(problems: Sequence[Problem], metric: str) -> str:
     parts = ["% \\usepackage{booktabs}\n"]
     for problem in problems:
         head = columns(problem, metric)
-        rows = [" & ".join(one_line(cell, LATEX) for cell in cells(group, problem, metric)) + r" \\"
-                for group in problem.groups]  # fmt: skip
+        rows = [row_in_latex(cells(group, problem, metric)) for group in problem.groups]
         parts.append(
             "\n".join(
                 [
@@ -111,7 +114,7 @@ def latex(problems: Sequence[Problem], metric: str) -> str:
                     rf"\caption{{{one_line(problem.title, LATEX)}. {one_line(LEGEND, LATEX)}}}",
                     rf"\begin{{tabular}}{{l{'r' * (len(head) - 2)}l}}",
                     r"\toprule",
-                    " & ".join(one_line(name, LATEX) for name in head) + r" \\",
+                    row_in_latex(head),
                     r"\midrule",
                     *rows,
                     r"\bottomrule",
@@ -122,6 +125,17 @@ def latex(problems: Sequence[Problem], metric: str) -> str:
             )
         )
     return "\n".join(parts)
+
+
+def row_in_latex(row: Sequence[str]) -> str:
+    r"""A row, which does not begin with what the ``\\`` before it would take for its argument."""
+    text = " & ".join(one_line(cell, LATEX) for cell in row)
+    return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"
+
+
+def in_markdown(text: str) -> str:
+    """A text in Markdown; underscores within a word stay readable."""
+    return BETWEEN_LETTERS.sub("_", one_line(text, MARKDOWN))
 
 
 def one_line(text: str, escapes: Mapping[str, str]) -> str:

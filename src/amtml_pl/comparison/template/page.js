@@ -35,7 +35,7 @@ function draw(id, number) {
 }
 
 function value(cell) {
-  const number = parseFloat(cell.textContent.replace("−", "-"));
+  const number = parseFloat(cell.dataset.value ?? cell.textContent);
   return Number.isNaN(number) ? -Infinity : number;
 }
 
