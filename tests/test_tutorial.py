@@ -52,9 +52,8 @@ def test_the_tutorial_leads_from_images_to_a_student_that_onnx_runtime_runs(tmp_
     records = [json.loads(file.read_text()) for file in runs.glob("mine/*/run.json")]
     assert [record["status"] for record in records] == ["completed"] * 6
     taught = [record["cache"]["teacher_passes"] for record in records if record["teachers"]]
-    images = 60 * len(SHAPES) * 0.9
     asked = {name: sum(passes.get(name, 0) for passes in taught) for name in ("wide", "resnet8")}
-    assert all(count <= 2 * 4 * images for count in asked.values())  # logits, then hints; 4 views; 4 runs
+    assert all(4 <= count <= 2 * 4 for count in asked.values())  # 4 views; logits, then hints; for 4 runs
     [run] = runs.glob("mine/method-amtml-*")
     assert json.loads((run / "evaluate.json").read_text())
     with (tmp_path / "predictions.csv").open(newline="") as file:
