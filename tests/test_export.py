@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from amtml_pl import export
+from amtml_pl.errors import UserError
 from amtml_pl.exported.kinds import KINDS, open_exported
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exporting import Export
@@ -304,16 +305,21 @@ def test_a_run_that_cannot_be_written_to_is_exported_elsewhere_without_an_entry(
     assert (moved / "export").read_text() == "in the way"
 
 
-def test_an_export_takes_the_place_of_an_export_alone(moved, command, tmp_path):
-    for kind, name in FILES.items():
-        words = (f"run={moved}", f"format={kind}", f"out={tmp_path}/{name}")
-        (tmp_path / name).write_bytes((moved / "checkpoints" / "best.ckpt").read_bytes())
-        before = contents(tmp_path)
-        assert f"{name} is not a student exported as {kind}" in command(export.main, *words, status=2)
-        assert contents(tmp_path) == before
-        (tmp_path / name).unlink()
-        for _ in range(2):
-            command(export.main, *words)
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_an_export_of_the_same_kind_gives_its_place_to_an_export(exported, tmp_path, kind):
+    others = [exported / "export" / name for other, name in FILES.items() if other != kind]
+    others += [
+        exported / "checkpoints" / "best.ckpt",
+        exported / "student.safetensors",
+        exported / "run.json",
+    ]
+    for file in others:
+        named = tmp_path / FILES[kind]
+        named.write_bytes(file.read_bytes())
+        with pytest.raises(UserError, match=rf"{FILES[kind]} is not a student exported as {kind}"):
+            Export(load_run(exported), "best", kind, int8=False, out=str(named))
+    named.write_bytes((exported / "export" / FILES[kind]).read_bytes())
+    assert Export(load_run(exported), "best", kind, int8=False, out=str(named)).file == named
 
 
 def test_what_a_student_began_with_is_not_fetched_again(with_network, command, tmp_path):
