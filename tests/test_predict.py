@@ -250,7 +250,7 @@ def test_ctrl_c_while_torch_is_loaded_ends_in_words(tmp_path):
     _, said = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert "Interrupted. Nothing was written. This begins again:" in said
+    assert "Interrupted. This begins again:" in said
     assert "python -m amtml_pl.predict model=nowhere images=nowhere" in said
 
 

@@ -161,7 +161,7 @@ def reporting(
 def say_how_to_go_on(what: str, module: str, *, resumes: bool) -> None:
     """What to type after a command was stopped; of several processes of a run the first one says it."""
     if leads():
-        how = "This continues where it stopped" if resumes else "Nothing was written. This begins again"
+        how = "This continues where it stopped" if resumes else "This begins again"
         error_console.print(f"{what}. {how}:\n  {escape(typed(module))}")
 
 
