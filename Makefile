@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two test files at a time, four where there are cores; a file's tests share what they prepare.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Two test files at a time, four where there are cores; a file's tests share what they prepare, and
+# tests/conftest.py has their order.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-slow benchmark lint audit docs clean
 

@@ -45,6 +45,20 @@ def is_whole(value) -> bool:
     return all(is_whole(v) for v in value) if isinstance(value, list) else isinstance(value, int)
 
 
+# With several workers, who take a file at a time: what takes minutes first, so that all end together.
+LONGEST = (
+    "test_shared_batches.py", "test_process_groups.py", "test_evaluate_digits.py", "test_tutorial.py",
+    "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_cached_runs.py",
+    "test_methods.py", "test_train.py", "test_documentation.py", "test_execution.py", "test_wheel.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first; the others stay in the order of their names."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
 torch.set_num_threads(1)  # small tensors, and a machine that others use too
 
 

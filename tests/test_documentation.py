@@ -1,7 +1,6 @@
 """What the documentation says is so: links lead somewhere, commands can be typed, the site can be made."""
 
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from amtml_pl import train
 from amtml_pl.command_line import first_value
 from amtml_pl.config import check_values, constructor_mistakes
 from amtml_pl.config_files import config_directory
@@ -100,15 +100,14 @@ def first_job(words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("own", {first_job(words): None for words in ON_DIGITS}, ids=" ".join)
-def test_every_command_on_digits_runs(own, shared, tmp_path):
+def test_every_command_on_digits_runs(own, shared, tmp_path, command, monkeypatch):
     """Of a sweep its first job, and all of it on few images."""
     taught = not {"experiment=digits_ce", "experiment=digits_teacher", "method=ce"} & set(own)
     tiny = TINY if taught else [word for word in TINY if "teacher" not in word]
-    command = [sys.executable, "-m", "amtml_pl.train", *tiny, *own]
-    environment = {**os.environ, "AMTML_OUTPUTS": str(tmp_path)}
-    environment |= {"AMTML_DATA": str(shared / "data"), "AMTML_TEACHERS": str(shared / "teachers")}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode == 0, ended.stderr
+    roots = {"OUTPUTS": tmp_path, "DATA": shared / "data", "TEACHERS": shared / "teachers"}
+    for name, folder in roots.items():
+        monkeypatch.setenv(f"AMTML_{name}", str(folder))
+    assert "Everything is in" in command(train.main, *tiny, *own)
 
 
 def test_the_reference_is_what_the_yaml_files_and_docstrings_say():

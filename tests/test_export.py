@@ -352,7 +352,6 @@ STUDENTS = (
     "wrn_10_1",
     "mobilenet_v2",
     "shufflenet_v2",
-    "resnet18",
     "densenet121",
 )
 

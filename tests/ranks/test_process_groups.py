@@ -80,10 +80,22 @@ def has_trained(folder, steps=6):
     return table is not None and len(table.read_text().splitlines()) > steps // 4
 
 
-def test_torchrun_as_the_documentation_has_it(train, tmp_path):
-    status, said = ended(train(*RUN, module=f"torch.distributed.run --nproc-per-node 2 -m {MODULE}"))
-    assert status == 0, said
-    [record] = records(tmp_path)
+@pytest.fixture(scope="module")
+def whole(prepared, tmp_path_factory):
+    """A run that nothing happens to, under torchrun: its folder, and what was said."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = [sys.executable, "-m", *f"torch.distributed.run --nproc-per-node 2 -m {MODULE}".split()]
+    environment = {**prepared, "AMTML_OUTPUTS": str(folder)}
+    done = subprocess.run(
+        [*command, *RUN, *LONG], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    return folder, done.stdout
+
+
+def test_torchrun_as_the_documentation_has_it(whole):
+    folder, said = whole
+    [record] = records(folder)
     assert record["status"] == "completed"
     assert record["cache"]["teacher_passes"].keys() <= {"vgg8_quarter", "resnet8"}
     assert said.count("digits_amtml (seed 0)") == 1  # the other process is silent
@@ -97,11 +109,10 @@ def test_a_sweep_starts_a_group_for_each_of_its_jobs(train, tmp_path):
     assert len([*(tmp_path / "outputs" / "runs").glob("*/")]) == 1
 
 
-def test_a_run_whose_process_dies_ends_as_a_whole_and_is_gone_on_with(train, tmp_path):
-    mark = f"seed={os.getpid()}"
-    whole = train(*RUN, *LONG, mark, outputs="whole")
-    assert ended(whole)[0] == 0
-    broken = train(*RUN, *LONG, mark, outputs="broken")
+def test_a_run_whose_process_dies_ends_as_a_whole_and_is_gone_on_with(train, whole, tmp_path):
+    """Whoever starts its processes: here the command itself does, and the whole run was torchrun's."""
+    mark = str(tmp_path)  # which the processes are told as the place of their run
+    broken = train(*RUN, *LONG, outputs="broken")
     wait_until(lambda: has_trained(tmp_path / "broken"))
     *_, last = sorted(pid for pid in alive(mark) if pid != broken.pid)
     os.kill(last, signal.SIGKILL)
@@ -113,10 +124,10 @@ def test_a_run_whose_process_dies_ends_as_a_whole_and_is_gone_on_with(train, tmp
     [record] = records(tmp_path / "broken")
     assert record["status"] in ("interrupted", "failed")
     assert record.get("error", "Another process").startswith("Another process")
-    status, said = ended(train(*RUN, *LONG, mark, outputs="broken"))
+    status, said = ended(train(*RUN, *LONG, outputs="broken"))
     assert status == 0, said
     assert "Resuming from" in said
-    assert_bitwise_equal(student(tmp_path / "whole"), student(tmp_path / "broken"))
+    assert_bitwise_equal(student(whole[0]), student(tmp_path / "broken"))
 
 
 def test_a_group_ends_when_its_launcher_is_killed(train, tmp_path):
