@@ -1,6 +1,7 @@
-"""Takes pictures of TensorBoard's pages for a folder of runs.
+"""Takes pictures of TensorBoard's pages for a folder of runs, and of their report.
 
-python docs/screenshots/take.py outputs/runs docs/screenshots
+python -m amtml_pl.report runs=outputs/runs baseline=ce
+python docs/screenshots/take.py outputs/runs docs/screenshots --report outputs/runs/report/report.html
 
 Needs Chromium and its driver (Debian: chromium, chromium-driver) and `pip install selenium`.
 """
@@ -61,7 +62,8 @@ def main() -> None:
     parser.add_argument("logdir", type=Path, help="a run, or a folder of runs")
     parser.add_argument("out", type=Path, help="where the pictures go: tensorboard_<page>.png")
     parser.add_argument("--pages", nargs="+", default=list(PAGES), choices=list(PAGES))
-    parser.add_argument("--size", default="1500x1100", help="of the window, in pixels")
+    parser.add_argument("--size", default="1700x1100", help="of the window, in pixels")
+    parser.add_argument("--report", type=Path, help="a report.html, of which report.png is taken")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     width, height = (int(side) for side in chosen.size.split("x"))
@@ -70,6 +72,10 @@ def main() -> None:
             file = chosen.out / f"tensorboard_{page}.png"
             elements = picture(driver, f"{address}#{page}", PAGES[page], file, CLICKED.get(page))
             print(f"{file}: {elements} of {PAGES[page]}")  # noqa: T201
+        if chosen.report is not None:
+            file = chosen.out / "report.png"
+            elements = picture(driver, chosen.report.resolve().as_uri(), ".main-svg", file)
+            print(f"{file}: {elements} of .main-svg")  # noqa: T201
 
 
 @contextmanager
