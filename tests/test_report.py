@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -144,6 +145,33 @@ def test_it_is_written_whatever_the_locale_and_whether_or_not_anybody_listens(tm
     assert b"Traceback" not in done.stderr
     assert closed or re.search(rb" 0\.\d{4} \? 0\.\d{4} ", done.stdout)
     assert "±" in (tmp_path / "runs" / "report" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_the_output_is_one_message(tmp_path):
+    write_study(tmp_path / "runs", seeds=(0, 1))
+    command = f"'{sys.executable}' -m amtml_pl.report runs=runs >/dev/full"
+    done = subprocess.run(
+        ["/bin/bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: What the command says cannot be written to its output")
+    assert "Traceback" not in done.stderr
+
+
+def test_names_beyond_ascii_tell_groups_apart_in_a_locale_without_them(tmp_path):
+    for number, name in enumerate(("größe", "länge")):
+        write_run(tmp_path / "runs" / name, "small", 0, 0.8 + number / 10, study=name)
+        (tmp_path / "runs" / name / "config.yaml").write_text(f"by: {name}\n", encoding="utf-8")
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "amtml_pl.report", "runs=runs"],
+        cwd=tmp_path, env=plain, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = (tmp_path / "runs" / "report" / "report.md").read_text(encoding="utf-8")
+    assert "by größe" in said
+    assert "by länge" in said
 
 
 def test_the_command_needs_no_torch(tmp_path):

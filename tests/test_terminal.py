@@ -1,12 +1,14 @@
 """What texts from elsewhere may do to a terminal: nothing."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.entry_point import console, error_console
+from amtml_pl.errors import UserError
 from amtml_pl.terminal import Terminal, printable
 
 CLEARS_THE_SCREEN = "run\x1b[2J\x07\x9b1m"
@@ -35,3 +37,22 @@ def test_lines_and_columns_of_a_message_stay():
 def test_every_command_prints_through_it():
     assert isinstance(console, Terminal)
     assert isinstance(error_console, Terminal)
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_said_once_and_not_tried_again():
+    with FULL.open("w") as full:
+        terminal = Terminal(file=full)
+        with pytest.raises(UserError, match=r"cannot be written to its output: No space left.*\n.*>FILE"):
+            terminal.print("the leaderboard")
+        terminal.print("more of it")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_where_not_even_a_mistake_can_be_written_the_exit_status_says_it(monkeypatch):
+    with FULL.open("w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        Terminal(stderr=True).print("error: this and that")

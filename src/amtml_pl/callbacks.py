@@ -84,7 +84,7 @@ class EpochTable(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes over the rows of the epochs before a resumed one."""
         if self.file.exists():
-            with self.file.open(newline="") as lines:
+            with self.file.open(newline="", encoding="utf-8") as lines:
                 self.rows = [
                     row for row in csv.DictReader(lines) if int(row["epoch"]) < trainer.current_epoch
                 ]

@@ -140,6 +140,6 @@ def save_weights(student: TappedNetwork, file: Path) -> None:
 
 def weights_of_last_epoch(table: Path) -> dict[str, float]:
     """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such."""
-    with table.open(newline="") as lines:
+    with table.open(newline="", encoding="utf-8") as lines:
         *_, last = csv.DictReader(lines)
     return {name: float(value) for name, value in last.items() if name.startswith("weight") and value}

@@ -178,7 +178,7 @@ def told_by(facts: Sequence[Mapping[str, str]], absent: str | None = None) -> li
 def configuration(folder: Path) -> dict[str, str]:
     """A run's configuration, flat, without its seed; empty where it cannot be read."""
     try:
-        found = yaml.load((folder / "config.yaml").read_text(), Loader=yaml.CSafeLoader)
+        found = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}
