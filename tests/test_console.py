@@ -11,8 +11,10 @@ import sys
 import pytest
 import torch
 
+from amtml_pl.evaluation_tables import show_networks
 from amtml_pl.fit_progress import FitProgress
 from amtml_pl.metrics import EpochMeans
+from amtml_pl.plan import PlanStep, show_plan
 from amtml_pl.summary import next_commands, show_summary
 from amtml_pl.terminal import Terminal
 from tiny_runs import CE, TINY
@@ -110,6 +112,14 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
         assert f"  {command}  # " in said
     assert "try[red] (seed 0)" in said
     assert "teacher big[blue]" in said
+
+
+def test_a_plan_and_an_evaluation_print_brackets_as_they_are(capsys):
+    show_plan([PlanStep("packed [/x] data", "to write to d[/y]", missing=True)], "Plan of try[/z]")
+    show_networks({"split": "test", "metrics": {"test/acc": 0.5}}, "try[/w] (seed 0)", ("big[/v]",))
+    said = capsys.readouterr().out
+    for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
+        assert name in said
 
 
 def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path):

@@ -142,6 +142,10 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
         (["model={onnx}", "images={pictures}", "out={onnx}"], "has a name that ends in .csv"),
         (["model={onnx}", "images={pictures}", "out={pictures}/000.png"], "has a name that ends in .csv"),
         (["model={onnx}", "images={pictures}", "out={run}/metrics.csv"], "is not a table of predictions"),
+        (
+            ["model={onnx}", "images={pictures}", "out={tmp}/mine.csv"],
+            "mine.csv is not a table of predictions",
+        ),
         (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (not an image)"),
         (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
         (["model={onnx}", "images={pictures}", "out={run}/run.json/p.csv"], "p.csv cannot be written"),
@@ -156,7 +160,11 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, com
     typed = [word.format(**places) for word in words]
     if not any(word.startswith("out=") for word in typed):
         typed.append(f"out={table}")
-    before = {file: file.read_bytes() for file in (table, *exported.rglob("*.*"), *pictures.glob("*.png"))}
+    (tmp_path / "mine.csv").write_text("file,class,probability_of_mine,notes\n")
+    before = {
+        file: file.read_bytes()
+        for file in (table, tmp_path / "mine.csv", *exported.rglob("*.*"), *pictures.glob("*.png"))
+    }
     assert said in command(predict.main, *typed, status=2)
     assert {file: file.read_bytes() for file in before} == before
 

@@ -53,7 +53,7 @@ def run(config: DictConfig) -> None:
     progress.begun = True
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    with reporting("amtml_pl.benchmark", debug=config.get("debug", False), folder=folder):
+    with reporting("amtml_pl.benchmark", debug=config.get("debug", False), folder=folder, resumes=False):
         with open_dict(config):
             asked = config.pop("benchmark")
         check_command(asked, BENCHMARK)

@@ -30,7 +30,7 @@ def run(config: DictConfig) -> None:
     progress.begun = True
     hydra_config = HydraConfig.get()
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
-    with reporting("amtml_pl.doctor", debug=config.get("debug", False), folder=folder.path):
+    with reporting("amtml_pl.doctor", debug=config.get("debug", False), folder=folder.path, resumes=False):
         check(config)
         choices = hydra_config.runtime.choices
         ready = Run(config, folder, choices.get("experiment"), typed("amtml_pl.doctor"))

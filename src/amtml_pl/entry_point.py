@@ -29,6 +29,7 @@ from amtml_pl.command_line import command_line_mistakes, reason
 from amtml_pl.config_files import config_directory
 from amtml_pl.errors import AnotherFailed, Preempted, UserError
 from amtml_pl.ranks import leads, rank, world_size
+from amtml_pl.recipe import hydra_literal
 from amtml_pl.stopping import obey_at_once
 from amtml_pl.terminal import Terminal
 
@@ -167,17 +168,22 @@ def say_how_to_go_on(what: str, module: str, *, resumes: bool) -> None:
 
 def typed(module: str) -> str:
     """The command line of this process."""
-    return shlex.join(["python", "-m", module, *typed_words()])
+    return shlex.join(["python", "-m", module, *typed_words(module)])
 
 
-def typed_words() -> list[str]:
-    """What composes this process's configuration again, be it one of a sweep's, from any folder."""
+def typed_words(module: str) -> list[str]:
+    """What composes this process's configuration again, be it one of a sweep's."""
     told = HydraConfig.get()
     own = [word for folder in own_folders(told) for word in ("--config-dir", folder)]
+    if told.job.config_name not in (None, module.rpartition(".")[2]):
+        own += ["--config-name", told.job.config_name]
     words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
     hydra_s: Any = OmegaConf.to_container(told.overrides.hydra)
-    places = ("hydra.searchpath=", "hydra.run.dir=")  # with ++, it was added by `amtml_pl.train` itself
-    return [*own, *words, *(word for word in hydra_s if word.startswith(places))]
+    words += [word for word in hydra_s if word.startswith("hydra.searchpath=")]
+    # With ++, `amtml_pl.train` itself has added it; of a sweep's jobs, each has a folder of its own.
+    if told.mode == RunMode.RUN and any(word.startswith("hydra.run.dir=") for word in hydra_s):
+        words.append(f"hydra.run.dir={hydra_literal(told.runtime.output_dir)}")
+    return [*own, *words]
 
 
 def own_folders(hydra: Any) -> list[str]:  # noqa: ANN401 - a node, or the dataclass that types it

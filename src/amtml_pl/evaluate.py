@@ -92,8 +92,8 @@ def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> Evaluated
 def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]) -> Path:
     """Where an evaluation lies in the run's folder, if the command does not say it.
 
-    What is not about the best epoch on the run's own test images, or says less, has another name, and never
-    takes its place.
+    What is not about the best epoch on the run's own test images, or was asked to say less, has another name,
+    and never takes its place.
     """
     from amtml_pl.teacher_cache.catalogue import safe  # only here: as above
 

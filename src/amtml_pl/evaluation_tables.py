@@ -59,7 +59,7 @@ def show(found: Mapping[str, Any], teachers: tuple[str, ...]) -> None:
 
 def show_networks(found: Mapping[str, Any], title: str, teachers: tuple[str, ...]) -> None:
     """Student, teachers and ensemble, a row each."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("")
     for column in COLUMNS.values():
         table.add_column(column, justify="right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from amtml_pl.config import check_command
 from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.errors import UserError
+from amtml_pl.recipe import hydra_literal
 from amtml_pl.schema import EXPORT
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def run(config: DictConfig) -> None:
             console.print(f"  no entry in the run's export.json: {escape(export.unrecorded)}")
         trust = " trust=true" if export.kind.unsafe else ""
         console.print(f"Written to {escape(str(export.file))}")
-        console.print(escape(f"  python -m amtml_pl.predict model='{export.file}' images=FOLDER{trust}"))
+        model = shlex.quote(f"model={hydra_literal(str(export.file))}")
+        console.print(escape(f"  python -m amtml_pl.predict {model} images=FOLDER{trust}"))
 
 
 def show(entry: Mapping[str, Any], shown: ParityImages) -> None:

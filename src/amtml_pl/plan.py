@@ -236,9 +236,8 @@ def show_plan(plan: list[PlanStep], title: str) -> None:
         table.add_column(column, overflow="fold")
     for step in plan:
         size = "" if step.size is None else decimal(step.size)
-        table.add_row(
-            escape(step.what), step.state, size, "" if step.seconds is None else duration(step.seconds)
-        )
+        seconds = "" if step.seconds is None else duration(step.seconds)
+        table.add_row(escape(step.what), escape(step.state), size, seconds)
     console.print(table)
 
 

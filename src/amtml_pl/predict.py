@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.output_file import named_output
 from amtml_pl.schema import PREDICT
 
-HEADER = "file,class,probability"  # as every table begins
+HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  # of every table
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def is_table(file: Path) -> bool:
     """Whether a file is what this command writes."""
     try:
         with file.open(encoding="utf-8") as lines:
-            return lines.readline(len(HEADER)) == HEADER
+            return HEADER.fullmatch(lines.readline(1 << 20)) is not None
     except (OSError, ValueError):
         return False
 

@@ -111,8 +111,9 @@ def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric:
     for number, name in enumerate(head):
         if name in ("group", "budget"):
             widths[number] = min(widths[number], NARROWEST_TEXT)
-        else:  # a name may be folded, but between its words
-            widths[number] = max(widths[number], *map(cell_len, name.split()))
+        else:  # a name is folded between its words, a long baseline's within
+            longest = max(map(cell_len, name.split()))
+            widths[number] = max(widths[number], min(longest, NARROWEST_TEXT))
     kept = [*range(len(head))]
     for name in (*DISPENSABLE, f"{metric.removesuffix('_last')}_last"):
         if sum(widths[number] + 3 for number in kept) + 1 <= console.width:

@@ -96,7 +96,8 @@ class RunFolder:
         events = self.path.glob("events.out.tfevents.*")
         evaluations = [*self.path.glob("evaluate.json"), *self.path.glob("evaluate-*.json")]
         exports = [*self.path.glob("export/student[.-]*"), *self.path.glob("export/*export.json*")]
-        measured = (*evaluations, *exports)
+        killed = [*self.path.glob("**/.student*.*"), *self.path.glob(".evaluate*.json")]
+        measured = (*evaluations, *exports, *killed)
         for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *measured):
             file.unlink(missing_ok=True)
 

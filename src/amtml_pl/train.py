@@ -69,7 +69,7 @@ def overrides_of_one_run() -> list[str]:
     directory = hydra_literal(told.runtime.output_dir)
     hydra_s: Any = OmegaConf.to_container(told.overrides.hydra)
     callbacks = [word for word in hydra_s if word.lstrip("+").startswith("hydra.callbacks")]
-    return [*typed_words(), *callbacks, "hydra.mode=RUN", f"++hydra.run.dir={directory}"]
+    return [*typed_words("amtml_pl.train"), *callbacks, "hydra.mode=RUN", f"++hydra.run.dir={directory}"]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from amtml_pl.config import check
 from amtml_pl.dashboard.budget import Budget
-from amtml_pl.dashboard.hyperparameters import FINAL
+from amtml_pl.dashboard.hyperparameters import FINAL, hyperparameters
 from amtml_pl.dashboard.names import tag_of
 from amtml_pl.distill import DistillModule
 from amtml_pl.pipeline import execute
@@ -133,9 +133,12 @@ def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(wa
     values = data["_hparams_/session_start_info"].session_start_info.hparams
     assert values["teachers"].string_value == "vgg8_quarter, resnet8"
     assert values["seed"].number_value == 0.0
-    assert values["method"].string_value == "none"
+    assert values["method"].string_value == "of the experiment"
     assert values["training/lr"].number_value == 0.05
-    assert values["coef/kd"].number_value == record["loss"]["kd"]
+    assert f"{record['loss']['kd']:g} kd" in values["loss"].string_value
+    typed = hyperparameters({**record, "command": "python -m amtml_pl.train method=camkd"}, None)
+    assert typed["method"] == "camkd"
+    assert typed.keys() == values.keys()
 
 
 def test_the_weights_by_class_are_kept_for_every_epoch(watched):

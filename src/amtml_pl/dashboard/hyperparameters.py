@@ -1,4 +1,4 @@
-"""The row of a run in TensorBoard's table of hyperparameters."""
+"""The row of a run in TensorBoard's table of hyperparameters: the same columns for every run."""
 
 from __future__ import annotations
 
@@ -48,20 +48,19 @@ def hyperparameters(about: Mapping[str, Any], lr: float | None) -> dict[str, str
     """What runs are told apart by; numbers as numbers, so that the table sorts and plots them."""
     budget = about["budget"]
     coefficients = about["loss"].items()
-    # TensorBoard sorts the columns by name and shows the first five.
+    # TensorBoard sorts the columns by name and shows the first five; which there are, the first run says.
     return {
-        **{f"coef/{term}": float(coefficient) for term, coefficient in coefficients},
         "dataset": about["dataset"]["name"],
         "experiment": str(about["experiment"]),
         "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in coefficients),
-        "method": value_of("method", overrides_of(about["command"])) or "none",
+        "method": value_of("method", overrides_of(about["command"])) or "of the experiment",
         "seed": float(about["seed"]),
         "student": last_part(about["student"]["network"]),
         "teachers": ", ".join(about["teachers"]) or "none",
         "temperature": float(about["temperature"]),
         "training/batch_size": float(budget["batch_size"]),
         "training/epochs": float(budget["epochs"]),
-        **({} if lr is None else {"training/lr": lr}),
+        "training/lr": lr or 0.0,
         "training/loop": last_part(about["loop"]),
         "training/optimizer": str(budget["optimizer"]),
         "training/views": str(budget["views"]),
