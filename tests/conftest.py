@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,7 +51,8 @@ def is_whole(value) -> bool:
 LONGEST = (
     "test_shared_batches.py", "test_process_groups.py", "test_evaluate_digits.py", "test_tutorial.py",
     "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_cached_runs.py",
-    "test_methods.py", "test_train.py", "test_documentation.py", "test_execution.py", "test_wheel.py",
+    "test_methods.py", "test_train.py", "test_extending.py", "test_documentation.py", "test_execution.py",
+    "test_wheel.py",
 )  # fmt: skip
 
 
@@ -181,6 +184,24 @@ def command(monkeypatch, capfd):
         return err if status else out
 
     return made
+
+
+@pytest.fixture
+def follow():
+    """Types all shell blocks of a page of docs/ one after the other, in a folder."""
+
+    def typed(page, folder):
+        text = (Path(__file__).parent.parent / "docs" / page).read_text()
+        blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AMTML_")}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        command = ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        ended = subprocess.run(command, cwd=folder, env=environment, check=False, **pipes)
+        assert ended.returncode == 0, ended.stdout
+        return ended.stdout
+
+    return typed
 
 
 @pytest.fixture

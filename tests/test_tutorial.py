@@ -2,17 +2,11 @@
 
 import csv
 import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-PAGE = Path(__file__).parent.parent / "docs" / "tutorial.md"
 SHAPES = {
     "circle": lambda draw, box, **how: draw.ellipse(box, fill=how["fill"]),
     "cross": lambda draw, box, **how: [
@@ -36,16 +30,10 @@ def draw_images(folder, per_class):
 
 
 @pytest.mark.slow
-def test_the_tutorial_leads_from_images_to_a_student_that_onnx_runtime_runs(tmp_path):
+def test_the_tutorial_leads_from_images_to_a_student_that_onnx_runtime_runs(tmp_path, follow):
     draw_images(tmp_path / "my_images" / "train", per_class=60)
     draw_images(tmp_path / "my_images" / "test", per_class=20)
-    typed = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("AMTML_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["bash", "-euo", "pipefail", "-c", "\n".join(typed)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, check=False, **pipes)
-    assert ended.returncode == 0, ended.stdout
+    follow("tutorial.md", tmp_path)
 
     runs = tmp_path / "outputs" / "runs"
     assert (runs / "report" / "report.html").is_file()
