@@ -2,6 +2,7 @@
 
 import pytest
 
+from amtml_pl.errors import UserError
 from amtml_pl.rebuilt import rebuilt, without_beginnings
 
 TORCHVISION = {
@@ -43,3 +44,8 @@ def test_a_network_with_a_pretrained_constructor_is_built_without_a_network_conn
     """Its weights would come from the internet, which tests have not."""
     network = rebuilt(TORCHVISION)
     assert network.fc.out_features == 4
+
+
+def test_a_node_without_a_target_is_named():
+    with pytest.raises(UserError, match=r"torch.nn.Flatten'.* builds a dict; expected a network"):
+        rebuilt({"^target_": "torch.nn.Flatten"})

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from amtml_pl import assemble
+from amtml_pl.errors import UserError
 
 # Per beginning of a _target_, the arguments that load weights, and what leaves them out.
 BEGINNINGS: Mapping[str, Mapping[str, object]] = {
@@ -25,10 +26,12 @@ def rebuilt(node: Mapping[str, Any]) -> nn.Module:
         node: what it was built from, as in ``conf/student``: resolved.
 
     Raises:
-        UserError: if it may not be named or cannot be built.
+        UserError: if it may not be named, cannot be built, or is no network.
     """
-    network: nn.Module = assemble.build(OmegaConf.create(without_beginnings(node)))
-    return network
+    built = assemble.build(OmegaConf.create(without_beginnings(node)))
+    if not isinstance(built, nn.Module):
+        raise UserError(f"{dict(node)!s:.200} builds a {type(built).__name__}; expected a network.")
+    return built
 
 
 def without_beginnings(node: Any) -> Any:  # noqa: ANN401
