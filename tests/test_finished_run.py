@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -23,6 +26,23 @@ def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for(
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
+    """On a run of two teachers, whose folder lies where the page has its own."""
+    page = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+    [place] = re.findall(r'^folder = "(.*)"$', page, re.MULTILINE)
+    monkeypatch.chdir(moved.parent)
+    shutil.copytree(moved, place)
+    made = {}
+    exec("\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)), made)  # noqa: S102
+    N, M, K = made["outputs"].logits.shape
+    assert (N, M, K) == (100, 2, 10)
+    assert made["weights"].shape == (N, M)
+    assert 0 <= made["unsure"] < N
+    assert made["table"]["val/acc"][made["best"]] == made["run"].record["metrics"]["val/acc"]
+    assert torch.equal(made["classes"], made["student"](made["images"]).logits.argmax(dim=1))
+    assert made["teacher"](made["images"]).logits.shape == (len(made["images"]), K)
 
 
 def test_a_name_that_the_package_does_not_give_is_an_attribute_error():
