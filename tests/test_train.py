@@ -164,10 +164,10 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text((config_directory() / "student" / "resnet8_thin.yaml").read_text())
     small = [word for word in SMALL if not word.startswith(("student=", "trainer.max_epochs="))]
-    job = ["--config-dir", "my conf", "experiment=digits_ce", *small, "student=mine", "trainer.max_epochs=60"]
+    job = ["--config-dir", "my conf", "experiment=digits_ce", *small, "student=mine", "trainer.max_epochs=20"]
     process = command(*job, "hydra.run.dir=cut", background=True)
     record, seen = tmp_path / "cut" / "run.json", ""
-    while "epoch 2/60" not in seen and process.poll() is None:
+    while "epoch 2/20" not in seen and process.poll() is None:
         seen += process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from amtml_pl.broken_steps import broken_step, refuse_broken_gradients
@@ -96,6 +96,9 @@ class StudentModule(pl.LightningModule):
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        # Lightning's own mean over processes rounds the mean of their shares' sizes to a whole number.
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.test_loss = MeanMetric(nan_strategy="disable")
         self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
         self.means = EpochMeans()
         self.collapse: str | None = None
@@ -175,22 +178,21 @@ class StudentModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy and cross-entropy on the validation split."""
-        self.evaluate(batch, "val", self.val_accuracy)
+        self.evaluate(batch, "val", self.val_accuracy, self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy and cross-entropy on the test split."""
-        self.evaluate(batch, "test", self.test_accuracy)
+        self.evaluate(batch, "test", self.test_accuracy, self.test_loss)
 
-    def evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy) -> None:
-        """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over the epoch."""
+    def evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy, loss: MeanMetric) -> None:
+        """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over all samples."""
         logits = self.student(batch.images).logits
         accuracy.update(logits, batch.labels)
+        loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
         if self.observer is not None:
             self.observer.saw_evaluation(batch, logits)
         self.log(f"{split}/acc", accuracy, batch_size=len(batch), prog_bar=True)
-        self.log(
-            f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch), sync_dist=True
-        )
+        self.log(f"{split}/loss", loss, batch_size=len(batch))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser over named groups, and the schedule."""

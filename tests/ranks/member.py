@@ -26,6 +26,9 @@ def freeze_norms(module):
             each.eval()
 
 
+ALONE = ("dml",)  # has no teachers
+
+
 class Notes:
     """What a run has trained on, its losses, and its last state."""
 
@@ -73,7 +76,9 @@ def main(folder: Path, methods: list[str], exact: bool, overrides: list[str]) ->
     observe(notes, exact)
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         for method in methods:
-            config = compose("train", overrides=["experiment=digits", f"method={method}", *overrides])
+            taught = method not in ALONE
+            words = [word for word in overrides if taught or not word.startswith("teacher")]
+            config = compose("train", overrides=["experiment=digits", f"method={method}", *words])
             record = execute(config, RunFolder(folder / method), method, "the command")
             torch.save({**vars(notes), "metrics": record["metrics"]}, folder / f"{method}-{rank()}.pt")
 

@@ -15,7 +15,8 @@ from tiny_runs import TINY, assert_bitwise_equal
 
 pytestmark = pytest.mark.slow
 MODULE = "amtml_pl.train"
-RUN = ("experiment=digits_amtml", *TINY[1:], "trainer=ddp_cpu", "doctor=false")
+EXAMINED = ("experiment=digits_amtml", *TINY[1:], "trainer=ddp_cpu")
+RUN = (*EXAMINED, "doctor=false")
 LONG = ("trainer.max_epochs=6", "checkpoint_minutes=0")
 
 
@@ -82,12 +83,16 @@ def has_trained(folder, steps=6):
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """A run that nothing happens to, under torchrun: its folder, and what was said."""
+    """A run that nothing happens to, examined first, under torchrun: its folder, and what was said."""
     folder = tmp_path_factory.mktemp("whole")
     command = [sys.executable, "-m", *f"torch.distributed.run --nproc-per-node 2 -m {MODULE}".split()]
     environment = {**prepared, "AMTML_OUTPUTS": str(folder)}
     done = subprocess.run(
-        [*command, *RUN, *LONG], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, *EXAMINED, *LONG],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert done.returncode == 0, done.stdout
     return folder, done.stdout
