@@ -11,6 +11,7 @@ from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 CONFIDENCE = 0.95
 LARGEST = 1e100  # sums of squares of what is larger overflow
+ROUNDING = 1e-6  # of a number: what records hold was measured in float32, which rounds to 6e-8 of it
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class PairedDifference:
         if n < 2:
             return cls(n, partial, mean, None, "1 seed")
         deviation = statistics.stdev(differences)
-        if deviation <= 1e-12:
+        if deviation <= ROUNDING * max(map(abs, (*own.values(), *baseline.values()))):
             return cls(n, partial, mean, None, "no spread")
         t = mean / (deviation / math.sqrt(n))
         return cls(n, partial, mean, 2 * float(stdtr(n - 1, -abs(t))))
