@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -75,7 +76,7 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
             f"The report cannot be written to {out.resolve()}: {error}.", fix="out=FOLDER"
         ) from error
     finally:
-        if out.is_dir():
+        with suppress(OSError):  # a folder in which nothing may be looked at has none of them
             for written in temporary.values():
                 written.unlink(missing_ok=True)
 
