@@ -67,9 +67,7 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a folder") as refused:
         find_runs(tmp_path / "nothing", "test/acc")
-    assert (
-        refused.value.fix == "runs=FOLDER, or first of all python -m amtml_pl.train experiment=digits_amtml"
-    )
+    assert refused.value.fix.startswith("runs=FOLDER, or first of all python -m amtml_pl.train experiment=")
 
 
 def test_a_run_of_a_later_format_is_refused_by_its_name(tmp_path):
@@ -157,13 +155,16 @@ def shared():
             place.chmod(0o755)
 
 
-@pytest.mark.parametrize(("mode", "reason"), [
-    (0o700, "cannot be read: Permission denied"),
-    (0o644, "secret/run.json cannot be read: Permission denied."),
-])  # fmt: skip
-def test_a_folder_that_may_not_be_looked_into_is_named(shared, mode, reason):
+@pytest.mark.parametrize(
+    ("of_root", "own", "reason"),
+    [
+        (0o700, 0o000, "cannot be read: Permission denied"),
+        (0o644, 0o644, "secret/run.json cannot be read: Permission denied."),
+    ],
+)
+def test_a_folder_that_may_not_be_looked_into_is_named(shared, of_root, own, reason):
     write_run(shared / "secret", "digits_ce", 1, 0.9)
-    (shared / "secret").chmod(mode if os.geteuid() == 0 else mode & 0o077)
+    (shared / "secret").chmod(own if os.geteuid() else of_root)
     with nobody():
         told = left_out(shared)
     assert list(told) == ["secret"]
@@ -185,7 +186,7 @@ def test_where_nothing_may_be_read_the_remedy_is_no_other_run(shared):
 
 
 def test_what_lies_where_nobody_may_look_is_refused(shared):
-    (shared / "whole").chmod(0o600 if os.geteuid() == 0 else 0)
+    (shared / "whole").chmod(0o600)
     with nobody(), pytest.raises(UserError, match=r"below cannot be read: Permission denied"):
         find_runs(shared / "whole" / "below", "test/acc")
 
@@ -198,7 +199,7 @@ def test_a_run_whose_lock_may_not_be_opened_is_not_said_to_have_ended(shared, be
         (shared / "going").mkdir()
         (shared / "going" / "config.yaml").touch()
     (shared / "going" / ".lock").touch()
-    (shared / "going" / ".lock").chmod(0o644 if os.geteuid() == 0 else 0o444)
+    (shared / "going" / ".lock").chmod(0o444)
     with nobody():
         assert left_out(shared)["going"] == (
             "interrupted, or still running: its lock may not be opened"
