@@ -2,6 +2,7 @@
 
 import json
 
+from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of
@@ -89,8 +90,15 @@ def write_table(file, rows):
     file.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
 
 
+def problems_in(folder, baseline=None, metric="test/acc"):
+    found = problems_of(find_runs(folder, metric).compared, metric)
+    if baseline is not None:
+        compare_with(found, baseline, metric)
+    return found
+
+
 def problem_of(folder, metric="test/acc"):
-    (problem,) = problems_of(find_runs(folder, metric).compared, metric)
+    (problem,) = problems_in(folder, metric=metric)
     return problem
 
 

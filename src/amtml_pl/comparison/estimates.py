@@ -50,6 +50,11 @@ class Estimate:
         return f"[{self.mean - self.half_width:.4f}, {self.mean + self.half_width:.4f}]"
 
 
+def of_seeds(n: int) -> str:
+    """`` (2 seeds)``, beside a number that fewer have than might."""
+    return f" ({n} seed{'s' if n > 1 else ''})"
+
+
 def can_be_averaged(value: float) -> bool:
     """Whether a number is finite, and far from being too large to be counted with."""
     return abs(value) < LARGEST
@@ -94,8 +99,7 @@ class PairedDifference:
         """``+0.0123``, of some seeds only ``+0.0123 (2 seeds)``; empty without a common seed."""
         if self.mean is None:
             return ""
-        seeds = f" ({self.n} seed{'s' if self.n > 1 else ''})" if self.partial else ""
-        return f"{self.mean:+.4f}{seeds}"
+        return f"{self.mean:+.4f}{of_seeds(self.n) if self.partial else ''}"
 
     def probability(self) -> str:
         """``0.0123``, or why there is none, in brackets."""
