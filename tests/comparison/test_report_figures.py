@@ -62,6 +62,26 @@ def test_weights_are_shown_over_time_and_by_class_of_the_last_epoch(tmp_path):
     assert heat["z"] == [[0.54, 0.54], [0.54, 0.54]]
 
 
+@pytest.mark.parametrize(("count", "gap", "is_wide"), [(10, 1, False), (100, 0, True)])
+def test_many_classes_have_no_gaps_the_whole_width_and_an_order(tmp_path, count, gap, is_wide):
+    write_study(tmp_path, methods=("avg",), seeds=(0,))
+    rows = [[0, f"class {k}", w := (k * 37 % 100) / 100, round(1 - w, 2)] for k in range(count)]
+    write_table(tmp_path / "avg-0" / "weights_by_class.csv", [["epoch", "class", "a", "b"], *rows])
+    figure = figures(tmp_path)["classes"]
+    (heat,) = figure.variants[0].traces
+    assert (heat["xgap"], figure.is_wide) == (gap, is_wide)
+    written = {name: (a, b) for _, name, a, b in rows}
+    assert {name: own for name, *own in zip(heat["x"], *heat["z"], strict=True)} == {
+        name: list(own) for name, own in written.items()
+    }
+    if is_wide:
+        leading = ["a" if a >= b else "b" for a, b in zip(*heat["z"], strict=True)]
+        assert leading == sorted(leading)
+        assert heat["z"][0][: leading.count("a")] == sorted(heat["z"][0][: leading.count("a")], reverse=True)
+    else:
+        assert heat["x"] == list(written)
+
+
 def test_weights_that_never_change_are_no_figure(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
     write_table(

@@ -60,16 +60,16 @@ def cache_savings(problem: Problem) -> Figure | None:
     layout = {
         "barmode": "stack",
         "height": 180 + 24 * len(names),
-        "xaxis": titled("passes over the training split"),
+        "xaxis": titled("passes of teachers"),
         "yaxis": {"automargin": True, "type": "category", "autorange": "reversed"},
     }
     ready = f" and at least {total.ready:,.4g} were found ready" if total.ready else ""
     return Figure(
         "cache",
         "What the cache has saved",
-        f"{total.made:,.4g} passes of teachers were made by these runs{ready}, where asking the teachers in "
-        f"every epoch would have made {sum(live):,.4g}. What several runs use is shared among them. "
-        f"{time_saved(problem, cached)}",
+        f"{total.made:,.4g} passes of teachers over the training split were made by these runs{ready}, where "
+        f"asking the teachers in every epoch would have made {sum(live):,.4g}. What several runs use is "
+        f"shared among them. {time_saved(problem, cached)}",
         [Variant("", bars, layout)],
         is_wide=True,
     )

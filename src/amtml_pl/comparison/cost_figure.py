@@ -91,6 +91,6 @@ def of_building(problem: Problem) -> str:
     if not total:
         return ""
     return (
-        f" Building what the cache lacked took these runs {total / 60:,.1f} minutes together: in no point, "
-        "since who comes first builds for all."
+        f" Not in the points: the {total / 60:,.1f} minutes that these runs took to build what the cache "
+        "lacked, whichever came first."
     )

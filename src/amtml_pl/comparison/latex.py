@@ -28,7 +28,9 @@ def latex(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()
         metric: what is compared.
         left_out: what was not compared, each with the reason: comments.
     """
-    comments = [r"\usepackage{booktabs,graphicx}", *([f"{said}." for said in [kept_apart(problems)] if said])]
+    comments = [r"\usepackage{booktabs,graphicx}"]
+    if said := kept_apart(problems):
+        comments.append(f"{said}.")
     comments += [f"left out: {each}" for each in left_out]
     head = "".join(f"% {one_line(comment, {})}\n" for comment in comments)
     return "\n".join([head, *(table(number, problems, metric) for number in range(len(problems)))])
