@@ -49,7 +49,7 @@ def cache_savings(problem: Problem) -> Figure | None:
     bars = [
         {"type": "bar", "orientation": "h", "name": name, "y": names, "x": values,
          "marker": {"color": colour(hue)},
-         "hovertemplate": f"%{{y}}: %{{x:.4g}} passes {name}<extra></extra>"}
+         "hovertemplate": f"%{{y}}: %{{x:,.1~f}} passes {name}<extra></extra>"}
         for name, values, hue in (
             ("made", [own.made for own in paid], 1),
             ("found ready", [own.ready for own in paid], 5),
@@ -63,16 +63,21 @@ def cache_savings(problem: Problem) -> Figure | None:
         "xaxis": titled("passes of teachers"),
         "yaxis": {"automargin": True, "type": "category", "autorange": "reversed"},
     }
-    ready = f" and at least {total.ready:,.4g} were found ready" if total.ready else ""
+    ready = f" and at least {written(total.ready)} were found ready" if total.ready else ""
     return Figure(
         "cache",
         "What the cache has saved",
-        f"{total.made:,.4g} passes of teachers over the training split were made by these runs{ready}, where "
-        f"asking the teachers in every epoch would have made {sum(live):,.4g}. What several runs use is "
+        f"{written(total.made)} passes of teachers over the training split were made by these runs{ready}; "
+        f"asking the teachers in every epoch would have made {written(sum(live))}. What several runs use is "
         f"shared among them. {time_saved(problem, cached)}",
         [Variant("", bars, layout)],
         is_wide=True,
     )
+
+
+def written(passes: float) -> str:
+    """``54,000`` or ``6.3``."""
+    return f"{round(passes, 1):,.12g}"
 
 
 def shares_of(runs: Sequence[Run]) -> Mapping[Path, Passes]:

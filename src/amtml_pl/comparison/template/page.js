@@ -36,8 +36,11 @@ function narrowed({ traces, layout }) { // a variant with its legend below and s
     yaxis.tickfont = { size: 10 };
   }
   return {
-    traces: traces.map((trace) => trace.colorbar
-      ? { ...trace, colorbar: { ...trace.colorbar, orientation: "h", y: 1, yanchor: "bottom", thickness: 12 } } : trace),
+    traces: traces.map((trace) => ({
+      ...trace,
+      ...(trace.colorbar && { colorbar: { ...trace.colorbar, orientation: "h", y: 1, yanchor: "bottom", thickness: 12 } }),
+      ...(trace.mode === "markers+text" && { text: trace.text.map(shortened) }),
+    })),
     layout: {
       ...layout, yaxis, height: (layout.height || 420) + legend, margin: { l: 45, r: 10, t: 15, b: 45 },
       legend: { orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom" },
