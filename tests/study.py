@@ -2,6 +2,11 @@
 
 import json
 
+from amtml_pl.comparison.baseline import compare_with
+from amtml_pl.comparison.found_runs import find_runs
+from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.page import figures_of
+
 BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial": "a" * 16}
 
 
@@ -83,3 +88,21 @@ def write_curves(folder, epochs, teachers, reached):
 
 def write_table(file, rows):
     file.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+
+
+def problems_in(folder, baseline=None, metric="test/acc"):
+    found = problems_of(find_runs(folder, metric).compared, metric)
+    if baseline is not None:
+        compare_with(found, baseline, metric)
+    return found
+
+
+def problem_of(folder, metric="test/acc"):
+    (problem,) = problems_in(folder, metric=metric)
+    return problem
+
+
+def figures(folder, metric="test/acc", broken=None):
+    """The figures of a folder's only problem, by kind."""
+    found = figures_of(problem_of(folder, metric), metric, [] if broken is None else broken)
+    return {figure.kind: figure for figure in found}

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,6 +65,10 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
     assert "later is left out: later/run.json has format 2; expected 1; a later version" in said
     assert "a/metrics.csv is left out of the curves: it has no column epoch" in said
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
+    for name in ("report.md", "report.tex"):
+        text = (tmp_path / "report" / name).read_text()
+        assert "2 problems (data set and student) are kept apart" in text
+        assert "cut: interrupted" in text
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,18 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, words, said):
     assert "Traceback" not in done.stderr
     assert (tmp_path / "file").read_text() == "mine"
     assert not [*tmp_path.rglob("report.*")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_folder_in_which_nothing_may_be_looked_at_is_one_message():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o644)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UserError, match=r"cannot be written to .*Permission denied"):
+                publish(Path(folder), {"report.md": "new"})
+        finally:
+            os.seteuid(0)
 
 
 def test_where_one_file_cannot_be_written_none_is_replaced(tmp_path):

@@ -16,6 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from amtml_pl.overrides import key_of
 from amtml_pl.schema import LIST_GROUPS, suggestion
 
 NULLABLE = ("experiment", "method", "sweep", "launcher")
@@ -150,11 +151,6 @@ def stranger(word: str, config: DictConfig, loader: ConfigLoader) -> str:
             return f"{where}{part}: there is no such key{suggestion(part, node)}"
         node, path = node[part], f"{path}.{part}" if path else part
     return f"{word}: it cannot be set"
-
-
-def key_of(word: str) -> str:
-    """The key that an override is about."""
-    return re.split(r"[=@]", word.lstrip("+~"))[0]
 
 
 def quoting(word: str) -> str:

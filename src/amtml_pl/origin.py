@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from amtml_pl.command_line import key_of
+from amtml_pl.overrides import key_of
 
 GLOBAL = ("method", "experiment", "sweep")
 # Groups whose values lie elsewhere than under their names.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -51,8 +52,8 @@ def without_common(overrides: Sequence[str], of_all: Sequence[Sequence[str]]) ->
 
 
 def key_of(override: str) -> str:
-    """The key that an override sets."""
-    return override.lstrip("+~").partition("=")[0]
+    """The key or group that an override is about, without the package that a group may be put into."""
+    return re.split(r"[=@]", override.lstrip("+~"))[0]
 
 
 def is_no_setting(key: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -15,8 +16,11 @@ from rich.table import Table
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import FoundRuns, find_runs, shown
 from amtml_pl.comparison.groups import Problem, problems_of
+from amtml_pl.comparison.latex import latex
+from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.page import page
-from amtml_pl.comparison.tables import cells, columns, csv_of_groups, csv_of_runs, latex, markdown
+from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
+from amtml_pl.comparison.tables import cells, columns, kept_apart
 from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, error_console, progress, reporting, start
 from amtml_pl.errors import UserError
@@ -41,10 +45,11 @@ def run(config: DictConfig) -> None:
         if config.baseline is not None:
             compare_with(problems, str(config.baseline), metric)
         broken: list[tuple[Path, str]] = []
+        left_out = [f"{shown(out.folder, folder)}: {out.reason}" for out in found.left_out]
         files = {
             "report.html": page(problems, found.left_out, folder, metric, broken),
-            "report.md": markdown(problems, metric),
-            "report.tex": latex(problems, metric),
+            "report.md": markdown(problems, metric, left_out),
+            "report.tex": latex(problems, metric, left_out),
             "report.csv": csv_of_runs(problems),
             "groups.csv": csv_of_groups(problems, metric),
         }
@@ -75,7 +80,7 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
             f"The report cannot be written to {out.resolve()}: {error}.", fix="out=FOLDER"
         ) from error
     finally:
-        if out.is_dir():
+        with suppress(OSError):  # a folder in which nothing may be looked at has none of them
             for written in temporary.values():
                 written.unlink(missing_ok=True)
 
@@ -126,11 +131,7 @@ def warn(
     problems: Sequence[Problem], found: FoundRuns, folder: Path, broken: Sequence[tuple[Path, str]]
 ) -> None:
     """Prints what a reader of the tables must know."""
-    told = []
-    if len(problems) > 1:
-        told.append(
-            f"{len(problems)} problems (data set and student) are kept apart: never compare across tables"
-        )
+    told = [said] if (said := kept_apart(problems)) else []
     for problem in problems:
         told += [f"{group.name}: unequal budget: {'; '.join(group.unequal)}"
                  for group in problem.groups if group.unequal]  # fmt: skip

@@ -41,11 +41,16 @@ class RunFolder:
         Raises:
             UserError: if the file cannot be read as a run's record of this format.
         """
-        if not self.record_file.exists():
-            return None
         try:
+            if not self.record_file.exists():
+                return None
             record = read_json(self.record_file)
-        except (OSError, ValueError) as error:
+        except OSError as error:  # a permission, a disk: not the record's fault
+            raise UserError(
+                f"{self.record_file} cannot be read: {error.strerror or error}.",
+                fix=f"have yourself given the right to read it, by whom ls -ld '{self.path}' names",
+            ) from error
+        except ValueError as error:
             raise UserError(
                 f"{self.record_file} is not a run's record: {error}.", fix=f"rm -r '{self.path}'"
             ) from error

@@ -1,5 +1,6 @@
 """What a few seeds tell, against scipy.stats."""
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -52,3 +53,18 @@ def test_only_seeds_that_both_have_are_paired():
 )
 def test_where_there_is_no_p_it_is_said_why(own, baseline, said):
     assert PairedDifference.between(own, baseline).probability() == said
+
+
+def test_the_same_number_of_images_more_in_every_seed_is_no_spread_though_float32_rounds_it():
+    def measured(right):
+        return {seed: float(np.float32(k) / np.float32(360)) for seed, k in enumerate(right)}
+
+    own, baseline = measured((331, 340, 335)), measured((328, 337, 332))
+    assert len({own[seed] - baseline[seed] for seed in own}) > 1
+    assert PairedDifference.between(own, baseline).probability() == "(no spread)"
+
+
+def test_one_image_in_a_million_is_a_spread():
+    own, baseline = {0: 0.900001, 1: 0.900004}, {0: 0.9, 1: 0.9}
+    found = PairedDifference.between(own, baseline)
+    assert found.p == pytest.approx(stats.ttest_rel([*own.values()], [*baseline.values()]).pvalue)

@@ -1,6 +1,10 @@
 """Which runs are compared, and what is said of the others."""
 
 import json
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -61,8 +65,9 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="is not a folder") as refused:
         find_runs(tmp_path / "nothing", "test/acc")
+    assert refused.value.fix.startswith("runs=FOLDER, or first of all python -m amtml_pl.train experiment=")
 
 
 def test_a_run_of_a_later_format_is_refused_by_its_name(tmp_path):
@@ -121,3 +126,110 @@ def test_a_number_that_no_figure_can_show_leaves_its_run_out(tmp_path, damage):
     write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
     write_run(tmp_path / "odd", "digits_ce", 1, 0.9, **damage)
     assert list(left_out(tmp_path)) == ["odd"]
+
+
+# ---- folders of other users
+
+
+@contextmanager
+def nobody():
+    """Inside, this process may do what others may; root may do everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def shared():
+    """A folder of runs that everybody may look into."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        write_run(Path(folder) / "whole", "digits_ce", 0, 0.9)
+        yield Path(folder)
+        for place in Path(folder).iterdir():
+            place.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("of_root", "own", "reason"),
+    [
+        (0o700, 0o000, "cannot be read: Permission denied"),
+        (0o644, 0o644, "secret/run.json cannot be read: Permission denied."),
+    ],
+)
+def test_a_folder_that_may_not_be_looked_into_is_named(shared, of_root, own, reason):
+    write_run(shared / "secret", "digits_ce", 1, 0.9)
+    (shared / "secret").chmod(own if os.geteuid() else of_root)
+    with nobody():
+        told = left_out(shared)
+    assert list(told) == ["secret"]
+    assert told["secret"].endswith(reason)
+
+
+def test_a_record_that_may_not_be_read_is_not_called_damaged(shared):
+    write_run(shared / "secret", "digits_ce", 1, 0.9)
+    (shared / "secret" / "run.json").chmod(0o600 if os.geteuid() == 0 else 0)
+    with nobody():
+        assert left_out(shared)["secret"].endswith("run.json cannot be read: Permission denied.")
+
+
+def test_where_nothing_may_be_read_the_remedy_is_no_other_run(shared):
+    (shared / "whole").chmod(0o700 if os.geteuid() == 0 else 0)
+    with nobody(), pytest.raises(UserError, match=r"- whole: cannot be read: Permission denied") as refused:
+        find_runs(shared, "test/acc")
+    assert "the right to read" in refused.value.fix
+
+
+def test_what_lies_where_nobody_may_look_is_refused(shared):
+    (shared / "whole").chmod(0o600)
+    with nobody(), pytest.raises(UserError, match=r"below cannot be read: Permission denied"):
+        find_runs(shared / "whole" / "below", "test/acc")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_whose_lock_may_not_be_opened_is_not_said_to_have_ended(shared, begun):
+    if begun:
+        write_run(shared / "going", "digits_ce", 1, 0.9, status="interrupted")
+    else:
+        (shared / "going").mkdir()
+        (shared / "going" / "config.yaml").touch()
+    (shared / "going" / ".lock").touch()
+    (shared / "going" / ".lock").chmod(0o444)
+    with nobody():
+        assert left_out(shared)["going"] == (
+            "interrupted, or still running: its lock may not be opened"
+            if begun
+            else "cannot be told to have ended: its lock may not be opened"
+        )
+
+
+def test_where_only_a_run_that_may_be_going_is_found_it_is_not_to_be_repeated(shared):
+    (shared / "whole" / "run.json").unlink()
+    (shared / "whole" / "config.yaml").touch()
+    (shared / "whole" / ".lock").touch()
+    (shared / "whole" / ".lock").chmod(0o444)
+    with nobody(), pytest.raises(UserError, match="cannot be told to have ended") as refused:
+        find_runs(shared, "test/acc")
+    assert refused.value.fix == "the same command again, once a run has ended"
+
+
+# ---- links
+
+
+def test_runs_behind_links_are_found_once_each_and_circles_end(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / "elsewhere" / str(seed), "digits_ce", seed, 0.9)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "one").symlink_to(tmp_path / "elsewhere" / "0")
+    (runs / "again").symlink_to(tmp_path / "elsewhere" / "0")
+    (runs / "all").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "0" / "back").symlink_to(tmp_path)
+    found = find_runs(runs, "test/acc")
+    assert sorted(run.seed for run in found.compared) == [0, 1]
+    assert found.left_out == []

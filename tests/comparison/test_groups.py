@@ -5,7 +5,8 @@ import pytest
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
-from amtml_pl.comparison.tables import cells, markdown
+from amtml_pl.comparison.markdown import markdown
+from amtml_pl.comparison.tables import cells
 from amtml_pl.errors import UserError
 from study import BUDGET, write_run
 
@@ -46,6 +47,16 @@ def test_runs_on_other_pixels_or_with_another_student_are_another_problem(tmp_pa
     assert [problem.title for problem in problems(tmp_path)] == [
         "digits (aaaaaaaa)", "digits (bbbbbbbb)", "digits (bbbbbbbb), Large",
     ]  # fmt: skip
+
+
+def test_problems_that_differ_in_what_a_title_does_not_have_are_told_apart(tmp_path):
+    for macs in (5, 9):
+        student = {"network": "models.Net", "parameters": 100, "macs": macs}
+        write_run(tmp_path / str(macs), "digits_ce", 0, 0.9, student=student)
+    assert sorted(problem.title for problem in problems(tmp_path)) == [
+        "digits (dddddddd), Net with 100 parameters (macs 5)",
+        "digits (dddddddd), Net with 100 parameters (macs 9)",
+    ]
 
 
 def test_runs_of_one_study_are_one_group_however_their_commands_were_typed(tmp_path):

@@ -4,21 +4,8 @@ import json
 
 import pytest
 
-from amtml_pl.comparison.estimates import Estimate
-from amtml_pl.comparison.found_runs import find_runs
-from amtml_pl.comparison.groups import problems_of
-from amtml_pl.comparison.page import figures_of, page
-from study import write_run, write_study, write_table, write_whole
-
-
-def problem_of(folder):
-    (problem,) = problems_of(find_runs(folder, "test/acc").compared, "test/acc")
-    return problem
-
-
-def figures(folder, broken=None):
-    found = figures_of(problem_of(folder), "test/acc", [] if broken is None else broken)
-    return {figure.kind: figure for figure in found}
+from amtml_pl.comparison.page import page
+from study import figures, problem_of, write_run, write_study, write_table
 
 
 def test_what_has_nothing_to_show_is_left_out(tmp_path):
@@ -34,49 +21,24 @@ def test_accuracy_has_a_point_per_seed_and_an_interval_per_group(tmp_path):
     assert all(width > 0 for width in means["error_x"]["array"])
 
 
-def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
-    for count in (1, 2, 3):
-        told = f"teacher=[{','.join('abc'[:count])}]"
-        for seed in (0, 1):
-            write_whole(
-                tmp_path / f"{count}-{seed}", "avg", seed, 0.6 + count / 100, 4, "abc"[:count], told=told
-            )
-    (line,) = figures(tmp_path)["teachers"].variants[0].traces
-    assert (line["name"], line["x"]) == ("avg", [1, 2, 3])
-    assert line["y"] == sorted(line["y"])
+def test_intervals_of_two_seeds_do_not_squash_the_figure_and_it_is_said_that_they_go_beyond(tmp_path):
+    for method, accuracies in {"ce": (0.60, 0.62), "avg": (0.63, 0.64)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            write_run(tmp_path / f"{method}{seed}", "digits", seed, accuracy, told=f"method={method}")
+    figure = figures(tmp_path)["accuracy"]
+    low, high = figure.variants[0].layout["xaxis"]["range"]
+    assert 0.59 < low < 0.60 < 0.64 < high < 0.65  # ce's interval is 0.61 ± 0.127
+    assert figure.description.endswith("Intervals of two seeds go beyond the frame.")
 
 
-def test_temperatures_and_coefficients_are_a_map_with_gaps(tmp_path):
-    for temperature, kd, accuracy in ((2, 1, 0.6), (4, 1, 0.7), (4, 10, 0.8)):
-        write_whole(
-            tmp_path / f"{temperature}-{kd}",
-            "avg",
-            0,
-            accuracy,
-            4,
-            ("a", "b"),
-            told=f"temperature={temperature} coef.kd={kd}",
-            temperature=temperature,
-            kd=kd,
-        )
-    (trace,) = figures(tmp_path)["temperature"].variants[0].traces
-    assert (trace["x"], trace["y"]) == (["2", "4"], ["kd 1", "kd 10"])
-    assert [[cell and round(cell, 1) for cell in row] for row in trace["z"]] == [[0.6, 0.7], [None, 0.8]]
-
-
-def test_several_choices_of_as_many_teachers_are_no_repetitions(tmp_path):
-    """Their mean is taken for each seed: the interval is one over seeds."""
-    for seed, values in enumerate(((0.6, 0.8), (0.7, 0.9))):
-        for teacher, value in zip("ab", values, strict=True):
-            write_run(tmp_path / f"{teacher}{seed}", "small", seed, value, study=teacher,
-                      told=f"method=avg teacher=[{teacher}]", teachers={teacher: {}})  # fmt: skip
-        write_run(tmp_path / f"both{seed}", "small", seed, 0.9, study="both",
-                  told="method=avg teacher=[a,b]", teachers={"a": {}, "b": {}})  # fmt: skip
-    (line,) = figures(tmp_path)["teachers"].variants[0].traces
-    assert line["x"] == [1, 2]
-    assert line["y"] == pytest.approx([0.75, 0.9])
-    assert line["error_y"]["array"][0] == pytest.approx(Estimate.of([0.7, 0.8]).half_width)
-    assert line["text"][0].endswith("(n = 2, 2 choices)")
+def test_where_every_interval_is_seen_nothing_is_said_of_the_frame(tmp_path):
+    write_study(tmp_path)
+    figure = figures(tmp_path)["accuracy"]
+    low, high = figure.variants[0].layout["xaxis"]["range"]
+    means, half = (figure.variants[0].traces[1][key] for key in ("x", "error_x"))
+    for mean, width in zip(means, half["array"], strict=True):
+        assert low < mean - width < mean + width < high
+    assert "beyond the frame" not in figure.description
 
 
 def test_curves_are_means_over_seeds_with_their_range_for_each_metric(tmp_path):
@@ -100,39 +62,32 @@ def test_weights_are_shown_over_time_and_by_class_of_the_last_epoch(tmp_path):
     assert heat["z"] == [[0.54, 0.54], [0.54, 0.54]]
 
 
+@pytest.mark.parametrize(("count", "gap", "is_wide"), [(10, 1, False), (100, 0, True)])
+def test_many_classes_have_no_gaps_the_whole_width_and_an_order(tmp_path, count, gap, is_wide):
+    write_study(tmp_path, methods=("avg",), seeds=(0,))
+    rows = [[0, f"class {k}", w := (k * 37 % 100) / 100, round(1 - w, 2)] for k in range(count)]
+    write_table(tmp_path / "avg-0" / "weights_by_class.csv", [["epoch", "class", "a", "b"], *rows])
+    figure = figures(tmp_path)["classes"]
+    (heat,) = figure.variants[0].traces
+    assert (heat["xgap"], figure.is_wide) == (gap, is_wide)
+    written = {name: (a, b) for _, name, a, b in rows}
+    assert {name: own for name, *own in zip(heat["x"], *heat["z"], strict=True)} == {
+        name: list(own) for name, own in written.items()
+    }
+    if is_wide:
+        leading = ["a" if a >= b else "b" for a, b in zip(*heat["z"], strict=True)]
+        assert leading == sorted(leading)
+        assert heat["z"][0][: leading.count("a")] == sorted(heat["z"][0][: leading.count("a")], reverse=True)
+    else:
+        assert heat["x"] == list(written)
+
+
 def test_weights_that_never_change_are_no_figure(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
     write_table(
         tmp_path / "avg-0" / "metrics.csv", [["epoch", "weight/a", "weight/b"], [0, 0.5, 0.5], [1, 0.5, 0.5]]
     )
     assert "weights" not in figures(tmp_path)
-
-
-def test_the_time_of_the_teachers_is_not_counted_twice(tmp_path):
-    write_study(tmp_path, methods=("avg",), seeds=(0,))
-    (trace,) = figures(tmp_path)["cost"].variants[0].traces
-    assert trace["x"] == [pytest.approx((75 + 9) / 60)]  # the fit, its waiting included, and the building
-
-
-def test_passes_that_were_made_and_saved_add_up_to_those_of_live_runs(tmp_path):
-    write_study(tmp_path, methods=("avg",), epochs=8)
-    figure = figures(tmp_path)["cache"]
-    made, saved = figure.variants[0].traces
-    assert (made["x"], saved["x"]) == ([4.0], [44.0])  # 3 seeds, 8 epochs, 2 teachers
-    assert "is not told: no live run of these teachers was measured" in figure.description
-
-
-def test_time_saved_is_told_from_a_measured_live_run(tmp_path):
-    write_study(tmp_path, methods=("avg",), seeds=(0, 1), epochs=8)
-    write_whole(tmp_path / "live", "live", 0, 0.7, 4, ("resnet14", "vgg8"))
-    file = tmp_path / "live" / "run.json"
-    record = json.loads(file.read_text())
-    del record["cache"]
-    record |= {"teacher_source": "live", "timing": {"fit_seconds": 300.0, "teacher_seconds": 240.0}}
-    file.write_text(json.dumps(record))
-    told = figures(tmp_path)["cache"].description
-    # 240 s in 4 epochs; two cached runs of 8 epochs, each 1 s of waiting and 9 s of building
-    assert "waited 16.0 minutes for as many epochs as 2 cached runs have, which waited 0.3 minutes" in told
 
 
 @pytest.mark.parametrize(
@@ -151,7 +106,7 @@ def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason
     write_study(tmp_path, methods=("avg",), seeds=(0, 1))
     (tmp_path / "avg-0" / "metrics.csv").write_bytes(text.encode(errors="surrogatepass"))
     broken = []
-    assert "curves" in figures(tmp_path, broken)
+    assert "curves" in figures(tmp_path, broken=broken)
     ((file, said),) = broken
     assert file == tmp_path / "avg-0" / "metrics.csv"
     assert reason in said
@@ -170,7 +125,7 @@ def test_broken_weights_by_class_are_named_and_the_run_stays(tmp_path, text, rea
     write_study(tmp_path, methods=("avg",), seeds=(0, 1))
     (tmp_path / "avg-0" / "weights_by_class.csv").write_text(text)
     broken = []
-    assert "classes" in figures(tmp_path, broken)  # of the other seed
+    assert "classes" in figures(tmp_path, broken=broken)  # of the other seed
     assert broken == [(tmp_path / "avg-0" / "weights_by_class.csv", reason)]
 
 

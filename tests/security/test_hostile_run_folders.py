@@ -13,8 +13,10 @@ from nested import nested, places, with_value, without
 
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.latex import latex
+from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.page import figures_of, harmless_json
-from amtml_pl.comparison.tables import csv_of_groups, csv_of_runs, latex, markdown
+from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.errors import UserError
 from amtml_pl.guards import refuse_other_pixels, refuse_other_teachers
 from amtml_pl.packing import MANIFEST, PackedDataset, pack

@@ -11,6 +11,7 @@ from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 CONFIDENCE = 0.95
 LARGEST = 1e100  # sums of squares of what is larger overflow
+ROUNDING = 1e-6  # of a number: what records hold was measured in float32, which rounds to 6e-8 of it
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Estimate:
         return f"[{self.mean - self.half_width:.4f}, {self.mean + self.half_width:.4f}]"
 
 
+def of_seeds(n: int) -> str:
+    """`` (2 seeds)``, beside a number that fewer have than might."""
+    return f" ({n} seed{'s' if n > 1 else ''})"
+
+
 def can_be_averaged(value: float) -> bool:
     """Whether a number is finite, and far from being too large to be counted with."""
     return abs(value) < LARGEST
@@ -84,7 +90,7 @@ class PairedDifference:
         if n < 2:
             return cls(n, partial, mean, None, "1 seed")
         deviation = statistics.stdev(differences)
-        if deviation <= 1e-12:
+        if deviation <= ROUNDING * max(map(abs, (*own.values(), *baseline.values()))):
             return cls(n, partial, mean, None, "no spread")
         t = mean / (deviation / math.sqrt(n))
         return cls(n, partial, mean, 2 * float(stdtr(n - 1, -abs(t))))
@@ -93,8 +99,7 @@ class PairedDifference:
         """``+0.0123``, of some seeds only ``+0.0123 (2 seeds)``; empty without a common seed."""
         if self.mean is None:
             return ""
-        seeds = f" ({self.n} seed{'s' if self.n > 1 else ''})" if self.partial else ""
-        return f"{self.mean:+.4f}{seeds}"
+        return f"{self.mean:+.4f}{of_seeds(self.n) if self.partial else ''}"
 
     def probability(self) -> str:
         """``0.0123``, or why there is none, in brackets."""

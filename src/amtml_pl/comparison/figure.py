@@ -13,6 +13,7 @@ Trace = dict[str, Any]
 COLOURS = ("#3b7dd8", "#e07b39", "#2a9d6f", "#c94f7c", "#8a63d2", "#b8952b", "#3fa7ba", "#a0623a", "#7f8c8d",
            "#d64545")  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot")
+COLOUR_OF_SEEDS = "#8a94a3"
 LONGEST_NAME = 44
 
 
@@ -41,6 +42,7 @@ class Figure:
         description: what is to be seen, for who reads and for who cannot see it.
         variants: one, or several to choose from.
         choice: what the variants differ in.
+        is_wide: whether it takes the page's whole width.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Figure:
     description: str
     variants: Sequence[Variant]
     choice: str = ""
+    is_wide: bool = False
 
 
 def plain(text: str) -> str:

@@ -4,70 +4,29 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from amtml_pl.comparison.estimates import can_be_averaged
+from amtml_pl.comparison.recorded_run import (
+    RUNNING,
+    UNTOLD,
+    WITHOUT_WORDS,
+    LacksMetric,
+    NotCompared,
+    Run,
+    read_run,
+)
 from amtml_pl.errors import UserError
-from amtml_pl.json_file import are_numbers
-from amtml_pl.overrides import overrides_of, value_of, without_places
 from amtml_pl.runs import RunFolder
-from amtml_pl.sweep_folder import is_held
 
-# What a run's record calls the same for all seeds, beside its budget: tells apart what was typed alike.
-FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a completed run says of itself, checked.
-
-    Attributes:
-        folder: where it lies.
-        experiment: its name; empty where it has none.
-        method: what its command says after ``method=``; empty where it says nothing.
-        settings: the other overrides of its command that say what was studied.
-        seed: of the student and the batch order.
-        study: the same for all seeds of what is otherwise equal.
-        dataset: the data set's name.
-        digest: of its pixels.
-        student: the student's facts, by name.
-        teachers: their names.
-        temperature: of the distillation; None where the record lacks it.
-        coefficients: of the loss terms, by name.
-        budget: what the run may spend, by name.
-        facts: ``FACTS`` of the record, flat.
-        metrics: what was measured, by name.
-        timing: seconds, by name.
-        teacher_passes: passes over the training split that each teacher has made for the cache; None where
-            no cache was used.
-    """
-
-    folder: Path
-    experiment: str
-    method: str
-    settings: tuple[str, ...]
-    seed: int
-    study: str
-    dataset: str
-    digest: str
-    student: Mapping[str, Any]
-    teachers: tuple[str, ...]
-    temperature: float | None
-    coefficients: Mapping[str, float]
-    budget: Mapping[str, Any]
-    facts: Mapping[str, str]
-    metrics: Mapping[str, float]
-    timing: Mapping[str, float]
-    teacher_passes: Mapping[str, float] | None
+UNREADABLE = "cannot be read: "
+FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that is not compared.
+    """A run that is not compared, or a folder of which nobody knows whether it holds any.
 
     Attributes:
         folder: where it lies.
@@ -101,12 +60,11 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
     Raises:
         UserError: if the folder does not exist, or holds nothing to compare.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder.resolve()} is not a folder.", fix="runs=outputs/runs")
+    refuse_no_folder(folder)
     found = FoundRuns()
     by_seed: dict[tuple[str, str, str, int], Path] = {}
     others: set[str] = set()
-    for run_folder in run_folders(folder):
+    for run_folder in run_folders(folder, found.left_out):
         try:
             run = read_run(RunFolder(run_folder), metric)
             twin = by_seed.setdefault((run.digest, str(run.student), run.study, run.seed), run_folder)
@@ -115,6 +73,8 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
             found.left_out.append(LeftOut(run_folder, str(lack)))
         except (UserError, NotCompared) as reason:
             found.left_out.append(LeftOut(run_folder, first_line(reason)))
+        except OSError as error:
+            found.left_out.append(LeftOut(run_folder, f"{UNREADABLE}{error.strerror or error}"))
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             found.left_out.append(LeftOut(run_folder, f"damaged: {type(error).__name__}: {error!s:.200}"))
         else:
@@ -130,25 +90,34 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
     return found
 
 
-RUNNING = "still running"
-WITHOUT_WORDS = "ended without saying why"
+def refuse_no_folder(folder: Path) -> None:
+    """Refuses what is no folder, or lies where nobody may look."""
+    try:
+        if folder.is_dir():
+            return
+    except OSError as error:
+        raise UserError(f"{folder} {UNREADABLE}{error.strerror}.", fix="runs=FOLDER") from error
+    raise UserError(f"{folder.resolve()} is not a folder.", fix=f"runs=FOLDER, or first of all {FIRST_RUN}")
 
 
-class NotCompared(Exception):  # noqa: N818 - no error: a run may well be unfinished
-    """Why a run is left out."""
+def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
+    """Every folder that holds a run, whatever has become of it, in the order of their paths.
 
-
-class LacksMetric(NotCompared):
-    """A completed run has not measured what is compared.
-
-    Attributes:
-        others: the names of what it has measured.
+    Links are followed, each place is looked into once; what cannot be looked into is left out.
     """
 
-    def __init__(self, metric: str, others: Sequence[str]) -> None:
-        known = ", ".join(name for name in others if not name.startswith("teacher/"))
-        super().__init__(f"has no {metric}; it has {known:.300}")
-        self.others = others
+    def unreadable(error: OSError) -> None:
+        left_out.append(LeftOut(Path(error.filename), f"{UNREADABLE}{error.strerror}"))
+
+    seen: set[str] = set()
+    for place, subfolders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        if "run.json" in files or ("config.yaml" in files and ".lock" in files):
+            yield Path(place)
 
 
 def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError | None:
@@ -161,94 +130,6 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
         f"No completed run below {folder.resolve()} has {metric!r}; they have {', '.join(names):.600}.",
         fix=f"metric={close[0]}",
     )
-
-
-def run_folders(folder: Path) -> Iterator[Path]:
-    """Every folder that holds a run, whatever has become of it, in the order of their paths."""
-    for place, subfolders, files in os.walk(folder):
-        subfolders.sort()
-        if "run.json" in files or ("config.yaml" in files and ".lock" in files):
-            yield Path(place)
-
-
-def read_run(folder: RunFolder, metric: str) -> Run:
-    """What a completed run says of itself.
-
-    Raises:
-        UserError: if its record cannot be read, or is of another format.
-        NotCompared: if it has not completed, or was never measured.
-    """
-    record = folder.record()
-    if record is None or record["status"] != "completed":
-        raise NotCompared(unfinished(folder, record))
-    metrics = {name: float(value) for name, value in record["metrics"].items()}
-    if metric not in metrics:
-        raise LacksMetric(metric, tuple(metrics))
-    if not can_be_averaged(metrics[metric]):
-        raise NotCompared(f"{metric} is {metrics[metric]}")
-    overrides = overrides_of(record["command"])
-    experiment = record["experiment"] or ""
-    settings = without_places(overrides)
-    timing = numbers(record["timing"])
-    if "fit_seconds" not in timing:
-        raise NotCompared("has no timing.fit_seconds")
-    passes = (record.get("cache") or {}).get("teacher_passes")
-    temperature = numbers({"temperature": record.get("temperature") or 0.0})["temperature"]
-    return Run(
-        folder=folder.path,
-        experiment=experiment,
-        method=value_of("method", overrides),
-        settings=tuple(word for word in settings if not word.startswith("method=")),
-        seed=record["seed"],
-        study=str(record.get("study") or f"{experiment} {' '.join(settings)}"),
-        dataset=record["dataset"]["name"],
-        digest=record["dataset"]["digest"],
-        student=dict(record.get("student") or {}),
-        teachers=tuple(record.get("teachers") or ()),
-        temperature=temperature or None,
-        coefficients=numbers(record.get("loss") or {}),
-        budget=dict(record["budget"]),
-        facts=dict(flat({name: record[name] for name in FACTS if name in record})),
-        metrics={name: value for name, value in metrics.items() if can_be_averaged(value)},
-        timing=timing,
-        teacher_passes=None if passes is None else numbers(passes),
-    )
-
-
-def unfinished(folder: RunFolder, record: Mapping[str, Any] | None) -> str:
-    """What has become of a run that has not completed."""
-    lock = folder.path / ".lock"
-    with suppress(OSError):  # a folder that may only be read: it cannot be told
-        if lock.exists() and is_held(lock):
-            return RUNNING
-    if record is None:
-        return WITHOUT_WORDS
-    return str(record["status"])
-
-
-def numbers(found: object) -> dict[str, float]:
-    """A mapping of names to numbers.
-
-    Raises:
-        ValueError: if it is something else, or one of them cannot be averaged.
-    """
-    if not are_numbers(found) or not isinstance(found, Mapping):
-        raise ValueError(f"{found!r:.80} where numbers by name are expected")
-    values = {str(name): float(value) for name, value in found.items()}
-    if unusable := [name for name, value in values.items() if not can_be_averaged(value)]:
-        raise ValueError(f"{unusable[0]:.80} is {values[unusable[0]]}")
-    return values
-
-
-def flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Nested fields by a dotted name, as texts; the first weights of a student are the seed's affair."""
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from (
-                (f"{name}.{inner}", text) for inner, text in flat(value) if inner != "student_initial"
-            )
-        elif name != "student_initial":
-            yield name, str(value)
 
 
 def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> str:
@@ -264,11 +145,13 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
     """What brings something to compare."""
     reasons = {out.reason for out in left_out}
     if not left_out:
-        return "python -m amtml_pl.train experiment=digits_amtml"
-    if RUNNING in reasons:
+        return FIRST_RUN
+    if UNTOLD in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
     if reasons & {"interrupted", "failed", WITHOUT_WORDS}:
         return "repeat the command of a run, which run.json in its folder has: it goes on with it"
+    if any(UNREADABLE in reason for reason in reasons):
+        return "have yourself given the right to read the folders, by whom ls -ld names, or runs=FOLDER"
     return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"
 
 

@@ -6,16 +6,12 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amtml_pl.comparison.estimates import Estimate, PairedDifference
-from amtml_pl.comparison.found_runs import Run, flat
-from amtml_pl.overrides import without_common
+from amtml_pl.comparison.naming import common_words, names_of, told_apart, unlike_facts
+from amtml_pl.comparison.recorded_run import Run, flat
 
-LONGEST_FACT = 48  # in a group's name; a longer one is read in config.yaml
 SMALLER_IS_BETTER = ("loss", "nll", "ece", "brier", "error", "kl")
 
 
@@ -61,6 +57,7 @@ class Problem:
         digest: of its pixels.
         student: the student's facts, by name.
         groups: best first.
+        title: what tells it from the other problems.
         common: the overrides that all groups have, the experiment included.
         baseline: the one that all are compared with; None where none is named, or this problem lacks it.
     """
@@ -69,16 +66,9 @@ class Problem:
     digest: str
     student: Mapping[str, Any]
     groups: list[Group]
+    title: str = ""
     common: tuple[str, ...] = ()
     baseline: Group | None = field(default=None)
-
-    @property
-    def title(self) -> str:
-        """``digits (3f786850), CifarResNet with 19,954 parameters``."""
-        network = str(self.student.get("network") or "").rpartition(".")[2]
-        size = self.student.get("parameters")
-        told = f"{network} with {size:,} parameters" if isinstance(size, int) else network
-        return f"{self.dataset} ({self.digest[:8]})" + (f", {told}" if network else "")
 
     @property
     def runs(self) -> list[Run]:
@@ -104,9 +94,13 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
         groups.sort(key=lambda group: sign * Estimate.of(list(group.by_seed(metric).values())).mean)
         first = groups[0].first
         problem = Problem(first.dataset, digest, first.student, groups)
-        name_groups(problem)
+        problem.common = common_words([group.first for group in groups])
+        for group, name in zip(groups, names_of([group.first for group in groups]), strict=True):
+            group.name = name
         note_budgets(problem)
         problems.append(problem)
+    for problem, title in zip(problems, titles_of(problems), strict=True):
+        problem.title = title
     return sorted(problems, key=lambda problem: (problem.dataset, problem.title))
 
 
@@ -115,73 +109,21 @@ def is_smaller_better(metric: str) -> bool:
     return metric.rpartition("/")[2].removesuffix("_last") in SMALLER_IS_BETTER
 
 
-def name_groups(problem: Problem) -> None:
-    """Names each group by what tells it from the others: experiment, method, overrides, then its facts."""
-    groups = problem.groups
-    words = [identity(group.first) for group in groups]
-    methods = {group.first.experiment for group in groups if group.first.method}
-    for group, own in zip(groups, words, strict=True):
-        kept = without_common(own, words) if len(groups) > 1 else own
-        if group.first.method and len(methods) == 1:
-            kept = [word for word in kept if not word.startswith("experiment=")]
-        group.name = " ".join(map(short, kept)) or group.first.method or group.first.experiment or "unnamed"
-    problem.common = tuple(word for word in words[0] if all(word in each for each in words))
-    alike = defaultdict(list)
-    for group in groups:
-        alike[group.name].append(group)
-    for same in alike.values():
-        if len(same) > 1:
-            tell_apart(same)
+def titles_of(problems: Sequence[Problem]) -> list[str]:
+    """``digits (3f786850), CifarResNet with 19,954 parameters``; where that is alike, with what differs."""
+    students = [dict(flat(problem.student)) for problem in problems]
+    return told_apart(
+        [title_of(problem) for problem in problems],
+        lambda alike: unlike_facts([students[number] for number in alike], absent="absent"),
+    )
 
 
-def identity(run: Run) -> list[str]:
-    """What was typed to say what was studied, the experiment and the method first."""
-    first = [f"{key}={value}" for key, value in (("experiment", run.experiment), ("method", run.method))]
-    return [*(word for word in first if not word.endswith("=")), *run.settings]
-
-
-def short(word: str) -> str:
-    """A method or an experiment without the key."""
-    return word.partition("=")[2] if word.startswith(("method=", "experiment=")) else word
-
-
-def tell_apart(groups: Sequence[Group]) -> None:
-    """Adds to the names of groups that were typed alike what is unlike in their records or configurations."""
-    facts = [dict(group.first.facts) for group in groups]
-    found = told_by(facts)
-    if len({tuple(own) for own in found}) < len(groups):
-        configured = told_by([configuration(group.first.folder) for group in groups], absent="absent")
-        found = [own + more for own, more in zip(found, configured, strict=True)]
-    for group, words in zip(groups, found, strict=True):
-        own = [word for word in words if len(word) <= LONGEST_FACT]
-        group.name += f" ({', '.join(own[:3])})" if own else ""
-    alike = Counter(group.name for group in groups)
-    numbered = Counter[str]()
-    for group in groups:
-        if alike[name := group.name] > 1:
-            numbered[name] += 1
-            group.name = f"{name} #{numbered[name]}"
-
-
-def told_by(facts: Sequence[Mapping[str, str]], absent: str | None = None) -> list[list[str]]:
-    """Each one's facts that not all share.
-
-    Args:
-        facts: of each, by a dotted name.
-        absent: what stands for a fact that one lacks; by default, as of an older record, it tells nothing.
-    """
-    names = dict.fromkeys(name for own in facts for name in own)
-    unlike = [name for name in names if len({own.get(name, absent) for own in facts} - {None}) > 1]
-    return [[f"{name.rpartition('.')[2]} {own[name]}" for name in unlike if name in own] for own in facts]
-
-
-def configuration(folder: Path) -> dict[str, str]:
-    """A run's configuration, flat, without its seed; empty where it cannot be read."""
-    try:
-        found = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}
-    return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}
+def title_of(problem: Problem) -> str:
+    """What a problem is called among others of other networks and sizes."""
+    network = str(problem.student.get("network") or "").rpartition(".")[2]
+    size = problem.student.get("parameters")
+    told = f"{network} with {size:,} parameters" if isinstance(size, int) else network
+    return f"{problem.dataset} ({problem.digest[:8]})" + (f", {told}" if network else "")
 
 
 def note_budgets(problem: Problem) -> None:

@@ -12,17 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from amtml_pl.comparison.cost_figures import cache_savings, cost_against_accuracy
+from amtml_pl.comparison.accuracy_figure import accuracy_by_group
+from amtml_pl.comparison.cache_figure import cache_savings
+from amtml_pl.comparison.cost_figure import cost_against_accuracy
 from amtml_pl.comparison.curves import curves_of, weights_by_class_of
 from amtml_pl.comparison.figure import Figure
 from amtml_pl.comparison.found_runs import LeftOut, shown
 from amtml_pl.comparison.groups import Group, Problem
-from amtml_pl.comparison.result_figures import (
-    accuracy_by_group,
-    accuracy_by_teachers,
-    accuracy_by_temperature,
-)
 from amtml_pl.comparison.tables import LEGEND, cells, columns
+from amtml_pl.comparison.teachers_figure import accuracy_by_teachers
+from amtml_pl.comparison.temperature_figures import temperature_figures
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
 
 # Columns whose cells a reader sorts as numbers.
@@ -111,7 +110,7 @@ def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) ->
     found = (
         accuracy_by_group(problem, metric),
         accuracy_by_teachers(problem, metric),
-        accuracy_by_temperature(problem, metric),
+        *temperature_figures(problem, metric),
         training_curves(problem, curves),
         weights_over_time(problem, curves),
         weights_by_class(by_class),

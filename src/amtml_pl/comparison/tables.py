@@ -1,24 +1,20 @@
-"""A comparison as Markdown, LaTeX and CSV."""
+"""What every table of a comparison shows of a group."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from amtml_pl.comparison.estimates import of_seeds
 from amtml_pl.comparison.groups import Group, Problem
 
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "±": r"$\pm$", "|": r"\textbar{}",
-}  # fmt: skip
-MARKDOWN = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;",
-            **{character: f"\\{character}" for character in "\\`*_[]~$"}}  # fmt: skip
-BETWEEN_LETTERS = re.compile(r"(?<=[^\W_])\\_(?=[^\W_])")  # where an underscore is no emphasis
+LEGEND = (
+    "± is the standard deviation over the n seeds, the interval that of the mean by Student's t, p of the "
+    "two-sided paired t-test over the seeds that a group and the baseline have in common, in brackets why "
+    "there is none: one such seed, none, or differences that are all the same. A number that does not "
+    "rest on all seeds of its group, or a difference on those of both, says on how many. p is not corrected "
+    "for comparing many groups. Accuracies are in [0, 1]."
+)
 
 
 def columns(problem: Problem, metric: str) -> list[str]:
@@ -27,7 +23,7 @@ def columns(problem: Problem, metric: str) -> list[str]:
         "group",
         "n",
         "epochs",
-        *metrics_shown(metric),
+        *metrics_shown(problem, metric),
         "95 % interval",
         *([f"difference from {problem.baseline.name}", "p"] if problem.baseline else []),
         "minutes",
@@ -42,7 +38,7 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
         group.name,
         str(len(group.runs)),
         epochs(group),
-        *(str(group.estimate(name) or "") for name in metrics_shown(metric)),
+        *(measured(group, name) for name in metrics_shown(problem, metric)),
         "" if own is None else own.interval(),
         *compared(group, problem),
         f"{minutes(group):.1f}",
@@ -50,9 +46,18 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
     ]
 
 
-def metrics_shown(metric: str) -> tuple[str, ...]:
-    """What a table shows: what models are selected by, and the metric for the best and the last epoch."""
-    return tuple(dict.fromkeys(("val/acc", metric, f"{metric.removesuffix('_last')}_last")))
+def metrics_shown(problem: Problem, metric: str) -> list[str]:
+    """Of what models are selected by, and the metric for the best and the last epoch: what any run has."""
+    wanted = dict.fromkeys(("val/acc", metric, f"{metric.removesuffix('_last')}_last"))
+    return [name for name in wanted if any(name in run.metrics for run in problem.runs)]
+
+
+def measured(group: Group, metric: str) -> str:
+    """A number as mean ± standard deviation, with how many seeds have it where not all do."""
+    estimate = group.estimate(metric)
+    if estimate is None:
+        return ""
+    return f"{estimate}{of_seeds(estimate.n) if estimate.n < len(group.runs) else ''}"
 
 
 def compared(group: Group, problem: Problem) -> list[str]:
@@ -74,133 +79,14 @@ def minutes(group: Group) -> float:
     return statistics.fmean(run.timing["fit_seconds"] for run in group.runs) / 60
 
 
-def markdown(problems: Sequence[Problem], metric: str) -> str:
-    """One table for each problem."""
-    parts = []
-    for problem in problems:
-        head = columns(problem, metric)
-        rows = [head, ["---"] * len(head), *(cells(group, problem, metric) for group in problem.groups)]
-        lines = "".join(f"| {' | '.join(map(in_markdown, row))} |\n" for row in rows)
-        parts.append(f"## {in_markdown(problem.title)}\n\n{said_of(problem)}{lines}")
-    return "# Comparison of runs\n\n" + "\n".join(parts) + f"\n{LEGEND}\n"
-
-
-LEGEND = (
-    "± is the standard deviation over the n seeds, the interval that of the mean by Student's t, p of the "
-    "two-sided paired t-test over the seeds that a group and the baseline have in common (where one has more "
-    "seeds, their number stands beside the difference), in brackets why there is none: one such seed, none, "
-    "or differences that are all the same. It is not corrected for comparing many groups. Accuracies are in "
-    "[0, 1]."
-)
-
-
-def said_of(problem: Problem) -> str:
-    """What all groups of a problem have in common."""
-    common = in_markdown(" ".join(problem.common))
-    return f"All runs: {common}\n\n" if common and len(problem.groups) > 1 else ""
-
-
-def latex(problems: Sequence[Problem], metric: str) -> str:
-    r"""One ``booktabs`` table for each problem, for ``\input``."""
-    parts = ["% \\usepackage{booktabs}\n"]
-    for problem in problems:
-        head = columns(problem, metric)
-        rows = [row_in_latex(cells(group, problem, metric)) for group in problem.groups]
-        parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    r"\centering",
-                    rf"\caption{{{one_line(problem.title, LATEX)}. {one_line(LEGEND, LATEX)}}}",
-                    rf"\begin{{tabular}}{{l{'r' * (len(head) - 2)}l}}",
-                    r"\toprule",
-                    row_in_latex(head),
-                    r"\midrule",
-                    *rows,
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    r"\end{table}",
-                    "",
-                ]
-            )
-        )
-    return "\n".join(parts)
-
-
-def row_in_latex(row: Sequence[str]) -> str:
-    r"""A row, which does not begin with what the ``\\`` before it would take for its argument."""
-    text = " & ".join(one_line(cell, LATEX) for cell in row)
-    return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"
-
-
-def in_markdown(text: str) -> str:
-    """A text in Markdown; underscores within a word stay readable."""
-    return BETWEEN_LETTERS.sub("_", one_line(text, MARKDOWN))
+def kept_apart(problems: Sequence[Problem]) -> str:
+    """What a reader of several tables must know; empty of one."""
+    if len(problems) < 2:
+        return ""
+    return f"{len(problems)} problems (data set and student) are kept apart: never compare across tables"
 
 
 def one_line(text: str, escapes: Mapping[str, str]) -> str:
     """A cell's text, which a run's record may have chosen, without what a table would take for its own."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return "".join(escapes.get(character, character) for character in printable)
-
-
-def csv_of_runs(problems: Sequence[Problem]) -> str:
-    """One line per run with all its metrics and times."""
-    lines = []
-    for problem in problems:
-        for group in problem.groups:
-            for run in group.runs:
-                own = {**of_group(problem, group), "seed": run.seed, "folder": str(run.folder)}
-                # Again at the end: what a run calls its numbers does not replace what tells lines apart.
-                lines.append({**own, **run.metrics, **run.timing, **own})
-    return comma_separated(lines)
-
-
-def csv_of_groups(problems: Sequence[Problem], metric: str) -> str:
-    """One line per group with its statistics."""
-    lines = []
-    for problem in problems:
-        for group in problem.groups:
-            own, paired = group.estimate(metric), group.against_baseline
-            lines.append(
-                {
-                    **of_group(problem, group),
-                    "metric": metric,
-                    "n": len(group.runs),
-                    "epochs": epochs(group),
-                    "mean": own and own.mean,
-                    "deviation": own and own.deviation,
-                    "half_width_95": own and own.half_width,
-                    "baseline": problem.baseline.name if problem.baseline else "",
-                    "common_seeds": paired and paired.n,
-                    "difference": paired and paired.mean,
-                    "p": paired and paired.p,
-                    "minutes": minutes(group),
-                    "unequal_budget": "; ".join(group.unequal),
-                }
-            )
-    return comma_separated(lines)
-
-
-def of_group(problem: Problem, group: Group) -> dict[str, Any]:
-    """What says which group a line belongs to."""
-    return {
-        "dataset": problem.dataset,
-        "digest": problem.digest[:8],
-        "group": group.name,
-        "experiment": group.first.experiment,
-        "method": group.first.method,
-        "settings": " ".join(group.first.settings),
-    }
-
-
-def comma_separated(lines: Iterable[Mapping[str, Any]]) -> str:
-    """A table whose columns are all that any line has."""
-    rows = list(lines)
-    text = io.StringIO()
-    table = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), restval="", lineterminator="\n"
-    )
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()

@@ -21,6 +21,7 @@ from amtml_pl.comparison.groups import Group, Problem
 
 GroupCurves = Sequence[Mapping[str, MeanCurve]]
 SHOWN_AT_FIRST = 6
+MANY = 20  # classes: more have no room for gaps, for a half of the page, or for an order of their own
 
 
 def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
@@ -46,6 +47,7 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
         "and hides groups.",
         variants,
         choice="metric",
+        is_wide=True,
     )
 
 
@@ -90,22 +92,34 @@ def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure | None:
 
 def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure | None:
     """A heat map of teachers and classes, of a group that is chosen."""
-    variants = []
-    for group, weights in found:
-        classes, teachers = distinct(weights.classes), distinct(weights.teachers)
-        trace = {"type": "heatmap", "x": classes, "y": teachers, "z": [list(row) for row in weights.weights],
-                 "colorscale": "Viridis", "zmin": 0, "zmax": 1, "xgap": 1, "ygap": 1,
-                 "colorbar": {"title": {"text": "weight"}},
-                 "hovertemplate": "%{y} on %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
-        layout = {"xaxis": titled("class", type="category"), "yaxis": titled("", type="category"),
-                  "height": 220 + 34 * len(teachers)}  # fmt: skip
-        variants.append(Variant(group.name, [trace], layout))
-    if not variants:
+    if not found:
         return None
+    has_many = max(len(weights.classes) for _, weights in found) > MANY
+    order = " Classes are sorted by the teacher of the largest weight, and by that weight."
     return Figure(
         "classes",
         "Whom the student listens to, class by class",
-        "Mean weight of each teacher on the training images of each class in the last epoch.",
-        variants,
+        f"Mean weight of each teacher on the training images of each class in the last epoch."
+        f"{order if has_many else ''}",
+        [Variant(group.name, *class_map(weights)) for group, weights in found],
         choice="group",
+        is_wide=has_many,
     )
+
+
+def class_map(weights: WeightsByClass) -> tuple[Sequence[Trace], Mapping[str, Any]]:
+    """A column for each class, of many in an order that makes areas of what is alike."""
+    classes, teachers = distinct(weights.classes), distinct(weights.teachers)
+    columns = list(zip(*weights.weights, strict=True))
+    order = [*range(len(classes))]
+    if len(order) > MANY:
+        order.sort(key=lambda number: (columns[number].index(max(columns[number])), -max(columns[number])))
+    gap = 1 if len(order) <= MANY else 0
+    trace = {"type": "heatmap", "x": [classes[number] for number in order], "y": teachers,
+             "z": [[row[number] for number in order] for row in weights.weights],
+             "colorscale": "Viridis", "zmin": 0, "zmax": 1, "xgap": gap, "ygap": 1,
+             "colorbar": {"title": {"text": "weight"}},
+             "hovertemplate": "%{y} on %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
+    layout = {"xaxis": titled("class", type="category"), "yaxis": titled("", type="category"),
+              "height": 220 + 34 * len(teachers)}  # fmt: skip
+    return [trace], layout

@@ -1,0 +1,96 @@
+"""The figure of what it took: time against accuracy."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from amtml_pl.comparison.estimates import Estimate
+from amtml_pl.comparison.figure import COLOUR_OF_SEEDS, Figure, Variant, colour, distinct, plain, titled
+from amtml_pl.comparison.frame import frame_of
+from amtml_pl.comparison.groups import Group, Problem, is_smaller_better
+from amtml_pl.comparison.tables import minutes
+
+MOST_LABELS = 12
+
+
+def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
+    """A point for each group; what the teachers took during the fit is in the fit's seconds already.
+
+    Building what the cache lacked is told in one sum: the first run of a sweep has it, whichever that is.
+    """
+    costs = [minutes(group) for group in problem.groups]
+    reached = [Estimate.of(list(group.by_seed(metric).values())) for group in problem.groups]
+    names = distinct([group.name for group in problem.groups])
+    labelled = worth_a_label(problem, costs)
+    told = [
+        plain(
+            f"{group.name}: {estimate}, {cost:.1f} minutes, "
+            f"{teacher_seconds(group):.1f} s of them for the teachers' outputs"
+        )
+        for group, estimate, cost in zip(problem.groups, reached, costs, strict=True)
+    ]
+    trace = {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": costs,
+        "y": [estimate.mean for estimate in reached],
+        "error_y": {
+            "type": "data",
+            "array": [e.half_width or 0 for e in reached],
+            "thickness": 1,
+            "width": 3,
+            "color": COLOUR_OF_SEEDS,
+        },
+        "marker": {"size": 10, "color": [colour(number) for number in range(len(names))]},
+        "text": [name if number in labelled else "" for number, name in enumerate(names)],
+        "textposition": ["middle left" if x > max(costs) / 2 else "middle right" for x in costs],
+        "customdata": told,
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
+    frame = frame_of(reached)
+    layout = {
+        "xaxis": titled("minutes of a fit", rangemode="tozero"),
+        "yaxis": titled(metric, range=frame.range),
+        "showlegend": False,
+    }
+    better = "Below" if is_smaller_better(metric) else "Above"
+    some = " Named are the best, the baseline and those that none beats in both."
+    return Figure(
+        "cost",
+        f"Cost against {metric}",
+        f"Mean minutes of a fit, the waiting for the teachers included, against its mean {metric} with the "
+        f"95 % interval. {better} and left is better.{frame.said}{some if len(labelled) < len(names) else ''}"
+        f"{of_building(problem)}",
+        [Variant("", [trace], layout)],
+    )
+
+
+def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:
+    """The numbers of the groups that are named: of many only the best, the baseline and the unbeaten.
+
+    The best come first: one that is no cheaper than all before it is beaten in cost and metric.
+    """
+    groups = problem.groups
+    if len(groups) <= MOST_LABELS:
+        return {*range(len(groups))}
+    unbeaten = {n for n, cost in enumerate(costs) if cost < min(costs[:n], default=math.inf)}
+    return {0, *unbeaten, *(number for number, group in enumerate(groups) if group.is_baseline)}
+
+
+def teacher_seconds(group: Group) -> float:
+    """The mean time that waiting for the teachers took, of the runs that have it; 0 where none has."""
+    found = [run.timing["teacher_seconds"] for run in group.runs if "teacher_seconds" in run.timing]
+    return statistics.fmean(found or [0.0])
+
+
+def of_building(problem: Problem) -> str:
+    """What it took to build what the cache lacked, for all runs together; empty where they built nothing."""
+    total = sum(run.timing.get("cache_build_seconds", 0.0) for run in problem.runs)
+    if not total:
+        return ""
+    return (
+        f" Not in the points: the {total / 60:,.1f} minutes that these runs took to build what the cache "
+        "lacked, whichever came first."
+    )

@@ -1,0 +1,109 @@
+"""Groups that differ in nothing but what a figure has on its axes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from amtml_pl.comparison.groups import Group
+from amtml_pl.comparison.naming import configuration, told_apart, unlike_facts
+from amtml_pl.comparison.recorded_run import Run
+from amtml_pl.overrides import is_no_setting, key_of
+
+Place = TypeVar("Place", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Family(Generic[Place]):
+    """Groups that differ in nothing but their place, of which no two have the same.
+
+    Attributes:
+        name: what they have in common, as far as it tells them from other families.
+        groups: by place, best first.
+    """
+
+    name: str
+    groups: Mapping[Place, Group]
+
+
+@dataclass(frozen=True)
+class Varied:
+    """What a figure lets differ, wherever it is written.
+
+    Attributes:
+        settings: keys of what was typed, and of a configuration.
+        facts: of a record.
+    """
+
+    settings: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+def families_of(
+    groups: Iterable[Group], varied: Varied, place_of: Callable[[Run], Place]
+) -> list[Family[Place]]:
+    """Separates groups by all but what is varied, by name.
+
+    Two groups of one place are never of one family: what no record tells apart, as where a file of the
+    configuration was edited between two sweeps, is told apart by the configuration, or else by a number.
+
+    Args:
+        groups: of one problem, best first.
+        varied: what may differ.
+        place_of: where a run's group stands on the figure's axes.
+    """
+    groups = list(groups)
+    several = len({group.first.experiment for group in groups}) > 1
+    alike: dict[Hashable, list[Group]] = defaultdict(list)
+    for group in groups:
+        words, facts = words_of(group.first, varied, several=several), facts_of(group.first, varied)
+        alike[tuple(sorted(words)), tuple(sorted(facts.items()))].append(group)
+    names, told, members = [], [], []
+    for same in alike.values():
+        first = same[0].first
+        for more, own in one_of_each_place(same, varied, place_of):
+            names.append(" ".join(words_of(first, varied, several=several)))
+            told.append({**facts_of(first, varied), **more})
+            members.append(own)
+    names = told_apart(names, lambda alike: unlike_facts([told[number] for number in alike]))
+    return sorted(map(Family, names, members), key=lambda family: family.name)
+
+
+def words_of(run: Run, varied: Varied, *, several: bool) -> list[str]:
+    """The experiment, where there are several, the method and what else was typed, without what is varied."""
+    first = [run.experiment, run.method] if several or not run.method else [run.method]
+    own = [word for word in run.settings if key_of(word).partition(".")[0] not in varied.settings]
+    return [*filter(None, first), *own]
+
+
+def facts_of(run: Run, varied: Varied) -> dict[str, str]:
+    """The facts of a record without those that are varied."""
+    return {name: fact for name, fact in run.facts.items() if name.partition(".")[0] not in varied.facts}
+
+
+def one_of_each_place(
+    groups: Sequence[Group], varied: Varied, place_of: Callable[[Run], Place]
+) -> Iterator[tuple[dict[str, str], dict[Place, Group]]]:
+    """Parts of some groups in which no place comes twice, each with what its configuration says."""
+    if len({place_of(group.first) for group in groups}) == len(groups):
+        yield {}, {place_of(group.first): group for group in groups}
+        return
+    configured: dict[Hashable, tuple[dict[str, str], list[Group]]] = {}
+    for group in groups:
+        said = {
+            name: text
+            for name, text in configuration(group.first.folder).items()
+            if not is_no_setting(name) and not {*name.split(".")} & {*varied.settings}
+        }
+        configured.setdefault(tuple(sorted(said.items())), (said, []))[1].append(group)
+    for said, same in configured.values():
+        parts: list[dict[Place, Group]] = []
+        for group in same:
+            place = place_of(group.first)
+            free = next((part for part in parts if place not in part), None)
+            if free is None:
+                parts.append(free := {})
+            free[place] = group
+        yield from ((said, part) for part in parts)

@@ -1,0 +1,112 @@
+"""A comparison as tables for a paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.tables import LEGEND, compared, kept_apart, measured, one_line
+
+ESCAPES = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "±": r"$\pm$", "|": r"\textbar{}",
+}  # fmt: skip
+SIGN = re.compile(r"(?<![\w.])([+-])(?=\d)")
+POWER = re.compile(r"(\d)e-0*(\d+)")
+LONG = 40  # a name of more letters is broken into lines
+# As wide as it is, at most as wide as the text.
+FITTING = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+
+
+def latex(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()) -> str:
+    r"""One ``booktabs`` table for each problem, for ``\input``; what its columns mean is below the first.
+
+    Args:
+        problems: of a report.
+        metric: what is compared.
+        left_out: what was not compared, each with the reason: comments.
+    """
+    comments = [r"\usepackage{booktabs,graphicx}"]
+    if said := kept_apart(problems):
+        comments.append(f"{said}.")
+    comments += [f"left out: {each}" for each in left_out]
+    head = "".join(f"% {one_line(comment, {})}\n" for comment in comments)
+    return "\n".join([head, *(table(number, problems, metric) for number in range(len(problems)))])
+
+
+def table(number: int, problems: Sequence[Problem], metric: str) -> str:
+    """The table of a problem."""
+    problem = problems[number]
+    heads = ["group", "n", metric, "95 % interval", *(["difference", "p"] if problem.baseline else [])]
+    is_long = any(len(group.name) > LONG for group in problem.groups)
+    legend = rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escaped(LEGEND)}}}"
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            r"\small",
+            rf"\caption{{{caption(number, problems, metric)}}}",
+            rf"\label{{{label(problem)}}}",
+            r"\par\smallskip",
+            FITTING,
+            rf"\begin{{tabular}}{{{'p{6.5cm}' if is_long else 'l'}{'r' * (len(heads) - 1)}}}",
+            r"\toprule",
+            f"{' & '.join(map(escaped, heads))} \\\\",
+            r"\midrule",
+            *(row(group, problem, metric) for group in problem.groups),
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *([] if number else [legend]),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def caption(number: int, problems: Sequence[Problem], metric: str) -> str:
+    """What the table is of, and what is unlike in it."""
+    problem = problems[number]
+    told = [f"{escaped(problem.title)}: {escaped(metric)}."]
+    if problem.baseline:
+        told.append(f"Differences are from {escaped(problem.baseline.name)}.")
+    if any(group.unequal for group in problem.groups):
+        told.append(r"$^\dagger$ has an unequal budget.")
+    if len(problems) > 1:
+        told.append("Not to be compared with the other tables: their data or students are others.")
+    if number:
+        told.append(rf"Columns as in Table~\ref{{{label(problems[0])}}}.")
+    return " ".join(told)
+
+
+def label(problem: Problem) -> str:
+    """``tab:digits-3f786850-cifarresnet-with-19-954-parameters``."""
+    return f"tab:{re.sub(r'[^a-z0-9]+', '-', problem.title.lower()).strip('-')}"
+
+
+def row(group: Group, problem: Problem, metric: str) -> str:
+    r"""A row, which does not begin with what the ``\\`` before it would take for its argument."""
+    own = group.estimate(metric)
+    numbers = [
+        str(len(group.runs)),
+        measured(group, metric),
+        "" if own is None else own.interval(),
+        *compared(group, problem),
+    ]
+    name = escaped(group.name)
+    if len(group.name) > LONG:
+        name = r"\raggedright " + name.replace(",", r",\allowbreak{}")
+    elif name.startswith(("[", "*")):
+        name = f"{{}}{name}"
+    return " & ".join([name + (r"$^\dagger$" if group.unequal else ""), *map(in_math, numbers)]) + r" \\"
+
+
+def in_math(number: str) -> str:
+    """A number with the signs and powers of a paper."""
+    return POWER.sub(r"$\1\\cdot10^{-\2}$", SIGN.sub(r"$\1$", escaped(number)))
+
+
+def escaped(text: str) -> str:
+    """A text in LaTeX."""
+    return one_line(text, ESCAPES)

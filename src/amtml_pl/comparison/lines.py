@@ -1,0 +1,68 @@
+"""Lines of means with their 95 % intervals, over something that was varied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from amtml_pl.comparison.estimates import Estimate
+from amtml_pl.comparison.figure import Variant, colour, named, plain, titled
+from amtml_pl.comparison.frame import Frame, frame_of
+
+
+@dataclass(frozen=True)
+class Line:
+    """The means of a family.
+
+    Attributes:
+        name: in the legend.
+        points: by what is below them.
+        more: what is said of some of them, beside the mean and the number of seeds.
+    """
+
+    name: str
+    points: Mapping[float | str, Estimate]
+    more: Mapping[float | str, str] = field(default_factory=dict)
+
+
+def drawn(
+    label: str, lines: Sequence[Line], metric: str, below: str, axis: Mapping[str, Any]
+) -> tuple[Variant, Frame]:
+    """The lines, and the frame that they are in.
+
+    Args:
+        label: what is chosen by.
+        lines: each of at least two points.
+        metric: what is averaged.
+        below: what the axis below shows, such as ``temperature``.
+        axis: what else is to be said of it, in the terms of plotly.js.
+    """
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": named(line.name),
+            "x": list(line.points),
+            "y": [estimate.mean for estimate in line.points.values()],
+            "error_y": {
+                "type": "data",
+                "array": [estimate.half_width or 0 for estimate in line.points.values()],
+                "width": 4,
+            },
+            "line": {"color": colour(number)},
+            "text": [
+                plain(f"{estimate} (n = {estimate.n}{line.more.get(x, '')})")
+                for x, estimate in line.points.items()
+            ],
+            "hovertemplate": f"{plain(line.name)}, {plain(below)} %{{x}}: %{{text}}<extra></extra>",
+        }
+        for number, line in enumerate(lines)
+    ]
+    frame = frame_of([estimate for line in lines for estimate in line.points.values()])
+    layout = {
+        "xaxis": titled(below, **axis),
+        "yaxis": titled(metric, range=frame.range),
+        "showlegend": True,
+    }
+    return Variant(label, traces, layout), frame

@@ -1,0 +1,104 @@
+"""What groups and their like are called: by what tells them apart."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from amtml_pl.comparison.recorded_run import Run, flat
+from amtml_pl.overrides import without_common
+
+LONGEST_FACT = 48  # in a name; a longer one is read in config.yaml
+Words = Sequence[str]
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """Names by what was typed: experiment, method, overrides; where that is alike, by what else differs.
+
+    Args:
+        runs: one of each group of a problem.
+    """
+    words = [identity(run) for run in runs]
+    methods = {run.experiment for run in runs if run.method}
+    names = []
+    for run, own in zip(runs, words, strict=True):
+        kept = without_common(own, words) if len(runs) > 1 else own
+        if run.method and len(methods) == 1:
+            kept = [word for word in kept if not word.startswith("experiment=")]
+        names.append(" ".join(map(short, kept)) or run.method or run.experiment or "unnamed")
+    return told_apart(names, lambda alike: unlike_runs([runs[number] for number in alike]))
+
+
+def common_words(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What was typed for all of them, the experiment included."""
+    words = [identity(run) for run in runs]
+    return tuple(word for word in words[0] if all(word in each for each in words))
+
+
+def identity(run: Run) -> list[str]:
+    """What was typed to say what was studied, the experiment and the method first."""
+    first = [f"{key}={value}" for key, value in (("experiment", run.experiment), ("method", run.method))]
+    return [*(word for word in first if not word.endswith("=")), *run.settings]
+
+
+def short(word: str) -> str:
+    """A method or an experiment without the key."""
+    return word.partition("=")[2] if word.startswith(("method=", "experiment=")) else word
+
+
+def told_apart(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[Words]]) -> list[str]:
+    """Names of which no two are the same.
+
+    Args:
+        names: of which some are alike.
+        unlike: the words that tell some of them, by number, from one another; where these are alike too, a
+            number does.
+    """
+    alike: dict[str, list[int]] = defaultdict(list)
+    for number, name in enumerate(names):
+        alike[name].append(number)
+    told = list(names)
+    for numbers in alike.values():
+        if len(numbers) > 1:
+            for number, words in zip(numbers, unlike(numbers), strict=True):
+                own = [word for word in words if len(word) <= LONGEST_FACT]
+                told[number] += f" ({', '.join(own[:3])})" if own else ""
+    total, counted = Counter(told), Counter[str]()
+    for number, name in enumerate(told):
+        if total[name] > 1:
+            counted[name] += 1
+            told[number] = f"{name} #{counted[name]}"
+    return told
+
+
+def unlike_runs(runs: Sequence[Run]) -> list[list[str]]:
+    """What is unlike in the records of some runs, or else in their configurations."""
+    found = unlike_facts([run.facts for run in runs])
+    if len({tuple(own) for own in found}) < len(runs):
+        configured = unlike_facts([configuration(run.folder) for run in runs], absent="absent")
+        found = [own + more for own, more in zip(found, configured, strict=True)]
+    return found
+
+
+def unlike_facts(facts: Sequence[Mapping[str, str]], absent: str | None = None) -> list[list[str]]:
+    """Each one's facts that not all share.
+
+    Args:
+        facts: of each, by a dotted name.
+        absent: what stands for a fact that one lacks; by default, as of an older record, it tells nothing.
+    """
+    names = dict.fromkeys(name for own in facts for name in own)
+    unlike = [name for name in names if len({own.get(name, absent) for own in facts} - {None}) > 1]
+    return [[f"{name.rpartition('.')[2]} {own[name]}" for name in unlike if name in own] for own in facts]
+
+
+def configuration(folder: Path) -> dict[str, str]:
+    """A run's configuration, flat, without its seed; empty where it cannot be read."""
+    try:
+        found = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}

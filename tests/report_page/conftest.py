@@ -1,0 +1,54 @@
+"""A report that has every figure, and a real browser."""
+
+import pytest
+from in_browser import CHROMIUM, DRIVER, EVIL, FLAGS
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from amtml_pl.comparison.baseline import compare_with
+from amtml_pl.comparison.found_runs import find_runs
+from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.page import page
+from study import write_study, write_whole
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report that has every figure."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_study(folder)
+    for number, teachers in enumerate((("resnet14",), ("resnet14", "vgg8", EVIL))):
+        write_whole(
+            folder / f"count{number}", "avg", 0, 0.6, 8, teachers, told=f"teacher=[{','.join(teachers)}]"
+        )
+    for temperature, kd in ((2, 1), (2, 10), (8, 1), (8, 10)):
+        told = f"temperature={temperature} coef.kd={kd}"
+        write_whole(
+            folder / told,
+            "amtml",
+            0,
+            0.6 + kd / 100,
+            8,
+            ("resnet14", "vgg8"),
+            told=told,
+            temperature=temperature,
+            kd=kd,
+        )
+    found = find_runs(folder, "test/acc")
+    problems = problems_of(found.compared, "test/acc")
+    compare_with(problems, "ce", "test/acc")
+    file = folder / "report.html"
+    file.write_text(page(problems, found.left_out, folder, "test/acc", []))
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()

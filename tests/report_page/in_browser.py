@@ -1,0 +1,29 @@
+"""What the tests of the report's page need, and what its figures are."""
+
+import os
+import shutil
+
+import pytest
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,1000",
+)
+KINDS = ["accuracy", "teachers", "temperature", "curves", "weights", "classes", "cost", "cache"]
+EVIL = "<img src=x onerror=window.stolen=1>"
+
+NEEDS_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER) and os.environ.get("CI_BROWSER") != "required",
+        reason="needs chromium and chromedriver (apt-get install chromium chromium-driver)",
+    ),
+]
