@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from amtml_pl.evaluation_tables import show_networks
 from amtml_pl.fit_progress import FitProgress
@@ -59,7 +60,7 @@ def test_a_terminal_shows_the_plan_the_fit_on_one_line_and_the_next_commands(sha
     *_, summary = said.partition("student, best epoch")
     for module in ("evaluate", "export", "predict", "report"):
         assert f"python -m amtml_pl.{module} " in summary
-    assert "tensorboard --logdir" in summary
+    assert "tensorboard" not in summary  # which this run has not written for
     for chatter in ("weights_only", "Restoring states", "max_epochs=2` reached", "GPU available"):
         assert chatter not in said
 
@@ -108,7 +109,7 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     show_summary(record, folder)
     said = capsys.readouterr().out
     assert f"Everything is in {folder}\n" in said
-    for command, _ in next_commands(folder):
+    for command, _ in next_commands(record, folder):
         assert f"  {command}  # " in said
     assert "try[red] (seed 0)" in said
     assert "teacher big[blue]" in said
@@ -122,11 +123,40 @@ def test_a_plan_and_an_evaluation_print_brackets_as_they_are(capsys):
         assert name in said
 
 
-def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path):
-    folder = tmp_path / "it's a run"
-    for command, _ in next_commands(folder):
-        words = shlex.split(command)
-        assert any(str(folder) in word or word.endswith(f"={folder.parent}") for word in words), command
+@pytest.mark.parametrize(
+    "name",
+    ["run", "it's a run", "My Runs (copy)", "a,b", "x [1]", "a=b", "~tmp", "ünï", "50%", "a:b", "{a}$HOME",
+     "C:\\d", "quoted\\'s", "ends\\"],
+)  # fmt: skip
+def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path, name):
+    folder = tmp_path / name / "run"
+    folder.mkdir(parents=True)
+    (folder / "events.out.tfevents.1").touch()
+    watch, *commands = [command for command, _ in next_commands({"teachers": []}, folder)]
+    assert shlex.split(watch) == ["tensorboard", "--logdir", str(folder)]
+    parse = OverridesParser.create().parse_override
+    assert len(commands) == 4
+    for command in commands:
+        _, _, module, *words = shlex.split(command)
+        named = parse(words[0])
+        assert (named.get_key_element(), named.value()) == {
+            "amtml_pl.evaluate": ("run", str(folder)),
+            "amtml_pl.export": ("run", str(folder)),
+            "amtml_pl.predict": ("model", str(folder)),
+            "amtml_pl.report": ("runs", str(folder.parent)),
+        }[module]
+        for word in words[1:]:
+            parse(word)
+
+
+def test_the_next_commands_name_only_what_the_run_has(tmp_path):
+    alone = next_commands({"teachers": []}, tmp_path)
+    taught = next_commands({"teachers": ["a"]}, tmp_path)
+    assert "tensorboard" not in str(alone)
+    assert alone[0][1] == "accuracy, calibration"
+    assert taught[0][1] == "accuracy, calibration, agreement with its teachers"
+    (tmp_path / "events.out.tfevents.1").touch()
+    assert next_commands({"teachers": []}, tmp_path)[0][0].startswith("tensorboard --logdir ")
 
 
 def test_the_mean_of_an_epoch_so_far_can_be_looked_at_without_ending_it():
