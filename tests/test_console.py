@@ -80,6 +80,33 @@ def test_where_nobody_watches_there_is_a_line_for_each_epoch_and_nothing_moves(s
     assert "images/s 0:" not in said
 
 
+WARNS = """
+import logging
+from hydra import compose, initialize_config_dir
+from hydra.core.utils import configure_log
+from amtml_pl.config_files import config_directory
+from amtml_pl.fit_progress import FitProgress
+from amtml_pl.identity import register_resolvers
+
+register_resolvers()
+with initialize_config_dir(str(config_directory()), version_base="1.3"):
+    configure_log(compose("train", return_hydra_config=True).hydra.job_logging)
+bars = FitProgress().bars
+bars.add_task("1/2", total=2, completed=1, measured="loss 1.2345", teachers="no teachers")
+with bars:
+    bars.refresh()
+    logging.getLogger("amtml_pl.student_module").warning("epoch 1/2: [the] adapter has collapsed")
+"""
+
+
+@pytest.mark.slow
+def test_a_warning_during_the_fit_stands_on_a_line_of_its_own():
+    said, status = on_a_terminal([sys.executable, "-c", WARNS])
+    assert status == 0, said
+    assert "\nepoch 1/2: [the] adapter has collapsed\n" in said
+    assert "loss 1.2345" in said.partition("collapsed")[2]
+
+
 @pytest.mark.parametrize(("width", "has_bar"), [(80, False), (109, False), (110, True), (160, True)])
 def test_the_line_of_a_fit_tells_all_its_numbers_on_a_narrow_terminal(width, has_bar):
     screen = io.StringIO()
