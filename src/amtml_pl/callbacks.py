@@ -14,9 +14,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from amtml_pl.checkpoints import LastCheckpoint
 from amtml_pl.entry_point import console
-from amtml_pl.fit_progress import FitProgress, is_watched
+from amtml_pl.fit_progress import FitProgress
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.stopping import StopRequest
+from amtml_pl.terminal import is_watched
 
 
 def run_callbacks(
@@ -44,7 +45,7 @@ def run_callbacks(
         enable_version_counter=False,
         save_weights_only=True,
     )
-    progress = FitProgress() if is_watched() else EpochLines()
+    progress = FitProgress() if is_watched(console) else EpochLines()
     last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
     return [best, EpochTable(folder.metrics_file), *observers, last, progress]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from typing import cast
 
@@ -32,11 +30,6 @@ from amtml_pl.teacher_cache.teacher_stores import all_stores
 SECONDS_BETWEEN_LOOKS = 0.5
 # Columns of a terminal that has room for a bar.
 WIDE = 110
-
-
-def is_watched() -> bool:
-    """Whether the console is a terminal with a person before it, and no log of a CI system."""
-    return sys.stdout.isatty() and console.is_interactive and not os.environ.get("CI")
 
 
 class FitProgress(Callback):
