@@ -54,7 +54,7 @@ def test_a_terminal_shows_the_plan_the_fit_on_one_line_and_the_next_commands(sha
     said, status = on_a_terminal(typed(shared, tmp_path, "experiment=digits_amtml", *TINY))
     assert status == 0, said
     assert said.index("Plan of digits_amtml") < said.index("epoch 1/2")
-    line = r"epoch 2/2 \S+ loss \d+\.\d{4}  val/acc 0\.\d{4}  [\d,]+ images/s \d:\d\d:\d\d cache 2/2 views"
+    line = r"epoch 2/2 \S+ loss \d+\.\d{4}  val/acc 0\.\d{4}  [\d,]+ img/s \d:\d\d:\d\d cache 2/2"
     assert re.search(line, said), said
     assert "epoch 1/2: val/acc" not in said
     *_, summary = said.partition("student, best epoch")
@@ -113,15 +113,13 @@ def test_the_line_of_a_fit_tells_all_its_numbers_on_a_narrow_terminal(width, has
     screen = io.StringIO()
     console = Terminal(file=screen, width=width, force_terminal=True, highlight=False)
     bars = FitProgress(console).bars
-    measured = "loss 12.3456  val/acc 0.9123  1,234 images/s"
-    bars.add_task("12/240", total=24000, completed=1200, measured=measured, teachers="cache 12/240 views")
+    measured = "loss 12.3456  val/acc 0.9123  24,345 img/s"  # as `look` puts it
+    bars.add_task("120/240", total=24000, completed=1200, measured=measured, teachers="cache 120/162")
     console.print(bars.get_renderable())
     [line] = ESCAPES.sub("", screen.getvalue()).splitlines()
-    assert line.startswith("epoch 12/240")
-    assert f"{measured} -:--:-- cache" in line
+    assert line.startswith("epoch 120/240")
+    assert f"{measured} -:--:-- cache 120/162" in line
     assert ("━" in line) is has_bar
-    if has_bar:
-        assert "cache 12/240 views" in line
 
 
 def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):

@@ -96,7 +96,7 @@ class FitProgress(Callback):
         spent = module.spent
         rate = (spent.images_seen - self.images_before) / (spent.fit_seconds - spent.seconds_before)
         loss = module.means.so_far("total")
-        measured = f"{'' if loss is None else f'loss {loss:.4f}  '}{self.accuracy}{rate:,.0f} images/s"
+        measured = f"{'' if loss is None else f'loss {loss:.4f}  '}{self.accuracy}{rate:,.0f} img/s"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bars.update(self.task, description=epoch, measured=measured)
 
@@ -134,4 +134,4 @@ def teachers_state(module: StudentModule) -> str:
         return "teachers live"
     stores = all_stores(source.teachers)
     complete = sum(all(store.is_complete(view) for store in stores) for view in source.views)
-    return f"cache {complete}/{len(source.views)} views{', on the device' if source.is_resident else ''}"
+    return f"cache {complete}/{len(source.views)}{' on the device' if source.is_resident else ''}"

@@ -181,6 +181,32 @@ def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
     assert "ensemble/train/acc" in found.Tags()["scalars"]
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_between_its_fit_and_its_record_has_the_figures_of_the_end(
+    run, monkeypatch, watched
+):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("amtml_pl.pipeline.evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("experiment=digits_amtml", *WATCHED, name="killed")
+    _, folder = run("experiment=digits_amtml", *WATCHED, name="killed")
+    found, whole = events(folder), events(watched[1])
+    of_the_end = {
+        "student/best/val/confusion", "student/best/val/reliability", "student/best/test/confusion",
+        "student/best/test/reliability", "ensemble/weights_by_class",
+    }  # fmt: skip
+    for tag in of_the_end:
+        assert [image.step for image in found.Images(tag)][-1] == 2, tag
+        assert found.Images(tag)[-1].encoded_image_string == whole.Images(tag)[-1].encoded_image_string, tag
+    assert [image.step for image in found.Images("ensemble/disputed_images")] == [0]
+    said = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("result/text_summary")]
+    assert "dispute most: the last epoch was trained in an earlier session" in said[-1]
+    assert "Not shown" not in whole.Tensors("result/text_summary")[-1].tensor_proto.string_val[0].decode()
+
+
 @pytest.mark.parametrize("step", [2, 6])
 def test_the_curves_of_a_resumed_run_go_on_without_a_second_point(run, monkeypatch, watched, step):
     job = ("experiment=digits_amtml", *WATCHED)
