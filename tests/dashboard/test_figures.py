@@ -1,16 +1,18 @@
 """What the figures show, against loops that say the same slowly; and that they can be drawn."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from amtml_pl.dashboard import drawing
 from amtml_pl.dashboard.answers import Answers, agreement_with_teachers
 from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion, shares_of_rows
 from amtml_pl.dashboard.disagreement import EXAMPLES, Examples, MostDisputed, disagreement, draw_examples
-from amtml_pl.dashboard.drawing import pixels
+from amtml_pl.dashboard.drawing import new_figure, pixels
 from amtml_pl.dashboard.reliability import BINS, Reliability, draw_reliability
 from amtml_pl.dashboard.teaching import Teaching
 from amtml_pl.dashboard.weights_by_class import (
@@ -230,6 +232,20 @@ def test_answers_are_put_together_batch_by_batch(random):
     assert index.tolist() == list(range(8))
     assert labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert logits[:, 0].tolist() == [0.0] * 4 + [4.0] * 4
+
+
+def test_a_letter_that_the_first_font_lacks_comes_from_another_one_or_is_a_box_without_a_warning(monkeypatch):
+    def drawn(letter, *fonts):
+        monkeypatch.setattr(drawing, "EAST_ASIAN", fonts)
+        figure = new_figure(1, 1, fitted=False)
+        figure.text(0.5, 0.5, letter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return pixels(figure)
+
+    only_in_another = "\u1d15"  # which matplotlib brings itself
+    box = drawn(only_in_another, "no such font")
+    assert not np.array_equal(box, drawn(only_in_another, "no such font", "DejaVu Serif"))
 
 
 @pytest.mark.parametrize("classes", [("cat $a", "dog_{b}", "<i>"), tuple(f"class {k}" for k in range(100))])
