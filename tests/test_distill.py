@@ -178,7 +178,7 @@ def test_a_collapsed_adapter_is_warned_of_once_and_by_name(caplog):
         fit(module, epochs=3)
     warnings = [r.getMessage() for r in caplog.records if "adapter" in r.getMessage()]
     assert len(warnings) == 1
-    assert "epoch 0: the adapter has collapsed to one teacher per sample: 100%" in warnings[0]
+    assert "epoch 1/3: the adapter has collapsed to one teacher per sample: 100%" in warnings[0]
 
 
 def test_uniform_weights_that_nobody_learns_are_no_collapse(caplog):

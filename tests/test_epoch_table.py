@@ -4,6 +4,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+import pytorch_lightning as pl
+
+from amtml_pl.callbacks import EpochTable
+from amtml_pl.errors import UserError
+from amtml_pl.fitting import weights_of_last_epoch
+
 GO_ON = """
 import sys
 from pathlib import Path
@@ -33,3 +40,44 @@ def test_teachers_named_beyond_ascii_are_read_again_in_a_locale_without_them(tmp
     kept, last = done.stdout.splitlines()[-2:]
     assert kept == ascii([{"epoch": "0", "weight/größe": "0.25"}])
     assert last == ascii({"weight/größe": 0.75})
+
+
+def resumed(file, epoch):
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.fit_loop.epoch_progress.current.completed = epoch
+    table = EpochTable(file)
+    table.on_train_start(trainer, pl.LightningModule())
+    return table.rows
+
+
+@pytest.mark.parametrize(
+    ("content", "how"),
+    [
+        (b"", "it is empty"),
+        (b"Epoch,val/acc\n0,0.5\n1,0.5\n", "its first column is 'Epoch', expected 'epoch'"),
+        (b"epoch,val/acc\n0,0.5\n1,\xff\n", "can't decode byte 0xff"),
+        (b"epoch,val/acc\n0,0.5\none,0.5\n", "'one' is no epoch"),
+        (b"epoch,val/acc\n0,0.5\n1\n", "a row of 1 cells, expected 2"),
+        (b'epoch,val/acc\n0,0.5\n1,"0.5\n', "unexpected end of data"),
+        (b"epoch,val/acc\n0,0.5\n", "it has no row of epoch 1, after which the run goes on"),
+        (b"epoch,val/acc\n", "it has no row of epoch 1, after which the run goes on"),
+    ],
+)
+def test_a_damaged_table_of_epochs_is_refused_with_what_mends_it(tmp_path, content, how):
+    file = tmp_path / "metrics.csv"
+    file.write_bytes(content)
+    with pytest.raises(UserError) as said:
+        resumed(file, 2)
+    assert f"{file} is damaged" in str(said.value)
+    assert how in str(said.value)
+    assert f"rm '{file}'" in str(said.value)
+    file.unlink()
+    assert resumed(file, 2) == []  # as the message says
+
+
+@pytest.mark.parametrize("content", ["", "epoch,weight/a\n", "epoch,weight/a\n0,a half\n", "step,weight/a\n"])
+def test_the_last_weights_are_not_taken_from_a_damaged_table(tmp_path, content):
+    file = tmp_path / "metrics.csv"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged"):
+        weights_of_last_epoch(file)

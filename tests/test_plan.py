@@ -22,12 +22,12 @@ CIFAR = (
 )  # fmt: skip
 
 
-def plan_of(config):
+def plan_of(config, done=0):
     source = assemble.dataset_source(config)
     teachers = selected_teachers(config, assemble.loss_terms(config))
     hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(32).items()}
     cache = found_cache(config, source, packed_root_of(config), teachers)
-    return make_plan(config, source, assemble.student_network(config, []), teachers, hints, cache)
+    return make_plan(config, source, assemble.student_network(config, []), teachers, hints, cache, done=done)
 
 
 def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(configure, tmp_path, capsys):
@@ -54,6 +54,22 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
     step = plan_of(config)[0]
     assert step.state == f"packed in {packed.folder}"
     assert step.size >= 40 * 3 * 32 * 32
+
+
+def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
+    config = configure("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=3", "data.train_size=50")
+    assert plan_of(config)[-1].state == "3 epochs, losses ce"
+    assert plan_of(config, done=2)[-1].state == "3 epochs, 1 of them to go, losses ce"
+    assert plan_of(config, done=3)[-1].seconds == 0.0
+    config.trainer.max_epochs = 1
+    assert plan_of(config)[-1].state == "1 epoch, losses ce"
+
+
+def test_times_of_another_accelerators_run_are_named_as_this_cpus(capsys):
+    show_plan([], "Plan", on_cpu=False)
+    assert "estimated time (this CPU)" in capsys.readouterr().out
+    show_plan([], "Plan")
+    assert "this CPU" not in capsys.readouterr().out
 
 
 OWN = [

@@ -14,9 +14,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from amtml_pl.checkpoints import LastCheckpoint
 from amtml_pl.entry_point import console
-from amtml_pl.fit_progress import FitProgress, is_watched
+from amtml_pl.epoch_rows import damaged, read_epochs
+from amtml_pl.fit_progress import FitProgress
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.stopping import StopRequest
+from amtml_pl.terminal import is_watched
 
 
 def run_callbacks(
@@ -44,7 +46,7 @@ def run_callbacks(
         enable_version_counter=False,
         save_weights_only=True,
     )
-    progress = FitProgress() if is_watched() else EpochLines()
+    progress = FitProgress() if is_watched(console) else EpochLines()
     last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
     return [best, EpochTable(folder.metrics_file), *observers, last, progress]
 
@@ -82,12 +84,17 @@ class EpochTable(Checkpoint):
         self.rows: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over the rows of the epochs before a resumed one."""
-        if self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as lines:
-                self.rows = [
-                    row for row in csv.DictReader(lines) if int(row["epoch"]) < trainer.current_epoch
-                ]
+        """Takes over the rows of the epochs before a resumed one.
+
+        Raises:
+            UserError: if the file does not hold them.
+        """
+        epoch = trainer.current_epoch
+        if not epoch or not self.file.exists():
+            return
+        self.rows = [row for row in read_epochs(self.file) if int(row["epoch"]) < epoch]
+        if not self.rows or int(self.rows[-1]["epoch"]) != epoch - 1:
+            raise damaged(self.file, f"it has no row of epoch {epoch - 1}, after which the run goes on")
 
     def on_train_batch_start(
         self,

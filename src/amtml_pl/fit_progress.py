@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from typing import cast
 
@@ -32,11 +30,6 @@ from amtml_pl.teacher_cache.teacher_stores import all_stores
 SECONDS_BETWEEN_LOOKS = 0.5
 # Columns of a terminal that has room for a bar.
 WIDE = 110
-
-
-def is_watched() -> bool:
-    """Whether the console is a terminal with a person before it, and no log of a CI system."""
-    return sys.stdout.isatty() and console.is_interactive and not os.environ.get("CI")
 
 
 class FitProgress(Callback):
@@ -103,7 +96,7 @@ class FitProgress(Callback):
         spent = module.spent
         rate = (spent.images_seen - self.images_before) / (spent.fit_seconds - spent.seconds_before)
         loss = module.means.so_far("total")
-        measured = f"{'' if loss is None else f'loss {loss:.4f}  '}{self.accuracy}{rate:,.0f} images/s"
+        measured = f"{'' if loss is None else f'loss {loss:.4f}  '}{self.accuracy}{rate:,.0f} img/s"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bars.update(self.task, description=epoch, measured=measured)
 
@@ -141,4 +134,4 @@ def teachers_state(module: StudentModule) -> str:
         return "teachers live"
     stores = all_stores(source.teachers)
     complete = sum(all(store.is_complete(view) for store in stores) for view in source.views)
-    return f"cache {complete}/{len(source.views)} views{', on the device' if source.is_resident else ''}"
+    return f"cache {complete}/{len(source.views)}{' on the device' if source.is_resident else ''}"

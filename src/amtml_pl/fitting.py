@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.dashboard.callback import Dashboard
 from amtml_pl.dashboard.logger import TensorBoard
 from amtml_pl.data import PackedDataModule
+from amtml_pl.epoch_rows import damaged, read_epochs
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.runs import RunFolder, write_bytes
@@ -139,7 +139,15 @@ def save_weights(student: TappedNetwork, file: Path) -> None:
 
 
 def weights_of_last_epoch(table: Path) -> dict[str, float]:
-    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such."""
-    with table.open(newline="", encoding="utf-8") as lines:
-        *_, last = csv.DictReader(lines)
-    return {name: float(value) for name, value in last.items() if name.startswith("weight") and value}
+    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such.
+
+    Raises:
+        UserError: if the table of epochs is damaged.
+    """
+    rows = read_epochs(table)
+    if not rows:
+        raise damaged(table, "it has no rows")
+    try:
+        return {name: float(value) for name, value in rows[-1].items() if name.startswith("weight") and value}
+    except ValueError as error:
+        raise damaged(table, str(error)) from error

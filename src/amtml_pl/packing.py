@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from rich.progress import track
 
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import read_json
-from amtml_pl.terminal import Terminal
+from amtml_pl.terminal import Terminal, is_watched
 from amtml_pl.types import Split, SplitName
 
 log = logging.getLogger(__name__)
@@ -217,11 +216,12 @@ def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
 
 def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:
     """As ``np.save`` does, in chunks; written rather than mapped, so that a full disk is an error."""
-    array, quiet = np.ascontiguousarray(array), not sys.stderr.isatty()
+    array, console = np.ascontiguousarray(array), Terminal(stderr=True)
+    quiet = not is_watched(console)
     with file.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
         chunks = range(0, len(array), CHUNK_ROWS)
-        for first in track(chunks, title, console=Terminal(stderr=True), transient=True, disable=quiet):
+        for first in track(chunks, title, console=console, transient=True, disable=quiet):
             content = array[first : first + CHUNK_ROWS].data
             out.write(content)
             hashed(content)

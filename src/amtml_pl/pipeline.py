@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
@@ -24,6 +25,7 @@ from amtml_pl.dashboard.callback import Dashboard
 from amtml_pl.dashboard.subject import Subject
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
+from amtml_pl.epoch_rows import read_epochs
 from amtml_pl.fitting import (
     evaluate,
     explained,
@@ -201,8 +203,10 @@ class Run:
             self.hints,
             self.cache,
             held_out_step(self.config, held_out) if self.module.needs_held_out else None,
+            done=self.epochs_done(),
         )
-        show_plan(plan, f"Plan of {self.experiment or 'the run'}")
+        on_cpu = self.config.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+        show_plan(plan, f"Plan of {self.experiment or 'the run'}", on_cpu=on_cpu)
         if not self.config.prepare:
             refuse_missing(plan)
         packed = pack(self.source, packed_root_of(self.config))
@@ -216,6 +220,13 @@ class Run:
         for teacher in self.teachers:
             self.provide_teacher(teacher, data)
         return data
+
+    def epochs_done(self) -> int:
+        """Epochs of an interrupted fit in the table of epochs, of which the checkpoint may lack the last."""
+        if not (self.folder.last_checkpoint.exists() and self.folder.metrics_file.exists()):
+            return 0
+        rows = read_epochs(self.folder.metrics_file)
+        return int(rows[-1]["epoch"]) + 1 if rows else 0
 
     def provide_teacher(self, teacher: SelectedTeacher, data: PackedDataModule) -> None:
         """Trains a teacher by its own recipe where it has no weights yet, and gates its accuracy."""

@@ -55,6 +55,7 @@ def make_plan(
     hints: Mapping[str, Shape],
     cache: RunCache | None,
     held_out: PlanStep | None = None,
+    done: int = 0,
 ) -> list[PlanStep]:
     """Looks for everything that the run needs and estimates what making it takes.
 
@@ -70,6 +71,7 @@ def make_plan(
         hints: ``(C, H, W)`` of each hint by flat name.
         cache: the cached outputs; None where they are not used or cannot be named yet.
         held_out: what a weighting needs that judges the teachers on the validation split.
+        done: epochs that an interrupted run has behind it.
     """
     packed_root = packed_root_of(config)
     here = is_packed(source, packed_root) or source.missing() is None
@@ -92,10 +94,12 @@ def make_plan(
         steps.append(held_out)
     own = cost(student, size)
     if images is not None and seconds is not None:
-        training = images * epochs * seconds_per_image(student, size, training=True)
-        seconds = training if cached else training + seconds
+        training = images * (epochs - done) * seconds_per_image(student, size, training=True)
+        seconds = training if cached else training + seconds * (epochs - done) / epochs
     what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
-    steps.append(PlanStep(what, f"{epochs} epochs, losses {', '.join(config.loss)}", seconds=seconds))
+    left = f", {epochs - done} of them to go" if done else ""
+    state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(config.loss)}"
+    steps.append(PlanStep(what, state, seconds=seconds))
     return steps
 
 
@@ -136,7 +140,7 @@ def teacher_step(
         seconds = images * epochs * seconds_per_image(timed, config.dataset.image_size, training=True)
     return PlanStep(
         f"teacher {teacher.name}",
-        f"to train, {epochs} epochs of {node.recipe}",
+        f"to train, {counted(epochs, 'epoch')} of {node.recipe}",
         missing=True,
         seconds=seconds,
         by_hand=None if config.prepare else teacher.command,  # costs half a second
@@ -168,10 +172,12 @@ def cache_step(
     """Which of the teachers' outputs are kept already, and what computing the others takes."""
     if cache is not None and not views:
         size = sum(store.bytes_on_disk() for store in cache.stores())
-        return PlanStep("teacher outputs", f"cached, {len(cache.views)} views, in {cache.root}", size=size)
+        return PlanStep(
+            "teacher outputs", f"cached, {counted(len(cache.views), 'view')}, in {cache.root}", size=size
+        )
     per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
     per_image += sum(stored_bytes(shape, config.cache.hints) for shape in hints.values())
-    state = f"to compute, {views} view{'s' if views > 1 else ''}, each before its first epoch"
+    state = f"to compute, {counted(views, 'view')}, each before its first epoch"
     if cache is not None and (other := cache.nearest()):
         state += f"; {other}"
     return PlanStep(
@@ -229,16 +235,27 @@ def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool
         return min(once(), once()) / images
 
 
-def show_plan(plan: list[PlanStep], title: str) -> None:
-    """Prints the plan as a table."""
+def show_plan(plan: list[PlanStep], title: str, *, on_cpu: bool = True) -> None:
+    """Prints the plan as a table.
+
+    Args:
+        plan: of a run.
+        title: of the table.
+        on_cpu: whether the run trains where the times were estimated.
+    """
     table = Table(title=escape(title), title_justify="left", show_edge=False)
-    for column in ("", "state", "size", "estimated time"):
+    for column in ("", "state", "size", "estimated time" if on_cpu else "estimated time (this CPU)"):
         table.add_column(column, overflow="fold")
     for step in plan:
         size = "" if step.size is None else decimal(step.size)
         seconds = "" if step.seconds is None else duration(step.seconds)
         table.add_row(escape(step.what), escape(step.state), size, seconds)
     console.print(table)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

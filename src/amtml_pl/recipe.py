@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
@@ -142,7 +143,8 @@ def hydra_literal(value: object) -> str:
     if isinstance(value, str):
         plain = value.replace("_", "").replace(".", "").replace("-", "").replace("/", "")
         special = value.lower() in ("", "null", "true", "false", "nan", "inf") or not plain.isalpha()
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        # A backslash is one of its own but before a quote, where it takes two.
+        escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
         return f"'{escaped}'" if special or not value[0].isalpha() else value
     if isinstance(value, list):
         return f"[{','.join(map(hydra_literal, value))}]"

@@ -269,7 +269,8 @@ class StudentModule(pl.LightningModule):
         self.log_dict(spread, sync_dist=True)
         if self.learns_weights and summary.collapse != self.collapse:
             self.collapse = summary.collapse
-            log.warning("epoch %d: %s", self.current_epoch, summary.describe())
+            epoch = self.current_epoch + 1  # as the lines of the console count them
+            log.warning("epoch %d/%s: %s", epoch, self.trainer.max_epochs, summary.describe())
 
     def repeatable(self, stage: int = 0) -> None:
         """Starts random numbers from (seed, step, stage), so that they repeat on a resume.

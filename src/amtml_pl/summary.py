@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,10 @@ from rich.table import Table
 
 from amtml_pl.entry_point import console
 from amtml_pl.plan import duration
+from amtml_pl.recipe import hydra_literal
+
+# A folder that neither Hydra nor a shell reads anything into.
+PLAIN = re.compile(r"/[A-Za-z0-9_/.+-]+")
 
 
 def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands: bool = True) -> None:
@@ -40,17 +45,32 @@ def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands:
         f"Trained in {duration(timing['fit_seconds'])} ({timing['images_per_second']:.0f} images/s). "
         f"Everything is in {escape(str(folder))}",
     )
-    for command, what in next_commands(folder) if with_next_commands else []:
+    for command, what in next_commands(record, folder) if with_next_commands else []:
         console.print(f"  {escape(command)}  [dim]# {what}[/]")
 
 
-def next_commands(folder: Path) -> list[tuple[str, str]]:
-    """What can be done with a completed run, each with what it is for."""
-    place = shlex.quote(str(folder))
+def next_commands(record: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+    """What can be done with a completed run, each with what it is for.
+
+    Args:
+        record: of the run.
+        folder: of the run.
+    """
+    watch = f"tensorboard --logdir {shlex.quote(str(folder))}", "then http://localhost:6006/#custom_scalars"
+    agreement = ", agreement with its teachers" if record["teachers"] else ""
     return [
-        (f"tensorboard --logdir {place}", "then http://localhost:6006/#custom_scalars"),
-        (f"python -m amtml_pl.evaluate run={place}", "accuracy, calibration, agreement with its teachers"),
-        (f"python -m amtml_pl.export run={place} format=onnx", "the student alone, for any runtime"),
-        (f"python -m amtml_pl.predict model={place} images='photos/*.jpg'", "names images"),
-        (f"python -m amtml_pl.report runs={shlex.quote(str(folder.parent))}", "all runs of the experiment"),
+        *([watch] if any(folder.glob("events.out.tfevents.*")) else []),
+        (f"python -m amtml_pl.evaluate {word('run', folder)}", f"accuracy, calibration{agreement}"),
+        (
+            f"python -m amtml_pl.export {word('run', folder)} format=onnx",
+            "the student alone, for any runtime",
+        ),
+        (f"python -m amtml_pl.predict {word('model', folder)} images='photos/*.jpg'", "names images"),
+        (f"python -m amtml_pl.report {word('runs', folder.parent)}", "all runs of the experiment"),
     ]
+
+
+def word(key: str, folder: Path) -> str:
+    """An override that names a folder, quoted where need be: for Hydra, then for the shell."""
+    place = str(folder)
+    return f"{key}={place}" if PLAIN.fullmatch(place) else shlex.quote(f"{key}={hydra_literal(place)}")

@@ -46,6 +46,11 @@ class Terminal(Console):
             os.close(nowhere)
 
 
+def is_watched(console: Console) -> bool:
+    """Whether a console is a terminal with a person before it, who sees what moves; no log of a CI system."""
+    return console.file.isatty() and console.is_interactive and not os.environ.get("CI")
+
+
 def printable(text: str) -> str:
     """A text with a space for each character that is neither printable, nor a tab or the end of a line."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)

@@ -138,6 +138,10 @@ def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(wa
     assert f"{record['loss']['kd']:g} kd" in values["loss"].string_value
     typed = hyperparameters({**record, "command": "python -m amtml_pl.train method=camkd"}, None)
     assert typed["method"] == "camkd"
+    assert typed["overrides"] == "none"
+    swept = "experiment=x seed=1 weighting_lr=0.1 data.train_size=5 loop.period=3 paths.outputs=o logger=[]"
+    typed = hyperparameters({**record, "command": f"python -m amtml_pl.train {swept}"}, None)
+    assert typed["overrides"] == "weighting_lr=0.1 data.train_size=5 loop.period=3"
     assert typed.keys() == values.keys()
 
 
@@ -179,6 +183,32 @@ def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
     text = found.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "not in the cache" in text
     assert "ensemble/train/acc" in found.Tags()["scalars"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_between_its_fit_and_its_record_has_the_figures_of_the_end(
+    run, monkeypatch, watched
+):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("amtml_pl.pipeline.evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("experiment=digits_amtml", *WATCHED, name="killed")
+    _, folder = run("experiment=digits_amtml", *WATCHED, name="killed")
+    found, whole = events(folder), events(watched[1])
+    of_the_end = {
+        "student/best/val/confusion", "student/best/val/reliability", "student/best/test/confusion",
+        "student/best/test/reliability", "ensemble/weights_by_class",
+    }  # fmt: skip
+    for tag in of_the_end:
+        assert [image.step for image in found.Images(tag)][-1] == 2, tag
+        assert found.Images(tag)[-1].encoded_image_string == whole.Images(tag)[-1].encoded_image_string, tag
+    assert [image.step for image in found.Images("ensemble/disputed_images")] == [0]
+    said = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("result/text_summary")]
+    assert "dispute most: the last epoch was trained in an earlier session" in said[-1]
+    assert "Not shown" not in whole.Tensors("result/text_summary")[-1].tensor_proto.string_val[0].decode()
 
 
 @pytest.mark.parametrize("step", [2, 6])

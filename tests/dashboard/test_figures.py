@@ -1,16 +1,18 @@
 """What the figures show, against loops that say the same slowly; and that they can be drawn."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from amtml_pl.dashboard import drawing
 from amtml_pl.dashboard.answers import Answers, agreement_with_teachers
 from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion, shares_of_rows
-from amtml_pl.dashboard.disagreement import Examples, disagreement, draw_examples
-from amtml_pl.dashboard.drawing import pixels
+from amtml_pl.dashboard.disagreement import EXAMPLES, Examples, MostDisputed, disagreement, draw_examples
+from amtml_pl.dashboard.drawing import new_figure, pixels
 from amtml_pl.dashboard.reliability import BINS, Reliability, draw_reliability
 from amtml_pl.dashboard.teaching import Teaching
 from amtml_pl.dashboard.weights_by_class import (
@@ -50,14 +52,41 @@ def test_mean_weights_by_class_are_those_of_a_loop(random):
 def test_the_table_of_weights_goes_on_where_a_run_was_interrupted(tmp_path):
     file = tmp_path / "weights_by_class.csv"
     first = WeightsByClass(file, ["a", "b"], ["cat", "dog"])
+    first.go_on_from(0)
     for epoch in range(3):
         first.add(epoch, torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
     second = WeightsByClass(file, ["a", "b"], ["cat", "dog"])
+    with file.open("a") as killed:
+        killed.write("3,cat,0.25,0.7")  # and here the process ended
     second.go_on_from(2)
     second.add(2, torch.tensor([[1.0, 0.0], [float("nan"), float("nan")]]))
     of_an_epoch = ["cat,0.25,0.75", "dog,0.5,0.5"]
     before = [f"{epoch},{row}" for epoch in (0, 1) for row in of_an_epoch]
     assert file.read_text().split() == ["epoch,class,a,b", *before, "2,cat,1,0"]
+    means = second.of_last_epoch()
+    assert means[0].tolist() == [1.0, 0.0]
+    assert means[1].isnan().all()
+
+
+def test_an_epoch_is_appended_to_the_table_of_weights_and_nothing_before_it_is_written_again(tmp_path):
+    file = tmp_path / "weights_by_class.csv"
+    table = WeightsByClass(file, ["a"], ["cat"])
+    table.go_on_from(0)
+    table.add(0, torch.tensor([[0.5]]))
+    before = file.stat()
+    table.add(1, torch.tensor([[0.5]]))
+    assert file.stat().st_ino == before.st_ino  # a file that is replaced is another one
+    assert file.stat().st_size == before.st_size + len("1,cat,0.5\r\n")
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "epoch,class,a\n", "epoch,class,b\n0,cat,1\n", "epoch,class,a\n0,cow,1\n"]
+)
+def test_there_are_no_weights_of_the_last_epoch_in_a_table_that_has_none(tmp_path, content):
+    file = tmp_path / "weights_by_class.csv"
+    if content is not None:
+        file.write_text(content)
+    assert WeightsByClass(file, ["a"], ["cat"]).of_last_epoch() is None
 
 
 @pytest.mark.parametrize("rows", [None, b"0,cat,1\n", b"x,cat,1,0\n", b"0,cat,1,0\n\n", b"0,\xff,1,0\n"])
@@ -99,6 +128,27 @@ def test_the_most_disputed_images_come_first_and_bring_everything_along(random):
     assert torch.equal(first.images[0], examples.images[1])
     assert float(disagreement(agreed)) == pytest.approx(0.0, abs=1e-9)
     assert 1.0 < float(disagreement(disputed)) < math.log(M)
+
+
+def test_the_most_disputed_of_all_steps_are_kept_and_nothing_else(random):
+    steps = [
+        Examples(
+            torch.rand(6, 3, 8, 8, generator=random, requires_grad=True), torch.arange(6) % K,
+            torch.randn(6, M, K, generator=random).bfloat16(), torch.full((6, M), 1 / M),
+            torch.randn(6, K, generator=random),
+        )
+        for _ in range(5)
+    ]  # fmt: skip
+    disputed = MostDisputed()
+    for each in steps:
+        disputed.see(each)
+        assert len(disputed.kept.images) == EXAMPLES
+    expected = Examples.joined(steps).most_disputed(EXAMPLES)
+    assert disputed.seen == 30
+    for name, column in vars(expected).items():
+        assert torch.equal(getattr(disputed.kept, name), column), name
+    assert not disputed.kept.images.requires_grad
+    assert disputed.kept.teachers.dtype == torch.float32
 
 
 def test_the_confusion_matrix_counts_as_a_loop_does(random):
@@ -182,6 +232,20 @@ def test_answers_are_put_together_batch_by_batch(random):
     assert index.tolist() == list(range(8))
     assert labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert logits[:, 0].tolist() == [0.0] * 4 + [4.0] * 4
+
+
+def test_a_letter_that_the_first_font_lacks_comes_from_another_one_or_is_a_box_without_a_warning(monkeypatch):
+    def drawn(letter, *fonts):
+        monkeypatch.setattr(drawing, "EAST_ASIAN", fonts)
+        figure = new_figure(1, 1, fitted=False)
+        figure.text(0.5, 0.5, letter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return pixels(figure)
+
+    only_in_another = "\u1d15"  # which matplotlib brings itself
+    box = drawn(only_in_another, "no such font")
+    assert not np.array_equal(box, drawn(only_in_another, "no such font", "DejaVu Serif"))
 
 
 @pytest.mark.parametrize("classes", [("cat $a", "dog_{b}", "<i>"), tuple(f"class {k}" for k in range(100))])

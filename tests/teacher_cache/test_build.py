@@ -482,11 +482,31 @@ def test_a_line_says_the_teacher_its_views_its_images_and_their_rate(tmp_path):
     )
 
 
-def test_a_bar_on_a_terminal_ends_full(tmp_path):
-    said = io.StringIO()
-    terminal = Console(file=said, force_terminal=True, width=200)
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def built_on_a_terminal(tmp_path, monkeypatch, *, ci):
+    for name, value in {"CI": ci, "TERM": "xterm", "TTY_INTERACTIVE": ""}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Console(file=Screen(), width=200, highlight=False)
     build([stores(tmp_path)], split(), AUGMENT, [1], tmp_path, BuildOptions(), terminal)
-    assert f"{ROWS}/{ROWS}" in said.getvalue()
+    return terminal.file.getvalue()
+
+
+def test_a_bar_on_a_terminal_ends_full_and_goes(tmp_path, monkeypatch):
+    said = built_on_a_terminal(tmp_path, monkeypatch, ci="")
+    assert f"{ROWS}/{ROWS}" in said
+    assert said.endswith("\x1b[1A\x1b[2K")  # up into the bar's line, which is cleared
+    assert "images computed" not in said
+
+
+def test_a_terminal_of_ci_has_a_line_instead_of_a_bar(tmp_path, monkeypatch):
+    said = built_on_a_terminal(tmp_path, monkeypatch, ci="true")
+    assert f"{ROWS} images computed" in said
+    assert f"{ROWS}/{ROWS}" not in said
+    assert "\x1b" not in said
 
 
 def test_ctrl_c_while_a_shard_is_written_leaves_no_half_of_it(tmp_path, monkeypatch):

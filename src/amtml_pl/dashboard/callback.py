@@ -13,7 +13,7 @@ from torch import Tensor
 from amtml_pl.dashboard.answers import Answers, agreement_with_teachers
 from amtml_pl.dashboard.budget import Budget
 from amtml_pl.dashboard.card import card, result_card
-from amtml_pl.dashboard.disagreement import Examples
+from amtml_pl.dashboard.disagreement import Examples, MostDisputed
 from amtml_pl.dashboard.figures import write_answers, write_teaching
 from amtml_pl.dashboard.gradient_share import SAMPLES, gradient_shares
 from amtml_pl.dashboard.graph import draw_graph
@@ -34,6 +34,10 @@ SECONDS_OF_FIRST_FIGURES = 3.0
 SECONDS_OF_THE_END = 2.0
 # From so many of an epoch's images, which come in random order, the most disputed ones are shown.
 CANDIDATES = 1024
+UNSEEN = (
+    "The images that the teachers dispute most: the last epoch was trained in an earlier session of the run, "
+    "which was stopped before it drew them."
+)
 
 
 class Dashboard(Checkpoint):
@@ -61,10 +65,16 @@ class Dashboard(Checkpoint):
         self.rates: dict[str, float] = {}
         self.shares: dict[str, float] = {}
         self.teaching: list[Teaching] = []
-        self.examples: list[Examples] = []
+        self.disputed = MostDisputed()
         self.answers = {"val": Answers(), "test": Answers()}
         self.by_class: WeightsByClass | None = None
-        self.last_taught: Teaching | None = None
+        self.means: Float[Tensor, "K M"] | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins to look: at the end's evaluations too, of a fit that had come to its end before."""
+        if self.subject is not None and trainer.is_global_zero:
+            cast("StudentModule", pl_module).observer = self
+            self.alone = trainer.world_size == 1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the file, and writes what is known before the first step."""
@@ -74,8 +84,6 @@ class Dashboard(Checkpoint):
         spent, before = module.spent, module.spent.seconds_before
         self.budget.elapsed = lambda: spent.fit_seconds - before
         self.budget.reserved = lambda: SECONDS_OF_THE_END * share_done(trainer)
-        self.alone = trainer.world_size == 1
-        module.observer = self
         with self.budget.spending("opening"):
             epoch = trainer.current_epoch
             if self.logger.begin(epoch):
@@ -83,11 +91,14 @@ class Dashboard(Checkpoint):
                 self.logger.opened.add_custom_scalars(layout)
                 self.logger.opened.add_text("run", card(subject.about, self.left_out()), epoch)
             if subject.teachers:
-                file = self.logger.folder / "weights_by_class.csv"
-                self.by_class = WeightsByClass(file, subject.teachers, subject.classes)
+                self.by_class = self.table(subject)
                 self.by_class.go_on_from(epoch)
             self.shares = dict(subject.gradient_share) if epoch == 0 else {}
             self.logger.flush()
+
+    def table(self, subject: Subject) -> WeightsByClass:
+        """The run's table of weights."""
+        return WeightsByClass(self.logger.folder / "weights_by_class.csv", subject.teachers, subject.classes)
 
     def left_out(self) -> list[str]:
         """What cannot be shown of this run, and why."""
@@ -119,7 +130,7 @@ class Dashboard(Checkpoint):
         with self.budget.spending():
             self.epoch = trainer.current_epoch
             self.rates = learning_rates(trainer)
-            self.teaching, self.examples = [], []
+            self.teaching, self.disputed = [], MostDisputed()
             due = self.epoch - self.drawn >= self.logger.figures_every
             allowed = self.budget.allows("figures", SECONDS_OF_FIRST_FIGURES)
             self.wants_figures = (due and allowed) or self.is_last(trainer)
@@ -152,12 +163,10 @@ class Dashboard(Checkpoint):
             if taught is None or step.teachers is None or step.weights is None:
                 return
             self.teaching.append(taught)
-            room = sum(len(each.labels) for each in self.examples) < CANDIDATES
+            room = self.disputed.seen < CANDIDATES
             if self.wants_figures and room and self.alone and len(taught.weights[0]) > 1:
                 student, weights = step.student.logits.detach(), step.weights.detach()
-                self.examples.append(
-                    Examples(batch.images, step.labels, step.teachers.logits, weights, student)
-                )
+                self.disputed.see(Examples(batch.images, step.labels, step.teachers.logits, weights, student))
 
     def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
         """Keeps the student's answers."""
@@ -188,7 +197,7 @@ class Dashboard(Checkpoint):
         if self.wants_figures and not self.is_last(trainer):
             with self.budget.spending("figures"):
                 write_answers(self.logger, self.subject, self.answers["val"], "student/val", self.epoch)
-                write_teaching(self.logger, self.subject, self.last_taught, self.examples, self.epoch)
+                write_teaching(self.logger, self.subject, self.means, self.disputed.kept, self.epoch)
             self.drawn = self.epoch
         with self.budget.spending():
             share = self.budget.spent / max(self.budget.elapsed(), 1e-9)
@@ -210,14 +219,13 @@ class Dashboard(Checkpoint):
         """Curves, histograms and the table of the epoch's weights."""
         if not self.teaching or self.by_class is None:
             return
-        taught = self.last_taught = Teaching.joined(self.teaching)
+        taught = Teaching.joined(self.teaching)
         self.teaching = []
         self.logger.scalars(taught.scalars(subject.teachers), self.epoch)
         for name, weights in zip(subject.teachers, taught.weights.unbind(1), strict=True):
             self.logger.histogram(f"teacher/{name}/weights", weights, self.epoch)
-        self.by_class.add(
-            self.epoch, mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
-        )
+        self.means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
+        self.by_class.add(self.epoch, self.means)
 
     def conclude(
         self,
@@ -237,19 +245,23 @@ class Dashboard(Checkpoint):
         if self.subject is None or not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)
+        left_out = []
         if self.logger.writer is None:  # the fit had come to its end in an earlier session
             self.logger.begin(end)
+            if self.subject.teachers:
+                self.means = self.table(self.subject).of_last_epoch()
+                left_out = [UNSEEN]
         spent = {"in the fit": self.budget.spent}
         with self.budget.spending("the end"):
             for split in ("val", "test"):
                 whose = f"student/best/{split}"
                 write_answers(self.logger, self.subject, self.answers[split], whose, end)
-            write_teaching(self.logger, self.subject, self.last_taught, self.examples, end)
+            write_teaching(self.logger, self.subject, self.means, self.disputed.kept, end)
             self.logger.scalars(final_tags(metrics), end)
             self.logger.summaries(table_row(self.subject.about, self.subject.lr))
             draw_graph(self.logger.opened, module.student, self.subject.image_size)
         spent["after it"] = self.budget.cost["the end"]
-        self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
+        self.logger.opened.add_text("result", result_card(metrics, timing, spent, left_out), end)
         self.logger.close()
         module.observer = None
 

@@ -31,18 +31,22 @@ def card(about: Mapping[str, Any], left_out: Sequence[str]) -> str:
         "versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
     }
     lines = ["| | |", "|---|---|", *(f"| {name} | {in_table(value)} |" for name, value in rows.items())]
-    if left_out:
-        lines += ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)]
-    return "\n".join(lines)
+    return "\n".join(lines + not_shown(left_out))
 
 
-def result_card(metrics: Mapping[str, float], timing: Mapping[str, float], spent: Mapping[str, float]) -> str:
+def result_card(
+    metrics: Mapping[str, float],
+    timing: Mapping[str, float],
+    spent: Mapping[str, float],
+    left_out: Sequence[str],
+) -> str:
     """What came of it, as Markdown.
 
     Args:
         metrics: those of ``run.json``.
         timing: that of ``run.json``.
         spent: the dashboard's own seconds, by what they went into.
+        left_out: sentences on what the dashboard cannot show of the end.
     """
     lines = [
         "| metric | value |",
@@ -51,7 +55,12 @@ def result_card(metrics: Mapping[str, float], timing: Mapping[str, float], spent
     ]
     lines += ["", *(f"- {name}: {value:.1f}" for name, value in timing.items())]
     lines += [f"- dashboard, {name}: {value:.2f} s" for name, value in spent.items()]
-    return "\n".join(lines)
+    return "\n".join(lines + not_shown(left_out))
+
+
+def not_shown(left_out: Sequence[str]) -> list[str]:
+    """The lines that say what is missing; none where nothing is."""
+    return ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)] if left_out else []
 
 
 def in_table(value: object) -> str:

@@ -41,15 +41,39 @@ class Examples:
 
     @staticmethod
     def joined(parts: Sequence[Examples]) -> Examples:
-        """The samples of several steps, on the CPU."""
+        """The samples of several steps, on the CPU, numbers in float32."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Examples(*(torch.cat(column).detach().float().cpu() if column[0].is_floating_point()
-                          else torch.cat(column).cpu() for column in columns))  # fmt: skip
+        return Examples(*(torch.cat([on_cpu(part) for part in column]) for column in columns))
 
     def most_disputed(self, count: int) -> Examples:
         """Those with the highest `disagreement`, the highest first."""
         order = disagreement(self.teachers).argsort(descending=True, stable=True)[:count]
         return Examples(*(column[order] for column in vars(self).values()))
+
+
+@dataclass
+class MostDisputed:
+    """The few most disputed of all samples that it is shown; no other is kept.
+
+    Attributes:
+        kept: on the CPU, the most disputed first; None before the first sample.
+        seen: how many samples were shown.
+    """
+
+    kept: Examples | None = None
+    seen: int = 0
+
+    def see(self, examples: Examples) -> None:
+        """Takes from a step's samples what is more disputed than what it has."""
+        before = [] if self.kept is None else [self.kept]
+        self.kept = Examples.joined([*before, examples.most_disputed(EXAMPLES)]).most_disputed(EXAMPLES)
+        self.seen += len(examples.labels)
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU, without its history; half precision as float32."""
+    found = tensor.detach().cpu()
+    return found.float() if found.is_floating_point() else found
 
 
 def disagreement(teacher_logits: Float[Tensor, "N M K"]) -> Float[Tensor, " N"]:

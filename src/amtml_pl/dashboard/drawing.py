@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,13 @@ if TYPE_CHECKING:
 
 # As many ticks as can be read.
 READABLE = 20
+# Fonts with Chinese, Japanese and Korean letters, of which a machine may have some; matplotlib brings none.
+EAST_ASIAN = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "IPAexGothic", "IPAGothic", "TakaoGothic", "NanumGothic", "Droid Sans Fallback",
+    "PingFang SC", "Hiragino Sans", "Arial Unicode MS", "Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic",
+    "Malgun Gothic",
+)  # fmt: skip
 
 
 def new_figure(width: float, height: float, *, fitted: bool = True) -> Figure:
@@ -27,11 +35,19 @@ def new_figure(width: float, height: float, *, fitted: bool = True) -> Figure:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """A figure's ``(H, W, 3)`` uint8."""
+    """A figure's ``(H, W, 3)`` uint8; a letter that no font of the machine has is a box."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.font_manager import fontManager
+    from matplotlib.text import Text
 
+    installed = {font.name for font in fontManager.ttflist}
+    others = [name for name in EAST_ASIAN if name in installed]
+    for text in figure.findobj(Text):
+        text.set_fontfamily([*text.get_fontfamily(), *others])
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of each letter, in each figure
+        canvas.draw()  # type: ignore[no-untyped-call]
     drawn: np.ndarray = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
     return drawn
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from jaxtyping import Float
+from torch import Tensor
 
 from amtml_pl.dashboard.answers import Answers
 from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion
-from amtml_pl.dashboard.disagreement import EXAMPLES, Examples, draw_examples
+from amtml_pl.dashboard.disagreement import Examples, draw_examples
 from amtml_pl.dashboard.logger import TensorBoard
 from amtml_pl.dashboard.reliability import Reliability, draw_reliability
 from amtml_pl.dashboard.subject import Subject
-from amtml_pl.dashboard.teaching import Teaching
-from amtml_pl.dashboard.weights_by_class import draw_weights_by_class, mean_weights_by_class
+from amtml_pl.dashboard.weights_by_class import draw_weights_by_class
 
 
 def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
@@ -34,24 +34,26 @@ def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose
 
 
 def write_teaching(
-    logger: TensorBoard, subject: Subject, taught: Teaching | None, examples: Sequence[Examples], epoch: int
+    logger: TensorBoard,
+    subject: Subject,
+    means: Float[Tensor, "K M"] | None,
+    examples: Examples | None,
+    epoch: int,
 ) -> None:
     """The heat map of the weights by class, and the images that the teachers dispute.
 
     Args:
         logger: where to.
         subject: the run.
-        taught: over an epoch; None where there are no teachers.
-        examples: some of the epoch's samples; none where several processes share them.
+        means: of the weights over an epoch, by class and teacher; None where there are no teachers.
+        examples: the most disputed of the epoch's samples; None where they are not known.
         epoch: that they belong to.
     """
-    if taught is not None:
-        means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
+    if means is not None:
         heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
         logger.figure("ensemble/weights_by_class", heat_map, epoch)
-    if examples:
-        disputed = Examples.joined(examples).most_disputed(EXAMPLES)
+    if examples is not None:
         drawn = draw_examples(
-            disputed, subject.teachers, subject.classes, subject.temperature, subject.mixture
+            examples, subject.teachers, subject.classes, subject.temperature, subject.mixture
         )
         logger.figure("ensemble/disputed_images", drawn, epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from amtml_pl.identity import telling_overrides
 from amtml_pl.overrides import overrides_of, value_of
 
 if TYPE_CHECKING:
@@ -47,13 +48,14 @@ def table_row(about: Mapping[str, Any], lr: float | None) -> list[Summary]:
 def hyperparameters(about: Mapping[str, Any], lr: float | None) -> dict[str, str | float]:
     """What runs are told apart by; numbers as numbers, so that the table sorts and plots them."""
     budget = about["budget"]
-    coefficients = about["loss"].items()
+    coefficients, typed = about["loss"].items(), overrides_of(about["command"])
     # TensorBoard sorts the columns by name and shows the first five; which there are, the first run says.
     return {
         "dataset": about["dataset"]["name"],
         "experiment": str(about["experiment"]),
         "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in coefficients),
-        "method": value_of("method", overrides_of(about["command"])) or "of the experiment",
+        "method": value_of("method", typed) or "of the experiment",
+        "overrides": " ".join(telling_overrides(typed, left_out=("experiment", "method", "seed"))) or "none",
         "seed": float(about["seed"]),
         "student": last_part(about["student"]["network"]),
         "teachers": ", ".join(about["teachers"]) or "none",

@@ -8,7 +8,6 @@ import queue
 import re
 import shutil
 import ssl
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -20,7 +19,7 @@ from filelock import FileLock
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amtml_pl.errors import UserError
-from amtml_pl.terminal import Terminal
+from amtml_pl.terminal import Terminal, is_watched
 
 # A command without a network ends within ten seconds, and its imports take five of them.
 OPENING_SECONDS = 4.0
@@ -164,7 +163,7 @@ def _copy(
 ) -> None:
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     console = Terminal(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console, disable=not is_watched(console)) as progress:
         task = progress.add_task(f"downloading {title}", total=total, completed=file.tell())
         while chunk := response.read(CHUNK_BYTES):
             if size is not None and file.tell() + len(chunk) > size:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from rich.progress import track
 
 from amtml_pl.datasets.files import Files, FolderFiles, tree_signature
 from amtml_pl.errors import UserError
-from amtml_pl.terminal import Terminal
+from amtml_pl.terminal import Terminal, is_watched
 from amtml_pl.types import Split, SplitName
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
@@ -196,7 +195,7 @@ def read_images(
     console = Terminal(stderr=True)
     done = _decoded(files.read(rows), decode)
     for _ in track(
-        done, title, total=-(-len(samples) // CHUNK_IMAGES), console=console, disable=not sys.stderr.isatty()
+        done, title, total=-(-len(samples) // CHUNK_IMAGES), console=console, disable=not is_watched(console)
     ):
         pass
     if failures:

@@ -1,4 +1,4 @@
-"""How far a build is: a bar for each teacher on a terminal, else a line when it has ended."""
+"""How far a build is: bars on a terminal, which go when it has ended; else a line for each teacher then."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from amtml_pl.terminal import is_watched
 
 
 class BuildProgress:
@@ -33,7 +35,8 @@ class BuildProgress:
             TextColumn("teacher {task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn(),
         )  # fmt: skip
-        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        # They go again: the line of a fit, below which views are built one after the other, is to stay one.
+        self.bars = Progress(*columns, console=console, transient=True, disable=not is_watched(console))
         self.tasks: dict[str, TaskID] = {
             name: self.bars.add_task(f"{name}, {said(numbers)}", total=images[name], rate=0.0)
             for name, numbers in self.views.items()
@@ -64,7 +67,7 @@ class BuildProgress:
 
     def ends(self, teacher: str) -> None:
         """Says what a teacher has computed, where there is no bar to see it on."""
-        if not self.console.is_terminal:
+        if not is_watched(self.console):
             count = self.done[teacher]
             rate = count / self.seconds[teacher]
             what = f"teacher {teacher}, {said(self.views[teacher])}"

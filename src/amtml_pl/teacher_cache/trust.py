@@ -21,6 +21,7 @@ from amtml_pl.teacher_cache.storage import INT8_STEPS, Storage
 from amtml_pl.teacher_cache.store import TensorStore
 from amtml_pl.teacher_cache.stored_view import StoredView
 from amtml_pl.teacher_cache.teacher_stores import TeacherStores, all_stores
+from amtml_pl.terminal import is_watched
 
 ROWS_AT_ONCE = 512
 # How far a stored value may be from one that is computed again, as a share of the largest in its row (of
@@ -37,7 +38,7 @@ def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], co
     """
     stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
-    quiet = not console.is_terminal or len(work) < 2 * len(stores)
+    quiet = not is_watched(console) or len(work) < 2 * len(stores)
     for store, view in track(work, "checksums of the cache", console=console, disable=quiet, transient=True):
         store.verify(view)
 
