@@ -13,11 +13,11 @@ import pytest
 import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
-from amtml_pl.teachers import measure_accuracy
+from amtml_pl.teachers import measure_accuracy, weights_digest
 
 
 def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for():
@@ -148,6 +148,33 @@ def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(move
     gone = load_run(moved, teachers=tmp_path / "empty").teachers[0]
     with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' .* are not here"):
         gone.load()
+
+
+def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved, tmp_path):
+    """The run named a file; from there it has gone among the trained teachers, or anywhere."""
+    config = OmegaConf.load(moved / "config.yaml")
+    config.teacher.resnet8.weights.path = f"{tmp_path}/gone/my.safetensors"
+    config.teacher.resnet8.weights.strip_prefixes = ["module."]
+    OmegaConf.save(config, moved / "config.yaml")
+    teacher = load_run(moved).teachers[1]
+    assert weights_digest(teacher.load().network) == teacher.facts["weights_digest"]
+    here = tmp_path / "here"
+    here.mkdir()
+    alone = load_run(moved, teachers=here).teachers[1]
+    with pytest.raises(
+        UserError, match=r"file .*gone/my.safetensors is not there, and no network below .*here"
+    ):
+        alone.load()
+    state = {f"module.{name}": tensor for name, tensor in teacher.load().network.network.state_dict().items()}
+    save_file(state, here / "my.safetensors")
+    assert weights_digest(alone.load().network) == teacher.facts["weights_digest"]
+    config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
+    OmegaConf.save(config, moved / "config.yaml")
+    (here / "my.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=r"student.safetensors holds others, and no(.|\n)*or which holds student"
+    ):
+        load_run(moved, teachers=here).teachers[1].load()
 
 
 def test_images_that_are_others_now_are_refused(moved):

@@ -54,23 +54,16 @@ class RecordedTeacher:
         Raises:
             UserError: if no file that can be found holds exactly these weights.
         """
-        given = {key: value for key, value in self.node["weights"].items() if value}
-        own = has_own_weights(self.config, self.name)
-        for file in self.own_files(given.pop("path", None)) if own else self.trained_files():
+        for file, how in self.candidates():
             teacher = self.fresh()
             try:
                 if file is not None:
-                    load_weights(teacher.network.network, file, **(given if own else {}))
+                    load_weights(teacher.network.network, file, **how)
             except UserError:  # another network's
                 continue
             if weights_digest(teacher.network) == self.facts.get("weights_digest"):
                 return teacher
-        digest = str(self.facts.get("weights_digest"))[:12]
-        raise UserError(
-            f"The weights of teacher {self.name!r} (digest {digest}) are not here: no network below "
-            f"{self.teachers} has them.",
-            fix="paths.teachers=FOLDER, where trained teachers lie now",
-        )
+        raise self.not_here()
 
     def fresh(self) -> Teacher:
         """The teacher as its constructor leaves it."""
@@ -80,12 +73,36 @@ class RecordedTeacher:
         )
         return Teacher(self.name, network, class_map=node["class_map"])
 
-    def own_files(self, recorded: str | None) -> Iterator[Path | None]:
-        """The file that the run named; None where the constructor loads its weights by itself."""
-        if recorded is None:
-            yield None
-        elif Path(recorded).is_file():
-            yield Path(recorded)
+    def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
+        """The files that may hold its weights, and how each is read; None for what the constructor gives."""
+        how = {key: value for key, value in self.node["weights"].items() if value and key != "path"}
+        if has_own_weights(self.config, self.name):
+            if self.own_file is None:
+                yield None, {}
+            else:
+                places = (self.own_file, self.teachers / self.own_file.name)
+                yield from ((file, how) for file in places if file.is_file())
+        yield from ((file, {}) for file in self.trained_files())
+
+    @property
+    def own_file(self) -> Path | None:
+        """The file that the run named; None where there was none."""
+        recorded = self.node["weights"].get("path")
+        return None if recorded is None else Path(recorded)
+
+    def not_here(self) -> UserError:
+        """What to say where no candidate has its weights."""
+        digest = str(self.facts.get("weights_digest"))[:12]
+        where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
+        if self.own_file is not None:
+            what = "holds others" if self.own_file.is_file() else "is not there"
+            where = f"the run's own file {self.own_file} {what}, and "
+            fix += f", or which holds {self.own_file.name}"
+        return UserError(
+            f"The weights of teacher {self.name!r} (digest {digest}) are not here: {where}no network below "
+            f"{self.teachers} has them.",
+            fix=fix,
+        )
 
     def trained_files(self) -> Iterator[Path]:
         """The weights of all trained networks of its size, those under its name first."""
