@@ -23,8 +23,8 @@ from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork
 from amtml_pl.finished_record import completed_record, read_config
 from amtml_pl.own_weighting import OwnWeighting, own_scheme, restored
-from amtml_pl.packing import pack
 from amtml_pl.rebuilt import rebuilt
+from amtml_pl.recorded_images import recorded_images
 from amtml_pl.recorded_teachers import RecordedTeacher, kept_store, recorded_teachers
 from amtml_pl.runs import RunFolder
 from amtml_pl.splits import SplitRows
@@ -227,15 +227,7 @@ class FinishedRun:
         Raises:
             UserError: if they are missing, or are others now.
         """
-        packed = pack(assemble.dataset_source(self.config), self.paths["data"] / "packed")
-        about = self.record["dataset"]
-        if packed.digest != about["digest"]:
-            raise UserError(
-                f"{self.path} was trained on other images of {about['name']!r} "
-                f"(digest {about['digest'][:12]}) than are packed now ({packed.digest[:12]}) in "
-                f"{packed.folder}.",
-                fix="paths.data=FOLDER, where the run's own images lie",
-            )
+        packed = recorded_images(self.path, self.config, self.record, self.paths["data"])
         return assemble.data_module(self.config, packed)
 
     def split(self, name: SplitName) -> SplitRows:
