@@ -47,10 +47,16 @@ def test_a_class_without_images_has_no_accuracy():
 def test_a_student_agrees_with_itself_and_the_divergence_is_the_teachers_from_the_student(logits):
     own = agreement(logits, logits.log_softmax(dim=1))
     assert own == pytest.approx({"agreement": 1.0, "kl": 0.0}, abs=1e-6)
-    teacher = logits.flip(0).softmax(dim=1)
+    teacher = torch.randn(8, 7, generator=torch.Generator().manual_seed(3)).softmax(dim=1)
     found = agreement(logits, teacher.log())
     student = logits.softmax(dim=1)
-    assert found["kl"] == pytest.approx(float((teacher * (teacher / student).log()).sum(1).mean()), rel=1e-5)
+    forward, reverse = (
+        float((p * (p / q).log()).sum(1).mean()) for p, q in ((teacher, student), (student, teacher))
+    )
+    assert found["kl"] == pytest.approx(forward, rel=1e-5)
+    assert found["kl"] != pytest.approx(reverse, rel=0.1)
+    same = [row.argmax() == of.argmax() for row, of in zip(teacher, student, strict=True)]
+    assert found["agreement"] == pytest.approx(sum(same) / 8)
 
 
 def test_the_ensemble_of_equal_weights_is_the_mean_of_the_probabilities(logits):

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl import assemble
 from amtml_pl.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages
@@ -151,10 +152,16 @@ def mix(
     except UserError as error:
         about |= {"weights": "uniform", "because": error.what}
         weights = torch.full(logits.shape[:2], 1 / logits.shape[1])
-    mixture: Mixture = "logits" if run.config.get("mixture") == "logits" else "probabilities"
-    about["mixture"] = mixture
+    about["mixture"] = mixture = mixture_of(run)
     about["mean_weight"] = dict(zip(run.teacher_names, weights.mean(dim=0).tolist(), strict=True))
     return {"ensemble": ensemble(logits, weights, mixture)}, about
+
+
+def mixture_of(run: FinishedRun) -> Mixture:
+    """What the run's first term with soft targets mixes; without such a term, what the run's root says."""
+    asked = [term.mixture for term in assemble.loss_terms(run.config).values() if hasattr(term, "mixture")]
+    asked.append(run.config.get("mixture"))
+    return "logits" if asked[0] == "logits" else "probabilities"
 
 
 def own_weights(
