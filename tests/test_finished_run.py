@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
+from amtml_pl.evaluated_images import own_images
+from amtml_pl.evaluation import evaluate
 from amtml_pl.teachers import measure_accuracy, weights_digest
 
 
@@ -141,6 +143,25 @@ def test_outputs_that_the_cache_does_not_hold_are_named(moved, tmp_path):
         load_run(moved, cache=tmp_path / "empty").teacher_outputs()
 
 
+def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(moved, tmp_path):
+    cache = shutil.copytree(load_run(moved).paths["cache"], tmp_path / "cache")
+    (tmp_path / "empty").mkdir()
+    run = load_run(moved, cache=cache, teachers=tmp_path / "empty")
+    whole = evaluate(run, own_images(run, "val"))["metrics"]
+    assert "ensemble/val/acc" in whole
+    [kept] = (cache / "digits" / "resnet8").glob("logits-val-*")
+    another = kept.with_name("logits-val-00000000")
+    shutil.copytree(kept, another)
+    (another / "manifest.json").write_text("[]")
+    assert evaluate(run, own_images(run, "val"))["metrics"] == whole
+    (kept / "manifest.json").write_text("[]")
+    assert evaluate(run, own_images(run, "val"))["left_out"].keys() == {"teacher/resnet8", "ensemble"}
+    with_weights = load_run(moved, cache=cache)
+    found = evaluate(with_weights, own_images(with_weights, "val"))
+    assert found["left_out"] == {}
+    assert found["metrics"] == pytest.approx(whole, abs=5e-3)
+
+
 def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(moved, tmp_path):
     run = load_run(moved)
     assert [teacher.load().name for teacher in run.teachers] == list(run.teacher_names)
@@ -221,6 +242,30 @@ def test_a_run_that_another_process_works_on_is_still_going(moved):
         pytest.raises(UserError, match="is still going; expected a completed one"),
     ):
         load_run(moved)
+
+
+def test_a_run_that_has_no_record_yet_is_still_going_or_was_stopped(moved):
+    """As while its teachers are trained, or after `force=true` has removed the old record."""
+    (moved / "run.json").unlink()
+    with (
+        FileLock(moved / ".lock"),
+        pytest.raises(UserError, match=r"is still going, and is being prepared(.|\n)*once the run has ended"),
+    ):
+        load_run(moved)
+    with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*goes on with it"):
+        load_run(moved)
+
+
+def test_an_example_of_a_run_is_not_looked_for_without_end(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"a{number}").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*name the folder that amtml_pl.train printed"):
+        load_run(tmp_path)
+    (tmp_path / "a0" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*such as '.*/a0'"):
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -15,6 +18,7 @@ from amtml_pl.runs import RunFolder
 from amtml_pl.schema import DATASET, rule_problems
 
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
+FOLDERS_SEARCHED = 1000  # for an example of a run's folder
 TEACHER_KEYS = {"network", "mean", "std", "class_map", "weights", "pretrained"}
 
 
@@ -37,13 +41,7 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
     except UserError as error:
         raise UserError(error.what, fix=anew) from error
     if record is None:
-        below = sorted(folder.path.glob("**/run.json"))[:1]
-        raise UserError(
-            f"{folder.path} is not the folder of a run: it has no run.json.",
-            fix=f"name the folder of a run, such as '{below[0].parent}'"
-            if below
-            else "name the folder that amtml_pl.train printed at its end",
-        )
+        raise without_record(folder)
     status = record["status"]
     if status != "completed":
         busy = is_busy(folder)
@@ -58,6 +56,36 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
     if absent := absent_fields(record):
         raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
     return record
+
+
+def without_record(folder: RunFolder) -> UserError:
+    """What to say of a folder without ``run.json``: a run has it from its fit on, another folder never."""
+    if is_busy(folder):
+        return UserError(
+            f"The run in {folder.path} is still going, and is being prepared; expected a completed one.",
+            fix="the same command again, once the run has ended",
+        )
+    if (folder.path / ".lock").exists():
+        return UserError(
+            f"The run in {folder.path} was stopped before it was trained; expected a completed one.",
+            fix="the command that began it goes on with it",
+        )
+    below = run_below(folder.path)
+    return UserError(
+        f"{folder.path} is not the folder of a run: it has no run.json.",
+        fix="name the folder that amtml_pl.train printed at its end"
+        if below is None
+        else f"name the folder of a run, such as '{below}'",
+    )
+
+
+def run_below(folder: Path) -> Path | None:
+    """A run's folder below another one, by the order of their names; None where none is found soon."""
+    for place, subfolders, files in islice(os.walk(folder), FOLDERS_SEARCHED):
+        subfolders.sort()
+        if "run.json" in files:
+            return Path(place)
+    return None
 
 
 def is_busy(folder: RunFolder) -> bool:

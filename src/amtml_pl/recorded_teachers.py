@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,28 +118,26 @@ class RecordedTeacher:
                 yield file
 
     def cached_logits(self, digest: str, split: SplitName, rows: str) -> Float[Tensor, "N K"] | None:
-        """Its logits for the images of a split without augmentation, where the cache holds them.
+        """Its logits for the images of a split without augmentation, where the cache holds them whole.
 
         Args:
             digest: of the packed data.
             split: which images.
             rows: the digest of the split's rows, as a fingerprint has it.
-
-        Raises:
-            UserError: if what lies there is damaged.
         """
         for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{split}-*")):
-            store = kept_store(folder)
-            found = store.fingerprint
-            same = (
-                found.get("data") == {"digest": digest}
-                and found.get("augment") is None
-                and found.get("split", {}).get("rows") == rows
-                and self.is_of_these_weights(store)
-            )
-            if same and 0 in store.views():
-                store.verify(0)
-                return store.open(0).whole().float()
+            with suppress(UserError):  # of a damaged store, which may be another run's: there are the weights
+                store = kept_store(folder)
+                found = store.fingerprint
+                same = (
+                    found.get("data") == {"digest": digest}
+                    and found.get("augment") is None
+                    and found.get("split", {}).get("rows") == rows
+                    and self.is_of_these_weights(store)
+                )
+                if same and 0 in store.views():
+                    store.verify(0)
+                    return store.open(0).whole().float()
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:
