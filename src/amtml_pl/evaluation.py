@@ -16,10 +16,11 @@ from amtml_pl.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages
 from amtml_pl.features import TappedNetwork, cost
-from amtml_pl.finished_run import FinishedRun, Which
+from amtml_pl.finished_run import FinishedRun
 from amtml_pl.latency import latency
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
+from amtml_pl.recorded_checkpoints import Which
 from amtml_pl.recorded_teachers import RecordedTeacher
 from amtml_pl.runs import RunFolder
 from amtml_pl.teachers import weights_digest
@@ -198,9 +199,8 @@ def teacher_logits(
     Raises:
         UserError: if neither can be found.
     """
-    split = images.rows.name
-    if images.own and split != "train":
-        cached = run.cached_logits(teacher, split)
+    if images.own and images.rows.name != "train":
+        cached = teacher.cached_logits(images.digest, images.rows)
         if cached is not None:
             return cached
     loaded = teacher.load()

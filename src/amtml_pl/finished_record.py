@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from amtml_pl.config import node_problems
 from amtml_pl.errors import UserError
 from amtml_pl.run_record import absent_fields
 from amtml_pl.runs import RunFolder
-from amtml_pl.schema import DATASET, rule_problems
+from amtml_pl.schema import DATASET, ROOT, TEACHER, WEIGHTS, rule_problems
 
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
 FOLDERS_SEARCHED = 1000  # for an example of a run's folder
-TEACHER_KEYS = {"network", "mean", "std", "class_map", "weights", "pretrained"}
+TEACHER_RULES = {
+    key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained")
+}
 
 
 def completed_record(folder: RunFolder) -> dict[str, Any]:
@@ -116,17 +121,56 @@ def read_config(folder: RunFolder) -> DictConfig:
         raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.", fix=fix) from error
     if not isinstance(config, DictConfig) or not all(isinstance(tree.get(node), dict) for node in NODES):
         raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
-    wrong = [*rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())]
-    wrong += [
-        f"paths.{name} is no text"
-        for name in ("data", "cache", "teachers")
-        if not isinstance(tree["paths"].get(name), str)
-    ]
-    parts = [name for name in ("weighting", "loop") if not isinstance(tree.get(name, {}), dict)]
-    wrong += [f"{name} is no mapping" for name in parts]
-    for name, node in tree["teacher"].items():
-        lacks = TEACHER_KEYS - (node.keys() if isinstance(node, dict) else set())
-        wrong += [f"teacher.{name} lacks {key}" for key in sorted(lacks)]
-    if wrong:
+    if wrong := [*config_problems(tree)]:
         raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
     return config
+
+
+def refuse_two_runs(folder: RunFolder, record: Mapping[str, Any], config: DictConfig) -> None:
+    """Refuses a record and a configuration that name other teachers.
+
+    Raises:
+        UserError: if they do.
+    """
+    if sorted(record["teachers"]) != sorted(map(str, config.teacher)):
+        raise UserError(
+            f"{folder.record_file} and {folder.config_file} are not of one run: their teachers are "
+            f"{sorted(record['teachers'])!s:.200} and {sorted(map(str, config.teacher))!s:.200}.",
+            fix="copy the whole folder of the run again, or repeat it with force=true",
+        )
+
+
+def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What a run's configuration has wrong, of what is read when the run is looked into."""
+    yield from rule_problems(tree, {"seed": ROOT["seed"]}, "", known=tree.keys())
+    yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
+    yield from node_problems(tree["data"], "data")
+    for name in ("data", "cache", "teachers"):
+        if not is_place(tree["paths"].get(name)):
+            yield f"paths.{name} is no folder's name"
+    for name in ("weighting", "loop", "loss"):
+        if not isinstance(tree.get(name, {}), dict):
+            yield f"{name} is no mapping"
+    for name, node in tree["teacher"].items():
+        if not isinstance(node, dict):
+            yield f"teacher.{name} is no mapping"
+            continue
+        yield from rule_problems(node, TEACHER_RULES, f"teacher.{name}", known=node.keys())
+        if isinstance(weights := node.get("weights"), dict):
+            given = {key: rule for key, rule in WEIGHTS.items() if key in weights}
+            yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
+            if weights.get("path") is not None and not is_place(weights["path"]):
+                yield f"teacher.{name}.weights.path is no file's name"
+
+
+def is_place(value: object) -> bool:
+    """Whether the file system takes a value as the name of something, whether that is there or not."""
+    if not isinstance(value, str):
+        return False
+    try:
+        os.lstat(value)
+    except ValueError:  # as of a name with a NUL in it
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True

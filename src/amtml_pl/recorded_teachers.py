@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,18 +12,18 @@ from typing import Any
 
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from amtml_pl import assemble
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.recipe import has_own_weights
 from amtml_pl.runs import RunFolder
+from amtml_pl.splits import SplitRows
 from amtml_pl.teacher_cache.catalogue import read_manifest, safe
 from amtml_pl.teacher_cache.store import TensorStore
 from amtml_pl.teacher_weights import load_weights
 from amtml_pl.teachers import Teacher, weights_digest
-from amtml_pl.types import SplitName
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ class RecordedTeacher:
     def fresh(self) -> Teacher:
         """The teacher as its constructor leaves it."""
         node = self.node
-        network = TappedNetwork(
-            assemble.build(self.config.teacher[self.name].network), mean=node["mean"], std=node["std"]
-        )
-        return Teacher(self.name, network, class_map=node["class_map"])
+        network = assemble.build(self.config.teacher[self.name].network)
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"teacher.{self.name}.network builds a {type(network).__name__}; expected a network."
+            )
+        tapped = TappedNetwork(network, mean=node["mean"], std=node["std"])
+        return Teacher(self.name, tapped, class_map=node["class_map"])
 
     def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
         """The files that may hold its weights, and how each is read; None for what the constructor gives."""
@@ -117,22 +121,22 @@ class RecordedTeacher:
             if isinstance(student, Mapping) and student.get("parameters") == self.facts.get("parameters"):
                 yield file
 
-    def cached_logits(self, digest: str, split: SplitName, rows: str) -> Float[Tensor, "N K"] | None:
+    def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
         """Its logits for the images of a split without augmentation, where the cache holds them whole.
 
         Args:
             digest: of the packed data.
-            split: which images.
-            rows: the digest of the split's rows, as a fingerprint has it.
+            rows: the split.
         """
-        for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{split}-*")):
+        own = hashlib.sha256(rows.rows.numpy().tobytes()).hexdigest()[:16]  # as a fingerprint has it
+        for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
             with suppress(UserError):  # of a damaged store, which may be another run's: there are the weights
                 store = kept_store(folder)
                 found = store.fingerprint
                 same = (
                     found.get("data") == {"digest": digest}
                     and found.get("augment") is None
-                    and found.get("split", {}).get("rows") == rows
+                    and found.get("split", {}).get("rows") == own
                     and self.is_of_these_weights(store)
                 )
                 if same and 0 in store.views():
