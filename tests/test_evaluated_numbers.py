@@ -70,7 +70,7 @@ def measures(p, labels, student):
 @pytest.mark.parametrize("mixture", ["probabilities", "logits"])
 def test_what_is_measured_of_student_teachers_and_ensemble_is_its_definition(moved, mixture):
     run = changed(moved, loss__kd__mixture=mixture)
-    found = evaluate(run, own_images(run, "test"))
+    found = evaluate(run, own_images(run, "test"), latency=False)
     images, labels = images_and_labels(run)
     student = probabilities(run.student(), images)
     teachers = [probabilities(teacher.load(), images) for teacher in run.teachers]
@@ -94,7 +94,7 @@ def test_what_is_measured_of_student_teachers_and_ensemble_is_its_definition(mov
 def test_the_precision_is_the_runs_own(moved):
     run = changed(moved, trainer__precision="bf16-mixed")
     images = own_images(run, "test")
-    found = evaluate(run, images, teachers=False)["metrics"]["test/nll"]
+    found = evaluate(run, images, teachers=False, latency=False)["metrics"]["test/nll"]
     pixels, labels = images_and_labels(run)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         halved = run.student()(pixels).logits.float()
@@ -156,7 +156,7 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
         "image_size": 32, "splits": {"train": None, "test": "test"},
     }  # fmt: skip
     dataset = OmegaConf.create({"name": "others", "num_classes": 10, "image_size": 32, "source": source})
-    found = evaluate(run, other_images(run, dataset, "test"), teachers=False)
+    found = evaluate(run, other_images(run, dataset, "test"), teachers=False, latency=False)
     assert found["metrics"]["test/acc"] == pytest.approx(360 / 369)  # all but what lies in nine other folders
     expected = {}
     for k, name in enumerate(names):
@@ -177,3 +177,16 @@ def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
     found = timed(forward, 4, 8)
     assert found["ms_per_image"] == pytest.approx(125)
     assert found["spread"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("seconds", "forwards", "repetitions"), [(1, 11, 9), (5, 5, 3), (30, 4, 3)])
+def test_a_network_that_takes_seconds_is_repeated_less_often(monkeypatch, seconds, forwards, repetitions):
+    now, made = [0.0], []
+    monkeypatch.setattr("amtml_pl.latency.time.perf_counter", lambda: now[0])
+
+    def forward(images):
+        now[0] += seconds
+        made.append(images)
+
+    assert timed(forward, 2, 8)["repetitions"] == repetitions
+    assert len(made) == forwards

@@ -32,6 +32,18 @@ def test_the_measures_are_their_definitions(logits):
     assert found["ece"] == pytest.approx(sum(gaps), rel=1e-5)
 
 
+def test_a_confidence_of_exactly_1_is_in_the_last_bin_and_many_images_are_summed_exactly():
+    sure = torch.zeros(200, 10)
+    sure[:100, 0] = math.log(0.94 / 0.06 * 9)  # a confidence of 0.94, in the same bin
+    sure[100:, 0] = 60.0  # 1 to the last digit
+    labels = torch.zeros(200, dtype=torch.long)
+    labels[190:] = 1
+    assert quality(sure, labels)["ece"] == pytest.approx((100 * (1 - 0.94) - 10) / 200 * -1, rel=1e-6)
+    many = torch.zeros(45_000, 10)
+    many[:, 3] = math.log(0.9985 / 0.0015 * 9)
+    assert quality(many, torch.full((45_000,), 3))["ece"] == pytest.approx(0.0015, rel=1e-4)
+
+
 def test_top_5_is_left_out_where_five_classes_are_all(logits):
     assert "acc_top5" not in quality(logits[:, :5], LABELS.clamp(max=4))
 

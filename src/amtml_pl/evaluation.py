@@ -17,7 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages
 from amtml_pl.features import TappedNetwork, cost
 from amtml_pl.finished_run import FinishedRun
-from amtml_pl.latency import latency
+from amtml_pl.latency import latency as measured_latency
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
 from amtml_pl.recorded_checkpoints import Which
@@ -37,6 +37,7 @@ def evaluate(
     checkpoint: Which = "best",
     *,
     teachers: bool = True,
+    latency: bool = True,
     corruptions: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def evaluate(
         images: of its own data set, or of another one with the same classes.
         checkpoint: which epoch's weights.
         teachers: whether it is compared with its teachers, as far as they can be found.
+        latency: whether its time per image on this machine's CPU is measured.
         corruptions: whether it is measured on corrupted images too.
         seed: of the corruptions' noise.
 
@@ -59,7 +61,7 @@ def evaluate(
     """
     student = run.student(checkpoint)
     split, size = images.rows.name, int(run.config.dataset.image_size)
-    speed = latency(student, size)
+    speed = measured_latency(student, size) if latency else None
     student.to(device_of(run))
     logits = outputs(student, images, precision_of(run))
     metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
@@ -86,6 +88,8 @@ def evaluate(
         "latency": speed,
         "size": sizes(run, student, size),
     }
+    if not latency:
+        left_out["latency"] = "latency=false"
     if corruptions:
         found["corruptions"] = corrupted(student, images, precision_of(run), seed)
     return found
