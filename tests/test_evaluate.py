@@ -26,9 +26,9 @@ DIGITS = tuple(map(str, range(10)))
 def evaluate(monkeypatch, capfd):
     """Runs the command in this process; gives what it has said, and ends with the status that is expected."""
 
-    def made(*words, status=0):
+    def made(*words, status=0, latency="latency=false"):
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words), latency])
         capfd.readouterr()
         if status:
             with pytest.raises(SystemExit) as stop:
@@ -72,7 +72,7 @@ def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved,
 
 
 def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
-    said = evaluate(f"run={moved}", "corruptions=true")
+    said = evaluate(f"run={moved}", "corruptions=true", latency="latency=true")
     found = written(moved)
     names = {"acc", "acc_top5", "nll", "ece", "brier"}
     whose = ("teacher/vgg8_quarter/", "teacher/resnet8/", "ensemble/")
@@ -106,12 +106,12 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
 
 
 def test_what_was_measured_of_teachers_stays_where_they_cannot_be_asked_any_more(moved, evaluate, tmp_path):
-    evaluate(f"run={moved}", "corruptions=true")
+    evaluate(f"run={moved}", "corruptions=true", latency="latency=true")
     whole = written(moved)
     (tmp_path / "empty").mkdir()
     gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
     for _ in range(2):  # the second time from what the first has kept
-        said = evaluate(f"run={moved}", "latency=false", *gone)
+        said = evaluate(f"run={moved}", *gone)
         found = written(moved)
         kept = ("metrics", "ensemble", "latency", "corruptions", "classes")
         assert {name: found[name] for name in kept} == {name: whole[name] for name in kept}
@@ -122,7 +122,7 @@ def test_what_was_measured_of_teachers_stays_where_they_cannot_be_asked_any_more
             assert reason in said
         assert "ms per image" not in said
     (moved / "evaluate.json").write_text(json.dumps({**whole, "weights_digest": "another student's"}))
-    evaluate(f"run={moved}", "latency=false", *gone)
+    evaluate(f"run={moved}", *gone)
     found = written(moved)
     assert found["latency"] is None
     assert found["left_out"]["latency"] == "latency=false"
@@ -130,7 +130,7 @@ def test_what_was_measured_of_teachers_stays_where_they_cannot_be_asked_any_more
 
 
 def test_the_table_fits_80_columns_and_has_no_empty_column(moved, evaluate):
-    said = evaluate(f"run={moved}", "latency=false")
+    said = evaluate(f"run={moved}")
     start = said.index("┏")
     rows = said[start : said.index("by class")].splitlines()
     assert max(map(len, rows)) <= 84  # the last line says what the columns mean, and is broken where it must
@@ -159,12 +159,12 @@ def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(move
     gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
     said = evaluate(f"run={moved}", *gone)
     found = written(moved)
-    assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble"}
+    assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble", "latency"}
     assert found["ensemble"] is None
     assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in said
     assert not [name for name in found["metrics"] if not name.startswith("test/")]
     evaluate(f"run={moved}", "teachers=false")
-    assert written(moved, "evaluate-student.json")["left_out"] == {"teachers": "teachers=false"}
+    assert written(moved, "evaluate-student.json")["left_out"]["teachers"] == "teachers=false"
     assert written(moved) == found
 
 
