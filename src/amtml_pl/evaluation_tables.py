@@ -20,7 +20,7 @@ COLUMNS = {
     "agreement": "agree",
     "kl": "KL",
 }
-MEANING = "acc, top-5, agree (with the student): shares; KL(teacher ‖ student), NLL: nats"
+MEANING = "acc, top-5, agree (with the student): shares; NLL, KL(teacher ‖ student): nats"
 CLASSES_SHOWN = 20
 
 
