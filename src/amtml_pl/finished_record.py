@@ -144,6 +144,8 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """What a run's configuration has wrong, of what is read when the run is looked into."""
     yield from rule_problems(tree, {"seed": ROOT["seed"]}, "", known=tree.keys())
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
+    if "_target_" not in tree["data"]:
+        yield "data has no _target_"
     yield from node_problems(tree["data"], "data")
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):
@@ -157,7 +159,7 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield from rule_problems(node, TEACHER_RULES, f"teacher.{name}", known=node.keys())
         if isinstance(weights := node.get("weights"), dict):
-            given = {key: rule for key, rule in WEIGHTS.items() if key in weights}
+            given = {key: rule for key, rule in WEIGHTS.items() if key in weights or key == "path"}
             yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
             if weights.get("path") is not None and not is_place(weights["path"]):
                 yield f"teacher.{name}.weights.path is no file's name"

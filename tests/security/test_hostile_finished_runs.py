@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 from canary import outcome
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from nested import nested, places, with_value, without
 
@@ -17,7 +17,8 @@ from amtml_pl.errors import UserError
 FUZZ = settings(
     derandomize=True,
     deadline=None,
-    max_examples=150,
+    max_examples=60,
+    phases=[Phase.generate],  # not smaller and smaller ones, each of which takes a second
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -57,6 +58,8 @@ def test_a_whole_run_has_an_answer_to_every_question(finished):
 CONFIGURATIONS = {
     "no seed": ("seed", None, "seed is missing: expected a whole number"),
     "no data": ("data", {"_target_": "amtml_pl.data.PackedDataModule"}, "needs the argument 'augment'"),
+    "data of nothing": ("data", {"augment": None}, "data has no _target_"),
+    "weights of nothing": ("teacher.resnet8.weights", {}, "resnet8.weights.path is missing"),
     "other data": ("data", {"_target_": "os.mkdir", "path": "x"}, "data._target_=os.mkdir"),
     "no weights": ("teacher.resnet8.weights", None, "teacher.resnet8.weights=None: expected a mapping"),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
