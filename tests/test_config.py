@@ -99,6 +99,11 @@ def test_the_hash_knows_what_decides_the_result(configure):
         assert run_hash(configure("experiment=digits_amtml", changed)) != base
     swapped = configure("experiment=digits_amtml", "teacher=[vgg8_quarter,resnet8,wrn_10_1]")
     assert run_hash(swapped) != base  # the order of the teachers is the order of the hint groups
+    terms = (
+        "loss=[ce,hint,regression]",
+        "loss=[ce,regression,hint]",
+    )  # each draws parameters after the other
+    assert len({run_hash(configure("experiment=digits_amtml", of)) for of in terms}) == 2
 
 
 def test_the_hash_does_not_know_what_changes_nothing(configure):

@@ -11,7 +11,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from amtml_pl.corruptions import CORRUPTIONS
+from amtml_pl.entry_point import console
 from amtml_pl.evaluate import main
+from amtml_pl.evaluation_tables import show
 from amtml_pl.finished_run import load_run
 from amtml_pl.runs import RunFolder
 from amtml_pl.teachers import weights_digest
@@ -24,9 +26,9 @@ DIGITS = tuple(map(str, range(10)))
 def evaluate(monkeypatch, capfd):
     """Runs the command in this process; gives what it has said, and ends with the status that is expected."""
 
-    def made(*words, status=0):
+    def made(*words, status=0, latency="latency=false"):
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words), latency])
         capfd.readouterr()
         if status:
             with pytest.raises(SystemExit) as stop:
@@ -70,7 +72,7 @@ def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved,
 
 
 def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
-    said = evaluate(f"run={moved}", "corruptions=true")
+    said = evaluate(f"run={moved}", "corruptions=true", latency="latency=true")
     found = written(moved)
     names = {"acc", "acc_top5", "nll", "ece", "brier"}
     whose = ("teacher/vgg8_quarter/", "teacher/resnet8/", "ensemble/")
@@ -103,17 +105,66 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     assert "corruptions" not in written(moved)
 
 
+def test_what_was_measured_of_teachers_stays_where_they_cannot_be_asked_any_more(moved, evaluate, tmp_path):
+    evaluate(f"run={moved}")
+    whole = {**written(moved), "corruptions": {"mean_acc": 0.5}, "latency": {"cpu": "another"}}
+    (moved / "evaluate.json").write_text(json.dumps(whole))
+    (tmp_path / "empty").mkdir()
+    gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
+    for _ in range(2):  # the second time from what the first has kept
+        said = evaluate(f"run={moved}", *gone)
+        found = written(moved)
+        kept = ("metrics", "ensemble", "latency", "corruptions", "classes")
+        assert {name: found[name] for name in kept} == {name: whole[name] for name in kept}
+        names = {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble", "latency"}
+        assert found["left_out"].keys() == names
+        for reason in found["left_out"].values():
+            assert reason.count("(its numbers are those of an earlier evaluation)") == 1
+            assert reason in said
+        assert "ms per image" not in said
+    (moved / "evaluate.json").write_text(json.dumps({**whole, "weights_digest": "another student's"}))
+    evaluate(f"run={moved}", *gone)
+    found = written(moved)
+    assert found["latency"] is None
+    assert found["left_out"]["latency"] == "latency=false"
+    assert not [name for name in found["metrics"] if not name.startswith("test/")]
+
+
+def test_the_table_fits_80_columns_and_has_no_empty_column(moved, evaluate):
+    said = evaluate(f"run={moved}")
+    rows = said[said.index("┏") : said.index("by class")].splitlines()
+    assert max(map(len, rows)) <= 80
+    table = [row for row in rows if row[0] in "┏┃┡│├└"]
+    assert table[1].replace("┃", "").split() == ["acc", "top-5", "NLL", "ECE", "Brier", "agree", "KL"]
+    names = [row.replace("│", "").split()[0] for row in table if row.startswith("│")]
+    assert names == ["student", "vgg8_quarter", "resnet8", "ensemble"]
+    found = written(moved)
+    few = {name: value for name, value in found["metrics"].items() if not name.endswith("top5")}
+    with console.capture() as shown:
+        show({**found, "metrics": few}, ("vgg8_quarter", "resnet8"))
+    [header] = [row for row in shown.get().splitlines() if row.startswith("┃") and "NLL" in row]
+    assert header.replace("┃", "").split() == ["acc", "NLL", "ECE", "Brier", "agree", "KL"]
+
+
+def test_a_multirun_is_refused_and_leaves_nothing_behind(moved, evaluate, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    said = evaluate("-m", f"run={moved},{moved}", status=2)
+    assert "--multirun: expected one command for each" in said
+    assert [*(tmp_path / "here").iterdir()] == []
+
+
 def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(moved, evaluate, tmp_path):
     (tmp_path / "empty").mkdir()
     gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
     said = evaluate(f"run={moved}", *gone)
     found = written(moved)
-    assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble"}
+    assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble", "latency"}
     assert found["ensemble"] is None
     assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in said
     assert not [name for name in found["metrics"] if not name.startswith("test/")]
     evaluate(f"run={moved}", "teachers=false")
-    assert written(moved, "evaluate-student.json")["left_out"] == {"teachers": "teachers=false"}
+    assert written(moved, "evaluate-student.json")["left_out"]["teachers"] == "teachers=false"
     assert written(moved) == found
 
 

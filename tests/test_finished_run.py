@@ -13,11 +13,13 @@ import pytest
 import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
-from amtml_pl.teachers import measure_accuracy
+from amtml_pl.evaluated_images import own_images
+from amtml_pl.evaluation import evaluate
+from amtml_pl.teachers import measure_accuracy, weights_digest
 
 
 def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for():
@@ -26,6 +28,21 @@ def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for(
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_what_the_package_gives_is_offered_by_tab_completion_and_a_run_is_shown_in_a_line(moved):
+    import amtml_pl
+
+    assert {"load_run", "FinishedRun"} <= {*dir(amtml_pl)}
+    run = load_run(moved)
+    assert str(moved) in repr(run)
+    assert len(repr(run)) < 1000
+    own = {name for name in dir(run) if not name.startswith("_")}
+    assert own == {
+        "path", "record", "config", "paths", "student", "checkpoints", "metrics", "teacher_weights",
+        "sample_weights", "own_weighting", "images", "teacher_names", "teachers", "data", "split",
+        "teacher_outputs",
+    }  # fmt: skip
 
 
 def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
@@ -141,6 +158,28 @@ def test_outputs_that_the_cache_does_not_hold_are_named(moved, tmp_path):
         load_run(moved, cache=tmp_path / "empty").teacher_outputs()
 
 
+def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(moved, tmp_path):
+    cache = shutil.copytree(load_run(moved).paths["cache"], tmp_path / "cache")
+    (tmp_path / "empty").mkdir()
+    run = load_run(moved, cache=cache, teachers=tmp_path / "empty")
+    whole = evaluate(run, own_images(run, "val"), latency=False)["metrics"]
+    assert "ensemble/val/acc" in whole
+    [kept] = (cache / "digits" / "resnet8").glob("logits-val-*")
+    another = kept.with_name("logits-val-00000000")
+    shutil.copytree(kept, another)
+    (another / "manifest.json").write_text("[]")
+    assert evaluate(run, own_images(run, "val"), latency=False)["metrics"] == whole
+    (kept / "manifest.json").write_text("[]")
+    assert evaluate(run, own_images(run, "val"), latency=False)["left_out"].keys() >= {
+        "teacher/resnet8",
+        "ensemble",
+    }
+    with_weights = load_run(moved, cache=cache)
+    found = evaluate(with_weights, own_images(with_weights, "val"), latency=False)
+    assert found["left_out"] == {"latency": "latency=false"}
+    assert found["metrics"] == pytest.approx(whole, abs=5e-3)
+
+
 def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(moved, tmp_path):
     run = load_run(moved)
     assert [teacher.load().name for teacher in run.teachers] == list(run.teacher_names)
@@ -148,6 +187,33 @@ def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(move
     gone = load_run(moved, teachers=tmp_path / "empty").teachers[0]
     with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' .* are not here"):
         gone.load()
+
+
+def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved, tmp_path):
+    """The run named a file; from there it has gone among the trained teachers, or anywhere."""
+    config = OmegaConf.load(moved / "config.yaml")
+    config.teacher.resnet8.weights.path = f"{tmp_path}/gone/my.safetensors"
+    config.teacher.resnet8.weights.strip_prefixes = ["module."]
+    OmegaConf.save(config, moved / "config.yaml")
+    teacher = load_run(moved).teachers[1]
+    assert weights_digest(teacher.load().network) == teacher.facts["weights_digest"]
+    here = tmp_path / "here"
+    here.mkdir()
+    alone = load_run(moved, teachers=here).teachers[1]
+    with pytest.raises(
+        UserError, match=r"file .*gone/my.safetensors is not there, and no network below .*here"
+    ):
+        alone.load()
+    state = {f"module.{name}": tensor for name, tensor in teacher.load().network.network.state_dict().items()}
+    save_file(state, here / "my.safetensors")
+    assert weights_digest(alone.load().network) == teacher.facts["weights_digest"]
+    config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
+    OmegaConf.save(config, moved / "config.yaml")
+    (here / "my.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=r"student.safetensors holds others, and no(.|\n)*or which holds student"
+    ):
+        load_run(moved, teachers=here).teachers[1].load()
 
 
 def test_images_that_are_others_now_are_refused(moved):
@@ -194,6 +260,30 @@ def test_a_run_that_another_process_works_on_is_still_going(moved):
         pytest.raises(UserError, match="is still going; expected a completed one"),
     ):
         load_run(moved)
+
+
+def test_a_run_that_has_no_record_yet_is_still_going_or_was_stopped(moved):
+    """As while its teachers are trained, or after `force=true` has removed the old record."""
+    (moved / "run.json").unlink()
+    with (
+        FileLock(moved / ".lock"),
+        pytest.raises(UserError, match=r"is still going, and is being prepared(.|\n)*once the run has ended"),
+    ):
+        load_run(moved)
+    with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*goes on with it"):
+        load_run(moved)
+
+
+def test_an_example_of_a_run_is_not_looked_for_without_end(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"a{number}").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*name the folder that amtml_pl.train printed"):
+        load_run(tmp_path)
+    (tmp_path / "a0" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*such as '.*/a0'"):
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -203,15 +203,17 @@ def trained_teacher(run, tmp_path):
     return record, folder.weights_file
 
 
-def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path):
+def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     record, file = trained_teacher(run, tmp_path)
     nested = tmp_path / "wrapped.pt"
     torch.save({"state_dict": {f"module.{k}": v for k, v in load_file(file).items()}}, nested)
     job = (
         "experiment=digits_avg", *CE, "teacher=[resnet8]", f"paths.teachers={tmp_path}/teachers",
-        f"teacher.resnet8.weights.path={nested}", "teacher.resnet8.weights.strip_prefixes=['module.']",
+        "teacher.resnet8.weights.path=wrapped.pt", "teacher.resnet8.weights.strip_prefixes=['module.']",
     )  # fmt: skip
-    own, _ = run(*job, name="student")
+    own, folder = run(*job, name="student")
+    assert f"path: {nested}\n" in folder.config_file.read_text()
     assert own["metrics"]["teacher/resnet8/val/acc"] == pytest.approx(record["metrics"]["val/acc"])
     assert own["metrics"]["teacher/resnet8/test/acc"] == pytest.approx(record["metrics"]["test/acc"])
     assert len(list((tmp_path / "teachers" / "measured").iterdir())) == 2

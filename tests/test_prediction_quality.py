@@ -32,6 +32,18 @@ def test_the_measures_are_their_definitions(logits):
     assert found["ece"] == pytest.approx(sum(gaps), rel=1e-5)
 
 
+def test_a_confidence_of_exactly_1_is_in_the_last_bin_and_many_images_are_summed_exactly():
+    sure = torch.zeros(200, 10)
+    sure[:100, 0] = math.log(0.94 / 0.06 * 9)  # a confidence of 0.94, in the same bin
+    sure[100:, 0] = 60.0  # 1 to the last digit
+    labels = torch.zeros(200, dtype=torch.long)
+    labels[190:] = 1
+    assert quality(sure, labels)["ece"] == pytest.approx((100 * (1 - 0.94) - 10) / 200 * -1, rel=1e-6)
+    many = torch.zeros(45_000, 10)
+    many[:, 3] = math.log(0.9985 / 0.0015 * 9)
+    assert quality(many, torch.full((45_000,), 3))["ece"] == pytest.approx(0.0015, rel=1e-4)
+
+
 def test_top_5_is_left_out_where_five_classes_are_all(logits):
     assert "acc_top5" not in quality(logits[:, :5], LABELS.clamp(max=4))
 
@@ -47,10 +59,16 @@ def test_a_class_without_images_has_no_accuracy():
 def test_a_student_agrees_with_itself_and_the_divergence_is_the_teachers_from_the_student(logits):
     own = agreement(logits, logits.log_softmax(dim=1))
     assert own == pytest.approx({"agreement": 1.0, "kl": 0.0}, abs=1e-6)
-    teacher = logits.flip(0).softmax(dim=1)
+    teacher = torch.randn(8, 7, generator=torch.Generator().manual_seed(3)).softmax(dim=1)
     found = agreement(logits, teacher.log())
     student = logits.softmax(dim=1)
-    assert found["kl"] == pytest.approx(float((teacher * (teacher / student).log()).sum(1).mean()), rel=1e-5)
+    forward, reverse = (
+        float((p * (p / q).log()).sum(1).mean()) for p, q in ((teacher, student), (student, teacher))
+    )
+    assert found["kl"] == pytest.approx(forward, rel=1e-5)
+    assert found["kl"] != pytest.approx(reverse, rel=0.1)
+    same = [row.argmax() == of.argmax() for row, of in zip(teacher, student, strict=True)]
+    assert found["agreement"] == pytest.approx(sum(same) / 8)
 
 
 def test_the_ensemble_of_equal_weights_is_the_mean_of_the_probabilities(logits):

@@ -17,3 +17,8 @@ def __getattr__(name: str) -> object:
     from amtml_pl import finished_run
 
     return getattr(finished_run, name)
+
+
+def __dir__() -> list[str]:
+    """What tab completion offers, whether it has been imported or not."""
+    return sorted({*globals(), *__all__})

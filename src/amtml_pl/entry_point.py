@@ -68,15 +68,22 @@ class Progress:
 progress = Progress()
 
 
-def start(run: Callable[[], object]) -> None:
+def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     """Runs a Hydra main function. Exit status: 2 for a mistake of the user's, else what the run left.
 
     Hydra ends with 1 for a mistake in the command line, before any job has begun.
+
+    Args:
+        run: the function.
+        multirun: whether the command can be a multirun, of which Hydra keeps a folder.
     """
     quieten()
     obey_at_once()
     progress.begun = False
     progress.mistakes.clear()
+    if not multirun and get_args_parser().parse_args().multirun:
+        report_typed(["--multirun: expected one command for each, e.g. for run in A B; do ...; done"])
+        sys.exit(2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its exceptions on, which are said in other words here
     try:
         run()

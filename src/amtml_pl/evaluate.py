@@ -15,7 +15,7 @@ from amtml_pl.config import check_command
 from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.errors import UserError
-from amtml_pl.json_file import read_json
+from amtml_pl.json_file import are_numbers, read_json
 from amtml_pl.output_file import named_output, refuse_unwritable, write_json
 from amtml_pl.schema import DATASET, EVALUATE, rule_problems
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 # What an earlier answer and a new one are about, where both have the same.
 SUBJECT = ("weights_digest", "split", "dataset")
+EARLIER = "(its numbers are those of an earlier evaluation)"
 
 
 def main() -> None:
     """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    start(run)
+    start(run, multirun=False)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="evaluate")
@@ -56,11 +57,14 @@ def run(config: DictConfig) -> None:
         images = chosen_images(finished, config, asked["split"])
         file = out or own_file(finished, images, asked)
         refuse_unwritable(file)
-        options = {key: asked[key] for key in ("checkpoint", "teachers", "corruptions", "seed")}
+        options = {key: asked[key] for key in ("checkpoint", "teachers", "latency", "corruptions", "seed")}
+        if asked["latency"]:
+            console.print("Measuring the latency on the CPU first (latency=false leaves it out)")
         found = evaluate(finished, images, **options)
         about = {"command": typed("amtml_pl.evaluate"), "git": git_state(), "versions": versions()}
-        write_json(file, {**earlier_corruptions(file, found), **found, **about})
-        show(found, finished.teacher_names)
+        whole = with_earlier(content_of(file), found)
+        write_json(file, {**whole, **about})
+        show({**found, "left_out": whole["left_out"]}, finished.teacher_names)
         console.print(f"Written to {escape(str(file))}")
 
 
@@ -113,11 +117,32 @@ def is_evaluation(file: Path) -> bool:
     return {"metrics", *SUBJECT} <= content_of(file).keys()
 
 
-def earlier_corruptions(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file already says of the same student on the same images when they are corrupted."""
-    before = content_of(file)
-    same = all(before.get(name) == found[name] for name in SUBJECT)
-    return {"corruptions": before["corruptions"]} if same and "corruptions" in before else {}
+def with_earlier(before: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found, and what an evaluation of the same student on the same images had more of.
+
+    That are the corruptions and the latency, where they were not asked for this time, and teachers and their
+    ensemble, where they cannot be asked any more; the reason that these are left out says so.
+
+    Args:
+        before: what lies in the file; anything.
+        found: what `amtml_pl.evaluation.evaluate` gives.
+    """
+    if not all(before.get(name) == found[name] for name in SUBJECT) or not are_numbers(before.get("metrics")):
+        return dict(found)
+    kept = {
+        name: before[name]
+        for name in ("corruptions", "latency")
+        if name in before and found.get(name) is None
+    }
+    metrics, left_out = dict(found["metrics"]), dict(found["left_out"])
+    for whose, reason in found["left_out"].items():
+        earlier = {name: value for name, value in before["metrics"].items() if name.startswith(f"{whose}/")}
+        if earlier and whose == "ensemble":
+            kept["ensemble"] = before.get("ensemble")
+        if earlier or whose in kept:
+            metrics |= earlier
+            left_out[whose] = f"{reason} {EARLIER}"
+    return {**found, **kept, "metrics": metrics, "left_out": left_out}
 
 
 def content_of(file: Path) -> dict[str, Any]:

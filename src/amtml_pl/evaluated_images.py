@@ -13,7 +13,8 @@ from torch import Tensor
 from amtml_pl import assemble
 from amtml_pl.errors import UserError
 from amtml_pl.finished_run import FinishedRun
-from amtml_pl.packing import PackedDataset, find_packed, pack
+from amtml_pl.packing import PackedDataset, pack
+from amtml_pl.recorded_images import packed_with
 from amtml_pl.splits import SplitRows
 from amtml_pl.types import SplitName
 
@@ -82,6 +83,9 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     refuse_other_count(run, int(dataset.num_classes), name)  # before anything is downloaded
     source = assemble.build(dataset.source)
     packed: PackedDataset = pack(source, run.paths["data"] / "packed")
+    same = packed.digest == run.record["dataset"]["digest"]
+    if same and split == "val":  # the run's own images from another place: it is known how it splits them
+        return own_images(run, split)
     if split not in packed.splits:
         there = [*packed.splits]
         whose = "; a validation split is a run's own" if split == "val" else ""
@@ -104,7 +108,7 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     stored = packed.splits[split]
     rows = SplitRows(split, stored, torch.arange(len(stored)))
     # the run may have trained on a part of the packed training images
-    own = packed.digest == run.record["dataset"]["digest"] and split != "train"
+    own = same and split != "train"
     batch = int(run.config.data.get("eval_batch_size", 500))
     return EvaluatedImages(name, packed.digest, own, rows, position[stored.labels], known, batch)
 
@@ -113,9 +117,8 @@ def classes_of(run: FinishedRun) -> tuple[str, ...] | None:
     """The run's class names; None where neither its record nor its packed images are there to say them."""
     if isinstance(named := run.record["dataset"].get("classes"), list):
         return tuple(map(str, named))
-    packed = find_packed(assemble.dataset_source(run.config), run.paths["data"] / "packed")
-    same = packed is not None and packed.digest == run.record["dataset"]["digest"]
-    return packed.classes if packed is not None and same else None
+    packed = packed_with(run.record["dataset"]["digest"], run.paths["data"] / "packed")
+    return None if packed is None else packed.classes
 
 
 def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:

@@ -11,14 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl import assemble
 from amtml_pl.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages
 from amtml_pl.features import TappedNetwork, cost
-from amtml_pl.finished_run import FinishedRun, Which
-from amtml_pl.latency import latency
+from amtml_pl.finished_run import FinishedRun
+from amtml_pl.latency import latency as measured_latency
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
+from amtml_pl.recorded_checkpoints import Which
 from amtml_pl.recorded_teachers import RecordedTeacher
 from amtml_pl.runs import RunFolder
 from amtml_pl.teachers import weights_digest
@@ -35,6 +37,7 @@ def evaluate(
     checkpoint: Which = "best",
     *,
     teachers: bool = True,
+    latency: bool = True,
     corruptions: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def evaluate(
         images: of its own data set, or of another one with the same classes.
         checkpoint: which epoch's weights.
         teachers: whether it is compared with its teachers, as far as they can be found.
+        latency: whether its time per image on this machine's CPU is measured.
         corruptions: whether it is measured on corrupted images too.
         seed: of the corruptions' noise.
 
@@ -57,7 +61,7 @@ def evaluate(
     """
     student = run.student(checkpoint)
     split, size = images.rows.name, int(run.config.dataset.image_size)
-    speed = latency(student, size)
+    speed = measured_latency(student, size) if latency else None
     student.to(device_of(run))
     logits = outputs(student, images, precision_of(run))
     metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
@@ -84,6 +88,8 @@ def evaluate(
         "latency": speed,
         "size": sizes(run, student, size),
     }
+    if not latency:
+        left_out["latency"] = "latency=false"
     if corruptions:
         found["corruptions"] = corrupted(student, images, precision_of(run), seed)
     return found
@@ -151,10 +157,16 @@ def mix(
     except UserError as error:
         about |= {"weights": "uniform", "because": error.what}
         weights = torch.full(logits.shape[:2], 1 / logits.shape[1])
-    mixture: Mixture = "logits" if run.config.get("mixture") == "logits" else "probabilities"
-    about["mixture"] = mixture
+    about["mixture"] = mixture = mixture_of(run)
     about["mean_weight"] = dict(zip(run.teacher_names, weights.mean(dim=0).tolist(), strict=True))
     return {"ensemble": ensemble(logits, weights, mixture)}, about
+
+
+def mixture_of(run: FinishedRun) -> Mixture:
+    """What the run's first term with soft targets mixes; without such a term, what the run's root says."""
+    asked = [term.mixture for term in assemble.loss_terms(run.config).values() if hasattr(term, "mixture")]
+    asked.append(run.config.get("mixture"))
+    return "logits" if asked[0] == "logits" else "probabilities"
 
 
 def own_weights(
@@ -191,9 +203,8 @@ def teacher_logits(
     Raises:
         UserError: if neither can be found.
     """
-    split = images.rows.name
-    if images.own and split != "train":
-        cached = run.cached_logits(teacher, split)
+    if images.own and images.rows.name != "train":
+        cached = teacher.cached_logits(images.digest, images.rows)
         if cached is not None:
             return cached
     loaded = teacher.load()

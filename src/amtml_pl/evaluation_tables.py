@@ -12,14 +12,15 @@ from amtml_pl.entry_point import console
 from amtml_pl.evaluation import metric
 
 COLUMNS = {
-    "acc": "accuracy",
+    "acc": "acc",
     "acc_top5": "top-5",
     "nll": "NLL",
     "ece": "ECE",
     "brier": "Brier",
-    "agreement": "agreement",
-    "kl": "KL(teacher ‖ student)",
+    "agreement": "agree",
+    "kl": "KL",
 }
+MEANING = "acc, top-5, agree (with the student): shares; NLL, KL(teacher ‖ student): nats"
 CLASSES_SHOWN = 20
 
 
@@ -43,7 +44,17 @@ def show(found: Mapping[str, Any], teachers: tuple[str, ...]) -> None:
         show_ensemble(found["ensemble"])
     for name, reason in found["left_out"].items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
-    speed, size = found["latency"], found["size"]
+    if found["latency"] is not None:
+        show_latency(found["latency"])
+    size = found["size"]
+    console.print(
+        f"  size: {size['parameters']:,} parameters, {size['bytes']:,} bytes, "
+        f"{size['macs'] / 1e6:.2f} M multiply-accumulates per image"
+    )
+
+
+def show_latency(speed: Mapping[str, Any]) -> None:
+    """Milliseconds per image, by the size of the batch."""
     shown = ", ".join(
         "{ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {spread:.2g})".format(
             batch=batch, **speed[f"batch_{batch}"]
@@ -51,28 +62,30 @@ def show(found: Mapping[str, Any], teachers: tuple[str, ...]) -> None:
         for batch in (1, 128)
     )
     console.print(f"  latency: {shown} ({escape(speed['cpu'])}, {speed['threads']} threads)")
-    console.print(
-        f"  size: {size['parameters']:,} parameters, {size['bytes']:,} bytes, "
-        f"{size['macs'] / 1e6:.2f} M multiply-accumulates per image"
-    )
 
 
 def show_networks(found: Mapping[str, Any], title: str, teachers: tuple[str, ...]) -> None:
-    """Student, teachers and ensemble, a row each."""
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("")
-    for column in COLUMNS.values():
-        table.add_column(column, justify="right")
-    rows = {
-        "student": "",
-        **{f"teacher {name}": f"teacher/{name}" for name in teachers},
-        "ensemble": "ensemble",
+    """Student, teachers and ensemble, a row each, within 80 columns for names of up to 12 letters."""
+    groups = {"student": [""], "teachers": [f"teacher/{name}" for name in teachers], "ensemble": ["ensemble"]}
+    values = {
+        whose: [metric(found, whose, name) for name in COLUMNS]
+        for group in groups.values()
+        for whose in group
     }
-    for shown, whose in rows.items():
-        values = [metric(found, whose, name) for name in COLUMNS]
-        if values[0] is not None:
-            table.add_row(escape(shown), *("" if value is None else f"{value:.4f}" for value in values))
+    used = [place for place in range(len(COLUMNS)) if any(row[place] is not None for row in values.values())]
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("", overflow="fold")
+    for place in used:
+        table.add_column([*COLUMNS.values()][place], justify="right", no_wrap=True)
+    for group in groups.values():
+        for whose in group:
+            if values[whose][0] is not None:
+                shown = (values[whose][place] for place in used)
+                name = whose.removeprefix("teacher/") or "student"
+                table.add_row(escape(name), *("" if value is None else f"{value:.4f}" for value in shown))
+        table.add_section()
     console.print(table)
+    console.print(f"  {MEANING}")
 
 
 def show_ensemble(about: Mapping[str, Any]) -> None:

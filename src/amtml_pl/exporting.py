@@ -18,7 +18,7 @@ from amtml_pl.exported.kinds import KINDS, is_exported
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.quantisation import quantise
 from amtml_pl.exported.student import Forward, StudentLogits
-from amtml_pl.finished_run import FinishedRun, Which
+from amtml_pl.finished_run import FinishedRun
 from amtml_pl.json_file import read_json
 from amtml_pl.latency import cpu_name, timed
 from amtml_pl.output_file import named_output, refuse_unwritable, replacing, write_json
@@ -32,6 +32,7 @@ from amtml_pl.parity import (
     parity_images,
 )
 from amtml_pl.rebuilt import without_beginnings
+from amtml_pl.recorded_checkpoints import Which
 
 CALIBRATION_IMAGES = 500
 OTHER_FORMAT = "format=safetensors, which takes every network"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -9,13 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from amtml_pl.config import node_problems
 from amtml_pl.errors import UserError
 from amtml_pl.run_record import absent_fields
 from amtml_pl.runs import RunFolder
-from amtml_pl.schema import DATASET, rule_problems
+from amtml_pl.schema import DATASET, ROOT, TEACHER, WEIGHTS, rule_problems
 
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
-TEACHER_KEYS = {"network", "mean", "std", "class_map", "weights", "pretrained"}
+FOLDERS_SEARCHED = 1000  # for an example of a run's folder
+TEACHER_RULES = {
+    key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained")
+}
 
 
 def completed_record(folder: RunFolder) -> dict[str, Any]:
@@ -37,13 +46,7 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
     except UserError as error:
         raise UserError(error.what, fix=anew) from error
     if record is None:
-        below = sorted(folder.path.glob("**/run.json"))[:1]
-        raise UserError(
-            f"{folder.path} is not the folder of a run: it has no run.json.",
-            fix=f"name the folder of a run, such as '{below[0].parent}'"
-            if below
-            else "name the folder that amtml_pl.train printed at its end",
-        )
+        raise without_record(folder)
     status = record["status"]
     if status != "completed":
         busy = is_busy(folder)
@@ -58,6 +61,36 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
     if absent := absent_fields(record):
         raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
     return record
+
+
+def without_record(folder: RunFolder) -> UserError:
+    """What to say of a folder without ``run.json``: a run has it from its fit on, another folder never."""
+    if is_busy(folder):
+        return UserError(
+            f"The run in {folder.path} is still going, and is being prepared; expected a completed one.",
+            fix="the same command again, once the run has ended",
+        )
+    if (folder.path / ".lock").exists():
+        return UserError(
+            f"The run in {folder.path} was stopped before it was trained; expected a completed one.",
+            fix="the command that began it goes on with it",
+        )
+    below = run_below(folder.path)
+    return UserError(
+        f"{folder.path} is not the folder of a run: it has no run.json.",
+        fix="name the folder that amtml_pl.train printed at its end"
+        if below is None
+        else f"name the folder of a run, such as '{below}'",
+    )
+
+
+def run_below(folder: Path) -> Path | None:
+    """A run's folder below another one, by the order of their names; None where none is found soon."""
+    for place, subfolders, files in islice(os.walk(folder), FOLDERS_SEARCHED):
+        subfolders.sort()
+        if "run.json" in files:
+            return Path(place)
+    return None
 
 
 def is_busy(folder: RunFolder) -> bool:
@@ -88,17 +121,58 @@ def read_config(folder: RunFolder) -> DictConfig:
         raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.", fix=fix) from error
     if not isinstance(config, DictConfig) or not all(isinstance(tree.get(node), dict) for node in NODES):
         raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
-    wrong = [*rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())]
-    wrong += [
-        f"paths.{name} is no text"
-        for name in ("data", "cache", "teachers")
-        if not isinstance(tree["paths"].get(name), str)
-    ]
-    parts = [name for name in ("weighting", "loop") if not isinstance(tree.get(name, {}), dict)]
-    wrong += [f"{name} is no mapping" for name in parts]
-    for name, node in tree["teacher"].items():
-        lacks = TEACHER_KEYS - (node.keys() if isinstance(node, dict) else set())
-        wrong += [f"teacher.{name} lacks {key}" for key in sorted(lacks)]
-    if wrong:
+    if wrong := [*config_problems(tree)]:
         raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
     return config
+
+
+def refuse_two_runs(folder: RunFolder, record: Mapping[str, Any], config: DictConfig) -> None:
+    """Refuses a record and a configuration that name other teachers.
+
+    Raises:
+        UserError: if they do.
+    """
+    if sorted(record["teachers"]) != sorted(map(str, config.teacher)):
+        raise UserError(
+            f"{folder.record_file} and {folder.config_file} are not of one run: their teachers are "
+            f"{sorted(record['teachers'])!s:.200} and {sorted(map(str, config.teacher))!s:.200}.",
+            fix="copy the whole folder of the run again, or repeat it with force=true",
+        )
+
+
+def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What a run's configuration has wrong, of what is read when the run is looked into."""
+    yield from rule_problems(tree, {"seed": ROOT["seed"]}, "", known=tree.keys())
+    yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
+    if "_target_" not in tree["data"]:
+        yield "data has no _target_"
+    yield from node_problems(tree["data"], "data")
+    for name in ("data", "cache", "teachers"):
+        if not is_place(tree["paths"].get(name)):
+            yield f"paths.{name} is no folder's name"
+    for name in ("weighting", "loop", "loss"):
+        if not isinstance(tree.get(name, {}), dict):
+            yield f"{name} is no mapping"
+    for name, node in tree["teacher"].items():
+        if not isinstance(node, dict):
+            yield f"teacher.{name} is no mapping"
+            continue
+        yield from rule_problems(node, TEACHER_RULES, f"teacher.{name}", known=node.keys())
+        if isinstance(weights := node.get("weights"), dict):
+            given = {key: rule for key, rule in WEIGHTS.items() if key in weights or key == "path"}
+            yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
+            if weights.get("path") is not None and not is_place(weights["path"]):
+                yield f"teacher.{name}.weights.path is no file's name"
+
+
+def is_place(value: object) -> bool:
+    """Whether the file system takes a value as the name of something, whether that is there or not."""
+    if not isinstance(value, str):
+        return False
+    try:
+        os.lstat(value)
+    except ValueError:  # as of a name with a NUL in it
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,21 +15,21 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from amtml_pl import assemble
-from amtml_pl.checkpoint_file import read_checkpoint, refuse_other_network
+from amtml_pl.checkpoint_file import refuse_other_network
 from amtml_pl.data import PackedDataModule
 from amtml_pl.errors import UserError
 from amtml_pl.execution import set_execution
 from amtml_pl.features import TappedNetwork
-from amtml_pl.finished_record import completed_record, read_config
+from amtml_pl.finished_record import completed_record, read_config, refuse_two_runs
 from amtml_pl.own_weighting import OwnWeighting, own_scheme, restored
-from amtml_pl.packing import pack
 from amtml_pl.rebuilt import rebuilt
-from amtml_pl.recorded_teachers import RecordedTeacher, kept_store, recorded_teachers
+from amtml_pl.recorded_checkpoints import RecordedCheckpoints, Which
+from amtml_pl.recorded_images import recorded_images
+from amtml_pl.recorded_outputs import RecordedOutputs
+from amtml_pl.recorded_teachers import RecordedTeacher, recorded_teachers
 from amtml_pl.runs import RunFolder
 from amtml_pl.splits import SplitRows
 from amtml_pl.types import SplitName, TeacherOutputs
-
-Which: TypeAlias = Literal["best", "last"]
 
 
 def load_run(
@@ -59,6 +58,7 @@ def load_run(
     record = completed_record(run)
     config = read_config(run)
     given = {"data": data, "cache": cache, "teachers": teachers}
+    refuse_two_runs(run, record, config)
     paths = {name: Path(place or config.paths[name]).expanduser().resolve() for name, place in given.items()}
     return FinishedRun(run.path, record, config, paths)
 
@@ -75,8 +75,8 @@ class FinishedRun:
     """
 
     path: Path
-    record: Mapping[str, Any]
-    config: DictConfig
+    record: Mapping[str, Any] = field(repr=False)
+    config: DictConfig = field(repr=False)
     paths: Mapping[str, Path]
 
     def student(self, checkpoint: Which = "best", taps: Sequence[str] = ()) -> TappedNetwork:
@@ -89,44 +89,21 @@ class FinishedRun:
         Raises:
             UserError: if the checkpoint is missing, damaged, or of another network.
         """
-        file = self.checkpoint_file(checkpoint)
-        own = of_module(self.content_of(file), "student")
+        checkpoints = self.checkpoints
+        own, file = checkpoints.tensors(checkpoint, "student"), checkpoints.file(checkpoint)
         about, node = self.config.dataset, OmegaConf.to_container(self.config.student, resolve=True)
         network = TappedNetwork(
             rebuilt(cast("dict[str, Any]", node)), mean=list(about.mean), std=list(about.std), taps=taps
         )
         set_execution(network.network, channels_last=bool(self.config.get("channels_last")), compiled=False)
-        refuse_other_network(own, network.state_dict(), file, self.again)
+        refuse_other_network(own, network.state_dict(), file, checkpoints.again)
         network.load_state_dict(own)
         return network.requires_grad_(False).eval()
 
     @property
-    def again(self) -> str:
-        """The command that repeats the run."""
-        return f"{self.record['command']} force=true"
-
-    def content_of(self, file: Path) -> dict[str, Tensor]:
-        """The tensors of a checkpoint of this run."""
-        found: dict[str, Tensor] = read_checkpoint(file, fix=self.again)["state_dict"]
-        return found
-
-    def checkpoint_file(self, checkpoint: Which) -> Path:
-        """Where a checkpoint lies.
-
-        Raises:
-            UserError: if it is not there, or there is no such choice.
-        """
-        folder = RunFolder(self.path)
-        files = {"best": folder.best_checkpoint, "last": folder.last_checkpoint}
-        if checkpoint not in files:
-            raise UserError(f"There is no checkpoint {checkpoint!r}.", fix=f"one of {', '.join(files)}")
-        if not files[checkpoint].is_file():
-            there = [name for name, file in files.items() if file.is_file()]
-            raise UserError(
-                f"There is no checkpoint {files[checkpoint]}.",
-                fix=f"checkpoint={there[0]}" if there else self.again,
-            )
-        return files[checkpoint]
+    def checkpoints(self) -> RecordedCheckpoints:
+        """The files that hold the weights."""
+        return RecordedCheckpoints(RunFolder(self.path), f"{self.record['command']} force=true")
 
     def metrics(self) -> dict[str, list[float | None]]:
         """Everything that was logged, one column by name with one value per epoch, None where there is none.
@@ -145,7 +122,7 @@ class FinishedRun:
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise UserError(
                 f"{file} cannot be read as a table of epochs: {error}.",
-                fix=self.again,
+                fix=self.checkpoints.again,
             ) from error
 
     def teacher_weights(self) -> dict[str, list[float | None]]:
@@ -186,8 +163,7 @@ class FinishedRun:
         """
         scheme = own_scheme(self.config, self.teacher_names)
         student = self.student(checkpoint, taps=scheme.student_taps())
-        file = self.checkpoint_file(checkpoint)
-        state = of_module(self.content_of(file), "weighting")
+        state, file = self.checkpoints.tensors(checkpoint, "weighting"), self.checkpoints.file(checkpoint)
         return restored(scheme, student, self.config, self.record, state, file)
 
     def images(
@@ -227,15 +203,7 @@ class FinishedRun:
         Raises:
             UserError: if they are missing, or are others now.
         """
-        packed = pack(assemble.dataset_source(self.config), self.paths["data"] / "packed")
-        about = self.record["dataset"]
-        if packed.digest != about["digest"]:
-            raise UserError(
-                f"{self.path} was trained on other images of {about['name']!r} "
-                f"(digest {about['digest'][:12]}) than are packed now ({packed.digest[:12]}) in "
-                f"{packed.folder}.",
-                fix="paths.data=FOLDER, where the run's own images lie",
-            )
+        packed = recorded_images(self.path, self.config, self.record, self.paths["data"])
         return assemble.data_module(self.config, packed)
 
     def split(self, name: SplitName) -> SplitRows:
@@ -264,48 +232,8 @@ class FinishedRun:
         """
         if not self.teachers:
             raise UserError(f"{self.path} is a run without teachers.")
+        stores = (self.record.get("cache") or {}).get("stores", ())
+        kept = RecordedOutputs(self.teachers, self.paths["cache"] / str(self.config.dataset.name), stores)
         if split == "train":
-            return self.training_outputs(view)
-        logits = [self.cached_logits(teacher, split) for teacher in self.teachers]
-        absent = [name for name, found in zip(self.teacher_names, logits, strict=True) if found is None]
-        if absent:
-            raise self.not_cached(f"the {split} logits of {', '.join(absent)}")
-        return TeacherOutputs(self.teacher_names, torch.stack([t for t in logits if t is not None], dim=1))
-
-    def training_outputs(self, view: int) -> TeacherOutputs:
-        """A view of the stores that the run's record names."""
-        root = self.paths["cache"] / str(self.config.dataset.name)
-        found: dict[str, Tensor] = {}
-        for name in self.record.get("cache", {}).get("stores", []):
-            folder = root / name
-            if not folder.resolve().is_relative_to(root.resolve()) or not folder.is_dir():
-                raise self.not_cached(f"the store {name}")
-            store = kept_store(folder)
-            if not store.is_complete(view):
-                raise self.not_cached(f"view {view} of {name}, which has the views {store.views()}")
-            store.verify(view)
-            found[f"{store.teacher}/{store.tensor}"] = store.open(view).whole()
-        if absent := [name for name in self.teacher_names if f"{name}/logits" not in found]:
-            raise self.not_cached(f"the logits of {', '.join(absent)}")
-        logits = torch.stack([found.pop(f"{name}/logits") for name in self.teacher_names], dim=1)
-        return TeacherOutputs(self.teacher_names, logits, found)
-
-    def cached_logits(self, teacher: RecordedTeacher, split: SplitName) -> Tensor | None:
-        """A teacher's logits for validation or test images, ``(N, K)``; None where the cache has none."""
-        rows = self.split(split).rows
-        own = hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]
-        return teacher.cached_logits(self.data.digest, split, own)
-
-    def not_cached(self, what: str) -> UserError:
-        """What to say of outputs that are not there."""
-        return UserError(
-            f"The cache in {self.paths['cache']} does not hold {what}.",
-            fix="load_run(..., cache=FOLDER) where it lies now, or "
-            "python -m amtml_pl.cache action=build with the overrides of the run",
-        )
-
-
-def of_module(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The part of a checkpoint's tensors that belongs to one of the training module's own modules."""
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            return kept.of_training_images(view)
+        return kept.of_other_images(self.data.digest, self.split(split))

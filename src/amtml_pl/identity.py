@@ -127,8 +127,11 @@ def run_hash(config: DictConfig) -> str:
         without_effect = (*without_effect, "cache")
     for key in without_effect:
         resolved.pop(key, None)
-    # Keys are sorted, but the order of the teachers is the order of their outputs' columns.
-    text = json.dumps([resolved, list(config.teacher)], sort_keys=True, default=str)
+    # Keys are sorted, but the order of the teachers is the order of their outputs' columns, and terms are
+    # built, with parameters that they draw, in their order. One term has none: trained teachers are found.
+    terms = list(config.loss)
+    orders = [list(config.teacher), *([terms] if len(terms) > 1 else [])]
+    text = json.dumps([resolved, *orders], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -17,6 +17,9 @@ from amtml_pl.features import TappedNetwork, evaluation_mode
 REPETITIONS = 9
 WARM_UP = 2
 SECONDS_PER_REPETITION = 0.05
+# A network that takes seconds for a batch is repeated less often.
+BUDGET_SECONDS = 20.0
+LEAST_REPETITIONS = 3
 
 
 def latency(network: TappedNetwork, image_size: int, batch_sizes: Sequence[int] = (1, 128)) -> dict[str, Any]:
@@ -29,10 +32,10 @@ def latency(network: TappedNetwork, image_size: int, batch_sizes: Sequence[int] 
 
     Returns:
         ``cpu`` and ``threads``; per batch size ``batch_<B>`` the median and the interquartile range of
-        several repetitions, ``ms_per_image`` and ``spread``.
+        several repetitions, ``ms_per_image`` and ``spread``, and how many ``repetitions`` these were.
     """
     found = {f"batch_{size}": milliseconds(network, size, image_size) for size in batch_sizes}
-    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "repetitions": REPETITIONS, **found}
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), **found}
 
 
 def milliseconds(network: TappedNetwork, batch_size: int, image_size: int) -> dict[str, float]:
@@ -44,22 +47,32 @@ def milliseconds(network: TappedNetwork, batch_size: int, image_size: int) -> di
 def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int) -> dict[str, float]:
     """Milliseconds per image of anything that takes images, as `latency` gives them.
 
-    A repetition is as many forwards as fill a twentieth of a second.
+    A repetition is as many forwards as fill a twentieth of a second. There are nine after two that warm up;
+    once 20 s are spent, no more than one that warms up and three.
     """
     images = torch.rand(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-    values = []
+    begin = time.perf_counter()
     forwards = 1
-    for repetition in range(WARM_UP + REPETITIONS):
-        start = time.perf_counter()
-        for _ in range(forwards):
-            forward(images)
-        seconds = time.perf_counter() - start
-        if repetition < WARM_UP:
-            forwards = max(1, round(forwards * SECONDS_PER_REPETITION / seconds))
-        else:
-            values.append(1e3 * seconds / forwards / batch_size)
+    for _ in range(WARM_UP):
+        seconds = seconds_of(forward, images, forwards)
+        forwards = max(1, round(forwards * SECONDS_PER_REPETITION / seconds))
+        if time.perf_counter() - begin > BUDGET_SECONDS:
+            break
+    values: list[float] = []
+    while len(values) < REPETITIONS:
+        if len(values) >= LEAST_REPETITIONS and time.perf_counter() - begin > BUDGET_SECONDS:
+            break
+        values.append(1e3 * seconds_of(forward, images, forwards) / forwards / batch_size)
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-    return {"ms_per_image": median, "spread": upper - lower}
+    return {"ms_per_image": median, "spread": upper - lower, "repetitions": len(values)}
+
+
+def seconds_of(forward: Callable[[Tensor], object], images: Tensor, forwards: int) -> float:
+    """What some forwards of the same images take together."""
+    start = time.perf_counter()
+    for _ in range(forwards):
+        forward(images)
+    return time.perf_counter() - start
 
 
 def cpu_name() -> str:

@@ -11,7 +11,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import classes_of
 from amtml_pl.exported.kinds import open_exported
 from amtml_pl.exported.student import Forward
-from amtml_pl.finished_run import Which, load_run
+from amtml_pl.finished_run import load_run
+from amtml_pl.recorded_checkpoints import Which
 
 
 class OpenedModel:

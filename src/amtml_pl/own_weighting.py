@@ -80,7 +80,9 @@ def own_scheme(config: DictConfig, teachers: Sequence[str]) -> Weighting:
         raise UserError(
             f"The teachers' weights are made by {loop.rpartition('.')[2]}, within its training step."
         )
-    scheme: Weighting = assemble.build(settings)
+    scheme = assemble.build(settings)
+    if not isinstance(scheme, Weighting):
+        raise UserError(f"{settings!s:.200} builds a {type(scheme).__name__}; expected a weighting.")
     if scheme.weighs_batches:
         raise UserError(
             f"{type(scheme).__name__} weighs the teachers for a batch as a whole, not for an image."

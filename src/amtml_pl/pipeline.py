@@ -356,8 +356,13 @@ def packed_digest(config: DictConfig) -> str | None:
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:
-    """The configuration with roots that mean the same from any directory."""
+    """The configuration with roots, images and teachers' weights that mean the same from any directory."""
     changed = deepcopy(config)
     for name, place in config.paths.items():
         changed.paths[name] = str(Path(place).resolve())
+    if isinstance(folder := config.dataset.source.get("folder"), str):
+        changed.dataset.source.folder = str(Path(folder).expanduser().resolve())
+    for name, teacher in config.teacher.items():
+        if teacher.weights.path is not None:
+            changed.teacher[name].weights.path = str(Path(teacher.weights.path).resolve())
     return changed

@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+from torchmetrics.functional.classification import multiclass_accuracy
 
 CALIBRATION_BINS = 15
 
@@ -25,17 +25,34 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
         [0, 1], over 15 bins of equal width; ``brier`` in [0, 2], the squared error summed over the classes.
     """
     K = logits.shape[1]
-    logits = logits.float()
-    probabilities = logits.softmax(dim=1)
     found = {"acc": multiclass_accuracy(logits, labels, num_classes=K, average="micro")}
     if K > 5:
         found["acc_top5"] = multiclass_accuracy(logits, labels, num_classes=K, average="micro", top_k=5)
+    logits = logits.double()
+    probabilities = logits.softmax(dim=1)
     found["nll"] = F.cross_entropy(logits, labels)
-    found["ece"] = multiclass_calibration_error(
-        probabilities, labels, num_classes=K, n_bins=CALIBRATION_BINS, norm="l1"
-    )
+    found["ece"] = calibration_error(probabilities, labels)
     found["brier"] = (probabilities - F.one_hot(labels, K)).square().sum(dim=1).mean()
     return {name: float(value) for name, value in found.items()}
+
+
+def calibration_error(
+    probabilities: Float64[Tensor, "N K"], labels: Int64[Tensor, " N"]
+) -> Float64[Tensor, ""]:
+    """The gap between confidence and accuracy in each of 15 bins of equal width, weighted by images.
+
+    Not torchmetrics': it puts a confidence of exactly 1 into a sixteenth bin, and its sums in float32 are off
+    by a tenth for some ten thousand confident predictions.
+
+    Args:
+        probabilities: ``(N, K)``, rows sum to 1.
+        labels: ``(N,)`` in [0, K).
+    """
+    confidence, named = probabilities.max(dim=1)
+    place = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    gaps.index_add_(0, place, confidence - (named == labels).double())
+    return gaps.abs().sum() / len(labels)
 
 
 def accuracy_by_class(

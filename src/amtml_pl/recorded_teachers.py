@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from amtml_pl import assemble
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
 from amtml_pl.recipe import has_own_weights
 from amtml_pl.runs import RunFolder
+from amtml_pl.splits import SplitRows
 from amtml_pl.teacher_cache.catalogue import read_manifest, safe
 from amtml_pl.teacher_cache.store import TensorStore
 from amtml_pl.teacher_weights import load_weights
 from amtml_pl.teachers import Teacher, weights_digest
-from amtml_pl.types import SplitName
 
 
 @dataclass(frozen=True)
@@ -54,38 +56,58 @@ class RecordedTeacher:
         Raises:
             UserError: if no file that can be found holds exactly these weights.
         """
-        given = {key: value for key, value in self.node["weights"].items() if value}
-        own = has_own_weights(self.config, self.name)
-        for file in self.own_files(given.pop("path", None)) if own else self.trained_files():
+        for file, how in self.candidates():
             teacher = self.fresh()
             try:
                 if file is not None:
-                    load_weights(teacher.network.network, file, **(given if own else {}))
+                    load_weights(teacher.network.network, file, **how)
             except UserError:  # another network's
                 continue
             if weights_digest(teacher.network) == self.facts.get("weights_digest"):
                 return teacher
-        digest = str(self.facts.get("weights_digest"))[:12]
-        raise UserError(
-            f"The weights of teacher {self.name!r} (digest {digest}) are not here: no network below "
-            f"{self.teachers} has them.",
-            fix="paths.teachers=FOLDER, where trained teachers lie now",
-        )
+        raise self.not_here()
 
     def fresh(self) -> Teacher:
         """The teacher as its constructor leaves it."""
         node = self.node
-        network = TappedNetwork(
-            assemble.build(self.config.teacher[self.name].network), mean=node["mean"], std=node["std"]
-        )
-        return Teacher(self.name, network, class_map=node["class_map"])
+        network = assemble.build(self.config.teacher[self.name].network)
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"teacher.{self.name}.network builds a {type(network).__name__}; expected a network."
+            )
+        tapped = TappedNetwork(network, mean=node["mean"], std=node["std"])
+        return Teacher(self.name, tapped, class_map=node["class_map"])
 
-    def own_files(self, recorded: str | None) -> Iterator[Path | None]:
-        """The file that the run named; None where the constructor loads its weights by itself."""
-        if recorded is None:
-            yield None
-        elif Path(recorded).is_file():
-            yield Path(recorded)
+    def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
+        """The files that may hold its weights, and how each is read; None for what the constructor gives."""
+        how = {key: value for key, value in self.node["weights"].items() if value and key != "path"}
+        if has_own_weights(self.config, self.name):
+            if self.own_file is None:
+                yield None, {}
+            else:
+                places = (self.own_file, self.teachers / self.own_file.name)
+                yield from ((file, how) for file in places if file.is_file())
+        yield from ((file, {}) for file in self.trained_files())
+
+    @property
+    def own_file(self) -> Path | None:
+        """The file that the run named; None where there was none."""
+        recorded = self.node["weights"].get("path")
+        return None if recorded is None else Path(recorded)
+
+    def not_here(self) -> UserError:
+        """What to say where no candidate has its weights."""
+        digest = str(self.facts.get("weights_digest"))[:12]
+        where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
+        if self.own_file is not None:
+            what = "holds others" if self.own_file.is_file() else "is not there"
+            where = f"the run's own file {self.own_file} {what}, and "
+            fix += f", or which holds {self.own_file.name}"
+        return UserError(
+            f"The weights of teacher {self.name!r} (digest {digest}) are not here: {where}no network below "
+            f"{self.teachers} has them.",
+            fix=fix,
+        )
 
     def trained_files(self) -> Iterator[Path]:
         """The weights of all trained networks of its size, those under its name first."""
@@ -99,29 +121,27 @@ class RecordedTeacher:
             if isinstance(student, Mapping) and student.get("parameters") == self.facts.get("parameters"):
                 yield file
 
-    def cached_logits(self, digest: str, split: SplitName, rows: str) -> Float[Tensor, "N K"] | None:
-        """Its logits for the images of a split without augmentation, where the cache holds them.
+    def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
+        """Its logits for the images of a split without augmentation, where the cache holds them whole.
 
         Args:
             digest: of the packed data.
-            split: which images.
-            rows: the digest of the split's rows, as a fingerprint has it.
-
-        Raises:
-            UserError: if what lies there is damaged.
+            rows: the split.
         """
-        for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{split}-*")):
-            store = kept_store(folder)
-            found = store.fingerprint
-            same = (
-                found.get("data") == {"digest": digest}
-                and found.get("augment") is None
-                and found.get("split", {}).get("rows") == rows
-                and self.is_of_these_weights(store)
-            )
-            if same and 0 in store.views():
-                store.verify(0)
-                return store.open(0).whole().float()
+        own = hashlib.sha256(rows.rows.numpy().tobytes()).hexdigest()[:16]  # as a fingerprint has it
+        for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
+            with suppress(UserError):  # of a damaged store, which may be another run's: there are the weights
+                store = kept_store(folder)
+                found = store.fingerprint
+                same = (
+                    found.get("data") == {"digest": digest}
+                    and found.get("augment") is None
+                    and found.get("split", {}).get("rows") == own
+                    and self.is_of_these_weights(store)
+                )
+                if same and 0 in store.views():
+                    store.verify(0)
+                    return store.open(0).whole().float()
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:

@@ -18,7 +18,7 @@ MEASURED = {
 
 def record_problems(record: Mapping[str, Any]) -> Iterator[str]:
     """What a record has wrong, one sentence each; but for its status, it may lack whatever it likes."""
-    for place, (expected, is_right) in FIELDS.items():
+    for place, (expected, is_right) in {**FIELDS, **OPTIONAL}.items():
         first, _, second = place.partition(".")
         found = record.get(first, ABSENT)
         if second:
@@ -84,4 +84,12 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "teachers": ("a mapping", lambda value: isinstance(value, Mapping)),
     "metrics": ("numbers by name", are_numbers),
     "timing": ("numbers by name", are_numbers),
+}
+# What only some runs have.
+OPTIONAL: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "cache": ("a mapping or null", lambda value: value is None or isinstance(value, Mapping)),
+    "cache.stores": (
+        "a list of names",
+        lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    ),
 }

@@ -144,6 +144,7 @@ EVALUATE = {
     "split": Rule(Literal["train", "val", "test"], "test, val or train"),
     "corruptions": switch("corruptions=true"),
     "teachers": switch("teachers=false"),
+    "latency": switch("latency=false"),
     "seed": Rule(int, "a whole number, 0 or more", lambda v: v >= 0),
     "out": Rule(str | None, "a file or null"),
     "debug": switch("debug=true"),

@@ -1,0 +1,140 @@
+"""``config.yaml`` and ``run.json`` of a completed run, damaged or made up, when the run is looked into."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import yaml
+from canary import outcome
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from nested import nested, places, with_value, without
+
+from amtml_pl import load_run
+from amtml_pl.errors import UserError
+
+FUZZ = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    phases=[Phase.generate],  # not smaller and smaller ones, each of which takes a second
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+VALUES = nested("../../x", "\0", "x" * 300, "${nothing}", "os.system", keys=["_target_", "path", "stores"])
+# Of these a number decides how large a network is built, which is not what is in question here.
+NOT_HERE = ("student", "network", "image_size")
+
+
+@pytest.fixture
+def finished(moved, hostile):
+    """A completed run, where nothing is watched."""
+    shutil.move(moved, hostile / "run")
+    return hostile / "run"
+
+
+def look(folder):
+    """All that a notebook asks of a run; each question has an answer or a message."""
+    run = outcome(load_run, folder)
+    if isinstance(run, UserError):
+        return [run]
+    questions = (
+        lambda: run.data, run.student, lambda: run.teachers, run.teacher_outputs,
+        lambda: run.teacher_outputs("val"), run.own_weighting,
+        lambda: [teacher.load() for teacher in run.teachers],
+    )  # fmt: skip
+    return [outcome(question) for question in questions]
+
+
+def messages(folder):
+    return [str(found) for found in look(folder) if isinstance(found, UserError)]
+
+
+def test_a_whole_run_has_an_answer_to_every_question(finished):
+    assert messages(finished) == []
+
+
+CONFIGURATIONS = {
+    "no seed": ("seed", None, "seed is missing: expected a whole number"),
+    "no data": ("data", {"_target_": "amtml_pl.data.PackedDataModule"}, "needs the argument 'augment'"),
+    "data of nothing": ("data", {"augment": None}, "data has no _target_"),
+    "weights of nothing": ("teacher.resnet8.weights", {}, "resnet8.weights.path is missing"),
+    "other data": ("data", {"_target_": "os.mkdir", "path": "x"}, "data._target_=os.mkdir"),
+    "no weights": ("teacher.resnet8.weights", None, "teacher.resnet8.weights=None: expected a mapping"),
+    "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
+    "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is no file's name"),
+    "class map": ("teacher.resnet8.class_map", 5, "teacher.resnet8.class_map=5: expected a list"),
+    "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is no mapping"),
+    "no folder": ("paths.cache", "x" * 300, "paths.cache is no folder's name"),
+}
+
+
+@pytest.mark.parametrize(("place", "value", "said"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_damaged_configuration_is_named(finished, place, value, said):
+    tree, path = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader), place.split(".")
+    damaged = without(tree, path) if value is None and place == "seed" else with_value(tree, path, value)
+    (finished / "config.yaml").write_text(yaml.dump(damaged, Dumper=yaml.CSafeDumper))
+    with pytest.raises(UserError, match=f"config.yaml is damaged: .*{said}"):
+        load_run(finished)
+
+
+def test_a_network_or_weighting_that_is_none_is_named(finished):
+    tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
+    tree["teacher"]["resnet8"]["network"] = tree["weighting"] = {"x": 1}
+    (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
+    run = load_run(finished)
+    with pytest.raises(UserError, match=r"teacher.resnet8.network builds a .*; expected a network"):
+        run.teachers[1].load()
+    with pytest.raises(UserError, match="expected a weighting"):
+        run.own_weighting()
+
+
+RECORDS = {
+    "null": (None, "does not hold the logits of vgg8_quarter, resnet8"),
+    "a list": ([], "cache is a list, expected a mapping or null"),
+    "no stores": ({"stores": None}, "cache.stores is None, expected a list of names"),
+    "numbers": ({"stores": [5]}, "cache.stores is a list, expected a list of names"),
+    "a way out": ({"stores": ["../../secret"]}, "does not hold the store ../../secret"),
+    "a NUL": ({"stores": ["\0"]}, "does not hold the store \0"),
+    "a long one": ({"stores": ["x" * 300]}, "does not hold the store xxx"),
+}
+
+
+@pytest.mark.parametrize(("cache", "said"), RECORDS.values(), ids=RECORDS)
+def test_a_record_of_a_cache_that_is_none_is_named(finished, cache, said):
+    record = json.loads((finished / "run.json").read_text())
+    (finished / "run.json").write_text(json.dumps({**record, "cache": cache}))
+    with pytest.raises(UserError, match=said):
+        load_run(finished).teacher_outputs()
+
+
+def test_a_record_and_a_configuration_of_two_runs_are_refused(finished):
+    record = json.loads((finished / "run.json").read_text())
+    record["teachers"]["another"] = record["teachers"].pop("resnet8")
+    record["metrics"] |= {f"teacher/another/{split}/acc": 0.5 for split in ("val", "test")}
+    (finished / "run.json").write_text(json.dumps(record))
+    with pytest.raises(
+        UserError, match=r"are not of one run: their teachers are \['another', 'vgg8_quarter'"
+    ):
+        load_run(finished)
+
+
+@pytest.mark.slow
+@FUZZ
+@given(data=st.data(), value=VALUES)
+@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
+def test_a_run_with_anything_in_the_place_of_a_field_is_looked_into_or_refused(finished, name, data, value):
+    file = finished / name
+    whole = file.read_text()
+    tree = yaml.load(whole, yaml.CSafeLoader)
+    path = data.draw(st.sampled_from([path for path in places(tree) if path and not {*path} & {*NOT_HERE}]))
+    gone = data.draw(st.booleans())
+    changed = without(tree, path) if gone else with_value(copy.deepcopy(tree), path, value)
+    file.write_text(
+        json.dumps(changed) if name == "run.json" else yaml.dump(changed, Dumper=yaml.CSafeDumper)
+    )
+    try:
+        look(finished)
+    finally:
+        file.write_text(whole)
