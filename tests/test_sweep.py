@@ -87,23 +87,22 @@ def test_neither_a_mistake_nor_an_unexpected_error_ends_the_others_and_repeating
     sweep, tmp_path
 ):
     jobs = ("student.depth=9,8,14", "hydra.sweep.subdir='${hydra.job.num}'")
-    obstacle = tmp_path / "outputs" / "runs" / "1" / "metrics.csv"
-    obstacle.parent.mkdir(parents=True)
-    obstacle.write_text("no table of epochs\n1\n")
+    obstacle = tmp_path / "outputs" / "runs" / "1" / "doctor.json"
+    obstacle.mkdir(parents=True)  # where a file is to be written
     status, said = sweep(*jobs)
     assert status == 1
     told = {row["job"]: row for row in rows(tmp_path)}
     assert [told[number]["status"] for number in "012"] == ["failed", "failed", "completed"]
     assert "got depth=9; expected 6n+2" in told["0"]["reason"]
-    assert "KeyError" in told["1"]["reason"]
+    assert "IsADirectoryError" in told["1"]["reason"]
     at_the_end = said[said.index("2 of 3 jobs failed") :]
-    for reason in ("student.depth=9", "got depth=9; expected", "student.depth=8", "KeyError"):
+    for reason in ("student.depth=9", "got depth=9; expected", "student.depth=8", "IsADirectoryError"):
         assert reason in at_the_end
     assert "--multirun" in at_the_end.splitlines()[-1]
 
     finished = tmp_path / "outputs" / "runs" / "2" / "run.json"
     before = finished.stat().st_mtime_ns
-    obstacle.unlink()
+    obstacle.rmdir()
     status, said = sweep(*jobs)
     assert status == 2  # what is left is a mistake
     assert "1 of 3 jobs failed" in said
