@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -148,7 +149,8 @@ def reporting(
         folder: what Hydra has made for the command, removed where a mistake has left nothing in it.
     """
     try:
-        yield
+        with contextlib.nullcontext() if resumes else named_files():
+            yield
     except UserError as error:
         if debug:
             traceback.print_exc()
@@ -164,6 +166,24 @@ def reporting(
     except Preempted:
         say_how_to_go_on("Preempted", module, resumes=resumes)
         sys.exit(PREEMPTED)
+
+
+@contextmanager
+def named_files() -> Iterator[None]:
+    """Turns what the system says of a file, wherever it was met, into the message that names the file.
+
+    For commands that look at what is there. A run has more to say of a disk that fails under it, and what it
+    does not know of is a defect.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(
+            f"{str(error.filename):.300} cannot be read or written: {error.strerror}.",
+            fix="name another one, or see to who may read and write there (ls -ld)",
+        ) from error
 
 
 def say_how_to_go_on(what: str, module: str, *, resumes: bool) -> None:

@@ -37,6 +37,9 @@ def run(config: DictConfig) -> None:
             raise UserError(
                 "There is no run to export.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
+        for key, place in config.paths.items():
+            if not isinstance(place, str | None):
+                raise UserError(f"paths.{key}={place}: expected a folder.", fix=f"'paths.{key}=\"{place}\"'")
         # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
         from amtml_pl.evaluated_images import classes_of
         from amtml_pl.exporting import Export

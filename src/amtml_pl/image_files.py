@@ -57,15 +57,16 @@ def files_of(word: str) -> Iterator[Path]:
 def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tensor, "B 3 S S"]]:
     """The images in [0, 1], scaled and cut as `amtml_pl.datasets.image_folder.ImageFolder` does.
 
+    All are decoded before the first batch is given, so that one that cannot be read is said at once.
+
     Args:
         files: at least one, each once.
         image_size: height and width of the result, in pixels.
 
     Raises:
-        UserError: if some cannot be read; it names the first.
+        UserError: if some cannot be read; it counts them and names the first.
     """
-    here = FolderFiles(Path.cwd())
-    for start in range(0, len(files), BATCH):
-        samples = [(str(file), 0) for file in files[start : start + BATCH]]
-        stored = read_images(here, samples, (), image_size, title="reading images")
-        yield stored.images / torch.full((), 255.0)
+    samples = [(str(file), 0) for file in files]
+    stored = read_images(FolderFiles(Path.cwd()), samples, (), image_size, title="reading images")
+    for images in torch.split(stored.images, BATCH):
+        yield images / torch.full((), 255.0)

@@ -59,7 +59,7 @@ def run(config: DictConfig) -> None:
 def is_table(file: Path) -> bool:
     """Whether a file is what this command writes."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8", errors="surrogateescape") as lines:
             return HEADER.fullmatch(lines.readline(1 << 20)) is not None
     except (OSError, ValueError):
         return False

@@ -60,5 +60,5 @@ def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
     lines.writerow(header)
     for prediction in predictions:
         lines.writerow([prediction.file, *(cell for pair in prediction.classes for cell in pair)])
-    with replacing(file) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    with replacing(file) as temporary:  # a name of other bytes than UTF-8 is written as it is
+        temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")

@@ -21,9 +21,12 @@ def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:  # noqa
         with_checksums: whether to refuse the forms of older versions of torch, which have none.
 
     Raises:
+        OSError: if it may not be read.
         ValueError: if a checksum is wrong or lacking, or something in the file is compressed.
         Exception: whatever torch raises at damaged bytes, or at a file that asks for more than tensors.
     """
+    with path.open("rb"):  # or what may not be read would be said to be no archive
+        pass
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

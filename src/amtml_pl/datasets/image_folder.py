@@ -202,8 +202,8 @@ def read_images(
         first = "; ".join(sorted(failures)[:NAMED_FAILURES])
         more = f"; and {len(failures) - NAMED_FAILURES} more" if len(failures) > NAMED_FAILURES else ""
         raise UserError(
-            f"{len(failures)} of {len(samples)} images in {files.where} cannot be read: {first}{more}.",
-            fix="replace or delete these files and repeat the command",
+            f"{len(failures)} of {len(samples)} images, seen from {files.where}, cannot be read: {first}{more}.",
+            fix="convert or replace these files, or leave them out, and repeat the command",
         )
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     return Split(torch.from_numpy(pixels), labels, classes)
@@ -226,7 +226,7 @@ def _pixels(file: Path | BytesIO, image_size: int) -> UInt8[np.ndarray, "S S 3"]
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("not an image") from None
+        raise ValueError(f"none of {', '.join(FORMATS)}") from None
     with image:
         most = Image.MAX_IMAGE_PIXELS  # above it Pillow only warns, up to twice as many
         if most is not None and image.width * image.height > most:
