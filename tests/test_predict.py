@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from amtml_pl import predict
+from amtml_pl import image_files, predict
+from amtml_pl.errors import UserError
 from amtml_pl.exported.kinds import KINDS
 from amtml_pl.finished_run import load_run
 from amtml_pl.image_files import read_batches
@@ -116,6 +118,33 @@ def test_images_of_another_size_are_scaled_as_the_image_folder_scales_them(expor
     assert torch.equal(found, expected)
 
 
+def test_all_files_are_read_before_the_first_batch_and_unreadable_ones_counted_over_all(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(image_files, "BATCH", 2)
+    files = [tmp_path / f"{number}.png" for number in range(7)]
+    for file in files:
+        Image.fromarray(np.full((8, 8, 3), int(file.stem), dtype=np.uint8)).save(file)
+    batches = [*read_batches(files, 8)]
+    assert [len(batch) for batch in batches] == [2, 2, 2, 1]
+    assert torch.equal(torch.cat(batches)[:, 0, 0, 0] * 255, torch.arange(7.0))
+    for bad in (files[3], files[6]):
+        bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"2 of 7 images.*3\.png.*6\.png"):
+        next(read_batches(files, 8))
+
+
+def test_a_file_name_that_is_no_utf_8_is_in_the_table_as_it_is(exported, pictures, command, tmp_path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(pictures / "000.png", odd / name)
+    words = (f"model={exported}/{FILES['onnx']}", f"images={odd}", f"out={tmp_path}/odd.csv")
+    for _ in range(2):  # the second replaces the first
+        command(predict.main, *words)
+    assert b"caf\xe9.png," in (tmp_path / "odd.csv").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["student.pt", "student.pt2"])
 def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported, pictures, command, name):
     said = command(predict.main, f"model={exported}/export/{name}", f"images={pictures}", status=2)
@@ -146,17 +175,21 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
             ["model={onnx}", "images={pictures}", "out={tmp}/mine.csv"],
             "mine.csv is not a table of predictions",
         ),
-        (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (not an image)"),
+        (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (none of PNG, JPEG, "),
         (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
         (["model={onnx}", "images={pictures}", "out={run}/run.json/p.csv"], "p.csv cannot be written"),
         (["model={onnx}", "images={pictures}", "checkpoint=last"], "is a choice of a run's folder"),
         (["modle={onnx}"], "did you mean 'model'?"),
+        (["model={long}", "images={pictures}"], "cannot be read or written: File name too long"),
+        (["model={onnx}", "images={long}"], "cannot be read or written: File name too long"),
+        (["model={onnx}", "images={pictures}", "out={long}.csv"], "File name too long"),
     ],
 )
 def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, command, tmp_path, words, said):
     table = tmp_path / "predictions.csv"
     table.write_text("file,class,probability\nbefore")
     places = {"run": exported, "onnx": exported / FILES["onnx"], "tmp": tmp_path, "pictures": pictures}
+    places["long"] = tmp_path / ("n" * 300)
     typed = [word.format(**places) for word in words]
     if not any(word.startswith("out=") for word in typed):
         typed.append(f"out={table}")

@@ -181,7 +181,7 @@ def named_files() -> Iterator[None]:
         if error.filename is None:
             raise
         raise UserError(
-            f"{str(error.filename):.300} cannot be read or written: {error.strerror}.",
+            f"{error.filename!s:.300} cannot be read or written: {error.strerror}.",
             fix="name another one, or see to who may read and write there (ls -ld)",
         ) from error
 

@@ -202,7 +202,8 @@ def read_images(
         first = "; ".join(sorted(failures)[:NAMED_FAILURES])
         more = f"; and {len(failures) - NAMED_FAILURES} more" if len(failures) > NAMED_FAILURES else ""
         raise UserError(
-            f"{len(failures)} of {len(samples)} images, seen from {files.where}, cannot be read: {first}{more}.",
+            f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: "
+            f"{first}{more}.",
             fix="convert or replace these files, or leave them out, and repeat the command",
         )
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
