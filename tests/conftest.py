@@ -1,4 +1,4 @@
-"""Checks every tensor shape and argument type of the package at run time, and keeps tests off the network."""
+"""Checks every tensor shape and argument type of the package at run time."""
 
 import json
 import os
@@ -13,6 +13,8 @@ import pytorch_lightning  # noqa: F401 -- before the hook: what is first importe
 import torch
 from jaxtyping import install_import_hook
 
+for place in [name for name in os.environ if name.startswith("AMTML_")]:  # the developer's own data and cache
+    del os.environ[place]
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, as for this one below
 checked = install_import_hook("amtml_pl", "typing_check.checked")

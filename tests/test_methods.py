@@ -6,13 +6,14 @@ import re
 import pytest
 import torch
 
-from amtml_pl import doctor
+from amtml_pl import assemble, doctor
 from amtml_pl.config import check, constructor_mistakes, value_mistakes
 from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.pipeline import Run
 from amtml_pl.runs import RunFolder
 from amtml_pl.teachers import weights_digest
+from amtml_pl.types import TensorShapes
 from test_cache import invoke
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
@@ -151,3 +152,17 @@ def test_the_sweep_of_methods_holds_every_corrected_one():
     text = (config_directory() / "sweep" / "methods.yaml").read_text()
     named = set(re.search(r"^      method: (.+)$", text, re.MULTILINE)[1].split(","))
     assert named == {m for m in METHODS if not m.endswith(("_reference", "_released")) and m[:6] != "amtml_"}
+
+
+def test_weights_of_ones_own_are_set_as_the_documentation_says(configure):
+    typed = "weighting.weights={vgg8_quarter:1,resnet8:3}"
+    config = configure("experiment=digits", "method=avg", *TINY, "weighting=fixed", typed)
+    check(config)
+    scheme = assemble.build(config.weighting)
+    scheme.build(TensorShapes(classes=10, teachers=("vgg8_quarter", "resnet8")))
+    assert scheme.shares.tolist() == [0.25, 0.75]
+
+
+def test_weights_of_ones_own_that_are_not_given_are_asked_for_with_what_to_type(mistake):
+    said = mistake("experiment=digits", "method=avg", *TINY, "weighting=fixed")
+    assert "To fix it: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in said

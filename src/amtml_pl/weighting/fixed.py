@@ -17,15 +17,15 @@ class FixedWeighting(Weighting):
     """The same weights for every sample.
 
     Args:
-        weights: of each teacher by name, at least 0; divided by their sum.
+        weights: of each teacher by name, at least 0; divided by their sum. Of None `build` says what to type.
     """
 
     orders_teachers = True
     shares: Tensor
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
+    def __init__(self, weights: Mapping[str, float] | None) -> None:
         super().__init__()
-        self.weights = {name: float(weight) for name, weight in weights.items()}
+        self.weights = {name: float(weight) for name, weight in (weights or {}).items()}
 
     def build(self, shapes: TensorShapes) -> None:
         """Puts the weights in the order of the teachers.
