@@ -27,7 +27,7 @@ class MetaWeights(TwoOptimizers):
     """`DistillModule` whose weights, of outputs and of features, are given by two small networks.
 
     After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), as
-    its code is described in ``methods.md`` §8. Every few steps these networks take a meta step: on samples
+    its code is described in ``docs/mathematics.md``, "mmkd". Every few steps these networks take a meta step: on samples
     that the student still gets wrong it is moved, virtually, twice by the matching terms alone and once by
     cross-entropy; the gradient of its cross-entropy then reaches the networks through those moves. The
     student itself stays where it was.

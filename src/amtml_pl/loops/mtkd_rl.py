@@ -24,7 +24,7 @@ class ReinforcedWeights(TwoOptimizers):
     """`DistillModule` whose weights, of outputs and of features, are those of an agent that learns beside it.
 
     After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), as
-    its code is described in ``methods.md`` §8: per sample the agent sees how close the student's features
+    its code is described in ``docs/mathematics.md``, "mtkd_rl": per sample the agent sees how close the student's features
     and outputs are to each teacher's, how right that teacher is, and its features and outputs. Its shares
     are averaged with two fixed ones (static aggregation). The agent is trained by regression towards 1,
     weighted by the standardised reward; rewards below the mean of the batch teach it nothing, as published.

@@ -20,7 +20,7 @@ class JointAdapterLoss(LossTerm):
     """The released objective, ``T² KL(q || p_s)``, for the adapter alone: the student is a constant.
 
     It favours the teachers that are closest to the present student, hence the collapses that
-    ``methods.md`` §1.9 (items 10 to 12) describes; `NllAdapterLoss` is the well-posed alternative.
+    ``docs/mathematics.md``, "amtml", describes; `NllAdapterLoss` is the well-posed alternative.
 
     Args:
         temperature: T > 0.

@@ -49,7 +49,7 @@ class HintLoss(LossTerm):
     """Mean over groups of `hint_loss`, each group one teacher's hint and one student stage.
 
     Where the two maps differ in size, the larger is average-pooled to the smaller first; maps that the
-    released code pools to 1×1 and broadcasts are thus compared as means ("gap" in ``methods.md`` §1.6).
+    released code pools to 1×1 and broadcasts are thus compared as means (``docs/mathematics.md``, "amtml").
 
     Args:
         stages: the student's stages, as dotted module paths from first to last.

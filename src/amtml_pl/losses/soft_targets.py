@@ -68,7 +68,7 @@ class SoftTargetLoss(LossTerm):
     """Distillation towards the integrated soft targets, which are constants here.
 
     No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
-    targets (``methods.md`` §1.9, items 9 and 10). The adapter has a term of its own.
+    targets (``docs/mathematics.md``, "amtml"). The adapter has a term of its own.
 
     Args:
         temperature: T > 0.

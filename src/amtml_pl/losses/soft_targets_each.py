@@ -42,7 +42,8 @@ class PerTeacherSoftTargetLoss(LossTerm):
     Args:
         temperature: T > 0.
         scale: ``paper`` is 1; ``ebkd_code`` and ``camkd_code`` are the strengths of the published CA-MKD code
-            with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (``methods.md`` §6, §7).
+            with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (``docs/mathematics.md``, "ebkd" and
+            "camkd").
 
     Raises:
         UserError: if the temperature is not positive.

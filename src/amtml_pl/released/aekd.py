@@ -33,7 +33,7 @@ class ReleasedAekdWeighting(Weighting):
 
     Its stopping tolerance is absolute and the products of batch-mean gradients are of the order of 1e-8 to
     1e-5: in most steps the solver returns its starting point, the weights 0.6, 0.4, 0, ... in the order in
-    which the teachers are listed (``methods.md`` §5).
+    which the teachers are listed (``docs/mathematics.md``, "aekd").
 
     Args:
         temperature: T > 0.

@@ -30,7 +30,7 @@ class AekdWeighting(Weighting):
     After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
     (NeurIPS 2020). g is the gradient of each teacher's distillation loss with respect to the student's
     logits, in closed form; the program is solved exactly (`amtml_pl.weighting.minimum_norm`), where the
-    published solver stops at its starting point (``methods.md`` §5).
+    published solver stops at its starting point (``docs/mathematics.md``, "aekd").
 
     Args:
         temperature: T > 0.
