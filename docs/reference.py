@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from docstring_parser import parse
 from hydra.utils import get_object
 from omegaconf import OmegaConf
@@ -36,9 +37,10 @@ GROUPS = {
     "experiment": "Problems and published experiments",
     "sweep": "Ready multiruns",
     "launcher": "Where the jobs of a multirun run",
+    "hydra/launcher": "Our own launcher, chosen by `launcher=ray`",
+    "hydra/sweeper": "Our own sweeper, chosen by `sweep=tune`",
 }
 COMMANDS = {"evaluate", "report", "export", "predict", "cache", "benchmark", "doctor"}
-LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.@/]+):(?: +(?P<value>.*?))??(?: +# (?P<comment>.*))?$")
 
 
 class Key(NamedTuple):
@@ -47,12 +49,26 @@ class Key(NamedTuple):
     Attributes:
         path: dotted.
         value: as written; empty for a mapping.
-        comment: what the file says behind it.
+        comment: what the file says behind it, or above it.
     """
 
     path: str
     value: str
     comment: str
+
+
+class Setting(NamedTuple):
+    """One key of a choice.
+
+    Attributes:
+        value: as the choice's file has it; empty where it has none.
+        default: the constructor's own, as Python writes it; empty for none.
+        meaning: what the constructor's docstring and the file's comment say.
+    """
+
+    value: str
+    default: str
+    meaning: str
 
 
 def main() -> None:
@@ -69,6 +85,9 @@ def reference() -> str:
         "writes this page). `python -m amtml_pl.train … --cfg job` shows what a command line comes to, and",
         "[configuration.md](configuration.md) what is said of mistakes.",
         "",
+        "Keys are written as they are typed. A key without a value is not set in the choice's file: the",
+        "constructor's default holds, and `+key=value` sets another.",
+        "",
         "## Root keys",
         "",
         *table_of_keys(key for key in keys(config_directory() / "train.yaml") if not is_internal(key.path)),
@@ -84,92 +103,213 @@ def reference() -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def is_internal(path: str) -> bool:
-    """Whether a key is Hydra's, or a placeholder that groups fill."""
-    return path.split(".")[0] in ("defaults", "hydra", "teacher", "loss") or path.startswith("override")
-
-
-def keys(file: Path) -> Iterator[Key]:
-    """The keys of a YAML file, in order, as they are written."""
-    parents: list[tuple[int, str]] = []
-    for line in file.read_text().splitlines():
-        found = LINE.match(line)
-        if found is None:
-            continue
-        indent = len(found["indent"])
-        while parents and parents[-1][0] >= indent:
-            parents.pop()
-        path = ".".join([*(name for _, name in parents), found["key"]])
-        value, comment = found["value"] or "", found["comment"] or ""
-        if value.startswith("# "):
-            value, comment = "", value.removeprefix("# ")
-        yield Key(path, value, comment)
-        if not value:
-            parents.append((indent, found["key"]))
-
-
-def table_of_keys(found: Iterator[Key] | list[Key]) -> list[str]:
-    """A table of keys with their defaults."""
-    rows = [f"| `{key.path}` | {code(key.value)} | {cell(key.comment)} |" for key in found]
-    return ["| key | default | what |", "|---|---|---|", *rows] if rows else []
-
-
 def group_section(group: str) -> list[str]:
-    """A group's choices, each with its file's first words, then the arguments of what they build."""
+    """A group's choices, each with its file's first words, then the keys of each."""
     files = sorted((config_directory() / group).glob("*.yaml"))
+    if package_of(files[0], group) == "":
+        rows = [f"| `{file.stem}` | {cell(header(file))} | {what_it_sets(file)} |" for file in files]
+        return ["| choice | what | sets |", "|---|---|---|", *rows]
     lines = ["| choice | what |", "|---|---|"]
     lines += [f"| `{file.stem}` | {cell(header(file))} |" for file in files]
-    settings = config_directory() / group / "source" / "trained.yaml"
-    if settings.is_file():
-        lines += ["", f"What every choice has besides its network ({header(settings)})", ""]
-        lines += table_of_keys([*keys(settings)])
-    targets: dict[str, list[Path]] = {}
-    for file in files:
-        for target in targets_of(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
-            targets.setdefault(target, []).append(file)
-    for target, used_by in targets.items():
-        if target.startswith("amtml_pl."):
-            lines += ["", *arguments(target, used_by)]
+    shared = config_directory() / group / "source" / "trained.yaml"
+    if shared.is_file():
+        lines += ["", f"What every choice has besides its network ({header(shared)})", ""]
+        lines += table_of_keys(
+            key._replace(path=f"{group}.NAME.{key.path}") for key in keys(shared) if key.path != "weights"
+        )
+        lines += [
+            "",
+            "`teacher.NAME.network` has the keys of the student of that name: `student.depth`, say, is",
+        ]
+        lines += ["`teacher.NAME.network.depth` there."]
+    for constructors, alike in alike_choices(group, files).items():
+        lines += ["", *family_section(constructors, alike)]
     return lines
 
 
-def targets_of(node: object) -> Iterator[str]:
-    """The constructors that a node names, outer ones first."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for child in node.values():
-            yield from targets_of(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from targets_of(child)
+def what_it_sets(file: Path) -> str:
+    """What a choice does to the whole configuration: what it builds on, other choices, and keys."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    parts = []
+    for entry in content.get("defaults", []):
+        if isinstance(entry, str):
+            parts += [f"what `{entry.strip('/')}` sets"] if entry != "_self_" else []
+        for group, choice in entry.items() if isinstance(entry, Mapping) else ():
+            name = group.removeprefix("override ").strip("/")
+            parts.append(
+                code(f"{name}={'[' + ','.join(choice) + ']' if isinstance(choice, list) else choice}")
+            )
+    for key in keys(file):
+        if key.value and key.path.split(".")[0] != "defaults":
+            parts.append(code(f"{key.path}={key.value}") + (f" ({cell(key.comment)})" if key.comment else ""))
+    return ", ".join(parts)
 
 
-def arguments(target: str, used_by: list[Path]) -> list[str]:
-    """What a constructor takes, as its docstring has it, and what the YAML files set."""
-    built: Any = get_object(target)
-    told = parse(inspect.getdoc(built) or "")
-    meaning = {argument.arg_name: argument.description or "" for argument in told.params}
-    parameters = inspect.signature(built).parameters
-    set_by = {key.path.split(".")[-1]: key.value for file in reversed(used_by) for key in keys(file)}
-    rows = []
-    for name, parameter in parameters.items():
-        if name not in meaning or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        default = set_by.get(name) or (
-            "" if parameter.default is parameter.empty else repr(parameter.default)
+Constructors = tuple[tuple[str, str], ...]  # the path and the target of each
+
+
+def alike_choices(group: str, files: Sequence[Path]) -> dict[Constructors, dict[str, dict[str, Key]]]:
+    """The choices that call the same constructors in the same places, with their keys."""
+    found: dict[Constructors, dict[str, dict[str, Key]]] = {}
+    for file in files:
+        own = {key.path: key for key in keys_of_choice(file, group)}
+        ends = "._target_"
+        constructors = tuple(
+            (path.removesuffix(ends), own[path].value) for path in own if path.endswith(ends)
         )
-        rows.append(f"| `{name}` | {code(default)} | {cell(meaning[name])} |")
-    if not rows:
-        return []
-    choices = ", ".join(dict.fromkeys(f"`{file.stem}`" for file in used_by))
-    return [
-        f"**`{target}`** ({choices}): {cell(told.short_description or '')}",
-        "",
-        "| argument | value | what |",
-        "|---|---|---|",
-        *rows,
-    ]
+        found.setdefault(constructors, {})[file.stem] = own
+    return found
+
+
+def keys_of_choice(file: Path, group: str) -> list[Key]:
+    """The keys of a choice and of those of its group that it builds on, from the configuration's root."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    found: dict[str, Key] = {}
+    for entry in content.get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            found |= {key.path: key for key in keys_of_choice(file.with_stem(entry), group)}
+    for key in keys(file):
+        if key.path.split(".")[0] == "defaults":
+            continue
+        path = re.sub(rf"^{file.stem}\b", "NAME", key.path) if group == "teacher" else key.path
+        path = f"{package_of(file, group)}.{path}"
+        found[path] = Key(path, key.value, key.comment or found.get(path, key).comment)
+    return [*found.values()]
+
+
+def package_of(file: Path, group: str) -> str:
+    """Where the keys of a file go; empty for the root."""
+    said = re.match(r"# @package (\S+)", file.read_text())
+    package = said[1] if said else group.replace("/", ".")
+    return "" if package == "_global_" else package
+
+
+def family_section(constructors: Constructors, alike: Mapping[str, Mapping[str, Key]]) -> list[str]:
+    """The keys of the choices that call the same constructors; where their values differ, a line for each."""
+    of_choice = {name: settings(constructors, own) for name, own in alike.items()}
+    lines = [f"**{', '.join(f'`{name}`' for name in alike)}**", ""]
+    lines += [f"- `{path}`: `{target}`{short_description(target)}" for path, target in constructors]
+    rows, different = [], []
+    for path in dict.fromkeys(path for own in of_choice.values() for path in own):
+        each = {name: own.get(path, Setting("", "", "")) for name, own in of_choice.items()}
+        values = {setting.value for setting in each.values()}
+        meanings = dict.fromkeys(setting.meaning for setting in each.values() if setting.meaning)
+        told = [f"`{name}`: {setting.meaning}" for name, setting in each.items() if setting.meaning]
+        what = "; ".join(told if len(meanings) > 1 else meanings)
+        if len(values) > 1:
+            different.append(path)
+        value = code(*values) if len(values) == 1 else "*below*"
+        default = next(filter(None, (setting.default for setting in each.values())), "")
+        rows.append(f"| `{path}` | {value} | {code(default)} | {cell(what)} |")
+    if rows:
+        lines += ["", "| key | value | constructor's default | what |", "|---|---|---|---|", *rows]
+    if different:
+        lines += ["", f"| choice | {' | '.join(f'`{path}`' for path in different)} |"]
+        lines += ["|" + "---|" * (len(different) + 1)]
+        for name, own in of_choice.items():
+            cells = [code(own[path].value) if path in own else "" for path in different]
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def short_description(target: str) -> str:
+    """What a constructor of our own is, behind a colon."""
+    if not target.startswith("amtml_pl."):
+        return ""
+    return f": {cell(parse(inspect.getdoc(get_object(target)) or '').short_description or '')}"
+
+
+def settings(constructors: Constructors, own: Mapping[str, Key]) -> dict[str, Setting]:
+    """The keys of a choice, then the arguments of our own constructors that it does not set."""
+    taken = {
+        path: each for prefix, target in constructors for path, each in arguments(prefix, target).items()
+    }
+    found = {}
+    for path, key in own.items():
+        argument = taken.pop(path, Setting("", "", ""))
+        told = (argument.meaning.rstrip("."), key.comment) if key.comment else (argument.meaning,)
+        setting = argument._replace(value=key.value, meaning="; ".join(filter(None, told)))
+        if (setting.value or setting.meaning) and not path.split(".")[-1].startswith("_"):
+            found[path] = setting
+    return found | taken
+
+
+def arguments(prefix: str, target: str) -> dict[str, Setting]:
+    """What a constructor of our own takes, as its docstring has it."""
+    if not target.startswith("amtml_pl."):
+        return {}
+    built: Any = get_object(target)
+    meaning = {each.arg_name: each.description or "" for each in parse(inspect.getdoc(built) or "").params}
+    return {
+        f"{prefix}.{name}": Setting(
+            "", "" if parameter.default is parameter.empty else repr(parameter.default), meaning[name]
+        )
+        for name, parameter in inspect.signature(built).parameters.items()
+        if name in meaning and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+
+
+def is_internal(path: str) -> bool:
+    """Whether a key is Hydra's, or a placeholder that groups fill."""
+    return path.split(".")[0] in ("defaults", "hydra", "teacher", "loss")
+
+
+def keys(file: Path) -> Iterator[Key]:
+    """The keys of a YAML file, in order, as they are written; those of a mapping behind it."""
+    text = file.read_text()
+    root = yaml.compose(text)
+    if root is not None:
+        yield from keys_below(root, "", text)
+
+
+def keys_below(node: yaml.Node, path: str, text: str) -> Iterator[Key]:
+    """The keys of a node; a list's mappings have their numbers for keys."""
+    if isinstance(node, yaml.MappingNode):
+        children = [(key.value, key, value) for key, value in node.value]
+    else:
+        children = [(str(number), value, value) for number, value in enumerate(node.value)]
+    for name, key, value in children:
+        own = f"{path}.{name}" if path else name
+        parent = is_parent(value)
+        in_line = (
+            value.flow_style if isinstance(value, yaml.CollectionNode) else value.style not in ("|", ">")
+        )
+        comment = comment_of(key, value if in_line else key, text.splitlines()) if key is not value else ""
+        yield Key(own, "" if parent else as_written(value, text), comment)
+        if parent:
+            yield from keys_below(value, own, text)
+
+
+def is_parent(node: yaml.Node) -> bool:
+    """Whether a node has keys of its own, or is a list of such nodes."""
+    if isinstance(node, yaml.SequenceNode):
+        return any(isinstance(child, yaml.MappingNode) for child in node.value)
+    return isinstance(node, yaml.MappingNode) and bool(node.value)
+
+
+def as_written(node: yaml.Node, text: str) -> str:
+    """A value as the file has it; a list of several lines in one."""
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style:
+        return f"[{', '.join(as_written(child, text) for child in node.value)}]"
+    return " ".join(text[node.start_mark.index : node.end_mark.index].split())
+
+
+def comment_of(key: yaml.Node, ends: yaml.Node, lines: Sequence[str]) -> str:
+    """What a file says behind a key, or else in the lines above it; its first words are the file's."""
+    mark = ends.end_mark
+    if behind := re.match(r":?\s+# (.*)", lines[mark.line][mark.column :]):
+        return behind[1]
+    first = key.start_mark.line
+    while first > 0 and lines[first - 1].lstrip().startswith("# "):
+        first -= 1
+    above = lines[first : key.start_mark.line] if first > 0 else []
+    return " ".join(line.strip().removeprefix("# ") for line in above)
+
+
+def table_of_keys(found: Iterable[Key]) -> list[str]:
+    """A table of keys with their defaults."""
+    rows = [f"| `{key.path}` | {code(key.value)} | {cell(key.comment)} |" for key in found]
+    return ["| key | default | what |", "|---|---|---|", *rows] if rows else []
 
 
 def header(file: Path) -> str:
