@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl import assemble
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages, own_images
 from amtml_pl.finished_run import FinishedRun
-from amtml_pl.packing import is_packed
+from amtml_pl.recorded_images import packed_with, source_below
 from amtml_pl.splits import SplitRows
 from amtml_pl.types import Split, SplitName
 
@@ -88,8 +87,8 @@ def local_images(run: FinishedRun, split: SplitName, most: int) -> EvaluatedImag
     Raises:
         UserError: if they are not, or are others than the run's.
     """
-    source = assemble.dataset_source(run.config)
-    if not is_packed(source, run.paths["data"] / "packed") and (missing := source.missing()):
+    is_here = packed_with(run.record["dataset"]["digest"], run.paths["data"] / "packed") is not None
+    if not is_here and (missing := source_below(run.paths["data"], run.config).missing()):
         raise UserError(missing, fix="paths.data=FOLDER, where the run's own images lie")
     images = own_images(run, split)
     chosen = torch.linspace(0, len(images) - 1, min(most, len(images)), dtype=torch.float64).long()
