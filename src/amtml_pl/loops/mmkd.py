@@ -26,11 +26,11 @@ from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 class MetaWeights(TwoOptimizers):
     """`DistillModule` whose weights, of outputs and of features, are given by two small networks.
 
-    After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), as
-    its code is described in ``docs/mathematics.md``, "mmkd". Every few steps these networks take a meta step: on samples
-    that the student still gets wrong it is moved, virtually, twice by the matching terms alone and once by
-    cross-entropy; the gradient of its cross-entropy then reaches the networks through those moves. The
-    student itself stays where it was.
+    After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), and
+    its code; the formulas stand in ``docs/mathematics.md``, "mmkd". Every few steps these networks take a
+    meta step: on samples that the student still gets wrong it is moved, virtually, twice by the matching
+    terms alone and once by cross-entropy; the gradient of its cross-entropy then reaches the networks
+    through those moves. The student itself stays where it was.
 
     Departures: the virtual moves are plain gradient descent, without momentum and weight decay; the feature
     network sees, of each sample and network, the mean, deviation and maximum of its cosine similarities to

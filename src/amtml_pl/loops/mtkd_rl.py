@@ -23,11 +23,12 @@ from amtml_pl.weighting.confidence import confidence_weights
 class ReinforcedWeights(TwoOptimizers):
     """`DistillModule` whose weights, of outputs and of features, are those of an agent that learns beside it.
 
-    After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), as
-    its code is described in ``docs/mathematics.md``, "mtkd_rl": per sample the agent sees how close the student's features
-    and outputs are to each teacher's, how right that teacher is, and its features and outputs. Its shares
-    are averaged with two fixed ones (static aggregation). The agent is trained by regression towards 1,
-    weighted by the standardised reward; rewards below the mean of the batch teach it nothing, as published.
+    After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), and its
+    code; the formulas stand in ``docs/mathematics.md``, "mtkd_rl". Per sample the agent sees how close the
+    student's features and outputs are to each teacher's, how right that teacher is, and its features and
+    outputs. Its shares are averaged with two fixed ones (static aggregation). The agent is trained by
+    regression towards 1, weighted by the standardised reward; rewards below the mean of the batch teach it
+    nothing, as published.
 
     Departures: the agent learns after every step, and not once an epoch from all of its states; epoch 0 is
     weighted as all others and not by 1 for every teacher. The state is taken with the regressors in

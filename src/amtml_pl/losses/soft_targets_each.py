@@ -42,8 +42,8 @@ class PerTeacherSoftTargetLoss(LossTerm):
     Args:
         temperature: T > 0.
         scale: ``paper`` is 1; ``ebkd_code`` and ``camkd_code`` are the strengths of the published CA-MKD code
-            with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (``docs/mathematics.md``, "ebkd" and
-            "camkd").
+            with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (see
+            ``docs/mathematics.md``, "ebkd" and "camkd").
 
     Raises:
         UserError: if the temperature is not positive.

@@ -41,8 +41,8 @@ def relative_dissimilarity_loss(
 ) -> Float[Tensor, ""]:
     """Mean of the `triplet_terms` in the order that the majority of the teachers gives each triplet.
 
-    After You et al., "Learning from Multiple Teacher Networks" (KDD 2017), see ``docs/mathematics.md``, "okd";
-    weights of conflicting teachers, which that paper has too, are left out.
+    After You et al., "Learning from Multiple Teacher Networks" (KDD 2017); see ``docs/mathematics.md``,
+    "okd". Weights of conflicting teachers, which that paper has too, are left out.
 
     Args:
         student: one embedding per sample, with gradients.
