@@ -45,6 +45,13 @@ def add_card(model: Any, card: ModelCard) -> None:  # noqa: ANN401
     imported("onnx", extra="export").helper.set_model_props(model, card.texts())
 
 
+def replace_card(file: Path, card: ModelCard) -> None:
+    """Replaces the card of a student that has been written."""
+    model = parsed(file.read_bytes(), file)
+    add_card(model, card)
+    file.write_bytes(model.SerializeToString())
+
+
 def card_of(file: Path) -> ModelCard:
     """The card of a student.
 
