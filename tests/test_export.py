@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import nullcontext
+from pathlib import Path
 
 import onnx
 import onnxruntime
@@ -16,10 +17,12 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import amtml_pl
 from amtml_pl import export
 from amtml_pl.errors import UserError
 from amtml_pl.exported.kinds import KINDS, open_exported
 from amtml_pl.exported.model_card import ModelCard
+from amtml_pl.exported.student import StudentLogits
 from amtml_pl.exporting import Export
 from amtml_pl.finished_run import load_run
 from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images
@@ -189,6 +192,25 @@ def test_the_command_says_and_records_parity_and_latency(moved, command):
     entries = json.loads((moved / "export" / "export.json").read_text())
     assert entries.keys() == {"export/student-last.pt", str(moved.parent / "elsewhere.safetensors")}
     assert [file.name for file in moved.rglob(".*student*")] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(moved, kind):
+    run = load_run(moved)
+    card = Export(run, "best", kind, int8=False).card()
+    with pytest.raises(OSError, match="No space left"):
+        KINDS[kind].write(StudentLogits(run.student()), card, Path("/dev/full"))
+
+
+@pytest.mark.parametrize("name", [*FILES.values(), "student.int8.onnx"])
+def test_no_file_says_where_on_this_machine_the_code_lies(exported, name):
+    file = exported / "export" / name
+    contents = [file.read_bytes()]
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            contents += [archive.read(member) for member in archive.namelist()]
+    for folder in (Path(amtml_pl.__file__).parent, Path(torch.__file__).parent, Path(__file__).parent):
+        assert not any(str(folder).encode() in content for content in contents)
 
 
 def test_safetensors_holds_the_weights_of_the_run(exported):
