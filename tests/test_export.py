@@ -1,9 +1,13 @@
 """The student of a finished run as a file that other runtimes load."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext
+from pathlib import Path
 
 import onnx
 import onnxruntime
@@ -13,13 +17,15 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import amtml_pl
 from amtml_pl import export
 from amtml_pl.errors import UserError
 from amtml_pl.exported.kinds import KINDS, open_exported
 from amtml_pl.exported.model_card import ModelCard
+from amtml_pl.exported.student import StudentLogits
 from amtml_pl.exporting import Export
 from amtml_pl.finished_run import load_run
-from amtml_pl.parity import MOST_DIFFERENCE, compare, parity_images
+from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images
 from amtml_pl.runs import RunFolder
 
 FILES = {kind: f"student{made.suffix}" for kind, made in KINDS.items()}
@@ -31,16 +37,27 @@ def images_of_test(run):
     return split.stored.images[split.rows] / torch.full((), 255.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(exported, kind):
+def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(learnt, kind):
+    """Of a student that has learnt all digits: one that names the same for all images would show nothing."""
+    run = load_run(learnt)
+    images, split = images_of_test(run), run.split("test")
+    expected = run.student()(images).logits.argmax(1)
+    assert expected.unique().tolist() == list(range(10))
+    assert (expected == split.stored.labels[split.rows]).double().mean() >= 0.9
+    Export(run, "best", kind, int8=False).write({})
+    forward = open_exported(learnt / "export" / FILES[kind], trust=True).forward
+    assert torch.equal(forward(images).argmax(1), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_the_logits_of_the_checkpoint_in_batches_of_any_size(exported, kind):
     run = load_run(exported)
     images = images_of_test(run)
     expected = run.student()(images).logits
     forward = open_exported(exported / "export" / FILES[kind], trust=True).forward
-    found = forward(images)
-    assert torch.equal(found.argmax(1), expected.argmax(1))
-    assert (found - expected).abs().max() <= MOST_DIFFERENCE
-    for size in (1, 7):
+    for size in (1, 7, len(images)):
         assert (forward(images[:size]) - expected[:size]).abs().max() <= MOST_DIFFERENCE
 
 
@@ -84,9 +101,11 @@ def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from
         assert "float32 (B, 3, 32, 32), RGB in [0, 1]" in found["input"]
         assert found["data_digest"] == record["dataset"]["digest"]
         assert found["commit"] == (record["git"] or {}).get("commit", "")
-        assert json.loads(found["metrics"]) == {
-            key: record["metrics"][key] for key in ("val/acc", "test/acc")
-        }
+        metrics = json.loads(found["metrics"])
+        if "int8" in name:
+            entry = json.loads((exported / "export" / "export.json").read_text())[f"export/{name}"]
+            assert metrics.pop("val/acc_int8") == entry["parity"]["val/acc"]["after"]
+        assert metrics == {key: record["metrics"][key] for key in ("val/acc", "test/acc")}
         assert found["precision"] == ("int8" if "int8" in name else "float32")
         card = ModelCard.read(found, exported)
         assert card.texts().items() <= found.items()
@@ -112,6 +131,45 @@ def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.slow
+def test_a_student_that_8_bits_ruin_is_not_published(learnt, command):
+    """In every block one channel is scaled by 300 and scaled back: the same function, with ruinous ranges."""
+    file = learnt / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    weights = checkpoint["state_dict"]
+    scaled = [name for name in weights if name.endswith("bn1.weight") and ".layer" in name]
+    assert scaled
+    for name in scaled:
+        block = name.removesuffix("bn1.weight")
+        weights[name][0] *= 300
+        weights[f"{block}bn1.bias"][0] *= 300
+        weights[f"{block}conv2.weight"][:, 0] /= 300
+    torch.save(checkpoint, file)
+    (learnt / "export").mkdir()
+    (learnt / "export" / "student.int8.onnx").write_text("before")
+    said = command(export.main, f"run={learnt}", "int8=true", status=2)
+    assert re.search(r"falls from 0\.9\d* to 0\.[0-6]\d*, expected to fall by at most int8_drop=0\.02", said)
+    assert "Nothing was published" in said
+    assert "int8=false; or int8_drop=0." in said
+    assert (learnt / "export" / "student.int8.onnx").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Parity(math.nan, 0.1, 0.1, 0.1), "gives logits that are no finite numbers, on 60 validation images"),
+        (Parity(0.5, 0.9, 0.95, 0.92), "falls from 0.9500 to 0.9200"),
+        (Parity(0.5, 0.9, 1.0, 0.98), None),
+        (Parity(0.5, 0.9, 0.9, 0.95), None),
+    ],
+)
+def test_8_bits_may_lose_as_much_accuracy_as_was_said_and_no_number(moved, found, said):
+    run = load_run(moved)
+    made = Export(run, "best", "onnx", int8=True, int8_drop=0.02)
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        made.refuse_ruined(found, parity_images(run))
+
+
 def test_the_command_says_and_records_parity_and_latency(moved, command):
     said = command(export.main, f"run={moved}", "format=torchscript", "checkpoint=last")
     entries = json.loads((moved / "export" / "export.json").read_text())
@@ -134,6 +192,25 @@ def test_the_command_says_and_records_parity_and_latency(moved, command):
     entries = json.loads((moved / "export" / "export.json").read_text())
     assert entries.keys() == {"export/student-last.pt", str(moved.parent / "elsewhere.safetensors")}
     assert [file.name for file in moved.rglob(".*student*")] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(moved, kind):
+    run = load_run(moved)
+    card = Export(run, "best", kind, int8=False).card()
+    with pytest.raises(OSError, match="No space left"):
+        KINDS[kind].write(StudentLogits(run.student()), card, Path("/dev/full"))
+
+
+@pytest.mark.parametrize("name", [*FILES.values(), "student.int8.onnx"])
+def test_no_file_says_where_on_this_machine_the_code_lies(exported, name):
+    file = exported / "export" / name
+    contents = [file.read_bytes()]
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            contents += [archive.read(member) for member in archive.namelist()]
+    for folder in (Path(amtml_pl.__file__).parent, Path(torch.__file__).parent, Path(__file__).parent):
+        assert not any(str(folder).encode() in content for content in contents)
 
 
 def test_safetensors_holds_the_weights_of_the_run(exported):

@@ -47,7 +47,8 @@ def run(config: DictConfig) -> None:
         from amtml_pl.provenance import git_state, versions
 
         finished = load_run(asked["run"], **config.paths)
-        export = Export(finished, asked["checkpoint"], asked["format"], int8=asked["int8"], out=asked["out"])
+        options = {key: asked[key] for key in ("int8", "int8_drop", "out")}
+        export = Export(finished, asked["checkpoint"], asked["format"], **options)
         about = {
             "command": typed("amtml_pl.export"),
             "git": git_state(),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import classes_of
 from amtml_pl.exported.kinds import KINDS, is_exported
 from amtml_pl.exported.model_card import ModelCard
+from amtml_pl.exported.onnx_file import replace_card
 from amtml_pl.exported.quantisation import quantise
 from amtml_pl.exported.student import Forward, StudentLogits
 from amtml_pl.finished_run import FinishedRun
@@ -46,6 +49,7 @@ class Export:
         checkpoint: which epoch's weights.
         kind: one of `KINDS`.
         int8: whether the student is written in 8 bits; of ONNX alone.
+        int8_drop: the accuracy, in [0, 1], that it may lose by that.
         out: the file; None for the one in the run's folder.
 
     Attributes:
@@ -66,6 +70,7 @@ class Export:
         kind: str,
         *,
         int8: bool,
+        int8_drop: float = 0.02,
         out: str | None = None,
     ) -> None:
         if int8 and kind != "onnx":
@@ -73,6 +78,7 @@ class Export:
                 f"int8=true with format={kind}: only ONNX is written in 8 bits.", fix="format=onnx"
             )
         self.run, self.checkpoint, self.format, self.int8 = run, checkpoint, kind, int8
+        self.int8_drop = int8_drop
         self.kind = KINDS[kind]
         self.kind.refuse_missing_packages()
         self.record_file = run.path / "export" / "export.json"
@@ -112,8 +118,7 @@ class Export:
         with replacing(self.file) as temporary:
             parity = self.write_float32(temporary, card, checkpoint, shown)
             if self.int8:
-                self.write_int8(temporary, card)
-                parity = compare(checkpoint, self.opened(temporary), shown)
+                parity = self.write_int8(temporary, card, checkpoint, shown)
             with torch.inference_mode():
                 speed = {
                     "before": timed(checkpoint, 1, card.image_size),
@@ -153,7 +158,7 @@ class Export:
         except OSError:
             raise
         except Exception as error:  # exporters fail in every possible way at what they cannot follow
-            raise self.not_exported(error) from error
+            raise self.not_exported(error, self.format, fix=OTHER_FORMAT) from error
         parity = compare(checkpoint, self.opened(file), shown)
         if not parity.holds:
             raise UserError(
@@ -164,11 +169,11 @@ class Export:
             )
         return parity
 
-    def write_int8(self, file: Path, card: ModelCard) -> None:
+    def write_int8(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
         """Rewrites the student in 8 bits, for which training images as they are give the scales.
 
         Raises:
-            UserError: if the quantisation cannot follow the network.
+            UserError: if the quantisation cannot follow the network, or ruins it.
         """
         images = local_images(self.run, "train", CALIBRATION_IMAGES)
         try:
@@ -176,7 +181,32 @@ class Export:
         except OSError:
             raise
         except Exception as error:  # as above
-            raise self.not_exported(error) from error
+            raise self.not_exported(error, f"{self.format} in 8 bits", fix="int8=false") from error
+        parity = compare(checkpoint, self.opened(file), shown)
+        self.refuse_ruined(parity, shown)
+        metrics = {**card.metrics, "val/acc_int8": parity.after}
+        replace_card(file, replace(card, precision="int8", metrics=metrics))
+        return parity
+
+    def refuse_ruined(self, parity: Parity, shown: ParityImages) -> None:
+        """Refuses a student in 8 bits that is too much worse than its checkpoint.
+
+        Raises:
+            UserError: if it gives what are no numbers, or loses more accuracy than it may.
+        """
+        if not math.isfinite(parity.difference):
+            raise UserError(
+                f"In 8 bits the student gives logits that are no finite numbers, on {shown}. "
+                "Nothing was published.",
+                fix="int8=false",
+            )
+        lost = round(parity.before - parity.after, 9)  # 1.0 - 0.98 is more than 0.02 in floating point
+        if lost > self.int8_drop:
+            raise UserError(
+                f"In 8 bits the accuracy on {shown} falls from {parity.before:.4f} to {parity.after:.4f}, "
+                f"expected to fall by at most int8_drop={self.int8_drop:g}. Nothing was published.",
+                fix=f"int8=false; or int8_drop={math.ceil(lost * 100) / 100:g}, if it may lose as much",
+            )
 
     def opened(self, file: Path) -> Forward:
         """What was just written, opened as others will open it."""
@@ -186,17 +216,17 @@ class Export:
             try:
                 return exported(images)
             except Exception as error:  # a graph that is wrong for this size of batch, in its runtime's words
-                raise self.not_exported(error) from error
+                raise self.not_exported(error, self.format, fix=OTHER_FORMAT) from error
 
         return forward
 
-    def not_exported(self, error: Exception) -> UserError:
+    def not_exported(self, error: Exception, form: str, *, fix: str) -> UserError:
         """What to say where the exporter, or what it has made, fails."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return UserError(
-            f"{self.run.config.student.get('_target_')} cannot be exported as {self.format}: "
+            f"{self.run.config.student.get('_target_')} cannot be exported as {form}: "
             f"{lines[0]:.300}. Nothing was published.",
-            fix=OTHER_FORMAT,
+            fix=fix,
         )
 
     def card(self) -> ModelCard:

@@ -157,6 +157,7 @@ EXPORT = {
     ),
     "checkpoint": Rule(Literal["best", "last"], "best or last"),
     "int8": switch("int8=true"),
+    "int8_drop": Rule(float, "a number in [0, 1]", lambda v: 0 <= v <= 1),
     "out": Rule(str | None, "a file or null"),
     "debug": switch("debug=true"),
 }

@@ -33,7 +33,8 @@ class ModelCard:
         commit: of the code that trained it; empty where it was in no checkout.
         dataset: name of the data set.
         data_digest: of the packed data set.
-        metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1].
+        metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1]; of a student in 8 bits
+            ``val/acc_int8``, too, which is its own.
     """
 
     classes: tuple[str, ...]

@@ -36,6 +36,9 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
             verbose=False,
         )
     model = program.model_proto
+    for part in parts(model):
+        if "metadata_props" in part.DESCRIPTOR.fields_by_name:
+            del part.metadata_props[:]  # paths and lines of the user's code
     add_card(model, card)
     file.write_bytes(model.SerializeToString())
 
@@ -43,6 +46,13 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
 def add_card(model: Any, card: ModelCard) -> None:  # noqa: ANN401
     """Replaces the metadata of a model by a card."""
     imported("onnx", extra="export").helper.set_model_props(model, card.texts())
+
+
+def replace_card(file: Path, card: ModelCard) -> None:
+    """Replaces the card of a student that has been written."""
+    model = parsed(file.read_bytes(), file)
+    add_card(model, card)
+    file.write_bytes(model.SerializeToString())
 
 
 def card_of(file: Path) -> ModelCard:
@@ -104,18 +114,23 @@ def metadata(model: Any) -> Mapping[str, str]:  # noqa: ANN401
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def asks_for_files(message: Any, tensor: Any) -> bool:  # noqa: ANN401
+def asks_for_files(model: Any, tensor: Any) -> bool:  # noqa: ANN401
     """Whether a tensor anywhere in a model lies in another file.
 
     Args:
-        message: the model, or any part of it.
+        model: as it was parsed.
         tensor: the class of its tensors.
     """
-    if isinstance(message, tensor):
-        return bool(message.data_location == tensor.EXTERNAL)
-    parts = [value for field, value in message.ListFields() if field.message_type is not None]
-    inner = [part for value in parts for part in (value if hasattr(value, "__len__") else [value])]
-    return any(asks_for_files(part, tensor) for part in inner)
+    return any(part.data_location == tensor.EXTERNAL for part in parts(model) if isinstance(part, tensor))
+
+
+def parts(message: Any) -> Iterator[Any]:  # noqa: ANN401
+    """A model, and every message in it."""
+    yield message
+    values = [value for field, value in message.ListFields() if field.message_type is not None]
+    for value in values:
+        for part in value if hasattr(value, "__len__") else [value]:
+            yield from parts(part)
 
 
 @contextmanager

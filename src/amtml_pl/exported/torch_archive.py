@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from amtml_pl.errors import UserError
@@ -35,6 +36,16 @@ def member_names(file: Path) -> list[str]:
     """What lies in an archive, without the name of its top."""
     with opening(file), zipfile.ZipFile(file) as archive:
         return [name.partition("/")[2] for name in archive.namelist()]
+
+
+def without_call_stacks(content: BytesIO) -> bytes:
+    """A script without the calls that have led to each of its steps: paths and lines of the user's code."""
+    kept = BytesIO()
+    with zipfile.ZipFile(content) as archive, zipfile.ZipFile(kept, "w") as rewritten:
+        for member in archive.infolist():
+            if not member.filename.endswith(".debug_pkl"):
+                rewritten.writestr(zipfile.ZipInfo(member.filename), archive.read(member))
+    return kept.getvalue()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -16,7 +17,13 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
     """Writes the graph with dynamic batch, the card as an extra file in it."""
     batch = {0: torch.export.Dim("batch")}
     program = torch.export.export(student, (example(card.image_size),), dynamic_shapes=(batch,))
-    torch.export.save(program, file, extra_files={CARD: json.dumps(card.texts(), indent=2)})
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # paths and lines of the user's code
+    content = BytesIO()
+    torch.export.save(program, content, extra_files={CARD: json.dumps(card.texts(), indent=2)})
+    file.write_bytes(content.getvalue())  # where the disk is full, torch's own writer would end the process
 
 
 def open_file(file: Path) -> OpenedStudent:

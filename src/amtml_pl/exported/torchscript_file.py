@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.student import OpenedStudent, StudentLogits, example
-from amtml_pl.exported.torch_archive import CARD, card_of, opening
+from amtml_pl.exported.torch_archive import CARD, card_of, opening, without_call_stacks
 
 jit: Any = torch.jit  # without types
 
@@ -24,8 +25,11 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
     # That TorchScript is deprecated the user knows; whether a trace is right, the parity check finds out.
     with warnings.catch_warnings(action="ignore"):
         traced = jit.trace(student, example(card.image_size), check_trace=False)
-        texts = json.dumps(card.texts(), indent=2)
-        jit.save(traced, str(file), _extra_files={CARD: texts})
+        content = BytesIO()
+        jit.save(traced, content, _extra_files={CARD: json.dumps(card.texts(), indent=2)})
+    file.write_bytes(
+        without_call_stacks(content)
+    )  # where the disk is full, torch's own writer would end the process
 
 
 def open_file(file: Path) -> OpenedStudent:
