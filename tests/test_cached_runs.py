@@ -98,7 +98,7 @@ def test_a_live_run_holds_its_teachers(configure, tmp_path):
     assert parameters_beside(ready.module) > others
 
 
-@pytest.mark.parametrize("batch_size", [64, 128])
+@pytest.mark.parametrize("batch_size", [64, pytest.param(128, marks=pytest.mark.slow)])
 def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_live_teachers(
     configure, tmp_path, batch_size
 ):
@@ -182,6 +182,7 @@ def test_views_on_the_device_train_the_same_student(run):
     assert_bitwise_equal(weights(mapped), weights(resident))
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_stops_a_run_before_its_first_step(run, tmp_path, monkeypatch):
     run(*AMTML)
     damaged = shards(tmp_path)[-1]  # of the second epoch's view

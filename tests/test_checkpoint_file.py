@@ -8,6 +8,7 @@ from amtml_pl.errors import UserError
 from tiny_runs import CE
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_from_a_checkpoint_with_a_changed_weight(run):
     _, folder = run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false")
     record = json.loads(folder.record_file.read_text())

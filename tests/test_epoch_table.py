@@ -28,6 +28,7 @@ print(ascii(weights_of_last_epoch(file)))
 """
 
 
+@pytest.mark.slow
 def test_teachers_named_beyond_ascii_are_read_again_in_a_locale_without_them(tmp_path):
     """The table is written as UTF-8 wherever a run begins, and may be resumed elsewhere."""
     file = tmp_path / "metrics.csv"

@@ -71,6 +71,7 @@ def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved,
                 assert found["metrics"][key] == pytest.approx(record[key], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     said = evaluate(f"run={moved}", "corruptions=true", latency="latency=true")
     found = written(moved)

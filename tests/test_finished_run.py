@@ -22,6 +22,7 @@ from amtml_pl.evaluation import evaluate
 from amtml_pl.teachers import measure_accuracy, weights_digest
 
 
+@pytest.mark.slow
 def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for():
     told = (
         "import sys, amtml_pl as a; print('torch' in sys.modules); a.load_run; print('torch' in sys.modules)"

@@ -46,6 +46,7 @@ def test_a_figure_is_the_median_and_the_interquartile_range():
     assert Figure.of([]) == Figure(None, None)
 
 
+@pytest.mark.slow
 def test_steps_of_all_variants_are_timed_with_synthetic_images_and_untrained_teachers(bench):
     made = bench()
     with quiet():

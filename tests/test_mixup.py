@@ -91,6 +91,7 @@ def test_loops_and_weightings_that_read_one_label_per_image_are_refused(run, par
         run("experiment=digits", *TINY, *parts, "data.mixup=0.2", "teacher_source=live")
 
 
+@pytest.mark.slow
 def test_a_run_with_live_teachers_repeats_to_the_bit(run):
     job = ("experiment=digits_amtml", *TINY, "trainer.max_epochs=1", "data.mixup=0.2", "teacher_source=live")
     _, first = run(*job, name="first")

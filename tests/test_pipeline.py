@@ -100,7 +100,9 @@ def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
     monkeypatch.setattr(DistillModule, "training_step", faulty)
 
 
-@pytest.mark.parametrize("step", [0, 2, 6])
+@pytest.mark.parametrize(
+    "step", [pytest.param(0, marks=pytest.mark.slow), 2, pytest.param(6, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(run, monkeypatch, step):
     job = ("experiment=digits_amtml", *TINY)
     _, whole = run(*job, name="whole")
@@ -148,6 +150,7 @@ def test_the_test_split_is_read_only_after_the_fit(run, monkeypatch):
     assert stages == ["test", "test"]  # once for the best and once for the last checkpoint
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_trained_on_other_pixels_is_refused_with_the_command_that_trains_it_anew(
     run, tmp_path
 ):
@@ -203,6 +206,7 @@ def trained_teacher(run, tmp_path):
     return record, folder.weights_file
 
 
+@pytest.mark.slow
 def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record, file = trained_teacher(run, tmp_path)

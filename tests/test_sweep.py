@@ -83,6 +83,7 @@ def records(tmp_path):
     return [json.loads(file.read_text()) for file in (tmp_path / "outputs" / "runs").rglob("run.json")]
 
 
+@pytest.mark.slow
 def test_neither_a_mistake_nor_an_unexpected_error_ends_the_others_and_repeating_retries_them(
     sweep, tmp_path
 ):
@@ -267,6 +268,7 @@ def test_a_search_that_is_killed_and_repeated_counts_each_trial_once(command, tm
     assert study.best_value == max(float(row["val/acc"]) for row in rows(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_a_failed_trial_and_the_repeated_command_tries_it_again(sweep, tmp_path):
     search = ("hydra/sweeper=optuna_study", "hydra.sweeper.n_trials=2", "student.depth=choice(9)", "seed=0")
     status, said = sweep(*search)

@@ -103,6 +103,7 @@ def test_shares_of_the_gradient_are_the_doctors_at_first_and_measured_in_the_fit
         assert (shares == pytest.approx(doctor)) == (epoch == 0)
 
 
+@pytest.mark.slow
 def test_custom_scalars_lay_out_curves_that_exist(run):
     _, folder = run("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
     found = events(folder)
@@ -176,6 +177,7 @@ def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
     assert not folder.weights_by_class_file.exists()
 
 
+@pytest.mark.slow
 def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
     _, folder = run("experiment=digits_avg", *WATCHED, f"paths.cache={tmp_path}/cold")
     found = events(folder)
@@ -211,7 +213,7 @@ def test_a_run_that_is_killed_between_its_fit_and_its_record_has_the_figures_of_
     assert "Not shown" not in whole.Tensors("result/text_summary")[-1].tensor_proto.string_val[0].decode()
 
 
-@pytest.mark.parametrize("step", [2, 6])
+@pytest.mark.parametrize("step", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_the_curves_of_a_resumed_run_go_on_without_a_second_point(run, monkeypatch, watched, step):
     job = ("experiment=digits_amtml", *WATCHED)
     _, whole = watched

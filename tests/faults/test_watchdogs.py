@@ -37,7 +37,8 @@ def at_step(monkeypatch, number, happens):
 
 
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)]
+    ("number", "raised"),
+    [(signal.SIGTERM, Preempted), pytest.param(signal.SIGINT, KeyboardInterrupt, marks=pytest.mark.slow)],
 )
 def test_a_run_that_is_told_to_stop_saves_after_its_step_and_goes_on_from_there(
     run, monkeypatch, number, raised
@@ -61,6 +62,7 @@ def test_a_run_that_is_told_to_stop_saves_after_its_step_and_goes_on_from_there(
     assert whole.metrics_file.read_text() == cut.metrics_file.read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_moved_is_gone_on_with_and_keeps_its_best_epoch(run, monkeypatch):
     best_first = (*JOB, "trainer.max_epochs=3", "optimizer.lr=0.5", "scheduler=constant")
     _, whole = run(*best_first, name="whole")
@@ -203,6 +205,7 @@ def in_a_process_that_may_write(limit, job):
         return said.read()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_the_run_goes_on(
     run, tmp_path, monkeypatch
 ):
@@ -230,6 +233,7 @@ def test_memory_that_is_full_is_said_with_what_takes_less(run, tmp_path, monkeyp
     assert RunFolder(tmp_path / "run").record()["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_lost_within_a_run_ends_it_in_words_and_the_run_goes_on(run, tmp_path, monkeypatch):
     _, whole = run(*JOB, name="whole")
     cache, away = tmp_path / "outputs" / "cache", tmp_path / "away"

@@ -176,6 +176,7 @@ def largest_tensor(loss, B, K):
     return largest.bytes
 
 
+@pytest.mark.slow
 def test_no_tensor_outgrows_sixteen_mebibytes_at_a_batch_of_1024():
     assert largest_tensor(naive_angle_loss, 64, 10) == 4 * 64**3  # at 1024 it would be 4 GiB
     assert largest_tensor(angle_loss, 1024, 10) < 16 * MEBIBYTE
