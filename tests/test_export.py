@@ -25,6 +25,7 @@ from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.student import StudentLogits
 from amtml_pl.exporting import Export
 from amtml_pl.finished_run import load_run
+from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images
 from amtml_pl.runs import RunFolder
 
@@ -98,7 +99,8 @@ def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from
     for name in (*FILES.values(), "student.int8.onnx"):
         found = metadata(name)
         assert tuple(json.loads(found["classes"])) == DIGITS
-        assert "float32 (B, 3, 32, 32), RGB in [0, 1]" in found["input"]
+        taken = "normalised: (RGB in [0, 1] - mean) / std" if "safetensors" in name else "RGB in [0, 1], not"
+        assert f"float32 (B, 3, 32, 32), {taken}" in found["input"]
         assert found["data_digest"] == record["dataset"]["digest"]
         assert found["commit"] == (record["git"] or {}).get("commit", "")
         metrics = json.loads(found["metrics"])
@@ -108,7 +110,7 @@ def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from
         assert metrics == {key: record["metrics"][key] for key in ("val/acc", "test/acc")}
         assert found["precision"] == ("int8" if "int8" in name else "float32")
         card = ModelCard.read(found, exported)
-        assert card.texts().items() <= found.items()
+        assert {**card.texts(), "input": found["input"]}.items() <= found.items()
 
 
 def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
@@ -220,6 +222,23 @@ def test_safetensors_holds_the_weights_of_the_run(exported):
     )
     assert kept.keys() == own.keys()
     assert all(torch.equal(kept[name], tensor) for name, tensor in own.items())
+
+
+def test_the_bare_network_takes_the_weights_of_safetensors_and_images_as_the_file_says(exported):
+    file = exported / "export" / "student.safetensors"
+    with safe_open(file, framework="pt") as content:
+        metadata = content.metadata()
+    built = json.loads(metadata["network"])
+    assert built.pop("_target_").endswith(".CifarResNet")
+    network = CifarResNet(**built).eval()
+    network.load_state_dict(load_file(file))
+    run = load_run(exported)
+    images = images_of_test(run)
+    mean, std = (torch.tensor(json.loads(metadata[name])).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.inference_mode():
+        expected = run.student()(images).logits
+        assert (network((images - mean) / std) - expected).abs().max() <= MOST_DIFFERENCE
+        assert (network(images) - expected).abs().max() > 0.01
 
 
 def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refused(moved, command):
