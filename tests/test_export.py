@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from safetensors.torch import load_file
 import amtml_pl
 from amtml_pl import export
 from amtml_pl.errors import UserError
+from amtml_pl.export_record import add_entry
 from amtml_pl.exported.kinds import KINDS, open_exported
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.student import StudentLogits
+from amtml_pl.exported_card import card_of_run
 from amtml_pl.exporting import Export
 from amtml_pl.finished_run import load_run
-from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images
+from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images, refuse_ruined
 from amtml_pl.runs import RunFolder
 
 FILES = {kind: f"student{made.suffix}" for kind, made in KINDS.items()}
@@ -98,7 +102,8 @@ def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from
     for name in (*FILES.values(), "student.int8.onnx"):
         found = metadata(name)
         assert tuple(json.loads(found["classes"])) == DIGITS
-        assert "float32 (B, 3, 32, 32), RGB in [0, 1]" in found["input"]
+        taken = "normalised: (RGB in [0, 1] - mean) / std" if "safetensors" in name else "RGB in [0, 1], not"
+        assert f"float32 (B, 3, 32, 32), {taken}" in found["input"]
         assert found["data_digest"] == record["dataset"]["digest"]
         assert found["commit"] == (record["git"] or {}).get("commit", "")
         metrics = json.loads(found["metrics"])
@@ -108,7 +113,7 @@ def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from
         assert metrics == {key: record["metrics"][key] for key in ("val/acc", "test/acc")}
         assert found["precision"] == ("int8" if "int8" in name else "float32")
         card = ModelCard.read(found, exported)
-        assert card.texts().items() <= found.items()
+        assert {**card.texts(), "input": found["input"]}.items() <= found.items()
 
 
 def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
@@ -144,14 +149,14 @@ def test_a_student_that_8_bits_ruin_is_not_published(learnt, command):
         weights[name][0] *= 300
         weights[f"{block}bn1.bias"][0] *= 300
         weights[f"{block}conv2.weight"][:, 0] /= 300
+    command(export.main, f"run={learnt}", "int8=true")
+    before = contents(learnt / "export")
     torch.save(checkpoint, file)
-    (learnt / "export").mkdir()
-    (learnt / "export" / "student.int8.onnx").write_text("before")
     said = command(export.main, f"run={learnt}", "int8=true", status=2)
     assert re.search(r"falls from 0\.9\d* to 0\.[0-6]\d*, expected to fall by at most int8_drop=0\.02", said)
     assert "Nothing was published" in said
     assert "int8=false; or int8_drop=0." in said
-    assert (learnt / "export" / "student.int8.onnx").read_text() == "before"
+    assert contents(learnt / "export") == before
 
 
 @pytest.mark.parametrize(
@@ -165,9 +170,8 @@ def test_a_student_that_8_bits_ruin_is_not_published(learnt, command):
 )
 def test_8_bits_may_lose_as_much_accuracy_as_was_said_and_no_number(moved, found, said):
     run = load_run(moved)
-    made = Export(run, "best", "onnx", int8=True, int8_drop=0.02)
     with pytest.raises(UserError, match=said) if said else nullcontext():
-        made.refuse_ruined(found, parity_images(run))
+        refuse_ruined(found, parity_images(run), 0.02)
 
 
 def test_the_command_says_and_records_parity_and_latency(moved, command):
@@ -197,9 +201,8 @@ def test_the_command_says_and_records_parity_and_latency(moved, command):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(moved, kind):
     run = load_run(moved)
-    card = Export(run, "best", kind, int8=False).card()
     with pytest.raises(OSError, match="No space left"):
-        KINDS[kind].write(StudentLogits(run.student()), card, Path("/dev/full"))
+        KINDS[kind].write(StudentLogits(run.student()), card_of_run(run, "best"), Path("/dev/full"))
 
 
 @pytest.mark.parametrize("name", [*FILES.values(), "student.int8.onnx"])
@@ -220,6 +223,23 @@ def test_safetensors_holds_the_weights_of_the_run(exported):
     )
     assert kept.keys() == own.keys()
     assert all(torch.equal(kept[name], tensor) for name, tensor in own.items())
+
+
+def test_the_bare_network_takes_the_weights_of_safetensors_and_images_as_the_file_says(exported):
+    file = exported / "export" / "student.safetensors"
+    with safe_open(file, framework="pt") as content:
+        metadata = content.metadata()
+    built = json.loads(metadata["network"])
+    assert built.pop("_target_").endswith(".CifarResNet")
+    network = CifarResNet(**built).eval()
+    network.load_state_dict(load_file(file))
+    run = load_run(exported)
+    images = images_of_test(run)
+    mean, std = (torch.tensor(json.loads(metadata[name])).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.inference_mode():
+        expected = run.student()(images).logits
+        assert (network((images - mean) / std) - expected).abs().max() <= MOST_DIFFERENCE
+        assert (network(images) - expected).abs().max() > 0.01
 
 
 def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refused(moved, command):
@@ -289,15 +309,12 @@ def with_network(moved, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch_export", "torchscript"])
-def test_a_graph_that_gives_other_logits_is_not_published(with_network, command, kind):
-    moved = with_network("Shifty")
-    (moved / "export").mkdir()
-    (moved / "export" / FILES[kind]).write_text("before")
+def test_a_graph_that_gives_other_logits_is_not_published(with_network, exported, command, kind):
+    moved, before = with_network("Shifty"), contents(exported / "export")
     said = command(export.main, f"run={moved}", f"format={kind}", status=2)
     assert "does not give what the checkpoint gives: max |Δlogit| is 0.01 on 60 validation images" in said
     assert "expected at most 0.0001. Nothing was published" in said
-    assert [file.name for file in (moved / "export").iterdir()] == [FILES[kind]]
-    assert (moved / "export" / FILES[kind]).read_text() == "before"
+    assert contents(moved / "export") == before
 
 
 def test_a_network_that_no_graph_can_hold_is_refused_by_name_and_safetensors_takes_it(with_network, command):
@@ -362,13 +379,38 @@ def test_a_damaged_record_of_exports_is_named_before_anything_is_written(exporte
     assert contents(exported / "export") == before
 
 
-def test_two_exports_at_once_are_both_recorded(moved):
+def test_exports_that_end_together_are_all_recorded(tmp_path):
+    record = tmp_path / "export" / "export.json"
+    names = [f"{number}.onnx" for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: add_entry(record, {"file": name}), names))
+    assert json.loads(record.read_text()) == {name: {"file": name} for name in names}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_export_is_left_in_the_place_of_one(moved, command, kind):
+    (moved / "export").mkdir()
+    (moved / "export" / FILES[kind]).write_text("mine")
+    said = command(export.main, f"run={moved}", f"format={kind}", status=2)
+    assert f"{FILES[kind]} is not a student exported as {kind}, and is left as it is" in said
+    assert (moved / "export" / FILES[kind]).read_text() == "mine"
+
+
+def test_a_network_that_fails_in_8_bits_alone_is_told_to_stay_in_32(moved, tmp_path):
     run = load_run(moved)
-    first, second = (Export(run, which, "safetensors", int8=False) for which in ("best", "last"))
-    second.write({})
-    first.write({})
-    entries = json.loads((moved / "export" / "export.json").read_text())
-    assert entries.keys() == {"export/student.safetensors", "export/student-last.safetensors"}
+    (tmp_path / "student.onnx").write_bytes(b"no graph")
+    made, card = Export(run, "best", "onnx", int8=True), card_of_run(run, "best")
+    with pytest.raises(UserError, match="cannot be exported as onnx in 8 bits") as refused:
+        made.write_int8(tmp_path / "student.onnx", card, lambda images: images, parity_images(run))
+    assert refused.value.fix == "int8=false"
+
+
+def test_a_multirun_is_refused_and_leaves_nothing_behind(moved, command, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    said = command(export.main, "-m", f"run={moved},{moved}", status=2)
+    assert "--multirun: expected one command for each" in said
+    assert [*(tmp_path / "here").iterdir()] == []
 
 
 def test_a_run_that_cannot_be_written_to_is_exported_elsewhere_without_an_entry(moved, command, tmp_path):

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.evaluated_images import classes_of
+from amtml_pl.export_record import add_entry, read_entries
 from amtml_pl.exported.kinds import KINDS, is_exported
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.onnx_file import replace_card
 from amtml_pl.exported.quantisation import quantise
 from amtml_pl.exported.student import Forward, StudentLogits
+from amtml_pl.exported_card import card_of_run
 from amtml_pl.finished_run import FinishedRun
-from amtml_pl.json_file import read_json
 from amtml_pl.latency import cpu_name, timed
-from amtml_pl.output_file import named_output, refuse_unwritable, replacing, write_json
+from amtml_pl.output_file import named_output, refuse_unwritable, replacing
 from amtml_pl.parity import (
     MOST_DIFFERENCE,
     Parity,
@@ -33,8 +30,8 @@ from amtml_pl.parity import (
     compare,
     local_images,
     parity_images,
+    refuse_ruined,
 )
-from amtml_pl.rebuilt import without_beginnings
 from amtml_pl.recorded_checkpoints import Which
 
 CALIBRATION_IMAGES = 500
@@ -104,7 +101,8 @@ class Export:
         Raises:
             UserError: if the student cannot be exported, or its file does not give what the checkpoint gives.
         """
-        student, card, shown = self.run.student(self.checkpoint), self.card(), parity_images(self.run)
+        student, shown = self.run.student(self.checkpoint), parity_images(self.run)
+        card = card_of_run(self.run, self.checkpoint)
         if self.int8 and shown.lacking:
             raise UserError(
                 f"int8=true takes real images of the run to choose its scales. {shown.lacking}",
@@ -122,7 +120,7 @@ class Export:
             with torch.inference_mode():
                 speed = {
                     "before": timed(checkpoint, 1, card.image_size),
-                    "after": timed(self.opened(temporary), 1, card.image_size),
+                    "after": timed(self.opened(temporary, int8=self.int8), 1, card.image_size),
                 }
             content = temporary.read_bytes()
         entry = {
@@ -134,18 +132,8 @@ class Export:
             **about,
         }
         if not self.unrecorded:
-            self.record(entry)
+            add_entry(self.record_file, entry)
         return entry, shown
-
-    def record(self, entry: Mapping[str, Any]) -> None:
-        """Adds an entry to the run's ``export.json``, or replaces the one of the same file.
-
-        Raises:
-            UserError: if it cannot be written, or was damaged meanwhile.
-        """
-        self.record_file.parent.mkdir(exist_ok=True)
-        with FileLock(self.record_file.with_name(".export.json.lock")):  # several exports may end together
-            write_json(self.record_file, {**read_entries(self.record_file), str(entry["file"]): entry})
 
     def write_float32(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
         """Writes the student and holds it against its checkpoint.
@@ -158,8 +146,8 @@ class Export:
         except OSError:
             raise
         except Exception as error:  # exporters fail in every possible way at what they cannot follow
-            raise self.not_exported(error, self.format, fix=OTHER_FORMAT) from error
-        parity = compare(checkpoint, self.opened(file), shown)
+            raise self.not_exported(error, int8=False) from error
+        parity = compare(checkpoint, self.opened(file, int8=False), shown)
         if not parity.holds:
             raise UserError(
                 f"What was exported as {self.format} does not give what the checkpoint gives: max |Δlogit| "
@@ -181,34 +169,14 @@ class Export:
         except OSError:
             raise
         except Exception as error:  # as above
-            raise self.not_exported(error, f"{self.format} in 8 bits", fix="int8=false") from error
-        parity = compare(checkpoint, self.opened(file), shown)
-        self.refuse_ruined(parity, shown)
+            raise self.not_exported(error, int8=True) from error
+        parity = compare(checkpoint, self.opened(file, int8=True), shown)
+        refuse_ruined(parity, shown, self.int8_drop)
         metrics = {**card.metrics, "val/acc_int8": parity.after}
         replace_card(file, replace(card, precision="int8", metrics=metrics))
         return parity
 
-    def refuse_ruined(self, parity: Parity, shown: ParityImages) -> None:
-        """Refuses a student in 8 bits that is too much worse than its checkpoint.
-
-        Raises:
-            UserError: if it gives what are no numbers, or loses more accuracy than it may.
-        """
-        if not math.isfinite(parity.difference):
-            raise UserError(
-                f"In 8 bits the student gives logits that are no finite numbers, on {shown}. "
-                "Nothing was published.",
-                fix="int8=false",
-            )
-        lost = round(parity.before - parity.after, 9)  # 1.0 - 0.98 is more than 0.02 in floating point
-        if lost > self.int8_drop:
-            raise UserError(
-                f"In 8 bits the accuracy on {shown} falls from {parity.before:.4f} to {parity.after:.4f}, "
-                f"expected to fall by at most int8_drop={self.int8_drop:g}. Nothing was published.",
-                fix=f"int8=false; or int8_drop={math.ceil(lost * 100) / 100:g}, if it may lose as much",
-            )
-
-    def opened(self, file: Path) -> Forward:
+    def opened(self, file: Path, *, int8: bool) -> Forward:
         """What was just written, opened as others will open it."""
         exported = self.kind.open_file(file).forward
 
@@ -216,39 +184,17 @@ class Export:
             try:
                 return exported(images)
             except Exception as error:  # a graph that is wrong for this size of batch, in its runtime's words
-                raise self.not_exported(error, self.format, fix=OTHER_FORMAT) from error
+                raise self.not_exported(error, int8=int8) from error
 
         return forward
 
-    def not_exported(self, error: Exception, form: str, *, fix: str) -> UserError:
+    def not_exported(self, error: Exception, *, int8: bool) -> UserError:
         """What to say where the exporter, or what it has made, fails."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return UserError(
-            f"{self.run.config.student.get('_target_')} cannot be exported as {form}: "
-            f"{lines[0]:.300}. Nothing was published.",
-            fix=fix,
-        )
-
-    def card(self) -> ModelCard:
-        """What the file says of itself."""
-        record, about = self.run.record, self.run.config.dataset
-        ending = "" if self.checkpoint == "best" else "_last"
-        network = without_beginnings(OmegaConf.to_container(self.run.config.student, resolve=True))
-        return ModelCard(
-            classes=classes_of(self.run) or tuple(map(str, range(about.num_classes))),
-            image_size=int(about.image_size),
-            mean=tuple(map(float, about.mean)),
-            std=tuple(map(float, about.std)),
-            network=network,
-            precision="float32",
-            run=f"{self.run.path.parent.name}/{self.run.path.name}",
-            experiment=str(record["experiment"] or ""),
-            seed=record["seed"],
-            checkpoint=self.checkpoint,
-            commit=commit_of(record),
-            dataset=str(record["dataset"]["name"]),
-            data_digest=str(record["dataset"]["digest"]),
-            metrics={name: float(record["metrics"][f"{name}{ending}"]) for name in ("val/acc", "test/acc")},
+            f"{self.run.config.student.get('_target_')} cannot be exported as {self.format}"
+            f"{' in 8 bits' if int8 else ''}: {lines[0]:.300}. Nothing was published.",
+            fix="int8=false" if int8 else OTHER_FORMAT,
         )
 
     def facts(self, parity: Parity, shown: ParityImages) -> dict[str, Any]:
@@ -269,11 +215,20 @@ class Export:
         }
 
     def own_file(self) -> Path:
-        """Where the student lies in the run's folder, if the command does not say it."""
+        """Where the student lies in the run's folder, if the command does not say it.
+
+        Raises:
+            UserError: if it cannot be written, or something else lies there.
+        """
         ending = "" if self.checkpoint == "best" else f"-{self.checkpoint}"
         name = f"student{ending}{'.int8' if self.int8 else ''}{self.kind.suffix}"
         file = self.run.path / "export" / name
         refuse_unwritable(file)
+        if file.exists() and not is_exported(file, self.format):
+            raise UserError(
+                f"{file} is not a student exported as {self.format}, and is left as it is.",
+                fix=f"out=FILE, in another place; or, if nobody misses it: rm '{file}'",
+            )
         return file
 
     def named(self, out: str) -> Path:
@@ -288,28 +243,3 @@ class Export:
             what=f"a student exported as {self.format}",
             is_one=lambda file: is_exported(file, self.format),
         )
-
-
-def read_entries(file: Path) -> dict[str, Any]:
-    """What a run's ``export.json`` says of earlier exports, by file; nothing where there is none.
-
-    Raises:
-        UserError: if it is damaged.
-    """
-    if not file.exists():
-        return {}
-    try:
-        entries = read_json(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}.", fix=f"rm '{file}'") from error
-    if not isinstance(entries, dict):
-        raise UserError(
-            f"{file} holds a {type(entries).__name__}, expected entries by file.", fix=f"rm '{file}'"
-        )
-    return entries
-
-
-def commit_of(record: Mapping[str, Any]) -> str:
-    """The commit that a run was trained by; empty where it was in no checkout."""
-    git = record.get("git")
-    return str(git.get("commit", "")) if isinstance(git, Mapping) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,32 @@ class Parity:
     def holds(self) -> bool:
         """Whether the exported student is the checkpoint's, to rounding."""
         return self.difference <= MOST_DIFFERENCE
+
+
+def refuse_ruined(parity: Parity, shown: ParityImages, most_drop: float) -> None:
+    """Refuses a student in 8 bits that is too much worse than its checkpoint.
+
+    Args:
+        parity: how both compare.
+        shown: the images, real ones, that they were compared on.
+        most_drop: the accuracy, in [0, 1], that it may lose.
+
+    Raises:
+        UserError: if it gives what are no numbers, or loses more accuracy than it may.
+    """
+    if not math.isfinite(parity.difference):
+        raise UserError(
+            f"In 8 bits the student gives logits that are no finite numbers, on {shown}. "
+            "Nothing was published.",
+            fix="int8=false",
+        )
+    lost = round(parity.before - parity.after, 9)  # 1.0 - 0.98 is more than 0.02 in floating point
+    if lost > most_drop:
+        raise UserError(
+            f"In 8 bits the accuracy on {shown} falls from {parity.before:.4f} to {parity.after:.4f}, "
+            f"expected to fall by at most int8_drop={most_drop:g}. Nothing was published.",
+            fix=f"int8=false; or int8_drop={math.ceil(lost * 100) / 100:g}, if it may lose as much",
+        )
 
 
 def parity_images(run: FinishedRun) -> ParityImages:

@@ -1,1 +1,1 @@
-"""Files that hold a student alone, its normalisation included: how each kind is written and opened again."""
+"""Files that hold a student alone: how each kind is written and opened again."""

@@ -22,7 +22,8 @@ class ModelCard:
     Attributes:
         classes: the K class names, in the order of the logits.
         image_size: height and width of the images that it takes, in pixels.
-        mean: of each colour channel, on the scale of [0, 1]; the student subtracts it itself.
+        mean: of each colour channel, on the scale of [0, 1]; the student subtracts it itself, but the
+            bare network does not whose weights are in a file of safetensors.
         std: likewise; the student divides by it itself.
         network: what the student was built from, as in ``conf/student``.
         precision: ``float32`` or ``int8``.

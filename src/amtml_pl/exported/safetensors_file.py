@@ -21,10 +21,16 @@ AGAIN = "copy the file again, or write it again: python -m amtml_pl.export run=F
 
 
 def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
-    """Writes the weights by their names in the bare network, the card as metadata."""
+    """Writes the weights by their names in the bare network, the card as metadata.
+
+    The normalisation is not inside, so that the weights fit the network anywhere: what the card says of the
+    input is what the bare network takes.
+    """
     state = student.student.network.state_dict()
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-    file.write_bytes(save(tensors, metadata=card.texts()))
+    size = card.image_size
+    taken = f"images: float32 (B, 3, {size}, {size}), normalised: (RGB in [0, 1] - mean) / std"
+    file.write_bytes(save(tensors, metadata={**card.texts(), "input": taken}))
 
 
 def card_of(file: Path) -> ModelCard:

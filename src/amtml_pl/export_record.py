@@ -1,0 +1,47 @@
+"""``export.json``: what a run's folder says of the files that its student was exported to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from amtml_pl.errors import UserError
+from amtml_pl.json_file import read_json
+from amtml_pl.output_file import write_json
+
+
+def add_entry(record: Path, entry: Mapping[str, Any]) -> None:
+    """Adds an entry to a run's ``export.json``, or replaces the one of the same file.
+
+    Args:
+        record: the ``export.json``, which is made if there is none.
+        entry: about the file that it calls ``file``.
+
+    Raises:
+        UserError: if it cannot be written, or is damaged.
+    """
+    record.parent.mkdir(exist_ok=True)
+    with FileLock(record.with_name(".export.json.lock")):  # several exports may end together
+        write_json(record, {**read_entries(record), str(entry["file"]): entry})
+
+
+def read_entries(file: Path) -> dict[str, Any]:
+    """What a run's ``export.json`` says of earlier exports, by file; nothing where there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    if not file.exists():
+        return {}
+    try:
+        entries = read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}.", fix=f"rm '{file}'") from error
+    if not isinstance(entries, dict):
+        raise UserError(
+            f"{file} holds a {type(entries).__name__}, expected entries by file.", fix=f"rm '{file}'"
+        )
+    return entries
