@@ -34,7 +34,7 @@ class FixedWeighting(Weighting):
             UserError: if a teacher has none, another than the teachers has one, or they cannot be scaled.
         """
         example = ",".join(f"{name}:1" for name in shapes.teachers)
-        fix = f"'weighting.weights={{{example}}}'"
+        fix = f"'+weighting.weights={{{example}}}'"
         if set(self.weights) != set(shapes.teachers):
             raise UserError(
                 f"weighting.weights names {sorted(self.weights)}; the teachers are {list(shapes.teachers)}.",
