@@ -99,7 +99,14 @@ def reference() -> str:
         file = config_directory() / f"{command}.yaml"
         if file.is_file():
             own = [key for key in keys(file) if not is_internal(key.path)]
-            lines += [f"### `python -m amtml_pl.{command}`", "", header(file), "", *table_of_keys(own), ""]
+            lines += [
+                f"### `python -m amtml_pl.{command}`",
+                "",
+                cell(header(file)),
+                "",
+                *table_of_keys(own),
+                "",
+            ]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

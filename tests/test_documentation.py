@@ -8,13 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf, open_dict
 
 from amtml_pl import train
 from amtml_pl.command_line import first_value
-from amtml_pl.config import check_values, constructor_mistakes
+from amtml_pl.config import check_command, check_values, constructor_mistakes
 from amtml_pl.config_files import config_directory
+from amtml_pl.errors import UserError
+from amtml_pl.schema import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT
 from tiny_runs import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +27,12 @@ PAGES = [ROOT / "README.md", *(page for page in DOCS.rglob("*.md") if "_build" n
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 COMMAND = re.compile(r"(?:python|torchrun [\w -]+?) -m amtml_pl\.(\w+)((?: .*)?)$")
 FLAGS = ("-m", "--multirun", "--help", "--cfg", "job", "…")
+# The commands that take no run's configuration, and what each takes that other rules hold.
+OF_A_RUN = {
+    "evaluate": (EVALUATE, ("dataset", "paths")),
+    "export": (EXPORT, ("paths",)),
+    "predict": (PREDICT, ()),
+}
 
 
 def anchor(heading):
@@ -55,12 +65,30 @@ def commands():
         for line in file.read_text().splitlines()
         if line.startswith("# Command:")
     ]
-    found = {}
+    told = []
     for line in "\n".join(texts).splitlines():
         if command := COMMAND.search(line.partition("   #")[0].strip()):
-            words = shlex.split(command[2], comments=True)
-            found[f"{command[1]} {shlex.join(words)}"] = command[1], words
-    return found
+            told.append((command[1], shlex.split(command[2], comments=True)))
+    return {f"{name} {shlex.join(words)}": (name, words) for name, words in [*told, *commands_in_sentences()]}
+
+
+def commands_in_sentences():
+    """What can be typed of the inline code: whole commands, and the overrides of one."""
+    for page in PAGES:
+        # followed as a whole; generated; wrong on purpose
+        if page.name in ("tutorial.md", "reference.md", "mistakes.md"):
+            continue
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", text):
+            told = " ".join(code.split())
+            if "…" in told or "..." in told:
+                continue
+            if command := COMMAND.search(told):
+                yield command[1], shlex.split(command[2])
+            elif re.match(r"[+~'\w.]+=", told) and " " in told:
+                words = shlex.split(told)
+                if all("=" in word for word in words):
+                    yield "evaluate" if page.name == "evaluate.md" else "train", words
 
 
 COMMANDS = commands()
@@ -75,24 +103,68 @@ ON_DIGITS = [
 
 def test_there_are_many_commands():
     assert len(COMMANDS) > 60
+    assert len([*commands_in_sentences()]) >= 8
     assert len(ON_DIGITS) >= 8
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes_and_is_sound(command):
-    """Of a sweep its first job; what a folder of the reader's own would bring is left out."""
+    """Of a sweep its first job; what needs a folder of the reader's own is left out."""
     name, words = COMMANDS[command]
     if "--config-dir" in words:
-        pytest.skip("it needs a folder of the reader's own; the tutorial's test has one")
-    if "FOLDER" in words or "--help" in words:
-        words = []
+        pytest.skip("it needs a folder of the reader's own: other tests have one, from the page")
+    hold(name, [] if "--help" in words else words)
+
+
+def hold(name, words):
+    """Composes what is typed behind a command, and holds it as the command does."""
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         told = OverridesParser.create().parse_overrides([word for word in words if word not in FLAGS])
         config = compose(name, [word for word in map(first_value, told) if word])
-        if name == "train" and words:
-            check_values(config)
-            wrong = [mistake for mistake in constructor_mistakes(config) if "none is found" not in mistake]
-            assert wrong == []
+        hold_composed(name, config)
+
+
+def hold_composed(name, config):
+    """Hydra must be initialised still: recipes of teachers are composed, too."""
+    if name == "report":
+        return
+    if name in OF_A_RUN:
+        rules, known = OF_A_RUN[name]
+        check_command({key: value for key, value in config.items() if key not in known}, rules)
+        return
+    with open_dict(config):
+        if name == "cache":
+            check_command({key: config.pop(key) for key in CACHE_COMMAND}, CACHE_COMMAND)
+        if name == "benchmark":
+            check_command(config.pop("benchmark"), BENCHMARK)
+    check_values(config)
+    assert [mistake for mistake in constructor_mistakes(config) if "none is found" not in mistake] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("export", "format=onxx"),
+        ("evaluate", "split=tets"),
+        ("predict", "top=0"),
+        ("cache", "action=biuld"),
+        ("benchmark", "benchmark.steps=1"),
+        ("doctor", "temperature=0"),
+        ("train", "temperature=0"),
+    ],
+)
+def test_a_mistake_in_a_documented_command_would_be_found(name, word):
+    with pytest.raises(UserError, match=word.split(".")[-1].split("=")[0]):
+        hold(name, [word])
+
+
+def test_the_teacher_of_your_own_composes_from_the_page(tmp_path):
+    page = (DOCS / "teachers.md").read_text()
+    [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    [command] = re.findall(r"^python -m amtml_pl.train --config-dir my (.*)$", page, re.MULTILINE)
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "convnext.yaml").write_text(block)
+    hold("train", [f"hydra.searchpath=[{tmp_path}]", *shlex.split(command)])
 
 
 def first_job(words):
@@ -120,6 +192,100 @@ def test_the_reference_is_what_the_yaml_files_and_docstrings_say():
     spec.loader.exec_module(made)
     said = (DOCS / "reference.md").read_text()
     assert said == made.reference(), "python docs/reference.py writes it anew"
+
+
+CHOSEN = [
+    (group.name, file.stem)
+    for group in sorted(config_directory().iterdir())
+    if group.is_dir() and group.name not in ("hydra", "method", "experiment", "sweep", "launcher")
+    for file in sorted(group.glob("*.yaml"))
+]
+
+
+def leaves(node, path):
+    """The dotted keys of a configuration that hold no keys themselves, and their values; no constructors."""
+    if isinstance(node, dict) and node:
+        children = node.items()
+    elif isinstance(node, list) and any(isinstance(child, dict) for child in node):
+        children = enumerate(node)
+    else:
+        yield path, node
+        return
+    for key, child in children:
+        if not str(key).startswith("_"):
+            yield from leaves(child, f"{path}.{key}" if path else str(key))
+
+
+def sections():
+    """The sections of the reference, by the words before the colon of their headings."""
+    page = (DOCS / "reference.md").read_text()
+    return {section.splitlines()[0].partition(":")[0]: section for section in page.split("\n## ")[1:]}
+
+
+def cells(line):
+    return [cell.strip().removeprefix("`").removesuffix("`") for cell in line.strip("|").split(" | ")]
+
+
+def value_of(text):
+    """A value that is typed; in a list, YAML wants interpolations in quotes."""
+    return yaml.safe_load(re.sub(r"(?<=[\[ ])(\$\{\w+\})(?=[,\]])", r"'\1'", text))
+
+
+def said_of(group, choice):
+    """The value of each key of a choice, as the reference's tables have it."""
+    for block in sections()[group].split("\n\n**")[1:]:
+        names, _, rest = block.partition("**\n")
+        if f"`{choice}`" in names:
+            of_all, _, below = rest.partition("\n| choice | ")
+            rows = [cells(line) for line in of_all.splitlines() if line.startswith("| `")]
+            found = {row[0]: row[1] for row in rows}
+            if below:
+                header, _, *lines = below.splitlines()
+                [own] = [cells(line) for line in lines if cells(line)[:1] == [choice]]
+                found |= dict(zip(cells(header), own[1:], strict=True))
+            return found
+    raise AssertionError(f"{group}={choice} has no block")
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOSEN, ids=map("=".join, CHOSEN))
+def test_the_reference_has_every_key_of_a_choice_with_its_value(group, choice):
+    """What Hydra composes is the oracle; a teacher's common settings and its network are told elsewhere."""
+    listed = group in ("teacher", "loss", "logger")
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = compose("train", [f"{group}=[{choice}]" if listed else f"{group}={choice}"])
+    tree = OmegaConf.to_container(config, resolve=False)
+    found = dict(
+        leaves(tree["data"]["augment"], "data.augment") if group == "augment" else leaves(tree[group], group)
+    )
+    said = said_of(group, choice)
+    if group == "data":
+        found = {key: value for key, value in found.items() if not key.startswith("data.augment.")}
+    if group == "teacher":
+        found = {key.replace(f".{choice}.", ".NAME."): value for key, value in found.items()}
+        common = [
+            cells(line) for line in sections()["teacher"].splitlines() if line.startswith("| `teacher.NAME.")
+        ]
+        said = {row[0]: row[1] for row in reversed(common)} | said
+        of_student = said_of("student", choice)
+        said |= {key.replace("student.", "teacher.NAME.network."): value for key, value in of_student.items()}
+    assert {key: value_of(said[key]) if key in said else "?" for key in found} == found
+
+
+def test_the_reference_has_every_key_of_the_root_and_of_what_sets_several():
+    """Methods, experiments, sweeps and launchers set keys anywhere; each is in its line."""
+    root = OmegaConf.to_container(OmegaConf.load(config_directory() / "train.yaml"), resolve=False)
+    inside = ("defaults", "hydra", "teacher", "loss")
+    own = {key: value for key, value in root.items() if key not in inside}
+    rows = [cells(line) for line in sections()["Root keys"].splitlines() if line.startswith("| `")]
+    said = {row[0]: value_of(row[1]) for row in rows}
+    assert {key: said.get(key, "?") for key, _ in leaves(own, "")} == dict(leaves(own, ""))
+    for group in ("method", "experiment", "sweep", "launcher"):
+        for file in (config_directory() / group).glob("*.yaml"):
+            [line] = [row for row in sections()[group].splitlines() if row.startswith(f"| `{file.stem}` |")]
+            content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            content.pop("defaults", None)
+            missing = [key for key, _ in leaves(content, "") if key and f"`{key}=" not in line]
+            assert missing == [], f"{group}={file.stem}"
 
 
 @pytest.mark.slow
