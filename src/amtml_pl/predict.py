@@ -22,7 +22,7 @@ HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  #
 
 def main() -> None:
     """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    start(run)
+    start(run, multirun=False)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="predict")
