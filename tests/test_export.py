@@ -294,7 +294,8 @@ def with_network(moved, tmp_path, monkeypatch):
     """The finished run, with another class for its network."""
     (tmp_path / "lab_networks.py").write_text(DISAGREEING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("AMTML_TARGETS", "lab_networks")
+    names = ("Shifty", "Fetching", "Choosing")
+    monkeypatch.setenv("AMTML_TARGETS", ",".join(f"lab_networks.{name}" for name in names))
 
     def made(name):
         file = moved / "config.yaml"

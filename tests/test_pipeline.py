@@ -176,7 +176,7 @@ def test_a_run_is_not_taken_for_completed_when_the_pixels_have_changed(run, tmp_
 
 
 def test_a_network_whose_constructor_loads_its_weights_is_taken_as_it_is(run, monkeypatch):
-    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs")
+    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs.same_weights_each_time")
     own = ("teacher=[resnet8]", "teacher.resnet8.pretrained=true")
     constructor = "teacher.resnet8.network._target_=tiny_runs.same_weights_each_time"
     record, _ = run("experiment=digits_avg", *CE, *own, constructor)

@@ -14,7 +14,6 @@ TIMM = {
     "_target_": "timm.create_model",
     "model_name": "resnet18",
     "pretrained": True,
-    "checkpoint_path": "a.pth",
 }
 
 
@@ -25,7 +24,7 @@ def test_weights_to_begin_with_are_left_out_however_deep_and_nothing_else():
         "skip": ["maxpool"],
     }
     assert without_beginnings(node) == {**node, "network": {**TORCHVISION, "weights": None}}
-    assert without_beginnings([TIMM]) == [{**TIMM, "pretrained": False, "checkpoint_path": ""}]
+    assert without_beginnings([TIMM]) == [{**TIMM, "pretrained": False}]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +45,21 @@ def test_a_network_with_a_pretrained_constructor_is_built_without_a_network_conn
     assert network.fc.out_features == 4
 
 
-def test_a_node_without_a_target_is_named():
-    with pytest.raises(UserError, match=r"torch.nn.Flatten'.* builds a dict; expected a network"):
-        rebuilt({"^target_": "torch.nn.Flatten"})
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ({"^target_": "torch.nn.Flatten"}, "network has no _target_"),
+        ({"_target_": "amtml_pl.losses.cross_entropy.CrossEntropy"}, "may not be named here"),
+        (
+            {**TORCHVISION, "weights_backbone": {"_target_": "os.getcwd"}},
+            "_target_=os.getcwd may not be named",
+        ),
+        (
+            {"_target_": "amtml_pl.models.cifar_resnet.CifarResNet", "depth": "deep", "num_classes": 2},
+            "depth='deep'",
+        ),
+    ],
+)
+def test_anything_but_a_listed_network_with_fitting_arguments_is_refused(node, reason):
+    with pytest.raises(UserError, match=reason):
+        rebuilt(node)

@@ -1,4 +1,4 @@
-"""A ``_target_`` names a part of a run, or a package that the user has said to trust, and nothing else."""
+"""A ``_target_`` names a listed constructor, or one that the user trusts, and nothing else."""
 
 import re
 import sys
@@ -10,45 +10,30 @@ from amtml_pl import assemble
 from amtml_pl.config import check
 from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
-from amtml_pl.targets import located, targets_in
+from amtml_pl.targets import located, refuse_foreign_targets, target_nodes
 
 ALLOWED = (
-    "amtml_pl.losses.angle.AngleLoss", "torch.nn.Linear", "torch.optim.AdamW",
-    "torch.optim.lr_scheduler.OneCycleLR", "torchvision.models.resnet18", "timm.create_model",
-    "timm.models.resnet18", "pytorch_lightning.Trainer", "pytorch_lightning.loggers.CSVLogger",
-    "pytorch_lightning.plugins.io.TorchCheckpointIO", "pytorch_lightning.strategies.DDPStrategy",
+    "amtml_pl.losses.angle.AngleLoss", "torch.optim.AdamW", "torch.optim.lr_scheduler.OneCycleLR",
+    "torchvision.models.resnet18", "timm.create_model", "pytorch_lightning.Trainer",
+    "pytorch_lightning.loggers.CSVLogger", "pytorch_lightning.strategies.DDPStrategy",
     "pytorch_lightning.profilers.SimpleProfiler",
 )  # fmt: skip
 REFUSED = {
-    "os.system": "may not be named",
-    "builtins.eval": "may not be named",
-    "subprocess.Popen": "may not be named",
-    "torch.load": "may not be named",
-    "torch.hub.load": "may not be named",
-    "hydra.utils.call": "may not be named",
-    "amtml_pl": "may not be named",
-    "amtml_pl.runs.write_text": "may not be named",
-    "torch.nnn.Linear": "may not be named",
-    "amtml_pl.augment.np.load": "is the module numpy",
-    "amtml_pl.augment.torch.hub.load": "is the module torch",
-    "amtml_pl.datasets.download.shutil.rmtree": "is the module shutil",
-    "amtml_pl.losses.angle.F.relu": "is the module torch.nn.functional",
-    "amtml_pl.datasets.download.Path": "is pathlib",
-    "torch.nn": "is a module",
-    "torch.nn.functional.relu": "expected a class",
-    "torch.nn.Module.load_state_dict": "expected a class",
-    "timm.models.load_state_dict": "is timm.models._helpers.load_state_dict",
-    "timm.models.load_checkpoint": "is timm.models._helpers.load_checkpoint",
-    "torchvision.models.ResNet.forward": "which a _target_ may not name",
-    "pytorch_lightning.Trainer.fit": "expected a class",
-    "pytorch_lightning.plugins.io.TorchCheckpointIO.load_checkpoint": "expected a class",
-    "pytorch_lightning.LightningModule.load_from_checkpoint": "may not be named",
-    "amtml_pl.losses.nothing.Loss": "cannot be imported",
-    "amtml_pl.losses.angle.Nothing": "cannot be imported",
-    "amtml_pl..losses": "expected a dotted name",
-    "torch.nn.Linear; import os": "expected a dotted name",
-    "": "expected a dotted name",
-}
+    name: "may not be named" for name in (
+        "os.system", "builtins.eval", "subprocess.Popen", "torch.load", "torch.hub.load", "hydra.utils.call",
+        "amtml_pl", "amtml_pl.runs.write_text", "amtml_pl.augment.np.load", "amtml_pl.augment.torch.hub.load",
+        "amtml_pl.datasets.download.download", "amtml_pl.datasets.download.shutil.rmtree",
+        "amtml_pl.losses.angle.angle_loss", "amtml_pl.sweep.Bookkeeping", "torch.nn.Linear",
+        "torch.nn.functional.relu", "torch.optim.Optimizer", "torch.optim.swa_utils.AveragedModel",
+        "torch.optim.lr_scheduler.LRScheduler", "timm.models.load_checkpoint", "timm.models.resnet18",
+        "timm.create_model.x", "torchvision.models.ResNet", "torchvision.models.get_model",
+        "torchvision.models.list_models", "torchvision.models.detection.fasterrcnn_resnet50_fpn",
+        "torchvision.models.feature_extraction.create_feature_extractor",
+        "torchvision.models.detection.backbone_utils.BackboneWithFPN", "pytorch_lightning.Trainer.fit",
+        "pytorch_lightning.LightningModule.load_from_checkpoint",
+        "pytorch_lightning.plugins.io.TorchCheckpointIO", "amtml_pl.losses.nothing.Loss",
+    )
+} | dict.fromkeys(("amtml_pl..losses", "torch.optim.SGD; import os", ""), "expected a dotted name")  # fmt: skip
 MARK = "the package was imported"
 
 
@@ -78,7 +63,7 @@ def test_everything_else_is_refused(name, reason):
         located(name)
 
 
-@pytest.mark.parametrize("name", [3, None, ["torch.nn.Linear"], {"_target_": "torch.nn.Linear"}])
+@pytest.mark.parametrize("name", [3, None, ["torch.optim.SGD"], {"_target_": "torch.optim.SGD"}])
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(UserError, match="expected a dotted name"):
         located(name)
@@ -87,38 +72,83 @@ def test_what_is_no_name_is_refused(name):
 def test_every_target_of_our_own_yaml_may_be_named():
     files = [file for file in config_directory().rglob("*.yaml") if "hydra" not in file.parts]  # its plugins
     tree = [OmegaConf.to_container(OmegaConf.load(file), resolve=False) for file in files]
-    names = {str(name) for name in targets_in(tree)} - {"amtml_pl.sweep.Bookkeeping"}  # hydra.callbacks
+    names = {str(node["_target_"]) for node in target_nodes(tree)} - {"amtml_pl.sweep.Bookkeeping"}
     assert len(names) > 50
     for name in names:
         located(name)
 
 
-def test_a_package_that_nobody_trusts_is_not_even_imported(package):
-    with pytest.raises(UserError, match=r"(?s)strangers.Net may not be named.*AMTML_TARGETS=strangers$"):
+def test_a_name_close_to_a_listed_one_is_suggested():
+    with pytest.raises(UserError, match=r"did you mean 'amtml_pl.losses.angle.AngleLoss'"):
+        located("amtml_pl.losses.angle.AngelLoss")
+
+
+def test_a_package_that_is_not_listed_is_not_even_imported(package):
+    with pytest.raises(UserError, match=r"(?s)strangers.Net may not be named.*AMTML_TARGETS=strangers.Net$"):
         located("strangers.Net")
     assert not package.exists()
 
 
-def test_a_package_that_the_environment_names_may_be_used(package, monkeypatch):
-    monkeypatch.setenv("AMTML_TARGETS", " other , strangers,")
+def test_the_environment_adds_exact_names(package, monkeypatch):
+    monkeypatch.setenv("AMTML_TARGETS", " other.Loss, strangers.Net,")
     assert located("strangers.Net")().width == 1
-    assert located("strangers.Net.narrow")().width == 0
     assert package.read_text() == MARK
+    for name in ("strangers.Net.narrow", "strangers.system", "strangers.json.loads"):
+        with pytest.raises(UserError, match=f"{name} may not be named"):
+            located(name)
+    monkeypatch.setenv("AMTML_TARGETS", "strangers.Net.narrow,strangers.Gone,strangers.json")
+    assert located("strangers.Net.narrow")().width == 0
+    with pytest.raises(UserError, match="strangers.Gone cannot be imported"):
+        located("strangers.Gone")
+    with pytest.raises(UserError, match="strangers.json is a module, expected a class or a function"):
+        located("strangers.json")
 
 
-@pytest.mark.parametrize("name", ["strangers.system", "strangers.json.loads"])
-def test_a_trusted_package_does_not_pass_on_what_it_imports(package, monkeypatch, name):
-    monkeypatch.setenv("AMTML_TARGETS", "strangers")
-    with pytest.raises(UserError, match=r"which a _target_ may not name|is the module json"):
-        located(name)
-
-
-def test_a_variable_that_holds_no_names_is_refused(monkeypatch):
-    monkeypatch.setenv("AMTML_TARGETS", "my package")
+@pytest.mark.parametrize("names", ["my package", "mypackage"])
+def test_a_variable_that_holds_anything_but_dotted_names_is_refused(monkeypatch, names):
+    monkeypatch.setenv("AMTML_TARGETS", names)
     with pytest.raises(
-        UserError, match=r"(?s)AMTML_TARGETS names 'my package'.*export AMTML_TARGETS=mypackage"
+        UserError, match=rf"(?s)AMTML_TARGETS names {names!r}.*export AMTML_TARGETS=mypackage.MyNe"
     ):
-        located("torch.nn.Linear")
+        located("torch.optim.SGD")
+
+
+TORCHVISION = {"_target_": "torchvision.models.resnet18", "weights": None, "num_classes": 10}
+TIMM = {"_target_": "timm.create_model", "model_name": "resnet18", "num_classes": 10}
+STEM = {"_target_": "amtml_pl.models.small_images.adapt_stem", "network": TORCHVISION, "skip": ["maxpool"]}
+
+
+@pytest.mark.parametrize(
+    "node", [TORCHVISION, TIMM, STEM, {**STEM, "network": TIMM}, {**TIMM, "act_layer": "gelu"}]
+)
+def test_a_network_takes_numbers_names_and_lists_of_these(node):
+    refuse_foreign_targets(node)
+
+
+HARMFUL_ARGUMENTS = {
+    "code as a name": ({**STEM, "skip": ["x): import os\nos.system('true')"]}, "skip="),
+    "a path": ({**TIMM, "act_layer": "../../x"}, "act_layer="),
+    "an interpolation": ({**TIMM, "act_layer": "${oc.env:HOME}"}, "act_layer="),
+    "a network as a layer": ({**TORCHVISION, "norm_layer": TORCHVISION}, "norm_layer="),
+    "a loss as a network": (
+        {**STEM, "network": {"_target_": "amtml_pl.losses.cross_entropy.CrossEntropy"}},
+        "network=",
+    ),
+    "weights from a file": ({**TIMM, "checkpoint_path": "x.pth"}, "may not take 'checkpoint_path'"),
+    "weights from a server": (
+        {**TIMM, "pretrained_cfg": {"url": "http://x"}},
+        "may not take 'pretrained_cfg'",
+    ),
+    "weights from a hub": ({**TIMM, "model_name": "hf-hub:x/y"}, "model_name="),
+    "no listed model": ({**TIMM, "model_name": "resnet18_x"}, r"timm.list_models\(\) does not list it"),
+    "arguments by position": ({**TORCHVISION, "_args_": ["x"]}, "may not take '_args_'"),
+}
+
+
+@pytest.mark.parametrize(("node", "reason"), HARMFUL_ARGUMENTS.values(), ids=HARMFUL_ARGUMENTS)
+def test_a_network_takes_nothing_else(node, reason):
+    with pytest.raises(UserError, match=reason):
+        refuse_foreign_targets(node)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +171,8 @@ def test_the_check_names_the_key_path_of_what_may_not_be_named(configure, overri
 def test_nothing_is_built_that_may_not_be_named_whatever_was_checked(tmp_path):
     canary = tmp_path / "canary"
     harm = {"_target_": "os.system", "command": f"touch {canary}"}
-    for node in (harm, {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": harm},
-                 {"_target_": "torch.nn.Sequential", "_args_": [[harm]]}):  # fmt: skip
+    for node in (harm, {"_target_": "torch.optim.SGD", "lr": harm},
+                 {"_target_": "torch.optim.lr_scheduler.SequentialLR", "schedulers": [[harm]]}):  # fmt: skip
         with pytest.raises(UserError, match=r"_target_=os.system: os.system may not be named"):
             assemble.build(OmegaConf.create(node))
     assert not canary.exists()

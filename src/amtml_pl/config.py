@@ -33,7 +33,7 @@ from amtml_pl.schema import (
     teacher_problems,
     trainer_problems,
 )
-from amtml_pl.targets import located
+from amtml_pl.targets import argument_problems, located, users_names
 
 
 def check(config: DictConfig) -> None:
@@ -115,6 +115,7 @@ def value_mistakes(config: DictConfig) -> list[str]:
 
 def constructor_mistakes(config: DictConfig) -> list[str]:
     """What does not fit the constructors, or the machine."""
+    users_names()  # a mistake in it is one message, and not one for each constructor
     tree: Any = OmegaConf.to_container(config, resolve=True)
     return [*node_problems(tree, ""), *device_problems(tree["trainer"])]
 
@@ -253,6 +254,7 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     except UserError as error:
         yield f"{path}._target_={node['_target_']!s:.80}: {error.what}; to fix it: {error.fix}"
         return
+    yield from (f"{path}: {problem}" for problem in argument_problems(node))
     parameters = inspect.signature(target).parameters
     arguments = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def run(config: DictConfig) -> None:
         from amtml_pl.finished_run import load_run
         from amtml_pl.provenance import git_state, versions
 
-        finished = load_run(asked["run"], **config.paths)
+        finished = load_run(asked["run"], **chosen_roots(config))
         out = asked["out"] and named_output(
             asked["out"], suffix=".json", what="an evaluation", is_one=is_evaluation
         )
@@ -66,6 +67,14 @@ def run(config: DictConfig) -> None:
         write_json(file, {**whole, **about})
         show({**found, "left_out": whole["left_out"]}, finished.teacher_names)
         console.print(f"Written to {escape(str(file))}")
+
+
+def chosen_roots(config: DictConfig) -> dict[str, str | None]:
+    """Return the typed roots; another data set is never packed below a root that a run folder names."""
+    roots: dict[str, str | None] = dict(config.paths)
+    if config.get("dataset") is not None and roots["data"] is None:
+        roots["data"] = os.environ.get("AMTML_DATA", "data")
+    return roots
 
 
 def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> EvaluatedImages:  # noqa: ANN401

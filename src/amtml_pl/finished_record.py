@@ -11,14 +11,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from amtml_pl.config import node_problems
 from amtml_pl.errors import UserError
+from amtml_pl.plain_yaml import read_plain_yaml
 from amtml_pl.run_record import absent_fields
 from amtml_pl.runs import RunFolder
 from amtml_pl.schema import DATASET, ROOT, TEACHER, WEIGHTS, rule_problems
+from amtml_pl.targets import group_problems
 
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
 FOLDERS_SEARCHED = 1000  # for an example of a run's folder
@@ -115,15 +115,14 @@ def read_config(folder: RunFolder) -> DictConfig:
     """
     file, fix = folder.config_file, "copy the whole folder of the run again, or repeat it with force=true"
     try:
-        config = OmegaConf.load(file)
-        tree: Any = OmegaConf.to_container(config, resolve=True)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}.", fix=fix) from error
-    if not isinstance(config, DictConfig) or not all(isinstance(tree.get(node), dict) for node in NODES):
+        tree = read_plain_yaml(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error!s:.400}.", fix=fix) from error
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(node), dict) for node in NODES):
         raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
     if wrong := [*config_problems(tree)]:
         raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
-    return config
+    return OmegaConf.create(tree)
 
 
 def refuse_two_runs(folder: RunFolder, record: Mapping[str, Any], config: DictConfig) -> None:
@@ -141,12 +140,9 @@ def refuse_two_runs(folder: RunFolder, record: Mapping[str, Any], config: DictCo
 
 
 def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """What a run's configuration has wrong, of what is read when the run is looked into."""
+    """Yield what is wrong in a run's configuration, of what is read when the run is opened."""
     yield from rule_problems(tree, {"seed": ROOT["seed"]}, "", known=tree.keys())
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
-    if "_target_" not in tree["data"]:
-        yield "data has no _target_"
-    yield from node_problems(tree["data"], "data")
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):
             yield f"paths.{name} is no folder's name"
@@ -163,6 +159,23 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
             if weights.get("path") is not None and not is_place(weights["path"]):
                 yield f"teacher.{name}.weights.path is no file's name"
+    for path, node, groups in built_nodes(tree):
+        yield from group_problems(node, groups, path)
+        yield from node_problems(node, path)
+
+
+def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[str, ...]]]:
+    """Yield what an opened run builds: path, node, and the groups of ``conf/`` that may name its parts."""
+    yield "student", tree["student"], ("student",)
+    yield "data", tree["data"], ("data", "augment")
+    for name, node in tree["teacher"].items():
+        if isinstance(node, dict):
+            yield f"teacher.{name}.network", node.get("network"), ("student",)
+    if tree.get("weighting"):
+        yield "weighting", tree["weighting"], ("weighting",)
+    terms = tree.get("loss")
+    for name, node in terms.items() if isinstance(terms, dict) else ():
+        yield f"loss.{name}", node, ("loss",)
 
 
 def is_place(value: object) -> bool:

@@ -198,12 +198,12 @@ class FinishedRun:
 
     @cached_property
     def data(self) -> PackedDataModule:
-        """The images that the run was trained, selected and tested on; packed again where they are not.
+        """The images that the run was trained, selected and tested on.
 
         Raises:
-            UserError: if they are missing, or are others now.
+            UserError: if they are not packed below the root of the images.
         """
-        packed = recorded_images(self.path, self.config, self.record, self.paths["data"])
+        packed = recorded_images(self.path, self.record, self.paths["data"])
         return assemble.data_module(self.config, packed)
 
     def split(self, name: SplitName) -> SplitRows:

@@ -13,7 +13,6 @@ from torch import Tensor
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import EvaluatedImages, own_images
 from amtml_pl.finished_run import FinishedRun
-from amtml_pl.recorded_images import packed_with, source_below
 from amtml_pl.splits import SplitRows
 from amtml_pl.types import Split, SplitName
 
@@ -109,14 +108,11 @@ def parity_images(run: FinishedRun) -> ParityImages:
 
 
 def local_images(run: FinishedRun, split: SplitName, most: int) -> EvaluatedImages:
-    """Images of a split of a run's own data set, evenly spread over it, if they are on this machine.
+    """Return images of a split of a run's own data set, evenly spread over it.
 
     Raises:
-        UserError: if they are not, or are others than the run's.
+        UserError: if they are not packed on this machine.
     """
-    is_here = packed_with(run.record["dataset"]["digest"], run.paths["data"] / "packed") is not None
-    if not is_here and (missing := source_below(run.paths["data"], run.config).missing()):
-        raise UserError(missing, fix="paths.data=FOLDER, where the run's own images lie")
     images = own_images(run, split)
     chosen = torch.linspace(0, len(images) - 1, min(most, len(images)), dtype=torch.float64).long()
     rows = replace(images.rows, rows=images.rows.rows[chosen])

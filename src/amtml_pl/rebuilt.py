@@ -9,26 +9,30 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from amtml_pl import assemble
+from amtml_pl.config import node_problems
 from amtml_pl.errors import UserError
+from amtml_pl.targets import group_problems
 
 # Per beginning of a _target_, the arguments that load weights, and what leaves them out.
 BEGINNINGS: Mapping[str, Mapping[str, object]] = {
     "": {"pretrained": False},
-    "torchvision.": {"weights": None, "weights_backbone": None},
-    "timm.": {"checkpoint_path": ""},
+    "torchvision.": {"weights": None},
 }
 
 
 def rebuilt(node: Mapping[str, Any]) -> nn.Module:
-    """A network whose weights are going to be replaced, all of them.
+    """Build a network from recorded plain values, without weights to begin with.
 
     Args:
         node: what it was built from, as in ``conf/student``: resolved.
 
     Raises:
-        UserError: if it may not be named, cannot be built, or is no network.
+        UserError: if its constructor is not a listed network's, takes something else, or fails.
     """
-    built = assemble.build(OmegaConf.create(without_beginnings(node)))
+    bare = without_beginnings(node)
+    if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
+        raise UserError(f"The recorded network cannot be built: {'; '.join(problems[:3])}.")
+    built = assemble.build(OmegaConf.create(bare))
     if not isinstance(built, nn.Module):
         raise UserError(f"{dict(node)!s:.200} builds a {type(built).__name__}; expected a network.")
     return built

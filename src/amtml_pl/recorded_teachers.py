@@ -12,11 +12,11 @@ from typing import Any
 
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
-from amtml_pl import assemble
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
+from amtml_pl.rebuilt import rebuilt
 from amtml_pl.recipe import has_own_weights
 from amtml_pl.runs import RunFolder
 from amtml_pl.splits import SplitRows
@@ -68,14 +68,9 @@ class RecordedTeacher:
         raise self.not_here()
 
     def fresh(self) -> Teacher:
-        """The teacher as its constructor leaves it."""
+        """Build the teacher without weights: nothing that a run folder names is downloaded."""
         node = self.node
-        network = assemble.build(self.config.teacher[self.name].network)
-        if not isinstance(network, nn.Module):
-            raise UserError(
-                f"teacher.{self.name}.network builds a {type(network).__name__}; expected a network."
-            )
-        tapped = TappedNetwork(network, mean=node["mean"], std=node["std"])
+        tapped = TappedNetwork(rebuilt(node["network"]), mean=node["mean"], std=node["std"])
         return Teacher(self.name, tapped, class_map=node["class_map"])
 
     def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
@@ -99,7 +94,9 @@ class RecordedTeacher:
         """What to say where no candidate has its weights."""
         digest = str(self.facts.get("weights_digest"))[:12]
         where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
-        if self.own_file is not None:
+        if self.node["pretrained"]:
+            where = "its constructor downloads them, which opening a run does not, and "
+        elif self.own_file is not None:
             what = "holds others" if self.own_file.is_file() else "is not there"
             where = f"the run's own file {self.own_file} {what}, and "
             fix += f", or which holds {self.own_file.name}"

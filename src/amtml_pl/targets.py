@@ -1,207 +1,236 @@
-"""What a ``_target_`` may name: a configuration can come from anywhere, and must not call whatever it likes.
+"""The constructors that a ``_target_`` may name, one by one: a configuration is not trusted.
 
-A name is held against the list below before anything is imported. What it leads to is then held against the
-list too, by the module that it was defined in: a module hands on everything that it imports itself.
+Our own are those that the installed ``conf/`` names, so that a new one needs no entry here. torch, torchvision
+and timm list theirs; Lightning's stand below. A user adds exact names by an environment variable.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
+from pkgutil import resolve_name
 from typing import Any
 
+from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 
 VARIABLE = "AMTML_TARGETS"
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Names that a ``_target_`` may begin with.
-
-    Attributes:
-        names: a module or a package, whose public names are meant, or one name in full.
-        origins: where else what they lead to may be defined; a private module only where it is named in full.
-        functions: whether they may be functions, and not only classes.
-    """
-
-    names: tuple[str, ...]
-    origins: tuple[str, ...] = ()
-    functions: bool = True
-
-
-# Rooms with parts of a run. Not all of this package: elsewhere are functions that write and remove files.
-OWN_ROOMS = ("augment", "augment_color", "dashboard.logger", "data", "datasets", "distill", "loops", "losses",
-             "models", "released", "weighting")  # fmt: skip
-LIGHTNING = ("loggers", "plugins", "profilers", "strategies")
-LISTED = (
-    Listed(tuple(f"amtml_pl.{room}" for room in OWN_ROOMS)),
-    Listed(("torch.nn", "torch.optim"), functions=False),
-    Listed(("torchvision.models",)),
-    Listed(("timm.create_model",), origins=("timm.models._factory",)),
-    Listed(("timm.models",)),
-    Listed(("pytorch_lightning.Trainer",), origins=("pytorch_lightning.trainer",), functions=False),
-    Listed(
-        tuple(f"pytorch_lightning.{room}" for room in LIGHTNING),
-        origins=tuple(f"lightning_fabric.{room}" for room in LIGHTNING),
-        functions=False,
-    ),
+OWN = re.compile(r"^[^#\n]*_target_:\s*(amtml_pl(?:\.\w+)+)", re.MULTILINE)
+# Folders of conf/ whose files name our own constructors; conf/hydra and conf/train.yaml name Hydra's plugins.
+GROUPS = ("augment", "data", "dataset", "logger", "loop", "loss", "scheduler", "student", "weighting")
+TIMM = "timm.create_model"
+TORCHVISION = "torchvision.models."
+LIGHTNING = (
+    "pytorch_lightning.Trainer",
+    "pytorch_lightning.loggers.CSVLogger",
+    "pytorch_lightning.loggers.MLFlowLogger",
+    "pytorch_lightning.loggers.TensorBoardLogger",
+    "pytorch_lightning.loggers.WandbLogger",
+    "pytorch_lightning.plugins.environments.SLURMEnvironment",
+    "pytorch_lightning.profilers.AdvancedProfiler",
+    "pytorch_lightning.profilers.PyTorchProfiler",
+    "pytorch_lightning.profilers.SimpleProfiler",
+    "pytorch_lightning.strategies.DDPStrategy",
 )
+# Text that a network may take: names of modules, layers and weights. No path, URL, interpolation or code.
+NAMES = re.compile(r"(\w[\w-]*(\.\w[\w-]*)*)?")
+# Arguments of torchvision's and timm's builders that read, write or download what a configuration names.
+FILES = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "_args_")
 
 
 def located(target: object) -> Callable[..., Any]:
-    """The class or function that a ``_target_`` names, imported only where its name is allowed.
+    """Return the class or function that a ``_target_`` names.
+
+    Nothing is imported for a name that is not listed.
 
     Raises:
-        UserError: if the name is not allowed, or leads to nothing, to no class or function, or to one that
-            was defined in a package that is not allowed.
-    """
-    name, listed = allowed_name(target)
-    found = resolved(name)
-    if not inspect.isclass(found) and not (listed.functions and inspect.isroutine(found)):
-        raise UserError(
-            f"{name} is a {type(found).__name__}, expected a class{' or a function' * listed.functions}",
-            fix="name what is to be constructed",
-        )
-    origin = str(getattr(found, "__module__", None))
-    own = (*listed.names, *listed.origins, *users_packages())
-    hidden = listed in LISTED and origin not in listed.origins and is_private(origin, found)
-    if hidden or not any(lies_in(origin, package) for package in own):
-        raise UserError(
-            f"{name} is {origin}.{getattr(found, '__qualname__', '?')}, which a _target_ may not name",
-            fix=extension(origin),
-        )
-    return found
-
-
-def allowed_name(target: object) -> tuple[str, Listed]:
-    """A ``_target_`` and what allows it; nothing is imported.
-
-    Raises:
-        UserError: if nothing allows it.
+        UserError: if the name is not listed, cannot be imported, or is neither a class nor a function.
     """
     if not isinstance(target, str) or not NAME.fullmatch(target):
         shown = repr(target) if isinstance(target, str) else f"a {type(target).__name__}"
         raise UserError(f"it is {shown:.80}, expected a dotted name", fix="package.module.Class")
-    for listed in (Listed(users_packages()), *LISTED):
-        if any(lies_in(target, name) for name in listed.names):
-            return target, listed
-    known = ", ".join(name for listed in LISTED for name in listed.names)
-    raise UserError(
-        f"{target} may not be named: a configuration is not trusted to call what it likes (allowed are "
-        f"{known})",
-        fix=extension(target),
+    if target not in users_names() and not is_listed(target):
+        raise UserError(f"{target} may not be named{close_name(target)}", fix=extension(target))
+    found = resolved(target)
+    if not inspect.isclass(found) and not inspect.isroutine(found):
+        raise UserError(
+            f"{target} is a {type(found).__name__}, expected a class or a function",
+            fix="name what is to be constructed",
+        )
+    return found
+
+
+def is_listed(name: str) -> bool:
+    """Return True if a dotted name is one of the listed constructors."""
+    if name in LIGHTNING or name in (*own_constructors(*GROUPS), TIMM):
+        return True
+    return name in torch_constructors() if name.startswith("torch.") else is_torchvision_builder(name)
+
+
+@lru_cache
+def own_constructors(*groups: str) -> frozenset[str]:
+    """Return the names that the installed configuration's groups give to our own constructors.
+
+    Args:
+        groups: folders of ``conf/``.
+    """
+    files = (file for group in groups for file in (config_directory() / group).rglob("*.yaml"))
+    return frozenset(name for file in files for name in OWN.findall(file.read_text(encoding="utf-8")))
+
+
+@lru_cache
+def torch_constructors() -> frozenset[str]:
+    """Return the names of torch's optimisers and of their schedules."""
+    from torch import optim  # only here: the first stage of the check needs no torch
+
+    kinds = ((optim, optim.Optimizer), (optim.lr_scheduler, optim.lr_scheduler.LRScheduler))
+    return frozenset(
+        f"{module.__name__}.{name}"
+        for module, base in kinds
+        for name, found in vars(module).items()
+        if inspect.isclass(found) and issubclass(found, base) and found is not base and name[0] != "_"
     )
 
 
-def refuse_foreign_targets(node: object) -> None:
-    """Holds every ``_target_`` in plain nested values against the list, and imports what it allows.
+def is_torchvision_builder(name: str) -> bool:
+    """Return True if torchvision lists a name among its classifiers."""
+    if not name.startswith(TORCHVISION):
+        return False
+    from torchvision import models  # only here: as above
+
+    return name.removeprefix(TORCHVISION) in models.list_models(module=models)
+
+
+def close_name(target: str) -> str:
+    """Ask whether a listed name close to this one was meant."""
+    close = difflib.get_close_matches(target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), n=1, cutoff=0.8)
+    return f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists the names)"
+
+
+def users_names() -> tuple[str, ...]:
+    """Return the names that the user trusts, from the environment: a YAML must not add any.
 
     Raises:
-        UserError: at the first that is not allowed.
-    """
-    for target in targets_in(node):
-        try:
-            located(target)
-        except UserError as error:
-            raise UserError(f"_target_={target!s:.80}: {error.what}.", fix=error.fix) from None
-
-
-def targets_in(node: object) -> Iterator[object]:
-    """Every ``_target_`` in plain nested values."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
-        children: Any = node.values()
-    else:
-        children = node if isinstance(node, list | tuple) else ()
-    for child in children:
-        yield from targets_in(child)
-
-
-def users_packages() -> tuple[str, ...]:
-    """The packages that the user trusts, from the environment: a YAML could not be asked.
-
-    Raises:
-        UserError: if the variable holds anything but names.
+        UserError: if the variable holds anything but dotted names.
     """
     names = tuple(filter(None, (name.strip() for name in os.environ.get(VARIABLE, "").split(","))))
-    if wrong := [name for name in names if not NAME.fullmatch(name)]:
+    if wrong := [name for name in names if not NAME.fullmatch(name) or "." not in name]:
         raise UserError(
-            f"{VARIABLE} names {wrong[0]!r}, expected packages or modules, separated by commas",
-            fix=f"export {VARIABLE}=mypackage,other.module",
+            f"{VARIABLE} names {wrong[0]!r}, expected classes or functions, separated by commas",
+            fix=f"export {VARIABLE}=mypackage.MyNetwork,other.module.MyLoss",
         )
     return names
 
 
-def resolved(name: str) -> object:
-    """What a dotted name leads to, without passing through a module that another one has merely imported.
-
-    Raises:
-        UserError: if it leads to nothing, or through such a module.
-    """
-    first, *parts = name.split(".")
-    found, path = imported(first), first
-    for part in parts:
-        path = f"{path}.{part}"
-        found = (
-            member(found, part)
-            if not isinstance(found, ModuleType) or hasattr(found, part)
-            else imported(path)
-        )
-        if isinstance(found, ModuleType) and found.__name__ != path:
-            raise UserError(
-                f"{path} is the module {found.__name__}", fix="name what is defined where it lies"
-            )
-    return found
-
-
-def imported(path: str) -> object:
-    """A module.
-
-    Raises:
-        UserError: if there is none of that name, or it fails, in whatever way.
-    """
-    try:
-        return import_module(path)
-    except Exception as error:
-        raise UserError(f"cannot be imported ({error})", fix="name what exists") from error
-
-
-def member(found: object, name: str) -> object:
-    """What lies in a class or a module under a name.
-
-    Raises:
-        UserError: if nothing does.
-    """
-    try:
-        return getattr(found, name)
-    except Exception as error:
-        raise UserError(f"cannot be imported ({error})", fix="name what exists") from error
-
-
-def lies_in(name: str, package: str) -> bool:
-    """Whether a dotted name is a package's or lies below it."""
-    return name == package or name.startswith(f"{package}.")
-
-
-def is_private(origin: str, found: object) -> bool:
-    """Whether something is no public name of a public module: it may do more than construct."""
-    name = str(getattr(found, "__qualname__", "_"))
-    return "." in name or any(part.startswith("_") for part in (*origin.split("."), name))
-
-
 def extension(name: str) -> str:
-    """How a user allows a package that they trust; of one that is listed in part, the one name alone."""
+    """Return how a user allows a name that they trust."""
     first = name.partition(".")[0]
     if first in sys.stdlib_module_names:
         return "name a part of a run; nothing of Python's own library is one"
-    in_part = any(lies_in(listed, first) for package in LISTED for listed in package.names)
-    return f"where you trust it: export {VARIABLE}={name if in_part else first}"
+    if first == "amtml_pl":
+        return "name a constructor that a file of conf/ names"
+    return f"where you trust it: export {VARIABLE}={name}"
+
+
+def refuse_foreign_targets(node: object) -> None:
+    """Check every ``_target_`` in plain nested values, and import what is listed.
+
+    Raises:
+        UserError: at the first that may not be named, or whose arguments are not plain.
+    """
+    for each in target_nodes(node):
+        target = each["_target_"]
+        try:
+            located(target)
+        except UserError as error:
+            raise UserError(f"_target_={target!s:.80}: {error.what}.", fix=error.fix) from None
+        if problems := [*argument_problems(each)]:
+            raise UserError(f"{problems[0]}.")
+
+
+def target_nodes(node: object) -> Iterator[Mapping[str, Any]]:
+    """Yield every mapping with a ``_target_`` in plain nested values, outer ones first."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node
+        children: Any = node.values()
+    else:
+        children = node if isinstance(node, list | tuple) else ()
+    for child in children:
+        yield from target_nodes(child)
+
+
+def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a network's arguments hold besides numbers, names and lists of these.
+
+    torchvision's and timm's builders pass their arguments on, so that signatures do not say what these may be.
+    Our own networks take networks besides. Other constructors' arguments are left to their signatures.
+
+    Args:
+        node: with a ``_target_`` that may be named.
+    """
+    target = node["_target_"]
+    ours = target in own_constructors("student")
+    if target in users_names() or not (ours or target == TIMM or target.startswith(TORCHVISION)):
+        return
+    for key, value in node.items():
+        if key in FILES:
+            yield f"{target} may not take {key!r}: weights come from teacher.NAME.weights.path"
+        elif not (is_plain(value) or (ours and is_network(value))):
+            yield f"{key}={value!r:.80} of {target}: expected numbers, names, or lists of these"
+    if target == TIMM:
+        from timm import is_model  # only here: as above
+
+        if not is_model(str(node.get("model_name"))):
+            yield f"model_name={node.get('model_name')!r:.80}: timm.list_models() does not list it"
+
+
+def is_plain(value: object) -> bool:
+    """Return True for a number, a name, nothing, or a list of these."""
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return (
+        value is None
+        or isinstance(value, int | float)
+        or (isinstance(value, str) and NAMES.fullmatch(value) is not None)
+    )
+
+
+def is_network(value: object) -> bool:
+    """Return True for a node whose ``_target_`` may be a network's constructor."""
+    return isinstance(value, Mapping) and not [*group_problems(value, ("student",), "")]
+
+
+def group_problems(node: object, groups: Collection[str], path: str) -> Iterator[str]:
+    """Yield each ``_target_`` that is not a constructor of some groups of ``conf/``.
+
+    Args:
+        node: plain nested values that are going to be built.
+        groups: such as ``("student",)``, which has torchvision's and timm's networks too.
+        path: of the node in its configuration, for the message.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        yield f"{path} has no _target_"
+    for each in target_nodes(node):
+        target = str(each["_target_"])
+        network = "student" in groups and (target == TIMM or is_torchvision_builder(target))
+        if not network and target not in (*own_constructors(*groups), *users_names()):
+            yield f"{path}._target_={target:.80} may not be named here; expected one of conf/{groups[0]}"
+
+
+def resolved(name: str) -> Any:  # noqa: ANN401
+    """Return what a dotted name leads to.
+
+    Raises:
+        UserError: if it leads to nothing, or its module fails while it is imported.
+    """
+    try:
+        return resolve_name(name)
+    except Exception as error:
+        raise UserError(f"{name} cannot be imported ({error})", fix="name what exists") from error

@@ -60,6 +60,18 @@ CONFIGURATIONS = {
     "no data": ("data", {"_target_": "amtml_pl.data.PackedDataModule"}, "needs the argument 'augment'"),
     "data of nothing": ("data", {"augment": None}, "data has no _target_"),
     "weights of nothing": ("teacher.resnet8.weights", {}, "resnet8.weights.path is missing"),
+    "no network": ("teacher.resnet8.network", {"x": 1}, "teacher.resnet8.network has no _target_"),
+    "a loss as the student": (
+        "student",
+        {"_target_": "amtml_pl.losses.cross_entropy.CrossEntropy"},
+        "student._target_=amtml_pl.losses.cross_entropy.CrossEntropy may not be named here",
+    ),
+    "a network as the weighting": (
+        "weighting",
+        {"_target_": "torchvision.models.resnet18"},
+        "weighting._target_=torchvision.models.resnet18 may not be named here",
+    ),
+    "a student of another depth": ("student.depth", "deep", "student.depth='deep': expected int"),
     "other data": ("data", {"_target_": "os.mkdir", "path": "x"}, "data._target_=os.mkdir"),
     "no weights": ("teacher.resnet8.weights", None, "teacher.resnet8.weights=None: expected a mapping"),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
@@ -77,17 +89,6 @@ def test_a_damaged_configuration_is_named(finished, place, value, said):
     (finished / "config.yaml").write_text(yaml.dump(damaged, Dumper=yaml.CSafeDumper))
     with pytest.raises(UserError, match=f"config.yaml is damaged: .*{said}"):
         load_run(finished)
-
-
-def test_a_network_or_weighting_that_is_none_is_named(finished):
-    tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
-    tree["teacher"]["resnet8"]["network"] = tree["weighting"] = {"x": 1}
-    (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
-    run = load_run(finished)
-    with pytest.raises(UserError, match=r"teacher.resnet8.network builds a .*; expected a network"):
-        run.teachers[1].load()
-    with pytest.raises(UserError, match="expected a weighting"):
-        run.own_weighting()
 
 
 RECORDS = {

@@ -1,0 +1,69 @@
+"""YAML that holds data and nothing else: what a run folder passes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 1 << 20  # a configuration has some 10 KiB
+MOST_LEVELS = 50
+
+
+def read_plain_yaml(file: Path) -> Any:  # noqa: ANN401
+    """Read a file as numbers, texts, lists and mappings by text.
+
+    Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without aliases
+    the time is linear in the file's size.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it holds anything else, naming it.
+    """
+    if (size := file.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
+    text = file.read_text(encoding="utf-8")
+    try:
+        refuse_references(text)
+        tree = yaml.load(text, yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).replace("\n", " ")) from error
+    refuse_others(tree, "")
+    return tree
+
+
+def refuse_references(text: str) -> None:
+    """Raise if YAML has a tag, an anchor, an alias, or too many levels.
+
+    Raises:
+        ValueError: naming it and its line.
+    """
+    level = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        named = {"anchor or alias": getattr(event, "anchor", None), "tag": getattr(event, "tag", None)}
+        named["nesting"] = f"of more than {MOST_LEVELS} levels" if level > MOST_LEVELS else None
+        for what, value in named.items():
+            if value is not None:
+                line = event.start_mark.line + 1
+                raise ValueError(f"line {line} has the {what} {value:.80}, expected plain values")
+
+
+def refuse_others(value: object, path: str) -> None:
+    """Raise if nested values hold anything but data, such as a date or an interpolation.
+
+    Raises:
+        ValueError: naming the value and its key.
+    """
+    if isinstance(value, dict):
+        for key, child in value.items():
+            refuse_others(key, f"a key of {path or 'the file'}")
+            refuse_others(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for position, child in enumerate(value):
+            refuse_others(child, f"{path}[{position}]")
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise ValueError(f"{path:.200} is a {type(value).__name__}, expected plain values")
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(f"{path:.200}={value!r:.80} is an interpolation, expected plain values")
