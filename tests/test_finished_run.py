@@ -221,7 +221,9 @@ def test_images_that_are_others_now_are_refused(moved):
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["digest"] = "0" * 64
     (moved / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"The images of 'digits' .* are not packed(.|\n)*evaluate run=.* dataset=digits"):
+    with pytest.raises(
+        UserError, match=r"The images of 'digits' .* are not packed(.|\n)*evaluate run=.* dataset=digits"
+    ):
         load_run(moved).data  # noqa: B018
 
 

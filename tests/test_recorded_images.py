@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
 from amtml_pl.evaluate import main
-from amtml_pl.recorded_images import packed_with
+from amtml_pl.recorded_images import packed_with, recorded_images
 from archives import write_image_folder
 
 
@@ -61,20 +61,31 @@ def test_images_that_are_gone_are_packed_again_from_where_they_lie_now_and_found
     (own_images / "photos").rename(tmp_path / "moved_photos")
     asked = (f"run={own_images}/run", "split=val", "teachers=false", f"paths.data={tmp_path}/new")
     said = command(main, *asked, status=2)
-    assert f"are not packed in {tmp_path}/new/packed, and cannot be packed again" in said
-    assert f"run='{own_images}/run' dataset=image_folder dataset.source.folder=FOLDER" in said
+    assert f"are not packed in {tmp_path}/new/packed" in said
+    assert f"run={own_images}/run dataset=image_folder dataset.source.folder=FOLDER" in said
     command(main, *asked, "dataset=image_folder", f"dataset.source.folder={tmp_path}/moved_photos")
     assert (own_images / "run" / "evaluate-val-student.json").is_file()
     command(main, *asked)
 
 
-def test_raw_files_below_the_recorded_root_are_looked_for_below_the_given_one(own_images, tmp_path):
-    shutil.rmtree(own_images / "data" / "packed")
-    config = OmegaConf.load(own_images / "run" / "config.yaml")
-    config.dataset.source.folder = f"{config.paths.data}/photos"
-    OmegaConf.save(config, own_images / "run" / "config.yaml")
-    (tmp_path / "new").mkdir()
-    (own_images / "photos").rename(tmp_path / "new" / "photos")
-    assert len(load_run(own_images / "run", data=tmp_path / "new").split("test")) == 6
-    with pytest.raises(UserError, match=r"lacks .*home/data/photos/train"):
+def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command, tmp_path):
+    """Its source is here, but only a typed one is read; a typed one is never packed below a recorded root."""
+    shutil.rmtree(own_images / "data")
+    with pytest.raises(UserError, match=r"are not packed in .*home/data/packed"):
         load_run(own_images / "run").split("test")
+    assert not (own_images / "data").exists()
+    typed = ("dataset=image_folder", f"dataset.source.folder={own_images}/photos")
+    command(main, f"run={own_images}/run", "split=val", "teachers=false", *typed)
+    assert not (own_images / "data").exists()
+    assert [*(tmp_path / "elsewhere" / "data" / "packed").iterdir()]
+
+
+@pytest.mark.parametrize(
+    "name", ["x'; touch canary; '", "$(touch canary)", "../digits", "image_folder", "none"]
+)
+def test_the_command_in_the_message_holds_no_name_of_the_record(own_images, name):
+    shutil.rmtree(own_images / "data")
+    record = {"dataset": {"name": name, "digest": "0" * 64}}
+    with pytest.raises(UserError) as raised:
+        recorded_images(own_images / "run", record, own_images / "data")
+    assert raised.value.fix.endswith("dataset=image_folder dataset.source.folder=FOLDER")

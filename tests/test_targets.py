@@ -18,22 +18,41 @@ ALLOWED = (
     "pytorch_lightning.loggers.CSVLogger", "pytorch_lightning.strategies.DDPStrategy",
     "pytorch_lightning.profilers.SimpleProfiler",
 )  # fmt: skip
-REFUSED = {
-    name: "may not be named" for name in (
-        "os.system", "builtins.eval", "subprocess.Popen", "torch.load", "torch.hub.load", "hydra.utils.call",
-        "amtml_pl", "amtml_pl.runs.write_text", "amtml_pl.augment.np.load", "amtml_pl.augment.torch.hub.load",
-        "amtml_pl.datasets.download.download", "amtml_pl.datasets.download.shutil.rmtree",
-        "amtml_pl.losses.angle.angle_loss", "amtml_pl.sweep.Bookkeeping", "torch.nn.Linear",
-        "torch.nn.functional.relu", "torch.optim.Optimizer", "torch.optim.swa_utils.AveragedModel",
-        "torch.optim.lr_scheduler.LRScheduler", "timm.models.load_checkpoint", "timm.models.resnet18",
-        "timm.create_model.x", "torchvision.models.ResNet", "torchvision.models.get_model",
-        "torchvision.models.list_models", "torchvision.models.detection.fasterrcnn_resnet50_fpn",
-        "torchvision.models.feature_extraction.create_feature_extractor",
-        "torchvision.models.detection.backbone_utils.BackboneWithFPN", "pytorch_lightning.Trainer.fit",
-        "pytorch_lightning.LightningModule.load_from_checkpoint",
-        "pytorch_lightning.plugins.io.TorchCheckpointIO", "amtml_pl.losses.nothing.Loss",
-    )
-} | dict.fromkeys(("amtml_pl..losses", "torch.optim.SGD; import os", ""), "expected a dotted name")  # fmt: skip
+NOT_LISTED = [
+    "os.system",
+    "builtins.eval",
+    "subprocess.Popen",
+    "torch.load",
+    "torch.hub.load",
+    "hydra.utils.call",
+    "amtml_pl",
+    "amtml_pl.runs.write_text",
+    "amtml_pl.augment.np.load",
+    "amtml_pl.augment.torch.hub.load",
+    "amtml_pl.datasets.download.download",
+    "amtml_pl.datasets.download.shutil.rmtree",
+    "amtml_pl.losses.angle.angle_loss",
+    "amtml_pl.sweep.Bookkeeping",
+    "amtml_pl.losses.nothing.Loss",
+    "torch.nn.Linear",
+    "torch.nn.functional.relu",
+    "torch.optim.Optimizer",
+    "torch.optim.swa_utils.AveragedModel",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "timm.models.load_checkpoint",
+    "timm.models.resnet18",
+    "timm.create_model.x",
+    "torchvision.models.ResNet",
+    "torchvision.models.get_model",
+    "torchvision.models.list_models",
+    "torchvision.models.detection.fasterrcnn_resnet50_fpn",
+    "torchvision.models.feature_extraction.create_feature_extractor",
+    "torchvision.models.detection.backbone_utils.BackboneWithFPN",
+    "pytorch_lightning.Trainer.fit",
+    "pytorch_lightning.LightningModule.load_from_checkpoint",
+    "pytorch_lightning.plugins.io.TorchCheckpointIO",
+]
+NO_NAMES = ("amtml_pl..losses", "torch.optim.SGD; import os", "")
 MARK = "the package was imported"
 
 
@@ -57,13 +76,13 @@ def test_parts_of_a_run_may_be_named(name):
     assert located(name).__name__ == name.rpartition(".")[2]
 
 
-@pytest.mark.parametrize(("name", "reason"), REFUSED.items())
-def test_everything_else_is_refused(name, reason):
-    with pytest.raises(UserError, match=re.escape(reason)):
+@pytest.mark.parametrize("name", NOT_LISTED)
+def test_everything_else_is_refused(name):
+    with pytest.raises(UserError, match=f"^{re.escape(name)} may not be named"):
         located(name)
 
 
-@pytest.mark.parametrize("name", [3, None, ["torch.optim.SGD"], {"_target_": "torch.optim.SGD"}])
+@pytest.mark.parametrize("name", [*NO_NAMES, 3, None, ["torch.optim.SGD"], {"_target_": "torch.optim.SGD"}])
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(UserError, match="expected a dotted name"):
         located(name)
@@ -98,9 +117,9 @@ def test_the_environment_adds_exact_names(package, monkeypatch):
             located(name)
     monkeypatch.setenv("AMTML_TARGETS", "strangers.Net.narrow,strangers.Gone,strangers.json")
     assert located("strangers.Net.narrow")().width == 0
-    with pytest.raises(UserError, match="strangers.Gone cannot be imported"):
+    with pytest.raises(UserError, match=r"strangers.Gone cannot be imported"):
         located("strangers.Gone")
-    with pytest.raises(UserError, match="strangers.json is a module, expected a class or a function"):
+    with pytest.raises(UserError, match=r"strangers.json is a module, expected a class or a function"):
         located("strangers.json")
 
 

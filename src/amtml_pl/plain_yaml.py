@@ -14,8 +14,8 @@ MOST_LEVELS = 50
 def read_plain_yaml(file: Path) -> Any:  # noqa: ANN401
     """Read a file as numbers, texts, lists and mappings by text.
 
-    Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without aliases
-    the time is linear in the file's size.
+    Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without
+    aliases the time is linear in the file's size.
 
     Raises:
         OSError: if it cannot be read.

@@ -1,7 +1,7 @@
 """The constructors that a ``_target_`` may name, one by one: a configuration is not trusted.
 
-Our own are those that the installed ``conf/`` names, so that a new one needs no entry here. torch, torchvision
-and timm list theirs; Lightning's stand below. A user adds exact names by an environment variable.
+Our own are those that the installed ``conf/`` names, so that a new one needs no entry here. torch,
+torchvision and timm list theirs; Lightning's stand below. A user adds exact names by an environment variable.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import Any
 
 from amtml_pl.config_files import config_directory
@@ -144,14 +144,14 @@ def refuse_foreign_targets(node: object) -> None:
     Raises:
         UserError: at the first that may not be named, or whose arguments are not plain.
     """
-    for each in target_nodes(node):
-        target = each["_target_"]
+    nodes = [*target_nodes(node)]
+    for target in (each["_target_"] for each in nodes):
         try:
             located(target)
         except UserError as error:
             raise UserError(f"_target_={target!s:.80}: {error.what}.", fix=error.fix) from None
-        if problems := [*argument_problems(each)]:
-            raise UserError(f"{problems[0]}.")
+    for problem in (problem for each in nodes for problem in argument_problems(each)):
+        raise UserError(f"{problem}.")
 
 
 def target_nodes(node: object) -> Iterator[Mapping[str, Any]]:
@@ -169,7 +169,7 @@ def target_nodes(node: object) -> Iterator[Mapping[str, Any]]:
 def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a network's arguments hold besides numbers, names and lists of these.
 
-    torchvision's and timm's builders pass their arguments on, so that signatures do not say what these may be.
+    torchvision's and timm's builders pass their arguments on: signatures do not say what these may be.
     Our own networks take networks besides. Other constructors' arguments are left to their signatures.
 
     Args:
@@ -207,7 +207,7 @@ def is_network(value: object) -> bool:
     return isinstance(value, Mapping) and not [*group_problems(value, ("student",), "")]
 
 
-def group_problems(node: object, groups: Collection[str], path: str) -> Iterator[str]:
+def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[str]:
     """Yield each ``_target_`` that is not a constructor of some groups of ``conf/``.
 
     Args:
@@ -230,7 +230,15 @@ def resolved(name: str) -> Any:  # noqa: ANN401
     Raises:
         UserError: if it leads to nothing, or its module fails while it is imported.
     """
+    first, *parts = name.split(".")
+    path = first
     try:
-        return resolve_name(name)
+        found: Any = import_module(first)
+        for part in parts:
+            path = f"{path}.{part}"
+            if not hasattr(found, part):  # a module that its package has not imported yet
+                import_module(path)
+            found = getattr(found, part)
     except Exception as error:
         raise UserError(f"{name} cannot be imported ({error})", fix="name what exists") from error
+    return found

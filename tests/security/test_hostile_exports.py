@@ -14,6 +14,7 @@ from canary import CodePayload, flipped, outcome, refused, works
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
+from watch import nothing_happens
 
 from amtml_pl.errors import UserError
 from amtml_pl.exported.kinds import KINDS, open_exported
@@ -101,12 +102,36 @@ def test_a_script_that_writes_a_file_is_not_run_though_torch_would(file, canary,
     canary.unlink()
 
 
-def test_a_card_builds_nothing_that_a_target_may_not_name(whole, file, canary):
-    metadata = CARD.texts() | {"network": json.dumps({"_target_": "os.system", "command": f"touch {canary}"})}
+NETWORKS = {
+    "a command": ({"_target_": "os.system", "command": "touch CANARY"}, "os.system may not be named"),
+    "a function of ours": (
+        {"_target_": "amtml_pl.datasets.download.download", "urls": ["http://127.0.0.1:9"], "file": "CANARY"},
+        "download may not be named",
+    ),
+    "a constructor of ours that is not a network": (
+        {"_target_": "amtml_pl.datasets.digits.Digits"},
+        "Digits may not be named here",
+    ),
+    "code as a name": (
+        {
+            "_target_": "amtml_pl.models.small_images.adapt_stem",
+            "network": {"_target_": "torchvision.models.resnet18", "num_classes": 3},
+            "skip": ["x'); open('CANARY', 'w') #"],
+        },
+        "expected numbers, names",
+    ),
+    "the environment": ({"_target_": "timm.create_model", "model_name": "${oc.env:HOME}"}, "without"),
+    "a hub": ({"_target_": "timm.create_model", "model_name": "hf-hub:x/y"}, "model_name="),
+}
+
+
+@pytest.mark.parametrize(("network", "reason"), NETWORKS.values(), ids=NETWORKS)
+def test_a_card_builds_nothing_but_a_listed_network_from_plain_values(whole, file, canary, network, reason):
+    metadata = CARD.texts() | {"network": json.dumps(network).replace("CANARY", str(canary))}
     place = file("safetensors", save(load(whole["safetensors"]), metadata=metadata))
-    with refused() as found:
+    with nothing_happens(), refused() as found:
         open_exported(place, trust=False)
-    assert "os.system" in str(found[0])
+    assert reason in str(found[0])
 
 
 def test_onnx_reads_no_other_file(whole, file, hostile):

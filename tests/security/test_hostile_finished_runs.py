@@ -10,6 +10,7 @@ from canary import outcome
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from nested import nested, places, with_value, without
+from watch import nothing_happens
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
@@ -89,6 +90,88 @@ def test_a_damaged_configuration_is_named(finished, place, value, said):
     (finished / "config.yaml").write_text(yaml.dump(damaged, Dumper=yaml.CSafeDumper))
     with pytest.raises(UserError, match=f"config.yaml is damaged: .*{said}"):
         load_run(finished)
+
+
+EXTRACTOR = {
+    "_target_": "torchvision.models.feature_extraction.create_feature_extractor",
+    "return_nodes": ["x"],
+    "model": {
+        "_target_": "torchvision.models.detection.backbone_utils.BackboneWithFPN",
+        "backbone": {"_target_": "torchvision.models.resnet18"},
+        "return_layers": {"layer1": "x'); open('canary', 'w') #"},
+        "in_channels_list": [64],
+        "out_channels": 4,
+    },
+}
+DOWNLOAD = {
+    "_target_": "amtml_pl.datasets.download.download",
+    "urls": ["http://127.0.0.1:9/x"],
+    "file": "canary",
+}
+PICKLE = "student: !!python/object/apply:os.system ['touch canary']\n"
+# What a stranger's configuration would have the reader run, send or write, and what is answered.
+HARM = {
+    "code in names of modules": (("student", EXTRACTOR), "student._target_=.*feature_extraction"),
+    "code in names of ours": (
+        ("student", {
+            "_target_": "amtml_pl.models.small_images.adapt_stem", "skip": ["x'); open('canary', 'w') #"],
+            "network": {"_target_": "torchvision.models.resnet18", "num_classes": 10},
+        }),
+        "student: skip=.*expected numbers, names",
+    ),
+    "a function that writes": (("student", DOWNLOAD), "student._target_=amtml_pl.datasets.download"),
+    "a teacher that writes": (("teacher.resnet8.network", DOWNLOAD), "resnet8.network._target_="),
+    "a weighting that writes": (("weighting", DOWNLOAD), "weighting._target_="),
+    "an augmentation that writes": (("data.augment", DOWNLOAD), "data._target_=amtml_pl.datasets.download"),
+    "a term that writes": (("loss.ce", DOWNLOAD), "loss.ce._target_=amtml_pl.datasets.download"),
+    "the environment": (("dataset.source.mirrors", ["http://127.0.0.1:9/${oc.env:HOME}"]), "is an interpol"),
+    "a tag": (PICKLE, "has the tag"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "reason"), HARM.values(), ids=HARM)
+def test_a_hostile_configuration_runs_sends_and_writes_nothing(finished, change, reason):
+    file = finished / "config.yaml"
+    if isinstance(change, str):
+        file.write_text(change + file.read_text().replace("student:", "student_:"))
+    else:
+        tree = yaml.load(file.read_text(), yaml.CSafeLoader)
+        file.write_text(yaml.dump(with_value(tree, change[0].split("."), change[1]), Dumper=yaml.CSafeDumper))
+    with nothing_happens(), pytest.raises(UserError, match=reason):
+        load_run(finished)
+
+
+SOURCES = {
+    "download": {
+        "_target_": "amtml_pl.datasets.cifar.Cifar10", "root": "canary", "mirrors": ["http://127.0.0.1:9"],
+    },
+    "photographs": {
+        "_target_": "amtml_pl.datasets.image_folder.ImageFolder", "folder": "/etc", "image_size": 8,
+    },
+    "anything": DOWNLOAD,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_recorded_source_is_not_even_built(finished, hostile, source):
+    tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
+    tree["dataset"]["source"], tree["paths"]["data"] = source, str(hostile / "root")
+    (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
+    run = load_run(finished)
+    with nothing_happens(), pytest.raises(UserError, match="are not packed in"):
+        next(run.images("test"))
+    assert not (hostile / "root").exists()
+
+
+def test_the_weights_of_a_recorded_constructor_are_not_downloaded(finished):
+    tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
+    node = tree["teacher"]["resnet8"]
+    node["pretrained"] = True
+    node["network"] = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
+    (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
+    run = load_run(finished)
+    with nothing_happens(), pytest.raises(UserError, match="constructor downloads them, which opening a run"):
+        run.teachers[1].load()
 
 
 RECORDS = {

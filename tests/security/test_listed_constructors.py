@@ -1,0 +1,154 @@
+"""Every constructor that a ``_target_`` may name constructs, and does nothing else."""
+
+import inspect
+import socket
+
+import pytest
+import timm
+import torch
+import torchvision
+from omegaconf import OmegaConf
+from watch import ACTS, CODE, nothing_happens
+
+from amtml_pl import assemble
+from amtml_pl.config_files import config_directory
+from amtml_pl.targets import (
+    GROUPS,
+    LIGHTNING,
+    TIMM,
+    TORCHVISION,
+    is_listed,
+    located,
+    own_constructors,
+    target_nodes,
+    torch_constructors,
+)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda out: (out / "x").write_text(""),
+        lambda out: (out / "x").mkdir(),
+        lambda out: exec("1"),  # noqa: S102 - to be seen
+        lambda out: socket.socket().connect_ex(("127.0.0.1", 9)),
+    ],
+)
+def test_the_watch_sees_what_is_written_run_and_sent(out, harm):
+    with pytest.raises(AssertionError, match=r"open|mkdir|exec|socket"), nothing_happens(ACTS + CODE):
+        harm(out)
+
+
+# How a choice of each group of conf/ is composed, where its node stands, and whether a run adds arguments
+# to it, such as the student: then it is bound, and not called.
+CHOICES = {
+    "augment": ("augment={}", "data.augment", False),
+    "data": ("data={}", "data", True),
+    "dataset": ("dataset={}", "dataset.source", False),
+    "logger": ("logger=[{}]", "logger", True),
+    "loop": ("loop={}", "loop", True),
+    "loss": ("loss=[{}]", "loss", False),
+    "scheduler": ("scheduler={}", "scheduler", True),
+    "student": ("student={}", "student", False),
+    "weighting": ("weighting={}", "weighting", False),
+}
+FILES = [
+    (group, file.stem) for group in GROUPS for file in sorted((config_directory() / group).glob("*.yaml"))
+]
+
+
+def nodes_of(configure, group, name):
+    """Return what a file of a group makes a run build."""
+    override, place, _ = CHOICES[group]
+    own = ["dataset.source.folder=photos", "dataset.num_classes=2"] * (name == "image_folder")
+    node = OmegaConf.select(configure(override.format(name), *own), place)
+    return [*node.values()] if group in ("logger", "loss") else [node]
+
+
+def test_the_files_of_the_groups_hold_all_that_is_listed_of_our_own():
+    files = [config_directory() / group / f"{name}.yaml" for group, name in FILES]
+    found = target_nodes([OmegaConf.to_container(OmegaConf.load(file), resolve=False) for file in files])
+    ours = {node["_target_"] for node in found if node["_target_"].startswith("amtml_pl.")}
+    assert ours == own_constructors(*GROUPS)
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_our_own_construct_and_do_nothing_else(configure, group, name):
+    partial = CHOICES[group][2]
+    with torch.device("meta"):
+        for node in nodes_of(configure, group, name):
+            assemble.build(node, partial=partial)  # what is imported for it is imported
+            with nothing_happens(ACTS + CODE):
+                assemble.build(node, partial=partial)
+
+
+def constructs(name, device="meta", **arguments):
+    with torch.device(device), nothing_happens(ACTS + CODE):
+        built = located(name)(**arguments)
+    assert isinstance(built, torch.nn.Module)
+
+
+# One network for each module: those of a module differ in numbers.
+TORCHVISIONS = {
+    torchvision.models.get_model_builder(name).__module__: name
+    for name in torchvision.models.list_models(module=torchvision.models)
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISIONS.values())
+def test_a_classifier_of_each_torchvision_module_constructs_and_does_nothing_else(name):
+    arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    constructs(f"{TORCHVISION}{name}", "cpu" if "regnet" in name else "meta", weights=None, **arguments)
+
+
+FAMILIES = {timm.models.model_entrypoint(name).__module__: name for name in timm.list_models()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_a_network_of_each_timm_family_constructs_and_does_nothing_else(name):
+    constructs(TIMM, model_name=name, pretrained=False)
+
+
+SETTINGS = {
+    "lr_lambda": lambda _: 1.0, "step_size": 1, "milestones": [1], "gamma": 0.5, "T_max": 2, "T_0": 2,
+    "base_lr": 0.1, "max_lr": 0.2, "total_steps": 4, "start_factor": 0.5, "total_iters": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(torch_constructors()))
+def test_torchs_optimisers_and_schedules_construct_and_do_nothing_else(name):
+    constructor = located(name)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2, 2))], lr=0.1, momentum=0.5)
+    given = SETTINGS | {
+        "params": optimizer.param_groups[0]["params"], "optimizer": optimizer,
+        "schedulers": [torch.optim.lr_scheduler.ConstantLR(optimizer) for _ in range(2)],
+    }  # fmt: skip
+    wanted = inspect.signature(constructor).parameters
+    required = {k: given[k] for k, p in wanted.items() if p.default is p.empty and k in given}
+    if name.endswith("OneCycleLR"):
+        required["total_steps"] = 4
+    constructor(**required)
+    with nothing_happens(ACTS + CODE):
+        constructor(**required)
+
+
+@pytest.mark.parametrize("name", LIGHTNING)
+def test_lightnings_construct_and_do_nothing_else(name, out, configure):
+    given = {"save_dir": str(out / "logs"), "logger": False, "accelerator": "cpu", "devices": 1,
+             "enable_checkpointing": False, "enable_progress_bar": False}  # fmt: skip
+    constructor = located(name)
+    arguments = {key: given[key] for key in inspect.signature(constructor).parameters if key in given}
+    try:
+        constructor(**arguments)
+    except ModuleNotFoundError:
+        pytest.skip("its package is not installed")
+    with nothing_happens(ACTS + CODE):
+        constructor(**arguments)
+
+
+def test_nothing_else_of_torch_torchvision_and_timm_is_listed():
+    for module in (torch, torch.nn, torch.hub, torch.jit, torchvision, torchvision.models, timm, timm.models):
+        listed = {name for name in vars(module) if is_listed(f"{module.__name__}.{name}")}
+        builders = set(torchvision.models.list_models(module=torchvision.models))
+        assert listed == {timm: {"create_model"}, torchvision.models: builders}.get(module, set())
