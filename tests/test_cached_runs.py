@@ -19,6 +19,7 @@ from amtml_pl.runs import RunFolder
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.teachers import LiveTeachers
 from amtml_pl.types import Batch
+from rounding import rounding, undecided
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
 AMTML = ("experiment=digits_amtml", *TINY)
@@ -117,7 +118,10 @@ def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_liv
         assert torch.equal(batch.images[picked], alone)
         expected = live(Batch(alone, batch.labels[picked], index, batch.view, "train"))
         got = ready.module.teacher_source(batch)
-        assert torch.equal(got.logits[picked].argmax(2), expected.logits.argmax(2))
+        within = rounding(9 * 128, layers=10) * float(expected.logits.abs().max())
+        decided = ~undecided(expected.logits, within)
+        named = [outputs.argmax(2)[decided] for outputs in (got.logits[picked], expected.logits)]
+        assert torch.equal(*named)
         torch.testing.assert_close(got.logits[picked].float(), expected.logits, rtol=1e-3, atol=1e-4)
         for name, hint in expected.hints.items():
             torch.testing.assert_close(got.hints[name][picked].float(), hint, rtol=1e-3, atol=1e-4)

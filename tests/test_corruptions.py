@@ -39,7 +39,9 @@ def test_every_corruption_gives_pixels_of_eight_bits_that_are_farther_off_at_a_h
 def test_a_sample_is_corrupted_alike_in_any_batch(images, kind):
     whole = corrupt(images, INDEX, kind, 3)
     some = torch.tensor([4, 1])
-    assert torch.equal(corrupt(images[some], some, kind, 3), whole[some])
+    off = ((corrupt(images[some], some, kind, 3) - whole[some]) * 255).abs().max()
+    sums = kind in ("gaussian_blur", "contrast")  # whose last digits may decide which 255th is the next lower
+    assert off.item() <= (1.001 if sums else 0)
 
 
 # From the authors' make_cifar_c.py, by severity.

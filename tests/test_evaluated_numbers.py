@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.modules.module import register_module_forward_hook
 from torchvision.utils import save_image
 
 from amtml_pl import load_run
@@ -15,6 +15,7 @@ from amtml_pl.evaluated_images import other_images, own_images
 from amtml_pl.evaluation import corrupted, evaluate, precision_of
 from amtml_pl.features import TappedNetwork
 from amtml_pl.latency import timed
+from rounding import rounding
 
 
 def changed(folder, **settings):
@@ -38,6 +39,13 @@ def softmax(logits):
 
 def probabilities(network, images):
     return softmax(network(images).logits.double().numpy())
+
+
+def close_calls(p):
+    """Return the share of images whose class, bin or place among five a rounded sum could change."""
+    ranked, within = -np.sort(-p, axis=1), 2 * rounding(128)
+    to_edge = np.abs(ranked[:, 0] * 15 - np.round(ranked[:, 0] * 15)) / 15
+    return (np.minimum.reduce([*(ranked[:, [0, 4]] - ranked[:, [1, 5]]).T, to_edge]) <= within).mean()
 
 
 def own_weights(run, images):
@@ -81,30 +89,39 @@ def test_what_is_measured_of_student_teachers_and_ensemble_is_its_definition(mov
         weights[:, [m]] * (p if mixture == "probabilities" else np.log(p)) for m, p in enumerate(teachers)
     ]
     ensemble = sum(parts) if mixture == "probabilities" else softmax(sum(parts))
-    expected = {f"test/{name}": value for name, value in measures(student, labels, student).items()}
-    for whose, p in zip([f"teacher/{name}" for name in run.teacher_names], teachers, strict=True):
-        expected |= {f"{whose}/test/{name}": value for name, value in measures(p, labels, student).items()}
-    expected |= {f"ensemble/test/{name}": v for name, v in measures(ensemble, labels, student).items()}
+    whose = ["test", *(f"teacher/{name}/test" for name in run.teacher_names), "ensemble/test"]
+    expected = {}
+    for who, p in zip(whose, [student, *teachers, ensemble], strict=True):
+        within = 2 * close_calls(p) + 1e-6
+        for name, value in measures(p, labels, student).items():
+            expected[f"{who}/{name}"] = pytest.approx(value, rel=1e-4, abs=within)
     del expected["test/agreement"], expected["test/kl"]
-    assert found["metrics"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert found["metrics"] == expected
     tensors = load_file(moved / "student.safetensors").values()
     assert found["size"]["bytes"] == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def test_the_precision_is_the_runs_own(moved):
-    run = changed(moved, trainer__precision="bf16-mixed")
+@pytest.mark.parametrize(
+    ("precision", "computed"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)]
+)
+def test_the_precision_is_the_runs_own(moved, precision, computed):
+    """By what every convolution and classifier of the student gives, with and without corruptions."""
+    run, given = changed(moved, trainer__precision=precision), []
     images = own_images(run, "test")
-    found = evaluate(run, images, teachers=False, latency=False)["metrics"]["test/nll"]
-    pixels, labels = images_and_labels(run)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        halved = run.student()(pixels).logits.float()
-    whole = run.student()(pixels).logits
-    halved, whole = (float(cross_entropy(z, torch.from_numpy(labels))) for z in (halved, whole))
-    assert found == pytest.approx(halved, rel=1e-5)
-    assert found != pytest.approx(whole, rel=1e-5)
+
+    def note(module, _, output):
+        is_layer = isinstance(module, nn.Conv2d | nn.Linear)
+        if is_layer and len(output) == len(images):  # operations are counted with other images
+            given.append(output.dtype)
+
+    hook = register_module_forward_hook(note)
+    try:
+        evaluate(run, images, teachers=False, latency=False, corruptions=True)
+    finally:
+        hook.remove()
+    layers = sum(isinstance(part, nn.Conv2d | nn.Linear) for part in run.student().modules())
+    assert given == [computed] * layers * (1 + 5 * len(CORRUPTIONS))
     assert torch.is_autocast_enabled("cpu") is False
-    with precision_of(run):
-        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 class Seeing(nn.Module):
@@ -129,7 +146,8 @@ def test_the_student_is_shown_every_corruption_in_every_severity_in_order_and_by
     accuracies = []
     for kind in CORRUPTIONS:
         for severity in (1, 2, 3, 4, 5):
-            expected = corrupt(pixels, torch.arange(len(pixels)), kind, severity, seed=3)
+            with torch.inference_mode():
+                expected = corrupt(pixels, torch.arange(len(pixels)), kind, severity, seed=3)
             shown = network.seen.pop(0)
             assert torch.equal(shown, expected), (kind, severity)
             named = expected.flatten(1)[:, 1000:1010].argmax(dim=1).numpy()

@@ -31,13 +31,21 @@ from amtml_pl.finished_run import load_run
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images, refuse_ruined
 from amtml_pl.runs import RunFolder
+from rounding import undecided
 
 FILES = {kind: f"student{made.suffix}" for kind, made in KINDS.items()}
 DIGITS = tuple(map(str, range(10)))
 
 
 def images_of_test(run):
-    split = run.split("test")
+    return pixels_of(run.split("test"))
+
+
+def images_of_val(run):
+    return pixels_of(run.split("val"))
+
+
+def pixels_of(split):
     return split.stored.images[split.rows] / torch.full((), 255.0)
 
 
@@ -47,12 +55,13 @@ def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(le
     """Of a student that has learnt all digits: one that names the same for all images would show nothing."""
     run = load_run(learnt)
     images, split = images_of_test(run), run.split("test")
-    expected = run.student()(images).logits.argmax(1)
-    assert expected.unique().tolist() == list(range(10))
+    logits = run.student()(images).logits
+    expected, decided = logits.argmax(1), ~undecided(logits, MOST_DIFFERENCE)
+    assert expected[decided].unique().tolist() == list(range(10))
     assert (expected == split.stored.labels[split.rows]).double().mean() >= 0.9
     Export(run, "best", kind, int8=False).write({})
     forward = open_exported(learnt / "export" / FILES[kind], trust=True).forward
-    assert torch.equal(forward(images).argmax(1), expected)
+    assert torch.equal(forward(images).argmax(1)[decided], expected[decided])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +80,13 @@ def test_onnx_runtime_alone_gives_the_accuracy_of_the_run(exported):
     [logits] = session.run(["logits"], {"images": images_of_test(run).numpy()})
     split = run.split("test")
     hits = torch.from_numpy(logits).argmax(1) == split.stored.labels[split.rows]
-    assert hits.double().mean() == pytest.approx(run.record["metrics"]["test/acc"])
+    within = 1e-6 + share_that_could_change(run.student(), images_of_test(run))
+    assert hits.double().mean() == pytest.approx(run.record["metrics"]["test/acc"], abs=within)
+
+
+def share_that_could_change(student, images):
+    """Return the share of images to which logits that differ by rounding may give another class."""
+    return float(undecided(student(images).logits, MOST_DIFFERENCE).double().mean())
 
 
 @pytest.mark.parametrize("name", ["student.pt2", "student.pt"])
@@ -122,8 +137,9 @@ def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
     assert parity["real"]
     assert parity["images"] == 60
     record = json.loads((exported / "run.json").read_text())
-    assert parity["val/acc"]["before"] == pytest.approx(record["metrics"]["val/acc"])
     run = load_run(exported)
+    within = 1e-6 + share_that_could_change(run.student(), images_of_val(run))
+    assert parity["val/acc"]["before"] == pytest.approx(record["metrics"]["val/acc"], abs=within)
     opened = open_exported(exported / "export" / "student.int8.onnx", trust=False)
     again = compare(lambda images: run.student()(images).logits, opened.forward, parity_images(run))
     assert parity["val/acc"]["after"] == again.after
@@ -183,11 +199,13 @@ def test_the_command_says_and_records_parity_and_latency(moved, command):
     assert entry["format"] == "torchscript"
     assert entry["checkpoint"] == "last"
     assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
-    assert entry["parity"]["same_class"] == 1.0
+    run = load_run(moved)
+    within = share_that_could_change(run.student("last"), images_of_val(run))
+    assert entry["parity"]["same_class"] == pytest.approx(1, abs=within)
     for when in ("before", "after"):
         assert entry["latency"][when]["ms_per_image"] > 0
         assert f"{entry['latency'][when]['ms_per_image']:.3g} ms" in said
-    assert "the same class on 1.0000 of 60 validation images" in said
+    assert f"the same class on {entry['parity']['same_class']:.4f} of 60 validation images" in said
     assert entry["bytes"] == (moved / "export" / "student-last.pt").stat().st_size
     card = open_exported(moved / "export" / "student-last.pt", trust=True).card
     metrics = json.loads((moved / "run.json").read_text())["metrics"]
@@ -486,11 +504,13 @@ def test_every_family_of_networks_is_exported_with_parity(run, student):
     _, folder = run("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=32",
                     "data.val_size=16", f"student={student}", "doctor=false", "logger=[]",
                     "dataset.source.test_fraction=0.05")  # fmt: skip
+    exported = load_run(folder.path)
+    within = share_that_could_change(exported.student(), images_of_val(exported))
     for kind in KINDS if student == STUDENTS[0] else ["onnx"]:
-        entry, shown = Export(load_run(folder.path), "best", kind, int8=False).write({})
+        entry, shown = Export(exported, "best", kind, int8=False).write({})
         assert not shown.lacking
         assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
-        assert entry["parity"]["same_class"] == 1.0
+        assert entry["parity"]["same_class"] == pytest.approx(1, abs=within)
 
 
 def contents(folder):

@@ -16,6 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.features import NetworkCost, TappedNetwork, cost, find_module, tap_shapes
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.types import ModelOutputs
+from rounding import assert_rounded_alike
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -141,7 +142,9 @@ class TestTaps:
     def test_two_forwards_of_one_step_keep_their_own_features(self, images):
         network = tapped(CifarResNet(8, 10), "layer1").eval()
         first, second = network(images), network(images.flip(0))
-        torch.testing.assert_close(first.features["layer1"], second.features["layer1"].flip(0))
+        assert_rounded_alike(
+            first.features["layer1"], second.features["layer1"].flip(0), products=9 * 16, layers=3
+        )
         assert not torch.equal(first.features["layer1"], second.features["layer1"])
         (first.features["layer1"].mean() + second.features["layer1"].mean()).backward()
 

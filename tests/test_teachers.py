@@ -46,7 +46,7 @@ def test_outputs_are_stacked_in_teacher_order_under_flat_names():
     assert outputs.names == ("big", "small")
     assert outputs.logits.shape == (6, 2, 4)
     for position, alone in enumerate((first, second)):
-        assert torch.equal(outputs.logits[:, position], alone.eval()(batch().images).logits)
+        torch.testing.assert_close(outputs.logits[:, position], alone.eval()(batch().images).logits)
     shapes = {name: tuple(hint.shape[1:]) for name, hint in outputs.hints.items()}
     assert shapes == {"big/conv": (5, 6, 6), "small/conv": (5, 6, 6), "small/fc": (4, 1, 1)}
 
@@ -103,7 +103,7 @@ def test_teachers_enter_neither_a_state_dict_nor_the_parameters_of_a_module_that
 def test_a_class_map_puts_the_outputs_in_the_order_of_our_classes():
     many, mapped = network(classes=9), [7, 0, 8, 3]
     outputs = LiveTeachers([Teacher("big", many, class_map=mapped)])(batch())
-    assert torch.equal(outputs.logits[:, 0], many(batch().images).logits[:, mapped])
+    torch.testing.assert_close(outputs.logits[:, 0], many(batch().images).logits[:, mapped])
 
 
 @pytest.mark.parametrize(
