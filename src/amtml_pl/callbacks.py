@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from amtml_pl.checkpoints import LastCheckpoint
 from amtml_pl.entry_point import console
-from amtml_pl.epoch_rows import damaged, read_epochs
 from amtml_pl.fit_progress import FitProgress
 from amtml_pl.runs import RunFolder, write_text
 from amtml_pl.stopping import StopRequest
@@ -61,6 +60,7 @@ class BestCheckpoint(ModelCheckpoint):
             here[key] = self.here(state_dict[key])
         here["best_k_models"] = {self.here(f): score for f, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **here})
+        self.current_score = state_dict["current_score"]  # Lightning saves it and does not take it over
 
     def here(self, file: str) -> str:
         """A checkpoint's path in this folder; an empty one stays empty."""
@@ -70,9 +70,8 @@ class BestCheckpoint(ModelCheckpoint):
 class EpochTable(Checkpoint):
     """``metrics.csv``: one row per epoch with everything that was logged.
 
-    Lightning's CSVLogger deletes the file of the run that it resumes; this one keeps the rows of the
-    epochs before and drops those that are about to be repeated. It is a ``Checkpoint`` because Lightning
-    calls those last, after the module has logged its own sums of the epoch.
+    Its rows are in ``last.ckpt``. A resumed run writes the file anew from there, whatever has happened to it.
+    It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums.
 
     Args:
         file: where it lies.
@@ -83,18 +82,18 @@ class EpochTable(Checkpoint):
         self.rate = 0.0
         self.rows: list[dict[str, Any]] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over the rows of the epochs before a resumed one.
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows for a checkpoint."""
+        return {"rows": self.rows}
 
-        Raises:
-            UserError: if the file does not hold them.
-        """
-        epoch = trainer.current_epoch
-        if not epoch or not self.file.exists():
-            return
-        self.rows = [row for row in read_epochs(self.file) if int(row["epoch"]) < epoch]
-        if not self.rows or int(self.rows[-1]["epoch"]) != epoch - 1:
-            raise damaged(self.file, f"it has no row of epoch {epoch - 1}, after which the run goes on")
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the rows of a checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the rows that the checkpoint holds; without any, remove the file."""
+        if trainer.is_global_zero:
+            self.write()
 
     def on_train_batch_start(
         self,
@@ -113,12 +112,24 @@ class EpochTable(Checkpoint):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self.rate}
         self.rows.append(row | metrics)
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file; without rows there is none."""
+        if not self.rows:
+            self.file.unlink(missing_ok=True)
+            return
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         lines = io.StringIO(newline="")
         table = csv.DictWriter(lines, columns, restval="")
         table.writeheader()
         table.writerows(self.rows)
         write_text(self.file, lines.getvalue())
+
+
+def epochs_in(checkpoint: Mapping[str, Any]) -> int:
+    """Return how many epochs a checkpoint has in its table."""
+    return len(checkpoint.get("callbacks", {}).get(EpochTable.__qualname__, {"rows": ()})["rows"])
 
 
 class EpochLines(Callback):

@@ -1,4 +1,4 @@
-"""Reading back the tables that have a row, or several, for each epoch of a run."""
+"""Reading back ``metrics.csv``, which has a row for each epoch of a run."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def read_epochs(file: Path) -> list[dict[str, str]]:
 
 
 def damaged(file: Path, how: str) -> UserError:
-    """What to say of a table that a run cannot go on with."""
+    """Return the error about a table that the run has just written."""
     return UserError(
         f"{file} is damaged: {how}.",
-        fix=f"put back a copy of it, or start over with force=true (without the epochs so far: rm '{file}')",
+        fix="the same command again: it writes the table anew from the last checkpoint",
     )

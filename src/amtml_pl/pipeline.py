@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from amtml_pl import assemble
+from amtml_pl.callbacks import epochs_in
 from amtml_pl.checkpoint_file import read_checkpoint
 from amtml_pl.checkup import Checkup, check_up, warn
 from amtml_pl.composition import TeacherSource
@@ -25,7 +26,6 @@ from amtml_pl.dashboard.callback import Dashboard
 from amtml_pl.dashboard.subject import Subject
 from amtml_pl.data import PackedDataModule
 from amtml_pl.entry_point import console
-from amtml_pl.epoch_rows import read_epochs
 from amtml_pl.fitting import (
     evaluate,
     explained,
@@ -222,11 +222,10 @@ class Run:
         return data
 
     def epochs_done(self) -> int:
-        """Epochs of an interrupted fit in the table of epochs, of which the checkpoint may lack the last."""
-        if not (self.folder.last_checkpoint.exists() and self.folder.metrics_file.exists()):
+        """Return how many epochs of an interrupted fit its last checkpoint holds."""
+        if not self.folder.last_checkpoint.exists():
             return 0
-        rows = read_epochs(self.folder.metrics_file)
-        return int(rows[-1]["epoch"]) + 1 if rows else 0
+        return epochs_in(read_checkpoint(self.folder.last_checkpoint))
 
     def provide_teacher(self, teacher: SelectedTeacher, data: PackedDataModule) -> None:
         """Trains a teacher by its own recipe where it has no weights yet, and gates its accuracy."""

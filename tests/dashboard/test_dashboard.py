@@ -202,15 +202,11 @@ def test_a_run_that_is_killed_between_its_fit_and_its_record_has_the_figures_of_
     found, whole = events(folder), events(watched[1])
     of_the_end = {
         "student/best/val/confusion", "student/best/val/reliability", "student/best/test/confusion",
-        "student/best/test/reliability", "ensemble/weights_by_class",
+        "student/best/test/reliability", "ensemble/weights_by_class", "ensemble/disputed_images",
     }  # fmt: skip
     for tag in of_the_end:
         assert [image.step for image in found.Images(tag)][-1] == 2, tag
         assert found.Images(tag)[-1].encoded_image_string == whole.Images(tag)[-1].encoded_image_string, tag
-    assert [image.step for image in found.Images("ensemble/disputed_images")] == [0]
-    said = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("result/text_summary")]
-    assert "dispute most: the last epoch was trained in an earlier session" in said[-1]
-    assert "Not shown" not in whole.Tensors("result/text_summary")[-1].tensor_proto.string_val[0].decode()
 
 
 @pytest.mark.parametrize("step", [2, pytest.param(6, marks=pytest.mark.slow)])
@@ -239,4 +235,4 @@ def test_the_curves_of_a_resumed_run_go_on_without_a_second_point(run, monkeypat
     for name in rows(whole)[0]:
         if name not in ("epoch", "step", "lr"):
             assert curve(found, tag_of(name)) == pytest.approx(curve(expected, tag_of(name)), rel=1e-6)
-    assert {row.split(",")[0] for row in cut.weights_by_class_file.read_text().split()} == {"epoch", "0", "1"}
+    assert cut.weights_by_class_file.read_bytes() == whole.weights_by_class_file.read_bytes()

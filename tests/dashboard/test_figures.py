@@ -50,57 +50,31 @@ def test_mean_weights_by_class_are_those_of_a_loop(random):
     assert found[K - 1].isnan().all()
 
 
-def test_the_table_of_weights_goes_on_where_a_run_was_interrupted(tmp_path):
+def test_the_table_of_weights_is_written_anew_from_what_a_checkpoint_holds(tmp_path):
     file = tmp_path / "weights_by_class.csv"
-    first = WeightsByClass(file, ["a", "b"], ["cat", "dog"])
-    first.go_on_from(0)
-    for epoch in range(3):
-        first.add(epoch, torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
-    second = WeightsByClass(file, ["a", "b"], ["cat", "dog"])
-    with file.open("a") as killed:
-        killed.write("3,cat,0.25,0.7")  # and here the process ended
-    second.go_on_from(2)
-    second.add(2, torch.tensor([[1.0, 0.0], [float("nan"), float("nan")]]))
-    of_an_epoch = ["cat,0.25,0.75", "dog,0.5,0.5"]
+    file.write_text("damaged,\xff")
+    means = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+    table = WeightsByClass(file, ["a", "b"], ["cat", "dög"], {0: means, 1: means})
+    table.add(2, torch.tensor([[1.0, 0.0], [float("nan"), float("nan")]]))
+    of_an_epoch = ["cat,0.25,0.75", "dög,0.5,0.5"]
     before = [f"{epoch},{row}" for epoch in (0, 1) for row in of_an_epoch]
-    assert file.read_text().split() == ["epoch,class,a,b", *before, "2,cat,1,0"]
-    means = second.of_last_epoch()
-    assert means[0].tolist() == [1.0, 0.0]
-    assert means[1].isnan().all()
+    assert file.read_text(encoding="utf-8").split() == ["epoch,class,a,b", *before, "2,cat,1,0"]
+
+
+def test_a_fit_that_begins_has_no_table_of_an_earlier_one(tmp_path):
+    file = tmp_path / "weights_by_class.csv"
+    file.write_text("epoch,class,a\n0,cat,1\n")
+    WeightsByClass(file, ["a"], ["cat"], {})
+    assert not file.exists()
 
 
 def test_an_epoch_is_appended_to_the_table_of_weights_and_nothing_before_it_is_written_again(tmp_path):
     file = tmp_path / "weights_by_class.csv"
-    table = WeightsByClass(file, ["a"], ["cat"])
-    table.go_on_from(0)
-    table.add(0, torch.tensor([[0.5]]))
+    table = WeightsByClass(file, ["a"], ["cat"], {0: torch.tensor([[0.5]])})
     before = file.stat()
     table.add(1, torch.tensor([[0.5]]))
     assert file.stat().st_ino == before.st_ino  # a file that is replaced is another one
     assert file.stat().st_size == before.st_size + len("1,cat,0.5\r\n")
-
-
-@pytest.mark.parametrize(
-    "content", [None, "", "epoch,class,a\n", "epoch,class,b\n0,cat,1\n", "epoch,class,a\n0,cow,1\n"]
-)
-def test_there_are_no_weights_of_the_last_epoch_in_a_table_that_has_none(tmp_path, content):
-    file = tmp_path / "weights_by_class.csv"
-    if content is not None:
-        file.write_text(content)
-    assert WeightsByClass(file, ["a"], ["cat"]).of_last_epoch() is None
-
-
-@pytest.mark.parametrize("rows", [None, b"0,cat,1\n", b"x,cat,1,0\n", b"0,cat,1,0\n\n", b"0,\xff,1,0\n"])
-def test_a_damaged_table_of_weights_begins_again_and_says_so(tmp_path, rows):
-    file = tmp_path / "weights_by_class.csv"
-    file.write_bytes(b"" if rows is None else b"epoch,class,a,b\n" + rows)
-    table = WeightsByClass(file, ["a", "b"], ["cat", "dög"])
-    with pytest.warns(
-        UserWarning, match=r"weights_by_class\.csv cannot be gone on with and begins with epoch 1"
-    ):
-        table.go_on_from(1)
-    table.add(1, torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
-    assert file.read_text(encoding="utf-8").split() == ["epoch,class,a,b", "1,cat,0.25,0.75", "1,dög,0.5,0.5"]
 
 
 def test_disagreement_is_the_jensen_shannon_divergence(random):

@@ -1,176 +1,170 @@
-"""A run that is killed (SIGKILL) at any instant, and repeated, ends with the bits that it would have had."""
+"""A run that is interrupted at any instant, and repeated, ends with every file that it would have had."""
 
-import csv
+import hashlib
 import os
+import pickle
+import random
 import shutil
-import signal
-from pathlib import Path
+import time
 
+import numpy as np
 import pytest
-import torch
 
 from amtml_pl.pipeline import execute
 from amtml_pl.runs import RunFolder
-from amtml_pl.student_module import StudentModule
-from tiny_runs import TINY, assert_bitwise_equal, weights
+from interruptions import KINDS, after, ended, in_a_process, when_called, when_written
+from run_contents import contents, different
+from tiny_runs import WATCHED
 
-# Two epochs of four steps; a checkpoint after each of them, but in the run that is not interrupted.
-JOB = ("experiment=digits_amtml", *TINY)
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def when_written(name, nth=1, *, half=False):
-    """Dies before the nth file of that name gets it; ``half``: with half of it under the temporary name."""
-
-    def arrange(monkeypatch):
-        seen = []
-
-        def around(original):
-            def moved(path, target):
-                if Path(target).match(name):
-                    seen.append(target)
-                    if len(seen) == nth:
-                        if half:
-                            with path.open("r+b") as file:
-                                file.truncate(path.stat().st_size // 2)
-                        die()
-                return original(path, target)
-
-            return moved
-
-        monkeypatch.setattr(Path, "replace", around(Path.replace))
-        monkeypatch.setattr(Path, "rename", around(Path.rename))
-
-    return arrange
-
-
-def when_called(method, nth, *, of_the_student=True):
-    """Dies at the nth call of a method of the training module, of the student's or of its first teacher's."""
-
-    def arrange(monkeypatch):
-        calls = []
-        on_fit_start = StudentModule.on_fit_start
-
-        def begun(self):
-            calls.clear()
-            self.is_watched = (self.teacher_source is not None) == of_the_student
-            on_fit_start(self)
-
-        monkeypatch.setattr(StudentModule, "on_fit_start", begun)
-        owner = next(c for c in (StudentModule, *subclasses(StudentModule)) if method in vars(c))
-        original = getattr(owner, method)
-
-        def counted(self, *arguments, **named):
-            if getattr(self, "is_watched", False):
-                calls.append(method)
-                if len(calls) == nth:
-                    die()
-            return original(self, *arguments, **named)
-
-        monkeypatch.setattr(owner, method, counted)
-
-    return arrange
-
-
-def subclasses(kind):
-    return [c for child in kind.__subclasses__() for c in (child, *subclasses(child))]
-
+# Two epochs of four steps. Without a budget, TensorBoard is given what does not depend on seconds.
+JOB = ("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
 
 INSTANTS = {
     "while data are packed": when_written("*/packed/digits-*"),
-    "while a teacher trains": when_called("evaluate", 1, of_the_student=False),
+    "while a teacher trains": when_called("on_validation_start", 2, of_the_student=False),
     "before a record of a teacher says completed": when_written("teachers/*/*/run.json", 2),
     "after the first of two teachers": when_written("teachers/*/*/config.yaml", 2),
-    "while the cache's manifest is written": when_written("*/manifest.json", half=True),
-    "while a cache shard is written": when_written("view-0001*.safetensors", 2, half=True),
+    "while the cache's manifest is written": when_written("*/manifest.json"),
+    "while a cache shard is written": when_written("view-0001*.safetensors", 2),
     "between two views of the cache": when_written("view-0002*.safetensors"),
     "while the configuration is written": when_written("run/config.yaml"),
     "before the first record": when_written("run/run.json"),
-    "while the untrained state is saved": when_written("run/checkpoints/last.ckpt", half=True),
-    "in the first step": when_called("count", 1),
-    "in the middle of an epoch": when_called("count", 3),
+    "while the untrained state is saved": when_written("run/checkpoints/last.ckpt", step=0),
+    "in the first step": when_called("on_train_batch_start", 0),
+    "in the middle of an epoch": when_called("on_train_batch_start", 2),
     "while a checkpoint is written in the middle of an epoch": when_written(
-        "run/checkpoints/last.ckpt", 3, half=True
+        "run/checkpoints/last.ckpt", step=2
     ),
-    "in validation": when_called("evaluate", 1),
-    "while the best epoch is saved": when_written("run/checkpoints/best.ckpt", half=True),
+    "in validation": when_called("on_validation_batch_start", 4),
+    "while the best epoch is saved": when_written("run/checkpoints/best.ckpt"),
     "before the table of epochs has its row": when_written("run/metrics.csv"),
-    "between the table and the checkpoint of an epoch": when_written("run/checkpoints/last.ckpt", 4),
-    "in the second epoch": when_called("count", 6),
-    "while the test split is read": when_called("test_step", 1),
-    "while the student's weights are written": when_written("run/student.safetensors", half=True),
+    "between the table and the checkpoint of an epoch": when_written("run/checkpoints/last.ckpt", step=4),
+    "in the second epoch": when_called("on_train_batch_start", 5),
+    "while the test split is read": when_called("on_test_batch_start", 8),
+    "while the student's weights are written": when_written("run/student.safetensors"),
     "before the record says completed": when_written("run/run.json", 2),
 }
-
-
+# Files of which a killed process may leave half under their temporary name.
+HALF = {
+    "while the cache's manifest is written", "while a cache shard is written",
+    "while the untrained state is saved", "while a checkpoint is written in the middle of an epoch",
+    "while the best epoch is saved", "while the student's weights are written",
+}  # fmt: skip
+# SIGKILL at each instant; the others, which a run may answer, at one instant of each part of a run.
+MATRIX = [("SIGKILL", instant) for instant in INSTANTS]
+MATRIX += [
+    (kind, instant)
+    for kind in KINDS
+    if kind != "SIGKILL"
+    for instant in (
+        "while a cache shard is written", "in the first step", "in the middle of an epoch", "in validation",
+        "between the table and the checkpoint of an epoch", "in the second epoch",
+        "while the test split is read", "before the record says completed",
+    )
+]  # fmt: skip
 # What is there already for all instants but those that are about it, to save the time.
-PREPARED = {"data": "while data", "teachers": "teacher"}
+PREPARED = {"data": "while data", "teachers": "teacher", "cache": "cache"}
 
 
 @pytest.fixture
-def job(tmp_path, configure, shared):
-    """The run in a folder where nothing is yet."""
+def place(shared):
+    """The folder of all runs of this file: what they end with names it."""
+    return shared / "interrupted"
 
-    def go(instant="", checkpoint_minutes=0):
-        fresh = {name for name, concerned in PREPARED.items() if concerned in instant}
-        roots = {name: tmp_path if name in fresh else shared for name in PREPARED}
-        places = [f"paths.{name}={root / name}" for name, root in roots.items()]
-        places += [f"paths.{name}={tmp_path / name}" for name in ("outputs", "cache")]
-        folder = RunFolder(tmp_path / "run")
-        config = configure(*JOB, *places, f"checkpoint_minutes={checkpoint_minutes}")
+
+@pytest.fixture
+def job(configure, place, monkeypatch):
+    """The run, with figures that are small and quickly drawn."""
+    monkeypatch.setattr("amtml_pl.dashboard.logger.pixels", numbers_shown)
+
+    def go(checkpoint_minutes="null"):
+        roots = [f"paths.{name}={place / name}" for name in ("outputs", *PREPARED)]
+        folder = RunFolder(place / "run")
+        config = configure(*JOB, *roots, f"checkpoint_minutes={checkpoint_minutes}")
         execute(config, folder, "digits_amtml", "the command")
-        return folder
+        return contents(folder.path)
 
     return go
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """What the run ends with where nothing happens to it; filled by the first test that asks."""
-    return {}
+def numbers_shown(figure):
+    """Pixels that are other ones where a figure shows other numbers."""
+    shown = [image.get_array().tobytes() for axes in figure.axes for image in axes.images]
+    shown += [repr(bar.get_bbox()).encode() for axes in figure.axes for bar in axes.patches]
+    return np.frombuffer(hashlib.sha384(b"".join(shown)).digest(), np.uint8).reshape(4, 4, 3)
 
 
-def fill(whole, job, tmp_path):
-    if not whole:
-        folder = job(checkpoint_minutes="null")
-        whole.update(weights=weights(folder), metrics=folder.completed()["metrics"], rows=rows(folder))
-        whole["state"] = torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
-        for place in ("run", "cache", "outputs"):
-            shutil.rmtree(tmp_path / place, ignore_errors=True)
+@pytest.fixture
+def whole(place, job):
+    """What the run ends with where nothing happens to it; what it has prepared is kept."""
+    kept = place.with_name("kept")
+    if not (kept / "whole").exists():
+        found = job()
+        shutil.copytree(place, kept)
+        (kept / "whole").write_bytes(pickle.dumps(found))
+    return pickle.loads((kept / "whole").read_bytes())
 
 
-def rows(folder):
-    with folder.metrics_file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
+def start_over(place, fresh=()):
+    """Puts back what was prepared, but what a run is to make itself."""
+    shutil.rmtree(place)
+    for name in PREPARED.keys() - fresh:
+        shutil.copytree(place.with_name("kept") / name, place / name)
 
 
-def killed(job, instant, monkeypatch):
-    """Whether the run, in a process of its own, was killed."""
-    child = os.fork()  # torch has one thread here, see conftest.py
-    if child == 0:
-        try:
-            INSTANTS[instant](monkeypatch)
-            job(instant)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+def interrupted(job, kind, instant, monkeypatch):
+    """Return how a process ended that got signals at an instant."""
+
+    def happens(file):
+        if kind == "SIGKILL" and instant in HALF:
+            with file.open("r+b") as opened:
+                opened.truncate(file.stat().st_size // 2)
+        for number in KINDS[kind]:
+            os.kill(os.getpid(), number)
+
+    def run():
+        INSTANTS[instant](monkeypatch, happens)
+        # To the step: a run that is killed has nothing better than its last checkpoint.
+        job(0 if kind == "SIGKILL" else "null")
+
+    return ended(in_a_process(run))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("instant", INSTANTS)
-def test_a_run_that_is_killed_and_repeated_ends_with_the_same_bits(
-    job, whole, instant, monkeypatch, tmp_path
+@pytest.mark.parametrize(("kind", "instant"), MATRIX)
+def test_a_run_that_is_interrupted_and_repeated_ends_with_the_same_files(
+    job, whole, place, kind, instant, monkeypatch
 ):
-    fill(whole, job, tmp_path)
-    assert killed(job, instant, monkeypatch)
-    folder = job(instant)
-    assert_bitwise_equal(weights(folder), whole["weights"])
-    state = torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
-    assert_bitwise_equal(state, whole["state"])
-    assert folder.completed()["metrics"] == whole["metrics"]
-    assert rows(folder) == whole["rows"]
-    assert [file.name for file in tmp_path.rglob(".*") if file.is_file() and file.name != ".lock"] == []
+    start_over(place, {name for name, concerned in PREPARED.items() if concerned in instant})
+    with monkeypatch.context() as patch:
+        assert interrupted(job, kind, instant, patch) == "interrupted", f"not reached: {instant}"
+    assert different(job(), whole) == []
+    assert [
+        file.name for file in place.rglob(".*") if file.is_file() and not file.name.endswith(".lock")
+    ] == []
+
+
+# Of each kind; a maintainer types INTERRUPTIONS=40 python -m pytest tests/faults -k any_moment
+INTERRUPTIONS = int(os.environ.get("INTERRUPTIONS", "2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_interrupted_at_any_moment_ends_with_the_same_files(job, whole, place, kind, capsys):
+    start_over(place)
+    begun = time.monotonic()
+    assert different(job(), whole) == []
+    lasts = time.monotonic() - begun
+    draw = random.Random(kind)
+    wrong, cut = {}, 0
+    for number in range(INTERRUPTIONS):
+        shutil.rmtree(place / "run")
+        child = in_a_process(job)
+        after(child, draw.uniform(0, lasts), KINDS[kind], between=draw.choice([0.0, 0.002, 0.01, 0.05]))
+        cut += ended(child) == "interrupted"
+        if names := different(job(), whole):
+            wrong[number] = names
+    with capsys.disabled():
+        print(f"\n{kind}: {INTERRUPTIONS} sent, {cut} interrupted, {len(wrong)} with a different file")
+    assert wrong == {}
+    assert cut >= INTERRUPTIONS // 2

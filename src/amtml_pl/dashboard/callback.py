@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from jaxtyping import Float
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
@@ -34,10 +35,6 @@ SECONDS_OF_FIRST_FIGURES = 3.0
 SECONDS_OF_THE_END = 2.0
 # From so many of an epoch's images, which come in random order, the most disputed ones are shown.
 CANDIDATES = 1024
-UNSEEN = (
-    "The images that the teachers dispute most: the last epoch was trained in an earlier session of the run, "
-    "which was stopped before it drew them."
-)
 
 
 class Dashboard(Checkpoint):
@@ -52,6 +49,7 @@ class Dashboard(Checkpoint):
 
     Attributes:
         subject: the run; a fit without one is not looked at.
+        means: of the teachers' weights by class, of each epoch.
     """
 
     def __init__(self, logger: TensorBoard) -> None:
@@ -68,16 +66,44 @@ class Dashboard(Checkpoint):
         self.disputed = MostDisputed()
         self.answers = {"val": Answers(), "test": Answers()}
         self.by_class: WeightsByClass | None = None
-        self.means: Float[Tensor, "K M"] | None = None
+        self.means: dict[int, Float[Tensor, "K M"]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins to look: at the end's evaluations too, of a fit that had come to its end before."""
         if self.subject is not None and trainer.is_global_zero:
             cast("StudentModule", pl_module).observer = self
             self.alone = trainer.world_size == 1
+            if self.subject.teachers:
+                file = self.logger.folder / "weights_by_class.csv"
+                self.by_class = WeightsByClass(file, self.subject.teachers, self.subject.classes, self.means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed fit needs to show what an uninterrupted one shows."""
+        taught, kept = self.teaching, self.disputed.kept
+        means = list(self.means.values())
+        return {
+            "epoch": self.epoch,
+            "drawn": self.drawn,
+            "wants_figures": self.wants_figures,
+            "rates": self.rates,
+            "shares": self.shares,
+            "teaching": vars(Teaching.joined(taught)) if taught else None,
+            "disputed": {"kept": None if kept is None else vars(kept), "seen": self.disputed.seen},
+            "means": {"epochs": list(self.means), "of": torch.stack(means) if means else None},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave; the epoch that it was in may be half done."""
+        for name in ("epoch", "drawn", "wants_figures", "rates", "shares"):
+            setattr(self, name, state_dict[name])
+        taught, disputed, means = (state_dict[name] for name in ("teaching", "disputed", "means"))
+        self.teaching = [] if taught is None else [Teaching(**taught)]
+        kept = None if disputed["kept"] is None else Examples(**disputed["kept"])
+        self.disputed = MostDisputed(kept, disputed["seen"])
+        self.means = dict(zip(means["epochs"], means["of"] if means["epochs"] else (), strict=True))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the file, and writes what is known before the first step."""
+        """Opens the event file, and writes what is known before the first step."""
         if self.subject is None or not trainer.is_global_zero:
             return
         module, subject = cast("StudentModule", pl_module), self.subject
@@ -90,15 +116,9 @@ class Dashboard(Checkpoint):
                 layout = chart_layout(len(subject.teachers), list(module.coefficients))
                 self.logger.opened.add_custom_scalars(layout)
                 self.logger.opened.add_text("run", card(subject.about, self.left_out()), epoch)
-            if subject.teachers:
-                self.by_class = self.table(subject)
-                self.by_class.go_on_from(epoch)
-            self.shares = dict(subject.gradient_share) if epoch == 0 else {}
+            if epoch == 0:
+                self.shares = dict(subject.gradient_share)
             self.logger.flush()
-
-    def table(self, subject: Subject) -> WeightsByClass:
-        """The run's table of weights."""
-        return WeightsByClass(self.logger.folder / "weights_by_class.csv", subject.teachers, subject.classes)
 
     def left_out(self) -> list[str]:
         """What cannot be shown of this run, and why."""
@@ -123,7 +143,7 @@ class Dashboard(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Begins an epoch, of which a resumed fit may have only the rest."""
+        """Begins an epoch; the rest of one that was half done belongs to what has been seen of it."""
         if self.logger.writer is None or trainer.current_epoch == self.epoch:
             return
         self.measure_shares(trainer, cast("StudentModule", pl_module), batch)
@@ -197,7 +217,7 @@ class Dashboard(Checkpoint):
         if self.wants_figures and not self.is_last(trainer):
             with self.budget.spending("figures"):
                 write_answers(self.logger, self.subject, self.answers["val"], "student/val", self.epoch)
-                write_teaching(self.logger, self.subject, self.means, self.disputed.kept, self.epoch)
+                write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, self.epoch)
             self.drawn = self.epoch
         with self.budget.spending():
             share = self.budget.spent / max(self.budget.elapsed(), 1e-9)
@@ -224,8 +244,14 @@ class Dashboard(Checkpoint):
         self.logger.scalars(taught.scalars(subject.teachers), self.epoch)
         for name, weights in zip(subject.teachers, taught.weights.unbind(1), strict=True):
             self.logger.histogram(f"teacher/{name}/weights", weights, self.epoch)
-        self.means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
-        self.by_class.add(self.epoch, self.means)
+        means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
+        self.means[self.epoch] = means
+        self.by_class.add(self.epoch, means)
+
+    @property
+    def last_means(self) -> Float[Tensor, "K M"] | None:
+        """The means of the last epoch; None where there are no teachers."""
+        return next(reversed(self.means.values()), None)
 
     def conclude(
         self,
@@ -245,23 +271,19 @@ class Dashboard(Checkpoint):
         if self.subject is None or not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)
-        left_out = []
         if self.logger.writer is None:  # the fit had come to its end in an earlier session
             self.logger.begin(end)
-            if self.subject.teachers:
-                self.means = self.table(self.subject).of_last_epoch()
-                left_out = [UNSEEN]
         spent = {"in the fit": self.budget.spent}
         with self.budget.spending("the end"):
             for split in ("val", "test"):
                 whose = f"student/best/{split}"
                 write_answers(self.logger, self.subject, self.answers[split], whose, end)
-            write_teaching(self.logger, self.subject, self.means, self.disputed.kept, end)
+            write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, end)
             self.logger.scalars(final_tags(metrics), end)
             self.logger.summaries(table_row(self.subject.about, self.subject.lr))
             draw_graph(self.logger.opened, module.student, self.subject.image_size)
         spent["after it"] = self.budget.cost["the end"]
-        self.logger.opened.add_text("result", result_card(metrics, timing, spent, left_out), end)
+        self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
         self.logger.close()
         module.observer = None
 

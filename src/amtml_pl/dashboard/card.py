@@ -38,7 +38,6 @@ def result_card(
     metrics: Mapping[str, float],
     timing: Mapping[str, float],
     spent: Mapping[str, float],
-    left_out: Sequence[str],
 ) -> str:
     """What came of it, as Markdown.
 
@@ -46,7 +45,6 @@ def result_card(
         metrics: those of ``run.json``.
         timing: that of ``run.json``.
         spent: the dashboard's own seconds, by what they went into.
-        left_out: sentences on what the dashboard cannot show of the end.
     """
     lines = [
         "| metric | value |",
@@ -55,7 +53,7 @@ def result_card(
     ]
     lines += ["", *(f"- {name}: {value:.1f}" for name, value in timing.items())]
     lines += [f"- dashboard, {name}: {value:.2f} s" for name, value in spent.items()]
-    return "\n".join(lines + not_shown(left_out))
+    return "\n".join(lines)
 
 
 def not_shown(left_out: Sequence[str]) -> list[str]:

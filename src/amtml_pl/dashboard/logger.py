@@ -59,17 +59,21 @@ class TensorBoard(Logger):
         """Opens the file; what an interrupted run has written of this epoch and later ones is void.
 
         Returns:
-            Whether it is the first file, or nothing of an earlier one is left.
+            Whether nothing of an earlier file is left.
         """
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # only here: they take seconds
         from torch.utils.tensorboard import SummaryWriter
 
-        others = any(self.folder.glob("events.out.tfevents.*"))
+        before = [*self.folder.glob("events.out.tfevents.*")]
+        if epoch == 0:  # TensorBoard itself keeps void texts and charts
+            for file in before:
+                file.unlink()
+        others = epoch > 0 and bool(before)
         self.writer = SummaryWriter(str(self.folder))
         if others:
             void = Event(step=epoch, session_log=SessionLog(status=SessionLog.START))
             self.events.event_writer.add_event(void)
-        return epoch == 0 or not others
+        return not others
 
     @property
     def opened(self) -> SummaryWriter:

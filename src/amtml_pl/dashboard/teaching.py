@@ -56,7 +56,7 @@ class Teaching:
     def joined(parts: list[Teaching]) -> Teaching:
         """All steps of an epoch, on the CPU."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Teaching(*(torch.cat(column).cpu() for column in columns))
+        return Teaching(*(torch.cat([part.cpu() for part in column]) for column in columns))
 
     def scalars(self, teachers: tuple[str, ...]) -> dict[str, float]:
         """What the curves show, by tag.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.dashboard.drawing import READABLE, new_figure, short
-from amtml_pl.epoch_rows import epoch_rows
 from amtml_pl.runs import write_text
 
 if TYPE_CHECKING:
@@ -35,68 +33,44 @@ def mean_weights_by_class(
 class WeightsByClass:
     """``weights_by_class.csv``: a row per epoch and class, with the mean weight of each teacher.
 
-    An epoch's rows are appended, so that an epoch costs the same however many there were before. Those of
-    one that was killed on the way are dropped by the run that goes on.
+    An epoch's rows are appended, so that an epoch costs the same however many there were before. Its numbers
+    are in ``last.ckpt``: a resumed run writes the file anew from there, whatever has happened to it.
 
     Args:
         file: where it lies.
         teachers: the M teachers in order.
         classes: the K class names.
+        epochs: the ``(K, M)`` means of each epoch that a checkpoint holds.
     """
 
-    def __init__(self, file: Path, teachers: Sequence[str], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        teachers: Sequence[str],
+        classes: Sequence[str],
+        epochs: Mapping[int, Float[Tensor, "K M"]],
+    ) -> None:
         self.file, self.classes = file, tuple(classes)
         self.columns = ["epoch", "class", *teachers]
-
-    def go_on_from(self, epoch: int) -> None:
-        """Keeps the rows of the epochs before a resumed one; of a damaged file none, with a warning."""
-        rows = []
-        if epoch and self.file.exists():
-            try:
-                rows = [row for row in self.written() if int(row[0]) < epoch]
-            except (OSError, ValueError) as error:
-                warnings.warn(
-                    f"{self.file} cannot be gone on with and begins with epoch {epoch}: {error}.",
-                    stacklevel=2,
-                )
-        if rows:
-            write_text(self.file, as_csv([self.columns, *rows]))
+        if epochs:
+            rows = [row for epoch, means in epochs.items() for row in self.rows(epoch, means)]
+            write_text(file, as_csv([self.columns, *rows]))
         else:
-            self.file.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
 
-    def written(self) -> list[list[str]]:
-        """The rows of the file, without a last one that has no end.
-
-        Raises:
-            OSError: if it cannot be read.
-            ValueError: if it is no such table.
-        """
-        with self.file.open(newline="", encoding="utf-8") as lines:
-            columns, rows = epoch_rows(line for line in lines if line.endswith("\n"))
-        if columns != self.columns:
-            raise ValueError(f"its columns are {', '.join(columns)}; expected {', '.join(self.columns)}")
-        return rows
-
-    def of_last_epoch(self) -> Float[Tensor, "K M"] | None:
-        """The means of the last epoch in the file; None where it cannot be read, or has none."""
-        means = torch.full((len(self.classes), len(self.columns) - 2), math.nan, dtype=torch.float64)
-        try:
-            rows = self.written()
-            for epoch, name, *weights in rows:
-                if epoch == rows[-1][0]:
-                    means[self.classes.index(name)] = torch.tensor([float(weight) for weight in weights])
-        except (OSError, ValueError):
-            return None
-        return means if rows else None
+    def rows(self, epoch: int, means: Float[Tensor, "K M"]) -> list[list[object]]:
+        """Return the rows of an epoch; a class without samples has none."""
+        return [
+            [epoch, name, *(f"{weight:.6g}" for weight in row)]
+            for name, row in zip(self.classes, means.tolist(), strict=True)
+            if not math.isnan(row[0])
+        ]
 
     def add(self, epoch: int, means: Float[Tensor, "K M"]) -> None:
-        """Appends an epoch; a class without samples has no row."""
-        rows: list[list[object]] = [] if self.file.exists() else [[*self.columns]]
-        for name, row in zip(self.classes, means.tolist(), strict=True):
-            if not math.isnan(row[0]):
-                rows.append([epoch, name, *(f"{weight:.6g}" for weight in row)])
+        """Append an epoch."""
+        head = [] if self.file.exists() else [self.columns]
         with self.file.open("a", newline="", encoding="utf-8") as file:
-            file.write(as_csv(rows))
+            file.write(as_csv([*head, *self.rows(epoch, means)]))
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:

@@ -1,0 +1,110 @@
+"""Ways to interrupt a run, and instants at which it is interrupted."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from amtml_pl.errors import Preempted
+from amtml_pl.stopping import obey_at_once
+
+KINDS = {
+    "SIGKILL": (signal.SIGKILL,),
+    "SIGTERM": (signal.SIGTERM,),
+    "SIGINT": (signal.SIGINT,),
+    "two SIGINTs": (signal.SIGINT, signal.SIGINT),
+}
+INTERRUPTED, COMPLETED, FAILED = 10, 0, 1
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_a_process(job: Callable[[], object]) -> int:
+    """Start a job in a forked process and return its process id."""
+    child = os.fork()  # torch has one thread here, see conftest.py
+    if child == 0:
+        status = FAILED
+        try:
+            obey_at_once()  # as every command does
+            job()
+            status = COMPLETED
+        except (KeyboardInterrupt, Preempted):
+            status = INTERRUPTED
+        finally:
+            os._exit(status)
+    return child
+
+
+def ended(child: int) -> str:
+    """Return how a forked process ended."""
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return "interrupted" if os.WTERMSIG(status) == signal.SIGKILL else f"signal {os.WTERMSIG(status)}"
+    return {INTERRUPTED: "interrupted", COMPLETED: "completed"}.get(os.WEXITSTATUS(status), "failed")
+
+
+def after(child: int, seconds: float, signals: tuple[int, ...], between: float) -> None:
+    """Send signals to a process that has run for some seconds; one that has ended is left alone."""
+    for number, wait in zip(signals, (seconds, between), strict=False):
+        time.sleep(wait)
+        os.kill(child, number)  # not waited for yet, so that its id is its own
+
+
+# ---- instants: `arrange(monkeypatch, happens)` lets something happen there, once
+
+
+def when_written(name, nth=1, *, step=None):
+    """Before a file gets its name: the nth of that name, or the checkpoint of a step."""
+
+    def arrange(monkeypatch, happens):
+        seen = []
+
+        def around(original):
+            def moved(path, target):
+                if Path(target).match(name) and step in (None, step_of(path)):
+                    seen.append(target)
+                    if len(seen) == nth:
+                        happens(path)
+                return original(path, target)
+
+            return moved
+
+        monkeypatch.setattr(Path, "replace", around(Path.replace))
+        monkeypatch.setattr(Path, "rename", around(Path.rename))
+
+    return arrange
+
+
+def step_of(checkpoint):
+    if checkpoint.suffix == ".ckpt":
+        return torch.load(checkpoint, weights_only=True)["global_step"]
+    return None
+
+
+def when_called(hook, step, *, of_the_student=True):
+    """When Lightning calls a hook of its callbacks after so many steps, of the student or of a teacher."""
+
+    def arrange(monkeypatch, happens):
+        begin = pl.Trainer.__init__
+        seen = []
+
+        def called(self, trainer, *_):
+            is_student = "teachers" not in Path(trainer.default_root_dir).parts
+            if not seen and is_student == of_the_student and trainer.global_step == step:
+                seen.append(step)
+                happens(None)
+
+        def begun(self, *arguments, callbacks, **named):
+            watch = type("Watch", (pl.Callback,), {hook: called})()
+            begin(self, *arguments, callbacks=[*callbacks, watch], **named)
+
+        assert hasattr(pl.Callback, hook)
+        monkeypatch.setattr(pl.Trainer, "__init__", begun)
+
+    return arrange
