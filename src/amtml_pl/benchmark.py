@@ -6,23 +6,23 @@ import json
 import platform
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config import check, check_command
+from amtml_pl.config import check_command, check_constructors, check_values
 from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
-from amtml_pl.measurement import Benchmark, Figure
-from amtml_pl.provenance import git_state, versions
 from amtml_pl.runs import write_text
 from amtml_pl.schema import BENCHMARK
+
+if TYPE_CHECKING:
+    from amtml_pl.measurement import Figure
 
 register_resolvers()
 
@@ -57,7 +57,12 @@ def run(config: DictConfig) -> None:
         with open_dict(config):
             asked = config.pop("benchmark")
         check_command(asked, BENCHMARK)
-        check(config)
+        check_values(config)
+        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
+        from amtml_pl.measurement import Benchmark
+        from amtml_pl.provenance import git_state, versions
+
+        check_constructors(config)
         with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:
             measured = Benchmark(config, Path(place), **asked)
             figures = measured.figures()
@@ -78,6 +83,8 @@ def run(config: DictConfig) -> None:
 
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "threads": torch.get_num_threads(),

@@ -8,12 +8,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from amtml_pl.checkup import show_checkup
-from amtml_pl.config import check
+from amtml_pl.config import check_constructors, check_values
 from amtml_pl.config_files import config_directory
 from amtml_pl.entry_point import console, progress, reporting, start, typed
 from amtml_pl.identity import register_resolvers
-from amtml_pl.pipeline import Run
 from amtml_pl.runs import RunFolder
 
 register_resolvers()
@@ -31,7 +29,12 @@ def run(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
     with reporting("amtml_pl.doctor", debug=config.get("debug", False), folder=folder.path, resumes=False):
-        check(config)
+        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
+        check_values(config)
+        from amtml_pl.checkup import show_checkup
+        from amtml_pl.pipeline import Run
+
+        check_constructors(config)
         choices = hydra_config.runtime.choices
         ready = Run(config, folder, choices.get("experiment"), typed("amtml_pl.doctor"))
         data = ready.prepare()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
+import locale
 import logging
 import os
 import shlex
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -16,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -29,9 +30,11 @@ from rich.markup import escape
 from amtml_pl.command_line import command_line_mistakes, reason
 from amtml_pl.config_files import config_directory
 from amtml_pl.errors import AnotherFailed, Preempted, UserError
+from amtml_pl.limits import MEMORY, in_limited_memory, refuse_few_threads, refused_by_system
+from amtml_pl.own_process import ProcessCrashedError
 from amtml_pl.ranks import leads, rank, world_size
 from amtml_pl.recipe import hydra_literal
-from amtml_pl.stopping import obey_at_once
+from amtml_pl.stopping import obey_at_once, prepare_to_end
 from amtml_pl.terminal import Terminal
 
 for name in ("stdout", "stderr"):
@@ -78,32 +81,57 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
         run: the function.
         multirun: whether the command can be a multirun, of which Hydra keeps a folder.
     """
+    begin_in_utf8()
     quieten()
     obey_at_once()
     progress.begun = False
     progress.mistakes.clear()
-    if not multirun and get_args_parser().parse_args().multirun:
+    swept = get_args_parser().parse_args().multirun
+    if swept and not multirun:
         report_typed(["--multirun: expected one command for each, e.g. for run in A B; do ...; done"])
         sys.exit(2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its exceptions on, which are said in other words here
     try:
-        run()
+        if swept:  # each of its jobs has a process of its own
+            run()
+        else:
+            in_limited_memory(run)
     except SystemExit as stop:
         if stop.code == 1 and not progress.begun:
             sys.exit(2)
         raise
-    except Exception as error:  # before a job has begun: of the command line, or of a file that is composed
+    except KeyboardInterrupt:
+        prepare_to_end()
+        sys.exit(130)
+    except ProcessCrashedError as crash:
+        report_mistake(UserError(f"The command failed: {crash}.{MEMORY.sentence}", fix=MEMORY.fix))
+    except Exception as error:
         if progress.begun:
             raise
-        if "debug=true" in sys.argv:
-            traceback.print_exception(error)
-        mistakes = []
-        with suppress(Exception):  # a file that cannot be read; the first exception says so
-            mistakes = typed_mistakes()
-        report_typed(mistakes or [reason(error)])
-        sys.exit(2)
+        refuse_composition(error)
     if progress.mistakes:
         sys.exit(2)
+
+
+def refuse_composition(error: Exception) -> NoReturn:
+    """End with what is wrong with the command line, or with a file that is composed."""
+    if "debug=true" in sys.argv:
+        traceback.print_exception(error)
+    mistakes = []
+    with suppress(Exception):  # a file that cannot be read; the first exception says so
+        mistakes = typed_mistakes()
+    report_typed(mistakes or [reason(error)])
+    sys.exit(2)
+
+
+def begin_in_utf8() -> None:
+    """Begin this process again in Python's UTF-8 mode where the locale cannot name every file.
+
+    TensorBoard and others write names as UTF-8, whatever the locale is. The terminal keeps its encoding.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        own = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{locale.getencoding()}:replace"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **own})  # noqa: S606
 
 
 def typed_mistakes() -> list[str]:
@@ -149,41 +177,48 @@ def reporting(
         folder: what Hydra has made for the command, removed where a mistake has left nothing in it.
     """
     try:
-        with contextlib.nullcontext() if resumes else named_files():
-            yield
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        if folder is not None:
-            remove_untouched(folder)
-        report_mistake(error)
+        refuse_name_without_text(folder)
+        refuse_few_threads()
+        yield
     except AnotherFailed:
         let_another_say_why()
         sys.exit(2)
+    except Exception as error:
+        mistake = refused_by_system(error, any_file=not resumes)
+        if mistake is None and isinstance(error, UserError):
+            mistake = error
+        if mistake is None:  # a defect, whose traceback is wanted
+            raise
+        if debug:
+            traceback.print_exc()
+        if folder is not None:
+            with suppress(OSError):  # an empty folder harms less than a second message
+                remove_untouched(folder)
+        report_mistake(mistake)
     except KeyboardInterrupt:
+        prepare_to_end()
         say_how_to_go_on("Interrupted", module, resumes=resumes)
         sys.exit(130)
     except Preempted:
+        prepare_to_end()
         say_how_to_go_on("Preempted", module, resumes=resumes)
         sys.exit(PREEMPTED)
 
 
-@contextmanager
-def named_files() -> Iterator[None]:
-    """Turns what the system says of a file, wherever it was met, into the message that names the file.
+def refuse_name_without_text(folder: Path | None) -> None:
+    """Raise a UserError for a run folder whose name is not UTF-8: TensorBoard cannot write there.
 
-    For commands that look at what is there. A run has more to say of a disk that fails under it, and what it
-    does not know of is a defect.
+    Raises:
+        UserError: naming the folder.
     """
     try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            raise
+        str(folder or "").encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(str(folder)).decode(errors="backslashreplace")
         raise UserError(
-            f"{error.filename!s:.300} cannot be read or written: {error.strerror}.",
-            fix="name another one, or see to who may read and write there (ls -ld)",
-        ) from error
+            f"The run folder {name} has a name that is not UTF-8 text.",
+            fix="rename the folder, or choose another one: paths.outputs=FOLDER",
+        ) from None
 
 
 def say_how_to_go_on(what: str, module: str, *, resumes: bool) -> None:
@@ -268,6 +303,7 @@ def remove_untouched(folder: Path) -> None:
 
 def quieten() -> None:
     """Mutes what a user cannot act on."""
+    threading.excepthook = report_thread
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -277,3 +313,9 @@ def quieten() -> None:
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own affair
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Print what has ended a thread; not of TensorBoard's, whose error the fit meets at its next point."""
+    if not type(failed.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(failed)

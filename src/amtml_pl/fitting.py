@@ -25,6 +25,7 @@ from amtml_pl.data import PackedDataModule
 from amtml_pl.epoch_rows import damaged, read_epochs
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork
+from amtml_pl.limits import named_file
 from amtml_pl.runs import RunFolder, write_bytes
 from amtml_pl.stopping import StopRequest
 from amtml_pl.student_module import StudentModule
@@ -112,7 +113,7 @@ def explained(folder: RunFolder) -> Iterator[None]:
             "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
         ) from error
     except OSError as error:
-        where = error.filename or folder.path
+        where = named_file(error) or folder.path
         raise UserError(
             f"{where} cannot be read or written: {error.strerror or error}. {goes_on}.",
             fix="see to the disk, or the mount, and repeat the command",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.errors import UserError
+from amtml_pl.limits import cores
 from amtml_pl.recipe import has_own_weights, recipe
 
 # What does not change the result of a run, and therefore not the name of its folder.
@@ -60,8 +60,7 @@ def register_resolvers() -> None:
 
 def share_of_cores(jobs: int) -> int:
     """How many of the cores that this process may use each of some jobs can have, one at least."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // jobs)
+    return max(1, cores() // jobs)
 
 
 def resolve_run_folder(*, _root_: DictConfig) -> str:

@@ -119,12 +119,14 @@ def write_bytes(file: Path, content: bytes) -> None:
     One process at a time; what one that was killed has left under the temporary name is overwritten.
 
     Raises:
-        OSError: if it cannot be written; nothing half-written remains.
+        OSError: if it cannot be written; it names the file, of which nothing half-written remains.
     """
     temporary = file.with_name(f".{file.name}")
     try:
         temporary.write_bytes(content)
         temporary.replace(file)
-    except BaseException:  # Ctrl-C too
+    except BaseException as error:  # Ctrl-C too
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:  # a full disk is found by a write, which knows no name
+            error.filename, error.filename2 = str(file), None
         raise

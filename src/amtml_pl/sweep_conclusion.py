@@ -13,6 +13,7 @@ from amtml_pl.entry_point import console, error_console, report_mistake
 from amtml_pl.errors import UserError
 from amtml_pl.extras import imported
 from amtml_pl.overrides import without_common
+from amtml_pl.stopping import prepare_to_end
 from amtml_pl.sweep import current
 from amtml_pl.sweep_folder import Job, SweepFolder
 
@@ -35,6 +36,7 @@ def concluding(begin: Callable[[], None]) -> None:
         refuse_missing_launcher(sys.argv[1:])
         begin()
     except KeyboardInterrupt:
+        prepare_to_end()
         status = 130
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
