@@ -17,6 +17,8 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.latency import timed
 from rounding import rounding
 
+pytestmark = pytest.mark.numbers
+
 
 def changed(folder, **settings):
     """The run with other values in its configuration."""

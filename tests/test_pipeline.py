@@ -66,6 +66,7 @@ def test_a_completed_run_is_found_and_not_repeated_unless_forced(run, capsys):
     assert forced["metrics"] == first["metrics"]
 
 
+@pytest.mark.numbers
 def test_two_runs_with_the_same_seed_give_bitwise_equal_students_and_another_seed_does_not(run):
     _, first = run("experiment=digits_amtml", *TINY, name="first")
     _, second = run("experiment=digits_amtml", *TINY, name="second")
@@ -206,6 +207,7 @@ def trained_teacher(run, tmp_path):
     return record, folder.weights_file
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

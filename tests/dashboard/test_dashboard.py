@@ -61,6 +61,7 @@ def test_a_metric_says_whose_it_is():
     assert tag_of("teacher/resnet8/val/acc") == "teacher/resnet8/val/acc"
 
 
+@pytest.mark.numbers
 def test_the_event_file_holds_everything_that_the_run_has_measured(watched):
     record, folder = watched
     found = events(folder)
@@ -93,6 +94,7 @@ def test_the_event_file_holds_everything_that_the_run_has_measured(watched):
     assert "digits_amtml" in text
 
 
+@pytest.mark.numbers
 def test_shares_of_the_gradient_are_the_doctors_at_first_and_measured_in_the_fit(watched):
     _, folder = watched
     found = events(folder)
@@ -158,6 +160,7 @@ def test_the_weights_by_class_are_kept_for_every_epoch(watched):
         assert float(row["vgg8_quarter"]) + float(row["resnet8"]) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.numbers
 def test_looking_at_a_run_changes_none_of_its_bits(run, watched):
     seen_record, seen = watched
     record, unseen = run("experiment=digits_amtml", *TINY, name="unseen")

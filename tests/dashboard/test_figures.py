@@ -23,6 +23,8 @@ from amtml_pl.dashboard.weights_by_class import (
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 from rounding import rounding
 
+pytestmark = pytest.mark.numbers
+
 N, M, K = 40, 3, 5
 
 
