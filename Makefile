@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | lint | audit | benchmark | docs
+# make setup | demo | test | test-slow | test-instruction-sets | lint | audit | benchmark | docs
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # tests/conftest.py has their order.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-slow benchmark lint audit docs clean
+.PHONY: setup demo test test-slow test-instruction-sets benchmark lint audit docs clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,11 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
+
+# What compares numbers, as two older processors compute them; make test computes as this one does.
+test-instruction-sets: setup
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(BIN)/python -m pytest $(PARALLEL) -m "numbers and not slow"
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(PARALLEL) -m "numbers and not slow"
 
 benchmark: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only

@@ -14,6 +14,8 @@ from amtml_pl.augment import Augmentation, CropFlip, Cutout, RandomErasing
 from amtml_pl.augment_color import ColorJitter
 from amtml_pl.errors import UserError
 
+pytestmark = pytest.mark.numbers
+
 CONF = Path(__file__).parents[1] / "conf" / "augment"
 OPERATIONS = {
     "crop_flip": [CropFlip()],

@@ -8,6 +8,8 @@ from amtml_pl.augment import Augmentation
 from amtml_pl.augment_color import ColorJitter
 from amtml_pl.counter_random import random_bits, uniform
 
+pytestmark = pytest.mark.numbers
+
 AMOUNTS = {"brightness": 0.6, "contrast": 1.5, "saturation": 0.9, "hue": 0.5}
 ENHANCERS = {
     "brightness": ImageEnhance.Brightness,

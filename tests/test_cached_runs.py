@@ -54,6 +54,7 @@ def shards(tmp_path):
     return sorted((tmp_path / "outputs" / "cache").rglob("*.safetensors"))
 
 
+@pytest.mark.numbers
 def test_float32_outputs_train_the_student_that_live_teachers_train_to_the_bit(run):
     _, live = run(*ROUNDED_ALIKE, "teacher_source=live", name="live")
     _, cached = run(*ROUNDED_ALIKE, name="cached")
@@ -99,6 +100,7 @@ def test_a_live_run_holds_its_teachers(configure, tmp_path):
     assert parameters_beside(ready.module) > others
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("batch_size", [64, pytest.param(128, marks=pytest.mark.slow)])
 def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_live_teachers(
     configure, tmp_path, batch_size
@@ -129,6 +131,7 @@ def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_liv
     assert found == 1000
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 def test_every_sample_meets_the_same_outputs_whatever_the_batch_size(run, configure, tmp_path):
     run(*AMTML)
@@ -165,6 +168,7 @@ def stop_at(patch, step):
     patch.setattr(DistillModule, "training_step", training_step)
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 def test_pooled_hints_are_the_same_live_and_cached(run):
     _, live = run(*ROUNDED_ALIKE, "hint_pool=2", "teacher_source=live", name="live")

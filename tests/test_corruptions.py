@@ -10,6 +10,8 @@ from PIL import Image
 
 from amtml_pl.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
+pytestmark = pytest.mark.numbers
+
 
 @pytest.fixture
 def images():

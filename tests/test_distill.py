@@ -24,6 +24,8 @@ from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 
+pytestmark = pytest.mark.numbers
+
 MEAN, STD, K = [0.5] * 3, [0.25] * 3, 4
 
 

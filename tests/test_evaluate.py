@@ -65,6 +65,7 @@ def share_that_could_change(teacher, images):
     return float(undecided(logits, within).double().mean())
 
 
+@pytest.mark.numbers
 def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved, evaluate):
     record = json.loads((moved / "run.json").read_text())["metrics"]
     for checkpoint, ending in (("best", ""), ("last", "_last")):

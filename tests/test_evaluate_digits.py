@@ -26,6 +26,7 @@ def typed(module, *words, cwd):
     return done.stdout
 
 
+@pytest.mark.numbers
 def test_evaluating_digits_gives_the_numbers_of_the_run_and_so_it_does_after_a_move_without_the_teachers(
     tmp_path,
 ):

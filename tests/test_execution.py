@@ -12,6 +12,8 @@ from amtml_pl.features import TappedNetwork
 from amtml_pl.models.cifar_resnet import CifarResNet
 from rounding import assert_rounded_alike
 
+pytestmark = pytest.mark.numbers
+
 
 class Short(nn.Module):
     """What a residual network is made of, once: the fewer kernels, the sooner they are compiled."""

@@ -49,6 +49,7 @@ def pixels_of(split):
     return split.stored.images[split.rows] / torch.full((), 255.0)
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(learnt, kind):
@@ -64,6 +65,7 @@ def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(le
     assert torch.equal(forward(images).argmax(1)[decided], expected[decided])
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_the_logits_of_the_checkpoint_in_batches_of_any_size(exported, kind):
     run = load_run(exported)
@@ -74,6 +76,7 @@ def test_every_format_gives_the_logits_of_the_checkpoint_in_batches_of_any_size(
         assert (forward(images[:size]) - expected[:size]).abs().max() <= MOST_DIFFERENCE
 
 
+@pytest.mark.numbers
 def test_onnx_runtime_alone_gives_the_accuracy_of_the_run(exported):
     run = load_run(exported)
     session = onnxruntime.InferenceSession(exported / "export" / "student.onnx")
@@ -131,6 +134,7 @@ def test_the_metadata_say_the_classes_the_input_and_where_the_student_comes_from
         assert {**card.texts(), "input": found["input"]}.items() <= found.items()
 
 
+@pytest.mark.numbers
 def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
     entry = json.loads((exported / "export" / "export.json").read_text())["export/student.int8.onnx"]
     parity = entry["parity"]
@@ -152,6 +156,7 @@ def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 def test_a_student_that_8_bits_ruin_is_not_published(learnt, command):
     """In every block one channel is scaled by 300 and scaled back: the same function, with ruinous ranges."""
@@ -190,6 +195,7 @@ def test_8_bits_may_lose_as_much_accuracy_as_was_said_and_no_number(moved, found
         refuse_ruined(found, parity_images(run), 0.02)
 
 
+@pytest.mark.numbers
 def test_the_command_says_and_records_parity_and_latency(moved, command):
     said = command(export.main, f"run={moved}", "format=torchscript", "checkpoint=last")
     entries = json.loads((moved / "export" / "export.json").read_text())
@@ -243,6 +249,7 @@ def test_safetensors_holds_the_weights_of_the_run(exported):
     assert all(torch.equal(kept[name], tensor) for name, tensor in own.items())
 
 
+@pytest.mark.numbers
 def test_the_bare_network_takes_the_weights_of_safetensors_and_images_as_the_file_says(exported):
     file = exported / "export" / "student.safetensors"
     with safe_open(file, framework="pt") as content:
@@ -493,6 +500,7 @@ STUDENTS = (
 )
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 @pytest.mark.parametrize("student", STUDENTS)
 def test_every_family_of_networks_is_exported_with_parity(run, student):

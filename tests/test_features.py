@@ -18,6 +18,8 @@ from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.types import ModelOutputs
 from rounding import assert_rounded_alike
 
+pytestmark = pytest.mark.numbers
+
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 

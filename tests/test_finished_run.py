@@ -22,6 +22,8 @@ from amtml_pl.evaluation import evaluate
 from amtml_pl.teachers import measure_accuracy, weights_digest
 from rounding import rounding
 
+pytestmark = pytest.mark.numbers
+
 
 @pytest.mark.slow
 def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for():

@@ -14,6 +14,8 @@ from amtml_pl.heads import Head
 from amtml_pl.models.cifar_resnet import CifarResNet
 from rounding import assert_rounded_alike
 
+pytestmark = pytest.mark.numbers
+
 SMALL = ("resnet8", "vgg8_quarter", "wrn_10_1", "shufflenet_v2")
 TEACHERS = sorted(file.stem for file in (config_directory() / "teacher").glob("*.yaml"))
 

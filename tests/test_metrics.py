@@ -7,6 +7,8 @@ import torch
 
 from amtml_pl.metrics import WeightStatistics
 
+pytestmark = pytest.mark.numbers
+
 
 def summarise(*batches, names=("a", "b", "c")):
     statistics = WeightStatistics(names)

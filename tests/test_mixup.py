@@ -28,6 +28,7 @@ def data(packed, **options):
     return PackedDataModule(packed, order_seed=0, augment=Augmentation([]), batch_size=64, **options)
 
 
+@pytest.mark.numbers
 def test_an_image_is_its_share_of_itself_and_the_rest_of_its_partner():
     images, labels = torch.rand(6, 3, 4, 4), torch.arange(6)
     blended, mixed = mixup(images, labels, 0.4, random_bits(7, 0))
@@ -60,6 +61,7 @@ def test_without_it_and_in_evaluation_images_are_themselves(packed):
     assert next(iter(module.eval_batches(module.val_split()))).mixed is None
 
 
+@pytest.mark.numbers
 def test_cross_entropy_counts_each_label_as_much_as_its_image():
     step = make_step()
     partner = torch.randperm(6)

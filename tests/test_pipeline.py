@@ -206,6 +206,7 @@ def trained_teacher(run, tmp_path):
     return record, folder.weights_file
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,11 +1,14 @@
 """Pooling that torch allows in deterministic mode."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amtml_pl.pooling import pool
+
+pytestmark = pytest.mark.numbers
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))

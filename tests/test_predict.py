@@ -49,6 +49,7 @@ def rows(file):
         return [*csv.DictReader(lines)]
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("model", ["", *FILES.values()])
 def test_files_are_given_the_classes_and_probabilities_of_the_checkpoint(
     exported, pictures, command, tmp_path, model
@@ -79,6 +80,7 @@ def test_files_are_given_the_classes_and_probabilities_of_the_checkpoint(
         assert [row["file"], row["class"], f"{float(row['probability']):.4f}"] in printed
 
 
+@pytest.mark.numbers
 def test_the_last_epoch_of_a_run_can_be_asked(exported, pictures, command, tmp_path):
     words = (f"model={exported}", f"images={pictures}/000.png", "checkpoint=last", f"out={tmp_path}/p.csv")
     command(predict.main, *words)

@@ -8,6 +8,8 @@ import torch
 from amtml_pl.losses.soft_targets import integrated_soft_targets
 from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
 
+pytestmark = pytest.mark.numbers
+
 LABELS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0])
 
 

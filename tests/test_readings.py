@@ -9,6 +9,8 @@ from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.readings import Reading, attention_map
 from amtml_pl.teachers import Teacher
 
+pytestmark = pytest.mark.numbers
+
 
 @pytest.mark.parametrize("name", ["layer2", "layer2@4", "layer2@attention", "features.denseblock1@1"])
 def test_a_name_is_read_and_written_alike(name):

@@ -19,6 +19,8 @@ from amtml_pl.teachers import (
 )
 from amtml_pl.types import Batch
 
+pytestmark = pytest.mark.numbers
+
 DATA = {"digest": "abc", "split": "val", "seed": 0, "val_size": 0.1}
 
 

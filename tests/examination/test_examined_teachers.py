@@ -8,6 +8,8 @@ from amtml_pl.examination.teachers import agreement, examine_teacher, images_to_
 from amtml_pl.features import TappedNetwork
 from amtml_pl.teachers import Teacher
 
+pytestmark = pytest.mark.numbers
+
 
 class Reads(nn.Module):
     """Names the class that the mean colour says, as long as it is normalised as it was trained."""

@@ -27,6 +27,8 @@ from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 
+pytestmark = pytest.mark.numbers
+
 K = 4
 
 

@@ -26,6 +26,8 @@ from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.confidence import ConfidenceWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 
+pytestmark = pytest.mark.numbers
+
 K = 4
 
 

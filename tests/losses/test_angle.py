@@ -12,6 +12,8 @@ from amtml_pl.losses import angle
 from amtml_pl.losses.angle import angle_loss, angles
 from rounding import assert_rounded_alike
 
+pytestmark = pytest.mark.numbers
+
 MEBIBYTE = 2**20
 
 

@@ -30,6 +30,8 @@ from amtml_pl.released.triplets import ReleasedTripletLoss
 from amtml_pl.types import OfferedFeatures, TeacherOutputs, TensorShapes
 from steps import make_step
 
+pytestmark = pytest.mark.numbers
+
 STAGES = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
 LOGIT_TERMS = [PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12)]
 

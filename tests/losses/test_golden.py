@@ -11,6 +11,8 @@ from amtml_pl.losses.soft_targets import integrated_soft_targets, soft_target_lo
 from amtml_pl.released.losses import element_mean_soft_target_loss
 from amtml_pl.weighting.adaptive import latent_factor_weights
 
+pytestmark = pytest.mark.numbers
+
 
 def assert_golden(got, expected):
     torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(expected).to(got), rtol=0, atol=1e-6)

@@ -28,6 +28,8 @@ from amtml_pl.weighting.entropy import EntropyWeighting
 from amtml_pl.weighting.minimum_norm import minimum_norm_weights
 from amtml_pl.weighting.uniform import UniformWeighting
 
+pytestmark = pytest.mark.numbers
+
 
 def assert_golden(got, expected):
     torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(expected).to(got), rtol=0, atol=1e-6)

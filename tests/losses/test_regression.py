@@ -11,6 +11,8 @@ from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.types import OfferedFeatures, TensorShapes
 from steps import make_step
 
+pytestmark = pytest.mark.numbers
+
 KINDS = [FeatureRegression, AekdFeatureRegression, ConfidenceFeatureRegression]
 
 

@@ -19,6 +19,8 @@ from amtml_pl.released.losses import ReleasedSoftTargetLoss
 from amtml_pl.types import ModelOutputs, OfferedFeatures, TensorShapes
 from steps import make_step
 
+pytestmark = pytest.mark.numbers
+
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 8), st.integers(2, 12))
 
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from amtml_pl.errors import UserError
 from amtml_pl.models.wide_resnet import PreActivationBlock, WideResNet
 
+pytestmark = pytest.mark.numbers
+
 
 def parameters_by_formula(depth, k, K):
     total, c_in, n = 27 * 16, 16, (depth - 4) // 6

@@ -8,6 +8,8 @@ import torch
 from amtml_pl.process_group import run_alone, run_in_group
 from tiny_runs import TINY
 
+pytestmark = pytest.mark.numbers
+
 MEMBER = str(Path(__file__).with_name("member.py"))
 # What each method makes of a whole batch: pairs and triplets of samples, one program per batch, samples kept
 # from batch to batch, rewards standardised in the batch, networks that are stepped in turn.

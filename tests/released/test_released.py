@@ -20,6 +20,8 @@ from amtml_pl.released.weighting import ReleasedWeighting
 from amtml_pl.types import OfferedFeatures, TensorShapes
 from steps import make_step
 
+pytestmark = pytest.mark.numbers
+
 
 def test_its_soft_target_gradient_reaches_the_weights():
     step = make_step()

@@ -95,6 +95,7 @@ def killed_at(count):
 # ---- what is stored
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_stored_rows_are_what_the_live_teacher_gives_for_the_same_pixels(tmp_path, channels_last):
     options = type(OPTIONS)(batch_size=5, device="cpu", channels_last=channels_last)
@@ -156,6 +157,7 @@ def test_only_the_shards_that_are_missing_are_computed(tmp_path, whole):
     assert {name: c for name, c in tree(tmp_path).items() if not name.startswith("whole")} == whole
 
 
+@pytest.mark.numbers
 def test_a_hint_is_whole_where_its_shards_are_longer_than_those_of_the_logits(tmp_path):
     built(tmp_path, [stores(tmp_path, taps=())], [1])
     later = stores(tmp_path, shard_rows=16)
@@ -445,6 +447,7 @@ def test_weights_that_cannot_be_read_are_not_called_a_cache_that_cannot_be_writt
     assert "cannot be written" not in str(raised.value)
 
 
+@pytest.mark.numbers
 def test_float32_rows_are_those_of_the_live_teacher_to_the_bit_in_the_same_passes(tmp_path):
     """In passes of another size some processors (here: AVX2 alone) round the last digits otherwise."""
     for size in (5, 7, 64):
@@ -531,6 +534,7 @@ def test_too_little_space_is_refused_with_every_teachers_share(tmp_path):
         refuse_full_disk(tmp_path / "not" / "yet", {"big": 10**18, "small": 10**17})
 
 
+@pytest.mark.numbers
 @pytest.mark.slow
 def test_a_compiled_teacher_gives_the_same_outputs(tmp_path):
     options = {"plain": BuildOptions(device="cpu"), "compiled": BuildOptions(device="cpu", compile=True)}

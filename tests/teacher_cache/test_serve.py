@@ -13,6 +13,8 @@ from amtml_pl.packing import PackedDataset
 from amtml_pl.teacher_cache.serve import CachedTeachers
 from amtml_pl.teachers import LiveTeachers, Teacher
 
+pytestmark = pytest.mark.numbers
+
 ROWS, SHARD_ROWS, VIEWS = 300, 64, (1, 2)
 NAMES = ("small", "big")  # not the order of their stores
 

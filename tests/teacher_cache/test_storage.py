@@ -9,6 +9,8 @@ from hypothesis.extra.numpy import arrays
 
 from amtml_pl.teacher_cache.storage import bytes_per_row, decode, encode, encode_logits, unusable_rows
 
+pytestmark = pytest.mark.numbers
+
 LARGEST = torch.finfo(torch.float16).max
 
 

@@ -18,6 +18,8 @@ from amtml_pl.teacher_cache.pixels import pixel_checksums
 from amtml_pl.teacher_cache.trust import all_pixels, compare, probe, verify_checksums
 from rounding import rounding
 
+pytestmark = pytest.mark.numbers
+
 VIEWS = [1, 2]
 CONSOLE = Console(file=io.StringIO())
 

@@ -19,6 +19,8 @@ from amtml_pl.weighting.random_teacher import RandomTeacherWeighting
 from amtml_pl.weighting.single import SingleTeacherWeighting
 from steps import make_step
 
+pytestmark = pytest.mark.numbers
+
 PER_BATCH = [EntropyWeighting(), ConfidenceWeighting(), AekdWeighting(4.0)]
 SHAPES = TensorShapes(classes=5, teachers=("t0", "t1", "t2"))
 

@@ -14,6 +14,8 @@ from amtml_pl.weighting.entropy import EntropyWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 from steps import make_step
 
+pytestmark = pytest.mark.numbers
+
 SCHEMES = [UniformWeighting(), AdaptiveWeighting("last"), ReleasedWeighting("last")]
 
 
