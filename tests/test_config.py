@@ -11,6 +11,7 @@ from amtml_pl.config import check, config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.identity import run_folder, run_hash, run_label
 from amtml_pl.recipe import recipe
+from amtml_pl.schema import ROOT
 
 EXPERIMENTS = sorted(file.stem for file in (config_directory() / "experiment").glob("*.yaml"))
 LEAVES = sorted(
@@ -194,3 +195,49 @@ def test_gradients_cannot_be_clipped_where_a_method_steps_its_optimisers_itself(
     check(configure("experiment=digits_amtml", "trainer.gradient_clip_val=1.0"))
     with pytest.raises(UserError, match=r"gradient_clip_val=1\.0: the training loop .*MutualLearning steps"):
         check(configure("experiment=digits", "method=dml", "trainer.gradient_clip_val=1.0"))
+
+
+def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(configure, monkeypatch):
+    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs")
+    own = ("experiment=digits_amtml", "loop._target_=tiny_runs.OwnStep")
+    check(configure(*own, "trainer.gradient_clip_val=1.0", "+trainer.accumulate_grad_batches=2"))
+
+
+# Of every value at the root: another one, a run that reads it, and one that does not; None where there is none.
+WITH_TEACHERS, ALONE = "experiment=digits_avg", "experiment=digits_ce"
+READERS = {
+    "seed": ("seed=1", ALONE, None),
+    "temperature": ("temperature=2", WITH_TEACHERS, ALONE),
+    "mixture": ("mixture=logits", WITH_TEACHERS, ALONE),
+    "hint_stages": ("hint_stages=[layer3]", "method=fitnet_mkd", WITH_TEACHERS),
+    "last_stage": ("last_stage=layer2", "method=amtml", WITH_TEACHERS),
+    "regression_stage": ("regression_stage=1", "method=camkd", WITH_TEACHERS),
+    "regression_grid": ("regression_grid=4", "method=camkd", WITH_TEACHERS),
+    "hint_pool": ("hint_pool=1", "method=fitnet_mkd", ALONE),
+    "teacher_source": ("teacher_source=live", WITH_TEACHERS, ALONE),
+    "weighting_lr": ("weighting_lr=0.5", "method=amtml", WITH_TEACHERS),
+    "teacher_recipe": ("teacher_recipe=digits", WITH_TEACHERS, ALONE),
+    "expected_defects": ("expected_defects=[x]", None, ALONE),
+    "channels_last": ("channels_last=true", ALONE, None),
+    "compile": ("compile=true", ALONE, None),
+    "role": ("role=teacher", ALONE, None),
+    "checkpoint_minutes": ("checkpoint_minutes=1", None, ALONE),
+    "resume": ("resume=never", None, ALONE),
+    "prepare": ("prepare=false", None, ALONE),
+    "force": ("force=true", None, ALONE),
+    "doctor": ("doctor=false", None, ALONE),
+    "debug": ("debug=true", None, ALONE),
+}
+
+
+def test_every_value_at_the_root_has_its_readers_in_the_list():
+    assert READERS.keys() == ROOT.keys()
+
+
+@pytest.mark.parametrize("key", READERS)
+def test_a_value_makes_another_run_of_those_alone_that_read_it(configure, key):
+    changed, reader, other = READERS[key]
+    for run, differs in ((reader, True), (other, False)):
+        if run is not None:
+            words = [run] if run.startswith("experiment=") else ["experiment=digits_amtml", run]
+            assert (run_hash(configure(*words, changed)) != run_hash(configure(*words))) is differs, run

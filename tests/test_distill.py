@@ -46,7 +46,7 @@ def all_terms():
 
 def distiller(terms=None, weighting=None, teachers=2, coef=None):
     terms = all_terms() if terms is None else terms
-    weighting = weighting or AdaptiveWeighting("layer3")
+    weighting = weighting or AdaptiveWeighting("layer3", lr=0.01)
     source = LiveTeachers([Teacher(f"t{m}", network(["layer3"], seed=m + 1)) for m in range(teachers)])
     student = network(["layer1", "layer2", "layer3"])
     offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
@@ -62,7 +62,6 @@ def distiller(terms=None, weighting=None, teachers=2, coef=None):
         optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=5e-4),
         teachers=source,
         weighting=weighting,
-        weighting_lr=0.01,
     )
     return module, source
 
@@ -114,6 +113,13 @@ def test_every_trainable_parameter_is_in_exactly_one_named_group_and_the_adapter
         ("weighting", 0.01, 0.0),
     ]
     assert not {id(p) for t in source.teachers for p in t.network.parameters()} & set(held)
+
+
+def test_the_adapter_takes_the_rate_of_the_student_where_it_has_none():
+    module, _ = distiller()
+    module.weighting.lr = None
+    rates = {group["name"]: group["lr"] for group in module.configure_optimizers()["optimizer"].param_groups}
+    assert rates["weighting"] == rates["student"]
 
 
 def test_the_checkpoint_holds_projections_and_adapter_and_nothing_of_a_teacher(tmp_path):

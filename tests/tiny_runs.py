@@ -3,6 +3,7 @@
 import torch
 from safetensors.torch import load_file
 
+from amtml_pl.distill import DistillModule
 from amtml_pl.models.cifar_resnet import CifarResNet
 
 WATCHED = (
@@ -30,3 +31,7 @@ def same_weights_each_time(**arguments):
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return CifarResNet(**arguments)
+
+
+class OwnStep(DistillModule):
+    """A user's loop that leaves everything to `DistillModule`."""

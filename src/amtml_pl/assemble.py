@@ -99,7 +99,6 @@ def training_module(
         scheduler=build(config.scheduler),
         teachers=teachers,
         weighting=weighting,
-        weighting_lr=config.weighting_lr,
         seed=config.seed,
     )
     if config.data.mixup:

@@ -116,7 +116,7 @@ def value_mistakes(config: DictConfig) -> list[str]:
 def constructor_mistakes(config: DictConfig) -> list[str]:
     """What does not fit the constructors, or the machine."""
     tree: Any = OmegaConf.to_container(config, resolve=True)
-    return [*node_problems(tree, ""), *device_problems(tree["trainer"])]
+    return [*node_problems(tree, ""), *loop_problems(tree), *device_problems(tree["trainer"])]
 
 
 def recipe_problems(config: DictConfig, mistakes: Callable[[DictConfig], list[str]]) -> Iterator[str]:
@@ -164,23 +164,31 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"data.{key} is missing" for key in DATA_KEYS if key not in tree["data"])
     yield from trainer_problems(tree["trainer"])
     yield from shared_batch_problems(tree)
-    yield from loop_problems(tree)
+    yield from mixup_problems(tree)
 
 
 def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """What the training loop cannot have: options that are Lightning's to honour, blended images."""
-    own_steps = tree["loop"]["_target_"] != "amtml_pl.distill.DistillModule"
-    if own_steps and tree["trainer"].get("accumulate_grad_batches", 1) != 1:
+    """What a loop that steps its optimisers itself cannot have: options that Lightning would apply."""
+    name, trainer = tree["loop"]["_target_"], tree["trainer"]
+    try:
+        if not getattr(located(name), "steps_itself", False):
+            return
+    except UserError:  # which `node_problems` reports
+        return
+    if trainer.get("accumulate_grad_batches", 1) != 1:
         yield (
-            f"trainer.accumulate_grad_batches={tree['trainer']['accumulate_grad_batches']}: the training "
-            f"loop {tree['loop']['_target_']} steps its optimisers itself, in every batch; expected 1"
+            f"trainer.accumulate_grad_batches={trainer['accumulate_grad_batches']}: the training loop {name} "
+            "steps its optimisers itself, in every batch; expected 1"
         )
-    if own_steps and tree["trainer"].get("gradient_clip_val"):
+    if trainer.get("gradient_clip_val"):
         yield (
-            f"trainer.gradient_clip_val={tree['trainer']['gradient_clip_val']}: the training loop "
-            f"{tree['loop']['_target_']} steps its optimisers itself, where Lightning clips nothing; "
-            "expected null"
+            f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: the training loop {name} steps its "
+            "optimisers itself, where Lightning clips nothing; expected null"
         )
+
+
+def mixup_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Blended images, of which a cache has no outputs."""
     if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
         yield (
             f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, and a cache holds what the "

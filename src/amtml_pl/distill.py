@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,8 @@ from amtml_pl.types import Batch, Step
 
 class DistillModule(StudentModule):
     """Trains a student from labels, and from teachers where there are any, by one optimiser."""
+
+    asks_weighting_alone: ClassVar[bool] = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
         """One step, in the order a batch travels."""
@@ -106,7 +108,7 @@ class DistillModule(StudentModule):
             yield {"name": "terms", "params": projections}
         if self.weighting is not None and (factors := list(self.weighting.parameters())):
             group: dict[str, Any] = {"name": "weighting", "params": factors, "weight_decay": 0.0}
-            yield group if self.weighting_lr is None else {**group, "lr": self.weighting_lr}
+            yield group if self.weighting.lr is None else {**group, "lr": self.weighting.lr}
 
     def weighting_norm(self) -> Float[Tensor, ""] | None:
         """Squared L2 norm of the weighting's parameters; None where it learns nothing."""

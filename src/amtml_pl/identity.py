@@ -38,6 +38,8 @@ NOT_PART_OF_A_NODE = (
 # What acts only through the nodes that read it, where it is part of the run already.
 READ_BY_OTHERS = (
     "temperature",
+    "mixture",
+    "weighting_lr",
     "hint_stages",
     "last_stage",
     "hint_pool",
@@ -45,7 +47,7 @@ READ_BY_OTHERS = (
     "regression_grid",
     "teacher_recipe",
 )
-READ_WITH_TEACHERS = ("weighting", "weighting_lr", "teacher_source", "cache")
+READ_WITH_TEACHERS = ("weighting", "teacher_source", "cache")
 
 
 def register_resolvers() -> None:

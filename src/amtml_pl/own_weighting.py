@@ -16,11 +16,9 @@ from amtml_pl import assemble
 from amtml_pl.checkpoint_file import refuse_other_network
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, tap_shapes
+from amtml_pl.targets import located
 from amtml_pl.types import TeacherOutputs, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
-
-# The loop that takes its weights from the weighting alone; others have weights of their own making.
-LOOP = "amtml_pl.distill.DistillModule"
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,9 @@ def own_scheme(config: DictConfig, teachers: Sequence[str]) -> Weighting:
     if not teachers:
         raise UserError("The run has no teachers to weigh.")
     settings: Any = config.get("weighting")
-    loop = str((config.get("loop") or {}).get("_target_"))
-    if settings is None or loop != LOOP:
-        raise UserError(
-            f"The teachers' weights are made by {loop.rpartition('.')[2]}, within its training step."
-        )
+    loop = located((config.get("loop") or {}).get("_target_"))
+    if settings is None or not getattr(loop, "asks_weighting_alone", False):
+        raise UserError(f"The teachers' weights are made by {loop.__name__}, within its training step.")
     scheme = assemble.build(settings)
     if not isinstance(scheme, Weighting):
         raise UserError(f"{settings!s:.200} builds a {type(scheme).__name__}; expected a weighting.")

@@ -52,13 +52,14 @@ class StudentModule(pl.LightningModule):
         optimizer: takes parameter groups, each with a ``name`` (student, terms, weighting).
         scheduler: takes the optimiser, gives a schedule that is stepped once an epoch; None keeps the rate.
         teachers: the teacher source; None trains without.
-        weighting: weighs the teachers; needed where there are teachers.
-        weighting_lr: learning rate of a learned weighting; None takes the student's. Weight decay does not
-            apply to it: its regularisation is a loss term.
+        weighting: weighs the teachers; needed where there are teachers. It has a learning rate of its own.
+            Weight decay does not apply to it: its regularisation is a loss term.
         seed: of what is random in a step, such as dropout; every step starts from (seed, step).
 
     Attributes:
         blends_labels: whether the method can take the labels that mixup blends.
+        steps_itself: whether the module steps its optimisers, and not Lightning.
+        asks_weighting_alone: whether the teachers' weights are those that the weighting gives, unchanged.
         observer: is shown every step and every evaluation; None where nobody looks.
 
     Raises:
@@ -67,6 +68,8 @@ class StudentModule(pl.LightningModule):
     """
 
     blends_labels: ClassVar[bool] = True
+    steps_itself: ClassVar[bool] = False
+    asks_weighting_alone: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -78,16 +81,15 @@ class StudentModule(pl.LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         teachers: TeacherSource | None = None,
         weighting: Weighting | None = None,
-        weighting_lr: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = not self.steps_itself
         check_composition(terms, coef, teachers, weighting)
         self.student = student
         self.terms = nn.ModuleDict(dict(terms))
         self.coef = {name: float(coef[name]) for name in terms}
         self.weighting = weighting if teachers is not None else None
-        self.weighting_lr = weighting_lr
         self.heads: dict[str, nn.Module] = {}  # the teachers': in no optimiser and no checkpoint
         self.num_classes = num_classes
         self.make_optimizer = optimizer

@@ -67,6 +67,8 @@ class MutualLearning(StudentModule):
             something of its own.
     """
 
+    steps_itself = True
+
     def __init__(
         self,
         *arguments: Any,  # noqa: ANN401
@@ -87,7 +89,6 @@ class MutualLearning(StudentModule):
             name for name, term in self.terms.items() if next(term.parameters(), None) is not None
         ]:
             raise UserError(f"Mutual learning has no place for terms that learn: {learned}.", fix="loss=[ce]")
-        self.automatic_optimization = False
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
         tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
         self.peers = nn.ModuleList(tapped)

@@ -39,10 +39,11 @@ class TwoOptimizers(DistillModule):
     """
 
     blends_labels = False
+    steps_itself = True
+    asks_weighting_alone = False
 
     def __init__(self, *arguments: Any, temperature: float = 4.0, **named: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **named)
-        self.automatic_optimization = False
         self.temperature = positive_temperature(temperature)
         wanted: Mapping[str, type[LossTerm]] = {
             "kd_each": PerTeacherSoftTargetLoss,

@@ -18,13 +18,15 @@ class ReleasedWeighting(Weighting):
 
     Args:
         tap: the student's last feature map.
+        lr: learning rate of theta and W; None takes the student's.
     """
 
     orders_teachers = True
 
-    def __init__(self, tap: str = "layer3") -> None:
+    def __init__(self, tap: str = "layer3", lr: float | None = None) -> None:
         super().__init__()
         self.tap = tap
+        self.lr = lr
 
     def student_taps(self) -> tuple[str, ...]:
         """The last feature map."""

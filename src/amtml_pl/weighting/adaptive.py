@@ -52,14 +52,18 @@ class AdaptiveWeighting(Weighting):
         tap: the student's last feature map, as a dotted module path.
         prior: ``uniform``, the paper's; ``held_out`` takes the weights that predict the labels of the
             validation split best, see `amtml_pl.weighting.held_out` (an extension).
+        lr: learning rate of the adapter; None takes the student's.
     """
 
     orders_teachers = True
     held_out: Tensor
 
-    def __init__(self, tap: str, prior: Literal["uniform", "held_out"] = "uniform") -> None:
+    def __init__(
+        self, tap: str, prior: Literal["uniform", "held_out"] = "uniform", lr: float | None = None
+    ) -> None:
         super().__init__()
         self.tap = tap
+        self.lr = lr
         self.needs_held_out = prior == "held_out"
 
     def student_taps(self) -> tuple[str, ...]:

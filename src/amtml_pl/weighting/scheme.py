@@ -20,6 +20,7 @@ class Weighting(nn.Module):
         reads_labels: whether the weights depend on the labels, which mixup would blend.
         weighs_batches: whether the weights of a sample depend on the others of its batch, or on chance.
         needs_held_out: whether `judge_outputs` must be called before the fit.
+        lr: learning rate of what it learns; None takes the student's.
         orders_teachers: whether something of the scheme belongs to a teacher by its position, so that the
             columns do not simply follow the teachers when these change places.
     """
@@ -27,6 +28,7 @@ class Weighting(nn.Module):
     reads_labels: ClassVar[bool] = False
     weighs_batches: ClassVar[bool] = False
     needs_held_out: bool = False
+    lr: float | None = None
     orders_teachers: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
