@@ -203,8 +203,7 @@ def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(co
     check(configure(*own, "trainer.gradient_clip_val=1.0", "+trainer.accumulate_grad_batches=2"))
 
 
-# Of every value at the root: another one, a run that reads it, and one that does not.
-# None: no run does, or all do.
+# Of every value at the root: another one, a run that reads it, and one that does not; None: there is none.
 WITH_TEACHERS, ALONE = "experiment=digits_avg", "experiment=digits_ce"
 READERS = {
     "seed": ("seed=1", ALONE, None),

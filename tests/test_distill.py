@@ -48,7 +48,7 @@ def all_terms():
 
 def distiller(terms=None, weighting=None, teachers=2, coef=None):
     terms = all_terms() if terms is None else terms
-    weighting = weighting or AdaptiveWeighting("layer3")
+    weighting = weighting or AdaptiveWeighting("layer3", lr=0.01)
     source = LiveTeachers([Teacher(f"t{m}", network(["layer3"], seed=m + 1)) for m in range(teachers)])
     student = network(["layer1", "layer2", "layer3"])
     offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amtml_pl.losses.soft_targets import integrated_soft_targets
-from amtml_pl.prediction_quality import accuracy_by_class, agreement, ensemble, quality
+from amtml_pl.prediction_quality import BINS, Reliability, accuracy_by_class, agreement, ensemble, quality
 
 pytestmark = pytest.mark.numbers
 
@@ -29,7 +29,7 @@ def test_the_measures_are_their_definitions(logits):
     assert found["brier"] == pytest.approx(sum(squares) / 8)
     bins = [[] for _ in range(15)]
     for p, y in rows:
-        bins[min(14, int(max(p) * 15))].append((max(p), p.index(max(p)) == y))
+        bins[math.ceil(max(p) * 15) - 1].append((max(p), p.index(max(p)) == y))
     gaps = [abs(sum(c for c, _ in b) - sum(r for _, r in b)) / 8 for b in bins]
     assert found["ece"] == pytest.approx(sum(gaps))
 
@@ -44,6 +44,23 @@ def test_a_confidence_of_exactly_1_is_in_the_last_bin_and_many_images_are_summed
     many = torch.zeros(45_000, 10)
     many[:, 3] = math.log(0.9985 / 0.0015 * 9)
     assert quality(many, torch.full((45_000,), 3))["ece"] == pytest.approx(0.0015, rel=1e-4)
+
+
+@pytest.mark.parametrize("edge", range(1, BINS + 1))
+def test_a_confidence_on_the_edge_of_two_bins_is_in_the_lower_one(edge):
+    confidence = edge / BINS
+    beyond = min(math.nextafter(confidence, 2), 1.0)
+    rows = [[value, *[(1 - value) / 40] * 40] for value in (confidence, beyond)]
+    found = Reliability.of(torch.tensor(rows, dtype=torch.float64), torch.zeros(2, dtype=torch.long))
+    filled = found.samples.nonzero().flatten().tolist()
+    assert filled == ([edge - 1, edge] if edge < BINS else [edge - 1])
+
+
+def test_the_error_of_confidences_on_edges_is_that_of_the_paper_s_bins():
+    rows = torch.tensor([[0.6, 0.4], [0.65, 0.35], [1.0, 0.0]], dtype=torch.float64)
+    labels = torch.tensor([1, 0, 0])
+    # (8/15, 9/15] holds 0.6, which is wrong; (9/15, 10/15] holds 0.65, which is right.
+    assert Reliability.of(rows, labels).error == pytest.approx((0.6 + 0.35 + 0.0) / 3)
 
 
 def test_top_5_is_left_out_where_five_classes_are_all(logits):

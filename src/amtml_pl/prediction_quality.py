@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,7 +11,51 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
-CALIBRATION_BINS = 15
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence (the highest probability) against accuracy, in bins of equal width.
+
+    Bin i holds the confidences in ``(i / BINS, (i + 1) / BINS]``, as in Guo et al., "On Calibration of Modern
+    Neural Networks" (arXiv:1706.04599). Not torchmetrics': its bins are open at the right, so that a
+    confidence of exactly 1 has a bin of its own, and its sums in float32 are off by a tenth for some ten
+    thousand confident predictions.
+
+    Attributes:
+        samples: ``(BINS,)``, in each bin.
+        confidence: ``(BINS,)``, mean in each bin, 0 in an empty one.
+        accuracy: ``(BINS,)``, mean in each bin, 0 in an empty one.
+    """
+
+    samples: Int64[Tensor, " bins"]
+    confidence: Float64[Tensor, " bins"]
+    accuracy: Float64[Tensor, " bins"]
+
+    @staticmethod
+    def of(probabilities: Float64[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> Reliability:
+        """Sort the samples into bins.
+
+        Args:
+            probabilities: ``(N, K)``, rows sum to 1.
+            labels: ``(N,)`` in [0, K).
+        """
+        confidence, named = probabilities.max(dim=1)
+        edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
+        place = torch.bucketize(confidence, edges)  # on an edge: the bin that ends there
+        samples = torch.bincount(place, minlength=BINS)
+        of_each = samples.clamp_min(1)
+        sums = torch.zeros(2, BINS, dtype=torch.float64)
+        sums[0].index_add_(0, place, confidence)
+        sums[1].index_add_(0, place, (named == labels).double())
+        return Reliability(samples, sums[0] / of_each, sums[1] / of_each)
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean gap between the two, over all samples."""
+        share = self.samples / self.samples.sum()
+        return float((share * (self.confidence - self.accuracy).abs()).sum())
 
 
 def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[str, float]:
@@ -22,37 +67,20 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
 
     Returns:
         ``acc`` in [0, 1]; ``acc_top5`` likewise, where K is greater than 5; ``nll`` in nats; ``ece`` in
-        [0, 1], over 15 bins of equal width; ``brier`` in [0, 2], the squared error summed over the classes.
+        [0, 1], see `Reliability`; ``brier`` in [0, 2], the squared error summed over the classes.
     """
     K = logits.shape[1]
-    found = {"acc": multiclass_accuracy(logits, labels, num_classes=K, average="micro")}
+    found: dict[str, Tensor | float] = {
+        "acc": multiclass_accuracy(logits, labels, num_classes=K, average="micro")
+    }
     if K > 5:
         found["acc_top5"] = multiclass_accuracy(logits, labels, num_classes=K, average="micro", top_k=5)
     logits = logits.double()
     probabilities = logits.softmax(dim=1)
     found["nll"] = F.cross_entropy(logits, labels)
-    found["ece"] = calibration_error(probabilities, labels)
+    found["ece"] = Reliability.of(probabilities, labels).error
     found["brier"] = (probabilities - F.one_hot(labels, K)).square().sum(dim=1).mean()
     return {name: float(value) for name, value in found.items()}
-
-
-def calibration_error(
-    probabilities: Float64[Tensor, "N K"], labels: Int64[Tensor, " N"]
-) -> Float64[Tensor, ""]:
-    """The gap between confidence and accuracy in each of 15 bins of equal width, weighted by images.
-
-    Not torchmetrics': it puts a confidence of exactly 1 into a sixteenth bin, and its sums in float32 are off
-    by a tenth for some ten thousand confident predictions.
-
-    Args:
-        probabilities: ``(N, K)``, rows sum to 1.
-        labels: ``(N,)`` in [0, K).
-    """
-    confidence, named = probabilities.max(dim=1)
-    place = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    gaps.index_add_(0, place, confidence - (named == labels).double())
-    return gaps.abs().sum() / len(labels)
 
 
 def accuracy_by_class(

@@ -13,13 +13,14 @@ from amtml_pl.dashboard.answers import Answers, agreement_with_teachers
 from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion, shares_of_rows
 from amtml_pl.dashboard.disagreement import EXAMPLES, Examples, MostDisputed, disagreement, draw_examples
 from amtml_pl.dashboard.drawing import new_figure, pixels
-from amtml_pl.dashboard.reliability import BINS, Reliability, draw_reliability
+from amtml_pl.dashboard.reliability import draw_reliability
 from amtml_pl.dashboard.teaching import Teaching
 from amtml_pl.dashboard.weights_by_class import (
     WeightsByClass,
     draw_weights_by_class,
     mean_weights_by_class,
 )  # fmt: skip
+from amtml_pl.prediction_quality import BINS, Reliability
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 from rounding import rounding
 
@@ -146,7 +147,7 @@ def test_the_confusion_matrix_counts_as_a_loop_does(random):
 def test_the_calibration_error_is_that_of_torchmetrics(random):
     logits, labels = 3 * torch.randn(500, K, generator=random), torch.randint(K, (500,), generator=random)
     expected = multiclass_calibration_error(logits.softmax(dim=1), labels, K, n_bins=BINS, norm="l1")
-    found = Reliability.of(logits, labels)
+    found = Reliability.of(logits.double().softmax(dim=1), labels)
     assert found.error == pytest.approx(float(expected), abs=rounding(500))
     assert int(found.samples.sum()) == 500
 
@@ -240,7 +241,7 @@ def test_every_figure_can_be_drawn_for_few_classes_and_for_many(random, classes)
     examples = Examples(torch.rand(60, 3, 8, 8, generator=random), labels, teachers, weights, logits)
     figures = [
         draw_confusion(confusion_matrix(logits.argmax(dim=1), labels, k), classes, "student"),
-        draw_reliability(Reliability.of(logits, labels), "student"),
+        draw_reliability(Reliability.of(logits.double().softmax(dim=1), labels), "student"),
         draw_weights_by_class(mean_weights_by_class(weights, labels, k), classes, ["a", "b_1", "$c"]),
         draw_examples(examples.most_disputed(2), ["a", "b_1", "$c"], classes, 4.0),
     ]

@@ -22,10 +22,10 @@ from amtml_pl.dashboard.hyperparameters import final_tags, table_row
 from amtml_pl.dashboard.layout import chart_layout
 from amtml_pl.dashboard.logger import TensorBoard
 from amtml_pl.dashboard.names import tag_of
-from amtml_pl.dashboard.reliability import Reliability
 from amtml_pl.dashboard.subject import Subject
 from amtml_pl.dashboard.teaching import Teaching
 from amtml_pl.dashboard.weights_by_class import WeightsByClass, mean_weights_by_class
+from amtml_pl.prediction_quality import Reliability
 from amtml_pl.student_module import StudentModule
 from amtml_pl.types import Batch, Step
 
@@ -229,7 +229,7 @@ class Dashboard(Checkpoint):
         if not self.answers["val"].logits:
             return {}
         index, labels, logits = self.answers["val"].whole()
-        found = {"student/val/ece": Reliability.of(logits, labels).error}
+        found = {"student/val/ece": Reliability.of(logits.double().softmax(dim=1), labels).error}
         if subject.held_out is not None:
             teachers = subject.held_out[index]
             found |= agreement_with_teachers(logits, labels, teachers, subject.teachers)

@@ -9,9 +9,10 @@ from amtml_pl.dashboard.answers import Answers
 from amtml_pl.dashboard.confusion import confusion_matrix, draw_confusion
 from amtml_pl.dashboard.disagreement import Examples, draw_examples
 from amtml_pl.dashboard.logger import TensorBoard
-from amtml_pl.dashboard.reliability import Reliability, draw_reliability
+from amtml_pl.dashboard.reliability import draw_reliability
 from amtml_pl.dashboard.subject import Subject
 from amtml_pl.dashboard.weights_by_class import draw_weights_by_class
+from amtml_pl.prediction_quality import Reliability
 
 
 def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
@@ -30,7 +31,11 @@ def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose
     counts = confusion_matrix(logits.argmax(dim=1), labels, len(subject.classes))
     title = f"{whose}: {len(labels)} images"
     logger.figure(f"{whose}/confusion", draw_confusion(counts, subject.classes, title), epoch)
-    logger.figure(f"{whose}/reliability", draw_reliability(Reliability.of(logits, labels), title), epoch)
+    logger.figure(
+        f"{whose}/reliability",
+        draw_reliability(Reliability.of(logits.double().softmax(dim=1), labels), title),
+        epoch,
+    )
 
 
 def write_teaching(
