@@ -1,19 +1,20 @@
 """Run folders as `amtml_pl.train` leaves them, for what compares runs."""
 
-import json
-
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of
+from amtml_pl.runs import FORMAT, RunFolder
+from sealing import seal_again, write_record
 
 BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial": "a" * 16}
 
 
 def write_run(folder, experiment, seed, accuracy, *, status="completed", told="", digest="d" * 64, **more):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").touch()
     record = {
-        "format": 1,
+        "format": FORMAT,
         "status": status,
         "experiment": experiment,
         "seed": seed,
@@ -22,9 +23,10 @@ def write_run(folder, experiment, seed, accuracy, *, status="completed", told=""
         "budget": {"epochs": 8},
         "metrics": {"val/acc": accuracy, "test/acc": accuracy, "test/acc_last": accuracy},
         "timing": {"fit_seconds": 60.0},
+        "files": RunFolder(folder).seal(),
         **more,
     }
-    (folder / "run.json").write_text(json.dumps(record))
+    write_record(folder, record)
 
 
 def write_study(
@@ -61,6 +63,7 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
         },
     )
     write_curves(folder, epochs, teachers, reached)
+    seal_again(folder)
 
 
 def write_curves(folder, epochs, teachers, reached):

@@ -1,18 +1,16 @@
 """A run that goes on from a damaged checkpoint says so, instead of training on."""
 
-import json
-
 import pytest
 
 from amtml_pl.errors import UserError
+from sealing import change_record
 from tiny_runs import CE
 
 
 @pytest.mark.slow
 def test_a_run_does_not_go_on_from_a_checkpoint_with_a_changed_weight(run):
     _, folder = run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false")
-    record = json.loads(folder.record_file.read_text())
-    folder.record_file.write_text(json.dumps({**record, "status": "interrupted"}))
+    change_record(folder.path, status="interrupted")
     content = bytearray(folder.last_checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
     folder.last_checkpoint.write_bytes(bytes(content))

@@ -18,6 +18,7 @@ from amtml_pl.finished_run import load_run
 from amtml_pl.runs import RunFolder
 from amtml_pl.teachers import weights_digest
 from archives import write_image_folder
+from sealing import seal_again, write_record
 
 DIGITS = tuple(map(str, range(10)))
 
@@ -183,6 +184,7 @@ def test_weights_that_an_ensemble_cannot_have_are_equal_ones_and_it_says_why(
     config = OmegaConf.load(moved / "config.yaml")
     config.weighting = weighting
     OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
     if "confidence" in weighting["_target_"]:
         without_learned_weights(moved)
     said = evaluate(f"run={moved}")
@@ -200,6 +202,7 @@ def without_learned_weights(folder):
     state = checkpoint["state_dict"]
     checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("weighting.")}
     torch.save(checkpoint, file)
+    seal_again(folder)
 
 
 def test_a_moved_run_is_evaluated_from_any_directory_into_another_file(
@@ -219,7 +222,7 @@ def test_another_data_set_is_named_by_its_classes_whatever_their_order(moved, ev
     run_names = [f"c{9 - k}" for k in range(10)]
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["classes"] = run_names
-    (moved / "run.json").write_text(json.dumps(record))
+    write_record(moved, record)
     folder = tmp_path / "others"
     write_image_folder(folder, classes=tuple(sorted(run_names)), per_class={"test": 3})
     only_test = (
@@ -296,20 +299,20 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_pa
     [
         ({"status": "failed", "error": "out of luck"}, "failed (out of luck); expected a completed one"),
         ({"status": "interrupted"}, "was interrupted; expected a completed one"),
-        ({"format": 2}, "has format 2; expected 1; a later version of amtml_pl has written it"),
+        ({"format": 3}, "has format 3; expected 2; a later version of amtml_pl has written it"),
     ],
 )
 def test_a_run_that_cannot_be_evaluated_is_one_message_and_keeps_what_it_has(moved, evaluate, changes, said):
     (moved / "evaluate.json").write_text("before")
     record = json.loads((moved / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps({**record, **changes}))
+    write_record(moved, {**record, **changes})
     assert said in evaluate(f"run={moved}", status=2)
     assert (moved / "evaluate.json").read_text() == "before"
 
 
 def test_a_run_that_is_still_going_is_refused(moved, evaluate):
     record = json.loads((moved / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    write_record(moved, {**record, "status": "interrupted"})
     with FileLock(moved / ".lock"):
         said = evaluate(f"run={moved}", status=2)
     assert "is still going; expected a completed one" in said

@@ -31,6 +31,7 @@ from amtml_pl.finished_run import load_run
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images, refuse_ruined
 from amtml_pl.runs import RunFolder
+from sealing import seal_again, write_record
 
 FILES = {kind: f"student{made.suffix}" for kind, made in KINDS.items()}
 DIGITS = tuple(map(str, range(10)))
@@ -245,7 +246,7 @@ def test_the_bare_network_takes_the_weights_of_safetensors_and_images_as_the_fil
 def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refused(moved, command):
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["digest"] = "0" * 64
-    (moved / "run.json").write_text(json.dumps(record))
+    write_record(moved, record)
     said = command(export.main, f"run={moved}", "format=safetensors")
     assert "random images stand in for real ones" in said
     assert "was trained on other images" in said
@@ -303,6 +304,7 @@ def with_network(moved, tmp_path, monkeypatch):
         node, own = "amtml_pl.models.cifar_resnet.CifarResNet", f"lab_networks.{name}"
         start = text.index("student:")
         file.write_text(text[:start] + text[start:].replace(node, own, 1))
+        seal_again(moved)
         return moved
 
     return made
@@ -355,12 +357,12 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, command, tmp_pat
     [
         ({"status": "failed", "error": "out of memory"}, "failed (out of memory); expected a completed one"),
         ({"status": "interrupted"}, "was interrupted; expected a completed one"),
-        ({"format": 0}, "has format 0; expected 1"),
+        ({"format": 0}, "has format 0; expected 2"),
     ],
 )
 def test_a_run_that_is_not_whole_is_refused(moved, command, change, said):
     record = json.loads((moved / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps({**record, **change}))
+    write_record(moved, {**record, **change})
     assert said in command(export.main, f"run={moved}", status=2)
     assert not (moved / "export").exists()
 
@@ -446,6 +448,7 @@ def test_what_a_student_began_with_is_not_fetched_again(with_network, command, t
     config = OmegaConf.load(moved / "config.yaml")
     config.student.pretrained = True
     OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
     command(export.main, f"run={moved}", "format=safetensors")
     card = open_exported(moved / "export" / "student.safetensors", trust=False).card
     assert card.network["pretrained"] is False

@@ -20,6 +20,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import own_images
 from amtml_pl.evaluation import evaluate
 from amtml_pl.teachers import measure_accuracy, weights_digest
+from sealing import seal_again, write_record
 
 
 @pytest.mark.slow
@@ -143,6 +144,7 @@ def test_weights_that_no_single_image_has_are_refused_by_name(moved, changes, sa
     for name, node in changes.items():
         config[name] = node
     OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
     with pytest.raises(UserError, match=said):
         load_run(moved).sample_weights()
 
@@ -196,6 +198,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
     config.teacher.resnet8.weights.path = f"{tmp_path}/gone/my.safetensors"
     config.teacher.resnet8.weights.strip_prefixes = ["module."]
     OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
     teacher = load_run(moved).teachers[1]
     assert weights_digest(teacher.load().network) == teacher.facts["weights_digest"]
     here = tmp_path / "here"
@@ -210,6 +213,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
     assert weights_digest(alone.load().network) == teacher.facts["weights_digest"]
     config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
     OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
     (here / "my.safetensors").unlink()
     with pytest.raises(
         UserError, match=r"student.safetensors holds others, and no(.|\n)*or which holds student"
@@ -220,7 +224,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
 def test_images_that_are_others_now_are_refused(moved):
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["digest"] = "0" * 64
-    (moved / "run.json").write_text(json.dumps(record))
+    write_record(moved, record)
     with pytest.raises(UserError, match=r"was trained on other images of 'digits'(.|\n)*paths.data=FOLDER"):
         load_run(moved).data  # noqa: B018
 
@@ -239,23 +243,23 @@ def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
         ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x goes on with it"),
         (
             {"format": 9},
-            r"has format 9; expected 1; a later version of amtml_pl has written it(.|\n)*with the version",
+            r"has format 9; expected 2; a later version of amtml_pl has written it(.|\n)*with the version",
         ),
-        ({"format": None}, r"run.json has format None; expected 1"),
+        ({"format": None}, r"run.json has format None; expected 2"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),
         ({"metrics": {}}, r"run.json lacks metrics.*val/acc"),
     ],
 )
 def test_a_run_that_cannot_be_looked_into_is_refused_by_name(moved, changes, text):
     record = json.loads((moved / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps({**record, **changes}))
+    write_record(moved, {**record, **changes})
     with pytest.raises(UserError, match=text):
         load_run(moved)
 
 
 def test_a_run_that_another_process_works_on_is_still_going(moved):
     record = json.loads((moved / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    write_record(moved, {**record, "status": "interrupted"})
     with (
         FileLock(moved / ".lock"),
         pytest.raises(UserError, match="is still going; expected a completed one"),
@@ -297,6 +301,7 @@ def test_an_example_of_a_run_is_not_looked_for_without_end(tmp_path):
 )
 def test_a_damaged_configuration_is_refused_by_name(moved, text, said):
     (moved / "config.yaml").write_text(text)
+    seal_again(moved)
     with pytest.raises(UserError, match=said):
         load_run(moved)
 
@@ -305,6 +310,7 @@ def test_a_part_of_the_configuration_that_is_none_is_refused_by_name(moved):
     config = OmegaConf.load(moved / "config.yaml")
     config.loop = "distill"
     OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
     with pytest.raises(UserError, match=r"config.yaml is damaged: loop is no mapping"):
         load_run(moved)
 
@@ -322,6 +328,7 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(moved):
     config = OmegaConf.load(moved / "config.yaml")
     config.student.depth = 14
     OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
     with pytest.raises(UserError, match=r"best.ckpt is of another network: \d+ tensors differ"):
         load_run(moved).student()
 
@@ -331,6 +338,7 @@ def test_a_configuration_cannot_make_the_student_anything_but_a_network(moved, t
     start = text.index("student:\n  _target_: ")
     line = text[start:].splitlines()[1]
     (moved / "config.yaml").write_text(text.replace(f"student:\n{line}", "student:\n  _target_: os.mkdir"))
+    seal_again(moved)
     with pytest.raises(UserError, match=r"os.mkdir"):
         load_run(moved).student()
     assert [path.name for path in tmp_path.iterdir()] == ["moved"]

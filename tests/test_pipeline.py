@@ -15,6 +15,7 @@ from amtml_pl.distill import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.runs import RunFolder
 from archives import write_cifar10, write_cifar100, write_cinic10, write_image_folder, write_tiny_imagenet
+from sealing import write_record
 from tiny_runs import CE, TINY, WATCHED, assert_bitwise_equal, weights
 
 
@@ -159,7 +160,7 @@ def test_a_teacher_that_was_trained_on_other_pixels_is_refused_with_the_command_
     for file in (tmp_path / "teachers").rglob("run.json"):
         record = json.loads(file.read_text())
         record["dataset"]["digest"] = "0" * 64
-        file.write_text(json.dumps(record))
+        write_record(file.parent, record)
     with pytest.raises(
         UserError, match=r"was trained on other images of 'digits'(.|\n)*digits_teacher.*force=true"
     ):
@@ -170,7 +171,7 @@ def test_a_run_is_not_taken_for_completed_when_the_pixels_have_changed(run, tmp_
     _, folder = run("experiment=digits_ce", *CE)
     record = json.loads(folder.record_file.read_text())
     record["dataset"]["digest"] = "0" * 64
-    folder.record_file.write_text(json.dumps(record))
+    write_record(folder.path, record)
     with pytest.raises(UserError, match="than are packed now"):
         run("experiment=digits_ce", *CE)
 
@@ -348,6 +349,6 @@ def test_a_damaged_record_is_refused_by_name(run, tmp_path):
     with pytest.raises(UserError, match=r"run.json is not a run's record"):
         run("experiment=digits_ce", *CE)
     (tmp_path / "run" / "run.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(UserError, match="has format 99; expected 1"):
+    with pytest.raises(UserError, match="has format 99; expected 2"):
         run("experiment=digits_ce", *CE)
     shutil.rmtree(tmp_path / "run")

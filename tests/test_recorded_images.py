@@ -10,6 +10,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.evaluate import main
 from amtml_pl.recorded_images import packed_with
 from archives import write_image_folder
+from sealing import seal_again
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def own_images(run, shared, tmp_path, monkeypatch):
     config.dataset.source.folder = "photos"  # as before it was recorded, or as another source has it
     config.paths.data = str(tmp_path / "home" / "data")
     OmegaConf.save(config, tmp_path / "home" / "run" / "config.yaml")
+    seal_again(tmp_path / "home" / "run")
     return tmp_path / "home"
 
 
@@ -73,6 +75,7 @@ def test_raw_files_below_the_recorded_root_are_looked_for_below_the_given_one(ow
     config = OmegaConf.load(own_images / "run" / "config.yaml")
     config.dataset.source.folder = f"{config.paths.data}/photos"
     OmegaConf.save(config, own_images / "run" / "config.yaml")
+    seal_again(own_images / "run")
     (tmp_path / "new").mkdir()
     (own_images / "photos").rename(tmp_path / "new" / "photos")
     assert len(load_run(own_images / "run", data=tmp_path / "new").split("test")) == 6

@@ -6,6 +6,7 @@ import torch
 from amtml_pl import runs
 from amtml_pl.checkpoints import AtomicCheckpointIO
 from amtml_pl.errors import UserError
+from amtml_pl.json_file import sealed
 from amtml_pl.provenance import git_state, versions
 from amtml_pl.runs import RunFolder, write_text
 
@@ -16,7 +17,7 @@ def test_a_record_is_replaced_whole(tmp_path):
     folder.write_record("interrupted", seed=0)
     assert folder.completed() is None
     folder.write_record("completed", seed=0)
-    assert folder.completed() == {"format": 1, "status": "completed", "seed": 0}
+    assert folder.completed() == sealed({"format": 2, "status": "completed", "seed": 0})
     assert [file.name for file in folder.path.iterdir()] == ["run.json"]
 
 

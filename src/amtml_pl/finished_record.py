@@ -60,6 +60,7 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
         )
     if absent := absent_fields(record):
         raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
+    folder.refuse_changed(record, *folder.tables)
     return record
 
 

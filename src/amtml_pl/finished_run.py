@@ -103,7 +103,7 @@ class FinishedRun:
     @property
     def checkpoints(self) -> RecordedCheckpoints:
         """The files that hold the weights."""
-        return RecordedCheckpoints(RunFolder(self.path), f"{self.record['command']} force=true")
+        return RecordedCheckpoints(RunFolder(self.path), self.record)
 
     def metrics(self) -> dict[str, list[float | None]]:
         """Everything that was logged, one column by name with one value per epoch, None where there is none.

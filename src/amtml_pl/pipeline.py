@@ -89,11 +89,12 @@ def sole_use(folder: RunFolder) -> Iterator[None]:
 
 def completed_before(config: DictConfig, folder: RunFolder) -> dict[str, Any] | None:
     """The record of a run that the command has completed; what is to be started over is removed."""
-    record = folder.completed()
+    record = None if config.force else folder.completed()
     if config.force or (config.resume == "never" and record is None):
         folder.clear()
     elif record is not None:
         refuse_other_pixels(record, packed_digest(config), folder)
+        folder.refuse_changed(record, *folder.tables, *filter(Path.exists, folder.weights))
         console.print(f"Already completed: {folder.path} (force=true starts over)", markup=False)
         show_summary(record, folder.path, with_next_commands=asked_for_alone(config))
         return record
@@ -187,7 +188,10 @@ class Run:
         }
         if self.cache is not None:
             about["cache"] = self.cache.describe(self.module.passes_of_all_ranks())
-        self.folder.write_record("completed", **about, metrics=metrics, timing=timing, artifacts=artifacts)
+        measured = {"metrics": metrics, "timing": timing, "artifacts": artifacts}
+        self.folder.write_record(
+            "completed", **about, **measured, files=self.folder.seal() if leads() else {}
+        )
         record = decided_by_leader(lambda: self.folder.completed() or {})
         show_summary(record, self.folder.path, with_next_commands=asked_for_alone(self.config))
         return record

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
@@ -21,19 +22,25 @@ class RecordedCheckpoints:
 
     Attributes:
         folder: the run's.
-        again: the command that repeats the run.
+        record: what ``run.json`` says.
     """
 
     folder: RunFolder
-    again: str
+    record: Mapping[str, Any]
+
+    @property
+    def again(self) -> str:
+        """The command that repeats the run."""
+        return f"{self.record['command']} force=true"
 
     def tensors(self, checkpoint: Which, module: str) -> dict[str, Tensor]:
         """The tensors of one of the training module's own modules, ``student`` or ``weighting``.
 
         Raises:
-            UserError: if the checkpoint is missing or damaged.
+            UserError: if the checkpoint is missing, damaged or not the one that the run has left.
         """
         state: dict[str, Tensor] = read_checkpoint(self.file(checkpoint), fix=self.again)["state_dict"]
+        self.folder.refuse_changed(self.record, self.file(checkpoint))
         prefix = f"{module}."
         return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 

@@ -119,7 +119,6 @@ class RunCache:
         Raises:
             UserError: if a byte has changed, or the images or their augmentation have.
         """
-        self.data.packed.verify()
         verify_checksums(self.teachers, self.views, console)
         if self.config.cache.probe:
             probe(self.teachers, self.split, self.data.augment, self.views, self.config.cache.probe)

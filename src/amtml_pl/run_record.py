@@ -9,10 +9,11 @@ from typing import Any
 from amtml_pl.json_file import are_numbers
 
 STATUSES = ("completed", "failed", "interrupted")
-# What a completed run has measured, and what it is summed up by.
+# What a completed run has measured, what it is summed up by, and which files its record seals.
 MEASURED = {
     "metrics": ("val/acc", "val/acc_last", "test/acc", "test/acc_last"),
     "timing": ("fit_seconds", "images_per_second"),
+    "files": ("config.yaml", "metrics.csv"),
 }
 
 
@@ -73,6 +74,11 @@ def is_command(value: object) -> bool:
         return False
 
 
+def are_texts(value: object) -> bool:
+    """Return whether it maps names to texts."""
+    return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
+
+
 FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "status": (f"one of {', '.join(STATUSES)}", lambda value: isinstance(value, str) and value in STATUSES),
     "experiment": ("a name or null", lambda value: value is None or isinstance(value, str)),
@@ -84,6 +90,7 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "teachers": ("a mapping", lambda value: isinstance(value, Mapping)),
     "metrics": ("numbers by name", are_numbers),
     "timing": ("numbers by name", are_numbers),
+    "files": ("digests by name", are_texts),
 }
 # What only some runs have.
 OPTIONAL: Mapping[str, tuple[str, Callable[[Any], bool]]] = {

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from amtml_pl.errors import UserError
-from amtml_pl.json_file import read_json
+from amtml_pl.json_file import is_sealed, read_json, sealed
 from amtml_pl.ranks import leads
 from amtml_pl.run_record import absent_fields, record_problems
 
 Status = Literal["completed", "failed", "interrupted"]
-FORMAT = 1
+FORMAT = 2
 
 
 class RunFolder:
@@ -54,14 +55,17 @@ class RunFolder:
             raise UserError(
                 f"{self.record_file} is not a run's record: {error}.", fix=f"rm -r '{self.path}'"
             ) from error
-        if not isinstance(record, dict) or record.get("format", FORMAT) != FORMAT:
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
             got = record.get("format") if isinstance(record, dict) else type(record).__name__
             later = type(got) is int and got > FORMAT
             whose = "; a later version of amtml_pl has written it" if later else ""
             raise UserError(
                 f"{self.record_file} has format {got!s:.80}; expected {FORMAT}{whose}.", fix="force=true"
             )
-        if problems := [*record_problems(record)]:
+        problems = [*record_problems(record)]
+        if not is_sealed(record):
+            problems.append("its digest is not that of its other fields")
+        if problems:
             raise UserError(
                 f"{self.record_file} is damaged: {'; '.join(problems[:3])}.", fix=f"rm -r '{self.path}'"
             )
@@ -76,6 +80,53 @@ class RunFolder:
         if absent := absent_fields(record):
             raise UserError(f"{self.record_file} lacks {', '.join(absent)}.", fix=f"rm -r '{self.path}'")
 
+    def seal(self) -> dict[str, str]:
+        """Return the digest of each file that a completed run is made of, by its name in the folder."""
+        files = (*self.tables, *self.weights)
+        return {self.name_of(file): digest_of_file(file) for file in files if file.is_file()}
+
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """What commands read of every run, and what is small enough to be checked each time."""
+        return self.config_file, self.metrics_file, self.weights_by_class_file
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The files of tensors, which may be large and which not every command reads."""
+        return self.weights_file, self.best_checkpoint, self.last_checkpoint
+
+    def name_of(self, file: Path) -> str:
+        """Return what ``run.json`` calls a file of the folder."""
+        return file.relative_to(self.path).as_posix()
+
+    def refuse_changed(self, record: Mapping[str, Any], *files: Path) -> None:
+        """Raise an error for a file that is not the one which the completed run has left.
+
+        Args:
+            record: what ``run.json`` says.
+            files: of the folder.
+
+        Raises:
+            UserError: naming the first of them.
+        """
+        for file in files:
+            name = self.name_of(file)
+            expected = record["files"].get(name)
+            try:
+                found = digest_of_file(file) if file.is_file() else None
+            except OSError as error:
+                raise UserError(
+                    f"{file} cannot be read: {error.strerror or error}.",
+                    fix=f"have yourself given the right to read it: ls -l '{self.path}'",
+                ) from error
+            if found != expected:
+                got = "absent" if found is None else f"SHA-256 {found[:12]}"
+                wanted = "none" if expected is None else f"SHA-256 {expected[:12]}"
+                raise UserError(
+                    f"{name} in {self.path} was changed after the run (got {got}, expected {wanted}).",
+                    fix=f"copy the whole folder again, or repeat the run: {record['command']} force=true",
+                )
+
     def completed(self) -> dict[str, Any] | None:
         """The record of a run that came to its end, None otherwise."""
         record = self.record()
@@ -85,8 +136,8 @@ class RunFolder:
         """Replaces ``run.json`` in one instant; of several processes of a run the first one does."""
         if not leads():
             return
-        record = {"format": FORMAT, "status": status, **fields}
-        write_text(self.record_file, json.dumps(record, indent=2, default=str) + "\n")
+        record = sealed({"format": FORMAT, "status": status, **fields})
+        write_text(self.record_file, json.dumps(record, indent=2) + "\n")
 
     def clear(self) -> None:
         """Removes what an earlier run left, so that ``force=true`` starts from nothing."""
@@ -105,6 +156,12 @@ class RunFolder:
         measured = (*evaluations, *exports, *killed)
         for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *measured):
             file.unlink(missing_ok=True)
+
+
+def digest_of_file(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def write_text(file: Path, text: str) -> None:

@@ -62,13 +62,15 @@ class SelectedTeacher:
         """Gives a fresh teacher its weights, in place.
 
         Raises:
-            UserError: if the file is missing or does not fit.
+            UserError: if the file is missing, does not fit, or is not the one that its run has left.
         """
         if self.has_own_weights:
             given: Any = OmegaConf.to_container(self.config.teacher[self.name].weights, resolve=True)
             if given["path"] is not None:
                 load_weights(teacher.network.network, **{key: value for key, value in given.items() if value})
         else:
+            if (record := self.record()) is not None:
+                self.folder.refuse_changed(record, self.folder.weights_file)
             load_weights(teacher.network.network, self.folder.weights_file)
 
     @property

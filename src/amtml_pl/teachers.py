@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, evaluation_mode, tap_shapes
-from amtml_pl.json_file import read_json
+from amtml_pl.json_file import is_sealed, read_json, sealed
 from amtml_pl.readings import Reading
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 
@@ -191,15 +191,15 @@ def measured_accuracy(
     text = json.dumps(identity, sort_keys=True)
     path = folder / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     try:
-        accuracy = float(read_json(path)["accuracy"])
-        if 0 <= accuracy <= 1:
-            return accuracy
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # missing or damaged: measured again
+        found = read_json(path)
+        if isinstance(found, dict) and is_sealed(found):
+            return float(found["accuracy"])
+    except (OSError, ValueError):  # missing or damaged: measured again
         pass
     accuracy = measure_accuracy(load(), batches)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps({"accuracy": accuracy, **identity}, indent=2))
+    unfinished.write_text(json.dumps(sealed({"accuracy": accuracy, **identity}), indent=2))
     unfinished.replace(path)
     return accuracy
 

@@ -6,6 +6,7 @@ import pytest
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.cost_figure import cost_against_accuracy
+from sealing import write_record
 from study import BUDGET, figures, problem_of, write_run, write_study, write_whole
 
 
@@ -57,7 +58,7 @@ def test_many_passes_are_written_out(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
     record = json.loads((tmp_path / "avg-0" / "run.json").read_text())
     record["budget"]["epochs"] = 27_000
-    (tmp_path / "avg-0" / "run.json").write_text(json.dumps(record))
+    write_record(tmp_path / "avg-0", record)
     assert "would have made 54,000." in figures(tmp_path)["cache"].description
 
 
@@ -68,7 +69,7 @@ def test_time_saved_is_told_from_a_measured_live_run(tmp_path):
     record = json.loads(file.read_text())
     del record["cache"]
     record |= {"teacher_source": "live", "timing": {"fit_seconds": 300.0, "teacher_seconds": 240.0}}
-    file.write_text(json.dumps(record))
+    write_record(file.parent, record)
     told = figures(tmp_path)["cache"].description
     # 240 s in 4 epochs; two cached runs of 8 epochs, each 1 s of waiting and 9 s of building
     assert "waited 16.0 minutes for as many epochs as 2 cached runs have, which waited 0.3 minutes" in told

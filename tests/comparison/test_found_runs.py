@@ -1,6 +1,5 @@
 """Which runs are compared, and what is said of the others."""
 
-import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from filelock import FileLock
 
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.errors import UserError
-from study import write_run
+from study import write_run, write_study
 
 
 def left_out(folder, metric="test/acc"):
@@ -21,8 +20,8 @@ def left_out(folder, metric="test/acc"):
 @pytest.mark.parametrize(
     "damage",
     [
-        "", "{", "[]", '{"format": 1}', '{"format": 1, "status": "completed"}',
-        '{"format": 1, "status": "completed", "dataset": [], "experiment": "x", "command": "c"}',
+        "", "{", "[]", '{"format": 2}', '{"format": 2, "status": "completed"}',
+        '{"format": 2, "status": "completed", "dataset": [], "experiment": "x", "command": "c"}',
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_named_and_passed_over(tmp_path, damage):
@@ -72,15 +71,25 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
 
 def test_a_run_of_a_later_format_is_refused_by_its_name(tmp_path):
     write_run(tmp_path / "now", "digits_ce", 0, 0.9)
-    write_run(tmp_path / "later", "digits_ce", 1, 0.9, format=2)
-    assert "has format 2; expected 1" in left_out(tmp_path)["later"]
+    write_run(tmp_path / "later", "digits_ce", 1, 0.9, format=3)
+    assert "has format 3; expected 2" in left_out(tmp_path)["later"]
 
 
-def test_a_run_of_before_formats_is_of_the_first(tmp_path):
-    write_run(tmp_path / "old", "digits_ce", 0, 0.9)
-    file = tmp_path / "old" / "run.json"
-    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "format"}))
-    assert len(find_runs(tmp_path, "test/acc").compared) == 1
+def test_a_record_that_was_changed_is_named(tmp_path):
+    write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
+    write_run(tmp_path / "changed", "digits_ce", 1, 0.81)
+    file = tmp_path / "changed" / "run.json"
+    file.write_text(file.read_text().replace("0.81", "0.91"))
+    assert "is damaged: its digest is not that of its other fields" in left_out(tmp_path)["changed"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "weights_by_class.csv"])
+def test_a_run_whose_table_was_changed_is_named(tmp_path, name):
+    write_study(tmp_path, methods=("avg",), seeds=(0, 1))
+    with (tmp_path / "avg-1" / name).open("a") as file:
+        file.write("\n")
+    [said] = left_out(tmp_path).values()
+    assert said.startswith(f"{name} in {tmp_path}/avg-1 was changed after the run (got SHA-256 ")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.7e308])

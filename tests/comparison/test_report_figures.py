@@ -5,6 +5,7 @@ import json
 import pytest
 
 from amtml_pl.comparison.page import page
+from sealing import seal_again, write_record
 from study import figures, problem_of, write_run, write_study, write_table
 
 
@@ -67,6 +68,7 @@ def test_many_classes_have_no_gaps_the_whole_width_and_an_order(tmp_path, count,
     write_study(tmp_path, methods=("avg",), seeds=(0,))
     rows = [[0, f"class {k}", w := (k * 37 % 100) / 100, round(1 - w, 2)] for k in range(count)]
     write_table(tmp_path / "avg-0" / "weights_by_class.csv", [["epoch", "class", "a", "b"], *rows])
+    seal_again(tmp_path / "avg-0")
     figure = figures(tmp_path)["classes"]
     (heat,) = figure.variants[0].traces
     assert (heat["xgap"], figure.is_wide) == (gap, is_wide)
@@ -87,6 +89,7 @@ def test_weights_that_never_change_are_no_figure(tmp_path):
     write_table(
         tmp_path / "avg-0" / "metrics.csv", [["epoch", "weight/a", "weight/b"], [0, 0.5, 0.5], [1, 0.5, 0.5]]
     )
+    seal_again(tmp_path / "avg-0")
     assert "weights" not in figures(tmp_path)
 
 
@@ -105,6 +108,7 @@ def test_weights_that_never_change_are_no_figure(tmp_path):
 def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason):
     write_study(tmp_path, methods=("avg",), seeds=(0, 1))
     (tmp_path / "avg-0" / "metrics.csv").write_bytes(text.encode(errors="surrogatepass"))
+    seal_again(tmp_path / "avg-0")
     broken = []
     assert "curves" in figures(tmp_path, broken=broken)
     ((file, said),) = broken
@@ -124,6 +128,7 @@ def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason
 def test_broken_weights_by_class_are_named_and_the_run_stays(tmp_path, text, reason):
     write_study(tmp_path, methods=("avg",), seeds=(0, 1))
     (tmp_path / "avg-0" / "weights_by_class.csv").write_text(text)
+    seal_again(tmp_path / "avg-0")
     broken = []
     assert "classes" in figures(tmp_path, broken=broken)  # of the other seed
     assert broken == [(tmp_path / "avg-0" / "weights_by_class.csv", reason)]
@@ -135,6 +140,7 @@ def test_empty_cells_and_infinities_are_no_points(tmp_path):
         tmp_path / "avg-0" / "metrics.csv",
         [["epoch", "val/acc"], [0, ""], [1, "nan"], [2, 0.5], [3, 1.7e308]],
     )
+    seal_again(tmp_path / "avg-0")
     (variant,) = figures(tmp_path)["curves"].variants
     assert variant.traces[0]["x"] == [2]
 
@@ -153,9 +159,10 @@ def test_what_a_run_says_is_text_wherever_a_page_shows_it(tmp_path):
     }
     record["dataset"]["name"] = EVIL
     record["budget"]["augment"] = EVIL
-    file.write_text(json.dumps(record))
+    write_record(file.parent, record)
     write_table(tmp_path / "avg-0" / "metrics.csv", [["epoch", EVIL], [0, 1], [1, 2]])
     write_table(tmp_path / "avg-0" / "weights_by_class.csv", [["epoch", "class", EVIL], [0, EVIL, 1]])
+    seal_again(tmp_path / "avg-0")
     text = page([problem_of(tmp_path)], [], tmp_path, "test/acc", [])
     assert "<script>alert" not in text
     assert "<img src" not in text

@@ -13,6 +13,7 @@ from nested import nested, places, with_value, without
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
+from sealing import change_record, seal_again, write_record
 
 FUZZ = settings(
     derandomize=True,
@@ -75,6 +76,7 @@ def test_a_damaged_configuration_is_named(finished, place, value, said):
     tree, path = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader), place.split(".")
     damaged = without(tree, path) if value is None and place == "seed" else with_value(tree, path, value)
     (finished / "config.yaml").write_text(yaml.dump(damaged, Dumper=yaml.CSafeDumper))
+    seal_again(finished)
     with pytest.raises(UserError, match=f"config.yaml is damaged: .*{said}"):
         load_run(finished)
 
@@ -83,6 +85,7 @@ def test_a_network_or_weighting_that_is_none_is_named(finished):
     tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
     tree["teacher"]["resnet8"]["network"] = tree["weighting"] = {"x": 1}
     (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
+    seal_again(finished)
     run = load_run(finished)
     with pytest.raises(UserError, match=r"teacher.resnet8.network builds a .*; expected a network"):
         run.teachers[1].load()
@@ -104,7 +107,7 @@ RECORDS = {
 @pytest.mark.parametrize(("cache", "said"), RECORDS.values(), ids=RECORDS)
 def test_a_record_of_a_cache_that_is_none_is_named(finished, cache, said):
     record = json.loads((finished / "run.json").read_text())
-    (finished / "run.json").write_text(json.dumps({**record, "cache": cache}))
+    write_record(finished, {**record, "cache": cache})
     with pytest.raises(UserError, match=said):
         load_run(finished).teacher_outputs()
 
@@ -113,7 +116,7 @@ def test_a_record_and_a_configuration_of_two_runs_are_refused(finished):
     record = json.loads((finished / "run.json").read_text())
     record["teachers"]["another"] = record["teachers"].pop("resnet8")
     record["metrics"] |= {f"teacher/another/{split}/acc": 0.5 for split in ("val", "test")}
-    (finished / "run.json").write_text(json.dumps(record))
+    write_record(finished, record)
     with pytest.raises(
         UserError, match=r"are not of one run: their teachers are \['another', 'vgg8_quarter'"
     ):
@@ -134,7 +137,12 @@ def test_a_run_with_anything_in_the_place_of_a_field_is_looked_into_or_refused(f
     file.write_text(
         json.dumps(changed) if name == "run.json" else yaml.dump(changed, Dumper=yaml.CSafeDumper)
     )
+    record = finished / "run.json"
+    before = whole if name == "run.json" else record.read_text()
+    if name == "config.yaml" or isinstance(changed, dict):
+        change_record(finished, **({} if name == "run.json" else {"files": RunFolder(finished).seal()}))
     try:
         look(finished)
     finally:
+        record.write_text(before)
         file.write_text(whole)

@@ -19,6 +19,7 @@ from amtml_pl.comparison.page import figures_of, harmless_json
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.errors import UserError
 from amtml_pl.guards import refuse_other_pixels, refuse_other_teachers
+from amtml_pl.json_file import sealed
 from amtml_pl.packing import MANIFEST, PackedDataset, pack
 from amtml_pl.runs import RunFolder
 from amtml_pl.summary import show_summary
@@ -32,8 +33,9 @@ FUZZ = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+EMPTY = hashlib.sha256(b"").hexdigest()
 RECORD = {
-    "format": 1, "status": "completed", "experiment": "digits_ce", "seed": 0,
+    "format": 2, "status": "completed", "experiment": "digits_ce", "seed": 0,
     "command": "python -m amtml_pl.train experiment=digits_ce",
     "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}},
     "student": {"network": "x", "parameters": 7}, "teachers": {"resnet8": {"weights_digest": "w"}},
@@ -41,11 +43,19 @@ RECORD = {
     "metrics": {"val/acc": 0.9, "val/acc_last": 0.9, "test/acc": 0.8, "test/acc_last": 0.8,
                 "teacher/resnet8/val/acc": 0.9, "teacher/resnet8/test/acc": 0.9},
     "timing": {"fit_seconds": 60.0, "images_per_second": 100.0},
+    "files": dict.fromkeys(("config.yaml", "metrics.csv"), EMPTY),
 }  # fmt: skip
 JSON = nested("completed", "../../x", "\0", "'", "9" * 400, "[red]", "$(touch canary)")
 
 
 # ---- run.json
+
+
+def write(folder, record):
+    """As somebody does who knows how a record is sealed."""
+    for file in (folder.config_file, folder.metrics_file):
+        file.touch()
+    folder.record_file.write_text(json.dumps(sealed(record) if isinstance(record, dict) else record))
 
 
 def use(folder):
@@ -71,15 +81,15 @@ def report(folder):
 
 def test_a_whole_record_is_used_and_reported(hostile):
     folder = RunFolder(hostile)
-    folder.record_file.write_text(json.dumps(RECORD))
-    assert use(folder) == RECORD
+    write(folder, RECORD)
+    assert use(folder) == sealed(RECORD)
     assert "digits_ce" in report(folder)
 
 
 @pytest.mark.parametrize("path", [path for path in places(RECORD) if path], ids=".".join)
 def test_a_record_without_a_field_is_used_or_refused(hostile, path):
     folder = RunFolder(hostile)
-    folder.record_file.write_text(json.dumps(without(RECORD, path)))
+    write(folder, without(RECORD, path))
     outcome(use, folder)
     outcome(report, folder)
 
@@ -91,7 +101,7 @@ def test_a_record_without_a_field_is_used_or_refused(hostile, path):
 @example(path=("seed",), value="[bold]")
 def test_a_record_with_anything_in_the_place_of_a_field_is_used_or_refused(hostile, path, value):
     folder = RunFolder(hostile)
-    folder.record_file.write_text(json.dumps(with_value(RECORD, path, value)))
+    write(folder, with_value(RECORD, path, value))
     outcome(use, folder)
     outcome(report, folder)
 
@@ -101,7 +111,7 @@ def test_a_record_with_anything_in_the_place_of_a_field_is_used_or_refused(hosti
        share=st.floats(0, 1), bit=st.integers(0, 2**20))  # fmt: skip
 def test_any_bytes_in_the_place_of_a_record_are_refused(hostile, content, share, bit):
     folder = RunFolder(hostile)
-    whole = json.dumps(RECORD).encode()
+    whole = json.dumps(sealed(RECORD)).encode()
     for damaged in (content, whole[: int(share * len(whole))], flipped(whole, bit)):
         folder.record_file.write_bytes(damaged)
         outcome(use, folder)
@@ -128,7 +138,7 @@ def test_a_record_of_gigabytes_is_not_read(hostile):
 
 def test_what_is_wrong_with_a_record_is_named(hostile):
     wrong = with_value(with_value(RECORD, ("seed",), "0"), ("dataset", "digest"), 7)
-    RunFolder(hostile).record_file.write_text(json.dumps(wrong))
+    write(RunFolder(hostile), wrong)
     with pytest.raises(
         UserError, match=r"(?s)seed is '0', expected a whole number; dataset.digest is 7.*rm -r"
     ):

@@ -92,12 +92,13 @@ def read_run(folder: RunFolder, metric: str) -> Run:
     """What a completed run says of itself.
 
     Raises:
-        UserError: if its record cannot be read, or is of another format.
+        UserError: if its record cannot be read, or is of another format, or its tables were changed.
         NotCompared: if it has not completed, or was never measured.
     """
     record = folder.record()
     if record is None or record["status"] != "completed":
         raise NotCompared(unfinished(folder, record))
+    folder.refuse_changed(record, *folder.tables)
     metrics = {name: float(value) for name, value in record["metrics"].items()}
     if metric not in metrics:
         raise LacksMetric(metric, tuple(metrics))

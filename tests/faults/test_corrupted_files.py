@@ -1,0 +1,174 @@
+"""A damaged file below outputs, cache, data or teachers is refused, made anew, or changes no result."""
+
+import os
+import shutil
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from run_contents import contents, different, plain
+
+from amtml_pl.comparison.found_runs import find_runs
+from amtml_pl.comparison.groups import problems_of
+from amtml_pl.comparison.page import figures_of
+from amtml_pl.errors import UserError
+from amtml_pl.finished_run import load_run
+from amtml_pl.pipeline import execute
+from amtml_pl.runs import RunFolder
+from amtml_pl.student_module import StudentModule
+from tiny_runs import WATCHED
+
+# A maintainer types CORRUPTIONS=200 python -m pytest tests/faults -k damaged
+CORRUPTIONS = int(os.environ.get("CORRUPTIONS", "6"))
+JOB = ("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
+# Files that no command reads afterwards, as docs/runs.md says.
+UNREAD = ("events.out.tfevents.", "doctor.json", ".lock", ".gitignore")
+
+
+@pytest.fixture
+def place(shared):
+    return shared / "damaged"
+
+
+@pytest.fixture
+def train(configure, place, monkeypatch):
+    """Runs the job in a folder below the place; what it ends with."""
+    monkeypatch.setattr("amtml_pl.dashboard.logger.pixels", lambda _: np.zeros((1, 1, 3), np.uint8))
+
+    def go(name):
+        roots = [f"paths.{root}={place / root}" for root in ("data", "teachers", "cache", "outputs")]
+        folder = RunFolder(place / name)
+        execute(configure(*JOB, *roots), folder, "digits_amtml", "python -m amtml_pl.train experiment=x")
+        return contents(folder.path)
+
+    return go
+
+
+def interrupted(train, monkeypatch):
+    """Leaves the folder of a run that was interrupted in its second epoch."""
+    count = StudentModule.count
+
+    def counted(self, step):
+        if self.global_step == 6:
+            raise KeyboardInterrupt
+        count(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentModule, "count", counted)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut")
+
+
+def looked_into(folder):
+    """What a completed run tells those who open it."""
+    run = load_run(folder)
+    students = {which: plain(run.student(which).state_dict()) for which in ("best", "last")}
+    found = {"students": students, "metrics": repr(run.metrics()), "config": repr(run.config)}
+    if run.teachers:
+        found["teachers"] = plain(vars(run.teacher_outputs("train", 1)))
+    return found
+
+
+def compared(folder):
+    """What a report shows of a completed run."""
+    runs = find_runs(folder, "test/acc")
+    broken = []
+    figures = [repr(figure) for problem in problems_of(runs.compared, "test/acc")
+               for figure in figures_of(problem, "test/acc", broken)]  # fmt: skip
+    if broken:
+        raise UserError(f"{broken[0][0]} {broken[0][1]}")
+    return {"runs": repr(runs.compared), "left out": repr(runs.left_out), "figures": figures}
+
+
+def readers(file, place, train):
+    """The commands that may read a file, by name."""
+    top = file.relative_to(place).parts[0]
+    found = {}
+    folder = next((each for each in file.parents if (each / "run.json").exists()), None)
+    if folder is not None and top != "cut":
+        found["load_run"] = lambda: looked_into(folder)
+        found["report"] = lambda: compared(folder)
+    if top == "run":
+        found["the same command"] = lambda: train("run")
+    elif top == "cut":
+        found["resume"] = lambda: train("cut")
+    else:
+        found["training"] = lambda: train("new")
+        found["load_run of the student"] = lambda: looked_into(place / "run")
+    return found
+
+
+def damage(content, draw):
+    """A file's content with one fault, and the name of the fault."""
+    kind = draw.choice(["bit", "cut", "longer", "digit", "empty"])
+    changed = bytearray(content)
+    digits = [i for i, byte in enumerate(content) if 48 <= byte <= 57]
+    if kind == "bit":
+        changed[draw.integers(len(changed))] ^= 1 << draw.integers(8)
+    elif kind == "cut":
+        del changed[draw.integers(len(changed)) :]
+    elif kind == "longer":
+        changed += draw.bytes(int(draw.integers(1, 40)))
+    elif kind == "digit" and digits:
+        at = draw.choice(digits)
+        changed[at] = 48 + (changed[at] - 48 + draw.integers(1, 10)) % 10
+    else:
+        changed.clear()
+    return bytes(changed), str(kind)
+
+
+def outcome(read, expected, file, whole):
+    """What a reader makes of a damaged file."""
+    try:
+        found = read()
+    except UserError:
+        return "refused"
+    if different(found, expected):
+        return f"SILENT {different(found, expected)[:3]}"
+    return "made anew" if file.exists() and file.read_bytes() == whole else "harmless"
+
+
+@pytest.mark.slow
+def test_a_damaged_file_is_refused_or_made_anew_or_harmless(train, place, monkeypatch, capsys):
+    train("run")
+    interrupted(train, monkeypatch)
+    kept = place.with_name("undamaged")
+    shutil.copytree(place, kept)
+    expected = {}
+    by_kind = {}
+    for file in sorted(kept.rglob("*")):
+        if file.is_file() and not any(name in file.name for name in UNREAD) and file.stat().st_size:
+            parts = file.relative_to(kept).parts
+            by_kind.setdefault((parts[0], file.name if parts[0] != "cache" else file.suffix), []).append(file)
+    draw = np.random.default_rng(CORRUPTIONS)
+    kinds = [*map(tuple, draw.permutation(sorted(by_kind)))]
+    outcomes, wrong = Counter(), []
+    for number in range(CORRUPTIONS):
+        files = by_kind[kinds[number % len(kinds)]]
+        origin = files[draw.integers(len(files))]
+        whole = origin.read_bytes()
+        changed, kind = damage(whole, draw)
+        file = place / origin.relative_to(kept)
+        seen = set()
+        for name in readers(file, place, train):
+            shutil.rmtree(place)
+            shutil.copytree(kept, place)
+            read = readers(file, place, train)[name]
+            key = (name, file.parent if name in ("load_run", "report") else None)
+            if key not in expected:
+                expected[key] = read()
+                shutil.rmtree(place)
+                shutil.copytree(kept, place)
+            file.write_bytes(changed)
+            try:
+                seen.add(outcome(read, expected[key], file, whole))
+            except Exception as error:
+                seen.add(f"SILENT {type(error).__name__}: {error!s:.200}")
+        silent = [f"{kind} in {file.relative_to(place)}: {how}" for how in seen if how.startswith("SILENT")]
+        wrong += silent
+        ranked = ("SILENT", "refused", "made anew", "harmless")
+        outcomes[next(rank for rank in ranked if any(how.startswith(rank) for how in seen))] += 1
+    with capsys.disabled():
+        sys.stdout.write(f"\n{CORRUPTIONS} damaged files: {dict(outcomes)}\n")
+    assert wrong == []
