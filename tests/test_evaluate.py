@@ -217,6 +217,7 @@ def without_learned_weights(folder):
     state = checkpoint["state_dict"]
     checkpoint["state_dict"] = {name: t for name, t in state.items() if not name.startswith("weighting.")}
     torch.save(checkpoint, file)
+    seal_again(folder)
 
 
 def test_a_moved_run_is_evaluated_from_any_directory_into_another_file(

@@ -25,8 +25,6 @@ from sealing import seal_again, write_record
 
 pytestmark = pytest.mark.numbers
 
-pytestmark = pytest.mark.numbers
-
 
 @pytest.mark.slow
 def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for():

@@ -229,8 +229,15 @@ def test_a_file_that_was_cut_off_is_one_message(exported, pictures, command, nam
     assert str(file) in said
 
 
-def test_onnx_of_others_is_refused_by_what_its_metadata_lack(exported, pictures, command):
-    file = exported / "export" / "student.onnx"
+@pytest.fixture
+def of_a_stranger(exported):
+    """The same folder without its ``export.json``, as of files that somebody has passed on."""
+    (exported / "export" / "export.json").unlink()
+    return exported
+
+
+def test_onnx_of_others_is_refused_by_what_its_metadata_lack(of_a_stranger, pictures, command):
+    file = of_a_stranger / "export" / "student.onnx"
     model = onnx.load(file)
     del model.metadata_props[:]
     onnx.save(model, file)
@@ -238,8 +245,8 @@ def test_onnx_of_others_is_refused_by_what_its_metadata_lack(exported, pictures,
     assert "was not written by amtml_pl.export: in its metadata amtml_pl=absent" in said
 
 
-def test_fewer_class_names_than_outputs_are_refused(exported, pictures, command):
-    file = exported / "export" / "student.onnx"
+def test_fewer_class_names_than_outputs_are_refused(of_a_stranger, pictures, command):
+    file = of_a_stranger / "export" / "student.onnx"
     model = onnx.load(file)
     for entry in model.metadata_props:
         if entry.key == "classes":
@@ -249,11 +256,11 @@ def test_fewer_class_names_than_outputs_are_refused(exported, pictures, command)
     assert "gives outputs of shape (1, 10), expected (1, 2)" in said
 
 
-def test_weights_of_another_network_are_refused(exported, pictures, command):
+def test_weights_of_another_network_are_refused(of_a_stranger, pictures, command):
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    file = exported / "export" / "student.safetensors"
+    file = of_a_stranger / "export" / "student.safetensors"
     with safe_open(file, framework="pt") as content:
         card = content.metadata()
     tensors = load_file(file)
@@ -263,11 +270,11 @@ def test_weights_of_another_network_are_refused(exported, pictures, command):
     assert "1 tensors differ, the first is fc.bias" in said
 
 
-def test_logits_that_are_no_numbers_are_no_classes(exported, pictures, command, tmp_path):
+def test_logits_that_are_no_numbers_are_no_classes(of_a_stranger, pictures, command, tmp_path):
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    file = exported / "export" / "student.safetensors"
+    file = of_a_stranger / "export" / "student.safetensors"
     with safe_open(file, framework="pt") as content:
         card = content.metadata()
     save_file({**load_file(file), "fc.bias": torch.full((10,), torch.nan)}, file, metadata=card)
@@ -276,11 +283,11 @@ def test_logits_that_are_no_numbers_are_no_classes(exported, pictures, command, 
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_a_strangers_card_reads_nothing_of_this_machine(exported, pictures, command):
+def test_a_strangers_card_reads_nothing_of_this_machine(of_a_stranger, pictures, command):
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    file = exported / "export" / "student.safetensors"
+    file = of_a_stranger / "export" / "student.safetensors"
     with safe_open(file, framework="pt") as content:
         card = content.metadata()
     card["network"] = json.dumps({**json.loads(card["network"]), "depth": "${oc.env:HOME}"})
@@ -310,3 +317,15 @@ def test_a_moved_export_works_without_its_run(exported, pictures, command, tmp_p
     shutil.rmtree(exported)
     said = command(predict.main, f"model={far}/mine.safetensors", f"images={pictures}/000.png", "top=1")
     assert said.count("000.png") == 1
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_a_file_with_one_changed_weight_is_refused_where_its_record_lies_beside_it(
+    exported, pictures, command, kind
+):
+    file = exported / FILES[kind]
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
+    assert f"{file.name} was changed after the export" in said

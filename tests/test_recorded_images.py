@@ -10,6 +10,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.evaluate import main
 from amtml_pl.recorded_images import packed_with, recorded_images
 from archives import write_image_folder
+from sealing import seal_again
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def own_images(run, shared, tmp_path, monkeypatch):
     config.dataset.source.folder = "photos"  # as before it was recorded, or as another source has it
     config.paths.data = str(tmp_path / "home" / "data")
     OmegaConf.save(config, tmp_path / "home" / "run" / "config.yaml")
+    seal_again(tmp_path / "home" / "run")
     return tmp_path / "home"
 
 

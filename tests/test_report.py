@@ -17,6 +17,7 @@ from amtml_pl.comparison.tables import columns
 from amtml_pl.entry_point import console
 from amtml_pl.errors import UserError
 from amtml_pl.report import publish, show
+from sealing import seal_again
 from study import write_run, write_study
 
 STUDENT = {"network": "models.CifarResNet", "parameters": 19954}
@@ -57,6 +58,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
     write_run(tmp_path / "cut", "digits_ce", 1, 0.9, status="interrupted")
     write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=3)
     (tmp_path / "a" / "metrics.csv").write_text("nonsense")
+    seal_again(tmp_path / "a")
     done = report("runs=.", cwd=tmp_path)
     assert done.returncode == 0
     said = " ".join(done.stderr.split())
@@ -180,6 +182,7 @@ def test_names_beyond_ascii_tell_groups_apart_in_a_locale_without_them(tmp_path)
     for number, name in enumerate(("größe", "länge")):
         write_run(tmp_path / "runs" / name, "small", 0, 0.8 + number / 10, study=name)
         (tmp_path / "runs" / name / "config.yaml").write_text(f"by: {name}\n", encoding="utf-8")
+        seal_again(tmp_path / "runs" / name)
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
         [sys.executable, "-m", "amtml_pl.report", "runs=runs"],

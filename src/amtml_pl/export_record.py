@@ -11,6 +11,7 @@ from filelock import FileLock
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import read_json
 from amtml_pl.output_file import write_json
+from amtml_pl.runs import digest_of_file
 
 
 def add_entry(record: Path, entry: Mapping[str, Any]) -> None:
@@ -26,6 +27,24 @@ def add_entry(record: Path, entry: Mapping[str, Any]) -> None:
     record.parent.mkdir(exist_ok=True)
     with FileLock(record.with_name(".export.json.lock")):  # several exports may end together
         write_json(record, {**read_entries(record), str(entry["file"]): entry})
+
+
+def refuse_changed(file: Path) -> None:
+    """Raise an error for an export that is not the one which the ``export.json`` beside it records.
+
+    Raises:
+        UserError: if its SHA-256 is another. A file that was moved away alone has no record.
+    """
+    entry = read_entries(file.with_name("export.json")).get(f"export/{file.name}")
+    if not isinstance(entry, dict):
+        return
+    found = digest_of_file(file)
+    if found != entry.get("sha256"):
+        raise UserError(
+            f"{file} was changed after the export (got SHA-256 {found[:12]}, "
+            f"expected {str(entry.get('sha256'))[:12]}).",
+            fix="copy the folder again, or write the file again: python -m amtml_pl.export run=FOLDER",
+        )
 
 
 def read_entries(file: Path) -> dict[str, Any]:

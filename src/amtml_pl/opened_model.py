@@ -9,6 +9,7 @@ from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.evaluated_images import classes_of
+from amtml_pl.export_record import refuse_changed
 from amtml_pl.exported.kinds import open_exported
 from amtml_pl.exported.student import Forward
 from amtml_pl.finished_run import load_run
@@ -51,6 +52,7 @@ class OpenedModel:
                 fix="model=FOLDER, or leave checkpoint= out",
             )
         else:
+            refuse_changed(place)
             opened = open_exported(place, trust=trust)
             self.forward = opened.forward
             self.classes, self.image_size = opened.card.classes, opened.card.image_size

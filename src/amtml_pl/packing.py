@@ -23,6 +23,7 @@ from rich.progress import track
 
 from amtml_pl.errors import UserError
 from amtml_pl.json_file import read_json
+from amtml_pl.ranks import leads
 from amtml_pl.terminal import Terminal, is_watched
 from amtml_pl.types import Split, SplitName
 
@@ -140,7 +141,8 @@ def find_packed(source: DatasetSource, root: Path) -> PackedDataset | None:
 def pack(source: DatasetSource, root: Path) -> PackedDataset:
     """The packed form of a source, made first where it is missing or where the raw data has changed.
 
-    Missing raw data is fetched. Two processes that pack the same source share the work.
+    Missing raw data is fetched. Two processes that pack the same source share the work. What is there already
+    is held against its digest, by the first process of a run.
 
     Raises:
         UserError: the raw data can be neither found nor fetched, or is damaged; a training class is empty
@@ -156,7 +158,10 @@ def pack(source: DatasetSource, root: Path) -> PackedDataset:
         except OSError as error:
             fix = "free some space there, or point paths.data to another folder"
             raise UserError(f"The packed data set {folder} cannot be written: {error}.", fix=fix) from error
-    return PackedDataset.open(folder)
+    packed = PackedDataset.open(folder)
+    if leads():
+        packed.verify()
+    return packed
 
 
 def _is_current(source: DatasetSource, root: Path) -> bool:

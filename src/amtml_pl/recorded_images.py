@@ -53,7 +53,9 @@ def packed_with(digest: str, root: Path) -> PackedDataset | None:
         try:
             manifest = read_json(file)
             if isinstance(manifest, dict) and manifest.get("digest") == digest:
-                return PackedDataset.open(file.parent)
+                packed = PackedDataset.open(file.parent)
+                packed.verify()
+                return packed
         except (OSError, ValueError, UserError):  # another data set's, or packed again by who needs it
             continue
     return None

@@ -119,7 +119,6 @@ class RunCache:
         Raises:
             UserError: if a byte has changed, or the images or their augmentation have.
         """
-        self.data.packed.verify()
         verify_checksums(self.teachers, self.views, console)
         if self.config.cache.probe:
             probe(self.teachers, self.split, self.data.augment, self.views, self.config.cache.probe)
@@ -172,12 +171,13 @@ class RunCache:
         Args:
             computed: images that each teacher has looked at for this run.
         """
-        stores = self.stores()
         size = len(self.split)
+        views = [store.record(view) for store in self.stores() for view in self.views]
         return {
             "views": len(self.views),
-            "bytes": sum(store.bytes_on_disk() for store in stores),
-            "stores": [str(store.folder.relative_to(self.root)) for store in stores],
+            # Of this run's shards alone: what other runs add to a store is no fact of this one.
+            "bytes": sum(shard["bytes"] for shards in views for shard in shards.values()),
+            "stores": [str(store.folder.relative_to(self.root)) for store in self.stores()],
             "teacher_passes": {name: rows / size for name, rows in computed.items()},
         }
 

@@ -8,6 +8,7 @@ from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.tables import cells
 from amtml_pl.errors import UserError
+from sealing import seal_again
 from study import BUDGET, write_run
 
 
@@ -99,6 +100,7 @@ def test_or_by_their_configurations_or_else_by_a_number(tmp_path):
     for name, configured in {"a": "relu: true", "b": "activation: tanh", "c": "{", "d": "["}.items():
         write_run(tmp_path / name, "digits", 0, 0.9, study=name)
         (tmp_path / name / "config.yaml").write_text(configured)
+        seal_again(tmp_path / name)
     assert sorted(group.name for group in groups(tmp_path)) == [
         "digits #1", "digits #2", "digits (activation tanh)", "digits (relu True)",
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 import pytest
 
 from amtml_pl.comparison.estimates import Estimate
+from sealing import seal_again
 from study import BUDGET, figures, write_run, write_whole
 
 
@@ -105,6 +106,7 @@ def test_what_only_the_configuration_tells_apart_is_never_pooled(tmp_path):
                 f"temperature: {temperature}\ncoef: {{kd: {kd}}}\npaths: {{cache: {folder}}}\n"
                 f"weighting: {{prior: {prior}}}\n"
             )
+            seal_again(folder)
     cells = {v.label: v.traces[0]["z"] for v in figures(tmp_path)["temperature"].variants}
     assert cells == {"amtml (prior held_out)": [[0.5] * 2] * 2, "amtml (prior uniform)": [[0.8] * 2] * 2}
 

@@ -65,6 +65,7 @@ def looked_into(folder):
     run = load_run(folder)
     students = {which: plain(run.student(which).state_dict()) for which in ("best", "last")}
     found = {"students": students, "metrics": repr(run.metrics()), "config": repr(run.config)}
+    found["test"] = plain([run.split("test").stored.images, run.split("test").stored.labels])
     if run.teachers:
         found["teachers"] = plain(vars(run.teacher_outputs("train", 1)))
     return found

@@ -20,7 +20,7 @@ JOB = ("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
 
 INSTANTS = {
     "while data are packed": when_written("*/packed/digits-*"),
-    "while a teacher trains": when_called("on_validation_start", 2, of_the_student=False),
+    "while a teacher trains": when_called("on_validation_start", 4, of_the_student=False),
     "before a record of a teacher says completed": when_written("teachers/*/*/run.json", 2),
     "after the first of two teachers": when_written("teachers/*/*/config.yaml", 2),
     "while the cache's manifest is written": when_written("*/manifest.json"),

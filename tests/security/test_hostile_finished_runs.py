@@ -159,6 +159,7 @@ def test_a_recorded_source_is_not_even_built(finished, hostile, source):
     tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
     tree["dataset"]["source"], tree["paths"]["data"] = source, str(hostile / "root")
     (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
+    seal_again(finished)
     run = load_run(finished)
     with nothing_happens(), pytest.raises(UserError, match="are not packed in"):
         next(run.images("test"))
