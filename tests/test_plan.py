@@ -10,11 +10,19 @@ from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.identity import run_hash
 from amtml_pl.packing import pack
-from amtml_pl.plan import cache_step, duration, make_plan, packed_root_of, refuse_missing, show_plan
+from amtml_pl.plan import (
+    cache_step,
+    data_steps,
+    duration,
+    make_plan,
+    packed_root_of,
+    refuse_missing,
+    show_plan,
+)
 from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import found_cache
 from amtml_pl.selected_teachers import SelectedTeacher, selected_teachers
-from archives import write_cifar10
+from archives import write_cifar10, write_image_folder
 
 CIFAR = (
     "experiment=cifar10_avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]", "trainer=cpu",
@@ -136,3 +144,27 @@ def test_the_cache_takes_what_the_experiments_header_says(configure, experiment)
     images = {"cinic10": 90_000, "tiny_imagenet": 90_000}.get(config.dataset.name, 45_000)
     step = cache_step(config, hints, None, images, 162, None)
     assert step.size / 1e9 == pytest.approx(stated, rel=0.1)
+
+
+def test_a_schedule_that_does_not_fit_the_run_is_warned_of_and_left_as_it_is(configure, capsys):
+    config = configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=60")
+    show_plan(plan_of(config), "Plan")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("warning:") == 1
+    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100 and 150" in said
+    assert "'scheduler.milestones=[30,45]'" in said
+    show_plan(plan_of(configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=200")), "Plan")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
+    write_image_folder(tmp_path / "own")
+    for suffix in (".tif", ".tif", ".gif"):
+        cat = tmp_path / "own" / "train" / "cat"
+        (cat / f"{len([*cat.iterdir()])}{suffix}").write_bytes(b"II*")
+    own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/own", "dataset.image_size=32")
+    config = configure("experiment=digits_ce", *own, "dataset.num_classes=3", f"paths.data={tmp_path}/data")
+    source = assemble.dataset_source(config)
+    pack(source, packed_root_of(config))
+    (step,) = data_steps(config, source, packed_root_of(config))
+    assert step.state.endswith("; left out: 3 files that are not read (.tif 2, .gif 1)")

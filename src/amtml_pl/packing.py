@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -22,10 +23,10 @@ from filelock import FileLock
 from rich.progress import track
 
 from amtml_pl.errors import UserError
-from amtml_pl.json_file import read_json
+from amtml_pl.json_file import are_numbers, read_json
 from amtml_pl.ranks import leads
 from amtml_pl.terminal import Terminal, is_watched
-from amtml_pl.types import Split, SplitName
+from amtml_pl.types import Split, SplitName, counted_kinds
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ MANIFEST_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     ),
     "files": lambda v: isinstance(v, dict) and all(Path(name).name == name for name in v),
     "digest": lambda v: isinstance(v, str),
+    "left_out": are_numbers,
 }
 CHUNK_ROWS = 4096
 
@@ -79,12 +81,14 @@ class PackedDataset:
         digest: sha256 over the pixels, labels and class names of all splits.
         classes: the K class names, in label order.
         splits: per split its mapped images and labels.
+        left_out: files that were not read, counted by suffix.
     """
 
     folder: Path
     digest: str
     classes: tuple[str, ...]
     splits: Mapping[SplitName, Split]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:
@@ -100,7 +104,7 @@ class PackedDataset:
                 raise _damaged(folder / name, f"has {got} bytes, expected {size}")
         classes = tuple(manifest["classes"])
         splits = {split: _mapped(folder, split, classes, rows) for split, rows in manifest["splits"].items()}
-        return cls(folder, manifest["digest"], classes, splits)
+        return cls(folder, manifest["digest"], classes, splits, manifest.get("left_out", {}))
 
     def verify(self) -> None:
         """Holds every pixel, label and class name against the digest.
@@ -185,6 +189,8 @@ def _pack_anew(source: DatasetSource, folder: Path) -> None:
         manifest |= {"format": FORMAT_VERSION, "identity": source.identity(), "signature": signature}
         (growing / MANIFEST).write_text(json.dumps(manifest, indent=1))
         _replace_folder(growing, folder)
+        if left_out := manifest.get("left_out"):
+            log.warning("Packed %s; %s", folder.name, counted_kinds(left_out))
     finally:
         shutil.rmtree(growing, ignore_errors=True)
 
@@ -204,8 +210,10 @@ def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     rows: dict[str, int] = {}
     classes: tuple[str, ...] | None = None
+    left_out: Counter[str] = Counter()
     for name in source.splits:
         split = source.read(name)
+        left_out.update(split.left_out)
         _check(split, name, classes)
         classes = split.classes
         free, needed = shutil.disk_usage(folder).free, split.images.nbytes + split.labels.nbytes
@@ -216,7 +224,8 @@ def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
         _write_array(folder / f"{name}.labels.npy", split.labels.numpy(), digest.update, f"packing {name}")
         rows[name] = len(split)
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    return {"classes": classes, "splits": rows, "files": files, "digest": digest.hexdigest()}
+    told = {"left_out": dict(left_out)} if left_out else {}
+    return {"classes": classes, "splits": rows, "files": files, "digest": digest.hexdigest(), **told}
 
 
 def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:
@@ -261,7 +270,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise _damaged(file, f"has format version {got!r:.80}, expected {FORMAT_VERSION}")
     if absent := MANIFEST_KEYS - manifest.keys():
         raise _damaged(file, f"lacks {', '.join(sorted(absent))}")
-    if wrong := [key for key, is_right in MANIFEST_FIELDS.items() if not is_right(manifest[key])]:
+    if wrong := [key for key, is_right in MANIFEST_FIELDS.items() if not is_right(manifest.get(key, {}))]:
         raise _damaged(file, f"holds something else than it should under {', '.join(wrong)}")
     return manifest
 

@@ -6,24 +6,26 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 from torch.func import functional_call
 
 from amtml_pl import assemble
-from amtml_pl.entry_point import console
+from amtml_pl.entry_point import console, error_console
 from amtml_pl.errors import UserError
 from amtml_pl.features import TappedNetwork, cost, evaluation_mode
 from amtml_pl.packing import DatasetSource, find_packed, is_packed, packed_folder
 from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import RunCache
+from amtml_pl.schedules import unfitting_schedule
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.teacher_cache.storage import stored_bytes
-from amtml_pl.types import Shape
+from amtml_pl.types import Shape, counted_kinds
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class PlanStep:
         size: bytes on disk, None where unknown or nothing is written.
         seconds: estimated time to make it, None where unknown or nothing is to be done.
         by_hand: the command or place that provides it, where ``prepare`` does not.
+        warning: what of it the user may not have meant.
     """
 
     what: str
@@ -45,6 +48,7 @@ class PlanStep:
     size: int | None = None
     seconds: float | None = None
     by_hand: str | None = None
+    warning: str | None = None
 
 
 def make_plan(
@@ -99,7 +103,8 @@ def make_plan(
     what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
     left = f", {epochs - done} of them to go" if done else ""
     state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(config.loss)}"
-    steps.append(PlanStep(what, state, seconds=seconds))
+    schedule: Any = OmegaConf.to_container(config.scheduler, resolve=True)
+    steps.append(PlanStep(what, state, seconds=seconds, warning=unfitting_schedule(schedule, epochs)))
     return steps
 
 
@@ -111,9 +116,10 @@ def packed_root_of(config: DictConfig) -> Path:
 def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> list[PlanStep]:
     """The raw data, needed only until it is packed, and the packed data."""
     folder = packed_folder(source, packed_root)
-    if is_packed(source, packed_root):
+    if (packed := find_packed(source, packed_root)) is not None:
         size = sum(file.stat().st_size for file in folder.iterdir())
-        return [PlanStep(f"data set {config.dataset.name}", f"packed in {folder}", size=size)]
+        left_out = f"; {counted_kinds(packed.left_out)}" if packed.left_out else ""
+        return [PlanStep(f"data set {config.dataset.name}", f"packed in {folder}{left_out}", size=size)]
     missing = source.missing()
     download = source.download_bytes()
     if missing is None:
@@ -251,6 +257,9 @@ def show_plan(plan: list[PlanStep], title: str, *, on_cpu: bool = True) -> None:
         seconds = "" if step.seconds is None else duration(step.seconds)
         table.add_row(escape(step.what), escape(step.state), size, seconds)
     console.print(table)
+    for step in plan:
+        if step.warning is not None:
+            error_console.print(f"[yellow]warning:[/] {escape(step.warning)}")
 
 
 def counted(number: int, noun: str) -> str:

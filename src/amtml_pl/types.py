@@ -26,14 +26,25 @@ class Split:
         images: ``(N, 3, H, W)`` uint8.
         labels: ``(N,)`` int64 in ``[0, K)``.
         classes: the K class names, in label order.
+        left_out: files beside the images that are not read, counted by suffix.
     """
 
     images: UInt8[Tensor, "N 3 H W"]
     labels: Int64[Tensor, " N"]
     classes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def counted_kinds(left_out: Mapping[str, int]) -> str:
+    """Return what files were not read, such as ``left out: 12 files that are not read (.tif 10, .gif 2)``."""
+    number = sum(left_out.values())
+    kinds = sorted(left_out.items(), key=lambda kind: (-kind[1], kind[0]))
+    listed = ", ".join(f"{suffix or 'without a suffix'} {count:,}" for suffix, count in kinds)
+    are = "file that is" if number == 1 else "files that are"
+    return f"left out: {number:,} {are} not read ({listed})"
 
 
 @dataclass(frozen=True)

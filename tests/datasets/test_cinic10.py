@@ -1,9 +1,11 @@
 import tarfile
+import zipfile
 
 import pytest
 import torch
 
 from amtml_pl.datasets.cinic10 import Cinic10
+from amtml_pl.datasets.files import ArchiveFiles
 from amtml_pl.errors import UserError
 from archives import CIFAR10_CLASSES, write_cinic10, write_tar
 
@@ -26,6 +28,25 @@ def test_the_unpacked_folders_give_what_the_archive_gives(tmp_path, place):
     for split in ("train", "val", "test"):
         assert torch.equal(from_archive.read(split).images, unpacked.read(split).images)
         assert torch.equal(from_archive.read(split).labels, unpacked.read(split).labels)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
+def test_what_an_archiver_adds_is_no_class_and_no_image(tmp_path, kind):
+    names = (
+        "train/cat/0.png", "train/cat/.AppleDouble/0.png", "train/cat/._0.png", "train/cat/Thumbs.db",
+        "train/__MACOSX/cat/0.png", "train/@eaDir/0.png", "__MACOSX/train/dog/0.png",
+    )  # fmt: skip
+    members = dict.fromkeys(names, b"x")
+    archive = tmp_path / f"images.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            for name, content in members.items():
+                file.writestr(name, content)
+    else:
+        write_tar(archive, ".", members)
+    files = ArchiveFiles(archive, "images")
+    assert files.folders("train") == ["cat"]
+    assert files.names("train") == ["train/cat/0.png"]
 
 
 def test_reading_the_archive_leaves_nothing_on_disk(tmp_path):

@@ -82,6 +82,46 @@ def test_hidden_and_foreign_files_are_left_out_and_deeper_folders_belong_to_thei
     assert split.labels.tolist().count(0) == 4
 
 
+DEBRIS = ("__MACOSX", ".ipynb_checkpoints", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__macosx")
+
+
+@pytest.mark.parametrize("name", DEBRIS)
+def test_a_folder_that_an_archiver_or_a_server_leaves_is_no_class_and_holds_no_images(tmp_path, name):
+    write_image_folder(tmp_path)
+    for place in (tmp_path / "train", tmp_path / "train" / "cat"):
+        (place / name).mkdir()
+        (place / name / "0000.png").write_bytes(b"no image")
+    for file in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (tmp_path / "train" / "cat" / file).write_bytes(b"no image")
+    split = ImageFolder(tmp_path, 32).read("train")
+    assert split.classes == ("cat", "dog", "owl")
+    assert len(split) == 12
+    assert split.left_out == {}
+
+
+def test_files_of_a_kind_that_is_not_read_are_counted_by_suffix_and_said_after_packing(tmp_path, caplog):
+    write_image_folder(tmp_path / "raw")
+    for number, kind in enumerate((".tif", ".TIF", ".gif", ".avif", ".heic", "")):
+        (tmp_path / "raw" / "train" / "cat" / f"other{number}{kind}").write_bytes(b"II*")
+    (tmp_path / "raw" / "test" / "dog" / "other.tif").write_bytes(b"II*")
+    source = ImageFolder(tmp_path / "raw", 32)
+    assert source.read("train").left_out == {".tif": 2, ".gif": 1, ".avif": 1, ".heic": 1, "": 1}
+    packed = pack(source, tmp_path / "packed")
+    assert packed.left_out == {".tif": 3, ".gif": 1, ".avif": 1, ".heic": 1, "": 1}
+    said = "left out: 7 files that are not read (.tif 3, without a suffix 1, .avif 1, .gif 1, .heic 1)"
+    assert [record.getMessage() for record in caplog.records] == [f"Packed {packed.folder.name}; {said}"]
+
+
+def test_a_class_whose_images_are_all_of_an_unread_kind_is_refused_with_their_count(tmp_path):
+    write_image_folder(tmp_path)
+    for file in (tmp_path / "train" / "cat").iterdir():
+        file.rename(file.with_suffix(".tif"))
+    with pytest.raises(
+        UserError, match=r"'cat' has no images .*left out: 4 files that are not read \(\.tif 4\)"
+    ):
+        ImageFolder(tmp_path, 32).read("train")
+
+
 def test_unreadable_images_are_counted_and_named_and_never_skipped(tmp_path):
     write_image_folder(tmp_path, per_class={"train": 8, "test": 1})
     for i in range(7):

@@ -25,6 +25,11 @@ from amtml_pl.datasets.bounds import BoundedGzip, check_members
 from amtml_pl.errors import UserError
 
 NAMED_ABSENT = 5
+# What archivers, file servers and operating systems leave; names are compared in lower case.
+DEBRIS = frozenset(
+    {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "lost+found",
+     "system volume information"}
+)  # fmt: skip
 
 
 @runtime_checkable
@@ -34,10 +39,10 @@ class Files(Protocol):
     where: Path
 
     def names(self, under: str) -> list[str]:
-        """The sorted names of all files below the folder ``under``, however deep, but for hidden ones."""
+        """The sorted names of all files below the folder ``under``, however deep, but for debris."""
 
     def folders(self, under: str) -> list[str]:
-        """The sorted names of the folders directly below ``under``, but for hidden ones."""
+        """The sorted names of the folders directly below ``under``, but for debris."""
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
         """Each of the files once, in the order that is cheapest, as something that Pillow can open."""
@@ -57,17 +62,17 @@ class FolderFiles:
         """See ``Files``; a folder that cannot be listed is a UserError."""
         found = []
         for folder, folders, files in os.walk(self.where / under, onerror=_refuse, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in folders if not is_debris(name)]
             _refuse_circles(Path(folder), folders)
             prefix = PurePosixPath(under, Path(folder).relative_to(self.where / under).as_posix())
-            found += [str(prefix / name) for name in files if not name.startswith(".")]
+            found += [str(prefix / name) for name in files if not is_debris(name)]
         return sorted(found)
 
     def folders(self, under: str) -> list[str]:
         """See ``Files``; a folder that cannot be listed is a UserError."""
         try:
             with os.scandir(self.where / under) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+                return sorted(entry.name for entry in entries if entry.is_dir() and not is_debris(entry.name))
         except OSError as error:
             _refuse(error)
 
@@ -124,7 +129,7 @@ class ArchiveFiles:
 
     @cached_property
     def _members(self) -> dict[str, str]:
-        """The sorted names of the regular files, but for hidden ones, and what the archive calls them."""
+        """The sorted names of the regular files, but for debris, and what the archive calls them."""
         members: list[str] = []
         with _damage_named(self.where):
             if self.where.suffix == ".zip":
@@ -142,7 +147,7 @@ class ArchiveFiles:
                 f"The archive {self.where} has two members {twice!r:.120}.",
                 fix=f"delete {self.where}, and take the official archive",
             )
-        return {name: named[name] for name in sorted(named) if not PurePosixPath(name).name.startswith(".")}
+        return {name: named[name] for name in sorted(named) if not any(map(is_debris, name.split("/")))}
 
     @contextmanager
     def _tar(self) -> Iterator[tuple[tarfile.TarFile, BoundedGzip]]:
@@ -155,6 +160,11 @@ class ArchiveFiles:
     def _relative(self, member: str) -> str:
         parts = PurePosixPath(member).parts
         return "/".join(parts[1:] if parts[:1] == (self._top,) else parts)
+
+
+def is_debris(name: str) -> bool:
+    """Return whether a file or folder is hidden, or was left by an archiver or a file server."""
+    return name.startswith(".") or name.lower() in DEBRIS
 
 
 def _refuse_circles(folder: Path, folders: Collection[str]) -> None:

@@ -6,9 +6,10 @@ import math
 import os
 import shutil
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,7 @@ from rich.progress import track
 from amtml_pl.datasets.files import Files, FolderFiles, tree_signature
 from amtml_pl.errors import UserError
 from amtml_pl.terminal import Terminal, is_watched
-from amtml_pl.types import Split, SplitName
+from amtml_pl.types import Split, SplitName, counted_kinds
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 CHUNK_IMAGES = 256
@@ -148,21 +149,31 @@ def read_class_folders(
     if not everywhere:
         raise UserError(f"{files.where / subfolders[split]} has no class folders.")
     samples = []
+    left_out: Counter[str] = Counter()
     for label, name in enumerate(everywhere):
-        images = image_names(files, f"{subfolders[split]}/{name}")
+        names = files.names(f"{subfolders[split]}/{name}")
+        images = [image for image in names if is_image(image)]
+        others = Counter(PurePosixPath(other).suffix.lower() for other in names if not is_image(other))
+        left_out += others
         if not images:
             raise UserError(
                 f"Class {name!r} has no images in {files.where / subfolders[split] / name}; "
-                f"known are {', '.join(sorted(SUFFIXES))}.",
+                f"known are {', '.join(sorted(SUFFIXES))}{f' ({counted_kinds(others)})' * bool(others)}.",
                 fix="put images there, or delete the folder in every split",
             )
         samples += [(image, label) for image in images]
-    return read_images(files, samples, tuple(everywhere), image_size, title=f"reading {split}")
+    whole = read_images(files, samples, tuple(everywhere), image_size, title=f"reading {split}")
+    return replace(whole, left_out=dict(left_out))
 
 
 def image_names(files: Files, under: str) -> list[str]:
     """The sorted names of all image files below a folder."""
-    return [name for name in files.names(under) if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    return [name for name in files.names(under) if is_image(name)]
+
+
+def is_image(name: str) -> bool:
+    """Return whether a file is read as an image, by its suffix."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def read_images(

@@ -44,7 +44,7 @@ class TinyImageNet(ArchiveSource):
         files = self.files()
         if split == "train":
             train = read_class_folders(files, {"train": "train"}, "train", IMAGE_SIZE)
-            return replace(train, classes=_class_names(files, train.classes))
+            return replace(train, classes=_class_names(files, train.classes), left_out={})  # their boxes
         ids = files.folders("train")
         samples = _annotated(files, ids)
         return read_images(files, samples, _class_names(files, tuple(ids)), IMAGE_SIZE, title="reading test")

@@ -1,0 +1,66 @@
+"""Which schedules do not fit the length of their run, held against the rates that torch gives."""
+
+import pytest
+import torch
+import yaml
+from torch.optim import lr_scheduler
+
+from amtml_pl.schedules import unfitting_schedule
+
+
+def rates(kind, arguments, epochs):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, found = getattr(lr_scheduler, kind)(optimizer, **arguments), []
+    for _ in range(epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"milestones": [100, 150]}, "in 60 epochs the rate never changes at 100 and 150."),
+        ({"milestones": [30, 60]}, "in 60 epochs the rate never changes at 60."),
+        ({"step_size": 60}, "in 60 epochs its first period does not end."),
+        ({"T_0": 61}, "in 60 epochs its first period does not end."),
+        ({"T_max": 200}, "in 60 epochs it does not reach its end."),
+        ({"T_max": 50}, "in 60 epochs it goes beyond its end."),
+        ({"total_steps": 61}, "in 60 epochs it does not reach its end."),
+        ({"total_iters": 61}, "in 60 epochs it does not reach its end."),
+        ({"start_factor": 0.1, "total_iters": 100}, "in 60 epochs it does not reach its end."),
+    ],
+)
+def test_what_lies_behind_the_last_epoch_is_said_with_an_override_that_fits(arguments, said):
+    warning = unfitting_schedule(arguments, 60)
+    assert said in warning
+    key, _, value = warning.rpartition("scheduler.")[2].rstrip(".").rstrip("'").partition("=")
+    assert unfitting_schedule({**arguments, key: yaml.safe_load(value)}, 60) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"milestones": [30, 59]}, {"step_size": 59}, {"T_0": 60}, {"T_max": 60}, {"total_steps": 60},
+        {"total_iters": 60}, {"factor": 1.0, "total_iters": 100}, {"epochs": 60}, {"gamma": 0.9},
+    ],
+)  # fmt: skip
+def test_what_fits_is_not_spoken_of(arguments):
+    assert unfitting_schedule(arguments, 60) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [("MultiStepLR", {"milestones": [6]}), ("MultiStepLR", {"milestones": [5]}), ("StepLR", {"step_size": 6}),
+     ("StepLR", {"step_size": 5})],
+)  # fmt: skip
+def test_the_first_epoch_in_which_a_step_is_seen_is_that_of_torch(kind, arguments):
+    seen = len(set(rates(kind, arguments, epochs=6))) > 1
+    assert seen is (unfitting_schedule(arguments, 6) is None)
+
+
+def test_a_run_too_short_for_any_step_is_pointed_to_a_constant_rate():
+    assert unfitting_schedule({"milestones": [100]}, 1).endswith(
+        "in 1 epoch the rate never changes at 100. To fix it: scheduler=constant."
+    )
