@@ -139,6 +139,7 @@ def test_a_hostile_configuration_runs_sends_and_writes_nothing(finished, change,
     else:
         tree = yaml.load(file.read_text(), yaml.CSafeLoader)
         file.write_text(yaml.dump(with_value(tree, change[0].split("."), change[1]), Dumper=yaml.CSafeDumper))
+    seal_again(finished)
     with nothing_happens(), pytest.raises(UserError, match=reason):
         load_run(finished)
 
