@@ -48,9 +48,9 @@ def limited(monkeypatch, number, most):
 )
 def test_a_limit_is_named_with_its_value_and_the_command_that_raises_it(monkeypatch, number, error, fix):
     limited(monkeypatch, number, 7777)
-    told = refused_by_system(error)
-    assert re.search(r"The limit on .+ is 7,777.* \(ulimit -[fnuv]\)\.", told.what)
-    assert told.fix.startswith(fix)
+    message = refused_by_system(error)
+    assert re.search(r"The limit on .+ is 7,777.* \(ulimit -[fnuv]\)\.", message.what)
+    assert message.fix.startswith(fix)
 
 
 def test_a_message_that_was_made_from_a_limit_keeps_its_words_and_gets_the_command(monkeypatch):
@@ -59,9 +59,11 @@ def test_a_message_that_was_made_from_a_limit_keeps_its_words_and_gets_the_comma
         raise UserError("The checkpoint cannot be written.", fix="free some space") from OSError(
             errno.EFBIG, ""
         )
-    told = refused_by_system(caught.value)
-    assert told.what.startswith("The checkpoint cannot be written. The limit on the size of a file is 7,777")
-    assert told.fix.startswith("ulimit -f unlimited")
+    message = refused_by_system(caught.value)
+    assert message.what.startswith(
+        "The checkpoint cannot be written. The limit on the size of a file is 7,777"
+    )
+    assert message.fix.startswith("ulimit -f unlimited")
 
 
 def test_a_mistake_and_a_defect_are_nothing_that_the_system_refuses():
@@ -71,13 +73,13 @@ def test_a_mistake_and_a_defect_are_nothing_that_the_system_refuses():
 
 
 def test_a_command_that_looks_at_files_names_any_that_is_missing():
-    told = refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), any_file=True)
-    assert told.what == "a.pt cannot be read or written: No such file."
+    message = refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), any_file=True)
+    assert message.what == "a.pt cannot be read or written: No such file."
 
 
 def test_what_a_library_names_as_bytes_is_shown_as_a_name():
-    told = refused_by_system(OSError(errno.ENOSPC, "No space left on device", b"/runs/events.out"))
-    assert told.what == "/runs/events.out cannot be read or written: No space left on device."
+    message = refused_by_system(OSError(errno.ENOSPC, "No space left on device", b"/runs/events.out"))
+    assert message.what == "/runs/events.out cannot be read or written: No space left on device."
 
 
 @linux_only

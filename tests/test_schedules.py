@@ -32,7 +32,7 @@ def rates(kind, arguments, epochs):
         ({"start_factor": 0.1, "total_iters": 100}, "in 60 epochs it does not reach its end."),
     ],
 )
-def test_what_lies_behind_the_last_epoch_is_said_with_an_override_that_fits(arguments, said):
+def test_what_lies_behind_the_last_epoch_is_warned_of_with_an_override_that_fits(arguments, said):
     warning = unfitting_schedule(arguments, 60)
     assert said in warning
     key, _, value = warning.rpartition("scheduler.")[2].rstrip(".").rstrip("'").partition("=")
@@ -46,7 +46,7 @@ def test_what_lies_behind_the_last_epoch_is_said_with_an_override_that_fits(argu
         {"total_iters": 60}, {"factor": 1.0, "total_iters": 100}, {"epochs": 60}, {"gamma": 0.9},
     ],
 )  # fmt: skip
-def test_what_fits_is_not_spoken_of(arguments):
+def test_what_fits_has_no_warning(arguments):
     assert unfitting_schedule(arguments, 60) is None
 
 
@@ -62,5 +62,5 @@ def test_the_first_epoch_in_which_a_step_is_seen_is_that_of_torch(kind, argument
 
 def test_a_run_too_short_for_any_step_is_pointed_to_a_constant_rate():
     assert unfitting_schedule({"milestones": [100]}, 1).endswith(
-        "in 1 epoch the rate never changes at 100. To fix it: scheduler=constant."
+        "in 1 epoch the rate never changes at 100. What fits: scheduler=constant."
     )

@@ -127,7 +127,7 @@ def refuse_composition(error: Exception) -> NoReturn:
 def begin_in_utf8() -> None:
     """Begin this process again in Python's UTF-8 mode where the locale cannot name every file.
 
-    TensorBoard and others write names as UTF-8, whatever the locale is. The terminal keeps its encoding.
+    TensorBoard and others write names as UTF-8 in every locale. The terminal keeps its encoding.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         own = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{locale.getencoding()}:replace"}

@@ -1,4 +1,4 @@
-"""What the system refuses a process: recognised, and said with the command that allows it."""
+"""Recognise what the system refuses a process, and name the command that allows it."""
 
 from __future__ import annotations
 

@@ -224,8 +224,8 @@ def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
         _write_array(folder / f"{name}.labels.npy", split.labels.numpy(), digest.update, f"packing {name}")
         rows[name] = len(split)
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    told = {"left_out": dict(left_out)} if left_out else {}
-    return {"classes": classes, "splits": rows, "files": files, "digest": digest.hexdigest(), **told}
+    counts = {"left_out": dict(left_out)} if left_out else {}
+    return {"classes": classes, "splits": rows, "files": files, "digest": digest.hexdigest(), **counts}
 
 
 def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:

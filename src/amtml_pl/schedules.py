@@ -37,4 +37,4 @@ def unfitting_schedule(scheduler: Mapping[str, Any], epochs: int) -> str | None:
 def warning(key: str, value: object, epochs: int, happens: str, fitting: object) -> str:
     """Return the warning for an argument, with a value that fits."""
     typed = f"'scheduler.{key}={fitting}'".replace(" ", "") if epochs > 3 else "scheduler=constant"
-    return f"scheduler.{key}={value}: in {epochs} epoch{'s' * (epochs != 1)} {happens}. To fix it: {typed}."
+    return f"scheduler.{key}={value}: in {epochs} epoch{'s' * (epochs != 1)} {happens}. What fits: {typed}."

@@ -22,7 +22,7 @@ def prepare_to_end() -> None:
     """Ignore further signals: the process is about to end, and one of them has ended it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Where Ctrl-C has met code that was made from text, Python would end by SIGINT, whatever the status.
+    # Where Ctrl-C has met code that was made from text, Python would end by SIGINT, and ignore the status.
     exec("")  # noqa: S102 - it forgets that Ctrl-C
 
 

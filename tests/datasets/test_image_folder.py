@@ -99,7 +99,7 @@ def test_a_folder_that_an_archiver_or_a_server_leaves_is_no_class_and_holds_no_i
     assert split.left_out == {}
 
 
-def test_files_of_a_kind_that_is_not_read_are_counted_by_suffix_and_said_after_packing(tmp_path, caplog):
+def test_files_of_a_kind_that_is_not_read_are_counted_by_suffix_and_printed_after_packing(tmp_path, caplog):
     write_image_folder(tmp_path / "raw")
     for number, kind in enumerate((".tif", ".TIF", ".gif", ".avif", ".heic", "")):
         (tmp_path / "raw" / "train" / "cat" / f"other{number}{kind}").write_bytes(b"II*")
