@@ -29,7 +29,9 @@ def test_what_a_run_writes_is_read_as_it_was(tmp_path_factory, tree):
 
 
 REFUSED = {
-    "an interpolation": ("a: {b: '${oc.env:HOME}'}", "a.b='${oc.env:HOME}' is an interpolation"),
+    "an interpolation": ("a: {b: '${oc.env:HOME}'}", "a.b='${oc.env:HOME}' is an interpolation or missing"),
+    "a missing value": ("a: '???'", "is an interpolation or missing"),
+    "a null key": ("~: 1", "has the key null"),
     "an interpolation in a key": ("'${x}': 1", "is an interpolation"),
     "a tag": ("a: !!python/object/apply:os.system [true]", "line 1 has the tag"),
     "a harmless tag": ("\na: !!str 1", "line 2 has the tag"),

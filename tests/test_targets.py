@@ -15,7 +15,7 @@ from amtml_pl.targets import located, refuse_foreign_targets, target_nodes
 ALLOWED = (
     "amtml_pl.losses.angle.AngleLoss", "torch.optim.AdamW", "torch.optim.lr_scheduler.OneCycleLR",
     "torchvision.models.resnet18", "timm.create_model", "pytorch_lightning.Trainer",
-    "pytorch_lightning.loggers.CSVLogger", "pytorch_lightning.strategies.DDPStrategy",
+    "pytorch_lightning.loggers.CSVLogger",
     "pytorch_lightning.profilers.SimpleProfiler",
 )  # fmt: skip
 NOT_LISTED = [

@@ -97,7 +97,7 @@ def run_below(folder: Path) -> Path | None:
 def is_busy(folder: RunFolder) -> bool:
     """Whether a process works in a run's folder."""
     file = folder.path / ".lock"
-    if not file.exists():
+    if file.is_symlink() or not file.is_file():  # some versions of filelock empty what a link names
         return False
     try:
         with FileLock(file, timeout=0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ def read_plain_yaml(file: Path) -> Any:  # noqa: ANN401
         OSError: if it cannot be read.
         ValueError: if it holds anything else, naming it.
     """
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, "not a file", str(file))
     if (size := file.stat().st_size) > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
     text = file.read_text(encoding="utf-8")
@@ -58,6 +61,8 @@ def refuse_others(value: object, path: str) -> None:
     """
     if isinstance(value, dict):
         for key, child in value.items():
+            if key is None:
+                raise ValueError(f"{path or 'the file'} has the key null, expected a name")
             refuse_others(key, f"a key of {path or 'the file'}")
             refuse_others(child, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
@@ -65,5 +70,5 @@ def refuse_others(value: object, path: str) -> None:
             refuse_others(child, f"{path}[{position}]")
     elif not (value is None or isinstance(value, str | int | float)):
         raise ValueError(f"{path:.200} is a {type(value).__name__}, expected plain values")
-    elif isinstance(value, str) and "${" in value:
-        raise ValueError(f"{path:.200}={value!r:.80} is an interpolation, expected plain values")
+    elif isinstance(value, str) and ("${" in value or value == "???"):
+        raise ValueError(f"{path:.200}={value!r:.80} is an interpolation or missing, expected plain values")

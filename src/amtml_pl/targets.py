@@ -32,16 +32,16 @@ LIGHTNING = (
     "pytorch_lightning.loggers.MLFlowLogger",
     "pytorch_lightning.loggers.TensorBoardLogger",
     "pytorch_lightning.loggers.WandbLogger",
-    "pytorch_lightning.plugins.environments.SLURMEnvironment",
     "pytorch_lightning.profilers.AdvancedProfiler",
     "pytorch_lightning.profilers.PyTorchProfiler",
     "pytorch_lightning.profilers.SimpleProfiler",
-    "pytorch_lightning.strategies.DDPStrategy",
 )
 # Text that a network may take: names of modules, layers and weights. No path, URL, interpolation or code.
 NAMES = re.compile(r"(\w[\w-]*(\.\w[\w-]*)*)?")
 # Arguments of torchvision's and timm's builders that read, write or download what a configuration names.
-FILES = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "_args_")
+FILES = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+# Positions escape the check by name; timm makes networks of feature maps by code that it generates.
+UNCHECKED = ("_args_", "feature_cls", "features_only")
 
 
 def located(target: object) -> Callable[..., Any]:
@@ -180,8 +180,8 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
     if target in users_names() or not (ours or target == TIMM or target.startswith(TORCHVISION)):
         return
     for key, value in node.items():
-        if key in FILES:
-            yield f"{target} may not take {key!r}: weights come from teacher.NAME.weights.path"
+        if key in (*FILES, *UNCHECKED):
+            yield f"{target} may not take {key!r} (weights come from teacher.NAME.weights.path)"
         elif not (is_plain(value) or (ours and is_network(value))):
             yield f"{key}={value!r:.80} of {target}: expected numbers, names, or lists of these"
     if target == TIMM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ class Watch:
         """Keep an event that is watched for."""
         if not self.names:
             return
-        writes = event == "open" and isinstance(arguments[1], str) and set("wax+") & set(arguments[1])
+        writes = event == "open" and int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         if writes or (event.startswith(self.names) and event not in READS):
             self.seen.append(f"{event} {arguments!r:.200}")
 

@@ -6,10 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from amtml_pl.comparison.recorded_run import Run, flat
 from amtml_pl.overrides import without_common
+from amtml_pl.plain_yaml import read_plain_yaml
 
 LONGEST_FACT = 48  # in a name; a longer one is read in config.yaml
 Words = Sequence[str]
@@ -98,7 +97,7 @@ def unlike_facts(facts: Sequence[Mapping[str, str]], absent: str | None = None) 
 def configuration(folder: Path) -> dict[str, str]:
     """A run's configuration, flat, without its seed; empty where it cannot be read."""
     try:
-        found = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        found = read_plain_yaml(folder / "config.yaml")
+    except (OSError, ValueError):
         return {}
     return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}
