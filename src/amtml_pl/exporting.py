@@ -79,6 +79,11 @@ class Export:
         self.kind = KINDS[kind]
         self.kind.refuse_missing_packages()
         self.record_file = run.path / "export" / "export.json"
+        if self.record_file.parent.is_symlink():  # a run folder must not choose where a command writes
+            raise UserError(
+                f"{self.record_file.parent} is a symbolic link (expected a folder of the run).",
+                fix=f"rm '{self.record_file.parent}'",
+            )
         self.unrecorded = ""
         self.file = self.named(out) if out else self.own_file()
         try:

@@ -133,8 +133,8 @@ def extension(name: str) -> str:
     first = name.partition(".")[0]
     if first in sys.stdlib_module_names:
         return "name a part of a run; nothing of Python's own library is one"
-    if first == "amtml_pl":
-        return "name a constructor that a file of conf/ names"
+    if first in ("amtml_pl", "hydra", "pytorch_lightning", "timm", "torch", "torchvision"):
+        return "name a constructor that docs/security.md lists"
     return f"where you trust it: export {VARIABLE}={name}"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import warnings
 import zipfile
 from contextlib import suppress
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from watch import nothing_happens
 
+from amtml_pl import load_run
 from amtml_pl.errors import UserError
 from amtml_pl.exported.kinds import KINDS, open_exported
 from amtml_pl.exported.model_card import ModelCard
 from amtml_pl.exported.student import StudentLogits
+from amtml_pl.exporting import Export
 from amtml_pl.features import TappedNetwork
 from amtml_pl.models.cifar_resnet import CifarResNet
 
@@ -132,6 +135,16 @@ def test_a_card_builds_nothing_but_a_listed_network_from_plain_values(whole, fil
     with nothing_happens(), refused() as found:
         open_exported(place, trust=False)
     assert reason in str(found[0])
+
+
+def test_a_run_folder_does_not_choose_where_an_export_is_written(moved, hostile):
+    (hostile / "victim").mkdir()
+    (moved / "export").symlink_to(hostile / "victim")
+    shutil.move(moved, hostile / "run")
+    with refused() as found:
+        Export(load_run(hostile / "run"), "best", "safetensors", int8=False)
+    assert "export is a symbolic link" in str(found[0])
+    assert not [*(hostile / "victim").iterdir()]
 
 
 def test_onnx_reads_no_other_file(whole, file, hostile):
