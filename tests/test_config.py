@@ -198,7 +198,7 @@ def test_gradients_cannot_be_clipped_where_a_method_steps_its_optimisers_itself(
 
 
 def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(configure, monkeypatch):
-    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs")
+    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs.OwnStep")
     own = ("experiment=digits_amtml", "loop._target_=tiny_runs.OwnStep")
     check(configure(*own, "trainer.gradient_clip_val=1.0", "+trainer.accumulate_grad_batches=2"))
 

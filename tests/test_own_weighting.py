@@ -8,7 +8,7 @@ from amtml_pl.weighting.uniform import UniformWeighting
 
 
 def test_a_loop_that_inherits_the_step_of_the_usual_one_is_asked_like_it(configure, monkeypatch):
-    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs")
+    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs.OwnStep")
     config = configure("experiment=digits_avg", "loop._target_=tiny_runs.OwnStep")
     assert isinstance(own_scheme(config, ["resnet8"]), UniformWeighting)
 
