@@ -243,11 +243,13 @@ def test_the_status_after_ctrl_c_is_130_whatever_it_met_and_however_often_it_is_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gap", [0.001, 0.05, 0.3])
-def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap):
+@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
+@pytest.mark.parametrize("gap", [0.001, 0.1])
+def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap, before):
     words = ("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=100000", "doctor=false")
     paths = (f"paths.data={shared}/data", f"paths.outputs={tmp_path}/outputs")
-    command = [sys.executable, "-m", "amtml_pl.train", *words, *paths]
+    line = shlex.join([sys.executable, "-m", "amtml_pl.train", *words, *paths])
+    command = ["bash", "-c", f"{before} && exec {line}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         for line in run.stdout:
             if line.startswith("epoch "):

@@ -13,6 +13,7 @@ from threading import Event, Thread
 
 from amtml_pl.errors import UserError
 from amtml_pl.own_process import ProcessCrashedError, can_have_own_process, in_own_process
+from amtml_pl.stopping import prepare_to_end
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ def in_limited_memory(run: Callable[[], object]) -> None:
     elif (status := in_own_process(lambda: status_of(run))) == OUT_OF_MEMORY:
         raise ProcessCrashedError("its process ran out of memory")
     elif status:
+        prepare_to_end()
         sys.exit(status)
 
 
