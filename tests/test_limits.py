@@ -32,6 +32,7 @@ def limited(monkeypatch, number, most):
     ("number", "error", "fix"),
     [
         (resource.RLIMIT_FSIZE, OSError(errno.EFBIG, "File too large", "best.ckpt"), "ulimit -f unlimited"),
+        (resource.RLIMIT_FSIZE, FileNotFoundError(2, "No usable temporary directory found"), "ulimit -f"),
         (resource.RLIMIT_NOFILE, OSError(errno.EMFILE, "Too many open files"), "ulimit -n 4096"),
         (resource.RLIMIT_NPROC, BlockingIOError(errno.EAGAIN, "Resource unavailable"), "ulimit -u 4096"),
         (resource.RLIMIT_NPROC, RuntimeError("can't start new thread"), "ulimit -u 4096"),
@@ -75,6 +76,12 @@ def test_a_mistake_and_a_defect_are_nothing_that_the_system_refuses():
 def test_a_command_that_looks_at_files_names_any_that_is_missing():
     message = refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), any_file=True)
     assert message.what == "a.pt cannot be read or written: No such file."
+
+
+def test_a_full_temporary_folder_is_named_with_the_variable_that_chooses_another():
+    message = refused_by_system(FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"))
+    assert "No usable temporary directory found in ['/tmp']" in message.what
+    assert message.fix.endswith("export TMPDIR=FOLDER")
 
 
 def test_what_a_library_names_as_bytes_is_shown_as_a_name():
@@ -158,7 +165,7 @@ def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [1, 50])
+@pytest.mark.parametrize("kilobytes", [0, 1, 50])
 def test_a_limit_on_files_is_named_by_a_run(typed, kilobytes):
     status, said = typed("train", *TRAIN, "doctor=true", before=f"ulimit -f {kilobytes}")
     assert status == 2
