@@ -32,6 +32,7 @@ def limited(monkeypatch, number, most):
     ("number", "error", "fix"),
     [
         (resource.RLIMIT_FSIZE, OSError(errno.EFBIG, "File too large", "best.ckpt"), "ulimit -f unlimited"),
+        (resource.RLIMIT_FSIZE, FileNotFoundError(2, "No usable temporary directory found"), "ulimit -f"),
         (resource.RLIMIT_NOFILE, OSError(errno.EMFILE, "Too many open files"), "ulimit -n 4096"),
         (resource.RLIMIT_NPROC, BlockingIOError(errno.EAGAIN, "Resource unavailable"), "ulimit -u 4096"),
         (resource.RLIMIT_NPROC, RuntimeError("can't start new thread"), "ulimit -u 4096"),
@@ -75,6 +76,12 @@ def test_a_mistake_and_a_defect_are_nothing_that_the_system_refuses():
 def test_a_command_that_looks_at_files_names_any_that_is_missing():
     message = refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), any_file=True)
     assert message.what == "a.pt cannot be read or written: No such file."
+
+
+def test_a_full_temporary_folder_is_named_with_the_variable_that_chooses_another():
+    message = refused_by_system(FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"))
+    assert "No usable temporary directory found in ['/tmp']" in message.what
+    assert message.fix.endswith("export TMPDIR=FOLDER")
 
 
 def test_what_a_library_names_as_bytes_is_shown_as_a_name():
@@ -158,7 +165,7 @@ def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [1, 50])
+@pytest.mark.parametrize("kilobytes", [0, 1, 50])
 def test_a_limit_on_files_is_named_by_a_run(typed, kilobytes):
     status, said = typed("train", *TRAIN, "doctor=true", before=f"ulimit -f {kilobytes}")
     assert status == 2
@@ -243,11 +250,13 @@ def test_the_status_after_ctrl_c_is_130_whatever_it_met_and_however_often_it_is_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gap", [0.001, 0.05, 0.3])
-def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap):
+@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
+@pytest.mark.parametrize("gap", [0.001, 0.1])
+def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap, before):
     words = ("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=100000", "doctor=false")
     paths = (f"paths.data={shared}/data", f"paths.outputs={tmp_path}/outputs")
-    command = [sys.executable, "-m", "amtml_pl.train", *words, *paths]
+    line = shlex.join([sys.executable, "-m", "amtml_pl.train", *words, *paths])
+    command = ["bash", "-c", f"{before} && exec {line}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         for line in run.stdout:
             if line.startswith("epoch "):

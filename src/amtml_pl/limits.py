@@ -13,6 +13,7 @@ from threading import Event, Thread
 
 from amtml_pl.errors import UserError
 from amtml_pl.own_process import ProcessCrashedError, can_have_own_process, in_own_process
+from amtml_pl.stopping import prepare_to_end
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ OF_THE_MACHINE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
 )
 OUT_OF_MEMORY = 71  # what a process of `in_limited_memory` returns
+NO_TEMPORARY_FOLDER = "No usable temporary directory"  # torch makes a file there when it is imported
 POOLS = 3  # numpy's, scipy's and torch's: each has a thread per core
 
 
@@ -97,6 +99,10 @@ def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserEr
         return UserError(what, fix="free memory, and repeat the command")
     if kind_of(error) is PROCESSES:
         return UserError(what, fix="end other processes of yours, and repeat the command")
+    if NO_TEMPORARY_FOLDER in str(error):
+        return UserError(
+            what, fix="free space in one of them, or choose another folder: export TMPDIR=FOLDER"
+        )
     if isinstance(error, OSError) and (error.errno in OF_THE_MACHINE or (any_file and error.filename)):
         return UserError(what, fix="free space there, see to who may write (ls -ld), or name another folder")
     return None
@@ -104,7 +110,7 @@ def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserEr
 
 def in_a_sentence(error: BaseException) -> str:
     """Return what an error says."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and NO_TEMPORARY_FOLDER not in str(error):
         return f"{named_file(error) or 'A file'} cannot be read or written: {error.strerror or error}."
     first = str(error).strip().partition("\n")[0] or type(error).__name__
     return f"Out of memory: {first}." if kind_of(error) is MEMORY else f"{first}."
@@ -134,7 +140,7 @@ def limit_behind(error: BaseException) -> Limit | None:
 def kind_of(error: BaseException) -> Limit | None:
     """Return what an error says there is too little of."""
     if isinstance(error, OSError):
-        return BY_ERRNO.get(error.errno or 0)
+        return FILE_SIZE if NO_TEMPORARY_FOLDER in str(error) else BY_ERRNO.get(error.errno or 0)
     if isinstance(error, MemoryError):
         return MEMORY
     if isinstance(error, SystemError) and MEMORY.value is not None:  # C code that found no memory
@@ -188,6 +194,7 @@ def in_limited_memory(run: Callable[[], object]) -> None:
     elif (status := in_own_process(lambda: status_of(run))) == OUT_OF_MEMORY:
         raise ProcessCrashedError("its process ran out of memory")
     elif status:
+        prepare_to_end()
         sys.exit(status)
 
 
