@@ -19,6 +19,7 @@ from amtml_pl.runs import RunFolder
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.teachers import LiveTeachers
 from amtml_pl.types import Batch
+from sealing import seal_again
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
 AMTML = ("experiment=digits_amtml", *TINY)
@@ -307,6 +308,7 @@ def test_weights_that_are_replaced_while_a_run_goes_on_are_not_taken_for_the_old
     file = ready.teachers[0].folder.weights_file
     state = load_file(file)
     save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
+    seal_again(file.parent)  # as a teacher that was trained anew
     with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' have changed since"):
         ready.provision.provide_view(2)
 
@@ -321,6 +323,7 @@ def test_a_half_done_run_does_not_go_on_with_other_teachers(run, monkeypatch, tm
     (file,) = (tmp_path / "teachers" / "digits").glob("resnet8-*/student.safetensors")
     state = load_file(file)
     save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
+    seal_again(file.parent)  # as a teacher that was trained anew
     with pytest.raises(UserError, match=r"(?s)began with other weights of teacher 'resnet8'.*force=true"):
         run(*AMTML, own)
 

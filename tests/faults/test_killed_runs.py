@@ -145,9 +145,8 @@ def test_a_run_that_is_interrupted_and_repeated_ends_with_the_same_files(
 
 # Of each kind; a maintainer types INTERRUPTIONS=40 python -m pytest tests/faults -k any_moment; another SEED
 # draws other moments.
-INTERRUPTIONS, SEED = (
-    int(os.environ.get(name, number)) for name, number in (("INTERRUPTIONS", 2), ("SEED", 0))
-)
+INTERRUPTIONS = int(os.environ.get("INTERRUPTIONS", "2"))
+SEED = int(os.environ.get("SEED", "0"))
 
 
 @pytest.mark.slow

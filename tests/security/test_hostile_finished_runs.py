@@ -13,6 +13,7 @@ from nested import nested, places, with_value, without
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
+from amtml_pl.runs import RunFolder
 from sealing import change_record, seal_again, write_record
 
 FUZZ = settings(
