@@ -20,6 +20,7 @@ from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.teachers import LiveTeachers
 from amtml_pl.types import Batch
 from rounding import rounding, undecided
+from sealing import seal_again
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
 AMTML = ("experiment=digits_amtml", *TINY)
@@ -315,6 +316,7 @@ def test_weights_that_are_replaced_while_a_run_goes_on_are_not_taken_for_the_old
     file = ready.teachers[0].folder.weights_file
     state = load_file(file)
     save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
+    seal_again(file.parent)  # as a teacher that was trained anew
     with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' have changed since"):
         ready.provision.provide_view(2)
 
@@ -329,6 +331,7 @@ def test_a_half_done_run_does_not_go_on_with_other_teachers(run, monkeypatch, tm
     (file,) = (tmp_path / "teachers" / "digits").glob("resnet8-*/student.safetensors")
     state = load_file(file)
     save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
+    seal_again(file.parent)  # as a teacher that was trained anew
     with pytest.raises(UserError, match=r"(?s)began with other weights of teacher 'resnet8'.*force=true"):
         run(*AMTML, own)
 

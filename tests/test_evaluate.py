@@ -371,3 +371,16 @@ def test_all_packed_training_images_are_not_the_runs_own_training_split(moved, e
     evaluate(f"run={moved}", "teachers=false", "split=train", "dataset=digits")
     [whole] = moved.glob("evaluate-digits-*-train-student.json")
     assert written(moved, whole.name)["dataset"]["images"] == 1437
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "config.yaml", "run.json"])
+def test_a_run_with_one_changed_digit_is_refused_with_the_command_that_repeats_it(moved, evaluate, name):
+    text = (moved / name).read_text()
+    digit = next(letter for letter in reversed(text) if letter in "123456789")
+    before, _, after = text.rpartition(digit)
+    (moved / name).write_text(f"{before}0{after}")
+    said = evaluate(f"run={moved}", status=2)
+    assert name in said
+    assert "is damaged: its digest" in said if name == "run.json" else "was changed after the run" in said
+    assert "force=true" in said
+    assert not (moved / "evaluate.json").exists()

@@ -345,6 +345,19 @@ def test_a_second_process_waits_for_the_first_one_in_the_same_folder(run, tmp_pa
     assert record["status"] == "completed"
 
 
+def test_a_completed_run_whose_files_were_changed_is_refused_and_started_over(run, tmp_path):
+    _, folder = run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false")
+    for file in (folder.metrics_file, folder.weights_file, folder.last_checkpoint):
+        whole = file.read_bytes()
+        file.write_bytes(whole + b"0")
+        with pytest.raises(UserError, match=rf"(?s){file.name} in .* was changed after the run.*force=true"):
+            run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false")
+        file.write_bytes(whole)
+    folder.record_file.write_text("no record")
+    record, _ = run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false", "force=true")
+    assert record["status"] == "completed"
+
+
 def test_a_damaged_record_is_refused_by_name(run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"format": 1, "status": "comp')

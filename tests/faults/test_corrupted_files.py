@@ -19,8 +19,8 @@ from amtml_pl.runs import RunFolder
 from amtml_pl.student_module import StudentModule
 from tiny_runs import WATCHED
 
-# A maintainer types CORRUPTIONS=200 python -m pytest tests/faults -k damaged
-CORRUPTIONS = int(os.environ.get("CORRUPTIONS", "6"))
+# A maintainer types CORRUPTIONS=200 python -m pytest tests/faults -k damaged; another SEED draws others.
+CORRUPTIONS, SEED = (int(os.environ.get(name, number)) for name, number in (("CORRUPTIONS", 6), ("SEED", 0)))
 JOB = ("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
 # Files that no command reads afterwards, as docs/runs.md says.
 UNREAD = ("events.out.tfevents.", "doctor.json", ".lock", ".gitignore")
@@ -142,7 +142,7 @@ def test_a_damaged_file_is_refused_or_made_anew_or_harmless(train, place, monkey
         if file.is_file() and not any(name in file.name for name in UNREAD) and file.stat().st_size:
             parts = file.relative_to(kept).parts
             by_kind.setdefault((parts[0], file.name if parts[0] != "cache" else file.suffix), []).append(file)
-    draw = np.random.default_rng(CORRUPTIONS)
+    draw = np.random.default_rng(SEED)
     kinds = [*map(tuple, draw.permutation(sorted(by_kind)))]
     outcomes, wrong = Counter(), []
     for number in range(CORRUPTIONS):

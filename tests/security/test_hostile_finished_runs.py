@@ -14,6 +14,7 @@ from watch import nothing_happens
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
+from amtml_pl.runs import RunFolder
 from sealing import change_record, seal_again, write_record
 
 FUZZ = settings(
