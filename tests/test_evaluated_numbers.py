@@ -18,6 +18,7 @@ from amtml_pl.evaluation import corrupted, evaluate, precision_of
 from amtml_pl.features import TappedNetwork
 from amtml_pl.latency import timed
 from rounding import rounding
+from sealing import seal_again
 
 pytestmark = pytest.mark.numbers
 
@@ -28,6 +29,7 @@ def changed(folder, **settings):
     for place, value in settings.items():
         OmegaConf.update(config, place.replace("__", "."), value)
     OmegaConf.save(config, folder / "config.yaml")
+    seal_again(folder)
     return load_run(folder)
 
 
