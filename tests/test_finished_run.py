@@ -236,7 +236,8 @@ def test_images_that_are_others_now_are_refused(moved):
     record["dataset"]["digest"] = "0" * 64
     write_record(moved, record)
     with pytest.raises(
-        UserError, match=r"The images of 'digits' .* are not packed(.|\n)*evaluate run=.* dataset=digits"
+        UserError,
+        match=r"The images of 'digits' .* are not packed(.|\n)*evaluate run=.* paths.data=.* dataset=digits",
     ):
         load_run(moved).data  # noqa: B018
 

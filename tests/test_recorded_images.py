@@ -64,7 +64,7 @@ def test_images_that_are_gone_are_packed_again_from_where_they_lie_now_and_found
     asked = (f"run={own_images}/run", "split=val", "teachers=false", f"paths.data={tmp_path}/new")
     said = command(main, *asked, status=2)
     assert f"are not packed in {tmp_path}/new/packed" in said
-    assert f"run={own_images}/run dataset=image_folder dataset.source.folder=FOLDER" in said
+    assert f"run={own_images}/run paths.data={tmp_path}/new dataset=image_folder" in said
     command(main, *asked, "dataset=image_folder", f"dataset.source.folder={tmp_path}/moved_photos")
     assert (own_images / "run" / "evaluate-val-student.json").is_file()
     command(main, *asked)
@@ -83,11 +83,12 @@ def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command
 
 
 @pytest.mark.parametrize(
-    "name", ["x'; touch canary; '", "$(touch canary)", "../digits", "image_folder", "none"]
+    "name", ["x'; touch canary; '", "$(touch canary)", "../digits", "image_folder", "weird"]
 )
 def test_the_command_in_the_message_holds_no_name_of_the_record(own_images, name):
     shutil.rmtree(own_images / "data")
     record = {"dataset": {"name": name, "digest": "0" * 64}}
     with pytest.raises(UserError) as raised:
         recorded_images(own_images / "run", record, own_images / "data")
-    assert raised.value.fix.endswith("dataset=image_folder dataset.source.folder=FOLDER")
+    assert "dataset=image_folder dataset.source.folder=FOLDER (" in raised.value.fix
+    assert name == "image_folder" or name not in raised.value.fix

@@ -281,6 +281,8 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     hints = type_hints(target)
     for name, value in arguments.items():
         hint = hints.get(name)
+        if isinstance(value, list) and holds_nodes(value) and not all(isinstance(v, Mapping) for v in value):
+            yield f"{path}.{name} mixes nodes with other values; expected nodes alone"
         if hint is not None and not holds_nodes(value) and not fits(value, hint):
             yield f"{path}.{name}={value!r}: expected {readable(hint)}"
 

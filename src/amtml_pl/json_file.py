@@ -18,6 +18,8 @@ def read_json(file: Path) -> Any:  # noqa: ANN401
         OSError: if it cannot be read.
         ValueError: if it is no JSON, nested too deeply to be read, or far larger than any file of ours.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError("it is not a regular file")
     size = file.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")

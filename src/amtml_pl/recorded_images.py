@@ -16,8 +16,8 @@ from amtml_pl.packing import MANIFEST, PackedDataset
 def recorded_images(run: Path, record: Mapping[str, Any], data: Path) -> PackedDataset:
     """Return the packed data set that a run was trained on.
 
-    Images that are not packed are not packed again: a run folder must not decide what is read, downloaded and
-    written. The command in the message names the source instead.
+    Nothing is packed here: a run folder must not decide what is read, downloaded and written. The command in
+    the message names the source instead.
 
     Args:
         run: its folder.
@@ -32,11 +32,13 @@ def recorded_images(run: Path, record: Mapping[str, Any], data: Path) -> PackedD
         return here
     named = {file.stem for file in (config_directory() / "dataset").glob("*.yaml")} - {"image_folder"}
     choice = about["name"] if about["name"] in named else "image_folder dataset.source.folder=FOLDER"
+    words = [f"run={run}", f"paths.data={data}"]
     raise UserError(
         f"The images of {about['name']!r} that {run} was trained on (digest {about['digest'][:12]}) are not "
         f"packed in {root}.",
         fix="paths.data=FOLDER (in Python load_run(..., data=FOLDER)), below which they are packed; or pack "
-        f"them: python -m amtml_pl.evaluate run={shlex.quote(str(run))} dataset={choice}",
+        f"them: python -m amtml_pl.evaluate {shlex.join(words)} dataset={choice} "
+        "(a data set of your own: with its --config-dir)",
     )
 
 

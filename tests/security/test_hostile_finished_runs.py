@@ -58,6 +58,7 @@ def test_a_whole_run_has_an_answer_to_every_question(finished):
     assert messages(finished) == []
 
 
+CROP = {"_target_": "amtml_pl.augment.CropFlip", "padding": 4, "flip": True}
 CONFIGURATIONS = {
     "no seed": ("seed", None, "seed is missing: expected a whole number"),
     "no data": ("data", {"_target_": "amtml_pl.data.PackedDataModule"}, "needs the argument 'augment'"),
@@ -81,6 +82,9 @@ CONFIGURATIONS = {
     "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is no file's name"),
     "class map": ("teacher.resnet8.class_map", 5, "teacher.resnet8.class_map=5: expected a list"),
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is no mapping"),
+    "positions": ("data._args_", [1], "data has the key _args_, expected arguments by name"),
+    "a part of a call": ("data.augment._partial_", True, "data has the key _partial_"),
+    "a mixed list": ("data.augment.operations", [CROP, 5], "operations mixes nodes with other values"),
     "no folder": ("paths.cache", "x" * 300, "paths.cache is no folder's name"),
 }
 
