@@ -48,6 +48,10 @@ def test_evaluating_digits_gives_the_numbers_of_the_run_and_so_it_does_after_a_m
 
     moved = Path(shutil.move(trained, away / "elsewhere"))
     shutil.rmtree(at_home)
+    typed(
+        "evaluate", f"run={moved.name}", f"paths.data={away}/data", "dataset=digits", cwd=away
+    )  # packs them
+    (moved / "evaluate.json").write_text(json.dumps(found))
     for split, checkpoint, ending in (("test", "last", "_last"), ("val", "best", "")):
         file = away / f"{split}{ending}.json"
         words = (f"run={moved.name}", f"split={split}", f"checkpoint={checkpoint}", f"out={file}")

@@ -283,7 +283,7 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
         hint = hints.get(name)
         if isinstance(value, list) and holds_nodes(value) and not all(isinstance(v, Mapping) for v in value):
             yield f"{path}.{name} mixes nodes with other values; expected nodes alone"
-        if hint is not None and not holds_nodes(value) and not fits(value, hint):
+        if hint is not None and not fits(value, hint) and not becomes(value, hint):
             yield f"{path}.{name}={value!r}: expected {readable(hint)}"
 
 
@@ -309,6 +309,12 @@ def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
         with suppress(Exception):
             hints |= typing.get_type_hints(alone, {**for_checkers, **getattr(function, "__globals__", {})})
     return hints
+
+
+def becomes(value: object, hint: object) -> bool:
+    """Return whether nodes in a value become objects, of which the type is not known before."""
+    is_group = isinstance(value, Mapping) and "_target_" not in value
+    return holds_nodes(value) and not (is_group and inspect.isclass(hint))
 
 
 def holds_nodes(value: object) -> bool:

@@ -84,6 +84,7 @@ CONFIGURATIONS = {
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is no mapping"),
     "positions": ("data._args_", [1], "data has the key _args_, expected arguments by name"),
     "a part of a call": ("data.augment._partial_", True, "data has the key _partial_"),
+    "no constructor": ("data.augment", {"operations": [CROP], "seed": 0}, "data.augment={.*: expected Augm"),
     "a mixed list": ("data.augment.operations", [CROP, 5], "operations mixes nodes with other values"),
     "no folder": ("paths.cache", "x" * 300, "paths.cache is no folder's name"),
 }
