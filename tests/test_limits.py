@@ -33,9 +33,9 @@ def limited(monkeypatch, number, most):
     [
         (resource.RLIMIT_FSIZE, OSError(errno.EFBIG, "File too large", "best.ckpt"), "ulimit -f unlimited"),
         (resource.RLIMIT_FSIZE, FileNotFoundError(2, "No usable temporary directory found"), "ulimit -f"),
-        (resource.RLIMIT_NOFILE, OSError(errno.EMFILE, "Too many open files"), "ulimit -n 4096"),
-        (resource.RLIMIT_NPROC, BlockingIOError(errno.EAGAIN, "Resource unavailable"), "ulimit -u 4096"),
-        (resource.RLIMIT_NPROC, RuntimeError("can't start new thread"), "ulimit -u 4096"),
+        (resource.RLIMIT_NOFILE, OSError(errno.EMFILE, "Too many open files"), "ulimit -n 7108"),
+        (resource.RLIMIT_NPROC, BlockingIOError(errno.EAGAIN, "Resource unavailable"), "ulimit -u 7108"),
+        (resource.RLIMIT_NPROC, RuntimeError("can't start new thread"), "ulimit -u 7108"),
         (resource.RLIMIT_AS, MemoryError(), "ulimit -v unlimited"),
         (resource.RLIMIT_AS, RuntimeError("std::bad_alloc"), "ulimit -v unlimited"),
         (resource.RLIMIT_AS, ImportError("libtorch.so: failed to map segment"), "ulimit -v unlimited"),
@@ -48,21 +48,21 @@ def limited(monkeypatch, number, most):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_a_limit_is_named_with_its_value_and_the_command_that_raises_it(monkeypatch, number, error, fix):
-    limited(monkeypatch, number, 7777)
+    limited(monkeypatch, number, 1777)
     message = refused_by_system(error)
-    assert re.search(r"The limit on .+ is 7,777.* \(ulimit -[fnuv]\)\.", message.what)
+    assert re.search(r"The limit on .+ is 1,777.* \(ulimit -[fnuv]\)\.", message.what)
     assert message.fix.startswith(fix)
 
 
 def test_a_message_that_was_made_from_a_limit_keeps_its_words_and_gets_the_command(monkeypatch):
-    limited(monkeypatch, resource.RLIMIT_FSIZE, 7777)
+    limited(monkeypatch, resource.RLIMIT_FSIZE, 1777)
     with pytest.raises(UserError) as caught:
         raise UserError("The checkpoint cannot be written.", fix="free some space") from OSError(
             errno.EFBIG, ""
         )
     message = refused_by_system(caught.value)
     assert message.what.startswith(
-        "The checkpoint cannot be written. The limit on the size of a file is 7,777"
+        "The checkpoint cannot be written. The limit on the size of a file is 1,777"
     )
     assert message.fix.startswith("ulimit -f unlimited")
 
@@ -76,6 +76,7 @@ def test_a_mistake_and_a_defect_are_nothing_that_the_system_refuses():
 def test_a_command_that_looks_at_files_names_any_that_is_missing():
     message = refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), any_file=True)
     assert message.what == "a.pt cannot be read or written: No such file."
+    assert message.fix == "name a file that exists"
 
 
 def test_a_full_temporary_folder_is_named_with_the_variable_that_chooses_another():
@@ -110,8 +111,33 @@ def test_threads_that_the_libraries_cannot_have_are_refused_before_they_end_the_
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("threading.Thread.start", refused)
-    with pytest.raises(UserError, match=r"The system refuses a thread.*\n.*ulimit -[uv].*OMP_NUM_THREADS=1"):
+    limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
+    with pytest.raises(UserError, match=r"refuses a thread.*-u.*\n.*ulimit -u 7108.*OMP_NUM_THREADS=1"):
         refuse_few_threads()
+
+
+def test_a_limit_that_is_high_is_not_blamed_for_a_refused_thread(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NPROC, 96_365)
+    message = refused_by_system(RuntimeError("can't start new thread"))
+    assert "ulimit" not in str(message)
+    assert "the limit of the container" in message.fix
+
+
+def test_more_open_files_than_the_limit_are_asked_for(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NOFILE, 20_000)
+    assert refused_by_system(OSError(errno.EMFILE, "Too many open files")).fix == "ulimit -n 80000"
+
+
+def test_a_full_pipe_is_no_limit(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
+    assert refused_by_system(BlockingIOError(errno.EAGAIN, "write could not complete", 10)) is None
+
+
+def test_a_mistake_met_after_a_refusal_keeps_its_own_fix(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
+    mistake = UserError("seed=-1: expected 0 or more", fix="seed=1")
+    mistake.__context__ = BlockingIOError(errno.EAGAIN, "Resource unavailable")
+    assert refused_by_system(mistake) is None
 
 
 def test_threads_that_are_to_be_had_are_given_back():
@@ -268,3 +294,37 @@ def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap,
     assert run.returncode == 130
     assert "Traceback" not in said
     assert said.count("Interrupted. This continues where it stopped:") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
+def test_a_misspelt_key_is_one_message_with_limited_memory_too(typed, before):
+    for words in (["experiment=digits_cee"], ["experiment=digits_ce", "seeed=3"]):
+        status, said = typed("train", *words, before=before)
+        assert status == 2
+        assert "The command line has 1 mistake:" in said
+
+
+EARLY = """
+import os, sys, time
+from amtml_pl import entry_point
+met, number = sys.argv.pop(1), int(sys.argv.pop(1))
+def run():
+    os.kill(os.getpid(), number)
+    time.sleep(10)
+def interrupted_import():
+    try:
+        run()
+    except BaseException as error:
+        raise RecursionError("while numpy was imported") from error
+entry_point.start({"itself": run, "an import": interrupted_import}[met])
+"""
+
+
+@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
+@pytest.mark.parametrize("met", ["itself", "an import"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_before_the_job_begins_has_the_status_of_one_within_it(before, met, number, status):
+    line = shlex.join([sys.executable, "-c", EARLY, met, str(int(number))])
+    ended = subprocess.run(["bash", "-c", f"{before} && exec {line}"], capture_output=True, check=False)  # noqa: S607
+    assert (ended.returncode, ended.stderr) == (status, b"")

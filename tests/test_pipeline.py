@@ -152,6 +152,28 @@ def test_the_test_split_is_read_only_after_the_fit(run, monkeypatch):
     assert stages == ["test", "test"]  # once for the best and once for the last checkpoint
 
 
+@pytest.mark.parametrize("damage", [{"format": 1}, {"seed": 9}], ids=["older format", "changed field"])
+def test_a_teacher_with_a_damaged_record_is_refused_with_its_own_command(run, tmp_path, damage):
+    job = ("experiment=digits_avg", *TINY, f"paths.teachers={tmp_path}/teachers", "trainer.max_epochs=1")
+    _, folder = run(*job)
+    before = folder.record_file.read_bytes()
+    for file in (tmp_path / "teachers").rglob("run.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    with pytest.raises(UserError, match=r"run\.json (has format 1|is damaged)") as refused:
+        run(*job, "force=true")
+    assert refused.value.fix.startswith("python -m amtml_pl.train experiment=digits_teacher")
+    assert refused.value.fix.endswith(" force=true")
+    assert folder.record_file.read_bytes() == before  # what is there is removed only when all fits together
+
+
+def test_an_interrupted_run_with_a_damaged_record_loses_its_record_alone(run):
+    _, folder = run("experiment=digits_ce", *CE)
+    folder.record_file.write_text(folder.record_file.read_text().replace("completed", "failed"))
+    with pytest.raises(UserError, match="is damaged") as refused:
+        folder.record()
+    assert refused.value.fix == f"rm -r '{folder.record_file}'"
+
+
 @pytest.mark.slow
 def test_a_teacher_that_was_trained_on_other_pixels_is_refused_with_the_command_that_trains_it_anew(
     run, tmp_path

@@ -103,6 +103,13 @@ def training_module(
     )
     if config.data.mixup:
         refuse_mixup(config, module)
+    if module.automatic_optimization == module.steps_itself:
+        kind = type(module).__name__
+        raise UserError(
+            f"{kind} sets automatic_optimization={module.automatic_optimization}, and steps_itself is "
+            f"{module.steps_itself}; expected one to be the other's opposite.",
+            fix=f"steps_itself = {not module.automatic_optimization}, a class attribute of {kind}",
+        )
     return module
 
 

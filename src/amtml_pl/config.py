@@ -17,6 +17,7 @@ from amtml_pl.config_files import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.origin import with_origin
 from amtml_pl.recipe import has_own_weights, recipe
+from amtml_pl.schedules import schedule_problems
 from amtml_pl.schema import (
     CACHE,
     CONSTRUCTED,
@@ -164,6 +165,8 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             yield from teacher_problems(node, f"teacher.{name}")
     yield from (f"data.{key} is missing" for key in DATA_KEYS if key not in tree["data"])
     yield from trainer_problems(tree["trainer"])
+    if type(epochs := tree["trainer"].get("max_epochs")) is int and tree["scheduler"] is not None:
+        yield from schedule_problems(tree["scheduler"], epochs)
     yield from shared_batch_problems(tree)
     yield from mixup_problems(tree)
 

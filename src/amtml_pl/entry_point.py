@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -30,7 +30,7 @@ from rich.markup import escape
 from amtml_pl.command_line import command_line_mistakes, reason
 from amtml_pl.config_files import config_directory
 from amtml_pl.errors import AnotherFailed, Preempted, UserError
-from amtml_pl.limits import MEMORY, in_limited_memory, refuse_few_threads, refused_by_system
+from amtml_pl.limits import MEMORY, causes, in_limited_memory, refuse_few_threads, refused_by_system
 from amtml_pl.own_process import ProcessCrashedError
 from amtml_pl.ranks import leads, rank, world_size
 from amtml_pl.recipe import hydra_literal
@@ -92,36 +92,46 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
         sys.exit(2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its exceptions on, which are said in other words here
     try:
-        if swept:  # each of its jobs has a process of its own
-            run()
-        else:
-            in_limited_memory(run)
-    except SystemExit as stop:
-        if stop.code == 1 and not progress.begun:
-            sys.exit(2)
-        raise
-    except KeyboardInterrupt:
-        prepare_to_end()
-        sys.exit(130)
+        # Each job of a sweep has a process already.
+        status = status_of(run) if swept else in_limited_memory(lambda: status_of(run))
     except ProcessCrashedError as crash:
         report_mistake(UserError(f"The command failed: {crash}.{MEMORY.sentence}", fix=MEMORY.fix))
-    except Exception as error:
-        if progress.begun:
+        status = 2
+    if status:
+        prepare_to_end()
+        sys.exit(status)
+
+
+def status_of(run: Callable[[], object]) -> int:
+    """Run a Hydra main function and return the exit status of the command.
+
+    A signal can come while a module is imported or a configuration is composed. What was interrupted
+    may raise another error from it.
+    """
+    try:
+        run()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return 2 if status == 1 and not progress.begun else status
+    except BaseException as error:
+        stopped = next((c for c in causes(error) if isinstance(c, KeyboardInterrupt | Preempted)), None)
+        if stopped is not None:
+            return 130 if isinstance(stopped, KeyboardInterrupt) else PREEMPTED
+        if progress.begun or not isinstance(error, Exception):
             raise
         refuse_composition(error)
-    if progress.mistakes:
-        sys.exit(2)
+        return 2
+    return 2 if progress.mistakes else 0
 
 
-def refuse_composition(error: Exception) -> NoReturn:
-    """End with what is wrong with the command line, or with a file that is composed."""
+def refuse_composition(error: Exception) -> None:
+    """Print what is wrong with the command line, or with a file that is composed."""
     if "debug=true" in sys.argv:
         traceback.print_exception(error)
     mistakes = []
     with suppress(Exception):  # a file that cannot be read; the first exception says so
         mistakes = typed_mistakes()
     report_typed(mistakes or [reason(error)])
-    sys.exit(2)
 
 
 def begin_in_utf8() -> None:

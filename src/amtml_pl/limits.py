@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from threading import Event, Thread
 
 from amtml_pl.errors import UserError
 from amtml_pl.own_process import ProcessCrashedError, can_have_own_process, in_own_process
-from amtml_pl.stopping import prepare_to_end
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,14 @@ class Limit:
         what: it bounds.
         option: of the shell's ``ulimit``.
         unit: that the system counts in.
-        enough: a value that suffices for every command.
+        enough: a value that suffices for every command; None where no value does.
     """
 
     number: int
     what: str
     option: str
     unit: str = ""
-    enough: str = "unlimited"
+    enough: int | None = None
 
     @property
     def value(self) -> int | None:
@@ -49,14 +47,16 @@ class Limit:
 
     @property
     def fix(self) -> str:
-        """What raises it."""
-        return f"ulimit {self.option} {self.enough}, and repeat the command"
+        """What raises it, before the command is repeated."""
+        return (
+            f"ulimit {self.option} {(self.enough and max(self.enough, 4 * (self.value or 0))) or 'unlimited'}"
+        )
 
 
 FILE_SIZE = Limit(resource.RLIMIT_FSIZE, "the size of a file", "-f", " bytes")
 MEMORY = Limit(resource.RLIMIT_AS, "memory", "-v", " bytes")
-OPEN_FILES = Limit(resource.RLIMIT_NOFILE, "open files", "-n", enough="4096")
-PROCESSES = Limit(resource.RLIMIT_NPROC, "processes and threads of a user", "-u", enough="4096")
+OPEN_FILES = Limit(resource.RLIMIT_NOFILE, "open files", "-n", enough=4096)
+PROCESSES = Limit(resource.RLIMIT_NPROC, "processes and threads of a user", "-u", enough=4096)
 
 BY_ERRNO = {
     errno.EFBIG: FILE_SIZE,
@@ -72,13 +72,15 @@ BY_TEXT = {
     "failed to map segment": MEMORY,
     "bad_alloc": MEMORY,
 }
-# What says that the machine has failed, and not the program: a disk that is full, gone or closed to the user.
+# A disk that is full or gone, or a folder that is closed to the user: no defect of the program.
 OF_THE_MACHINE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
 )
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+MORE_PROCESSES = "end other processes of yours, or raise the limit of the container on processes"
 OUT_OF_MEMORY = 71  # what a process of `in_limited_memory` returns
 NO_TEMPORARY_FOLDER = "No usable temporary directory"  # torch makes a file there when it is imported
-POOLS = 3  # numpy's, scipy's and torch's: each has a thread per core
+MOST_OF_OPENBLAS = 64  # threads in each of its two pools, numpy's and scipy's
 
 
 def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserError | None:
@@ -98,11 +100,13 @@ def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserEr
     if kind_of(error) is MEMORY:
         return UserError(what, fix="free memory, and repeat the command")
     if kind_of(error) is PROCESSES:
-        return UserError(what, fix="end other processes of yours, and repeat the command")
+        return UserError(what, fix=MORE_PROCESSES)
     if NO_TEMPORARY_FOLDER in str(error):
         return UserError(
             what, fix="free space in one of them, or choose another folder: export TMPDIR=FOLDER"
         )
+    if isinstance(error, OSError) and any_file and error.filename and error.errno in NOT_THERE:
+        return UserError(what, fix="name a file that exists")
     if isinstance(error, OSError) and (error.errno in OF_THE_MACHINE or (any_file and error.filename)):
         return UserError(what, fix="free space there, see to who may write (ls -ld), or name another folder")
     return None
@@ -123,10 +127,11 @@ def named_file(error: OSError) -> str | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what it was raised from or after."""
+    """Yield an error, and what it was raised from or after; a UserError names its cause itself."""
     while error is not None:
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        alone = error.__suppress_context__ or isinstance(error, UserError)
+        error = error.__cause__ or (None if alone else error.__context__)
 
 
 def limit_behind(error: BaseException) -> Limit | None:
@@ -134,12 +139,17 @@ def limit_behind(error: BaseException) -> Limit | None:
     limit = kind_of(error)
     if limit is PROCESSES and MEMORY.value is not None:  # a thread's stack is memory too
         limit = MEMORY
-    return limit if limit is not None and limit.value is not None else None
+    if limit is None or limit.value is None:
+        return None
+    # A command has far fewer processes: another limit was met, such as a container's.
+    return None if limit is PROCESSES and limit.value >= (limit.enough or 0) else limit
 
 
 def kind_of(error: BaseException) -> Limit | None:
     """Return what an error says there is too little of."""
     if isinstance(error, OSError):
+        if hasattr(error, "characters_written"):  # a pipe that is full, with the errno of a refused fork
+            return None
         return FILE_SIZE if NO_TEMPORARY_FOLDER in str(error) else BY_ERRNO.get(error.errno or 0)
     if isinstance(error, MemoryError):
         return MEMORY
@@ -161,15 +171,16 @@ def refuse_few_threads() -> None:
     typed = os.environ.get("OMP_NUM_THREADS", "")
     each = min(int(typed) if typed.isdecimal() else cores(), cores())
     end = Event()
-    threads = [Thread(target=end.wait, daemon=True) for _ in range(POOLS * (each - 1) + 1)]
+    needed = each + 2 * (min(each, MOST_OF_OPENBLAS) - 1)
+    threads = [Thread(target=end.wait, daemon=True) for _ in range(needed)]
     try:
         for thread in threads:
             thread.start()
     except RuntimeError as error:
-        limit = limit_behind(error) or PROCESSES
+        limit = limit_behind(error)
         raise UserError(
-            f"The system refuses a thread (this process needs {len(threads)}).{limit.sentence}",
-            fix=f"{limit.fix}; with fewer threads: OMP_NUM_THREADS=1",
+            f"The system refuses a thread (this process needs {needed}).{limit.sentence if limit else ''}",
+            fix=f"{limit.fix if limit else MORE_PROCESSES}; with fewer threads: OMP_NUM_THREADS=1",
         ) from None  # the limit has been named
     finally:
         end.set()
@@ -183,30 +194,32 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_limited_memory(run: Callable[[], object]) -> None:
+def in_limited_memory(run: Callable[[], int]) -> int:
     """Run a function; where memory is limited in a process of its own, since C++ code ends its process.
+
+    Args:
+        run: returns the exit status of the command.
+
+    Returns:
+        What the function returns; 1 after an error that it raises, with its traceback.
 
     Raises:
         ProcessCrashedError: if that process was ended so.
     """
     if MEMORY.value is None or not can_have_own_process():
-        run()
-    elif (status := in_own_process(lambda: status_of(run))) == OUT_OF_MEMORY:
+        return run()
+    status = in_own_process(lambda: survived(run))
+    if status == OUT_OF_MEMORY:
         raise ProcessCrashedError("its process ran out of memory")
-    elif status:
-        prepare_to_end()
-        sys.exit(status)
+    return status
 
 
-def status_of(run: Callable[[], object]) -> int:
-    """Run a function and return the exit status of a process that does."""
+def survived(run: Callable[[], int]) -> int:
+    """Run a function and return its status, or that of an error which the process can still report."""
     try:
-        run()
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return run()
     except Exception as error:
         if MEMORY in map(limit_behind, causes(error)):  # not even for the message was there enough
             return OUT_OF_MEMORY
         traceback.print_exc()  # as Python itself does
         return 1
-    return 0

@@ -73,8 +73,10 @@ def own_scheme(config: DictConfig, teachers: Sequence[str]) -> Weighting:
     if not teachers:
         raise UserError("The run has no teachers to weigh.")
     settings: Any = config.get("weighting")
-    loop = located((config.get("loop") or {}).get("_target_"))
-    if settings is None or not getattr(loop, "asks_weighting_alone", False):
+    if settings is None:
+        raise UserError("The run has no weighting (weighting: null).")
+    loop = located(config.loop["_target_"])
+    if not getattr(loop, "asks_weighting_alone", False):
         raise UserError(f"The teachers' weights are made by {loop.__name__}, within its training step.")
     scheme = assemble.build(settings)
     if not isinstance(scheme, Weighting):

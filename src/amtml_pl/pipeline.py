@@ -66,7 +66,9 @@ def execute(config: DictConfig, folder: RunFolder, experiment: str | None, comma
     with lost_connections_told(), sole_use(folder):
         if record := decided_by_leader(lambda: completed_before(config, folder)):
             return record
-        return Run(config, folder, experiment, command).complete()
+        run = Run(config, folder, experiment, command)
+        decided_by_leader(lambda: clear_before(config, folder))
+        return run.complete()
 
 
 @contextmanager
@@ -88,17 +90,21 @@ def sole_use(folder: RunFolder) -> Iterator[None]:
 
 
 def completed_before(config: DictConfig, folder: RunFolder) -> dict[str, Any] | None:
-    """The record of a run that the command has completed; what is to be started over is removed."""
+    """The record of a run that the command has completed."""
     record = None if config.force else folder.completed()
-    if config.force or (config.resume == "never" and record is None):
-        folder.clear()
-    elif record is not None:
+    if record is not None:
         refuse_other_pixels(record, packed_digest(config), folder)
         folder.refuse_changed(record, *folder.tables, *filter(Path.exists, folder.weights))
         console.print(f"Already completed: {folder.path} (force=true starts over)", markup=False)
         show_summary(record, folder.path, with_next_commands=asked_for_alone(config))
         return record
     return None
+
+
+def clear_before(config: DictConfig, folder: RunFolder) -> None:
+    """Remove what an earlier run has left, where this one starts over; only once all else fits together."""
+    if config.force or config.resume == "never":
+        folder.clear()
 
 
 class Run:

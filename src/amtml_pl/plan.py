@@ -22,7 +22,7 @@ from amtml_pl.features import TappedNetwork, cost, evaluation_mode
 from amtml_pl.packing import DatasetSource, find_packed, is_packed, packed_folder
 from amtml_pl.recipe import recipe
 from amtml_pl.run_cache import RunCache
-from amtml_pl.schedules import unfitting_schedule
+from amtml_pl.schedules import schedule_warnings
 from amtml_pl.selected_teachers import SelectedTeacher
 from amtml_pl.teacher_cache.storage import stored_bytes
 from amtml_pl.types import Shape, counted_kinds
@@ -104,7 +104,9 @@ def make_plan(
     left = f", {epochs - done} of them to go" if done else ""
     state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(config.loss)}"
     schedule: Any = OmegaConf.to_container(config.scheduler, resolve=True)
-    steps.append(PlanStep(what, state, seconds=seconds, warning=unfitting_schedule(schedule, epochs)))
+    steps.append(
+        PlanStep(what, state, seconds=seconds, warning=" ".join(schedule_warnings(schedule, epochs)) or None)
+    )
     return steps
 
 

@@ -66,8 +66,10 @@ class RunFolder:
         if not is_sealed(record):
             problems.append("its digest is not that of its other fields")
         if problems:
+            # A run that was interrupted goes on from its last checkpoint, without a record too.
+            lost = self.record_file if self.last_checkpoint.is_file() else self.path
             raise UserError(
-                f"{self.record_file} is damaged: {'; '.join(problems[:3])}.", fix=f"rm -r '{self.path}'"
+                f"{self.record_file} is damaged: {'; '.join(problems[:3])}.", fix=f"rm -r '{lost}'"
             )
         return record
 

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def unfitting_schedule(scheduler: Mapping[str, Any], epochs: int) -> str | None:
-    """Return what of a schedule does not happen in a run, and what to type; None if all does.
+def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
+    """Yield what of a schedule does not happen in a run, with what to type.
 
     A schedule is not changed: published milestones stay what was published.
 
     Args:
-        scheduler: the node, whose arguments are named as torch's schedules name them.
+        scheduler: the node, whose arguments are named as torch's schedules name them; of a sequence,
+            each schedule is looked at.
         epochs: of the run; a schedule is stepped after each.
     """
-    numbers = {key: value for key, value in scheduler.items() if type(value) is int}
-    milestones = scheduler.get("milestones")
-    if isinstance(milestones, list) and milestones and max(milestones) >= epochs:
-        late = " and ".join(str(milestone) for milestone in milestones if milestone >= epochs)
-        scaled = [milestone * 3 * epochs // (4 * max(milestones)) for milestone in milestones]
-        return warning("milestones", milestones, epochs, f"the rate never changes at {late}", scaled)
+    parts = scheduler.get("schedulers")
+    nodes = parts if isinstance(parts, list) else [scheduler]
+    places = [f"scheduler.schedulers.{n}" for n in range(len(nodes))] if parts else ["scheduler"]
+    for place, node in zip(places, nodes, strict=True):
+        for key, happens, fitting in unfitting(node, epochs):
+            typed = f"'{place}.{key}={fitting}'".replace(" ", "") if epochs > 3 else "scheduler=constant"
+            count = f"{epochs} epoch{'s' * (epochs != 1)}"
+            yield f"{place}.{key}={node[key]}: in {count} {happens}. What fits: {typed}."
+
+
+def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, object]]:
+    """Yield each argument that does not fit, what happens instead, and a value that fits."""
+    numbers = {key: value for key, value in node.items() if type(value) is int}
+    milestones = node.get("milestones")
+    if isinstance(milestones, list) and milestones and "schedulers" not in node and max(milestones) >= epochs:
+        late = ", ".join(str(milestone) for milestone in milestones if milestone >= epochs)
+        scaled = {max(1, milestone * 3 * epochs // (4 * max(milestones))) for milestone in milestones}
+        yield "milestones", f"the rate never changes at {late}", sorted(scaled)
     for key, within in (("step_size", epochs - 1), ("T_0", epochs), ("step_size_up", epochs)):
         if numbers.get(key, 0) > within:
-            return warning(key, numbers[key], epochs, "its first period does not end", epochs // 3)
-    for key in ("T_max", "total_steps"):
-        if key in numbers and numbers[key] != epochs:
-            happens = "it goes beyond its end" if numbers[key] < epochs else "it does not reach its end"
-            return warning(key, numbers[key], epochs, happens, epochs)
-    changes = scheduler.get("factor", scheduler.get("start_factor")) != 1
-    if changes and numbers.get("total_iters", 0) > epochs:
-        return warning("total_iters", numbers["total_iters"], epochs, "it does not reach its end", epochs)
-    return None
+            yield key, "its first period does not end", epochs // 3
+    if "T_max" in numbers and numbers["T_max"] != epochs:
+        happens = "it goes beyond its end" if numbers["T_max"] < epochs else "it does not reach its end"
+        yield "T_max", happens, epochs
+    if numbers.get("total_steps", 0) > epochs:
+        yield "total_steps", "it does not reach its end", epochs
+    factors = {node[key] for key in ("factor", "start_factor", "end_factor") if key in node}
+    if factors != {1} and numbers.get("total_iters", 0) > epochs:
+        yield "total_iters", "it does not reach its end", epochs
 
 
-def warning(key: str, value: object, epochs: int, happens: str, fitting: object) -> str:
-    """Return the warning for an argument, with a value that fits."""
-    typed = f"'scheduler.{key}={fitting}'".replace(" ", "") if epochs > 3 else "scheduler=constant"
-    return f"scheduler.{key}={value}: in {epochs} epoch{'s' * (epochs != 1)} {happens}. What fits: {typed}."
+def schedule_problems(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
+    """Yield what ends a run with an error: OneCycleLR takes no step after its last one."""
+    steps = scheduler.get("total_steps")
+    if type(steps) is int and 0 < steps < epochs:
+        yield (
+            f"scheduler.total_steps={steps}: the schedule ends before the run; expected {epochs} "
+            "(trainer.max_epochs)"
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,8 +70,9 @@ class SelectedTeacher:
             if given["path"] is not None:
                 load_weights(teacher.network.network, **{key: value for key, value in given.items() if value})
         else:
-            if (record := self.record()) is not None:
-                self.folder.refuse_changed(record, self.folder.weights_file)
+            with self.trained_again():
+                if (record := self.record()) is not None:
+                    self.folder.refuse_changed(record, self.folder.weights_file)
             load_weights(teacher.network.network, self.folder.weights_file)
 
     @property
@@ -98,9 +100,24 @@ class SelectedTeacher:
         words = typed_recipe(self.config, self.name, choices)
         return shlex.join(["python", "-m", "amtml_pl.train", *words])
 
+    def completed(self) -> dict[str, Any] | None:
+        """Return the record of the run that has trained it; None before."""
+        with self.trained_again():
+            return self.folder.completed()
+
+    @contextmanager
+    def trained_again(self) -> Iterator[None]:
+        """Inside, a teacher's damaged run is refused with the command that trains it again."""
+        try:
+            yield
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):  # a permission or a disk, which training does not mend
+                raise
+            raise UserError(error.what, fix=f"{self.command} force=true") from error
+
     def record(self) -> dict[str, Any] | None:
         """What ``run.json`` says of a teacher that its recipe has trained; None before."""
-        record = None if self.has_own_weights else self.folder.completed()
+        record = None if self.has_own_weights else self.completed()
         if record is not None:
             self.folder.refuse_incomplete(record)
         return record
@@ -113,7 +130,7 @@ class SelectedTeacher:
         node: Any = OmegaConf.to_container(self.config.teacher[self.name], resolve=True)
         about = {key: node[key] for key in ("network", "mean", "std", "class_map")}
         if not self.has_own_weights:
-            if self.folder.completed() is None:
+            if self.completed() is None:
                 return None
             digest = file_digest(self.folder.weights_file)
             return None if digest is None else {**about, "weights": {"sha256": digest}}

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 # Lightning's own counters differ after a resume; no number of a run depends on these.
 COUNTERS = "loops"
 # Seconds, and the passes that the killed session made for the cache: costs, not results.
-COSTS = ("timing", "digest", "spent", "teacher_passes")
+COSTS = ("timing", "spent", "teacher_passes")
 # What TensorBoard shows of seconds.
 SECONDS = {"dashboard/share_of_fit", "result/text_summary"}
 
@@ -28,18 +28,19 @@ def content(file: Path) -> object:
     if file.suffix == ".ckpt":
         return plain({k: v for k, v in torch.load(file, weights_only=True).items() if k != COUNTERS})
     if file.name == "run.json":
-        return plain(json.loads(file.read_text()))
+        record = json.loads(file.read_text())
+        del record["digest"]  # of fields and, in the checkpoints, of seconds
+        for name in [name for name in record.get("files", {}) if name.endswith(".ckpt")]:
+            del record["files"][name]
+        return plain(record)
     return file.read_bytes()
 
 
 def plain(value: object) -> object:
     """Return nested containers whose leaves can be compared by ==."""
     if isinstance(value, dict):
-        return {
-            str(key): plain(inner)
-            for key, inner in value.items()
-            if key not in COSTS and not str(key).endswith(".ckpt")  # the digest of a file that holds seconds
-        }
+        # Of a checkpoint in another folder, its name: a path is a key of Lightning's best_k_models.
+        return {Path(str(key)).name: plain(inner) for key, inner in value.items() if key not in COSTS}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if isinstance(value, torch.Tensor):

@@ -27,8 +27,8 @@ from amtml_pl.errors import UserError
 NAMED_ABSENT = 5
 # What archivers, file servers and operating systems leave; names are compared in lower case.
 DEBRIS = frozenset(
-    {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "lost+found",
-     "system volume information"}
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "@recycle", "#recycle",
+     "#snapshot", "$recycle.bin", "recycler", "lost+found", "system volume information"}
 )  # fmt: skip
 
 
