@@ -41,7 +41,6 @@ def step(random, labels=None):
     return Step(ModelOutputs(torch.randn(N, K, generator=random)), labels, teachers, weights, None, 0)
 
 
-@pytest.mark.numbers
 def test_mean_weights_by_class_are_those_of_a_loop(random):
     weights = torch.softmax(torch.randn(N, M, generator=random), dim=1)
     labels = torch.randint(K - 1, (N,), generator=random)  # the last class has no samples
@@ -81,7 +80,6 @@ def test_an_epoch_is_appended_to_the_table_of_weights_and_nothing_before_it_is_w
     assert file.stat().st_size == before.st_size + len("1,cat,0.5\r\n")
 
 
-@pytest.mark.numbers
 def test_disagreement_is_the_jensen_shannon_divergence(random):
     logits = torch.randn(N, M, K, generator=random)
     found = disagreement(logits)
@@ -94,7 +92,6 @@ def test_disagreement_is_the_jensen_shannon_divergence(random):
         assert float(found[n]) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.numbers
 def test_the_most_disputed_images_come_first_and_bring_everything_along(random):
     agreed = torch.zeros(1, M, K) + torch.tensor([9.0, 0, 0, 0, 0])
     disputed = 9.0 * torch.eye(K)[:M][None]
@@ -132,7 +129,6 @@ def test_the_most_disputed_of_all_steps_are_kept_and_nothing_else(random):
     assert disputed.kept.teachers.dtype == torch.float32
 
 
-@pytest.mark.numbers
 def test_the_confusion_matrix_counts_as_a_loop_does(random):
     named, labels = torch.randint(K, (2, N), generator=random)
     counts = confusion_matrix(named, labels, K)
@@ -143,7 +139,6 @@ def test_the_confusion_matrix_counts_as_a_loop_does(random):
     assert shares_of_rows(counts).sum(dim=1).tolist() == pytest.approx([1.0] * K)
 
 
-@pytest.mark.numbers
 def test_the_calibration_error_is_that_of_torchmetrics(random):
     logits, labels = 3 * torch.randn(500, K, generator=random), torch.randint(K, (500,), generator=random)
     expected = multiclass_calibration_error(logits.softmax(dim=1), labels, K, n_bins=BINS, norm="l1")
@@ -152,7 +147,6 @@ def test_the_calibration_error_is_that_of_torchmetrics(random):
     assert int(found.samples.sum()) == 500
 
 
-@pytest.mark.numbers
 @pytest.mark.parametrize("mixture", ["probabilities", "logits"])
 def test_agreement_and_entropy_of_the_steps_are_those_of_a_loop(random, mixture):
     steps = [step(random), step(random)]
