@@ -16,7 +16,7 @@ from docstring_parser import parse
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from amtml_pl.config_files import config_directory
+from amtml_pl.config.paths import config_directory
 
 REFERENCE = Path(__file__).with_name("reference.md")
 # In the order in which a batch meets them; what composes them comes last.

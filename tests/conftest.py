@@ -54,7 +54,7 @@ def is_whole(value) -> bool:
 LONGEST = (
     "test_shared_batches.py", "test_process_groups.py", "test_evaluate_digits.py", "test_tutorial.py",
     "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_cached_runs.py",
-    "test_methods.py", "test_train.py", "test_extending.py", "test_documentation.py", "test_execution.py",
+    "test_methods.py", "test_train.py", "test_extending.py", "test_documentation.py", "test_layout.py",
     "test_wheel.py",
 )  # fmt: skip
 
@@ -75,7 +75,7 @@ def tracing_without_type_checks(monkeypatch):
     """Networks are traced with stand-ins for tensors, which no shape annotation fits."""
     import jaxtyping
 
-    from amtml_pl.heads import TracerTowards
+    from amtml_pl.models.classifier_head import TracerTowards
 
     trace = TracerTowards.trace
 
@@ -103,7 +103,7 @@ def configure(tmp_path, shared):
     """
     from hydra import compose, initialize_config_dir
 
-    from amtml_pl.config_files import config_directory
+    from amtml_pl.config.paths import config_directory
 
     def made(*overrides: str):
         places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
@@ -117,9 +117,9 @@ def configure(tmp_path, shared):
 @pytest.fixture
 def run(configure, tmp_path):
     """Runs overrides in a folder of their own; a second call with the same name repeats the command."""
-    from amtml_pl.config import check
-    from amtml_pl.pipeline import execute
-    from amtml_pl.runs import RunFolder
+    from amtml_pl.config.checks import check
+    from amtml_pl.runs.folder import RunFolder
+    from amtml_pl.training.pipeline import execute
 
     def go(*overrides: str, name: str = "run"):
         config = configure(*overrides)
@@ -135,9 +135,9 @@ def moved(configure, shared, tmp_path):
     """The folder of a completed run with two teachers, copied away from where it was trained."""
     import shutil
 
-    from amtml_pl.config import check
-    from amtml_pl.pipeline import execute
-    from amtml_pl.runs import RunFolder
+    from amtml_pl.config.checks import check
+    from amtml_pl.runs.folder import RunFolder
+    from amtml_pl.training.pipeline import execute
     from tiny_runs import TINY
 
     trained = shared / "finished"
@@ -153,9 +153,9 @@ def learnt(configure, shared, tmp_path):
     """Likewise, of a student alone that has learnt the digits; it takes half a minute once."""
     import shutil
 
-    from amtml_pl.config import check
-    from amtml_pl.pipeline import execute
-    from amtml_pl.runs import RunFolder
+    from amtml_pl.config.checks import check
+    from amtml_pl.runs.folder import RunFolder
+    from amtml_pl.training.pipeline import execute
 
     trained = shared / "learnt"
     if not trained.exists():
@@ -177,9 +177,9 @@ def exported(moved, shared):
     """The same folder, its student exported to every format, and to ONNX in 8 bits."""
     import shutil
 
-    from amtml_pl.exported.kinds import KINDS
-    from amtml_pl.exporting import Export
-    from amtml_pl.finished_run import load_run
+    from amtml_pl.results.export.export import Export
+    from amtml_pl.results.export.formats.kinds import KINDS
+    from amtml_pl.results.run import load_run
 
     kept = shared / "exported"
     if not kept.exists():

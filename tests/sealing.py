@@ -2,8 +2,8 @@
 
 import json
 
-from amtml_pl.json_file import sealed
-from amtml_pl.runs import RunFolder
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.json_file import sealed
 
 
 def write_record(folder, record):

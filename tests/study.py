@@ -4,7 +4,7 @@ from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of
-from amtml_pl.runs import FORMAT, RunFolder
+from amtml_pl.runs.folder import FORMAT, RunFolder
 from sealing import seal_again, write_record
 
 BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial": "a" * 16}

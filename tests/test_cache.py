@@ -11,8 +11,8 @@ import torch
 from filelock import FileLock
 
 from amtml_pl import cache, train
-from amtml_pl.cache_listing import show_info
-from amtml_pl.selected_teachers import SelectedTeacher
+from amtml_pl.teachers.cache.listing import show_info
+from amtml_pl.teachers.selected import SelectedTeacher
 from tiny_runs import TINY
 
 EXPERIMENT = ("experiment=digits_amtml", *TINY)

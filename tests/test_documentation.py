@@ -14,11 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from amtml_pl import train
-from amtml_pl.command_line import first_value
-from amtml_pl.config import check_command, check_values, constructor_mistakes
-from amtml_pl.config_files import config_directory
+from amtml_pl.config.checks import check_command, check_values, constructor_mistakes
+from amtml_pl.config.override_errors import first_value
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT
 from amtml_pl.errors import UserError
-from amtml_pl.schema import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT
 from tiny_runs import TINY
 
 ROOT = Path(__file__).parent.parent

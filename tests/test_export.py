@@ -21,16 +21,16 @@ from safetensors.torch import load_file
 import amtml_pl
 from amtml_pl import export
 from amtml_pl.errors import UserError
-from amtml_pl.export_record import add_entry
-from amtml_pl.exported.kinds import KINDS, open_exported
-from amtml_pl.exported.model_card import ModelCard
-from amtml_pl.exported.student import StudentLogits
-from amtml_pl.exported_card import card_of_run
-from amtml_pl.exporting import Export
-from amtml_pl.finished_run import load_run
 from amtml_pl.models.cifar_resnet import CifarResNet
-from amtml_pl.parity import MOST_DIFFERENCE, Parity, compare, parity_images, refuse_ruined
-from amtml_pl.runs import RunFolder
+from amtml_pl.results.export.card import card_of_run
+from amtml_pl.results.export.export import Export
+from amtml_pl.results.export.formats.kinds import KINDS, open_exported
+from amtml_pl.results.export.formats.model_card import ModelCard
+from amtml_pl.results.export.formats.student import StudentLogits
+from amtml_pl.results.export.parity import MOST_DIFFERENCE, Parity, compare, parity_images, refuse_ruined
+from amtml_pl.results.export.record import add_entry
+from amtml_pl.results.run import load_run
+from amtml_pl.runs.folder import RunFolder
 from rounding import undecided
 from sealing import seal_again, write_record
 

@@ -6,13 +6,14 @@ import re
 import pytest
 import torch
 
-from amtml_pl import assemble, doctor
-from amtml_pl.config import check, constructor_mistakes, value_mistakes
-from amtml_pl.config_files import config_directory
+from amtml_pl import doctor
+from amtml_pl.config.checks import check, constructor_mistakes, value_mistakes
+from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
-from amtml_pl.pipeline import Run
-from amtml_pl.runs import RunFolder
-from amtml_pl.teachers import weights_digest
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.teachers.live import weights_digest
+from amtml_pl.training import assemble
+from amtml_pl.training.pipeline import Run
 from amtml_pl.types import TensorShapes
 from test_cache import invoke
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights

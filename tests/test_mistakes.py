@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from amtml_pl.config_files import config_directory
+from amtml_pl.config.paths import config_directory
 
 SMALL = ("trainer=cpu", "student=resnet8_thin")
 # What is typed, by the stage that finds it, and what the message says: the key path, what was expected or

@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from amtml_pl import image_files, predict
+from amtml_pl import predict
+from amtml_pl.data import image_files
+from amtml_pl.data.image_files import read_batches
 from amtml_pl.errors import UserError
-from amtml_pl.exported.kinds import KINDS
-from amtml_pl.finished_run import load_run
-from amtml_pl.image_files import read_batches
-from amtml_pl.parity import MOST_DIFFERENCE
+from amtml_pl.results.export.formats.kinds import KINDS
+from amtml_pl.results.export.parity import MOST_DIFFERENCE
+from amtml_pl.results.run import load_run
 from rounding import undecided
 
 FILES = {kind: f"export/student{made.suffix}" for kind, made in KINDS.items()}
@@ -113,7 +114,7 @@ def test_images_are_named_by_file_folder_or_pattern_and_asked_once_each(
 
 
 def test_images_of_another_size_are_scaled_as_the_image_folder_scales_them(exported, tmp_path):
-    from amtml_pl.datasets.image_folder import ImageFolder
+    from amtml_pl.data.datasets.image_folder import ImageFolder
 
     rng = np.random.default_rng(0)
     for split in ("train", "test"):

@@ -14,7 +14,7 @@ from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.tables import columns
-from amtml_pl.entry_point import console
+from amtml_pl.config.command import console
 from amtml_pl.errors import UserError
 from amtml_pl.report import publish, show
 from sealing import seal_again

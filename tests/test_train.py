@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from amtml_pl.config_files import config_directory
+from amtml_pl.config.paths import config_directory
 from archives import write_cifar100, write_image_folder
 
 SMALL = (

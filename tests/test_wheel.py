@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from amtml_pl.config_files import config_directory
+from amtml_pl.config.paths import config_directory
 from study import write_study
 
 ROOT = Path(__file__).parents[1]
@@ -18,8 +18,8 @@ import sys
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 import amtml_pl
-from amtml_pl.config import check
-from amtml_pl.config_files import config_directory
+from amtml_pl.config.checks import check
+from amtml_pl.config.paths import config_directory
 assert sys.prefix in amtml_pl.__file__, amtml_pl.__file__
 with initialize_config_dir(str(config_directory()), version_base="1.3"):
     names = sorted(file.stem for file in (config_directory() / "experiment").glob("*.yaml"))

@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import load_file
 
-from amtml_pl.distill import DistillModule
+from amtml_pl.distill.step import DistillModule
 from amtml_pl.models.cifar_resnet import CifarResNet
 
 WATCHED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from amtml_pl.finished_run import FinishedRun, load_run
+    from amtml_pl.results.run import FinishedRun, load_run
 
 __all__ = ["FinishedRun", "load_run"]
 
@@ -14,9 +14,9 @@ def __getattr__(name: str) -> object:
     """What notebooks ask for, imported when they do: the command line is to be fast, and needs no torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from amtml_pl import finished_run
+    from amtml_pl.results import run
 
-    return getattr(finished_run, name)
+    return getattr(run, name)
 
 
 def __dir__() -> list[str]:

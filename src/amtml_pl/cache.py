@@ -5,11 +5,11 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig, open_dict
 
-from amtml_pl.config import check_command, check_constructors, check_values, plain
-from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import progress, reporting, start
-from amtml_pl.identity import register_resolvers
-from amtml_pl.schema import CACHE_COMMAND
+from amtml_pl.config.checks import check_command, check_constructors, check_values, plain
+from amtml_pl.config.command import progress, reporting, start
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import CACHE_COMMAND
+from amtml_pl.runs.identity import register_resolvers
 
 register_resolvers()
 
@@ -29,7 +29,7 @@ def run(config: DictConfig) -> None:
         check_command(asked, CACHE_COMMAND)
         check_values(config)
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
-        from amtml_pl.cache_actions import act
+        from amtml_pl.training.cache_actions import act
 
         check_constructors(config)
         act(config, **asked)

@@ -8,11 +8,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from amtml_pl.config import check_constructors, check_values
-from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import console, progress, reporting, start, typed
-from amtml_pl.identity import register_resolvers
-from amtml_pl.runs import RunFolder
+from amtml_pl.config.checks import check_constructors, check_values
+from amtml_pl.config.command import console, progress, reporting, start, typed
+from amtml_pl.config.paths import config_directory
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.identity import register_resolvers
 
 register_resolvers()
 
@@ -31,8 +31,8 @@ def run(config: DictConfig) -> None:
     with reporting("amtml_pl.doctor", debug=config.get("debug", False), folder=folder.path, resumes=False):
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         check_values(config)
-        from amtml_pl.checkup import show_checkup
-        from amtml_pl.pipeline import Run
+        from amtml_pl.distill.doctor.report import show_checkup
+        from amtml_pl.training.pipeline import Run
 
         check_constructors(config)
         choices = hydra_config.runtime.choices

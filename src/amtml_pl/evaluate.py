@@ -12,17 +12,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
-from amtml_pl.config import check_command
-from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import console, progress, reporting, start, typed
+from amtml_pl.config.checks import check_command
+from amtml_pl.config.command import console, progress, reporting, start, typed
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import DATASET, EVALUATE, rule_problems
 from amtml_pl.errors import UserError
-from amtml_pl.json_file import are_numbers, read_json
-from amtml_pl.output_file import named_output, refuse_unwritable, write_json
-from amtml_pl.schema import DATASET, EVALUATE, rule_problems
+from amtml_pl.system.files import named_output, refuse_unwritable, write_json
+from amtml_pl.system.json_file import are_numbers, read_json
 
 if TYPE_CHECKING:
-    from amtml_pl.evaluated_images import EvaluatedImages
-    from amtml_pl.finished_run import FinishedRun
+    from amtml_pl.results.evaluation.images import EvaluatedImages
+    from amtml_pl.results.run import FinishedRun
 
 # What an earlier answer and a new one are about, where both have the same.
 SUBJECT = ("weights_digest", "split", "dataset")
@@ -46,10 +46,10 @@ def run(config: DictConfig) -> None:
                 "There is no run to evaluate.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
         # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
-        from amtml_pl.evaluation import evaluate
-        from amtml_pl.evaluation_tables import show
-        from amtml_pl.finished_run import load_run
-        from amtml_pl.provenance import git_state, versions
+        from amtml_pl.results.evaluation.evaluation import evaluate
+        from amtml_pl.results.evaluation.tables import show
+        from amtml_pl.results.run import load_run
+        from amtml_pl.training.record import git_state, versions
 
         finished = load_run(asked["run"], **chosen_roots(config))
         out = asked["out"] and named_output(
@@ -83,7 +83,7 @@ def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> Evaluated
     Raises:
         UserError: if the other data set's settings are incomplete, or its images do not suit the run.
     """
-    from amtml_pl.evaluated_images import other_images, own_images  # only here: as above
+    from amtml_pl.results.evaluation.images import other_images, own_images  # only here: as above
 
     if config.get("dataset") is None:
         return own_images(run, split)
@@ -108,7 +108,7 @@ def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]
     What is not about the best epoch on the run's own test images, or was asked to say less, has another name,
     and never takes its place.
     """
-    from amtml_pl.teacher_cache.catalogue import safe  # only here: as above
+    from amtml_pl.teachers.cache.catalogue import safe  # only here: as above
 
     parts = ["evaluate"]
     if not images.own:
@@ -134,7 +134,7 @@ def with_earlier(before: Mapping[str, Any], found: Mapping[str, Any]) -> dict[st
 
     Args:
         before: what lies in the file; anything.
-        found: what `amtml_pl.evaluation.evaluate` gives.
+        found: what `amtml_pl.results.evaluation.evaluation.evaluate` gives.
     """
     if not all(before.get(name) == found[name] for name in SUBJECT) or not are_numbers(before.get("metrics")):
         return dict(found)

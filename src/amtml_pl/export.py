@@ -10,15 +10,15 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from amtml_pl.config import check_command
-from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import console, progress, reporting, start, typed
+from amtml_pl.config.checks import check_command
+from amtml_pl.config.command import console, progress, reporting, start, typed
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import EXPORT
+from amtml_pl.config.teacher_recipe import hydra_literal
 from amtml_pl.errors import UserError
-from amtml_pl.recipe import hydra_literal
-from amtml_pl.schema import EXPORT
 
 if TYPE_CHECKING:
-    from amtml_pl.parity import ParityImages
+    from amtml_pl.results.export.parity import ParityImages
 
 
 def main() -> None:
@@ -41,10 +41,10 @@ def run(config: DictConfig) -> None:
             if not isinstance(place, str | None):
                 raise UserError(f"paths.{key}={place}: expected a folder.", fix=f"'paths.{key}=\"{place}\"'")
         # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
-        from amtml_pl.evaluated_images import classes_of
-        from amtml_pl.exporting import Export
-        from amtml_pl.finished_run import load_run
-        from amtml_pl.provenance import git_state, versions
+        from amtml_pl.results.evaluation.images import classes_of
+        from amtml_pl.results.export.export import Export
+        from amtml_pl.results.run import load_run
+        from amtml_pl.training.record import git_state, versions
 
         finished = load_run(asked["run"], **config.paths)
         options = {key: asked[key] for key in ("int8", "int8_drop", "out")}

@@ -10,12 +10,12 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from amtml_pl.config import check_command, plain
-from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import console, progress, reporting, start
+from amtml_pl.config.checks import check_command, plain
+from amtml_pl.config.command import console, progress, reporting, start
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import PREDICT
 from amtml_pl.errors import UserError
-from amtml_pl.output_file import named_output
-from amtml_pl.schema import PREDICT
+from amtml_pl.system.files import named_output
 
 HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  # of every table
 
@@ -40,9 +40,9 @@ def run(config: DictConfig) -> None:
         out = asked["out"]
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
         # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
-        from amtml_pl.image_files import named_images
-        from amtml_pl.opened_model import OpenedModel
-        from amtml_pl.predictions import predict, write_table
+        from amtml_pl.data.image_files import named_images
+        from amtml_pl.results.opened_model import OpenedModel
+        from amtml_pl.results.predict import predict, write_table
 
         files = named_images(words)
         model = OpenedModel(Path(asked["model"]).expanduser(), asked["checkpoint"], trust=asked["trust"])

@@ -9,14 +9,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from amtml_pl.config import check_constructors, check_values
-from amtml_pl.config_files import config_directory
-from amtml_pl.entry_point import progress, reporting, start, typed, typed_words
-from amtml_pl.identity import register_resolvers
-from amtml_pl.recipe import hydra_literal
-from amtml_pl.runs import RunFolder
-from amtml_pl.sweep import current, run_job
-from amtml_pl.sweep_conclusion import concluding
+from amtml_pl.config.checks import check_constructors, check_values
+from amtml_pl.config.command import progress, reporting, start, typed, typed_words
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.teacher_recipe import hydra_literal
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.identity import register_resolvers
+from amtml_pl.training.sweep.conclusion import concluding
+from amtml_pl.training.sweep.jobs import current, run_job
 
 register_resolvers()
 
@@ -32,7 +32,7 @@ def run(config: DictConfig) -> float:
     progress.begun = True
     if current.sweep is None:
         return train(config)
-    import amtml_pl.pipeline  # noqa: F401 - jobs are forked from here, and need not import it each
+    import amtml_pl.training.pipeline  # noqa: F401 - jobs are forked from here, and need not import it each
 
     return run_job(lambda: train(config), current.sweep)
 
@@ -43,11 +43,9 @@ def train(config: DictConfig) -> float:
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
     with reporting("amtml_pl.train", debug=config.get("debug", False), folder=folder.path):
         check_values(config)
-        from amtml_pl.dry_build import (
-            check_parts,  # only here: a mistake so far is said before torch is there
-        )
-        from amtml_pl.pipeline import execute
-        from amtml_pl.process_group import processes_wanted, run_in_group
+        from amtml_pl.system.launch import processes_wanted, run_in_group
+        from amtml_pl.training.pipeline import execute
+        from amtml_pl.training.preflight import check_parts
 
         check_constructors(config)
         check_parts(config)

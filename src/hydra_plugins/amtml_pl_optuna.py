@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class OptunaSweeper(Sweeper):
-    """Searches for the overrides with the best validation accuracy, see `amtml_pl.optuna_search`."""
+    """Searches for the overrides with the best validation accuracy, see `training.sweep.optuna_search`."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Searches until enough trials have completed."""
         # Not above: Hydra imports this file in every command.
-        from amtml_pl.entry_point import report_mistake
+        from amtml_pl.config.command import report_mistake
         from amtml_pl.errors import UserError
-        from amtml_pl.optuna_search import Search
+        from amtml_pl.training.sweep.optuna_search import Search
 
         overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         try:

@@ -21,9 +21,9 @@ class RayLauncher(Launcher):
 
     Args:
         address: of a cluster, ``auto`` for the one that this machine belongs to; None starts one here.
-        cpus_per_task: cores of each job; `amtml_pl.sweep` gives it as many threads.
+        cpus_per_task: cores of each job; `amtml_pl.training.sweep.jobs` gives it as many threads.
         gpus_per_task: accelerators of each job.
-        may_fork: read by `amtml_pl.sweep`.
+        may_fork: read by `amtml_pl.training.sweep.jobs`.
     """
 
     def __init__(self, address: str | None, cpus_per_task: int, gpus_per_task: float, may_fork: bool) -> None:
@@ -36,9 +36,9 @@ class RayLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs and waits for all; one whose process crashes does not end the others."""
         # Not above: Hydra imports this file in every command.
-        from amtml_pl.entry_point import report_mistake
+        from amtml_pl.config.command import report_mistake
         from amtml_pl.errors import UserError
-        from amtml_pl.extras import imported
+        from amtml_pl.system.optional_packages import imported
 
         try:
             ray: Any = imported("ray", extra="ray")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from amtml_pl.augment import Augmentation, CropFlip, Cutout, RandomErasing
-from amtml_pl.augment_color import ColorJitter
+from amtml_pl.data.augment import Augmentation, CropFlip, Cutout, RandomErasing
+from amtml_pl.data.color_jitter import ColorJitter
 
 BATCH = 128
 GOAL = 30_000  # images/s for crop and flip at 32×32, on one worker

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from amtml_pl.dashboard.teaching import Teaching
+from amtml_pl.training.dashboard.teaching import Teaching
 from amtml_pl.types import ModelOutputs, Step, TeacherOutputs
 
 SHARE = 0.02

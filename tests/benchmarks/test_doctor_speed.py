@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from amtml_pl import assemble
-from amtml_pl.checkup import SAMPLES
-from amtml_pl.config import check
-from amtml_pl.examination.step import examine
-from amtml_pl.heads import Head
-from amtml_pl.readings import Reading
-from amtml_pl.selected_teachers import selected_teachers
-from amtml_pl.teachers import LiveTeachers
+from amtml_pl.config.checks import check
+from amtml_pl.distill.doctor.report import SAMPLES
+from amtml_pl.distill.doctor.step import examine
+from amtml_pl.models.classifier_head import Head
+from amtml_pl.models.hint import Reading
+from amtml_pl.teachers.live import LiveTeachers
+from amtml_pl.teachers.selected import selected_teachers
+from amtml_pl.training import assemble
 from amtml_pl.types import Batch, TeacherOutputs
 from test_methods import METHODS
 

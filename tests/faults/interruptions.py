@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from amtml_pl.errors import Preempted
-from amtml_pl.stopping import obey_at_once
+from amtml_pl.system.signals import obey_at_once
 
 KINDS = {
     "SIGKILL": (signal.SIGKILL,),

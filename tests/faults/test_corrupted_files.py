@@ -12,11 +12,11 @@ from run_contents import contents, different, plain
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of
+from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
-from amtml_pl.finished_run import load_run
-from amtml_pl.pipeline import execute
-from amtml_pl.runs import RunFolder
-from amtml_pl.student_module import StudentModule
+from amtml_pl.results.run import load_run
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.training.pipeline import execute
 from tiny_runs import WATCHED
 
 # A maintainer types CORRUPTIONS=200 python -m pytest tests/faults -k damaged; another SEED draws others.
@@ -34,7 +34,7 @@ def place(shared):
 @pytest.fixture
 def train(configure, place, monkeypatch):
     """Runs the job in a folder below the place; what it ends with."""
-    monkeypatch.setattr("amtml_pl.dashboard.logger.pixels", lambda _: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr("amtml_pl.training.dashboard.logger.pixels", lambda _: np.zeros((1, 1, 3), np.uint8))
 
     def go(name):
         roots = [f"paths.{root}={place / root}" for root in ("data", "teachers", "cache", "outputs")]

@@ -11,8 +11,8 @@ import pytest
 from interruptions import KINDS, after, ended, in_a_process, when_called, when_written
 from run_contents import contents, different
 
-from amtml_pl.pipeline import execute
-from amtml_pl.runs import RunFolder
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.training.pipeline import execute
 from tiny_runs import WATCHED
 
 # Two epochs of four steps. Without a budget, TensorBoard is given what does not depend on seconds.
@@ -74,7 +74,7 @@ def place(shared):
 @pytest.fixture
 def job(configure, place, monkeypatch):
     """The run, with figures that are small and quickly drawn."""
-    monkeypatch.setattr("amtml_pl.dashboard.logger.pixels", numbers_shown)
+    monkeypatch.setattr("amtml_pl.training.dashboard.logger.pixels", numbers_shown)
 
     def go(checkpoint_minutes="null"):
         roots = [f"paths.{name}={place / name}" for name in ("outputs", *PREPARED)]

@@ -11,13 +11,13 @@ import time
 import pytest
 import torch
 
-from amtml_pl import stopping
-from amtml_pl.broken_steps import all_finite
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.non_finite import all_finite
+from amtml_pl.distill.reproduction import load_reproduction
 from amtml_pl.errors import Preempted, UserError
-from amtml_pl.pipeline import Run
-from amtml_pl.reproduction import load_reproduction
-from amtml_pl.runs import RunFolder
-from amtml_pl.student_module import StudentModule
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system import signals
+from amtml_pl.training.pipeline import Run
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
 JOB = ("experiment=digits_amtml", *TINY, "checkpoint_minutes=null")
@@ -92,7 +92,7 @@ def test_gradients_that_are_being_accumulated_and_loader_workers_do_not_change_w
 
 
 def test_a_step_that_takes_longer_than_the_grace_is_not_waited_for(run, monkeypatch):
-    monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(signals, "GRACE_SECONDS", 0.2)
 
     def stop_and_linger(module):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -14,6 +14,11 @@ from scipy.optimize import minimize
 from test_regression import regressed_by_loops
 from torch import nn
 
+from amtml_pl.distill.released.regression import (
+    ReleasedConfidenceFeatureRegression,
+    ReleasedFeatureRegression,
+)
+from amtml_pl.distill.released.triplets import ReleasedTripletLoss
 from amtml_pl.errors import UserError
 from amtml_pl.losses.attention import AttentionLoss, attention_losses
 from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
@@ -24,9 +29,7 @@ from amtml_pl.losses.relation import RelationLoss
 from amtml_pl.losses.soft_targets import SoftTargetLoss, soft_target_loss
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss, soft_target_losses
 from amtml_pl.losses.triplets import TripletLoss, random_triplets, relative_dissimilarity_loss
-from amtml_pl.readings import attention_map
-from amtml_pl.released.regression import ReleasedConfidenceFeatureRegression, ReleasedFeatureRegression
-from amtml_pl.released.triplets import ReleasedTripletLoss
+from amtml_pl.models.hint import attention_map
 from amtml_pl.types import OfferedFeatures, TeacherOutputs, TensorShapes
 from steps import make_step
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from amtml_pl.distill.released.losses import element_mean_soft_target_loss
 from amtml_pl.losses.angle import angle_loss, angles
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
 from amtml_pl.losses.soft_targets import integrated_soft_targets, soft_target_loss
-from amtml_pl.released.losses import element_mean_soft_target_loss
 from amtml_pl.weighting.adaptive import latent_factor_weights
 
 pytestmark = pytest.mark.numbers

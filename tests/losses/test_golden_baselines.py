@@ -7,8 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amtml_pl.loops.dml import mutual_loss
-from amtml_pl.loops.mtkd_rl import aggregated_weights
+from amtml_pl.distill.loops.dml import mutual_loss
+from amtml_pl.distill.loops.mtkd_rl import aggregated_weights
+from amtml_pl.distill.released.aekd import ReleasedAekdWeighting, support_vector_weights
+from amtml_pl.distill.released.dml import released_mutual_loss
+from amtml_pl.distill.released.regression import (
+    ReleasedConfidenceFeatureRegression,
+    ReleasedFeatureRegression,
+)
+from amtml_pl.distill.released.triplets import ReleasedTripletLoss, released_triplet_terms
 from amtml_pl.losses.attention import AttentionLoss
 from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
 from amtml_pl.losses.embeddings import EmbeddingTerm
@@ -16,11 +23,7 @@ from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss, soft_target_losses
 from amtml_pl.losses.triplets import TripletLoss, triplet_terms, votes
-from amtml_pl.readings import attention_map
-from amtml_pl.released.aekd import ReleasedAekdWeighting, support_vector_weights
-from amtml_pl.released.dml import released_mutual_loss
-from amtml_pl.released.regression import ReleasedConfidenceFeatureRegression, ReleasedFeatureRegression
-from amtml_pl.released.triplets import ReleasedTripletLoss, released_triplet_terms
+from amtml_pl.models.hint import attention_map
 from amtml_pl.types import ModelOutputs, OfferedFeatures, Step, TeacherOutputs, TensorShapes
 from amtml_pl.weighting.aekd import AekdWeighting, logit_gradients
 from amtml_pl.weighting.confidence import ConfidenceWeighting, confidence_weights
@@ -85,7 +88,7 @@ class ReleasedTripletsOfAnyLength(OfAnyLength, ReleasedTripletLoss): ...
 
 def test_triplets_by_votes_and_as_released(golden, monkeypatch):
     given, expected = golden("okd")
-    for module in ("losses", "released"):
+    for module in ("losses", "distill.released"):
         monkeypatch.setattr(f"amtml_pl.{module}.triplets.random_triplets", lambda samples: given["triplets"])
     maps = [
         torch.as_tensor(each).double()[:, :, None, None] for each in (given["student"], *given["teachers"])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amtml_pl.distill.released.losses import ReleasedSoftTargetLoss
 from amtml_pl.errors import UserError
 from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss, NllAdapterLoss
 from amtml_pl.losses.angle import AngleLoss, angle_loss
@@ -15,7 +16,6 @@ from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import HintLoss, group_of_teachers, hint_loss, same_size
 from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets, soft_target_loss
-from amtml_pl.released.losses import ReleasedSoftTargetLoss
 from amtml_pl.types import ModelOutputs, OfferedFeatures, TensorShapes
 from steps import make_step
 

@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from amtml_pl.features import NetworkCost, TappedNetwork, cost, tap_shapes
+from amtml_pl.models.taps import NetworkCost, TappedNetwork, cost, tap_shapes
 
 STUDENTS = Path(__file__).parents[2] / "conf" / "student"
 NAMES = sorted(path.stem for path in STUDENTS.glob("*.yaml"))

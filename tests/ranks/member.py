@@ -13,11 +13,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from amtml_pl.config_files import config_directory
-from amtml_pl.pipeline import execute
-from amtml_pl.ranks import rank
-from amtml_pl.runs import RunFolder
-from amtml_pl.student_module import StudentModule
+from amtml_pl.config.paths import config_directory
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.ranks import rank
+from amtml_pl.training.pipeline import execute
 
 
 def freeze_norms(module):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amtml_pl.process_group import run_alone, run_in_group
+from amtml_pl.system.launch import run_alone, run_in_group
 from tiny_runs import TINY
 
 pytestmark = pytest.mark.numbers

@@ -4,10 +4,11 @@ import pytest
 import torch
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 
-from amtml_pl import assemble, ranks
-from amtml_pl.config import check
+from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
-from amtml_pl.process_group import processes_wanted
+from amtml_pl.system import ranks
+from amtml_pl.system.launch import processes_wanted
+from amtml_pl.training import assemble
 
 
 @pytest.mark.parametrize("trainer", ["ddp", "slurm"])

@@ -14,11 +14,11 @@ from canary import at_most, flipped, outcome
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from amtml_pl.datasets import bounds
-from amtml_pl.datasets.cifar import Cifar10
-from amtml_pl.datasets.tiny_imagenet import TinyImageNet
+from amtml_pl.data.datasets import bounds
+from amtml_pl.data.datasets.cifar import Cifar10
+from amtml_pl.data.datasets.tiny_imagenet import TinyImageNet
+from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
-from amtml_pl.packing import pack
 from archives import CIFAR10_CLASSES, pickled, write_cifar10, write_tar, write_tiny_imagenet
 
 TOP = "cifar-10-batches-py"

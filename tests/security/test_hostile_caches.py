@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from nested import nested, places, with_value
 from safetensors.torch import save
 
-from amtml_pl.cache_listing import show_info
 from amtml_pl.errors import UserError
-from amtml_pl.teacher_cache.catalogue import MANIFEST, read_manifest, stores_below
-from amtml_pl.teacher_cache.facts import are_facts
-from amtml_pl.teacher_cache.storage import encode
-from amtml_pl.teacher_cache.store import TensorStore
-from amtml_pl.teacher_cache.upkeep import damaged_shards, opened
+from amtml_pl.teachers.cache.catalogue import MANIFEST, read_manifest, stores_below
+from amtml_pl.teachers.cache.facts import are_facts
+from amtml_pl.teachers.cache.listing import show_info
+from amtml_pl.teachers.cache.storage import encode
+from amtml_pl.teachers.cache.store import TensorStore
+from amtml_pl.teachers.cache.upkeep import damaged_shards, opened
 
 FUZZ = settings(
     deadline=None, max_examples=50, database=None, derandomize=True,

@@ -16,9 +16,9 @@ from safetensors.torch import save
 from torch import nn
 from torch.utils.data import DataLoader
 
-from amtml_pl.checkpoint_file import FIELDS, read_checkpoint
 from amtml_pl.errors import UserError
-from amtml_pl.teacher_weights import load_weights, read_state_dict
+from amtml_pl.system.checkpoint_file import FIELDS, read_checkpoint
+from amtml_pl.teachers.weights import load_weights, read_state_dict
 
 FUZZ = settings(
     derandomize=True,

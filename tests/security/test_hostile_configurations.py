@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from nested import nested, places, with_value
 from omegaconf import OmegaConf
 
-from amtml_pl import assemble
-from amtml_pl.config import check
+from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
+from amtml_pl.training import assemble
 
 FUZZ = settings(
     deadline=None, max_examples=60, database=None, derandomize=True,
@@ -22,8 +22,9 @@ FUZZ = settings(
 HARMFUL = (
     "os.system", "builtins.eval", "builtins.exec", "subprocess.check_call", "shutil.rmtree", "runpy.run_path",
     "torch.load", "torch.hub.load", "numpy.load", "pickle.loads", "joblib.load", "importlib.import_module",
-    "hydra.utils.instantiate", "amtml_pl.augment.np.load", "amtml_pl.datasets.download.shutil.rmtree",
-    "timm.models.load_state_dict", "amtml_pl.runs.write_text", "pathlib.Path.unlink",
+    "hydra.utils.instantiate", "amtml_pl.data.augment.np.load",
+    "amtml_pl.data.datasets.download.shutil.rmtree",
+    "timm.models.load_state_dict", "amtml_pl.runs.folder.write_text", "pathlib.Path.unlink",
 )  # fmt: skip
 JSON = nested(*HARMFUL, "${seed}", "${", "${oc.env:HOME}", "???", "../..", "\0", "9" * 50, keys=["_target_"])
 

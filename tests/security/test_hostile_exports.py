@@ -19,12 +19,12 @@ from watch import nothing_happens
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
-from amtml_pl.exported.kinds import KINDS, open_exported
-from amtml_pl.exported.model_card import ModelCard
-from amtml_pl.exported.student import StudentLogits
-from amtml_pl.exporting import Export
-from amtml_pl.features import TappedNetwork
 from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.results.export.export import Export
+from amtml_pl.results.export.formats.kinds import KINDS, open_exported
+from amtml_pl.results.export.formats.model_card import ModelCard
+from amtml_pl.results.export.formats.student import StudentLogits
 
 FUZZ = settings(
     derandomize=True,
@@ -108,11 +108,15 @@ def test_a_script_that_writes_a_file_is_not_run_though_torch_would(file, canary,
 NETWORKS = {
     "a command": ({"_target_": "os.system", "command": "touch CANARY"}, "os.system may not be named"),
     "a function of ours": (
-        {"_target_": "amtml_pl.datasets.download.download", "urls": ["http://127.0.0.1:9"], "file": "CANARY"},
+        {
+            "_target_": "amtml_pl.data.datasets.download.download",
+            "urls": ["http://127.0.0.1:9"],
+            "file": "CANARY",
+        },
         "download may not be named",
     ),
     "a constructor of ours that is not a network": (
-        {"_target_": "amtml_pl.datasets.digits.Digits"},
+        {"_target_": "amtml_pl.data.datasets.digits.Digits"},
         "Digits may not be named here",
     ),
     "code as a name": (

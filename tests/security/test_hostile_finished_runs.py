@@ -14,7 +14,7 @@ from watch import nothing_happens
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
-from amtml_pl.runs import RunFolder
+from amtml_pl.runs.folder import RunFolder
 from sealing import change_record, seal_again, write_record
 
 FUZZ = settings(
@@ -58,10 +58,14 @@ def test_a_whole_run_has_an_answer_to_every_question(finished):
     assert messages(finished) == []
 
 
-CROP = {"_target_": "amtml_pl.augment.CropFlip", "padding": 4, "flip": True}
+CROP = {"_target_": "amtml_pl.data.augment.CropFlip", "padding": 4, "flip": True}
 CONFIGURATIONS = {
     "no seed": ("seed", None, "seed is missing: expected a whole number"),
-    "no data": ("data", {"_target_": "amtml_pl.data.PackedDataModule"}, "needs the argument 'augment'"),
+    "no data": (
+        "data",
+        {"_target_": "amtml_pl.data.module.PackedDataModule"},
+        "needs the argument 'augment'",
+    ),
     "data of nothing": ("data", {"augment": None}, "data has no _target_"),
     "weights of nothing": ("teacher.resnet8.weights", {}, "resnet8.weights.path is missing"),
     "no network": ("teacher.resnet8.network", {"x": 1}, "teacher.resnet8.network has no _target_"),
@@ -112,7 +116,7 @@ EXTRACTOR = {
     },
 }
 DOWNLOAD = {
-    "_target_": "amtml_pl.datasets.download.download",
+    "_target_": "amtml_pl.data.datasets.download.download",
     "urls": ["http://127.0.0.1:9/x"],
     "file": "canary",
 }
@@ -127,11 +131,12 @@ HARM = {
         }),
         "student: skip=.*expected numbers, names",
     ),
-    "a function that writes": (("student", DOWNLOAD), "student._target_=amtml_pl.datasets.download"),
+    "a function that writes": (("student", DOWNLOAD), "student._target_=amtml_pl.data.datasets.download"),
     "a teacher that writes": (("teacher.resnet8.network", DOWNLOAD), "resnet8.network._target_="),
     "a weighting that writes": (("weighting", DOWNLOAD), "weighting._target_="),
-    "an augmentation that writes": (("data.augment", DOWNLOAD), "data._target_=amtml_pl.datasets.download"),
-    "a term that writes": (("loss.ce", DOWNLOAD), "loss.ce._target_=amtml_pl.datasets.download"),
+    "an augmentation that writes": (("data.augment", DOWNLOAD),
+    "data._target_=amtml_pl.data.datasets.download"),
+    "a term that writes": (("loss.ce", DOWNLOAD), "loss.ce._target_=amtml_pl.data.datasets.download"),
     "the environment": (("dataset.source.mirrors", ["http://127.0.0.1:9/${oc.env:HOME}"]), "is an interpol"),
     "a tag": (PICKLE, "has the tag"),
 }  # fmt: skip
@@ -152,10 +157,11 @@ def test_a_hostile_configuration_runs_sends_and_writes_nothing(finished, change,
 
 SOURCES = {
     "download": {
-        "_target_": "amtml_pl.datasets.cifar.Cifar10", "root": "canary", "mirrors": ["http://127.0.0.1:9"],
+        "_target_": "amtml_pl.data.datasets.cifar.Cifar10", "root": "canary",
+        "mirrors": ["http://127.0.0.1:9"],
     },
     "photographs": {
-        "_target_": "amtml_pl.datasets.image_folder.ImageFolder", "folder": "/etc", "image_size": 8,
+        "_target_": "amtml_pl.data.datasets.image_folder.ImageFolder", "folder": "/etc", "image_size": 8,
     },
     "anything": DOWNLOAD,
 }  # fmt: skip

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from amtml_pl.datasets.image_folder import SUFFIXES, ImageFolder
+from amtml_pl.data.datasets.image_folder import SUFFIXES, ImageFolder
+from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
-from amtml_pl.packing import pack
 from archives import encoded, write_image_folder
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))

@@ -10,7 +10,7 @@ from canary import PAYLOADS, at_most, flipped, outcome, refused, works
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from amtml_pl.datasets.pickled_arrays import INSTRUCTIONS, read_pickled_arrays
+from amtml_pl.data.datasets.pickled_arrays import INSTRUCTIONS, read_pickled_arrays
 from amtml_pl.errors import UserError
 
 BATCH = {"data": np.arange(30 * 3, dtype=np.uint8).reshape(30, 3), "labels": list(range(30)), "name": "batch"}

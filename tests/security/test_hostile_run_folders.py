@@ -17,13 +17,13 @@ from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.page import figures_of, harmless_json
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
+from amtml_pl.data.packing import MANIFEST, PackedDataset, pack
 from amtml_pl.errors import UserError
-from amtml_pl.guards import refuse_other_pixels, refuse_other_teachers
-from amtml_pl.json_file import sealed
-from amtml_pl.packing import MANIFEST, PackedDataset, pack
-from amtml_pl.runs import RunFolder
-from amtml_pl.summary import show_summary
-from amtml_pl.teachers import measured_accuracy
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.json_file import sealed
+from amtml_pl.teachers.live import measured_accuracy
+from amtml_pl.training.consistency import refuse_other_pixels, refuse_other_teachers
+from amtml_pl.training.summary import show_summary
 from amtml_pl.types import Split
 
 FUZZ = settings(

@@ -10,9 +10,7 @@ import torchvision
 from omegaconf import OmegaConf
 from watch import ACTS, CODE, nothing_happens
 
-from amtml_pl import assemble
-from amtml_pl.config_files import config_directory
-from amtml_pl.targets import (
+from amtml_pl.config.allowed_targets import (
     GROUPS,
     LIGHTNING,
     TIMM,
@@ -23,6 +21,8 @@ from amtml_pl.targets import (
     target_nodes,
     torch_constructors,
 )
+from amtml_pl.config.paths import config_directory
+from amtml_pl.training import assemble
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amtml_pl.released.weighting import ReleasedWeighting
+from amtml_pl.distill.released.weighting import ReleasedWeighting
 from amtml_pl.types import TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting, latent_factor_weights
 from amtml_pl.weighting.aekd import AekdWeighting

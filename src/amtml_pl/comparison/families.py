@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from amtml_pl.comparison.groups import Group
 from amtml_pl.comparison.naming import configuration, told_apart, unlike_facts
 from amtml_pl.comparison.recorded_run import Run
-from amtml_pl.overrides import is_no_setting, key_of
+from amtml_pl.config.overrides import is_no_setting, key_of
 
 Place = TypeVar("Place", bound=Hashable)
 

@@ -18,7 +18,7 @@ from amtml_pl.comparison.recorded_run import (
     read_run,
 )
 from amtml_pl.errors import UserError
-from amtml_pl.runs import RunFolder
+from amtml_pl.runs.folder import RunFolder
 
 UNREADABLE = "cannot be read: "
 FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"

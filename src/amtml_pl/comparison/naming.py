@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from amtml_pl.comparison.recorded_run import Run, flat
-from amtml_pl.overrides import without_common
-from amtml_pl.plain_yaml import read_plain_yaml
+from amtml_pl.config.overrides import without_common
+from amtml_pl.system.plain_yaml import read_plain_yaml
 
 LONGEST_FACT = 48  # in a name; a longer one is read in config.yaml
 Words = Sequence[str]

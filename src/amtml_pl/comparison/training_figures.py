@@ -6,17 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from amtml_pl.comparison.curves import MeanCurve, WeightsByClass
-from amtml_pl.comparison.figure import (
-    Figure,
-    Trace,
-    Variant,
-    colour,
-    dash,
-    distinct,
-    faint,
-    named,
-    titled,
-)
+from amtml_pl.comparison.figure import Figure, Trace, Variant, colour, dash, distinct, faint, named, titled
 from amtml_pl.comparison.groups import Group, Problem
 
 GroupCurves = Sequence[Mapping[str, MeanCurve]]

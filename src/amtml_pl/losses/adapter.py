@@ -12,8 +12,8 @@ from torch import Tensor
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture, soft_target_loss, step_soft_targets
 from amtml_pl.losses.term import LossTerm, taught
-from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
+from amtml_pl.weighting.temperature import positive_temperature
 
 
 class JointAdapterLoss(LossTerm):

@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from amtml_pl.losses.soft_targets import Mixture, step_soft_targets
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
+from amtml_pl.weighting.temperature import positive_temperature
 
 TILE = 2**19  # angles, or coordinates of directions, at a time: 2 MB in float32, about a core's cache
 WIDTH = 128  # rows of a tile; where a batch is larger, the angles of one vertex are several tiles
@@ -161,7 +161,7 @@ class AngleLoss(LossTerm):
     """Angles between the student's softened outputs follow those between the integrated soft targets.
 
     Both sides are probabilities at the same temperature, so that a perfect student has zero loss (the
-    released code compares log-probabilities or logits with probabilities; see `amtml_pl.released`).
+    released code compares log-probabilities or logits with probabilities; see `amtml_pl.distill.released`).
 
     Args:
         temperature: T > 0.

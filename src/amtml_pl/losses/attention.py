@@ -11,8 +11,8 @@ from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm, taught
-from amtml_pl.pooling import pool
-from amtml_pl.readings import ATTENTION, attention_map
+from amtml_pl.models.hint import ATTENTION, attention_map
+from amtml_pl.models.pooling import pool
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 

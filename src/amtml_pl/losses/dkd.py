@@ -8,8 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.losses.term import LossTerm, taught
-from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
+from amtml_pl.weighting.temperature import positive_temperature
 
 
 def decoupled_losses(

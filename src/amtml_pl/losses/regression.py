@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm, taught
-from amtml_pl.pooling import pool
+from amtml_pl.models.pooling import pool
 from amtml_pl.types import OfferedFeatures, Shape, Step, TensorShapes
 
 Activation: TypeAlias = Literal["as_teacher", "relu"]

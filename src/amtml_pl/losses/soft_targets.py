@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.losses.term import LossTerm, taught
-from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import Step
+from amtml_pl.weighting.temperature import positive_temperature
 
 Mixture: TypeAlias = Literal["probabilities", "logits"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.features import find_module, suggest_paths
+from amtml_pl.models.taps import find_module, suggest_paths
 
 
 def adapt_stem(

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.temperature import positive_temperature
 from amtml_pl.types import ModelOutputs, TeacherOutputs
 from amtml_pl.weighting.minimum_norm import minimum_norm_weights
 from amtml_pl.weighting.scheme import Weighting
+from amtml_pl.weighting.temperature import positive_temperature
 
 
 def logit_gradients(

@@ -1,0 +1,247 @@
+"""The constructors that a ``_target_`` may name, one by one: a configuration is not trusted.
+
+Our own are those that the installed ``conf/`` names, so that a new one needs no entry here. torch,
+torchvision and timm list theirs; Lightning's stand below. A user adds exact names by an environment variable.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+from amtml_pl.config.paths import config_directory
+from amtml_pl.errors import UserError
+
+VARIABLE = "AMTML_TARGETS"
+NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+OWN = re.compile(r"^[^#\n]*_target_:\s*(amtml_pl(?:\.\w+)+)", re.MULTILINE)
+# Folders of conf/ whose files name our own constructors; conf/hydra and conf/train.yaml name Hydra's plugins.
+GROUPS = ("augment", "data", "dataset", "logger", "loop", "loss", "scheduler", "student", "weighting")
+TIMM = "timm.create_model"
+TORCHVISION = "torchvision.models."
+LIGHTNING = (
+    "pytorch_lightning.Trainer",
+    "pytorch_lightning.loggers.CSVLogger",
+    "pytorch_lightning.loggers.MLFlowLogger",
+    "pytorch_lightning.loggers.TensorBoardLogger",
+    "pytorch_lightning.loggers.WandbLogger",
+    "pytorch_lightning.profilers.AdvancedProfiler",
+    "pytorch_lightning.profilers.PyTorchProfiler",
+    "pytorch_lightning.profilers.SimpleProfiler",
+)
+# Text that a network may take: names of modules, layers and weights. No path, URL, interpolation or code.
+NAMES = re.compile(r"(\w[\w-]*(\.\w[\w-]*)*)?")
+# Arguments of torchvision's and timm's builders that read, write or download what a configuration names.
+FILES = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+# Positions escape the check by name; timm makes networks of feature maps by code that it generates.
+UNCHECKED = ("_args_", "feature_cls", "features_only")
+
+
+def located(target: object) -> Callable[..., Any]:
+    """Return the class or function that a ``_target_`` names.
+
+    Nothing is imported for a name that is not listed.
+
+    Raises:
+        UserError: if the name is not listed, cannot be imported, or is neither a class nor a function.
+    """
+    if not isinstance(target, str) or not NAME.fullmatch(target):
+        shown = repr(target) if isinstance(target, str) else f"a {type(target).__name__}"
+        raise UserError(f"it is {shown:.80}, expected a dotted name", fix="package.module.Class")
+    if target not in users_names() and not is_listed(target):
+        raise UserError(f"{target} may not be named{close_name(target)}", fix=extension(target))
+    found = resolved(target)
+    if not inspect.isclass(found) and not inspect.isroutine(found):
+        raise UserError(
+            f"{target} is a {type(found).__name__}, expected a class or a function",
+            fix="name what is to be constructed",
+        )
+    return found
+
+
+def is_listed(name: str) -> bool:
+    """Return True if a dotted name is one of the listed constructors."""
+    if name in LIGHTNING or name in (*own_constructors(*GROUPS), TIMM):
+        return True
+    return name in torch_constructors() if name.startswith("torch.") else is_torchvision_builder(name)
+
+
+@lru_cache
+def own_constructors(*groups: str) -> frozenset[str]:
+    """Return the names that the installed configuration's groups give to our own constructors.
+
+    Args:
+        groups: folders of ``conf/``.
+    """
+    files = (file for group in groups for file in (config_directory() / group).rglob("*.yaml"))
+    return frozenset(name for file in files for name in OWN.findall(file.read_text(encoding="utf-8")))
+
+
+@lru_cache
+def torch_constructors() -> frozenset[str]:
+    """Return the names of torch's optimisers and of their schedules."""
+    from torch import optim  # only here: the first stage of the check needs no torch
+
+    kinds = ((optim, optim.Optimizer), (optim.lr_scheduler, optim.lr_scheduler.LRScheduler))
+    return frozenset(
+        f"{module.__name__}.{name}"
+        for module, base in kinds
+        for name, found in vars(module).items()
+        if inspect.isclass(found) and issubclass(found, base) and found is not base and name[0] != "_"
+    )
+
+
+def is_torchvision_builder(name: str) -> bool:
+    """Return True if torchvision lists a name among its classifiers."""
+    if not name.startswith(TORCHVISION):
+        return False
+    from torchvision import models  # only here: as above
+
+    return name.removeprefix(TORCHVISION) in models.list_models(module=models)
+
+
+def close_name(target: str) -> str:
+    """Ask whether a listed name close to this one was meant."""
+    close = difflib.get_close_matches(target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), n=1, cutoff=0.8)
+    return f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists the names)"
+
+
+def users_names() -> tuple[str, ...]:
+    """Return the names that the user trusts, from the environment: a YAML must not add any.
+
+    Raises:
+        UserError: if the variable holds anything but dotted names.
+    """
+    names = tuple(filter(None, (name.strip() for name in os.environ.get(VARIABLE, "").split(","))))
+    if wrong := [name for name in names if not NAME.fullmatch(name) or "." not in name]:
+        raise UserError(
+            f"{VARIABLE} names {wrong[0]!r}, expected classes or functions, separated by commas",
+            fix=f"export {VARIABLE}=mypackage.MyNetwork,other.module.MyLoss",
+        )
+    return names
+
+
+def extension(name: str) -> str:
+    """Return how a user allows a name that they trust."""
+    first = name.partition(".")[0]
+    if first in sys.stdlib_module_names:
+        return "name a part of a run; nothing of Python's own library is one"
+    if first in ("amtml_pl", "hydra", "pytorch_lightning", "timm", "torch", "torchvision"):
+        return "name a constructor that docs/security.md lists"
+    return f"where you trust it: export {VARIABLE}={name}"
+
+
+def refuse_foreign_targets(node: object) -> None:
+    """Check every ``_target_`` in plain nested values, and import what is listed.
+
+    Raises:
+        UserError: at the first that may not be named, or whose arguments are not plain.
+    """
+    nodes = [*target_nodes(node)]
+    for target in (each["_target_"] for each in nodes):
+        try:
+            located(target)
+        except UserError as error:
+            raise UserError(f"_target_={target!s:.80}: {error.what}.", fix=error.fix) from None
+    for problem in (problem for each in nodes for problem in argument_problems(each)):
+        raise UserError(f"{problem}.")
+
+
+def target_nodes(node: object) -> Iterator[Mapping[str, Any]]:
+    """Yield every mapping with a ``_target_`` in plain nested values, outer ones first."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node
+        children: Any = node.values()
+    else:
+        children = node if isinstance(node, list | tuple) else ()
+    for child in children:
+        yield from target_nodes(child)
+
+
+def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a network's arguments hold besides numbers, names and lists of these.
+
+    torchvision's and timm's builders pass their arguments on: signatures do not say what these may be.
+    Our own networks take networks besides. Other constructors' arguments are left to their signatures.
+
+    Args:
+        node: with a ``_target_`` that may be named.
+    """
+    target = node["_target_"]
+    ours = target in own_constructors("student")
+    if target in users_names() or not (ours or target == TIMM or target.startswith(TORCHVISION)):
+        return
+    for key, value in node.items():
+        if key in (*FILES, *UNCHECKED):
+            yield f"{target} may not take {key!r} (weights come from teacher.NAME.weights.path)"
+        elif not (is_plain(value) or (ours and is_network(value))):
+            yield f"{key}={value!r:.80} of {target}: expected numbers, names, or lists of these"
+    if target == TIMM:
+        from timm import is_model  # only here: as above
+
+        if not is_model(str(node.get("model_name"))):
+            yield f"model_name={node.get('model_name')!r:.80}: timm.list_models() does not list it"
+
+
+def is_plain(value: object) -> bool:
+    """Return True for a number, a name, nothing, or a list of these."""
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return (
+        value is None
+        or isinstance(value, int | float)
+        or (isinstance(value, str) and NAMES.fullmatch(value) is not None)
+    )
+
+
+def is_network(value: object) -> bool:
+    """Return True for a node whose ``_target_`` may be a network's constructor."""
+    return isinstance(value, Mapping) and not [*group_problems(value, ("student",), "")]
+
+
+def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[str]:
+    """Yield each ``_target_`` that is not a constructor of some groups of ``conf/``.
+
+    Args:
+        node: plain nested values that are going to be built.
+        groups: such as ``("student",)``, which has torchvision's and timm's networks too.
+        path: of the node in its configuration, for the message.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        yield f"{path} has no _target_"
+    for each in target_nodes(node):
+        target = str(each["_target_"])
+        network = "student" in groups and (target == TIMM or is_torchvision_builder(target))
+        if not network and target not in (*own_constructors(*groups), *users_names()):
+            yield f"{path}._target_={target:.80} may not be named here; expected one of conf/{groups[0]}"
+        for key in each:  # such as _args_ and _partial_, by which Hydra calls otherwise than by name
+            if str(key).startswith("_") and key != "_target_":
+                yield f"{path} has the key {key}, expected arguments by name"
+
+
+def resolved(name: str) -> Any:  # noqa: ANN401
+    """Return what a dotted name leads to.
+
+    Raises:
+        UserError: if it leads to nothing, or its module fails while it is imported.
+    """
+    first, *parts = name.split(".")
+    path = first
+    try:
+        found: Any = import_module(first)
+        for part in parts:
+            path = f"{path}.{part}"
+            if not hasattr(found, part):  # a module that its package has not imported yet
+                import_module(path)
+            found = getattr(found, part)
+    except Exception as error:
+        raise UserError(f"{name} cannot be imported ({error})", fix="name what exists") from error
+    return found

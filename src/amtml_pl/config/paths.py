@@ -1,0 +1,12 @@
+"""Where the configuration's files lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def config_directory() -> Path:
+    """The folder of YAML files: inside the installed package, or the checkout's ``conf/``."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"

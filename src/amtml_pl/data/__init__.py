@@ -1,0 +1,1 @@
+"""From pixels to batches: packing, splits, augmentation, and Lightning's data module."""

@@ -1,0 +1,252 @@
+"""Replayable augmentation of whole batches: a pure function of (seed, view, sample index).
+
+Every sample has views 1, 2, 3, …; view 0 is the image itself. A view's random numbers are computed, not
+drawn: splitmix64 jumps straight to the number that belongs to (seed, operation, sample, view). Nothing has
+a state, so the same numbers give the same pixels in any batch, order, worker, run and machine, and a
+teacher's outputs for a view can be computed once and kept.
+
+Two rules keep the pixels equal to the bit whatever the batch size and device: parameters are computed in
+numpy on the CPU, and pixels see only integer arithmetic or one correctly rounded floating-point operation
+at a time (no batched matrix product, no floating-point sum, no transcendental function).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64, UInt8, UInt64
+from torch import Tensor
+from torch.nn import functional as F
+
+from amtml_pl.data.counter_rng import random_bits, uniform
+from amtml_pl.errors import UserError
+
+
+@runtime_checkable
+class Operation(Protocol):
+    """One step of an augmentation, uint8 to uint8."""
+
+    @property
+    def distinct_views(self) -> int | None:
+        """After how many views they repeat; None if they do not."""
+        ...
+
+    def __call__(
+        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
+    ) -> UInt8[Tensor, "B 3 H W"]:
+        """View ``view`` (from 1) of each image; ``keys`` holds one random number per sample."""
+        ...
+
+
+class Augmentation:
+    """A list of operations, replayed under a seed.
+
+    Args:
+        operations: applied in order; none leaves the images as they are.
+        seed: another seed gives every sample other views.
+    """
+
+    def __init__(self, operations: Sequence[Operation], seed: int = 0) -> None:
+        self.operations = tuple(operations)
+        self.seed = seed
+
+    @property
+    def distinct_views(self) -> int | None:
+        """After how many views they repeat, 162 for the standard crop and flip; None if they do not."""
+        counts = [operation.distinct_views for operation in self.operations]
+        return None if None in counts else math.lcm(*(count for count in counts if count is not None))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the views, as JSON: the seed, and each operation's class and settings.
+
+        Raises:
+            UserError: if an operation has attributes that are no JSON.
+        """
+        operations = [
+            {"operation": f"{type(operation).__module__}.{type(operation).__qualname__}", **vars(operation)}
+            for operation in self.operations
+        ]
+        try:
+            json.dumps(operations)
+        except TypeError as error:
+            raise UserError(
+                f"An operation of the augmentation keeps what is no JSON ({error}), so it cannot be told "
+                "from another.",
+                fix="keep numbers, texts and lists as its attributes, or teacher_source=live",
+            ) from error
+        return {"seed": self.seed, "operations": operations}
+
+    def __call__(
+        self, images: UInt8[Tensor, "B 3 H W"], index: Int64[Tensor, " B"], view: int
+    ) -> Float[Tensor, "B 3 H W"]:
+        """The given view of each image.
+
+        Args:
+            images: the stored images, on any device.
+            index: each sample's row in its split.
+            view: 0 for the images themselves, from 1 for augmented ones.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 in [0, 1], on the device of ``images``.
+        """
+        if view > 0:
+            for stream, operation in enumerate(self.operations):
+                keys = random_bits(random_bits(self.seed, stream), index.numpy(force=True))
+                images = operation(images, keys, view)
+        # By a tensor: CUDA would multiply by the rounded reciprocal of a plain number.
+        return images / torch.full((), 255.0, device=images.device)
+
+
+class CropFlip:
+    """The standard CIFAR augmentation: pad with zeros, crop at any place, flip half of the time.
+
+    There are (2·padding + 1)² crops, twice as many with flips. Each sample meets all of them, in an order
+    of its own, before any returns.
+
+    Args:
+        padding: pixels added on each side, from 0.
+        flip: whether half of the views are mirrored left to right.
+    """
+
+    def __init__(self, padding: int = 4, flip: bool = True) -> None:
+        if padding < 0:
+            raise UserError(
+                f"CropFlip: padding is {padding}, expected 0 or more.", fix="augment.operations: padding: 4"
+            )
+        self.padding = padding
+        self.flip = flip
+
+    @property
+    def distinct_views(self) -> int:
+        """All crops times, with flips, two."""
+        return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
+
+    def __call__(
+        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
+    ) -> UInt8[Tensor, "B 3 H W"]:
+        """Each image's own crop and flip for this view."""
+        B, _, H, W = images.shape
+        order = random_bits(keys[:, None], np.arange(self.distinct_views)).argsort(axis=1)
+        choice = torch.from_numpy(order[:, (view - 1) % self.distinct_views].copy()).to(images.device)
+        crops = choice // 2 if self.flip else choice
+        top, left = crops // (2 * self.padding + 1), crops % (2 * self.padding + 1)
+
+        padded = F.pad(images, (self.padding,) * 4)
+        windows = padded.unfold(2, H, 1).unfold(3, W, 1)  # (B, 3, tops, lefts, H, W), a view of the pixels
+        cropped = windows[torch.arange(B, device=images.device), :, top, left]
+        if not self.flip:
+            return cropped
+        return torch.where((choice % 2 == 1)[:, None, None, None], cropped.flip(-1), cropped)
+
+
+class RandomErasing:
+    """Fills a rectangle of random area and shape that lies inside the image.
+
+    Source: Zhong et al., Random erasing data augmentation, AAAI 2020, algorithm 1,
+    https://arxiv.org/abs/1708.04896. As in the authors' code only the size is drawn again when the
+    rectangle is larger than the image, here at most ten times: after that the image stays whole.
+    The constant filling is theirs for CIFAR up to its value; random filling is left out.
+
+    Args:
+        probability: of erasing at all, in [0, 1].
+        scale: smallest and largest erased share of the area, in (0, 1].
+        ratio: smallest and largest height over width, positive.
+        value: the filling of all three channels, from 0 (black) to 255.
+    """
+
+    _ATTEMPTS = 10
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        scale: Sequence[float] = (0.02, 0.33),
+        ratio: Sequence[float] = (0.3, 3.3),
+        value: int = 0,
+    ) -> None:
+        if not 0 <= probability <= 1:
+            raise UserError(f"RandomErasing: probability is {probability}, expected a number in [0, 1].")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise UserError(f"RandomErasing: scale is {scale}, expected two rising numbers in (0, 1].")
+        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
+            raise UserError(f"RandomErasing: ratio is {ratio}, expected two rising positive numbers.")
+        if not 0 <= value <= 255:
+            raise UserError(f"RandomErasing: value is {value}, expected a whole number from 0 to 255.")
+        self.probability = probability
+        self.scale = scale
+        self.ratio = ratio
+        self.value = value
+
+    @property
+    def distinct_views(self) -> None:
+        """Areas and shapes are continuous: no end."""
+        return
+
+    def __call__(
+        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
+    ) -> UInt8[Tensor, "B 3 H W"]:
+        """Each image with, perhaps, one rectangle erased."""
+        _, _, H, W = images.shape
+        draws = uniform(keys, view, 3 + 2 * self._ATTEMPTS)
+        area = H * W * (self.scale[0] + (self.scale[1] - self.scale[0]) * draws[:, 3::2])
+        ratio = self.ratio[0] + (self.ratio[1] - self.ratio[0]) * draws[:, 4::2]
+        heights, widths = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+        fits = (heights <= H) & (widths <= W)
+        first = fits.argmax(axis=1)[:, None]
+        erased = (draws[:, :1] < self.probability) & np.take_along_axis(fits, first, axis=1)
+        height = np.where(erased, np.take_along_axis(heights, first, axis=1), 0)
+        width = np.where(erased, np.take_along_axis(widths, first, axis=1), 0)
+        top = np.floor(draws[:, 1:2] * (H - height + 1))
+        left = np.floor(draws[:, 2:3] * (W - width + 1))
+        return images.masked_fill(_box(images, top, left, height, width), self.value)
+
+
+class Cutout:
+    """Blackens a square whose centre is any pixel; the square may leave the image.
+
+    Source: DeVries and Taylor, Improved regularization of convolutional neural networks with cutout, 2017,
+    https://arxiv.org/abs/1708.04552. One square per image.
+
+    Args:
+        size: side of the square in pixels, from 1; the paper has 16 for CIFAR-10 and 8 for CIFAR-100.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise UserError(f"Cutout: size is {size}, expected a side of at least one pixel.")
+        self.size = size
+
+    @property
+    def distinct_views(self) -> None:
+        """Centres are drawn anew for each view, not enumerated: no end."""
+        return
+
+    def __call__(
+        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
+    ) -> UInt8[Tensor, "B 3 H W"]:
+        """Each image with one square blackened."""
+        _, _, H, W = images.shape
+        draws = uniform(keys, view, 2)
+        top = np.floor(draws[:, :1] * H) - self.size // 2
+        left = np.floor(draws[:, 1:] * W) - self.size // 2
+        side = np.full_like(top, self.size)
+        return images.masked_fill(_box(images, top, left, side, side), 0)
+
+
+def _box(
+    images: UInt8[Tensor, "B 3 H W"],
+    top: Float64[np.ndarray, "B 1"],
+    left: Float64[np.ndarray, "B 1"],
+    height: Float64[np.ndarray, "B 1"],
+    width: Float64[np.ndarray, "B 1"],
+) -> Bool[Tensor, "B 1 H W"]:
+    """True inside each sample's rectangle."""
+    rows, columns = np.arange(images.shape[2]), np.arange(images.shape[3])
+    inside_rows = (rows >= top) & (rows < top + height)
+    inside_columns = (columns >= left) & (columns < left + width)
+    mask = torch.from_numpy(inside_rows[:, None, :, None] & inside_columns[:, None, None, :])
+    return mask.to(images.device)

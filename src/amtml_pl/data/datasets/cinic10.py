@@ -1,0 +1,34 @@
+"""CINIC-10: the classes of CIFAR-10 with images from ImageNet added, and a validation split of its own."""
+
+from __future__ import annotations
+
+from amtml_pl.data.datasets.archive import ArchiveSource
+from amtml_pl.data.datasets.image_folder import read_class_folders
+from amtml_pl.types import Split, SplitName
+
+
+class Cinic10(ArchiveSource):
+    """CINIC-10: three splits of 90,000 colour images of 32×32 pixels in 10 classes.
+
+    Its ``valid`` folder is our ``val``. Source: https://arxiv.org/abs/1810.03505 and
+    https://datashare.ed.ac.uk/handle/10283/3192. The checksum is the one that several independent
+    loaders carry; the source itself publishes none.
+
+    Args:
+        folder: where ``CINIC-10.tar.gz``, or the folders train, valid and test (or ``CINIC-10`` with
+            them) lie, or where the archive is downloaded to.
+        mirrors: http(s) folders that hold the archive; None for the official one, empty for no download.
+    """
+
+    archive = "CINIC-10.tar.gz"
+    unpacked = "CINIC-10"
+    members = ("train", "valid", "test")
+    official = "https://datashare.ed.ac.uk/bitstream/handle/10283/3192"
+    md5 = "6ee4d0c996905fe93221de577967a372"
+    size = 687_544_992
+    splits: tuple[SplitName, ...] = ("train", "val", "test")
+
+    def read(self, split: SplitName) -> Split:
+        """One split, class by class, images in the order of their names."""
+        subfolders = {"train": "train", "val": "valid", "test": "test"}
+        return read_class_folders(self.files(), subfolders, split, image_size=32)

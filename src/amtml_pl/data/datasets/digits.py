@@ -1,0 +1,67 @@
+"""scikit-learn's embedded handwritten digits: a real data set that needs no download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from amtml_pl.data.datasets.embedded import Embedded
+from amtml_pl.errors import UserError
+from amtml_pl.types import Split, SplitName
+
+SPLIT_SEED = 0
+BRIGHTEST = 16
+
+
+class Digits(Embedded):
+    """1,797 grey 8×8 digits, enlarged bilinearly to colour images.
+
+    The split is stratified and drawn with a fixed seed, so that it is the same in every run. Source:
+    https://archive.ics.uci.edu/dataset/80 (its test part, the one that scikit-learn embeds).
+
+    Args:
+        test_fraction: share of the images that form the test split, in (0, 1).
+        image_size: height and width of the result in pixels.
+
+    Raises:
+        UserError: an argument is out of range.
+    """
+
+    splits: tuple[SplitName, ...] = ("train", "test")
+
+    def __init__(self, test_fraction: float = 0.2, image_size: int = 32) -> None:
+        if not 0.01 <= test_fraction <= 0.99:  # below, a class could be missing in one of the splits
+            raise UserError(f"test_fraction is {test_fraction}, expected 0.01 to 0.99.")
+        if image_size < 8:
+            raise UserError(f"image_size is {image_size}, expected at least the 8 pixels of the digits.")
+        self.test_fraction = test_fraction
+        self.image_size = image_size
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the pixels, as JSON."""
+        return {"source": "Digits", "test_fraction": self.test_fraction, "image_size": self.image_size}
+
+    def signature(self) -> str | None:
+        """A cheap identity of the raw data on this machine; None when there is none."""
+        return "embedded in scikit-learn"
+
+    def read(self, split: SplitName) -> Split:
+        """One split, in the order of the whole data set."""
+        digits = load_digits()
+        parts = train_test_split(
+            np.arange(len(digits.target)),
+            test_size=self.test_fraction,
+            random_state=SPLIT_SEED,
+            stratify=digits.target,
+        )
+        rows = np.sort(parts[0] if split == "train" else parts[1])
+        grey = torch.from_numpy(digits.images[rows])[:, None] / BRIGHTEST
+        enlarged = F.interpolate(grey, size=self.image_size, mode="bilinear", align_corners=False)
+        images = (enlarged * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+        labels = torch.from_numpy(digits.target[rows]).to(torch.int64)
+        return Split(images, labels, tuple(str(name) for name in digits.target_names))

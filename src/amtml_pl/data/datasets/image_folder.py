@@ -1,0 +1,265 @@
+"""Any tree with one folder of images per class, and the decoding that all sources of image files share."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from io import BytesIO
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.progress import track
+
+from amtml_pl.data.datasets.files import Files, FolderFiles, tree_signature
+from amtml_pl.errors import UserError
+from amtml_pl.system.console import Terminal, is_watched
+from amtml_pl.types import Split, SplitName, counted_kinds
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
+CHUNK_IMAGES = 256
+MEMORY_BYTES = 2 << 30
+NAMED_FAILURES = 5
+
+# Pillow tries every format that it knows, whatever a file is called; some of them are programs (EPS).
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
+
+ImageFile = tuple[str, Path | BytesIO]
+
+
+class ImageFolder:
+    """A user's own images: ``<folder>/<subfolder of the split>/<class>/.../<image>``.
+
+    Classes are the sorted folder names, the same in every split. An image of another size is scaled
+    (bilinear, antialiased) until its shorter side fits, and its centre is cut out. Transparency is
+    dropped and an EXIF rotation is not applied, as in torchvision.
+
+    Args:
+        folder: the top of the tree.
+        image_size: height and width of the packed images in pixels.
+        splits: the subfolder of ``train``, of ``test`` and, where there is one, of ``val``; None for
+            ``train`` where the images are only to be evaluated on.
+
+    Raises:
+        UserError: ``splits`` lacks train or test, has an unknown name, or names one folder twice.
+    """
+
+    def __init__(
+        self, folder: str | Path, image_size: int, splits: Mapping[str, str | None] | None = None
+    ) -> None:
+        self.folder = Path(folder).expanduser()
+        self.image_size = image_size
+        given = {"train": "train", "test": "test"} if splits is None else dict(splits)
+        self._subfolders = {split: place for split, place in given.items() if place is not None}
+        known = {"train", "test"} <= given.keys() <= {"train", "val", "test"}
+        if not known or not self._subfolders.keys() >= given.keys() - {"train"}:
+            raise UserError(
+                f"An image folder needs the splits train and test and may have val, got "
+                f"{', '.join(self._subfolders) or 'none'} for {self.folder}.",
+                fix="name the subfolder of each: 'dataset.source.splits={train: FOLDER, test: FOLDER}'",
+            )
+        if len(set(self._subfolders.values())) < len(self._subfolders):
+            raise UserError(f"Two splits of {self.folder} share one subfolder: {self._subfolders}.")
+        if image_size < 1:
+            raise UserError(f"image_size is {image_size}, expected at least 1 pixel.")
+
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """The splits that have a subfolder."""
+        names: tuple[SplitName, ...] = ("train", "val", "test")
+        return tuple(name for name in names if name in self._subfolders)
+
+    def missing(self) -> str | None:
+        """What is missing and where it was looked for; None when the raw data is here."""
+        paths = {split: self.folder.absolute() / sub for split, sub in self._subfolders.items()}
+        absent = [f"{path} (split {split})" for split, path in paths.items() if not path.is_dir()]
+        return f"The image folder lacks {', '.join(absent)}." if absent else None
+
+    def fetch(self) -> None:
+        """Refuses missing folders: there is nothing to download."""
+        if missing := self.missing():
+            raise UserError(
+                missing,
+                fix="put one folder per class there, or name the folders: dataset.source.folder=FOLDER "
+                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'; amtml_pl.evaluate takes images "
+                "without a training split: dataset.source.splits.train=null",
+            )
+
+    def download_bytes(self) -> int | None:
+        """What fetch would load; None when nothing can be downloaded, 0 when nothing need be."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the pixels, as JSON."""
+        return {
+            "source": "ImageFolder",
+            "folder": str(self.folder.resolve()),
+            "image_size": self.image_size,
+            "splits": self._subfolders,
+        }
+
+    def signature(self) -> str | None:
+        """A cheap identity of the raw data on this machine; None when there is none."""
+        return None if self.missing() else tree_signature(self.folder, self._subfolders.values())
+
+    def read(self, split: SplitName) -> Split:
+        """One split, class by class, images in the order of their names.
+
+        Raises:
+            UserError: a folder is missing, the classes of the splits differ, a class has no images, or an
+                image cannot be read.
+        """
+        self.fetch()
+        return read_class_folders(FolderFiles(self.folder), self._subfolders, split, self.image_size)
+
+
+def read_class_folders(
+    files: Files, subfolders: Mapping[str, str], split: SplitName, image_size: int
+) -> Split:
+    """One split of a tree with a folder per class, images in the order of their names.
+
+    Args:
+        files: the tree.
+        subfolders: the subfolder of every split; all must have the same classes.
+        split: the one to decode.
+        image_size: height and width of the result in pixels.
+
+    Raises:
+        UserError: a class is missing in one split or has no images, or an image cannot be read.
+    """
+    classes = {name: files.folders(subfolder) for name, subfolder in subfolders.items()}
+    everywhere = sorted({name for names in classes.values() for name in names})
+    for name, names in classes.items():
+        if absent := [label for label in everywhere if label not in names]:
+            raise UserError(
+                f"Split {name} ({files.where / subfolders[name]}) lacks classes that another split has: "
+                f"{', '.join(absent)}.",
+                fix="give every split a folder of images for every class",
+            )
+    if not everywhere:
+        raise UserError(f"{files.where / subfolders[split]} has no class folders.")
+    samples = []
+    left_out: Counter[str] = Counter()
+    for label, name in enumerate(everywhere):
+        names = files.names(f"{subfolders[split]}/{name}")
+        images = [image for image in names if is_image(image)]
+        others = Counter(PurePosixPath(other).suffix.lower() for other in names if not is_image(other))
+        left_out += others
+        if not images:
+            raise UserError(
+                f"Class {name!r} has no images in {files.where / subfolders[split] / name}; "
+                f"known are {', '.join(sorted(SUFFIXES))}{f' ({counted_kinds(others)})' * bool(others)}.",
+                fix="put images there, or delete the folder in every split",
+            )
+        samples += [(image, label) for image in images]
+    whole = read_images(files, samples, tuple(everywhere), image_size, title=f"reading {split}")
+    return replace(whole, left_out=dict(left_out))
+
+
+def image_names(files: Files, under: str) -> list[str]:
+    """The sorted names of all image files below a folder."""
+    return [name for name in files.names(under) if is_image(name)]
+
+
+def is_image(name: str) -> bool:
+    """Return whether a file is read as an image, by its suffix."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def read_images(
+    files: Files, samples: Sequence[tuple[str, int]], classes: tuple[str, ...], image_size: int, *, title: str
+) -> Split:
+    """Decodes images on all cores; more than 2 GiB of pixels are held in an unnamed temporary file.
+
+    Args:
+        files: where the images lie.
+        samples: per image its name and label, in the order of the result.
+        classes: the class names in label order.
+        image_size: height and width of the result in pixels.
+        title: what the progress bar says.
+
+    Raises:
+        UserError: images cannot be read; it counts them and names the first.
+    """
+    pixels = _empty((len(samples), 3, image_size, image_size))
+    rows = {name: row for row, (name, _) in enumerate(samples)}
+    failures: list[str] = []
+
+    def decode(chunk: list[ImageFile]) -> int:
+        for name, file in chunk:
+            try:
+                pixels[rows[name]] = _pixels(file, image_size).transpose(2, 0, 1)
+            except Exception as error:  # Pillow raises anything on damaged files
+                failures.append(f"{name} ({error})")
+        return len(chunk)
+
+    console = Terminal(stderr=True)
+    done = _decoded(files.read(rows), decode)
+    for _ in track(
+        done, title, total=-(-len(samples) // CHUNK_IMAGES), console=console, disable=not is_watched(console)
+    ):
+        pass
+    if failures:
+        first = "; ".join(sorted(failures)[:NAMED_FAILURES])
+        more = f"; and {len(failures) - NAMED_FAILURES} more" if len(failures) > NAMED_FAILURES else ""
+        raise UserError(
+            f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: "
+            f"{first}{more}.",
+            fix="convert or replace these files, or leave them out, and repeat the command",
+        )
+    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+    return Split(torch.from_numpy(pixels), labels, classes)
+
+
+def _decoded(files: Iterator[ImageFile], decode: Callable[[list[ImageFile]], int]) -> Iterator[int]:
+    """Decodes chunks in threads (Pillow releases the lock), with few of them waiting in memory at a time."""
+    workers = min(16, os.cpu_count() or 1)
+    waiting: deque[Future[int]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        while chunk := list(islice(files, CHUNK_IMAGES)):
+            waiting.append(pool.submit(decode, chunk))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _pixels(file: Path | BytesIO, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"none of {', '.join(FORMATS)}") from None
+    with image:
+        most = Image.MAX_IMAGE_PIXELS  # above it Pillow only warns, up to twice as many
+        if most is not None and image.width * image.height > most:
+            raise ValueError(f"{image.width} by {image.height} pixels, expected at most {most:,}")
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"mode {image.mode}, expected 8 bits per channel")
+        rgb = image.convert("RGB")
+    if rgb.size != (image_size, image_size):
+        rgb = ImageOps.fit(rgb, (image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def _empty(shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
+    size = math.prod(shape)
+    if size <= MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free < size:
+            raise UserError(
+                f"Decoding needs {size / 1e9:.1f} GB in {tempfile.gettempdir()}, free: {free / 1e9:.1f} GB.",
+                fix="point TMPDIR to a larger disk, or choose a smaller image_size",
+            )
+        return np.memmap(file, np.uint8, "w+", shape=shape)

@@ -1,0 +1,63 @@
+"""Random images of a data set's shape: for measuring speed, never for measuring accuracy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from amtml_pl.data.datasets.embedded import Embedded
+from amtml_pl.errors import UserError
+from amtml_pl.types import Split, SplitName
+
+SEED = 0
+
+
+class Synthetic(Embedded):
+    """Uniformly random pixels; the labels go round the classes.
+
+    Args:
+        num_classes: K, from 2.
+        image_size: height and width in pixels, from 1.
+        train_images: of the training split, at least K.
+        test_images: of the test split, at least 1.
+
+    Raises:
+        UserError: an argument is out of range.
+    """
+
+    splits: tuple[SplitName, ...] = ("train", "test")
+
+    def __init__(
+        self, num_classes: int = 10, image_size: int = 32, train_images: int = 2048, test_images: int = 256
+    ) -> None:
+        if num_classes < 2 or image_size < 1 or train_images < num_classes or test_images < 1:
+            raise UserError(
+                f"Synthetic images: num_classes {num_classes}, image_size {image_size}, train_images "
+                f"{train_images}, test_images {test_images}; expected at least 2, 1, one per class, and 1."
+            )
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.images: dict[str, int] = {"train": train_images, "test": test_images}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the pixels, as JSON."""
+        return {
+            "source": "Synthetic",
+            "classes": self.num_classes,
+            "size": self.image_size,
+            "images": self.images,
+        }
+
+    def signature(self) -> str | None:
+        """A cheap identity of the raw data on this machine; None when there is none."""
+        return "drawn"
+
+    def read(self, split: SplitName) -> Split:
+        """One split, the same at every call."""
+        count, size = self.images[split], self.image_size
+        drawn = np.random.default_rng([SEED, self.splits.index(split)])
+        images = torch.from_numpy(drawn.integers(0, 256, (count, 3, size, size), dtype=np.uint8))
+        labels = torch.arange(count) % self.num_classes
+        return Split(images, labels, tuple(f"class{k}" for k in range(self.num_classes)))

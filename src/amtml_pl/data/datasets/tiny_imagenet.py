@@ -1,0 +1,81 @@
+"""Tiny ImageNet: 200 classes of ImageNet at 64×64 pixels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from amtml_pl.data.datasets.archive import ArchiveSource
+from amtml_pl.data.datasets.files import Files
+from amtml_pl.data.datasets.image_folder import read_class_folders, read_images
+from amtml_pl.errors import UserError
+from amtml_pl.types import Split, SplitName
+
+IMAGE_SIZE = 64
+ANNOTATIONS = "val/val_annotations.txt"
+WORDS = "words.txt"
+
+
+class TinyImageNet(ArchiveSource):
+    """Tiny ImageNet: 100,000 training and 10,000 test images of 64×64 pixels in 200 classes.
+
+    Our test split is the official *validation* split, because the labels of the official test split are
+    not public; accuracies compare with what others report as validation accuracy. Classes are in the
+    order of their WordNet ids. Grey images become colour images. Source: http://cs231n.stanford.edu
+    (Le and Yang, 2015). The checksum is the one that several independent loaders carry; the source
+    itself publishes none.
+
+    Args:
+        folder: where ``tiny-imagenet-200.zip`` or ``tiny-imagenet-200`` lies, or is downloaded to.
+        mirrors: http(s) folders that hold the archive; None for the official one, empty for no download.
+    """
+
+    archive = "tiny-imagenet-200.zip"
+    unpacked = "tiny-imagenet-200"
+    members = ("train", "val", WORDS)
+    official = "http://cs231n.stanford.edu"
+    md5 = "90528d7ca1a48142e341f4ef8d21d0de"
+    size = 248_100_043
+    splits: tuple[SplitName, ...] = ("train", "test")
+
+    def read(self, split: SplitName) -> Split:
+        """The training images class by class, or the validation images in the order of their names."""
+        files = self.files()
+        if split == "train":
+            train = read_class_folders(files, {"train": "train"}, "train", IMAGE_SIZE)
+            return replace(train, classes=_class_names(files, train.classes), left_out={})  # their boxes
+        ids = files.folders("train")
+        samples = _annotated(files, ids)
+        return read_images(files, samples, _class_names(files, tuple(ids)), IMAGE_SIZE, title="reading test")
+
+
+def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
+    """Per validation image its name and label, in the order of the names."""
+    labels = {name: label for label, name in enumerate(ids)}
+    samples = []
+    for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
+        fields = line.split("\t")
+        file = fields[0]
+        is_name = file not in ("", "..") and PurePosixPath(file).name == file
+        if len(fields) < 2 or fields[1] not in labels or not is_name:
+            raise UserError(
+                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
+                "image, a tab and the id of a class in train."
+            )
+        samples.append((f"val/images/{file}", labels[fields[1]]))
+    return sorted(samples)
+
+
+def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """The first word that WordNet gives for each id, with the id where two classes share it."""
+    words = dict(line.split("\t", 1) for line in _lines(files, WORDS) if "\t" in line)
+    names = [words.get(name, name).split(",")[0].strip() for name in ids]
+    count = Counter(names)
+    return tuple(word if count[word] == 1 else f"{word} ({i})" for word, i in zip(names, ids, strict=True))
+
+
+def _lines(files: Files, name: str) -> list[str]:
+    (_, file), *_ = files.read([name])
+    content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+    return content.decode("utf-8", errors="replace").splitlines()

@@ -1,0 +1,37 @@
+"""Mixup: each image of a batch is blended with another one of the same batch, and so are their labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt64
+from torch import Tensor
+
+from amtml_pl.data.counter_rng import permutation
+from amtml_pl.types import Mixed
+
+
+def mixup(
+    images: Float[Tensor, "B 3 H W"],
+    labels: Int64[Tensor, " B"],
+    alpha: float,
+    state: UInt64[np.ndarray, " 1"],
+) -> tuple[Float[Tensor, "B 3 H W"], Mixed]:
+    """``λ x_i + (1 - λ) x_j`` with one λ ~ Beta(α, α) for the batch and j a permutation of it.
+
+    Source: Zhang, Cisse, Dauphin and Lopez-Paz, mixup: beyond empirical risk minimization, ICLR 2018,
+    https://arxiv.org/abs/1710.09412, as in the authors' code.
+
+    Args:
+        images: a batch.
+        labels: of the images.
+        alpha: α > 0; the smaller, the closer λ is to 0 or 1.
+        state: decides λ and the permutation.
+
+    Returns:
+        The blended images, and what they are blended of.
+    """
+    share = np.random.Generator(np.random.Philox(int(state[0]))).beta(alpha, alpha)
+    partner = torch.from_numpy(permutation(len(labels), state))
+    blended = share * images + (1 - share) * images[partner]
+    return blended, Mixed(labels[partner], torch.tensor(share, dtype=torch.float32))

@@ -1,0 +1,323 @@
+"""Batches from packed images: disjoint splits, an order that can be replayed, one view per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Int64, UInt64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from amtml_pl.data.augment import Augmentation
+from amtml_pl.data.counter_rng import permutation, random_bits
+from amtml_pl.data.mixup import mixup
+from amtml_pl.data.packing import PackedDataset
+from amtml_pl.data.splits import SplitRows, disjoint_splits
+from amtml_pl.errors import UserError
+from amtml_pl.types import Batch, TeacherOutputs
+
+# Sets the random numbers of the order apart from those that other purposes take from an equal seed.
+_ORDER = 2**32
+_MIXUP = 2**32 + 1
+
+
+class PackedDataModule(pl.LightningDataModule):
+    """Training, validation and test batches of a packed data set.
+
+    The validation split is the packed one where there is one, else a stratified part of the packed training
+    split. The splits depend on ``seed`` alone, the order of the batches on (``order_seed``, epoch), the view
+    on the epoch, the pixels on (seed of the augmentation, view, index): nothing depends on the number of
+    workers, and the sequence of samples not on the number of ranks.
+
+    The trainer must rebuild the loader every epoch and leave its sampler alone
+    (``reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False``): a loader that lives longer
+    replays epoch 0 after a resume (Lightning#21938).
+
+    Args:
+        packed: the images and labels.
+        order_seed: of the order of the training batches.
+        augment: turns stored training images into their views.
+        batch_size: training images per optimiser step, over all ranks together.
+        eval_batch_size: images per validation or test batch, over all ranks together.
+        views: V, the number of views that the epochs go round; ``"all"`` means every distinct one, and a new
+            one each epoch where they are without end.
+        val_size: validation images, a whole number or a fraction of the packed training split; not used
+            where a validation split is packed.
+        train_size: training images, stratified, from what validation leaves; None for all. A larger subset
+            holds every smaller one.
+        seed: of the validation split and the training subset.
+        num_workers: processes that prepare batches; 0 prepares them between the steps.
+        mixup: α of `amtml_pl.data.mixup`, for training batches; 0 leaves the images alone.
+
+    Attributes:
+        before_epoch: told the view of an epoch before its first batch is made; None where nobody asks.
+        read_teachers: reads what a cache holds for a training batch; None where there is no cache.
+        batches_done: of the trainer's current epoch, where a checkpoint is written or read within one.
+
+    Raises:
+        UserError: if a size or a number of views is out of range.
+    """
+
+    def __init__(
+        self,
+        packed: PackedDataset,
+        *,
+        order_seed: int,
+        augment: Augmentation,
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        views: int | Literal["all"] = "all",
+        val_size: int | float = 0.1,
+        train_size: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        mixup: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_ranges(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, mixup=mixup
+        )
+        self.packed = packed
+        self.order_seed = order_seed
+        self.augment = augment
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.views = _resolve_views(views, augment.distinct_views)
+        self.num_workers = num_workers
+        self.mixup = mixup
+        self.before_epoch: Callable[[int], None] | None = None
+        self.read_teachers: Callable[[Batch], TeacherOutputs] | None = None
+        self.batches_done = 0
+        self._splits = disjoint_splits(packed, val_size, train_size, seed)
+
+    def train_split(self) -> SplitRows:
+        """The images that are trained on."""
+        return self._splits["train"]
+
+    def val_split(self) -> SplitRows:
+        """The images that selection is made on."""
+        return self._splits["val"]
+
+    def test_split(self) -> SplitRows:
+        """The images that the result is measured on.
+
+        Raises:
+            UserError: if the packed data has no test split.
+        """
+        if "test" not in self._splits:
+            raise UserError(f"{self.packed.folder} has no test split, only {list(self.packed.splits)}.")
+        return self._splits["test"]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The batches of the trainer's current epoch, of epoch 0 without a trainer."""
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        if self.before_epoch is not None:
+            self.before_epoch(self.train_view(epoch))
+        first, self.batches_done = self.batches_done, 0
+        return self.train_batches(epoch, *self._rank_and_world_size(), first=first)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the epoch a checkpoint is (Lightning asks for this method by name)."""
+        return {"batches_done": self.batches_done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Lets the next epoch begin there."""
+        self.batches_done = state_dict["batches_done"]
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation images in order, unaugmented."""
+        return self.eval_batches(self.val_split(), *self._rank_and_world_size())
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test images in order, unaugmented."""
+        return self.eval_batches(self.test_split(), *self._rank_and_world_size())
+
+    def train_batches(
+        self, epoch: int, rank: int = 0, world_size: int = 1, *, first: int = 0
+    ) -> DataLoader[Batch]:
+        """One rank's batches of an epoch, from one of them on; the loader's length counts those before too.
+
+        The ranks share each global batch of ``batch_size`` samples in turn: its first sample goes to rank 0,
+        the second to rank 1, … The last, short batch is kept; one of a single sample, on which batch norm
+        cannot train, is joined to the batch before it. So the batches do not depend on the number of ranks.
+
+        Raises:
+            UserError: if a batch would leave a rank less than two samples.
+        """
+        split = self.train_split()
+        state = random_bits(random_bits(self.order_seed, _ORDER), epoch)
+        order = torch.from_numpy(permutation(len(split), state))
+        batches = list(torch.split(order, self.batch_size))
+        if len(batches) > 1 and len(batches[-1]) < min(2, self.batch_size):
+            batches[-2:] = [torch.cat(batches[-2:])]
+        smallest = min(map(len, batches))
+        if world_size > 1 and smallest < 2 * world_size:
+            last = "the last batch of an epoch" if smallest < self.batch_size else "a batch"
+            raise UserError(
+                f"{world_size} ranks cannot share {last}, which has {smallest} images; each needs 2.",
+                fix=f"data.batch_size={self.batch_size + world_size} or another, data.train_size, or fewer "
+                "trainer.devices",
+            )
+        blend = None
+        if self.mixup:
+            blend = _Blend(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
+        reader = _BatchReader(split, self.augment, self.train_view(epoch), self.read_teachers, blend)
+        return self._loader(reader, [batch[rank::world_size] for batch in batches], first)
+
+    def sample(self, size: int) -> Batch:
+        """The first images of the first epoch, as its first batch would have them."""
+        loader = self.train_batches(0)
+        first: Int64[Tensor, " B"] = next(iter(loader.sampler))
+        batch: Batch = loader.dataset[first[:size]]
+        return batch
+
+    def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
+        """One rank's unaugmented batches of a split in order; all ranks together hold each sample once.
+
+        Raises:
+            UserError: if there are more ranks than images.
+        """
+        if world_size > len(split):
+            raise UserError(
+                f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
+                fix="fewer trainer.devices, or more images: data.val_size",
+            )
+        batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
+        shares = [batch[rank::world_size] for batch in batches]
+        return self._loader(_BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
+
+    def train_view(self, epoch: int) -> int:
+        """The view that an epoch trains on: 1 … V in turn."""
+        return 1 + (epoch if self.views is None else epoch % self.views)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K class names in label order."""
+        return self.packed.classes
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.packed.classes)
+
+    @property
+    def image_size(self) -> int:
+        """H, which is W, in pixels."""
+        return self.train_split().stored.images.shape[2]
+
+    @property
+    def digest(self) -> str:
+        """What identifies the packed data."""
+        return self.packed.digest
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images per split."""
+        return {name: len(split) for name, split in self._splits.items()}
+
+    def _loader(
+        self, reader: _BatchReader, batches: Sequence[Int64[Tensor, " _"]], first: int = 0
+    ) -> DataLoader[Batch]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return _ResumableLoader(
+            reader,
+            sampler=_Order(batches, first),
+            batch_size=None,  # an item is a whole batch already
+            num_workers=self.num_workers,
+            pin_memory=on_gpu,
+        )
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+class _Order(Sampler[Int64[Tensor, " _"]]):
+    """The batches of an epoch from one of them on; Lightning counts those before it too."""
+
+    def __init__(self, batches: Sequence[Int64[Tensor, " _"]], first: int) -> None:
+        self.batches, self.first = batches, first
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Int64[Tensor, " _"]]:
+        yield from self.batches[self.first :]
+
+
+class _ResumableLoader(DataLoader[Batch]):
+    """Tells Lightning, by these two methods, that an epoch can be gone on with; the module sees to it."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: `PackedDataModule.state_dict` says where."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Nothing."""
+
+
+class _BatchReader(Dataset[Batch]):
+    """Makes a whole batch from one tensor of indices, with the teachers' outputs where a cache holds them."""
+
+    def __init__(
+        self,
+        split: SplitRows,
+        augment: Augmentation,
+        view: int,
+        read_teachers: Callable[[Batch], TeacherOutputs] | None = None,
+        blend: _Blend | None = None,
+    ) -> None:
+        self.split = split
+        self.augment = augment
+        self.view = view
+        self.read_teachers = read_teachers
+        self.blend = blend
+
+    def __getitem__(self, index: Int64[Tensor, " B"]) -> Batch:
+        rows = self.split.rows[index]
+        images = self.augment(self.split.stored.images[rows], index, self.view)
+        batch = Batch(images, self.split.stored.labels[rows], index, self.view, self.split.name)
+        if self.blend is not None:
+            batch = self.blend(batch)
+        return batch if self.read_teachers is None else replace(batch, teachers=self.read_teachers(batch))
+
+
+@dataclass(frozen=True)
+class _Blend:
+    """Mixup for the batches of one epoch; a batch is known by its first sample, which no other one has."""
+
+    alpha: float
+    state: UInt64[np.ndarray, " 1"]
+
+    def __call__(self, batch: Batch) -> Batch:
+        own = random_bits(self.state, int(batch.index[0]))
+        images, mixed = mixup(batch.images, batch.labels, self.alpha, own)
+        return replace(batch, images=images, mixed=mixed)
+
+
+def _check_ranges(*, batch_size: int, eval_batch_size: int, num_workers: int, mixup: float) -> None:
+    for name, count in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        if count < 1:
+            raise UserError(f"data.{name} is {count}, expected 1 or more.", fix=f"data.{name}=128")
+    if num_workers < 0:
+        raise UserError(f"data.num_workers is {num_workers}, expected 0 or more.", fix="data.num_workers=0")
+    if not 0 <= mixup < float("inf"):
+        raise UserError(f"data.mixup is {mixup}, expected 0 or more.", fix="data.mixup=0.2")
+
+
+def _resolve_views(views: int | Literal["all"], distinct: int | None) -> int | None:
+    """V; None for a new view in every epoch."""
+    if views == "all":
+        return distinct
+    if views < 1:
+        raise UserError(f"data.views is {views}, expected 1 or more.", fix="data.views=all")
+    if distinct is not None and views > distinct:
+        raise UserError(
+            f"data.views is {views}, but the augmentation has {distinct} distinct views.",
+            fix="data.views=all, or another augmentation: augment=crop_flip",
+        )
+    return views

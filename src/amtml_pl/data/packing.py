@@ -1,0 +1,299 @@
+"""A data set source, read once, into uint8 files that every run maps into memory.
+
+A packed folder holds ``<split>.images.npy``, ``<split>.labels.npy`` and ``manifest.json``. It is written
+beside its place and published by one rename, so that a folder with this name is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, get_args, runtime_checkable
+
+import numpy as np
+import torch
+from filelock import FileLock
+from rich.progress import track
+
+from amtml_pl.errors import UserError
+from amtml_pl.system.console import Terminal, is_watched
+from amtml_pl.system.json_file import are_numbers, read_json
+from amtml_pl.system.ranks import leads
+from amtml_pl.types import Split, SplitName, counted_kinds
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MANIFEST_KEYS = frozenset({"format", "identity", "signature", "classes", "splits", "files", "digest"})
+MANIFEST_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "classes": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+    "splits": lambda v: (
+        isinstance(v, dict) and v.keys() <= {*get_args(SplitName)} and all(type(n) is int for n in v.values())
+    ),
+    "files": lambda v: isinstance(v, dict) and all(Path(name).name == name for name in v),
+    "digest": lambda v: isinstance(v, str),
+    "left_out": are_numbers,
+}
+CHUNK_ROWS = 4096
+
+
+@runtime_checkable
+class DatasetSource(Protocol):
+    """Where a data set comes from: what ``amtml_pl.data.datasets`` has one file for each of."""
+
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """``("train", "test")``, or with the data set's own ``"val"`` between them."""
+
+    def missing(self) -> str | None:
+        """What is missing and where it was looked for; None when the raw data is here."""
+
+    def fetch(self) -> None:
+        """Downloads and verifies what is missing; a UserError says how else it can be provided."""
+
+    def download_bytes(self) -> int | None:
+        """What ``fetch`` would load; None when nothing can be downloaded, 0 when nothing need be."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the pixels, as JSON: the class and its arguments, but for places."""
+
+    def signature(self) -> str | None:
+        """A cheap identity of the raw data on this machine; None when there is none."""
+
+    def read(self, split: SplitName) -> Split:
+        """One split, decoded."""
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """A packed data set whose tensors are mapped from disk and cost no memory of their own.
+
+    Attributes:
+        folder: where it lies.
+        digest: sha256 over the pixels, labels and class names of all splits.
+        classes: the K class names, in label order.
+        splits: per split its mapped images and labels.
+        left_out: files that were not read, counted by suffix.
+    """
+
+    folder: Path
+    digest: str
+    classes: tuple[str, ...]
+    splits: Mapping[SplitName, Split]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path) -> PackedDataset:
+        """Maps a packed folder; the sizes of its files are compared, their content is not hashed again.
+
+        Raises:
+            UserError: a file is missing, truncated or changed, or the format is unknown; it names the file.
+        """
+        manifest = _manifest(folder)
+        for name, size in manifest["files"].items():
+            got = (folder / name).stat().st_size if (folder / name).is_file() else 0
+            if got != size:
+                raise _damaged(folder / name, f"has {got} bytes, expected {size}")
+        classes = tuple(manifest["classes"])
+        splits = {split: _mapped(folder, split, classes, rows) for split, rows in manifest["splits"].items()}
+        return cls(folder, manifest["digest"], classes, splits, manifest.get("left_out", {}))
+
+    def verify(self) -> None:
+        """Holds every pixel, label and class name against the digest.
+
+        Raises:
+            UserError: if one has changed.
+        """
+        digest = hashlib.sha256()
+        for name, split in self.splits.items():
+            digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(self.classes)}".encode())
+            for array in (split.images.numpy(), split.labels.numpy()):
+                for start in range(0, len(array), CHUNK_ROWS):
+                    digest.update(array[start : start + CHUNK_ROWS].data)
+        if digest.hexdigest() != self.digest:
+            raise _damaged(self.folder / MANIFEST, "lists another checksum than its images and labels have")
+
+
+def packed_folder(source: DatasetSource, root: Path) -> Path:
+    """Where the packed form of a source lies below ``root``; another identity is another folder."""
+    identity = json.dumps({**source.identity(), "format": FORMAT_VERSION}, sort_keys=True)
+    return root / f"{type(source).__name__.lower()}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def is_packed(source: DatasetSource, root: Path) -> bool:
+    """Whether the source has been packed below ``root``, from whatever state of the raw data."""
+    return (packed_folder(source, root) / MANIFEST).is_file()
+
+
+def find_packed(source: DatasetSource, root: Path) -> PackedDataset | None:
+    """The packed form of a source, where there is one; nothing is made.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    return PackedDataset.open(packed_folder(source, root)) if is_packed(source, root) else None
+
+
+def pack(source: DatasetSource, root: Path) -> PackedDataset:
+    """The packed form of a source, made first where it is missing or where the raw data has changed.
+
+    Missing raw data is fetched. Two processes that pack the same source share the work. What is there already
+    is held against its digest, by the first process of a run.
+
+    Raises:
+        UserError: the raw data can be neither found nor fetched, or is damaged; a training class is empty
+            or a label out of range; the disk is full; or an existing packed folder is damaged.
+    """
+    folder = packed_folder(source, root)
+    if not _is_current(source, root):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not _is_current(source, root):  # another process may have packed it meanwhile
+                    _pack_anew(source, folder)
+        except OSError as error:
+            fix = "free some space there, or point paths.data to another folder"
+            raise UserError(f"The packed data set {folder} cannot be written: {error}.", fix=fix) from error
+    packed = PackedDataset.open(folder)
+    if leads():
+        packed.verify()
+    return packed
+
+
+def _is_current(source: DatasetSource, root: Path) -> bool:
+    if not is_packed(source, root):
+        return False
+    now = source.signature()
+    return now is None or now == _manifest(packed_folder(source, root))["signature"]
+
+
+def _pack_anew(source: DatasetSource, folder: Path) -> None:
+    """Writes the packed folder under a temporary name, then puts it into its place."""
+    if folder.exists():
+        log.info("The raw data of %s has changed since it was packed: packing it again.", folder.name)
+    source.fetch()
+    signature = source.signature()  # before reading: what changes meanwhile is noticed the next time
+    growing = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(growing, ignore_errors=True)  # left behind by a process that was killed
+    growing.mkdir()
+    try:
+        manifest = _write_splits(source, growing)
+        manifest |= {"format": FORMAT_VERSION, "identity": source.identity(), "signature": signature}
+        (growing / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _replace_folder(growing, folder)
+        if left_out := manifest.get("left_out"):
+            log.warning("Packed %s; %s", folder.name, counted_kinds(left_out))
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """Runs that have the old files mapped keep them: the system frees them with the last of the mappings."""
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
+    """Writes one split after the other, so that only one is in memory, and hashes them on the way."""
+    digest = hashlib.sha256()
+    rows: dict[str, int] = {}
+    classes: tuple[str, ...] | None = None
+    left_out: Counter[str] = Counter()
+    for name in source.splits:
+        split = source.read(name)
+        left_out.update(split.left_out)
+        _check(split, name, classes)
+        classes = split.classes
+        free, needed = shutil.disk_usage(folder).free, split.images.nbytes + split.labels.nbytes
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {name} needs {needed / 1e6:.0f} MB")
+        digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(classes)}".encode())
+        _write_array(folder / f"{name}.images.npy", split.images.numpy(), digest.update, f"packing {name}")
+        _write_array(folder / f"{name}.labels.npy", split.labels.numpy(), digest.update, f"packing {name}")
+        rows[name] = len(split)
+    files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    counts = {"left_out": dict(left_out)} if left_out else {}
+    return {"classes": classes, "splits": rows, "files": files, "digest": digest.hexdigest(), **counts}
+
+
+def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:
+    """As ``np.save`` does, in chunks; written rather than mapped, so that a full disk is an error."""
+    array, console = np.ascontiguousarray(array), Terminal(stderr=True)
+    quiet = not is_watched(console)
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
+        chunks = range(0, len(array), CHUNK_ROWS)
+        for first in track(chunks, title, console=console, transient=True, disable=quiet):
+            content = array[first : first + CHUNK_ROWS].data
+            out.write(content)
+            hashed(content)
+
+
+def _check(split: Split, name: SplitName, classes: tuple[str, ...] | None) -> None:
+    """Refuses what a source must not give."""
+    if classes is not None and split.classes != classes:
+        raise UserError(f"The classes of split {name} differ from those of the first split.")
+    if len(split) == 0 or len(split.images) != len(split.labels):
+        raise UserError(f"Split {name} has {len(split.images)} images and {len(split.labels)} labels.")
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= len(split.classes):
+        raise UserError(f"Split {name} has labels {low} to {high}, expected 0 to {len(split.classes) - 1}.")
+    images_per_class = torch.bincount(split.labels, minlength=len(split.classes)).tolist()
+    empty = [label for label, n in zip(split.classes, images_per_class, strict=True) if n == 0]
+    if name == "train" and empty:
+        raise UserError(
+            f"No training image of class {', '.join(map(repr, empty))}.",
+            fix="add training images of it, or remove the class from every split",
+        )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    try:
+        manifest = read_json(file)
+    except (OSError, ValueError) as error:
+        raise _damaged(file, f"cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
+        got = manifest.get("format") if isinstance(manifest, dict) else manifest
+        raise _damaged(file, f"has format version {got!r:.80}, expected {FORMAT_VERSION}")
+    if absent := MANIFEST_KEYS - manifest.keys():
+        raise _damaged(file, f"lacks {', '.join(sorted(absent))}")
+    if wrong := [key for key, is_right in MANIFEST_FIELDS.items() if not is_right(manifest.get(key, {}))]:
+        raise _damaged(file, f"holds something else than it should under {', '.join(wrong)}")
+    return manifest
+
+
+def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int) -> Split:
+    arrays = []
+    for kind, dtype, dimensions in (("images", np.uint8, 4), ("labels", np.int64, 1)):
+        file = folder / f"{split}.{kind}.npy"
+        try:
+            # copy-on-write: torch refuses read-only memory with a warning, and nothing reaches the file
+            array = np.lib.format.open_memmap(file, mode="c")
+        except Exception as error:  # a damaged header fails in any way
+            raise _damaged(file, f"cannot be mapped ({error!s:.200})") from error
+        fits = array.ndim == dimensions and len(array) == rows and array.flags.c_contiguous
+        if array.dtype != dtype or not fits or (kind == "images" and array.shape[1] != 3):
+            raise _damaged(file, f"is {array.dtype} {array.shape}, expected {dtype.__name__} of {rows} rows")
+        arrays.append(torch.from_numpy(array))
+    images, labels = arrays
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise _damaged(file, f"has labels outside 0 to {len(classes) - 1}")
+    return Split(images, labels, classes)
+
+
+def _damaged(file: Path, what: str) -> UserError:
+    fix = f"delete {file.parent} and repeat: it is packed again"
+    return UserError(f"The packed file {file} {what}.", fix=fix)

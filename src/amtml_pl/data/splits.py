@@ -1,0 +1,129 @@
+"""The disjoint training, validation and test images of a packed data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt64
+from torch import Tensor
+
+from amtml_pl.data.counter_rng import permutation, random_bits
+from amtml_pl.data.packing import PackedDataset
+from amtml_pl.errors import UserError
+from amtml_pl.types import Split, SplitName
+
+# Sets the random numbers of the splits apart from those that other purposes take from an equal seed.
+_VALIDATION, _SUBSET = 2**33, 2**33 + 1
+
+
+def disjoint_splits(
+    packed: PackedDataset, val_size: int | float, train_size: int | None, seed: int
+) -> dict[SplitName, SplitRows]:
+    """Training, validation and, where packed, test images; the same for the same arguments.
+
+    Args:
+        packed: its validation split is used where it has one, else a stratified part of its training split.
+        val_size: validation images, a whole number or a fraction of the packed training split.
+        train_size: training images, stratified, from what validation leaves; None for all.
+        seed: of both choices.
+
+    Every class keeps a training image; one of two images or more has a validation image, too.
+
+    Raises:
+        UserError: if there is no training split, it lacks a class, or a size is out of range.
+    """
+    if "train" not in packed.splits:
+        raise UserError(f"{packed.folder} has no train split, only {list(packed.splits)}.")
+    stored, K = packed.splits["train"], len(packed.classes)
+    rows, labels = np.arange(len(stored)), stored.labels.numpy()
+    _check_classes(packed, labels)
+    if "val" in packed.splits:
+        val = _whole(packed, "val")
+    else:
+        size = round(val_size * len(stored)) if isinstance(val_size, float) else val_size
+        _check_size("val_size", val_size, size, K, len(stored) - K)
+        chosen = _stratified(labels, size, random_bits(seed, _VALIDATION), spare_one=True)
+        val = SplitRows("val", stored, torch.from_numpy(chosen))
+        rows = np.setdiff1d(rows, chosen)
+    if train_size is not None:
+        _check_size("train_size", train_size, train_size, K, len(rows))
+        rows = rows[_stratified(labels[rows], train_size, random_bits(seed, _SUBSET), spare_one=False)]
+    splits: dict[SplitName, SplitRows] = {
+        "train": SplitRows("train", stored, torch.from_numpy(rows)),
+        "val": val,
+    }
+    return splits | ({"test": _whole(packed, "test")} if "test" in packed.splits else {})
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """A split as a choice of rows of a packed one; samples are counted from 0 within the choice.
+
+    Attributes:
+        name: of the split that batches belong to.
+        stored: the packed split that holds the images.
+        rows: ``(N,)``, rising, the row of ``stored`` that each sample is.
+    """
+
+    name: SplitName
+    stored: Split
+    rows: Int64[Tensor, " N"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _whole(packed: PackedDataset, name: SplitName) -> SplitRows:
+    stored = packed.splits[name]
+    return SplitRows(name, stored, torch.arange(len(stored)))
+
+
+def _stratified(
+    labels: Int64[np.ndarray, " N"], size: int, state: UInt64[np.ndarray, " 1"], *, spare_one: bool
+) -> Int64[np.ndarray, " {size}"]:
+    """``size`` positions, rising, with every class in proportion.
+
+    Each class is shuffled and spread evenly over [0, 1], its first sample at 0 and, where one of every class
+    is to be spared, its last at 1; the samples that come first are taken. Unlike scikit-learn's
+    ``StratifiedShuffleSplit`` this allows classes of one image and any remainder, and a larger choice holds
+    every smaller one.
+    """
+    order = permutation(len(labels), state)
+    shuffled = labels[order]
+    by_class = shuffled.argsort(kind="stable")
+    counts = np.bincount(shuffled)
+    rank = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
+    total = np.repeat(counts, counts)
+    spread = (rank + 0.5) / total
+    spread[rank == 0] = 0.0
+    if spare_one:
+        spread[rank == total - 1] = 1.0
+    first = by_class[np.lexsort((by_class, spread))[:size]]
+    return np.sort(order[first])
+
+
+def _check_classes(packed: PackedDataset, labels: Int64[np.ndarray, " N"]) -> None:
+    counts = np.bincount(labels, minlength=len(packed.classes))
+    absent = [name for name, count in zip(packed.classes, counts, strict=True) if count == 0]
+    if absent:
+        raise UserError(
+            f"The train split of {packed.folder} has no image of the classes {absent[:5]} "
+            f"({len(absent)} of {len(packed.classes)}); expected at least one of every class.",
+            fix="add training images of these classes to the data set, or leave the classes out of it",
+        )
+
+
+def _check_size(name: str, given: int | float, size: int, smallest: int, largest: int) -> None:
+    if isinstance(given, float) and not 0 < given < 1:
+        raise UserError(
+            f"data.{name} is {given}; a number with a decimal point is a fraction between 0 and 1.",
+            fix=f"data.{name}=0.1, or a whole number of images",
+        )
+    if not smallest <= size <= largest:
+        raise UserError(
+            f"data.{name} is {given}, which is {size} images; expected from {smallest}, one per class, "
+            f"to {largest}, what the packed training split can give.",
+            fix=f"data.{name}={max(smallest, largest // 10)}",
+        )

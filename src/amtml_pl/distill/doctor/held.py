@@ -1,0 +1,75 @@
+"""Who holds which parameter: optimisers all that learns, once, and nobody what is the teachers'."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.teachers.live import LiveTeachers
+
+
+def frozen_findings(module: StudentModule) -> Iterator[Finding]:
+    """Live teachers, or classifiers cut out of teachers, that are not frozen."""
+    source = module.teacher_source
+    networks: dict[str, nn.Module] = {f"{name} (its classifier)": head for name, head in module.heads.items()}
+    if isinstance(source, LiveTeachers):
+        networks |= {teacher.name: teacher.network for teacher in source.teachers}
+    for whose, network in networks.items():
+        name = whose.partition(" ")[0]
+        if any(part.training for part in network.modules()):
+            yield Finding(
+                f"teacher-in-training-mode/{name}",
+                f"teacher {whose} is in training mode: its dropout and batch norm would change its outputs; "
+                "expected evaluation mode",
+            )
+        if any(parameter.requires_grad for parameter in network.parameters()):
+            yield Finding(
+                f"trainable-teacher/{name}",
+                f"parameters of teacher {whose} ask for a gradient; expected frozen ones",
+            )
+
+
+def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
+    """Trainable parameters in no optimiser or in several groups, and groups that hold anything else."""
+    groups = [*parameter_groups_in(module.configure_optimizers())]
+    held = Counter(id(parameter) for group in groups for parameter in group["params"])
+    parts = module.parts()
+    known = {id(parameter) for parameters in parts.values() for parameter in parameters}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in known]
+    for part, parameters in {**parts, "the rest": rest}.items():
+        for kind, wrong in (
+            ("in-no-optimizer", [p for p in parameters if held[id(p)] == 0]),
+            ("in-several-groups", [p for p in parameters if held[id(p)] > 1]),
+        ):
+            if wrong:
+                yield Finding(
+                    f"{kind}/{part}",
+                    f"{len(wrong)} of the {len(parameters)} trainable parameters of {part!r} are "
+                    f"{kind.replace('-', ' ')}; expected each in exactly one group of one optimiser",
+                )
+    own = {id(parameter) for parameter in module.parameters()}
+    for position, group in enumerate(groups):
+        name = group.get("name", position)
+        if foreign := sum(id(parameter) not in own for parameter in group["params"]):
+            yield Finding(
+                f"foreign-parameters/{name}",
+                f"the optimiser's group {name!r} holds {foreign} parameters that are not the module's, "
+                "such as a teacher's; expected its own alone",
+            )
+
+
+def parameter_groups_in(made: object) -> Iterator[dict[str, Any]]:
+    """Of whatever shape Lightning lets optimisers be given in: alone, listed, beside their schedules."""
+    if isinstance(made, Optimizer):
+        yield from made.param_groups
+    elif isinstance(made, Mapping):
+        yield from parameter_groups_in(made["optimizer"])
+    elif isinstance(made, Sequence):
+        for each in made:
+            yield from parameter_groups_in(each)

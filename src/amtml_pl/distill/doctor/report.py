@@ -1,0 +1,148 @@
+"""The doctor's report on a run that is ready to begin: its step, its teachers, and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.markup import escape
+from rich.table import Table
+
+from amtml_pl.config.command import console, error_console
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.doctor.teachers import agreement, teacher_findings
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.errors import UserError
+from amtml_pl.models.layout import as_written
+
+SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """Everything that the doctor has to say.
+
+    Attributes:
+        findings: what is wrong.
+        warnings: what is worth a look.
+        share: of each term in the gradient that reaches the student.
+        teachers: per teacher what its examination found.
+        agreement: per pair of teachers the share of training images for which they name the same class.
+        expected: the findings that the method is known for.
+        whole: whether everything was looked at.
+    """
+
+    findings: Sequence[Finding]
+    warnings: Sequence[str]
+    share: Mapping[str, float]
+    teachers: Mapping[str, Mapping[str, Any]]
+    agreement: Mapping[str, float]
+    expected: Sequence[str] = ()
+    whole: bool = True
+
+    @property
+    def unexpected(self) -> list[Finding]:
+        """The findings that are not expected."""
+        return [finding for finding in self.findings if finding.name not in self.expected]
+
+    @property
+    def missing(self) -> list[str]:
+        """The expected defects that were not found."""
+        found = {finding.name for finding in self.findings}
+        return [name for name in self.expected if name not in found] if self.whole else []
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written beside the run."""
+        return {
+            "healthy": not self.unexpected and not self.missing,
+            "findings": [vars(finding) for finding in self.findings],
+            "expected_defects": list(self.expected),
+            "missing_defects": self.missing,
+            "warnings": list(self.warnings),
+            "gradient_share": dict(self.share),
+            "teachers": {name: dict(found) for name, found in self.teachers.items()},
+            "agreement": dict(self.agreement),
+        }
+
+    def refuse(self) -> None:
+        """Ends a run that would not train what it claims.
+
+        Raises:
+            UserError: with all unexpected findings, and with all expected ones that were not found.
+        """
+        lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
+        lines += [f"  - {name}: expected of this method, and not found" for name in self.missing]
+        if lines:
+            raise UserError(
+                "The doctor stops this run before it trains:\n" + "\n".join(lines),
+                fix="mend it, or set expected_defects=[...] to exactly the findings that are meant to be "
+                "there (doctor=false skips the check)",
+            )
+
+
+def check_up(
+    module: StudentModule,
+    data: PackedDataModule,
+    teachers: Mapping[str, Mapping[str, Any]],
+    expected: Sequence[str] = (),
+) -> Checkup:
+    """Examines a module that is ready to be fitted.
+
+    Args:
+        module: with its teachers connected, on the CPU or where the batches will be.
+        data: the run's splits and views.
+        teachers: what `amtml_pl.distill.doctor.teachers.examine_teacher` found of each teacher that has been
+            examined.
+        expected: the names of findings that the method is known for.
+    """
+    batch = data.sample(SAMPLES).to(module.device)
+    found = examine(module, batch)
+    findings = [*found.findings]
+    for name, examined in teachers.items():
+        findings += teacher_findings(name, examined)
+    pairs: dict[str, float] = {}
+    if module.teacher_source is not None and not any(
+        f.name.startswith("teacher-in-training-mode/") for f in findings
+    ):
+        names = module.teacher_source.names
+        with torch.no_grad(), as_written():
+            shared = agreement(module.teacher_source(batch).logits.float())
+        pairs = {
+            f"{one} and {other}": float(shared[i, i + 1 + j])
+            for i, one in enumerate(names)
+            for j, other in enumerate(names[i + 1 :])
+        }
+    return Checkup(findings, found.warnings, found.share, teachers, pairs, tuple(expected), found.whole)
+
+
+def show_checkup(found: Checkup) -> None:
+    """Prints the report."""
+    table = Table(title="Share of the student's gradient", title_justify="left", show_edge=False)
+    table.add_column("term")
+    table.add_column("share", justify="right")
+    for name, share in found.share.items():
+        table.add_row(escape(name), f"{share:.4f}")
+    if found.share:
+        console.print(table)
+    for name, examined in found.teachers.items():
+        told = f"teacher {name}: accuracy {examined['accuracy']:.4f} on {examined['images']} images"
+        console.print(told, markup=False)
+    for pair, shared in found.agreement.items():
+        told = f"{pair} name the same class for {shared:.1%} of {SAMPLES} training images"
+        console.print(told, markup=False)
+    for finding in found.findings:
+        known = "expected: " if finding.name in found.expected else ""
+        console.print(f"[red]{known}{escape(finding.name)}[/]: {escape(finding.what)}")
+    warn(found)
+    if not found.findings:
+        console.print("Nothing is wrong: every term trains what it claims to.")
+
+
+def warn(found: Checkup) -> None:
+    """Prints the warnings."""
+    for warning in found.warnings:
+        error_console.print(f"[yellow]warning:[/] {escape(warning)}")

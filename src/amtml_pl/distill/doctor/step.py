@@ -1,0 +1,88 @@
+"""Proof, before a run begins, that its step trains what it claims to: every check, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.distill.doctor.gradients import gradient_findings, gradient_norms, outweighing, shares
+from amtml_pl.distill.doctor.held import frozen_findings, optimizer_findings
+from amtml_pl.distill.doctor.order import order_findings
+from amtml_pl.distill.doctor.targets import head_findings, target_findings
+from amtml_pl.distill.doctor.weights import weight_findings
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.models.layout import as_written
+from amtml_pl.models.taps import mode_kept
+from amtml_pl.types import Batch
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the examination of a step has found.
+
+    Attributes:
+        findings: what is wrong.
+        warnings: what is worth a look.
+        share: of each objective in the gradient that reaches the student, in [0, 1].
+        whole: whether everything was looked at; a teacher that is not frozen ends it early.
+    """
+
+    findings: Sequence[Finding] = ()
+    warnings: Sequence[str] = ()
+    share: Mapping[str, float] = field(default_factory=dict)
+    whole: bool = True
+
+
+def examine(module: StudentModule, batch: Batch) -> Examination:
+    """Takes a training step apart without taking it.
+
+    Parameters, running statistics, random state and accounts are left as they were.
+
+    Args:
+        module: with its teachers connected.
+        batch: some training images; at least two.
+    """
+    if findings := [*frozen_findings(module)]:  # nothing else can be trusted then
+        return Examination(findings, whole=False)
+    findings = [*optimizer_findings(module)]
+    findings += [Finding(name, what) for name, what in module.self_check()]
+    with as_it_was(module):
+        dissection = module.dissect(batch)
+        parts = module.parts()
+        norms = {each.name: gradient_norms(each, parts) for each in dissection.objectives}
+        for objective in dissection.objectives:
+            findings += gradient_findings(objective, norms[objective.name])
+        if module.teacher_source is not None and len(module.teacher_source.names) == 1:
+            # One teacher has nothing to be weighed against.
+            findings = [finding for finding in findings if not finding.name.startswith("idle-for-the-")]
+        if dissection.step is not None:
+            listed = zip(module.terms, module.loss_terms(), strict=True)
+            terms = {name: term for name, term in listed if module.coef[name]}
+            findings += weight_findings(dissection.step, terms, parts.get("student", []))
+            if module.weighting is not None:
+                findings += order_findings(dissection.step, terms, module.weighting, module.repeatable)
+            findings += target_findings(dissection.step, terms)
+            findings += head_findings(dissection.step, module.heads)
+    reaching = {
+        o.name: norms[o.name].get("student", 0.0) for o in dissection.objectives if "student" in o.trains
+    }
+    return Examination(findings, [*outweighing(reaching)], shares(reaching))
+
+
+@contextmanager
+def as_it_was(module: StudentModule) -> Iterator[None]:
+    """Training mode inside, nothing compiled; modes, buffers, accounts and random numbers are kept."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    seconds = module.spent.teacher_seconds
+    with torch.random.fork_rng(), mode_kept(module), as_written():
+        module.train()
+        try:
+            yield
+        finally:
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
+            module.spent.teacher_seconds = seconds

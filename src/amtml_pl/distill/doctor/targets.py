@@ -1,0 +1,70 @@
+"""Whether targets can be reached, and the teachers' classifiers are the teachers'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Step, TeacherOutputs
+
+CLOSE_ENOUGH = 0.1  # of the logits' deviation: stored in half precision they differ by 0.001, in int8 by 0.01
+
+
+def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Finding]:
+    """Terms that a student which has reached the soft targets could not bring to 0.
+
+    The targets are those of teachers with random and clearly different outputs: the run's own may be so
+    poor, or so alike, that nothing could be told.
+
+    Args:
+        step: as it would be taken.
+        terms: those in use.
+    """
+    if step.teachers is None or step.weights is None:
+        return
+    logits = 3 * torch.randn_like(step.teachers.logits)
+    sharp = replace(step, teachers=TeacherOutputs(step.teachers.names, logits, step.teachers.hints))
+    for name, term in terms.items():
+        if not term.vanishes_at_targets:
+            continue
+        temperature = float(getattr(term, "temperature", 1.0))
+        mixture: Mixture = getattr(term, "mixture", "probabilities")
+        targets = integrated_soft_targets(logits, step.weights.detach(), temperature, mixture)
+        smallest = torch.finfo(targets.dtype).tiny
+        perfect = replace(step.student, logits=temperature * targets.clamp_min(smallest).log())
+        value, usual = (float(term(each).detach()) for each in (replace(sharp, student=perfect), sharp))
+        if not abs(value) <= 1e-5 + 1e-3 * abs(usual):  # so that what is not a number is found
+            yield Finding(
+                f"not-zero-at-the-targets/{name}",
+                f"the term {name!r} is {value:.3g} for a student whose softened output is the soft targets, "
+                f"and {usual:.3g} for the untrained one; expected 0",
+            )
+
+
+def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Finding]:
+    """Classifiers that do not make the teacher's logits of the teacher's own map, as it is kept.
+
+    Args:
+        step: as it would be taken.
+        heads: by the flat name of the hint that each reads.
+    """
+    if step.teachers is None:
+        return
+    for name, head in heads.items():
+        logits = step.teachers.logits[:, step.teachers.names.index(name.partition("/")[0])]
+        with torch.no_grad():
+            made = head(step.teachers.hints[name])
+        away = float((made - logits).square().mean().sqrt() / logits.std().clamp_min(1e-6))
+        if not away <= CLOSE_ENOUGH:
+            yield Finding(
+                f"not-the-teachers-classifier/{name}",
+                f"of the teacher's own map, as it is kept, its classifier makes logits that are {away:.2f} "
+                "standard deviations from the teacher's; expected the same (a map that is pooled before a "
+                "batch norm or ReLU is another: hint_pool=null regression_grid=null)",
+            )

@@ -1,0 +1,203 @@
+"""Deep mutual learning: several students, untrained at first, teach one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from amtml_pl.distill.module import StudentModule, at_least_float32, trainable
+from amtml_pl.distill.objectives import Dissection, Objective
+from amtml_pl.distill.step import full_precision
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.types import Batch, ModelOutputs, Step
+
+
+def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
+    """``1 / P · sum_h mean_b KL(p_h || p)`` at temperature 1, the peers h being constants.
+
+    After Zhang et al., "Deep Mutual Learning" (arXiv:1706.00384), eq. 8.
+
+    Args:
+        logits: of the network that learns.
+        peers: of the P others.
+
+    Returns:
+        A scalar ≥ 0, zero where all agree.
+    """
+    own = F.log_softmax(logits, dim=1)
+    theirs = F.log_softmax(peers.detach(), dim=2)
+    return torch.stack(
+        [F.kl_div(own, each, reduction="batchmean", log_target=True) for each in theirs]
+    ).mean()
+
+
+def shown(network: TappedNetwork, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+    """What a network shows its peers: logits of its training mode, without a trace in its running statistics.
+
+    Else those of the student would average over every batch several times, unlike in all other methods.
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    outputs: ModelOutputs = functional_call(network, buffers, (images,))
+    return outputs.logits
+
+
+class MutualLearning(StudentModule):
+    """Trains the student and its peers in turn, each on its own terms and towards the others' outputs.
+
+    After one network has been updated, the others see its new outputs. The student is the one that is
+    evaluated, selected and saved. A step costs as many networks as there are.
+
+    Args:
+        arguments: those of `amtml_pl.distill.module.StudentModule`, ``student`` being the first network;
+            optimiser and schedule are made once per network, every network has the terms, of which none may
+            learn, and there are no teachers.
+        peers: the other networks, at least one; each normalises as the student does.
+        coef_mutual: the multiplier of `mutual_loss`, not 0.
+
+    Raises:
+        UserError: if there are teachers, no peers, nothing to be learned from these, or a term learns
+            something of its own.
+    """
+
+    steps_itself = True
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401
+        peers: Sequence[nn.Module],
+        coef_mutual: float = 1.0,
+        **named: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*arguments, **named)
+        if self.teacher_source is not None:
+            raise UserError("Mutual learning has peers and no teachers.", fix="teacher=[]")
+        if not peers:
+            raise UserError("Mutual learning needs at least one peer.", fix="loop=dml")
+        if not coef_mutual:
+            raise UserError(
+                "Mutual learning with coef_mutual=0 is none.", fix="loop.coef_mutual=1.0, or method=ce"
+            )
+        if learned := [
+            name for name, term in self.terms.items() if next(term.parameters(), None) is not None
+        ]:
+            raise UserError(f"Mutual learning has no place for terms that learn: {learned}.", fix="loss=[ce]")
+        mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
+        tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
+        self.peers = nn.ModuleList(tapped)
+        self.coef_mutual = coef_mutual
+
+    @property
+    def networks_trained(self) -> int:
+        """The student and its peers."""
+        return 1 + len(self.peers)
+
+    def networks(self) -> list[TappedNetwork]:
+        """The student first."""
+        return [self.student, *self.peers]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates each network once, in turn."""
+        self.repeatable()
+        optimizers = self.every_optimizer()
+        whole = self.put_together(batch.labels)
+        labels = whole(batch.labels)
+        with torch.no_grad():
+            logits = [whole(shown(network, batch.images)) for network in self.networks()[1:]]
+        logits.insert(0, logits[0])  # the student's place, filled before it is read
+        for j, (network, optimizer) in enumerate(zip(self.networks(), optimizers, strict=True)):
+            student = network(batch.images).map(at_least_float32).map(whole)
+            others = torch.stack([each for h, each in enumerate(logits) if h != j])
+            step = Step(student, labels, None, None, None, self.current_epoch, batch.mixed)
+            values = self.values(step, others)
+            loss = self.total(values)
+            if not torch.isfinite(loss):
+                raise self.not_finite(values)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            if j < len(self.peers):  # nobody looks at the last one any more
+                with torch.no_grad():
+                    logits[j] = whole(shown(network, batch.images))
+            if j == 0:
+                self.count(step)
+                self.log_losses(step, values, loss)
+
+    def values(self, step: Step, others: Float[Tensor, "P B K"]) -> dict[str, Float[Tensor, ""]]:
+        """One network's terms, unweighted, and its distance from the others."""
+        with full_precision(step.labels):
+            values = {name: term(step) for name, term in self.terms.items()}
+            return {**values, "mutual": self.mutual(step.student.logits, others)}
+
+    def mutual(self, logits: Float[Tensor, "B K"], others: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
+        """How far a network is from the others."""
+        return mutual_loss(logits, at_least_float32(others))
+
+    def dissect(self, batch: Batch) -> Dissection:
+        """Every network's terms, and what draws it to the others."""
+        self.repeatable()
+        with torch.no_grad():
+            logits = [shown(network, batch.images) for network in self.networks()]
+        objectives: list[Objective] = []
+        for j, network in enumerate(self.networks()):
+            part = "student" if j == 0 else f"peer{j}"
+            others = torch.stack([each for h, each in enumerate(logits) if h != j])
+            student = network(batch.images).map(at_least_float32)
+            step = Step(student, batch.labels, None, None, None, self.current_epoch, batch.mixed)
+            values = self.values(step, others)
+            objectives += [
+                Objective(name if j == 0 else f"{name}@{part}", coef * values[name], (part,))
+                for name, coef in self.coefficients.items()
+                if coef
+            ]
+        return Dissection(objectives)
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The student and its peers."""
+        return {**super().parts(), **trainable({f"peer{j}": p for j, p in enumerate(self.peers, start=1)})}
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """Those of the terms, and of what draws the networks to one another."""
+        return {**self.coef, "mutual": self.coef_mutual}
+
+    def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """The sum, each value times its coefficient."""
+        coef = self.coefficients
+        return torch.stack([coef[name] * value for name, value in values.items()]).sum()
+
+    def every_optimizer(self) -> list[pl.core.optimizer.LightningOptimizer]:
+        """One per network, the student's first."""
+        made = self.optimizers()
+        return list(made) if isinstance(made, list) else [made]
+
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """The student's."""
+        yield {"name": "student", "params": list(self.student.parameters())}
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - as Lightning's
+        """One optimiser and schedule per network."""
+        groups = [list(self.parameter_groups())]
+        groups += [
+            [{"name": f"peer{j}", "params": list(p.parameters())}] for j, p in enumerate(self.peers, start=1)
+        ]
+        optimizers = [self.make_optimizer(group) for group in groups]
+        schedules = [] if self.make_scheduler is None else [self.make_scheduler(each) for each in optimizers]
+        return optimizers, schedules
+
+    def self_check(self) -> Iterator[tuple[str, str]]:
+        """Whether networks that agree have nothing to learn from one another."""
+        logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
+        value = float(self.mutual(logits, torch.stack([logits] * len(self.peers))))
+        if abs(value) > 1e-5:
+            yield (
+                "not-zero-at-the-targets/mutual",
+                f"the term 'mutual' is {value:.3g} for networks with equal outputs; expected 0",
+            )

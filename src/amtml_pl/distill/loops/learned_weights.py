@@ -1,0 +1,145 @@
+"""A distillation whose weights are learned by an optimiser of their own, apart from the student's."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from amtml_pl.distill.module import trainable
+from amtml_pl.distill.objectives import Dissection, Objective
+from amtml_pl.distill.step import DistillModule
+from amtml_pl.errors import UserError
+from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Batch, Step
+from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.uniform import UniformWeighting
+
+
+class TwoOptimizers(DistillModule):
+    """A step of the student as `DistillModule` takes it, then one of what weighs the teachers.
+
+    Args:
+        arguments: those of `DistillModule`; among the terms are ``kd_each`` and ``regression``, by which
+            outputs and features are weighed; the weighting is uniform, since its place is taken.
+        temperature: T > 0 of the divergences by which the teachers are weighed.
+
+    Raises:
+        UserError: if there are no teachers, one of those terms or its coefficient is missing, or another
+            weighting is selected.
+    """
+
+    blends_labels = False
+    steps_itself = True
+    asks_weighting_alone = False
+
+    def __init__(self, *arguments: Any, temperature: float = 4.0, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self.temperature = positive_temperature(temperature)
+        wanted: Mapping[str, type[LossTerm]] = {
+            "kd_each": PerTeacherSoftTargetLoss,
+            "regression": FeatureRegression,
+        }
+        method = type(self).__name__
+        for name, kind in wanted.items():
+            if not isinstance(dict(self.terms.items()).get(name), kind) or not self.coef[name]:
+                raise UserError(
+                    f"{method} weighs the teachers' outputs and features, and the term {name!r} is not "
+                    "selected or its coefficient is 0.",
+                    fix=f"loss=[ce,kd_each,regression] coef.{name}=1.0, or method=mmkd, method=mtkd_rl",
+                )
+        if not isinstance(self.weighting, UniformWeighting):
+            raise UserError(
+                f"{method} weighs the teachers itself; {type(self.weighting).__name__} would not be asked.",
+                fix="weighting=uniform, or loop=distill",
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Both steps.
+
+        Raises:
+            UserError: if a loss is not finite.
+        """
+        self.repeatable()
+        student_optimizer, weights_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+        step = self.distill_step(batch)
+        values = self.values(step)
+        loss = self.total(values)
+        if not torch.isfinite(loss):
+            raise self.not_finite(values)
+        student_optimizer.zero_grad()
+        self.manual_backward(loss)
+        student_optimizer.step()
+        self.count(step)
+        self.log_losses(step, values, loss)
+        judged = self.to_judge(batch, step)
+        if judged is not None:
+            weights_loss = self.weights_loss(judged, step, float(student_optimizer.param_groups[0]["lr"]))
+            if not torch.isfinite(weights_loss):
+                raise self.not_finite({"weights": weights_loss})
+            weights_optimizer.zero_grad()
+            self.manual_backward(weights_loss)
+            weights_optimizer.step()
+            self.means.add({"weights": weights_loss}, len(step.labels))
+
+    def to_judge(self, batch: Batch, step: Step) -> Batch | None:
+        """The samples from which what weighs the teachers learns at this step; None where it does not."""
+        return batch
+
+    @abstractmethod
+    def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
+        """The loss of what weighs the teachers, without a gradient to the student.
+
+        Args:
+            batch: the samples to learn from.
+            step: the student's own, just taken.
+            lr: the student's present learning rate.
+        """
+
+    @abstractmethod
+    def weighers(self) -> dict[str, nn.Module]:
+        """What weighs the teachers, by name."""
+
+    @abstractmethod
+    def second_optimizer(self) -> Optimizer:
+        """The optimiser of what weighs the teachers."""
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """What weighs the teachers too."""
+        return {**super().parts(), **trainable(self.weighers())}
+
+    def dissect(self, batch: Batch) -> Dissection:
+        """The student's terms, and the loss of what weighs the teachers."""
+        found = super().dissect(batch)
+        if found.step is None:
+            return found
+        lr = float(self.make_optimizer(list(self.parameter_groups())).param_groups[0]["lr"])
+        loss = self.weights_loss(replace(batch, teachers=found.step.teachers), found.step, lr)
+        return replace(
+            found, objectives=[*found.objectives, Objective("weights", loss, tuple(self.weighers()))]
+        )
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - as Lightning's
+        """The student's, with its schedule, and the other one."""
+        optimizer = self.make_optimizer(list(self.parameter_groups()))
+        schedules = [] if self.make_scheduler is None else [self.make_scheduler(optimizer)]
+        return [optimizer, self.second_optimizer()], schedules
+
+    @property
+    def regression(self) -> FeatureRegression:
+        """The term by which the method weighs features; looked up, since it must not be a submodule twice."""
+        return cast("FeatureRegression", self.terms["regression"])
+
+    @property
+    def learns_weights(self) -> bool:
+        """They are what the second optimiser is for."""
+        return True

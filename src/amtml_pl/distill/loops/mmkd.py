@@ -1,0 +1,187 @@
+"""MMKD: networks that weigh the teachers learn from what their weights do to the student on hard samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from amtml_pl.distill.loops.hard_samples import HardSamples
+from amtml_pl.distill.loops.learned_weights import TwoOptimizers
+from amtml_pl.distill.step import full_precision
+from amtml_pl.errors import UserError
+from amtml_pl.losses.soft_targets_each import soft_target_losses
+from amtml_pl.losses.term import taught
+from amtml_pl.models.layout import as_written, unsynchronised
+from amtml_pl.models.taps import evaluation_mode, frozen
+from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
+
+
+class MetaWeights(TwoOptimizers):
+    """`DistillModule` whose weights, of outputs and of features, are given by two small networks.
+
+    After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), and
+    its code; the formulas stand in ``docs/mathematics.md``, "mmkd". Every few steps these networks take a
+    meta step: on samples that the student still gets wrong it is moved, virtually, twice by the matching
+    terms alone and once by cross-entropy; the gradient of its cross-entropy then reaches the networks
+    through those moves. The student itself stays where it was.
+
+    Departures: the virtual moves are plain gradient descent, without momentum and weight decay; the feature
+    network sees, of each sample and network, the mean, deviation and maximum of its cosine similarities to
+    the rest of the batch, and not the B similarities themselves, so that a batch may have any size; the
+    regressors are in evaluation mode during the moves.
+
+    Args:
+        arguments: those of `TwoOptimizers`.
+        meta_every: steps of the student between meta steps, 1 or more.
+        buffer_size: how many hard samples are kept, 2 or more.
+        meta_lr: learning rate of the two networks (Adam).
+        meta_weight_decay: their weight decay.
+
+    Raises:
+        UserError: as `TwoOptimizers`, or if a number is below its range.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401
+        meta_every: int = 5,
+        buffer_size: int = 256,
+        meta_lr: float = 1e-3,
+        meta_weight_decay: float = 1e-4,
+        **named: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*arguments, **named)
+        if meta_every < 1 or buffer_size < 2:
+            raise UserError(
+                f"meta_every is {meta_every} and buffer_size {buffer_size}; expected at least 1 and 2.",
+                fix="loop.meta_every=5 loop.buffer_size=256",
+            )
+        self.meta_every = meta_every
+        self.meta_lr, self.meta_weight_decay = meta_lr, meta_weight_decay
+        M, K = len(self.regression.regressors), self.num_classes
+        self.for_logits = weight_network((M + 1) * K, M)
+        self.for_features = weight_network((M + 1) * STATISTICS, M)
+        self.hard = HardSamples(buffer_size)
+
+    def distill_step(self, batch: Batch) -> Step:
+        """The step with the networks' weights, which are constants for the student."""
+        step = super().distill_step(batch)
+        with torch.no_grad(), full_precision(batch):
+            weights, feature_weights = self.weigh(step.student, taught(step)[0])
+        return replace(step, weights=weights, feature_weights=feature_weights)
+
+    def weigh(
+        self, student: ModelOutputs, teachers: TeacherOutputs
+    ) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
+        """The weights of the outputs and of the features, with gradients to the two networks alone."""
+        logits = torch.cat([teachers.logits, student.logits.detach()[:, None]], dim=1).flatten(1)
+        maps = [teachers.hints[name] for name in self.regression.names]
+        maps.append(student.features[self.regression.student_stage].detach())
+        statistics = torch.cat([similarity_statistics(each) for each in maps], dim=1)
+        return F.softmax(self.for_logits(logits), dim=1), F.softmax(self.for_features(statistics), dim=1)
+
+    def on_train_start(self) -> None:
+        """Puts a checkpoint's hard samples, which are read into main memory, where the batches will be."""
+        if self.hard.kept is not None:
+            self.hard.kept = self.hard.kept.to(self.device)
+
+    def to_judge(self, batch: Batch, step: Step) -> Batch | None:
+        """Some hard samples, every few steps, once there are enough of them; keeps those of the batch."""
+        wrong = step.student.logits.argmax(dim=1) != step.labels
+        whole = replace(batch, teachers=None).map(self.put_together(batch.labels))
+        self.hard.keep(replace(whole, teachers=step.teachers), wrong)
+        steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
+        due = self.hard.is_full and steps % self.meta_every == 0
+        return self.hard.some(len(step.labels)) if due else None
+
+    def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
+        """`meta_loss` for the two networks alone."""
+        with full_precision(batch), frozen(self.regression):  # the regressors learn from the student's step
+            return self.meta_loss(batch, lr)
+
+    def meta_loss(self, batch: Batch, lr: float) -> Float[Tensor, ""]:
+        """The student's cross-entropy after its virtual moves; only the two networks get its gradient."""
+        parameters = {n: p.detach().requires_grad_() for n, p in self.student.named_parameters()}
+        for matching in (True, True, False):
+            student = self.virtual(parameters, batch)
+            cross_entropy = F.cross_entropy(student.logits, batch.labels)
+            loss = self.matching(student, batch) if matching else cross_entropy
+            gradients = torch.autograd.grad(
+                loss, list(parameters.values()), create_graph=True, allow_unused=True
+            )
+            parameters = {
+                name: value if gradient is None else value - lr * gradient
+                for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
+            }
+        return F.cross_entropy(self.virtual(parameters, batch).logits, batch.labels)
+
+    def virtual(self, parameters: Mapping[str, Tensor], batch: Batch) -> ModelOutputs:
+        """The student's outputs with other parameters; its running statistics stay as they are.
+
+        Neither compiled nor with batch norm synchronised, even where the student is: what ``torch.compile``
+        makes has no second derivative, nor has torch's synchronised batch norm. Every process has the whole
+        batch here.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
+        with as_written(), unsynchronised(self.student):
+            outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
+        return outputs
+
+    def matching(self, student: ModelOutputs, batch: Batch) -> Float[Tensor, ""]:
+        """The terms that depend on the weights, whose gradient reaches the networks that give them."""
+        if batch.teachers is None:
+            raise RuntimeError("Samples to judge by come with their teachers' outputs.")
+        teachers = batch.teachers
+        weights, feature_weights = self.weigh(student, teachers)
+        step = Step(student, batch.labels, teachers, weights, None, self.current_epoch)
+        divergence = soft_target_losses(student.logits, teachers.logits, self.temperature)
+        with evaluation_mode(self.regression):
+            errors = self.regression.errors(step)
+        each = (self.coef["kd_each"] * weights * divergence).sum(dim=1)
+        features = (self.coef["regression"] * feature_weights * errors).sum(dim=1)
+        return (each + features).mean()
+
+    def second_optimizer(self) -> torch.optim.Optimizer:
+        """Of both networks."""
+        both = [*self.for_logits.parameters(), *self.for_features.parameters()]
+        return torch.optim.Adam(both, lr=self.meta_lr, weight_decay=self.meta_weight_decay)
+
+    def weighers(self) -> dict[str, nn.Module]:
+        """The network for the outputs and the one for the features."""
+        return {"logits-network": self.for_logits, "features-network": self.for_features}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the hard samples too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hard_samples"] = self.hard.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them over."""
+        super().on_load_checkpoint(checkpoint)
+        self.hard.load(checkpoint["hard_samples"])
+
+
+STATISTICS = 3
+
+
+def similarity_statistics(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3"]:
+    """Mean, standard deviation and maximum of each sample's cosine similarities to the others; 0 if alone."""
+    rows = F.normalize(features.flatten(1), dim=1)
+    B = len(rows)
+    if B == 1:
+        return rows.new_zeros(1, STATISTICS)
+    others = (rows @ rows.T)[~torch.eye(B, dtype=torch.bool, device=rows.device)].view(B, B - 1)
+    return torch.stack([others.mean(dim=1), others.std(dim=1, unbiased=False), others.amax(dim=1)], dim=1)
+
+
+def weight_network(inputs: int, teachers: int) -> nn.Sequential:
+    """One hidden layer of half the inputs' width, one output per teacher."""
+    hidden = max(inputs // 2, 1)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, teachers))

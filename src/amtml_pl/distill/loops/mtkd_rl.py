@@ -1,0 +1,185 @@
+"""MTKD-RL: an agent weighs the teachers and is rewarded for a low loss of the student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amtml_pl.distill.loops.learned_weights import TwoOptimizers
+from amtml_pl.distill.step import full_precision
+from amtml_pl.losses.regression import regression_errors
+from amtml_pl.losses.soft_targets_each import soft_target_losses
+from amtml_pl.losses.term import taught
+from amtml_pl.models.taps import evaluation_mode
+from amtml_pl.types import Batch, Step
+from amtml_pl.weighting.confidence import confidence_weights
+
+
+class ReinforcedWeights(TwoOptimizers):
+    """`DistillModule` whose weights, of outputs and of features, are those of an agent that learns beside it.
+
+    After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), and its
+    code; the formulas stand in ``docs/mathematics.md``, "mtkd_rl". Per sample the agent sees how close the
+    student's features and outputs are to each teacher's, how right that teacher is, and its features and
+    outputs. Its shares are averaged with two fixed ones (static aggregation). The agent is trained by
+    regression towards 1, weighted by the standardised reward; rewards below the mean of the batch teach it
+    nothing, as published.
+
+    Departures: the agent learns after every step, and not once an epoch from all of its states; epoch 0 is
+    weighted as all others and not by 1 for every teacher. The state is taken with the regressors in
+    evaluation mode.
+
+    Args:
+        arguments: those of `TwoOptimizers`.
+        hidden: width of the agent's one hidden layer.
+        agent_lr: its learning rate.
+
+    Raises:
+        UserError: as `TwoOptimizers`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401
+        hidden: int = 128,
+        agent_lr: float = 0.1,
+        **named: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self.agent_lr = agent_lr
+        channels = [regressor.project.out_channels for regressor in self.regression.each()]
+        M = len(channels)
+        K = self.num_classes
+        self.seen: Observation | None = None
+        self.agent = Agent(sum(channels) + M * (3 + K), hidden, M)
+
+    def distill_step(self, batch: Batch) -> Step:
+        """The step with the agent's weights, which are constants for the student."""
+        step = super().distill_step(batch)
+        with torch.no_grad(), full_precision(batch):
+            self.seen = self.observe(step)
+            weights, feature_weights = self.weigh(self.seen)
+        return replace(step, weights=weights, feature_weights=feature_weights)
+
+    def observe(self, step: Step) -> Observation:
+        """What the agent sees of a step, constants."""
+        teachers, _ = taught(step)
+        logits, M = teachers.logits, teachers.logits.shape[1]
+        with torch.no_grad(), evaluation_mode(self.regression):
+            regressed, targets = self.regression.regressed(step), self.regression.targets(step)
+            own = [made.mean(dim=(2, 3)) for made in regressed]
+            theirs = [target.mean(dim=(2, 3)) for target in targets]
+            near = [F.cosine_similarity(a, b, dim=1) for a, b in zip(own, theirs, strict=True)]
+            cosine = torch.stack(near, dim=1)
+            divergence = soft_target_losses(step.student.logits, logits, self.temperature)
+            labels = step.labels[:, None].expand(-1, M)
+            wrongness = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+            seen = [cosine, divergence, wrongness, *theirs, logits.flatten(1)]
+            return Observation(
+                state=torch.cat(seen, dim=1),
+                cosine=cosine,
+                divergence=divergence,
+                confidence=confidence_weights(logits, step.labels),
+                errors=regression_errors(regressed, targets),
+                cross_entropy=F.cross_entropy(step.student.logits, step.labels, reduction="none"),
+            )
+
+    def weigh(self, seen: Observation) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
+        """The weights of the outputs and of the features, with gradients to the agent."""
+        for_logits, for_features = self.agent(seen.state)
+        return (
+            aggregated_weights(for_logits, seen.confidence, seen.divergence),
+            aggregated_weights(for_features, seen.confidence, seen.cosine),
+        )
+
+    def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
+        """The agent's loss: the larger the reward of a sample, the larger its weights should be."""
+        seen = self.seen  # what it has acted on
+        if seen is None:
+            raise RuntimeError("The agent has not seen the step that it is to learn from.")
+        with full_precision(step.labels):
+            weights, feature_weights = self.weigh(seen)
+            loss = self.coef.get("ce", 0.0) * seen.cross_entropy
+            loss = loss + self.coef["kd_each"] * (weights.detach() * seen.divergence).sum(dim=1)
+            loss = loss + self.coef["regression"] * (feature_weights.detach() * seen.errors).sum(dim=1)
+            return agent_loss(weights, reward(-loss)) + agent_loss(feature_weights, reward(-loss))
+
+    def second_optimizer(self) -> torch.optim.Optimizer:
+        """The agent's."""
+        return torch.optim.SGD(self.agent.parameters(), lr=self.agent_lr)
+
+    def weighers(self) -> dict[str, nn.Module]:
+        """The agent."""
+        return {"agent": self.agent}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the agent sees of a batch, and what its reward is computed from.
+
+    Attributes:
+        state: ``(B, D)`` of all teachers together.
+        cosine: ``(B, M)`` of the regressed features with each teacher's.
+        divergence: ``(B, M)`` of the outputs.
+        confidence: ``(B, M)`` CA-MKD's weights.
+        errors: ``(B, M)`` of the regressed features.
+        cross_entropy: ``(B,)`` of the student.
+    """
+
+    state: Float[Tensor, "B D"]
+    cosine: Float[Tensor, "B M"]
+    divergence: Float[Tensor, "B M"]
+    confidence: Float[Tensor, "B M"]
+    errors: Float[Tensor, "B M"]
+    cross_entropy: Float[Tensor, " B"]
+
+
+class Agent(nn.Module):
+    """One hidden layer and two heads, each a softmax over the teachers.
+
+    Args:
+        inputs: length of a state.
+        hidden: width of the hidden layer.
+        teachers: M.
+    """
+
+    def __init__(self, inputs: int, hidden: int, teachers: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU())
+        self.for_logits = nn.Linear(hidden, teachers)
+        self.for_features = nn.Linear(hidden, teachers)
+
+    def forward(self, state: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
+        """The shares for the outputs and for the features."""
+        hidden = self.body(state)
+        return F.softmax(self.for_logits(hidden), dim=1), F.softmax(self.for_features(hidden), dim=1)
+
+
+def aggregated_weights(
+    policy: Float[Tensor, "B M"], confidence: Float[Tensor, "B M"], measure: Float[Tensor, "B M"]
+) -> Float[Tensor, "B M"]:
+    """``(policy + confidence + softmax(measure)) / 3``; rows sum to 1.
+
+    Args:
+        policy: the agent's shares.
+        confidence: CA-MKD's weights.
+        measure: divergences for the outputs, cosines for the features; a larger one weighs more in both.
+    """
+    return (policy + confidence + F.softmax(measure, dim=1)) / 3
+
+
+def reward(gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Standardised in the batch and cut off at 0 and 1; 0 where all gains are equal."""
+    spread = gain.std(unbiased=False)
+    return ((gain - gain.mean()) / spread.clamp_min(1e-8)).clamp(0, 1).detach()
+
+
+def agent_loss(weights: Float[Tensor, "B M"], rewards: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """``mean_b r_b mean_m -log w_bm``: the binary cross-entropy with 1, weighted by the reward."""
+    smallest = torch.finfo(weights.dtype).tiny
+    return (rewards * -weights.clamp_min(smallest).log().mean(dim=1)).mean()

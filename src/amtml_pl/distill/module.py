@@ -1,0 +1,351 @@
+"""What every way of training a student shares: its evaluation, its optimiser, its teachers, its accounts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from amtml_pl.data.counter_rng import random_bits
+from amtml_pl.distill.compatibility import TeacherSource, check_composition
+from amtml_pl.distill.metrics import EpochMeans, WeightStatistics
+from amtml_pl.distill.non_finite import broken_step, refuse_broken_gradients
+from amtml_pl.distill.objectives import Dissection
+from amtml_pl.distill.observer import Observer
+from amtml_pl.distill.timing import Spending
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.system.collectives import WholeBatch, of_each
+from amtml_pl.types import Batch, Step, TeacherOutputs
+from amtml_pl.weighting.scheme import Weighting
+
+log = logging.getLogger(__name__)
+
+
+class StudentModule(pl.LightningModule):
+    """A student that is trained in some way; evaluated, optimised, checkpointed and accounted for in one.
+
+    Student, weighting and the projections inside the terms are submodules: trained, checkpointed, moved. The
+    teacher source is not, whatever it is made of.
+
+    Args:
+        student: the network to train, with the taps that terms and weighting read.
+        terms: the loss terms by name, already built.
+        coef: the multiplier of each term; entries without a term are ignored.
+        num_classes: K.
+        optimizer: takes parameter groups, each with a ``name`` (student, terms, weighting).
+        scheduler: takes the optimiser, gives a schedule that is stepped once an epoch; None keeps the rate.
+        teachers: the teacher source; None trains without.
+        weighting: weighs the teachers; needed where there are teachers. It has a learning rate of its own.
+            Weight decay does not apply to it: its regularisation is a loss term.
+        seed: of what is random in a step, such as dropout; every step starts from (seed, step).
+
+    Attributes:
+        blends_labels: whether the method can take the labels that mixup blends.
+        steps_itself: whether the module steps its optimisers, and not Lightning.
+        asks_weighting_alone: whether the teachers' weights are those that the weighting gives, unchanged.
+        observer: is shown every step and every evaluation; None where nobody looks.
+
+    Raises:
+        UserError: if there is no term, one has no coefficient or needs teachers that are not there, teachers
+            come without a weighting, or a learned weighting without a term that trains it.
+    """
+
+    blends_labels: ClassVar[bool] = True
+    steps_itself: ClassVar[bool] = False
+    asks_weighting_alone: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        student: TappedNetwork,
+        terms: Mapping[str, LossTerm],
+        coef: Mapping[str, float],
+        num_classes: int,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        teachers: TeacherSource | None = None,
+        weighting: Weighting | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = not self.steps_itself
+        check_composition(terms, coef, teachers, weighting)
+        self.student = student
+        self.terms = nn.ModuleDict(dict(terms))
+        self.coef = {name: float(coef[name]) for name in terms}
+        self.weighting = weighting if teachers is not None else None
+        self.heads: dict[str, nn.Module] = {}  # the teachers': in no optimiser and no checkpoint
+        self.num_classes = num_classes
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.teacher_source = teachers
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        # Lightning's own mean over processes rounds the mean of their shares' sizes to a whole number.
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.test_loss = MeanMetric(nan_strategy="disable")
+        self.weight_statistics = None if teachers is None else WeightStatistics(teachers.names)
+        self.means = EpochMeans()
+        self.collapse: str | None = None
+        self.seed = seed
+        self.spent = Spending()
+        self.observer: Observer | None = None
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
+        """One step; the loss, or None where the module steps its optimisers itself."""
+
+    @abstractmethod
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """Every trainable parameter of the student's optimiser once, in named groups."""
+
+    @abstractmethod
+    def dissect(self, batch: Batch) -> Dissection:
+        """The step that would be taken for a batch, summand by summand; nothing is trained."""
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Whatever can be trained, by whom it belongs to, the student first; no part is empty."""
+        return trainable({"student": self.student})
+
+    def loss_terms(self) -> Iterator[LossTerm]:
+        """The terms in order."""
+        yield from cast("Iterable[LossTerm]", self.terms.values())
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """The multiplier of everything that the student's loss sums up, for the run's record."""
+        return self.coef
+
+    def self_check(self) -> Iterator[tuple[str, str]]:
+        """What the method finds wrong with its own parts: a defect's name and a sentence on it."""
+        yield from ()
+
+    def head_names(self) -> tuple[str, ...]:
+        """The hints whose teachers' classifiers a term runs, by flat name."""
+        return tuple(dict.fromkeys(name for term in self.loss_terms() for name in term.head_names()))
+
+    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+        """Gives the terms the teachers' own classifiers, frozen, before the fit begins."""
+        self.heads = dict(heads)
+        for term in self.loss_terms():
+            term.take_heads(self.heads)
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether the weighting asks for the teachers' outputs on the validation split."""
+        return self.weighting is not None and self.weighting.needs_held_out
+
+    def judge_teachers(
+        self,
+        accuracy: Mapping[str, float],
+        outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
+    ) -> None:
+        """Lets the weighting judge the teachers, before the fit begins.
+
+        Args:
+            accuracy: of each teacher on the validation split, in [0, 1].
+            outputs: gives the teachers' logits for that split, and its labels; called only where needed.
+        """
+        if self.weighting is not None:
+            self.weighting.judge(accuracy)
+            if self.needs_held_out:
+                self.weighting.judge_outputs(*outputs())
+
+    @property
+    def networks_trained(self) -> int:
+        """How many networks a step trains, for the run's budget."""
+        return 1
+
+    @property
+    def learns_weights(self) -> bool:
+        """Whether the teachers' weights are learned, so that a collapse of theirs is worth a warning."""
+        return False
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the validation split."""
+        self.evaluate(batch, "val", self.val_accuracy, self.val_loss)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the test split."""
+        self.evaluate(batch, "test", self.test_accuracy, self.test_loss)
+
+    def evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy, loss: MeanMetric) -> None:
+        """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over all samples."""
+        logits = self.student(batch.images).logits
+        accuracy.update(logits, batch.labels)
+        loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
+        if self.observer is not None:
+            self.observer.saw_evaluation(batch, logits)
+        self.log(f"{split}/acc", accuracy, batch_size=len(batch), prog_bar=True)
+        self.log(f"{split}/loss", loss, batch_size=len(batch))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimiser over named groups, and the schedule."""
+        optimizer = self.make_optimizer(list(self.parameter_groups()))
+        if self.make_scheduler is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "epoch"},
+        }
+
+    def on_fit_start(self) -> None:
+        """Puts the teachers, and their classifiers, where the batches will be."""
+        self.spent.started = time.perf_counter()
+        if self.teacher_source is not None:
+            self.teacher_source.to(self.device)
+        for head in self.heads.values():
+            head.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the fit has cost so far, and what it has measured of the epoch that it is in."""
+        checkpoint["spent"] = {**self.spent.state(), "teacher_passes": self.passes_of_all_ranks()}
+        checkpoint["collapse"] = self.collapse
+        # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
+        data = getattr(self.trainer, "datamodule", None)
+        if getattr(data, "batches_done", 0):
+            sums = {name: sums_of(metric) for name, metric in self.epoch_metrics().items()}
+            checkpoint["measured"] = {"means": self.means.state(), "metrics": sums}
+
+    def passes_of_all_ranks(self) -> dict[str, int]:
+        """Images that each teacher has looked at, for the cache that all ranks fill."""
+        total = Counter[str]()
+        for of_one_rank in of_each(self.spent.teacher_passes):
+            total.update(of_one_rank)
+        return dict(total)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Counts on from there, where it is a fit that goes on."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.spent.go_on_from(checkpoint["spent"])
+        if not self.trainer.is_global_zero:
+            self.spent.teacher_passes = {}  # of all ranks until then; the first one has taken them over
+        self.collapse = checkpoint["collapse"]
+        if measured := checkpoint.get("measured"):
+            self.means.load(measured["means"])
+            for name, metric in self.epoch_metrics().items():
+                for state, value in measured["metrics"][name].items():
+                    setattr(metric, state, value.to(self.device))
+
+    def epoch_metrics(self) -> dict[str, Metric]:
+        """Everything that is summed up over a training epoch, by name."""
+        metrics: dict[str, Metric] = {"train/acc": self.train_accuracy}
+        if self.weight_statistics is not None:
+            metrics["weights"] = self.weight_statistics
+        return metrics
+
+    def on_train_epoch_end(self) -> None:
+        """Logs losses and how the teachers were weighted; warns when a learned weighting has collapsed."""
+        if not self.automatic_optimization:  # a loop that steps its optimisers itself has to step these too
+            schedules = self.lr_schedulers() or []
+            for schedule in schedules if isinstance(schedules, list) else [schedules]:
+                cast("Any", schedule).step()
+        # Equal in all ranks, since each has the whole batch; averaged over them, since Lightning asks for it.
+        means = self.means.take()
+        self.log("loss/total", means.pop("total"), prog_bar=True, sync_dist=True)
+        self.log_dict({f"loss/{name}": mean for name, mean in means.items()}, sync_dist=True)
+        if self.weight_statistics is None:
+            return
+        summary = self.weight_statistics.summary()
+        self.weight_statistics.reset()
+        self.log_dict({f"weight/{name}": mean for name, mean in summary.mean.items()}, sync_dist=True)
+        spread = {"weight_entropy": summary.entropy, "weight_above_0.95": summary.above_95}
+        self.log_dict(spread, sync_dist=True)
+        if self.learns_weights and summary.collapse != self.collapse:
+            self.collapse = summary.collapse
+            epoch = self.current_epoch + 1  # as the lines of the console count them
+            log.warning("epoch %d/%s: %s", epoch, self.trainer.max_epochs, summary.describe())
+
+    def repeatable(self, stage: int = 0) -> None:
+        """Starts random numbers from (seed, step, stage), so that they repeat on a resume.
+
+        Args:
+            stage: 0 before a process's own share goes through the networks, which may have dropout; 1 once
+                the shares are put together: what is drawn then is drawn alike in every process.
+        """
+        state = random_bits(self.seed, self.global_step)
+        torch.manual_seed(random_bits(state, stage).item() >> 1)
+
+    def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
+        """What makes whole batches of the shares of a run's processes; leaves tensors alone in a run of one.
+
+        Args:
+            share: a tensor of this process's share, of the batch that is to be trained on.
+        """
+        trained_by_several = self._trainer is not None and self._trainer.world_size > 1
+        return WholeBatch(share) if trained_by_several else lambda tensor: tensor
+
+    def ask_teachers(self, batch: Batch) -> TeacherOutputs | None:
+        """The teachers' outputs, and the seconds they took."""
+        if self.teacher_source is None:
+            return None
+        with self.spent.on_teachers():
+            return self.teacher_source(batch)
+
+    def count(self, step: Step) -> None:
+        """Counts a whole batch: its images, the student's accuracy on it, the teachers' weights."""
+        self.spent.images_seen += len(step.labels)
+        self.train_accuracy.update(step.student.logits, step.labels)
+        self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)
+        if self.weight_statistics is not None and step.weights is not None:
+            self.weight_statistics.update(step.weights)
+        if self.observer is not None:
+            self.observer.saw_step(step, self.present[0])
+
+    def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
+        """Notes every term unweighted, and the total; the epoch's end logs their means over its samples."""
+        self.means.add({**values, "total": total}, len(step.labels))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Remembers the batch, for what may have to be said of it."""
+        self.present = batch, batch_idx
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stops before gradients that are no numbers spoil the weights, for good.
+
+        Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
+
+        Raises:
+            UserError: if one is not finite.
+        """
+        if self.trainer.precision != "16-mixed":
+            refuse_broken_gradients(self, optimizer)
+
+    def not_finite(self, values: Mapping[str, Tensor]) -> UserError:
+        """What to say of a loss that is not a number: where, which terms, which samples."""
+        broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
+        return broken_step(self, "loss", broken or ["the weighted sum overflows"])
+
+
+def sums_of(metric: Metric) -> dict[str, Tensor]:
+    """What a metric has summed up so far, for a checkpoint."""
+    return {name: getattr(metric, name).detach().cpu().clone() for name in metric.metric_state}
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision widened to float32; float64 stays as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def trainable(owners: Mapping[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
+    """The trainable parameters of each module; without those that have none."""
+    found = {name: [p for p in module.parameters() if p.requires_grad] for name, module in owners.items()}
+    return {name: parameters for name, parameters in found.items() if parameters}

@@ -1,0 +1,71 @@
+"""Steps that would spoil the weights for good: they are not taken, but named and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from amtml_pl.distill.reproduction import save_reproduction
+from amtml_pl.errors import UserError
+
+if TYPE_CHECKING:
+    from amtml_pl.distill.module import StudentModule
+
+
+def refuse_broken_gradients(module: StudentModule, optimizer: Optimizer) -> None:
+    """Looks at all gradients that an optimiser is about to use.
+
+    Raises:
+        UserError: if one is not finite.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not all_finite([cast("Tensor", p.grad) for p in parameters]):
+        names = {id(p): name for name, p in module.named_parameters()}
+        broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
+        raise broken_step(module, "gradient", [*terms_of_broken_gradients(module), *broken[:5]])
+
+
+def broken_step(module: StudentModule, what: str, broken: Sequence[str]) -> UserError:
+    """What to say of a step that is not taken; it is kept in a file of the run's folder.
+
+    Args:
+        module: in training.
+        what: is not a number.
+        broken: its parts that are not.
+    """
+    batch, batch_idx = module.present
+    batch = batch.map(module.put_together(batch.labels))
+    about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
+    file = Path(module.trainer.default_root_dir) / "not_finite.safetensors"
+    if module.trainer.is_global_zero:
+        save_reproduction(file, module, batch, about)
+    return UserError(
+        f"The {what} stopped being a number at epoch {module.current_epoch}, step {module.global_step} "
+        f"(batch {batch_idx} of the epoch): {', '.join(broken)}. Rows of the {batch.split} split in this "
+        f"batch (view {batch.view}): {batch.index.tolist()}. The step is kept in {file}",
+        fix="lower optimizer.lr or the term's coef and repeat; how to look into the step: docs/runs.md",
+    )
+
+
+def terms_of_broken_gradients(module: StudentModule) -> Iterator[str]:
+    """The loss terms whose gradient is not a number, of the present batch."""
+    for objective in module.dissect(module.present[0]).objectives:
+        parameters = [p for part in objective.trains for p in module.parts().get(part, ())]
+        gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
+        if not all_finite([gradient for gradient in gradients if gradient is not None]):
+            yield f"loss/{objective.name}"
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether all numbers are finite, at the cost of one look at them all.
+
+    Their common norm says so, unless it overflows; then each tensor is looked at.
+    """
+    if not tensors or bool(torch.isfinite(nn.utils.get_total_norm(tensors))):
+        return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -1,0 +1,57 @@
+"""AEKD's weights as the published code finds them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from sklearn.svm import OneClassSVM
+from torch import Tensor
+
+from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.weighting.aekd import logit_gradients
+from amtml_pl.weighting.scheme import Weighting
+from amtml_pl.weighting.temperature import positive_temperature
+
+
+def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Float[Tensor, " M"]:
+    """The dual coefficients of a one-class SVM on the unscaled products, as weights that sum to 1."""
+    M = len(gram)
+    if M == 1:
+        return gram.new_ones(1)
+    solver = OneClassSVM(kernel="precomputed", nu=min(1.0, 1 / (tolerance * M)), tol=1e-6)
+    solver.fit(gram.double().numpy(force=True))
+    weights = np.zeros(M)
+    weights[solver.support_] = solver.dual_coef_.ravel()
+    return torch.from_numpy(weights / weights.sum()).to(gram)
+
+
+class ReleasedAekdWeighting(Weighting):
+    """The quadratic program of `amtml_pl.weighting.aekd`, given to libsvm as it is.
+
+    Its stopping tolerance is absolute and the products of batch-mean gradients are of the order of 1e-8 to
+    1e-5: in most steps the solver returns its starting point, the weights 0.6, 0.4, 0, ... in the order in
+    which the teachers are listed (``docs/mathematics.md``, "aekd").
+
+    Args:
+        temperature: T > 0.
+        tolerance: the published code's -C.
+    """
+
+    weighs_batches: ClassVar[bool] = True
+
+    def __init__(self, temperature: float, tolerance: float = 0.6) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+        self.tolerance = tolerance
+
+    def forward(
+        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B M"]:
+        """The weights of the batch, the same for every sample."""
+        with torch.no_grad():
+            g = logit_gradients(student.logits, teachers.logits, self.temperature).double().mean(dim=1)
+            weights = support_vector_weights(g @ g.T, self.tolerance)
+        return weights.to(teachers.logits).expand(len(labels), -1)

@@ -1,0 +1,30 @@
+"""Deep mutual learning as the AMTML notebooks compute it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.distill.loops.dml import MutualLearning
+
+
+def released_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
+    """``1 / P · sum_h mean_bk p (log p - p_h)``: the logarithm of the peer is missing.
+
+    ``KLDivLoss`` wants a log-probability first and gets a probability; its target is the network itself,
+    and its mean is over all elements. The notebook does not detach the peers; their gradients are cleared
+    before they are used, so that this makes no difference.
+    """
+    own = F.log_softmax(logits, dim=1)  # and not the logarithm of a probability that may have become 0
+    theirs = F.softmax(peers.detach(), dim=2)
+    return torch.stack([(own.exp() * (own - each)).mean() for each in theirs]).mean()
+
+
+class ReleasedMutualLearning(MutualLearning):
+    """`MutualLearning` with `released_mutual_loss`, which is not zero where all agree."""
+
+    def mutual(self, logits: Float[Tensor, "B K"], others: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
+        """How far a network is from the others, so to say."""
+        return released_mutual_loss(logits, others)

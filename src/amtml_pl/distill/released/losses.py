@@ -1,0 +1,175 @@
+"""The terms of the released notebook; what each reproduces is listed in `amtml_pl.distill.released`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.distill.released.schedule import EPOCHS, first_stage_epochs
+from amtml_pl.errors import UserError
+from amtml_pl.losses.angle import angle_loss
+from amtml_pl.losses.distance import distance_loss
+from amtml_pl.losses.hint import hint_loss
+from amtml_pl.losses.soft_targets import step_soft_targets
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+from amtml_pl.weighting.temperature import positive_temperature
+
+
+def element_mean_soft_target_loss(
+    student_logits: Float[Tensor, "B K"], soft_targets: Float[Tensor, "B K"], temperature: float
+) -> Float[Tensor, ""]:
+    """``2 T² / (B K) · sum_bk KL``: what ``KLDivLoss()`` with its old default mean gave, doubled."""
+    elements = soft_targets.numel()
+    log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
+    smallest = torch.finfo(soft_targets.dtype).tiny  # at 0 the gradient of q log q is not a number
+    kl = F.kl_div(log_probabilities, soft_targets.clamp_min(smallest), reduction="sum")
+    return 2 * temperature**2 * kl / elements
+
+
+class ReleasedSoftTargetLoss(LossTerm):
+    """Element-mean KL towards targets that are not detached.
+
+    Args:
+        temperature: T > 0 (5 in the notebook's call).
+    """
+
+    needs_teachers = trains_weighting = True
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        soft_targets = step_soft_targets(step, self.temperature)
+        return element_mean_soft_target_loss(step.student.logits, soft_targets, self.temperature)
+
+
+class ReleasedCrossEntropy(LossTerm):
+    """Cross-entropy of the tempered logits ``z / T``: the notebook overwrites y with ``log_softmax(y / T)``.
+
+    Args:
+        temperature: T > 0.
+    """
+
+    blends_labels = False
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Mean over the batch."""
+        return F.cross_entropy(step.student.logits / self.temperature, step.labels)
+
+
+class ReleasedRelationLoss(LossTerm):
+    """Angle plus distance loss of ``log_softmax(z / T)`` against the probabilities q.
+
+    Args:
+        temperature: T > 0.
+    """
+
+    needs_teachers = vanishes_at_targets = True
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The loss of the batch, unweighted."""
+        soft_targets = step_soft_targets(step, self.temperature)
+        student = F.log_softmax(step.student.logits / self.temperature, dim=1)
+        return angle_loss(student, soft_targets) + distance_loss(student, soft_targets)
+
+
+class ReleasedHintLoss(LossTerm):
+    """The student's second stage against every teacher's second stage, through fixed random transforms.
+
+    The transforms are buffers, drawn from U(-0.005, 0.005): in the notebook no optimiser holds them.
+
+    Args:
+        tap: the student's second stage, as a dotted module path.
+        epochs: of the run, both stages together; the term is 0 in the second.
+    """
+
+    needs_teachers = learns = True
+
+    def __init__(self, tap: str = "layer2", epochs: int = EPOCHS) -> None:
+        super().__init__()
+        self.tap = tap
+        self.first_stage_epochs = first_stage_epochs(epochs)
+        self.names: tuple[str, ...] = ()
+
+    def student_taps(self) -> tuple[str, ...]:
+        """The second stage."""
+        return (self.tap,)
+
+    def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
+        """The second stage of every teacher.
+
+        Raises:
+            UserError: if a teacher offers no second stage.
+        """
+        if without := [teacher for teacher, taps in offered.items() if len(taps.stages) < 2]:
+            raise UserError(
+                f"The released hint term reads second stages, and the teachers {without} offer none.",
+                fix=f"teacher.{without[0]}.stages=[...] with module names from first to last",
+            )
+        return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
+
+    def build(self, shapes: TensorShapes) -> None:
+        """Draws one transform per teacher.
+
+        Raises:
+            UserError: if a teacher's map has another height or width than the student's.
+        """
+        self.names = self.hints(shapes.offered)
+        student_channels, *size = shapes.student[self.tap]
+        for name in self.names:
+            if shapes.hints[name][1:] != tuple(size):
+                raise UserError(
+                    f"The released hint term compares maps pixel by pixel: the student's {self.tap} is "
+                    f"{size[0]}x{size[1]}, {name} {shapes.hints[name][1]}x{shapes.hints[name][2]}.",
+                    fix="hint_pool=null, or teachers whose second stage has the student's size",
+                )
+        for position, name in enumerate(self.names):
+            transform = torch.empty(shapes.hints[name][0], student_channels).uniform_(-0.005, 0.005)
+            self.register_buffer(f"transform_{position}", transform)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Sum over the teachers; a constant 0 in stage 2."""
+        student = step.student.features[self.tap]
+        if step.teachers is None or step.epoch >= self.first_stage_epochs:
+            return student.new_zeros(())
+        total = student.new_zeros(())
+        for position, name in enumerate(self.names):
+            transform = self.get_buffer(f"transform_{position}")
+            total = total + hint_loss(student, step.teachers.hints[name], transform)
+        return total
+
+
+class ReleasedAdapterL2(LossTerm):
+    """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards.
+
+    Args:
+        epochs: of the run, both stages together.
+    """
+
+    needs_learned_weighting = True
+    trains_student = False
+
+    def __init__(self, epochs: int = EPOCHS) -> None:
+        super().__init__()
+        self.first_stage_epochs = first_stage_epochs(epochs)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """The squared norm."""
+        if step.weighting_norm is None or step.epoch >= self.first_stage_epochs:
+            return step.student.logits.new_zeros(())
+        return step.weighting_norm

@@ -1,0 +1,130 @@
+"""The training step: student, teachers, weights, losses. One module for every method that steps once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amtml_pl.distill.module import StudentModule, at_least_float32, trainable
+from amtml_pl.distill.objectives import Dissection, Objective
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.types import Batch, Step
+
+
+class DistillModule(StudentModule):
+    """Trains a student from labels, and from teachers where there are any, by one optimiser."""
+
+    asks_weighting_alone: ClassVar[bool] = True
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
+        """One step, in the order a batch travels."""
+        self.repeatable()
+        step = self.distill_step(batch)
+        values = self.values(step)
+        loss = self.total(values)
+        if not torch.isfinite(loss):
+            raise self.not_finite(values)
+        self.count(step)
+        self.log_losses(step, values, loss)
+        return loss
+
+    def distill_step(self, batch: Batch) -> Step:
+        """What the student and the teachers give for a batch, and how the teachers are weighted.
+
+        Where several processes share a batch, the outputs of all are put together: weightings and terms see
+        the whole batch, whatever they make of it, and give what they give in one process.
+        """
+        student = self.student(batch.images)
+        with full_precision(batch):
+            teachers = self.ask_teachers(batch)
+            whole = self.put_together(batch.labels)
+            student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
+            teachers = None if teachers is None else teachers.map(at_least_float32).map(whole)
+            self.repeatable(stage=1)
+            weights = None
+            if teachers is not None and self.weighting is not None:
+                weights = self.weighting(student, teachers, labels)
+            return Step(
+                student=student,
+                labels=labels,
+                teachers=teachers,
+                weights=weights,
+                weighting_norm=self.weighting_norm(),
+                epoch=self.current_epoch,
+                mixed=batch.mixed,
+                prior=None if self.weighting is None else self.weighting.prior,
+            )
+
+    def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
+        """Every term of a step, unweighted."""
+        with full_precision(step.labels):
+            return {name: term(step) for name, term in self.terms.items()}
+
+    def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """The sum of the terms, each times its coefficient."""
+        return torch.stack([self.coef[name] * value for name, value in values.items()]).sum()
+
+    def dissect(self, batch: Batch) -> Dissection:
+        """The terms with a coefficient."""
+        self.repeatable()
+        step = self.distill_step(batch)
+        values = self.values(step)
+        used = {
+            name: term for name, term in zip(self.terms, self.loss_terms(), strict=True) if self.coef[name]
+        }
+        return Dissection(
+            [
+                Objective(name, self.coef[name] * values[name], self.claims(name, t))
+                for name, t in used.items()
+            ],
+            step,
+        )
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The student, what each term learns, what the weighting learns."""
+        learners = {f"terms.{name}": term for name, term in self.terms.items()}
+        if self.weighting is not None:
+            learners["weighting"] = self.weighting
+        return {**super().parts(), **trainable(learners)}
+
+    def claims(self, name: str, term: LossTerm) -> tuple[str, ...]:
+        """Whom a term is to train."""
+        parts = self.parts()
+        claimed = ["student"] if term.trains_student else []
+        if term.learns or f"terms.{name}" in parts:
+            claimed.append(f"terms.{name}")
+        if term.needs_learned_weighting or (term.trains_weighting and "weighting" in parts):
+            claimed.append("weighting")
+        return tuple(claimed)
+
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """The student, what the terms learn, what the weighting learns: each trainable parameter once."""
+        yield {"name": "student", "params": list(self.student.parameters())}
+        if projections := list(self.terms.parameters()):
+            yield {"name": "terms", "params": projections}
+        if self.weighting is not None and (factors := list(self.weighting.parameters())):
+            group: dict[str, Any] = {"name": "weighting", "params": factors, "weight_decay": 0.0}
+            yield group if self.weighting.lr is None else {**group, "lr": self.weighting.lr}
+
+    def weighting_norm(self) -> Float[Tensor, ""] | None:
+        """Squared L2 norm of the weighting's parameters; None where it learns nothing."""
+        parameters = [] if self.weighting is None else list(self.weighting.parameters())
+        return torch.stack([p.square().sum() for p in parameters]).sum() if parameters else None
+
+    @property
+    def learns_weights(self) -> bool:
+        """Whether the weighting has parameters."""
+        return self.weighting_norm() is not None
+
+
+def full_precision(on: Batch | Tensor) -> torch.autocast:
+    """Whatever the trainer's precision: sums over classes, pairs and angles lose too much in half of it.
+
+    Live teachers run in it too, as they do for the cache.
+    """
+    device = on.images.device if isinstance(on, Batch) else on.device
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,87 @@
+"""What a network computes from one of its modules on, cut out of it: a teacher's own classifier."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from amtml_pl.errors import UserError
+
+
+class Head(nn.Module):
+    """The rest of a network behind a tap, frozen: from that module's output to logits.
+
+    Only the modules that this takes are held, so that the network itself can be let go.
+
+    Args:
+        network: from images to logits; not changed.
+        tap: the dotted path of the module whose output is replaced.
+        class_map: as of `amtml_pl.teachers.live.Teacher`.
+
+    Raises:
+        UserError: if the network cannot be traced, or reads more than the tap's output behind it.
+    """
+
+    def __init__(self, network: nn.Module, tap: str, class_map: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.rest = behind(network, tap).requires_grad_(False)
+        self.train(False)
+        self.class_map = None if class_map is None else list(class_map)
+
+    def forward(self, feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """The logits, in the order of the data's classes."""
+        logits: Tensor = self.rest(feature.clone())  # its first operation may be in place
+        return logits if self.class_map is None else logits[:, self.class_map]
+
+    def train(self, mode: bool = True) -> Head:
+        """Stays in evaluation mode: its batch norm is the teacher's."""
+        return super().train(False)
+
+
+class TracerTowards(fx.Tracer):
+    """Looks into the modules around a tap only: what others do inside need not be traceable.
+
+    Args:
+        tap: its dotted path.
+    """
+
+    def __init__(self, tap: str) -> None:
+        super().__init__()
+        self.tap = tap
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module stays one node."""
+        return not self.tap.startswith(f"{module_qualified_name}.")
+
+
+def behind(network: nn.Module, tap: str) -> fx.GraphModule:
+    """The network with a tap's output in the place of its input.
+
+    Raises:
+        UserError: as `Head`.
+    """
+    name = type(network).__name__
+    try:
+        cut = fx.GraphModule(network, TracerTowards(tap).trace(network))
+    except Exception as error:  # whatever the network's own code does when it meets a proxy
+        raise UserError(
+            f"What {name} computes behind {tap!r} cannot be cut out of it: {error}",
+            fix="leave the term that needs the teachers' classifiers out of loss=[...], or another teacher",
+        ) from error
+    images = next(node for node in cut.graph.nodes if node.op == "placeholder")
+    taps = [node for node in cut.graph.nodes if node.op == "call_module" and node.target == tap]
+    if not taps:
+        raise UserError(f"{name} does not run {tap!r} as a module.", fix="tap a module that it calls")
+    with cut.graph.inserting_before(images):
+        feature = cut.graph.placeholder("feature")
+    taps[-1].replace_all_uses_with(feature)
+    cut.graph.eliminate_dead_code()
+    if images.users:
+        raise UserError(
+            f"What {name} computes behind {tap!r} reads more than its output.",
+            fix="tap the last module before the classifier: teacher.NAME.hint=MODULE",
+        )
+    cut.graph.erase_node(images)
+    cut.recompile()
+    cut.delete_all_unused_submodules()
+    return cut

@@ -1,0 +1,1 @@
+"""A completed run, opened: its record, images, teachers, network and predictions."""

@@ -1,0 +1,258 @@
+"""Everything that ``evaluate.json`` says of a finished run's student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.losses.soft_targets import Mixture
+from amtml_pl.models.taps import TappedNetwork, cost
+from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from amtml_pl.results.evaluation.images import EvaluatedImages
+from amtml_pl.results.evaluation.latency import latency as measured_latency
+from amtml_pl.results.evaluation.quality import accuracy_by_class, agreement, ensemble, quality
+from amtml_pl.results.run import FinishedRun
+from amtml_pl.results.teachers import RecordedTeacher
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.teachers.live import weights_digest
+from amtml_pl.training import assemble
+from amtml_pl.types import ModelOutputs, TeacherOutputs
+
+FORMAT = 1
+# What a trainer's precision means for a forward; the others compute in the type of the weights.
+AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+def evaluate(
+    run: FinishedRun,
+    images: EvaluatedImages,
+    checkpoint: Which = "best",
+    *,
+    teachers: bool = True,
+    latency: bool = True,
+    corruptions: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measures a run's student on a split.
+
+    Args:
+        run: a completed one.
+        images: of its own data set, or of another one with the same classes.
+        checkpoint: which epoch's weights.
+        teachers: whether it is compared with its teachers, as far as they can be found.
+        latency: whether its time per image on this machine's CPU is measured.
+        corruptions: whether it is measured on corrupted images too.
+        seed: of the corruptions' noise.
+
+    Returns:
+        What is written as JSON. ``metrics`` has the names of a run's record: ``<split>/acc`` and such of the
+        student, ``teacher/<name>/<split>/…``, ``ensemble/<split>/…``; accuracies are in [0, 1].
+
+    Raises:
+        UserError: if the checkpoint or the images cannot be used.
+    """
+    student = run.student(checkpoint)
+    split, size = images.rows.name, int(run.config.dataset.image_size)
+    speed = measured_latency(student, size) if latency else None
+    student.to(device_of(run))
+    logits = outputs(student, images, precision_of(run))
+    metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
+    found_teachers, left_out = ask_teachers(run, images) if teachers else ({}, {"teachers": "teachers=false"})
+    mixed, about_mixed = mix(run, images, checkpoint, found_teachers)
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "experiment": run.record["experiment"],
+        "seed": run.record["seed"],
+        "checkpoint": checkpoint,
+        "weights_digest": weights_digest(student),
+        "split": split,
+        "dataset": {
+            "name": images.dataset,
+            "digest": images.digest,
+            "images": len(images),
+            "own": images.own,
+        },
+        "device": device_of(run).type,
+        "metrics": {**metrics, **compare(found_teachers | mixed, images, logits)},
+        "ensemble": about_mixed,
+        "classes": accuracy_by_class(logits, images.labels, images.classes),
+        "left_out": left_out,
+        "latency": speed,
+        "size": sizes(run, student, size),
+    }
+    if not latency:
+        left_out["latency"] = "latency=false"
+    if corruptions:
+        found["corruptions"] = corrupted(student, images, precision_of(run), seed)
+    return found
+
+
+def outputs(
+    network: Callable[[Tensor], ModelOutputs],
+    images: EvaluatedImages,
+    precision: AbstractContextManager[object],
+    change: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Float[Tensor, "N K"]:
+    """A network's logits for all images, on the CPU.
+
+    Args:
+        network: a student or a teacher, in evaluation mode.
+        images: what it looks at.
+        precision: entered around every forward.
+        change: what is done to the images first, given which samples they are.
+    """
+    module = network if isinstance(network, TappedNetwork) else getattr(network, "network", None)
+    device = module.mean.device if isinstance(module, TappedNetwork) else torch.device("cpu")
+    logits = []
+    with torch.inference_mode():
+        for batch, index in images.batches():
+            changed = batch if change is None else change(batch, index)
+            with precision:
+                logits.append(network(changed.to(device)).logits.float().cpu())
+    return torch.cat(logits)
+
+
+def ask_teachers(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The logits of every teacher that can be found, ``(N, K)`` by ``teacher/<name>``.
+
+    Returns:
+        The logits, and what is left out with its reason; the ensemble too, where a teacher is missing.
+    """
+    found: dict[str, Tensor] = {}
+    left_out: dict[str, str] = {}
+    for teacher in run.teachers:
+        try:
+            found[f"teacher/{teacher.name}"] = teacher_logits(run, teacher, images)
+        except UserError as error:
+            left_out[f"teacher/{teacher.name}"] = error.what
+    if not run.teachers:
+        left_out["teachers"] = "the run has none"
+    elif left_out:
+        left_out["ensemble"] = f"{len(left_out)} of its {len(run.teachers)} teachers cannot be asked"
+    return found, left_out
+
+
+def mix(
+    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """The teachers' ensemble: mixed by the run's own weights, or in equal parts where it has none to offer.
+
+    Returns:
+        Its log-probabilities by name, and what it is made of; neither where a teacher is missing.
+    """
+    if not teachers or len(teachers) < len(run.teachers):
+        return {}, None
+    logits = torch.stack([*teachers.values()], dim=1)
+    about: dict[str, Any] = {"weights": "own", "weighting": run.record.get("weighting")}
+    try:
+        weights = own_weights(run, images, checkpoint, logits)
+    except UserError as error:
+        about |= {"weights": "uniform", "because": error.what}
+        weights = torch.full(logits.shape[:2], 1 / logits.shape[1])
+    about["mixture"] = mixture = mixture_of(run)
+    about["mean_weight"] = dict(zip(run.teacher_names, weights.mean(dim=0).tolist(), strict=True))
+    return {"ensemble": ensemble(logits, weights, mixture)}, about
+
+
+def mixture_of(run: FinishedRun) -> Mixture:
+    """What the run's first term with soft targets mixes; without such a term, what the run's root says."""
+    asked = [term.mixture for term in assemble.loss_terms(run.config).values() if hasattr(term, "mixture")]
+    asked.append(run.config.get("mixture"))
+    return "logits" if asked[0] == "logits" else "probabilities"
+
+
+def own_weights(
+    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Float[Tensor, "N M K"]
+) -> Float[Tensor, "N M"]:
+    """How the run's weighting weighs the teachers for each image.
+
+    Raises:
+        UserError: if it cannot be asked, or looks at the labels, which an ensemble must not know.
+    """
+    own = run.own_weighting(checkpoint)
+    if own.scheme.reads_labels:
+        raise UserError(f"{type(own.scheme).__name__} reads the labels, which an ensemble must not know.")
+    own.student.to(device_of(run))
+    return own.weights(images.batches(), TeacherOutputs(run.teacher_names, teachers), images.labels)
+
+
+def compare(
+    others: Mapping[str, Tensor], images: EvaluatedImages, student: Float[Tensor, "N K"]
+) -> dict[str, float]:
+    """How good the teachers and their ensemble are on the same images, how near the student is to each."""
+    metrics: dict[str, float] = {}
+    for name, logits in others.items():
+        measured = quality(logits, images.labels) | agreement(student, logits.float().log_softmax(dim=1))
+        metrics |= {f"{name}/{images.rows.name}/{what}": value for what, value in measured.items()}
+    return metrics
+
+
+def teacher_logits(
+    run: FinishedRun, teacher: RecordedTeacher, images: EvaluatedImages
+) -> Float[Tensor, "N K"]:
+    """A teacher's logits: from the cache where it has them, else from its weights.
+
+    Raises:
+        UserError: if neither can be found.
+    """
+    if images.own and images.rows.name != "train":
+        cached = teacher.cached_logits(images.digest, images.rows)
+        if cached is not None:
+            return cached
+    loaded = teacher.load()
+    loaded.network.to(device_of(run))
+    return outputs(loaded, images, nullcontext())
+
+
+def corrupted(
+    student: TappedNetwork, images: EvaluatedImages, precision: AbstractContextManager[object], seed: int
+) -> dict[str, Any]:
+    """Accuracy under each corruption, one value per severity from 1 to 5, and the mean of all."""
+    accuracy: dict[str, list[float]] = {}
+    for kind in CORRUPTIONS:
+        accuracy[kind] = []
+        for severity in SEVERITIES:
+            logits = outputs(
+                student,
+                images,
+                precision,
+                partial(corrupt, kind=kind, severity=severity, seed=seed),
+            )
+            accuracy[kind].append(quality(logits, images.labels)["acc"])
+    values = [value for each in accuracy.values() for value in each]
+    return {"seed": seed, "mean_acc": sum(values) / len(values), "acc": accuracy}
+
+
+def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> dict[str, int]:
+    """Parameters, multiply-accumulates per image, and the bytes of all tensors of the network."""
+    counted = cost(student, image_size)
+    tensors = student.network.state_dict().values()
+    found = {**vars(counted), "bytes": sum(tensor.nbytes for tensor in tensors)}
+    file = RunFolder(run.path).weights_file
+    return found | ({"file_bytes": file.stat().st_size} if file.is_file() else {})
+
+
+def device_of(run: FinishedRun) -> torch.device:
+    """Where a run's networks are evaluated: on the accelerator, unless the run asked for the CPU."""
+    on_cpu = run.config.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    return torch.device("cpu" if on_cpu else "cuda")
+
+
+def precision_of(run: FinishedRun) -> AbstractContextManager[object]:
+    """The precision that the run's own evaluation had."""
+    dtype = AUTOCAST.get(str(run.config.trainer.get("precision", "32-true")))
+    return nullcontext() if dtype is None else torch.autocast(device_of(run).type, dtype=dtype)
+
+
+def metric(found: Mapping[str, Any], whose: str, name: str) -> float | None:
+    """A metric of the student (""), of ``teacher/<name>`` or of ``ensemble``; None where there is none."""
+    value = found["metrics"].get("/".join(part for part in (whose, found["split"], name) if part))
+    return None if value is None else float(value)

@@ -1,0 +1,140 @@
+"""The images that a finished run is evaluated on: its own, or another data set's with the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from omegaconf import DictConfig
+from torch import Tensor
+
+from amtml_pl.data.packing import PackedDataset, pack
+from amtml_pl.data.splits import SplitRows
+from amtml_pl.errors import UserError
+from amtml_pl.results.images import packed_with
+from amtml_pl.results.run import FinishedRun
+from amtml_pl.training import assemble
+from amtml_pl.types import SplitName
+
+
+@dataclass(frozen=True)
+class EvaluatedImages:
+    """Images and what they are called, in the order of the run's classes.
+
+    Attributes:
+        dataset: name of the data set.
+        digest: of the packed data set.
+        own: whether these are the images of the run's own split of that name.
+        rows: the images.
+        labels: ``(N,)``, by the run's classes.
+        classes: the K class names, in the run's order.
+        batch_size: images that are evaluated together.
+    """
+
+    dataset: str
+    digest: str
+    own: bool
+    rows: SplitRows
+    labels: Int64[Tensor, " N"]
+    classes: tuple[str, ...]
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
+        """The images in [0, 1], unaugmented and in order, and which samples they are."""
+        for index in torch.split(torch.arange(len(self)), self.batch_size):
+            stored = self.rows.stored.images[self.rows.rows[index]]
+            yield stored / torch.full((), 255.0), index
+
+
+def own_images(run: FinishedRun, split: SplitName) -> EvaluatedImages:
+    """A split of the run's own data set.
+
+    Raises:
+        UserError: as `FinishedRun.split`.
+    """
+    rows = run.split(split)
+    name, classes = str(run.config.dataset.name), run.data.classes
+    labels = rows.stored.labels[rows.rows]
+    return EvaluatedImages(name, run.data.digest, True, rows, labels, classes, run.data.eval_batch_size)
+
+
+def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> EvaluatedImages:
+    """A split of another data set, whose classes have the names of the run's, in whatever order.
+
+    Args:
+        run: what is evaluated.
+        dataset: the other data set's node, as in ``conf/dataset``.
+        split: of its packed form.
+
+    Raises:
+        UserError: if its classes or the size of its images differ, or the split cannot be had.
+    """
+    size, name = int(run.config.dataset.image_size), str(dataset.name)
+    if dataset.image_size != size:
+        raise UserError(
+            f"The images of {name!r} would have {dataset.image_size} pixels a side; the run's have {size}.",
+            fix=f"dataset.image_size={size}",
+        )
+    refuse_other_count(run, int(dataset.num_classes), name)  # before anything is downloaded
+    source = assemble.build(dataset.source)
+    packed: PackedDataset = pack(source, run.paths["data"] / "packed")
+    same = packed.digest == run.record["dataset"]["digest"]
+    if same and split == "val":  # the run's own images from another place: it is known how it splits them
+        return own_images(run, split)
+    if split not in packed.splits:
+        there = [*packed.splits]
+        whose = "; a validation split is a run's own" if split == "val" else ""
+        raise UserError(
+            f"The data set {name!r} has no split {split!r}, only {there}{whose}.",
+            fix=f"split={there[-1]}" + (", or leave dataset= out" if split == "val" else ""),
+        )
+    known = classes_of(run)
+    if known is None:
+        known = packed.classes
+    elif sorted(known) != sorted(packed.classes):
+        missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
+        raise UserError(
+            f"The data set {name!r} has other classes than the run's {run.config.dataset.name!r}: it lacks "
+            f"{some(missing)}, and has {some(foreign)} instead.",
+            fix="dataset=image_folder dataset.source.folder=FOLDER, with folders named as the classes",
+        )
+    refuse_other_count(run, len(packed.classes), name)
+    position = torch.tensor([known.index(label) for label in packed.classes])
+    stored = packed.splits[split]
+    rows = SplitRows(split, stored, torch.arange(len(stored)))
+    # the run may have trained on a part of the packed training images
+    own = same and split != "train"
+    batch = int(run.config.data.get("eval_batch_size", 500))
+    return EvaluatedImages(name, packed.digest, own, rows, position[stored.labels], known, batch)
+
+
+def classes_of(run: FinishedRun) -> tuple[str, ...] | None:
+    """The run's class names; None where neither its record nor its packed images are there to say them."""
+    if isinstance(named := run.record["dataset"].get("classes"), list):
+        return tuple(map(str, named))
+    packed = packed_with(run.record["dataset"]["digest"], run.paths["data"] / "packed")
+    return None if packed is None else packed.classes
+
+
+def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
+    """Refuses another number of classes, which is all that can be compared where names are not known.
+
+    Raises:
+        UserError: if it differs.
+    """
+    if count != run.config.dataset.num_classes:
+        raise UserError(
+            f"The data set {name!r} has {count} classes; the run's has {run.config.dataset.num_classes}.",
+            fix="a data set with the classes of the run",
+        )
+
+
+def some(names: set[str]) -> str:
+    """A few names of many."""
+    first = sorted(names)[:5]
+    return ", ".join(map(repr, first)) + (", ..." if len(names) > len(first) else "") if names else "none"

@@ -1,0 +1,1 @@
+"""The student of a completed run as a file, checked against the run first."""

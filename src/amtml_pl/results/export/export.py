@@ -1,0 +1,250 @@
+"""From a finished run to a file that holds its student: written, held against the checkpoint, then named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.evaluation.latency import cpu_name, timed
+from amtml_pl.results.export.card import card_of_run
+from amtml_pl.results.export.formats.kinds import KINDS, is_exported
+from amtml_pl.results.export.formats.model_card import ModelCard
+from amtml_pl.results.export.formats.onnx_file import replace_card
+from amtml_pl.results.export.formats.quantisation import quantise
+from amtml_pl.results.export.formats.student import Forward, StudentLogits
+from amtml_pl.results.export.parity import (
+    MOST_DIFFERENCE,
+    Parity,
+    ParityImages,
+    batches,
+    compare,
+    local_images,
+    parity_images,
+    refuse_ruined,
+)
+from amtml_pl.results.export.record import add_entry, read_entries
+from amtml_pl.results.run import FinishedRun
+from amtml_pl.system.files import named_output, refuse_unwritable, replacing
+
+CALIBRATION_IMAGES = 500
+OTHER_FORMAT = "format=safetensors, which takes every network"
+
+
+class Export:
+    """One exported file of a run.
+
+    Args:
+        run: a completed one.
+        checkpoint: which epoch's weights.
+        kind: one of `KINDS`.
+        int8: whether the student is written in 8 bits; of ONNX alone.
+        int8_drop: the accuracy, in [0, 1], that it may lose by that.
+        out: the file; None for the one in the run's folder.
+
+    Attributes:
+        file: what is written.
+        unrecorded: why the run's ``export.json`` will not have an entry for a file elsewhere; empty where
+            it will.
+
+    Raises:
+        UserError: if the format has no 8 bits or needs a package that is missing, the target cannot be
+            written or is another file than an exported student, or the record that the run has of its
+            exports is damaged.
+    """
+
+    def __init__(
+        self,
+        run: FinishedRun,
+        checkpoint: Which,
+        kind: str,
+        *,
+        int8: bool,
+        int8_drop: float = 0.02,
+        out: str | None = None,
+    ) -> None:
+        if int8 and kind != "onnx":
+            raise UserError(
+                f"int8=true with format={kind}: only ONNX is written in 8 bits.", fix="format=onnx"
+            )
+        self.run, self.checkpoint, self.format, self.int8 = run, checkpoint, kind, int8
+        self.int8_drop = int8_drop
+        self.kind = KINDS[kind]
+        self.kind.refuse_missing_packages()
+        self.record_file = run.path / "export" / "export.json"
+        if self.record_file.parent.is_symlink():  # a run folder must not choose where a command writes
+            raise UserError(
+                f"{self.record_file.parent} is a symbolic link (expected a folder of the run).",
+                fix=f"rm '{self.record_file.parent}'",
+            )
+        self.unrecorded = ""
+        self.file = self.named(out) if out else self.own_file()
+        try:
+            refuse_unwritable(self.record_file)
+        except UserError as error:
+            if not out:
+                raise
+            self.unrecorded = error.what
+        read_entries(self.record_file)  # a damaged one is refused before anything is computed
+
+    def write(self, about: Mapping[str, Any]) -> tuple[dict[str, Any], ParityImages]:
+        """Writes the file, and its entry in the run's ``export.json``.
+
+        Args:
+            about: what the entry says besides.
+
+        Returns:
+            The entry, and the images that the file was held against its checkpoint on.
+
+        Raises:
+            UserError: if the student cannot be exported, or its file does not give what the checkpoint gives.
+        """
+        student, shown = self.run.student(self.checkpoint), parity_images(self.run)
+        card = card_of_run(self.run, self.checkpoint)
+        if self.int8 and shown.lacking:
+            raise UserError(
+                f"int8=true takes real images of the run to choose its scales. {shown.lacking}",
+                fix="paths.data=FOLDER, where the run's own images lie; or int8=false",
+            )
+
+        def checkpoint(images: Tensor) -> Tensor:
+            logits: Tensor = student(images).logits
+            return logits
+
+        with replacing(self.file) as temporary:
+            parity = self.write_float32(temporary, card, checkpoint, shown)
+            if self.int8:
+                parity = self.write_int8(temporary, card, checkpoint, shown)
+            with torch.inference_mode():
+                speed = {
+                    "before": timed(checkpoint, 1, card.image_size),
+                    "after": timed(self.opened(temporary, int8=self.int8), 1, card.image_size),
+                }
+            content = temporary.read_bytes()
+        entry = {
+            "format": self.format,
+            **self.facts(parity, shown),
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "latency": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "batch": 1, **speed},
+            **about,
+        }
+        if not self.unrecorded:
+            add_entry(self.record_file, entry)
+        return entry, shown
+
+    def write_float32(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
+        """Writes the student and holds it against its checkpoint.
+
+        Raises:
+            UserError: if it cannot be written, or gives other logits.
+        """
+        try:
+            self.kind.write(StudentLogits(self.run.student(self.checkpoint)), card, file)
+        except OSError:
+            raise
+        except Exception as error:  # exporters fail in every possible way at what they cannot follow
+            raise self.not_exported(error, int8=False) from error
+        parity = compare(checkpoint, self.opened(file, int8=False), shown)
+        if not parity.holds:
+            raise UserError(
+                f"What was exported as {self.format} does not give what the checkpoint gives: max |Δlogit| "
+                f"is {parity.difference:.3g} on {shown}, expected at most {MOST_DIFFERENCE:g}. "
+                "Nothing was published.",
+                fix=f"{OTHER_FORMAT}; or a network whose forward depends on no value of its images",
+            )
+        return parity
+
+    def write_int8(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
+        """Rewrites the student in 8 bits, for which training images as they are give the scales.
+
+        Raises:
+            UserError: if the quantisation cannot follow the network, or ruins it.
+        """
+        images = local_images(self.run, "train", CALIBRATION_IMAGES)
+        try:
+            quantise(file, card, (batch for batch, _ in batches(images)))
+        except OSError:
+            raise
+        except Exception as error:  # as above
+            raise self.not_exported(error, int8=True) from error
+        parity = compare(checkpoint, self.opened(file, int8=True), shown)
+        refuse_ruined(parity, shown, self.int8_drop)
+        metrics = {**card.metrics, "val/acc_int8": parity.after}
+        replace_card(file, replace(card, precision="int8", metrics=metrics))
+        return parity
+
+    def opened(self, file: Path, *, int8: bool) -> Forward:
+        """What was just written, opened as others will open it."""
+        exported = self.kind.open_file(file).forward
+
+        def forward(images: Tensor) -> Tensor:
+            try:
+                return exported(images)
+            except Exception as error:  # a graph that is wrong for this size of batch, in its runtime's words
+                raise self.not_exported(error, int8=int8) from error
+
+        return forward
+
+    def not_exported(self, error: Exception, *, int8: bool) -> UserError:
+        """What to say where the exporter, or what it has made, fails."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return UserError(
+            f"{self.run.config.student.get('_target_')} cannot be exported as {self.format}"
+            f"{' in 8 bits' if int8 else ''}: {lines[0]:.300}. Nothing was published.",
+            fix="int8=false" if int8 else OTHER_FORMAT,
+        )
+
+    def facts(self, parity: Parity, shown: ParityImages) -> dict[str, Any]:
+        """What the file is, and how it compares with its checkpoint."""
+        accuracy = {"val/acc": {"before": parity.before, "after": parity.after}}
+        inside = self.file.is_relative_to(self.run.path)
+        return {
+            "file": str(self.file.relative_to(self.run.path) if inside else self.file),
+            "checkpoint": self.checkpoint,
+            "precision": "int8" if self.int8 else "float32",
+            "parity": {
+                "images": len(shown.images),
+                "real": not shown.lacking,
+                "max_abs_logit_difference": parity.difference,
+                "same_class": parity.same_class,
+                **({} if shown.lacking else accuracy),
+            },
+        }
+
+    def own_file(self) -> Path:
+        """Where the student lies in the run's folder, if the command does not say it.
+
+        Raises:
+            UserError: if it cannot be written, or something else lies there.
+        """
+        ending = "" if self.checkpoint == "best" else f"-{self.checkpoint}"
+        name = f"student{ending}{'.int8' if self.int8 else ''}{self.kind.suffix}"
+        file = self.run.path / "export" / name
+        refuse_unwritable(file)
+        if file.exists() and not is_exported(file, self.format):
+            raise UserError(
+                f"{file} is not a student exported as {self.format}, and is left as it is.",
+                fix=f"out=FILE, in another place; or, if nobody misses it: rm '{file}'",
+            )
+        return file
+
+    def named(self, out: str) -> Path:
+        """The file that ``out=`` names: a new one, or an exported student of the same kind.
+
+        Raises:
+            UserError: if it is anything else, such as the run's own weights.
+        """
+        return named_output(
+            out,
+            suffix=self.kind.suffix,
+            what=f"a student exported as {self.format}",
+            is_one=lambda file: is_exported(file, self.format),
+        )

@@ -1,0 +1,142 @@
+"""The kinds of file that a student can be exported to, and how to tell one from another."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from amtml_pl.errors import UserError
+from amtml_pl.results.export.formats import (
+    onnx_file,
+    safetensors_file,
+    torch_export_file,
+    torch_formats,
+    torchscript_file,
+)
+from amtml_pl.results.export.formats.model_card import ModelCard
+from amtml_pl.results.export.formats.student import OpenedStudent, StudentLogits
+from amtml_pl.system.optional_packages import imported
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file.
+
+    Attributes:
+        suffix: of its name.
+        write: writes a student.
+        open_file: opens what `write` wrote; of an unsafe kind only where the file is trusted.
+        card_of: the card of what `write` wrote; nothing else in the file is used.
+        unsafe: what opening a stranger's file could do; empty where it does nothing but compute.
+        packages: of the extra ``export`` that it needs.
+    """
+
+    suffix: str
+    write: Callable[[StudentLogits, ModelCard, Path], None]
+    open_file: Callable[[Path], OpenedStudent]
+    card_of: Callable[[Path], ModelCard]
+    unsafe: str = ""
+    packages: tuple[str, ...] = ()
+
+    def refuse_missing_packages(self) -> None:
+        """Refuses what needs packages that are not installed.
+
+        Raises:
+            UserError: naming the first.
+        """
+        for package in self.packages:
+            imported(package, extra="export")
+
+
+KINDS: Mapping[str, Kind] = {
+    "onnx": Kind(
+        ".onnx", onnx_file.write, onnx_file.open_file, onnx_file.card_of, packages=onnx_file.PACKAGES
+    ),
+    "torch_export": Kind(
+        ".pt2",
+        torch_export_file.write,
+        torch_export_file.open_file,
+        torch_formats.card_of,
+        unsafe="torch unpickles parts of such a file and evaluates the expressions in it as Python",
+    ),
+    "torchscript": Kind(
+        ".pt",
+        torchscript_file.write,
+        torchscript_file.open_file,
+        torch_formats.card_of,
+        unsafe="such a file is a program, which can read and write files",
+    ),
+    "safetensors": Kind(
+        ".safetensors", safetensors_file.write, safetensors_file.open_file, safetensors_file.card_of
+    ),
+}
+
+
+def open_exported(file: Path, *, trust: bool) -> OpenedStudent:
+    """Opens an exported student, of whatever kind.
+
+    Args:
+        file: what `amtml_pl.export` wrote, here or elsewhere.
+        trust: whether a file may be opened that could run code of its author's.
+
+    Raises:
+        UserError: if it is another kind of file, damaged, or not trusted.
+    """
+    kind = KINDS[kind_of(file)]
+    if kind.unsafe and not trust:
+        raise UserError(
+            f"{file} is not opened: {kind.unsafe}.",
+            fix="trust=true, if you know who wrote it; or take the student as ONNX or safetensors, which run "
+            "nothing: python -m amtml_pl.export run=FOLDER format=onnx",
+        )
+    kind.refuse_missing_packages()
+    return kind.open_file(file)
+
+
+def is_exported(file: Path, kind: str) -> bool:
+    """Whether a file is an exported student of one kind; nothing in it is run.
+
+    Raises:
+        UserError: if a package is missing that reading it takes.
+    """
+    KINDS[kind].refuse_missing_packages()
+    try:
+        if kind_of(file) != kind:
+            return False
+        KINDS[kind].card_of(file)
+    except UserError:
+        return False
+    return True
+
+
+def kind_of(file: Path) -> str:
+    """Which kind a file is, by its content; ONNX, which has no mark, by its name.
+
+    Raises:
+        UserError: if it is none of them, or cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            head = content.read(9)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.", fix="model=FILE or FOLDER") from error
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
+        return "safetensors"
+    if zipfile.is_zipfile(file):
+        names = torch_formats.member_names(file)
+        if any(name.startswith("models/") for name in names):
+            return "torch_export"
+        if "constants.pkl" in names:
+            return "torchscript"
+        raise UserError(
+            f"{file} is no exported student: it is what torch.save writes, or another archive.",
+            fix="model=FOLDER of the run that a checkpoint belongs to, with checkpoint=best or last",
+        )
+    if file.suffix == KINDS["onnx"].suffix:
+        return "onnx"
+    raise UserError(
+        f"{file} is no exported student: expected ONNX, torch.export, TorchScript or safetensors.",
+        fix="model=FILE that python -m amtml_pl.export run=FOLDER writes, or model=FOLDER of the run",
+    )

@@ -1,0 +1,65 @@
+"""An ONNX student in 8-bit integers, for CPUs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from amtml_pl.results.export.formats.model_card import ModelCard
+from amtml_pl.results.export.formats.onnx_file import INPUT, add_card, quiet
+from amtml_pl.system.optional_packages import imported
+
+
+def quantise(file: Path, card: ModelCard, calibration: Iterator[Tensor]) -> None:
+    """Rewrites a student in float32 as one with weights and activations of 8 bits.
+
+    Weights have a scale per channel; activations one per tensor, between the least and the largest value
+    that the calibration images give (ONNX Runtime's static quantisation). The student's normalisation and
+    what comes out of it stay in float32.
+
+    Args:
+        file: the student, an ONNX file of this project.
+        card: what it says of itself.
+        calibration: batches of images ``(B, 3, H, W)`` in [0, 1], such as the student was trained on.
+    """
+    onnx = imported("onnx", extra="export")
+    quantization = imported("onnxruntime.quantization", extra="export")
+    preparation = imported("onnxruntime.quantization.shape_inference", extra="export")
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        folded, quantised = Path(folder) / "folded.onnx", Path(folder) / "quantised.onnx"
+        # All shapes but the batch are known: symbolic inference would find nothing that is missing.
+        preparation.quant_pre_process(file, folded, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            folded,
+            quantised,
+            Calibration(calibration),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,  # 7 bits for weights: 8 overflow on CPUs without VNNI instructions
+        )
+        model: Any = onnx.load(quantised)
+    add_card(model, replace(card, precision="int8"))
+    file.write_bytes(model.SerializeToString())
+
+
+class Calibration:
+    """Batches of images as ONNX Runtime asks for them.
+
+    Args:
+        batches: images ``(B, 3, H, W)`` in [0, 1].
+    """
+
+    def __init__(self, batches: Iterator[Tensor]) -> None:
+        self.batches = batches
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch by the name of its input, None after the last."""
+        batch = next(self.batches, None)
+        return None if batch is None else {INPUT: batch.numpy()}

@@ -1,0 +1,53 @@
+"""A trained network, built again to be given its weights: nothing that it began with is fetched once more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import nn
+
+from amtml_pl.config.allowed_targets import group_problems
+from amtml_pl.config.checks import node_problems
+from amtml_pl.errors import UserError
+from amtml_pl.training import assemble
+
+# Per beginning of a _target_, the arguments that load weights, and what leaves them out.
+BEGINNINGS: Mapping[str, Mapping[str, object]] = {
+    "": {"pretrained": False},
+    "torchvision.": {"weights": None},
+}
+
+
+def rebuilt(node: Mapping[str, Any]) -> nn.Module:
+    """Build a network from recorded plain values, without weights to begin with.
+
+    Args:
+        node: what it was built from, as in ``conf/student``: resolved.
+
+    Raises:
+        UserError: if its constructor is not a listed network's, takes something else, or fails.
+    """
+    bare = without_beginnings(node)
+    if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
+        raise UserError(f"The recorded network cannot be built: {'; '.join(problems[:3])}.")
+    built = assemble.build(OmegaConf.create(bare))
+    if not isinstance(built, nn.Module):
+        raise UserError(f"{dict(node)!s:.200} builds a {type(built).__name__}; expected a network.")
+    return built
+
+
+def without_beginnings(node: Any) -> Any:  # noqa: ANN401
+    """Plain nested values in which no network asks for weights to begin with."""
+    if isinstance(node, Mapping):
+        target = str(node.get("_target_", ""))
+        idle = {
+            key: value
+            for beginning, values in BEGINNINGS.items()
+            if "_target_" in node and target.startswith(beginning)
+            for key, value in values.items()
+            if key in node
+        }
+        return {key: without_beginnings(value) for key, value in node.items()} | idle
+    return [without_beginnings(each) for each in node] if isinstance(node, list) else node

@@ -1,0 +1,192 @@
+"""What a run folder must hold to be looked into: the record and the configuration of a completed run."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.config.allowed_targets import group_problems
+from amtml_pl.config.checks import node_problems
+from amtml_pl.config.schema import DATASET, ROOT, TEACHER, WEIGHTS, rule_problems
+from amtml_pl.errors import UserError
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import absent_fields
+from amtml_pl.system.plain_yaml import read_plain_yaml
+
+NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
+FOLDERS_SEARCHED = 1000  # for an example of a run's folder
+TEACHER_RULES = {
+    key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained")
+}
+
+
+def completed_record(folder: RunFolder) -> dict[str, Any]:
+    """The record of a run that can be looked into.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if not folder.path.is_dir():
+        raise UserError(
+            f"{folder.path} is not a folder.", fix="name the folder that amtml_pl.train printed at its end"
+        )
+    anew = (
+        "copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat the run "
+        "with this one and force=true"
+    )
+    try:
+        record = folder.record()
+    except UserError as error:
+        raise UserError(error.what, fix=anew) from error
+    if record is None:
+        raise without_record(folder)
+    status = record["status"]
+    if status != "completed":
+        busy = is_busy(folder)
+        said = {"failed": "failed", "interrupted": "is still going" if busy else "was interrupted"}
+        why = f" ({record['error']})" if status == "failed" and record.get("error") else ""
+        raise UserError(
+            f"The run in {folder.path} {said[status]}{why}; expected a completed one.",
+            fix="the same command again, once the run has ended"
+            if busy
+            else str(record.get("command", "the command that began it")) + " goes on with it",
+        )
+    if absent := absent_fields(record):
+        raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
+    folder.refuse_changed(record, *folder.tables)
+    return record
+
+
+def without_record(folder: RunFolder) -> UserError:
+    """What to say of a folder without ``run.json``: a run has it from its fit on, another folder never."""
+    if is_busy(folder):
+        return UserError(
+            f"The run in {folder.path} is still going, and is being prepared; expected a completed one.",
+            fix="the same command again, once the run has ended",
+        )
+    if (folder.path / ".lock").exists():
+        return UserError(
+            f"The run in {folder.path} was stopped before it was trained; expected a completed one.",
+            fix="the command that began it goes on with it",
+        )
+    below = run_below(folder.path)
+    return UserError(
+        f"{folder.path} is not the folder of a run: it has no run.json.",
+        fix="name the folder that amtml_pl.train printed at its end"
+        if below is None
+        else f"name the folder of a run, such as '{below}'",
+    )
+
+
+def run_below(folder: Path) -> Path | None:
+    """A run's folder below another one, by the order of their names; None where none is found soon."""
+    for place, subfolders, files in islice(os.walk(folder), FOLDERS_SEARCHED):
+        subfolders.sort()
+        if "run.json" in files:
+            return Path(place)
+    return None
+
+
+def is_busy(folder: RunFolder) -> bool:
+    """Whether a process works in a run's folder."""
+    file = folder.path / ".lock"
+    if file.is_symlink() or not file.is_file():  # some versions of filelock empty what a link names
+        return False
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that cannot be written, and so is nobody's
+        return False
+
+
+def read_config(folder: RunFolder) -> DictConfig:
+    """A run's configuration.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    file, fix = folder.config_file, "copy the whole folder of the run again, or repeat it with force=true"
+    try:
+        tree = read_plain_yaml(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error!s:.400}.", fix=fix) from error
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(node), dict) for node in NODES):
+        raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
+    if wrong := [*config_problems(tree)]:
+        raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
+    return OmegaConf.create(tree)
+
+
+def refuse_two_runs(folder: RunFolder, record: Mapping[str, Any], config: DictConfig) -> None:
+    """Refuses a record and a configuration that name other teachers.
+
+    Raises:
+        UserError: if they do.
+    """
+    if sorted(record["teachers"]) != sorted(map(str, config.teacher)):
+        raise UserError(
+            f"{folder.record_file} and {folder.config_file} are not of one run: their teachers are "
+            f"{sorted(record['teachers'])!s:.200} and {sorted(map(str, config.teacher))!s:.200}.",
+            fix="copy the whole folder of the run again, or repeat it with force=true",
+        )
+
+
+def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong in a run's configuration, of what is read when the run is opened."""
+    yield from rule_problems(tree, {"seed": ROOT["seed"]}, "", known=tree.keys())
+    yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
+    for name in ("data", "cache", "teachers"):
+        if not is_place(tree["paths"].get(name)):
+            yield f"paths.{name} is no folder's name"
+    for name in ("weighting", "loop", "loss"):
+        if not isinstance(tree.get(name, {}), dict):
+            yield f"{name} is no mapping"
+    for name, node in tree["teacher"].items():
+        if not isinstance(node, dict):
+            yield f"teacher.{name} is no mapping"
+            continue
+        yield from rule_problems(node, TEACHER_RULES, f"teacher.{name}", known=node.keys())
+        if isinstance(weights := node.get("weights"), dict):
+            given = {key: rule for key, rule in WEIGHTS.items() if key in weights or key == "path"}
+            yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
+            if weights.get("path") is not None and not is_place(weights["path"]):
+                yield f"teacher.{name}.weights.path is no file's name"
+    for path, node, groups in built_nodes(tree):
+        yield from group_problems(node, groups, path)
+        yield from node_problems(node, path)
+
+
+def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[str, ...]]]:
+    """Yield what an opened run builds: path, node, and the groups of ``conf/`` that may name its parts."""
+    yield "student", tree["student"], ("student",)
+    yield "data", tree["data"], ("data", "augment")
+    for name, node in tree["teacher"].items():
+        if isinstance(node, dict):
+            yield f"teacher.{name}.network", node.get("network"), ("student",)
+    if tree.get("weighting"):
+        yield "weighting", tree["weighting"], ("weighting",)
+    terms = tree.get("loss")
+    for name, node in terms.items() if isinstance(terms, dict) else ():
+        yield f"loss.{name}", node, ("loss",)
+
+
+def is_place(value: object) -> bool:
+    """Whether the file system takes a value as the name of something, whether that is there or not."""
+    if not isinstance(value, str):
+        return False
+    try:
+        os.lstat(value)
+    except ValueError:  # as of a name with a NUL in it
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True

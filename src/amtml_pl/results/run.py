@@ -1,0 +1,239 @@
+"""A run that has come to its end, opened for looking into it: ``from amtml_pl import load_run``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int64
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.data.splits import SplitRows
+from amtml_pl.errors import UserError
+from amtml_pl.models.layout import set_execution
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.results.checkpoints import RecordedCheckpoints, Which
+from amtml_pl.results.images import recorded_images
+from amtml_pl.results.network import rebuilt
+from amtml_pl.results.record import completed_record, read_config, refuse_two_runs
+from amtml_pl.results.teacher_outputs import RecordedOutputs
+from amtml_pl.results.teachers import RecordedTeacher, recorded_teachers
+from amtml_pl.results.weighting import OwnWeighting, own_scheme, restored
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.checkpoint_file import refuse_other_network
+from amtml_pl.training import assemble
+from amtml_pl.types import SplitName, TeacherOutputs
+
+
+def load_run(
+    folder: Path | str,
+    *,
+    data: Path | str | None = None,
+    cache: Path | str | None = None,
+    teachers: Path | str | None = None,
+) -> FinishedRun:
+    """Opens the folder of a completed run; it may have been moved, and its teachers may be gone.
+
+    Args:
+        folder: with ``run.json`` and ``config.yaml``, as ``amtml_pl.train`` has left it.
+        data: where raw and packed images lie; None takes the place that the run recorded.
+        cache: where teachers' outputs lie; None likewise.
+        teachers: where trained teachers lie; None likewise.
+
+    Returns:
+        The run. Nothing but its record and configuration has been read.
+
+    Raises:
+        UserError: if the folder is no run's, the run failed or is not finished, or its record is damaged or
+            of another format.
+    """
+    run = RunFolder(Path(folder).expanduser().resolve())
+    record = completed_record(run)
+    config = read_config(run)
+    given = {"data": data, "cache": cache, "teachers": teachers}
+    refuse_two_runs(run, record, config)
+    paths = {name: Path(place or config.paths[name]).expanduser().resolve() for name, place in given.items()}
+    return FinishedRun(run.path, record, config, paths)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A completed run.
+
+    Attributes:
+        path: its folder.
+        record: what ``run.json`` says.
+        config: what ``config.yaml`` says, resolved.
+        paths: the roots ``data``, ``cache`` and ``teachers``.
+    """
+
+    path: Path
+    record: Mapping[str, Any] = field(repr=False)
+    config: DictConfig = field(repr=False)
+    paths: Mapping[str, Path]
+
+    def student(self, checkpoint: Which = "best", taps: Sequence[str] = ()) -> TappedNetwork:
+        """The trained student, in evaluation mode on the CPU; it normalises its images itself.
+
+        Args:
+            checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one.
+            taps: dotted paths of modules whose outputs are wanted too.
+
+        Raises:
+            UserError: if the checkpoint is missing, damaged, or of another network.
+        """
+        checkpoints = self.checkpoints
+        own, file = checkpoints.tensors(checkpoint, "student"), checkpoints.file(checkpoint)
+        about, node = self.config.dataset, OmegaConf.to_container(self.config.student, resolve=True)
+        network = TappedNetwork(
+            rebuilt(cast("dict[str, Any]", node)), mean=list(about.mean), std=list(about.std), taps=taps
+        )
+        set_execution(network.network, channels_last=bool(self.config.get("channels_last")), compiled=False)
+        refuse_other_network(own, network.state_dict(), file, checkpoints.again)
+        network.load_state_dict(own)
+        return network.requires_grad_(False).eval()
+
+    @property
+    def checkpoints(self) -> RecordedCheckpoints:
+        """The files that hold the weights."""
+        return RecordedCheckpoints(RunFolder(self.path), self.record)
+
+    def metrics(self) -> dict[str, list[float | None]]:
+        """Everything that was logged, one column by name with one value per epoch, None where there is none.
+
+        ``pandas.DataFrame(run.metrics())`` makes a data frame of it.
+
+        Raises:
+            UserError: if ``metrics.csv`` is missing or holds something else.
+        """
+        file = RunFolder(self.path).metrics_file
+        try:
+            with file.open(newline="", encoding="utf-8") as lines:
+                rows = [*csv.DictReader(lines, strict=True)]
+            columns = [*rows[0]] if rows else []
+            return {name: [float(row[name]) if row[name] else None for row in rows] for name in columns}
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise UserError(
+                f"{file} cannot be read as a table of epochs: {error}.",
+                fix=self.checkpoints.again,
+            ) from error
+
+    def teacher_weights(self) -> dict[str, list[float | None]]:
+        """The mean weight of each teacher in every epoch, in [0, 1]; empty without teachers."""
+        columns = self.metrics()
+        return {name: columns[f"weight/{name}"] for name in self.teacher_names if f"weight/{name}" in columns}
+
+    def sample_weights(
+        self, split: SplitName = "train", view: int = 1, checkpoint: Which = "best"
+    ) -> Float[Tensor, "N M"]:
+        """How the run's own weighting weighs the teachers for every image of a split.
+
+        The teachers' outputs come from the cache, the student's from a checkpoint in evaluation mode; so the
+        weights are those that the checkpoint would give, not those of the step that trained on the image.
+
+        Args:
+            split: as for `teacher_outputs`.
+            view: likewise.
+            checkpoint: whose student and weighting are asked.
+
+        Returns:
+            ``(N, M)``, rows sum to 1, in the order of the split.
+
+        Raises:
+            UserError: as `teacher_outputs`, `student` and `own_weighting`.
+        """
+        outputs = self.teacher_outputs(split, view)
+        rows = self.split(split)
+        labels = rows.stored.labels[rows.rows]
+        return self.own_weighting(checkpoint).weights(self.images(split, view), outputs, labels)
+
+    def own_weighting(self, checkpoint: Which = "best") -> OwnWeighting:
+        """The run's weighting as it was at a checkpoint, with the student of that checkpoint.
+
+        Raises:
+            UserError: if the run has no teachers, or its weights belong to a whole batch or to its training
+                step; or as `student`.
+        """
+        scheme = own_scheme(self.config, self.teacher_names)
+        student = self.student(checkpoint, taps=scheme.student_taps())
+        state, file = self.checkpoints.tensors(checkpoint, "weighting"), self.checkpoints.file(checkpoint)
+        return restored(scheme, student, self.config, self.record, state, file)
+
+    def images(
+        self, split: SplitName, view: int = 0
+    ) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
+        """The images of a split in [0, 1], batch by batch and in order, and which samples they are.
+
+        Args:
+            split: which images.
+            view: of the training images which augmented version, 0 for the images themselves; the others
+                have no versions.
+
+        Raises:
+            UserError: as `split`, or if the view is below 0.
+        """
+        if view < 0:
+            raise UserError(f"There is no view {view}.", fix="view=0 for the images themselves, or 1 and up")
+        rows = self.split(split)
+        for index in torch.split(torch.arange(len(rows)), self.data.eval_batch_size):
+            stored = rows.stored.images[rows.rows[index]]
+            yield self.data.augment(stored, index, view if split == "train" else 0), index
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """The M teachers, in the order of their outputs."""
+        return tuple(teacher.name for teacher in self.teachers)
+
+    @cached_property
+    def teachers(self) -> tuple[RecordedTeacher, ...]:
+        """What is known of each teacher; none is loaded."""
+        return recorded_teachers(self.config, self.record, self.paths)
+
+    @cached_property
+    def data(self) -> PackedDataModule:
+        """The images that the run was trained, selected and tested on.
+
+        Raises:
+            UserError: if they are not packed below the root of the images.
+        """
+        packed = recorded_images(self.path, self.record, self.paths["data"])
+        return assemble.data_module(self.config, packed)
+
+    def split(self, name: SplitName) -> SplitRows:
+        """The images of one of the run's splits.
+
+        Raises:
+            UserError: as `data`, or if there is no such split.
+        """
+        found = {"train": self.data.train_split, "val": self.data.val_split, "test": self.data.test_split}
+        if name not in found:
+            raise UserError(f"There is no split {name!r}.", fix=f"one of {', '.join(found)}")
+        return found[name]()
+
+    def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:
+        """What the teachers gave for a whole split, from the cache; no teacher is asked.
+
+        Args:
+            split: ``train``, with the hints; ``val`` and ``test``, where the cache holds any, without.
+            view: which augmented version of the training images, from 1; the others have no versions.
+
+        Returns:
+            Logits ``(N, M, K)`` and hints, in the order of the split.
+
+        Raises:
+            UserError: if the run has no teachers, or the cache does not hold all of it any more.
+        """
+        if not self.teachers:
+            raise UserError(f"{self.path} is a run without teachers.")
+        stores = (self.record.get("cache") or {}).get("stores", ())
+        kept = RecordedOutputs(self.teachers, self.paths["cache"] / str(self.config.dataset.name), stores)
+        if split == "train":
+            return kept.of_training_images(view)
+        return kept.of_other_images(self.data.digest, self.split(split))

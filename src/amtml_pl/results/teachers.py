@@ -1,0 +1,194 @@
+"""The teachers of a finished run, found again by what its record says of them, wherever they lie now."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from amtml_pl.config.teacher_recipe import has_own_weights
+from amtml_pl.data.splits import SplitRows
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.results.network import rebuilt
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.teachers.cache.catalogue import read_manifest, safe
+from amtml_pl.teachers.cache.store import TensorStore
+from amtml_pl.teachers.live import Teacher, weights_digest
+from amtml_pl.teachers.weights import load_weights
+
+
+@dataclass(frozen=True)
+class RecordedTeacher:
+    """One teacher of a run that has ended.
+
+    Attributes:
+        config: of the run.
+        name: of the teacher.
+        facts: what ``run.json`` says of it.
+        teachers: the folder below which trained teachers lie.
+        cache: the folder of the cached outputs of all teachers.
+    """
+
+    config: DictConfig
+    name: str
+    facts: Mapping[str, Any]
+    teachers: Path
+    cache: Path
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """Its network, statistics, class map and weights, as plain values."""
+        plain: Any = OmegaConf.to_container(self.config.teacher[self.name], resolve=True)
+        return dict(plain)
+
+    def load(self) -> Teacher:
+        """The teacher with the weights that it taught with.
+
+        Raises:
+            UserError: if no file that can be found holds exactly these weights.
+        """
+        for file, how in self.candidates():
+            teacher = self.fresh()
+            try:
+                if file is not None:
+                    load_weights(teacher.network.network, file, **how)
+            except UserError:  # another network's
+                continue
+            if weights_digest(teacher.network) == self.facts.get("weights_digest"):
+                return teacher
+        raise self.not_here()
+
+    def fresh(self) -> Teacher:
+        """Build the teacher without weights: nothing that a run folder names is downloaded."""
+        node = self.node
+        tapped = TappedNetwork(rebuilt(node["network"]), mean=node["mean"], std=node["std"])
+        return Teacher(self.name, tapped, class_map=node["class_map"])
+
+    def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
+        """The files that may hold its weights, and how each is read; None for what the constructor gives."""
+        how = {key: value for key, value in self.node["weights"].items() if value and key != "path"}
+        if has_own_weights(self.config, self.name):
+            if self.own_file is None:
+                yield None, {}
+            else:
+                places = (self.own_file, self.teachers / self.own_file.name)
+                yield from ((file, how) for file in places if file.is_file())
+        yield from ((file, {}) for file in self.trained_files())
+
+    @property
+    def own_file(self) -> Path | None:
+        """The file that the run named; None where there was none."""
+        recorded = self.node["weights"].get("path")
+        return None if recorded is None else Path(recorded)
+
+    def not_here(self) -> UserError:
+        """What to say where no candidate has its weights."""
+        digest = str(self.facts.get("weights_digest"))[:12]
+        where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
+        if self.node["pretrained"]:
+            where = "its constructor downloads them, which opening a run does not, and "
+        elif self.own_file is not None:
+            what = "holds others" if self.own_file.is_file() else "is not there"
+            where = f"the run's own file {self.own_file} {what}, and "
+            fix += f", or which holds {self.own_file.name}"
+        return UserError(
+            f"The weights of teacher {self.name!r} (digest {digest}) are not here: {where}no network below "
+            f"{self.teachers} has them.",
+            fix=fix,
+        )
+
+    def trained_files(self) -> Iterator[Path]:
+        """The weights of all trained networks of its size, those under its name first."""
+        files = sorted(self.teachers.glob("*/*/student.safetensors"))
+        for file in sorted(files, key=lambda file: not file.parent.name.startswith(self.name)):
+            try:
+                record = RunFolder(file.parent).completed() or {}
+            except UserError:
+                continue
+            student = record.get("student")
+            if isinstance(student, Mapping) and student.get("parameters") == self.facts.get("parameters"):
+                yield file
+
+    def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
+        """Its logits for the images of a split without augmentation, where the cache holds them whole.
+
+        Args:
+            digest: of the packed data.
+            rows: the split.
+        """
+        own = hashlib.sha256(rows.rows.numpy().tobytes()).hexdigest()[:16]  # as a fingerprint has it
+        for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
+            with suppress(UserError):  # of a damaged store, which may be another run's: there are the weights
+                store = kept_store(folder)
+                found = store.fingerprint
+                same = (
+                    found.get("data") == {"digest": digest}
+                    and found.get("augment") is None
+                    and found.get("split", {}).get("rows") == own
+                    and self.is_of_these_weights(store)
+                )
+                if same and 0 in store.views():
+                    store.verify(0)
+                    return store.open(0).whole().float()
+        return None
+
+    def is_of_these_weights(self, store: TensorStore) -> bool:
+        """Whether a store holds what these weights gave, with the same statistics and class map."""
+        node, about = self.node, store.fingerprint.get("teacher") or {}
+        facts = (store.manifest() or {}).get("facts", {})
+        return facts.get("weights_digest") == self.facts.get("weights_digest") and all(
+            equal(about.get(key), node[key]) for key in ("mean", "std", "class_map")
+        )
+
+
+def recorded_teachers(
+    config: DictConfig, record: Mapping[str, Any], paths: Mapping[str, Path]
+) -> tuple[RecordedTeacher, ...]:
+    """All teachers of a run, in the order of their outputs."""
+    cache = paths["cache"] / str(config.dataset.name)
+    return tuple(
+        RecordedTeacher(config, name, facts, paths["teachers"], cache)
+        for name, facts in record["teachers"].items()
+        if name in config.teacher
+    )
+
+
+def kept_store(folder: Path) -> TensorStore:
+    """A store that lies in a folder, as its own manifest describes it.
+
+    Raises:
+        UserError: if the manifest is damaged, or belongs to another folder.
+    """
+    manifest = read_manifest(folder)
+    store = TensorStore(
+        folder.parent.parent,
+        manifest["teacher"],
+        manifest["tensor"],
+        manifest["split"],
+        manifest["rows"],
+        manifest["fingerprint"],
+        manifest["storage"],
+    )
+    if store.folder != folder:
+        raise UserError(
+            f"{folder} was made for other numbers than its manifest says.",
+            fix=f"rm -r '{folder}': what needs it builds it again",
+        )
+    return store
+
+
+def equal(first: Any, second: Any) -> bool:  # noqa: ANN401
+    """Whether two values of YAML or JSON are the same numbers, or both nothing."""
+    if first is None or second is None:
+        return first is second
+    pairs = zip(first, second, strict=False)
+    return len(first) == len(second) and all(math.isclose(a, b, rel_tol=1e-12) for a, b in pairs)

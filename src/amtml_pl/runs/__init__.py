@@ -1,0 +1,1 @@
+"""What a run folder is called and what it holds; no torch."""

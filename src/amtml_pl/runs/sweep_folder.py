@@ -1,0 +1,136 @@
+"""A sweep's folder: what has become of each of its jobs, and the leaderboard of all of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from amtml_pl.runs.folder import write_text
+
+JobStatus = Literal["running", "completed", "failed", "interrupted"]
+COLUMNS = ("job", "status", "val/acc", "test/acc", "seconds", "overrides", "run", "reason")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep, as its last attempt has left it.
+
+    Attributes:
+        number: its place in the sweep, from 0.
+        overrides: what makes its configuration.
+        run: its run folder.
+        command: the sweep's command that has begun the last attempt, a text that no other command has.
+        status: ``interrupted`` is what neither ended nor runs any more.
+        reason: why it has not completed; empty where it has.
+        mistake: whether the reason is a mistake that the user can mend.
+        accuracy: ``val/acc`` and ``test/acc`` of the run's record, where the job has completed.
+        seconds: ``fit_seconds`` of the run's record, over all attempts.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    run: str
+    command: str
+    status: JobStatus
+    reason: str = ""
+    mistake: bool = False
+    accuracy: tuple[float, float] | None = None
+    seconds: float | None = None
+
+
+class SweepFolder:
+    """``leaderboard.csv`` and ``sweep.json``, and in ``jobs/`` one file and one lock for each job.
+
+    Processes on any machines that see the folder may write to it at once.
+
+    Args:
+        path: the folder; created by the first job.
+        command: of this attempt, see `Job`.
+        repeat: what a user types to go on.
+    """
+
+    def __init__(self, path: Path, command: str, repeat: str) -> None:
+        self.path = path
+        self.command = command
+        self.repeat = repeat
+        self.leaderboard_file = path / "leaderboard.csv"
+        self.summary_file = path / "sweep.json"
+
+    @contextmanager
+    def at_work(self, overrides: Sequence[str]) -> Iterator[None]:
+        """Inside, the job counts as running; the lock goes with the process, however that ends."""
+        file = self.job_file(overrides)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            yield
+
+    def write(self, job: Job) -> None:
+        """Records a job, by the process that is at work on it, and brings the leaderboard up to date."""
+        write_text(self.job_file(job.overrides), json.dumps(asdict(job), indent=2) + "\n")
+        self.publish()
+
+    def publish(self) -> list[Job]:
+        """Rewrites the leaderboard from the jobs' files, and gives the jobs, best first."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path / ".lock"):  # written by one at a time
+            jobs = self.jobs()
+            told = [{**asdict(job), "overrides": list(job.overrides)} for job in jobs]
+            summary = {"format": 1, "command": self.repeat, "jobs": told}
+            write_text(self.summary_file, json.dumps(summary, indent=2) + "\n")
+            write_text(self.leaderboard_file, table(jobs))
+        return jobs
+
+    def jobs(self) -> list[Job]:
+        """All jobs that have begun in this or an earlier command, best first, then in the sweep's order."""
+        whole = (file for file in (self.path / "jobs").glob("*.json") if file.name[0] != ".")
+        jobs = [read_job(file) for file in whole]
+        return sorted(jobs, key=lambda job: (-(job.accuracy or (-1.0,))[0], job.number))
+
+    def job_file(self, overrides: Sequence[str]) -> Path:
+        """Where a job is recorded: found again by its overrides, whatever its number is by now."""
+        digest = hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:12]
+        return self.path / "jobs" / f"{digest}.json"
+
+
+def read_job(file: Path) -> Job:
+    """What a job's file says; one that says "running" while nobody holds its lock was interrupted."""
+    fields = json.loads(file.read_text())
+    fields["overrides"] = tuple(fields["overrides"])
+    fields["accuracy"] = None if fields["accuracy"] is None else tuple(fields["accuracy"])
+    job = Job(**fields)
+    if job.status != "running" or is_held(file.with_suffix(".lock")):
+        return job
+    reason = "its process ended without saying why"
+    return replace(job, status="interrupted", reason=reason)
+
+
+def is_held(lock_file: Path) -> bool:
+    """Whether a process holds a lock."""
+    try:
+        with FileLock(lock_file, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def table(jobs: Sequence[Job]) -> str:
+    """The leaderboard as CSV."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for job in jobs:
+        validation, test = job.accuracy or ("", "")
+        seconds = "" if job.seconds is None else round(job.seconds, 3)
+        reason = " ".join(job.reason.split())  # a row is a line
+        told = " ".join(job.overrides)
+        rows.writerow((job.number, job.status, validation, test, seconds, told, job.run, reason))
+    return text.getvalue()

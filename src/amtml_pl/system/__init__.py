@@ -1,0 +1,1 @@
+"""Services of the machine: console, files, processes and signals."""

@@ -1,0 +1,223 @@
+"""What the processes of a run do together: meet, wait for the first of them, put a batch together."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from amtml_pl.errors import AnotherFailed
+from amtml_pl.system import ranks
+
+# Others wait so long while the first process packs data and has teachers trained...
+PATIENCE = timedelta(days=30)
+# ... and so long in a step, of which one of them never takes its part, stuck or gone without a sign.
+SILENCE = timedelta(hours=2)
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Meeting:
+    """What connects the processes of a run besides torch's default group; None in a run of one.
+
+    Attributes:
+        patient: the group in which they wait for the first of them.
+        store: what all of them read and write.
+    """
+
+    patient: dist.ProcessGroup | None = None
+    store: Store | None = None
+
+
+meeting = Meeting()
+
+
+def meet() -> None:
+    """Connects the processes of a run; does nothing for a run of one, or where they have met."""
+    if ranks.world_size() == 1 or dist.is_initialized():
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ranks.local_rank() % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
+    cluster = cluster_environment()
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = cluster.main_address, str(cluster.main_port)
+    meeting.store, rank, world_size = next(rendezvous("env://", ranks.rank(), ranks.world_size()))
+    dist.init_process_group(backend, timeout=SILENCE, store=meeting.store, rank=rank, world_size=world_size)
+    patient = dist.new_group(timeout=PATIENCE, backend="gloo")
+    meeting.patient = cast("dist.ProcessGroup", patient)  # every process is of it
+    atexit.register(part)
+    Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process once its launcher is gone, killed perhaps: the run's folder must not stay taken."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def cluster_environment() -> ClusterEnvironment:
+    """Who has started this process, for Lightning, whose own guess takes a batch script for its tasks."""
+    if ranks.world_size() == 1:
+        return LightningEnvironment()
+    if "WORLD_SIZE" in os.environ:
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False)  # a requeued job repeats the command, which goes on
+
+
+def part() -> None:
+    """Disconnects them."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def of_each(value: Result) -> list[Result]:
+    """The values of all processes, in order."""
+    if ranks.world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * ranks.world_size()
+    dist.all_gather_object(values, value, group=meeting.patient)
+    return values
+
+
+@contextmanager
+def leader_first() -> Iterator[None]:
+    """What is inside happens in the first process, then, once it has succeeded, in the others.
+
+    Raises:
+        AnotherFailed: in the others, if it has not.
+    """
+    if ranks.world_size() == 1:
+        yield
+    elif ranks.leads():
+        succeeded = False
+        try:
+            yield
+            succeeded = True
+        finally:
+            from_leader(succeeded)
+    else:
+        if not from_leader(None):
+            raise AnotherFailed
+        yield
+
+
+def decided_by_leader(decide: Callable[[], Result]) -> Result:
+    """What ``decide`` gives in the first process, in every one of them.
+
+    Raises:
+        AnotherFailed: in the others, if it has raised.
+    """
+    decision: list[Result] = []
+    with leader_first():
+        if ranks.leads():
+            decision.append(decide())
+    result: Result = from_leader(decision[0] if decision else None)
+    return result
+
+
+def from_leader(value: Any) -> Any:  # noqa: ANN401
+    """The first process's value, in every one of them."""
+    if ranks.world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=meeting.patient, device=torch.device("cpu"))
+    return values[0]
+
+
+def in_any(*flags: bool, device: torch.device) -> list[bool]:
+    """Which of the flags are up in at least one process."""
+    if ranks.world_size() == 1:
+        return list(flags)
+    raised = torch.tensor(flags, dtype=torch.uint8, device=device)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in raised.tolist()]
+
+
+def is_first_to_say(message: str) -> bool:
+    """Whether no other process of the run has said so, when all of them come to the same end."""
+    if meeting.store is None:
+        return True
+    try:
+        return int(meeting.store.add(f"said: {message}", 1)) == 1
+    except RuntimeError:  # whoever kept the store has gone
+        return True
+
+
+@contextmanager
+def lost_connections_told() -> Iterator[None]:
+    """What the end of a process does to the others is not the reason why a run has ended.
+
+    Raises:
+        AnotherFailed: for a lost connection.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise AnotherFailed("Another process of the run has ended; it says why.") from error
+        raise
+
+
+class WholeBatch:
+    """Puts rows together, of which each process has its share, in the order of a run of one process.
+
+    The first row is of process 0, the second of process 1, …; shares may differ by a row. Every process gets
+    the whole and computes the same loss of it. The gradient of that loss that comes back to a share is
+    multiplied by the number of processes, since their gradients are averaged: the average is then the
+    gradient of a run of one process.
+
+    Args:
+        share: ``(B_rank, ...)``, any of the tensors that will be put together.
+    """
+
+    def __init__(self, share: Tensor) -> None:
+        own = torch.tensor([len(share)], device=share.device)
+        sizes = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(sizes, own)
+        self.sizes = torch.cat(sizes).tolist()
+
+    def __call__(self, share: Tensor) -> Tensor:
+        """``(B_rank, ...)`` to ``(B, ...)``."""
+        whole: Tensor = _Whole.apply(share, self.sizes)
+        return whole
+
+
+class _Whole(torch.autograd.Function):
+    """See `WholeBatch`."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: ANN401
+        padded = share.new_zeros(max(sizes), *share.shape[1:])
+        padded[: len(share)] = share
+        received = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(received, padded)
+        whole = share.new_empty(sum(sizes), *share.shape[1:])
+        for rank, size in enumerate(sizes):
+            whole[rank :: len(sizes)] = received[rank][:size]
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        world = dist.get_world_size()
+        return gradient[dist.get_rank() :: world] * world, None

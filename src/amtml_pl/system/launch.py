@@ -1,0 +1,142 @@
+"""A run of several processes on this machine: a group of its own for each run, also within a sweep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from threading import Thread
+
+import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from amtml_pl.errors import Preempted, UserError
+from amtml_pl.system import ranks
+from amtml_pl.system.collectives import end_with_parent
+from amtml_pl.system.signals import GRACE_SECONDS
+
+
+def run_in_group(command: Sequence[str], processes: int) -> None:
+    """Runs a Python command in so many processes that know of each other; when one dies, all end.
+
+    Args:
+        command: arguments of the interpreter, such as ``["-m", "amtml_pl.train", …]``.
+        processes: 2 or more.
+
+    Raises:
+        SystemExit: with the status of the process that ended first, where it is not 0; that process has
+            said why.
+        KeyboardInterrupt: after Ctrl-C.
+        Preempted: after SIGTERM.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # it repeats what a process says
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # handed down; else each takes all cores
+    launch = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5, run_id=str(os.getpid()),
+    )  # fmt: skip
+    try:
+        elastic_launch(launch, sys.executable)(*command)
+    except ChildFailedError as error:
+        rank, first = error.get_first_failure()
+        if first.exitcode < 0:
+            name = signal.Signals(-first.exitcode).name
+            reason = ", as a system does that is out of memory" if name == "SIGKILL" else ""
+            sys.stderr.write(
+                f"Process {rank} of the run was ended by {name}{reason}, and the others with it. "
+                "The same command goes on from the last checkpoint.\n"
+            )
+        sys.exit(max(first.exitcode, 1))
+    except SignalException as stopped:
+        if stopped.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise Preempted from None
+    finally:
+        if before is None:
+            os.environ.pop("OMP_NUM_THREADS")
+
+
+def run_alone(command: Sequence[str]) -> None:
+    """Runs a Python command in a process that is none of this run's group.
+
+    Args:
+        command: arguments of the interpreter.
+
+    Raises:
+        SystemExit: with its status, where it is not 0; it has said why.
+    """
+    alone = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "amtml_pl.system.launch", str(os.getpid()), *command],
+        env=ranks.environment_alone(),
+    )
+    try:
+        status = alone.wait()
+    except BaseException:  # told to stop: so is that process, which saves what it has
+        alone.terminate()
+        alone.wait(timeout=GRACE_SECONDS + 5)
+        raise
+    if status != 0:
+        sys.exit(status if status > 0 else 1)
+
+
+def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
+    """How many processes this process has to start for a run; 1 where it is the run, or one of its processes.
+
+    Args:
+        devices: per machine; ``auto`` is every GPU.
+        nodes: machines.
+        accelerator: as the trainer's.
+
+    Raises:
+        UserError: if there are not as many processes as devices, or several machines and nobody has started
+            processes there.
+    """
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    each = (torch.cuda.device_count() if on_gpu else 1) if devices == "auto" else int(devices)
+    if on_gpu and each > torch.cuda.device_count():
+        raise UserError(
+            f"trainer.devices is {devices}; this machine has {torch.cuda.device_count()} GPUs.",
+            fix=f"trainer.devices={torch.cuda.device_count()}",
+        )
+    started, wanted = ranks.world_size(), each * nodes
+    if started == wanted:
+        return 1
+    if started > 1:
+        raise UserError(
+            f"{started} processes have been started, {ranks.local_world_size()} of them here, for "
+            f"trainer.devices={devices} on trainer.num_nodes={nodes}: expected {wanted}.",
+            fix=f"trainer.devices={ranks.local_world_size()} "
+            f"trainer.num_nodes={started // max(ranks.local_world_size(), 1)}",
+        )
+    if nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes is {nodes}, and only one process has been started.",
+            fix=f"on every machine: torchrun --nnodes {nodes} --nproc-per-node {each} --rdzv-backend c10d "
+            "--rdzv-endpoint HOST:PORT -m amtml_pl.train …, or srun where there is SLURM (trainer=slurm)",
+        )
+    return wanted
+
+
+def with_parent() -> None:
+    """Runs the command of this process's arguments, and ends with the process that they name."""
+    parent, *sys.argv = sys.argv[1:]
+    Thread(target=end_with_parent, args=(int(parent),), daemon=True).start()
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    with_parent()

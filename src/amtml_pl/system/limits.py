@@ -1,0 +1,225 @@
+"""Recognise what the system refuses a process, and name the command that allows it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Event, Thread
+
+from amtml_pl.errors import UserError
+from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit that a shell sets for what it starts.
+
+    Attributes:
+        number: of the resource.
+        what: it bounds.
+        option: of the shell's ``ulimit``.
+        unit: that the system counts in.
+        enough: a value that suffices for every command; None where no value does.
+    """
+
+    number: int
+    what: str
+    option: str
+    unit: str = ""
+    enough: int | None = None
+
+    @property
+    def value(self) -> int | None:
+        """The most that this process may have; None where there is no limit."""
+        soft, _ = resource.getrlimit(self.number)
+        return None if soft == resource.RLIM_INFINITY else soft
+
+    @property
+    def sentence(self) -> str:
+        """What the limit is, after a space; nothing where there is none."""
+        if self.value is None:
+            return ""
+        return f" The limit on {self.what} is {self.value:,}{self.unit} (ulimit {self.option})."
+
+    @property
+    def fix(self) -> str:
+        """What raises it, before the command is repeated."""
+        return (
+            f"ulimit {self.option} {(self.enough and max(self.enough, 4 * (self.value or 0))) or 'unlimited'}"
+        )
+
+
+FILE_SIZE = Limit(resource.RLIMIT_FSIZE, "the size of a file", "-f", " bytes")
+MEMORY = Limit(resource.RLIMIT_AS, "memory", "-v", " bytes")
+OPEN_FILES = Limit(resource.RLIMIT_NOFILE, "open files", "-n", enough=4096)
+PROCESSES = Limit(resource.RLIMIT_NPROC, "processes and threads of a user", "-u", enough=4096)
+
+BY_ERRNO = {
+    errno.EFBIG: FILE_SIZE,
+    errno.EMFILE: OPEN_FILES,
+    errno.EAGAIN: PROCESSES,  # of fork
+    errno.ENOMEM: MEMORY,
+}
+# What libraries raise as RuntimeError or ImportError, by a part of its text.
+BY_TEXT = {
+    "can't start new thread": PROCESSES,
+    "can't allocate memory": MEMORY,
+    "annot allocate memory": MEMORY,
+    "failed to map segment": MEMORY,
+    "bad_alloc": MEMORY,
+}
+# A disk that is full or gone, or a folder that is closed to the user: no defect of the program.
+OF_THE_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
+)
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+MORE_PROCESSES = "end other processes of yours, or raise the limit of the container on processes"
+OUT_OF_MEMORY = 71  # what a process of `in_limited_memory` returns
+NO_TEMPORARY_FOLDER = "No usable temporary directory"  # torch makes a file there when it is imported
+MOST_OF_OPENBLAS = 64  # threads in each of its two pools, numpy's and scipy's
+
+
+def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserError | None:
+    """Return the message for what the system has refused; None for any other error.
+
+    A message that says already what could not be done keeps its words, and gets the limit's command.
+
+    Args:
+        error: what was raised.
+        any_file: whether every error that names a file is the system's.
+    """
+    met = ([cause for cause in causes(error) if limit_behind(cause)] or [error])[-1]
+    limit = limit_behind(met)
+    what = error.what if isinstance(error, UserError) else in_a_sentence(met)
+    if limit is not None:
+        return UserError(f"{what}{limit.sentence}", fix=limit.fix)
+    if kind_of(error) is MEMORY:
+        return UserError(what, fix="free memory, and repeat the command")
+    if kind_of(error) is PROCESSES:
+        return UserError(what, fix=MORE_PROCESSES)
+    if NO_TEMPORARY_FOLDER in str(error):
+        return UserError(
+            what, fix="free space in one of them, or choose another folder: export TMPDIR=FOLDER"
+        )
+    if isinstance(error, OSError) and any_file and error.filename and error.errno in NOT_THERE:
+        return UserError(what, fix="name a file that exists")
+    if isinstance(error, OSError) and (error.errno in OF_THE_MACHINE or (any_file and error.filename)):
+        return UserError(what, fix="free space there, see to who may write (ls -ld), or name another folder")
+    return None
+
+
+def in_a_sentence(error: BaseException) -> str:
+    """Return what an error says."""
+    if isinstance(error, OSError) and NO_TEMPORARY_FOLDER not in str(error):
+        return f"{named_file(error) or 'A file'} cannot be read or written: {error.strerror or error}."
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    return f"Out of memory: {first}." if kind_of(error) is MEMORY else f"{first}."
+
+
+def named_file(error: OSError) -> str | None:
+    """Return the file that an error names; some libraries name it as bytes."""
+    name = error.filename
+    return None if name is None else f"{os.fsdecode(name) if isinstance(name, bytes) else name!s:.300}"
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it was raised from or after; a UserError names its cause itself."""
+    while error is not None:
+        yield error
+        alone = error.__suppress_context__ or isinstance(error, UserError)
+        error = error.__cause__ or (None if alone else error.__context__)
+
+
+def limit_behind(error: BaseException) -> Limit | None:
+    """Return the limit that an error has met; None where it met another, or there is no such limit."""
+    limit = kind_of(error)
+    if limit is PROCESSES and MEMORY.value is not None:  # a thread's stack is memory too
+        limit = MEMORY
+    if limit is None or limit.value is None:
+        return None
+    # A command has far fewer processes: another limit was met, such as a container's.
+    return None if limit is PROCESSES and limit.value >= (limit.enough or 0) else limit
+
+
+def kind_of(error: BaseException) -> Limit | None:
+    """Return what an error says there is too little of."""
+    if isinstance(error, OSError):
+        if hasattr(error, "characters_written"):  # a pipe that is full, with the errno of a refused fork
+            return None
+        return FILE_SIZE if NO_TEMPORARY_FOLDER in str(error) else BY_ERRNO.get(error.errno or 0)
+    if isinstance(error, MemoryError):
+        return MEMORY
+    if isinstance(error, SystemError) and MEMORY.value is not None:  # C code that found no memory
+        return MEMORY
+    if isinstance(error, RuntimeError | ImportError):
+        return next((limit for part, limit in BY_TEXT.items() if part in str(error)), None)
+    return None
+
+
+def refuse_few_threads() -> None:
+    """Raise a UserError where the numerical libraries could not have their threads.
+
+    They do not report it: OpenBLAS sends the process a SIGINT, OpenMP ends it.
+
+    Raises:
+        UserError: if this process may not start them.
+    """
+    typed = os.environ.get("OMP_NUM_THREADS", "")
+    each = min(int(typed) if typed.isdecimal() else cores(), cores())
+    end = Event()
+    needed = each + 2 * (min(each, MOST_OF_OPENBLAS) - 1)
+    threads = [Thread(target=end.wait, daemon=True) for _ in range(needed)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:
+        limit = limit_behind(error)
+        raise UserError(
+            f"The system refuses a thread (this process needs {needed}).{limit.sentence if limit else ''}",
+            fix=f"{limit.fix if limit else MORE_PROCESSES}; with fewer threads: OMP_NUM_THREADS=1",
+        ) from None  # the limit has been named
+    finally:
+        end.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_limited_memory(run: Callable[[], int]) -> int:
+    """Run a function; where memory is limited in a process of its own, since C++ code ends its process.
+
+    Args:
+        run: returns the exit status of the command.
+
+    Returns:
+        What the function returns; 1 after an error that it raises, with its traceback.
+
+    Raises:
+        ProcessCrashedError: if that process was ended so.
+    """
+    if MEMORY.value is None or not can_have_own_process():
+        return run()
+    status = in_own_process(lambda: survived(run))
+    if status == OUT_OF_MEMORY:
+        raise ProcessCrashedError("its process ran out of memory")
+    return status
+
+
+def survived(run: Callable[[], int]) -> int:
+    """Run a function and return its status, or that of an error which the process can still report."""
+    try:
+        return run()
+    except Exception as error:
+        if MEMORY in map(limit_behind, causes(error)):  # not even for the message was there enough
+            return OUT_OF_MEMORY
+        traceback.print_exc()  # as Python itself does
+        return 1

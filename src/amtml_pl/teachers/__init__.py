@@ -1,0 +1,1 @@
+"""Frozen teachers: their networks, their weights, and the cache of their outputs."""

@@ -1,0 +1,175 @@
+"""Computing what a cache lacks: one teacher in memory at a time, shard by shard, resumable at any instant."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from amtml_pl.data.augment import Augmentation
+from amtml_pl.data.splits import SplitRows
+from amtml_pl.teachers.cache.catalogue import LOCKS, lock_name
+from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_for_computing
+from amtml_pl.teachers.cache.disk import refuse_full_disk, writing
+from amtml_pl.teachers.cache.progress import BuildProgress
+from amtml_pl.teachers.cache.teacher_stores import TeacherStores
+from amtml_pl.teachers.live import Teacher
+
+PATIENCE = 0.2  # seconds between two looks at what another process builds
+
+
+@dataclass
+class Built:
+    """What a build has done.
+
+    Attributes:
+        teacher_passes: images that each teacher has computed.
+        seconds: from beginning to end, waiting included.
+    """
+
+    teacher_passes: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+def build(
+    teachers: Sequence[TeacherStores],
+    split: SplitRows,
+    augment: Augmentation,
+    views: Sequence[int],
+    root: Path,
+    options: BuildOptions,
+    console: Console,
+) -> Built:
+    """Computes every missing shard of the given views.
+
+    Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
+    was interrupted nor on which process builds what. Processes that lack the same views share them.
+
+    Args:
+        teachers: with their stores.
+        split: the images.
+        augment: turns them into their views.
+        views: to be complete afterwards.
+        root: of the stores; the locks lie below it.
+        options: how the teachers are run.
+        console: for the progress.
+
+    Raises:
+        UserError: if the disk is too small or cannot be written, or an output cannot be stored.
+    """
+    built, start = Built(), time.perf_counter()
+    pending = {t.name: [view for view in views if t.missing(view)] for t in teachers}
+    images = {t.name: sum(map(t.rows_to_compute, pending[t.name])) for t in teachers}
+    with BuildProgress(console, pending, images) as progress:
+        job = Job(split, augment, root, options, progress, built)
+        while any(pending.values()):
+            before = sum(map(len, pending.values()))
+            for teacher in teachers:
+                pending[teacher.name] = job.build_views(teacher, pending[teacher.name])
+            if before == sum(map(len, pending.values())):
+                progress.waits(root)
+                time.sleep(PATIENCE)
+    built.seconds = time.perf_counter() - start
+    return built
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build: what all its views have in common."""
+
+    split: SplitRows
+    augment: Augmentation
+    root: Path
+    options: BuildOptions
+    progress: BuildProgress
+    built: Built
+
+    def build_views(self, teacher: TeacherStores, views: Sequence[int]) -> list[int]:
+        """Builds the views that no other process is at; returns those that one is."""
+        loaded: Teacher | None = None
+        postponed = []
+        for view in views:
+            with self.locked(teacher, view) as free:
+                if not free:
+                    postponed.append(view)
+                    continue
+                missing = teacher.missing(view)  # another process may have built it meanwhile
+                if missing:
+                    loaded = loaded or self.loaded(teacher, views)
+                    self.build_view(teacher, loaded, view, missing)
+        if loaded is not None:
+            self.progress.ends(teacher.name)
+        if loaded is not None and self.options.resolved_device().type == "cuda":
+            del loaded
+            torch.cuda.empty_cache()  # for the next teacher, and for the student
+        return postponed
+
+    def loaded(self, teacher: TeacherStores, views: Sequence[int]) -> Teacher:
+        """The teacher where it computes, its manifests written and the disk found large enough."""
+        loaded = ready_for_computing(teacher.load(), self.options)
+        new = {tensor: store for tensor, store in teacher.stores.items() if store.manifest() is None}
+        if new:
+            one = compute_shard(loaded, self.split, self.augment, views[0], range(1), self.options)
+            facts = teacher.facts(loaded)
+            for tensor, store in new.items():
+                with writing(self.root):
+                    store.begin(tuple(one.tensors[tensor].shape[1:]), facts, self.options.about())
+        lacking = sum(
+            len(store.rows_of(number)) * (store.bytes_per_view() or 0) // store.rows
+            for view in views
+            for store in teacher.stores.values()
+            for number in store.missing(view)
+        )
+        refuse_full_disk(self.root, {teacher.name: lacking})
+        return loaded
+
+    def build_view(
+        self, teacher: TeacherStores, loaded: Teacher, view: int, missing: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Computes the shards that any tensor lacks and writes each to those that lack it."""
+        lacking: dict[range, dict[str, int]] = {}  # by rows: an older store may have shards of another length
+        for tensor, numbers in missing.items():
+            for number in numbers:
+                lacking.setdefault(teacher.stores[tensor].rows_of(number), {})[tensor] = number
+        self.progress.begins()
+        for rows in sorted(lacking, key=lambda rows: (rows.start, rows.stop)):
+            shard = compute_shard(
+                loaded, self.split, self.augment, view, rows, self.options, self.progress.advanced
+            )
+            for tensor, number in lacking[rows].items():
+                store = teacher.stores[tensor]
+                with writing(self.root):
+                    store.write(view, number, shard.encoded(tensor, store.storage), shard.pixels)
+            self.built.teacher_passes[teacher.name] += len(rows)
+
+    @contextmanager
+    def locked(self, teacher: TeacherStores, view: int) -> Iterator[bool]:
+        """Holds a view of a teacher's stores, or says that another process does.
+
+        The system frees the lock of a process that has died: a lock file that is left is not a held lock.
+        """
+        folder = self.root / LOCKS
+        files = sorted(folder / f"{lock_name(s.folder)}-{view}.lock" for s in teacher.stores.values())
+        with ExitStack() as held:
+            with writing(self.root):
+                folder.mkdir(parents=True, exist_ok=True)
+                free = acquired(files, held)
+            yield free
+
+
+def acquired(files: Sequence[Path], held: ExitStack) -> bool:
+    """Takes all locks, or none where another process has one."""
+    try:
+        for file in files:
+            held.enter_context(FileLock(file, timeout=0))
+    except Timeout:
+        held.close()
+        return False
+    return True

@@ -1,0 +1,144 @@
+"""A teacher's outputs for the rows of one shard, checked before anything is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.data.augment import Augmentation
+from amtml_pl.data.splits import SplitRows
+from amtml_pl.errors import UserError
+from amtml_pl.models.layout import set_execution
+from amtml_pl.teachers.cache.pixels import pixel_checksums
+from amtml_pl.teachers.cache.storage import Storage, encode, encode_logits, unusable_rows
+from amtml_pl.teachers.live import Teacher
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How the teachers are run while a cache is built.
+
+    Attributes:
+        batch_size: images per pass.
+        precision: of the passes; other than float32 is autocast.
+        channels_last: memory layout of the teacher.
+        compile: whether ``torch.compile`` translates it.
+        device: ``auto`` takes CUDA where there is one, else the CPU.
+    """
+
+    batch_size: int = 256
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    device: str = "auto"
+
+    def resolved_device(self) -> torch.device:
+        """Where the teachers are run."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def autocast(self) -> torch.autocast:
+        """The context of every pass."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.resolved_device().type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def about(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {**vars(self), "device": self.resolved_device().type, "torch": str(torch.__version__)}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a teacher gives for some rows.
+
+    Attributes:
+        tensors: ``logits (R, K)`` and by tap ``(R, C, H, W)``, float32 on the CPU.
+        pixels: the checksum of each row's pixels.
+        place: the teacher, view and rows, for messages.
+    """
+
+    tensors: dict[str, Float[Tensor, "R ..."]]
+    pixels: Int64[Tensor, " R"]
+    place: tuple[str, int, Sequence[int]]
+
+    def encoded(self, tensor: str, storage: Storage) -> dict[str, Tensor]:
+        """What is stored of a tensor.
+
+        Raises:
+            UserError: naming the first sample whose values cannot be stored.
+        """
+        values = self.tensors[tensor]
+        if len(rows := unusable_rows(values, storage)):
+            teacher, view, sample = self.place
+            worst = values[rows[0]].abs().max().item()
+            option = "logits" if tensor == "logits" else "hints"
+            too_large = f"cache.{option}=float32"
+            raise UserError(
+                f"Teacher {teacher!r} gives {len(rows)} unusable rows of {tensor}, the first for sample "
+                f"{sample[int(rows[0])]} in view {view}: the largest absolute value is {worst}; expected "
+                f"numbers that {storage} can hold.",
+                fix=too_large
+                if math.isfinite(worst)
+                else "mend the teacher's weights, its mean and std, or cache.precision=float32",
+            )
+        return (encode_logits if tensor == "logits" else encode)(values, storage)
+
+
+def ready_for_computing(teacher: Teacher, options: BuildOptions) -> Teacher:
+    """The teacher on its device, laid out and compiled as asked."""
+    teacher.network.to(options.resolved_device())
+    set_execution(teacher.network.network, channels_last=options.channels_last, compiled=options.compile)
+    return teacher
+
+
+def compute_shard(
+    teacher: Teacher,
+    split: SplitRows,
+    augment: Augmentation,
+    view: int,
+    rows: Sequence[int],
+    options: BuildOptions,
+    advanced: Callable[[str, int], None] = lambda _teacher, _images: None,
+) -> Shard:
+    """The teacher's outputs for exactly the pixels that a student sees.
+
+    Args:
+        teacher: from `ready_for_computing`.
+        split: the images.
+        augment: turns them into their views.
+        view: which one.
+        rows: of the split.
+        options: how the teacher is run.
+        advanced: told of the teacher and the images of each pass.
+    """
+    device = options.resolved_device()
+    parts: dict[str, list[Tensor]] = {}
+    pixels = []
+    for index in batches_of(torch.tensor(rows), options.batch_size):
+        images = augment(split.stored.images[split.rows[index]], index, view)
+        pixels.append(pixel_checksums(images))
+        with options.autocast():
+            outputs = teacher(images.to(device))
+        for tensor, values in {"logits": outputs.logits, **outputs.features}.items():
+            parts.setdefault(tensor, []).append(values.float().cpu().contiguous())
+        advanced(teacher.name, len(index))
+    tensors = {tensor: torch.cat(values) for tensor, values in parts.items()}
+    return Shard(tensors, torch.cat(pixels), (teacher.name, view, rows))
+
+
+def batches_of(rows: Int64[Tensor, " R"], batch_size: int) -> list[Int64[Tensor, " _"]]:
+    """The rows in batches; a last one on its own joins the batch before.
+
+    Of one image alone some CPU kernels give other last bits than of the same image among others.
+    """
+    batches = list(torch.split(rows, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

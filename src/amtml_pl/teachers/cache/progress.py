@@ -1,0 +1,90 @@
+"""How far a build is: bars on a terminal, which go when it has ended; else a line for each teacher then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from amtml_pl.system.console import is_watched
+
+
+class BuildProgress:
+    """Shows images, images per second and the time left of each teacher.
+
+    Args:
+        console: to show it on.
+        views: that each teacher has to look at; a teacher without any is not shown.
+        images: that each teacher has to look at in all of them.
+    """
+
+    def __init__(
+        self, console: Console, views: Mapping[str, Sequence[int]], images: Mapping[str, int]
+    ) -> None:
+        self.console = console
+        self.views = {name: list(numbers) for name, numbers in views.items() if numbers}
+        self.done = dict.fromkeys(self.views, 0)
+        self.seconds = dict.fromkeys(self.views, 0.0)
+        self.last = time.perf_counter()
+        self.has_waited = False
+        columns = (
+            TextColumn("teacher {task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn(),
+        )  # fmt: skip
+        # They go again: the line of a fit, below which views are built one after the other, is to stay one.
+        self.bars = Progress(*columns, console=console, transient=True, disable=not is_watched(console))
+        self.tasks: dict[str, TaskID] = {
+            name: self.bars.add_task(f"{name}, {said(numbers)}", total=images[name], rate=0.0)
+            for name, numbers in self.views.items()
+        }
+
+    def __enter__(self) -> BuildProgress:
+        """Begins to show."""
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends to show."""
+        self.bars.stop()
+
+    def begins(self) -> None:
+        """A teacher begins to compute: what was before, loading and waiting, is not its speed."""
+        self.last = time.perf_counter()
+
+    def advanced(self, teacher: str, images: int) -> None:
+        """Counts the images of a pass."""
+        now = time.perf_counter()
+        self.done[teacher] += images
+        self.seconds[teacher] += now - self.last
+        self.last = now
+        self.bars.update(self.tasks[teacher], advance=images, rate=self.done[teacher] / self.seconds[teacher])
+
+    def ends(self, teacher: str) -> None:
+        """Says what a teacher has computed, where there is no bar to see it on."""
+        if not is_watched(self.console):
+            count = self.done[teacher]
+            rate = count / self.seconds[teacher]
+            what = f"teacher {teacher}, {said(self.views[teacher])}"
+            self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s", markup=False)
+
+    def waits(self, root: Path) -> None:
+        """Says, once, that another process has all that is left."""
+        if not self.has_waited:
+            self.console.print(
+                f"Waiting for another process that builds the same outputs in {root}", markup=False
+            )
+            self.has_waited = True
+
+
+def said(views: Sequence[int]) -> str:
+    """Views as a person says them."""
+    if len(views) == 1:
+        return f"view {views[0]}"
+    whole = list(views) == list(range(views[0], views[-1] + 1))
+    return f"views {views[0]} to {views[-1]}" if whole else f"{len(views)} views"

@@ -1,0 +1,280 @@
+"""One tensor of one teacher for one split, on disk: a manifest, and per view a record and its shards.
+
+```
+<root>/<teacher>/<tensor>-<split>-<hash>/
+    manifest.json                        what the numbers belong to (the fingerprint), shape, rows per shard
+    view-0001.json                       the shards of view 1: rows, bytes, sha256
+    view-0001.00000.safetensors          rows 0, 1, …: `values`, for int8 `scale`, and the `pixels`' checksums
+    used_by/<hash>.json                  which runs refer to it
+```
+
+A shard is written under a temporary name, renamed, and then entered into its view's record: what is not in
+the record does not exist. Nothing says when, where or by whom it was computed, so that a build that was
+interrupted leaves the files of one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from jaxtyping import Int64
+from safetensors.torch import save
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.runs.folder import write_bytes, write_text
+from amtml_pl.teachers.cache.catalogue import (
+    FORMAT,
+    LOCKS,
+    MANIFEST,
+    differences,
+    folder_bytes,
+    lock_name,
+    read_manifest,
+    recorded_views,
+    safe,
+)
+from amtml_pl.teachers.cache.storage import Storage, stored_bytes
+from amtml_pl.teachers.cache.view import StoredView
+from amtml_pl.teachers.cache.view_record import read_record, write_record
+from amtml_pl.types import SplitName
+
+SHARD_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class TensorStore:
+    """Where the rows of one tensor lie, and which of them are there.
+
+    Attributes:
+        root: of all teachers of a data set.
+        teacher: its name.
+        tensor: ``logits`` or a tap.
+        split: that the rows belong to.
+        rows: N of that split.
+        fingerprint: what decides the numbers, as nested JSON; another fingerprint is another folder.
+        storage: of the values.
+        shard_rows: of a new folder; one that exists keeps its own.
+    """
+
+    root: Path
+    teacher: str
+    tensor: str
+    split: SplitName
+    rows: int
+    fingerprint: Mapping[str, Any]
+    storage: Storage
+    shard_rows: int = SHARD_ROWS
+    _begun: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The fingerprint with the format and the storage."""
+        own = {"format": FORMAT, "storage": self.storage, **self.fingerprint}
+        plain: dict[str, Any] = json.loads(json.dumps(own))  # as it will be read back
+        return plain
+
+    @cached_property
+    def folder(self) -> Path:
+        """Named by the fingerprint."""
+        text = json.dumps(self.identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self.root / safe(self.teacher) / f"{safe(self.tensor)}-{self.split}-{digest}"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the manifest says; None where the store has not been begun.
+
+        Raises:
+            UserError: if it is damaged, or belongs to other numbers; it names the field and both values.
+        """
+        if not self._begun and (self.folder / MANIFEST).exists():
+            manifest = read_manifest(self.folder)
+            own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
+            own |= {"storage": self.storage, "fingerprint": self.identity}
+            if wrong := differences({key: manifest[key] for key in own}, own):
+                listed = "; ".join(f"{key} is {there!r}, expected {here!r}" for key, there, here in wrong)
+                raise UserError(
+                    f"{self.folder / MANIFEST} does not belong to the folder that it lies in: {listed}.",
+                    fix=f"rm -r '{self.folder}' and repeat the command: it is built again",
+                )
+            self._begun.update(manifest)
+        return dict(self._begun) or None
+
+    def begin(self, shape: tuple[int, ...], facts: Mapping[str, Any], built_with: Mapping[str, Any]) -> None:
+        """Writes the manifest, unless there is one; of several processes the first does.
+
+        Args:
+            shape: of a row.
+            facts: about the teacher: its size, accuracy, the digest of its weights.
+            built_with: how the teacher is run: batch size, precision, layout, version of torch.
+        """
+        manifest = {
+            "format": FORMAT,
+            "teacher": self.teacher,
+            "tensor": self.tensor,
+            "split": self.split,
+            "rows": self.rows,
+            "shape": list(shape),
+            "shard_rows": self.shard_rows,
+            "storage": self.storage,
+            "fingerprint": self.identity,
+            "facts": dict(facts),
+            "built_with": dict(built_with),
+        }
+        locks = self.root / LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{lock_name(self.folder)}-manifest.lock"):
+            if self.manifest() is None:
+                write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of a row; None where the store has not been begun."""
+        manifest = self.manifest()
+        return None if manifest is None else tuple(manifest["shape"])
+
+    def shards(self) -> list[int]:
+        """The numbers of a view's shards."""
+        return list(range(-(-self.rows // self._rows_per_shard())))
+
+    def rows_of(self, number: int) -> range:
+        """The rows of a shard."""
+        first = number * self._rows_per_shard()
+        return range(first, min(first + self._rows_per_shard(), self.rows))
+
+    def missing(self, view: int) -> list[int]:
+        """The shards of a view that are not there; their content is not looked at.
+
+        Without a manifest nothing is: what lies there cannot be read.
+        """
+        recorded = {} if self.manifest() is None else self.record(view)
+        return [n for n in self.shards() if n not in recorded or not self.shard_file(view, n).exists()]
+
+    def is_complete(self, view: int) -> bool:
+        """Whether every shard of a view is there."""
+        return not self.missing(view)
+
+    def views(self) -> list[int]:
+        """The complete views."""
+        return [view for view in recorded_views(self.folder) if self.is_complete(view)]
+
+    def write(
+        self, view: int, number: int, tensors: Mapping[str, Tensor], pixels: Int64[Tensor, " R"]
+    ) -> None:
+        """Publishes a shard, then enters it into the record of its view.
+
+        Args:
+            view: of the pixels.
+            number: of the shard.
+            tensors: what `amtml_pl.teachers.cache.storage.encode` gives for its rows.
+            pixels: the checksum of each row's pixels.
+
+        Raises:
+            OSError: if it cannot be written; nothing half-written remains.
+        """
+        file = self.shard_file(view, number)
+        content = save({**{k: v.contiguous() for k, v in tensors.items()}, "pixels": pixels})
+        write_bytes(file, content)
+        rows = self.rows_of(number)
+        entry = {
+            "file": file.name,
+            "rows": [rows.start, rows.stop],
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        write_record(self.record_file(view), view, {**self.record(view), number: entry})
+
+    def verify(self, view: int) -> None:
+        """Holds every shard of a view against the checksum in its record.
+
+        Raises:
+            UserError: naming the first file that has changed or cannot be read.
+        """
+        for number, entry in self.record(view).items():
+            file = self.shard_file(view, number)
+            if not file.exists():  # then it is missing, and is built
+                continue
+            again = "and repeat the command: the shard is built again"
+            try:
+                size = file.stat().st_size
+                with file.open("rb") as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise UserError(
+                    f"The shard {file} cannot be read ({error.strerror}).", fix=f"rm -r '{file}' {again}"
+                ) from error
+            if size != entry["bytes"] or found != entry["sha256"]:
+                raise UserError(
+                    f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
+                    f"expected {entry['bytes']:,} bytes with {entry['sha256'][:16]}….",
+                    fix=f"rm '{file}' {again}",
+                )
+
+    def open(self, view: int) -> StoredView:
+        """A view's rows, mapped.
+
+        Raises:
+            UserError: if shards are missing.
+        """
+        if not self.is_complete(view):
+            raise UserError(
+                f"View {view} in {self.folder} lacks the shards {self.missing(view)[:5]}.",
+                fix="python -m amtml_pl.cache action=build, with the overrides of the run",
+            )
+        files = [self.shard_file(view, number) for number in self.shards()]
+        return StoredView(tuple(files), self._rows_per_shard())
+
+    def record(self, view: int) -> dict[int, dict[str, Any]]:
+        """What has been entered of a view's shards, by their numbers.
+
+        Raises:
+            UserError: if the record is damaged.
+        """
+        shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
+        return read_record(self.record_file(view), view, shards)
+
+    def bytes_per_view(self) -> int | None:
+        """What a complete view takes on disk, without headers; None where the shape is not known yet."""
+        shape = self.shape
+        return None if shape is None else self.rows * stored_bytes(shape, self.storage)
+
+    def bytes_on_disk(self) -> int:
+        """What the store takes now."""
+        return folder_bytes(self.folder)
+
+    def note_use(self, run: Path | None, command: str) -> None:
+        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is.
+
+        Args:
+            run: its folder; None where a command builds ahead of its runs.
+            command: what repeats it.
+        """
+        place = "" if run is None else str(run.resolve())
+        name = hashlib.sha256(os.fsencode(place or command)).hexdigest()[:12]
+        text = json.dumps({"run": place, "command": command}, indent=1) + "\n"
+        file = self.folder / "used_by" / f"{name}.json"
+        try:
+            if not file.exists() or file.read_bytes() != text.encode():
+                write_text(file, text)
+        except OSError:
+            return
+
+    def shard_file(self, view: int, number: int) -> Path:
+        """Where a shard lies."""
+        return self.folder / f"view-{view:04d}.{number:05d}.safetensors"
+
+    def record_file(self, view: int) -> Path:
+        """Where the record of a view lies."""
+        return self.folder / f"view-{view:04d}.json"
+
+    def _rows_per_shard(self) -> int:
+        manifest = self.manifest()
+        return self.shard_rows if manifest is None else int(manifest["shard_rows"])

@@ -1,0 +1,53 @@
+"""A teacher as the cache knows it: its stores, and how to load it where something has to be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from amtml_pl.teachers.cache.store import TensorStore
+from amtml_pl.teachers.live import Teacher
+
+
+@dataclass(frozen=True)
+class TeacherStores:
+    """What is kept of one teacher for one split.
+
+    Attributes:
+        name: of the teacher.
+        logits: their store.
+        hints: the stores of its features, by tap.
+        load: gives the teacher; called only where something has to be computed.
+        facts: what a new manifest says of a loaded teacher.
+    """
+
+    name: str
+    logits: TensorStore
+    hints: Mapping[str, TensorStore]
+    load: Callable[[], Teacher]
+    facts: Callable[[Teacher], Mapping[str, Any]]
+
+    @property
+    def stores(self) -> dict[str, TensorStore]:
+        """All of them by tensor, the logits first."""
+        return {"logits": self.logits, **self.hints}
+
+    def missing(self, view: int) -> dict[str, list[int]]:
+        """Per tensor the shards that a view lacks, where it lacks any."""
+        lacking = {tensor: store.missing(view) for tensor, store in self.stores.items()}
+        return {tensor: shards for tensor, shards in lacking.items() if shards}
+
+    def rows_to_compute(self, view: int) -> int:
+        """How many images the teacher has to look at for a view."""
+        spans = {
+            self.stores[tensor].rows_of(shard)
+            for tensor, shards in self.missing(view).items()
+            for shard in shards
+        }
+        return sum(map(len, spans))
+
+
+def all_stores(teachers: Iterable[TeacherStores]) -> list[TensorStore]:
+    """Every store of some teachers, teacher by teacher."""
+    return [store for teacher in teachers for store in teacher.stores.values()]

@@ -1,0 +1,89 @@
+"""What is wrong with the stores on a disk, and what a killed build has left there."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.cache.catalogue import LOCKS, StoredTensor, lock_name, read_manifest
+from amtml_pl.teachers.cache.store import TensorStore
+
+
+def opened(stored: StoredTensor) -> TensorStore:
+    """A store from its manifest alone.
+
+    Raises:
+        UserError: if the manifest cannot be read, or belongs to another folder.
+    """
+    manifest = read_manifest(stored.folder)
+    try:
+        identity = manifest["fingerprint"]
+        storage = {manifest["storage"], identity["storage"]}
+        names = (manifest["teacher"], manifest["tensor"], manifest["split"])
+        root = stored.folder.parents[1]
+        store = TensorStore(
+            root, *names, manifest["rows"], identity, identity["storage"], manifest["shard_rows"]
+        )
+        known = (
+            len(storage) == 1
+            and store.folder == stored.folder
+            and store.manifest() == manifest
+            and dict(manifest["facts"])
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        known = None
+    if not known:
+        raise UserError(f"{stored.folder} is not the folder that its manifest describes.")
+    return store
+
+
+def damaged_shards(store: TensorStore, view: int) -> list[int]:
+    """The shards of a recorded view that are absent or of another size; their bytes are not read.
+
+    Raises:
+        UserError: if the record cannot be read.
+    """
+    absent = store.missing(view)
+    sizes = {n: entry["bytes"] for n, entry in store.record(view).items() if n not in absent}
+    return absent + [n for n, size in sizes.items() if store.shard_file(view, n).stat().st_size != size]
+
+
+def hold_idle(root: Path, held: ExitStack) -> set[str]:
+    """Takes every lock that no build holds, and names the stores that one holds.
+
+    Args:
+        root: of the stores.
+        held: keeps the locks; at its end their files are removed.
+
+    Returns:
+        The stores, see `lock_name`, that are being built.
+    """
+    busy = set()
+    for file in sorted(root.rglob(f"{LOCKS}/*.lock")):
+        try:
+            held.enter_context(FileLock(file, timeout=0))
+            held.callback(file.unlink, missing_ok=True)
+        except Timeout:
+            busy.add(file.stem.rpartition("-")[0])
+    return busy
+
+
+def remove_leftovers(root: Path, busy: set[str]) -> int:
+    """Removes half-written files that a killed build has left; returns their bytes."""
+    freed = 0
+    for file in sorted(root.rglob(".*.json*")) + sorted(root.rglob(".view-*.safetensors")):
+        folder = file.parent.parent if file.parent.name == "used_by" else file.parent
+        if lock_name(folder) not in busy:
+            freed += file.stat().st_size
+            file.unlink()
+    return freed
+
+
+def remove_empty_folders(root: Path) -> None:
+    """Removes the folders in which nothing is left."""
+    for folder in sorted((f for f in root.rglob("*") if f.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,104 @@
+"""The rows of one view, mapped from its shards: what is read enters memory, shared by all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.cache.storage import decode
+
+
+@dataclass
+class StoredView:
+    """A complete view of one tensor.
+
+    Attributes:
+        files: the shards in order.
+        shard_rows: rows of each shard but the last.
+    """
+
+    files: tuple[Path, ...]
+    shard_rows: int
+    _shards: list[dict[str, Tensor]] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def shards(self) -> list[dict[str, Tensor]]:
+        """The shards' tensors, mapped at first use."""
+        if self._shards is None:
+            self._shards = [mapped(file) for file in self.files]
+        return self._shards
+
+    def rows(self, index: Int64[Tensor, " B"]) -> Float[Tensor, "B ..."]:
+        """The given rows, in any order, ready to compute with."""
+        return self._gather(index, "values")
+
+    def pixels(self, index: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
+        """The checksums of the pixels that the given rows were computed from."""
+        return self._gather(index, "pixels")
+
+    def whole(self) -> Float[Tensor, "N ..."]:
+        """All rows."""
+        return torch.cat([decode(shard["values"], shard.get("scale")) for shard in self.shards])
+
+    def _gather(self, index: Int64[Tensor, " B"], name: str) -> Tensor:
+        """Sorted first, so that each shard is read once and in order."""
+        order = index.argsort()
+        rising = index[order]
+        last = torch.arange(1, len(self.shards)) * self.shard_rows
+        parts = []
+        for number, rows in enumerate(rising.tensor_split(torch.searchsorted(rising, last))):
+            if len(rows):
+                shard = self.shards[number]
+                picked = shard[name].index_select(0, rows - number * self.shard_rows)
+                parts.append(decode(picked, shard.get("scale")) if name == "values" else picked)
+        return torch.cat(parts)[order.argsort()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the maps, which another process opens itself."""
+        return {**self.__dict__, "_shards": None}
+
+
+def mapped(file: Path) -> dict[str, Tensor]:
+    """A shard's tensors, which cost no memory of their own until they are read.
+
+    Raises:
+        UserError: if the file is absent, truncated or no shard.
+    """
+    try:
+        with safe_open(file, framework="pt") as shard:
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The shard {file} cannot be read ({error}).", fix=again(file)) from error
+    if not is_shard(tensors):
+        listed = ", ".join(f"{k:.40} {t.dtype} {tuple(t.shape)}" for k, t in [*tensors.items()][:5])
+        raise UserError(f"The file {file} is no shard: it holds {listed or 'nothing'}.", fix=again(file))
+    return tensors
+
+
+def is_shard(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether there are rows of numbers, the checksum of each row's pixels, and for int8 its scale."""
+    if not {"values", "pixels"} <= tensors.keys() <= {"values", "pixels", "scale"}:
+        return False
+    values, pixels = tensors["values"], tensors["pixels"]
+    int8 = values.dtype == torch.int8
+    return (
+        (int8 or values.dtype in (torch.float16, torch.float32))
+        and int8 == ("scale" in tensors)
+        and values.ndim >= 2
+        and (not int8 or tensors["scale"].shape == values.shape[1:2])
+        and pixels.dtype == torch.int64
+        and pixels.shape == values.shape[:1]
+    )
+
+
+def again(file: Path) -> str:
+    """How a shard is built again."""
+    return f"rm -r '{file}' and repeat the command: the shard is built again"

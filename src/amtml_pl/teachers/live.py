@@ -1,0 +1,234 @@
+"""Frozen teachers: their outputs for a batch, and how good they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.models.hint import Reading
+from amtml_pl.models.taps import TappedNetwork, evaluation_mode, tap_shapes
+from amtml_pl.system.json_file import is_sealed, read_json, sealed
+from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
+
+
+class LiveTeachers:
+    """A teacher source that runs every teacher on every batch.
+
+    Not an ``nn.Module`` on purpose: assigned to a module it enters neither its parameters nor its
+    ``state_dict``, checkpoints or distributed wrapper.
+
+    Args:
+        teachers: in the order of axis 1 of the logits.
+
+    Raises:
+        UserError: if there is no teacher, or two have the same name.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        self.names: tuple[str, ...] = tuple(teacher.name for teacher in teachers)
+        if not teachers:
+            raise UserError("There are no teachers.", fix="teacher=[NAME, ...]")
+        if repeated := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise UserError(
+                f"The teacher names {repeated} are used more than once in {list(self.names)}.",
+                fix="give every teacher a name of its own",
+            )
+        self.teachers = tuple(teachers)
+
+    def to(self, device: torch.device | str) -> LiveTeachers:
+        """Moves the teachers and returns them."""
+        for teacher in self.teachers:
+            teacher.network.to(device)
+        return self
+
+    def __call__(self, batch: Batch) -> TeacherOutputs:
+        """Logits and hints of all teachers, without gradients, on the device of the batch.
+
+        Raises:
+            RuntimeError: if a teacher was switched to training mode.
+        """
+        outputs = [teacher(batch.images) for teacher in self.teachers]
+        hints = {
+            f"{teacher.name}/{tap}": feature
+            for teacher, output in zip(self.teachers, outputs, strict=True)
+            for tap, feature in output.features.items()
+        }
+        return TeacherOutputs(self.names, torch.stack([output.logits for output in outputs], dim=1), hints)
+
+
+class Teacher:
+    """A trained network that is not trained any further: frozen, in evaluation mode.
+
+    Args:
+        name: what YAML, shards, logs and messages call it; without "/", which separates it from a tap.
+        network: frozen here.
+        class_map: position c holds the output of the network that means class c of the data; None where the
+            outputs are the classes.
+        pool: side of the grid that larger features are average-pooled to before anything reads them; None
+            leaves them as they are.
+        hints: what is read of the network's taps, each as `models.hint.Reading` says; None reads every
+            tap as it is.
+
+    Raises:
+        UserError: if the name cannot be used, or two classes are mapped to one output.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: TappedNetwork,
+        class_map: Sequence[int] | None = None,
+        pool: int | None = None,
+        hints: Sequence[str] | None = None,
+    ) -> None:
+        if not name or "/" in name:
+            raise UserError(f"A teacher is named {name!r}.", fix="give it a name without '/'")
+        self.name = name
+        self.network = network.requires_grad_(False).eval()
+        self.class_map = None if class_map is None else tuple(class_map)
+        self.pool = pool
+        self.readings = tuple(Reading.of(hint) for hint in (network.taps if hints is None else hints))
+        if self.class_map is not None and len(set(self.class_map)) < len(self.class_map):
+            repeated = sorted({column for column in self.class_map if self.class_map.count(column) > 1})
+            raise UserError(
+                f"The class_map of teacher {name!r} uses the outputs {repeated} more than once.",
+                fix=f"teacher.{name}.class_map: one output per class, no output twice",
+            )
+
+    def __call__(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
+        """Logits ``(B, K)`` in the order of the data's classes, and features; ordinary, detached tensors.
+
+        Raises:
+            RuntimeError: if the network was switched to training mode.
+        """
+        if any(module.training for module in self.network.modules()):
+            raise RuntimeError(f"Teacher {self.name!r} was switched to training mode; teachers stay frozen.")
+        with torch.inference_mode():
+            output = self.network(images)
+        logits = output.logits if self.class_map is None else output.logits[:, list(self.class_map)]
+        features = {str(r): r(output.features[r.tap], self.pool) for r in self.readings}
+        outputs = ModelOutputs(logits, features)
+        # Copied outside: autograd refuses to save inference tensors for the student's backward. Into one
+        # layout, whatever the network's: sums over it would else differ in their last bits from cached ones.
+        return outputs.map(lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
+
+    def hint_shapes(self, image_size: int) -> dict[str, Shape]:
+        """``(C, H, W)`` of each hint, by flat name ``"<teacher>/<tap>"``."""
+        _, taps = tap_shapes(self.network, image_size)
+        return {f"{self.name}/{r}": r.shape(taps[r.tap], self.pool) for r in self.readings}
+
+    def check_classes(self, num_classes: int, image_size: int) -> None:
+        """Refuses a number of outputs or a class map that do not fit the data.
+
+        Raises:
+            UserError: if there is no class map and not one output per class, or a map of another length, or
+                one that names an output which does not exist.
+        """
+        outputs, _ = tap_shapes(self.network, image_size)
+        place = f"teacher.{self.name}.class_map"
+        if self.class_map is None and outputs != num_classes:
+            raise UserError(
+                f"Teacher {self.name!r} has {outputs} outputs; expected {num_classes}, one per class.",
+                fix=f"{place}=[...]: for each of the {num_classes} classes, which output means it",
+            )
+        if self.class_map is None:
+            return
+        if len(self.class_map) != num_classes:
+            raise UserError(
+                f"The class_map of teacher {self.name!r} has {len(self.class_map)} entries; expected "
+                f"{num_classes}, one per class.",
+                fix=f"{place}=[...] with {num_classes} entries",
+            )
+        if wrong := [column for column in self.class_map if not 0 <= column < outputs]:
+            raise UserError(
+                f"The class_map of teacher {self.name!r} names the outputs {wrong[:5]}; expected from 0 to "
+                f"{outputs - 1}.",
+                fix=f"{place}=[...] with outputs that the teacher has",
+            )
+
+
+def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch]) -> float:
+    """The share of the images that the network names rightly, in [0, 1], in evaluation mode.
+
+    Raises:
+        UserError: if there are no images.
+    """
+    module = network.network if isinstance(network, Teacher) else network
+    right, total = 0, 0
+    with evaluation_mode(module), torch.no_grad():
+        for batch in batches:
+            batch = batch.to(module.mean.device)
+            right += int((network(batch.images).logits.argmax(dim=1) == batch.labels).sum())
+            total += len(batch)
+    if total == 0:
+        raise UserError("There are no images to measure an accuracy on.")
+    return right / total
+
+
+def measured_accuracy(
+    load: Callable[[], Teacher], batches: Iterable[Batch], folder: Path, identity: Mapping[str, Any]
+) -> float:
+    """A teacher's accuracy, measured the first time and read from a record after that.
+
+    Args:
+        load: gives the teacher; called only where there is no record.
+        batches: read only where there is no record.
+        folder: holds the records, one small JSON file each; created where missing.
+        identity: what decides the accuracy, as JSON: what identifies the teacher and the images.
+
+    Returns:
+        The accuracy in [0, 1].
+    """
+    text = json.dumps(identity, sort_keys=True)
+    path = folder / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    try:
+        found = read_json(path)
+        if isinstance(found, dict) and is_sealed(found):
+            return float(found["accuracy"])
+    except (OSError, ValueError):  # missing or damaged: measured again
+        pass
+    accuracy = measure_accuracy(load(), batches)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(sealed({"accuracy": accuracy, **identity}), indent=2))
+    unfinished.replace(path)
+    return accuracy
+
+
+def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
+    """Refuses a teacher that is too weak to be the network that it should be.
+
+    Args:
+        name: of the teacher.
+        accuracy: what was measured, in [0, 1].
+        min_accuracy: what is demanded, in [0, 1].
+
+    Raises:
+        UserError: if the accuracy is below.
+    """
+    if accuracy < min_accuracy:
+        raise UserError(
+            f"Teacher {name!r} reaches an accuracy of {accuracy:.4f}; expected at least {min_accuracy:.4f}. "
+            "Likely causes: mean and std are not those that it was trained with, the class_map is wrong, or "
+            "these are the wrong weights.",
+            fix=f"mend teacher.{name}, or accept the teacher as it is: teacher.{name}.min_accuracy=0",
+        )
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and bytes of a module's ``state_dict``, in name order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)  # as bytes: numpy has no bfloat16
+    return digest.hexdigest()

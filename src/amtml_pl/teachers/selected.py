@@ -1,0 +1,191 @@
+"""A teacher that a configuration selects: what is known of it while no network is in memory."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.config.teacher_recipe import has_own_weights, recipe, typed_recipe
+from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.hint import Reading
+from amtml_pl.models.taps import TappedNetwork, cost
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.identity import file_digest, run_folder
+from amtml_pl.teachers.live import Teacher, weights_digest
+from amtml_pl.teachers.weights import load_weights
+from amtml_pl.training import assemble
+
+
+@dataclass(frozen=True)
+class SelectedTeacher:
+    """One entry of ``teacher=[...]``, with the features that the loss terms read.
+
+    Attributes:
+        config: the run's configuration.
+        name: the entry's key.
+        hints: what terms read of its modules, each as `amtml_pl.models.hint.Reading` says.
+    """
+
+    config: DictConfig
+    name: str
+    hints: tuple[str, ...] = ()
+
+    def fresh(self) -> Teacher:
+        """The teacher as its constructor leaves it, without the weights of a file or a recipe."""
+        node = self.config.teacher[self.name]
+        taps = [Reading.of(hint).tap for hint in self.hints]
+        network = TappedNetwork(
+            assemble.build(node.network), mean=list(node.mean), std=list(node.std), taps=taps
+        )
+        class_map = None if node.class_map is None else list(node.class_map)
+        return Teacher(self.name, network, class_map=class_map, pool=node.pool, hints=self.hints)
+
+    def load(self) -> Teacher:
+        """The teacher with the weights that it teaches with.
+
+        Raises:
+            UserError: if the weights are missing or do not fit.
+        """
+        teacher = self.fresh()
+        self.load_weights(teacher)
+        return teacher
+
+    def load_weights(self, teacher: Teacher) -> None:
+        """Gives a fresh teacher its weights, in place.
+
+        Raises:
+            UserError: if the file is missing, does not fit, or is not the one that its run has left.
+        """
+        if self.has_own_weights:
+            given: Any = OmegaConf.to_container(self.config.teacher[self.name].weights, resolve=True)
+            if given["path"] is not None:
+                load_weights(teacher.network.network, **{key: value for key, value in given.items() if value})
+        else:
+            with self.trained_again():
+                if (record := self.record()) is not None:
+                    self.folder.refuse_changed(record, self.folder.weights_file)
+            load_weights(teacher.network.network, self.folder.weights_file)
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether it comes with weights; otherwise its recipe trains them."""
+        return has_own_weights(self.config, self.name)
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """The run folder of a teacher that its recipe trains."""
+        own = recipe(self.config, self.name)
+        return RunFolder(run_folder(own, str(self.config.teacher[self.name].recipe), self.network_choice))
+
+    @property
+    def network_choice(self) -> str:
+        """Which student YAML its network is; its own name where the command named none."""
+        return chosen(f"student@teacher.{self.name}.network") or self.name
+
+    @property
+    def command(self) -> str:
+        """What trains it by hand, into the folder where this run looks for it."""
+        choices = {"student": self.network_choice}
+        if (dataset := chosen("dataset")) is not None:
+            choices["dataset"] = dataset
+        words = typed_recipe(self.config, self.name, choices)
+        return shlex.join(["python", "-m", "amtml_pl.train", *words])
+
+    def completed(self) -> dict[str, Any] | None:
+        """Return the record of the run that has trained it; None before."""
+        with self.trained_again():
+            return self.folder.completed()
+
+    @contextmanager
+    def trained_again(self) -> Iterator[None]:
+        """Inside, a teacher's damaged run is refused with the command that trains it again."""
+        try:
+            yield
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):  # a permission or a disk, which training does not mend
+                raise
+            raise UserError(error.what, fix=f"{self.command} force=true") from error
+
+    def record(self) -> dict[str, Any] | None:
+        """What ``run.json`` says of a teacher that its recipe has trained; None before."""
+        record = None if self.has_own_weights else self.completed()
+        if record is not None:
+            self.folder.refuse_incomplete(record)
+        return record
+
+    def identity(self) -> dict[str, Any] | None:
+        """What decides its outputs for given pixels, as JSON; None while its weights do not exist.
+
+        No network is built, but for weights that only the network's own constructor knows.
+        """
+        node: Any = OmegaConf.to_container(self.config.teacher[self.name], resolve=True)
+        about = {key: node[key] for key in ("network", "mean", "std", "class_map")}
+        if not self.has_own_weights:
+            if self.completed() is None:
+                return None
+            digest = file_digest(self.folder.weights_file)
+            return None if digest is None else {**about, "weights": {"sha256": digest}}
+        path = node["weights"].pop("path")
+        if path is None:
+            return {**about, "weights": {"of_constructor": self.constructed_digest}}
+        digest = file_digest(Path(path))
+        return None if digest is None else {**about, "weights": {"sha256": digest, **node["weights"]}}
+
+    def is_as_constructed(self, teacher: Teacher) -> bool:
+        """Whether the weights of a constructor are the same again; a random part of them would not be."""
+        own = self.has_own_weights and self.config.teacher[self.name].weights.path is None
+        return not own or weights_digest(teacher.network) == self.constructed_digest
+
+    @cached_property
+    def constructed_digest(self) -> str:
+        """SHA-256 of the weights that the constructor loads by itself."""
+        return weights_digest(self.fresh().network)
+
+    def facts(self, teacher: Teacher) -> dict[str, Any]:
+        """What a record says of the teacher: the class of its network, its size, its weights."""
+        return {
+            "network": self.config.teacher[self.name].network.get("_target_"),
+            **vars(cost(teacher.network, self.config.dataset.image_size)),
+            "weights_digest": weights_digest(teacher.network),
+        }
+
+
+def selected_teachers(config: DictConfig, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
+    """The selected teachers in order, with the hints that the terms want of each.
+
+    Raises:
+        UserError: if a term wants a hint of a teacher that is not selected.
+    """
+    offered = assemble.offered_features(config)
+    wanted: dict[str, list[str]] = {str(name): [] for name in config.teacher}
+    for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
+        teacher, _, hint = name.partition("/")
+        if teacher not in wanted:
+            raise UserError(
+                f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}.",
+                fix="name one of them, or add it to teacher=[...]",
+            )
+        wanted[teacher].append(hint)
+    return tuple(SelectedTeacher(config, name, tuple(hints)) for name, hints in wanted.items())
+
+
+def chosen(group: str) -> str | None:
+    """What the command chose of a group; None where there is no command, or nothing of the group."""
+    if not HydraConfig.initialized():
+        return None
+    choice = HydraConfig.get().runtime.choices.get(group)
+    return None if choice is None else str(choice)
+
+
+def names(teachers: Sequence[SelectedTeacher]) -> tuple[str, ...]:
+    """Their names in order."""
+    return tuple(teacher.name for teacher in teachers)

@@ -1,0 +1,220 @@
+"""Weights from files that others wrote: read without running their code, and fitted key by key.
+
+A pickle can run any program when it is opened. So ``.safetensors`` files are read by safetensors and
+everything else by ``torch.load(weights_only=True)``, which builds tensors and plain containers only; there
+is no way to ask for more.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.system.torch_files import read_torch_file
+
+# Where trainers commonly put the state dict inside a checkpoint.
+_KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net")
+_LISTED = 5
+
+
+def load_weights(
+    network: nn.Module,
+    path: Path | str,
+    *,
+    key: str | None = None,
+    strip_prefixes: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+) -> None:
+    """Loads a file's weights into a network, all or nothing.
+
+    Args:
+        network: receives the weights in place.
+        path: read by ``read_state_dict``.
+        key: given to it.
+        strip_prefixes: given to it.
+        rename: given to it.
+
+    Raises:
+        UserError: as ``read_state_dict``, or if a tensor is missing, left over or of another shape; batch
+            norm's count of batches, which evaluation does not read, may be missing.
+    """
+    given = read_state_dict(path, key=key, strip_prefixes=strip_prefixes, rename=rename)
+    expected = network.state_dict()
+    missing = [k for k in expected if k not in given and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in given if k not in expected]
+    misshapen = [
+        f"{k} {tuple(given[k].shape)}, expected {tuple(expected[k].shape)}"
+        for k in expected
+        if k in given and given[k].shape != expected[k].shape
+    ]
+    if missing or unexpected or misshapen:
+        problems = {"missing": missing, "not expected": unexpected, "of another shape": misshapen}
+        listed = "; ".join(f"{len(k)} {what}: {_some(k)}" for what, k in problems.items() if k)
+        raise UserError(
+            f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors: {listed}.",
+            fix=_prefix_hint(given, expected, strip_prefixes)
+            or "choose the network that these weights belong to, or map their names: "
+            "teacher.NAME.weights.rename={PATTERN: REPLACEMENT}",
+        )
+    network.load_state_dict(given, strict=False)
+
+
+def read_state_dict(
+    path: Path | str,
+    *,
+    key: str | None = None,
+    strip_prefixes: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU.
+
+    Args:
+        path: a ``.safetensors`` file, or one that ``torch.save`` wrote.
+        key: where the state dict lies in the file, dotted for deeper levels; None takes the usual place if
+            there is exactly one (``state_dict``, ``model``, …), else the top level.
+        strip_prefixes: removed, in this order, from the names that start with them.
+        rename: regular expressions and their replacements, applied in this order by ``re.sub``.
+
+    Raises:
+        UserError: if the file is missing, damaged, no weights file or would run code, the key does not lead
+            to a state dict, a pattern is invalid, or two names become one.
+    """
+    if isinstance(strip_prefixes, str):
+        raise UserError(
+            f"strip_prefixes is the text {strip_prefixes!r}; expected a list.",
+            fix=f"teacher.NAME.weights.strip_prefixes=[{strip_prefixes}]",
+        )
+    found = _select(_read(Path(path)), key, path)
+    renamed: dict[str, Tensor] = {}
+    for old, tensor in found.items():
+        new = _new_name(old, strip_prefixes, rename or {})
+        if new in renamed:
+            raise UserError(
+                f"Two tensors of {path} would be named {new!r}, the second is {old!r}.",
+                fix="make teacher.NAME.weights.rename and teacher.NAME.weights.strip_prefixes narrower",
+            )
+        renamed[new] = tensor
+    return renamed
+
+
+def _read(path: Path) -> object:
+    if not path.is_file():
+        raise UserError(
+            f"There is no weights file {path.absolute()}.",
+            fix="name an existing file: teacher.NAME.weights.path=FILE",
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return read_torch_file(path)
+    except Exception as error:  # damaged bytes make the readers fail in every possible way
+        if _would_run_code(path, error):
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f" ({named[1]})" if named else ""
+            raise UserError(
+                f"{path} holds more than tensors{what}: reading it would execute code from the file. "
+                "Nothing of it was executed.",
+                fix="where you trust it, write its tensors alone: safetensors.torch.save_file(tensors, FILE)",
+            ) from None
+        raise UserError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is damaged, cut off or "
+            f"another kind of file ({error if type(error) is ValueError else type(error).__name__!s}).",
+            fix="fetch the file again; expected is .safetensors or what torch.save writes",
+        ) from None
+
+
+def _would_run_code(path: Path, error: Exception) -> bool:
+    """Whether torch refused a pickle for what it asks for, and not for being none."""
+    if "GLOBAL" in str(error) or "TorchScript" in str(error):
+        return True
+    try:  # torch may stumble over an instruction before it comes to a global; listing them runs nothing
+        with path.open("rb") as file:
+            instructions = {instruction.name for instruction, _, _ in pickletools.genops(file)}
+    except Exception:  # the file is damaged, in whatever way
+        return False
+    return isinstance(error, UnpicklingError) and "REDUCE" in instructions
+
+
+def _select(content: object, key: str | None, path: Path | str) -> dict[str, Tensor]:
+    """The state dict inside a file's content."""
+    if key is None and isinstance(content, dict):
+        nested = [name for name in _KNOWN_KEYS if isinstance(content.get(name), dict)]
+        if len(nested) > 1:
+            raise UserError(
+                f"{path} holds several state dicts: {nested}.", fix=f"teacher.NAME.weights.key={nested[0]}"
+            )
+        content = content[nested[0]] if nested else content
+    elif key is not None:
+        content = _at(content, key, path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(
+            f"{path} holds {'an empty' if content == {} else 'a'} {type(content).__name__} at "
+            f"{key or 'the top level'}; expected tensors by name.",
+            fix="teacher.NAME.weights.key=WHERE the state dict lies in the file",
+        )
+    if other := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
+        raise UserError(
+            f"{path} holds {len(other)} entries at {key or 'the top level'} that are no tensors: "
+            f"{_some(other)}.",
+            fix="teacher.NAME.weights.key=WHERE the state dict lies in the file, dotted for deeper levels",
+        )
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _at(content: Any, key: str, path: Path | str) -> object:  # noqa: ANN401
+    """What lies under a key that may hold dots itself or lead through several levels."""
+    if isinstance(content, dict) and key in content:
+        return content[key]
+    first, _, rest = key.partition(".")
+    if isinstance(content, dict) and first in content and rest:
+        return _at(content[first], rest, path)
+    names = [str(name) for name in content] if isinstance(content, dict) else []
+    raise UserError(
+        f"{path} has no key {key!r} at this level; it has {_some(names)}.",
+        fix="teacher.NAME.weights.key=ONE_OF_THESE, after the levels above it and a dot",
+    )
+
+
+def _new_name(name: str, strip_prefixes: Sequence[str], rename: Mapping[str, str]) -> str:
+    for prefix in strip_prefixes:
+        name = name.removeprefix(prefix)
+    for pattern, replacement in rename.items():
+        try:
+            name = re.sub(pattern, replacement, name)
+        except (re.error, IndexError) as error:
+            raise UserError(
+                f"rename: {pattern!r} to {replacement!r} is no valid substitution: {error}.",
+                fix="teacher.NAME.weights.rename={PATTERN: REPLACEMENT} as Python's re.sub takes them; "
+                "a plain dot is \\.",
+            ) from None
+    return name
+
+
+def _prefix_hint(
+    given: Iterable[str], expected: Mapping[str, Tensor], strip_prefixes: Sequence[str]
+) -> str | None:
+    """The common prefix without which more names would fit."""
+    names = list(given)
+    fitting = {"": sum(name in expected for name in names)}
+    for prefix in accumulate(re.findall(r"[^.]*\.", names[0])):
+        if all(name.startswith(prefix) for name in names):
+            fitting[prefix] = sum(name.removeprefix(prefix) in expected for name in names)
+    best = max(fitting, key=fitting.__getitem__)
+    if not best:
+        return None
+    prefixes = [*strip_prefixes, best]
+    return f"all keys start with {best!r}: add teacher.NAME.weights.strip_prefixes={prefixes}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more if names else "nothing"

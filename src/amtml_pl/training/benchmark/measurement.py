@@ -1,0 +1,233 @@
+"""What a benchmark measures: the runs that ``train`` would do, a few steps at a time and in turn.
+
+Steps, cache build and memory are those of `training.pipeline.Run` with the trainer of a run; nothing of the
+way of a batch is written a second time here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.data.packing import pack
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.cache.compute import ready_for_computing
+from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
+from amtml_pl.training import assemble
+from amtml_pl.training.benchmark.peak_memory import PeakMemory
+from amtml_pl.training.benchmark.short_fit import ShortFit, peak_memory, quiet
+from amtml_pl.training.benchmark.short_runs import ShortRuns, without_hydra
+from amtml_pl.training.plan import packed_root_of, training_images, views_of_run
+from amtml_pl.training.teacher_cache import RunCache
+
+VARIANTS = ("ce", "avg", "cached", "live")
+MEMORY_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity.
+
+    Attributes:
+        median: of the repetitions; None where it cannot be measured on this machine.
+        spread: interquartile range of the repetitions.
+    """
+
+    median: float | None
+    spread: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        """The figure of some repetitions."""
+        if len(values) < 2:
+            return cls(values[0], 0.0) if values else cls(None, None)
+        lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(statistics.median(values), upper - lower)
+
+
+class Benchmark:
+    """The measurements of one experiment, all on the same images and with the same teachers.
+
+    Where the data set is not packed, random images of its shape take its place; a teacher that has not been
+    trained is measured untrained.
+
+    Args:
+        config: the checked configuration, with teachers.
+        folder: an empty one for teachers, caches and runs; to be deleted afterwards.
+        repetitions: of every measurement.
+        steps: timed in each repetition of each variant, after one that is not.
+        images: that the cache is built for.
+
+    Raises:
+        UserError: if the experiment has no teachers.
+    """
+
+    def __init__(
+        self, config: DictConfig, folder: Path, *, repetitions: int, steps: int, images: int
+    ) -> None:
+        if not config.teacher:
+            raise UserError("There is no teacher to compare with.", fix="experiment=cifar100_amtml")
+        self.folder, self.repetitions, self.steps = folder, repetitions, steps
+        self.original = config
+        self.runs = ShortRuns(config, folder, steps, images)
+        self.config = self.runs.config
+
+    def figures(self) -> dict[str, Figure]:
+        """Everything that is measured, by name."""
+        with quiet():
+            steps = self.step_figures()
+            build = self.build_figures()
+            memory = self.memory_figures()
+        return steps | build | memory
+
+    def step_figures(self) -> dict[str, Figure]:
+        """Milliseconds per step of each variant, in turn, and what follows from them."""
+        fits = {variant: ShortFit(self.runs.variant(variant), self.folder / variant) for variant in VARIANTS}
+        milliseconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+        shares = []
+        for repetition in range(self.repetitions):
+            order = VARIANTS if repetition % 2 == 0 else VARIANTS[::-1]
+            for variant in order:
+                timer = fits[variant].steps()
+                milliseconds[variant].append(1e3 * statistics.median(timer.steps))
+                if variant == "cached":
+                    shares.append(statistics.median(timer.inputs) / statistics.median(timer.steps))
+        ce, cached, live = (milliseconds[name] for name in ("ce", "cached", "live"))
+        return {
+            **{f"{variant}_step_ms": Figure.of(values) for variant, values in milliseconds.items()},
+            "ratio_cached_to_ce": Figure.of([a / b for a, b in zip(cached, ce, strict=True)]),
+            "ratio_live_to_cached": Figure.of([a / b for a, b in zip(live, cached, strict=True)]),
+            "input_share": Figure.of(shares),
+        }
+
+    def build_figures(self) -> dict[str, Figure]:
+        """Images per second of the cache build, beside a loop that only runs the same teachers.
+
+        Of a view after the first one: what is written once for all views is there already.
+        """
+        rates, ratios = [], []
+        self.cache_in(self.folder / "begun").provide([1])
+        for repetition in range(self.repetitions):
+            folder = self.folder / f"cache-{repetition}"
+            shutil.copytree(self.folder / "begun", folder, ignore=shutil.ignore_patterns("view-*"))
+            cache = self.cache_in(folder)
+            teachers = selected_teachers(cache.config, assemble.loss_terms(cache.config))
+            if repetition % 2 == 0:
+                building, bare = seconds(partial(cache.provide, [1])), bare_forwards(cache, teachers)
+            else:
+                bare, building = bare_forwards(cache, teachers), seconds(partial(cache.provide, [1]))
+            rates.append(len(cache.split) / building)
+            ratios.append(bare / building)
+        return {"build_images_per_second": Figure.of(rates), "build_rate_ratio": Figure.of(ratios)}
+
+    def cache_in(self, folder: Path) -> RunCache:
+        """The cache of the run, below another folder."""
+        own = deepcopy(self.config)
+        own.paths.cache = str(folder)
+        return RunCache(own, selected_teachers(own, assemble.loss_terms(own)), self.data(own), {})
+
+    def memory_figures(self) -> dict[str, Figure]:
+        """Peak private memory of a cached run and of one from labels, each in processes of their own."""
+        peaks: dict[str, list[PeakMemory]] = {"ce": [], "cached": []}
+        for repetition in range(min(self.repetitions, MEMORY_RUNS)):
+            for variant, found in peaks.items():
+                folder = self.folder / f"memory-{variant}-{repetition}"
+                config = without_hydra(self.runs.variant(variant))
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                    found.append(process.submit(peak_memory, config, folder).result())
+        ce, cached = ([run.megabytes for run in peaks[name] if run.megabytes is not None] for name in peaks)
+        return {
+            "ce_peak_mb": Figure.of(ce),
+            "peak_extra_mb": Figure.of([a - b for a, b in zip(cached, ce, strict=True)]),
+            "teacher_parameters_resident": Figure.of(
+                [float(run.teacher_parameters) for run in peaks["cached"]]
+            ),
+        }
+
+    def data(self, config: DictConfig) -> PackedDataModule:
+        """The images of all variants."""
+        source = assemble.dataset_source(config)
+        return assemble.data_module(config, pack(source, packed_root_of(config)))
+
+    def break_even(self, figures: dict[str, Figure]) -> dict[str, Any]:
+        """After how many epochs the time that cached steps save has paid for building the cache.
+
+        With E epochs and V views the first run computes min(V, E) views, every later run none.
+        """
+        live, cached, rate = (
+            figures[name].median or 0.0
+            for name in ("live_step_ms", "cached_step_ms", "build_images_per_second")
+        )
+        source = assemble.dataset_source(self.original)
+        images = training_images(self.original, source, packed_root_of(self.original))
+        images = images or len(self.data(self.config).train_split())
+        epochs, distinct = self.original.trainer.max_epochs, views_of_run(self.original)
+        saved = images / self.config.data.batch_size * (live - cached) / 1e3
+        building = images / rate
+        paid = next((e for e in range(1, epochs + 1) if e * saved >= min(distinct, e) * building), None)
+        return {
+            "seconds_saved_per_epoch": saved,
+            "seconds_to_build_a_view": building,
+            "views": distinct,
+            "epochs": epochs,
+            "paid_after_epochs_of_the_first_run": paid,
+            "seconds_saved_in_the_first_run": epochs * saved - distinct * building,
+            "seconds_saved_in_every_later_run": epochs * saved,
+        }
+
+    def conditions(self) -> dict[str, Any]:
+        """What was measured, in words."""
+        own = self.config
+        return {
+            "images": "synthetic" if self.runs.synthetic else f"of {own.dataset.name}",
+            "untrained_teachers": self.runs.untrained,
+            "classes": own.dataset.num_classes,
+            "batch_size": own.data.batch_size,
+            "repetitions": self.repetitions,
+            "steps_per_repetition": self.steps,
+            "images_in_the_cache": own.data.train_size,
+            "build": "both, the build and the bare loop, load the teachers too",
+            "input": "from the end of a step to the start of the next, an upper bound",
+            "memory": "anonymous pages of a process that trains; the cache has been built before",
+            "spread": "interquartile range over the repetitions",
+        }
+
+
+def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float:
+    """Seconds for loading each teacher of a cache and running it over the cached images, and nothing else."""
+    images = cache.data.augment(
+        cache.split.stored.images[cache.split.rows], torch.arange(len(cache.split)), 1
+    )
+    device = cache.options.resolved_device()
+    batches = [batch.to(device) for batch in torch.split(images, cache.options.batch_size)]
+
+    def forwards() -> None:
+        for selected in teachers:
+            network = ready_for_computing(selected.load(), cache.options).network
+            with torch.inference_mode(), cache.options.autocast():
+                for batch in batches:
+                    network(batch)
+
+    return seconds(forwards)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long something takes."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,112 @@
+"""Checkpoints: whole or not there, resumable at any step, written before a fit obeys a request to stop."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+
+from amtml_pl.errors import UserError
+from amtml_pl.system import ranks
+from amtml_pl.system.collectives import from_leader, in_any
+from amtml_pl.system.signals import StopRequest
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints appear under their name only when they are whole; the one before stays until then.
+
+    Lightning's own transaction writes into the system's temporary folder and moves from there, which is
+    a copy, and so can be cut off, where that is another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
+        """Writes beside the target, then renames.
+
+        Raises:
+            UserError: if it cannot be written, by a full disk for instance.
+        """
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())  # else a machine that loses power may keep the name alone
+            temporary.replace(target)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            # torch reports a full disk as a RuntimeError of its writer
+            if isinstance(error, OSError | RuntimeError):
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UserError(
+                    f"The checkpoint {target} cannot be written: {reason}. "
+                    f"{'The one before it is whole' if target.exists() else 'There is none before it'}.",
+                    fix="free some space, or let the folder be written to; then repeat the command",
+                ) from error
+            raise
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt`` resumable from the first step on, to the step.
+
+    Args:
+        file: where it lies.
+        every_seconds: between two checkpoints within an epoch; None writes them at its end only.
+        stop: asked after every step; None asks nobody.
+    """
+
+    def __init__(self, file: Path, every_seconds: float | None, stop: StopRequest | None) -> None:
+        self.file, self.every_seconds, self.stop = file, every_seconds, stop
+        self.saved = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the untrained state, unless the fit resumes from a later one."""
+        if self.stop is not None:
+            self.stop.listen()
+        if not from_leader(self.file.exists()):
+            self.save(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Saves within the epoch, where it is time or the fit is to stop."""
+        done = batch_idx + 1
+        # After the last batch comes validation; between two optimiser steps gradients would be lost.
+        if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
+            return
+        late = self.every_seconds is not None and time.monotonic() - self.saved >= self.every_seconds
+        due, told = in_any(late and ranks.leads(), self.told_to_stop, device=pl_module.device)
+        if due or told:
+            self.save(trainer, batches_done=done)
+        if told and self.stop is not None:
+            self.stop.obey()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the state after an epoch and its validation."""
+        self.save(trainer)
+        [told] = in_any(self.told_to_stop, device=pl_module.device)
+        if told and self.stop is not None:
+            self.stop.obey()
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether this process has been."""
+        return self.stop is not None and self.stop.number is not None
+
+    def save(self, trainer: pl.Trainer, batches_done: int = 0) -> None:
+        """Writes the checkpoint, which says how much of the epoch is done."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data.batches_done = batches_done
+        trainer.save_checkpoint(self.file)
+        data.batches_done = 0
+        self.saved = time.monotonic()

@@ -1,0 +1,301 @@
+"""What is written for TensorBoard, and when: each epoch its curves, figures where there is time, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
+
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.results.evaluation.quality import Reliability
+from amtml_pl.training.dashboard.answers import Answers, agreement_with_teachers
+from amtml_pl.training.dashboard.budget import Budget
+from amtml_pl.training.dashboard.card import card, result_card
+from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
+from amtml_pl.training.dashboard.figures import write_answers, write_teaching
+from amtml_pl.training.dashboard.gradient_share import SAMPLES, gradient_shares
+from amtml_pl.training.dashboard.graph import draw_graph
+from amtml_pl.training.dashboard.layout import chart_layout
+from amtml_pl.training.dashboard.logger import TensorBoard
+from amtml_pl.training.dashboard.names import tag_of
+from amtml_pl.training.dashboard.subject import Subject
+from amtml_pl.training.dashboard.tags import final_tags, table_row
+from amtml_pl.training.dashboard.teaching import Teaching
+from amtml_pl.training.dashboard.weights_by_class import WeightsByClass, mean_weights_by_class
+from amtml_pl.types import Batch, Step
+
+# What the first of a kind is taken to need: a set of figures with matplotlib's own start, on a slow core.
+SECONDS_OF_FIRST_FIGURES = 3.0
+# What the figures of the end and the graph are taken to need, which are always made; kept back from the fit.
+SECONDS_OF_THE_END = 2.0
+# From so many of an epoch's images, which come in random order, the most disputed ones are shown.
+CANDIDATES = 1024
+
+
+class Dashboard(Checkpoint):
+    """Looks at a fit and writes what it sees; of several processes of a run the first one does, alone.
+
+    It only reads what steps compute anyway, but for the gradients' shares, after which everything is put
+    back. It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums
+    of the epoch, and stands before the one that writes ``last.ckpt``, so that no epoch is lost.
+
+    Args:
+        logger: where it writes.
+
+    Attributes:
+        subject: the run; a fit without one is not looked at.
+        means: of the teachers' weights by class, of each epoch.
+    """
+
+    def __init__(self, logger: TensorBoard) -> None:
+        self.logger = logger
+        self.subject: Subject | None = None
+        self.budget = Budget(logger.budget, lambda: 0.0)
+        self.epoch = -1
+        self.drawn = -logger.figures_every
+        self.wants_figures = False
+        self.alone = True
+        self.rates: dict[str, float] = {}
+        self.shares: dict[str, float] = {}
+        self.teaching: list[Teaching] = []
+        self.disputed = MostDisputed()
+        self.answers = {"val": Answers(), "test": Answers()}
+        self.by_class: WeightsByClass | None = None
+        self.means: dict[int, Float[Tensor, "K M"]] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins to look: at the end's evaluations too, of a fit that had come to its end before."""
+        if self.subject is not None and trainer.is_global_zero:
+            cast("StudentModule", pl_module).observer = self
+            self.alone = trainer.world_size == 1
+            if self.subject.teachers:
+                file = self.logger.folder / "weights_by_class.csv"
+                self.by_class = WeightsByClass(file, self.subject.teachers, self.subject.classes, self.means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed fit needs to show what an uninterrupted one shows."""
+        taught, kept = self.teaching, self.disputed.kept
+        means = list(self.means.values())
+        return {
+            "epoch": self.epoch,
+            "drawn": self.drawn,
+            "wants_figures": self.wants_figures,
+            "rates": self.rates,
+            "shares": self.shares,
+            "teaching": vars(Teaching.joined(taught)) if taught else None,
+            "disputed": {"kept": None if kept is None else vars(kept), "seen": self.disputed.seen},
+            "means": {"epochs": list(self.means), "of": torch.stack(means) if means else None},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave; the epoch that it was in may be half done."""
+        for name in ("epoch", "drawn", "wants_figures", "rates", "shares"):
+            setattr(self, name, state_dict[name])
+        taught, disputed, means = (state_dict[name] for name in ("teaching", "disputed", "means"))
+        self.teaching = [] if taught is None else [Teaching(**taught)]
+        kept = None if disputed["kept"] is None else Examples(**disputed["kept"])
+        self.disputed = MostDisputed(kept, disputed["seen"])
+        self.means = dict(zip(means["epochs"], means["of"] if means["epochs"] else (), strict=True))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Opens the event file, and writes what is known before the first step."""
+        if self.subject is None or not trainer.is_global_zero:
+            return
+        module, subject = cast("StudentModule", pl_module), self.subject
+        spent, before = module.spent, module.spent.seconds_before
+        self.budget.elapsed = lambda: spent.fit_seconds - before
+        self.budget.reserved = lambda: SECONDS_OF_THE_END * share_done(trainer)
+        with self.budget.spending("opening"):
+            epoch = trainer.current_epoch
+            if self.logger.begin(epoch):
+                layout = chart_layout(len(subject.teachers), list(module.coefficients))
+                self.logger.opened.add_custom_scalars(layout)
+                self.logger.opened.add_text("run", card(subject.about, self.left_out()), epoch)
+            if epoch == 0:
+                self.shares = dict(subject.gradient_share)
+            self.logger.flush()
+
+    def left_out(self) -> list[str]:
+        """What cannot be shown of this run, and why."""
+        sentences = []
+        if self.subject is not None and self.subject.teachers and self.subject.held_out is None:
+            sentences.append(
+                "The ensemble on validation images: the teachers' outputs for these are not in the cache. "
+                "python -m amtml_pl.cache action=build splits=[train,val], with the run's overrides, puts "
+                "them there for all runs."
+            )
+        if not self.alone:
+            sentences.append(
+                "Of a run of several processes: shares of the gradient after the start, and disputed images. "
+                "What is made of the student's answers is of the first process's share of the images."
+            )
+        return sentences
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Begins an epoch; the rest of one that was half done belongs to what has been seen of it."""
+        if self.logger.writer is None or trainer.current_epoch == self.epoch:
+            return
+        self.measure_shares(trainer, cast("StudentModule", pl_module), batch)
+        with self.budget.spending():
+            self.epoch = trainer.current_epoch
+            self.rates = learning_rates(trainer)
+            self.teaching, self.disputed = [], MostDisputed()
+            due = self.epoch - self.drawn >= self.logger.figures_every
+            allowed = self.budget.allows("figures", SECONDS_OF_FIRST_FIGURES)
+            self.wants_figures = (due and allowed) or self.is_last(trainer)
+
+    def measure_shares(self, trainer: pl.Trainer, module: StudentModule, batch: Batch) -> None:
+        """How much of the gradient each term has at an epoch's first batch, where there is time for it.
+
+        Not of the fit's first batch, of which the doctor has said it; nor where processes share batches,
+        since it would take all of them.
+        """
+        if trainer.global_step == 0 or not self.alone:
+            return
+        # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
+        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SAMPLES / len(batch))
+        first = passes * self.budget.elapsed() / trainer.global_step
+        if self.budget.allows("gradient shares", first, part=0.7):  # or nothing were left for figures
+            with self.budget.spending("gradient shares"):
+                self.shares = gradient_shares(module, batch)
+
+    def is_last(self, trainer: pl.Trainer) -> bool:
+        """Whether this is the fit's last epoch, whose figures are drawn after it."""
+        return trainer.current_epoch + 1 == trainer.max_epochs
+
+    def saw_step(self, step: Step, batch: Batch) -> None:
+        """Keeps who named which class, with what weight; and whole samples, where figures will be drawn."""
+        if self.subject is None:
+            return
+        with self.budget.spending():
+            taught = Teaching.of(step, self.subject.temperature, self.subject.mixture)
+            if taught is None or step.teachers is None or step.weights is None:
+                return
+            self.teaching.append(taught)
+            room = self.disputed.seen < CANDIDATES
+            if self.wants_figures and room and self.alone and len(taught.weights[0]) > 1:
+                student, weights = step.student.logits.detach(), step.weights.detach()
+                self.disputed.see(Examples(batch.images, step.labels, step.teachers.logits, weights, student))
+
+    def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
+        """Keeps the student's answers."""
+        with self.budget.spending():
+            self.answers[batch.split].add(batch, logits)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forgets the answers of the pass before."""
+        self.answers["val"] = Answers()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forgets the answers of the pass before."""
+        self.answers["test"] = Answers()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the epoch's curves, and its figures where the budget allows them."""
+        if self.logger.writer is None or self.subject is None:
+            return
+        metrics = {tag_of(name): float(value) for name, value in trainer.callback_metrics.items()}
+        with self.budget.spending():
+            accuracy = {f"teacher/{name}/val/acc": of["val"] for name, of in self.subject.accuracy.items()}
+            shares = {f"student/gradient_share/{name}": share for name, share in self.shares.items()}
+            rates = {f"{name}/lr": rate for name, rate in self.rates.items()}
+            answered = self.answered(self.subject)
+            self.logger.scalars({**metrics, **rates, **accuracy, **shares, **answered}, self.epoch)
+            self.shares = {}
+            self.tell_teaching(self.subject)
+        if self.wants_figures and not self.is_last(trainer):
+            with self.budget.spending("figures"):
+                write_answers(self.logger, self.subject, self.answers["val"], "student/val", self.epoch)
+                write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, self.epoch)
+            self.drawn = self.epoch
+        with self.budget.spending():
+            share = self.budget.spent / max(self.budget.elapsed(), 1e-9)
+            self.logger.scalars({"dashboard/share_of_fit": share}, self.epoch)
+            self.logger.flush()
+
+    def answered(self, subject: Subject) -> dict[str, float]:
+        """What follows from the student's answers on the validation images."""
+        if not self.answers["val"].logits:
+            return {}
+        index, labels, logits = self.answers["val"].whole()
+        found = {"student/val/ece": Reliability.of(logits.double().softmax(dim=1), labels).error}
+        if subject.held_out is not None:
+            teachers = subject.held_out[index]
+            found |= agreement_with_teachers(logits, labels, teachers, subject.teachers)
+        return found
+
+    def tell_teaching(self, subject: Subject) -> None:
+        """Curves, histograms and the table of the epoch's weights."""
+        if not self.teaching or self.by_class is None:
+            return
+        taught = Teaching.joined(self.teaching)
+        self.teaching = []
+        self.logger.scalars(taught.scalars(subject.teachers), self.epoch)
+        for name, weights in zip(subject.teachers, taught.weights.unbind(1), strict=True):
+            self.logger.histogram(f"teacher/{name}/weights", weights, self.epoch)
+        means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
+        self.means[self.epoch] = means
+        self.by_class.add(self.epoch, means)
+
+    @property
+    def last_means(self) -> Float[Tensor, "K M"] | None:
+        """The means of the last epoch; None where there are no teachers."""
+        return next(reversed(self.means.values()), None)
+
+    def conclude(
+        self,
+        trainer: pl.Trainer,
+        module: StudentModule,
+        metrics: Mapping[str, float],
+        timing: Mapping[str, float],
+    ) -> None:
+        """Writes what the run has come to, once both checkpoints have been evaluated, the best one last.
+
+        Args:
+            trainer: of the run.
+            module: with the weights of the best epoch.
+            metrics: those of ``run.json``.
+            timing: that of ``run.json``.
+        """
+        if self.subject is None or not trainer.is_global_zero:
+            return
+        end = int(trainer.max_epochs or 0)
+        if self.logger.writer is None:  # the fit had come to its end in an earlier session
+            self.logger.begin(end)
+        spent = {"in the fit": self.budget.spent}
+        with self.budget.spending("the end"):
+            for split in ("val", "test"):
+                whose = f"student/best/{split}"
+                write_answers(self.logger, self.subject, self.answers[split], whose, end)
+            write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, end)
+            self.logger.scalars(final_tags(metrics), end)
+            self.logger.summaries(table_row(self.subject.about, self.subject.lr))
+            draw_graph(self.logger.opened, module.student, self.subject.image_size)
+        spent["after it"] = self.budget.cost["the end"]
+        self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
+        self.logger.close()
+        module.observer = None
+
+
+def share_done(trainer: pl.Trainer) -> float:
+    """How much of a fit's epochs have begun, in [0, 1]."""
+    return (trainer.current_epoch + 1) / max(int(trainer.max_epochs or 1), 1)
+
+
+def learning_rates(trainer: pl.Trainer) -> dict[str, float]:
+    """Of each named group of parameters of all optimisers."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return {
+        group.get("name", f"group{position}"): float(group["lr"]) for position, group in enumerate(groups)
+    }

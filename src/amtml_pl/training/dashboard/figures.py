@@ -1,0 +1,64 @@
+"""The figures of an epoch, and of the end."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.results.evaluation.quality import Reliability
+from amtml_pl.training.dashboard.answers import Answers
+from amtml_pl.training.dashboard.confusion import confusion_matrix, draw_confusion
+from amtml_pl.training.dashboard.disagreement import Examples, draw_examples
+from amtml_pl.training.dashboard.logger import TensorBoard
+from amtml_pl.training.dashboard.reliability import draw_reliability
+from amtml_pl.training.dashboard.subject import Subject
+from amtml_pl.training.dashboard.weights_by_class import draw_weights_by_class
+
+
+def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
+    """The confusion matrix and the reliability diagram of a pass over a split.
+
+    Args:
+        logger: where to.
+        subject: the run.
+        answers: of the student; nothing is drawn without any.
+        whose: what the tags begin with.
+        epoch: that they belong to.
+    """
+    if not answers.logits:
+        return
+    _, labels, logits = answers.whole()
+    counts = confusion_matrix(logits.argmax(dim=1), labels, len(subject.classes))
+    title = f"{whose}: {len(labels)} images"
+    logger.figure(f"{whose}/confusion", draw_confusion(counts, subject.classes, title), epoch)
+    logger.figure(
+        f"{whose}/reliability",
+        draw_reliability(Reliability.of(logits.double().softmax(dim=1), labels), title),
+        epoch,
+    )
+
+
+def write_teaching(
+    logger: TensorBoard,
+    subject: Subject,
+    means: Float[Tensor, "K M"] | None,
+    examples: Examples | None,
+    epoch: int,
+) -> None:
+    """The heat map of the weights by class, and the images that the teachers dispute.
+
+    Args:
+        logger: where to.
+        subject: the run.
+        means: of the weights over an epoch, by class and teacher; None where there are no teachers.
+        examples: the most disputed of the epoch's samples; None where they are not known.
+        epoch: that they belong to.
+    """
+    if means is not None:
+        heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
+        logger.figure("ensemble/weights_by_class", heat_map, epoch)
+    if examples is not None:
+        drawn = draw_examples(
+            examples, subject.teachers, subject.classes, subject.temperature, subject.mixture
+        )
+        logger.figure("ensemble/disputed_images", drawn, epoch)

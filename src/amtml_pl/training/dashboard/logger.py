@@ -1,0 +1,146 @@
+"""The event file of a run: `conf/logger/tensorboard.yaml`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from amtml_pl.errors import UserError
+from amtml_pl.training.dashboard.drawing import pixels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from torch.utils.tensorboard import SummaryWriter
+
+BINS = np.linspace(0, 1, 41)
+
+
+class TensorBoard(Logger):
+    """Writes for TensorBoard into the run's folder; `training.dashboard.callback.Dashboard` says what.
+
+    A step on its axes is an epoch, counted as in ``metrics.csv``. Lightning hands metrics to a logger after
+    ``last.ckpt`` has been written: a run that is killed between the two would lose an epoch, so they are
+    taken from the fit before that instead.
+
+    Args:
+        save_dir: the run's folder.
+        budget: the share of the fit's time that may go into the dashboard, in [0, 1].
+        figures_every: epochs between two sets of figures, 1 or more; fewer are drawn where the budget is
+            spent. The last set is drawn after the fit, always.
+
+    Raises:
+        UserError: if one of them is out of range.
+    """
+
+    def __init__(self, save_dir: str | Path, budget: float = 0.02, figures_every: int = 1) -> None:
+        super().__init__()
+        if not 0 <= budget <= 1:
+            raise UserError(
+                f"logger.tensorboard.budget is {budget}; expected a share of the fit's time in [0, 1].",
+                fix="logger.tensorboard.budget=0.02",
+            )
+        if figures_every < 1:
+            raise UserError(
+                f"logger.tensorboard.figures_every is {figures_every}; expected 1 or more epochs.",
+                fix="logger.tensorboard.figures_every=5",
+            )
+        self.folder = Path(save_dir)
+        self.budget, self.figures_every = budget, figures_every
+        self.writer: SummaryWriter | None = None
+
+    def begin(self, epoch: int) -> bool:
+        """Opens the file; what an interrupted run has written of this epoch and later ones is void.
+
+        Returns:
+            Whether nothing of an earlier file is left.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # only here: they take seconds
+        from torch.utils.tensorboard import SummaryWriter
+
+        before = [*self.folder.glob("events.out.tfevents.*")]
+        if epoch == 0:  # TensorBoard itself keeps void texts and charts
+            for file in before:
+                file.unlink()
+        others = epoch > 0 and bool(before)
+        self.writer = SummaryWriter(str(self.folder))
+        if others:
+            void = Event(step=epoch, session_log=SessionLog(status=SessionLog.START))
+            self.events.event_writer.add_event(void)
+        return not others
+
+    @property
+    def opened(self) -> SummaryWriter:
+        """The writer.
+
+        Raises:
+            RuntimeError: before `begin`, and after `close`.
+        """
+        if self.writer is None:
+            raise RuntimeError("The event file is not open.")
+        return self.writer
+
+    @property
+    def events(self) -> Any:  # noqa: ANN401 - the protocol buffers have no types
+        """What the writer writes to, for what it has no method for."""
+        return self.opened.file_writer
+
+    def scalars(self, values: Mapping[str, float], epoch: int) -> None:
+        """One point on each of these curves."""
+        for tag, value in values.items():
+            self.opened.add_scalar(tag, value, epoch)
+
+    def histogram(self, tag: str, values: Tensor, epoch: int) -> None:
+        """The distribution of numbers in [0, 1]."""
+        self.opened.add_histogram(tag, values.numpy(), epoch, bins=BINS)
+
+    def figure(self, tag: str, figure: Figure, epoch: int) -> None:
+        """A figure as an image."""
+        self.opened.add_image(tag, pixels(figure), epoch, dataformats="HWC")
+
+    def summaries(self, summaries: Iterable[Summary]) -> None:
+        """What has been made for the file already."""
+        for summary in summaries:
+            self.events.add_summary(summary)
+
+    def flush(self) -> None:
+        """What has been given is in the file afterwards."""
+        self.opened.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    @property
+    def name(self) -> str:
+        """Nothing: the folder is the run's."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing: the folder is the run's."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.folder)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Nothing: they have been written already."""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Nothing: they are written with the final metrics."""
+
+    def finalize(self, status: str) -> None:
+        """Ends the file of a fit that has failed; after another one the results are still to come."""
+        if status != "success":
+            self.close()

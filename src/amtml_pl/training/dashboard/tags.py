@@ -1,0 +1,75 @@
+"""The row of a run in TensorBoard's table of hyperparameters: the same columns for every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from amtml_pl.config.overrides import overrides_of, value_of
+from amtml_pl.runs.identity import telling_overrides
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+# What run.json calls it, and the tag that holds it: of the student, so that all runs have it.
+FINAL = {
+    "test/acc": "student/best/test/acc",
+    "test/acc_last": "student/last/test/acc",
+    "val/acc": "student/best/val/acc",
+    "val/acc_last": "student/last/val/acc",
+    "test/loss": "student/best/test/loss",
+    "test/loss_last": "student/last/test/loss",
+    "val/loss": "student/best/val/loss",
+    "val/loss_last": "student/last/val/loss",
+}
+
+
+def final_tags(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of ``run.json`` that belong to no epoch, by tag."""
+    found = {tag: metrics[name] for name, tag in FINAL.items() if name in metrics}
+    taught = {name: value for name, value in metrics.items() if name.startswith("teacher/")}
+    return {**found, **{name: value for name, value in taught.items() if "/test/" in name}}
+
+
+def table_row(about: Mapping[str, Any], lr: float | None) -> list[Summary]:
+    """The columns of the table, and this run's values in it, for the run's own event file.
+
+    Args:
+        about: the fields of ``run.json``.
+        lr: the student's learning rate at the beginning; None where its optimizer has none.
+    """
+    from torch.utils.tensorboard.summary import hparams  # only here: it takes seconds
+
+    # SummaryWriter.add_hparams would open a run of its own below this one.
+    experiment, started, ended = hparams(hyperparameters(about, lr), dict.fromkeys(FINAL.values(), 0.0))  # type: ignore[no-untyped-call]
+    return [experiment, started, ended]
+
+
+def hyperparameters(about: Mapping[str, Any], lr: float | None) -> dict[str, str | float]:
+    """What runs are told apart by; numbers as numbers, so that the table sorts and plots them."""
+    budget = about["budget"]
+    coefficients, typed = about["loss"].items(), overrides_of(about["command"])
+    # TensorBoard sorts the columns by name and shows the first five; which there are, the first run says.
+    return {
+        "dataset": about["dataset"]["name"],
+        "experiment": str(about["experiment"]),
+        "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in coefficients),
+        "method": value_of("method", typed) or "of the experiment",
+        "overrides": " ".join(telling_overrides(typed, left_out=("experiment", "method", "seed"))) or "none",
+        "seed": float(about["seed"]),
+        "student": last_part(about["student"]["network"]),
+        "teachers": ", ".join(about["teachers"]) or "none",
+        "temperature": float(about["temperature"]),
+        "training/batch_size": float(budget["batch_size"]),
+        "training/epochs": float(budget["epochs"]),
+        "training/lr": lr or 0.0,
+        "training/loop": last_part(about["loop"]),
+        "training/optimizer": str(budget["optimizer"]),
+        "training/views": str(budget["views"]),
+        "weighting": last_part(about["weighting"]),
+    }
+
+
+def last_part(target: str | None) -> str:
+    """The class or function that a dotted name ends in."""
+    return "none" if target is None else target.rpartition(".")[2]

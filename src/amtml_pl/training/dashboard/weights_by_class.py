@@ -1,0 +1,101 @@
+"""Whom the student listens to on which class: a table, a file, a heat map."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from amtml_pl.runs.folder import write_text
+from amtml_pl.training.dashboard.drawing import READABLE, new_figure, short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def mean_weights_by_class(
+    weights: Float[Tensor, "N M"], labels: Int64[Tensor, " N"], classes: int
+) -> Float[Tensor, "K M"]:
+    """The mean weight of each teacher over the samples of each class; NaN for a class without samples."""
+    sums = torch.zeros(classes, weights.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels, weights.double())
+    return sums / torch.bincount(labels, minlength=classes)[:, None]
+
+
+class WeightsByClass:
+    """``weights_by_class.csv``: a row per epoch and class, with the mean weight of each teacher.
+
+    An epoch's rows are appended, so that an epoch costs the same however many there were before. Its numbers
+    are in ``last.ckpt``: a resumed run writes the file anew from there, whatever has happened to it.
+
+    Args:
+        file: where it lies.
+        teachers: the M teachers in order.
+        classes: the K class names.
+        epochs: the ``(K, M)`` means of each epoch that a checkpoint holds.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        teachers: Sequence[str],
+        classes: Sequence[str],
+        epochs: Mapping[int, Float[Tensor, "K M"]],
+    ) -> None:
+        self.file, self.classes = file, tuple(classes)
+        self.columns = ["epoch", "class", *teachers]
+        if epochs:
+            rows = [row for epoch, means in epochs.items() for row in self.rows(epoch, means)]
+            write_text(file, as_csv([self.columns, *rows]))
+        else:
+            file.unlink(missing_ok=True)
+
+    def rows(self, epoch: int, means: Float[Tensor, "K M"]) -> list[list[object]]:
+        """Return the rows of an epoch; a class without samples has none."""
+        return [
+            [epoch, name, *(f"{weight:.6g}" for weight in row)]
+            for name, row in zip(self.classes, means.tolist(), strict=True)
+            if not math.isnan(row[0])
+        ]
+
+    def add(self, epoch: int, means: Float[Tensor, "K M"]) -> None:
+        """Append an epoch."""
+        head = [] if self.file.exists() else [self.columns]
+        with self.file.open("a", newline="", encoding="utf-8") as file:
+            file.write(as_csv([*head, *self.rows(epoch, means)]))
+
+
+def as_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def draw_weights_by_class(
+    means: Float[Tensor, "K M"], classes: Sequence[str], teachers: Sequence[str]
+) -> Figure:
+    """Teachers against classes, the colour being the mean weight."""
+    few = len(classes) <= READABLE
+    figure = new_figure(2 + 0.45 * min(len(classes), READABLE), 1.6 + 0.5 * len(teachers))
+    axes = figure.add_subplot()
+    shown = axes.imshow(means.T.numpy(), aspect="auto", cmap="viridis", vmin=0.0)
+    axes.set_yticks(range(len(teachers)), [short(name) for name in teachers])
+    if few:
+        axes.set_xticks(range(len(classes)), [short(name) for name in classes], rotation=45, ha="right")
+        for k, m in product(range(means.shape[0]), range(means.shape[1])):
+            dark = float(means[k, m]) < 0.6 * float(means.nan_to_num().max())
+            colour = "white" if dark else "black"
+            axes.text(k, m, f"{means[k, m]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    else:
+        axes.set_xlabel(f"{len(classes)} classes in order")
+    figure.colorbar(shown, ax=axes, label="mean weight")
+    return figure

@@ -1,0 +1,293 @@
+"""What a run needs, and what of it is missing, in the order it is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+from torch.func import functional_call
+
+from amtml_pl.config.command import console, error_console
+from amtml_pl.config.schedules import schedule_warnings
+from amtml_pl.config.teacher_recipe import recipe
+from amtml_pl.data.packing import DatasetSource, find_packed, is_packed, packed_folder
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
+from amtml_pl.teachers.cache.storage import stored_bytes
+from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training import assemble
+from amtml_pl.training.teacher_cache import RunCache
+from amtml_pl.types import Shape, counted_kinds
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One thing that a run needs.
+
+    Attributes:
+        what: its name.
+        state: where it stands, in words.
+        missing: whether it has to be made first.
+        size: bytes on disk, None where unknown or nothing is written.
+        seconds: estimated time to make it, None where unknown or nothing is to be done.
+        by_hand: the command or place that provides it, where ``prepare`` does not.
+        warning: what of it the user may not have meant.
+    """
+
+    what: str
+    state: str
+    missing: bool = False
+    size: int | None = None
+    seconds: float | None = None
+    by_hand: str | None = None
+    warning: str | None = None
+
+
+def make_plan(
+    config: DictConfig,
+    source: DatasetSource,
+    student: TappedNetwork,
+    teachers: Sequence[SelectedTeacher],
+    hints: Mapping[str, Shape],
+    cache: RunCache | None,
+    held_out: PlanStep | None = None,
+    done: int = 0,
+) -> list[PlanStep]:
+    """Looks for everything that the run needs and estimates what making it takes.
+
+    Times come from one timed pass of every network on this machine's CPU, so they are good to a factor of
+    about two there, and an upper bound for an accelerator. A teacher whose outputs are all there is neither
+    timed nor built.
+
+    Args:
+        config: the checked configuration.
+        source: of the data set.
+        student: the network to train.
+        teachers: the selected ones.
+        hints: ``(C, H, W)`` of each hint by flat name.
+        cache: the cached outputs; None where they are not used or cannot be named yet.
+        held_out: what a weighting needs that judges the teachers on the validation split.
+        done: epochs that an interrupted run has behind it.
+    """
+    packed_root = packed_root_of(config)
+    here = is_packed(source, packed_root) or source.missing() is None
+    images = training_images(config, source, packed_root) if here else None  # what is missing is said at once
+    size, epochs = config.dataset.image_size, config.trainer.max_epochs
+    steps = data_steps(config, source, packed_root)
+    cached = bool(teachers) and config.teacher_source == "cached"
+    passes = epochs if not cached else missing_views(config, cache)
+    forwards: float | None = 0.0
+    for teacher in teachers:
+        trained = teacher.has_own_weights or teacher.record() is not None
+        timed = None if images is None or (trained and not passes) else teacher.fresh().network
+        steps.append(teacher_step(config, teacher, images, timed))
+        forward = None if timed is None else seconds_per_image(timed, size, training=False)
+        forwards = None if forwards is None or images is None else forwards + (forward or 0.0)
+    seconds = None if forwards is None or images is None else images * passes * forwards
+    if cached:
+        steps.append(cache_step(config, hints, cache, images, passes, seconds))
+    if held_out is not None:
+        steps.append(held_out)
+    own = cost(student, size)
+    if images is not None and seconds is not None:
+        training = images * (epochs - done) * seconds_per_image(student, size, training=True)
+        seconds = training if cached else training + seconds * (epochs - done) / epochs
+    what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
+    left = f", {epochs - done} of them to go" if done else ""
+    state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(config.loss)}"
+    schedule: Any = OmegaConf.to_container(config.scheduler, resolve=True)
+    steps.append(
+        PlanStep(what, state, seconds=seconds, warning=" ".join(schedule_warnings(schedule, epochs)) or None)
+    )
+    return steps
+
+
+def packed_root_of(config: DictConfig) -> Path:
+    """The folder of packed data sets, shared by all runs."""
+    return Path(config.paths.data) / "packed"
+
+
+def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> list[PlanStep]:
+    """The raw data, needed only until it is packed, and the packed data."""
+    folder = packed_folder(source, packed_root)
+    if (packed := find_packed(source, packed_root)) is not None:
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        left_out = f"; {counted_kinds(packed.left_out)}" if packed.left_out else ""
+        return [PlanStep(f"data set {config.dataset.name}", f"packed in {folder}{left_out}", size=size)]
+    missing = source.missing()
+    download = source.download_bytes()
+    if missing is None:
+        raw = PlanStep(f"data set {config.dataset.name}", "found")
+    else:
+        state = "missing" if download is None else "to download"
+        raw = PlanStep(f"data set {config.dataset.name}", state, True, size=download, by_hand=missing)
+    return [raw, PlanStep("packed data", f"to write to {folder}", True, by_hand="prepare=true")]
+
+
+def teacher_step(
+    config: DictConfig, teacher: SelectedTeacher, images: int | None, timed: TappedNetwork | None
+) -> PlanStep:
+    """Where a teacher's weights come from."""
+    node = config.teacher[teacher.name]
+    if teacher.has_own_weights:
+        return PlanStep(f"teacher {teacher.name}", f"weights from {node.weights.path or 'its constructor'}")
+    record = teacher.record()
+    if record is not None:
+        return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record['metrics']['val/acc']:.4f}")
+    epochs = recipe(config, teacher.name).trainer.max_epochs
+    seconds = None
+    if images is not None and timed is not None:
+        seconds = images * epochs * seconds_per_image(timed, config.dataset.image_size, training=True)
+    return PlanStep(
+        f"teacher {teacher.name}",
+        f"to train, {counted(epochs, 'epoch')} of {node.recipe}",
+        missing=True,
+        seconds=seconds,
+        by_hand=None if config.prepare else teacher.command,  # costs half a second
+    )
+
+
+def missing_views(config: DictConfig, cache: RunCache | None) -> int:
+    """How many views the teachers still have to look at."""
+    if cache is not None:
+        return len(cache.missing())
+    return views_of_run(config)
+
+
+def views_of_run(config: DictConfig) -> int:
+    """How many views the epochs of a run go through: min(V, E)."""
+    views, epochs = config.data.views, config.trainer.max_epochs
+    distinct = assemble.build(config.data.augment).distinct_views if views == "all" else views
+    return int(epochs if distinct is None else min(distinct, epochs))
+
+
+def cache_step(
+    config: DictConfig,
+    hints: Mapping[str, Shape],
+    cache: RunCache | None,
+    images: int | None,
+    views: int,
+    seconds: float | None,
+) -> PlanStep:
+    """Which of the teachers' outputs are kept already, and what computing the others takes."""
+    if cache is not None and not views:
+        size = sum(store.bytes_on_disk() for store in cache.stores())
+        return PlanStep(
+            "teacher outputs", f"cached, {counted(len(cache.views), 'view')}, in {cache.root}", size=size
+        )
+    per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
+    per_image += sum(stored_bytes(shape, config.cache.hints) for shape in hints.values())
+    state = f"to compute, {counted(views, 'view')}, each before its first epoch"
+    if cache is not None and (other := cache.nearest()):
+        state += f"; {other}"
+    return PlanStep(
+        "teacher outputs",
+        state,
+        missing=True,
+        size=None if images is None else images * views * per_image,
+        seconds=seconds,
+        by_hand="python -m amtml_pl.cache action=build, with the overrides of this run",
+    )
+
+
+def held_out_step(config: DictConfig, cache: RunCache | None) -> PlanStep:
+    """Whether the teachers have looked at the validation split, by which a weighting judges them.
+
+    Args:
+        config: the checked configuration.
+        cache: its stores for that split; None where they cannot be named yet.
+    """
+    what = "teacher outputs, validation"
+    if cache is not None and not cache.missing():
+        kept = sum(store.bytes_on_disk() for store in cache.stores())
+        return PlanStep(what, f"cached in {cache.root}", size=kept)
+    per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
+    size = None if cache is None else len(cache.split) * per_image
+    by_hand = "python -m amtml_pl.cache action=build, with the overrides of this run"
+    if config.teacher_source == "live":  # for which that command has nothing to do
+        by_hand = "prepare=true"
+    return PlanStep(what, "to compute once", missing=True, size=size, by_hand=by_hand)
+
+
+def training_images(config: DictConfig, source: DatasetSource, packed_root: Path) -> int | None:
+    """Images per epoch; None while the data set is not packed and its size is not known otherwise."""
+    if config.data.train_size is not None:
+        return int(config.data.train_size)
+    if (packed := find_packed(source, packed_root)) is not None:
+        return len(packed.splits["train"])
+    known = config.dataset.get("train_images")
+    return None if known is None else int(known)
+
+
+def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool, images: int = 16) -> float:
+    """What an image takes on this machine's CPU: a forward, and with ``training`` its backward too."""
+    batch = torch.zeros(images, 3, image_size, image_size)
+    parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
+
+    def once() -> float:
+        start = time.perf_counter()
+        logits = functional_call(network, parameters, (batch,)).logits
+        if training:
+            torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
+        return time.perf_counter() - start
+
+    with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images must teach nothing
+        return min(once(), once()) / images
+
+
+def show_plan(plan: list[PlanStep], title: str, *, on_cpu: bool = True) -> None:
+    """Prints the plan as a table.
+
+    Args:
+        plan: of a run.
+        title: of the table.
+        on_cpu: whether the run trains where the times were estimated.
+    """
+    table = Table(title=escape(title), title_justify="left", show_edge=False)
+    for column in ("", "state", "size", "estimated time" if on_cpu else "estimated time (this CPU)"):
+        table.add_column(column, overflow="fold")
+    for step in plan:
+        size = "" if step.size is None else decimal(step.size)
+        seconds = "" if step.seconds is None else duration(step.seconds)
+        table.add_row(escape(step.what), escape(step.state), size, seconds)
+    console.print(table)
+    for step in plan:
+        if step.warning is not None:
+            error_console.print(f"[yellow]warning:[/] {escape(step.warning)}")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def refuse_missing(plan: list[PlanStep]) -> None:
+    """Turns everything missing into one error.
+
+    Raises:
+        UserError: if anything of the plan is missing.
+    """
+    missing = [step for step in plan if step.missing]
+    if missing:
+        listed = "\n".join(f"  - {step.what}: {step.state} ({step.by_hand})" for step in missing)
+        raise UserError(
+            f"prepare=false, and {len(missing)} of what the run needs is missing:\n{listed}",
+            fix="prepare=true",
+        )

@@ -1,0 +1,137 @@
+"""How far a fit is, for a person who watches it."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+from amtml_pl.config.command import console
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.teachers.cache.serve import CachedTeachers
+from amtml_pl.teachers.cache.teacher_stores import all_stores
+
+# Between two looks at the loss, which an accelerator has to be waited for.
+SECONDS_BETWEEN_LOOKS = 0.5
+# Columns of a terminal that has room for a bar.
+WIDE = 110
+
+
+class FitProgress(Callback):
+    """One line that stays in its place: epoch, loss, accuracy, speed, time left, the teachers' outputs.
+
+    Args:
+        console: a terminal; where it is narrow there is no bar, and what does not fit is cut at the end.
+    """
+
+    def __init__(self, console: Console = console) -> None:
+        columns = (
+            TextColumn("epoch {task.description}", table_column=Column(no_wrap=True)),
+            *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
+            TextColumn("{task.fields[measured]}", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TeachersColumn(table_column=Column(ratio=1)),
+        )
+        self.bars = Progress(*columns, console=console)
+        self.task: TaskID | None = None
+        self.images_before = 0
+        self.looked = 0.0
+        self.accuracy = ""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the line."""
+        if not trainer.is_global_zero:
+            return
+        module = cast("StudentModule", pl_module)
+        self.images_before = module.spent.images_seen
+        self.task = self.bars.add_task("", total=None, measured="", teachers=teachers_state(module))
+        self.bars.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Counts the step; now and then the numbers are brought up to date."""
+        if self.task is None:
+            return
+        steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
+        module = cast("StudentModule", pl_module)
+        done = trainer.current_epoch * steps + batch_idx + 1
+        self.bars.update(self.task, total=epochs * steps, completed=done)
+        now = time.monotonic()
+        if now - self.looked >= SECONDS_BETWEEN_LOOKS:
+            self.looked = now
+            self.look(trainer, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the new accuracy."""
+        if trainer.state.fn == TrainerFn.FITTING and self.task is not None:
+            self.accuracy = f"val/acc {float(trainer.callback_metrics['val/acc']):.4f}  "
+            self.look(trainer, cast("StudentModule", pl_module))
+            self.bars.update(self.task, teachers=teachers_state(cast("StudentModule", pl_module)))
+
+    def look(self, trainer: pl.Trainer, module: StudentModule) -> None:
+        """Brings the numbers up to date."""
+        if self.task is None:
+            return
+        spent = module.spent
+        rate = (spent.images_seen - self.images_before) / (spent.fit_seconds - spent.seconds_before)
+        loss = module.means.so_far("total")
+        measured = f"{'' if loss is None else f'loss {loss:.4f}  '}{self.accuracy}{rate:,.0f} img/s"
+        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bars.update(self.task, description=epoch, measured=measured)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves the line as it is."""
+        self.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leaves the line as it is."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Gives the terminal back."""
+        if self.task is not None:
+            self.bars.stop()
+            self.task = None
+
+
+class TeachersColumn(ProgressColumn):
+    """The state of the teachers' outputs, in the room that is left."""
+
+    def render(self, task: Task) -> Text:
+        """One line, whatever is cut from it."""
+        return Text(task.fields["teachers"], no_wrap=True, overflow="ellipsis")
+
+
+def teachers_state(module: StudentModule) -> str:
+    """Where the teachers' outputs come from, and how many of the views are there already."""
+    source = module.teacher_source
+    if source is None:
+        return "no teachers"
+    if not isinstance(source, CachedTeachers):
+        return "teachers live"
+    stores = all_stores(source.teachers)
+    complete = sum(all(store.is_complete(view) for store in stores) for view in source.views)
+    return f"cache {complete}/{len(source.views)}{' on the device' if source.is_resident else ''}"

@@ -1,0 +1,1 @@
+"""Several runs as one multirun: its jobs, its leaderboard, its search."""

@@ -1,0 +1,111 @@
+"""How a sweep's command ends: with its leaderboard, its failures, and what goes on with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from textwrap import indent
+
+from rich.markup import escape
+from rich.table import Table
+
+from amtml_pl.config.command import console, error_console, report_mistake
+from amtml_pl.config.overrides import without_common
+from amtml_pl.errors import UserError
+from amtml_pl.runs.sweep_folder import Job, SweepFolder
+from amtml_pl.system.optional_packages import imported
+from amtml_pl.system.signals import prepare_to_end
+from amtml_pl.training.sweep.jobs import current
+
+# What brings the plugin that a launcher of conf/launcher/ needs.
+EXTRAS = {
+    "launcher=joblib": "joblib",
+    "launcher=submitit_local": "submitit",
+    "launcher=slurm": "submitit",
+}
+
+
+def concluding(begin: Callable[[], None]) -> None:
+    """Runs a command; a sweep ends with its leaderboard, its failures and what goes on with it.
+
+    Exit status of a sweep: 0 if all jobs have completed, 2 if all others are a mistake of the user's,
+    130 after Ctrl-C, 1 otherwise.
+    """
+    current.sweep, status = None, 0
+    try:
+        refuse_missing_launcher(sys.argv[1:])
+        begin()
+    except KeyboardInterrupt:
+        prepare_to_end()
+        status = 130
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    if current.sweep is not None:
+        begun = conclude(current.sweep)
+        status = exit_status(status, begun)
+        if status and begun:
+            said = "Interrupted. This goes on" if status == 130 else "This retries what has failed"
+            repeat = escape(current.sweep.repeat)
+            error_console.print(f"{said}; what is completed is not repeated:\n  {repeat}")
+    if status:
+        sys.exit(status)
+
+
+def refuse_missing_launcher(words: Sequence[str]) -> None:
+    """Ends a command that chooses a launcher which is not installed: Hydra could not say what brings it."""
+    for word in words:
+        if extra := EXTRAS.get(word):
+            try:
+                imported(f"hydra_plugins.hydra_{extra}_launcher", extra=extra)
+            except UserError as error:
+                report_mistake(error)
+
+
+def conclude(sweep: SweepFolder) -> list[Job]:
+    """Prints the leaderboard and the failures; returns the jobs that this command has begun."""
+    if not (sweep.path / "jobs").is_dir():
+        return []
+    jobs = sweep.publish()
+    console.print(leaderboard(jobs))
+    console.print(f"The leaderboard is kept in {sweep.leaderboard_file}", markup=False)
+    begun = [job for job in jobs if job.command == sweep.command]
+    if failed := [job for job in jobs if job.status == "failed"]:
+        error_console.print(f"[bold red]{len(failed)} of {len(jobs)} jobs failed[/]:")
+        for job in failed:
+            told = f"{own_overrides(job, jobs)}\n{indent(job.reason, '  ')}"
+            error_console.print(escape(indent(told, "  ")))
+    return begun
+
+
+def leaderboard(jobs: Sequence[Job]) -> Table:
+    """A sweep's jobs for a person."""
+    shown = Table(title="Leaderboard", title_justify="left")
+    for column in ("job", "status"):
+        shown.add_column(column)
+    for column in ("val/acc", "test/acc"):
+        shown.add_column(column, justify="right")
+    for job in jobs:
+        accuracy = [f"{value:.4f}" for value in job.accuracy or ()] or ["", ""]
+        shown.add_row(escape(own_overrides(job, jobs)), escape(job.status), *accuracy)
+    return shown
+
+
+def own_overrides(job: Job, jobs: Sequence[Job]) -> str:
+    """A job's overrides without those that all jobs of its sweep have."""
+    own = without_common(job.overrides, [each.overrides for each in jobs])
+    return " ".join(own) or f"job {job.number}"
+
+
+def exit_status(status: int, begun: Sequence[Job]) -> int:
+    """What a sweep's command ends with.
+
+    Args:
+        status: what Hydra would have ended with.
+        begun: the jobs that the command has begun.
+    """
+    if status not in (0, 1, 2) or not begun:
+        return status
+    others = [job for job in begun if job.status != "completed"]
+    if not others:
+        return 1 if status else 0  # the launcher itself has failed
+    return 2 if all(job.mistake for job in others) else 1

@@ -1,0 +1,195 @@
+"""The jobs of a sweep, in whatever process a launcher runs them: none ends the others, all are recorded."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
+
+from amtml_pl.config.command import error_console, own_folders, progress, quieten, report_typed
+from amtml_pl.config.override_errors import command_line_mistakes
+from amtml_pl.errors import UserError
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.identity import register_resolvers, run_label, sweep_hash, telling_overrides
+from amtml_pl.runs.sweep_folder import Job, SweepFolder
+from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+
+register_resolvers()  # a worker of a launcher names a job's folder before it knows any other module
+
+
+@dataclass
+class Current:
+    """The sweep that this process works for; None outside of one."""
+
+    sweep: SweepFolder | None = None
+
+
+current = Current()
+
+
+class Bookkeeping(Callback):
+    """Hydra's callback that tells every process of a sweep, wherever a launcher starts it, of its folder."""
+
+    def __init__(self) -> None:
+        self.sweep: SweepFolder | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+        """Names the sweep's folder, before any job begins.
+
+        Raises:
+            SystemExit: if what is typed is wrong for every job, or a choice for one.
+        """
+        try:
+            self.sweep = current.sweep = self.of(config)
+        except Exception:  # which Hydra would only warn of, and go on without a record of the jobs
+            traceback.print_exc()
+            raise SystemExit(1) from None
+
+    def of(self, config: DictConfig) -> SweepFolder:
+        """The folder of the sweep that a configuration describes."""
+        hydra = config.hydra
+        outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
+        overrides: Any = OmegaConf.to_container(hydra.overrides)  # as typed, interpolations and all
+        typed = overrides["task"]
+        folders = own_folders(hydra)
+        own = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+        own += [word for word in overrides["hydra"] if word.startswith("hydra.searchpath=")]
+        if mistakes := sweep_mistakes([*own, *typed], hydra.sweeper.get("params") or {}):
+            report_typed(mistakes)
+            raise SystemExit(2)
+        label = run_label(typed, left_out=())
+        sweeper: Any = OmegaConf.to_container(hydra.sweeper)
+        name = f"{label}-{sweep_hash(typed, sweeper)}"
+        told = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
+        named = [word for folder in folders for word in ("--config-dir", folder)]
+        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *told, *typed])
+        return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+        """Makes the sweep known in a worker, too."""
+        current.sweep = self.sweep
+
+
+def sweep_mistakes(typed: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the overrides of a sweep, typed or its file's."""
+    words = [*typed, *(f"{key}={value}" for key, value in params.items())]
+    hydra = GlobalHydra.instance().hydra
+    if hydra is None:
+        return []
+    return command_line_mistakes(words, hydra.config_loader, lambda sound: compose("train", overrides=sound))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's function ended.
+
+    Attributes:
+        reason: why it has failed; empty where it has not.
+        mistake: whether the user can mend that.
+        stopped: the exit status of the process, where a signal has ended the job and thereby the sweep.
+    """
+
+    reason: str = ""
+    mistake: bool = False
+    stopped: int | None = None
+
+
+def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
+    """One job of a sweep: recorded when it begins and when it ends, however it does.
+
+    Args:
+        train: trains the run whose configuration Hydra has set.
+        sweep: where the job is recorded.
+
+    Returns:
+        ``val/acc`` of the run's record; NaN for a job that has failed.
+
+    Raises:
+        SystemExit: if a signal has ended the job.
+    """
+    hydra = HydraConfig.get()
+    folder = RunFolder(Path(hydra.runtime.output_dir))
+    typed: Any = OmegaConf.to_container(hydra.overrides.task)
+    overrides = tuple(telling_overrides(typed))
+    job = Job(int(hydra.job.num), overrides, str(folder.path), sweep.command, "running")
+    threads = hydra.launcher.get("cpus_per_task")
+    with sweep.at_work(overrides):
+        sweep.write(job)
+        try:
+            outcome = outcome_of(train, threads, may_fork=hydra.launcher.get("may_fork", True))
+        except (KeyboardInterrupt, SystemExit):
+            sweep.write(replace(job, status="interrupted", reason="interrupted"))
+            raise
+        job = ended(job, folder, outcome)
+        sweep.write(job)
+    if outcome.stopped is not None:
+        raise SystemExit(outcome.stopped)
+    return math.nan if job.accuracy is None else job.accuracy[0]
+
+
+def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bool) -> Outcome:
+    """Runs a job in a process of its own where that can be had."""
+    if not (may_fork and can_have_own_process()):
+        return attempt(train, threads)
+    try:
+        return in_own_process(lambda: attempt(train, threads))
+    except ProcessCrashedError as crash:
+        error_console.print(f"[bold red]crashed:[/] {escape(str(crash))}")
+        return Outcome(str(crash))
+
+
+def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
+    """Calls a job's function and catches whatever it ends by.
+
+    Args:
+        train: the function.
+        threads: of torch; None leaves what the launcher has set.
+    """
+    quieten()
+    progress.mistakes.clear()
+    if threads is not None:
+        import torch  # only here: the process that launches needs none
+
+        torch.set_num_threads(threads)
+    try:
+        train()
+    except KeyboardInterrupt:
+        return Outcome("interrupted", stopped=130)
+    except SystemExit as stop:
+        if stop.code not in (None, 0, 1, 2):
+            status = stop.code if isinstance(stop.code, int) else 1
+            return Outcome(f"stopped with status {status}", stopped=status)
+        if stop.code:
+            return Outcome(f"it ended with status {stop.code}", mistake=stop.code == 2)
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(f"{type(error).__name__}: {error}")
+    return Outcome(progress.mistakes[-1], mistake=True) if progress.mistakes else Outcome()
+
+
+def ended(job: Job, folder: RunFolder, outcome: Outcome) -> Job:
+    """A job with its result, which only the run's own record can tell."""
+    if outcome.stopped is not None:
+        return replace(job, status="interrupted", reason=outcome.reason)
+    if outcome.reason:
+        return replace(job, status="failed", reason=outcome.reason, mistake=outcome.mistake)
+    try:
+        record = folder.completed()
+    except UserError as error:
+        return replace(job, status="failed", reason=str(error), mistake=True)
+    if record is None:
+        return replace(job, status="failed", reason="it ended without a completed run.json")
+    accuracy = record["metrics"]["val/acc"], record["metrics"]["test/acc"]
+    return replace(job, status="completed", accuracy=accuracy, seconds=record["timing"]["fit_seconds"])

@@ -1,0 +1,159 @@
+"""A search by Optuna whose trials are runs, and whose study is kept beside the sweep's leaderboard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.plugins.launcher import Launcher
+
+from amtml_pl.config.command import console
+from amtml_pl.errors import UserError
+from amtml_pl.system.optional_packages import imported
+from amtml_pl.training.sweep.jobs import current
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+
+class Search:
+    """Trials until enough of them have completed, counted over all repetitions of the command.
+
+    What an earlier command was killed at is run again under its own number, and so is what had failed, once
+    in each command.
+
+    Args:
+        overrides: of the sweep; those with a choice, a range or an interval are searched, the others fixed.
+        launcher: runs the trials.
+        config_loader: Hydra's, that reads the overrides' grammar.
+        n_trials: completed trials to reach.
+        at_once: trials that the launcher gets together.
+        seed: of the search.
+        startup_trials: drawn at random before the search learns.
+    """
+
+    def __init__(
+        self,
+        overrides: Sequence[str],
+        launcher: Launcher,
+        config_loader: ConfigLoader,
+        *,
+        n_trials: int,
+        at_once: int,
+        seed: int,
+        startup_trials: int,
+    ) -> None:
+        parsed = OverridesParser.create(config_loader=config_loader).parse_overrides(list(overrides))
+        self.fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+        self.space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
+        if not self.space:
+            raise UserError("Nothing is searched.", fix="temperature='choice(2,4,8)' or hydra.sweeper.params")
+        self.launcher, self.n_trials, self.at_once = launcher, n_trials, at_once
+        self.study = open_study(seed, startup_trials, several_at_once=at_once > 1)
+
+    def run(self) -> None:
+        """Runs what is missing."""
+        again = repeated(self.study)
+        failed = 0
+        while (missing := self.n_trials - self.completed() - failed) > 0:
+            size = min(self.at_once, missing)
+            batch, again = again[:size], again[size:]
+            batch += [self.asked() for _ in range(size - len(batch))]
+            failed += self.launch(batch)
+        console.print(f"{self.completed()} of {self.n_trials} trials have completed.")
+
+    def completed(self) -> int:
+        """How many trials have."""
+        import optuna
+
+        return len(self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
+
+    def asked(self) -> FrozenTrial:
+        """A new trial."""
+        number = self.study.ask(self.space).number
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def launch(self, trials: Sequence[FrozenTrial]) -> int:
+        """Runs trials and tells the study of them; returns how many have failed."""
+        import optuna
+
+        jobs = [[*self.fixed, *(f"{k}={v}" for k, v in trial.params.items())] for trial in trials]
+        failed = 0
+        for trial, returned in zip(trials, self.launcher.launch(jobs, trials[0].number), strict=True):
+            value = float(returned.return_value)
+            if math.isnan(value):
+                failed += 1
+                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+            else:
+                self.study.tell(trial.number, value, skip_if_finished=True)
+        return failed
+
+
+def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optuna.Study:
+    """The sweep's study, from ``study.db`` in its folder."""
+    imported("optuna", extra="optuna")
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if current.sweep is None:
+        raise RuntimeError("hydra.callbacks.sweep is missing: without it a sweep has no folder")
+    folder = current.sweep.path
+    folder.mkdir(parents=True, exist_ok=True)
+    study: optuna.Study = optuna.create_study(
+        study_name="sweep", storage=f"sqlite:///{folder}/study.db", direction="maximize", load_if_exists=True
+    )
+    # From the same seed, a repeated command would draw the same trials again.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=seed + len(study.get_trials(deepcopy=False)),
+        n_startup_trials=startup_trials,
+        constant_liar=several_at_once,
+    )
+    return study
+
+
+def repeated(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that an earlier command was killed at; what has failed when last tried is queued anew."""
+    import optuna
+
+    trials = study.get_trials(deepcopy=False)
+    last = {tuple(sorted(trial.params.items())): trial for trial in trials}
+    for trial in last.values():
+        if trial.state == optuna.trial.TrialState.FAIL:
+            study.enqueue_trial(trial.params)
+    return [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """What Optuna may draw a value from.
+
+    Raises:
+        UserError: if the bounds leave nothing to draw.
+    """
+    distributions: Any = imported("optuna", extra="optuna").distributions
+    value: Any = override.value()
+    try:
+        if override.is_choice_sweep() or not (override.is_range_sweep() or override.is_interval_sweep()):
+            found = distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+        elif override.is_range_sweep():
+            values: list[Any] = list(override.sweep_iterator())  # Hydra leaves out the end of a range
+            kind = number_distribution(distributions, *values)
+            found = kind(min(values), max(values), step=abs(value.step))
+        else:
+            kind = number_distribution(distributions, value.start, value.end)
+            found = kind(value.start, value.end, log="log" in value.tags)
+    except (TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{override.input_line}: cannot be searched ({error}).") from error
+    drawn: BaseDistribution = found
+    return drawn
+
+
+def number_distribution(distributions: Any, *values: float) -> Any:  # noqa: ANN401
+    """Of whole numbers where all bounds are."""
+    whole = all(isinstance(value, int) for value in values)
+    return distributions.IntDistribution if whole else distributions.FloatDistribution

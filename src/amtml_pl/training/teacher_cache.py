@@ -1,0 +1,289 @@
+"""The cached teacher outputs of one run: which there must be, and making what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from amtml_pl.config.command import console
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.data.packing import DatasetSource, find_packed
+from amtml_pl.data.splits import SplitRows
+from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.cache.build import Built, build
+from amtml_pl.teachers.cache.catalogue import nearest
+from amtml_pl.teachers.cache.compute import BuildOptions
+from amtml_pl.teachers.cache.disk import refuse_full_disk
+from amtml_pl.teachers.cache.storage import Storage, stored_bytes
+from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
+from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
+from amtml_pl.teachers.cache.trust import probe, probe_every_shard, verify_checksums
+from amtml_pl.teachers.live import Teacher
+from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training import assemble
+from amtml_pl.types import Shape, SplitName
+
+
+class RunCache:
+    """The stores that a run reads, in the order of its teachers.
+
+    Args:
+        config: the checked configuration.
+        teachers: the selected ones, each with its weights in place.
+        data: the run's splits and views.
+        accuracy: of each teacher by split, as far as it is known; a new store's manifest says it.
+        split: which images; of validation and test the images themselves, and logits only.
+
+    Attributes:
+        teachers: per teacher its stores.
+        views: those that the run's epochs train on, or the one of evaluation.
+        trusted: those that this process has held against their checksums.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        teachers: Sequence[SelectedTeacher],
+        data: PackedDataModule,
+        accuracy: Mapping[str, Mapping[str, float]],
+        split: SplitName = "train",
+    ) -> None:
+        self.config, self.data = config, data
+        self.root = cache_root(config)
+        self.num_classes = int(config.dataset.num_classes)
+        self.options = build_options(config)
+        self.split = {"train": data.train_split, "val": data.val_split, "test": data.test_split}[split]()
+        self.teachers = tuple(
+            teacher_stores(config, teacher, data, self.split, accuracy.get(teacher.name, {}))
+            for teacher in teachers
+        )
+        epochs = range(config.trainer.max_epochs)
+        self.trusted: set[int] = set()
+        self.views = sorted({data.train_view(epoch) for epoch in epochs}) if split == "train" else [0]
+
+    def stores(self) -> list[TensorStore]:
+        """Every store, teacher by teacher."""
+        return all_stores(self.teachers)
+
+    def missing(self) -> list[int]:
+        """The views of which something has to be computed."""
+        stores = self.stores()
+        return [view for view in self.views if not all(store.is_complete(view) for store in stores)]
+
+    def complete(self) -> list[int]:
+        """The views of which everything is there."""
+        missing = set(self.missing())
+        return [view for view in self.views if view not in missing]
+
+    def hint_shapes(self) -> dict[str, Shape] | None:
+        """``(C, H, W)`` of each hint by flat name; None where a store has not been begun."""
+        shapes: dict[str, Shape] = {}
+        for teacher in self.teachers:
+            if teacher.logits.shape is None:
+                return None
+            for tap, store in teacher.hints.items():
+                if store.shape is None:
+                    return None
+                channels, height, width = store.shape
+                shapes[f"{teacher.name}/{tap}"] = (channels, height, width)
+        return shapes
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What the manifests say of each teacher, but for its examination."""
+        manifests = {teacher.name: teacher.logits.manifest() or {} for teacher in self.teachers}
+        facts = {name: dict(manifest.get("facts", {})) for name, manifest in manifests.items()}
+        return {name: {k: v for k, v in of.items() if k != "examination"} for name, of in facts.items()}
+
+    def examinations(self) -> dict[str, dict[str, Any]]:
+        """What the examination of each teacher found when its outputs were built."""
+        manifests = {teacher.name: teacher.logits.manifest() or {} for teacher in self.teachers}
+        facts = {name: manifest.get("facts", {}) for name, manifest in manifests.items()}
+        return {name: of["examination"] for name, of in facts.items() if "examination" in of}
+
+    def nearest(self) -> str | None:
+        """Why a cache that exists is not this run's, for the first store that there is none of."""
+        for store in self.stores():
+            if store.shape is None and (sentence := nearest(store.identity, store.folder)):
+                return sentence
+        return None
+
+    def check(self) -> None:
+        """Holds what there is against its checksums, and against the pixels of today.
+
+        Raises:
+            UserError: if a byte has changed, or the images or their augmentation have.
+        """
+        verify_checksums(self.teachers, self.views, console)
+        if self.config.cache.probe:
+            probe(self.teachers, self.split, self.data.augment, self.views, self.config.cache.probe)
+        self.trust_what_is_there()
+
+    def trust_what_is_there(self) -> None:
+        """Takes it as checked, by this process or by another one of the run."""
+        self.trusted.update(self.complete())
+
+    def refuse_full_disk(self, hints: Mapping[str, Shape]) -> None:
+        """Refuses a run whose missing outputs do not fit on the disk, before the first of them is computed.
+
+        Args:
+            hints: ``(C, H, W)`` of each hint by flat name.
+
+        Raises:
+            UserError: if there is less free space than they need.
+        """
+        needed: dict[str, int] = {}
+        for teacher in self.teachers:
+            for tensor, store in teacher.stores.items():
+                shape = hints[f"{teacher.name}/{tensor}"] if tensor in teacher.hints else (self.num_classes,)
+                missing = [len(store.rows_of(shard)) for view in self.views for shard in store.missing(view)]
+                size = sum(missing) * stored_bytes(shape, store.storage)
+                needed[teacher.name] = needed.get(teacher.name, 0) + size
+        refuse_full_disk(self.root, needed)
+
+    def provide(self, views: Iterable[int]) -> Built:
+        """Computes what is missing of these views, and holds it against its checksums before it is read.
+
+        Raises:
+            UserError: if it cannot be written, or a teacher gives no usable numbers.
+        """
+        wanted = sorted(set(views) & set(self.views) - self.trusted)  # by whomever they were built since
+        built = build(self.teachers, self.split, self.data.augment, wanted, self.root, self.options, console)
+        verify_checksums(self.teachers, wanted, console)
+        if self.config.cache.probe:
+            probe_every_shard(self.teachers, self.split, self.data.augment, wanted)
+        self.trusted.update(wanted)
+        return built
+
+    def note_use(self, run: Path | None, command: str) -> None:
+        """Leaves word in every store that a run refers to it, for ``action=info`` and ``action=gc``."""
+        for store in self.stores():
+            store.note_use(run, command)
+
+    def describe(self, computed: Mapping[str, int]) -> dict[str, Any]:
+        """What the run's record says of the cache.
+
+        Args:
+            computed: images that each teacher has looked at for this run.
+        """
+        size = len(self.split)
+        views = [store.record(view) for store in self.stores() for view in self.views]
+        return {
+            "views": len(self.views),
+            # Of this run's shards alone: what other runs add to a store is no fact of this one.
+            "bytes": sum(shard["bytes"] for shards in views for shard in shards.values()),
+            "stores": [str(store.folder.relative_to(self.root)) for store in self.stores()],
+            "teacher_passes": {name: rows / size for name, rows in computed.items()},
+        }
+
+
+def found_cache(
+    config: DictConfig,
+    source: DatasetSource,
+    packed_root: Path,
+    teachers: Sequence[SelectedTeacher],
+    split: SplitName = "train",
+) -> RunCache | None:
+    """The run's cache as far as it can be named now: None while images or a teacher's weights are missing."""
+    packed = find_packed(source, packed_root)
+    if packed is None or any(teacher.identity() is None for teacher in teachers):
+        return None
+    return RunCache(config, teachers, assemble.data_module(config, packed), {}, split)
+
+
+def teacher_stores(
+    config: DictConfig,
+    teacher: SelectedTeacher,
+    data: PackedDataModule,
+    split: SplitRows,
+    accuracy: Mapping[str, float],
+) -> TeacherStores:
+    """A teacher's stores for a split; what is evaluated on is not augmented, and no term reads its hints."""
+    taps = teacher.hints if split.name == "train" else ()
+    augment = data.augment.identity() if split.name == "train" else None
+    rows = hashlib.sha256(split.rows.numpy().tobytes()).hexdigest()[:16]
+    common = {
+        "data": {"digest": data.digest},
+        "split": {"name": split.name, "size": len(split), "rows": rows},
+        "augment": augment,
+        "teacher": teacher.identity(),
+        "cache": {"precision": config.cache.precision},
+    }
+
+    def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
+        fingerprint = {**common, "tensor": {"name": tensor, "pool": pool}}
+        return TensorStore(
+            cache_root(config), teacher.name, tensor, split.name, len(split), fingerprint, storage, SHARD_ROWS
+        )
+
+    identity = common["teacher"]
+
+    def load() -> Teacher:
+        loaded = teacher.load()
+        if not teacher.is_as_constructed(loaded):
+            raise UserError(
+                f"The constructor of teacher {teacher.name!r} gives other weights each time, and a cache can "
+                "only keep what one set of weights gives.",
+                fix=f"save them once and name the file: teacher.{teacher.name}.weights.path=FILE, or "
+                "teacher_source=live",
+            )
+        if teacher.identity() != identity:
+            raise UserError(
+                f"The weights of teacher {teacher.name!r} have changed since this command began: the outputs "
+                "that it has stored so far are of the old ones.",
+                fix="repeat the command",
+            )
+        return loaded
+
+    def facts(loaded: Teacher) -> dict[str, Any]:
+        examined = examination(config, teacher, loaded, data)
+        return {**teacher.facts(loaded), "accuracy": dict(accuracy), "examination": examined}
+
+    pool = config.teacher[teacher.name].pool
+    return TeacherStores(
+        name=teacher.name,
+        logits=store("logits", None, config.cache.logits),
+        hints={tap: store(tap, pool, config.cache.hints) for tap in taps},
+        load=load,
+        facts=facts,
+    )
+
+
+def examination(
+    config: DictConfig, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
+) -> dict[str, Any]:
+    """What some images of the validation split tell of a teacher that has its weights.
+
+    One that its recipe has trained saw images as it sees them now, and has the data's own classes.
+    """
+    split = data.val_split()
+    wanted = images_to_examine(config.dataset.num_classes)
+    order = torch.randperm(
+        len(split), generator=torch.Generator().manual_seed(0)
+    )  # rows may be sorted by class
+    some = split.rows[order[:wanted]]
+    images, labels = split.stored.images[some].float() / 255, split.stored.labels[some]
+    others = {"the data set's": (list(config.dataset.mean), list(config.dataset.std))}
+    return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)
+
+
+def cache_root(config: DictConfig) -> Path:
+    """Where the outputs of all teachers for the run's data set are kept."""
+    return Path(config.paths.cache) / str(config.dataset.name)
+
+
+def build_options(config: DictConfig) -> BuildOptions:
+    """How teachers are run when the cache is built."""
+    node = config.cache
+    return BuildOptions(
+        batch_size=node.batch_size,
+        precision=node.precision,
+        channels_last=node.channels_last,
+        compile=node.compile,
+        device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto",
+    )

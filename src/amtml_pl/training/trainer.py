@@ -1,0 +1,155 @@
+"""Lightning's trainer and what a fit needs around it: Ctrl-C, evaluated checkpoints, the weights alone."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.trainer.states import TrainerStatus
+from safetensors.torch import save
+
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.runs.epoch_table import damaged, read_epochs
+from amtml_pl.runs.folder import RunFolder, write_bytes
+from amtml_pl.system import ranks
+from amtml_pl.system.checkpoint_file import read_checkpoint
+from amtml_pl.system.collectives import SILENCE, cluster_environment
+from amtml_pl.system.limits import named_file
+from amtml_pl.system.signals import StopRequest
+from amtml_pl.training import assemble
+from amtml_pl.training.callbacks import run_callbacks
+from amtml_pl.training.checkpoints import AtomicCheckpointIO
+from amtml_pl.training.dashboard.callback import Dashboard
+from amtml_pl.training.dashboard.logger import TensorBoard
+
+
+def make_trainer(
+    config: DictConfig, folder: RunFolder, module: StudentModule, stop: StopRequest | None = None
+) -> pl.Trainer:
+    """Lightning's trainer with this project's loggers, checkpoints and table of epochs.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        module: what will be trained.
+        stop: what may ask the fit to stop; None for one that nobody stops.
+    """
+    loggers = [
+        assemble.build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()
+    ]
+    make = assemble.build(config.trainer, partial=True)
+    minutes = config.checkpoint_minutes
+    # Only the processes that there are: for more, Lightning would start this command again for each.
+    each = ranks.local_world_size()
+    there_are: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
+    if ranks.world_size() > 1:
+        there_are["strategy"] = shared_training(module)
+    trainer: pl.Trainer = make(
+        logger=loggers,
+        callbacks=run_callbacks(
+            folder,
+            None if minutes is None else 60 * minutes,
+            stop,
+            [Dashboard(logger) for logger in loggers if isinstance(logger, TensorBoard)],
+        ),
+        plugins=[AtomicCheckpointIO(), cluster_environment()],
+        default_root_dir=folder.path,
+        enable_progress_bar=False,  # `run_callbacks` brings its own
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
+        reload_dataloaders_every_n_epochs=1,
+        **there_are,
+    )
+    return trainer
+
+
+def shared_training(module: StudentModule) -> DDPStrategy:
+    """How several processes train together; one that steps its optimisers itself leaves parameters out."""
+    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=SILENCE)
+
+
+@contextmanager
+def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def explained(folder: RunFolder) -> Iterator[None]:
+    """Says what it means that the machine gives out: what was saved stays, and the same command goes on.
+
+    Raises:
+        UserError: for a full memory, and for every OSError.
+    """
+    goes_on = "The last checkpoint is whole, and the same command goes on from it"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # The CPU's allocator reports by a plain RuntimeError.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no more can be had"
+        raise UserError(
+            f"Out of memory: {reason}. {goes_on}.",
+            fix="free memory and repeat; smaller: cache.device=mapped (teachers' outputs stay on the disk), "
+            "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
+        ) from error
+    except OSError as error:
+        where = named_file(error) or folder.path
+        raise UserError(
+            f"{where} cannot be read or written: {error.strerror or error}. {goes_on}.",
+            fix="see to the disk, or the mount, and repeat the command",
+        ) from error
+
+
+def evaluate(
+    trainer: pl.Trainer, module: pl.LightningModule, data: PackedDataModule, checkpoint: Path
+) -> dict[str, float]:
+    """``val/acc``, ``val/loss``, ``test/acc``, ``test/loss`` of a checkpoint; the module then holds it."""
+    found: dict[str, float] = {}
+    read_checkpoint(checkpoint, module.state_dict())
+    for run in (trainer.validate, trainer.test):
+        for metrics in run(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False):
+            found.update({name: float(value) for name, value in metrics.items()})
+    return found
+
+
+def save_weights(student: TappedNetwork, file: Path) -> None:
+    """Writes the student's network, without taps and normalisation, under its name only when whole."""
+    state = student.network.state_dict()
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    write_bytes(file, save(tensors))  # save_file would make it readable for its owner alone
+
+
+def weights_of_last_epoch(table: Path) -> dict[str, float]:
+    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such.
+
+    Raises:
+        UserError: if the table of epochs is damaged.
+    """
+    rows = read_epochs(table)
+    if not rows:
+        raise damaged(table, "it has no rows")
+    try:
+        return {name: float(value) for name, value in rows[-1].items() if name.startswith("weight") and value}
+    except ValueError as error:
+        raise damaged(table, str(error)) from error

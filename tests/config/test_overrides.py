@@ -1,0 +1,17 @@
+"""What a recorded command says of its run."""
+
+from amtml_pl.config.overrides import key_of, overrides_of, without_places
+
+
+def test_options_and_their_values_are_no_overrides():
+    command = "python -m amtml_pl.train --config-dir '/my conf' experiment=mine seed=1 -m hydra.run.dir=out"
+    overrides = overrides_of(command)
+    assert overrides == ["experiment=mine", "seed=1", "hydra.run.dir=out"]
+    assert without_places([*overrides, "temperature=4"]) == ["temperature=4"]
+
+
+def test_a_group_is_the_same_key_whatever_package_it_is_put_into():
+    assert [key_of(word) for word in ("+optimizer@mine=sgd", "~coef.kd", "logger@x=csv")] == [
+        "optimizer", "coef.kd", "logger",
+    ]  # fmt: skip
+    assert without_places(["logger@x=csv", "optimizer@mine=sgd"]) == ["optimizer@mine=sgd"]

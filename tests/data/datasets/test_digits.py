@@ -1,0 +1,51 @@
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from amtml_pl.data.datasets.digits import Digits
+from amtml_pl.errors import UserError
+
+
+def test_the_splits_are_the_whole_data_set_stratified():
+    train, test = Digits().read("train"), Digits().read("test")
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.images.shape[1:] == (3, 32, 32)
+    assert train.classes == tuple("0123456789")
+    whole = torch.bincount(torch.from_numpy(load_digits().target))
+    shares = torch.bincount(test.labels) / whole
+    assert (shares - 0.2).abs().max() < 0.01
+
+
+def test_the_split_is_the_same_every_time():
+    assert torch.equal(Digits().read("test").images, Digits().read("test").images)
+
+
+def test_no_image_is_in_both_splits():
+    whole = {digit.tobytes() for digit in load_digits().images}
+    rows = [
+        tuple(image.flatten().tolist())
+        for split in ("train", "test")
+        for image in Digits().read(split).images
+    ]
+    assert len(set(rows)) == len(whole)
+
+
+def test_at_their_own_size_the_digits_are_only_rescaled():
+    split = Digits(image_size=8).read("train")
+    grey = split.images[:, 0].double() * 16 / 255
+    originals = {tuple(digit.flatten().tolist()) for digit in load_digits().images}
+    assert all(tuple(digit.flatten().tolist()) in originals for digit in grey.round())
+
+
+def test_nothing_is_missing_and_nothing_is_downloaded():
+    digits = Digits()
+    digits.fetch()
+    assert (digits.missing(), digits.download_bytes()) == (None, 0)
+    assert digits.signature() == Digits().signature()
+    assert digits.identity() != Digits(test_fraction=0.3).identity()
+
+
+@pytest.mark.parametrize("arguments", [{"test_fraction": 0}, {"test_fraction": 1.5}, {"image_size": 4}])
+def test_an_argument_out_of_range_is_refused_by_name(arguments):
+    with pytest.raises(UserError, match=f"{next(iter(arguments))} is .* expected"):
+        Digits(**arguments)

@@ -1,0 +1,228 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import v2
+
+from amtml_pl.data.datasets import image_folder
+from amtml_pl.data.datasets.image_folder import ImageFolder
+from amtml_pl.data.packing import pack
+from amtml_pl.data.splits import disjoint_splits
+from amtml_pl.errors import UserError
+from archives import class_image, write_image_folder
+
+
+def test_images_of_the_right_size_keep_their_pixels_in_the_order_of_names(tmp_path):
+    write_image_folder(tmp_path)
+    split = ImageFolder(tmp_path, 32).read("train")
+    files = [f for name in ("cat", "dog", "owl") for f in sorted((tmp_path / "train" / name).iterdir())]
+    naive = np.stack([np.asarray(Image.open(file)).transpose(2, 0, 1) for file in files])
+    assert np.array_equal(split.images.numpy(), naive)
+    assert split.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert split.classes == ("cat", "dog", "owl")
+
+
+def test_order_and_pixels_do_not_depend_on_how_the_work_is_shared(tmp_path, monkeypatch):
+    write_image_folder(tmp_path, per_class={"train": 30, "test": 1})
+    whole = ImageFolder(tmp_path, 32).read("train")
+    monkeypatch.setattr(image_folder, "CHUNK_IMAGES", 2)
+    monkeypatch.setattr(image_folder, "MEMORY_BYTES", 0)
+    assert torch.equal(ImageFolder(tmp_path, 32).read("train").images, whole.images)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".JPG", ".jpeg", ".bmp", ".webp", ".ppm"])
+def test_every_known_format_is_read(tmp_path, suffix):
+    write_image_folder(tmp_path, suffix=suffix)
+    split = ImageFolder(tmp_path, 32).read("test")
+    hue = torch.tensor([[204, 41, 41], [41, 204, 41], [41, 41, 204]])
+    assert (split.images.float().mean((2, 3)) - hue[split.labels]).abs().max() < 12
+
+
+@settings(max_examples=25, deadline=None)
+@given(width=st.integers(8, 90), height=st.integers(8, 90), size=st.integers(8, 48))
+def test_other_sizes_are_scaled_and_centre_cropped_as_torchvision_does(width, height, size):
+    y, x = np.mgrid[0:height, 0:width]
+    smooth = np.stack([x * 255 / width, y * 255 / height, np.full_like(x, 99.0)], -1).astype(np.uint8)
+    ours = image_folder._pixels(_png(smooth), size)
+    naive = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)])(Image.fromarray(smooth))
+    one_pixel = 255 / min(width, height) + 255 / size  # torchvision rounds the crop to whole pixels
+    assert ours.shape == (size, size, 3)
+    assert np.abs(ours.astype(int) - np.asarray(naive).astype(int)).max() <= one_pixel + 2
+
+
+def test_grey_palette_and_transparent_images_become_colour(tmp_path):
+    write_image_folder(tmp_path)
+    colour = class_image(np.random.default_rng(0), 0, 3, (32, 32))
+    for i, mode in enumerate(("L", "P", "RGBA", "1")):
+        colour.convert(mode).save(tmp_path / "train" / "cat" / f"{i:04d}.png")
+    assert ImageFolder(tmp_path, 32).read("train").images.shape == (12, 3, 32, 32)
+
+
+def test_an_own_validation_split_and_other_folder_names_are_named_in_splits(tmp_path):
+    write_image_folder(tmp_path, per_class={"a/learn": 2, "check": 1, "exam": 1})
+    source = ImageFolder(tmp_path, 32, splits={"train": "a/learn", "test": "exam", "val": "check"})
+    assert source.splits == ("train", "val", "test")
+    assert [len(source.read(split)) for split in source.splits] == [6, 3, 3]
+
+
+def test_hidden_and_foreign_files_are_left_out_and_deeper_folders_belong_to_their_class(tmp_path):
+    write_image_folder(tmp_path)
+    cats = tmp_path / "train" / "cat"
+    (cats / "notes.txt").write_text("no image")
+    (cats / "._0000.png").write_bytes(b"left by a Mac")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    (cats / "kittens").mkdir()
+    (cats / "0000.png").rename(cats / "kittens" / "z.png")
+    split = ImageFolder(tmp_path, 32).read("train")
+    assert len(split) == 12
+    assert split.labels.tolist().count(0) == 4
+
+
+DEBRIS = ("__MACOSX", ".ipynb_checkpoints", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__macosx")
+
+
+@pytest.mark.parametrize("name", DEBRIS)
+def test_a_folder_that_an_archiver_or_a_server_leaves_is_no_class_and_holds_no_images(tmp_path, name):
+    write_image_folder(tmp_path)
+    for place in (tmp_path / "train", tmp_path / "train" / "cat"):
+        (place / name).mkdir()
+        (place / name / "0000.png").write_bytes(b"no image")
+    for file in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (tmp_path / "train" / "cat" / file).write_bytes(b"no image")
+    split = ImageFolder(tmp_path, 32).read("train")
+    assert split.classes == ("cat", "dog", "owl")
+    assert len(split) == 12
+    assert split.left_out == {}
+
+
+def test_files_of_a_kind_that_is_not_read_are_counted_by_suffix_and_printed_after_packing(tmp_path, caplog):
+    write_image_folder(tmp_path / "raw")
+    for number, kind in enumerate((".tif", ".TIF", ".gif", ".avif", ".heic", "")):
+        (tmp_path / "raw" / "train" / "cat" / f"other{number}{kind}").write_bytes(b"II*")
+    (tmp_path / "raw" / "test" / "dog" / "other.tif").write_bytes(b"II*")
+    source = ImageFolder(tmp_path / "raw", 32)
+    assert source.read("train").left_out == {".tif": 2, ".gif": 1, ".avif": 1, ".heic": 1, "": 1}
+    packed = pack(source, tmp_path / "packed")
+    assert packed.left_out == {".tif": 3, ".gif": 1, ".avif": 1, ".heic": 1, "": 1}
+    said = "left out: 7 files that are not read (.tif 3, without a suffix 1, .avif 1, .gif 1, .heic 1)"
+    assert [record.getMessage() for record in caplog.records] == [f"Packed {packed.folder.name}; {said}"]
+
+
+def test_a_class_whose_images_are_all_of_an_unread_kind_is_refused_with_their_count(tmp_path):
+    write_image_folder(tmp_path)
+    for file in (tmp_path / "train" / "cat").iterdir():
+        file.rename(file.with_suffix(".tif"))
+    with pytest.raises(
+        UserError, match=r"'cat' has no images .*left out: 4 files that are not read \(\.tif 4\)"
+    ):
+        ImageFolder(tmp_path, 32).read("train")
+
+
+def test_unreadable_images_are_counted_and_named_and_never_skipped(tmp_path):
+    write_image_folder(tmp_path, per_class={"train": 8, "test": 1})
+    for i in range(7):
+        (tmp_path / "train" / "dog" / f"{i:04d}.png").write_bytes(b"this is no image")
+    half = (tmp_path / "train" / "cat" / "0000.png").read_bytes()[:700]
+    (tmp_path / "train" / "cat" / "0000.png").write_bytes(half)
+    with pytest.raises(UserError, match=r"8 of 24 images .* cannot be read") as error:
+        ImageFolder(tmp_path, 32).read("train")
+    assert "train/cat/0000.png (" in str(error.value)
+    assert "train/dog/0000.png (none of PNG, JPEG, " in str(error.value)
+    assert "and 3 more" in str(error.value)
+
+
+def test_an_image_of_16_bits_is_refused_rather_than_clipped(tmp_path):
+    write_image_folder(tmp_path)
+    Image.fromarray(np.full((32, 32), 40000, np.uint16)).save(tmp_path / "train" / "cat" / "0000.png")
+    with pytest.raises(UserError, match=r"expected 8 bits per channel"):
+        ImageFolder(tmp_path, 32).read("train")
+
+
+def test_a_class_that_one_split_lacks_is_named(tmp_path):
+    write_image_folder(tmp_path)
+    (tmp_path / "train" / "wolf").mkdir()
+    with pytest.raises(UserError, match=r"Split test .* lacks classes that another split has: wolf"):
+        ImageFolder(tmp_path, 32).read("train")
+
+
+def test_a_class_without_images_is_named(tmp_path):
+    write_image_folder(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / split / "wolf").mkdir()
+    with pytest.raises(UserError, match=r"Class 'wolf' has no images in .*train/wolf"):
+        ImageFolder(tmp_path, 32).read("train")
+
+
+def test_images_without_class_folders_are_refused(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / split / "0.png")
+    with pytest.raises(UserError, match=r"train has no class folders"):
+        ImageFolder(tmp_path, 32).read("train")
+
+
+def test_a_missing_split_folder_is_named_with_the_way_to_name_another(tmp_path):
+    write_image_folder(tmp_path, per_class={"train": 1})
+    source = ImageFolder(tmp_path, 32)
+    assert str(tmp_path / "test") in source.missing()
+    assert source.signature() is None
+    with pytest.raises(UserError, match=r"lacks .*test \(split test\)(.|\n)*dataset.source.splits="):
+        source.fetch()
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"train": "a"},
+        {"test": "a"},
+        {},
+        {"train": "a", "test": None},
+        {"train": "a", "test": "b", "val": None},
+        {"train": "a", "test": "b", "exam": "c"},
+    ],
+)
+def test_splits_other_than_train_val_and_test_are_refused(tmp_path, splits):
+    with pytest.raises(UserError, match=r"needs the splits train and test"):
+        ImageFolder(tmp_path, 32, splits=splits)
+
+
+def test_images_that_are_only_evaluated_on_need_no_training_split(tmp_path):
+    write_image_folder(tmp_path, per_class={"test": 2})
+    source = ImageFolder(tmp_path, 32, splits={"train": None, "test": "test"})
+    assert source.missing() is None
+    assert source.splits == ("test",)
+    packed = pack(source, tmp_path / "packed")
+    assert [*packed.splits] == ["test"]
+    with pytest.raises(UserError, match=r"has no train split, only \['test'\]"):
+        disjoint_splits(packed, 0.1, None, seed=0)
+
+
+def test_testing_on_the_training_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"share one subfolder"):
+        ImageFolder(tmp_path, 32, splits={"train": "all", "test": "all"})
+
+
+def test_the_signature_follows_every_file(tmp_path):
+    write_image_folder(tmp_path)
+    source = ImageFolder(tmp_path, 32)
+    before = source.signature()
+    assert source.signature() == before
+    (tmp_path / "test" / "owl" / "0001.png").unlink()
+    assert source.signature() != before
+
+
+def test_the_identity_tells_folders_and_sizes_apart_but_not_spellings_of_one_folder(tmp_path):
+    identity = ImageFolder(tmp_path / "a", 32).identity()
+    assert identity == ImageFolder(str(tmp_path / "b" / ".." / "a"), 32).identity()
+    assert identity != ImageFolder(tmp_path / "b", 32).identity()
+    assert identity != ImageFolder(tmp_path / "a", 64).identity()
+
+
+def _png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return io.BytesIO(buffer.getvalue())

@@ -1,0 +1,261 @@
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch import nn
+
+from amtml_pl.data.augment import Augmentation, CropFlip, Cutout
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.data.packing import PackedDataset
+from amtml_pl.errors import UserError
+from amtml_pl.types import Split
+
+CLASSES = ("ant", "bee", "cat")
+CROP_FLIP = [CropFlip(padding=1)]  # 18 views
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def split(number):
+    images = torch.randint(
+        0, 256, (number, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(number)
+    )
+    return Split(images, torch.arange(number) % 3, CLASSES)
+
+
+PACKED = PackedDataset(Path("packed"), "digest", CLASSES, {"train": split(150), "test": split(31)})
+
+
+def module(packed=PACKED, *, order_seed=0, operations=CROP_FLIP, **arguments):
+    given = {"batch_size": 32, "val_size": 30} | arguments
+    return PackedDataModule(packed, order_seed=order_seed, augment=Augmentation(operations), **given)
+
+
+def order(data, epoch=0, rank=0, world_size=1):
+    return [batch.index.tolist() for batch in data.train_batches(epoch, rank, world_size)]
+
+
+def pixels(batches):
+    """Image and label of every sample, by index."""
+    return {
+        int(i): (image, int(label))
+        for batch in batches
+        for i, image, label in zip(batch.index, batch.images, batch.labels, strict=True)
+    }
+
+
+def same_pixels(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(first[i][0], second[i][0]) and first[i][1] == second[i][1] for i in first
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    order_seed=st.integers(-5, 2**40),
+    epoch=st.integers(0, 400),
+    batch_size=st.integers(1, 200),
+    train_size=st.integers(3, 120),
+)
+def test_an_epoch_meets_every_training_image_once_in_batches_of_two_or_more(
+    order_seed, epoch, batch_size, train_size
+):
+    batches = order(module(order_seed=order_seed, batch_size=batch_size, train_size=train_size), epoch)
+    assert sorted(chain.from_iterable(batches)) == list(range(train_size))
+    assert all(len(batch) == batch_size for batch in batches[:-2])
+    assert all(2 <= len(batch) <= batch_size + 1 for batch in batches) or batch_size == 1
+
+
+def test_a_last_batch_of_one_is_joined_to_the_batch_before_it():
+    assert [len(batch) for batch in order(module(train_size=65))] == [32, 33]
+    assert [len(batch) for batch in order(module(train_size=66))] == [32, 32, 2]
+    assert [len(batch) for batch in order(module(train_size=3, batch_size=1))] == [1, 1, 1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    world_size=st.integers(1, 8),
+    batch_size=st.integers(8, 64),
+    train_size=st.integers(8, 120),
+    epoch=st.integers(0, 5),
+)
+def test_the_sequence_of_samples_is_the_same_for_any_number_of_ranks(
+    world_size, batch_size, train_size, epoch
+):
+    data = module(batch_size=batch_size, train_size=train_size)
+    if min(map(len, order(data, epoch))) < 2 * world_size > 2:
+        with pytest.raises(UserError, match=f"{world_size} ranks cannot share (a|the last) batch"):
+            order(data, epoch, 0, world_size)
+        return
+    shares = [order(data, epoch, rank, world_size) for rank in range(world_size)]
+    together = []
+    for steps in zip(*shares, strict=True):  # strict: every rank makes the same number of steps
+        assert max(map(len, steps)) - min(map(len, steps)) <= 1
+        assert min(map(len, steps)) >= 2 or world_size == 1
+        together += [step[i] for i in range(len(steps[0])) for step in steps if i < len(step)]
+    assert together == list(chain.from_iterable(order(data, epoch)))
+
+
+def test_the_order_is_another_one_in_every_epoch_and_for_every_seed():
+    data = module()
+    orders = [order(data, 0), order(data, 1), order(module(order_seed=1), 0)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert order(data, 0) == orders[0]
+
+
+def test_pixels_depend_on_neither_workers_nor_batch_size_nor_order():
+    first = pixels(module().train_batches(3))
+    for other in (module(num_workers=2), module(batch_size=120), module(order_seed=9), module(batch_size=7)):
+        assert same_pixels(first, pixels(other.train_batches(3)))
+
+
+def test_workers_do_not_change_the_order():
+    assert order(module(num_workers=2), 4) == order(module(), 4)
+
+
+def test_epochs_go_round_the_views():
+    data = module(views=3)
+    assert [data.train_view(epoch) for epoch in range(7)] == [1, 2, 3, 1, 2, 3, 1]
+    first, second, again = (pixels(data.train_batches(epoch)) for epoch in (0, 1, 3))
+    assert same_pixels(first, again)
+    assert not same_pixels(first, second)
+    assert {batch.view for batch in data.train_batches(1)} == {2}
+
+
+def test_all_views_are_the_distinct_ones_or_a_new_one_in_every_epoch():
+    assert module().train_view(18) == 1
+    assert module(operations=[]).train_view(7) == 1
+    assert module(operations=[CropFlip(), Cutout(2)]).train_view(1000) == 1001
+
+
+def test_a_batch_holds_the_view_that_the_augmentation_gives_of_the_stored_images():
+    data = module()
+    batch = next(iter(data.train_batches(2)))
+    stored = data.train_split().stored.images[data.train_split().rows[batch.index]]
+    assert torch.equal(batch.images, data.augment(stored, batch.index, 3))
+    assert torch.equal(batch.labels, data.train_split().rows[batch.index] % 3)
+    assert (batch.view, batch.split) == (3, "train")
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 7])
+def test_evaluation_meets_every_image_once_over_all_ranks_unaugmented(world_size):
+    data = module(eval_batch_size=10)
+    for name, rows in (("val", data.val_split()), ("test", data.test_split())):
+        batches = [b for rank in range(world_size) for b in data.eval_batches(rows, rank, world_size)]
+        index = torch.cat([batch.index for batch in batches])
+        assert sorted(index.tolist()) == list(range(len(rows)))
+        assert all(batch.view == 0 and batch.split == name for batch in batches)
+        found = pixels(batches)
+        assert all(torch.equal(found[i][0], rows.stored.images[rows.rows[i]] / 255) for i in range(len(rows)))
+
+
+def test_more_ranks_than_images_of_an_evaluation_batch_each_get_some():
+    data = module(eval_batch_size=2)
+    counts = [sum(len(b) for b in data.eval_batches(data.val_split(), rank, 7)) for rank in range(7)]
+    assert sum(counts) == len(data.val_split())
+    assert min(counts) > 0
+
+
+def test_evaluation_is_in_order():
+    assert torch.equal(torch.cat([b.index for b in module().val_dataloader()]), torch.arange(30))
+
+
+def test_the_splits_do_not_change_with_the_order_seed():
+    assert torch.equal(module().val_split().rows, module(order_seed=5).val_split().rows)
+    assert not torch.equal(module().val_split().rows, module(seed=5).val_split().rows)
+
+
+def test_what_a_run_needs_to_know_of_its_data():
+    data = module()
+    assert (data.num_classes, data.classes, data.image_size, data.digest) == (3, CLASSES, 8, "digest")
+    assert data.sizes == {"train": 120, "val": 30, "test": 31}
+
+
+class Recorder(pl.LightningModule):
+    """Learns nothing; notes which samples in which view it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((self.current_epoch, batch.view, batch.index.tolist()))
+        return self.weight * batch.images.mean()
+
+    def validation_step(self, batch, batch_idx):
+        assert batch.view == 0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trainer(folder, epochs):
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        default_root_dir=folder,
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_run_meets_the_batches_that_it_would_have_met(tmp_path, num_workers):
+    whole, half, rest = Recorder(), Recorder(), Recorder()
+    data = module(num_workers=num_workers, train_size=40)
+    trainer(tmp_path, 4).fit(whole, datamodule=data)
+    first = trainer(tmp_path, 2)
+    first.fit(half, datamodule=module(num_workers=num_workers, train_size=40))
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(tmp_path, 4).fit(
+        rest, datamodule=module(num_workers=num_workers, train_size=40), ckpt_path=tmp_path / "half.ckpt"
+    )
+    assert whole.seen == half.seen + rest.seen
+    assert [view for _, view, _ in whole.seen[::2]] == [1, 2, 3, 4]
+    assert whole.seen[0][2] != whole.seen[2][2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"batch_size": 0}, "data.batch_size is 0, expected 1 or more"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size is -1, expected 1 or more"),
+        ({"num_workers": -1}, "data.num_workers is -1, expected 0 or more"),
+        ({"views": 0}, "data.views is 0, expected 1 or more"),
+        ({"views": 19}, "data.views is 19, but the augmentation has 18 distinct views"),
+        ({"views": 2, "operations": []}, "data.views is 2, but the augmentation has 1 distinct views"),
+        ({"val_size": 148}, "data.val_size is 148, which is 148 images"),
+    ],
+)
+def test_impossible_arguments_are_refused_by_name(arguments, text):
+    with pytest.raises(UserError, match=text):
+        module(**arguments)
+
+
+def test_more_ranks_than_images_in_a_batch_are_refused():
+    with pytest.raises(UserError, match=r"4 ranks cannot share a batch, which has 3 images; each needs 2\."):
+        module(batch_size=3).train_batches(0, 0, 4)
+
+
+def test_a_missing_test_split_is_named_when_it_is_asked_for():
+    data = module(PackedDataset(Path("packed"), "digest", CLASSES, {"train": split(60)}), val_size=0.2)
+    assert data.sizes == {"train": 48, "val": 12}
+    with pytest.raises(UserError, match=r"packed has no test split, only \['train'\]"):
+        data.test_dataloader()
+
+
+def test_the_shipped_configuration_is_the_constructor():
+    config = OmegaConf.create({"data": OmegaConf.load(CONF / "data" / "default.yaml")})
+    make = instantiate(config.data, _convert_="all", _partial_=True)
+    data = make(packed=PACKED, order_seed=1, augment=Augmentation([CropFlip()]))
+    assert data.sizes == {"train": 135, "val": 15, "test": 31}

@@ -1,0 +1,212 @@
+import json
+import logging
+import multiprocessing
+import os
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from amtml_pl.data import packing
+from amtml_pl.data.datasets.cifar import Cifar10
+from amtml_pl.data.datasets.cinic10 import Cinic10
+from amtml_pl.data.datasets.digits import Digits
+from amtml_pl.data.datasets.image_folder import ImageFolder
+from amtml_pl.data.packing import PackedDataset, is_packed, pack, packed_folder
+from amtml_pl.errors import UserError
+from amtml_pl.types import Split
+from archives import write_cifar10, write_cinic10, write_image_folder
+
+
+class Made:
+    """A source that gives what it is told to, and notes what it was asked for."""
+
+    splits = ("train", "test")
+
+    def __init__(self, labels=(0, 1, 0), classes=("cat", "dog")):
+        self.labels, self.classes = labels, classes
+        self.now = "first state"
+        self.reads = []
+
+    def missing(self):
+        return None
+
+    def fetch(self):
+        pass
+
+    def download_bytes(self):
+        return 0
+
+    def identity(self):
+        return {"source": "Made"}
+
+    def signature(self):
+        return self.now
+
+    def read(self, split):
+        self.reads.append(split)
+        labels = torch.tensor(self.labels)
+        images = torch.arange(len(labels) * 48).remainder(251).to(torch.uint8).reshape(-1, 3, 4, 4)
+        return Split(images, labels, self.classes)
+
+
+def test_the_packed_splits_are_what_the_source_reads(tmp_path):
+    source = Digits()
+    packed = pack(source, tmp_path)
+    assert list(packed.splits) == ["train", "test"]
+    for name, split in packed.splits.items():
+        read = source.read(name)
+        assert torch.equal(split.images, read.images)
+        assert torch.equal(split.labels, read.labels)
+        assert split.classes == packed.classes == read.classes
+
+
+def test_an_own_validation_split_is_packed_too(tmp_path):
+    write_cinic10(tmp_path / "raw")
+    assert list(pack(Cinic10(tmp_path / "raw"), tmp_path / "packed").splits) == ["train", "val", "test"]
+
+
+def test_more_rows_than_a_chunk_are_packed_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "CHUNK_ROWS", 7)
+    split = pack(Digits(), tmp_path / "a").splits["train"]
+    assert torch.equal(split.images, Digits().read("train").images)
+
+
+def test_a_source_is_read_once_and_then_only_mapped(tmp_path):
+    source = Made()
+    assert not is_packed(source, tmp_path)
+    first = pack(source, tmp_path)
+    assert is_packed(source, tmp_path)
+    second = pack(source, tmp_path)
+    assert source.reads == ["train", "test"]
+    assert first.digest == second.digest
+    assert first.folder == packed_folder(source, tmp_path)
+    assert re.fullmatch(r"made-[0-9a-f]{8}", first.folder.name)
+
+
+def test_the_tensors_are_mapped_without_a_warning_and_writing_to_them_leaves_the_file_alone(tmp_path):
+    folder = pack(Made(), tmp_path).folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = PackedDataset.open(folder).splits["train"].images
+    images.zero_()
+    assert PackedDataset.open(folder).splits["train"].images.any()
+
+
+def test_changed_raw_data_is_packed_again_with_a_word(tmp_path, caplog):
+    source = Made()
+    before = pack(source, tmp_path)
+    source.now, source.labels = "second state", (1, 0, 1)
+    with caplog.at_level(logging.INFO):
+        after = pack(source, tmp_path)
+    assert "has changed since it was packed" in caplog.text
+    assert after.splits["train"].labels.tolist() == [1, 0, 1]
+    assert before.splits["train"].labels.tolist() == [0, 1, 0], "runs keep what they have mapped"
+    assert before.digest != after.digest
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == [after.folder.name]
+
+
+def test_the_packed_data_serves_when_the_raw_data_is_gone(tmp_path):
+    archive = write_cifar10(tmp_path / "raw")
+    digest = pack(Cifar10(archive.parent, mirrors=[]), tmp_path / "packed").digest
+    shutil.rmtree(archive.parent)
+    assert pack(Cifar10(archive.parent, mirrors=[]), tmp_path / "packed").digest == digest
+
+
+def test_the_digest_is_of_the_content_and_not_of_where_it_came_from(tmp_path):
+    write_image_folder(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    write_image_folder(tmp_path / "c", classes=("cat", "dog", "yak"))
+    a, b, c = (pack(ImageFolder(tmp_path / name, 32), tmp_path / "packed") for name in "abc")
+    assert a.folder != b.folder
+    assert a.digest == b.digest
+    assert a.digest != c.digest, "class names belong to the content"
+
+
+@pytest.mark.parametrize(
+    "change", [{"labels": (0, 1, 1)}, {"classes": ("cat", "doe")}, {"labels": (0, 1, 0, 0)}]
+)
+def test_the_digest_follows_labels_names_and_pixels(tmp_path, change):
+    assert pack(Made(), tmp_path / "a").digest != pack(Made(**change), tmp_path / "b").digest
+
+
+def test_missing_raw_data_that_cannot_be_fetched_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UserError, match=r"The raw data of Cifar10 is missing"):
+        pack(Cifar10(tmp_path / "raw", mirrors=[]), tmp_path / "packed")
+    assert [entry for entry in (tmp_path / "packed").iterdir() if entry.is_dir()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"labels": (0, 0)}, "No training image of class 'dog'"),
+        ({"labels": (0, 2)}, "labels 0 to 2, expected 0 to 1"),
+        ({"labels": (-1, 1)}, "labels -1 to 1, expected 0 to 1"),
+    ],
+)
+def test_an_empty_class_or_a_label_out_of_range_is_refused(tmp_path, arguments, complaint):
+    with pytest.raises(UserError, match=complaint):
+        pack(Made(**arguments), tmp_path)
+    assert not is_packed(Made(), tmp_path)
+
+
+def test_what_a_killed_process_left_behind_is_cleared_away(tmp_path):
+    growing = packed_folder(Made(), tmp_path).with_suffix(".tmp")
+    growing.mkdir()
+    (growing / "train.images.npy").write_bytes(b"half")
+    assert len(pack(Made(), tmp_path).splits["train"]) == 3
+    assert not growing.exists()
+
+
+@pytest.mark.parametrize("file", ["train.images.npy", "test.labels.npy", "manifest.json"])
+def test_a_truncated_or_missing_file_is_refused_by_name(tmp_path, file):
+    folder = pack(Made(), tmp_path).folder
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[:-9])
+    with pytest.raises(UserError, match=rf"{file} (.|\n)*delete {folder} and repeat"):
+        PackedDataset.open(folder)
+    (folder / file).unlink()
+    with pytest.raises(UserError, match=file):
+        PackedDataset.open(folder)
+
+
+def test_an_unknown_format_version_is_refused(tmp_path):
+    folder = pack(Made(), tmp_path).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(UserError, match=r"format version 99, expected 1"):
+        pack(Made(), tmp_path)
+
+
+def test_labels_that_were_tampered_with_are_refused(tmp_path):
+    folder = pack(Made(), tmp_path).folder
+    np.save(folder / "train.labels.npy", np.array([0, 1, 7]))
+    with pytest.raises(UserError, match=r"train.labels.npy has labels outside 0 to 1"):
+        PackedDataset.open(folder)
+
+
+def test_too_small_a_disk_is_said_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(UserError, match=r"cannot be written: .*0 MB are free(.|\n)*paths.data"):
+        pack(Made(), tmp_path)
+    assert not is_packed(Made(), tmp_path)
+
+
+def test_two_processes_share_the_work(tmp_path):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        packed = pool.starmap(_pack_slowly, [(tmp_path, i) for i in range(2)])
+    assert sorted(reads for reads, _ in packed) == [0, 2]
+    assert packed[0][1] == packed[1][1]
+
+
+def _pack_slowly(root: Path, worker: int) -> tuple[int, str]:
+    source = Made()
+    (root / f"ready {worker}").touch()
+    while len(list(root.glob("ready *"))) < 2:
+        os.sched_yield()
+    digest = pack(source, root).digest
+    return len(source.reads), digest

@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amtml_pl.data.packing import PackedDataset
+from amtml_pl.data.splits import disjoint_splits
+from amtml_pl.errors import UserError
+from amtml_pl.types import Split
+
+
+def packed(labels, *, val=0, test=4, classes=("ant", "bee", "cat")):
+    """Images whose pixels are worth nothing; only the labels matter here."""
+
+    def split(of):
+        return Split(torch.zeros(len(of), 3, 2, 2, dtype=torch.uint8), torch.tensor(of), classes)
+
+    splits = {"train": split(labels)}
+    if val:
+        splits["val"] = split([0, 1, 2] * val)
+    if test:
+        splits["test"] = split([0] * test)
+    return PackedDataset(Path("packed"), "digest", classes, splits)
+
+
+def labelled(min_size):
+    """Labels in any order and proportion, with at least one of every class."""
+    some = st.lists(st.integers(0, 2), min_size=min_size - 3, max_size=200)
+    return some.flatmap(lambda labels: st.permutations([0, 1, 2, *labels]))
+
+
+@settings(deadline=None)
+@given(labels=labelled(7), seed=st.integers(-3, 2**40), data=st.data())
+def test_training_and_validation_share_no_image_and_lose_none(labels, seed, data):
+    size = data.draw(st.integers(3, len(labels) - 3))
+    splits = disjoint_splits(packed(labels), size, None, seed)
+    rows = torch.cat([splits["train"].rows, splits["val"].rows])
+    assert len(splits["val"]) == size
+    assert sorted(rows.tolist()) == list(range(len(labels)))
+    assert len(splits["test"]) == 4
+
+
+@settings(deadline=None)
+@given(labels=labelled(20), fraction=st.floats(0.2, 0.8))
+def test_every_class_is_split_in_proportion(labels, fraction):
+    splits = disjoint_splits(packed(labels), fraction, None, 0)
+    taken = torch.tensor(labels)[splits["val"].rows]
+    share = len(taken) / len(labels)
+    for label in range(3):
+        assert (
+            abs(int((taken == label).sum()) - share * labels.count(label)) <= 3
+        )  # rounding, and one image that is given or spared
+
+
+@settings(deadline=None)
+@given(labels=labelled(7), seed=st.integers(0, 100), data=st.data())
+def test_every_class_is_trained_on_and_validated_where_it_can_be(labels, seed, data):
+    size = data.draw(st.integers(3, len(labels) - 3))
+    splits = disjoint_splits(packed(labels), size, 3, seed)
+    trained, validated = (torch.tensor(labels)[splits[name].rows].tolist() for name in ("train", "val"))
+    assert sorted(trained) == [0, 1, 2]
+    for label in range(3):
+        assert (label in validated) == (labels.count(label) > 1)
+
+
+@settings(deadline=None)
+@given(labels=labelled(8), seed=st.integers(0, 100), data=st.data())
+def test_a_larger_validation_split_holds_every_smaller_one(labels, seed, data):
+    sizes = sorted(data.draw(st.integers(3, len(labels) - 3)) for _ in range(2))
+    few, many = (set(disjoint_splits(packed(labels), n, None, seed)["val"].rows.tolist()) for n in sizes)
+    assert few <= many
+
+
+@pytest.mark.parametrize("size", [3, 60, 97])
+def test_rare_classes_keep_a_training_image_and_have_a_validation_image_where_they_can(size):
+    labels = torch.tensor([0] * 95 + [1] * 4 + [2])
+    splits = disjoint_splits(packed(labels.tolist()), size, None, 0)
+    trained, validated = (
+        labels[splits[name].rows].bincount(minlength=3).tolist() for name in ("train", "val")
+    )
+    assert min(trained) >= 1
+    assert min(validated[:2]) >= 1
+    assert validated[2] == 0
+
+
+def test_a_class_without_a_training_image_is_refused_by_name():
+    with pytest.raises(UserError, match=r"has no image of the classes \['bee'\] \(1 of 3\)"):
+        disjoint_splits(packed([0, 2] * 10), 4, None, 0)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 100), small=st.integers(3, 60), large=st.integers(60, 120))
+def test_a_larger_training_subset_holds_every_smaller_one_and_spares_validation(seed, small, large):
+    data = packed([0, 1, 2] * 50)
+    few = disjoint_splits(data, 30, small, seed)
+    many = disjoint_splits(data, 30, large, seed)
+    assert len(few["train"]) == small
+    assert set(few["train"].rows.tolist()) <= set(many["train"].rows.tolist())
+    assert torch.equal(few["val"].rows, many["val"].rows)
+    assert not set(many["train"].rows.tolist()) & set(many["val"].rows.tolist())
+
+
+def test_the_seed_alone_decides_the_choice():
+    data = packed([0, 1, 2] * 50)
+    first, again, other = (disjoint_splits(data, 0.2, 60, seed) for seed in (0, 0, 1))
+    for name in ("train", "val"):
+        assert torch.equal(first[name].rows, again[name].rows)
+        assert not torch.equal(first[name].rows, other[name].rows)
+
+
+def test_a_packed_validation_split_is_used_as_it_is():
+    splits = disjoint_splits(packed([0, 1, 2] * 5, val=2), 0.1, None, 0)
+    assert (len(splits["train"]), len(splits["val"])) == (15, 6)
+
+
+@pytest.mark.parametrize(
+    ("val_size", "train_size", "text"),
+    [
+        (28, None, r"data.val_size is 28, which is 28 images; expected from 3, one per class, to 27"),
+        (2, None, "data.val_size is 2, which is 2 images; expected from 3, one per class"),
+        (0, None, "data.val_size is 0, which is 0 images"),
+        (0.01, None, "data.val_size is 0.01, which is 0 images"),
+        (1.0, None, "data.val_size is 1.0; a number with a decimal point is a fraction between 0 and 1"),
+        (-0.1, None, "a fraction between 0 and 1"),
+        (10, 21, "data.train_size is 21, which is 21 images; expected from 3, one per class, to 20"),
+        (10, 2, "data.train_size is 2, which is 2 images"),
+    ],
+)
+def test_sizes_that_the_data_cannot_give_are_refused(val_size, train_size, text):
+    with pytest.raises(UserError, match=text):
+        disjoint_splits(packed([0, 1, 2] * 10), val_size, train_size, 0)
+
+
+def test_packed_data_without_training_images_is_refused():
+    data = packed([0, 1, 2])
+    only_test = PackedDataset(data.folder, data.digest, data.classes, {"test": data.splits["test"]})
+    with pytest.raises(UserError, match=r"packed has no train split, only \['test'\]"):
+        disjoint_splits(only_test, 0.1, None, 0)

@@ -1,0 +1,392 @@
+"""The doctor: injected faults are found by name, and nothing is found where nothing is wrong."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from amtml_pl.distill.doctor.report import Checkup
+from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.released.losses import ReleasedRelationLoss
+from amtml_pl.distill.step import DistillModule
+from amtml_pl.losses.adapter import AdapterEntropy, JointAdapterLoss
+from amtml_pl.losses.angle import AngleLoss
+from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.hint import HintLoss
+from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.soft_targets import SoftTargetLoss
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.classifier_head import Head
+from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.models.wide_resnet import WideResNet
+from amtml_pl.teachers.live import LiveTeachers, Teacher
+from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.weighting.adaptive import AdaptiveWeighting
+from amtml_pl.weighting.uniform import UniformWeighting
+
+pytestmark = pytest.mark.numbers
+
+K = 4
+
+
+def network(taps=()):
+    return TappedNetwork(CifarResNet(8, K, [4, 4, 8, 8]), mean=[0.5] * 3, std=[0.2] * 3, taps=taps)
+
+
+def module_of(terms, weighting=None, coef=None, kind=DistillModule, teachers=("a", "b")):
+    torch.manual_seed(0)
+    student = network(("layer1", "layer2", "layer3"))
+    source = LiveTeachers([Teacher(name, network(("layer3",))) for name in teachers])
+    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
+    hints = {f"{name}/layer3": (8, 8, 8) for name in source.names}
+    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
+    weighting = weighting or UniformWeighting()
+    for part in (*terms.values(), weighting):
+        part.build(shapes)
+    coef = coef or dict.fromkeys(terms, 1.0)
+    make = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
+    return kind(student, terms, coef, K, make, teachers=source, weighting=weighting)
+
+
+def batch(B=8):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(B, 3, 32, 32, generator=generator)
+    return Batch(images, torch.arange(B) % K, torch.arange(B), 1, "train")
+
+
+def healthy_terms():
+    return {
+        "ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "hint": HintLoss(["layer1", "layer2", "layer3"]),
+        "adapter": JointAdapterLoss(4.0), "adapter_entropy": AdapterEntropy(),
+    }  # fmt: skip
+
+
+def names(found):
+    return [finding.name for finding in found.findings]
+
+
+def test_a_healthy_step_has_no_finding_and_the_shares_of_its_gradient_sum_to_one():
+    found = examine(module_of(healthy_terms(), AdaptiveWeighting("layer3")), batch())
+    assert names(found) == []
+    assert list(found.share) == ["ce", "kd", "hint"]
+    assert sum(found.share.values()) == pytest.approx(1)
+
+
+def test_nothing_is_changed_by_looking():
+    module = module_of(healthy_terms(), AdaptiveWeighting("layer3"))
+    module.eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    random = torch.get_rng_state()
+    examine(module, batch())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not any(part.training for part in module.modules())
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert module.spent.teacher_seconds == 0
+
+
+class Detached(SoftTargetLoss):
+    def forward(self, step):
+        return super().forward(step).detach()
+
+
+def test_a_detached_term_is_a_dead_term():
+    found = examine(module_of({"ce": CrossEntropy(), "kd": Detached(4.0)}), batch())
+    assert names(found) == ["dead-term/kd"]
+    assert "gives the student no gradient" in found.findings[0].what
+    assert found.share["kd"] == 0
+
+
+def test_a_term_without_coefficient_is_not_judged():
+    module = module_of({"ce": CrossEntropy(), "kd": Detached(4.0)}, coef={"ce": 1.0, "kd": 0.0})
+    assert names(examine(module, batch())) == []
+
+
+class Forgetful(DistillModule):
+    def parameter_groups(self):
+        for group in super().parameter_groups():
+            if group["name"] != "terms":
+                yield group
+
+
+def test_a_projection_missing_from_the_optimiser_is_named():
+    found = examine(module_of(healthy_terms(), AdaptiveWeighting("layer3"), kind=Forgetful), batch())
+    assert names(found) == ["in-no-optimizer/terms.hint"]
+
+
+def test_projections_that_are_not_trained_are_named():
+    terms = {
+        "ce": CrossEntropy(),
+        "kd": SoftTargetLoss(4.0),
+        "hint": HintLoss(["layer1", "layer2", "layer3"]),
+    }
+    module = module_of(terms)
+    terms["hint"].projections.requires_grad_(False)
+    assert names(examine(module, batch())) == ["untrained-projections/hint"]
+
+
+class Twice(DistillModule):
+    def parameter_groups(self):
+        yield from super().parameter_groups()
+        yield {"name": "again", "params": [next(self.student.parameters())]}
+
+
+class Teaching(DistillModule):
+    def parameter_groups(self):
+        yield from super().parameter_groups()
+        yield {"name": "teachers", "params": list(self.teacher_source.teachers[0].network.parameters())}
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Twice, "in-several-groups/student"), (Teaching, "foreign-parameters/teachers")],
+)
+def test_an_optimiser_that_holds_what_it_should_not_is_named(kind, name, monkeypatch):
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, kind=kind)
+    monkeypatch.setattr(torch.optim.Optimizer, "add_param_group", unchecked_add)
+    assert names(examine(module, batch())) == [name]
+
+
+def unchecked_add(self, group):
+    """As torch's, which refuses a parameter that is already in another group."""
+    self.param_groups.append({**self.defaults, **group})
+
+
+class Deaf(AdapterEntropy):
+    def forward(self, step):
+        return super().forward(replace(step, weights=step.weights.detach()))
+
+
+def test_a_term_that_gives_the_weighting_nothing_is_named():
+    terms = {"kd": SoftTargetLoss(4.0), "adapter": JointAdapterLoss(4.0), "adapter_entropy": Deaf()}
+    found = names(examine(module_of(terms, AdaptiveWeighting("layer3")), batch()))
+    assert found == ["idle-for-the-weighting/adapter_entropy"]
+
+
+class Leaking(SoftTargetLoss):
+    def forward(self, step):
+        return super().forward(step) + step.weights.square().mean()
+
+
+def test_a_term_that_trains_what_it_does_not_claim_is_named():
+    terms = {"kd": Leaking(4.0), "adapter": JointAdapterLoss(4.0)}
+    found = examine(module_of(terms, AdaptiveWeighting("layer3")), batch())
+    assert names(found)[0] == "trains-another/kd"
+    assert "'the weighting'" in found.findings[0].what
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [(lambda t: t.network.train(), "teacher-in-training-mode/b"),
+     (lambda t: t.network.requires_grad_(True), "trainable-teacher/b")],
+)  # fmt: skip
+def test_a_teacher_that_is_not_frozen_is_named(spoil, name):
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    spoil(module.teacher_source.teachers[1])
+    found = examine(module, batch())
+    assert names(found) == [name]
+    report = Checkup(found.findings, (), {}, {}, {}, expected=("dead-term/kd",), whole=found.whole)
+    assert report.missing == []  # it was not looked for
+
+
+class Doubled(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return 2 * super().forward(student, teachers, labels)
+
+
+class Chosen(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return student.logits[:, :2].softmax(dim=1)
+
+
+class ChosenFromUniform(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return (0 * student.logits[:, :2] * student.logits.detach()[:, :2] + student.logits[:, :2]
+                - student.logits[:, :2].detach()).softmax(dim=1)  # fmt: skip
+
+
+class InTheMiddle(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return torch.tensor([0.2, 0.6, 0.2]).expand(len(labels), -1)
+
+
+class Listed(UniformWeighting):
+    def forward(self, student, teachers, labels):
+        return torch.tensor([0.6, 0.4]).expand(len(labels), -1)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "name"),
+    [(Doubled(), "unnormalised-weights/weighting"), (Chosen(), "weights-of-the-students-choice/weighting"),
+     (ChosenFromUniform(), "weights-of-the-students-choice/weighting"),
+     (Listed(), "order-of-the-teachers/weighting")],
+)  # fmt: skip
+def test_weights_that_cannot_be_trusted_are_named(weighting, name):
+    assert name in names(
+        examine(module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, weighting), batch())
+    )
+
+
+class WeighingFeatures(DistillModule):
+    def distill_step(self, batch):
+        step = super().distill_step(batch)
+        return replace(step, feature_weights=self.feature_weights(step))
+
+
+def good(step):
+    return torch.tensor([0.3, 0.7]).repeat(len(step.labels), 1)
+
+
+def one_row_too_heavy(step):
+    weights = good(step)
+    weights[5] *= 1.5
+    return weights
+
+
+def rows_off_by_as_much(step):
+    weights = good(step)
+    weights[2] *= 0.5
+    weights[5] *= 1.5
+    return weights
+
+
+def chosen_by_the_student(step):
+    return step.student.logits[:, :2].softmax(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("feature_weights", "found"),
+    [(good, []), (one_row_too_heavy, ["unnormalised-weights/features"]),
+     (rows_off_by_as_much, ["unnormalised-weights/features"]),
+     (chosen_by_the_student, ["weights-of-the-students-choice/features"])],
+)  # fmt: skip
+def test_weights_of_the_features_that_cannot_be_trusted_are_named_too(feature_weights, found):
+    terms = {"ce": CrossEntropy(), "regression": FeatureRegression(["layer3"])}
+    module = module_of(terms, kind=WeighingFeatures)
+    module.feature_weights = feature_weights
+    assert names(examine(module, batch())) == found
+
+
+def test_weights_that_a_reversed_list_would_not_betray_are_named_too():
+    terms = {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}
+    module = module_of(terms, InTheMiddle(), teachers=("a", "b", "c"))
+    assert names(examine(module, batch())) == ["order-of-the-teachers/weighting"]
+
+
+class OnLogits(AngleLoss):
+    def forward(self, step):
+        return super().forward(replace(step, student=replace(step.student, logits=step.student.logits * 2)))
+
+
+def test_angles_that_a_perfect_student_cannot_satisfy_are_named():
+    healthy = module_of({"ce": CrossEntropy(), "angle": AngleLoss(4.0)})
+    assert names(examine(healthy, batch())) == []
+    broken = module_of({"ce": CrossEntropy(), "angle": OnLogits(4.0)})
+    assert names(examine(broken, batch())) == ["not-zero-at-the-targets/angle"]
+
+
+def with_heads(tap, side):
+    """A teacher's classifier, to be run on its map pooled to a grid of that side."""
+    torch.manual_seed(0)
+    plain = WideResNet(10, 1, K)
+    for part in plain.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.bias)
+    teacher = Teacher("a", TappedNetwork(plain, mean=[0.5] * 3, std=[0.2] * 3, taps=[tap]), pool=side)
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, teachers=("a",))
+    module.teacher_source = LiveTeachers([teacher])
+    module.heads = {f"a/{tap}": Head(deepcopy(plain), tap)}
+    return module
+
+
+def test_a_classifier_that_does_not_make_the_teachers_logits_of_its_map_is_named():
+    assert names(examine(with_heads("layer3", side=8), batch())) == []
+    assert names(examine(with_heads("relu", side=1), batch())) == []
+    found = examine(with_heads("layer3", side=1), batch())
+    assert names(found) == ["not-the-teachers-classifier/a/layer3"]
+    assert "hint_pool=null" in found.findings[0].what
+
+
+def test_a_classifier_that_asks_for_gradients_is_named():
+    module = with_heads("layer3", side=8)
+    module.heads["a/layer3"].requires_grad_(True)
+    assert names(examine(module, batch())) == ["trainable-teacher/a/layer3"]
+
+
+def test_what_has_been_compiled_is_examined_as_it_is_written():
+    calls = []
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    module.student.network.compile(backend=lambda graph, inputs: calls.append(graph) or graph.forward)
+    assert names(examine(module, batch())) == []
+    assert calls == []
+
+
+def test_a_term_that_a_perfect_student_cannot_satisfy_is_named():
+    terms = {"ce": CrossEntropy(), "relation": ReleasedRelationLoss(4.0)}
+    assert names(examine(module_of(terms), batch())) == ["not-zero-at-the-targets/relation"]
+
+
+class Exploding(LossTerm):
+    def forward(self, step):
+        return step.student.logits.sum() * float("inf")
+
+
+def test_a_gradient_that_is_not_a_number_is_named():
+    terms = {"kd": SoftTargetLoss(4.0), "broken": Exploding()}
+    assert names(examine(module_of(terms), batch())) == [
+        "not-finite-value/broken",
+        "not-finite-gradient/broken",
+    ]
+
+
+def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
+    terms = {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}
+    found = examine(module_of(terms, coef={"ce": 1e6, "kd": 1.0}), batch())
+    assert names(found) == []
+    assert len(found.warnings) == 1
+    assert "'ce' outweighs the rest" in found.warnings[0]
+
+
+def test_a_step_without_teachers_is_examined_too():
+    student = network()
+    make = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
+    module = DistillModule(student, {"ce": CrossEntropy()}, {"ce": 1.0}, K, make)
+    found = examine(module, replace(batch(), view=1))
+    assert names(found) == []
+    assert found.share == {"ce": 1.0}
+
+
+class NotANumberAtTheTargets(SoftTargetLoss):
+    def forward(self, step):
+        value = super().forward(step)
+        return value + torch.where(value.detach() < 1e-4, torch.nan, 0.0)
+
+
+class Infinite(SoftTargetLoss):
+    def forward(self, step):
+        return super().forward(step) + torch.inf
+
+
+@pytest.mark.parametrize(
+    ("term", "name"),
+    [(NotANumberAtTheTargets, "not-zero-at-the-targets/kd"), (Infinite, "not-finite-value/kd")],
+)
+def test_a_value_that_is_not_a_number_does_not_slip_through(term, name):
+    assert name in names(examine(module_of({"ce": CrossEntropy(), "kd": term(4.0)}), batch()))
+
+
+def test_one_teacher_has_nothing_to_be_weighed_against_and_that_is_no_defect():
+    terms = {"kd": SoftTargetLoss(4.0), "adapter": JointAdapterLoss(4.0)}
+    module = module_of(terms, AdaptiveWeighting("layer3"), teachers=("a",))
+    assert names(examine(module, batch())) == []
+
+
+def test_a_student_without_anything_to_train_is_found_and_not_a_traceback():
+    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    module.student.requires_grad_(False)
+    module.configure_optimizers = list
+    assert names(examine(module, batch())) == ["dead-term/ce", "dead-term/kd"]

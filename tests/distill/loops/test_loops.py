@@ -1,0 +1,424 @@
+"""Methods with several networks or optimisers: each part learns, none leaks into another, all resume."""
+
+from copy import deepcopy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.loops.dml import MutualLearning, mutual_loss
+from amtml_pl.distill.loops.hard_samples import HardSamples
+from amtml_pl.distill.loops.mmkd import MetaWeights, similarity_statistics
+from amtml_pl.distill.loops.mtkd_rl import Agent, ReinforcedWeights, agent_loss, reward
+from amtml_pl.distill.released.dml import ReleasedMutualLearning, released_mutual_loss
+from amtml_pl.errors import UserError
+from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
+from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.teachers.live import LiveTeachers, Teacher
+from amtml_pl.training.checkpoints import AtomicCheckpointIO
+from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.weighting.confidence import ConfidenceWeighting
+from amtml_pl.weighting.uniform import UniformWeighting
+
+pytestmark = pytest.mark.numbers
+
+K = 4
+
+
+def bare():
+    return CifarResNet(8, K, [4, 4, 4, 8])
+
+
+def network(taps=()):
+    return TappedNetwork(bare(), mean=[0.5] * 3, std=[0.2] * 3, taps=taps)
+
+
+def sgd(groups):
+    return torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+
+
+def halve(optimizer):
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+
+def weighing(kind, M=2, weighting=None, left_out=None, without_a_coefficient=None, **options):
+    torch.manual_seed(0)
+    student = network(("layer3",))
+    source = LiveTeachers([Teacher(f"t{m}", network(("layer3",))) for m in range(M)])
+    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
+    hints = {f"{name}/layer3": (8, 8, 8) for name in source.names}
+    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
+    regression = FeatureRegression(["layer3"])
+    terms = {"ce": CrossEntropy(), "kd_each": PerTeacherSoftTargetLoss(4.0), "regression": regression}
+    for term in terms.values():
+        term.build(shapes)
+    terms = {name: term for name, term in terms.items() if name != left_out}
+    coef = {"ce": 1.0, "kd_each": 0.7, "regression": 5.0, without_a_coefficient: 0.0}
+    weighting = weighting or UniformWeighting()
+    return kind(student, terms, coef, K, sgd, halve, teachers=source, weighting=weighting, **options)
+
+
+def mutual(kind=MutualLearning, peers=2, **options):
+    torch.manual_seed(0)
+    others = [bare() for _ in range(peers)]
+    return kind(network(), {"ce": CrossEntropy()}, {"ce": 1.0}, K, sgd, halve, peers=others, **options)
+
+
+MAKERS = {
+    "dml": mutual,
+    "mtkd_rl": lambda: weighing(ReinforcedWeights, hidden=8),
+    "mmkd": lambda: weighing(MetaWeights, meta_every=2, buffer_size=8),
+}
+
+
+def batches(count=4, B=8):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        Batch(torch.rand(B, 3, 32, 32, generator=generator), torch.arange(B) % K, torch.arange(B), 1, "train")
+        for _ in range(count)
+    ]
+
+
+def fit(module, folder, epochs, resume=None):
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, plugins=[AtomicCheckpointIO()], enable_checkpointing=False,
+        default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(batches(), batch_size=None), ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    return module
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_part_moves_and_no_teacher_is_kept(name, tmp_path):
+    module = MAKERS[name]()
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    fit(module, tmp_path, 1)
+    unmoved = [
+        key for key, parameter in module.named_parameters()
+        if torch.equal(parameter, before[key]) and not key.endswith("project.bias")
+    ]  # fmt: skip
+    assert unmoved == []
+    assert not [key for key in module.state_dict() if "teacher" in key]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_fit_that_is_resumed_ends_as_if_it_had_not_been(name, tmp_path):
+    whole = fit(MAKERS[name](), tmp_path, 2).state_dict()
+    (tmp_path / "cut").mkdir()
+    fit(MAKERS[name](), tmp_path / "cut", 1)
+    resumed = fit(MAKERS[name](), tmp_path / "cut", 2, tmp_path / "cut" / "1.ckpt").state_dict()
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_schedule_steps_once_an_epoch(name, tmp_path):
+    module = fit(MAKERS[name](), tmp_path, 2)
+    assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 / 4)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_doctor_finds_every_parameter_in_one_optimiser_and_nothing_wrong(name):
+    assert examine(MAKERS[name](), batches(1)[0]).findings == []
+
+
+@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
+    module = weighing(kind)
+    step = module.distill_step(batches(1)[0])
+    for weights in (step.weights, step.feature_weights):
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(8))
+        assert not weights.requires_grad
+    alone = weighing(kind, M=1).distill_step(batches(1)[0])
+    torch.testing.assert_close(alone.weights, torch.ones(8, 1))
+
+
+@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+@pytest.mark.parametrize("missing", ["kd_each", "regression"])
+@pytest.mark.parametrize("how", ["left out", "without a coefficient"])
+def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing, how):
+    with pytest.raises(UserError, match=rf"'{missing}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
+        weighing(kind, **{how.replace(" ", "_"): missing})
+
+
+@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+def test_another_weighting_beside_its_own_is_refused(kind):
+    with pytest.raises(UserError, match=r"ConfidenceWeighting would not be asked.\n.*weighting=uniform"):
+        weighing(kind, weighting=ConfidenceWeighting())
+
+
+# ---- deep mutual learning
+
+
+def test_equal_networks_have_nothing_to_learn_from_one_another():
+    logits = torch.randn(5, K, dtype=torch.float64)
+    assert mutual_loss(logits, logits.expand(3, -1, -1)) == pytest.approx(0, abs=1e-12)
+
+
+def test_no_gradient_reaches_a_peer():
+    own, others = torch.randn(5, K, requires_grad=True), torch.randn(2, 5, K, requires_grad=True)
+    mutual_loss(own, others).backward()
+    assert own.grad.abs().sum() > 0
+    assert others.grad is None
+
+
+def test_the_mutual_loss_is_the_mean_of_the_divergences_from_the_peers():
+    own, others = torch.randn(5, K), torch.randn(2, 5, K)
+    naive = sum(
+        (p * (p / q).log()).sum()
+        for peer in others for p, q in zip(peer.softmax(1), own.softmax(1), strict=True)
+    ) / 10  # fmt: skip
+    torch.testing.assert_close(mutual_loss(own, others), naive)
+
+
+def test_the_doctor_knows_the_defect_of_the_released_mutual_learning():
+    assert [f.name for f in examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings] == [
+        "not-zero-at-the-targets/mutual"
+    ]
+
+
+def test_saturated_outputs_leave_both_mutual_losses_finite():
+    own, others = 1e4 * torch.eye(3)[:, :2], -1e4 * torch.eye(3)[None, :, :2]
+    for loss in (mutual_loss, released_mutual_loss):
+        logits = own.clone().requires_grad_()
+        value = loss(logits, others)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(logits.grad).all()
+
+
+def test_mutual_learning_without_its_coefficient_is_refused():
+    with pytest.raises(UserError, match=r"coef_mutual=0 is none.\n.*method=ce"):
+        mutual(coef_mutual=0.0)
+
+
+class Silent(MutualLearning):
+    def mutual(self, logits, others):
+        return super().mutual(logits, others).detach()
+
+
+class Blind(ReinforcedWeights):
+    def weights_loss(self, batch, step, lr):
+        return super().weights_loss(batch, step, lr).detach()
+
+
+class HalfBlind(MetaWeights):
+    def weigh(self, student, teachers):
+        weights, feature_weights = super().weigh(student, teachers)
+        return weights, feature_weights.detach()
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [(lambda: mutual(Silent), ["dead-term/mutual", "idle-for-the-peer1/mutual@peer1",
+                               "idle-for-the-peer2/mutual@peer2"]),
+     (lambda: weighing(Blind, hidden=8), ["idle-for-the-agent/weights"]),
+     (lambda: weighing(HalfBlind), ["idle-for-the-features-network/weights"])],
+)  # fmt: skip
+def test_the_doctor_sees_through_the_parts_of_a_loop_that_learn_nothing(make, found):
+    assert [finding.name for finding in examine(make(), batches(1)[0]).findings] == found
+
+
+def test_peers_are_needed_and_counted():
+    assert mutual(peers=3).networks_trained == 4
+    with pytest.raises(UserError, match="at least one peer"):
+        mutual(peers=0)
+
+
+# ---- MTKD-RL
+
+
+def test_a_reward_is_standardised_and_cut_off():
+    torch.testing.assert_close(reward(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor([0.0, 0.0, 1.0]))
+    assert reward(torch.full((3,), 7.0)).tolist() == [0, 0, 0]
+
+
+def test_a_rewarded_sample_pulls_its_weights_up_and_another_does_not():
+    torch.manual_seed(0)
+    agent, state = Agent(3, 8, 2), torch.eye(3)
+    weights, _ = agent(state)
+    agent_loss(weights, torch.tensor([0.0, 1.0, 0.0])).backward()
+    rows = agent.body[0].weight.grad.abs().sum(dim=0)
+    assert rows[1] > 0
+    assert rows[0] == rows[2] == 0
+
+
+# ---- MMKD
+
+
+def test_the_student_stays_where_it_is_in_a_meta_step():
+    module, batch = weighing(MetaWeights), batches(1)[0]
+    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    module.train()
+    module.meta_loss(taught, lr=0.1).backward()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.student.parameters())
+    for net in (module.for_logits, module.for_features):
+        assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+
+
+def taught_in_double_precision(module, batch):
+    """A batch with its teachers' outputs, everything in float64; batch norm of the regressors has trained."""
+    module.double()
+    generator = torch.Generator().manual_seed(2)
+    for regressor in module.regression.regressors:
+        for each in regressor.norm.state_dict().values():
+            if each.is_floating_point():
+                each.add_(torch.rand(each.shape, generator=generator, dtype=torch.float64))
+    for teacher in module.teacher_source.teachers:
+        teacher.network.double()
+    batch = Batch(**{**vars(batch), "images": batch.images.double()})
+    return Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+
+
+def test_the_meta_loss_is_that_of_a_copy_which_takes_two_matching_steps_and_one_from_labels():
+    module = weighing(MetaWeights)
+    taught = taught_in_double_precision(module, batches(1, B=4)[0])
+    copy = deepcopy(module.student)
+    steps = torch.optim.SGD(copy.parameters(), lr=0.1)
+    for matching in (True, True, False):
+        steps.zero_grad()
+        outputs = copy(taught.images)
+        labelled = F.cross_entropy(outputs.logits, taught.labels)
+        loss = matched_by_loops(module, outputs, taught) if matching else labelled
+        loss.backward()
+        steps.step()
+    expected = F.cross_entropy(copy(taught.images).logits, taught.labels)
+    torch.testing.assert_close(module.meta_loss(taught, lr=0.1), expected, rtol=1e-9, atol=0)
+
+
+def matched_by_loops(module, student, batch):
+    """Per sample: each teacher's divergence at T = 4 and error of its map, by what the networks give them."""
+    names, B = batch.teachers.names, len(batch.labels)
+    targets = [batch.teachers.hints[f"{name}/layer3"] for name in names]
+    own = student.features["layer3"]
+    total = 0.0
+    for b in range(B):
+        logits = [*batch.teachers.logits[b], student.logits[b]]
+        seen = [similarity_by_loops(each, b) for each in (*targets, own)]
+        weights = module.for_logits(torch.cat(logits).detach()).softmax(0).detach()
+        feature_weights = module.for_features(torch.cat(seen).detach()).softmax(0).detach()
+        for m, regressor in enumerate(module.regression.regressors):
+            q, p = ((each / 4.0).softmax(0) for each in (student.logits[b], logits[m]))
+            total = total + 0.7 * weights[m] * 16 * (p * (p / q).log()).sum() / B
+            made = torch.einsum("dc,chw->dhw", regressor.project.weight[:, :, 0, 0], own[b])
+            norm = regressor.norm
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            centred = made + (regressor.project.bias - norm.running_mean)[:, None, None]
+            made = (scale[:, None, None] * centred + norm.bias[:, None, None]).clamp_min(0)
+            total = total + 5.0 * feature_weights[m] * (made - targets[m][b]).square().mean() / B
+    return total
+
+
+def similarity_by_loops(maps, b):
+    """Mean, deviation and maximum of a sample's cosines to the other samples."""
+    rows = maps.flatten(1)
+    cosines = [rows[b] @ rows[c] / (rows[b].norm() * rows[c].norm()) for c in range(len(rows)) if c != b]
+    cosines = torch.stack(cosines)
+    deviation = (cosines - cosines.mean()).square().mean().sqrt()
+    return torch.stack([cosines.mean(), deviation, cosines.max()])
+
+
+class Remembering(MetaWeights):
+    """Its networks see, in each of the two matching moves, what they saw in it the first time."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.memories, self.asked = [], 0
+
+    def weigh(self, student, teachers):
+        if len(self.memories) < 2:
+            self.memories.append(student.map(torch.detach))
+        remembered = self.memories[self.asked % 2]
+        self.asked += 1
+        return super().weigh(remembered, teachers)
+
+
+@pytest.mark.parametrize("weigher", ["for_logits", "for_features"])
+def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_not_what_they_see(weigher):
+    asked, module = weighing(MetaWeights), weighing(Remembering)
+    taught_in_double_precision(module, batches(1, B=4)[0])
+    taught = taught_in_double_precision(asked, batches(1, B=4)[0])
+    asked.meta_loss(taught, lr=0.1).backward()
+    module.meta_loss(taught, lr=0.1)  # to be remembered
+    pairs = [[*getattr(each, weigher).parameters()] for each in (module, asked)]
+    entries = [
+        (p, i, float(same.grad.view(-1)[i])) for p, same in zip(*pairs, strict=True) for i in range(p.numel())
+    ]
+    order = torch.randperm(len(entries), generator=torch.Generator().manual_seed(0)).tolist()
+    drawn = [entries[k] for k in order[:8]]
+    assert sum(gradient != 0 for _, _, gradient in drawn) >= 3  # others lead to hidden units that are silent
+    for parameter, i, gradient in drawn:
+        # Larger differences cross the kink of some ReLU in the student.
+        values = [meta_loss_beside(module, taught, parameter, i, away) for away in (1e-6, -1e-6)]
+        within = 64 * torch.finfo(torch.float64).eps * max(values) / 2e-6  # of two losses that are rounded
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(gradient, rel=1e-4, abs=within)
+
+
+def meta_loss_beside(module, batch, parameter, entry, away):
+    """The meta loss with one entry of a parameter moved, which is then put back."""
+    values = parameter.detach().view(-1)
+    before = values[entry].clone()
+    values[entry] += away
+    loss = float(module.meta_loss(batch, lr=0.1).detach())
+    values[entry] = before
+    return loss
+
+
+def test_similarities_are_described_for_any_batch():
+    assert similarity_statistics(torch.rand(1, 2, 3, 3)).tolist() == [[0, 0, 0]]
+    same = similarity_statistics(torch.ones(4, 2, 3, 3))
+    torch.testing.assert_close(same, torch.tensor([[1.0, 0.0, 1.0]]).expand(4, -1))
+
+
+def test_hard_samples_fill_up_first_and_are_replaced_by_wrong_ones_after():
+    source = LiveTeachers([Teacher("t", network())])
+    taught = [Batch(**{**vars(b), "teachers": source(b)}) for b in batches(3)]
+    kept = HardSamples(12)
+    kept.keep(taught[0], torch.zeros(8, dtype=torch.bool))
+    assert not kept.is_full
+    kept.keep(taught[1], torch.zeros(8, dtype=torch.bool))
+    assert kept.is_full
+    wrong = torch.tensor([True, False] * 4)
+    kept.keep(taught[2], wrong)
+    found = {tuple(image.flatten()[:3].tolist()) for image in kept.kept.images}
+    for image, is_wrong in zip(taught[2].images, wrong, strict=True):
+        assert (tuple(image.flatten()[:3].tolist()) in found) is bool(is_wrong)
+    again = HardSamples(12)
+    again.load(kept.state())
+    assert torch.equal(again.kept.images, kept.kept.images)
+    assert torch.equal(again.kept.teachers.logits, kept.kept.teachers.logits)
+
+
+def test_meta_steps_are_counted_over_epochs_that_are_shorter_than_the_time_between_them(tmp_path):
+    module = weighing(MetaWeights, meta_every=6, buffer_size=8)
+    before = [parameter.clone() for parameter in module.for_logits.parameters()]
+    fit(module, tmp_path, 1)
+    assert all(map(torch.equal, module.for_logits.parameters(), before))
+    fit(module, tmp_path, 2, tmp_path / "1.ckpt")
+    assert not any(map(torch.equal, module.for_logits.parameters(), before))
+
+
+def test_hard_samples_of_a_checkpoint_go_where_the_student_is():
+    module, batch = weighing(MetaWeights, buffer_size=8), batches(1)[0]
+    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    module.hard.keep(taught, torch.zeros(8, dtype=torch.bool))
+    module.to("meta").on_train_start()  # a second device that every machine has
+    assert module.hard.kept.images.device.type == "meta"
+    assert module.hard.kept.teachers.logits.device.type == "meta"
+
+
+def test_a_compiled_student_takes_meta_steps():
+    module, batch = weighing(MetaWeights), batches(1)[0]
+    module.student.network.compile(backend="aot_eager")
+    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    module.meta_loss(taught, lr=0.1).backward()
+    assert module.for_logits[2].bias.grad.abs().sum() > 0

@@ -1,0 +1,114 @@
+"""The released notebook, defect by defect."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from amtml_pl.distill.released.losses import (
+    ReleasedAdapterL2,
+    ReleasedCrossEntropy,
+    ReleasedHintLoss,
+    ReleasedRelationLoss,
+    ReleasedSoftTargetLoss,
+)
+from amtml_pl.distill.released.schedule import two_stage_schedule
+from amtml_pl.distill.released.student import released_student
+from amtml_pl.distill.released.weighting import ReleasedWeighting
+from amtml_pl.types import OfferedFeatures, TensorShapes
+from steps import make_step
+
+pytestmark = pytest.mark.numbers
+
+
+def test_its_soft_target_gradient_reaches_the_weights():
+    step = make_step()
+    ReleasedSoftTargetLoss(5.0)(step).backward()
+    assert step.weights.grad.abs().sum() > 0
+
+
+def test_its_cross_entropy_is_taken_at_the_temperature():
+    step = make_step()
+    tempered = F.log_softmax(step.student.logits / 5, dim=1)
+    torch.testing.assert_close(ReleasedCrossEntropy(5.0)(step), F.cross_entropy(tempered, step.labels))
+
+
+def test_its_relation_loss_is_not_zero_for_a_perfect_student():
+    step = make_step(M=1, weights=torch.ones(6, 1))
+    step.student.logits.data.copy_(step.teachers.logits[:, 0])
+    assert ReleasedRelationLoss(5.0)(step) > 1e-3
+
+
+def test_its_weights_carry_a_gradient_to_the_students_features_and_are_drawn_from_seed_one():
+    step = make_step(taps={"layer3": (8, 4, 4)})
+    scheme = ReleasedWeighting()
+    scheme.build(TensorShapes(classes=5, teachers=step.teachers.names, student={"layer3": (8, 4, 4)}))
+    scheme(step.student, step.teachers, step.labels)[:, 0].sum().backward()
+    assert step.student.features["layer3"].grad.abs().sum() > 0
+    torch.testing.assert_close(scheme.theta[0, 0], torch.randn(3, 8, generator=seeded(1))[0, 0])
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_its_hint_transforms_are_fixed_tiny_and_end_with_the_first_stage():
+    shape = {"layer2": (32, 8, 8)}
+    hints = {f"t{m}/layer2": (32, 8, 8) for m in range(3)}
+    term = ReleasedHintLoss(epochs=280)
+    names = ("t0", "t1", "t2")
+    offered = dict.fromkeys(names, OfferedFeatures("layer3", ("layer1", "layer2", "layer3")))
+    assert term.hints(offered) == tuple(hints)
+    term.build(TensorShapes(5, names, student=shape, hints=hints, offered=offered))
+    assert list(term.parameters()) == []
+    assert all(buffer.abs().max() <= 0.005 for buffer in term.buffers())
+    assert len(list(term.buffers())) == 3
+    first = term(make_step(taps=shape, hints=hints, epoch=79))
+    torch.testing.assert_close(first, torch.tensor(3 / 32), rtol=0.05, atol=0)  # A u(F) is about 0
+    assert term(make_step(taps=shape, hints=hints, epoch=80)) == 0
+
+
+def test_its_penalty_is_the_squared_norm_in_the_first_stage_only():
+    step = make_step()
+    norm = torch.tensor(9.35)
+    first = step.__class__(**{**vars(step), "weighting_norm": norm, "epoch": 79})
+    second = step.__class__(**{**vars(first), "epoch": 80})
+    assert 0.1 * ReleasedAdapterL2()(first) == pytest.approx(0.935)
+    assert ReleasedAdapterL2()(second) == 0
+
+
+def test_its_schedule_drops_at_the_epochs_of_both_stages_and_freezes_the_adapter():
+    student, factor = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    groups = [{"name": "student", "params": [student]}, {"name": "weighting", "params": [factor]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    schedule = two_stage_schedule(optimizer)
+    rates = []
+    for epoch in range(280):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        student.grad, factor.grad = torch.ones(2), torch.ones(2)
+        if epoch == 80:
+            frozen = factor.detach().clone()
+        optimizer.step()
+        schedule.step()
+    own, adapter = zip(*rates, strict=True)
+    drops = [e for e in range(1, 280) if own[e] < own[e - 1]]
+    assert drops == [80 + 99, 80 + 149]
+    assert math.isclose(own[-1], 0.001)
+    assert [e for e in range(1, 280) if adapter[e] < adapter[e - 1]] == [39, 69, 80]
+    torch.testing.assert_close(factor.detach(), frozen, rtol=0, atol=0)
+
+
+def test_its_student_starts_with_small_convolutions_and_batch_norm_that_has_seen_noise():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
+    )
+    classifier = network[4].weight.clone()
+    released_student(network)
+    assert network[0].weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert network[1].weight.mean().item() == pytest.approx(1.0, abs=0.01)
+    torch.testing.assert_close(network[4].weight, classifier)
+    assert network[1].num_batches_tracked == 1
+    assert network[1].running_mean.abs().sum() > 0

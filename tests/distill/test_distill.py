@@ -1,0 +1,285 @@
+"""The training step with real networks: who is trained, what is logged, what stops it."""
+
+import logging
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from amtml_pl.distill.step import DistillModule
+from amtml_pl.errors import UserError
+from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss
+from amtml_pl.losses.angle import AngleLoss
+from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.hint import HintLoss
+from amtml_pl.losses.soft_targets import SoftTargetLoss
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.teachers.live import LiveTeachers, Teacher
+from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.weighting.adaptive import AdaptiveWeighting
+from amtml_pl.weighting.uniform import UniformWeighting
+
+pytestmark = pytest.mark.numbers
+
+MEAN, STD, K = [0.5] * 3, [0.25] * 3, 4
+
+
+def network(taps=(), seed=0):
+    torch.manual_seed(seed)
+    return TappedNetwork(CifarResNet(8, K, widths=(4, 4, 8, 8)), mean=MEAN, std=STD, taps=taps)
+
+
+def all_terms():
+    return {
+        "ce": CrossEntropy(),
+        "kd": SoftTargetLoss(4.0),
+        "angle": AngleLoss(4.0),
+        "hint": HintLoss(["layer1", "layer2", "layer3"]),
+        "adapter": JointAdapterLoss(4.0),
+        "adapter_entropy": AdapterEntropy(),
+        "adapter_l2": AdapterL2(),
+    }
+
+
+def distiller(terms=None, weighting=None, teachers=2, coef=None):
+    terms = all_terms() if terms is None else terms
+    weighting = weighting or AdaptiveWeighting("layer3", lr=0.01)
+    source = LiveTeachers([Teacher(f"t{m}", network(["layer3"], seed=m + 1)) for m in range(teachers)])
+    student = network(["layer1", "layer2", "layer3"])
+    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
+    hints = {name: shape for teacher in source.teachers for name, shape in teacher.hint_shapes(32).items()}
+    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
+    for part in (*terms.values(), weighting):
+        part.build(shapes)
+    module = DistillModule(
+        student,
+        terms,
+        coef or dict.fromkeys(terms, 1.0),
+        K,
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=5e-4),
+        teachers=source,
+        weighting=weighting,
+    )
+    return module, source
+
+
+def batches(count=3, size=8, split="train"):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        Batch(
+            torch.rand(size, 3, 32, 32, generator=generator),
+            torch.randint(K, (size,), generator=generator),
+            torch.arange(i * size, (i + 1) * size),
+            1,
+            split,
+        )
+        for i in range(count)
+    ]
+
+
+def fit(module, data=None, epochs=1, resume=None, **options):
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    train, val = (DataLoader(made, batch_size=None) for made in (data or batches(), batches(2, split="val")))
+    trainer.fit(module, train, val, ckpt_path=resume)
+    return trainer
+
+
+def test_a_fit_changes_student_projections_and_adapter_and_leaves_the_teachers_alone():
+    module, source = distiller()
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    frozen = [{k: v.clone() for k, v in t.network.state_dict().items()} for t in source.teachers]
+    fit(module)
+    for name, parameter in module.named_parameters():
+        assert not torch.equal(parameter, before[name]), f"{name} has not been trained"
+    for teacher, old in zip(source.teachers, frozen, strict=True):
+        for name, value in teacher.network.state_dict().items():
+            torch.testing.assert_close(value, old[name], rtol=0, atol=0)
+
+
+def test_every_trainable_parameter_is_in_exactly_one_named_group_and_the_adapter_has_its_own_rate():
+    module, source = distiller()
+    optimizer = module.configure_optimizers()["optimizer"]
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in module.parameters())
+    assert [(g["name"], g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [
+        ("student", 0.1, 5e-4),
+        ("terms", 0.1, 5e-4),
+        ("weighting", 0.01, 0.0),
+    ]
+    assert not {id(p) for t in source.teachers for p in t.network.parameters()} & set(held)
+
+
+def test_the_adapter_takes_the_rate_of_the_student_where_it_has_none():
+    module, _ = distiller()
+    module.weighting.lr = None
+    rates = {group["name"]: group["lr"] for group in module.configure_optimizers()["optimizer"].param_groups}
+    assert rates["weighting"] == rates["student"]
+
+
+def test_the_checkpoint_holds_projections_and_adapter_and_nothing_of_a_teacher(tmp_path):
+    module, _ = distiller()
+    trainer = fit(module)
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    state = torch.load(tmp_path / "c.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if "teacher" in name]
+    assert {"weighting.theta", "weighting.mixing", "terms.hint.projections.0"} <= set(state)
+
+
+def test_the_total_is_the_sum_of_coefficients_times_unweighted_terms_and_all_is_logged():
+    coef = {"ce": 0.3, "kd": 0.7, "angle": 2.0, "hint": 3.0, "adapter": 1.0} | {
+        "adapter_entropy": 0.5, "adapter_l2": 1e-4, "not_selected": 5.0,
+    }  # fmt: skip
+    module, _ = distiller(coef=coef)
+    logged = {k: float(v) for k, v in fit(module, batches(1)).callback_metrics.items()}
+    total = sum(coef[name] * logged[f"loss/{name}"] for name in all_terms())
+    assert logged["loss/total"] == pytest.approx(total, rel=1e-5)
+    assert {"val/acc", "val/loss", "train/acc", "weight/t0", "weight/t1", "weight_entropy"} <= set(logged)
+    assert logged["weight/t0"] + logged["weight/t1"] == pytest.approx(1, abs=1e-5)
+    assert logged["weight_above_0.95"] == 0
+
+
+def test_without_teachers_the_same_module_trains_from_labels():
+    student = network()
+    module = DistillModule(
+        student, {"ce": CrossEntropy()}, {"ce": 1.0}, K, optimizer=lambda g: torch.optim.SGD(g, lr=0.1)
+    )
+    trainer = fit(module)
+    assert "loss/ce" in trainer.callback_metrics
+    assert not [name for name in trainer.callback_metrics if name.startswith("weight")]
+
+
+class Broken(LossTerm):
+    def forward(self, step):
+        return step.student.logits.sum() * float("nan")
+
+
+def test_a_loss_that_is_not_a_number_stops_with_epoch_step_term_and_rows():
+    module, _ = distiller(
+        {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "broken": Broken()}, UniformWeighting()
+    )
+    with pytest.raises(UserError, match=r"epoch 0, step 0 .*loss/broken = nan.*\[0, 1, 2, 3, 4, 5, 6, 7\]"):
+        fit(module)
+
+
+class OneHot(UniformWeighting):
+    """Learns something, and is collapsed from the start."""
+
+    def build(self, shapes):
+        self.logit = nn.Parameter(torch.tensor([30.0, 0.0]))
+
+    def forward(self, student, teachers, labels):
+        return self.logit.softmax(0).expand(len(labels), -1)
+
+
+def test_a_collapsed_adapter_is_warned_of_once_and_by_name(caplog):
+    terms = {"kd": SoftTargetLoss(4.0), "adapter": JointAdapterLoss(4.0)}
+    module, _ = distiller(terms, OneHot())
+    with caplog.at_level(logging.WARNING, logger="amtml_pl"):
+        fit(module, epochs=3)
+    warnings = [r.getMessage() for r in caplog.records if "adapter" in r.getMessage()]
+    assert len(warnings) == 1
+    assert "epoch 1/3: the adapter has collapsed to one teacher per sample: 100%" in warnings[0]
+
+
+def test_uniform_weights_that_nobody_learns_are_no_collapse(caplog):
+    module, _ = distiller({"kd": SoftTargetLoss(4.0)}, UniformWeighting())
+    with caplog.at_level(logging.WARNING, logger="amtml_pl"):
+        trainer = fit(module)
+    assert not [r for r in caplog.records if "adapter" in r.getMessage()]
+    assert float(trainer.callback_metrics["weight_entropy"]) == pytest.approx(math.log(2))
+
+
+class SeesFloat32(LossTerm):
+    def forward(self, step):
+        tensors = [step.student.logits, step.teachers.logits, step.weights, *step.teachers.hints.values()]
+        assert {t.dtype for t in tensors} == {torch.float32}
+        assert (step.student.logits @ step.student.logits.T).dtype == torch.float32
+        return step.student.logits.square().mean()
+
+
+def test_terms_see_float32_under_mixed_precision():
+    terms = {**all_terms(), "seen": SeesFloat32()}
+    module, _ = distiller(terms)
+    fit(module, precision="bf16-mixed")
+
+
+def test_live_teachers_compute_in_float32_under_mixed_precision_as_those_of_a_cache_do():
+    module, source = distiller()
+    batch, asked = batches(1)[0], []
+    module.ask_teachers = lambda given: asked.append(source(given)) or asked[-1]
+    fit(module, data=[batch], precision="bf16-mixed")
+    assert torch.equal(asked[0].logits, source(batch).logits)
+
+
+def test_a_single_image_and_a_single_teacher_make_a_step():
+    module, _ = distiller(teachers=1)
+    module.student.eval()
+    module.trainer = pl.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    loss = module.training_step(batches(1, 1)[0], 0)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+TEACHERS = LiveTeachers([Teacher("a", network())])
+
+
+def learned():
+    weighting = AdaptiveWeighting("layer3")
+    weighting.build(TensorShapes(K, ("a",), {"layer3": (8, 8, 8)}))
+    return weighting
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"terms": {}}, "There is no loss term"),
+        ({"coef": {}}, r"loss terms \['ce'\] have no coefficient"),
+        ({"teachers": TEACHERS}, "There are teachers but no weighting"),
+        (
+            {"terms": {"kd": SoftTargetLoss(4.0)}, "coef": {"kd": 1.0}},
+            r"\['kd'\] need teachers, and the run has none",
+        ),
+        (
+            {
+                "teachers": TEACHERS,
+                "weighting": UniformWeighting(),
+                "terms": {"adapter": JointAdapterLoss(4.0)},
+                "coef": {"adapter": 1.0},
+            },
+            r"The terms \['adapter'\] train a weighting, and UniformWeighting learns nothing",
+        ),
+        (
+            {"teachers": TEACHERS, "weighting": learned()},
+            r"AdaptiveWeighting is a learned weighting, and no term of \['ce'\] with a coefficient trains it",
+        ),
+    ],
+)
+def test_parts_that_cannot_work_together_are_refused(change, text):
+    given = {"terms": {"ce": CrossEntropy()}, "coef": {"ce": 1.0}, "teachers": None} | change
+    with pytest.raises(UserError, match=text):
+        DistillModule(network(), num_classes=K, optimizer=torch.optim.SGD, **given)
+
+
+def test_dropout_draws_the_same_in_a_resumed_epoch_as_in_the_first_pass(tmp_path):
+    def noisy():
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 32 * 32, K))
+        student = TappedNetwork(body, mean=MEAN, std=STD)
+        sgd = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
+        return DistillModule(student, {"ce": CrossEntropy()}, {"ce": 1.0}, K, optimizer=sgd, seed=5)
+
+    whole, first, second = noisy(), noisy(), noisy()
+    fit(whole, epochs=2)
+    fit(first, epochs=1).save_checkpoint(tmp_path / "c.ckpt")
+    torch.rand(7)  # whatever else the second process drew
+    fit(second, epochs=2, resume=tmp_path / "c.ckpt")
+    assert torch.equal(whole.student.network[2].weight, second.student.network[2].weight)

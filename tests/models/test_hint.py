@@ -1,0 +1,46 @@
+"""How a hint is named and read."""
+
+import pytest
+import torch
+
+from amtml_pl.errors import UserError
+from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.hint import Reading, attention_map
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.teachers.live import Teacher
+
+pytestmark = pytest.mark.numbers
+
+
+@pytest.mark.parametrize("name", ["layer2", "layer2@4", "layer2@attention", "features.denseblock1@1"])
+def test_a_name_is_read_and_written_alike(name):
+    assert str(Reading.of(name)) == name
+
+
+@pytest.mark.parametrize("name", ["layer2@", "layer2@0", "layer2@big", "layer2@-1"])
+def test_another_reduction_is_refused_with_the_right_ones(name):
+    with pytest.raises(UserError, match=r"expected a grid's side.*\n.*layer2@4 or layer2@attention"):
+        Reading.of(name)
+
+
+def test_an_attention_map_is_where_the_feature_is_large_and_of_length_one():
+    feature = torch.randn(3, 5, 4, 2)
+    found = attention_map(feature)
+    for b in range(3):
+        naive = torch.stack([feature[b, :, h, w].square().mean() for h in range(4) for w in range(2)])
+        torch.testing.assert_close(found[b].flatten(), naive / naive.square().sum().sqrt())
+    assert torch.isfinite(attention_map(torch.zeros(1, 2, 2, 2))).all()
+
+
+def test_a_teacher_gives_several_readings_of_one_module():
+    hints = ("layer2", "layer2@4", "layer2@attention", "layer3@1")
+    network = TappedNetwork(
+        CifarResNet(8, 5, [4, 4, 8, 8]), mean=[0.5] * 3, std=[0.2] * 3, taps=["layer2", "layer3"]
+    )
+    teacher = Teacher("t", network, pool=8, hints=hints)
+    outputs = teacher(torch.rand(2, 3, 32, 32))
+    shapes = {name: tuple(hint.shape[1:]) for name, hint in outputs.features.items()}
+    assert shapes == {
+        "layer2": (8, 8, 8), "layer2@4": (8, 4, 4), "layer2@attention": (1, 16, 16), "layer3@1": (8, 1, 1),
+    }  # fmt: skip
+    assert teacher.hint_shapes(32) == {f"t/{name}": shape for name, shape in shapes.items()}

@@ -1,0 +1,27 @@
+"""Pooling that torch allows in deterministic mode."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amtml_pl.models.pooling import pool
+
+pytestmark = pytest.mark.numbers
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_pooling_is_torchs_adaptive_average_without_its_undeterministic_backward(h, w, height, width):
+    height, width = min(h, height), min(w, width)
+    features = torch.randn(2, 3, h, w, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pooled = pool(features, height, width)
+    torch.testing.assert_close(pooled, F.adaptive_avg_pool2d(features, (height, width)))
+    graph, seen = [pooled.grad_fn], set()
+    while graph:
+        node = graph.pop()
+        if node is not None:
+            seen.add(type(node).__name__)
+            graph += [following for following, _ in node.next_functions]
+    assert not [name for name in seen if "AdaptiveAvgPool" in name]

@@ -1,0 +1,65 @@
+"""A trained network that is built again asks for no weights to begin with."""
+
+import pytest
+
+from amtml_pl.errors import UserError
+from amtml_pl.results.network import rebuilt, without_beginnings
+
+TORCHVISION = {
+    "_target_": "torchvision.models.shufflenet_v2_x1_0",
+    "weights": "IMAGENET1K_V1",
+    "num_classes": 4,
+}
+TIMM = {
+    "_target_": "timm.create_model",
+    "model_name": "resnet18",
+    "pretrained": True,
+}
+
+
+def test_weights_to_begin_with_are_left_out_however_deep_and_nothing_else():
+    node = {
+        "_target_": "amtml_pl.models.small_images.adapt_stem",
+        "network": TORCHVISION,
+        "skip": ["maxpool"],
+    }
+    assert without_beginnings(node) == {**node, "network": {**TORCHVISION, "weights": None}}
+    assert without_beginnings([TIMM]) == [{**TIMM, "pretrained": False}]
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "my.Network", "weights": [1, 2]},
+        {"pretrained": True, "weights": "of no network"},
+        {"_target_": "torchvision.models.resnet18", "num_classes": 4},
+    ],
+)
+def test_arguments_that_mean_something_else_stay(node):
+    assert without_beginnings(node) == node
+
+
+def test_a_network_with_a_pretrained_constructor_is_built_without_a_network_connection():
+    """Its weights would come from the internet, which tests have not."""
+    network = rebuilt(TORCHVISION)
+    assert network.fc.out_features == 4
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ({"^target_": "torch.nn.Flatten"}, "network has no _target_"),
+        ({"_target_": "amtml_pl.losses.cross_entropy.CrossEntropy"}, "may not be named here"),
+        (
+            {**TORCHVISION, "weights_backbone": {"_target_": "os.getcwd"}},
+            "_target_=os.getcwd may not be named",
+        ),
+        (
+            {"_target_": "amtml_pl.models.cifar_resnet.CifarResNet", "depth": "deep", "num_classes": 2},
+            "depth='deep'",
+        ),
+    ],
+)
+def test_anything_but_a_listed_network_with_fitting_arguments_is_refused(node, reason):
+    with pytest.raises(UserError, match=reason):
+        rebuilt(node)

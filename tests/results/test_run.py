@@ -1,0 +1,369 @@
+"""A completed run, opened in Python, wherever it lies now."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from amtml_pl import load_run
+from amtml_pl.errors import UserError
+from amtml_pl.results.evaluation.evaluation import evaluate
+from amtml_pl.results.evaluation.images import own_images
+from amtml_pl.teachers.live import measure_accuracy, weights_digest
+from rounding import rounding
+from sealing import seal_again, write_record
+
+pytestmark = pytest.mark.numbers
+
+
+@pytest.mark.slow
+def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for():
+    told = (
+        "import sys, amtml_pl as a; print('torch' in sys.modules); a.load_run; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_what_the_package_gives_is_offered_by_tab_completion_and_a_run_is_shown_in_a_line(moved):
+    import amtml_pl
+
+    assert {"load_run", "FinishedRun"} <= {*dir(amtml_pl)}
+    run = load_run(moved)
+    assert str(moved) in repr(run)
+    assert len(repr(run)) < 1000
+    own = {name for name in dir(run) if not name.startswith("_")}
+    assert own == {
+        "path", "record", "config", "paths", "student", "checkpoints", "metrics", "teacher_weights",
+        "sample_weights", "own_weighting", "images", "teacher_names", "teachers", "data", "split",
+        "teacher_outputs",
+    }  # fmt: skip
+
+
+def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
+    """On a run of two teachers, whose folder lies where the page has its own."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "api.md").read_text()
+    [place] = re.findall(r'^folder = "(.*)"$', page, re.MULTILINE)
+    monkeypatch.chdir(moved.parent)
+    shutil.copytree(moved, place)
+    made = {}
+    exec("\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)), made)  # noqa: S102
+    N, M, K = made["outputs"].logits.shape
+    assert (N, M, K) == (100, 2, 10)
+    assert made["weights"].shape == (N, M)
+    assert 0 <= made["unsure"] < N
+    assert made["table"]["val/acc"][made["best"]] == made["run"].record["metrics"]["val/acc"]
+    assert torch.equal(made["classes"], made["student"](made["images"]).logits.argmax(dim=1))
+    assert made["teacher"](made["images"]).logits.shape == (len(made["images"]), K)
+
+
+def test_a_name_that_the_package_does_not_give_is_an_attribute_error():
+    import amtml_pl
+
+    with pytest.raises(AttributeError, match="has no attribute 'laod_run'"):
+        amtml_pl.laod_run  # noqa: B018
+
+
+def test_a_moved_run_gives_its_students_as_they_were_tested(moved, monkeypatch):
+    monkeypatch.chdir(moved.parent)
+    run = load_run("moved")
+    for checkpoint, name in (("best", "test/acc"), ("last", "test/acc_last")):
+        student = run.student(checkpoint)
+        assert not student.training
+        assert not any(parameter.requires_grad for parameter in student.parameters())
+        batches = run.data.eval_batches(run.split("test"))
+        assert measure_accuracy(student, batches) == pytest.approx(run.record["metrics"][name], abs=1e-7)
+    kept = load_file(moved / "student.safetensors")
+    best = run.student().network.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in best.items())
+
+
+def test_a_student_can_be_tapped(moved):
+    outputs = load_run(moved).student(taps=["layer2"])(torch.zeros(2, 3, 32, 32))
+    assert outputs.features["layer2"].shape[0] == 2
+
+
+def test_the_metrics_are_columns_with_one_value_per_epoch(moved):
+    run = load_run(moved)
+    columns = run.metrics()
+    assert columns["epoch"] == [0.0, 1.0]
+    with (moved / "metrics.csv").open() as lines:
+        assert columns["val/acc"] == [float(row["val/acc"]) for row in csv.DictReader(lines)]
+    weights = run.teacher_weights()
+    assert list(weights) == list(run.teacher_names) == ["vgg8_quarter", "resnet8"]
+    assert [sum(epoch) for epoch in zip(*weights.values(), strict=True)] == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_the_cached_outputs_of_the_teachers_are_those_of_the_teachers_themselves(moved):
+    run = load_run(moved)
+    outputs = run.teacher_outputs("train", view=2)
+    split = run.split("train")
+    assert outputs.logits.shape == (100, 2, 10)
+    assert {name.split("/")[0] for name in outputs.hints} == {"vgg8_quarter", "resnet8"}
+    images = run.data.augment(split.stored.images[split.rows], torch.arange(100), 2)
+    for number, teacher in enumerate(run.teachers):
+        own = teacher.load()(images).logits
+        # The cache rounds to float16, which keeps eleven digits of two.
+        torch.testing.assert_close(outputs.logits[:, number].float(), own, rtol=2**-11, atol=1e-4)
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, checkpoint):
+    run = load_run(moved)
+    weights = run.sample_weights("train", view=2, checkpoint=checkpoint)
+    assert weights.shape == (100, 2)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(100))
+    state = torch.load(moved / "checkpoints" / f"{checkpoint}.ckpt", weights_only=True)["state_dict"]
+    theta, mixing, prior = (state[f"weighting.{name}"] for name in ("theta", "mixing", "held_out"))
+    split = run.split("train")
+    images = run.data.augment(split.stored.images[split.rows], torch.arange(100), 2)
+    beta = run.student(checkpoint, taps=["layer3"])(images).features["layer3"].amax(dim=(2, 3))
+    score = beta / len(mixing) ** 0.5 @ (theta * mixing).T
+    within = rounding(9 * 64, layers=8) * float(score.abs().max())
+    torch.testing.assert_close(weights, (score + prior.log()).softmax(dim=1), rtol=0, atol=within)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"loop": {"_target_": "amtml_pl.distill.loops.mmkd.MetaWeights"}},
+            "made by MetaWeights, within its",
+        ),
+        (
+            {"weighting": {"_target_": "amtml_pl.weighting.aekd.AekdWeighting", "temperature": 4.0}},
+            "as a whole",
+        ),
+        ({"weighting": {"_target_": "amtml_pl.weighting.uniform.UniformWeighting"}}, "of another network"),
+    ],
+)
+def test_weights_that_no_single_image_has_are_refused_by_name(moved, changes, said):
+    config = OmegaConf.load(moved / "config.yaml")
+    for name, node in changes.items():
+        config[name] = node
+    OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
+    with pytest.raises(UserError, match=said):
+        load_run(moved).sample_weights()
+
+
+def test_outputs_that_the_cache_does_not_hold_are_named(moved, tmp_path):
+    run = load_run(moved)
+    with pytest.raises(
+        UserError, match=r"does not hold view 7 of .*logits-train.* which has the views \[1, 2\]"
+    ):
+        run.teacher_outputs(view=7)
+    with pytest.raises(UserError, match="does not hold the test logits of vgg8_quarter, resnet8"):
+        run.teacher_outputs("test")
+    with pytest.raises(UserError, match=r"does not hold the store(.|\n)*load_run\(..., cache=FOLDER\)"):
+        load_run(moved, cache=tmp_path / "empty").teacher_outputs()
+
+
+def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(moved, tmp_path):
+    cache = shutil.copytree(load_run(moved).paths["cache"], tmp_path / "cache")
+    (tmp_path / "empty").mkdir()
+    run = load_run(moved, cache=cache, teachers=tmp_path / "empty")
+    whole = evaluate(run, own_images(run, "val"), latency=False)["metrics"]
+    assert "ensemble/val/acc" in whole
+    [kept] = (cache / "digits" / "resnet8").glob("logits-val-*")
+    another = kept.with_name("logits-val-00000000")
+    shutil.copytree(kept, another)
+    (another / "manifest.json").write_text("[]")
+    assert evaluate(run, own_images(run, "val"), latency=False)["metrics"] == whole
+    (kept / "manifest.json").write_text("[]")
+    assert evaluate(run, own_images(run, "val"), latency=False)["left_out"].keys() >= {
+        "teacher/resnet8",
+        "ensemble",
+    }
+    with_weights = load_run(moved, cache=cache)
+    found = evaluate(with_weights, own_images(with_weights, "val"), latency=False)
+    assert found["left_out"] == {"latency": "latency=false"}
+    assert found["metrics"].keys() == whole.keys()
+    [rows] = with_weights.data.eval_batches(with_weights.split("val"))
+    logits = with_weights.teachers[1].load()(rows.images).logits
+    within = 2 * 2**-10 * float(logits.abs().max())  # the cache rounds to float16, one step up at most
+    name = "teacher/resnet8/val/nll"
+    assert found["metrics"][name] == pytest.approx(whole[name], abs=within)
+
+
+def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(moved, tmp_path):
+    run = load_run(moved)
+    assert [teacher.load().name for teacher in run.teachers] == list(run.teacher_names)
+    (tmp_path / "empty").mkdir()
+    gone = load_run(moved, teachers=tmp_path / "empty").teachers[0]
+    with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' .* are not here"):
+        gone.load()
+
+
+def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved, tmp_path):
+    """The run named a file; from there it has gone among the trained teachers, or anywhere."""
+    config = OmegaConf.load(moved / "config.yaml")
+    config.teacher.resnet8.weights.path = f"{tmp_path}/gone/my.safetensors"
+    config.teacher.resnet8.weights.strip_prefixes = ["module."]
+    OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
+    teacher = load_run(moved).teachers[1]
+    assert weights_digest(teacher.load().network) == teacher.facts["weights_digest"]
+    here = tmp_path / "here"
+    here.mkdir()
+    alone = load_run(moved, teachers=here).teachers[1]
+    with pytest.raises(
+        UserError, match=r"file .*gone/my.safetensors is not there, and no network below .*here"
+    ):
+        alone.load()
+    state = {f"module.{name}": tensor for name, tensor in teacher.load().network.network.state_dict().items()}
+    save_file(state, here / "my.safetensors")
+    assert weights_digest(alone.load().network) == teacher.facts["weights_digest"]
+    config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
+    OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
+    (here / "my.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=r"student.safetensors holds others, and no(.|\n)*or which holds student"
+    ):
+        load_run(moved, teachers=here).teachers[1].load()
+
+
+def test_images_that_are_others_now_are_refused(moved):
+    record = json.loads((moved / "run.json").read_text())
+    record["dataset"]["digest"] = "0" * 64
+    write_record(moved, record)
+    with pytest.raises(
+        UserError,
+        match=r"The images of 'digits' .* are not packed(.|\n)*evaluate run=.* paths.data=.* dataset=digits",
+    ):
+        load_run(moved).data  # noqa: B018
+
+
+def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*such as '.*moved'"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"status": "failed", "error": "out of luck"}, r"failed \(out of luck\); expected a completed one"),
+        ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x goes on with it"),
+        (
+            {"format": 9},
+            r"has format 9; expected 2; a later version of amtml_pl has written it(.|\n)*with the version",
+        ),
+        ({"format": None}, r"run.json has format None; expected 2"),
+        ({"status": "done"}, r"run.json is damaged: status is 'done'"),
+        ({"metrics": {}}, r"run.json lacks metrics.*val/acc"),
+    ],
+)
+def test_a_run_that_cannot_be_looked_into_is_refused_by_name(moved, changes, text):
+    record = json.loads((moved / "run.json").read_text())
+    write_record(moved, {**record, **changes})
+    with pytest.raises(UserError, match=text):
+        load_run(moved)
+
+
+def test_a_run_that_another_process_works_on_is_still_going(moved):
+    record = json.loads((moved / "run.json").read_text())
+    write_record(moved, {**record, "status": "interrupted"})
+    with (
+        FileLock(moved / ".lock"),
+        pytest.raises(UserError, match="is still going; expected a completed one"),
+    ):
+        load_run(moved)
+
+
+def test_a_run_that_has_no_record_yet_is_still_going_or_was_stopped(moved):
+    """As while its teachers are trained, or after `force=true` has removed the old record."""
+    (moved / "run.json").unlink()
+    with (
+        FileLock(moved / ".lock"),
+        pytest.raises(UserError, match=r"is still going, and is being prepared(.|\n)*once the run has ended"),
+    ):
+        load_run(moved)
+    with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*goes on with it"):
+        load_run(moved)
+
+
+def test_an_example_of_a_run_is_not_looked_for_without_end(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"a{number}").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*name the folder that amtml_pl.train printed"):
+        load_run(tmp_path)
+    (tmp_path / "a0" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no run.json(.|\n)*such as '.*/a0'"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is not a run's configuration"),
+        ("a: [", "config.yaml cannot be read"),
+        ("student: ${nothing}", r"config.yaml cannot be read: student='\${nothing}' is an interpolation"),
+    ],
+)
+def test_a_damaged_configuration_is_refused_by_name(moved, text, said):
+    (moved / "config.yaml").write_text(text)
+    seal_again(moved)
+    with pytest.raises(UserError, match=said):
+        load_run(moved)
+
+
+def test_a_part_of_the_configuration_that_is_none_is_refused_by_name(moved):
+    config = OmegaConf.load(moved / "config.yaml")
+    config.loop = "distill"
+    OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
+    with pytest.raises(UserError, match=r"config.yaml is damaged: loop is no mapping"):
+        load_run(moved)
+
+
+def test_a_checkpoint_that_is_gone_or_damaged_is_refused_by_name(moved):
+    (moved / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(UserError, match=r"There is no checkpoint .*best.ckpt(.|\n)*checkpoint=last"):
+        load_run(moved).student()
+    (moved / "checkpoints" / "last.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"last.ckpt .* cannot be read"):
+        load_run(moved).student("last")
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(moved):
+    config = OmegaConf.load(moved / "config.yaml")
+    config.student.depth = 14
+    OmegaConf.save(config, moved / "config.yaml")
+    seal_again(moved)
+    with pytest.raises(UserError, match=r"best.ckpt is of another network: \d+ tensors differ"):
+        load_run(moved).student()
+
+
+def test_a_configuration_cannot_make_the_student_anything_but_a_network(moved, tmp_path):
+    text = (moved / "config.yaml").read_text()
+    start = text.index("student:\n  _target_: ")
+    line = text[start:].splitlines()[1]
+    (moved / "config.yaml").write_text(text.replace(f"student:\n{line}", "student:\n  _target_: os.mkdir"))
+    seal_again(moved)
+    with pytest.raises(UserError, match=r"os.mkdir"):
+        load_run(moved).student()
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
+def test_a_mistyped_choice_is_named(moved, monkeypatch):
+    """As in a notebook, where nothing but the function itself looks at what it is given."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    run = load_run(moved)
+    for ask in (lambda: run.student("bset"), lambda: run.split("tset"), lambda: [*run.images("train", -1)]):
+        with pytest.raises(UserError, match=r"There is no (checkpoint 'bset'|split 'tset'|view -1)"):
+            ask()

@@ -1,0 +1,59 @@
+"""The run folder: nothing half-written is taken for whole."""
+
+import pytest
+import torch
+
+from amtml_pl.errors import UserError
+from amtml_pl.runs import folder as runs
+from amtml_pl.runs.folder import RunFolder, write_text
+from amtml_pl.system.json_file import sealed
+from amtml_pl.training.checkpoints import AtomicCheckpointIO
+from amtml_pl.training.record import git_state, versions
+
+
+def test_a_record_is_replaced_whole(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert folder.record() is None
+    folder.write_record("interrupted", seed=0)
+    assert folder.completed() is None
+    folder.write_record("completed", seed=0)
+    assert folder.completed() == sealed({"format": 2, "status": "completed", "seed": 0})
+    assert [file.name for file in folder.path.iterdir()] == ["run.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
+    file = tmp_path / "run.json"
+    write_text(file, "old")
+    monkeypatch.setattr(runs.Path, "replace", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_text(file, "new")
+    assert file.read_text() == "old"
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise RuntimeError("cut off")
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_last_good_one(tmp_path):
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last.ckpt cannot be written: cut off. The one before it is whole"):
+        writer.save_checkpoint({"epoch": 2, "bad": Unpicklable()}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"epoch": 1}
+
+
+def test_a_run_says_what_code_and_versions_it_ran():
+    assert {"python", "torch", "pytorch-lightning", "amtml-pl"} <= set(versions())
+    state = git_state()
+    assert state is None or len(state["commit"]) == 40
+
+
+def test_starting_over_removes_what_an_earlier_run_left(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_record("completed")
+    folder.last_checkpoint.parent.mkdir()
+    for file in (folder.last_checkpoint, folder.metrics_file, tmp_path / "events.out.tfevents.1.x"):
+        file.write_text("old")
+    folder.clear()
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]

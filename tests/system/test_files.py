@@ -1,0 +1,82 @@
+"""The files that commands leave: whole or as before, whatever else lies beside them."""
+
+import stat
+
+import pytest
+
+from amtml_pl.errors import UserError
+from amtml_pl.system.files import named_output, replacing, write_json
+
+
+def test_a_file_is_replaced_as_a_whole_and_its_folder_is_made(tmp_path):
+    file = tmp_path / "new" / "deep" / "table.csv"
+    with replacing(file) as temporary:
+        temporary.write_text("whole")
+        assert not (tmp_path / "new").exists()
+        assert temporary.suffix == ".csv"
+    assert file.read_text() == "whole"
+    assert [*tmp_path.rglob(".*")] == []
+
+
+def test_it_may_be_read_by_whom_the_umask_lets(tmp_path):
+    (tmp_path / "other").write_text("")
+    write_json(tmp_path / "found.json", {})
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "found.json")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("name", [".found.json", ".found.json.tmp"])
+def test_hidden_files_of_the_user_beside_it_stay(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    write_json(tmp_path / "found.json", {})
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_two_commands_with_one_target_do_not_meet(tmp_path):
+    file = tmp_path / "found.json"
+    with replacing(file) as one, replacing(file) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert file.read_text() == "one"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
+def test_what_was_stopped_leaves_the_file_before_it_and_nothing_else(tmp_path, stop):
+    file = tmp_path / "found.json"
+    file.write_text("before")
+
+    def half_written():
+        with replacing(file) as temporary:
+            temporary.write_text("ha")
+            raise stop
+
+    with pytest.raises(stop):
+        half_written()
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"found.json": "before"}
+
+
+def test_what_cannot_take_its_place_in_the_end_is_one_message_and_leaves_nothing(tmp_path):
+    """A folder of that name was made meanwhile."""
+    file = tmp_path / "found.json"
+
+    def late():
+        with replacing(file) as temporary:
+            temporary.write_text("whole")
+            file.mkdir()
+
+    with pytest.raises(UserError, match=r"found\.json cannot be written"):
+        late()
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_what_a_command_has_not_written_it_does_not_replace(tmp_path):
+    mine = tmp_path / "mine.json"
+    mine.write_text("{}")
+    asked = {"suffix": ".json", "what": "an evaluation"}
+    with pytest.raises(UserError, match=r"mine\.json is not an evaluation, and is left as it is"):
+        named_output(str(mine), **asked, is_one=lambda _: False)
+    assert named_output(str(mine), **asked, is_one=lambda _: True) == mine
+    with pytest.raises(UserError, match=r"an evaluation has a name that ends in \.json(.|\n)*out=mine\.json"):
+        named_output("mine.csv", **asked, is_one=lambda _: True)
+    assert named_output(f"{tmp_path}/new/found.json", **asked, is_one=lambda _: False).name == "found.json"
+    assert not (tmp_path / "new").exists()

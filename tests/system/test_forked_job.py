@@ -1,0 +1,89 @@
+"""A job's own process: what it returns, how its crash is told, and that signals reach it once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+
+pytestmark = pytest.mark.skipif(not can_have_own_process(), reason="no fork here")
+
+KILLED_PARENT = """
+import os, sys, time
+from amtml_pl.system.forked_job import in_own_process
+
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+in_own_process(work)
+"""
+
+
+def test_it_gives_what_the_function_returns_and_changes_nothing_here():
+    held = [0]
+
+    def function():
+        held[0] = 1
+        return os.getpid(), os.getpgid(0)
+
+    process, group = in_own_process(function)
+    assert process != os.getpid()
+    assert group == process
+    assert held == [0]
+
+
+def test_a_kill_is_told_by_its_signal():
+    with pytest.raises(ProcessCrashedError, match=r"ended by SIGKILL \(out of memory\?\)"):
+        in_own_process(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_a_process_that_leaves_is_told_by_its_status():
+    with pytest.raises(ProcessCrashedError, match="status 3 before the run did"):
+        in_own_process(lambda: os._exit(3))
+
+
+def interrupted_while(function, number):
+    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+    return in_own_process(function)
+
+
+def test_ctrl_c_reaches_the_function_once_and_its_answer_is_awaited():
+    def function():
+        try:
+            time.sleep(30)
+        except KeyboardInterrupt:
+            time.sleep(0.5)  # a second one would end this
+            return "put in order"
+
+    assert interrupted_while(function, signal.SIGINT) == "put in order"
+
+
+def test_sigterm_ends_a_function_that_does_not_answer_it_and_this_process_with_143():
+    with pytest.raises(SystemExit) as stop:
+        interrupted_while(lambda: time.sleep(30), signal.SIGTERM)
+    assert stop.value.code == 143
+
+
+def test_it_ends_when_the_process_that_waits_for_it_is_killed():
+    words = [sys.executable, "-c", KILLED_PARENT]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+        process = int(parent.stdout.readline())
+        parent.kill()
+    assert ended_within(process, seconds=10)
+
+
+def ended_within(process, seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False

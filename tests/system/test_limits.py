@@ -1,0 +1,330 @@
+"""What the system refuses a command: one message, status 2, and the command that allows it."""
+
+import errno
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from amtml_pl.errors import UserError
+from amtml_pl.runs.folder import write_bytes
+from amtml_pl.system.limits import refuse_few_threads, refused_by_system
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
+TRAIN = ("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "doctor=false")
+TWO_GIB = 2 << 30
+
+
+def limited(monkeypatch, number, most):
+    """Makes a limit look as if a shell had set it; what it does to the process is up to the error."""
+    real = resource.getrlimit
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (most, most) if asked == number else real(asked))
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "fix"),
+    [
+        (resource.RLIMIT_FSIZE, OSError(errno.EFBIG, "File too large", "best.ckpt"), "ulimit -f unlimited"),
+        (resource.RLIMIT_FSIZE, FileNotFoundError(2, "No usable temporary directory found"), "ulimit -f"),
+        (resource.RLIMIT_NOFILE, OSError(errno.EMFILE, "Too many open files"), "ulimit -n 7108"),
+        (resource.RLIMIT_NPROC, BlockingIOError(errno.EAGAIN, "Resource unavailable"), "ulimit -u 7108"),
+        (resource.RLIMIT_NPROC, RuntimeError("can't start new thread"), "ulimit -u 7108"),
+        (resource.RLIMIT_AS, MemoryError(), "ulimit -v unlimited"),
+        (resource.RLIMIT_AS, RuntimeError("std::bad_alloc"), "ulimit -v unlimited"),
+        (resource.RLIMIT_AS, ImportError("libtorch.so: failed to map segment"), "ulimit -v unlimited"),
+        (
+            resource.RLIMIT_AS,
+            RuntimeError("unable to mmap 8 bytes: Cannot allocate memory (12)"),
+            "ulimit -v",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_a_limit_is_named_with_its_value_and_the_command_that_raises_it(monkeypatch, number, error, fix):
+    limited(monkeypatch, number, 1777)
+    message = refused_by_system(error)
+    assert re.search(r"The limit on .+ is 1,777.* \(ulimit -[fnuv]\)\.", message.what)
+    assert message.fix.startswith(fix)
+
+
+def test_a_message_that_was_made_from_a_limit_keeps_its_words_and_gets_the_command(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_FSIZE, 1777)
+    with pytest.raises(UserError) as caught:
+        raise UserError("The checkpoint cannot be written.", fix="free some space") from OSError(
+            errno.EFBIG, ""
+        )
+    message = refused_by_system(caught.value)
+    assert message.what.startswith(
+        "The checkpoint cannot be written. The limit on the size of a file is 1,777"
+    )
+    assert message.fix.startswith("ulimit -f unlimited")
+
+
+def test_a_mistake_and_a_defect_are_nothing_that_the_system_refuses():
+    assert refused_by_system(UserError("seed=-1: expected 0 or more")) is None
+    assert refused_by_system(RuntimeError("expected 3 channels")) is None
+    assert refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt")) is None
+
+
+def test_a_command_that_looks_at_files_names_any_that_is_missing():
+    message = refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), any_file=True)
+    assert message.what == "a.pt cannot be read or written: No such file."
+    assert message.fix == "name a file that exists"
+
+
+def test_a_full_temporary_folder_is_named_with_the_variable_that_chooses_another():
+    message = refused_by_system(FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"))
+    assert "No usable temporary directory found in ['/tmp']" in message.what
+    assert message.fix.endswith("export TMPDIR=FOLDER")
+
+
+def test_what_a_library_names_as_bytes_is_shown_as_a_name():
+    message = refused_by_system(OSError(errno.ENOSPC, "No space left on device", b"/runs/events.out"))
+    assert message.what == "/runs/events.out cannot be read or written: No space left on device."
+
+
+@linux_only
+def test_a_write_that_fails_names_its_file_and_leaves_the_old_one(tmp_path):
+    file = tmp_path / "doctor.json"
+    write_bytes(file, b"old")
+    code = (
+        "import resource, sys; from pathlib import Path; from amtml_pl.runs.folder import write_bytes\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "try: write_bytes(Path(sys.argv[1]), bytes(11))\n"
+        "except OSError as error: print(error.filename)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == str(file)
+    assert [*tmp_path.iterdir()] == [file]
+    assert file.read_bytes() == b"old"
+
+
+def test_threads_that_the_libraries_cannot_have_are_refused_before_they_end_the_process(monkeypatch):
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refused)
+    limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
+    with pytest.raises(UserError, match=r"refuses a thread.*-u.*\n.*ulimit -u 7108.*OMP_NUM_THREADS=1"):
+        refuse_few_threads()
+
+
+def test_a_limit_that_is_high_is_not_blamed_for_a_refused_thread(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NPROC, 96_365)
+    message = refused_by_system(RuntimeError("can't start new thread"))
+    assert "ulimit" not in str(message)
+    assert "the limit of the container" in message.fix
+
+
+def test_more_open_files_than_the_limit_are_asked_for(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NOFILE, 20_000)
+    assert refused_by_system(OSError(errno.EMFILE, "Too many open files")).fix == "ulimit -n 80000"
+
+
+def test_a_full_pipe_is_no_limit(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
+    assert refused_by_system(BlockingIOError(errno.EAGAIN, "write could not complete", 10)) is None
+
+
+def test_a_mistake_met_after_a_refusal_keeps_its_own_fix(monkeypatch):
+    limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
+    mistake = UserError("seed=-1: expected 0 or more", fix="seed=1")
+    mistake.__context__ = BlockingIOError(errno.EAGAIN, "Resource unavailable")
+    assert refused_by_system(mistake) is None
+
+
+def test_threads_that_are_to_be_had_are_given_back():
+    before = threading.active_count()
+    refuse_few_threads()
+    assert threading.active_count() == before
+
+
+@pytest.fixture
+def typed(tmp_path, shared):
+    """Ends a command that a shell runs after a limit, or with an environment; gives status and output."""
+
+    def made(command, *words, before="true", through="", **environment):
+        paths = (f"paths.data={shared}/data", f"paths.teachers={shared}/teachers")
+        places = () if command == "report" else paths
+        line = shlex.join([sys.executable, "-m", f"amtml_pl.{command}", *words, *places])
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("AMTML_")}
+        ended = subprocess.run(
+            ["bash", "-c", f"{before} && exec {through} {line}"],  # noqa: S607
+            cwd=tmp_path,
+            env={**clean, **environment},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        assert "Traceback" not in ended.stdout + ended.stderr
+        return ended.returncode, ended.stdout + ended.stderr
+
+    return made
+
+
+@linux_only
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "doctor", "cache", "benchmark"])
+def test_memory_that_is_too_little_for_torch_is_named_by_every_command(typed, command):
+    status, said = typed(command, "experiment=digits_ce", before="ulimit -v 2000000")
+    assert status == 2
+    assert said.count("error:") == 1
+    assert "The limit on memory is 2,048,000,000 bytes (ulimit -v)." in said
+
+
+@linux_only
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [3_000_000, 3_300_000, 3_600_000, 4_000_000])
+def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all(typed, kilobytes):
+    status, said = typed("train", *TRAIN, before=f"ulimit -v {kilobytes}")
+    assert status in (0, 2)
+    assert ("ulimit -v unlimited" in said) == (status == 2)
+
+
+@linux_only
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [0, 1, 50])
+def test_a_limit_on_files_is_named_by_a_run(typed, kilobytes):
+    status, said = typed("train", *TRAIN, "doctor=true", before=f"ulimit -f {kilobytes}")
+    assert status == 2
+    assert said.count("error:") == 1
+    assert "To fix it: ulimit -f unlimited" in said
+
+
+@linux_only
+@pytest.mark.slow
+def test_a_disk_that_is_full_when_the_doctor_writes_is_named_once(typed, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user, or container, may not mount a tmpfs")
+    try:
+        (disk / "others").write_bytes(bytes(4096))
+        status, said = typed("doctor", "experiment=digits_ce", f"paths.outputs={disk}")
+        left = [path for path in disk.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)  # noqa: S607
+    assert status == 2
+    assert said.count("error:") == 1
+    assert "doctor.json cannot be read or written: No space left on device." in said
+    assert left == [disk / "others"]
+
+
+@linux_only
+@pytest.mark.slow
+def test_a_limit_on_open_files_is_named_by_a_run(typed):
+    status, said = typed("train", *TRAIN, before="ulimit -n 8")
+    assert status == 2
+    assert "To fix it: ulimit -n 4096" in said
+
+
+@linux_only
+@pytest.mark.slow
+def test_a_limit_on_processes_is_named_by_a_run(typed):
+    other = "setpriv --reuid=12345 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override"
+    if os.getuid():
+        status, said = typed("train", *TRAIN, before="ulimit -u 1")
+    elif subprocess.run([*shlex.split(other), "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no such limit binds this user, who may not become another one")
+    else:
+        status, said = typed("train", *TRAIN, through=f"{other} prlimit --nproc=1")
+    assert status == 2
+    assert "ulimit -u 4096" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("coerced", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["C", "ascii"])
+def test_a_locale_without_letters_names_every_folder_all_the_same(typed, tmp_path, coerced):
+    folder = tmp_path / "überprüft"
+    status, said = typed("train", *TRAIN, LC_ALL="C", AMTML_OUTPUTS=str(folder), **coerced)
+    assert status == 0, said
+    assert [*folder.glob("runs/digits_ce/*/events.out.tfevents.*")]
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(typed, tmp_path):
+    status, said = typed("train", *TRAIN, before=f"export AMTML_OUTPUTS=$'{tmp_path}/a\\xff'")
+    assert status == 2
+    assert rf"{tmp_path}/a\xff/runs" in said
+    assert "is not UTF-8 text" in said
+    assert "paths.outputs=FOLDER" in said
+
+
+CAUGHT_IN_GENERATED_CODE = """
+import os, signal, sys
+from amtml_pl.system.signals import prepare_to_end
+try:
+    exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+except KeyboardInterrupt:
+    prepare_to_end()
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(130)
+"""
+
+
+def test_the_status_after_ctrl_c_is_130_whatever_it_met_and_however_often_it_is_typed():
+    ended = subprocess.run([sys.executable, "-c", CAUGHT_IN_GENERATED_CODE], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
+@pytest.mark.parametrize("gap", [0.001, 0.1])
+def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap, before):
+    words = ("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=100000", "doctor=false")
+    paths = (f"paths.data={shared}/data", f"paths.outputs={tmp_path}/outputs")
+    line = shlex.join([sys.executable, "-m", "amtml_pl.train", *words, *paths])
+    command = ["bash", "-c", f"{before} && exec {line}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        for line in run.stdout:
+            if line.startswith("epoch "):
+                break
+        run.send_signal(signal.SIGINT)
+        time.sleep(gap)
+        run.send_signal(signal.SIGINT)
+        said = run.stdout.read()
+    assert run.returncode == 130
+    assert "Traceback" not in said
+    assert said.count("Interrupted. This continues where it stopped:") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
+def test_a_misspelt_key_is_one_message_with_limited_memory_too(typed, before):
+    for words in (["experiment=digits_cee"], ["experiment=digits_ce", "seeed=3"]):
+        status, said = typed("train", *words, before=before)
+        assert status == 2
+        assert "The command line has 1 mistake:" in said
+
+
+EARLY = """
+import os, sys, time
+from amtml_pl import entry_point
+met, number = sys.argv.pop(1), int(sys.argv.pop(1))
+def run():
+    os.kill(os.getpid(), number)
+    time.sleep(10)
+def interrupted_import():
+    try:
+        run()
+    except BaseException as error:
+        raise RecursionError("while numpy was imported") from error
+entry_point.start({"itself": run, "an import": interrupted_import}[met])
+"""
+
+
+@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
+@pytest.mark.parametrize("met", ["itself", "an import"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_before_the_job_begins_has_the_status_of_one_within_it(before, met, number, status):
+    line = shlex.join([sys.executable, "-c", EARLY, met, str(int(number))])
+    ended = subprocess.run(["bash", "-c", f"{before} && exec {line}"], capture_output=True, check=False)  # noqa: S607
+    assert (ended.returncode, ended.stderr) == (status, b"")

@@ -1,0 +1,64 @@
+"""What a run folder holds is read as data: plain values, as they were written, and nothing else."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from amtml_pl.system.plain_yaml import read_plain_yaml
+
+TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12).filter(lambda t: "${" not in t)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+    | st.sampled_from(["1e-3", "2026-11-29", "yes", "0x10", "null", "~", "=", "<<", "1_0", "- x", "#"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT.filter(bool), inner, max_size=3),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(tree=st.dictionaries(TEXT.filter(bool), VALUES, max_size=4))
+def test_what_a_run_writes_is_read_as_it_was(tmp_path_factory, tree):
+    file = tmp_path_factory.mktemp("yaml") / "config.yaml"
+    file.write_text(
+        OmegaConf.to_yaml(OmegaConf.create(tree, flags={"allow_objects": True})), encoding="utf-8"
+    )
+    assert read_plain_yaml(file) == tree
+
+
+REFUSED = {
+    "an interpolation": ("a: {b: '${oc.env:HOME}'}", "a.b='${oc.env:HOME}' is an interpolation or missing"),
+    "a missing value": ("a: '???'", "is an interpolation or missing"),
+    "a null key": ("~: 1", "has the key null"),
+    "an interpolation in a key": ("'${x}': 1", "is an interpolation"),
+    "a tag": ("a: !!python/object/apply:os.system [true]", "line 1 has the tag"),
+    "a harmless tag": ("\na: !!str 1", "line 2 has the tag"),
+    "an anchor": ("a: &x 1", "line 1 has the anchor or alias x"),
+    "a date": ("a: [2026-11-29]", "a[0] is a date, expected plain values"),
+    "bytes": ("a: !!binary aGk=", "line 1 has the tag"),
+    "no text": ("a: \udcff", "utf-8"),
+    "something open": ("a: [", "did not find expected node content"),
+    "two documents": ("a: 1\n---\nb: 2", "expected a single document"),
+    "depth": ("[" * 60, "line 1 has the nesting of more than 50 levels"),
+    "extreme depth": ("[" * 200_000, "nesting"),
+    "length": ("a" * ((1 << 20) + 1), "it has 1,048,577 bytes, expected at most 1,048,576"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSED.values(), ids=REFUSED)
+def test_anything_but_plain_values_is_refused(tmp_path, text, reason):
+    file = tmp_path / "config.yaml"
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        read_plain_yaml(file)
+
+
+def test_aliases_of_aliases_take_no_time(tmp_path):
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    began = time.process_time()
+    with pytest.raises(ValueError, match="anchor or alias"):
+        read_plain_yaml(tmp_path / "config.yaml")
+    assert time.process_time() - began < 60  # expanded they are 2 ** 60 values

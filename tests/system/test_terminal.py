@@ -1,0 +1,58 @@
+"""What texts from elsewhere may do to a terminal: nothing."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.markup import escape
+from rich.table import Table
+
+from amtml_pl.config.command import console, error_console
+from amtml_pl.errors import UserError
+from amtml_pl.system.console import Terminal, printable
+
+CLEARS_THE_SCREEN = "run\x1b[2J\x07\x9b1m"
+
+
+@pytest.mark.parametrize("place", ["alone", "cell", "title", "column"])
+def test_no_text_that_is_printed_commands_the_terminal(place):
+    written = io.StringIO()
+    terminal = Terminal(file=written, width=80)
+    table = Table(title=CLEARS_THE_SCREEN if place == "title" else "runs")
+    table.add_column(CLEARS_THE_SCREEN if place == "column" else "run")
+    table.add_row(escape(CLEARS_THE_SCREEN) if place == "cell" else "first")
+    terminal.print(escape(CLEARS_THE_SCREEN) if place == "alone" else table)
+    assert "[2J" in written.getvalue()
+    assert not {"\x1b", "\x07", "\x9b"} & set(written.getvalue())
+
+
+def test_a_name_that_no_encoding_has_can_be_printed():
+    assert printable("a\udcffb\ud800").encode() == b"a b "
+
+
+def test_lines_and_columns_of_a_message_stay():
+    assert printable("what:\n\tfix ± …") == "what:\n\tfix ± …"
+
+
+def test_every_command_prints_through_it():
+    assert isinstance(console, Terminal)
+    assert isinstance(error_console, Terminal)
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_said_once_and_not_tried_again():
+    with FULL.open("w") as full:
+        terminal = Terminal(file=full)
+        with pytest.raises(UserError, match=r"cannot be written to its output: No space left.*\n.*>FILE"):
+            terminal.print("the leaderboard")
+        terminal.print("more of it")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_where_not_even_a_mistake_can_be_written_the_exit_status_says_it(monkeypatch):
+    with FULL.open("w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        Terminal(stderr=True).print("error: this and that")

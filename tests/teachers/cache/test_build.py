@@ -1,0 +1,547 @@
+"""A build leaves the same files however interrupted, computes each row once, and says what stops it."""
+
+import gc
+import io
+import itertools
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from tiny_cache import (
+    AUGMENT,
+    NOBODY,
+    OPTIONS,
+    ROWS,
+    SHARD_ROWS,
+    K,
+    Process,
+    built,
+    network,
+    split,
+    stores,
+    times,
+    tree,
+)  # fmt: skip
+from torch import nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.teachers.cache.build import build
+from amtml_pl.teachers.cache.compute import BuildOptions, ready_for_computing
+from amtml_pl.teachers.cache.disk import refuse_full_disk
+from amtml_pl.teachers.live import Teacher
+from rounding import assert_rounded_alike
+
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root may become another user or mount a file system"
+)
+
+
+@pytest.fixture
+def place():
+    """A folder that other users may enter, which pytest's are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """The files of a build of two views in one go."""
+    root = tmp_path / "whole"
+    built(root, [stores(root)], [1, 2])
+    return tree(root)
+
+
+def watched(seen, seed=0, *, taps=("conv",), before=lambda images: None):
+    """Gives a network that notes the size of each batch, after ``before`` was called with it."""
+
+    def load():
+        made = network(seed, taps)
+
+        def note(_, args):
+            before(args[0])
+            seen.append(len(args[0]))
+
+        made.register_forward_pre_hook(note)
+        return made
+
+    return load
+
+
+def killed_at(count):
+    """Kills its process at the given call."""
+    calls = itertools.count(1)
+
+    def call(*_):
+        if next(calls) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return call
+
+
+# ---- what is stored
+
+
+@pytest.mark.numbers
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_stored_rows_are_what_the_live_teacher_gives_for_the_same_pixels(tmp_path, channels_last):
+    options = type(OPTIONS)(batch_size=5, device="cpu", channels_last=channels_last)
+    stored, images = stores(tmp_path), split()
+    built(tmp_path, [stored], [1, 2, 7], options=options)
+    live = Teacher("big", network(0))
+    generator = torch.Generator().manual_seed(1)
+    for view in (1, 2, 7):
+        for sample in torch.randint(ROWS, (12,), generator=generator).tolist():
+            index = torch.tensor([sample])
+            given = live(AUGMENT(images.stored.images[images.rows[index]], index, view))
+            logits = stored.logits.open(view).rows(index)
+            hint = stored.hints["conv"].open(view).rows(index)
+            assert logits.dtype == hint.dtype == torch.float16
+            torch.testing.assert_close(logits.float(), given.logits, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(hint.float(), given.features["conv"], rtol=1e-3, atol=1e-5)
+            assert logits.argmax() == given.logits.argmax()
+
+
+def test_each_row_is_computed_once_for_all_tensors(tmp_path):
+    seen = []
+    teacher = stores(tmp_path, taps=("conv", "act"), load=watched(seen, taps=("conv", "act")))
+    result = built(tmp_path, [teacher], [1, 2])
+    assert result.teacher_passes == {"big": 2 * ROWS}
+    assert sum(seen) == 2 * ROWS + 1  # one image alone tells the shapes
+    assert result.seconds > 0
+
+
+def test_a_complete_cache_loads_no_teacher_and_writes_nothing(tmp_path):
+    built(tmp_path, [stores(tmp_path)], [1, 2])
+    before = times(tmp_path)
+    result = built(tmp_path, [stores(tmp_path, load=lambda: pytest.fail("loaded"))], [2, 1])
+    assert not any(result.teacher_passes.values())
+    assert times(tmp_path) == before
+
+
+def test_a_new_hint_builds_only_itself(tmp_path):
+    built(tmp_path, [stores(tmp_path)], [1, 2])
+    before, content = times(tmp_path), tree(tmp_path)
+    result = built(tmp_path, [stores(tmp_path, taps=("conv", "act"))], [1, 2])
+    assert result.teacher_passes == {"big": 2 * ROWS}
+    after = times(tmp_path)
+    assert {name: after[name] for name in before} == before
+    added = set(after) - set(before)
+    assert added
+    assert all("/act-" in name for name in added)
+    fresh = tmp_path / "fresh"
+    built(fresh, [stores(fresh, taps=("conv", "act"))], [1, 2])
+    assert tree(fresh) == {name: c for name, c in tree(tmp_path).items() if not name.startswith("fresh")}
+    assert content.items() <= tree(fresh).items()
+
+
+def test_only_the_shards_that_are_missing_are_computed(tmp_path, whole):
+    teacher = stores(tmp_path)
+    built(tmp_path, [teacher], [1, 2])
+    teacher.logits.shard_file(2, 2).unlink()
+    result = built(tmp_path, [stores(tmp_path)], [1, 2])
+    assert result.teacher_passes == {"big": ROWS - 16}
+    assert {name: c for name, c in tree(tmp_path).items() if not name.startswith("whole")} == whole
+
+
+@pytest.mark.numbers
+def test_a_hint_is_whole_where_its_shards_are_longer_than_those_of_the_logits(tmp_path):
+    built(tmp_path, [stores(tmp_path, taps=())], [1])
+    later = stores(tmp_path, shard_rows=16)
+    built(tmp_path, [later], [1])
+    images, index = split(), torch.arange(ROWS)
+    given = Teacher("big", network(0))(AUGMENT(images.stored.images[images.rows], index, 1)).features["conv"]
+    torch.testing.assert_close(later.hints["conv"].open(1).rows(index).float(), given, rtol=1e-3, atol=1e-5)
+
+
+def test_one_teacher_is_in_memory_at_a_time(tmp_path):
+    networks = []
+
+    def load(seed):
+        def made():
+            assert all(reference() is None for reference in networks)
+            networks.append(weakref.ref(new := network(seed, taps=())))
+            return new
+
+        return made
+
+    teachers = [stores(tmp_path, f"t{m}", seed=m, taps=(), load=load(m)) for m in range(3)]
+    built(tmp_path, teachers, [1])
+    assert len(networks) == 3
+
+
+@pytest.fixture
+def no_chance_collection():
+    """Only reference counts, and an explicit ``gc.collect()``, free anything."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_one_teacher_with_taps_is_in_memory_at_a_time(tmp_path, no_chance_collection):
+    networks = []
+
+    def load(seed):
+        def made():
+            assert all(reference() is None for reference in networks)
+            networks.append(weakref.ref(new := network(seed)))
+            return new
+
+        return made
+
+    built(tmp_path, [stores(tmp_path, f"t{m}", seed=m, load=load(m)) for m in range(3)], [1])
+
+
+# ---- interruption
+
+
+def test_sessions_leave_the_files_of_one_go(tmp_path, whole):
+    root = tmp_path / "sessions"
+    for views in ([2], [1], [1, 2]):
+        built(root, [stores(root)], views)
+    assert tree(root) == whole
+
+
+@pytest.mark.parametrize("passes", [2, 3, 4, 7, 9])
+def test_a_build_killed_while_it_computes_leaves_the_files_of_one_go(tmp_path, whole, passes):
+    root, kill = tmp_path / "killed", killed_at(passes)
+    child = Process(lambda: built(root, [stores(root, load=watched([], before=kill))], [1, 2]))
+    assert child.answer() is None
+    assert child.process.exitcode == -signal.SIGKILL
+    assert tree(root) != whole
+    built(root, [stores(root)], [1, 2])
+    assert tree(root) == whole
+
+
+def killed_before_rename(root, count, kind):
+    """Builds in a process that dies when it renames its count-th file of a kind; whether it did."""
+
+    def work():
+        replace, kill = Path.replace, killed_at(count)
+
+        def renamed(self, target):
+            if target.suffix == kind:
+                kill()
+            return replace(self, target)
+
+        Path.replace = renamed
+        return built(root, [stores(root)], [1, 2])
+
+    return Process(work).answer() is None
+
+
+def test_a_build_killed_between_writing_and_naming_a_shard_leaves_the_files_of_one_go(tmp_path, whole):
+    for count in range(1, 13):
+        root = tmp_path / str(count)
+        assert killed_before_rename(root, count, ".safetensors")
+        built(root, [stores(root)], [1, 2])
+        assert tree(root) == whole, count
+    assert not killed_before_rename(tmp_path / "no more", 13, ".safetensors")
+
+
+def killed_before_a_record(root, count):
+    assert killed_before_rename(root, count, ".json")
+    built(root, [stores(root)], [1, 2])
+    return tree(root)
+
+
+def test_a_build_killed_between_a_shard_and_its_record_has_all_files_of_one_go(tmp_path, whole):
+    for count in range(1, 15):
+        found = killed_before_a_record(tmp_path / str(count), count)
+        assert whole.items() <= found.items(), count
+
+
+def test_a_build_killed_between_writing_and_naming_a_record_leaves_no_other_file(tmp_path, whole):
+    assert killed_before_a_record(tmp_path / "killed", 3) == whole
+
+
+# ---- several processes
+
+
+def test_the_lock_of_a_killed_process_does_not_count(tmp_path):
+    kill = killed_at(3)
+    child = Process(lambda: built(tmp_path, [stores(tmp_path, load=watched([], before=kill))], [1]))
+    assert child.answer() is None
+    output = io.StringIO()
+    built(tmp_path, [stores(tmp_path)], [1], console=Console(file=output))
+    assert "Waiting" not in output.getvalue()
+    assert stores(tmp_path).missing(1) == {}
+
+
+def slow_build(root, views):
+    output = io.StringIO()
+    load = watched([], before=lambda _: time.sleep(0.03))
+    result = built(root, [stores(root, load=load)], views, console=Console(file=output, width=300))
+    return json.dumps([result.teacher_passes["big"], output.getvalue().count("Waiting for another process")])
+
+
+def test_two_builders_share_the_work_and_leave_the_files_of_one(tmp_path):
+    views, root = [1, 2, 3, 4], tmp_path / "two"
+    children = [Process(lambda: slow_build(root, views)) for _ in range(2)]
+    answers = [json.loads(child.answer()) for child in children]
+    passes = [computed for computed, _ in answers]
+    assert sum(passes) == len(views) * ROWS
+    assert all(passes)
+    alone = tmp_path / "one"
+    built(alone, [stores(alone)], views)
+    assert tree(root) == tree(alone)
+
+
+def test_a_builder_with_nothing_to_share_waits_and_says_so_once(tmp_path):
+    children = [Process(lambda: slow_build(tmp_path, [1])) for _ in range(2)]
+    assert sorted(json.loads(child.answer()) for child in children) == [[0, 1], [ROWS, 0]]
+
+
+# ---- what stops a build
+
+
+class SpoilsWhite(nn.Module):
+    """Logits that are ``value`` for a white image."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, images):
+        logits = images.mean(dim=(2, 3)) @ torch.ones(3, K, device=images.device)
+        white = (images > 1.99).flatten(1).all(dim=1)
+        return torch.where(white[:, None], self.value, logits)
+
+
+def spoiled(root, value, logits="float16"):
+    """A build whose sample 13, in its second shard, is white."""
+    images = split()
+    images.stored.images[images.rows[13]] = 255
+
+    def load():
+        return TappedNetwork(SpoilsWhite(value), mean=[0.0] * 3, std=[0.5] * 3)
+
+    teacher = stores(root, taps=(), logits=logits, load=load)
+    built(root, [teacher], [0], images=images)
+    return teacher
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("logits", ["float16", "float32"])
+def test_an_output_that_is_no_number_is_refused_with_its_sample(tmp_path, value, logits):
+    with pytest.raises(UserError, match=r"'big'.*logits.*sample 13 in view 0") as refused:
+        spoiled(tmp_path, value, logits)
+    assert "mend the teacher" in refused.value.fix
+    assert len(stores(tmp_path, taps=(), logits=logits).logits.missing(0)) == 2  # the first shard is kept
+
+
+def test_an_output_beyond_float16_is_refused_and_float32_holds_it(tmp_path):
+    with pytest.raises(UserError, match=r"sample 13 .*100000.*float16") as refused:
+        spoiled(tmp_path, 1e5)
+    assert "cache.logits=float32" in refused.value.fix
+    kept = spoiled(tmp_path, 1e5, "float32").logits.open(0).rows(torch.tensor([13]))
+    assert kept.tolist() == [[1e5] * K]
+
+
+def test_a_full_disk_is_said_and_what_was_whole_is_kept(tmp_path, whole):
+    root = tmp_path / "full"
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # less than a shard of the hint
+        return built(root, [stores(root)], [1, 2])
+
+    text = Process(limited).answer()
+    assert text.startswith("UserError: The disk is full")
+    assert "paths.cache=FOLDER" in text
+    assert str(root) in text
+    files = tree(root)
+    assert files.items() <= {**whole, **{n: c for n, c in files.items() if n.endswith(".json")}}.items()
+    assert not [name for name in files if Path(name).name.startswith(".")]
+    built(root, [stores(root)], [1, 2])
+    assert tree(root) == whole
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of so many bytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size):
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this user, or container, may not mount a tmpfs")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)  # noqa: S607
+
+
+@as_root
+def test_a_disk_that_is_too_small_is_refused_before_the_teacher_computes(small_disk):
+    root, seen = small_disk("64k") / "cache", []
+    with pytest.raises(UserError, match=r"need \d.*kB.*big \d.*kB.*\d.*are free") as refused:
+        built(root, [stores(root, hints="float32", load=watched(seen))], range(1, 41))
+    assert sum(seen) == 1
+    for way_out in ("paths.cache=", "data.views", "hint_pool=1", "cache.hints=int8"):
+        assert way_out in refused.value.fix
+
+
+@as_root
+def test_a_disk_that_somebody_else_fills_meanwhile_is_said(small_disk, whole):
+    disk = small_disk("256k")
+    root, calls = disk / "cache", itertools.count(1)
+
+    def fill(_):
+        if next(calls) == 5:
+            with pytest.raises(OSError, match="No space"):
+                (disk / "other").write_bytes(bytes(2**20))
+
+    with pytest.raises(UserError, match="The disk is full"):
+        built(root, [stores(root, load=watched([], before=fill))], [1, 2])
+    assert not [name for name in tree(root) if Path(name).name.startswith(".")]
+    (disk / "other").unlink()
+    built(root, [stores(root)], [1, 2])
+    assert tree(root) == whole
+
+
+@as_root
+def test_a_folder_of_another_user_is_refused_by_name(place):
+    text = Process(lambda: built(place, [stores(place)], [1]), uid=NOBODY).answer()
+    assert text.startswith("UserError: The cache lacks outputs")
+    assert f"cannot be written: {place}" in text
+    assert "paths.cache=FOLDER" in text
+    assert tree(place) == {}
+
+
+@as_root
+def test_a_complete_cache_serves_a_user_who_may_not_write(place):
+    built(place, [stores(place)], [1, 2])
+    before = times(place)
+
+    def use():
+        teacher = stores(place, load=lambda: pytest.fail("loaded"))
+        result = built(place, [teacher], [1, 2])
+        teacher.logits.note_use(Path("/run"), "train")
+        return sum(result.teacher_passes.values()), len(teacher.logits.open(2).rows(torch.arange(ROWS)))
+
+    assert Process(use, uid=NOBODY).answer() == f"(0, {ROWS})"
+    assert times(place) == before
+
+
+def test_weights_that_cannot_be_read_are_not_called_a_cache_that_cannot_be_written(tmp_path):
+    def load():
+        raise FileNotFoundError(2, "No such file or directory", "weights.safetensors")
+
+    with pytest.raises((UserError, FileNotFoundError)) as raised:
+        built(tmp_path, [stores(tmp_path, load=load)], [1])
+    assert "cannot be written" not in str(raised.value)
+
+
+@pytest.mark.numbers
+def test_float32_rows_are_those_of_the_live_teacher_to_the_bit_in_the_same_passes(tmp_path):
+    """In passes of another size some processors (here: AVX2 alone) round the last digits otherwise."""
+    for size in (5, 7, 64):
+        teacher = stores(tmp_path / str(size), logits="float32", hints="float32")
+        built(tmp_path / str(size), [teacher], [1], options=BuildOptions(batch_size=size))
+        live = live_rows(ready_for_computing(teacher.load(), BuildOptions()), split())
+        for tensor, store in teacher.stores.items():
+            found = store.open(1).whole()
+            assert_rounded_alike(found, live[tensor], products=27, layers=2)
+            assert size != 64 or torch.equal(found, live[tensor]), tensor
+
+
+def live_rows(teacher, data):
+    """Logits and hints of view 1, in one pass for each shard."""
+    passes = []
+    for index in torch.arange(len(data)).split(SHARD_ROWS):
+        outputs = teacher(AUGMENT(data.stored.images[data.rows[index]], index, 1))
+        passes.append({"logits": outputs.logits, **outputs.features})
+    return {tensor: torch.cat([rows[tensor] for rows in passes]) for tensor in passes[0]}
+
+
+def test_the_manifest_says_how_the_teacher_was_run(tmp_path):
+    teacher = stores(tmp_path)
+    built(tmp_path, [teacher], [1], options=BuildOptions(precision="bfloat16", batch_size=9))
+    with_what = teacher.logits.manifest()["built_with"]
+    assert (with_what["precision"], with_what["batch_size"]) == ("bfloat16", 9)
+
+
+def test_a_line_says_the_teacher_its_views_its_images_and_their_rate(tmp_path):
+    said = io.StringIO()
+    build(
+        [stores(tmp_path)], split(), AUGMENT, [2, 3], tmp_path, BuildOptions(), Console(file=said, width=200)
+    )
+    assert re.search(
+        rf"teacher big, views 2 to 3: {2 * ROWS} images computed, [\d,]+ images/s", said.getvalue()
+    )
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def built_on_a_terminal(tmp_path, monkeypatch, *, ci):
+    for name, value in {"CI": ci, "TERM": "xterm", "TTY_INTERACTIVE": ""}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Console(file=Screen(), width=200, highlight=False)
+    build([stores(tmp_path)], split(), AUGMENT, [1], tmp_path, BuildOptions(), terminal)
+    return terminal.file.getvalue()
+
+
+def test_a_bar_on_a_terminal_ends_full_and_goes(tmp_path, monkeypatch):
+    said = built_on_a_terminal(tmp_path, monkeypatch, ci="")
+    assert f"{ROWS}/{ROWS}" in said
+    assert said.endswith("\x1b[1A\x1b[2K")  # up into the bar's line, which is cleared
+    assert "images computed" not in said
+
+
+def test_a_terminal_of_ci_has_a_line_instead_of_a_bar(tmp_path, monkeypatch):
+    said = built_on_a_terminal(tmp_path, monkeypatch, ci="true")
+    assert f"{ROWS} images computed" in said
+    assert f"{ROWS}/{ROWS}" not in said
+    assert "\x1b" not in said
+
+
+def test_ctrl_c_while_a_shard_is_written_leaves_no_half_of_it(tmp_path, monkeypatch):
+    teacher = stores(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            built(tmp_path / "cut", [teacher], [1])
+    assert not [file for file in (tmp_path / "cut").rglob(".*") if file.is_file() and file.suffix != ".lock"]
+    built(tmp_path / "cut", [teacher], [1])
+    built(tmp_path / "whole", [stores(tmp_path / "whole")], [1])
+    assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
+
+
+def interrupted(self, target):
+    raise KeyboardInterrupt
+
+
+def test_too_little_space_is_refused_with_every_teachers_share(tmp_path):
+    with pytest.raises(UserError, match=r"(?s)need .* more \(big .*, small .*\); .* are free.*hint_pool=1"):
+        refuse_full_disk(tmp_path / "not" / "yet", {"big": 10**18, "small": 10**17})
+
+
+@pytest.mark.numbers
+@pytest.mark.slow
+def test_a_compiled_teacher_gives_the_same_outputs(tmp_path):
+    options = {"plain": BuildOptions(device="cpu"), "compiled": BuildOptions(device="cpu", compile=True)}
+    found = {}
+    for name, chosen in options.items():
+        teacher = stores(tmp_path / name, logits="float32", hints="float32")
+        built(tmp_path / name, [teacher], [1], options=chosen)
+        found[name] = {tensor: store.open(1).whole() for tensor, store in teacher.stores.items()}
+    for tensor, values in found["plain"].items():
+        assert_rounded_alike(found["compiled"][tensor], values, products=27, layers=2)

@@ -1,0 +1,250 @@
+"""What a cache serves is what the teachers gave, whatever the batch, the order, the place and the process."""
+
+import pickle
+
+import pytest
+import torch
+from tiny_cache import AUGMENT, OPTIONS, Process, batch, built, network, split, stores
+from torch.utils.data import DataLoader, Dataset
+
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.data.packing import PackedDataset
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.cache.serve import CachedTeachers
+from amtml_pl.teachers.live import LiveTeachers, Teacher
+
+pytestmark = pytest.mark.numbers
+
+ROWS, SHARD_ROWS, VIEWS = 300, 64, (1, 2)
+NAMES = ("small", "big")  # not the order of their stores
+
+
+def never():
+    pytest.fail("a cached run loads no teacher")
+
+
+def teachers(root, load=never):
+    sizes = {"rows": ROWS, "shard_rows": SHARD_ROWS, "load": load}
+    return [
+        stores(root, "big", seed=1, taps=("conv", "pool"), **sizes),
+        stores(root, "small", seed=2, taps=("act",), hints="int8", **sizes),
+    ]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return split(ROWS)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, images):
+    root = tmp_path_factory.mktemp("served")
+    options = type(OPTIONS)(batch_size=50, device="cpu")
+    built(root, teachers(root, load=None), VIEWS, images=images, options=options)
+    return root
+
+
+def source(root, device="auto"):
+    made = CachedTeachers(NAMES, device)
+    made.connect(teachers(root), VIEWS)
+    return made.to("cpu")
+
+
+def assert_same(first, second):
+    assert first.names == second.names
+    assert torch.equal(first.logits, second.logits)
+    assert first.hints.keys() == second.hints.keys()
+    for name, hint in first.hints.items():
+        assert torch.equal(hint, second.hints[name])
+
+
+def rows_of(outputs, chosen):
+    return outputs.map(lambda tensor: tensor[chosen])
+
+
+def shuffled(seed=0):
+    return torch.randperm(ROWS, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_cache_gives_what_live_teachers_give_to_rounding(root, images):
+    live = LiveTeachers(
+        [Teacher("small", network(2, ("act",))), Teacher("big", network(1, ("conv", "pool")))]
+    )
+    for view in VIEWS:
+        asked = batch(images, shuffled()[:128], view)
+        given, expected = source(root)(asked), live(asked)
+        assert given.names == expected.names == NAMES
+        assert given.logits.dtype == torch.float16
+        torch.testing.assert_close(given.logits.float(), expected.logits, rtol=1e-3, atol=1e-4)
+        assert torch.equal(given.logits.argmax(dim=2), expected.logits.argmax(dim=2))
+        assert given.hints.keys() == expected.hints.keys()
+        for name, hint in expected.hints.items():
+            tolerance = 1e-3 if name.startswith("big") else hint.abs().max().item() / 254 * 1.01
+            torch.testing.assert_close(given.hints[name].float(), hint, rtol=1e-3, atol=tolerance)
+
+
+@pytest.mark.parametrize("device", ["mapped", "resident"])
+@pytest.mark.parametrize("size", [1, 64, 128])
+def test_a_sample_has_the_same_outputs_in_batches_of_any_size_and_order(root, images, device, size):
+    served, everything = source(root, device), source(root)(batch(images, torch.arange(ROWS), 2))
+    for index in torch.split(shuffled(size)[:256], size)[:8]:
+        assert_same(served(batch(images, index, 2)), rows_of(everything, index))
+
+
+def test_a_sample_that_comes_twice_is_served_twice(root, images):
+    index = torch.tensor([250, 3, 250, 0, 3])
+    everything = source(root)(batch(images, torch.arange(ROWS), 1))
+    assert_same(source(root)(batch(images, index, 1)), rows_of(everything, index))
+
+
+def test_outputs_that_came_with_the_batch_are_taken_as_they_are(root, images):
+    asked = batch(images, shuffled()[:64], 1)
+    attached = source(root).read(asked)
+    carrying = batch(images, asked.index, 1, teachers=attached)
+    unconnected = CachedTeachers(NAMES)  # it need not read
+    assert unconnected(carrying) is attached
+    assert_same(unconnected(carrying), source(root)(asked))
+
+
+def test_resident_outputs_are_the_mapped_ones(root, images):
+    resident, mapped = source(root, "resident"), source(root, "mapped")
+    for view in (1, 2, 1):
+        asked = batch(images, shuffled(view)[:100], view)
+        assert_same(resident(asked), mapped(asked))
+
+
+def test_the_loader_reads_unless_the_device_holds_the_views(root):
+    assert source(root, "mapped").read_in_loader
+    assert source(root, "auto").read_in_loader  # on the CPU, whose memory the maps are in already
+    assert not source(root, "resident").read_in_loader
+
+
+def test_resident_outputs_are_gathered_without_reading_the_disk_again(root, images, monkeypatch):
+    resident, asked = source(root, "resident"), batch(images, shuffled()[:64], 1)
+    expected = resident(asked)
+    monkeypatch.setattr(CachedTeachers, "stored", lambda *_: pytest.fail("the disk was read again"))
+    assert_same(resident(asked), expected)
+    with pytest.raises(pytest.fail.Exception):
+        resident(batch(images, asked.index, 2))
+
+
+def test_views_that_lie_on_another_device_are_let_go(root, images):
+    resident, asked = source(root, "resident"), batch(images, shuffled()[:64], 1)
+    expected = resident(asked)
+    assert resident.to("cpu").resident
+    resident.to("meta")  # a second device that every machine has
+    assert resident.resident == {}
+    assert_same(resident.to("cpu")(asked), expected)
+
+
+def as_computed_with(root):
+    """Bytes of all views: int8 hints are float32 once they are read."""
+    outputs = source(root)(batch(split(ROWS), torch.arange(ROWS), 1))
+    tensors = [outputs.logits, *outputs.hints.values()]
+    return len(VIEWS) * sum(tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_views_move_to_cuda_where_they_leave_half_of_its_free_memory(root, monkeypatch, missing):
+    free = 2 * as_computed_with(root) - missing
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 2 * free))
+    assert source(root).to("cuda").is_resident == (missing == 0)
+
+
+def test_where_the_views_are_kept_is_decided_once_for_a_device(root, monkeypatch):
+    free = [10**9, 0]  # none is left when the views have moved
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free.pop(0), 10**9))
+    served = source(root).to("cuda")
+    assert [served.is_resident, served.is_resident] == [True, True]
+    assert not served.to("cpu").is_resident
+    assert not served.to("cuda").is_resident
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_loader_brings_each_sample_its_own_outputs(root, tmp_path, num_workers):
+    images = split(ROWS)
+    packed = PackedDataset(tmp_path, "digest", tuple("abcd"), {"train": images.stored, "val": images.stored})
+    data = PackedDataModule(
+        packed, order_seed=5, augment=AUGMENT, batch_size=128, train_size=ROWS, num_workers=num_workers
+    )
+    data._splits["train"] = images  # the rows that the stores were built from
+    served = source(root)
+    data.read_teachers = served.read
+    everything = source(root)(batch(images, torch.arange(ROWS), 2))
+    met = []
+    for loaded in data.train_batches(1):
+        assert_same(served(loaded), loaded.teachers)
+        assert_same(loaded.teachers, rows_of(everything, loaded.index))
+        assert torch.equal(loaded.images, batch(images, loaded.index, 2).images)
+        met.append(loaded.index)
+    assert sorted(torch.cat(met).tolist()) == list(range(ROWS))
+
+
+def test_only_the_view_that_was_asked_for_last_is_open(root, images):
+    served, index = source(root), torch.arange(4)
+    for view in (1, 2, 1):
+        served(batch(images, index, view))
+        assert served.opened is not None
+        assert served.opened[0] == view
+
+
+@pytest.mark.parametrize("device", ["mapped", "resident"])
+def test_a_copy_for_another_process_holds_no_rows_and_serves_the_same(root, images, device):
+    served, asked = source(root, device), batch(images, shuffled()[:64], 1)
+    expected = served(asked)
+    content = pickle.dumps(served)
+    assert len(content) < 20_000  # the rows of a view are ten times that
+    assert_same(pickle.loads(content)(asked), expected)  # noqa: S301
+    assert_same(served(asked), expected)
+
+
+def test_a_forked_process_serves_the_same_while_the_parent_has_the_view_open(root, images):
+    served, asked = source(root), batch(images, shuffled()[:64], 1)
+    expected = served(asked)
+
+    def work():
+        assert_same(served(asked), expected)
+        return "same"
+
+    assert Process(work).answer() == "same"
+
+
+class Asked(Dataset):
+    def __init__(self, served, images, indices):
+        self.served, self.images, self.indices = served, images, indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, number):
+        asked = batch(self.images, self.indices[number], 2)
+        return batch(self.images, asked.index, 2, teachers=self.served.read(asked))
+
+
+def test_a_copy_for_another_process_cannot_load_teachers(root):
+    for teacher in pickle.loads(pickle.dumps(source(root))).teachers:  # noqa: S301
+        with pytest.raises(RuntimeError, match="cannot load teachers"):
+            teacher.load()
+
+
+@pytest.mark.slow
+def test_a_spawned_loader_worker_reads_the_same(root, images):
+    indices = torch.split(shuffled()[:128], 64)
+    loader = DataLoader(
+        Asked(source(root), images, indices), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )
+    for index, loaded in zip(indices, loader, strict=True):
+        assert_same(loaded.teachers, source(root)(batch(images, index, 2)))
+        assert torch.equal(loaded.images, AUGMENT(images.stored.images[images.rows[index]], index, 2))
+
+
+def test_a_view_that_was_not_built_is_refused(root, images):
+    with pytest.raises(UserError, match=r"View 9 in .* lacks") as refused:
+        source(root)(batch(images, torch.arange(3), 9))
+    assert "action=build" in refused.value.fix
+
+
+def test_another_split_is_never_answered_with_rows_of_the_training_split(root, images):
+    asked = batch(images, torch.arange(3), 1)
+    with pytest.raises(RuntimeError, match="'val'"):
+        source(root)(type(asked)(asked.images, asked.labels, asked.index, 1, "val"))

@@ -1,0 +1,138 @@
+"""What is stored of a number, beside what was given."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from amtml_pl.teachers.cache.storage import bytes_per_row, decode, encode, encode_logits, unusable_rows
+
+pytestmark = pytest.mark.numbers
+
+LARGEST = torch.finfo(torch.float16).max
+
+
+def maps(rows=6, channels=3, places=(2, 2), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(rows, channels, *places, generator=generator) * torch.tensor([0.1, 1, 40])[:, None, None]
+    )
+
+
+def test_float32_is_read_back_to_the_bit():
+    encoded = encode(maps(), "float32")
+    assert encoded.keys() == {"values"}
+    assert torch.equal(decode(encoded["values"], None), maps())
+
+
+def test_float16_is_the_nearest_float16_and_stays_float16():
+    read = decode(encode(maps(), "float16")["values"], None)
+    assert read.dtype == torch.float16
+    assert torch.equal(read, maps().half())
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.float32, (5, 3, 2, 2), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_int8_is_at_most_half_a_step_of_its_channel_off(values):
+    given_maps = torch.from_numpy(values)
+    encoded = encode(given_maps, "int8")
+    off = (decode(encoded["values"], encoded["scale"]) - given_maps).abs().amax(dim=(0, 2, 3))
+    assert (off <= encoded["scale"] / 2 * (1 + 1e-4)).all()
+
+
+def test_the_scale_of_int8_is_that_of_a_naive_loop_over_channels():
+    encoded = encode(maps(), "int8")
+    assert encoded["values"].dtype == torch.int8
+    for channel in range(3):
+        largest = max(abs(float(value)) for value in maps()[:, channel].flatten())
+        assert encoded["scale"][channel].item() == pytest.approx(largest / 127)
+        assert encoded["values"][:, channel].abs().max() == 127
+
+
+def test_a_channel_of_zeros_is_read_back_as_zeros_and_its_scale_hides_no_other():
+    values = maps()
+    values[:, 1] = 0
+    encoded = encode(values, "int8")
+    assert (decode(encoded["values"], encoded["scale"])[:, 1] == 0).all()
+    assert 0 < encoded["scale"][1] < encoded["scale"][[0, 2]].min()
+
+
+def test_a_scale_for_each_row_decodes_as_each_row_alone():
+    values = encode(maps(), "int8")["values"]
+    scale = torch.rand(6, 3) + 0.5
+    alone = torch.stack([decode(values[row : row + 1], scale[row])[0] for row in range(6)])
+    assert torch.equal(decode(values, scale), alone)
+
+
+def near_ties(draw):
+    """Logits so close together that float16 cannot tell them apart."""
+    centre = draw(st.floats(-6e4, 6e4, width=32))
+    steps = draw(st.lists(st.integers(-3, 3), min_size=2, max_size=8))
+    return torch.tensor([steps], dtype=torch.float32) * max(abs(centre), 1e-6) * 2e-5 + centre
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.composite(near_ties)())
+def test_float16_keeps_which_class_a_teacher_names_where_rounding_makes_ties(logits):
+    stored = encode_logits(logits, "float16")["values"]
+    assert stored.argmax(dim=1).equal(logits.argmax(dim=1))
+    assert torch.isfinite(stored).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(arrays(np.float32, (7, 5), elements=st.floats(-6e4, 6e4, width=32)))
+def test_only_the_named_class_may_differ_from_plain_rounding_and_by_one_step(values):
+    logits = torch.from_numpy(values)
+    stored, plain = encode_logits(logits, "float16")["values"], logits.half()
+    assert stored.argmax(dim=1).equal(logits.argmax(dim=1))
+    for row, best in enumerate(logits.argmax(dim=1).tolist()):
+        others = [k for k in range(5) if k != best]
+        assert stored[row, others].equal(plain[row, others])
+        up = np.nextafter(plain[row, best].numpy(), np.float16(np.inf))
+        assert stored[row, best].item() in (plain[row, best].item(), float(up))
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_tie_at_the_largest_float16_stays_finite(best, sign):
+    logits = torch.full((1, 3), sign * (LARGEST - 1))
+    logits[0, best] += 0.5
+    stored = encode_logits(logits, "float16")["values"]
+    assert logits.half().unique().numel() == 1
+    assert stored.argmax(dim=1).tolist() == [best]
+    assert torch.isfinite(stored).all()
+    assert (stored.float() - logits).abs().max() <= 33  # one step of 32 there, and the rounding
+
+
+def test_encoding_leaves_the_given_logits_as_they_were():
+    for given_type in (torch.float32, torch.float16):
+        logits = torch.tensor([[1.0, 1.0001, 1.0]], dtype=given_type)
+        before = logits.clone()
+        encode_logits(logits, "float16")
+        assert logits.equal(before)
+
+
+def test_logits_in_float32_are_kept_to_the_bit():
+    logits = torch.tensor([[1.0, 1.0000001, 0.5]])
+    assert torch.equal(encode_logits(logits, "float32")["values"], logits)
+
+
+def test_rows_that_no_number_stands_for_are_named():
+    values = maps()
+    values[1, 0, 0, 0], values[4, 2, 1, 1] = float("nan"), -float("inf")
+    for storage in ("float32", "float16", "int8"):
+        assert unusable_rows(values, storage).tolist() == [1, 4]
+
+
+def test_rows_beyond_float16_are_unusable_only_in_float16():
+    logits = torch.tensor([[LARGEST, -LARGEST], [LARGEST * 1.001, 0], [0, -LARGEST * 1.001]])
+    assert unusable_rows(logits, "float16").tolist() == [1, 2]
+    assert unusable_rows(logits, "float32").tolist() == []
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_the_bytes_of_a_row_are_those_of_its_tensor(storage):
+    stored = encode(maps(), storage)["values"]
+    assert bytes_per_row((3, 2, 2), storage) * 6 == stored.numel() * stored.element_size()

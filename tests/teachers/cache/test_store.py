@@ -1,0 +1,400 @@
+"""A store on disk: what was written is read back, and what is damaged is refused by name."""
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_store import FINGERPRINT, ROWS, SHAPE, SHARD_ROWS, a_store, built, tree, values_of, write
+
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.cache.catalogue import FORMAT, stores_below
+from amtml_pl.teachers.cache.storage import decode, encode
+
+# What was written is read back
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_a_view_is_read_back_as_its_shards_were_encoded(tmp_path, storage):
+    store = built(tmp_path, storage=storage)
+    parts = [encode(part, storage) for part in values_of(1).split(SHARD_ROWS)]
+    expected = torch.cat([decode(part["values"], part.get("scale")) for part in parts])
+    assert store.open(1).whole().equal(expected)
+    assert store.open(1).rows(torch.arange(ROWS)).equal(expected)
+    assert expected.dtype == (torch.float16 if storage == "float16" else torch.float32)
+
+
+@pytest.mark.parametrize("rows", [1, SHARD_ROWS, SHARD_ROWS + 1])
+def test_every_number_of_rows_is_divided_without_gap_or_overlap(tmp_path, rows):
+    store = a_store(tmp_path, rows=rows)
+    assert [row for number in store.shards() for row in store.rows_of(number)] == list(range(rows))
+
+
+def test_an_existing_folder_decides_the_rows_of_a_shard(tmp_path):
+    built(tmp_path)
+    later = a_store(tmp_path, shard_rows=1000)
+    assert later.shards() == [0, 1, 2, 3, 4]
+    assert later.is_complete(1)
+    assert later.open(1).whole().equal(values_of(1))
+
+
+def test_the_manifest_says_what_the_numbers_belong_to(tmp_path):
+    store = a_store(tmp_path)
+    assert store.manifest() is None
+    assert store.shape is None
+    assert store.bytes_per_view() is None
+    built(tmp_path)
+    manifest = a_store(tmp_path).manifest()
+    assert manifest["fingerprint"] == {**FINGERPRINT, "format": FORMAT, "storage": "float32"}
+    assert manifest["facts"] == {"parameters": 7}
+    assert a_store(tmp_path).shape == SHAPE
+
+
+def test_beginning_again_keeps_the_first_manifest(tmp_path):
+    store = built(tmp_path)
+    before = (store.folder / "manifest.json").read_bytes()
+    a_store(tmp_path).begin((9,), {"parameters": 8}, {})
+    assert (store.folder / "manifest.json").read_bytes() == before
+
+
+def test_of_several_processes_that_begin_at_once_one_writes_the_manifest(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=begin_with_others, args=(barrier, tmp_path, n)) for n in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert a_store(tmp_path).manifest()["facts"]["process"] in range(4)
+    assert [file.name for file in a_store(tmp_path).folder.iterdir()] == ["manifest.json"]
+
+
+def begin_with_others(barrier, root, number):
+    barrier.wait()
+    a_store(root).begin(SHAPE, {"process": number}, {})
+
+
+def test_the_bytes_of_a_view_are_those_on_disk_but_for_headers(tmp_path):
+    store = built(tmp_path, views=(1,))
+    shards = sum(file.stat().st_size for file in store.folder.glob("*.safetensors"))
+    assert 0 <= shards - store.bytes_per_view() <= 400 * len(store.shards())
+    assert store.bytes_on_disk() == sum(len(content) for content in tree(store.folder).values())
+
+
+def test_opening_an_incomplete_view_is_refused_with_the_shards_that_it_lacks(tmp_path):
+    store = built(tmp_path)
+    write(store, 3, [0, 2])
+    with pytest.raises(UserError, match=r"View 3 .* lacks the shards \[1, 3, 4\]"):
+        store.open(3)
+    assert store.views() == [1, 2]
+
+
+# One store is another where one field is another
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"storage": "float16"},
+        {"fingerprint": {**FINGERPRINT, "data": {"digest": "d", "seed": 1}}},
+        {"tensor": "layer2"},
+    ],
+)
+def test_other_numbers_lie_in_another_folder(tmp_path, change):
+    assert a_store(tmp_path, **change).folder != a_store(tmp_path).folder
+
+
+def test_the_order_of_the_fields_does_not_matter(tmp_path):
+    assert (
+        a_store(tmp_path, fingerprint=dict(reversed(FINGERPRINT.items()))).folder == a_store(tmp_path).folder
+    )
+
+
+@pytest.mark.parametrize("name", ["block/1", "a b", "ü:*?"])
+def test_no_name_of_a_tensor_leaves_its_teachers_folder(tmp_path, name):
+    assert a_store(tmp_path, tensor=name).folder.parent == tmp_path / "resnet56"
+
+
+def test_a_changed_field_of_the_fingerprint_is_named_with_both_values(tmp_path):
+    store = built(tmp_path)
+    file = store.folder / "manifest.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(UserError, match=r"data\.seed is 7, expected 0") as raised:
+        a_store(tmp_path).manifest()
+    assert str(store.folder) in raised.value.fix
+
+
+# What is damaged is refused by name
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), number=st.integers(0, 4))
+def test_a_flipped_bit_anywhere_in_a_shard_is_a_wrong_checksum(tmp_path, place, bit, number):
+    store = a_store(tmp_path)
+    if not store.is_complete(1):
+        built(tmp_path)
+    file = store.shard_file(1, number)
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(place * len(whole))] ^= 1 << bit
+    file.write_bytes(damaged)
+    try:
+        with pytest.raises(UserError, match="checksum") as raised:
+            store.verify(1)
+        assert file.name in raised.value.what
+        assert raised.value.fix.startswith(f"rm '{file}'")
+    finally:
+        file.write_bytes(whole)
+    store.verify(1)
+
+
+def test_a_truncated_shard_is_refused_with_both_sizes(tmp_path):
+    store = built(tmp_path)
+    file = store.shard_file(1, 4)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(
+        UserError, match=rf"checksum.*{len(whole) - 100:,} bytes.*expected {len(whole):,} bytes"
+    ):
+        store.verify(1)
+
+
+def test_a_shard_of_another_view_in_its_place_is_refused(tmp_path):
+    store = built(tmp_path)
+    shutil.copy(store.shard_file(2, 3), store.shard_file(1, 3))
+    store.verify(2)
+    with pytest.raises(UserError, match=rf"checksum of .*{store.shard_file(1, 3).name}"):
+        store.verify(1)
+
+
+def test_what_the_message_says_mends_a_damaged_shard(tmp_path):
+    store = built(tmp_path)
+    before = tree(store.folder)
+    store.shard_file(1, 2).write_bytes(b"")
+    with pytest.raises(UserError, match="checksum"):
+        store.verify(1)
+    store.shard_file(1, 2).unlink()
+    assert store.missing(1) == [2]
+    write(store, 1, [2])
+    store.verify(1)
+    assert tree(store.folder) == before
+
+
+DAMAGED_RECORDS = {
+    "not JSON": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "a list": lambda text: "[]",
+    "without shards": lambda text: "{}",
+    "a field of another name": lambda text: text.replace('"bytes"', '"size"', 1),
+    "a checksum cut off": lambda text: text.replace(json.loads(text)["shards"][0]["sha256"], "abc"),
+    "rows of another shard": lambda text: text.replace('"rows": [\n    0', '"rows": [\n    1'),
+    "a shard twice": lambda text: json.dumps({"view": 1, "shards": json.loads(text)["shards"][:1] * 2}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_RECORDS.values(), ids=DAMAGED_RECORDS.keys())
+def test_a_damaged_record_is_refused_and_names_the_file_to_remove(tmp_path, damage):
+    store = built(tmp_path)
+    file = store.record_file(1)
+    text = file.read_text()
+    file.write_text(damage(text))
+    assert file.read_text() != text
+    for asked in (store.missing, store.verify, store.open):
+        with pytest.raises(UserError, match=file.name) as raised:
+            asked(1)
+        assert raised.value.fix.startswith(f"rm '{file}'")
+
+
+def test_the_record_of_another_view_in_its_place_is_refused(tmp_path):
+    store = built(tmp_path, views=(1, 2))
+    shutil.copy(store.record_file(2), store.record_file(1))
+    with pytest.raises(UserError, match=f"The record .*{store.record_file(1).name}"):
+        store.missing(1)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b'{"format": 1}'])
+def test_a_damaged_manifest_is_refused_and_names_the_folder_to_remove(tmp_path, content):
+    store = built(tmp_path)
+    (store.folder / "manifest.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"manifest\.json") as raised:
+        a_store(tmp_path).missing(1)
+    assert raised.value.fix.startswith(f"rm -r '{store.folder}'")
+
+
+@pytest.mark.parametrize(
+    "field", [{"shard_rows": 0}, {"shard_rows": "x"}, {"shape": "abc"}, {"shape": None}, {"rows": ROWS + 1}]
+)
+def test_a_manifest_with_an_impossible_value_is_refused_by_its_field(tmp_path, field):
+    store = built(tmp_path)
+    file = store.folder / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **field}))
+    with pytest.raises(UserError, match=next(iter(field))):
+        a_store(tmp_path).missing(1)
+
+
+def test_a_manifest_of_another_format_is_refused_with_both_numbers(tmp_path):
+    store = built(tmp_path)
+    file = store.folder / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": FORMAT + 1}))
+    with pytest.raises(UserError, match=f"has format {FORMAT + 1}, expected {FORMAT}"):
+        a_store(tmp_path).manifest()
+
+
+def test_a_folder_where_a_shard_would_be_is_refused_by_name(tmp_path):
+    store = built(tmp_path)
+    file = store.shard_file(1, 2)
+    file.unlink()
+    file.mkdir()
+    for asked in (store.verify, lambda view: store.open(view).whole()):
+        with pytest.raises(UserError, match=rf"The shard .*{file.name} cannot be read") as raised:
+            asked(1)
+        assert raised.value.fix.startswith(f"rm -r '{file}'")
+
+
+# A build that was interrupted
+
+
+def test_a_shard_that_is_recorded_but_gone_is_missing_and_is_built_again(tmp_path):
+    store = built(tmp_path)
+    before = tree(store.folder)
+    store.shard_file(2, 3).unlink()
+    assert store.missing(2) == [3]
+    assert store.views() == [1]
+    store.verify(2)  # what is there is right
+    write(store, 2, store.missing(2))
+    assert tree(store.folder) == before
+
+
+def test_without_its_manifest_everything_is_missing_and_is_built_again(tmp_path):
+    store = built(tmp_path, views=(1,))
+    before = tree(store.folder)
+    (store.folder / "manifest.json").unlink()
+    assert a_store(tmp_path).missing(1) == [0, 1, 2, 3, 4]
+    assert a_store(tmp_path).views() == []
+    assert tree(built(tmp_path, views=(1,)).folder) == before
+
+
+def test_a_store_whose_folder_became_a_file_fails_to_write_and_leaves_it(tmp_path):
+    store = built(tmp_path, views=())
+    store.manifest()
+    shutil.rmtree(store.folder)
+    store.folder.write_text("a file")
+    with pytest.raises(OSError, match="Not a directory"):
+        write(store, 1, [0])
+    assert store.folder.read_text() == "a file"
+
+
+def test_a_shard_that_did_not_reach_its_record_is_missing_and_is_built_again(tmp_path):
+    whole, killed = built(tmp_path / "whole", views=(1,)), built(tmp_path / "killed", views=())
+    write(killed, 1, [0, 1, 3])
+    record = killed.record_file(1).read_bytes()
+    write(killed, 1, [2])
+    killed.record_file(1).write_bytes(record)  # killed after the shard's rename, before the record's
+    assert killed.shard_file(1, 2).exists()
+    assert killed.missing(1) == [2, 4]
+    write(killed, 1, killed.missing(1))
+    assert tree(killed.folder) == tree(whole.folder)
+
+
+def test_shards_written_in_any_order_leave_the_same_files(tmp_path):
+    forwards, backwards = built(tmp_path / "a", views=(1,)), built(tmp_path / "b", views=())
+    write(backwards, 1, [4, 0, 3, 1, 2])
+    assert tree(forwards.folder) == tree(backwards.folder)
+
+
+def test_a_temporary_file_that_was_left_is_ignored_and_overwritten(tmp_path):
+    store = built(tmp_path, views=())
+    file = store.shard_file(1, 0)
+    left = file.with_name(f".{file.name}")
+    left.write_bytes(b"half")
+    assert store.missing(1) == [0, 1, 2, 3, 4]
+    assert store.views() == []
+    write(store, 1)
+    store.verify(1)
+    assert not left.exists()
+    assert tree(store.folder) == tree(built(tmp_path / "whole", views=(1,)).folder)
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
+    store = built(tmp_path, views=())
+    before = tree(store.folder)
+    store.shard_file(1, 0).mkdir()  # a rename onto a folder fails, for root too
+    with pytest.raises(OSError, match="directory"):
+        write(store, 1, [0])
+    assert tree(store.folder) == before
+
+
+def test_a_shard_that_the_disk_cannot_hold_leaves_nothing_behind(tmp_path):
+    store = built(tmp_path, views=())
+    before = tree(store.folder)
+    write_with_files_up_to(100, store)
+    assert tree(store.folder) == before
+    assert store.missing(1) == store.shards()
+
+
+def test_a_record_that_the_disk_cannot_hold_leaves_no_half_written_file(tmp_path):
+    store = built(tmp_path, views=())
+    write(store, 1, [0, 1, 2, 3])
+    names = {file.name for file in store.folder.iterdir()}
+    shard, record = store.shard_file(1, 0).stat().st_size, store.record_file(1).stat().st_size
+    assert shard < record
+    write_with_files_up_to(record, store)
+    assert store.missing(1) == [4]
+    assert {file.name for file in store.folder.iterdir()} - names <= {store.shard_file(1, 4).name}
+
+
+def write_with_files_up_to(limit, store):
+    """Writes the last shard of view 1 in a process whose files the system cuts off, as a full disk does."""
+    writer = multiprocessing.get_context("fork").Process(target=write_in_vain, args=(limit, store))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == 0
+
+
+def write_in_vain(limit, store):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails with EFBIG
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        write(store, 1, [4])
+    except OSError:
+        os._exit(0)
+    os._exit(1)
+
+
+# Who uses it
+
+
+def test_the_runs_that_used_a_store_are_listed_once_each(tmp_path):
+    store = built(tmp_path)
+    for run, command in ((tmp_path / "b", "two"), (tmp_path / "a", "old"), (tmp_path / "a", "one")):
+        store.note_use(run, command)
+    (stored,) = stores_below(tmp_path)
+    assert sorted(stored.users(), key=lambda user: user["run"]) == [
+        {"run": str(tmp_path / "a"), "command": "one"},
+        {"run": str(tmp_path / "b"), "command": "two"},
+    ]
+
+
+def test_a_note_of_use_that_cannot_be_written_is_left_out_silently(tmp_path):
+    store = built(tmp_path)
+    (store.folder / "used_by").write_text("a file where the folder would be")  # root may write anywhere else
+    before = tree(store.folder)
+    store.note_use(tmp_path / "run", "command")
+    assert tree(store.folder) == before
+
+
+def test_a_damaged_note_of_use_is_replaced(tmp_path):
+    store = built(tmp_path)
+    store.note_use(tmp_path / "run", "command")
+    (note,) = (store.folder / "used_by").iterdir()
+    before = note.read_bytes()
+    note.write_bytes(b"\xff")
+    store.note_use(tmp_path / "run", "command")
+    assert note.read_bytes() == before

@@ -1,0 +1,89 @@
+"""A view is read row by row from its maps, as the shards were encoded."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_store import ROWS, a_store, built, pixels_of, values_of
+
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.cache.storage import encode
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(index=st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=60))
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_rows_in_any_order_and_repeated_are_those_of_a_naive_loop(tmp_path, storage, index):
+    store = a_store(tmp_path, storage)
+    view = (store if store.is_complete(2) else built(tmp_path, storage=storage)).open(2)
+    whole = view.whole()
+    assert view.rows(torch.tensor(index)).equal(torch.stack([whole[i] for i in index]))
+
+
+def test_the_checksums_of_pixels_come_back_whole_in_the_order_asked_for(tmp_path):
+    index = torch.tensor([22, 0, 22, 7])
+    assert built(tmp_path).open(1).pixels(index).tolist() == pixels_of(1)[index].tolist()
+
+
+def test_a_store_of_a_single_shard_is_read_like_any_other(tmp_path):
+    view = built(tmp_path, shard_rows=100).open(1)
+    assert view.rows(torch.tensor([22, 0, 22])).equal(values_of(1)[[22, 0, 22]])
+
+
+@pytest.mark.parametrize("row", [-1, ROWS])
+def test_a_row_that_the_split_does_not_have_is_never_another_row(tmp_path, row):
+    with pytest.raises(IndexError):
+        built(tmp_path).open(1).rows(torch.tensor([0, row]))
+
+
+def test_a_truncated_shard_that_nobody_verified_is_refused_by_name_when_it_is_read(tmp_path):
+    store = built(tmp_path)
+    file = store.shard_file(1, 0)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=file.name):
+        store.open(1).rows(torch.tensor([0]))
+
+
+def test_a_view_says_what_it_is_without_its_numbers(tmp_path):
+    view = built(tmp_path).open(1)
+    before = repr(view)
+    view.whole()
+    assert repr(view) == before
+    assert view == built(tmp_path).open(1)
+
+
+def test_a_pickled_view_is_small_and_reads_the_same(tmp_path):
+    view = built(tmp_path).open(1)
+    index = torch.tensor([22, 3, 3, 11])
+    rows = view.rows(index)
+    pickled = pickle.dumps(view)
+    assert len(pickled) < 2000
+    assert pickle.loads(pickled).rows(index).equal(rows)  # noqa: S301 (written two lines above)
+    assert view.rows(index).equal(rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RssAnon is Linux's")
+def test_gathering_rows_of_a_large_view_takes_no_private_memory_beyond_them(tmp_path):
+    rows, width = 4 * 2048, 2048  # 64 MiB of float32
+    store = a_store(tmp_path, tensor="logits", rows=rows, shard_rows=2048)
+    store.begin((width,), {}, {})
+    for number in store.shards():
+        values = torch.full((2048, width), float(number))
+        store.write(1, number, encode(values, "float32"), torch.arange(2048))
+    del values
+    index = torch.arange(0, rows, 64)  # touches every shard; 1 MiB is asked for
+    store.open(1).rows(index)
+    before = private_bytes()
+    view = store.open(1)
+    found = view.rows(index)
+    assert private_bytes() - before < 12 * 2**20
+    assert found[:, 0].equal(index.div(2048, rounding_mode="floor").float())
+
+
+def private_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))

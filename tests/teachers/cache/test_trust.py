@@ -1,0 +1,290 @@
+"""What may change beneath a cache, and which check notices it."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from tiny_cache import AUGMENT, OPTIONS, ROWS, built, network, split, stores, tree
+from torch import nn
+
+from amtml_pl.data.augment import Augmentation, CropFlip
+from amtml_pl.data.splits import SplitRows
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.teachers.cache.pixels import pixel_checksums
+from amtml_pl.teachers.cache.trust import all_pixels, compare, probe, verify_checksums
+from rounding import rounding
+
+pytestmark = pytest.mark.numbers
+
+VIEWS = [1, 2]
+CONSOLE = Console(file=io.StringIO())
+
+
+def no_teacher():
+    pytest.fail("this check needs no teacher")
+
+
+def untaught(root, **settings):
+    return stores(root, load=no_teacher, **settings)
+
+
+@pytest.fixture
+def root(tmp_path):
+    built(tmp_path, [stores(tmp_path)], VIEWS)
+    return tmp_path
+
+
+def generator():
+    return np.random.default_rng(0)
+
+
+# ---- files
+
+
+def test_whole_files_pass(root):
+    verify_checksums([untaught(root)], VIEWS, CONSOLE)
+
+
+def test_views_that_are_not_there_pass(root):
+    verify_checksums([untaught(root)], [1, 2, 3], CONSOLE)
+
+
+@pytest.mark.parametrize("tensor", ["logits", "conv"])
+@pytest.mark.parametrize("place", [0, 200, -1])
+def test_a_flipped_bit_is_noticed_and_the_fix_restores_the_file(root, tensor, place):
+    whole, teacher = tree(root), untaught(root)
+    file = teacher.stores[tensor].shard_file(2, 1)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"checksum of {file}.*expected") as refused:
+        verify_checksums([teacher], VIEWS, CONSOLE)
+    assert f"rm '{file}'" in refused.value.fix
+    file.unlink()
+    assert built(root, [stores(root)], VIEWS).teacher_passes == {"big": 8}
+    assert tree(root) == whole
+
+
+def test_a_truncated_file_is_noticed_with_its_size(root):
+    teacher = untaught(root)
+    file = teacher.logits.shard_file(1, 0)
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match=rf"checksum of {file} is wrong: {file.stat().st_size:,} bytes"):
+        verify_checksums([teacher], VIEWS, CONSOLE)
+
+
+def test_a_file_of_another_view_in_its_place_is_noticed(root):
+    teacher = untaught(root)
+    teacher.logits.shard_file(1, 0).write_bytes(teacher.logits.shard_file(2, 0).read_bytes())
+    with pytest.raises(UserError, match="checksum"):
+        verify_checksums([teacher], VIEWS, CONSOLE)
+
+
+# ---- pixels
+
+
+def test_two_images_share_a_checksum_only_where_all_pixels_do():
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    changed = images.clone()
+    changed[1, 2, 7, 7] = torch.nextafter(changed[1, 2, 7, 7], torch.tensor(2.0))
+    assert (pixel_checksums(images) == pixel_checksums(changed)).tolist() == [True, False, True]
+    strided = images.to(memory_format=torch.channels_last)
+    assert torch.equal(pixel_checksums(strided), pixel_checksums(images))
+
+
+def test_the_pixels_that_a_cache_was_built_from_pass_without_a_teacher(root):
+    probe([untaught(root)], split(), AUGMENT, VIEWS, generator=generator())
+    probe([untaught(root)], split(), AUGMENT, VIEWS)
+    for view in VIEWS:
+        all_pixels([untaught(root)], split(), AUGMENT, view)
+
+
+def test_without_complete_views_there_is_nothing_to_probe(tmp_path):
+    probe([untaught(tmp_path)], split(), AUGMENT, [])
+
+
+class MirroredCropFlip(CropFlip):
+    """Settings and name in a fingerprint may stay while the code changes."""
+
+    def __call__(self, images, keys, view):
+        return super().__call__(images, keys, view).flip(-1)
+
+
+CHANGED = {
+    "padding": Augmentation([CropFlip(padding=1)], seed=3),
+    "no flip": Augmentation([CropFlip(padding=2, flip=False)], seed=3),
+    "seed": Augmentation([CropFlip(padding=2)], seed=4),
+    "code": Augmentation([MirroredCropFlip(padding=2)], seed=3),
+    "none": Augmentation([], seed=3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_another_augmentation_is_noticed_without_a_teacher(root, change):
+    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view [12]") as refused:
+        probe([untaught(root)], split(), CHANGED[change], VIEWS, generator=generator())
+    assert "augmentation have changed" in refused.value.what
+    assert f"rm -r '{untaught(root).logits.folder}'" in refused.value.fix
+
+
+def test_the_message_has_both_checksums(root):
+    teacher, images = untaught(root), split()
+    images.stored.images[images.rows[7]] += 1
+    now = pixel_checksums(AUGMENT(images.stored.images[images.rows[7:8]], torch.tensor([7]), 1)).item()
+    then = teacher.logits.open(1).pixels(torch.tensor([7])).item()
+    with pytest.raises(UserError, match=rf"sample 7 .*{now:08x}, in the cache {then:08x}"):
+        all_pixels([teacher], images, AUGMENT, 1)
+
+
+def test_one_changed_image_is_noticed_wherever_it_is_looked_at(root):
+    for sample in range(ROWS):
+        images = split()
+        images.stored.images[images.rows[sample]] ^= 1
+        with pytest.raises(UserError, match=f"pixels of sample {sample} of train"):
+            all_pixels([untaught(root)], images, AUGMENT, 2)
+    with pytest.raises(UserError, match=f"sample {ROWS - 1} of train"):
+        probe([untaught(root)], images, AUGMENT, VIEWS, pairs=400, generator=generator())
+
+
+def test_the_same_images_in_another_order_are_noticed(root):
+    images = split()
+    moved = SplitRows(images.name, images.stored, images.rows.roll(1))
+    with pytest.raises(UserError, match="pixels of sample"):
+        probe([untaught(root)], moved, AUGMENT, VIEWS, generator=generator())
+
+
+def test_the_pixels_of_a_later_store_are_held_against_the_images_too(root):
+    images = split()
+    images.stored.images[:] = 255 - images.stored.images
+    built(root, [stores(root, "other", taps=())], VIEWS, images=images)
+    teachers = [untaught(root), untaught(root, name="other", taps=())]
+    with pytest.raises(UserError, match=str(teachers[1].logits.folder)):
+        probe(teachers, split(), AUGMENT, VIEWS, generator=generator())
+
+
+# ---- teachers
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_the_same_teacher_differs_by_rounding_only(tmp_path, storage):
+    settings = {"logits": storage, "hints": storage}
+    built(tmp_path, [stores(tmp_path, **settings)], VIEWS)
+    other_batches = replace(OPTIONS, batch_size=7)
+    found = compare(stores(tmp_path, **settings), split(), AUGMENT, VIEWS, ROWS, other_batches, generator())
+    assert found.keys() == {"logits", "conv"}
+    assert all(0 <= difference < 1e-3 for difference in found.values())
+
+
+def test_more_rows_than_there_are_means_all_of_them(root):
+    compare(stores(root), split(), AUGMENT, VIEWS, 10 * ROWS, OPTIONS)
+
+
+def changed(weights):
+    def load():
+        made = network(0)
+        with torch.no_grad():
+            weights(made.network)
+        return made
+
+    return load
+
+
+CHANGES = {
+    "another": (lambda: network(1), "logits"),
+    "its classifier": (changed(lambda made: made.fc.weight.mul_(1.05)), "logits"),
+    "one class": (changed(lambda made: made.fc.bias[2].add_(0.1)), "logits"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_teacher_is_noticed(root, change):
+    load, tensor = CHANGES[change]
+    with pytest.raises(UserError, match=rf"'big' gives other {tensor} for sample \d+ of train in view 1"):
+        compare(stores(root, load=load), split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
+
+
+def test_the_message_names_teacher_tensor_sample_and_view_and_the_difference(root):
+    doubled = changed(lambda made: made.fc.weight.mul_(2))
+    with pytest.raises(UserError) as refused:
+        compare(stores(root, load=doubled), split(), AUGMENT, [2], ROWS, OPTIONS)
+    folder = stores(root).logits.folder
+    assert f"Teacher 'big' gives other logits for sample 0 of train in view 2 than {folder}" in str(
+        refused.value
+    )
+    assert "of the largest, at most 2e-03 is rounding" in str(refused.value)
+    assert f"rm -r '{folder}'" in refused.value.fix
+
+
+class Branched(nn.Module):
+    """The tapped module is no part of the logits."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.branch = network(0).network.conv
+        self.branch.weight.data.mul_(scale)
+        self.trunk = network(0).network
+
+    def forward(self, images):
+        self.branch(images)
+        return self.trunk(images)
+
+
+@pytest.mark.parametrize(
+    ("storage", "within"), [("float32", rounding(27)), ("float16", 1e-3), ("int8", 1 / 250)]
+)
+def test_a_hint_that_changes_alone_is_noticed(tmp_path, storage, within):
+    def branched(scale):
+        def load():
+            return TappedNetwork(Branched(scale), mean=[0.5] * 3, std=[0.25] * 3, taps=("branch",))
+
+        return stores(tmp_path, taps=("branch",), hints=storage, load=load)
+
+    built(tmp_path, [branched(1.0)], VIEWS)
+    assert compare(branched(1.0), split(), AUGMENT, VIEWS, ROWS, OPTIONS)["branch"] <= within
+    with pytest.raises(UserError, match="gives other branch"):
+        compare(branched(1.05), split(), AUGMENT, VIEWS, ROWS, OPTIONS)
+
+
+def test_a_teacher_that_has_become_nan_is_noticed(root):
+    load = changed(lambda made: made.fc.weight.fill_(float("nan")))
+    with pytest.raises(UserError, match="gives other logits"):
+        compare(stores(root, load=load), split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
+
+
+def test_another_class_is_noticed_even_where_the_logits_are_almost_the_same(tmp_path):
+    def tied(favourite):
+        def weights(made):
+            made.fc.weight.zero_()
+            made.fc.bias.copy_(torch.tensor([1.0, 1.0, 0.0, 0.0]))
+            made.fc.bias[favourite] += 1e-3
+
+        return changed(weights)
+
+    built(tmp_path, [stores(tmp_path, load=tied(0))], VIEWS)
+    with pytest.raises(UserError, match="gives other logits"):
+        compare(stores(tmp_path, load=tied(1)), split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
+
+
+def test_int8_hints_of_a_faint_image_beside_strong_ones_are_rounding(tmp_path):
+    images = split()
+    faint = images.stored.images[images.rows[0]]
+    images.stored.images[images.rows[0]] = (127.5 + (faint.float() - 127.5) / 30).round().to(torch.uint8)
+
+    def load():
+        made = network(0)
+        made.network.conv.bias.data.zero_()
+        return made
+
+    teacher = stores(tmp_path, hints="int8", load=load)
+    plain = Augmentation([], seed=3)
+    built(tmp_path, [teacher], [0], images=images)
+    compare(teacher, images, plain, [0], ROWS, OPTIONS, generator())
+
+
+def test_few_drawn_samples_keep_the_views_that_they_have_among_all(root):
+    for seed in range(5):
+        compare(stores(root), split(), AUGMENT, VIEWS, 3, OPTIONS, np.random.default_rng(seed))

@@ -1,0 +1,243 @@
+import json
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.teachers.live import (
+    LiveTeachers,
+    Teacher,
+    check_accuracy,
+    measure_accuracy,
+    measured_accuracy,
+    weights_digest,
+)
+from amtml_pl.types import Batch
+
+pytestmark = pytest.mark.numbers
+
+DATA = {"digest": "abc", "split": "val", "seed": 0, "val_size": 0.1}
+
+
+def network(classes=4, *, seed=0, taps=("conv",), mean=0.5, stride=1):
+    """Convolution, batch norm, dropout, pooling, classifier."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = nn.Sequential()
+        layers.add_module("conv", nn.Conv2d(3, 5, 3, stride))
+        layers.add_module("norm", nn.BatchNorm2d(5))
+        layers.add_module("rest", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout()))
+        layers.add_module("fc", nn.Linear(5, classes))
+    return TappedNetwork(layers, mean=[mean] * 3, std=[0.25] * 3, taps=taps)
+
+
+def batch(number=6):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(number, 3, 8, 8, generator=generator)
+    return Batch(images, torch.arange(number) % 4, torch.arange(number), view=0, split="val")
+
+
+def test_outputs_are_stacked_in_teacher_order_under_flat_names():
+    first, second = network(seed=1), network(seed=2, taps=("conv", "fc"))
+    outputs = LiveTeachers([Teacher("big", first), Teacher("small", second)])(batch())
+    assert outputs.names == ("big", "small")
+    assert outputs.logits.shape == (6, 2, 4)
+    for position, alone in enumerate((first, second)):
+        torch.testing.assert_close(outputs.logits[:, position], alone.eval()(batch().images).logits)
+    shapes = {name: tuple(hint.shape[1:]) for name, hint in outputs.hints.items()}
+    assert shapes == {"big/conv": (5, 6, 6), "small/conv": (5, 6, 6), "small/fc": (4, 1, 1)}
+
+
+def test_shapes_are_known_without_a_batch():
+    teacher = Teacher("small", network(taps=("conv", "fc")))
+    hints = LiveTeachers([teacher])(batch()).hints
+    assert teacher.hint_shapes(8) == {name: tuple(hint.shape[1:]) for name, hint in hints.items()}
+    assert list(teacher.hint_shapes(8)) == list(hints)
+
+
+def test_a_student_learns_from_the_outputs_and_the_teachers_do_not():
+    teachers = LiveTeachers([Teacher("big", network())])
+    before = weights_digest(teachers.teachers[0].network)
+    outputs = teachers(batch())
+    assert not outputs.logits.requires_grad
+    assert not outputs.logits.is_inference()
+    assert not outputs.hints["big/conv"].is_inference()
+
+    student = network(seed=5)
+    learned = student(batch().images)
+    soft = F.kl_div(
+        learned.logits.log_softmax(1),
+        outputs.logits[:, 0].log_softmax(1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    scale = torch.ones((), requires_grad=True)  # multiplying by it saves the hint for the backward
+    (soft + F.mse_loss(learned.features["conv"], scale * outputs.hints["big/conv"])).backward()
+    assert all(parameter.grad is not None for parameter in student.network.conv.parameters())
+    assert scale.grad is not None
+    assert all(parameter.grad is None for parameter in teachers.teachers[0].network.parameters())
+    assert weights_digest(teachers.teachers[0].network) == before
+
+
+def test_teachers_are_frozen_and_a_switch_to_training_mode_is_noticed():
+    teacher = Teacher("big", network().train())
+    assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+    assert torch.equal(teacher(batch().images).logits, teacher(batch().images).logits)  # no dropout
+    teacher.network.network.norm.train()
+    with pytest.raises(RuntimeError, match="Teacher 'big' was switched to training mode"):
+        LiveTeachers([teacher])(batch())
+
+
+def test_teachers_enter_neither_a_state_dict_nor_the_parameters_of_a_module_that_holds_them():
+    module = pl.LightningModule()
+    module.teachers = LiveTeachers([Teacher("big", network())])
+    assert not module.state_dict()
+    assert not list(module.parameters())
+    module.train()
+    module.teachers(batch())  # still in evaluation mode
+
+
+def test_a_class_map_puts_the_outputs_in_the_order_of_our_classes():
+    many, mapped = network(classes=9), [7, 0, 8, 3]
+    outputs = LiveTeachers([Teacher("big", many, class_map=mapped)])(batch())
+    torch.testing.assert_close(outputs.logits[:, 0], many(batch().images).logits[:, mapped])
+
+
+@pytest.mark.parametrize(
+    ("classes", "class_map", "text"),
+    [
+        (9, None, r"(?s)Teacher 'big' has 9 outputs; expected 4, one per class.*teacher.big.class_map"),
+        (9, [0, 1, 2], "class_map of teacher 'big' has 3 entries; expected 4"),
+        (9, [0, 1, 2, 9], r"class_map of teacher 'big' names the outputs \[9\]; expected from 0 to 8"),
+        (9, [0, 1, 2, -1], r"names the outputs \[-1\]"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_classes_are_refused(classes, class_map, text):
+    teacher = Teacher("big", network(classes), class_map)
+    with pytest.raises(UserError, match=text):
+        teacher.check_classes(4, 8)
+
+
+@pytest.mark.parametrize(("classes", "class_map"), [(4, None), (4, [3, 2, 1, 0]), (9, [0, 8, 2, 4])])
+def test_outputs_that_fit_the_classes_are_accepted(classes, class_map):
+    Teacher("big", network(classes), class_map).check_classes(4, 8)
+
+
+def test_a_class_map_that_uses_an_output_twice_is_refused():
+    with pytest.raises(UserError, match=r"class_map of teacher 'big' uses the outputs \[2\] more than once"):
+        Teacher("big", network(), [0, 2, 2, 1])
+
+
+@pytest.mark.parametrize("name", ["", "a/b"])
+def test_a_name_that_would_break_flat_names_is_refused(name):
+    with pytest.raises(UserError, match=f"A teacher is named '{name}'"):
+        Teacher(name, network())
+
+
+def test_teachers_of_one_name_and_no_teachers_are_refused():
+    with pytest.raises(UserError, match=r"The teacher names \['big'\] are used more than once"):
+        LiveTeachers([Teacher("big", network()), Teacher("big", network())])
+    with pytest.raises(UserError, match="There are no teachers"):
+        LiveTeachers([])
+
+
+def rows(start, stop):
+    whole = batch(50)
+    return Batch(
+        whole.images[start:stop], whole.labels[start:stop], whole.index[start:stop], view=0, split="val"
+    )
+
+
+def test_accuracy_is_counted_over_images_whatever_the_batches():
+    trained = network(seed=3)
+    expected = (trained.eval()(batch(50).images).logits.argmax(1) == batch(50).labels).double().mean()
+    trained.train()
+    assert measure_accuracy(trained, [rows(0, 50)]) == pytest.approx(float(expected))
+    assert measure_accuracy(trained, [rows(0, 49), rows(49, 50)]) == pytest.approx(float(expected))
+    assert trained.training
+    assert measure_accuracy(Teacher("big", trained), [rows(0, 50)]) == pytest.approx(float(expected))
+
+
+def test_accuracy_of_nothing_is_refused():
+    with pytest.raises(UserError, match="no images to measure an accuracy on"):
+        measure_accuracy(network(), [])
+
+
+def never():
+    raise AssertionError("the batches were read a second time")
+    yield
+
+
+def test_accuracy_is_measured_once_and_then_read_without_the_teacher(tmp_path: Path):
+    first = measured_accuracy(lambda: Teacher("big", network()), [batch()], tmp_path / "teachers", DATA)
+    assert measured_accuracy(never, never(), tmp_path / "teachers", DATA) == first
+    (record,) = (tmp_path / "teachers").iterdir()
+    assert json.loads(record.read_text())["accuracy"] == first
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"split": "test"}])
+def test_another_teacher_or_other_images_are_measured_anew(tmp_path: Path, changed):
+    measured_accuracy(lambda: Teacher("big", network()), [batch()], tmp_path, DATA)
+    with pytest.raises(AssertionError, match="a second time"):
+        measured_accuracy(lambda: Teacher("big", network()), never(), tmp_path, DATA | changed)
+
+
+def test_a_damaged_record_is_measured_anew(tmp_path: Path):
+    first = measured_accuracy(lambda: Teacher("big", network()), [batch()], tmp_path, DATA)
+    (record,) = tmp_path.iterdir()
+    for damage in ("", "{", "[]", '{"accuracy": null}'):
+        record.write_text(damage)
+        assert measured_accuracy(lambda: Teacher("big", network()), [batch()], tmp_path, DATA) == first
+    assert measured_accuracy(never, never(), tmp_path, DATA) == first
+
+
+def test_features_are_pooled_before_anything_reads_them():
+    whole, pooled = Teacher("t", network()), Teacher("t", network(), pool=2)
+    assert pooled.hint_shapes(8) == {"t/conv": (5, 2, 2)}
+    images = batch().images
+    expected = torch.nn.functional.adaptive_avg_pool2d(whole(images).features["conv"], 2)
+    torch.testing.assert_close(pooled(images).features["conv"], expected)
+    assert torch.equal(pooled(images).logits, whole(images).logits)
+
+
+def test_a_feature_smaller_than_the_grid_stays_as_it_is():
+    large = Teacher("t", network(), pool=100)
+    assert large.hint_shapes(8) == {"t/conv": (5, 6, 6)}
+    assert large(batch().images).features["conv"].shape == (6, 5, 6, 6)
+
+
+def test_a_teacher_below_the_demanded_accuracy_is_refused_with_likely_causes():
+    check_accuracy("big", 0.7, 0.7)
+    expected = (
+        r"'big' reaches an accuracy of 0.1000; expected at least 0.7000.*mean and std.*class_map.*weights"
+    )
+    with pytest.raises(UserError, match=expected):
+        check_accuracy("big", 0.1, 0.7)
+
+
+def test_the_weights_digest_sees_every_value_name_type_and_shape():
+    def digest(**tensors):
+        module = nn.Module()
+        for name, tensor in tensors.items():
+            module.register_buffer(name, tensor)
+        return weights_digest(module)
+
+    ones = torch.ones(4)
+    variants = [
+        digest(a=ones),
+        digest(b=ones),
+        digest(a=ones * 2),
+        digest(a=ones.reshape(2, 2)),
+        digest(a=ones.bfloat16()),
+        digest(a=torch.tensor(1)),
+        digest(a=ones, b=ones),
+        digest(),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert digest(a=ones, b=ones * 2) == digest(b=ones * 2, a=ones)
+    assert digest(a=torch.arange(6).view(2, 3).t()) == digest(a=torch.arange(6).view(2, 3).t().contiguous())

@@ -1,0 +1,213 @@
+import argparse
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from amtml_pl.errors import UserError
+from amtml_pl.teachers.weights import load_weights, read_state_dict
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = nn.Sequential()
+        layers.add_module("conv", nn.Conv2d(3, 4, 3))
+        layers.add_module("norm", nn.BatchNorm2d(4))
+        layers.add_module("fc", nn.Linear(4, 2))
+    return layers
+
+
+def blank():
+    empty = network()
+    for tensor in empty.state_dict().values():
+        tensor.zero_()
+    return empty
+
+
+WEIGHTS = network().state_dict()
+
+
+def same(found, expected=WEIGHTS):
+    return found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
+
+
+def prefixed(prefix, weights=WEIGHTS):
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+@pytest.fixture
+def saved(tmp_path: Path):
+    def save(content, name="weights.pt"):
+        torch.save(content, tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+def test_weights_come_from_safetensors_and_from_torch_files(tmp_path: Path, saved):
+    save_file(WEIGHTS, tmp_path / "weights.safetensors")
+    for path in (tmp_path / "weights.safetensors", saved(WEIGHTS), str(saved(WEIGHTS, "x.pth.tar"))):
+        assert same(read_state_dict(path))
+        empty = blank()
+        load_weights(empty, path)
+        assert same(empty.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({"state_dict": WEIGHTS, "epoch": 3}, None),
+        ({"model": WEIGHTS, "lr": 0.1, "optimizer": {"momentum": 0.9}}, None),
+        ({"ema": WEIGHTS, "model": prefixed("x.")}, "ema"),
+        ({"teacher": {"net": WEIGHTS}}, "teacher.net"),
+        ({"teacher.net": WEIGHTS}, "teacher.net"),
+        ({"a": {"b.c": WEIGHTS}}, "a.b.c"),
+    ],
+)
+def test_a_state_dict_is_found_inside_a_checkpoint(saved, content, key):
+    assert same(read_state_dict(saved(content), key=key))
+
+
+def test_prefixes_are_stripped_in_order_and_names_replaced_by_patterns(saved):
+    path = saved(prefixed("module.net.", {"layers.0.w": torch.ones(1), "head": torch.zeros(1)}))
+    found = read_state_dict(
+        path,
+        strip_prefixes=["module.", "net."],
+        rename={r"^layers\.(\d+)\.": r"block\1.", "w$": "weight", "^head$": "fc"},
+    )
+    assert list(found) == ["block0.weight", "fc"]
+
+
+def test_the_count_of_batches_may_be_missing_but_nothing_else(saved):
+    few = {name: tensor for name, tensor in WEIGHTS.items() if "num_batches" not in name}
+    empty = blank()
+    load_weights(empty, saved(few))
+    assert same({k: v for k, v in empty.state_dict().items() if k in few}, few)
+
+
+def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(saved):
+    wrong = dict(WEIGHTS) | {"fc.weight": torch.ones(7, 4)}
+    wrong |= {f"extra{i}": torch.ones(1) for i in range(8)}
+    del wrong["conv.bias"], wrong["norm.bias"]
+    empty = blank()
+    expected = (
+        r"does not fit Sequential, which has 9 tensors: 2 missing: conv.bias, norm.bias; "
+        r"8 not expected: extra0, extra1, extra2, extra3, extra4 and 3 more; "
+        r"1 of another shape: fc.weight \(7, 4\), expected \(2, 4\)"
+    )
+    with pytest.raises(UserError, match=expected):
+        load_weights(empty, saved(wrong))
+    assert same(empty.state_dict(), blank().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("prefix", "strip", "hint"),
+    [
+        (
+            "module.",
+            [],
+            r"all keys start with 'module.': add teacher.NAME.weights.strip_prefixes=\['module.'\]",
+        ),
+        (
+            "module.net.",
+            [],
+            r"all keys start with 'module.net.': add teacher.NAME.weights.strip_prefixes=\['module.net.'\]",
+        ),
+        ("a.b.", ["a."], r"add teacher.NAME.weights.strip_prefixes=\['a.', 'b.'\]"),
+        ("", [], r"choose the network that .* teacher.NAME.weights.rename=\{PATTERN: REPLACEMENT\}"),
+    ],
+)
+def test_a_prefix_that_all_names_share_is_hinted_at(saved, prefix, strip, hint):
+    weights = dict(WEIGHTS) | {"extra": torch.ones(1)}
+    with pytest.raises(UserError, match=f"(?s)not expected.*To fix it: .*{hint}"):
+        load_weights(network(), saved(prefixed(prefix, weights)), strip_prefixes=strip)
+
+
+class Malicious:
+    """A pickle that creates a file when it is opened in the ordinary way."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.target}",))
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "nested", "pickle", "pickle 0"])
+def test_a_file_that_would_run_code_is_refused_and_never_run(tmp_path: Path, form):
+    path, target = tmp_path / "weights.pt", tmp_path / "was_executed"
+    content = Malicious(target)
+    if form.startswith("pickle"):
+        path.write_bytes(pickle.dumps(content, protocol=0 if form.endswith("0") else None))
+    else:
+        nested = {"state_dict": dict(WEIGHTS), "extra": content} if form == "nested" else content
+        torch.save(nested, path, _use_new_zipfile_serialization=form != "legacy")
+    with pytest.raises(UserError, match=r"would execute code from the file\. Nothing of it was executed"):
+        read_state_dict(path)
+    assert not target.exists()
+    if form == "pickle":
+        pickle.loads(path.read_bytes())  # noqa: S301
+        assert target.exists()  # the file is as dangerous as it claims
+
+
+def test_the_object_that_is_more_than_a_tensor_is_named(saved):
+    with pytest.raises(UserError, match=r"holds more than tensors \(argparse.Namespace\)"):
+        read_state_dict(saved({"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1)}))
+
+
+def half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def test_damaged_files_and_other_kinds_of_files_are_refused_by_name(tmp_path: Path, saved):
+    save_file(WEIGHTS, tmp_path / "half.safetensors")
+    torch.save(WEIGHTS, tmp_path / "half_legacy.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "text.pt").write_text("hello\nworld")
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><html></html>")
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.safetensors").write_text("hello\nworld")
+    paths = [half(tmp_path / "half.safetensors"), half(tmp_path / "half_legacy.pt"), half(saved(WEIGHTS))]
+    paths += [tmp_path / name for name in ("text.pt", "page.pt", "empty.pt", "text.safetensors")]
+    for path in paths:
+        with pytest.raises(UserError, match=rf"{path.name} \(\d+ bytes\) cannot be read as weights"):
+            read_state_dict(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
+    for path in (tmp_path / "nothing.pt", tmp_path):
+        with pytest.raises(UserError, match=f"There is no weights file {path}"):
+            read_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "text"),
+    [
+        ({"state_dict": WEIGHTS, "model": WEIGHTS}, {}, r"several state dicts: \['state_dict', 'model'\]"),
+        ({"student": WEIGHTS}, {}, "holds 1 entries at the top level that are no tensors: student"),
+        ({"student": WEIGHTS}, {"key": "teacher"}, "has no key 'teacher' at this level; it has student"),
+        ({"a": {"b": WEIGHTS}}, {"key": "a.c"}, "has no key 'c' at this level; it has b"),
+        ({"a": torch.ones(1)}, {"key": "a"}, "holds a Tensor at a; expected tensors by name"),
+        ([torch.ones(1)], {}, "holds a list at the top level"),
+        ({}, {}, "holds an empty dict at the top level"),
+        (WEIGHTS, {"rename": {"(": ""}}, r"rename: '\(' to '' is no valid substitution"),
+        (WEIGHTS, {"rename": {"fc": r"\2"}}, "is no valid substitution: invalid group reference"),
+        (
+            WEIGHTS,
+            {"rename": {"^conv.*": "x"}},
+            "Two tensors of .* would be named 'x', the second is 'conv.bias'",
+        ),
+        (WEIGHTS, {"strip_prefixes": "module."}, "strip_prefixes is the text 'module.'; expected a list"),
+    ],
+)
+def test_what_leads_to_no_state_dict_is_refused_with_the_full_key_that_mends_it(
+    saved, content, arguments, text
+):
+    with pytest.raises(UserError, match=rf"(?s){text}.*To fix it: .*teacher\.NAME\.weights\."):
+        read_state_dict(saved(content), **arguments)

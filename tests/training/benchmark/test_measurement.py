@@ -1,0 +1,151 @@
+"""What a benchmark reports is what it measured, by the code that trains."""
+
+import json
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from amtml_pl import benchmark
+from amtml_pl.data.augment import Augmentation
+from amtml_pl.data.datasets.synthetic import Synthetic
+from amtml_pl.data.packing import pack
+from amtml_pl.errors import UserError
+from amtml_pl.training.benchmark.measurement import Benchmark, Figure
+from amtml_pl.training.benchmark.peak_memory import Sampler, parameters_beside, private_megabytes
+from amtml_pl.training.benchmark.short_fit import ShortFit, quiet
+
+SMALL = (
+    "experiment=digits_amtml", "trainer=cpu", "student=resnet8_thin", "teacher=[vgg8_quarter]",
+    "data.batch_size=16",
+)  # fmt: skip
+KEYS = (
+    "ce_step_ms", "avg_step_ms", "cached_step_ms", "live_step_ms", "ratio_cached_to_ce", "input_share",
+    "build_rate_ratio", "peak_extra_mb", "teacher_parameters_resident",
+)  # fmt: skip
+
+
+@pytest.fixture
+def bench(configure, tmp_path):
+    """A benchmark of two repetitions, with neither data nor trained teachers."""
+
+    def made(*overrides):
+        (tmp_path / "bench").mkdir()
+        nothing = (f"paths.data={tmp_path}/none", f"paths.teachers={tmp_path}/none")
+        config = configure(*SMALL, *nothing, *overrides)
+        return Benchmark(config, tmp_path / "bench", repetitions=2, steps=2, images=64)
+
+    return made
+
+
+def test_a_figure_is_the_median_and_the_interquartile_range():
+    assert Figure.of([3.0, 1.0, 2.0, 4.0, 100.0]) == Figure(3.0, 2.0)
+    assert Figure.of([7.0]) == Figure(7.0, 0.0)
+    assert Figure.of([]) == Figure(None, None)
+
+
+@pytest.mark.slow
+def test_steps_of_all_variants_are_timed_with_synthetic_images_and_untrained_teachers(bench):
+    made = bench()
+    with quiet():
+        figures = made.step_figures()
+    assert made.conditions()["images"] == "synthetic"
+    assert made.conditions()["untrained_teachers"] == ["vgg8_quarter"]
+    milliseconds = {name: figures[name].median for name in KEYS[:4]}
+    assert all(value > 0 for value in milliseconds.values())
+    assert figures["ratio_cached_to_ce"].median == pytest.approx(
+        milliseconds["cached_step_ms"] / milliseconds["ce_step_ms"], rel=0.5
+    )
+    assert 0 < figures["input_share"].median < 1
+
+
+def test_a_slow_step_is_seen_in_the_step_and_a_slow_reader_in_the_input(bench, tmp_path, monkeypatch):
+    made = bench()
+    with quiet():
+        fit = ShortFit(made.runs.variant("ce"), tmp_path / "fit")
+        make = Augmentation.__call__
+
+        def slow(self, images, index, view):
+            time.sleep(0.2)
+            return make(self, images, index, view)
+
+        monkeypatch.setattr(Augmentation, "__call__", slow)
+        timer = fit.steps()
+    assert len(timer.steps) == len(timer.inputs) == 2  # as many as are asked for
+    assert all(0.2 <= i <= s for i, s in zip(timer.inputs, timer.steps, strict=True))
+
+
+def test_the_cache_is_built_anew_in_every_repetition(bench):
+    with quiet():
+        figures = bench().build_figures()
+    assert figures["build_images_per_second"].median > 0
+    assert figures["build_rate_ratio"].median > 0
+
+
+def test_the_break_even_is_the_first_epoch_whose_savings_pay_the_views(bench):
+    made = bench("data.views=2", "trainer.max_epochs=8", "data.train_size=160")
+    figures = {
+        "live_step_ms": Figure(300.0, 0.0),
+        "cached_step_ms": Figure(100.0, 0.0),
+        "build_images_per_second": Figure(160 / 5.0, 0.0),
+    }
+    paid = made.break_even(figures)
+    assert paid["seconds_saved_per_epoch"] == pytest.approx(10 * 0.2)
+    assert paid["seconds_to_build_a_view"] == pytest.approx(5.0)
+    assert paid["paid_after_epochs_of_the_first_run"] == 5  # two views of 5 s by epochs of 2 s
+    assert paid["seconds_saved_in_the_first_run"] == pytest.approx(8 * 2 - 2 * 5)
+
+
+def test_experiments_without_teachers_are_refused(configure, tmp_path):
+    with pytest.raises(UserError, match="no teacher to compare with"):
+        Benchmark(configure("experiment=digits_ce"), tmp_path, repetitions=1, steps=2, images=8)
+
+
+def test_parameters_of_other_modules_in_memory_are_counted():
+    module = nn.Linear(3, 3)
+    before = parameters_beside(module)
+    other = nn.Linear(10, 10, bias=False)
+    assert parameters_beside(module) == before + 100
+    assert other.weight is not None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells private memory")
+def test_the_sampler_sees_a_peak_that_is_over_before_the_end():
+    sampler = Sampler()
+    before = private_megabytes()
+    with sampler.running():
+        held = torch.ones(20_000_000)
+        time.sleep(0.05)
+        del held
+        time.sleep(0.05)
+    assert sampler.highest >= before + 60
+
+
+def test_synthetic_images_have_the_asked_shape_and_repeat(tmp_path):
+    first = pack(Synthetic(5, 16, train_images=40, test_images=10), tmp_path / "first")
+    again = pack(Synthetic(5, 16, train_images=40, test_images=10), tmp_path / "again")
+    assert first.digest == again.digest
+    assert first.splits["train"].images.shape == (40, 3, 16, 16)
+    assert first.splits["test"].labels.unique().tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="expected at least 2, 1, one per class, and 1"):
+        Synthetic(num_classes=1)
+
+
+@pytest.mark.slow
+def test_the_command_writes_every_figure_with_its_spread_into_the_run_folder(tmp_path, monkeypatch, capfd):
+    roots = [f"paths.{name}={tmp_path}/{name}" for name in ("data", "teachers", "outputs")]
+    asked = ["benchmark.repetitions=1", "benchmark.steps=2", "benchmark.images=32"]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *roots, *SMALL, *asked])
+    benchmark.main()
+    (file,) = (tmp_path / "outputs" / "runs" / "digits_amtml").glob("*/benchmark.json")
+    report = json.loads(file.read_text())
+    for key in KEYS:
+        assert set(report[key]) == {"median", "spread"}
+    assert report["teacher_parameters_resident"]["median"] == 0
+    assert report["break_even"]["views"] == 8
+    shown = capfd.readouterr().out
+    assert "cached step ÷ cross-entropy step" in shown
+    assert "untrained teachers: ['vgg8_quarter']" in shown
+    assert "benchmark" not in file.parent.name

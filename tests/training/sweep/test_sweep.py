@@ -1,0 +1,340 @@
+"""Sweeps as a user meets them: failures, kills, repetitions, the leaderboard, launchers and searches."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf, open_dict
+
+from amtml_pl.config.checks import check
+from amtml_pl.config.paths import config_directory
+from amtml_pl.train import main
+
+TESTS = Path(__file__).parent.parent.parent
+SMALL = (
+    "experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60", "data.val_size=20",
+    "student=resnet8_thin", "logger=[]",
+)  # fmt: skip
+TAUGHT = (
+    "experiment=digits_avg", *SMALL[1:], "teacher=[vgg8_quarter]",
+    "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1','logger=[]']",
+)  # fmt: skip
+
+
+@pytest.fixture
+def sweep(tmp_path, shared, monkeypatch, capfd):
+    """Runs a sweep in this process, which saves its imports; gives its status and what it says of errors."""
+
+    def run(*words):
+        paths = {"data": shared / "data", "outputs": tmp_path / "outputs"}
+        typed = [f"paths.{name}={folder}" for name, folder in paths.items()]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(TESTS)
+        monkeypatch.setattr(sys, "argv", ["train", "--multirun", *typed, *SMALL, *words])
+        try:
+            main()
+        except SystemExit as stop:
+            return stop.code, capfd.readouterr().err
+        return 0, capfd.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path, shared):
+    """Starts ``python -m amtml_pl.train --multirun`` as a user's shell would."""
+
+    def start(*words, threads=None):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        environment |= {"AMTML_DATA": str(shared / "data"), "AMTML_OUTPUTS": str(tmp_path / "outputs")}
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        line = [sys.executable, "-m", "amtml_pl.train", "--multirun", *words]
+        with (tmp_path / "said.txt").open("ab") as said:
+            return subprocess.Popen(line, cwd=tmp_path, env=environment, stdout=said, stderr=said)
+
+    return start
+
+
+def rows(tmp_path):
+    """The one leaderboard's."""
+    (leaderboard,) = (tmp_path / "outputs" / "sweeps").glob("*/leaderboard.csv")
+    with leaderboard.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def statuses(tmp_path):
+    return Counter(row["status"] for row in rows(tmp_path))
+
+
+def records(tmp_path):
+    return [json.loads(file.read_text()) for file in (tmp_path / "outputs" / "runs").rglob("run.json")]
+
+
+@pytest.mark.slow
+def test_neither_a_mistake_nor_an_unexpected_error_ends_the_others_and_repeating_retries_them(
+    sweep, tmp_path
+):
+    jobs = ("student.depth=9,8,14", "hydra.sweep.subdir='${hydra.job.num}'")
+    obstacle = tmp_path / "outputs" / "runs" / "1" / "doctor.json"
+    obstacle.mkdir(parents=True)  # where a file is to be written
+    status, said = sweep(*jobs)
+    assert status == 1
+    told = {row["job"]: row for row in rows(tmp_path)}
+    assert [told[number]["status"] for number in "012"] == ["failed", "failed", "completed"]
+    assert "got depth=9; expected 6n+2" in told["0"]["reason"]
+    assert "IsADirectoryError" in told["1"]["reason"]
+    at_the_end = said[said.index("2 of 3 jobs failed") :]
+    for reason in ("student.depth=9", "got depth=9; expected", "student.depth=8", "IsADirectoryError"):
+        assert reason in at_the_end
+    assert "--multirun" in at_the_end.splitlines()[-1]
+
+    finished = tmp_path / "outputs" / "runs" / "2" / "run.json"
+    before = finished.stat().st_mtime_ns
+    obstacle.rmdir()
+    status, said = sweep(*jobs)
+    assert status == 2  # what is left is a mistake
+    assert "1 of 3 jobs failed" in said
+    assert statuses(tmp_path) == {"completed": 2, "failed": 1}
+    assert finished.stat().st_mtime_ns == before
+
+
+def test_the_leaderboard_is_up_to_date_when_a_job_ends_and_tells_what_the_records_say(sweep, tmp_path):
+    look = ("_target_=look.Look", f"sweeps={tmp_path}/outputs/sweeps", f"kept={tmp_path}/kept")
+    status, said = sweep("seed=0,1", *(f"+hydra.callbacks.look.{word}" for word in look))
+    assert status == 0, said
+    for number in (0, 1):
+        with (tmp_path / "kept" / f"{number}.csv").open(newline="") as lines:
+            assert sorted(row["job"] for row in csv.DictReader(lines)) == [str(k) for k in range(number + 1)]
+    by_run = {row["run"]: row for row in rows(tmp_path)}
+    for run, row in by_run.items():
+        record = json.loads((Path(run) / "run.json").read_text())
+        for metric in ("val/acc", "test/acc"):
+            assert float(row[metric]) == record["metrics"][metric]
+        assert float(row["seconds"]) == pytest.approx(record["timing"]["fit_seconds"], abs=1e-3)
+    assert len(by_run) == 2
+
+
+def test_a_mistake_in_the_command_itself_leaves_no_sweep(sweep, tmp_path):
+    status, said = sweep("temperatur=1,2")
+    assert status == 2
+    assert "temperatur" in said
+    assert not (tmp_path / "outputs" / "sweeps").exists()
+
+
+def until(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the sweep has ended too early"
+        assert time.monotonic() < end, "it did not come so far"
+        time.sleep(0.02)
+
+
+def reached(tmp_path, **expected):
+    """Whether the leaderboard says so, where there is one."""
+    found = [*(tmp_path / "outputs").glob("sweeps/*/leaderboard.csv")]
+    return bool(found) and all(statuses(tmp_path)[status] >= n for status, n in expected.items())
+
+
+def children(process):
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_sweep_of_twelve_killed_at_the_seventh_and_repeated_completes_each_job_once(command, tmp_path):
+    jobs = (*SMALL, "seed=range(6)", "optimizer.lr=0.05,0.1")
+    process = command(*jobs, threads=1)
+    until(lambda: reached(tmp_path, completed=6, running=1) and children(process.pid), process)
+    at_work = children(process.pid)
+    process.kill()
+    process.wait()
+    assert len(at_work) == 1
+    until_gone = time.monotonic() + 10
+    while Path(f"/proc/{at_work[0]}").exists() and time.monotonic() < until_gone:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{at_work[0]}").exists()
+    finished = {file: file.stat().st_mtime_ns for file in (tmp_path / "outputs" / "runs").rglob("run.json")}
+    finished = {f: t for f, t in finished.items() if json.loads(f.read_text())["status"] == "completed"}
+    assert len(finished) == 6
+
+    assert command(*jobs, threads=1).wait() == 0
+    assert Counter(record["status"] for record in records(tmp_path)) == {"completed": 12}
+    assert len({(r["seed"], r["budget"]["optimizer"]) for r in records(tmp_path)}) == 12
+    assert all(file.stat().st_mtime_ns == written for file, written in finished.items())
+    assert statuses(tmp_path) == {"completed": 12}
+    assert sorted(int(row["job"]) for row in rows(tmp_path)) == list(range(12))
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_job_whose_process_is_killed_does_not_end_the_sweep(command, tmp_path):
+    jobs = (*SMALL, "trainer.max_epochs=300,1", "seed=0")
+    process = command(*jobs, threads=1)
+    until(lambda: reached(tmp_path, running=1) and children(process.pid), process)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    assert process.wait() == 1
+    assert statuses(tmp_path) == {"completed": 1, "failed": 1}
+    assert "its process was ended by SIGKILL" in (tmp_path / "said.txt").read_text()
+
+
+@pytest.mark.slow
+@needs_proc
+def test_ctrl_c_ends_a_sweep_with_130_and_says_how_to_go_on(command, tmp_path):
+    process = command(*SMALL, "trainer.max_epochs=300", "seed=0,1", threads=1)
+    until(lambda: any((tmp_path / "outputs").rglob("last.ckpt")), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    said = (tmp_path / "said.txt").read_text()
+    assert "Traceback" not in said
+    assert "Interrupted. This goes on; what is completed is not repeated" in said
+    assert "--multirun experiment=digits_ce" in said.splitlines()[-1]
+    assert statuses(tmp_path) == {"interrupted": 1}
+    assert [record["status"] for record in records(tmp_path)] == ["interrupted"]
+
+
+def assert_shared(tmp_path, *, threads):
+    """Two jobs at once with one teacher: it is trained once and asked once, and the cores are divided."""
+    assert statuses(tmp_path) == {"completed": 2}, (tmp_path / "said.txt").read_text()
+    made = records(tmp_path)
+    assert [record["threads"] for record in made] == [threads] * 2
+    passes = [record["cache"]["teacher_passes"] for record in made]
+    assert sorted(passes, key=len) == [{}, {"vgg8_quarter": 1.0}]
+    assert len(list((tmp_path / "outputs" / "teachers").rglob("run.json"))) == 1
+
+
+def share():
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+@pytest.mark.slow
+@needs_proc
+def test_two_jobs_of_joblib_share_the_teacher_the_cache_and_the_cores(command, tmp_path):
+    assert command(*TAUGHT, "temperature=2,3", "launcher=joblib").wait() == 0
+    assert_shared(tmp_path, threads=share())
+
+
+@pytest.mark.slow
+@needs_proc
+def test_two_jobs_of_submitit_share_the_teacher_the_cache_and_the_cores(command, tmp_path):
+    assert command(*TAUGHT, "temperature=2,3", "launcher=submitit_local").wait() == 0
+    assert_shared(tmp_path, threads=share())
+
+
+@pytest.mark.slow
+@needs_proc
+def test_two_jobs_of_ray_share_the_teacher_the_cache_and_the_cores(command, tmp_path):
+    pytest.importorskip("ray", reason="it takes 260 MB: pip install 'amtml-pl[ray]'")
+    assert command(*TAUGHT, "temperature=2,3", "launcher=ray").wait() == 0
+    assert_shared(tmp_path, threads=share())
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_search_that_is_killed_and_repeated_counts_each_trial_once(command, tmp_path):
+    import optuna
+
+    search = (
+        "hydra/sweeper=optuna_study",
+        "optimizer.lr=tag(log,interval(0.01,0.1))",
+        "student.depth=choice(8,14)",
+    )
+    process = command(*SMALL, *search, "hydra.sweeper.n_trials=4", threads=1)
+    until(lambda: reached(tmp_path, completed=2, running=1), process)
+    process.kill()
+    process.wait()
+    assert command(*SMALL, *search, "hydra.sweeper.n_trials=4", threads=1).wait() == 0
+    assert statuses(tmp_path) == {"completed": 4}
+    assert command(*SMALL, *search, "hydra.sweeper.n_trials=4", threads=1).wait() == 0
+    (database,) = (tmp_path / "outputs" / "sweeps").glob("*/study.db")
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{database}")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 4
+    assert study.best_value == max(float(row["val/acc"]) for row in rows(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_after_a_failed_trial_and_the_repeated_command_tries_it_again(sweep, tmp_path):
+    search = ("hydra/sweeper=optuna_study", "hydra.sweeper.n_trials=2", "student.depth=choice(9)", "seed=0")
+    status, said = sweep(*search)
+    assert status == 2
+    assert "got depth=9; expected 6n+2" in said
+    status, said = sweep(*search)
+    assert status == 2
+    assert statuses(tmp_path) == {"failed": 1}
+
+
+def test_a_search_of_nothing_is_a_mistake(sweep):
+    status, said = sweep("hydra/sweeper=optuna_study", "seed=0")
+    assert status == 2
+    assert "Nothing is searched" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "extra"),
+    [
+        (("launcher=joblib", "seed=0,1"), "hydra_plugins.hydra_joblib_launcher", "joblib"),
+        (("hydra/sweeper=optuna_study", "seed=range(3)"), "optuna", "optuna"),
+        (("launcher=ray", "seed=0,1"), "ray", "ray"),
+    ],
+)
+def test_what_is_not_installed_is_said_with_the_extra_that_brings_it(
+    sweep, monkeypatch, words, package, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    status, said = sweep(*words)
+    assert status == 2
+    assert f"The package '{package}' is not installed." in said
+    assert f"pip install 'amtml-pl[{extra}]'" in said
+    assert "Traceback" not in said
+
+
+DOCUMENTED = [
+    shlex.split(line, comments=True)[3:]
+    for file in (TESTS.parent / "docs" / "sweeps.md", *(TESTS.parent / "conf").glob("*/*.yaml"))
+    for line in re.findall(r"python -m amtml_pl\.train .*", file.read_text())
+    if file.suffix == ".md" or file.parent.name in ("launcher", "sweep")
+]
+
+
+@pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
+def test_every_documented_sweep_composes_and_is_sound(words):
+    """Its first job, with the launcher and the sweeper that the command chooses."""
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        typed = [word for word in words if word != "-m"]
+        parsed = OverridesParser.create().parse_overrides(typed)
+        chosen = compose("train", [first_value(o) for o in parsed], return_hydra_config=True)
+        searched = [f"{key}={value}" for key, value in (chosen.hydra.sweeper.get("params") or {}).items()]
+        told = OverridesParser.create().parse_overrides([*searched, *typed])
+        config = compose("train", [first_value(o) for o in told], return_hydra_config=True)
+        plugins = Plugins.instance()
+        for plugin in (config.hydra.launcher, config.hydra.sweeper):
+            assert plugin._target_ in plugins.class_name_to_class
+            OmegaConf.resolve(plugin)
+        with open_dict(config):
+            del config["hydra"]
+        check(config)
+
+
+def first_value(override):
+    if not override.is_sweep_override():
+        return override.input_line
+    if override.is_discrete_sweep():
+        return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+    return f"{override.get_key_element()}={override.value().start}"

@@ -1,0 +1,170 @@
+"""What a run needs, said before anything is done."""
+
+import re
+import shlex
+
+import pytest
+
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.teacher_recipe import recipe
+from amtml_pl.data.packing import pack
+from amtml_pl.errors import UserError
+from amtml_pl.runs.identity import run_hash
+from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
+from amtml_pl.training import assemble
+from amtml_pl.training.plan import (
+    cache_step,
+    data_steps,
+    duration,
+    make_plan,
+    packed_root_of,
+    refuse_missing,
+    show_plan,
+)
+from amtml_pl.training.teacher_cache import found_cache
+from archives import write_cifar10, write_image_folder
+
+CIFAR = (
+    "experiment=cifar10_avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]", "trainer=cpu",
+    "data.val_size=0.5", "dataset.source.mirrors=[]",
+)  # fmt: skip
+
+
+def plan_of(config, done=0):
+    source = assemble.dataset_source(config)
+    teachers = selected_teachers(config, assemble.loss_terms(config))
+    hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(32).items()}
+    cache = found_cache(config, source, packed_root_of(config), teachers)
+    return make_plan(config, source, assemble.student_network(config, []), teachers, hints, cache, done=done)
+
+
+def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(configure, tmp_path, capsys):
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
+    plan = plan_of(config)
+    assert ", ".join(step.what.split(" (")[0] for step in plan) == (
+        "data set cifar10, packed data, teacher resnet8, teacher vgg8_quarter, teacher outputs, student"
+    )
+    assert [step.missing for step in plan] == [True, True, True, True, True, False]
+    assert all(step.seconds is None for step in plan)  # nothing is timed while the data may not be had
+    show_plan(plan, "Plan")
+    shown = capsys.readouterr().out
+    assert "200 epochs of cifar10_teacher" in shown
+    assert "losses ce, kd" in shown
+
+
+def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data")
+    write_cifar10(tmp_path / "data" / "cifar10")
+    raw, _, *trained = plan_of(config)
+    assert (raw.state, raw.missing) == ("found", False)
+    assert all(step.seconds > 0 for step in trained)
+    packed = pack(assemble.dataset_source(config), packed_root_of(config))
+    step = plan_of(config)[0]
+    assert step.state == f"packed in {packed.folder}"
+    assert step.size >= 40 * 3 * 32 * 32
+
+
+def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
+    config = configure("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=3", "data.train_size=50")
+    assert plan_of(config)[-1].state == "3 epochs, losses ce"
+    assert plan_of(config, done=2)[-1].state == "3 epochs, 1 of them to go, losses ce"
+    assert plan_of(config, done=3)[-1].seconds == 0.0
+    config.trainer.max_epochs = 1
+    assert plan_of(config)[-1].state == "1 epoch, losses ce"
+
+
+def test_times_of_another_accelerators_run_are_named_as_this_cpus(capsys):
+    show_plan([], "Plan", on_cpu=False)
+    assert "estimated time (this CPU)" in capsys.readouterr().out
+    show_plan([], "Plan")
+    assert "this CPU" not in capsys.readouterr().out
+
+
+OWN = [
+    "dataset=image_folder",
+    "dataset.name=mine",
+    "dataset.source.folder=/my/images",
+    "dataset.num_classes=10",
+]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=digits_amtml", "teacher.resnet8.seed=3", "data.train_size=50", "data.num_workers=2"],
+        ["experiment=digits_amtml", "teacher.resnet8.network.widths=[8,8,16,32]"],
+        ["experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']"],
+        ["experiment=cifar10_amtml_released", "teacher=[resnet8,resnet14]"],
+        ["experiment=cifar10_avg", "teacher=[resnet8]", *OWN],
+    ],
+)
+def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure, overrides):
+    config = configure(*overrides)
+    command = shlex.split(SelectedTeacher(config, "resnet8").command)
+    assert command[:3] == ["python", "-m", "amtml_pl.train"]
+    typed = configure(*command[3:])
+    assert run_hash(typed) == run_hash(recipe(config, "resnet8"))
+    assert typed.role == "teacher"
+
+
+def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(configure, tmp_path):
+    own = (f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers")
+    config = configure(*CIFAR, *own, "prepare=false")
+    with pytest.raises(UserError) as raised:
+        refuse_missing(plan_of(config))
+    text = str(raised.value)
+    assert "prepare=false, and 5 of what the run needs is missing" in text
+    assert "cifar-10-python.tar.gz" in text
+    assert "experiment=cifar10_teacher" in text
+    assert "python -m amtml_pl.cache action=build" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3, "3 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2.0 h")]
+)
+def test_durations_are_said_as_a_person_would(seconds, said):
+    assert duration(seconds) == said
+
+
+STATED = [
+    path.stem
+    for path in (config_directory() / "experiment").glob("*.yaml")
+    if " GB on disk" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("experiment", STATED)
+def test_the_cache_takes_what_the_experiments_header_says(configure, experiment):
+    header = (config_directory() / "experiment" / f"{experiment}.yaml").read_text()
+    stated = float(re.search(r"# Cache: +([\d.]+) GB on disk for all 162 views", header)[1])
+    config = configure(f"experiment={experiment}")
+    teachers = selected_teachers(config, assemble.loss_terms(config))
+    size = config.dataset.image_size
+    hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(size).items()}
+    images = {"cinic10": 90_000, "tiny_imagenet": 90_000}.get(config.dataset.name, 45_000)
+    step = cache_step(config, hints, None, images, 162, None)
+    assert step.size / 1e9 == pytest.approx(stated, rel=0.1)
+
+
+def test_a_schedule_that_does_not_fit_the_run_is_warned_of_and_left_as_it_is(configure, capsys):
+    config = configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=60")
+    show_plan(plan_of(config), "Plan")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("warning:") == 1
+    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100 and 150" in said
+    assert "'scheduler.milestones=[30,45]'" in said
+    show_plan(plan_of(configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=200")), "Plan")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
+    write_image_folder(tmp_path / "own")
+    for suffix in (".tif", ".tif", ".gif"):
+        cat = tmp_path / "own" / "train" / "cat"
+        (cat / f"{len([*cat.iterdir()])}{suffix}").write_bytes(b"II*")
+    own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/own", "dataset.image_size=32")
+    config = configure("experiment=digits_ce", *own, "dataset.num_classes=3", f"paths.data={tmp_path}/data")
+    source = assemble.dataset_source(config)
+    pack(source, packed_root_of(config))
+    (step,) = data_steps(config, source, packed_root_of(config))
+    assert step.state.endswith("; left out: 3 files that are not read (.tif 2, .gif 1)")

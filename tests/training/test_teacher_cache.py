@@ -1,0 +1,201 @@
+"""What decides where a run's teacher outputs lie, and what does not: never a wrong target."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from amtml_pl.data.augment import CropFlip
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.data.packing import PackedDataset, pack, packed_folder
+from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
+from amtml_pl.training import assemble
+from amtml_pl.training.plan import cache_step, packed_root_of
+from amtml_pl.training.teacher_cache import RunCache, found_cache
+
+EXPERIMENT = (
+    "experiment=digits_amtml", "trainer=cpu", "trainer.max_epochs=3", "student=resnet8_thin",
+    "data.train_size=100", "data.val_size=60",
+)  # fmt: skip
+
+
+@pytest.fixture
+def cache(configure, tmp_path):
+    """The cache of the experiment with overrides; its teachers come with weights, so that none is trained."""
+
+    def made(*overrides, selected=("resnet8", "vgg8_quarter")):
+        own = [f"teacher.{name}.weights.path={tmp_path}/{name}.safetensors" for name in selected]
+        config = configure(*EXPERIMENT, f"teacher=[{','.join(selected)}]", *own, *overrides)
+        for name in config.teacher:
+            if not (file := tmp_path / f"{name}.safetensors").exists():
+                write_weights(config, name, file)
+        source, root = assemble.dataset_source(config), packed_root_of(config)
+        pack(source, root)
+        return found_cache(config, source, root, selected_teachers(config, assemble.loss_terms(config)))
+
+    return made
+
+
+def write_weights(config, name, file, change=0.0):
+    state = SelectedTeacher(config, name).fresh().network.network.state_dict()
+    save_file({key: value + change for key, value in state.items()}, file)
+
+
+def begun(cache):
+    """The cache with its manifests written, as a build begins."""
+    for store in cache.stores():
+        store.begin((10,) if store.tensor == "logits" else (4, 2, 2), {}, {})
+    return cache
+
+
+def folders(cache):
+    return {(store.teacher, store.tensor): store.folder for store in cache.stores()}
+
+
+def said(cache):
+    """The plan's sentence about the teachers' outputs."""
+    return cache_step(cache.config, {}, cache, 100, len(cache.missing()), None).state
+
+
+def test_there_is_a_store_for_each_teacher_and_tensor_that_a_term_reads(cache):
+    assert list(folders(cache())) == [
+        ("resnet8", "logits"), ("resnet8", "layer3"), ("vgg8_quarter", "logits"), ("vgg8_quarter", "stage5"),
+    ]  # fmt: skip
+    assert list(folders(cache("loss=[ce,kd]", "weighting=uniform"))) == [
+        ("resnet8", "logits"), ("vgg8_quarter", "logits"),
+    ]  # fmt: skip
+
+
+ALL = {("resnet8", "logits"), ("resnet8", "layer3"), ("vgg8_quarter", "logits"), ("vgg8_quarter", "stage5")}
+HINTS = {("resnet8", "layer3"), ("vgg8_quarter", "stage5")}
+LOGITS = ALL - HINTS
+RESNET8 = {("resnet8", "logits"), ("resnet8", "layer3")}
+CROP = "data.augment.operations.0"
+
+DECIDES = {
+    "data.seed=1": (ALL, "augment.seed: 0 there, 1 here"),
+    "data.val_size=50": (ALL, "split.rows: "),
+    "data.train_size=90": (ALL, "split.size: 100 there, 90 here"),
+    f"{CROP}.padding=2": (ALL, "augment.operations[0].padding: 4 there, 2 here"),
+    f"{CROP}.flip=true": (ALL, "augment.operations[0].flip: False there, True here"),
+    "augment=none": (ALL, "augment.operations: "),
+    "cache.precision=bfloat16": (ALL, "cache.precision: 'float32' there, 'bfloat16' here"),
+    "cache.logits=float32": (LOGITS, "storage: 'float16' there, 'float32' here"),
+    "cache.hints=int8": (HINTS, "storage: 'float16' there, 'int8' here"),
+    "hint_pool=2": (HINTS, "tensor.pool: None there, 2 here"),
+    "teacher.resnet8.mean=[0.5,0.5,0.5]": (RESNET8, "teacher.mean[0]: "),
+    "teacher.resnet8.std=[0.5,0.5,0.5]": (RESNET8, "teacher.std[0]: "),
+    "teacher.resnet8.class_map=[1,0,2,3,4,5,6,7,8,9]": (RESNET8, "teacher.class_map: None there, [1, 0, "),
+}
+
+
+@pytest.mark.parametrize("override", DECIDES)
+def test_what_changes_the_outputs_leads_to_other_stores_and_is_named_with_both_values(cache, override):
+    expected, words = DECIDES[override]
+    first, second = begun(cache()), cache(override)
+    moved = {key for key, folder in folders(second).items() if folder != folders(first)[key]}
+    assert moved == expected
+    assert second.missing() == second.views
+    assert words in second.nearest()
+    assert words in said(second)
+
+
+def test_another_weight_of_a_teacher_leads_to_other_stores(cache, tmp_path):
+    first = begun(cache())
+    before = folders(first)
+    write_weights(first.config, "resnet8", tmp_path / "resnet8.safetensors", change=1e-3)
+    second = cache()
+    assert {key for key, folder in folders(second).items() if folder != before[key]} == RESNET8
+    old, new = (
+        next(c for c in (first, second)[i].stores()).identity["teacher"]["weights"]["sha256"] for i in (0, 1)
+    )
+    assert f"teacher.weights.sha256: {old!r} there, {new!r} here" in second.nearest()
+
+
+def test_other_images_lead_to_other_stores(cache):
+    first = begun(cache())
+    packed = PackedDataset.open(
+        packed_folder(assemble.dataset_source(first.config), packed_root_of(first.config))
+    )
+    data = assemble.data_module(first.config, replace(packed, digest="another"))
+    teachers = selected_teachers(first.config, assemble.loss_terms(first.config))
+    second = RunCache(first.config, teachers, data, {})
+    assert not set(folders(first).values()) & set(folders(second).values())
+    assert f"data.digest: {packed.digest!r} there, 'another' here" in second.nearest()
+
+
+def test_another_hint_adds_a_store_and_leaves_the_others(cache):
+    first, second = folders(cache()), folders(cache("teacher.resnet8.hint=layer2"))
+    assert second.keys() - first.keys() == {("resnet8", "layer2")}
+    assert all(folder == first[key] for key, folder in second.items() if key in first)
+
+
+def test_the_order_and_number_of_the_teachers_change_no_store(cache):
+    both = folders(cache())
+    for chosen in (["vgg8_quarter", "resnet8"], ["resnet8"]):
+        found = folders(cache(selected=chosen))
+        assert list(dict.fromkeys(teacher for teacher, _ in found)) == chosen
+        assert all(folder == both[key] for key, folder in found.items())
+
+
+IRRELEVANT = (
+    "seed=1", "temperature=2", "data.batch_size=64", "data.num_workers=2", "data.views=2",
+    "trainer.max_epochs=5",
+    "channels_last=true", "compile=true", "cache.compile=true", "cache.channels_last=false",
+    "cache.batch_size=7",
+    "cache.device=resident", "cache.probe=0", "student=resnet14", "coef.kd=2", "trainer.accelerator=auto",
+    "teacher.resnet8.min_accuracy=0.1",
+)  # fmt: skip
+
+
+def test_what_leaves_the_outputs_alone_finds_the_same_stores(cache):
+    assert folders(cache()) == folders(cache(*IRRELEVANT))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_has_the_logits_of_the_images_themselves_whatever_the_augmentation(cache, split):
+    def evaluated(*overrides):
+        found = cache(*overrides)
+        teachers = selected_teachers(found.config, assemble.loss_terms(found.config))
+        return RunCache(found.config, teachers, found.data, {}, split)
+
+    first = evaluated()
+    assert first.views == [0]
+    assert folders(first).keys() == LOGITS
+    assert folders(first) == folders(evaluated(f"{CROP}.padding=2", "data.views=1", "hint_pool=2"))
+    assert not set(folders(first).values()) & set(folders(cache()).values())
+
+
+def test_the_views_are_those_that_the_epochs_train_on(cache):
+    assert cache().views == [1, 2, 3]
+    assert cache("data.views=2").views == [1, 2]
+    assert cache("data.views=2", "trainer.max_epochs=1").views == [1]
+
+
+def test_without_neighbours_there_is_no_nearest_cache_and_a_damaged_one_is_none(cache):
+    first = cache()
+    assert first.nearest() is None
+    assert "differs" not in said(first)
+    for store in begun(first).stores():
+        (store.folder / "manifest.json").write_text("{")
+    assert cache("cache.logits=float32", "cache.hints=float32").nearest() is None
+
+
+def test_a_fingerprint_has_no_path_host_or_time(cache, tmp_path):
+    for store in cache().stores():
+        text = json.dumps(store.identity)
+        assert str(tmp_path) not in text
+        assert json.loads(text) == store.identity
+
+
+def test_the_code_and_numbers_of_the_fingerprint_are_those_of_the_data_module(cache):
+    made = cache(f"{CROP}.padding=3")
+    assert isinstance(made.data, PackedDataModule)
+    (operation,) = made.data.augment.operations
+    assert isinstance(operation, CropFlip)
+    found = made.stores()[0].identity
+    assert found["augment"]["operations"][0]["padding"] == operation.padding == 3
+    assert found["split"]["size"] == len(made.split) == 100
+    assert torch.equal(made.split.rows, made.data.train_split().rows)
