@@ -10,12 +10,12 @@ from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from amtml_pl.config.command import console
 from amtml_pl.evaluate import main
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS
 from amtml_pl.results.evaluation.tables import show
 from amtml_pl.results.run import load_run
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.console import console
 from amtml_pl.teachers.live import weights_digest
 from archives import write_image_folder
 from rounding import rounding, undecided

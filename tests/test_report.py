@@ -14,9 +14,9 @@ from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.tables import columns
-from amtml_pl.config.command import console
 from amtml_pl.errors import UserError
 from amtml_pl.report import publish, show
+from amtml_pl.system.console import console
 from sealing import seal_again
 from study import write_run, write_study
 

@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config.checks import check_command, check_constructors, check_values
-from amtml_pl.config.command import console, progress, reporting, start, typed
+from amtml_pl.config.command import progress, reporting, start, typed
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import BENCHMARK
-from amtml_pl.runs.folder import write_text
 from amtml_pl.runs.identity import register_resolvers
+from amtml_pl.system.console import console
+from amtml_pl.system.files import write_text
 
 if TYPE_CHECKING:
     from amtml_pl.training.benchmark.measurement import Figure
@@ -59,8 +60,8 @@ def run(config: DictConfig) -> None:
         check_command(asked, BENCHMARK)
         check_values(config)
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
+        from amtml_pl.runs.provenance import git_state, versions
         from amtml_pl.training.benchmark.measurement import Benchmark
-        from amtml_pl.training.record import git_state, versions
 
         check_constructors(config)
         with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:

@@ -9,10 +9,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from amtml_pl.config.checks import check_constructors, check_values
-from amtml_pl.config.command import console, progress, reporting, start, typed
+from amtml_pl.config.command import progress, reporting, start, typed
 from amtml_pl.config.paths import config_directory
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import register_resolvers
+from amtml_pl.system.console import console
 
 register_resolvers()
 

@@ -13,12 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from amtml_pl.config.checks import check_command
-from amtml_pl.config.command import console, progress, reporting, start, typed
+from amtml_pl.config.command import progress, reporting, start, typed
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import DATASET, EVALUATE, rule_problems
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import named_output, refuse_unwritable, write_json
-from amtml_pl.system.json_file import are_numbers, read_json
+from amtml_pl.system.console import console
+from amtml_pl.system.files import are_numbers, named_output, read_json, refuse_unwritable, write_json
 
 if TYPE_CHECKING:
     from amtml_pl.results.evaluation.images import EvaluatedImages
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
         from amtml_pl.results.evaluation.evaluation import evaluate
         from amtml_pl.results.evaluation.tables import show
         from amtml_pl.results.run import load_run
-        from amtml_pl.training.record import git_state, versions
+        from amtml_pl.runs.provenance import git_state, versions
 
         finished = load_run(asked["run"], **chosen_roots(config))
         out = asked["out"] and named_output(

@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from amtml_pl.config.checks import check_command
-from amtml_pl.config.command import console, progress, reporting, start, typed
+from amtml_pl.config.command import progress, reporting, start, typed
+from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import EXPORT
-from amtml_pl.config.teacher_recipe import hydra_literal
 from amtml_pl.errors import UserError
+from amtml_pl.system.console import console
 
 if TYPE_CHECKING:
     from amtml_pl.results.export.parity import ParityImages
@@ -44,7 +45,7 @@ def run(config: DictConfig) -> None:
         from amtml_pl.results.evaluation.images import classes_of
         from amtml_pl.results.export.export import Export
         from amtml_pl.results.run import load_run
-        from amtml_pl.training.record import git_state, versions
+        from amtml_pl.runs.provenance import git_state, versions
 
         finished = load_run(asked["run"], **config.paths)
         options = {key: asked[key] for key in ("int8", "int8_drop", "out")}

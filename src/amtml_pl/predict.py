@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from amtml_pl.config.checks import check_command, plain
-from amtml_pl.config.command import console, progress, reporting, start
+from amtml_pl.config.command import progress, reporting, start
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.schema import PREDICT
 from amtml_pl.errors import UserError
+from amtml_pl.system.console import console
 from amtml_pl.system.files import named_output
 
 HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  # of every table
@@ -41,8 +42,7 @@ def run(config: DictConfig) -> None:
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
         # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
         from amtml_pl.data.image_files import named_images
-        from amtml_pl.results.opened_model import OpenedModel
-        from amtml_pl.results.predict import predict, write_table
+        from amtml_pl.results.predict import OpenedModel, predict, write_table
 
         files = named_images(words)
         model = OpenedModel(Path(asked["model"]).expanduser(), asked["checkpoint"], trust=asked["trust"])

@@ -21,9 +21,10 @@ from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.page import page
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.comparison.tables import cells, columns, kept_apart
-from amtml_pl.config.command import console, error_console, progress, reporting, start
+from amtml_pl.config.command import progress, reporting, start
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
+from amtml_pl.system.console import console, error_console
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import progress, reporting, start, typed, typed_words
+from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.teacher_recipe import hydra_literal
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import register_resolvers
 from amtml_pl.training.sweep.conclusion import concluding

@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from amtml_pl.config.allowed_targets import located, refuse_foreign_targets, target_nodes
+from amtml_pl.config.build import build
 from amtml_pl.config.checks import check
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
-from amtml_pl.training import assemble
 
 ALLOWED = (
     "amtml_pl.losses.angle.AngleLoss", "torch.optim.AdamW", "torch.optim.lr_scheduler.OneCycleLR",
@@ -26,7 +26,7 @@ NOT_LISTED = [
     "torch.hub.load",
     "hydra.utils.call",
     "amtml_pl",
-    "amtml_pl.runs.folder.write_text",
+    "amtml_pl.system.files.write_text",
     "amtml_pl.data.augment.np.load",
     "amtml_pl.data.augment.torch.hub.load",
     "amtml_pl.data.datasets.download.download",
@@ -195,11 +195,11 @@ def test_nothing_is_built_that_may_not_be_named_whatever_was_checked(tmp_path):
     for node in (harm, {"_target_": "torch.optim.SGD", "lr": harm},
                  {"_target_": "torch.optim.lr_scheduler.SequentialLR", "schedulers": [[harm]]}):  # fmt: skip
         with pytest.raises(UserError, match=r"_target_=os.system: os.system may not be named"):
-            assemble.build(OmegaConf.create(node))
+            build(OmegaConf.create(node))
     assert not canary.exists()
 
 
 def test_an_interpolation_does_not_hide_a_name():
     config = OmegaConf.create({"name": "os.system", "student": {"_target_": "${name}", "command": "true"}})
     with pytest.raises(UserError, match=r"_target_=os.system: os.system may not be named"):
-        assemble.build(config.student)
+        build(config.student)

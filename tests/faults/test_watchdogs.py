@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from amtml_pl.distill.module import StudentModule
-from amtml_pl.distill.non_finite import all_finite
-from amtml_pl.distill.reproduction import load_reproduction
+from amtml_pl.distill.non_finite import all_finite, load_reproduction
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import signals

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 
+from amtml_pl.config.build import build
 from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
 from amtml_pl.system import ranks
@@ -15,7 +16,7 @@ from amtml_pl.training import assemble
 def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
     config = configure("experiment=digits_ce", f"trainer={trainer}", "trainer.accelerator=cpu")
     config.trainer.devices = 1
-    made = assemble.build(config.trainer, partial=True)(strategy="ddp")
+    made = build(config.trainer, partial=True)(strategy="ddp")
     assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
     synchronised = made.strategy._layer_sync.apply(assemble.student_network(config, []))
     kinds = [type(module) for module in synchronised.modules()]

@@ -5,10 +5,10 @@ import torch
 
 from amtml_pl.errors import UserError
 from amtml_pl.runs import folder as runs
-from amtml_pl.runs.folder import RunFolder, write_text
-from amtml_pl.system.json_file import sealed
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.provenance import git_state, versions
+from amtml_pl.system.files import sealed, write_text
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
-from amtml_pl.training.record import git_state, versions
 
 
 def test_a_record_is_replaced_whole(tmp_path):

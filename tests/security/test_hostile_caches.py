@@ -13,8 +13,7 @@ from nested import nested, places, with_value
 from safetensors.torch import save
 
 from amtml_pl.errors import UserError
-from amtml_pl.teachers.cache.catalogue import MANIFEST, read_manifest, stores_below
-from amtml_pl.teachers.cache.facts import are_facts
+from amtml_pl.teachers.cache.catalogue import MANIFEST, are_facts, read_manifest, stores_below
 from amtml_pl.teachers.cache.listing import show_info
 from amtml_pl.teachers.cache.storage import encode
 from amtml_pl.teachers.cache.store import TensorStore

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from nested import nested, places, with_value
 from omegaconf import OmegaConf
 
+from amtml_pl.config.build import build
 from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
-from amtml_pl.training import assemble
 
 FUZZ = settings(
     deadline=None, max_examples=60, database=None, derandomize=True,
@@ -24,7 +24,7 @@ HARMFUL = (
     "torch.load", "torch.hub.load", "numpy.load", "pickle.loads", "joblib.load", "importlib.import_module",
     "hydra.utils.instantiate", "amtml_pl.data.augment.np.load",
     "amtml_pl.data.datasets.download.shutil.rmtree",
-    "timm.models.load_state_dict", "amtml_pl.runs.folder.write_text", "pathlib.Path.unlink",
+    "timm.models.load_state_dict", "amtml_pl.system.files.write_text", "pathlib.Path.unlink",
 )  # fmt: skip
 JSON = nested(*HARMFUL, "${seed}", "${", "${oc.env:HOME}", "???", "../..", "\0", "9" * 50, keys=["_target_"])
 
@@ -47,7 +47,7 @@ def test_harm_in_any_node_is_refused_by_the_check_and_by_the_building(configurat
         with pytest.raises(UserError, match=name.rpartition(".")[0]):
             check(config)
         with pytest.raises(UserError, match=r"_target_="):
-            assemble.build(OmegaConf.select(config, path[0]))
+            build(OmegaConf.select(config, path[0]))
 
 
 def test_harm_that_an_argument_hides_is_refused(configuration, canary):
@@ -64,7 +64,7 @@ def test_harm_that_an_argument_hides_is_refused(configuration, canary):
         with pytest.raises(UserError):
             check(config)
         with pytest.raises(UserError, match="_target_="):
-            assemble.build(config[path[0]])
+            build(config[path[0]])
 
 
 @FUZZ

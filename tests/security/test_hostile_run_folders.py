@@ -20,7 +20,7 @@ from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.data.packing import MANIFEST, PackedDataset, pack
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.system.json_file import sealed
+from amtml_pl.system.files import sealed
 from amtml_pl.teachers.live import measured_accuracy
 from amtml_pl.training.consistency import refuse_other_pixels, refuse_other_teachers
 from amtml_pl.training.summary import show_summary

@@ -21,8 +21,8 @@ from amtml_pl.config.allowed_targets import (
     target_nodes,
     torch_constructors,
 )
+from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory
-from amtml_pl.training import assemble
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_our_own_construct_and_do_nothing_else(configure, group, name):
     partial = CHOICES[group][2]
     with torch.device("meta"):
         for node in nodes_of(configure, group, name):
-            assemble.build(node, partial=partial)  # what is imported for it is imported
+            build(node, partial=partial)  # what is imported for it is imported
             with nothing_happens(ACTS + CODE):
-                assemble.build(node, partial=partial)
+                build(node, partial=partial)
 
 
 def constructs(name, device="meta", **arguments):

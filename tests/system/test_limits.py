@@ -14,7 +14,7 @@ import time
 import pytest
 
 from amtml_pl.errors import UserError
-from amtml_pl.runs.folder import write_bytes
+from amtml_pl.system.files import write_bytes
 from amtml_pl.system.limits import refuse_few_threads, refused_by_system
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")

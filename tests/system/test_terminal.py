@@ -7,9 +7,8 @@ import pytest
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.command import console, error_console
 from amtml_pl.errors import UserError
-from amtml_pl.system.console import Terminal, printable
+from amtml_pl.system.console import Terminal, console, error_console, printable
 
 CLEARS_THE_SCREEN = "run\x1b[2J\x07\x9b1m"
 

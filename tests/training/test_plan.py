@@ -5,22 +5,15 @@ import shlex
 
 import pytest
 
-from amtml_pl.config.paths import config_directory
+from amtml_pl.config.paths import config_directory, packed_root_of
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
+from amtml_pl.system.console import duration
 from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
 from amtml_pl.training import assemble
-from amtml_pl.training.plan import (
-    cache_step,
-    data_steps,
-    duration,
-    make_plan,
-    packed_root_of,
-    refuse_missing,
-    show_plan,
-)
+from amtml_pl.training.plan import cache_step, data_steps, make_plan, refuse_missing, show_plan
 from amtml_pl.training.teacher_cache import found_cache
 from archives import write_cifar10, write_image_folder
 

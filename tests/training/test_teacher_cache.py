@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from amtml_pl.config.paths import packed_root_of
 from amtml_pl.data.augment import CropFlip
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import PackedDataset, pack, packed_folder
 from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
 from amtml_pl.training import assemble
-from amtml_pl.training.plan import cache_step, packed_root_of
+from amtml_pl.training.plan import cache_step
 from amtml_pl.training.teacher_cache import RunCache, found_cache
 
 EXPERIMENT = (

@@ -10,8 +10,7 @@ from typing import Any
 from amtml_pl.comparison.estimates import can_be_averaged
 from amtml_pl.config.overrides import overrides_of, value_of, without_places
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.sweep_folder import is_held
-from amtml_pl.system.json_file import are_numbers
+from amtml_pl.system.files import are_numbers, is_held
 
 # What a run's record calls the same for all seeds, beside its budget: tells apart what was typed alike.
 FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import locale
-import logging
 import os
 import shlex
 import sys
-import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,27 +24,14 @@ from omegaconf import OmegaConf
 from rich.markup import escape
 
 from amtml_pl.config.override_errors import command_line_mistakes, reason
+from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.teacher_recipe import hydra_literal
 from amtml_pl.errors import AnotherFailed, Preempted, UserError
-from amtml_pl.system.console import Terminal
+from amtml_pl.system.console import error_console, quieten
 from amtml_pl.system.forked_job import ProcessCrashedError
 from amtml_pl.system.limits import MEMORY, causes, in_limited_memory, refuse_few_threads, refused_by_system
 from amtml_pl.system.ranks import leads, rank, world_size
 from amtml_pl.system.signals import obey_at_once, prepare_to_end
-
-for name in ("stdout", "stderr"):
-    stream = getattr(sys, name)
-    if stream is None:  # closed by the caller, as by >&-: what is said is nobody's to hear
-        setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process
-    elif isinstance(stream, io.TextIOWrapper):  # in a locale without ±, a command says ?
-        stream.reconfigure(errors="replace")
-# Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
-console = Terminal(
-    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()
-)
-error_console = Terminal(highlight=False, soft_wrap=True, stderr=True)
-
 
 # The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
 PREEMPTED = 75
@@ -310,23 +293,3 @@ def remove_untouched(folder: Path) -> None:
         with suppress(OSError):  # until one that is not empty
             folder.parent.rmdir()
             folder.parent.parent.rmdir()
-
-
-def quieten() -> None:
-    """Mutes what a user cannot act on."""
-    threading.excepthook = report_thread
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # whole batches are made by one tensor operation
-        ".*number of training batches .* smaller than the logging interval.*",  # small data sets
-        ".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
-        ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own affair
-    ):
-        warnings.filterwarnings("ignore", message)
-
-
-def report_thread(failed: threading.ExceptHookArgs) -> None:
-    """Print what has ended a thread; not of TensorBoard's, whose error the fit meets at its next point."""
-    if not type(failed.thread).__module__.startswith("tensorboard."):
-        threading.__excepthook__(failed)

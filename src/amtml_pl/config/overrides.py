@@ -59,3 +59,22 @@ def key_of(override: str) -> str:
 def is_no_setting(key: str) -> bool:
     """Whether a key is one of ``NO_SETTINGS``, or lies in ``paths`` or ``hydra``."""
     return key in NO_SETTINGS or key.startswith(("paths.", "hydra.", "hydra/"))
+
+
+def hydra_literal(value: object) -> str:
+    """A value in the grammar of Hydra's overrides."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        plain = value.replace("_", "").replace(".", "").replace("-", "").replace("/", "")
+        special = value.lower() in ("", "null", "true", "false", "nan", "inf") or not plain.isalpha()
+        # A backslash is one of its own but before a quote, where it takes two.
+        escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+        return f"'{escaped}'" if special or not value[0].isalpha() else value
+    if isinstance(value, list):
+        return f"[{','.join(map(hydra_literal, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{hydra_literal(child)}" for key, child in value.items()) + "}"
+    return repr(value)

@@ -1,8 +1,10 @@
-"""Where the configuration's files lie."""
+"""Where things lie: the configuration's own files, and the folders that runs share."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 
 def config_directory() -> Path:
@@ -10,3 +12,13 @@ def config_directory() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def packed_root_of(config: DictConfig) -> Path:
+    """The folder of packed data sets, shared by all runs."""
+    return Path(config.paths.data) / "packed"
+
+
+def cache_root(config: DictConfig) -> Path:
+    """Where the outputs of all teachers for the run's data set are kept."""
+    return Path(config.paths.cache) / str(config.dataset.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
@@ -13,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.errors import UserError
 
 DATA_OF_THE_RUN = ("seed", "val_size", "train_size", "num_workers")
@@ -132,22 +132,3 @@ def flat(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
             yield path, node
 
     return dict(leaves(OmegaConf.to_container(config, resolve=resolve), ""))
-
-
-def hydra_literal(value: object) -> str:
-    """A value in the grammar of Hydra's overrides."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        plain = value.replace("_", "").replace(".", "").replace("-", "").replace("/", "")
-        special = value.lower() in ("", "null", "true", "false", "nan", "inf") or not plain.isalpha()
-        # A backslash is one of its own but before a quote, where it takes two.
-        escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
-        return f"'{escaped}'" if special or not value[0].isalpha() else value
-    if isinstance(value, list):
-        return f"[{','.join(map(hydra_literal, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{hydra_literal(child)}" for key, child in value.items()) + "}"
-    return repr(value)

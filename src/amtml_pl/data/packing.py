@@ -24,7 +24,7 @@ from rich.progress import track
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import Terminal, is_watched
-from amtml_pl.system.json_file import are_numbers, read_json
+from amtml_pl.system.files import are_numbers, read_json
 from amtml_pl.system.ranks import leads
 from amtml_pl.types import Split, SplitName, counted_kinds
 

@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -26,14 +26,25 @@ from amtml_pl.distill.compatibility import TeacherSource, check_composition
 from amtml_pl.distill.metrics import EpochMeans, WeightStatistics
 from amtml_pl.distill.non_finite import broken_step, refuse_broken_gradients
 from amtml_pl.distill.objectives import Dissection
-from amtml_pl.distill.observer import Observer
 from amtml_pl.distill.timing import Spending
+from amtml_pl.distill.whole_batch import WholeBatch
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.system.collectives import WholeBatch, of_each
+from amtml_pl.system.collectives import of_each
 from amtml_pl.types import Batch, Step, TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
+
+
+class Observer(Protocol):
+    """Sees what steps have computed anyway; must change nothing, draw no random number, wait for no rank."""
+
+    def saw_step(self, step: Step, batch: Batch) -> None:
+        """A training step: of the whole batch, and this process's share of the batch itself."""
+
+    def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
+        """The student's logits for this process's share of a validation or test batch."""
+
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from amtml_pl.config.paths import config_directory
 from amtml_pl.data.packing import MANIFEST, PackedDataset
 from amtml_pl.errors import UserError
-from amtml_pl.system.json_file import read_json
+from amtml_pl.system.files import read_json
 
 
 def recorded_images(run: Path, record: Mapping[str, Any], data: Path) -> PackedDataset:

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from amtml_pl.config.allowed_targets import group_problems
+from amtml_pl.config.build import build
 from amtml_pl.config.checks import node_problems
 from amtml_pl.errors import UserError
-from amtml_pl.training import assemble
 
 # Per beginning of a _target_, the arguments that load weights, and what leaves them out.
 BEGINNINGS: Mapping[str, Mapping[str, object]] = {
@@ -32,7 +32,7 @@ def rebuilt(node: Mapping[str, Any]) -> nn.Module:
     bare = without_beginnings(node)
     if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
         raise UserError(f"The recorded network cannot be built: {'; '.join(problems[:3])}.")
-    built = assemble.build(OmegaConf.create(bare))
+    built = build(OmegaConf.create(bare))
     if not isinstance(built, nn.Module):
         raise UserError(f"{dict(node)!s:.200} builds a {type(built).__name__}; expected a network.")
     return built

@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from amtml_pl.config.allowed_targets import located
+from amtml_pl.config.build import build
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.system.checkpoint_file import refuse_other_network
-from amtml_pl.training import assemble
 from amtml_pl.types import TeacherOutputs, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
@@ -78,7 +78,7 @@ def own_scheme(config: DictConfig, teachers: Sequence[str]) -> Weighting:
     loop = located(config.loop["_target_"])
     if not getattr(loop, "asks_weighting_alone", False):
         raise UserError(f"The teachers' weights are made by {loop.__name__}, within its training step.")
-    scheme = assemble.build(settings)
+    scheme = build(settings)
     if not isinstance(scheme, Weighting):
         raise UserError(f"{settings!s:.200} builds a {type(scheme).__name__}; expected a weighting.")
     if scheme.weighs_batches:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from amtml_pl.errors import UserError
 from amtml_pl.runs.record import absent_fields, record_problems
-from amtml_pl.system.json_file import is_sealed, read_json, sealed
+from amtml_pl.system.files import is_sealed, read_json, sealed, write_text
 from amtml_pl.system.ranks import leads
 
 Status = Literal["completed", "failed", "interrupted"]
@@ -164,28 +164,3 @@ def digest_of_file(file: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def write_text(file: Path, text: str) -> None:
-    """`write_bytes` for a text, in a folder that is made where it is missing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(file, text.encode())
-
-
-def write_bytes(file: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
-
-    One process at a time; what one that was killed has left under the temporary name is overwritten.
-
-    Raises:
-        OSError: if it cannot be written; it names the file, of which nothing half-written remains.
-    """
-    temporary = file.with_name(f".{file.name}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    except BaseException as error:  # Ctrl-C too
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno:  # a full disk is found by a write, which knows no name
-            error.filename, error.filename2 = str(file), None
-        raise

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from amtml_pl.system.json_file import are_numbers
+from amtml_pl.system.files import are_numbers
 
 STATUSES = ("completed", "failed", "interrupted")
 # What a completed run has measured, what it is summed up by, and which files its record seals.

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from amtml_pl.runs.folder import write_text
+from amtml_pl.system.files import is_held, write_text
 
 JobStatus = Literal["running", "completed", "failed", "interrupted"]
 COLUMNS = ("job", "status", "val/acc", "test/acc", "seconds", "overrides", "run", "reason")
@@ -111,15 +111,6 @@ def read_job(file: Path) -> Job:
         return job
     reason = "its process ended without saying why"
     return replace(job, status="interrupted", reason=reason)
-
-
-def is_held(lock_file: Path) -> bool:
-    """Whether a process holds a lock."""
-    try:
-        with FileLock(lock_file, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def table(jobs: Sequence[Job]) -> str:

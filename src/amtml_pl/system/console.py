@@ -1,15 +1,22 @@
-"""A console whose texts cannot command the terminal, whoever has chosen them."""
+"""The two consoles of a command: texts that cannot command the terminal, and numbers with nouns."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import sys
+import threading
+import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from amtml_pl.errors import UserError
+from amtml_pl.system.ranks import leads
 
 
 class Terminal(Console):
@@ -54,3 +61,65 @@ def is_watched(console: Console) -> bool:
 def printable(text: str) -> str:
     """A text with a space for each character that is neither printable, nor a tab or the end of a line."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints what is logged as the console prints all else, so above a line that stays in its place.
+
+    A handler of a stream would hold the standard output of before that line, and write into its middle.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the message."""
+        console.print(self.format(record), markup=False)
+
+
+for name in ("stdout", "stderr"):
+    stream = getattr(sys, name)
+    if stream is None:  # closed by the caller, as by >&-: what is said is nobody's to hear
+        setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process
+    elif isinstance(stream, io.TextIOWrapper):  # in a locale without ±, a command says ?
+        stream.reconfigure(errors="replace")
+
+
+# Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
+console = Terminal(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()
+)
+
+
+error_console = Terminal(highlight=False, soft_wrap=True, stderr=True)
+
+
+def quieten() -> None:
+    """Mutes what a user cannot act on."""
+    threading.excepthook = report_thread
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # whole batches are made by one tensor operation
+        ".*number of training batches .* smaller than the logging interval.*",  # small data sets
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own affair
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Print what has ended a thread; not of TensorBoard's, whose error the fit meets at its next point."""
+    if not type(failed.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(failed)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,7 +1,8 @@
-"""The file that a command leaves: refused early where it may not be written, replaced in one instant."""
+"""Files that are written whole or not at all, read with a limit, and locks that are probed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import tempfile
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from amtml_pl.errors import UserError
 
@@ -93,3 +96,80 @@ def unwritable(file: Path, error: OSError) -> UserError:
     return UserError(
         f"{file} cannot be written: {error.strerror or error}.", fix="out=FILE, in another folder"
     )
+
+
+MOST_BYTES = 64 << 20
+
+
+def read_json(file: Path) -> Any:  # noqa: ANN401
+    """What a JSON file says.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, nested too deeply to be read, or far larger than any file of ours.
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError("it is not a regular file")
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the digest of all its other fields."""
+    plain = json.loads(json.dumps(content, default=str))
+    return {**plain, "digest": digest_of(plain)}
+
+
+def is_sealed(content: Mapping[str, Any]) -> bool:
+    """Return whether an object still holds what it was sealed with."""
+    return digest_of(content) == content.get("digest")
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of an object's fields, but for its own digest."""
+    fields = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def are_numbers(value: object) -> bool:
+    """Whether it maps names to numbers."""
+    return isinstance(value, Mapping) and all(type(number) in (int, float) for number in value.values())
+
+
+def write_text(file: Path, text: str) -> None:
+    """`write_bytes` for a text, in a folder that is made where it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part.
+
+    One process at a time; what one that was killed has left under the temporary name is overwritten.
+
+    Raises:
+        OSError: if it cannot be written; it names the file, of which nothing half-written remains.
+    """
+    temporary = file.with_name(f".{file.name}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    except BaseException as error:  # Ctrl-C too
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:  # a full disk is found by a write, which knows no name
+            error.filename, error.filename2 = str(file), None
+        raise
+
+
+def is_held(lock_file: Path) -> bool:
+    """Whether a process holds a lock."""
+    try:
+        with FileLock(lock_file, timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from amtml_pl.errors import UserError
 from amtml_pl.models.hint import Reading
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode, tap_shapes
-from amtml_pl.system.json_file import is_sealed, read_json, sealed
+from amtml_pl.system.files import is_sealed, read_json, sealed
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from amtml_pl.config.build import build
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe, typed_recipe
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
@@ -22,7 +23,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
 from amtml_pl.teachers.live import Teacher, weights_digest
 from amtml_pl.teachers.weights import load_weights
-from amtml_pl.training import assemble
+from amtml_pl.types import OfferedFeatures
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ class SelectedTeacher:
         """The teacher as its constructor leaves it, without the weights of a file or a recipe."""
         node = self.config.teacher[self.name]
         taps = [Reading.of(hint).tap for hint in self.hints]
-        network = TappedNetwork(
-            assemble.build(node.network), mean=list(node.mean), std=list(node.std), taps=taps
-        )
+        network = TappedNetwork(build(node.network), mean=list(node.mean), std=list(node.std), taps=taps)
         class_map = None if node.class_map is None else list(node.class_map)
         return Teacher(self.name, network, class_map=class_map, pool=node.pool, hints=self.hints)
 
@@ -165,7 +164,7 @@ def selected_teachers(config: DictConfig, terms: Mapping[str, LossTerm]) -> tupl
     Raises:
         UserError: if a term wants a hint of a teacher that is not selected.
     """
-    offered = assemble.offered_features(config)
+    offered = offered_features(config)
     wanted: dict[str, list[str]] = {str(name): [] for name in config.teacher}
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, hint = name.partition("/")
@@ -189,3 +188,10 @@ def chosen(group: str) -> str | None:
 def names(teachers: Sequence[SelectedTeacher]) -> tuple[str, ...]:
     """Their names in order."""
     return tuple(teacher.name for teacher in teachers)
+
+
+def offered_features(config: DictConfig) -> dict[str, OfferedFeatures]:
+    """Per teacher, in order, the modules whose outputs its YAML offers."""
+    return {
+        str(name): OfferedFeatures(node.hint, tuple(node.stages)) for name, node in config.teacher.items()
+    }

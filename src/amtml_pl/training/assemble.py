@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from amtml_pl.config.allowed_targets import refuse_foreign_targets
+from amtml_pl.config.build import build
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import DatasetSource, PackedDataset
 from amtml_pl.distill.compatibility import TeacherSource, refuse_without_teachers
@@ -19,7 +16,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.layout import set_execution
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
-from amtml_pl.types import OfferedFeatures, Shape, TensorShapes
+from amtml_pl.teachers.selected import offered_features
+from amtml_pl.types import Shape, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -39,13 +37,6 @@ def data_module(config: DictConfig, packed: PackedDataset) -> PackedDataModule:
 def loss_terms(config: DictConfig) -> dict[str, LossTerm]:
     """The selected terms, not yet built."""
     return {str(name): build(node) for name, node in config.loss.items()}
-
-
-def offered_features(config: DictConfig) -> dict[str, OfferedFeatures]:
-    """Per teacher, in order, the modules whose outputs its YAML offers."""
-    return {
-        str(name): OfferedFeatures(node.hint, tuple(node.stages)) for name, node in config.teacher.items()
-    }
 
 
 def training_module(
@@ -166,24 +157,3 @@ def student_network(config: DictConfig, taps: list[str]) -> TappedNetwork:
         network.network, channels_last=config.channels_last, compiled=config.compile, trained_on_cpu=on_cpu
     )
     return network
-
-
-def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: ANN401
-    """The object that a node describes, from plain values; None for no node.
-
-    Args:
-        node: ``_target_`` and its arguments.
-        partial: whether to leave the call to the caller, who adds arguments.
-
-    Raises:
-        UserError: if a ``_target_`` of it may not be named, or its constructor refuses the values.
-    """
-    if node is None:
-        return None
-    refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
-    try:
-        return instantiate(node, _convert_="all", **({"_partial_": True} if partial else {}))
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise UserError(f"{node.get('_target_')} cannot be built: {error.__cause__ or error}") from error

@@ -14,11 +14,12 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.command import console
+from amtml_pl.config.paths import cache_root, packed_root_of
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import find_packed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.catalogue import lock_name, stores_below
 from amtml_pl.teachers.cache.listing import counted, show_info
 from amtml_pl.teachers.cache.trust import all_pixels, compare, verify_checksums
@@ -26,8 +27,7 @@ from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remo
 from amtml_pl.teachers.selected import selected_teachers
 from amtml_pl.training import assemble
 from amtml_pl.training.pipeline import Run
-from amtml_pl.training.plan import packed_root_of
-from amtml_pl.training.teacher_cache import RunCache, cache_root
+from amtml_pl.training.teacher_cache import RunCache
 from amtml_pl.types import SplitName
 
 

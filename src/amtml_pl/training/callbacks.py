@@ -12,9 +12,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from amtml_pl.config.command import console
-from amtml_pl.runs.folder import RunFolder, write_text
-from amtml_pl.system.console import is_watched
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.console import console, is_watched
+from amtml_pl.system.files import write_text
 from amtml_pl.system.signals import StopRequest
 from amtml_pl.training.checkpoints import LastCheckpoint
 from amtml_pl.training.progress import FitProgress

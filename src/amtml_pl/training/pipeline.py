@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from amtml_pl.config.command import console
+from amtml_pl.config.paths import packed_root_of
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import find_packed, pack
 from amtml_pl.distill.compatibility import TeacherSource
 from amtml_pl.distill.doctor.report import Checkup, check_up, warn
-from amtml_pl.runs.folder import RunFolder, write_text
+from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.collectives import (
     decided_by_leader,
@@ -32,6 +32,8 @@ from amtml_pl.system.collectives import (
     lost_connections_told,
     meet,
 )
+from amtml_pl.system.console import console
+from amtml_pl.system.files import write_text
 from amtml_pl.system.launch import run_alone
 from amtml_pl.system.ranks import leads, world_size
 from amtml_pl.system.signals import StopRequest
@@ -43,7 +45,7 @@ from amtml_pl.training.callbacks import epochs_in
 from amtml_pl.training.consistency import check_classes, refuse_other_pixels, refuse_other_teachers
 from amtml_pl.training.dashboard.callback import Dashboard
 from amtml_pl.training.dashboard.subject import Subject
-from amtml_pl.training.plan import held_out_step, make_plan, packed_root_of, refuse_missing, show_plan
+from amtml_pl.training.plan import held_out_step, make_plan, refuse_missing, show_plan
 from amtml_pl.training.prepare_teachers import Provision, held_out_config
 from amtml_pl.training.record import describe
 from amtml_pl.training.summary import show_summary

@@ -15,15 +15,16 @@ from rich.markup import escape
 from rich.table import Table
 from torch.func import functional_call
 
-from amtml_pl.config.command import console, error_console
+from amtml_pl.config.build import build
+from amtml_pl.config.paths import packed_root_of
 from amtml_pl.config.schedules import schedule_warnings
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.data.packing import DatasetSource, find_packed, is_packed, packed_folder
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
+from amtml_pl.system.console import console, counted, duration, error_console
 from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.selected import SelectedTeacher
-from amtml_pl.training import assemble
 from amtml_pl.training.teacher_cache import RunCache
 from amtml_pl.types import Shape, counted_kinds
 
@@ -110,11 +111,6 @@ def make_plan(
     return steps
 
 
-def packed_root_of(config: DictConfig) -> Path:
-    """The folder of packed data sets, shared by all runs."""
-    return Path(config.paths.data) / "packed"
-
-
 def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> list[PlanStep]:
     """The raw data, needed only until it is packed, and the packed data."""
     folder = packed_folder(source, packed_root)
@@ -165,7 +161,7 @@ def missing_views(config: DictConfig, cache: RunCache | None) -> int:
 def views_of_run(config: DictConfig) -> int:
     """How many views the epochs of a run go through: min(V, E)."""
     views, epochs = config.data.views, config.trainer.max_epochs
-    distinct = assemble.build(config.data.augment).distinct_views if views == "all" else views
+    distinct = build(config.data.augment).distinct_views if views == "all" else views
     return int(epochs if distinct is None else min(distinct, epochs))
 
 
@@ -262,20 +258,6 @@ def show_plan(plan: list[PlanStep], title: str, *, on_cpu: bool = True) -> None:
     for step in plan:
         if step.warning is not None:
             error_console.print(f"[yellow]warning:[/] {escape(step.warning)}")
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def refuse_missing(plan: list[PlanStep]) -> None:

@@ -8,9 +8,10 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from amtml_pl.config.command import quieten
+from amtml_pl.config.build import build
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.system.console import quieten
 from amtml_pl.teachers.selected import selected_teachers
 from amtml_pl.training import assemble
 
@@ -40,11 +41,11 @@ def student_problems(config: DictConfig) -> Iterator[UserError]:
     try:
         parts = [*assemble.loss_terms(config).values()]
         if config.teacher:
-            parts.append(assemble.build(config.weighting))
+            parts.append(build(config.weighting))
         taps = [tap for part in parts for tap in part.student_taps()]
         with torch.device("meta"):
             mean, std = list(config.dataset.mean), list(config.dataset.std)
-            network = TappedNetwork(assemble.build(config.student), mean=mean, std=std, taps=taps)
+            network = TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
             assemble.check_classes_of_student(config, tap_shapes(network, config.dataset.image_size)[0])
     except UserError as problem:
         if not needs_numbers(problem):
@@ -54,8 +55,8 @@ def student_problems(config: DictConfig) -> Iterator[UserError]:
 def training_problems(config: DictConfig) -> Iterator[UserError]:
     """What the optimiser, its schedule over all epochs, and the trainer refuse."""
     try:
-        optimizer = assemble.build(config.optimizer)([nn.Parameter(torch.zeros(()))])
-        if (make := assemble.build(config.scheduler)) is not None:
+        optimizer = build(config.optimizer)([nn.Parameter(torch.zeros(()))])
+        if (make := build(config.scheduler)) is not None:
             schedule = make(optimizer)
             for _ in range(config.trainer.max_epochs):
                 optimizer.step()
@@ -65,7 +66,7 @@ def training_problems(config: DictConfig) -> Iterator[UserError]:
     except Exception as error:  # whatever a constructor raises that was given the wrong number
         yield UserError(f"The optimiser or its scheduler cannot be built: {error}.", fix=SETTINGS)
     try:
-        assemble.build(config.trainer, partial=True)(devices=1, num_nodes=1, logger=False)
+        build(config.trainer, partial=True)(devices=1, num_nodes=1, logger=False)
     except UserError as problem:
         yield problem
     except Exception as error:

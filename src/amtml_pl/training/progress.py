@@ -21,8 +21,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from amtml_pl.config.command import console
 from amtml_pl.distill.module import StudentModule
+from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.cache.teacher_stores import all_stores
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from collections.abc import Mapping
 from copy import deepcopy
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +13,7 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.models.taps import cost
 from amtml_pl.runs.identity import run_hash
+from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.system.ranks import world_size
 from amtml_pl.teachers.live import weights_digest
 
@@ -99,31 +96,3 @@ def readable_node(node: Mapping[str, Any] | None) -> str:
         return "none"
     arguments = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
     return f"{str(node['_target_']).rpartition('.')[2]}({arguments})"
-
-
-def versions(*others: str) -> dict[str, str]:
-    """The versions of Python, of the packages that decide a result, and of others."""
-    packages = ("amtml-pl", "torch", "torchvision", "pytorch-lightning", "timm", "numpy", *others)
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that the package is run from and whether it has changes; None outside of one."""
-    here = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]  # the checkout of the package, not the user's folder
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
-
-    try:
-        if not (Path(git("rev-parse", "--show-toplevel")) / "src" / "amtml_pl").samefile(here):
-            return None
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -11,9 +11,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.command import console
-from amtml_pl.config.teacher_recipe import hydra_literal
-from amtml_pl.training.plan import duration
+from amtml_pl.config.overrides import hydra_literal
+from amtml_pl.system.console import console, duration
 
 # A folder that neither Hydra nor a shell reads anything into.
 PLAIN = re.compile(r"/[A-Za-z0-9_/.+-]+")

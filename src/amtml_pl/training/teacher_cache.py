@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from amtml_pl.config.command import console
+from amtml_pl.config.paths import cache_root
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import DatasetSource, find_packed
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
 from amtml_pl.errors import UserError
+from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.build import Built, build
 from amtml_pl.teachers.cache.catalogue import nearest
 from amtml_pl.teachers.cache.compute import BuildOptions
@@ -270,11 +271,6 @@ def examination(
     images, labels = split.stored.images[some].float() / 255, split.stored.labels[some]
     others = {"the data set's": (list(config.dataset.mean), list(config.dataset.std))}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)
-
-
-def cache_root(config: DictConfig) -> Path:
-    """Where the outputs of all teachers for the run's data set are kept."""
-    return Path(config.paths.cache) / str(config.dataset.name)
 
 
 def build_options(config: DictConfig) -> BuildOptions:

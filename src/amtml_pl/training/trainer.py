@@ -15,18 +15,19 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerStatus
 from safetensors.torch import save
 
+from amtml_pl.config.build import build
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.runs.epoch_table import damaged, read_epochs
-from amtml_pl.runs.folder import RunFolder, write_bytes
+from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import ranks
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.collectives import SILENCE, cluster_environment
+from amtml_pl.system.files import write_bytes
 from amtml_pl.system.limits import named_file
 from amtml_pl.system.signals import StopRequest
-from amtml_pl.training import assemble
 from amtml_pl.training.callbacks import run_callbacks
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
 from amtml_pl.training.dashboard.callback import Dashboard
@@ -44,10 +45,8 @@ def make_trainer(
         module: what will be trained.
         stop: what may ask the fit to stop; None for one that nobody stops.
     """
-    loggers = [
-        assemble.build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()
-    ]
-    make = assemble.build(config.trainer, partial=True)
+    loggers = [build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()]
+    make = build(config.trainer, partial=True)
     minutes = config.checkpoint_minutes
     # Only the processes that there are: for more, Lightning would start this command again for each.
     each = ranks.local_world_size()

@@ -14,7 +14,7 @@ from amtml_pl.data.augment import Augmentation, CropFlip
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.teachers.cache.pixels import pixel_checksums
+from amtml_pl.teachers.cache.storage import pixel_checksums
 from amtml_pl.teachers.cache.trust import all_pixels, compare, probe, verify_checksums
 from rounding import rounding
 

@@ -14,8 +14,7 @@ from amtml_pl.config.checks import check
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.dashboard.budget import Budget
-from amtml_pl.training.dashboard.names import tag_of
-from amtml_pl.training.dashboard.tags import FINAL, hyperparameters
+from amtml_pl.training.dashboard.tags import FINAL, hyperparameters, tag_of
 from amtml_pl.training.pipeline import execute
 from tiny_runs import TINY, WATCHED, WATCHED_CE, assert_bitwise_equal, weights
 

@@ -22,7 +22,7 @@ from amtml_pl.training.dashboard.disagreement import (
 from amtml_pl.training.dashboard.drawing import new_figure, pixels
 from amtml_pl.training.dashboard.reliability import draw_reliability
 from amtml_pl.training.dashboard.teaching import Teaching
-from amtml_pl.training.dashboard.weights_by_class import (  # fmt: skip
+from amtml_pl.training.dashboard.weights_by_class import (
     WeightsByClass,
     draw_weights_by_class,
     mean_weights_by_class,

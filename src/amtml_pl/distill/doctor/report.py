@@ -10,7 +10,6 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.command import console, error_console
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.doctor.finding import Finding
 from amtml_pl.distill.doctor.step import examine
@@ -18,6 +17,7 @@ from amtml_pl.distill.doctor.teachers import agreement, teacher_findings
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.models.layout import as_written
+from amtml_pl.system.console import console, error_console
 
 SAMPLES = 32
 

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int64
 from omegaconf import DictConfig
 from torch import Tensor
 
+from amtml_pl.config.build import build
 from amtml_pl.data.packing import PackedDataset, pack
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.results.images import packed_with
 from amtml_pl.results.run import FinishedRun
-from amtml_pl.training import assemble
 from amtml_pl.types import SplitName
 
 
@@ -81,7 +81,7 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
             fix=f"dataset.image_size={size}",
         )
     refuse_other_count(run, int(dataset.num_classes), name)  # before anything is downloaded
-    source = assemble.build(dataset.source)
+    source = build(dataset.source)
     packed: PackedDataset = pack(source, run.paths["data"] / "packed")
     same = packed.digest == run.record["dataset"]["digest"]
     if same and split == "val":  # the run's own images from another place: it is known how it splits them

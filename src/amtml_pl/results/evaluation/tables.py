@@ -8,8 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.command import console
 from amtml_pl.results.evaluation.evaluation import metric
+from amtml_pl.system.console import console
 
 COLUMNS = {
     "acc": "acc",

@@ -10,8 +10,7 @@ from filelock import FileLock
 
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import digest_of_file
-from amtml_pl.system.files import write_json
-from amtml_pl.system.json_file import read_json
+from amtml_pl.system.files import read_json, write_json
 
 
 def add_entry(record: Path, entry: Mapping[str, Any]) -> None:

@@ -15,8 +15,7 @@ from amtml_pl.data.augment import Augmentation
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.layout import set_execution
-from amtml_pl.teachers.cache.pixels import pixel_checksums
-from amtml_pl.teachers.cache.storage import Storage, encode, encode_logits, unusable_rows
+from amtml_pl.teachers.cache.storage import Storage, encode, encode_logits, pixel_checksums, unusable_rows
 from amtml_pl.teachers.live import Teacher
 
 

@@ -9,8 +9,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.command import console
 from amtml_pl.errors import UserError
+from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.catalogue import StoredTensor, stores_below
 from amtml_pl.teachers.cache.upkeep import damaged_shards, opened
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -87,3 +88,12 @@ def stored_bytes(shape: tuple[int, ...], storage: Storage) -> int:
 def bytes_per_row(shape: tuple[int, ...], storage: Storage) -> int:
     """Bytes of the values of one row of the given shape."""
     return math.prod(shape) * BYTES[storage]
+
+
+def pixel_checksums(images: Float[Tensor, "B 3 H W"]) -> Int64[Tensor, " B"]:
+    """CRC-32 of the bytes of each image, from 0 up to 2³² - 1.
+
+    Args:
+        images: float32, on the CPU.
+    """
+    return torch.tensor([zlib.crc32(image.data) for image in images.contiguous().numpy()], dtype=torch.int64)

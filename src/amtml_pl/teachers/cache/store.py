@@ -30,7 +30,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.runs.folder import write_bytes, write_text
+from amtml_pl.system.files import write_bytes, write_text
 from amtml_pl.teachers.cache.catalogue import (
     FORMAT,
     LOCKS,
@@ -43,8 +43,7 @@ from amtml_pl.teachers.cache.catalogue import (
     safe,
 )
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
-from amtml_pl.teachers.cache.view import StoredView
-from amtml_pl.teachers.cache.view_record import read_record, write_record
+from amtml_pl.teachers.cache.view import StoredView, read_record, write_record
 from amtml_pl.types import SplitName
 
 SHARD_ROWS = 4096

@@ -17,8 +17,7 @@ from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import is_watched
 from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_for_computing
-from amtml_pl.teachers.cache.pixels import pixel_checksums
-from amtml_pl.teachers.cache.storage import INT8_STEPS, Storage
+from amtml_pl.teachers.cache.storage import INT8_STEPS, Storage, pixel_checksums
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teachers.cache.view import StoredView

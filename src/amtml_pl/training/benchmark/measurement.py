@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from amtml_pl.config.paths import packed_root_of
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
@@ -30,7 +31,7 @@ from amtml_pl.training import assemble
 from amtml_pl.training.benchmark.peak_memory import PeakMemory
 from amtml_pl.training.benchmark.short_fit import ShortFit, peak_memory, quiet
 from amtml_pl.training.benchmark.short_runs import ShortRuns, without_hydra
-from amtml_pl.training.plan import packed_root_of, training_images, views_of_run
+from amtml_pl.training.plan import training_images, views_of_run
 from amtml_pl.training.teacher_cache import RunCache
 
 VARIANTS = ("ce", "avg", "cached", "live")

@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from amtml_pl.config.command import console, quieten
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.console import console, quieten
 from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, parameters_beside
 from amtml_pl.training.pipeline import Run
 from amtml_pl.training.trainer import make_trainer

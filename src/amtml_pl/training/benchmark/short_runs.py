@@ -11,11 +11,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import update_bn
 
-from amtml_pl.config.paths import config_directory
+from amtml_pl.config.paths import config_directory, packed_root_of
 from amtml_pl.data.packing import is_packed
 from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
 from amtml_pl.training import assemble
-from amtml_pl.training.plan import packed_root_of
 from amtml_pl.training.trainer import save_weights
 
 

@@ -20,11 +20,9 @@ from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
 from amtml_pl.training.dashboard.figures import write_answers, write_teaching
 from amtml_pl.training.dashboard.gradient_share import SAMPLES, gradient_shares
 from amtml_pl.training.dashboard.graph import draw_graph
-from amtml_pl.training.dashboard.layout import chart_layout
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.names import tag_of
 from amtml_pl.training.dashboard.subject import Subject
-from amtml_pl.training.dashboard.tags import final_tags, table_row
+from amtml_pl.training.dashboard.tags import chart_layout, final_tags, table_row, tag_of
 from amtml_pl.training.dashboard.teaching import Teaching
 from amtml_pl.training.dashboard.weights_by_class import WeightsByClass, mean_weights_by_class
 from amtml_pl.types import Batch, Step

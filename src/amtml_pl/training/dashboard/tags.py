@@ -1,8 +1,9 @@
-"""The row of a run in TensorBoard's table of hyperparameters: the same columns for every run."""
+"""What TensorBoard calls what: tags of metrics, charts, and the row of a run in its table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from amtml_pl.config.overrides import overrides_of, value_of
@@ -10,6 +11,19 @@ from amtml_pl.runs.identity import telling_overrides
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
+
+ENSEMBLE = {"weight_entropy": "ensemble/weight_entropy", "weight_above_0.95": "ensemble/weight_above_0.95"}
+
+
+def tag_of(metric: str) -> str:
+    """A weight is its teacher's, how all weights are spread the ensemble's, everything else the student's."""
+    if metric in ENSEMBLE:
+        return ENSEMBLE[metric]
+    first, _, rest = metric.partition("/")
+    if first == "weight":
+        return f"teacher/{rest}/weight"
+    return metric if first == "teacher" else f"student/{metric}"
+
 
 # What run.json calls it, and the tag that holds it: of the student, so that all runs have it.
 FINAL = {
@@ -73,3 +87,49 @@ def hyperparameters(about: Mapping[str, Any], lr: float | None) -> dict[str, str
 def last_part(target: str | None) -> str:
     """The class or function that a dotted name ends in."""
     return "none" if target is None else target.rpartition(".")[2]
+
+
+TEACHER = "teacher/[^/]+"
+
+
+Layout = dict[str, dict[str, tuple[str, list[str]]]]
+
+
+def chart_layout(teachers: int, terms: Sequence[str]) -> Layout:
+    """Categories of charts, each of lines that are found by regular expressions.
+
+    The expressions name no teacher: charts of several runs are one where title and expressions are the same.
+
+    Args:
+        teachers: M.
+        terms: everything that the student's loss sums up.
+    """
+    layout = {
+        "Does it help? Student against teachers and ensemble": {
+            "accuracy on validation images": ["student/val/acc", "ensemble/val/acc", f"{TEACHER}/val/acc"],
+            "accuracy on training images, as they were augmented": [
+                "student/train/acc", "ensemble/train/acc", f"{TEACHER}/agreement_label",
+            ],
+            "calibration error on validation images": ["student/val/ece"],
+        },
+    }  # fmt: skip
+    if teachers > 1:
+        layout["Whom does it listen to?"] = {
+            "mean weight of each teacher": [f"{TEACHER}/weight"],
+            "agreement of each teacher with the student": [
+                f"{TEACHER}/agreement_student", "ensemble/agreement_student",
+            ],
+            "entropy of the weights, and each teacher's part": [
+                "ensemble/weight_entropy", f"{TEACHER}/weight_entropy",
+            ],
+        }  # fmt: skip
+    layout["What is it trained by?"] = {
+        **{f"loss {term}, unweighted": [f"student/loss/{re.escape(term)}"] for term in terms},
+        "loss, total": ["student/loss/total"],
+        "share of the student's gradient": ["student/gradient_share/.*"],  # of the terms that train it
+        "learning rates": ["[^/]+/lr"],
+    }
+    return {
+        category: {title: ("Multiline", [f"^{tag}$" for tag in tags]) for title, tags in charts.items()}
+        for category, charts in layout.items()
+    }

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.runs.folder import write_text
+from amtml_pl.system.files import write_text
 from amtml_pl.training.dashboard.drawing import READABLE, new_figure, short
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 
-from amtml_pl.config.command import console
 from amtml_pl.errors import UserError
+from amtml_pl.system.console import console
 from amtml_pl.system.optional_packages import imported
 from amtml_pl.training.sweep.jobs import current
 

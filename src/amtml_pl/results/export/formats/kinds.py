@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amtml_pl.errors import UserError
-from amtml_pl.results.export.formats import (
-    onnx_file,
-    safetensors_file,
-    torch_export_file,
-    torch_formats,
-    torchscript_file,
-)
+from amtml_pl.results.export.formats import onnx_file, safetensors_file, torch_formats, torchscript_file
 from amtml_pl.results.export.formats.model_card import ModelCard
 from amtml_pl.results.export.formats.student import OpenedStudent, StudentLogits
 from amtml_pl.system.optional_packages import imported
@@ -56,8 +50,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "torch_export": Kind(
         ".pt2",
-        torch_export_file.write,
-        torch_export_file.open_file,
+        torch_formats.write,
+        torch_formats.open_file,
         torch_formats.card_of,
         unsafe="torch unpickles parts of such a file and evaluates the expressions in it as Python",
     ),

@@ -10,7 +10,7 @@ from typing import Any
 
 from amtml_pl.config.schema import MEAN, STD, Rule, rule_problems
 from amtml_pl.errors import UserError
-from amtml_pl.system.json_file import are_numbers
+from amtml_pl.system.files import are_numbers
 
 FORMAT = "1"
 

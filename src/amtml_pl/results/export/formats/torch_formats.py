@@ -1,4 +1,4 @@
-"""The zip archives of ``torch.export`` and TorchScript: what kind one is, and the card in it."""
+"""``torch.export``: torch's own graph, and the card in its zip archive."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import torch
+
 from amtml_pl.errors import UserError
 from amtml_pl.results.export.formats.model_card import ModelCard, foreign
+from amtml_pl.results.export.formats.student import OpenedStudent, StudentLogits, example
 
 CARD = "amtml_pl.json"
 MOST_BYTES = 16 << 20
@@ -61,3 +64,27 @@ def opening(file: Path) -> Iterator[None]:
             f"{file} ({file.stat().st_size:,} bytes) cannot be opened: {reason:.200}.",
             fix="copy the file again, or write it again: python -m amtml_pl.export run=FOLDER",
         ) from error
+
+
+def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
+    """Writes the graph with dynamic batch, the card as an extra file in it."""
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(student, (example(card.image_size),), dynamic_shapes=(batch,))
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # paths and lines of the user's code
+    content = BytesIO()
+    torch.export.save(program, content, extra_files={CARD: json.dumps(card.texts(), indent=2)})
+    file.write_bytes(content.getvalue())  # where the disk is full, torch's own writer would end the process
+
+
+def open_file(file: Path) -> OpenedStudent:
+    """A student from a file that is trusted: torch unpickles parts of it and evaluates its expressions.
+
+    Raises:
+        UserError: if the file is damaged, or no exported student.
+    """
+    card = card_of(file)
+    with opening(file):
+        return OpenedStudent(card, torch.export.load(file).module())

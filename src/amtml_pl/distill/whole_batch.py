@@ -1,0 +1,54 @@
+"""The batch of all processes of a run, put together of their shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class WholeBatch:
+    """Puts rows together, of which each process has its share, in the order of a run of one process.
+
+    The first row is of process 0, the second of process 1, …; shares may differ by a row. Every process gets
+    the whole and computes the same loss of it. The gradient of that loss that comes back to a share is
+    multiplied by the number of processes, since their gradients are averaged: the average is then the
+    gradient of a run of one process.
+
+    Args:
+        share: ``(B_rank, ...)``, any of the tensors that will be put together.
+    """
+
+    def __init__(self, share: Tensor) -> None:
+        own = torch.tensor([len(share)], device=share.device)
+        sizes = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(sizes, own)
+        self.sizes = torch.cat(sizes).tolist()
+
+    def __call__(self, share: Tensor) -> Tensor:
+        """``(B_rank, ...)`` to ``(B, ...)``."""
+        whole: Tensor = _Whole.apply(share, self.sizes)
+        return whole
+
+
+class _Whole(torch.autograd.Function):
+    """See `WholeBatch`."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: ANN401
+        padded = share.new_zeros(max(sizes), *share.shape[1:])
+        padded[: len(share)] = share
+        received = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(received, padded)
+        whole = share.new_empty(sum(sizes), *share.shape[1:])
+        for rank, size in enumerate(sizes):
+            whole[rank :: len(sizes)] = received[rank][:size]
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        world = dist.get_world_size()
+        return gradient[dist.get_rank() :: world] * world, None
