@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
+import pytorch_lightning as pl
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from amtml_pl.distill.objectives import Dissection
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import write_bytes
 from amtml_pl.types import Batch, TeacherOutputs
 
-if TYPE_CHECKING:
-    from amtml_pl.distill.module import StudentModule
+
+@runtime_checkable
+class Stopped(Protocol):
+    """State what is read of a module whose step is not taken."""
+
+    present: tuple[Batch, int]
+
+    @property
+    def trainer(self) -> pl.Trainer:
+        """Return the trainer, which knows the run's folder."""
+
+    @property
+    def current_epoch(self) -> int:
+        """Return the epoch, from 0."""
+
+    @property
+    def global_step(self) -> int:
+        """Return how many steps were taken."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield all trainable parameters by name."""
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters of each part."""
+
+    def dissect(self, batch: Batch) -> Dissection:
+        """Return the step of a batch, summand by summand."""
+
+    def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return a function that makes whole batches of shares."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the module's state."""
 
 
-def refuse_broken_gradients(module: StudentModule, optimizer: Optimizer) -> None:
+def refuse_broken_gradients(module: Stopped, optimizer: Optimizer) -> None:
     """Looks at all gradients that an optimiser is about to use.
 
     Raises:
@@ -35,7 +68,7 @@ def refuse_broken_gradients(module: StudentModule, optimizer: Optimizer) -> None
         raise broken_step(module, "gradient", [*terms_of_broken_gradients(module), *broken[:5]])
 
 
-def broken_step(module: StudentModule, what: str, broken: Sequence[str]) -> UserError:
+def broken_step(module: Stopped, what: str, broken: Sequence[str]) -> UserError:
     """What to say of a step that is not taken; it is kept in a file of the run's folder.
 
     Args:
@@ -57,7 +90,7 @@ def broken_step(module: StudentModule, what: str, broken: Sequence[str]) -> User
     )
 
 
-def terms_of_broken_gradients(module: StudentModule) -> Iterator[str]:
+def terms_of_broken_gradients(module: Stopped) -> Iterator[str]:
     """The loss terms whose gradient is not a number, of the present batch."""
     for objective in module.dissect(module.present[0]).objectives:
         parameters = [p for part in objective.trains for p in module.parts().get(part, ())]
@@ -76,7 +109,7 @@ def all_finite(tensors: list[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-def save_reproduction(file: Path, module: nn.Module, batch: Batch, about: Mapping[str, Any]) -> None:
+def save_reproduction(file: Path, module: Stopped, batch: Batch, about: Mapping[str, Any]) -> None:
     """Writes what it takes to compute a step again.
 
     Args:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from amtml_pl.config.build import build
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
@@ -28,7 +29,6 @@ from amtml_pl.results.teachers import RecordedTeacher, recorded_teachers
 from amtml_pl.results.weighting import OwnWeighting, own_scheme, restored
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.checkpoint_file import refuse_other_network
-from amtml_pl.training import assemble
 from amtml_pl.types import SplitName, TeacherOutputs
 
 
@@ -204,7 +204,9 @@ class FinishedRun:
             UserError: if they are not packed below the root of the images.
         """
         packed = recorded_images(self.path, self.record, self.paths["data"])
-        return assemble.data_module(self.config, packed)
+        make = build(self.config.data, partial=True)
+        module: PackedDataModule = make(packed=packed, order_seed=self.config.seed)
+        return module
 
     def split(self, name: SplitName) -> SplitRows:
         """The images of one of the run's splits.

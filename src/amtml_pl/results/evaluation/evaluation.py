@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.config.build import build
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.models.taps import TappedNetwork, cost
@@ -23,7 +24,6 @@ from amtml_pl.results.run import FinishedRun
 from amtml_pl.results.teachers import RecordedTeacher
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
-from amtml_pl.training import assemble
 from amtml_pl.types import ModelOutputs, TeacherOutputs
 
 FORMAT = 1
@@ -164,7 +164,8 @@ def mix(
 
 def mixture_of(run: FinishedRun) -> Mixture:
     """What the run's first term with soft targets mixes; without such a term, what the run's root says."""
-    asked = [term.mixture for term in assemble.loss_terms(run.config).values() if hasattr(term, "mixture")]
+    terms = [build(node) for node in run.config.loss.values()]
+    asked = [term.mixture for term in terms if hasattr(term, "mixture")]
     asked.append(run.config.get("mixture"))
     return "logits" if asked[0] == "logits" else "probabilities"
 
