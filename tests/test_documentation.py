@@ -102,6 +102,17 @@ ON_DIGITS = [
 ]
 
 
+def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
+    page, package = (ROOT / "docs/architecture.md").read_text(), ROOT / "src/amtml_pl"
+    for path in package.rglob("*"):
+        if path.is_dir() and path.name != "__pycache__" and any(path.glob("*.py")):
+            assert f"`{path.name}/`" in page, path
+    for command in package.glob("*.py"):
+        assert command.name == "__init__.py" or f"`{command.name}`" in page, command
+    for name in re.findall(r"(?<![\w/*])(?:[a-z_]+/)+[a-z_]+\.py", page):
+        assert (package / name.removeprefix("../src/amtml_pl/").removeprefix("src/amtml_pl/")).is_file(), name
+
+
 def test_there_are_many_commands():
     assert len(COMMANDS) > 60
     assert len(IN_SENTENCES) >= 8
