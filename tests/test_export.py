@@ -513,8 +513,8 @@ def test_every_family_of_networks_is_exported_with_parity(run, student):
 
     To ONNX, where it is translated the most; the first one to every format.
     """
-    _, folder = run("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=32",
-                    "data.val_size=16", f"student={student}", "doctor=false", "logger=[]",
+    _, folder = run("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=1", "logger=[]",
+                    "data.train_size=32", "data.val_size=16", f"student={student}", "doctor=false",
                     "dataset.source.test_fraction=0.05")  # fmt: skip
     exported = load_run(folder.path)
     within = share_that_could_change(exported.student(), images_of_val(exported))

@@ -51,7 +51,7 @@ def test_a_missing_archive_is_said_with_the_places_and_both_ways_to_provide_it(m
 def test_a_corrupt_archive_is_named(mistake, tmp_path):
     archive = write_cifar100(tmp_path / "data" / "cifar100")
     archive.write_bytes(archive.read_bytes()[:2000])
-    said = mistake("experiment=cifar100_ce", *SMALL)
+    said = mistake("experiment=cifar100", "method=ce", *SMALL)
     assert str(archive) in said
     assert not list((tmp_path / "data" / "packed").glob("*/manifest.json"))
 
@@ -84,7 +84,13 @@ def test_a_wrong_number_of_classes_says_the_right_one(mistake, tmp_path):
 
 
 def own_weights(file):
-    return ("experiment=digits_avg", *SMALL, "teacher=[resnet8]", f"teacher.resnet8.weights.path={file}")
+    return (
+        "experiment=digits",
+        "method=avg",
+        *SMALL,
+        "teacher=[resnet8]",
+        f"teacher.resnet8.weights.path={file}",
+    )
 
 
 def test_a_state_dict_that_does_not_fit_says_which_keys(mistake, tmp_path):
@@ -123,7 +129,7 @@ def test_a_temperature_of_zero_is_refused(mistake, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_names_step_term_and_rows(mistake):
-    said = mistake("experiment=digits_ce", *SMALL, "data.batch_size=20", "optimizer.lr=1e30")
+    said = mistake("experiment=digits", "method=ce", *SMALL, "data.batch_size=20", "optimizer.lr=1e30")
     assert re.search(r"epoch 0, step [12] .*loss/ce = nan", said)
     assert "Rows of the train split in this batch (view 1): [" in said
 
@@ -141,7 +147,7 @@ def test_mistakes_in_the_command_end_with_status_2_before_any_work(command, tmp_
 
 @pytest.mark.slow
 def test_a_sweep_runs_every_combination_in_a_folder_of_its_own_and_the_report_reads_them(command, tmp_path):
-    job = ("experiment=digits_avg", *SMALL, "teacher=[vgg8_quarter]")
+    job = ("experiment=digits", "method=avg", *SMALL, "teacher=[vgg8_quarter]")
     done = command("--multirun", *job, "temperature=2,4", "seed=0,1")
     assert done.returncode == 0, done.stderr
     records = [json.loads(file.read_text()) for file in tmp_path.rglob("run.json")]
@@ -164,7 +170,15 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text((config_directory() / "student" / "resnet8_thin.yaml").read_text())
     small = [word for word in SMALL if not word.startswith(("student=", "trainer.max_epochs="))]
-    job = ["--config-dir", "my conf", "experiment=digits_ce", *small, "student=mine", "trainer.max_epochs=20"]
+    job = [
+        "--config-dir",
+        "my conf",
+        "experiment=digits",
+        "method=ce",
+        *small,
+        "student=mine",
+        "trainer.max_epochs=20",
+    ]
     process = command(*job, "hydra.run.dir=cut", background=True)
     record, seen = tmp_path / "cut" / "run.json", ""
     while "epoch 2/20" not in seen and process.poll() is None:
@@ -190,7 +204,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
 
 @pytest.mark.slow
 def test_a_mistake_in_one_job_of_a_sweep_does_not_end_the_others(command, tmp_path):
-    done = command("--multirun", "experiment=digits_ce", *SMALL, "student.depth=9,8")
+    done = command("--multirun", "experiment=digits", "method=ce", *SMALL, "student.depth=9,8")
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert "depth" in done.stderr

@@ -108,7 +108,7 @@ def test_the_hash_knows_what_decides_the_result(configure):
 
 
 def test_the_hash_does_not_know_what_changes_nothing(configure):
-    base = run_hash(configure("experiment=digits_ce"))
+    base = run_hash(configure("experiment=digits", "method=ce"))
     for idle in (
         "prepare=false",
         "debug=true",
@@ -117,17 +117,17 @@ def test_the_hash_does_not_know_what_changes_nothing(configure):
         "weighting=adaptive",
         "logger=[]",
     ):
-        assert run_hash(configure("experiment=digits_ce", idle)) == base
+        assert run_hash(configure("experiment=digits", "method=ce", idle)) == base
     whole = run_hash(configure("experiment=digits_amtml", "coef.kd=1.0"))
     assert run_hash(configure("experiment=digits_amtml", "coef.kd=1")) == whole
 
 
 def test_a_folder_is_found_again_under_any_label(configure):
-    config = configure("experiment=digits_ce", "seed=3")
-    first = run_folder(config, "digits_ce", "seed-3")
+    config = configure("experiment=digits", "method=ce", "seed=3")
+    first = run_folder(config, "digits", "seed-3")
     assert first.name.startswith("seed-3-")
     first.mkdir(parents=True)
-    assert run_folder(config, "digits_ce", "another") == first
+    assert run_folder(config, "digits", "another") == first
 
 
 def test_labels_are_the_overrides_without_what_is_no_part_of_the_run():
@@ -204,7 +204,7 @@ def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(co
 
 
 # Of every value at the root: another one, a run that reads it, and one that does not; None: there is none.
-WITH_TEACHERS, ALONE = "experiment=digits_avg", "experiment=digits_ce"
+WITH_TEACHERS, ALONE = "method=avg", "method=ce"
 READERS = {
     "seed": ("seed=1", ALONE, None),
     "temperature": ("temperature=2", WITH_TEACHERS, ALONE),
@@ -239,5 +239,5 @@ def test_a_value_makes_another_run_of_those_alone_that_read_it(configure, key):
     changed, reader, other = READERS[key]
     for run, differs in ((reader, True), (other, False)):
         if run is not None:
-            words = [run] if run.startswith("experiment=") else ["experiment=digits_amtml", run]
+            words = ["experiment=digits", run]
             assert (run_hash(configure(*words, changed)) != run_hash(configure(*words))) is differs, run

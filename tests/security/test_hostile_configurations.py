@@ -32,7 +32,9 @@ JSON = nested(*HARMFUL, "${seed}", "${", "${oc.env:HOME}", "???", "../..", "\0",
 @pytest.fixture
 def configuration(configure):
     """A sound one, as plain values with its interpolations."""
-    return OmegaConf.to_container(configure("experiment=digits_ce", "student=resnet8_thin"), resolve=False)
+    return OmegaConf.to_container(
+        configure("experiment=digits", "method=ce", "student=resnet8_thin"), resolve=False
+    )
 
 
 def nodes(tree):

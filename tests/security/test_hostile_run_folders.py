@@ -36,7 +36,7 @@ FUZZ = settings(
 EMPTY = hashlib.sha256(b"").hexdigest()
 RECORD = {
     "format": 2, "status": "completed", "experiment": "digits_ce", "seed": 0,
-    "command": "python -m amtml_pl.train experiment=digits_ce",
+    "command": "python -m amtml_pl.train experiment=digits method=ce",
     "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}},
     "student": {"network": "x", "parameters": 7}, "teachers": {"resnet8": {"weights_digest": "w"}},
     "budget": {"epochs": 8, "student_initial": "s"}, "loss": {"ce": 1.0},

@@ -24,11 +24,11 @@ from amtml_pl.train import main
 
 TESTS = Path(__file__).parent.parent.parent
 SMALL = (
-    "experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60", "data.val_size=20",
-    "student=resnet8_thin", "logger=[]",
+    "experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60",
+    "data.val_size=20", "student=resnet8_thin", "logger=[]",
 )  # fmt: skip
 TAUGHT = (
-    "experiment=digits_avg", *SMALL[1:], "teacher=[vgg8_quarter]",
+    "experiment=digits", "method=avg", *SMALL[2:], "teacher=[vgg8_quarter]",
     "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1','logger=[]']",
 )  # fmt: skip
 
@@ -203,7 +203,7 @@ def test_ctrl_c_ends_a_sweep_with_130_and_says_how_to_go_on(command, tmp_path):
     said = (tmp_path / "said.txt").read_text()
     assert "Traceback" not in said
     assert "Interrupted. This goes on; what is completed is not repeated" in said
-    assert "--multirun experiment=digits_ce" in said.splitlines()[-1]
+    assert "--multirun experiment=digits method=ce" in said.splitlines()[-1]
     assert statuses(tmp_path) == {"interrupted": 1}
     assert [record["status"] for record in records(tmp_path)] == ["interrupted"]
 
