@@ -89,22 +89,6 @@ def test_a_pickle_in_a_torch_export_file_is_not_run_though_torch_would(whole, fi
     canary.unlink()
 
 
-def test_a_script_that_writes_a_file_is_not_run_though_torch_would(file, canary, hostile):
-    source = f"def forward(self, images):\n    return torch.from_file({str(canary)!r}, True, 4)\n"
-    module = torch.nn.Module()
-    with warnings.catch_warnings(action="ignore"):
-        script = torch.jit.script(module)
-        script.define(source)
-        script.save(str(hostile / "student.pt"))
-        with refused() as found:
-            open_exported(hostile / "student.pt", trust=False)
-        assert "trust=true" in str(found[0])
-        assert not canary.exists()
-        torch.jit.load(str(hostile / "student.pt"))(torch.zeros(1))
-    assert canary.exists(), "torch has become safer: the format could do without trust=true"
-    canary.unlink()
-
-
 NETWORKS = {
     "a command": ({"_target_": "os.system", "command": "touch CANARY"}, "os.system may not be named"),
     "a function of ours": (

@@ -152,8 +152,8 @@ EVALUATE = {
 EXPORT = {
     "run": Rule(str | None, "the folder of a completed run"),
     "format": Rule(
-        Literal["onnx", "torch_export", "torchscript", "safetensors"],
-        "onnx, torch_export, torchscript or safetensors",
+        Literal["onnx", "torch_export", "safetensors"],
+        "onnx, torch_export or safetensors",
     ),
     "checkpoint": Rule(Literal["best", "last"], "best or last"),
     "int8": switch("int8=true"),
