@@ -14,7 +14,14 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training import pipeline
-from archives import write_cifar10, write_cifar100, write_cinic10, write_image_folder, write_tiny_imagenet
+from archives import (
+    official,
+    write_cifar10,
+    write_cifar100,
+    write_cinic10,
+    write_image_folder,
+    write_tiny_imagenet,
+)
 from sealing import write_record
 from tiny_runs import CE, TINY, WATCHED, assert_bitwise_equal, weights
 
@@ -315,7 +322,7 @@ SAME_NETWORKS = ("cinic10", "cifar10_jpeg")
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ARCHIVES)
 def test_the_full_size_experiments_train_on_small_archives_in_the_official_format(run, tmp_path, dataset):
-    ARCHIVES[dataset](tmp_path / "data")
+    raw = ARCHIVES[dataset](tmp_path / "data")
     small = [f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers"]
     small += ["trainer=cpu", "trainer.max_epochs=1", f"data.val_size={0 if dataset == 'cinic10' else 0.5}"]
     small += ["dataset.num_classes=4"] if dataset == "tiny_imagenet" else []
@@ -327,7 +334,7 @@ def test_the_full_size_experiments_train_on_small_archives_in_the_official_forma
         small += ["teacher=[resnet8]"]
     once = [f"teacher.{name}.recipe_overrides=['trainer.max_epochs=1','logger=[]']" for name in names]
     small += ["cache.logits=float32", "cache.hints=float32"]  # deep teachers of one epoch exceed float16
-    small += ["logger=[]"]
+    small += ["logger=[]", *([official(raw)] if raw.is_file() else [])]
     record, _ = run(f"experiment={dataset}_amtml", *small, *once, name="amtml")
     assert list(record["teachers"]) == list(names)
     measured = f"teacher/{names[0]}/test/acc"
@@ -339,8 +346,8 @@ def test_the_full_size_experiments_train_on_small_archives_in_the_official_forma
 
 @pytest.mark.slow
 def test_the_released_notebook_runs_through_both_of_its_stages(run, tmp_path):
-    write_cifar10(tmp_path / "data" / "cifar10")
     small = [
+        official(write_cifar10(tmp_path / "data" / "cifar10")),
         f"paths.data={tmp_path}/data",
         f"paths.teachers={tmp_path}/teachers",
         "teacher=[resnet8,resnet14]",

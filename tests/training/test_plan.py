@@ -15,7 +15,7 @@ from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
 from amtml_pl.training import assemble
 from amtml_pl.training.plan import cache_step, data_steps, make_plan, refuse_missing, show_plan
 from amtml_pl.training.teacher_cache import found_cache
-from archives import write_cifar10, write_image_folder
+from archives import official, write_cifar10, write_image_folder
 
 CIFAR = (
     "experiment=cifar10", "method=avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]",
@@ -46,8 +46,8 @@ def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(conf
 
 
 def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
-    config = configure(*CIFAR, f"paths.data={tmp_path}/data")
-    write_cifar10(tmp_path / "data" / "cifar10")
+    archive = write_cifar10(tmp_path / "data" / "cifar10")
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data", official(archive))
     raw, _, *trained = plan_of(config)
     assert (raw.state, raw.missing) == ("found", False)
     assert all(step.seconds > 0 for step in trained)
