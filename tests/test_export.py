@@ -378,21 +378,6 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, command, tmp_pat
     assert contents(moved) == before
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"status": "failed", "error": "out of memory"}, "failed (out of memory); expected a completed one"),
-        ({"status": "interrupted"}, "was interrupted; expected a completed one"),
-        ({"format": 0}, "has format 0; expected 2"),
-    ],
-)
-def test_a_run_that_is_not_whole_is_refused(moved, command, change, said):
-    record = json.loads((moved / "run.json").read_text())
-    write_record(moved, {**record, **change})
-    assert said in command(export.main, f"run={moved}", status=2)
-    assert not (moved / "export").exists()
-
-
 def test_a_missing_checkpoint_leaves_the_export_before_it(exported, command):
     before = contents(exported / "export")
     (exported / "checkpoints" / "best.ckpt").unlink()

@@ -182,7 +182,7 @@ def test_memory_that_is_too_little_for_torch_is_named_by_every_command(typed, co
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [3_000_000, 3_300_000, 3_600_000, 4_000_000])
+@pytest.mark.parametrize("kilobytes", [3_000_000, 3_600_000])
 def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all(typed, kilobytes):
     status, said = typed("train", *TRAIN, before=f"ulimit -v {kilobytes}")
     assert status in (0, 2)
@@ -191,7 +191,7 @@ def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [0, 1, 50])
+@pytest.mark.parametrize("kilobytes", [0, 50])
 def test_a_limit_on_files_is_named_by_a_run(typed, kilobytes):
     status, said = typed("train", *TRAIN, "doctor=true", before=f"ulimit -f {kilobytes}")
     assert status == 2
@@ -276,8 +276,7 @@ def test_the_status_after_ctrl_c_is_130_whatever_it_met_and_however_often_it_is_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
-@pytest.mark.parametrize("gap", [0.001, 0.1])
+@pytest.mark.parametrize(("gap", "before"), [(0.001, "true"), (0.1, "ulimit -v 12000000")])
 def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap, before):
     words = ("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=100000", "doctor=false")
     paths = (f"paths.data={shared}/data", f"paths.outputs={tmp_path}/outputs")

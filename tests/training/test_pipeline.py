@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.step import DistillModule
@@ -263,26 +263,10 @@ def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path, monkeyp
         run(*job, "teacher.resnet8.min_accuracy=1.0", name="gated")
 
 
-def test_weights_that_do_not_fit_name_their_keys(run, tmp_path):
-    _, file = trained_teacher(run, tmp_path)
-    tensors = load_file(file)
-    tensors.pop("fc.bias")
-    save_file(tensors, tmp_path / "short.safetensors")
-    with pytest.raises(UserError, match=r"fc.bias"):
-        run(
-            "experiment=digits", "method=avg", *CE, "teacher=[resnet8]",
-            f"teacher.resnet8.weights.path={tmp_path}/short.safetensors", name="student",
-        )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["hint_stages=[layer9]"], r"has no module 'layer9'. The closest: layer"),
         (["teacher.resnet8.hint=stage7"], r"has no module 'stage7'"),
-        (["last_stage=layer8"], r"has no module 'layer8'"),
-        (["student.num_classes=7"], r"The student has 7 outputs; the data set 'digits' has 10 classes"),
-        (["teacher.resnet8.network.num_classes=7"], r"'resnet8' has 7 outputs; expected 10"),
         (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected; selected are \['vgg8_quarter'"),
     ],
 )
@@ -292,16 +276,6 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_p
         run("experiment=digits_amtml", *TINY, *own, *overrides)
     assert not (tmp_path / "teachers").exists()
     assert not (tmp_path / "data").exists()
-
-
-def test_a_data_set_with_another_number_of_classes_than_configured_is_refused(run, tmp_path):
-    write_image_folder(tmp_path / "mine", classes=("a", "b", "c"))
-    with pytest.raises(UserError, match=r"has 3 classes \(a, b, c, ...\); dataset.num_classes is 4"):
-        run(
-            "dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", "dataset.num_classes=4",
-            "student=resnet8_thin", "trainer=cpu", "trainer.max_epochs=1", "data.val_size=3",
-            f"paths.data={tmp_path}/data",
-        )  # fmt: skip
 
 
 ARCHIVES = {
