@@ -35,7 +35,7 @@ FUZZ = settings(
 )
 EMPTY = hashlib.sha256(b"").hexdigest()
 RECORD = {
-    "format": 2, "status": "completed", "experiment": "digits_ce", "seed": 0,
+    "format": 2, "status": "completed", "experiment": "digits", "seed": 0,
     "command": "python -m amtml_pl.train experiment=digits method=ce",
     "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}},
     "student": {"network": "x", "parameters": 7}, "teachers": {"resnet8": {"weights_digest": "w"}},
@@ -83,7 +83,7 @@ def test_a_whole_record_is_used_and_reported(hostile):
     folder = RunFolder(hostile)
     write(folder, RECORD)
     assert use(folder) == sealed(RECORD)
-    assert "digits_ce" in report(folder)
+    assert "| ce | 1 |" in report(folder)
 
 
 @FUZZ
