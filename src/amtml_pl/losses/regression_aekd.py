@@ -24,6 +24,7 @@ class AekdFeatureRegression(FeatureRegression):
 
     Args:
         stages: as of `FeatureRegression`.
+        hint: likewise.
         stage: likewise.
         grid: likewise.
         activation: likewise.
@@ -33,12 +34,13 @@ class AekdFeatureRegression(FeatureRegression):
     def __init__(
         self,
         stages: Sequence[str],
+        hint: str | None = None,
         stage: int | None = None,
         grid: int | None = None,
         activation: Activation = "as_teacher",
         tolerance: float = 0.6,
     ) -> None:
-        super().__init__(stages, stage, grid, activation)
+        super().__init__(stages, hint, stage, grid, activation)
         self.tolerance = tolerance
 
     def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
