@@ -24,23 +24,23 @@ class AekdFeatureRegression(FeatureRegression):
 
     Args:
         stages: as of `FeatureRegression`.
-        hint: likewise.
         stage: likewise.
         grid: likewise.
         activation: likewise.
+        hint: likewise.
         tolerance: the largest weight before that scaling, in [0, 1]; at least 1 / M is always allowed.
     """
 
     def __init__(
         self,
         stages: Sequence[str],
-        hint: str | None = None,
         stage: int | None = None,
         grid: int | None = None,
         activation: Activation = "as_teacher",
+        hint: str | None = None,
         tolerance: float = 0.6,
     ) -> None:
-        super().__init__(stages, hint, stage, grid, activation)
+        super().__init__(stages, stage, grid, activation, hint)
         self.tolerance = tolerance
 
     def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
