@@ -162,9 +162,11 @@ def test_a_mistake_in_a_documented_command_would_be_found(name, word):
 def test_the_teacher_of_your_own_composes_from_the_page(tmp_path):
     page = (DOCS / "teachers.md").read_text()
     [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    [defaults] = re.findall(r"^`(defaults: .*)`\. A file", page, re.MULTILINE)
     [command] = re.findall(r"^python -m amtml_pl.train --config-dir my (.*)$", page, re.MULTILINE)
-    (tmp_path / "teacher").mkdir()
-    (tmp_path / "teacher" / "convnext.yaml").write_text(block)
+    for group, text in (("student", block), ("teacher", defaults)):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "convnext.yaml").write_text(text)
     hold("train", [f"hydra.searchpath=[{tmp_path}]", *shlex.split(command)])
 
 

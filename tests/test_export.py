@@ -473,7 +473,7 @@ def test_only_an_export_of_the_same_kind_gives_its_place_to_an_export(exported, 
 def test_what_a_student_began_with_is_not_fetched_again(with_network, command, tmp_path):
     moved = with_network("Fetching")
     config = OmegaConf.load(moved / "config.yaml")
-    config.student.pretrained = True
+    config.student.network.pretrained = True
     OmegaConf.save(config, moved / "config.yaml")
     seal_again(moved)
     command(export.main, f"run={moved}", "format=safetensors")

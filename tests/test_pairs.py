@@ -36,13 +36,13 @@ class StandIn(TappedNetwork):
 
     def __init__(self, shapes, taps, hint):
         super().__init__(nn.Linear(shapes[hint][0], K), **STATISTICS)
-        self.hint, self.taps = hint, tuple(dict.fromkeys([*taps, hint]))
-        self.scales = nn.ParameterList(torch.rand(shapes[tap]) for tap in self.taps)
+        self.hint, self.taps = hint, tuple(taps)
+        self.scales = nn.ParameterList(torch.rand(shapes[path]) for path in [*taps, hint])
 
     def forward(self, images):
         brightness = 0.1 + images.mean(dim=(1, 2, 3))[:, None, None, None]
-        maps = {tap: torch.sin(s / brightness) for tap, s in zip(self.taps, self.scales, strict=True)}
-        return ModelOutputs(self.network(maps[self.hint].mean(dim=(2, 3))), maps)
+        *maps, last = (torch.sin(scale / brightness) for scale in self.scales)
+        return ModelOutputs(self.network(last.mean(dim=(2, 3))), dict(zip(self.taps, maps, strict=True)))
 
 
 class Kept:
@@ -68,14 +68,16 @@ class Method:
 
     def module(self, student, source):
         """The training module with another student, its teachers judged, as it is when the fit begins."""
-        config = with_student(self.config, student)
+        self.config.student = student
         hints = {} if self.kept is None else self.kept.outputs.hints
         shapes = {name: tuple(hint.shape[1:]) for name, hint in hints.items()}
         torch.manual_seed(0)
-        module = assemble.training_module(config, assemble.loss_terms(config), source, shapes)
+        module = assemble.training_module(self.config, assemble.loss_terms(self.config), source, shapes)
         networks = {} if self.live is None else {t.name: t.network.network for t in self.live.teachers}
-        module.take_heads({name: Head(networks[name.split("/")[0]], name.split("/")[1]) for name in module.head_names()})
-        module.judge_teachers(dict.fromkeys(networks, 0.5), lambda: (self.kept.outputs.logits, batch().labels))
+        wanted = [name.split("/") for name in module.head_names()]
+        module.take_heads({f"{name}/{tap}": Head(networks[name], tap) for name, tap in wanted})
+        held_out = None if self.kept is None else (self.kept.outputs.logits, batch().labels)
+        module.judge_teachers(dict.fromkeys(networks, 0.5), lambda: held_out)
         return module
 
 
@@ -86,7 +88,7 @@ def batch():
 
 def with_student(config, student):
     paired = deepcopy(config)
-    paired.student = deepcopy(student)
+    paired.student = student
     return paired
 
 
@@ -99,30 +101,46 @@ def composed():
 
 @pytest.fixture(scope="module")
 def methods(composed):
-    """Every method; teachers of which the same hints are read are built once."""
+    """Every method; teachers are run once for all methods that read the same hints."""
     built, found = {}, {}
     for name in METHODS:
         config = composed(f"method={name}")
         found[name] = Method(config)
         if config.teacher:
             selected = selected_teachers(config, assemble.loss_terms(config))
-            live = [built.setdefault((each.name, each.hints), each.fresh()) for each in selected]
-            source = LiveTeachers(live)
-            found[name] = Method(config, source, Kept(source(batch())))
+            wanted = tuple((each.name, each.hints) for each in selected)
+            if wanted not in built:
+                source = LiveTeachers([each.fresh() for each in selected])
+                built[wanted] = source, Kept(source(batch()))
+            found[name] = Method(config, *built[wanted])
     return found
 
 
+@pytest.fixture(scope="module")
+def stepped():
+    """The taps and shapes of the students that have taken their steps."""
+    return []
+
+
 @pytest.mark.parametrize("student", STUDENTS)
-def test_a_student_takes_a_step_with_every_method(methods, monkeypatch, student):
+def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch, student):
+    """A step sees of a student only its maps: students of the same ones share their steps."""
     if student.startswith("timm_"):
         pytest.importorskip("timm")
     node = OmegaConf.load(STUDENTS[student])
-    network = with_student(methods["ce"].config, node).student.network
     with torch.device("meta"):
-        tapped = TappedNetwork(build(network), **STATISTICS, taps=[*node.stages, node.hint])
-    shapes = tap_shapes(tapped, SIDE)[1]
+        network = build(with_student(methods["ce"].config, node).student.network)
+        classes, shapes = tap_shapes(
+            TappedNetwork(network, **STATISTICS, taps=[*node.stages, node.hint]), SIDE
+        )
+    assert classes == K
+    if (seen := [[*node.stages], node.hint, shapes]) in stepped:
+        return
     monkeypatch.setattr(assemble, "student_network", lambda _, taps: StandIn(shapes, taps, node.hint))
+    small = OmegaConf.load(STUDENTS["resnet8_thin"]).network
     for name, method in methods.items():
+        if "peers" in method.config.loop:  # networks that would cost what the student does
+            method.config.loop.peers = [small]
         module = method.module(node, method.kept)
         before = deepcopy(module.student.state_dict())
         optimizer = module.make_optimizer(list(module.parameter_groups()))
@@ -133,12 +151,13 @@ def test_a_student_takes_a_step_with_every_method(methods, monkeypatch, student)
         assert torch.isfinite(loss), name
         assert all(torch.isfinite(value).all() for value in after.values()), name
         assert any(not torch.equal(after[key], value) for key, value in before.items()), name
+    stepped.append(seen)
 
 
 @pytest.mark.parametrize(("student", "method"), [("vgg8_quarter", "camkd"), ("shufflenet_v2", "dml")])
-def test_a_pair_composes_to_what_student_and_method_say_alone(composed, methods, student, method):
+def test_a_pair_composes_to_what_student_and_method_say_alone(composed, student, method):
     typed = composed(f"student={student}", f"method={method}")
-    paired = with_student(methods[method].config, OmegaConf.load(STUDENTS[student]))
+    paired = with_student(composed(f"method={method}"), OmegaConf.load(STUDENTS[student]))
     assert OmegaConf.to_container(typed, resolve=True) == OmegaConf.to_container(paired, resolve=True)
 
 

@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
 
 @pytest.mark.slow
 def test_a_mistake_in_one_job_of_a_sweep_does_not_end_the_others(command, tmp_path):
-    done = command("--multirun", "experiment=digits_ce", *SMALL, "student.depth=9,8")
+    done = command("--multirun", "experiment=digits_ce", *SMALL, "student.network.depth=9,8")
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert "depth" in done.stderr

@@ -1,8 +1,7 @@
-"""Every network of ``conf/student`` as a choice of ``teacher=[...]``; Hydra looks for plugins in this package."""
+"""Every network of ``conf/student`` as a choice of ``teacher=[...]``; a plugin that Hydra looks for here."""
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path

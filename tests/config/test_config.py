@@ -72,10 +72,10 @@ def test_every_loss_passes_the_check(configure, name):
         (["seed=-1"], r"seed=-1: expected a whole number"),
         (["coef.ce=much"], r"coef.ce='much': expected a number"),
         (["trainer.max_epochs=0"], r"trainer.max_epochs=0: expected a whole number, 1 or more"),
-        (["+student.deph=3"], r"student.deph: .*CifarResNet has no such argument; did you mean 'depth'"),
-        (["student.depth=deep"], r"student.depth='deep': expected int"),
-        (["~student.depth"], r"student: .*CifarResNet needs the argument 'depth'"),
-        (["student._target_=amtml_pl.models.nothing.Net"], r"student._target_=.* may not be named"),
+        (["+student.network.deph=3"], r"student.network.deph: .*CifarResNet has no such argument; did you mean 'depth'"),
+        (["student.network.depth=deep"], r"student.network.depth='deep': expected int"),
+        (["~student.network.depth"], r"student.network: .*CifarResNet needs the argument 'depth'"),
+        (["student.network._target_=amtml_pl.models.nothing.Net"], r"student.network._target_=.* may not be named"),
         (["data.batch_size=a"], r"data.batch_size='a': expected int"),
         (["+loss.kd.temperature=3"], r"loss.kd has settings but is not selected: add it to loss="),
         (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),
@@ -89,9 +89,9 @@ def test_mistakes_are_named_with_their_key_path(configure, overrides, text):
 
 def test_all_mistakes_are_reported_at_once(configure):
     with pytest.raises(UserError, match=r"has 3 mistakes:\n  - seed(.|\n)*temperature(.|\n)*coef.kd"):
-        check(configure("temperature=0", "coef.kd=x", "seed=x", "+student.deph=3"))
-    with pytest.raises(UserError, match=r"has 2 mistakes:\n  - student.deph(.|\n)*optimizer.lr"):
-        check(configure("+student.deph=3", "optimizer.lr=fast"))  # only once the values are sound
+        check(configure("temperature=0", "coef.kd=x", "seed=x", "+student.network.deph=3"))
+    with pytest.raises(UserError, match=r"has 2 mistakes:\n  - student.network.deph(.|\n)*optimizer.lr"):
+        check(configure("+student.network.deph=3", "optimizer.lr=fast"))  # only once the values are sound
 
 
 def test_the_hash_knows_what_decides_the_result(configure):
@@ -209,8 +209,6 @@ READERS = {
     "seed": ("seed=1", ALONE, None),
     "temperature": ("temperature=2", WITH_TEACHERS, ALONE),
     "mixture": ("mixture=logits", WITH_TEACHERS, ALONE),
-    "hint_stages": ("hint_stages=[layer3]", "method=fitnet_mkd", WITH_TEACHERS),
-    "last_stage": ("last_stage=layer2", "method=amtml", WITH_TEACHERS),
     "regression_stage": ("regression_stage=1", "method=camkd", WITH_TEACHERS),
     "regression_grid": ("regression_grid=4", "method=camkd", WITH_TEACHERS),
     "hint_pool": ("hint_pool=1", "method=fitnet_mkd", ALONE),

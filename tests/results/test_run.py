@@ -342,7 +342,7 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_refused_by_name(moved):
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(moved):
     config = OmegaConf.load(moved / "config.yaml")
-    config.student.depth = 14
+    config.student.network.depth = 14
     OmegaConf.save(config, moved / "config.yaml")
     seal_again(moved)
     with pytest.raises(UserError, match=r"best.ckpt is of another network: \d+ tensors differ"):
@@ -351,9 +351,9 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(moved):
 
 def test_a_configuration_cannot_make_the_student_anything_but_a_network(moved, tmp_path):
     text = (moved / "config.yaml").read_text()
-    start = text.index("student:\n  _target_: ")
-    line = text[start:].splitlines()[1]
-    (moved / "config.yaml").write_text(text.replace(f"student:\n{line}", "student:\n  _target_: os.mkdir"))
+    start = text.index("student:\n  network:\n    _target_: ")
+    line = text[start:].splitlines()[2]
+    (moved / "config.yaml").write_text(text.replace(line, "    _target_: os.mkdir", 1))
     seal_again(moved)
     with pytest.raises(UserError, match=r"os.mkdir"):
         load_run(moved).student()

@@ -70,16 +70,16 @@ CONFIGURATIONS = {
     "weights of nothing": ("teacher.resnet8.weights", {}, "resnet8.weights.path is missing"),
     "no network": ("teacher.resnet8.network", {"x": 1}, "teacher.resnet8.network has no _target_"),
     "a loss as the student": (
-        "student",
+        "student.network",
         {"_target_": "amtml_pl.losses.cross_entropy.CrossEntropy"},
-        "student._target_=amtml_pl.losses.cross_entropy.CrossEntropy may not be named here",
+        "student.network._target_=amtml_pl.losses.cross_entropy.CrossEntropy may not be named here",
     ),
     "a network as the weighting": (
         "weighting",
         {"_target_": "torchvision.models.resnet18"},
         "weighting._target_=torchvision.models.resnet18 may not be named here",
     ),
-    "a student of another depth": ("student.depth", "deep", "student.depth='deep': expected int"),
+    "a student of another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
     "other data": ("data", {"_target_": "os.mkdir", "path": "x"}, "data._target_=os.mkdir"),
     "no weights": ("teacher.resnet8.weights", None, "teacher.resnet8.weights=None: expected a mapping"),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
@@ -123,15 +123,15 @@ DOWNLOAD = {
 PICKLE = "student: !!python/object/apply:os.system ['touch canary']\n"
 # What a stranger's configuration would have the reader run, send or write, and what is answered.
 HARM = {
-    "code in names of modules": (("student", EXTRACTOR), "student._target_=.*feature_extraction"),
+    "code in names of modules": (("student.network", EXTRACTOR), "student.network._target_=.*feature_extraction"),
     "code in names of ours": (
-        ("student", {
+        ("student.network", {
             "_target_": "amtml_pl.models.small_images.adapt_stem", "skip": ["x'); open('canary', 'w') #"],
             "network": {"_target_": "torchvision.models.resnet18", "num_classes": 10},
         }),
-        "student: skip=.*expected numbers, names",
+        "student.network: skip=.*expected numbers, names",
     ),
-    "a function that writes": (("student", DOWNLOAD), "student._target_=amtml_pl.data.datasets.download"),
+    "a function that writes": (("student.network", DOWNLOAD), "student.network._target_=amtml_pl.data"),
     "a teacher that writes": (("teacher.resnet8.network", DOWNLOAD), "resnet8.network._target_="),
     "a weighting that writes": (("weighting", DOWNLOAD), "weighting._target_="),
     "an augmentation that writes": (("data.augment", DOWNLOAD),
