@@ -160,7 +160,8 @@ def learnt(configure, shared, tmp_path):
     trained = shared / "learnt"
     if not trained.exists():
         overrides = (
-            "experiment=digits_ce",
+            "experiment=digits",
+            "method=ce",
             "trainer=cpu",
             "trainer.max_epochs=8",
             "doctor=false",
@@ -168,7 +169,7 @@ def learnt(configure, shared, tmp_path):
         )
         config = configure(*overrides, f"paths.outputs={shared}/outputs")
         check(config)
-        execute(config, RunFolder(trained), "digits_ce", "python -m amtml_pl.train experiment=x")
+        execute(config, RunFolder(trained), "digits", "python -m amtml_pl.train experiment=x")
     return shutil.copytree(trained, tmp_path / "learnt")
 
 

@@ -173,9 +173,11 @@ def test_a_mistake_in_a_documented_command_would_be_found(name, word):
 def test_the_teacher_of_your_own_composes_from_the_page(tmp_path):
     page = (DOCS / "teachers.md").read_text()
     [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    [defaults] = re.findall(r"^`(defaults: .*)`\. A file", page, re.MULTILINE)
     [command] = re.findall(r"^python -m amtml_pl.train --config-dir my (.*)$", page, re.MULTILINE)
-    (tmp_path / "teacher").mkdir()
-    (tmp_path / "teacher" / "convnext.yaml").write_text(block)
+    for group, text in (("student", block), ("teacher", defaults)):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "convnext.yaml").write_text(text)
     hold("train", [f"hydra.searchpath=[{tmp_path}]", *shlex.split(command)])
 
 
@@ -190,7 +192,7 @@ def first_job(words):
 @pytest.mark.parametrize("own", {first_job(words): None for words in ON_DIGITS}, ids=" ".join)
 def test_every_command_on_digits_runs(own, shared, tmp_path, command, monkeypatch):
     """Of a sweep its first job, and all of it on few images."""
-    taught = not {"experiment=digits_ce", "experiment=digits_teacher", "method=ce"} & set(own)
+    taught = not {"experiment=digits_teacher", "method=ce"} & set(own)
     tiny = TINY if taught else [word for word in TINY if "teacher" not in word]
     roots = {"OUTPUTS": tmp_path, "DATA": shared / "data", "TEACHERS": shared / "teachers"}
     for name, folder in roots.items():

@@ -20,7 +20,7 @@ from amtml_pl.training.pipeline import Run
 from tiny_runs import CE, TINY, assert_bitwise_equal, weights
 
 JOB = ("experiment=digits_amtml", *TINY, "checkpoint_minutes=null")
-LABELS_ONLY = ("experiment=digits_ce", *CE)
+LABELS_ONLY = ("experiment=digits", "method=ce", *CE)
 
 
 def at_step(monkeypatch, number, happens):

@@ -14,7 +14,7 @@ from amtml_pl.training import assemble
 
 @pytest.mark.parametrize("trainer", ["ddp", "slurm"])
 def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
-    config = configure("experiment=digits_ce", f"trainer={trainer}", "trainer.accelerator=cpu")
+    config = configure("experiment=digits", "method=ce", f"trainer={trainer}", "trainer.accelerator=cpu")
     config.trainer.devices = 1
     made = build(config.trainer, partial=True)(strategy="ddp")
     assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
@@ -26,7 +26,7 @@ def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
 
 @pytest.mark.parametrize("trainer", ["auto", "cpu", "ddp_cpu"])
 def test_it_is_not_synchronised_elsewhere(configure, trainer):
-    assert "sync_batchnorm" not in configure("experiment=digits_ce", f"trainer={trainer}").trainer
+    assert "sync_batchnorm" not in configure("experiment=digits", "method=ce", f"trainer={trainer}").trainer
 
 
 def test_slurm_s_tasks_and_machines_are_the_trainer_s(configure, monkeypatch):
@@ -94,4 +94,4 @@ def test_processes_are_started_where_nobody_has_started_any():
 )
 def test_what_processes_cannot_share_is_a_mistake(configure, overrides, message):
     with pytest.raises(UserError, match=message):
-        check(configure("experiment=digits_ce", "trainer=ddp_cpu", *overrides))
+        check(configure("experiment=digits", "method=ce", "trainer=ddp_cpu", *overrides))

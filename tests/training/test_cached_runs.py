@@ -81,7 +81,7 @@ def test_a_subset_of_the_teachers_and_another_method_use_the_same_outputs(run, m
     run(*AMTML)
     no_teacher(monkeypatch)
     one = [word for word in TINY if "vgg8_quarter" not in word]
-    averaged, _ = run("experiment=digits_avg", *one, "teacher=[resnet8]", name="averaged")
+    averaged, _ = run("experiment=digits", "method=avg", *one, "teacher=[resnet8]", name="averaged")
     assert passes(averaged) == {}
 
 
@@ -245,7 +245,7 @@ def test_the_record_of_a_cached_run_names_its_stores_and_the_stores_name_the_run
 
 
 def test_cached_outputs_need_a_cached_source(configure, tmp_path):
-    config = configure("experiment=digits_ce", *CE)
+    config = configure("experiment=digits", "method=ce", *CE)
     assert config.teacher_source == "cached"  # a run without teachers has none, whatever it says
     made = Run(config, RunFolder(tmp_path), None, "the command")
     assert made.cache is None

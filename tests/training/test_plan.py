@@ -15,11 +15,11 @@ from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
 from amtml_pl.training import assemble
 from amtml_pl.training.plan import cache_step, data_steps, make_plan, refuse_missing, show_plan
 from amtml_pl.training.teacher_cache import found_cache
-from archives import write_cifar10, write_image_folder
+from archives import official, write_cifar10, write_image_folder
 
 CIFAR = (
-    "experiment=cifar10_avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]", "trainer=cpu",
-    "data.val_size=0.5", "dataset.source.mirrors=[]",
+    "experiment=cifar10", "method=avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]",
+    "trainer=cpu", "data.val_size=0.5", "dataset.source.mirrors=[]",
 )  # fmt: skip
 
 
@@ -46,8 +46,8 @@ def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(conf
 
 
 def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
-    config = configure(*CIFAR, f"paths.data={tmp_path}/data")
-    write_cifar10(tmp_path / "data" / "cifar10")
+    archive = write_cifar10(tmp_path / "data" / "cifar10")
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data", official(archive))
     raw, _, *trained = plan_of(config)
     assert (raw.state, raw.missing) == ("found", False)
     assert all(step.seconds > 0 for step in trained)
@@ -58,7 +58,9 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
 
 
 def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
-    config = configure("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=3", "data.train_size=50")
+    config = configure(
+        "experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3", "data.train_size=50"
+    )
     assert plan_of(config)[-1].state == "3 epochs, losses ce"
     assert plan_of(config, done=2)[-1].state == "3 epochs, 1 of them to go, losses ce"
     assert plan_of(config, done=3)[-1].seconds == 0.0
@@ -88,7 +90,7 @@ OWN = [
         ["experiment=digits_amtml", "teacher.resnet8.network.widths=[8,8,16,32]"],
         ["experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']"],
         ["experiment=cifar10_amtml_released", "teacher=[resnet8,resnet14]"],
-        ["experiment=cifar10_avg", "teacher=[resnet8]", *OWN],
+        ["experiment=cifar10", "method=avg", "teacher=[resnet8]", *OWN],
     ],
 )
 def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure, overrides):
@@ -156,7 +158,9 @@ def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
         cat = tmp_path / "own" / "train" / "cat"
         (cat / f"{len([*cat.iterdir()])}{suffix}").write_bytes(b"II*")
     own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/own", "dataset.image_size=32")
-    config = configure("experiment=digits_ce", *own, "dataset.num_classes=3", f"paths.data={tmp_path}/data")
+    config = configure(
+        "experiment=digits", "method=ce", *own, "dataset.num_classes=3", f"paths.data={tmp_path}/data"
+    )
     source = assemble.dataset_source(config)
     pack(source, packed_root_of(config))
     (step,) = data_steps(config, source, packed_root_of(config))

@@ -24,6 +24,7 @@ from amtml_pl.config.schema import (
     LIST_GROUPS,
     NODES,
     ROOT,
+    TEACHER,
     Rule,
     fits,
     readable,
@@ -35,6 +36,9 @@ from amtml_pl.config.schema import (
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.config.value_origin import with_origin
 from amtml_pl.errors import UserError
+
+# What a network offers is declared alike for a student and for a teacher.
+STUDENT = {key: TEACHER[key] for key in ("network", "stages", "hint")}
 
 
 def check(config: DictConfig) -> None:
@@ -160,6 +164,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"paths.{name}={path!r}: expected a folder"
     yield from rule_problems(tree["dataset"], DATASET, "dataset")
     yield from rule_problems(tree["cache"], CACHE, "cache")
+    yield from rule_problems(tree["student"], STUDENT, "student")
     for name, node in tree["teacher"].items():
         if isinstance(node, Mapping) and "network" in node:
             yield from teacher_problems(node, f"teacher.{name}")

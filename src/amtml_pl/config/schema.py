@@ -44,8 +44,6 @@ ROOT = {
         float, "a number above 0 (softmax(z / T)), e.g. temperature=4", lambda v: 0 < v < float("inf")
     ),
     "mixture": Rule(Literal["probabilities", "logits"], "probabilities or logits"),
-    "hint_stages": Rule(list[str], "a list of module names, e.g. [layer1,layer2,layer3]"),
-    "last_stage": Rule(str, "a module name, e.g. layer3"),
     "regression_stage": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
     "regression_grid": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
     "hint_pool": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
@@ -82,7 +80,7 @@ NODES = {
     "loss": "loss=[ce]",
     "teacher": "teacher=[]",
 }
-CONSTRUCTED = ("loop", "data", "student", "weighting", "optimizer", "scheduler", "trainer")
+CONSTRUCTED = ("loop", "data", "weighting", "optimizer", "scheduler", "trainer")
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
 STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
 DATASET = {
@@ -95,7 +93,7 @@ DATASET = {
     "std": STD,
 }
 TEACHER = {
-    "network": Rule(dict, "a network"),
+    "network": Rule(dict, "a network, with its _target_", lambda v: "_target_" in v),
     "pretrained": switch("pretrained=true"),
     "weights": Rule(dict, "a mapping with path, key, strip_prefixes, rename; for a file weights.path=FILE"),
     "recipe": Rule(str | None, "an experiment's name or null"),
@@ -152,8 +150,8 @@ EVALUATE = {
 EXPORT = {
     "run": Rule(str | None, "the folder of a completed run"),
     "format": Rule(
-        Literal["onnx", "torch_export", "torchscript", "safetensors"],
-        "onnx, torch_export, torchscript or safetensors",
+        Literal["onnx", "torch_export", "safetensors"],
+        "onnx, torch_export or safetensors",
     ),
     "checkpoint": Rule(Literal["best", "last"], "best or last"),
     "int8": switch("int8=true"),

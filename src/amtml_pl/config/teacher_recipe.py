@@ -50,11 +50,8 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} has teachers that need the same recipe.")
     OmegaConf.set_struct(own, False)
     # Copied with their interpolations, so that the folder's hash is that of the same command typed.
-    own.student, own.dataset, own.paths = (
-        deepcopy(node.network),
-        deepcopy(config.dataset),
-        deepcopy(config.paths),
-    )
+    own.student = {key: deepcopy(node._get_node(key)) for key in ("network", "stages", "hint")}
+    own.dataset, own.paths = deepcopy(config.dataset), deepcopy(config.paths)
     own.dataset.mean, own.dataset.std = list(node.mean), list(node.std)
     for key in DATA_OF_THE_RUN:
         if key in config.data:  # else the check of the run's own node says that it lacks it

@@ -49,11 +49,12 @@ class FeatureRegression(LossTerm):
     Args:
         stages: the student's stages, as dotted module paths from first to last.
         stage: which stage of the student imitates which of every teacher's offered ones, from 1; None takes
-            the student's last one and the teachers' offered hints, their last maps.
+            the last maps of both: ``hint``, and the teachers' offered hints.
         grid: side of the grid that the teachers' maps are pooled to before they are kept; None keeps them
             as their YAML says.
         activation: what a regressor ends in: ``as_teacher`` a ReLU where the teacher's maps of the batch are
             nowhere negative, ``relu`` always one, as published.
+        hint: the student's last map, as a dotted module path; None takes the last of the stages.
     """
 
     needs_teachers = learns = orders_teachers = True
@@ -64,14 +65,15 @@ class FeatureRegression(LossTerm):
         stage: int | None = None,
         grid: int | None = None,
         activation: Activation = "as_teacher",
+        hint: str | None = None,
     ) -> None:
         super().__init__()
         if not stages or (stage is not None and not 1 <= stage <= len(stages)):
             raise UserError(
                 f"A regression term is to read stage {stage} of the student's stages {list(stages)}.",
-                fix="regression_stage=null for the last, or a number from 1; hint_stages=[...] names them",
+                fix="regression_stage=null for the last, or a number from 1; student.stages=[...] names them",
             )
-        self.student_stage = stages[-1] if stage is None else stages[stage - 1]
+        self.student_stage = (hint or stages[-1]) if stage is None else stages[stage - 1]
         self.stage = stage
         self.grid = grid
         self.activation: Activation = activation

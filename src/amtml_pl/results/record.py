@@ -167,7 +167,7 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[str, ...]]]:
     """Yield what an opened run builds: path, node, and the groups of ``conf/`` that may name its parts."""
-    yield "student", tree["student"], ("student",)
+    yield "student.network", tree["student"].get("network"), ("student",)
     yield "data", tree["data"], ("data", "augment")
     for name, node in tree["teacher"].items():
         if isinstance(node, dict):

@@ -29,6 +29,7 @@ NOT_PART_OF_THE_RUN = (
     "logger",
 )
 NOT_PART_OF_A_NODE = (
+    ("student", r"stages|hint"),  # act through what reads them
     ("data", r"num_workers|eval_batch_size"),
     ("dataset", r"train_images"),
     ("cache", r"device|batch_size|channels_last|compile|probe"),
@@ -40,8 +41,6 @@ READ_BY_OTHERS = (
     "temperature",
     "mixture",
     "weighting_lr",
-    "hint_stages",
-    "last_stage",
     "hint_pool",
     "regression_stage",
     "regression_grid",

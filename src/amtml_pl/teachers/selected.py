@@ -88,7 +88,7 @@ class SelectedTeacher:
     @property
     def network_choice(self) -> str:
         """Which student YAML its network is; its own name where the command named none."""
-        return chosen(f"student@teacher.{self.name}.network") or self.name
+        return chosen(f"student@teacher.{self.name}") or self.name
 
     @property
     def command(self) -> str:

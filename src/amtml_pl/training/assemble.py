@@ -151,7 +151,7 @@ def student_network(config: DictConfig, taps: list[str]) -> TappedNetwork:
         UserError: if a tap does not exist, or the layout is unsafe on this machine.
     """
     mean, std = list(config.dataset.mean), list(config.dataset.std)
-    network = TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
+    network = TappedNetwork(build(config.student.network), mean=mean, std=std, taps=taps)
     on_cpu = config.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
     set_execution(
         network.network, channels_last=config.channels_last, compiled=config.compile, trained_on_cpu=on_cpu

@@ -45,7 +45,7 @@ def student_problems(config: DictConfig) -> Iterator[UserError]:
         taps = [tap for part in parts for tap in part.student_taps()]
         with torch.device("meta"):
             mean, std = list(config.dataset.mean), list(config.dataset.std)
-            network = TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
+            network = TappedNetwork(build(config.student.network), mean=mean, std=std, taps=taps)
             assemble.check_classes_of_student(config, tap_shapes(network, config.dataset.image_size)[0])
     except UserError as problem:
         if not needs_numbers(problem):

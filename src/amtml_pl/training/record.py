@@ -54,7 +54,7 @@ def describe(
             "sizes": data.sizes,
             "classes": list(data.classes),  # in label order: what an output means, wherever the run is taken
         },
-        "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},
+        "student": {"network": config.student.network.get("_target_"), **vars(cost(module.student, size))},
         "teachers": {name: dict(facts) for name, facts in teachers.items()},
         "teacher_source": config.teacher_source if teachers else None,
         "loop": config.loop.get("_target_"),  # some weigh the teachers themselves

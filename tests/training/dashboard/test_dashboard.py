@@ -171,7 +171,7 @@ def test_looking_at_a_run_changes_none_of_its_bits(run, watched):
 
 
 def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
-    _, folder = run("experiment=digits_ce", *WATCHED_CE)
+    _, folder = run("experiment=digits", "method=ce", *WATCHED_CE)
     tags = events(folder).Tags()["scalars"]
     assert "student/val/acc" in tags
     assert "student/gradient_share/ce" in tags
@@ -181,7 +181,7 @@ def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
 
 @pytest.mark.slow
 def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
-    _, folder = run("experiment=digits_avg", *WATCHED, f"paths.cache={tmp_path}/cold")
+    _, folder = run("experiment=digits", "method=avg", *WATCHED, f"paths.cache={tmp_path}/cold")
     found = events(folder)
     assert "ensemble/val/acc" not in found.Tags()["scalars"]
     text = found.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()

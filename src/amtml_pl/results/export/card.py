@@ -23,7 +23,7 @@ def card_of_run(run: FinishedRun, checkpoint: Which) -> ModelCard:
     """
     record, about = run.record, run.config.dataset
     ending = "" if checkpoint == "best" else "_last"
-    network = without_beginnings(OmegaConf.to_container(run.config.student, resolve=True))
+    network = without_beginnings(OmegaConf.to_container(run.config.student.network, resolve=True))
     return ModelCard(
         classes=classes_of(run) or tuple(map(str, range(about.num_classes))),
         image_size=int(about.image_size),
