@@ -77,7 +77,8 @@ def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]
             if name is None and not nullable:
                 yield f"{group}=null: expected one of {options}"
             elif name is not None and str(name) not in options:
-                yield f"{group}={name}: there is no such choice{suggestion(str(name), dict.fromkeys(options))}"
+                meant = suggestion(str(name), dict.fromkeys(options))
+                yield f"{group}={name}: there is no such choice{meant}"
 
 
 def values_of(override: Override) -> list[object]:
