@@ -75,17 +75,15 @@ def reference() -> str:
     lines = [
         "# Configuration reference",
         "",
-        "Every key and every choice, from [schema.py](../src/amtml_pl/config/schema.py), [conf/](../conf) and the",
-        "docstrings (`python docs/reference.py` writes this page). `python -m amtml_pl.train … --cfg job` shows what a command line comes to, and",
-        "[configuration.md](configuration.md) what is said of mistakes.",
+        "Every key and every choice, from [schema.py](../src/amtml_pl/config/schema.py), [conf/](../conf)",
+        "and the docstrings (`python docs/reference.py` writes this page).",
+        "`python -m amtml_pl.train … --cfg job` shows what a command line comes to, and",
+        "[configuration.md](configuration.md) how mistakes are reported.",
         "",
         "Keys are written as they are typed. A key without a value is not set in the choice's file: the",
         "constructor's default holds, and `+key=value` sets another.",
         "",
         "## Root keys",
-        "",
-        "`teacher.NAME` has the keys below [teacher](#teacher-whom-it-learns-from-teacherresnet32resnet56), and",
-        "nodes such as `student` those of their choices.",
         "",
         *declared_table("train", KEYS),
     ]
@@ -255,7 +253,9 @@ def values_of(file: Path) -> dict[str, str]:
 def declared_table(command: str, declared: Mapping[str, Declared]) -> list[str]:
     """Return the table of a command's keys that its file gives values to, as the schema declares them."""
     given = values_of(config_directory() / f"{command}.yaml")
-    return table_of((path, given[path], each) for path, each in leaves(declared) if path in given)
+    named_by_users = {name for name, each in declared.items() if "*" in each.keys}
+    paths = given.keys() - {"loss"} | named_by_users
+    return table_of((path, given.get(path, ""), each) for path, each in leaves(declared) if path in paths)
 
 
 def table_of(rows: Iterable[tuple[str, str, Declared]]) -> list[str]:

@@ -257,6 +257,8 @@ def test_the_reference_has_every_key_of_a_choice_with_its_value(group, choice):
     found = dict(
         leaves(tree["data" if group == "augment" else group], "data" if group == "augment" else group)
     )
+    if group == "loss":
+        found |= dict(leaves(tree["coef"], "coef"))
     said = said_of(group, choice)
     if group == "teacher":
         found = {key.replace(f".{choice}.", ".NAME."): value for key, value in found.items()}

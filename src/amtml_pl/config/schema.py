@@ -225,7 +225,7 @@ KEYS: Mapping[str, Key] = {
     ),
     "resume": key(
         choice("auto", "never"),
-        "continue an unfinished run of the same command, or refuse it",
+        "auto: continue an unfinished run of the same command; never: start it over",
         identity="never",
     ),
     "prepare": key(
