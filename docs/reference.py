@@ -20,20 +20,18 @@ from amtml_pl.config.command_keys import COMMANDS
 from amtml_pl.config.key import Key as Declared
 from amtml_pl.config.key import leaves
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import COMPOSES, KEYS, TEACHER
+from amtml_pl.config.schema import COMPOSES, DATA, KEYS, TEACHER
 
 REFERENCE = Path(__file__).with_name("reference.md")
 # In the order in which a batch meets them; what composes them comes last.
 GROUPS = {
-    **{
-        group: each.help
-        for group, each in {**KEYS, **COMPOSES}.items()
-        if (config_directory() / group).is_dir()
-    },
+    **{group: each.help for group, each in KEYS.items() if (config_directory() / group).is_dir()},
+    "augment": DATA["augment"].help,
+    **{group: each.help for group, each in COMPOSES.items() if (config_directory() / group).is_dir()},
     "hydra/launcher": "our own launcher, chosen by `launcher=ray`",
     "hydra/sweeper": "our own sweeper, chosen by `sweep=tune`",
 }
-del GROUPS["hydra"]
+del GROUPS["hydra"]  # whose groups stand above
 OTHERS = ("benchmark", "cache", "doctor", "evaluate", "export", "predict", "report")
 
 
@@ -101,7 +99,7 @@ def reference() -> str:
 def group_section(group: str) -> list[str]:
     """A group's choices, each with its file's first words, then the keys of each."""
     files = sorted((config_directory() / group).glob("*.yaml"))
-    if all("_target_" not in file.read_text() for file in files):
+    if group in COMPOSES:
         rows = [f"| `{file.stem}` | {cell(header(file))} | {what_it_sets(file)} |" for file in files]
         return ["| choice | what | sets |", "|---|---|---|", *rows]
     lines = ["| choice | what |", "|---|---|"]

@@ -71,10 +71,9 @@ def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]
     group = override.key_or_group
     if not options or override.is_delete():
         return
-    nullable = group in COMPOSES and group != "augment"
     for value in values_of(override):
         for name in value if isinstance(value, list) else [value]:
-            if name is None and not nullable:
+            if name is None and group not in COMPOSES:
                 yield f"{group}=null: expected one of {options}"
             elif name is not None and str(name) not in options:
                 meant = suggestion(str(name), dict.fromkeys(options))

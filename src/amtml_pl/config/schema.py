@@ -270,7 +270,6 @@ KEYS: Mapping[str, Key] = {
 }
 # What is typed for a run, and leaves no key of its own.
 COMPOSES: Mapping[str, Key] = {
-    "augment": Key(str, "a choice", help="what a view does to an image"),
     "method": Key(str | None, "a choice", help="loss, weighting, loop and their strength at once"),
     "experiment": Key(str | None, "a choice", help="problems and published experiments", label=False),
     "sweep": Key(str | None, "a choice", help="ready multiruns", label=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,24 @@ def origin(path: str) -> str | None:
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()
-    words: Any = OmegaConf.to_container(hydra.overrides.task)  # as typed: not resolved
-    typed = {key_of(word) for word in words} - {str(group) for group in hydra.runtime.choices}
+    words: Any = OmegaConf.to_container(hydra.overrides)  # as typed: not resolved
+    typed = {key_of(word) for word in words["task"]} - {str(group) for group in hydra.runtime.choices}
     if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
         return "command line"
-    loader = GlobalHydra.instance().config_loader()
-    composed = loader.compute_defaults_list(hydra.job.config_name, words, RunMode.RUN).defaults
-    for each in reversed(composed):  # the last one that sets a key counts
-        package = each.package or ""
-        for folder in folders_of_files():
-            file = folder / f"{each.config_path}.yaml"
-            inside = path == package or path.startswith(f"{package}.") or not package
-            if inside and file.is_file() and sets(file, path.removeprefix(package).lstrip(".")):
-                return f"conf/{each.config_path}.yaml" if folder == config_directory() else str(file)
+    for package, name in composed_files(hydra.job.config_name, (*words["hydra"], *words["task"])):
+        inside = not package or path == package or path.startswith(f"{package}.")
+        for folder in folders_of_files() if inside else ():
+            if sets(content_of(folder / f"{name}.yaml"), path.removeprefix(package).lstrip(".")):
+                return f"conf/{name}.yaml" if folder == config_directory() else f"{folder}/{name}.yaml"
     return None
+
+
+@lru_cache
+def composed_files(config_name: str, overrides: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return package and name of each file that a command composes, the one that counts first."""
+    loader = GlobalHydra.instance().config_loader()
+    composed = loader.compute_defaults_list(config_name, [*overrides], RunMode.RUN).defaults
+    return [(each.package or "", each.config_path) for each in reversed(composed)]
 
 
 def folders_of_files() -> list[Path]:
@@ -50,11 +55,16 @@ def folders_of_files() -> list[Path]:
     return [*own, *([] if config_directory() in own else [config_directory()])]
 
 
-def sets(file: Path, path: str) -> bool:
-    """Return True if a file sets a value, or something in it."""
-    node: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+@lru_cache
+def content_of(file: Path) -> Any:  # noqa: ANN401
+    """Return a file's content; nothing where there is none."""
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
+
+
+def sets(node: Any, path: str) -> bool:  # noqa: ANN401
+    """Return True if a file's content sets a value, or something in it."""
     for part in filter(None, path.split(".")):
         if not isinstance(node, dict) or part not in node:
             return False
         node = node[part]
-    return True
+    return bool(path) or bool(node)
