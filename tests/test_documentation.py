@@ -15,9 +15,9 @@ from omegaconf import OmegaConf, open_dict
 
 from amtml_pl import train
 from amtml_pl.config.checks import check_command, check_values, constructor_mistakes
+from amtml_pl.config.command_keys import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT
 from amtml_pl.config.override_errors import first_value
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT
 from amtml_pl.errors import UserError
 from tiny_runs import TINY
 
@@ -270,6 +270,8 @@ def test_the_reference_has_every_key_of_a_choice_with_its_value(group, choice):
     found = dict(
         leaves(tree["data" if group == "augment" else group], "data" if group == "augment" else group)
     )
+    if group == "loss":
+        found |= dict(leaves(tree["coef"], "coef"))
     said = said_of(group, choice)
     if group == "teacher":
         found = {key.replace(f".{choice}.", ".NAME."): value for key, value in found.items()}

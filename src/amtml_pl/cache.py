@@ -7,8 +7,8 @@ from omegaconf import DictConfig, open_dict
 
 from amtml_pl.config.checks import check_command, check_constructors, check_values, plain
 from amtml_pl.config.command import progress, reporting, start
+from amtml_pl.config.command_keys import CACHE_COMMAND
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import CACHE_COMMAND
 from amtml_pl.runs.identity import register_resolvers
 
 register_resolvers()

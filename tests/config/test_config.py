@@ -7,8 +7,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from amtml_pl.config.checks import check, config_directory
-from amtml_pl.config.schema import ROOT
+from amtml_pl.config.checks import check
+from amtml_pl.config.command_keys import COMMANDS, help_of
+from amtml_pl.config.key import leaves
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import KEYS, handed_to_recipes
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_folder, run_hash, run_label
@@ -72,11 +75,17 @@ def test_every_loss_passes_the_check(configure, name):
         (["seed=-1"], r"seed=-1: expected a whole number"),
         (["coef.ce=much"], r"coef.ce='much': expected a number"),
         (["trainer.max_epochs=0"], r"trainer.max_epochs=0: expected a whole number, 1 or more"),
-        (["+student.network.deph=3"], r"student.network.deph: .*CifarResNet has no such argument; did you mean 'depth'"),
+        (
+            ["+student.network.deph=3"],
+            r"student.network.deph: .*CifarResNet has no such argument; did you mean 'depth'",
+        ),
         (["student.network.depth=deep"], r"student.network.depth='deep': expected int"),
         (["~student.network.depth"], r"student.network: .*CifarResNet needs the argument 'depth'"),
-        (["student.network._target_=amtml_pl.models.nothing.Net"], r"student.network._target_=.* may not be named"),
-        (["data.batch_size=a"], r"data.batch_size='a': expected int"),
+        (
+            ["student.network._target_=amtml_pl.models.nothing.Net"],
+            r"student.network._target_=.* may not be named",
+        ),
+        (["data.batch_size=a"], r"data.batch_size='a': expected a whole number, 1 or more"),
         (["+loss.kd.temperature=3"], r"loss.kd has settings but is not selected: add it to loss="),
         (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),
         (["dataset=image_folder"], r"dataset.source.folder|dataset.num_classes"),
@@ -158,7 +167,7 @@ def test_the_data_of_the_run_reaches_a_teachers_recipe(configure):
     run = configure("experiment=digits_amtml", "data.seed=4", "data.train_size=200", "data.val_size=50")
     own = recipe(run, "resnet8")
     assert (own.data.seed, own.data.train_size, own.data.val_size) == (4, 200, 50)
-    assert own.student == run.teacher.resnet8.network
+    assert own.student.network == run.teacher.resnet8.network
     assert own.role == "teacher"
 
 
@@ -203,39 +212,107 @@ def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(co
     check(configure(*own, "trainer.gradient_clip_val=1.0", "+trainer.accumulate_grad_batches=2"))
 
 
-# Of every value at the root: another one, a run that reads it, and one that does not; None: there is none.
-WITH_TEACHERS, ALONE = "method=avg", "method=ce"
-READERS = {
-    "seed": ("seed=1", ALONE, None),
-    "temperature": ("temperature=2", WITH_TEACHERS, ALONE),
-    "mixture": ("mixture=logits", WITH_TEACHERS, ALONE),
-    "regression_stage": ("regression_stage=1", "method=camkd", WITH_TEACHERS),
-    "regression_grid": ("regression_grid=4", "method=camkd", WITH_TEACHERS),
-    "hint_pool": ("hint_pool=1", "method=fitnet_mkd", ALONE),
-    "teacher_source": ("teacher_source=live", WITH_TEACHERS, ALONE),
-    "weighting_lr": ("weighting_lr=0.5", "method=amtml", WITH_TEACHERS),
-    "teacher_recipe": ("teacher_recipe=digits", WITH_TEACHERS, ALONE),
-    "expected_defects": ("expected_defects=[x]", None, ALONE),
-    "channels_last": ("channels_last=true", ALONE, None),
-    "compile": ("compile=true", ALONE, None),
-    "role": ("role=teacher", ALONE, None),
-    "checkpoint_minutes": ("checkpoint_minutes=1", None, ALONE),
-    "resume": ("resume=never", None, ALONE),
-    "prepare": ("prepare=false", None, ALONE),
-    "force": ("force=true", None, ALONE),
-    "doctor": ("doctor=false", None, ALONE),
-    "debug": ("debug=true", None, ALONE),
+# Another value of every key at the root.
+CHANGED = {
+    "seed": "seed=1",
+    "role": "role=teacher",
+    "channels_last": "channels_last=true",
+    "compile": "compile=true",
+    "temperature": "temperature=2",
+    "mixture": "mixture=logits",
+    "hint_pool": "hint_pool=1",
+    "teacher_recipe": "teacher_recipe=digits",
+    "teacher_source": "teacher_source=live",
+    "cache": "cache.logits=float32",
+    "expected_defects": "expected_defects=[x]",
+    "checkpoint_minutes": "checkpoint_minutes=1",
+    "resume": "resume=never",
+    "prepare": "prepare=false",
+    "force": "force=true",
+    "doctor": "doctor=false",
+    "debug": "debug=true",
+    "paths": "paths.outputs=elsewhere",
+    "dataset": "dataset.mean=[0.5,0.5,0.5]",
+    "data": "data.views=3",
+    "student": "student=resnet20",
+    "teacher": "teacher=[resnet8]",
+    "weighting": "weighting=random_teacher",
+    "loss": "loss=[ce,dkd]",
+    "coef": "coef.kd=9",
+    "loop": "loop=dml",
+    "optimizer": "optimizer.lr=3",
+    "scheduler": "scheduler=constant",
+    "trainer": "trainer.max_epochs=3",
+    "logger": "logger=[]",
 }
+# What says how the command works, and no more.
+WITHOUT_TRACE = {
+    "expected_defects", "checkpoint_minutes", "resume", "prepare", "force", "doctor", "debug", "paths",
+    "logger",
+}  # fmt: skip
+OF_TEACHERS = {"teacher_source", "cache", "weighting"}
+SHARED = {"temperature", "mixture", "hint_pool", "teacher_recipe"}
+RUNS = ("method=ce", "method=avg")
 
 
-def test_every_value_at_the_root_has_its_readers_in_the_list():
-    assert READERS.keys() == ROOT.keys()
+def reads(config, key):
+    """Whether a composed run reads a key; the text of its nodes is the oracle."""
+    if key in WITHOUT_TRACE:
+        return False
+    if key in OF_TEACHERS:
+        return bool(config.teacher)
+    if key == "coef":
+        return "kd" in config.loss
+    nodes = [config.loss, config.loop, config.teacher, *([config.weighting] if config.teacher else [])]
+    text = "".join(OmegaConf.to_yaml(node, resolve=False) for node in nodes)
+    return key not in SHARED or bool(re.search(rf"\$\{{{key}\b", text))
 
 
-@pytest.mark.parametrize("key", READERS)
-def test_a_value_makes_another_run_of_those_alone_that_read_it(configure, key):
-    changed, reader, other = READERS[key]
-    for run, differs in ((reader, True), (other, False)):
-        if run is not None:
-            words = ["experiment=digits", run]
-            assert (run_hash(configure(*words, changed)) != run_hash(configure(*words))) is differs, run
+@pytest.fixture(scope="module")
+def hashes():
+    """The hashes of unchanged runs, composed once."""
+    return {}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_changes_the_hash_of_exactly_the_runs_that_read_it(configure, hashes, key):
+    for run in (*RUNS, "method=amtml") if key in SHARED else RUNS:
+        changed = configure("experiment=digits", run, CHANGED[key])
+        if run not in hashes:
+            base = configure("experiment=digits", run)
+            hashes[run] = base, run_hash(base)
+        base, unchanged = hashes[run]
+        assert (run_hash(changed) != unchanged) is reads(base, key), run
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.num_workers=1", "data.eval_batch_size=7", "dataset.train_images=9", "cache.device=mapped",
+     "cache.batch_size=3", "cache.probe=1", "teacher.resnet8.min_accuracy=0.5"],
+)  # fmt: skip
+def test_settings_of_the_machine_change_no_hash(configure, override):
+    base = configure("experiment=digits", "method=avg")
+    assert run_hash(configure("experiment=digits", "method=avg", override)) == run_hash(base)
+
+
+def test_a_coefficient_is_typed_for_any_term_and_its_default_is_in_the_terms_file(configure):
+    assert configure("loss=[ce,adapter_l2]").coef == {"ce": 1.0, "adapter_l2": 1.0e-4}
+    config = configure("loss=[ce]", "coef.kd=2")
+    check(config)
+    assert run_hash(config) == run_hash(configure("loss=[ce]"))
+    with pytest.raises(UserError, match=r"coef.kdd: there is no such term; did you mean 'kd'\?"):
+        check(configure("coef.kdd=2"))
+
+
+def test_what_a_recipe_takes_from_the_run_is_declared():
+    taken = {"paths", "dataset", "prepare", "debug"}
+    assert {*handed_to_recipes()} == taken | {
+        f"data.{key}" for key in ("seed", "val_size", "train_size", "num_workers")
+    }
+
+
+def test_every_declared_key_has_a_line_of_help():
+    for command, keys in COMMANDS.items():
+        lines = help_of(command).splitlines()
+        assert len(lines) == len([*leaves(keys)])
+        assert [line for line in lines if len(line.split(maxsplit=1)) < 2] == []

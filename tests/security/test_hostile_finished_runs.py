@@ -72,7 +72,11 @@ CONFIGURATIONS = {
         {"_target_": "amtml_pl.losses.cross_entropy.CrossEntropy"},
         "student.network._target_=amtml_pl.losses.cross_entropy.CrossEntropy may not be named here",
     ),
-    "a student of another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
+    "a student of another depth": (
+        "student.network.depth",
+        "deep",
+        "student.network.depth='deep': expected int",
+    ),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
     "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is no file's name"),
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is no mapping"),

@@ -71,7 +71,7 @@ class FeatureRegression(LossTerm):
         if not stages or (stage is not None and not 1 <= stage <= len(stages)):
             raise UserError(
                 f"A regression term is to read stage {stage} of the student's stages {list(stages)}.",
-                fix="regression_stage=null for the last, or a number from 1; student.stages=[...] names them",
+                fix="the term's stage=null for the last, or a number from 1; student.stages=[...] names them",
             )
         self.student_stage = (hint or stages[-1]) if stage is None else stages[stage - 1]
         self.stage = stage
@@ -111,7 +111,7 @@ class FeatureRegression(LossTerm):
         if self.stage > len(taps.stages):
             raise UserError(
                 f"Teacher {teacher!r} offers {len(taps.stages)} stages; the term reads stage {self.stage}.",
-                fix=f"teacher.{teacher}.stages=[...], or regression_stage=null",
+                fix=f"teacher.{teacher}.stages=[...], or loss.regression.stage=null",
             )
         return taps.stages[self.stage - 1]
 
@@ -178,7 +178,7 @@ class Regressor(nn.Module):
             raise UserError(
                 "A regression term normalises each channel over a batch of one image whose map is 1x1: there "
                 "is one value, and nothing to normalise by.",
-                fix="data.batch_size=2 or more, or larger maps: regression_grid=null hint_pool=null",
+                fix="data.batch_size=2 or more, or larger maps: loss.regression.grid=null hint_pool=null",
             )
         made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made

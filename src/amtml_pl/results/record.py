@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.allowed_targets import group_problems
 from amtml_pl.config.checks import node_problems
-from amtml_pl.config.schema import DATASET, ROOT, TEACHER, WEIGHTS, rule_problems
+from amtml_pl.config.rules import rule_problems
+from amtml_pl.config.schema import DATASET, KEYS, TEACHER, WEIGHTS
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import absent_fields
@@ -142,7 +143,7 @@ def refuse_two_runs(folder: RunFolder, record: Mapping[str, Any], config: DictCo
 
 def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong in a run's configuration, of what is read when the run is opened."""
-    yield from rule_problems(tree, {"seed": ROOT["seed"]}, "", known=tree.keys())
+    yield from rule_problems(tree, {"seed": KEYS["seed"]}, "", known=tree.keys())
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):

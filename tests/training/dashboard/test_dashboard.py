@@ -141,9 +141,9 @@ def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(wa
     typed = hyperparameters({**record, "command": "python -m amtml_pl.train method=camkd"}, None)
     assert typed["method"] == "camkd"
     assert typed["overrides"] == "none"
-    swept = "experiment=x seed=1 weighting_lr=0.1 data.train_size=5 loop.period=3 paths.outputs=o logger=[]"
+    swept = "experiment=x seed=1 weighting.lr=0.1 data.train_size=5 loop.period=3 paths.outputs=o logger=[]"
     typed = hyperparameters({**record, "command": f"python -m amtml_pl.train {swept}"}, None)
-    assert typed["overrides"] == "weighting_lr=0.1 data.train_size=5 loop.period=3"
+    assert typed["overrides"] == "weighting.lr=0.1 data.train_size=5 loop.period=3"
     assert typed.keys() == values.keys()
 
 

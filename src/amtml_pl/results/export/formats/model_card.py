@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from amtml_pl.config.schema import MEAN, STD, Rule, rule_problems
+from amtml_pl.config.rules import Rule, rule_problems
+from amtml_pl.config.schema import MEAN, STD
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import are_numbers
 
