@@ -306,7 +306,7 @@ def test_a_misspelt_key_is_one_message_with_limited_memory_too(typed, before):
 
 EARLY = """
 import os, sys, time
-from amtml_pl import entry_point
+from amtml_pl.config.command import start
 met, number = sys.argv.pop(1), int(sys.argv.pop(1))
 def run():
     os.kill(os.getpid(), number)
@@ -316,7 +316,7 @@ def interrupted_import():
         run()
     except BaseException as error:
         raise RecursionError("while numpy was imported") from error
-entry_point.start({"itself": run, "an import": interrupted_import}[met])
+start({"itself": run, "an import": interrupted_import}[met])
 """
 
 
