@@ -112,26 +112,32 @@ def reference() -> str:
 
 def group_section(group: str) -> list[str]:
     """A group's choices, each with its file's first words, then the keys of each."""
+    if group == "teacher":
+        return teacher_section()
     files = sorted((config_directory() / group).glob("*.yaml"))
     if package_of(files[0], group) == "":
         rows = [f"| `{file.stem}` | {cell(header(file))} | {what_it_sets(file)} |" for file in files]
         return ["| choice | what | sets |", "|---|---|---|", *rows]
     lines = ["| choice | what |", "|---|---|"]
     lines += [f"| `{file.stem}` | {cell(header(file))} |" for file in files]
-    shared = config_directory() / group / "source" / "trained.yaml"
-    if shared.is_file():
-        lines += ["", f"What every choice has besides its network ({header(shared)})", ""]
-        lines += table_of_keys(
-            key._replace(path=f"{group}.NAME.{key.path}") for key in keys(shared) if key.path != "weights"
-        )
-        lines += [
-            "",
-            "`teacher.NAME.network` has the keys of the student of that name: `student.depth`, say, is",
-        ]
-        lines += ["`teacher.NAME.network.depth` there."]
     for constructors, alike in alike_choices(group, files).items():
         lines += ["", *family_section(constructors, alike)]
     return lines
+
+
+def teacher_section() -> list[str]:
+    """What a teacher has besides its network, which is a student's."""
+    shared = config_directory() / "teacher" / "source" / "trained.yaml"
+    return [
+        "Every choice of `student` is one. `teacher.NAME.network` has the keys of `student.network`:",
+        "`student.network.depth`, say, is `teacher.NAME.network.depth`.",
+        "",
+        f"What every teacher has besides ({header(shared)})",
+        "",
+        *table_of_keys(
+            key._replace(path=f"teacher.NAME.{key.path}") for key in keys(shared) if key.path != "weights"
+        ),
+    ]
 
 
 def what_it_sets(file: Path) -> str:
@@ -178,8 +184,7 @@ def keys_of_choice(file: Path, group: str) -> list[Key]:
     for key in keys(file):
         if key.path.split(".")[0] == "defaults":
             continue
-        path = re.sub(rf"^{file.stem}\b", "NAME", key.path) if group == "teacher" else key.path
-        path = f"{package_of(file, group)}.{path}"
+        path = f"{package_of(file, group)}.{key.path}"
         found[path] = Key(path, key.value, key.comment or found.get(path, key).comment)
     return [*found.values()]
 

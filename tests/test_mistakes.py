@@ -47,7 +47,11 @@ VALUES = {
     "dataset.num_classes=1": ["dataset.num_classes=1: expected a whole number, 2 or more"],
 }
 CONSTRUCTORS = {
-    "+student.network.deph=3": ["student.network.deph:", "has no such argument; did you mean 'depth'?", "(command line)"],
+    "+student.network.deph=3": [
+        "student.network.deph:",
+        "has no such argument; did you mean 'depth'?",
+        "(command line)",
+    ],
     "optimizer.lr=fast": ["optimizer.lr='fast': expected"],
     "scheduler.milestones=[5,x]": ["scheduler.milestones=[5, 'x']: expected Iterable[int]"],
     "scheduler._target_=os.system": ["scheduler._target_=os.system:", "may not be named"],

@@ -72,10 +72,16 @@ def test_every_loss_passes_the_check(configure, name):
         (["seed=-1"], r"seed=-1: expected a whole number"),
         (["coef.ce=much"], r"coef.ce='much': expected a number"),
         (["trainer.max_epochs=0"], r"trainer.max_epochs=0: expected a whole number, 1 or more"),
-        (["+student.network.deph=3"], r"student.network.deph: .*CifarResNet has no such argument; did you mean 'depth'"),
+        (
+            ["+student.network.deph=3"],
+            r"student.network.deph: .*CifarResNet has no such argument; did you mean 'depth'",
+        ),
         (["student.network.depth=deep"], r"student.network.depth='deep': expected int"),
         (["~student.network.depth"], r"student.network: .*CifarResNet needs the argument 'depth'"),
-        (["student.network._target_=amtml_pl.models.nothing.Net"], r"student.network._target_=.* may not be named"),
+        (
+            ["student.network._target_=amtml_pl.models.nothing.Net"],
+            r"student.network._target_=.* may not be named",
+        ),
         (["data.batch_size=a"], r"data.batch_size='a': expected int"),
         (["+loss.kd.temperature=3"], r"loss.kd has settings but is not selected: add it to loss="),
         (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),

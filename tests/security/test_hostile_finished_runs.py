@@ -79,7 +79,11 @@ CONFIGURATIONS = {
         {"_target_": "torchvision.models.resnet18"},
         "weighting._target_=torchvision.models.resnet18 may not be named here",
     ),
-    "a student of another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
+    "a student of another depth": (
+        "student.network.depth",
+        "deep",
+        "student.network.depth='deep': expected int",
+    ),
     "other data": ("data", {"_target_": "os.mkdir", "path": "x"}, "data._target_=os.mkdir"),
     "no weights": ("teacher.resnet8.weights", None, "teacher.resnet8.weights=None: expected a mapping"),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
@@ -123,7 +127,7 @@ DOWNLOAD = {
 PICKLE = "student: !!python/object/apply:os.system ['touch canary']\n"
 # What a stranger's configuration would have the reader run, send or write, and what is answered.
 HARM = {
-    "code in names of modules": (("student.network", EXTRACTOR), "student.network._target_=.*feature_extraction"),
+    "code in names of modules": (("student.network", EXTRACTOR), "network._target_=.*feature_extraction"),
     "code in names of ours": (
         ("student.network", {
             "_target_": "amtml_pl.models.small_images.adapt_stem", "skip": ["x'); open('canary', 'w') #"],

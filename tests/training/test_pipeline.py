@@ -268,7 +268,10 @@ def test_weights_that_do_not_fit_name_their_keys(run, tmp_path):
         (["student.stages=[layer9]"], r"has no module 'layer9'. The closest: layer"),
         (["teacher.resnet8.hint=stage7"], r"has no module 'stage7'"),
         (["student.hint=layer8"], r"has no module 'layer8'"),
-        (["student.network.num_classes=7"], r"The student has 7 outputs; the data set 'digits' has 10 classes"),
+        (
+            ["student.network.num_classes=7"],
+            r"The student has 7 outputs; the data set 'digits' has 10 classes",
+        ),
         (["teacher.resnet8.network.num_classes=7"], r"'resnet8' has 7 outputs; expected 10"),
         (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected; selected are \['vgg8_quarter'"),
     ],

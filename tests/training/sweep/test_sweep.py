@@ -97,7 +97,12 @@ def test_neither_a_mistake_nor_an_unexpected_error_ends_the_others_and_repeating
     assert "got depth=9; expected 6n+2" in told["0"]["reason"]
     assert "IsADirectoryError" in told["1"]["reason"]
     at_the_end = said[said.index("2 of 3 jobs failed") :]
-    for reason in ("student.network.depth=9", "got depth=9; expected", "student.network.depth=8", "IsADirectoryError"):
+    for reason in (
+        "student.network.depth=9",
+        "got depth=9; expected",
+        "student.network.depth=8",
+        "IsADirectoryError",
+    ):
         assert reason in at_the_end
     assert "--multirun" in at_the_end.splitlines()[-1]
 
@@ -270,7 +275,12 @@ def test_a_search_that_is_killed_and_repeated_counts_each_trial_once(command, tm
 
 @pytest.mark.slow
 def test_a_search_goes_on_after_a_failed_trial_and_the_repeated_command_tries_it_again(sweep, tmp_path):
-    search = ("hydra/sweeper=optuna_study", "hydra.sweeper.n_trials=2", "student.network.depth=choice(9)", "seed=0")
+    search = (
+        "hydra/sweeper=optuna_study",
+        "hydra.sweeper.n_trials=2",
+        "student.network.depth=choice(9)",
+        "seed=0",
+    )
     status, said = sweep(*search)
     assert status == 2
     assert "got depth=9; expected 6n+2" in said
