@@ -234,6 +234,15 @@ READERS = {
 }
 
 
+def test_the_taps_of_a_network_make_another_run_where_a_term_reads_them_and_never_another_teacher(configure):
+    for method, differs in (("method=fitnet_mkd", True), ("method=avg", False)):
+        one = configure("experiment=digits", method)
+        other = configure("experiment=digits", method, "student.stages=[layer1,layer3]")
+        assert (run_hash(one) != run_hash(other)) is differs
+    other = configure("experiment=digits", "method=avg", "teacher.resnet8.hint=layer2")
+    assert run_hash(recipe(one, "resnet8")) == run_hash(recipe(other, "resnet8"))
+
+
 def test_every_value_at_the_root_has_its_readers_in_the_list():
     assert READERS.keys() == ROOT.keys()
 
