@@ -98,26 +98,32 @@ def reference() -> str:
 
 def group_section(group: str) -> list[str]:
     """A group's choices, each with its file's first words, then the keys of each."""
+    if group == "teacher":
+        return teacher_section()
     files = sorted((config_directory() / group).glob("*.yaml"))
     if group in COMPOSES:
         rows = [f"| `{file.stem}` | {cell(header(file))} | {what_it_sets(file)} |" for file in files]
         return ["| choice | what | sets |", "|---|---|---|", *rows]
     lines = ["| choice | what |", "|---|---|"]
     lines += [f"| `{file.stem}` | {cell(header(file))} |" for file in files]
-    shared = config_directory() / group / "source" / "trained.yaml"
-    if shared.is_file():
-        lines += ["", f"What every choice has besides its network ({header(shared)})", ""]
-        given = values_of(shared)
-        rows = ((path, each) for path, each in leaves(TEACHER) if path in given)
-        lines += table_of((f"{group}.NAME.{path}", given[path], each) for path, each in rows)
-        lines += [
-            "",
-            "`teacher.NAME.network` has the keys of the student of that name: `student.depth`, say, is",
-        ]
-        lines += ["`teacher.NAME.network.depth` there."]
     for constructors, alike in alike_choices(group, files).items():
         lines += ["", *family_section(constructors, alike)]
     return lines
+
+
+def teacher_section() -> list[str]:
+    """What a teacher has besides its network, which is a student's."""
+    shared = config_directory() / "teacher" / "source" / "trained.yaml"
+    given = values_of(shared)
+    rows = ((path, each) for path, each in leaves(TEACHER) if path in given)
+    return [
+        "Every choice of `student` is one. `teacher.NAME.network` has the keys of `student.network`:",
+        "`student.network.depth`, say, is `teacher.NAME.network.depth`.",
+        "",
+        f"What every teacher has besides ({header(shared)})",
+        "",
+        *table_of((f"teacher.NAME.{path}", given[path], each) for path, each in rows),
+    ]
 
 
 def what_it_sets(file: Path) -> str:
@@ -164,9 +170,8 @@ def keys_of_choice(file: Path, group: str) -> list[Key]:
     for key in keys(file):
         if key.path.split(".")[0] == "defaults":
             continue
-        path = re.sub(rf"^{file.stem}\b", "NAME", key.path) if group == "teacher" else key.path
         package = package_of(file, group)
-        path = f"{package}.{path}" if package else path
+        path = f"{package}.{key.path}" if package else key.path
         found[path] = Key(path, key.value, key.comment or found.get(path, key).comment)
     return [*found.values()]
 

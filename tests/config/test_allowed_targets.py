@@ -177,7 +177,7 @@ def test_a_network_takes_nothing_else(node, reason):
     [
         (["student.network._target_=os.system"], "student.network._target_=os.system"),
         (["+loss.ce.again={_target_: os.system, command: x}"], "loss.ce.again._target_=os.system"),
-        (["+student.network.deep=[{a: {_target_: os.system}}]"], r"student.network.deep\[0\].a._target_=os.system"),
+        (["+student.network.deep=[{a: {_target_: os.system}}]"], r"deep\[0\].a._target_=os.system"),
         (["teacher=[resnet8]", "teacher.resnet8.pretrained=true",
           "teacher.resnet8.network._target_=os.system"], "teacher.resnet8.network._target_=os.system"),
     ],

@@ -255,6 +255,15 @@ SHARED = {"temperature", "mixture", "hint_pool", "teacher_recipe"}
 RUNS = ("method=ce", "method=avg")
 
 
+def test_the_taps_of_a_network_make_another_run_where_a_term_reads_them_and_never_another_teacher(configure):
+    for method, differs in (("method=fitnet_mkd", True), ("method=avg", False)):
+        one = configure("experiment=digits", method)
+        other = configure("experiment=digits", method, "student.stages=[layer1,layer3]")
+        assert (run_hash(one) != run_hash(other)) is differs
+    other = configure("experiment=digits", "method=avg", "teacher.resnet8.hint=layer2")
+    assert run_hash(recipe(one, "resnet8")) == run_hash(recipe(other, "resnet8"))
+
+
 def reads(config, key):
     """Whether a composed run reads a key; the text of its nodes is the oracle."""
     if key in WITHOUT_TRACE:

@@ -116,7 +116,7 @@ DOWNLOAD = {
 PICKLE = "student: !!python/object/apply:os.system ['touch canary']\n"
 # What a stranger's configuration would have the reader run, send or write, and what is answered.
 HARM = {
-    "code in names of modules": (("student.network", EXTRACTOR), "student.network._target_=.*feature_extraction"),
+    "code in names of modules": (("student.network", EXTRACTOR), "network._target_=.*feature_extraction"),
     "code in names of ours": (
         ("student.network", {
             "_target_": "amtml_pl.models.small_images.adapt_stem", "skip": ["x'); open('canary', 'w') #"],
