@@ -10,13 +10,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, quieten
 from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, parameters_beside
-from amtml_pl.training.pipeline import Run
+from amtml_pl.training.connect import connect
+from amtml_pl.training.pipeline import prepare
+from amtml_pl.training.settings import Settings, settings_of
+from amtml_pl.training.stages import Job, plan
 from amtml_pl.training.trainer import make_trainer
 from amtml_pl.types import Batch
 
@@ -25,22 +28,21 @@ class ShortFit:
     """A run whose trainer stops after a few steps; every call goes on with the same module.
 
     Args:
-        config: of the run.
+        settings: of the run.
         folder: of the run.
     """
 
-    def __init__(self, config: DictConfig, folder: Path) -> None:
-        self.run = Run(config, RunFolder(folder), None, "benchmark")
-        self.data = self.run.prepare()
-        self.run.provide_outputs(self.data)
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.ready = connect(prepare(plan(Job(settings, RunFolder(folder), None, "benchmark"))))
 
     def steps(self) -> StepTimer:
         """A short fit by the trainer of a run, and what its steps took."""
         timer = StepTimer()
-        trainer = make_trainer(self.run.config, self.run.folder, self.run.module)
+        job, module = self.ready.job, self.ready.module
+        trainer = make_trainer(job.settings.trainer, job.folder, module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
-        trainer.fit(self.run.module, datamodule=self.data)
+        trainer.fit(module, datamodule=self.ready.data)
         return timer
 
 
@@ -49,9 +51,9 @@ def peak_memory(config: dict[str, Any], folder: Path) -> PeakMemory:
     quieten()
     sampler = Sampler()
     with quiet(), sampler.running():
-        fit = ShortFit(OmegaConf.create(config), folder)
+        fit = ShortFit(settings_of(OmegaConf.create(config)), folder)
         fit.steps()
-        beside = parameters_beside(fit.run.module)
+        beside = parameters_beside(fit.ready.module)
     return PeakMemory(sampler.highest, beside)
 
 

@@ -11,10 +11,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import update_bn
 
+from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory, packed_root_of
 from amtml_pl.data.packing import is_packed
 from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
-from amtml_pl.training import assemble
 from amtml_pl.training.trainer import save_weights
 
 
@@ -38,7 +38,7 @@ class ShortRuns:
 
     def __init__(self, config: DictConfig, folder: Path, steps: int, images: int) -> None:
         self.folder = folder
-        self.synthetic = not is_packed(assemble.dataset_source(config), packed_root_of(config))
+        self.synthetic = not is_packed(build(config.dataset.source), packed_root_of(config))
         self.untrained: list[str] = []
         self.config = self.prepared(config, steps, images)
 
