@@ -36,11 +36,11 @@ def run(config: DictConfig) -> None:
         from amtml_pl.training.connect import connect, examine
         from amtml_pl.training.pipeline import prepare
         from amtml_pl.training.settings import settings_of
-        from amtml_pl.training.stages import Job, plan
+        from amtml_pl.training.stages import RunRequest, plan
 
         check_constructors(config)
         experiment = hydra_config.runtime.choices.get("experiment")
-        planned = plan(Job(settings_of(config), folder, experiment, typed("amtml_pl.doctor")))
+        planned = plan(RunRequest(settings_of(config), folder, experiment, typed("amtml_pl.doctor")))
         found = examine(connect(prepare(planned)), thoroughly=True)
         show_checkup(found)
         console.print(f"Written to {folder.doctor_file}", markup=False)

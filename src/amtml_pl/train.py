@@ -47,7 +47,7 @@ def train(config: DictConfig) -> float:
         from amtml_pl.training.pipeline import execute
         from amtml_pl.training.preflight import check_parts
         from amtml_pl.training.settings import settings_of
-        from amtml_pl.training.stages import Job
+        from amtml_pl.training.stages import RunRequest
 
         check_constructors(config)
         settings = settings_of(config)
@@ -59,7 +59,7 @@ def train(config: DictConfig) -> float:
             run_in_group(["-m", "amtml_pl.train", *overrides_of_one_run()], processes)
             record = folder.completed() or {}
         else:
-            record = execute(Job(settings, folder, experiment, typed("amtml_pl.train")))
+            record = execute(RunRequest(settings, folder, experiment, typed("amtml_pl.train")))
         return float(record["metrics"]["val/acc"])
     return float("nan")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pytorch_lightning as pl
@@ -26,6 +26,7 @@ _ORDER = 2**32
 _MIXUP = 2**32 + 1
 
 
+@runtime_checkable
 class TeacherReader(Protocol):
     """Adds the teachers' outputs, as a cache holds them, to the training batches."""
 

@@ -26,7 +26,7 @@ from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remo
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.settings import Settings
-from amtml_pl.training.stages import Job, plan
+from amtml_pl.training.stages import RunRequest, plan
 from amtml_pl.training.teacher_cache import RunCache
 from amtml_pl.types import SplitName
 
@@ -68,15 +68,15 @@ def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -
         UserError: if the run has no cache, or something cannot be provided.
     """
     refuse_uncached(settings)
-    job = Job(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
-    prepared = prepare(plan(job))
+    request = RunRequest(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
+    prepared = prepare(plan(request))
     planned = prepared.plan
     needed: list[SplitName] = ["val"] if planned.needs_held_out else []
     for split in dict.fromkeys([*splits, *needed]):
         cache = RunCache(settings.cache, planned.teachers, prepared.data, prepared.accuracy, split)
         cache.check()
         cache.refuse_full_disk(planned.hints)
-        cache.note_use(None, job.command)
+        cache.note_use(None, request.command)
         built = cache.provide(cache.views)
         rows = sum(built.teacher_passes.values())
         size = decimal(sum(store.bytes_on_disk() for store in cache.stores()))

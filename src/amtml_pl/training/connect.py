@@ -24,7 +24,7 @@ from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.teachers.selected import SelectedTeacher, names
 from amtml_pl.training.assemble import data_module, training_module
-from amtml_pl.training.stages import Job, Plan, Prepared, Ready
+from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
 from amtml_pl.training.teacher_cache import RunCache, exact, examination
 from amtml_pl.types import Batch, TeacherOutputs
 
@@ -38,11 +38,11 @@ def connect(prepared: Prepared) -> Ready:
     Raises:
         UserError: if outputs are missing and must not be made, are damaged, or do not fit on the disk.
     """
-    plan, settings = prepared.plan, prepared.plan.job.settings
+    plan, settings = prepared.plan, prepared.plan.request.settings
     cache = source = reader = None
     if settings.cached:
         cache = RunCache(settings.cache, plan.teachers, prepared.data, prepared.accuracy)
-        take(cache, plan.job)
+        take(cache, plan.request)
         cache.refuse_full_disk(plan.hints)
         source = CachedTeachers(names(plan.teachers), cache.teachers, cache.views, settings.cache.device)
     live = None if settings.cached or not plan.teachers else live_teachers(plan)
@@ -97,7 +97,7 @@ class CacheReader:
 
 def live_teachers(plan: Plan) -> LiveTeachers:
     """The networks with their weights, in the layout that they have for a cache."""
-    layout = plan.job.settings.cache.build  # so that both give the same numbers to the bit
+    layout = plan.request.settings.cache.build  # so that both give the same numbers to the bit
     for selected, teacher in zip(plan.teachers, plan.live, strict=True):
         selected.load_weights(teacher)
         network = teacher.network.network
@@ -138,9 +138,9 @@ def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor,
         outputs = [source(batch).logits for batch in data.eval_batches(rows)]
         return torch.cat(outputs), labels
     cache = held_out_cache(prepared)
-    take(cache, plan.job)
+    take(cache, plan.request)
     cache.refuse_full_disk({})
-    refuse_unprepared(cache, 0, may_build=plan.job.settings.prepare)
+    refuse_unprepared(cache, 0, may_build=plan.request.settings.prepare)
     built = cache.provide(cache.views)
     module.spent.count_build(built.seconds, {})  # passes are counted of training images
     return stored_logits(cache), labels
@@ -157,7 +157,7 @@ def held_out_logits(prepared: Prepared) -> Tensor | None:
 
 def held_out_cache(prepared: Prepared) -> RunCache:
     """The stores for the validation split; of live teachers exactly what they give."""
-    settings = prepared.plan.job.settings
+    settings = prepared.plan.request.settings
     options = settings.cache if settings.cached else exact(settings.cache)
     return RunCache(options, prepared.plan.teachers, prepared.data, prepared.accuracy, "val")
 
@@ -168,11 +168,11 @@ def stored_logits(cache: RunCache) -> Tensor:
     return torch.stack(logits, dim=1)
 
 
-def take(cache: RunCache, job: Job) -> None:
+def take(cache: RunCache, request: RunRequest) -> None:
     """Leave word that the run uses these stores, and check them, once for all processes of the run."""
     with leader_first():
         if leads():
-            cache.note_use(job.folder.path, job.command)
+            cache.note_use(request.folder.path, request.command)
             cache.check()
     cache.trust_what_is_there()
 
@@ -202,12 +202,12 @@ def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
     if ready.cache is not None:
         examined = ready.cache.examinations()
     elif thoroughly:
-        normalisation = ready.job.settings.cache.normalisation
+        normalisation = ready.request.settings.cache.normalisation
         examined = {
             selected.name: examination(selected, selected.load(), ready.data, normalisation)
             for selected in ready.teachers
         }
-    found = check_up(ready.module, ready.data, examined, ready.job.settings.expected_defects)
-    write_text(ready.job.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
+    found = check_up(ready.module, ready.data, examined, ready.request.settings.expected_defects)
+    write_text(ready.request.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
     warn(found)
     return found

@@ -34,8 +34,8 @@ def fit(ready: Ready, about: Mapping[str, Any], gradient_share: Mapping[str, flo
         about: what ``run.json`` says of it, for the dashboard.
         gradient_share: of each term, as the doctor has measured it; empty where it was not asked.
     """
-    folder, module, data = ready.job.folder, ready.module, ready.data
-    options, stop = ready.job.settings.trainer, StopRequest()
+    folder, module, data = ready.request.folder, ready.module, ready.data
+    options, stop = ready.request.settings.trainer, StopRequest()
     loggers = [part.maker()(save_dir=folder.path) for part in options.loggers]
     dashboards = [
         Dashboard(logger, subject_of(ready, about, gradient_share))
@@ -67,7 +67,7 @@ def fit(ready: Ready, about: Mapping[str, Any], gradient_share: Mapping[str, flo
 
 def subject_of(ready: Ready, about: Mapping[str, Any], gradient_share: Mapping[str, float]) -> Subject:
     """What a dashboard knows of the run before its fit."""
-    method = ready.job.settings.method
+    method = ready.request.settings.method
     return Subject(
         about=about,
         classes=ready.data.classes,
@@ -97,7 +97,7 @@ def accuracy_of_teachers(ready: Ready) -> dict[str, float]:
     found = {name: dict(by_split) for name, by_split in ready.prepared.accuracy.items()}
     for teacher in ready.teachers:
         if teacher.has_own_weights:
-            found[teacher.name]["test"] = measure_teacher(teacher, ready.data, ready.job.settings, "test")
+            found[teacher.name]["test"] = measure_teacher(teacher, ready.data, ready.request.settings, "test")
     return {
         f"teacher/{name}/{split}/acc": accuracy
         for name, by_split in found.items()

@@ -29,7 +29,7 @@ from amtml_pl.training.fit import fit
 from amtml_pl.training.plan import refuse_missing, show_plan
 from amtml_pl.training.record import describe
 from amtml_pl.training.settings import Settings, settings_of
-from amtml_pl.training.stages import Fitted, Job, Plan, Prepared, Ready, plan
+from amtml_pl.training.stages import Fitted, Plan, Prepared, Ready, RunRequest, plan
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import current
 from amtml_pl.training.teacher_accuracy import measure_teacher
@@ -38,23 +38,24 @@ from amtml_pl.training.trainer import explained
 log = logging.getLogger(__name__)
 
 
-def execute(job: Job) -> dict[str, Any]:
+def execute(request: RunRequest) -> dict[str, Any]:
     """A run from plan to record, in a folder that no other process works in.
 
     Returns:
         What ``run.json`` says of the completed run.
     """
     meet()
-    with lost_connections_told(), sole_use(job.folder):
-        if record := decided_by_leader(lambda: completed_before(job)):
+    with lost_connections_told(), sole_use(request.folder):
+        if record := decided_by_leader(lambda: completed_before(request)):
             return record
-        planned = plan(job)
-        decided_by_leader(lambda: clear_before(job))
+        with leader_first():
+            planned = plan(request)
+        decided_by_leader(lambda: clear_before(request))
         with leader_first():
             prepared = prepare(planned)
         ready = connect(prepared)
         with leader_first():
-            checkup = examine(ready) if job.settings.doctor and leads() else None
+            checkup = examine(ready) if request.settings.doctor and leads() else None
             if checkup is not None:
                 checkup.refuse()
         return fit_and_record(ready, {} if checkup is None else checkup.share)
@@ -78,9 +79,9 @@ def sole_use(folder: RunFolder) -> Iterator[None]:
         lock.release()
 
 
-def completed_before(job: Job) -> dict[str, Any] | None:
+def completed_before(request: RunRequest) -> dict[str, Any] | None:
     """The record of a run that the command has completed."""
-    settings, folder = job.settings, job.folder
+    settings, folder = request.settings, request.folder
     record = None if settings.force else folder.completed()
     if record is not None:
         packed = find_packed(settings.dataset.source.build(), settings.dataset.packed_root)
@@ -92,10 +93,10 @@ def completed_before(job: Job) -> dict[str, Any] | None:
     return None
 
 
-def clear_before(job: Job) -> None:
+def clear_before(request: RunRequest) -> None:
     """Remove what an earlier run has left, where this one starts over; only once all else fits together."""
-    if job.settings.force or not job.settings.resume:
-        job.folder.clear()
+    if request.settings.force or not request.settings.resume:
+        request.folder.clear()
 
 
 def prepare(planned: Plan) -> Prepared:
@@ -104,14 +105,14 @@ def prepare(planned: Plan) -> Prepared:
     Raises:
         UserError: if something is missing that must not be made, or the images are not those of the plan.
     """
-    job, settings = planned.job, planned.job.settings
-    show_plan(planned.steps, f"Plan of {job.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
+    request, settings = planned.request, planned.request.settings
+    show_plan(planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
     if not settings.prepare:
         refuse_missing(planned.steps)
     packed = pack(planned.source, settings.dataset.packed_root)
     check_classes(settings.dataset, packed)
-    if half_done := job.folder.record():
-        refuse_other_pixels(half_done, packed.digest, job.folder)
+    if half_done := request.folder.record():
+        refuse_other_pixels(half_done, packed.digest, request.folder)
     data = data_module(settings, packed)
     data.train_batches(0, 0, world_size())  # what ranks cannot share is refused before teachers are trained
     accuracy = {teacher.name: provide_teacher(teacher, data, settings) for teacher in planned.teachers}
@@ -140,14 +141,14 @@ def train_teacher(teacher: SelectedTeacher) -> dict[str, Any]:
     console.rule(f"teacher {teacher.name}", align="left")
     if world_size() == 1:
         own = settings_of(teacher.recipe())
-        return execute(Job(own, teacher.folder, teacher.recipe_name, teacher.command))
+        return execute(RunRequest(own, teacher.folder, teacher.recipe_name, teacher.command))
     run_alone(shlex.split(teacher.command)[1:])  # this process is one of several that train the student
     return teacher.record() or {}
 
 
 def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> dict[str, Any]:
     """Fit, and write down what becomes of it; returns what ``run.json`` says in the end."""
-    folder, settings = ready.job.folder, ready.job.settings
+    folder, settings = ready.request.folder, ready.request.settings
     if half_done := folder.record():
         refuse_other_teachers(half_done, ready.facts, folder)
     if leads():

@@ -19,14 +19,14 @@ def describe(ready: Ready) -> dict[str, Any]:
     Args:
         ready: a run before its first step.
     """
-    job, module, data = ready.job, ready.module, ready.data
-    settings, method = job.settings, job.settings.method
+    request, module, data = ready.request, ready.module, ready.data
+    settings, method = request.settings, request.settings.method
     taught = bool(ready.teachers)
     return {
-        "experiment": job.experiment,
+        "experiment": request.experiment,
         "seed": settings.seed,
         "study": settings.study(),  # the same for all seeds
-        "command": job.command,
+        "command": request.command,
         "git": git_state(),
         "versions": versions(),
         "processes": world_size(),
@@ -56,7 +56,7 @@ def budget(ready: Ready) -> dict[str, Any]:
 
     Everything here is JSON; ``student_initial`` depends on the seed, all else does not.
     """
-    settings, module = ready.job.settings, ready.module
+    settings, module = ready.request.settings, ready.module
     data, trainer = settings.data, settings.trainer
     return {
         "epochs": trainer.epochs,

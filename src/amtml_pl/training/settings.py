@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -141,19 +141,12 @@ class TrainerOptions:
     checkpoint_minutes: float | None
 
 
-class Select(Protocol):
-    """Gives the selected teachers with what the loss terms read of them."""
-
-    def __call__(self, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
-        """The teachers in order."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """A checked configuration, part by part.
 
     Attributes:
-        teachers: gives the selected ones.
+        teachers: gives the selected ones, with what the loss terms read of each.
         offered: per teacher, in order, the features that its YAML offers.
         cached: whether the teachers' outputs come from a cache; False without teachers.
         teachers_root: where trained teachers, and what was measured of others, are kept.
@@ -168,7 +161,7 @@ class Settings:
     dataset: DatasetOptions
     data: DataOptions
     method: MethodOptions
-    teachers: Select
+    teachers: Callable[[Mapping[str, LossTerm]], tuple[SelectedTeacher, ...]]
     offered: Mapping[str, OfferedFeatures]
     cached: bool
     cache: CacheOptions

@@ -28,7 +28,7 @@ from amtml_pl.types import Shape, SplitName
 
 
 @dataclass(frozen=True)
-class Job:
+class RunRequest:
     """A run that is asked for.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan:
     """What is there and what is missing, of parts that fit together.
 
     Attributes:
-        job: what is asked for.
+        request: what is asked for.
         source: of the data set.
         teachers: the selected ones.
         live: their networks, of a run that reads no cache; they may lack their weights yet.
@@ -58,7 +58,7 @@ class Plan:
         steps: what the run needs, in the order it is made.
     """
 
-    job: Job
+    request: RunRequest
     source: DatasetSource
     teachers: tuple[SelectedTeacher, ...]
     live: tuple[Teacher, ...]
@@ -101,9 +101,9 @@ class Ready:
     facts: Mapping[str, Mapping[str, Any]]
 
     @property
-    def job(self) -> Job:
+    def request(self) -> RunRequest:
         """What is asked for."""
-        return self.prepared.plan.job
+        return self.prepared.plan.request
 
     @property
     def teachers(self) -> tuple[SelectedTeacher, ...]:
@@ -119,13 +119,13 @@ class Fitted:
     timing: Mapping[str, float]
 
 
-def plan(job: Job) -> Plan:
+def plan(request: RunRequest) -> Plan:
     """Build every part once, so that what does not fit costs no hour, and look for what is missing.
 
     Raises:
         UserError: if the networks, taps and class counts do not fit together.
     """
-    settings = job.settings
+    settings = request.settings
     source: DatasetSource = settings.dataset.source.build()
     terms = settings.method.terms()
     teachers = settings.teachers(terms)
@@ -135,9 +135,9 @@ def plan(job: Job) -> Plan:
     held_out = None
     if module.needs_held_out:
         held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
-    done = 0 if settings.force or not settings.resume else epochs_done(job.folder)
+    done = 0 if settings.force or not settings.resume else epochs_done(request.folder)
     steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
-    return Plan(job, source, teachers, live, hints, module.needs_held_out, tuple(steps))
+    return Plan(request, source, teachers, live, hints, module.needs_held_out, tuple(steps))
 
 
 def found_cache(

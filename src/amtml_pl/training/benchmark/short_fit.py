@@ -19,7 +19,7 @@ from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, paramet
 from amtml_pl.training.connect import connect
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.settings import Settings, settings_of
-from amtml_pl.training.stages import Job, plan
+from amtml_pl.training.stages import RunRequest, plan
 from amtml_pl.training.trainer import make_trainer
 from amtml_pl.types import Batch
 
@@ -33,13 +33,13 @@ class ShortFit:
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self.ready = connect(prepare(plan(Job(settings, RunFolder(folder), None, "benchmark"))))
+        self.ready = connect(prepare(plan(RunRequest(settings, RunFolder(folder), None, "benchmark"))))
 
     def steps(self) -> StepTimer:
         """A short fit by the trainer of a run, and what its steps took."""
         timer = StepTimer()
-        job, module = self.ready.job, self.ready.module
-        trainer = make_trainer(job.settings.trainer, job.folder, module)
+        request, module = self.ready.request, self.ready.module
+        trainer = make_trainer(request.settings.trainer, request.folder, module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
         trainer.fit(module, datamodule=self.ready.data)
