@@ -21,7 +21,6 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.collectives import of_each
 from amtml_pl.system.console import console, is_watched
 from amtml_pl.system.files import write_text
-from amtml_pl.system.ranks import leads
 from amtml_pl.system.signals import StopRequest
 from amtml_pl.training.checkpoints import LastCheckpoint
 from amtml_pl.training.progress import FitProgress
@@ -79,15 +78,21 @@ class Accounts(Observer):
         """Counts the images of all processes."""
         self.spent.images_seen += len(step.labels)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what has been spent so far; every process has to ask."""
-        return {**self.spent.state(), "teacher_passes": passes_of_all_ranks(self.spent)}
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keeps what has been spent so far."""
+        checkpoint["spent"] = {**self.spent.state(), "teacher_passes": passes_of_all_ranks(self.spent)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from there; what all processes have passed is counted by the first one."""
-        self.spent.go_on_from(state_dict)
-        if not leads():
-            self.spent.teacher_passes = {}
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Counts on from there, where it is a fit that goes on."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.spent.go_on_from(checkpoint["spent"])
+        if not trainer.is_global_zero:
+            self.spent.teacher_passes = {}  # of all ranks until then; the first one has taken them over
 
 
 def passes_of_all_ranks(spent: Spending) -> dict[str, int]:
