@@ -7,13 +7,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from amtml_pl.config.build import build
-from amtml_pl.config.paths import cache_root, packed_root_of
+from amtml_pl.config.build import Part
+from amtml_pl.config.paths import cache_root, packed_root_of, with_absolute_paths
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.runs.identity import run_hash
@@ -22,38 +22,6 @@ from amtml_pl.teachers.cache.serve import Place
 from amtml_pl.teachers.cache.storage import Storage
 from amtml_pl.teachers.selected import SelectedTeacher, offered_features, selected_teachers
 from amtml_pl.types import OfferedFeatures
-
-
-@dataclass(frozen=True)
-class Part:
-    """A leaf of the configuration: a constructor and its arguments; None builds None."""
-
-    node: DictConfig | None
-
-    def build(self) -> Any:  # noqa: ANN401
-        """Call the constructor."""
-        return build(self.node)
-
-    def maker(self) -> Any:  # noqa: ANN401
-        """Return the constructor, which the caller gives the other arguments."""
-        return build(self.node, partial=True)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the constructor's name and arguments as plain values; nothing for None."""
-        values: Any = {} if self.node is None else OmegaConf.to_container(self.node, resolve=True)
-        return dict(values)
-
-    @property
-    def target(self) -> str | None:
-        """The constructor's dotted name."""
-        return self.plain().get("_target_")
-
-    def __str__(self) -> str:
-        """``SGD(lr=0.1, momentum=0.9)``."""
-        if not (values := self.plain()):
-            return "none"
-        arguments = ", ".join(f"{key}={value}" for key, value in values.items() if not key.startswith("_"))
-        return f"{str(values['_target_']).rpartition('.')[2]}({arguments})"
 
 
 @dataclass(frozen=True)
@@ -283,16 +251,3 @@ def trainer_options(config: DictConfig) -> TrainerOptions:
         accumulate_grad_batches=node.get("accumulate_grad_batches", 1),
         checkpoint_minutes=config.checkpoint_minutes,
     )
-
-
-def with_absolute_paths(config: DictConfig) -> DictConfig:
-    """The configuration with roots, images and teachers' weights that mean the same from any directory."""
-    changed = deepcopy(config)
-    for name, place in config.paths.items():
-        changed.paths[name] = str(Path(place).resolve())
-    if isinstance(folder := config.dataset.source.get("folder"), str):
-        changed.dataset.source.folder = str(Path(folder).expanduser().resolve())
-    for name, teacher in config.teacher.items():
-        if teacher.weights.path is not None:
-            changed.teacher[name].weights.path = str(Path(teacher.weights.path).resolve())
-    return changed

@@ -28,7 +28,7 @@ from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.benchmark.peak_memory import PeakMemory
 from amtml_pl.training.benchmark.short_fit import ShortFit, peak_memory, quiet
-from amtml_pl.training.benchmark.short_runs import ShortRuns, without_hydra
+from amtml_pl.training.benchmark.short_runs import ShortRuns
 from amtml_pl.training.plan import training_images, views_of_run
 from amtml_pl.training.settings import settings_of
 from amtml_pl.training.teacher_cache import RunCache
@@ -95,8 +95,7 @@ class Benchmark:
 
     def step_figures(self) -> dict[str, Figure]:
         """Milliseconds per step of each variant, in turn, and what follows from them."""
-        variants = {variant: settings_of(self.runs.variant(variant)) for variant in VARIANTS}
-        fits = {variant: ShortFit(own, self.folder / variant) for variant, own in variants.items()}
+        fits = {variant: ShortFit(self.runs.variant(variant), self.folder / variant) for variant in VARIANTS}
         milliseconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         shares = []
         for repetition in range(self.repetitions):
@@ -148,9 +147,9 @@ class Benchmark:
         for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant, found in peaks.items():
                 folder = self.folder / f"memory-{variant}-{repetition}"
-                config = without_hydra(self.runs.variant(variant))
+                settings = self.runs.variant(variant)
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                    found.append(process.submit(peak_memory, config, folder).result())
+                    found.append(process.submit(peak_memory, settings, folder).result())
         ce, cached = ([run.megabytes for run in peaks[name] if run.megabytes is not None] for name in peaks)
         return {
             "ce_peak_mb": Figure.of(ce),

@@ -6,11 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from amtml_pl.runs.folder import RunFolder
@@ -18,7 +16,7 @@ from amtml_pl.system.console import console, quieten
 from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, parameters_beside
 from amtml_pl.training.connect import connect
 from amtml_pl.training.pipeline import prepare
-from amtml_pl.training.settings import Settings, settings_of
+from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import RunRequest, plan
 from amtml_pl.training.trainer import make_trainer
 from amtml_pl.types import Batch
@@ -46,12 +44,12 @@ class ShortFit:
         return timer
 
 
-def peak_memory(config: dict[str, Any], folder: Path) -> PeakMemory:
+def peak_memory(settings: Settings, folder: Path) -> PeakMemory:
     """What a short run holds in memory; for a process of its own."""
     quieten()
     sampler = Sampler()
     with quiet(), sampler.running():
-        fit = ShortFit(settings_of(OmegaConf.create(config)), folder)
+        fit = ShortFit(settings, folder)
         fit.steps()
         beside = parameters_beside(fit.ready.module)
     return PeakMemory(sampler.highest, beside)

@@ -15,6 +15,7 @@ from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory, packed_root_of
 from amtml_pl.data.packing import is_packed
 from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
+from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.trainer import save_weights
 
 
@@ -42,7 +43,7 @@ class ShortRuns:
         self.untrained: list[str] = []
         self.config = self.prepared(config, steps, images)
 
-    def variant(self, name: str) -> DictConfig:
+    def variant(self, name: str) -> Settings:
         """The experiment as it is, with live teachers, with plain averaging only, or from labels only."""
         own = deepcopy(self.config)
         if name == "live":
@@ -56,7 +57,7 @@ class ShortRuns:
             )
             own.weighting = OmegaConf.load(config_directory() / "weighting" / "uniform.yaml")
             own.coef.setdefault("kd", 1.0)
-        return own
+        return settings_of(own)
 
     def prepared(self, config: DictConfig, steps: int, images: int) -> DictConfig:
         """The same experiment on few images, with weights for every teacher, in folders of its own."""
