@@ -46,7 +46,7 @@ class SelectedTeacher:
         taps = [Reading.of(hint).tap for hint in self.hints]
         network = TappedNetwork(build(node.network), mean=list(node.mean), std=list(node.std), taps=taps)
         class_map = None if node.class_map is None else list(node.class_map)
-        return Teacher(self.name, network, class_map=class_map, pool=node.pool, hints=self.hints)
+        return Teacher(self.name, network, class_map=class_map, pool=self.pool, hints=self.hints)
 
     def load(self) -> Teacher:
         """The teacher with the weights that it teaches with.
@@ -75,6 +75,38 @@ class SelectedTeacher:
             load_weights(teacher.network.network, self.folder.weights_file)
 
     @property
+    def pool(self) -> int | None:
+        """The side that its hints are pooled to; None leaves them whole."""
+        side: int | None = self.config.teacher[self.name].pool
+        return side
+
+    @property
+    def min_accuracy(self) -> float | None:
+        """The validation accuracy that is demanded of it; None for any."""
+        least: float | None = self.config.teacher[self.name].min_accuracy
+        return least
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file that its weights are read from; None for the constructor's or a recipe's."""
+        file: str | None = self.config.teacher[self.name].weights.path
+        return file
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its constructor loads weights."""
+        return bool(self.config.teacher[self.name].pretrained)
+
+    @property
+    def recipe_name(self) -> str:
+        """The experiment that trains it."""
+        return str(self.config.teacher[self.name].recipe)
+
+    def recipe(self) -> DictConfig:
+        """The configuration of the run that trains it."""
+        return recipe(self.config, self.name)
+
+    @property
     def has_own_weights(self) -> bool:
         """Whether it comes with weights; otherwise its recipe trains them."""
         return has_own_weights(self.config, self.name)
@@ -82,8 +114,7 @@ class SelectedTeacher:
     @cached_property
     def folder(self) -> RunFolder:
         """The run folder of a teacher that its recipe trains."""
-        own = recipe(self.config, self.name)
-        return RunFolder(run_folder(own, str(self.config.teacher[self.name].recipe), self.network_choice))
+        return RunFolder(run_folder(self.recipe(), self.recipe_name, self.network_choice))
 
     @property
     def network_choice(self) -> str:

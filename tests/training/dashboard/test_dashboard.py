@@ -10,12 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from amtml_pl.config.checks import check
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.tags import FINAL, hyperparameters, tag_of
-from amtml_pl.training.pipeline import execute
 from tiny_runs import TINY, WATCHED, WATCHED_CE, assert_bitwise_equal, weights
 
 
@@ -46,9 +44,7 @@ def watched(configure, shared, generous):
     """A run with everything that a dashboard can have: its record and its folder."""
     folder = RunFolder(shared / "watched")
     if not folder.path.exists():
-        config = configure("experiment=digits_amtml", *WATCHED)
-        check(config)
-        execute(config, folder, "digits_amtml", "the command")
+        trained(configure("experiment=digits_amtml", *WATCHED), folder, experiment="digits_amtml")
     return folder.completed(), folder
 
 
@@ -197,7 +193,7 @@ def test_a_run_that_is_killed_between_its_fit_and_its_record_has_the_figures_of_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("amtml_pl.training.pipeline.evaluate", killed)
+        patch.setattr("amtml_pl.training.fit.evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
             run("experiment=digits_amtml", *WATCHED, name="killed")
     _, folder = run("experiment=digits_amtml", *WATCHED, name="killed")
