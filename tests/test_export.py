@@ -294,7 +294,7 @@ class Shifty(CifarResNet):
 
     def forward(self, images):
         logits = super().forward(images)
-        if torch.compiler.is_exporting():
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
             return logits + 0.01
         return logits
 
