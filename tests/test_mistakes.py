@@ -55,7 +55,9 @@ CONSTRUCTORS = {
     "optimizer.lr=fast": ["optimizer.lr='fast': expected"],
     "scheduler.milestones=[5,x]": ["scheduler.milestones=[5, 'x']: expected Iterable[int]"],
     "scheduler._target_=os.system": ["scheduler._target_=os.system:", "may not be named"],
-    "~student.depth": ["student: amtml_pl.models.cifar_resnet.CifarResNet needs the argument 'depth'"],
+    "~student.network.depth": [
+        "student.network: amtml_pl.models.cifar_resnet.CifarResNet needs the argument 'depth'"
+    ],
     "trainer=gpu": ["trainer.accelerator=gpu: none is found on this machine", "(conf/trainer/gpu.yaml)"],
 }
 PARTS = {

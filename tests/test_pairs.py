@@ -15,8 +15,8 @@ from amtml_pl.distill.doctor.step import examine
 from amtml_pl.models.classifier_head import Head
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers
-from amtml_pl.teachers.selected import selected_teachers
 from amtml_pl.training import assemble
+from amtml_pl.training.settings import settings_of
 from amtml_pl.types import Batch, ModelOutputs, TeacherOutputs
 
 METHODS, STUDENTS = (
@@ -72,7 +72,8 @@ class Method:
         hints = {} if self.kept is None else self.kept.outputs.hints
         shapes = {name: tuple(hint.shape[1:]) for name, hint in hints.items()}
         torch.manual_seed(0)
-        module = assemble.training_module(self.config, assemble.loss_terms(self.config), source, shapes)
+        settings = settings_of(self.config)
+        module = assemble.training_module(settings, settings.method.terms(), source, shapes)
         networks = {} if self.live is None else {t.name: t.network.network for t in self.live.teachers}
         wanted = [name.split("/") for name in module.head_names()]
         module.take_heads({f"{name}/{tap}": Head(networks[name], tap) for name, tap in wanted})
@@ -107,7 +108,8 @@ def methods(composed):
         config = composed(f"method={name}")
         found[name] = Method(config)
         if config.teacher:
-            selected = selected_teachers(config, assemble.loss_terms(config))
+            settings = settings_of(config)
+            selected = settings.teachers(settings.method.terms())
             wanted = tuple((each.name, each.hints) for each in selected)
             if wanted not in built:
                 source = LiveTeachers([each.fresh() for each in selected])

@@ -35,6 +35,7 @@ from amtml_pl.system.signals import obey_at_once, prepare_to_end
 
 # The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
 PREEMPTED = 75
+INTERRUPTED = 130  # of a shell, after Ctrl-C
 # The first process of a run that ends ends the others; it should be the one that says why.
 SECONDS_TO_SAY_WHY = 5.0
 
@@ -81,8 +82,9 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     except ProcessCrashedError as crash:
         report_mistake(UserError(f"The command failed: {crash}.{MEMORY.sentence}", fix=MEMORY.fix))
         status = 2
-    if status:
+    if status in (INTERRUPTED, PREEMPTED):
         prepare_to_end()
+    if status:
         sys.exit(status)
 
 
@@ -100,7 +102,7 @@ def status_of(run: Callable[[], object]) -> int:
     except BaseException as error:
         stopped = next((c for c in causes(error) if isinstance(c, KeyboardInterrupt | Preempted)), None)
         if stopped is not None:
-            return 130 if isinstance(stopped, KeyboardInterrupt) else PREEMPTED
+            return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else PREEMPTED
         if progress.begun or not isinstance(error, Exception):
             raise
         refuse_composition(error)
@@ -187,7 +189,7 @@ def reporting(
     except KeyboardInterrupt:
         prepare_to_end()
         say_how_to_go_on("Interrupted", module, resumes=resumes)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Preempted:
         prepare_to_end()
         say_how_to_go_on("Preempted", module, resumes=resumes)

@@ -57,7 +57,7 @@ EVALUATE = {
 }
 EXPORT = {
     "run": RUN,
-    "format": key(choice("onnx", "torch_export", "torchscript", "safetensors"), "of the file"),
+    "format": key(choice("onnx", "torch_export", "safetensors"), "of the file"),
     "checkpoint": CHECKPOINT,
     "int8": key(SWITCH, "weights and activations of 8 bits, for CPUs; of ONNX"),
     "int8_drop": key(
@@ -82,7 +82,7 @@ PREDICT = {
     "checkpoint": CHECKPOINT,
     "trust": key(
         SWITCH,
-        "open TorchScript and torch.export files, which can run their author's code (docs/security.md)",
+        "open torch.export files, which can run their author's code (docs/security.md)",
     ),
     "out": key(FILE, "a CSV file that is written, too"),
     "debug": DEBUG,

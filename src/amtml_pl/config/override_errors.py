@@ -63,7 +63,9 @@ def options_of(group: str, folders: Sequence[Path]) -> list[str]:
     """Return the choices of a group; none for a key, and for Hydra's own groups, which Hydra checks."""
     if group.startswith("hydra"):
         return []
-    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+    groups = (group, "student") if group == "teacher" else (group,)  # each network is a teacher too
+    found = (file.stem for folder in folders for name in groups for file in (folder / name).glob("*.yaml"))
+    return sorted({*found})
 
 
 def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]:

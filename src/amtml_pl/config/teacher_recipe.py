@@ -116,10 +116,11 @@ def differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:
 
 
 def flat(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
-    """Every leaf by its key path; a list is a leaf, an empty mapping too."""
+    """Every leaf by its key path; a list is a leaf, and a mapping that is empty or names files."""
 
     def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-        if isinstance(node, dict) and node:
+        # A key with a dot, such as a file's name, can be typed only within the whole mapping.
+        if isinstance(node, dict) and node and not any("." in str(key) for key in node):
             for key, child in node.items():
                 yield from leaves(child, f"{path}.{key}" if path else str(key))
         else:

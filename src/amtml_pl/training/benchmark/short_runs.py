@@ -51,12 +51,11 @@ class ShortRuns:
         if name == "ce":
             own.teacher = {}
         if name in ("ce", "avg"):
-            files = ["loss/ce"] if name == "ce" else ["loss/ce", "loss/kd"]
-            own.loss = OmegaConf.merge(
-                *(OmegaConf.load(config_directory() / f"{file}.yaml") for file in files)
-            )
+            terms = ["ce"] if name == "ce" else ["ce", "kd"]
+            files = [OmegaConf.load(config_directory() / "loss" / f"{term}.yaml") for term in terms]
+            own.loss = OmegaConf.merge(*(file.loss for file in files))
+            own.coef = OmegaConf.merge(*(file.coef for file in files), own.coef)
             own.weighting = OmegaConf.load(config_directory() / "weighting" / "uniform.yaml")
-            own.coef.setdefault("kd", 1.0)
         return settings_of(own)
 
     def prepared(self, config: DictConfig, steps: int, images: int) -> DictConfig:
