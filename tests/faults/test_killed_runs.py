@@ -55,9 +55,8 @@ MATRIX += [
     for kind in KINDS
     if kind != "SIGKILL"
     for instant in (
-        "while a cache shard is written", "in the first step", "in the middle of an epoch", "in validation",
-        "between the table and the checkpoint of an epoch", "in the second epoch",
-        "while the test split is read", "before the record says completed",
+        "while a cache shard is written", "in the middle of an epoch", "in validation",
+        "between the table and the checkpoint of an epoch", "while the test split is read",
     )
 ]  # fmt: skip
 # What is there already for all instants but those that are about it, to save the time.
