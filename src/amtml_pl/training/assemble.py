@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from omegaconf import DictConfig
 
 from amtml_pl.config.build import build
@@ -14,7 +13,7 @@ from amtml_pl.distill.compatibility import TeacherSource, refuse_without_teacher
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.layout import set_execution
+from amtml_pl.models.layout import device_for, set_execution
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.selected import offered_features
 from amtml_pl.types import Shape, TensorShapes
@@ -152,7 +151,7 @@ def student_network(config: DictConfig, taps: list[str]) -> TappedNetwork:
     """
     mean, std = list(config.dataset.mean), list(config.dataset.std)
     network = TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
-    on_cpu = config.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    on_cpu = device_for(config.trainer.get("accelerator")).type == "cpu"
     set_execution(
         network.network, channels_last=config.channels_last, compiled=config.compile, trained_on_cpu=on_cpu
     )

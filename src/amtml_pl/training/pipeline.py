@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
@@ -23,7 +20,9 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import find_packed, pack
 from amtml_pl.distill.compatibility import TeacherSource
 from amtml_pl.distill.doctor.report import Checkup, check_up, warn
+from amtml_pl.models.layout import device_for
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import RunRecord, TeacherFacts, Timing
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.collectives import (
     decided_by_leader,
@@ -36,6 +35,7 @@ from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text
 from amtml_pl.system.launch import run_alone
 from amtml_pl.system.ranks import leads, world_size
+from amtml_pl.system.records import write_record
 from amtml_pl.system.signals import StopRequest
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher, check_accuracy, measured_accuracy
@@ -63,8 +63,15 @@ from amtml_pl.types import Shape, SplitName
 
 log = logging.getLogger(__name__)
 
+ARTIFACTS = {
+    "best_checkpoint": "checkpoints/best.ckpt",
+    "last_checkpoint": "checkpoints/last.ckpt",
+    "student": "student.safetensors",
+    "metrics": "metrics.csv",
+}
 
-def execute(config: DictConfig, folder: RunFolder, experiment: str | None, command: str) -> dict[str, Any]:
+
+def execute(config: DictConfig, folder: RunFolder, experiment: str | None, command: str) -> RunRecord:
     """A run from plan to record, in a folder that no other process works in.
 
     Returns:
@@ -83,7 +90,7 @@ def execute(config: DictConfig, folder: RunFolder, experiment: str | None, comma
 def sole_use(folder: RunFolder) -> Iterator[None]:
     """Inside, no other run works in the folder; it is waited for. A run's first process holds the lock."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / ".lock")
+    lock = FileLock(folder.lock_file)
     with leader_first():
         if leads():
             try:
@@ -97,7 +104,7 @@ def sole_use(folder: RunFolder) -> Iterator[None]:
         lock.release()
 
 
-def completed_before(config: DictConfig, folder: RunFolder) -> dict[str, Any] | None:
+def completed_before(config: DictConfig, folder: RunFolder) -> RunRecord | None:
     """The record of a run that the command has completed."""
     record = None if config.force else folder.completed()
     if record is not None:
@@ -172,7 +179,7 @@ class Run:
                 live.append(teacher)
         return source or LiveTeachers(live), hints
 
-    def complete(self) -> dict[str, Any]:
+    def complete(self) -> RunRecord:
         """Plan, preparation, training, test, record."""
         with leader_first():
             data = self.prepare()
@@ -186,27 +193,30 @@ class Run:
             settings = OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True)
             write_text(self.folder.config_file, settings)
         about = describe(self.config, self.experiment, self.command, self.module, facts, data)
-        self.folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
+        self.folder.write_record(about)  # the truth about a run that is killed from here on
         try:
             with explained(self.folder), lost_connections_told():
                 metrics, timing = self.fit_and_test(data, about)
         except Exception as error:
             with suppress(OSError):  # a full disk is full for this record too; it says interrupted already
-                self.folder.write_record("failed", **about, error=str(error) or repr(error))
+                self.folder.write_record(about.replaced(status="failed", error=str(error) or repr(error)))
             raise
-        artifacts = {
-            "best_checkpoint": "checkpoints/best.ckpt",
-            "last_checkpoint": "checkpoints/last.ckpt",
-            "student": self.folder.weights_file.name,
-            "metrics": self.folder.metrics_file.name,
-        }
-        if self.cache is not None:
-            about["cache"] = self.cache.describe(self.module.passes_of_all_ranks())
-        measured = {"metrics": metrics, "timing": timing, "artifacts": artifacts}
-        self.folder.write_record(
-            "completed", **about, **measured, files=self.folder.seal() if leads() else {}
-        )
-        record = decided_by_leader(lambda: self.folder.completed() or {})
+        cache = None if self.cache is None else self.cache.describe(self.module.passes_of_all_ranks())
+
+        def completed() -> RunRecord:
+            self.folder.write_record(
+                about.replaced(
+                    status="completed",
+                    metrics=metrics,
+                    timing=timing,
+                    cache=cache,
+                    artifacts=ARTIFACTS,
+                    files=self.folder.seal(),
+                )
+            )
+            return self.folder.completed() or about
+
+        record = decided_by_leader(completed)
         show_summary(record, self.folder.path, with_next_commands=asked_for_alone(self.config))
         return record
 
@@ -223,7 +233,7 @@ class Run:
             held_out_step(self.config, held_out) if self.module.needs_held_out else None,
             done=self.epochs_done(),
         )
-        on_cpu = self.config.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+        on_cpu = device_for(self.config.trainer.get("accelerator")).type == "cpu"
         show_plan(plan, f"Plan of {self.experiment or 'the run'}", on_cpu=on_cpu)
         if not self.config.prepare:
             refuse_missing(plan)
@@ -259,13 +269,13 @@ class Run:
                     record = execute(recipe(self.config, name), teacher.folder, node.recipe, teacher.command)
                 else:  # this process is one of several that train the student: the teacher has its own
                     run_alone(shlex.split(teacher.command)[1:])
-                    record = teacher.record() or {}
+                    record = teacher.trained()
             refuse_other_pixels(record, data.digest, teacher.folder)
-            self.accuracy[name] = {split: record["metrics"][f"{split}/acc"] for split in ("val", "test")}
+            self.accuracy[name] = {split: record.metrics[f"{split}/acc"] for split in ("val", "test")}
         if node.min_accuracy is not None:
             check_accuracy(name, self.accuracy[name]["val"], node.min_accuracy)
 
-    def provide_outputs(self, data: PackedDataModule) -> dict[str, dict[str, Any]]:
+    def provide_outputs(self, data: PackedDataModule) -> dict[str, TeacherFacts]:
         """Takes from the teachers what the run needs of them; returns what a record says of each."""
         user = self.folder.path, self.command
         self.provision = Provision(self.config, self.teachers, data, self.module, self.accuracy, user)
@@ -281,14 +291,12 @@ class Run:
         """
         examined = self.provision.examinations(thoroughly=thoroughly)
         found = check_up(self.module, data, examined, list(self.config.expected_defects))
-        self.gradient_share = found.share
-        write_text(self.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
+        self.gradient_share = found.gradient_share
+        write_record(self.folder.doctor_file, found)
         warn(found)
         return found
 
-    def fit_and_test(
-        self, data: PackedDataModule, about: dict[str, Any]
-    ) -> tuple[dict[str, float], dict[str, float]]:
+    def fit_and_test(self, data: PackedDataModule, about: RunRecord) -> tuple[dict[str, float], Timing]:
         """Trains or resumes, selects on validation, then reads the test split once for best and last."""
         stop = StopRequest()
         trainer = make_trainer(self.config, self.folder, self.module, stop)
@@ -301,12 +309,12 @@ class Run:
             with stop.heard():
                 trainer.fit(self.module, datamodule=data, ckpt_path=resume, weights_only=True)
             spent = self.module.spent
-            timing = {
-                "fit_seconds": spent.fit_seconds,
-                "images_per_second": spent.images_seen / spent.fit_seconds,
-                "teacher_seconds": spent.teacher_seconds,
-                "cache_build_seconds": spent.cache_build_seconds,
-            }
+            timing = Timing(
+                fit_seconds=spent.fit_seconds,
+                images_per_second=spent.images_seen / spent.fit_seconds,
+                teacher_seconds=spent.teacher_seconds,
+                cache_build_seconds=spent.cache_build_seconds,
+            )
             trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
             last = evaluate(trainer, self.module, data, self.folder.last_checkpoint)
             best = evaluate(trainer, self.module, data, self.folder.best_checkpoint)
@@ -324,12 +332,10 @@ class Run:
         weighed = weights_of_last_epoch(self.folder.metrics_file)
         metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught, **weighed}
         for dashboard in dashboards:
-            dashboard.conclude(trainer, self.module, metrics, timing)
+            dashboard.conclude(trainer, self.module, metrics, timing.model_dump())
         return metrics, timing
 
-    def dashboards(
-        self, trainer: pl.Trainer, data: PackedDataModule, about: dict[str, Any]
-    ) -> list[Dashboard]:
+    def dashboards(self, trainer: pl.Trainer, data: PackedDataModule, about: RunRecord) -> list[Dashboard]:
         """What will look at the fit, told of the run; of several processes the first one's."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         found = [callback for callback in callbacks if isinstance(callback, Dashboard) and leads()]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -18,8 +17,10 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.classifier_head import Head
 from amtml_pl.models.hint import Reading
 from amtml_pl.models.layout import set_execution
+from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.collectives import leader_first
 from amtml_pl.system.ranks import leads
+from amtml_pl.teachers.cache.catalogue import Examination
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.teachers.selected import SelectedTeacher
@@ -54,7 +55,7 @@ class Provision:
         if isinstance(module.teacher_source, CachedTeachers):
             self.cache = RunCache(config, teachers, data, accuracy)
 
-    def provide(self, hints: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
+    def provide(self, hints: Mapping[str, Shape]) -> dict[str, TeacherFacts]:
         """Gives live teachers their weights, or a cached run the outputs that its first epoch needs.
 
         Then the teachers are judged, and their classifiers cut out, where a part of the method asks for it.
@@ -71,7 +72,7 @@ class Provision:
         self.module.judge_teachers(accuracy, self.held_out_outputs)
         return facts
 
-    def connect_live(self) -> dict[str, dict[str, Any]]:
+    def connect_live(self) -> dict[str, TeacherFacts]:
         """Gives the networks their weights, and the layout that they have for a cache."""
         source = self.module.teacher_source
         live = source.teachers if isinstance(source, LiveTeachers) else ()
@@ -83,7 +84,7 @@ class Provision:
             )
         return {s.name: s.facts(teacher) for s, teacher in zip(self.teachers, live, strict=True)}
 
-    def connect(self, cache: RunCache, hints: Mapping[str, Shape]) -> dict[str, dict[str, Any]]:
+    def connect(self, cache: RunCache, hints: Mapping[str, Shape]) -> dict[str, TeacherFacts]:
         """Connects the teacher source with what is stored, once the first view is."""
         self.take(cache)
         cache.refuse_full_disk(hints)
@@ -167,7 +168,7 @@ class Provision:
                 fix="prepare=true, or python -m amtml_pl.cache action=build with these overrides",
             )
 
-    def examinations(self, *, thoroughly: bool) -> dict[str, dict[str, Any]]:
+    def examinations(self, *, thoroughly: bool) -> dict[str, Examination]:
         """What is known of each teacher from images that it was not trained on.
 
         Args:

@@ -1,4 +1,4 @@
-"""What ``run.json`` says of a run whatever becomes of it: what was trained, on what, by which code."""
+"""The record of a run before its fit: what is trained, on what, by which code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from amtml_pl.distill.module import StudentModule
 from amtml_pl.models.taps import cost
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.runs.provenance import git_state, versions
+from amtml_pl.runs.record import DatasetFacts, NetworkFacts, RunRecord, TeacherFacts
 from amtml_pl.system.ranks import world_size
 from amtml_pl.teachers.live import weights_digest
 
@@ -23,10 +24,10 @@ def describe(
     experiment: str | None,
     command: str,
     module: StudentModule,
-    teachers: Mapping[str, Mapping[str, Any]],
+    teachers: Mapping[str, TeacherFacts],
     data: PackedDataModule,
-) -> dict[str, Any]:
-    """The fields of ``run.json`` but for status, metrics, timing and artifacts.
+) -> RunRecord:
+    """Return the record of a run that has not been fitted.
 
     Args:
         config: the checked configuration.
@@ -39,30 +40,28 @@ def describe(
     size = config.dataset.image_size
     any_seed = deepcopy(config)
     any_seed.seed = 0
-    return {
-        "experiment": experiment,
-        "seed": config.seed,
-        "study": run_hash(any_seed),  # the same for all seeds
-        "command": command,
-        "git": git_state(),
-        "versions": versions(),
-        "processes": world_size(),
-        "threads": torch.get_num_threads(),  # on a CPU, results repeat to the bit for as many
-        "dataset": {
-            "name": config.dataset.name,
-            "digest": data.digest,
-            "sizes": data.sizes,
-            "classes": list(data.classes),  # in label order: what an output means, wherever the run is taken
-        },
-        "student": {"network": config.student.get("_target_"), **vars(cost(module.student, size))},
-        "teachers": {name: dict(facts) for name, facts in teachers.items()},
-        "teacher_source": config.teacher_source if teachers else None,
-        "loop": config.loop.get("_target_"),  # some weigh the teachers themselves
-        "weighting": config.weighting.get("_target_") if teachers else None,
-        "loss": module.coefficients,
-        "temperature": config.temperature,
-        "budget": budget(config, module, data),
-    }
+    return RunRecord(
+        status="interrupted",
+        experiment=experiment,
+        seed=config.seed,
+        study=run_hash(any_seed),
+        command=command,
+        git=git_state(),
+        versions=versions(),
+        processes=world_size(),
+        threads=torch.get_num_threads(),
+        dataset=DatasetFacts(
+            name=config.dataset.name, digest=data.digest, sizes=data.sizes, classes=data.classes
+        ),
+        student=NetworkFacts(network=config.student.get("_target_"), **vars(cost(module.student, size))),
+        teachers=dict(teachers),
+        teacher_source=config.teacher_source if teachers else None,
+        loop=config.loop.get("_target_"),  # some weigh the teachers themselves
+        weighting=config.weighting.get("_target_") if teachers else None,
+        loss=dict(module.coefficients),
+        temperature=config.temperature,
+        budget=budget(config, module, data),
+    )
 
 
 def budget(config: DictConfig, module: StudentModule, data: PackedDataModule) -> dict[str, Any]:
