@@ -23,7 +23,9 @@ def write_run(folder, experiment, seed, accuracy, *, status="completed", told=""
         "study": f"{experiment} {' '.join(without_places(overrides_of(command)))}",
         "budget": {"epochs": 8},
         **more,
-        "dataset": {"name": "digits", "digest": digest, "sizes": {}, "classes": []},
+        "dataset": {"name": "digits", "digest": digest, "sizes": {}, "classes": [], **more.get("dataset", {})},
+        "teachers": {name: TEACHER | facts for name, facts in more.get("teachers", {}).items()},
+        "cache": used(**more["cache"]) if more.get("cache") else None,
         "student": STUDENT | more.get("student", {}),
         "metrics": {**dict.fromkeys(measured, accuracy), **dict.fromkeys(taught, 0.9), **more.get("metrics", {})},
         "timing": a_timing(**more.get("timing", {})),
@@ -53,12 +55,12 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
         reached,
         told=f"method={method} {told}".strip(),
         study=f"{method} {told}",
-        teachers=dict.fromkeys(teachers, TEACHER),
+        teachers=dict.fromkeys(teachers, {}),
         temperature=temperature,
         loss={"ce": 1.0, "kd": kd},
         teacher_source="cached" if teachers else None,
         budget={**BUDGET, "epochs": epochs, "student_initial": f"seed {seed}"},
-        cache=used(dict.fromkeys(teachers, 2.0 if seed == 0 else 0.0)) if teachers else None,
+        cache={"teacher_passes": dict.fromkeys(teachers, 2.0 if seed == 0 else 0.0)} if teachers else None,
         timing={
             "fit_seconds": 60.0 + 5 * len(method) + seed,
             "teacher_seconds": 1.0,
@@ -69,9 +71,9 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
     seal_again(folder)
 
 
-def used(passes, stores=(), views=1):
+def used(teacher_passes=None, stores=(), views=0):
     """What a record has of a cache."""
-    return {"views": views, "bytes": 1, "stores": list(stores), "teacher_passes": passes}
+    return {"views": views, "bytes": 1, "stores": list(stores), "teacher_passes": teacher_passes or {}}
 
 
 def write_curves(folder, epochs, teachers, reached):

@@ -15,6 +15,7 @@ from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
 from amtml_pl.training import assemble
 from amtml_pl.training.plan import cache_step
 from amtml_pl.training.teacher_cache import RunCache, found_cache
+from records import EXAMINED
 
 EXPERIMENT = (
     "experiment=digits_amtml", "trainer=cpu", "trainer.max_epochs=3", "student=resnet8_thin",
@@ -47,7 +48,7 @@ def write_weights(config, name, file, change=0.0):
 def begun(cache):
     """The cache with its manifests written, as a build begins."""
     for store in cache.stores():
-        store.begin((10,) if store.tensor == "logits" else (4, 2, 2), {}, {})
+        store.begin((10,) if store.tensor == "logits" else (4, 2, 2), EXAMINED, {})
     return cache
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,10 @@ class RunFolder:
         from amtml_pl.runs.record import RunRecord
         from amtml_pl.system.records import find_record
 
-        # An interrupted run resumes from its last checkpoint, without a record too.
-        lost = self.record_file if self.last_checkpoint.is_file() else self.path
+        lost = self.path
+        with suppress(OSError):  # of a closed folder
+            if self.last_checkpoint.is_file():  # which an interrupted run resumes from, without a record too
+                lost = self.record_file
         return find_record(RunRecord, self.record_file, fix=f"rm -r '{lost}'", anew="force=true")
 
     def seal(self) -> dict[str, str]:
