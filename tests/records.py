@@ -1,7 +1,7 @@
 """Whole records, as commands write them, for tests that change a part."""
 
 from amtml_pl.runs.record import TeacherFacts
-from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, Examination
+from amtml_pl.teachers.cache.catalogue import Examination, ExaminedTeacher
 
 STUDENT = {"network": "models.CifarResNet", "parameters": 19954, "macs": 1000}
 TEACHER = {**STUDENT, "weights_digest": "w", "accuracy": {}}

@@ -80,7 +80,7 @@ def main(folder: Path, methods: list[str], exact: bool, overrides: list[str]) ->
             words = [word for word in overrides if taught or not word.startswith("teacher")]
             config = compose("train", overrides=["experiment=digits", f"method={method}", *words])
             record = execute(config, RunFolder(folder / method), method, "the command")
-            torch.save({**vars(notes), "metrics": record["metrics"]}, folder / f"{method}-{rank()}.pt")
+            torch.save({**vars(notes), "metrics": record.metrics}, folder / f"{method}-{rank()}.pt")
 
 
 if __name__ == "__main__":

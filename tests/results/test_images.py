@@ -46,7 +46,7 @@ def test_packed_images_suffice_wherever_the_photographs_lay(own_images, command)
 def test_a_damaged_packed_data_set_of_another_name_is_passed_over(own_images):
     root = own_images / "data" / "packed"
     [whole] = root.glob("*/manifest.json")
-    digest = load_run(own_images / "run").record["dataset"]["digest"]
+    digest = load_run(own_images / "run").record.dataset.digest
     shutil.copytree(whole.parent, root / "a-damaged-copy")
     (root / "a-damaged-copy" / "train.images.npy").write_bytes(b"")
     (root / "another").mkdir()

@@ -17,4 +17,4 @@ def test_a_run_does_not_go_on_from_a_checkpoint_with_a_changed_weight(run):
     with pytest.raises(UserError, match=r"(?s)last\.ckpt .*the checksum of .* is wrong.*force=true"):
         run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false")
     record, _ = run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false", "force=true")
-    assert record["status"] == "completed"
+    assert record.status == "completed"

@@ -31,7 +31,11 @@ NESTED = st.recursive(
 def test_differences_name_every_field_by_its_dotted_key():
     first = {"a": {"b": 1, "c": [1, {"d": 2}]}, "only": "here", "same": 0}
     second = {"a": {"b": 2, "c": [1, {"d": 3}]}, "same": 0}
-    assert differences(first, second) == [("a.b", "1", "2"), ("a.c[1].d", "2", "3"), ("only", "'here'", "absent")]
+    assert differences(first, second) == [
+        ("a.b", "1", "2"),
+        ("a.c[1].d", "2", "3"),
+        ("only", "'here'", "absent"),
+    ]
     assert differences(first, first) == []
 
 

@@ -1,5 +1,6 @@
 """How much of a fit's time the dashboard may take."""
 
+import json
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.training.dashboard import budget as module
 from amtml_pl.training.dashboard import callback
 from amtml_pl.training.dashboard.budget import Budget
@@ -19,6 +21,7 @@ from amtml_pl.training.dashboard.graph import draw_graph
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.types import Batch
+from records import a_record
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ class Fit:
             callback, "gradient_shares", lambda *_: self.takes(costs["shares"], self.measured)
         )
         self.dashboard = Dashboard(TensorBoard(folder, figures_every=2))
-        about = {"teachers": []}
+        about = RunRecord.model_validate_json(json.dumps(a_record(status="interrupted")))
         self.dashboard.subject = Subject(about, ("a", "b"), 8, 1.0, "probabilities", None, {})
         self.trainer = pl.Trainer(
             max_epochs=self.EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False
