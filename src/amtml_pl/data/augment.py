@@ -73,6 +73,11 @@ class Augmentation:
         Raises:
             UserError: if an operation has attributes that are no JSON.
         """
+        if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
+            raise UserError(
+                f"The operation {unnamed[0]} of the augmentation has no name, which a cache is found by.",
+                fix='name = "..." in the class; another name whenever its pixels change',
+            )
         operations = [{"operation": operation.name, **vars(operation)} for operation in self.operations]
         try:
             json.dumps(operations)

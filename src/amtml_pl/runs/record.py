@@ -15,26 +15,14 @@ FILES = ("config.yaml", "metrics.csv")
 
 
 class GitState(Record):
-    """The checkout that the package was run from.
-
-    Attributes:
-        commit: its hash.
-        changed: whether it had changes that were not committed.
-    """
+    """The checkout that the package was run from, and whether it had changes."""
 
     commit: str
     changed: bool
 
 
 class DatasetFacts(Record):
-    """The images of a run.
-
-    Attributes:
-        name: of the data set.
-        digest: of the packed data.
-        sizes: images per split.
-        classes: the K class names in label order.
-    """
+    """The packed data set of a run: images per split, and the K class names in label order."""
 
     name: str
     digest: str
@@ -43,13 +31,7 @@ class DatasetFacts(Record):
 
 
 class NetworkFacts(Record):
-    """A network.
-
-    Attributes:
-        network: what its configuration names as its constructor.
-        parameters: how many there are.
-        macs: multiply-accumulates per image.
-    """
+    """The constructor of a network, its size, and its multiply-accumulates per image."""
 
     network: str | None
     parameters: Count
@@ -57,12 +39,7 @@ class NetworkFacts(Record):
 
 
 class TeacherFacts(NetworkFacts):
-    """A teacher.
-
-    Attributes:
-        weights_digest: SHA-256 of its weights.
-        accuracy: by split in [0, 1], as far as it was known when its outputs were cached.
-    """
+    """A teacher; its accuracy by split as far as it was known when its outputs were cached."""
 
     weights_digest: str
     accuracy: dict[str, float] = Field(default_factory=dict)

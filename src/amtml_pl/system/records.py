@@ -46,11 +46,7 @@ class Record(BaseModel):
 
 
 class Sealed(Record):
-    """A record with the digest of its other fields, so that a changed one is noticed.
-
-    Attributes:
-        digest: set when the record is written.
-    """
+    """A record whose digest, set when it is written, is that of its other fields."""
 
     digest: str = ""
 

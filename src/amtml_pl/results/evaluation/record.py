@@ -12,15 +12,11 @@ from amtml_pl.runs.record import GitState
 from amtml_pl.system.records import Count, Record, Share
 from amtml_pl.types import SplitName
 
+EARLIER = "(its numbers are those of an earlier evaluation)"
+
 
 class EvaluatedDataset(Record):
-    """The images.
-
-    Attributes:
-        digest: of the packed data.
-        images: how many there are.
-        own: whether they are the run's own split of that name.
-    """
+    """The images; ``own`` ones are of the run's own split."""
 
     name: str
     digest: str
@@ -29,15 +25,7 @@ class EvaluatedDataset(Record):
 
 
 class Ensemble(Record):
-    """The teachers' mixture.
-
-    Attributes:
-        weights: the run's ``own``, or ``uniform`` ones.
-        weighting: what the run's configuration names as the constructor of its weighting.
-        because: why the run's own weights cannot be had.
-        mixture: what is mixed.
-        mean_weight: of each teacher.
-    """
+    """The teachers' mixture, and why it is not by the run's own weights."""
 
     weights: Literal["own", "uniform"] = "own"
     weighting: str | None
@@ -54,12 +42,7 @@ class ClassAccuracy(Record):
 
 
 class CorruptedAccuracy(Record):
-    """Accuracy by corruption and severity, and its mean.
-
-    Attributes:
-        seed: of the noise.
-        acc: by corruption, one value per severity from 1 to 5.
-    """
+    """Accuracy by corruption, one value per severity from 1 to 5, and its mean."""
 
     seed: int
     mean_acc: Share
@@ -67,13 +50,7 @@ class CorruptedAccuracy(Record):
 
 
 class StudentSize(Record):
-    """How large a student is.
-
-    Attributes:
-        macs: multiply-accumulates per image.
-        bytes: of all tensors of the network.
-        file_bytes: of its file in the run's folder; None where that is missing.
-    """
+    """How large a student is, its tensors in memory, and its file where the run's folder has it."""
 
     parameters: Count
     macs: Count
@@ -85,13 +62,9 @@ class Evaluation(Record):
     """The content of ``evaluate.json``.
 
     Attributes:
-        weights_digest: of the student.
         metrics: ``<split>/acc`` and such of the student, ``teacher/<name>/<split>/...``,
             ``ensemble/<split>/...``; accuracies are in [0, 1].
-        classes: by the name of the class.
         left_out: what was not measured, with the reason.
-        latency: None where it was not asked for.
-        corruptions: likewise.
     """
 
     format: Literal[2] = 2
@@ -141,6 +114,3 @@ class Evaluation(Record):
             corruptions=self.corruptions or before.corruptions,
             latency=self.latency or before.latency,
         )
-
-
-EARLIER = "(its numbers are those of an earlier evaluation)"

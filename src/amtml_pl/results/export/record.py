@@ -25,15 +25,7 @@ class BeforeAndAfter(Record):
 
 
 class ParityRecord(Record):
-    """How an export compares with its checkpoint.
-
-    Attributes:
-        images: that both were shown.
-        real: whether they are of the run's validation split; otherwise they are random.
-        max_abs_logit_difference: the largest |Δlogit|.
-        same_class: share of the images that both give the same class.
-        val_acc: accuracy in [0, 1], where the images are real.
-    """
+    """How an export compares with its checkpoint, on ``real`` validation images or on random ones."""
 
     images: Count
     real: bool
@@ -55,13 +47,7 @@ class BothLatencies(Record):
 
 
 class ExportRecord(Record):
-    """One exported file.
-
-    Attributes:
-        format: its kind.
-        file: relative to the run's folder where it lies in it.
-        sha256: of its bytes.
-    """
+    """One exported file; its name is relative to the run's folder where it lies in it."""
 
     format: str
     file: str
