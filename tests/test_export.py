@@ -68,7 +68,7 @@ def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(le
     expected, decided = logits.argmax(1), ~undecided(logits, MOST_DIFFERENCE)
     assert expected[decided].unique().tolist() == list(range(10))
     assert (expected == split.stored.labels[split.rows]).double().mean() >= 0.9
-    Export(run, "best", kind, int8=False).write({})
+    Export(run, "best", kind, int8=False).write("the command")
     forward = open_exported(learnt / "export" / FILES[kind], trust=True).forward
     assert torch.equal(forward(images).argmax(1)[decided], expected[decided])
 
@@ -535,7 +535,7 @@ def test_every_family_of_networks_is_exported_with_parity(run, student):
     exported = load_run(folder.path)
     within = share_that_could_change(exported.student(), images_of_val(exported))
     for kind in KINDS if student == STUDENTS[0] else ["onnx"]:
-        entry, shown = Export(exported, "best", kind, int8=False).write({})
+        entry, shown = Export(exported, "best", kind, int8=False).write("the command")
         assert not shown.lacking
         assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
         assert entry["parity"]["same_class"] == pytest.approx(1, abs=within)

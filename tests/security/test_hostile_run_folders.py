@@ -86,7 +86,7 @@ def test_a_whole_record_is_used_and_reported(hostile):
     assert "digits_ce" in report(folder)
 
 
-@pytest.mark.parametrize("path", [path for path in places(RECORD) if path], ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("path", [path for path in places(RECORD) if path], ids=str)
 def test_a_record_without_a_field_is_used_or_refused(hostile, path):
     folder = RunFolder(hostile)
     write(folder, without(RECORD, path))
