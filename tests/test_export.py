@@ -287,7 +287,7 @@ def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refu
         "parity"
     ]
     assert not parity["real"]
-    assert "val/acc" not in parity
+    assert parity["val/acc"] is None
     said = command(export.main, f"run={moved}", "int8=true", status=2)
     assert "int8=true takes real images" in said
     assert not (moved / "export" / "student.int8.onnx").exists()
@@ -391,7 +391,7 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, command, tmp_pat
     [
         ({"status": "failed", "error": "out of memory"}, "failed (out of memory); expected a completed one"),
         ({"status": "interrupted"}, "was interrupted; expected a completed one"),
-        ({"format": 0}, "has format 0; expected 2"),
+        ({"format": 0}, "has format 0; expected 3"),
     ],
 )
 def test_a_run_that_is_not_whole_is_refused(moved, command, change, said):
@@ -537,8 +537,8 @@ def test_every_family_of_networks_is_exported_with_parity(run, student):
     for kind in KINDS if student == STUDENTS[0] else ["onnx"]:
         entry, shown = Export(exported, "best", kind, int8=False).write("the command")
         assert not shown.lacking
-        assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
-        assert entry["parity"]["same_class"] == pytest.approx(1, abs=within)
+        assert entry.parity.max_abs_logit_difference <= MOST_DIFFERENCE
+        assert entry.parity.same_class == pytest.approx(1, abs=within)
 
 
 def contents(folder):

@@ -187,7 +187,7 @@ def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(m
     }
     with_weights = load_run(moved, cache=cache)
     found = evaluate(with_weights, own_images(with_weights, "val"), latency=False)
-    assert found["left_out"] == {"latency": "latency=false"}
+    assert found.left_out == {"latency": "latency=false"}
     assert found.metrics.keys() == whole.keys()
     [rows] = with_weights.data.eval_batches(with_weights.split("val"))
     logits = with_weights.teachers[1].load()(rows.images).logits

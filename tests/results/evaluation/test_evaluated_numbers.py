@@ -202,8 +202,8 @@ def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
         now[0] += 0.5
 
     found = timed(forward, 4, 8)
-    assert found["ms_per_image"] == pytest.approx(125)
-    assert found["spread"] == pytest.approx(0)
+    assert found.ms_per_image == pytest.approx(125)
+    assert found.spread == pytest.approx(0)
 
 
 @pytest.mark.parametrize(("seconds", "forwards", "repetitions"), [(1, 11, 9), (5, 5, 3), (30, 4, 3)])
