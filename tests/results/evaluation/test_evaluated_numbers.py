@@ -189,7 +189,7 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
     for k, name in enumerate(names):
         images = guesses.count(k) + (k != guesses[0])
         expected[name] = {"acc": guesses.count(k) / images, "images": images}
-    assert found.classes == expected
+    assert {name: of.model_dump() for name, of in found.classes.items()} == expected
 
 
 def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
@@ -215,5 +215,5 @@ def test_a_network_that_takes_seconds_is_repeated_less_often(monkeypatch, second
         now[0] += seconds
         made.append(images)
 
-    assert timed(forward, 2, 8)["repetitions"] == repetitions
+    assert timed(forward, 2, 8).repetitions == repetitions
     assert len(made) == forwards
