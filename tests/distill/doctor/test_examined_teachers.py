@@ -36,13 +36,13 @@ def statements(mean=0.5, std=0.2, class_map=None):
 def test_a_teacher_that_is_what_it_should_be_has_no_finding():
     found, examination = statements()
     assert found == []
-    assert examination["accuracy"] > 0.95
+    assert examination.accuracy > 0.95
 
 
 def test_a_wrong_mean_and_std_are_found_and_the_right_ones_named():
     found, examination = statements(mean=0.2, std=0.4)
     assert found == ["wrong-mean-and-std/t"]
-    assert examination["accuracy_with"]["the data set's"] > 0.95
+    assert examination.accuracy_with["the data set's"] > 0.95
 
 
 def test_a_shuffled_class_map_is_found():
