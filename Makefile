@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Three teachers, then the same student from labels, from plain averaging, and from AMTML-KD.
 demo: setup
-	$(BIN)/python -m amtml_pl.train --multirun experiment=digits_ce,digits_avg,digits_amtml paths.outputs=outputs/demo
+	$(BIN)/python -m amtml_pl.train --multirun experiment=digits method=ce,avg,amtml paths.outputs=outputs/demo
 	$(BIN)/python -m amtml_pl.report runs=outputs/demo/runs
 
 test: setup

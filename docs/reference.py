@@ -16,31 +16,23 @@ from docstring_parser import parse
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from amtml_pl.config.command_keys import COMMANDS
+from amtml_pl.config.key import Key as Declared
+from amtml_pl.config.key import leaves
 from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import COMPOSES, DATA, KEYS, TEACHER
 
 REFERENCE = Path(__file__).with_name("reference.md")
 # In the order in which a batch meets them; what composes them comes last.
 GROUPS = {
-    "dataset": "Where images come from",
-    "data": "Splits, batches and views",
-    "augment": "What a view does to an image",
-    "student": "The network to train",
-    "teacher": "Whom it learns from: `teacher=[resnet32,resnet56]`",
-    "weighting": "How the teachers are weighed",
-    "loss": "The terms of the loss: `loss=[ce,kd]`",
-    "loop": "Who steps what",
-    "optimizer": "The optimiser",
-    "scheduler": "The learning rate over the epochs",
-    "trainer": "Where, and for how long",
-    "logger": "Who is told of it: `logger=[]` for none",
-    "method": "Methods: loss, weighting, loop and their strength at once",
-    "experiment": "Problems and published experiments",
-    "sweep": "Ready multiruns",
-    "launcher": "Where the jobs of a multirun run",
-    "hydra/launcher": "Our own launcher, chosen by `launcher=ray`",
-    "hydra/sweeper": "Our own sweeper, chosen by `sweep=tune`",
+    **{group: each.help for group, each in KEYS.items() if (config_directory() / group).is_dir()},
+    "augment": DATA["augment"].help,
+    **{group: each.help for group, each in COMPOSES.items() if (config_directory() / group).is_dir()},
+    "hydra/launcher": "our own launcher, chosen by `launcher=ray`",
+    "hydra/sweeper": "our own sweeper, chosen by `sweep=tune`",
 }
-COMMANDS = {"evaluate", "report", "export", "predict", "cache", "benchmark", "doctor"}
+del GROUPS["hydra"]  # whose groups stand above
+OTHERS = ("benchmark", "cache", "doctor", "evaluate", "export", "predict", "report")
 
 
 class Key(NamedTuple):
@@ -81,57 +73,57 @@ def reference() -> str:
     lines = [
         "# Configuration reference",
         "",
-        "Every key and every choice, from [conf/](../conf) and the docstrings (`python docs/reference.py`",
-        "writes this page). `python -m amtml_pl.train … --cfg job` shows what a command line comes to, and",
-        "[configuration.md](configuration.md) what is said of mistakes.",
+        "Every key and every choice, from [schema.py](../src/amtml_pl/config/schema.py), [conf/](../conf)",
+        "and the docstrings (`python docs/reference.py` writes this page).",
+        "`python -m amtml_pl.train … --cfg job` shows what a command line comes to, and",
+        "[configuration.md](configuration.md) how mistakes are reported.",
         "",
         "Keys are written as they are typed. A key without a value is not set in the choice's file: the",
         "constructor's default holds, and `+key=value` sets another.",
         "",
         "## Root keys",
         "",
-        *table_of_keys(key for key in keys(config_directory() / "train.yaml") if not is_internal(key.path)),
+        *declared_table("train", KEYS),
     ]
     for group, title in GROUPS.items():
-        lines += ["", f"## {group}: {title[0].lower()}{title[1:]}", "", *group_section(group)]
+        lines += ["", f"## {group}: {title}", "", *group_section(group)]
     lines += ["", "## The other commands", ""]
-    for command in sorted(COMMANDS):
+    for command in OTHERS:
         file = config_directory() / f"{command}.yaml"
         if file.is_file():
-            own = [key for key in keys(file) if not is_internal(key.path)]
-            lines += [
-                f"### `python -m amtml_pl.{command}`",
-                "",
-                cell(header(file)),
-                "",
-                *table_of_keys(own),
-                "",
-            ]
+            lines += [f"### `python -m amtml_pl.{command}`", "", cell(header(file)), ""]
+            lines += [*declared_table(command, COMMANDS.get(command, {})), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def group_section(group: str) -> list[str]:
     """A group's choices, each with its file's first words, then the keys of each."""
+    if group == "teacher":
+        return teacher_section()
     files = sorted((config_directory() / group).glob("*.yaml"))
-    if package_of(files[0], group) == "":
+    if group in COMPOSES:
         rows = [f"| `{file.stem}` | {cell(header(file))} | {what_it_sets(file)} |" for file in files]
         return ["| choice | what | sets |", "|---|---|---|", *rows]
     lines = ["| choice | what |", "|---|---|"]
     lines += [f"| `{file.stem}` | {cell(header(file))} |" for file in files]
-    shared = config_directory() / group / "source" / "trained.yaml"
-    if shared.is_file():
-        lines += ["", f"What every choice has besides its network ({header(shared)})", ""]
-        lines += table_of_keys(
-            key._replace(path=f"{group}.NAME.{key.path}") for key in keys(shared) if key.path != "weights"
-        )
-        lines += [
-            "",
-            "`teacher.NAME.network` has the keys of the student of that name: `student.depth`, say, is",
-        ]
-        lines += ["`teacher.NAME.network.depth` there."]
     for constructors, alike in alike_choices(group, files).items():
         lines += ["", *family_section(constructors, alike)]
     return lines
+
+
+def teacher_section() -> list[str]:
+    """What a teacher has besides its network, which is a student's."""
+    shared = config_directory() / "teacher" / "source" / "trained.yaml"
+    given = values_of(shared)
+    rows = ((path, each) for path, each in leaves(TEACHER) if path in given)
+    return [
+        "Every choice of `student` is one. `teacher.NAME.network` has the keys of `student.network`:",
+        "`student.network.depth`, say, is `teacher.NAME.network.depth`.",
+        "",
+        f"What every teacher has besides ({header(shared)})",
+        "",
+        *table_of((f"teacher.NAME.{path}", given[path], each) for path, each in rows),
+    ]
 
 
 def what_it_sets(file: Path) -> str:
@@ -178,8 +170,8 @@ def keys_of_choice(file: Path, group: str) -> list[Key]:
     for key in keys(file):
         if key.path.split(".")[0] == "defaults":
             continue
-        path = re.sub(rf"^{file.stem}\b", "NAME", key.path) if group == "teacher" else key.path
-        path = f"{package_of(file, group)}.{path}"
+        package = package_of(file, group)
+        path = f"{package}.{key.path}" if package else key.path
         found[path] = Key(path, key.value, key.comment or found.get(path, key).comment)
     return [*found.values()]
 
@@ -256,9 +248,27 @@ def arguments(prefix: str, target: str) -> dict[str, Setting]:
     }
 
 
-def is_internal(path: str) -> bool:
-    """Whether a key is Hydra's, or a placeholder that groups fill."""
-    return path.split(".")[0] in ("defaults", "hydra", "teacher", "loss")
+def values_of(file: Path) -> dict[str, str]:
+    """Return the values of a YAML file by their keys, as they are written; of nodes none."""
+    return {key.path: key.value for key in keys(file) if key.value}
+
+
+def declared_table(command: str, declared: Mapping[str, Declared]) -> list[str]:
+    """Return the table of a command's keys that its file gives values to, as the schema declares them."""
+    given = values_of(config_directory() / f"{command}.yaml")
+    named_by_users = {name for name, each in declared.items() if "*" in each.keys}
+    paths = given.keys() - {"loss"} | named_by_users
+    return table_of((path, given.get(path, ""), each) for path, each in leaves(declared) if path in paths)
+
+
+def table_of(rows: Iterable[tuple[str, str, Declared]]) -> list[str]:
+    """Return a table of declared keys with their defaults."""
+    head = ["| key | default | may be | what |", "|---|---|---|---|"]
+    lines = [
+        f"| `{path}` | {code(value)} | {cell(each.expected)} | {cell(each.help)} |"
+        for path, value, each in rows
+    ]
+    return [*head, *lines] if lines else []
 
 
 def keys(file: Path) -> Iterator[Key]:
@@ -311,12 +321,6 @@ def comment_of(key: yaml.Node, ends: yaml.Node, lines: Sequence[str]) -> str:
         first -= 1
     above = lines[first : key.start_mark.line] if first > 0 else []
     return " ".join(line.strip().removeprefix("# ") for line in above)
-
-
-def table_of_keys(found: Iterable[Key]) -> list[str]:
-    """A table of keys with their defaults."""
-    rows = [f"| `{key.path}` | {code(key.value)} | {cell(key.comment)} |" for key in found]
-    return ["| key | default | what |", "|---|---|---|", *rows] if rows else []
 
 
 def header(file: Path) -> str:

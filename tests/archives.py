@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+import hashlib
 import io
 import pickle
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -126,6 +128,24 @@ def write_tar(archive: Path, top: str, members: dict[str, bytes]) -> Path:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return archive
+
+
+def checksums(archive: Path) -> dict[str, Any]:
+    """The arguments with which a source takes an archive for the official one."""
+    members = {}
+    if archive.name.startswith("cifar"):
+        with tarfile.open(archive) as tar:
+            members = {Path(m.name).name: md5(tar.extractfile(m).read()) for m in tar.getmembers()}
+    return {"md5": md5(archive.read_bytes()), "members": members}
+
+
+def official(archive: Path) -> str:
+    """The override with which a run takes an archive for the official one."""
+    return f"dataset.source.md5={md5(archive.read_bytes())}"
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _cifar_rows(rng: np.random.Generator, classes: int, per_class: int) -> tuple[np.ndarray, list[int]]:

@@ -117,15 +117,13 @@ def configure(tmp_path, shared):
 @pytest.fixture
 def run(configure, tmp_path):
     """Runs overrides in a folder of their own; a second call with the same name repeats the command."""
-    from amtml_pl.config.checks import check
     from amtml_pl.runs.folder import RunFolder
-    from amtml_pl.training.pipeline import execute
+    from tiny_runs import trained
 
     def go(*overrides: str, name: str = "run"):
-        config = configure(*overrides)
-        check(config)
         folder = RunFolder(tmp_path / name)
-        return execute(config, folder, overrides[0].removeprefix("experiment="), "the command"), folder
+        experiment = overrides[0].removeprefix("experiment=")
+        return trained(configure(*overrides), folder, experiment=experiment), folder
 
     return go
 
@@ -135,17 +133,15 @@ def moved(configure, shared, tmp_path):
     """The folder of a completed run with two teachers, copied away from where it was trained."""
     import shutil
 
-    from amtml_pl.config.checks import check
     from amtml_pl.runs.folder import RunFolder
-    from amtml_pl.training.pipeline import execute
-    from tiny_runs import TINY
+    from tiny_runs import TINY, trained
 
-    trained = shared / "finished"
-    if not trained.exists():
+    finished = shared / "finished"
+    if not finished.exists():
         config = configure("experiment=digits_amtml", *TINY, f"paths.outputs={shared}/outputs")
-        check(config)
-        execute(config, RunFolder(trained), "digits_amtml", "python -m amtml_pl.train experiment=x")
-    return shutil.copytree(trained, tmp_path / "moved")
+        repeat = "python -m amtml_pl.train experiment=x"
+        trained(config, RunFolder(finished), experiment="digits_amtml", command=repeat)
+    return shutil.copytree(finished, tmp_path / "moved")
 
 
 @pytest.fixture
@@ -153,23 +149,23 @@ def learnt(configure, shared, tmp_path):
     """Likewise, of a student alone that has learnt the digits; it takes half a minute once."""
     import shutil
 
-    from amtml_pl.config.checks import check
     from amtml_pl.runs.folder import RunFolder
-    from amtml_pl.training.pipeline import execute
+    from tiny_runs import trained
 
-    trained = shared / "learnt"
-    if not trained.exists():
+    learnt = shared / "learnt"
+    if not learnt.exists():
         overrides = (
-            "experiment=digits_ce",
+            "experiment=digits",
+            "method=ce",
             "trainer=cpu",
             "trainer.max_epochs=8",
             "doctor=false",
             "logger=[]",
         )
         config = configure(*overrides, f"paths.outputs={shared}/outputs")
-        check(config)
-        execute(config, RunFolder(trained), "digits_ce", "python -m amtml_pl.train experiment=x")
-    return shutil.copytree(trained, tmp_path / "learnt")
+        repeat = "python -m amtml_pl.train experiment=x"
+        trained(config, RunFolder(learnt), experiment="digits", command=repeat)
+    return shutil.copytree(learnt, tmp_path / "learnt")
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ def a_record(**changes):
     return {
         "format": 3,
         "status": "completed",
-        "experiment": "digits_ce",
+        "experiment": "digits",
         "seed": 0,
         "study": "s",
-        "command": "python -m amtml_pl.train experiment=digits_ce",
+        "command": "python -m amtml_pl.train experiment=digits",
         "git": None,
         "versions": {},
         "processes": 1,

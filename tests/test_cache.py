@@ -357,7 +357,7 @@ MISTAKES = {
     "another split": (("action=build", "splits=[dev]"), "a list of train, val, test"),
     "no rows": (("action=verify", "rows=0"), "1 or more"),
     "live teachers": (("action=build", *EXPERIMENT, "teacher_source=live"), "teacher_source=cached"),
-    "no teachers": (("action=build", "experiment=digits_ce"), "no teacher to cache"),
+    "no teachers": (("action=build", "experiment=digits", "method=ce"), "no teacher to cache"),
     "no experiment": (("action=verify",), "no teacher to cache"),
     "a value of another type": (("action=build", "cache.batch_size=many"), "cache.batch_size"),
 }  # fmt: skip

@@ -13,10 +13,12 @@ from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
-from amtml_pl.training.pipeline import Run
+from amtml_pl.training.connect import examine
+from amtml_pl.training.settings import settings_of
+from amtml_pl.training.stages import RunRequest, plan
 from amtml_pl.types import TensorShapes
 from test_cache import invoke
-from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+from tiny_runs import CE, TINY, assert_bitwise_equal, ready, weights
 
 METHODS = sorted(file.stem for file in (config_directory() / "method").glob("*.yaml"))
 SWEEPS = sorted(file.stem for file in (config_directory() / "sweep").glob("*.yaml"))
@@ -32,15 +34,6 @@ def tiny(method):
         ("loop.meta_every=2", "loop.buffer_size=32") if method == "mmkd" else ()
     )  # so that it takes meta steps
     return ("experiment=digits", f"method={method}", *(CE if method in WITHOUT_TEACHERS else TINY), *own)
-
-
-def ready(configure, tmp_path, *overrides):
-    config = configure(*overrides)
-    check(config)
-    made = Run(config, RunFolder(tmp_path / "run"), "digits", "the command")
-    data = made.prepare()
-    made.provide_outputs(data)
-    return made, data
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -63,14 +56,13 @@ def test_every_method_composes_on_every_problem(configure, problem):
     "method", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in METHODS]
 )
 def test_the_doctor_finds_exactly_what_a_method_is_known_for(configure, tmp_path, method):
-    made, data = ready(configure, tmp_path, *tiny(method))
-    found = made.examine(data)
-    assert sorted(finding.name for finding in found.findings) == sorted(made.config.expected_defects)
-    assert bool(made.config.expected_defects) is (
-        method.endswith(("_reference", "_released")) and method != "ebkd_reference"
-    )
+    folder = RunFolder(tmp_path / "run")
+    made = ready(configure(*tiny(method)), folder)
+    found, expected = examine(made), made.request.settings.expected_defects
+    assert sorted(finding.name for finding in found.findings) == sorted(expected)
+    assert bool(expected) is (method.endswith(("_reference", "_released")) and method != "ebkd_reference")
     found.refuse()
-    written = json.loads(made.folder.doctor_file.read_text())
+    written = json.loads(folder.doctor_file.read_text())
     assert written["healthy"] is True
 
 
@@ -89,17 +81,18 @@ def test_a_run_repeats_to_the_bit(run, method):
 def test_all_methods_start_from_the_same_student_and_see_the_same_batches(configure, tmp_path):
     digests, first_batches = set(), []
     for method in ("ce", "avg", "amtml", "dml"):
-        made, data = ready(configure, tmp_path, *tiny(method), "trainer.max_epochs=1")
+        made = ready(configure(*tiny(method), "trainer.max_epochs=1"), RunFolder(tmp_path / "run"))
         digests.add(weights_digest(made.module.student.network))
-        first_batches.append(data.sample(32))
+        first_batches.append(made.data.sample(32))
     assert len(digests) == 1
     assert all(torch.equal(batch.images, first_batches[0].images) for batch in first_batches)
 
 
 def test_a_defect_that_was_expected_and_is_not_there_stops_the_run_too(configure, tmp_path):
-    made, data = ready(configure, tmp_path, *tiny("avg"), "expected_defects=[dead-term/kd]")
+    expected = "expected_defects=[dead-term/kd]"
+    made = ready(configure(*tiny("avg"), expected), RunFolder(tmp_path / "run"))
     with pytest.raises(UserError, match=r"dead-term/kd: expected of this method, and not found"):
-        made.examine(data).refuse()
+        examine(made).refuse()
 
 
 @pytest.mark.slow
@@ -136,7 +129,7 @@ def test_the_command_reports_and_ends_with_two_for_a_teacher_that_is_not_what_it
 def test_teachers_that_no_term_learns_from_are_refused_with_the_way_out(configure, tmp_path):
     config = configure("experiment=digits")
     with pytest.raises(UserError, match=r"no term of \['ce'\] learns from them.\n.*method=ce"):
-        Run(config, RunFolder(tmp_path), "digits", "the command")
+        plan(RunRequest(settings_of(config), RunFolder(tmp_path), "digits", "the command"))
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)

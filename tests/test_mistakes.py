@@ -47,7 +47,11 @@ VALUES = {
     "dataset.num_classes=1": ["dataset.num_classes=1: expected a whole number, 2 or more"],
 }
 CONSTRUCTORS = {
-    "+student.deph=3": ["student.deph:", "has no such argument; did you mean 'depth'?", "(command line)"],
+    "+student.network.deph=3": [
+        "student.network.deph:",
+        "has no such argument; did you mean 'depth'?",
+        "(command line)",
+    ],
     "optimizer.lr=fast": ["optimizer.lr='fast': expected"],
     "scheduler.milestones=[5,x]": ["scheduler.milestones=[5, 'x']: expected Iterable[int]"],
     "scheduler._target_=os.system": ["scheduler._target_=os.system:", "may not be named"],
@@ -60,9 +64,9 @@ PARTS = {
         "The trainer cannot be built",
         "Allowed algorithms: ['value', 'norm']",
     ],
-    "experiment=digits_amtml hint_stages=[layer1,layer9]": ["layer9"],
-    "experiment=digits_amtml last_stage=layr3": ["layr3", "The closest: layer3"],
-    "experiment=digits_amtml student.num_classes=7": ["The student has 7 outputs", "10 classes"],
+    "experiment=digits_amtml student.stages=[layer1,layer9]": ["layer9"],
+    "experiment=digits_amtml student.hint=layr3": ["layr3", "The closest: layer3"],
+    "experiment=digits_amtml student.network.num_classes=7": ["The student has 7 outputs", "10 classes"],
     "experiment=digits_amtml teacher.resnet8.network.num_classes=5": ["Teacher 'resnet8' has 5 outputs"],
 }
 # What ends a stage for all others, or is a mistake only by itself.
@@ -71,10 +75,6 @@ LEFT_OUT = (
     "scheduler.milestones=[5,x]",
 )  # fmt: skip
 MISTAKES = {**TYPED, **VALUES, **CONSTRUCTORS, **PARTS}
-
-
-def test_there_are_thirty():
-    assert len(MISTAKES) >= 30
 
 
 @pytest.mark.parametrize("typed", MISTAKES)
@@ -100,7 +100,7 @@ def test_all_mistakes_of_a_stage_are_said_at_once(mistake, stage, expected):
 
 def test_what_does_not_fit_of_student_and_teachers_is_said_at_once(mistake):
     wrong = (
-        "student.num_classes=7",
+        "student.network.num_classes=7",
         "teacher.resnet8.network.num_classes=5",
         "teacher.vgg8_quarter.class_map=[1]",
     )

@@ -61,7 +61,7 @@ def test_files_are_given_the_classes_and_probabilities_of_the_checkpoint(
         f"images={pictures}",
         f"out={tmp_path}/found/predictions.csv",
         "top=2",
-        *(["trust=true"] if model.endswith((".pt", ".pt2")) else []),
+        *(["trust=true"] if model.endswith(".pt2") else []),
     )
     run = load_run(exported)
     split = run.split("test")
@@ -154,10 +154,9 @@ def test_a_file_name_that_is_no_utf_8_is_in_the_table_as_it_is(exported, picture
     assert b"caf\xe9.png," in (tmp_path / "odd.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["student.pt", "student.pt2"])
-def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported, pictures, command, name):
-    said = command(predict.main, f"model={exported}/export/{name}", f"images={pictures}", status=2)
-    assert f"{name} is not opened" in said
+def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported, pictures, command):
+    said = command(predict.main, f"model={exported}/export/student.pt2", f"images={pictures}", status=2)
+    assert "student.pt2 is not opened" in said
     assert "trust=true" in said
 
 
@@ -172,25 +171,17 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
         (["model={run}/checkpoints/best.ckpt", "images={pictures}"], "it is what torch.save writes"),
         (["model={run}/student.safetensors", "images={pictures}"], "was not written by amtml_pl.export"),
         (["model={onnx}", "images={tmp}/nowhere"], "There is no image"),
-        (["model={onnx}", "images={pictures}/*.jpg"], "There is no image"),
         (["model={onnx}", "images=[{pictures},{tmp}/x.png]"], "x.png'; known are .bmp"),
-        (["model={onnx}", "images=nowhere.png"], "There is no image 'nowhere.png', seen from "),
         (["model={onnx}", "images={run}/checkpoints"], "There is no image in the folder"),
         (["model={onnx}", "images=a[1].png"], """if it is meant as a text: 'images="a[1].png"'"""),
         (["model={onnx}", "images={pictures}", "out={onnx}"], "has a name that ends in .csv"),
-        (["model={onnx}", "images={pictures}", "out={pictures}/000.png"], "has a name that ends in .csv"),
         (["model={onnx}", "images={pictures}", "out={run}/metrics.csv"], "is not a table of predictions"),
-        (
-            ["model={onnx}", "images={pictures}", "out={tmp}/mine.csv"],
-            "mine.csv is not a table of predictions",
-        ),
         (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (none of PNG, JPEG, "),
         (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
         (["model={onnx}", "images={pictures}", "out={run}/run.json/p.csv"], "p.csv cannot be written"),
         (["model={onnx}", "images={pictures}", "checkpoint=last"], "is a choice of a run's folder"),
         (["modle={onnx}"], "did you mean 'model'?"),
         (["model={long}", "images={pictures}"], "cannot be read or written: File name too long"),
-        (["model={onnx}", "images={long}"], "cannot be read or written: File name too long"),
         (["model={onnx}", "images={pictures}", "out={long}.csv"], "File name too long"),
     ],
 )
@@ -202,11 +193,7 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, com
     typed = [word.format(**places) for word in words]
     if not any(word.startswith("out=") for word in typed):
         typed.append(f"out={table}")
-    (tmp_path / "mine.csv").write_text("file,class,probability_of_mine,notes\n")
-    before = {
-        file: file.read_bytes()
-        for file in (table, tmp_path / "mine.csv", *exported.rglob("*.*"), *pictures.glob("*.png"))
-    }
+    before = {file: file.read_bytes() for file in (table, *exported.rglob("*.*"), *pictures.glob("*.png"))}
     assert said in command(predict.main, *typed, status=2)
     assert {file: file.read_bytes() for file in before} == before
 
@@ -222,7 +209,7 @@ def test_an_unreadable_image_among_others_is_named_and_nothing_is_written(
     assert not (tmp_path / "p.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["student.onnx", "student.safetensors", "student.pt", "student.pt2"])
+@pytest.mark.parametrize("name", ["student.onnx", "student.safetensors", "student.pt2"])
 def test_a_file_that_was_cut_off_is_one_message(exported, pictures, command, name):
     file = exported / "export" / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

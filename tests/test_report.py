@@ -78,18 +78,15 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
     [
         (["runs=nothing"], "is not a folder"),
         (["runs=empty"], "No run lies below"),
-        (["runs=unfinished"], "cut: failed"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
         (
             ["runs=runs", "metric=test/accc"],
             "has 'test/accc'; they have test/acc, test/acc_last, val/acc. To fix it: metric=test/acc",
         ),
-        (["runs=null"], "is not a folder"),
         (["runs="], "runs= names no folder"),
         (["runs=runs", "baseline="], "baseline= names no group"),
         (["runs=unfinished"], "which run.json in its folder has: it goes on with it"),
         (["runs=nan"], "with force=true: it starts over"),
-        (["runs=[a,b]"], "is not a folder"),
         (["runs=runs", "out=file"], "cannot be written to"),
         (["runs=runs", "bsaeline=ce"], "baseline"),
     ],

@@ -3,8 +3,13 @@
 import torch
 from safetensors.torch import load_file
 
+from amtml_pl.config.checks import check
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.training.connect import connect
+from amtml_pl.training.pipeline import execute, prepare
+from amtml_pl.training.settings import settings_of
+from amtml_pl.training.stages import RunRequest, plan
 
 WATCHED = (
     "trainer=cpu", "trainer.max_epochs=2", "data.train_size=100", "data.val_size=60", "data.batch_size=32",
@@ -14,6 +19,22 @@ WATCHED = (
 )  # fmt: skip
 WATCHED_CE = (*WATCHED[:5], "student=resnet8_thin")
 TINY, CE = ((*job, "logger=[]") for job in (WATCHED, WATCHED_CE))
+
+
+def request(config, folder, experiment="digits", command="the command"):
+    """A run that is asked for, of a configuration that passes the checks."""
+    check(config)
+    return RunRequest(settings_of(config), folder, experiment, command)
+
+
+def trained(config, folder, **asked):
+    """What `run.json` says of a whole run."""
+    return execute(request(config, folder, **asked))
+
+
+def ready(config, folder):
+    """A run up to its first step."""
+    return connect(prepare(plan(request(config, folder))))
 
 
 def weights(folder):

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from amtml_pl.config.checks import check_command, check_constructors, check_values
 from amtml_pl.config.command import progress, reporting, start, typed
+from amtml_pl.config.command_keys import BENCHMARK
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import BENCHMARK
 from amtml_pl.runs.identity import register_resolvers
 from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from amtml_pl.config.checks import check_command, check_constructors, check_values, plain
 from amtml_pl.config.command import progress, reporting, start
+from amtml_pl.config.command_keys import CACHE_COMMAND
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import CACHE_COMMAND
 from amtml_pl.runs.identity import register_resolvers
 
 register_resolvers()
@@ -29,10 +30,13 @@ def run(config: DictConfig) -> None:
         check_command(asked, CACHE_COMMAND)
         check_values(config)
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
-        from amtml_pl.training.cache_actions import act
+        from amtml_pl.training.cache_actions import Command, act
+        from amtml_pl.training.settings import settings_of
 
         check_constructors(config)
-        act(config, **asked)
+        hydra_config = HydraConfig.get()
+        command = Command(hydra_config.runtime.choices.get("experiment"), list(hydra_config.overrides.task))
+        act(settings_of(config), command, **asked)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,15 @@ def run(config: DictConfig) -> None:
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         check_values(config)
         from amtml_pl.distill.doctor.report import show_checkup
-        from amtml_pl.training.pipeline import Run
+        from amtml_pl.training.connect import connect, examine
+        from amtml_pl.training.pipeline import prepare
+        from amtml_pl.training.settings import settings_of
+        from amtml_pl.training.stages import RunRequest, plan
 
         check_constructors(config)
-        choices = hydra_config.runtime.choices
-        ready = Run(config, folder, choices.get("experiment"), typed("amtml_pl.doctor"))
-        data = ready.prepare()
-        ready.provide_outputs(data)
-        found = ready.examine(data, thoroughly=True)
+        experiment = hydra_config.runtime.choices.get("experiment")
+        planned = plan(RunRequest(settings_of(config), folder, experiment, typed("amtml_pl.doctor")))
+        found = examine(connect(prepare(planned)), thoroughly=True)
         show_checkup(found)
         console.print(f"Written to {folder.doctor_file}", markup=False)
         found.refuse()

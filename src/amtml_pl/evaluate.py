@@ -15,8 +15,10 @@ from rich.markup import escape
 
 from amtml_pl.config.checks import check_command
 from amtml_pl.config.command import progress, reporting, start, typed
+from amtml_pl.config.command_keys import EVALUATE
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import DATASET, EVALUATE, rule_problems
+from amtml_pl.config.rules import rule_problems
+from amtml_pl.config.schema import DATASET
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.files import named_output, output, refuse_unwritable

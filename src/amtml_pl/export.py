@@ -11,9 +11,9 @@ from rich.markup import escape
 
 from amtml_pl.config.checks import check_command
 from amtml_pl.config.command import progress, reporting, start, typed
+from amtml_pl.config.command_keys import EXPORT
 from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import EXPORT
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 

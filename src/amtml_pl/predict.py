@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from amtml_pl.config.checks import check_command, plain
 from amtml_pl.config.command import progress, reporting, start
+from amtml_pl.config.command_keys import PREDICT
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import PREDICT
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.files import named_output

@@ -46,9 +46,12 @@ def train(config: DictConfig) -> float:
         from amtml_pl.system.launch import processes_wanted, run_in_group
         from amtml_pl.training.pipeline import execute
         from amtml_pl.training.preflight import check_parts
+        from amtml_pl.training.settings import settings_of
+        from amtml_pl.training.stages import RunRequest
 
         check_constructors(config)
-        check_parts(config)
+        settings = settings_of(config)
+        check_parts(settings)
         experiment = hydra_config.runtime.choices.get("experiment")
         trainer = config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
@@ -56,7 +59,7 @@ def train(config: DictConfig) -> float:
             run_in_group(["-m", "amtml_pl.train", *overrides_of_one_run()], processes)
             record = folder.completed()
         else:
-            record = execute(config, folder, experiment, typed("amtml_pl.train"))
+            record = execute(RunRequest(settings, folder, experiment, typed("amtml_pl.train")))
         return float("nan") if record is None else record.metrics["val/acc"]
     return float("nan")
 

@@ -9,8 +9,8 @@ from amtml_pl.distill.doctor.step import examine
 from amtml_pl.models.classifier_head import Head
 from amtml_pl.models.hint import Reading
 from amtml_pl.teachers.live import LiveTeachers
-from amtml_pl.teachers.selected import selected_teachers
-from amtml_pl.training import assemble
+from amtml_pl.training.assemble import training_module
+from amtml_pl.training.settings import settings_of
 from amtml_pl.types import Batch, TeacherOutputs
 from test_methods import METHODS
 
@@ -38,14 +38,15 @@ def test_a_step_is_examined_within_ten_seconds(benchmark, configure, method):
     teachers = "teacher=[]" if alone else "teacher=[resnet32,vgg8,wrn_16_2]"
     config = configure("experiment=cifar100", f"method={method}", "student=resnet20", teachers, "trainer=cpu")
     check(config)
-    terms = assemble.loss_terms(config)
-    selected = selected_teachers(config, terms)
+    settings = settings_of(config)
+    terms = settings.method.terms()
+    selected = settings.teachers(terms)
     live = [each.fresh() for each in selected]
     hints = {}
     for teacher in live:
         hints |= teacher.hint_shapes(32)
     source = Stored(LiveTeachers(live)) if live else None
-    module = assemble.training_module(config, terms, source, hints)
+    module = training_module(settings, terms, source, hints)
     networks = {teacher.name: teacher for teacher in live}
     heads = {}
     for name in module.head_names():

@@ -20,7 +20,7 @@ def left_out(folder, metric="test/acc"):
 @pytest.mark.parametrize(
     "damage",
     [
-        "", "{", "[]", '{"format": 3}', '{"format": 3, "status": "completed"}',
+        "{", '{"format": 3}',
         '{"format": 3, "status": "completed", "dataset": [], "experiment": "x", "command": "c"}',
     ],
 )  # fmt: skip
@@ -52,23 +52,6 @@ def test_unfinished_runs_are_listed_by_what_became_of_them(tmp_path):
         }
 
 
-def test_where_nothing_is_whole_all_that_was_found_is_listed(tmp_path):
-    write_run(tmp_path / "cut", "digits_ce", 0, 0.9, status="interrupted")
-    with pytest.raises(UserError, match=r"No completed run lies below .*:\n  - cut: interrupted"):
-        find_runs(tmp_path, "test/acc")
-
-
-def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(UserError, match="No run lies below"):
-        find_runs(tmp_path, "test/acc")
-
-
-def test_a_folder_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is not a folder") as refused:
-        find_runs(tmp_path / "nothing", "test/acc")
-    assert refused.value.fix.startswith("runs=FOLDER, or first of all python -m amtml_pl.train experiment=")
-
-
 def test_a_run_of_a_later_format_is_refused_by_its_name(tmp_path):
     write_run(tmp_path / "now", "digits_ce", 0, 0.9)
     write_run(tmp_path / "later", "digits_ce", 1, 0.9, format=4)
@@ -92,7 +75,7 @@ def test_a_run_whose_table_was_changed_is_named(tmp_path, name):
     assert said.startswith(f"{name} in {tmp_path}/avg-1 was changed after the run (got SHA-256 ")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.7e308])
+@pytest.mark.parametrize("value", [float("nan"), 1.7e308])
 def test_a_run_whose_number_is_none_is_left_out(tmp_path, value):
     write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
     write_run(tmp_path / "odd", "digits_ce", 1, value)
@@ -180,24 +163,11 @@ def test_a_folder_that_may_not_be_looked_into_is_named(shared, of_root, own, rea
     assert told["secret"].endswith(reason)
 
 
-def test_a_record_that_may_not_be_read_is_not_called_damaged(shared):
-    write_run(shared / "secret", "digits_ce", 1, 0.9)
-    (shared / "secret" / "run.json").chmod(0o600 if os.geteuid() == 0 else 0)
-    with nobody():
-        assert left_out(shared)["secret"].endswith("run.json cannot be read: Permission denied.")
-
-
 def test_where_nothing_may_be_read_the_remedy_is_no_other_run(shared):
     (shared / "whole").chmod(0o700 if os.geteuid() == 0 else 0)
     with nobody(), pytest.raises(UserError, match=r"- whole: cannot be read: Permission denied") as refused:
         find_runs(shared, "test/acc")
     assert "the right to read" in refused.value.fix
-
-
-def test_what_lies_where_nobody_may_look_is_refused(shared):
-    (shared / "whole").chmod(0o600)
-    with nobody(), pytest.raises(UserError, match=r"below cannot be read: Permission denied"):
-        find_runs(shared / "whole" / "below", "test/acc")
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -175,9 +175,9 @@ def test_a_network_takes_nothing_else(node, reason):
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["student._target_=os.system"], "student._target_=os.system"),
+        (["student.network._target_=os.system"], "student.network._target_=os.system"),
         (["+loss.ce.again={_target_: os.system, command: x}"], "loss.ce.again._target_=os.system"),
-        (["+student.deep=[{a: {_target_: os.system}}]"], r"student.deep\[0\].a._target_=os.system"),
+        (["+student.network.deep=[{a: {_target_: os.system}}]"], r"deep\[0\].a._target_=os.system"),
         (["teacher=[resnet8]", "teacher.resnet8.pretrained=true",
           "teacher.resnet8.network._target_=os.system"], "teacher.resnet8.network._target_=os.system"),
     ],
@@ -186,7 +186,7 @@ def test_the_check_names_the_key_path_of_what_may_not_be_named(configure, overri
     with pytest.raises(
         UserError, match=rf"{key}: os.system may not be named.*to fix it: name a part of a run"
     ):
-        check(configure("experiment=digits_ce", *overrides))
+        check(configure("experiment=digits", "method=ce", *overrides))
 
 
 def test_nothing_is_built_that_may_not_be_named_whatever_was_checked(tmp_path):

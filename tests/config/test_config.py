@@ -7,8 +7,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from amtml_pl.config.checks import check, config_directory
-from amtml_pl.config.schema import ROOT
+from amtml_pl.config.checks import check
+from amtml_pl.config.command_keys import COMMANDS, help_of
+from amtml_pl.config.key import leaves
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.schema import KEYS, handed_to_recipes
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_folder, run_hash, run_label
@@ -72,11 +75,17 @@ def test_every_loss_passes_the_check(configure, name):
         (["seed=-1"], r"seed=-1: expected a whole number"),
         (["coef.ce=much"], r"coef.ce='much': expected a number"),
         (["trainer.max_epochs=0"], r"trainer.max_epochs=0: expected a whole number, 1 or more"),
-        (["+student.deph=3"], r"student.deph: .*CifarResNet has no such argument; did you mean 'depth'"),
-        (["student.depth=deep"], r"student.depth='deep': expected int"),
-        (["~student.depth"], r"student: .*CifarResNet needs the argument 'depth'"),
-        (["student._target_=amtml_pl.models.nothing.Net"], r"student._target_=.* may not be named"),
-        (["data.batch_size=a"], r"data.batch_size='a': expected int"),
+        (
+            ["+student.network.deph=3"],
+            r"student.network.deph: .*CifarResNet has no such argument; did you mean 'depth'",
+        ),
+        (["student.network.depth=deep"], r"student.network.depth='deep': expected int"),
+        (["~student.network.depth"], r"student.network: .*CifarResNet needs the argument 'depth'"),
+        (
+            ["student.network._target_=amtml_pl.models.nothing.Net"],
+            r"student.network._target_=.* may not be named",
+        ),
+        (["data.batch_size=a"], r"data.batch_size='a': expected a whole number, 1 or more"),
         (["+loss.kd.temperature=3"], r"loss.kd has settings but is not selected: add it to loss="),
         (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),
         (["dataset=image_folder"], r"dataset.source.folder|dataset.num_classes"),
@@ -89,9 +98,9 @@ def test_mistakes_are_named_with_their_key_path(configure, overrides, text):
 
 def test_all_mistakes_are_reported_at_once(configure):
     with pytest.raises(UserError, match=r"has 3 mistakes:\n  - seed(.|\n)*temperature(.|\n)*coef.kd"):
-        check(configure("temperature=0", "coef.kd=x", "seed=x", "+student.deph=3"))
-    with pytest.raises(UserError, match=r"has 2 mistakes:\n  - student.deph(.|\n)*optimizer.lr"):
-        check(configure("+student.deph=3", "optimizer.lr=fast"))  # only once the values are sound
+        check(configure("temperature=0", "coef.kd=x", "seed=x", "+student.network.deph=3"))
+    with pytest.raises(UserError, match=r"has 2 mistakes:\n  - student.network.deph(.|\n)*optimizer.lr"):
+        check(configure("+student.network.deph=3", "optimizer.lr=fast"))  # only once the values are sound
 
 
 def test_the_hash_knows_what_decides_the_result(configure):
@@ -108,7 +117,7 @@ def test_the_hash_knows_what_decides_the_result(configure):
 
 
 def test_the_hash_does_not_know_what_changes_nothing(configure):
-    base = run_hash(configure("experiment=digits_ce"))
+    base = run_hash(configure("experiment=digits", "method=ce"))
     for idle in (
         "prepare=false",
         "debug=true",
@@ -117,17 +126,17 @@ def test_the_hash_does_not_know_what_changes_nothing(configure):
         "weighting=adaptive",
         "logger=[]",
     ):
-        assert run_hash(configure("experiment=digits_ce", idle)) == base
+        assert run_hash(configure("experiment=digits", "method=ce", idle)) == base
     whole = run_hash(configure("experiment=digits_amtml", "coef.kd=1.0"))
     assert run_hash(configure("experiment=digits_amtml", "coef.kd=1")) == whole
 
 
 def test_a_folder_is_found_again_under_any_label(configure):
-    config = configure("experiment=digits_ce", "seed=3")
-    first = run_folder(config, "digits_ce", "seed-3")
+    config = configure("experiment=digits", "method=ce", "seed=3")
+    first = run_folder(config, "digits", "seed-3")
     assert first.name.startswith("seed-3-")
     first.mkdir(parents=True)
-    assert run_folder(config, "digits_ce", "another") == first
+    assert run_folder(config, "digits", "another") == first
 
 
 def test_labels_are_the_overrides_without_what_is_no_part_of_the_run():
@@ -158,7 +167,7 @@ def test_the_data_of_the_run_reaches_a_teachers_recipe(configure):
     run = configure("experiment=digits_amtml", "data.seed=4", "data.train_size=200", "data.val_size=50")
     own = recipe(run, "resnet8")
     assert (own.data.seed, own.data.train_size, own.data.val_size) == (4, 200, 50)
-    assert own.student == run.teacher.resnet8.network
+    assert own.student.network == run.teacher.resnet8.network
     assert own.role == "teacher"
 
 
@@ -203,41 +212,116 @@ def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(co
     check(configure(*own, "trainer.gradient_clip_val=1.0", "+trainer.accumulate_grad_batches=2"))
 
 
-# Of every value at the root: another one, a run that reads it, and one that does not; None: there is none.
-WITH_TEACHERS, ALONE = "experiment=digits_avg", "experiment=digits_ce"
-READERS = {
-    "seed": ("seed=1", ALONE, None),
-    "temperature": ("temperature=2", WITH_TEACHERS, ALONE),
-    "mixture": ("mixture=logits", WITH_TEACHERS, ALONE),
-    "hint_stages": ("hint_stages=[layer3]", "method=fitnet_mkd", WITH_TEACHERS),
-    "last_stage": ("last_stage=layer2", "method=amtml", WITH_TEACHERS),
-    "regression_stage": ("regression_stage=1", "method=camkd", WITH_TEACHERS),
-    "regression_grid": ("regression_grid=4", "method=camkd", WITH_TEACHERS),
-    "hint_pool": ("hint_pool=1", "method=fitnet_mkd", ALONE),
-    "teacher_source": ("teacher_source=live", WITH_TEACHERS, ALONE),
-    "weighting_lr": ("weighting_lr=0.5", "method=amtml", WITH_TEACHERS),
-    "teacher_recipe": ("teacher_recipe=digits", WITH_TEACHERS, ALONE),
-    "expected_defects": ("expected_defects=[x]", None, ALONE),
-    "channels_last": ("channels_last=true", ALONE, None),
-    "compile": ("compile=true", ALONE, None),
-    "role": ("role=teacher", ALONE, None),
-    "checkpoint_minutes": ("checkpoint_minutes=1", None, ALONE),
-    "resume": ("resume=never", None, ALONE),
-    "prepare": ("prepare=false", None, ALONE),
-    "force": ("force=true", None, ALONE),
-    "doctor": ("doctor=false", None, ALONE),
-    "debug": ("debug=true", None, ALONE),
+# Another value of every key at the root.
+CHANGED = {
+    "seed": "seed=1",
+    "role": "role=teacher",
+    "channels_last": "channels_last=true",
+    "compile": "compile=true",
+    "temperature": "temperature=2",
+    "mixture": "mixture=logits",
+    "hint_pool": "hint_pool=1",
+    "teacher_recipe": "teacher_recipe=digits",
+    "teacher_source": "teacher_source=live",
+    "cache": "cache.logits=float32",
+    "expected_defects": "expected_defects=[x]",
+    "checkpoint_minutes": "checkpoint_minutes=1",
+    "resume": "resume=never",
+    "prepare": "prepare=false",
+    "force": "force=true",
+    "doctor": "doctor=false",
+    "debug": "debug=true",
+    "paths": "paths.outputs=elsewhere",
+    "dataset": "dataset.mean=[0.5,0.5,0.5]",
+    "data": "data.views=3",
+    "student": "student=resnet20",
+    "teacher": "teacher=[resnet8]",
+    "weighting": "weighting=random_teacher",
+    "loss": "loss=[ce,dkd]",
+    "coef": "coef.kd=9",
+    "loop": "loop=dml",
+    "optimizer": "optimizer.lr=3",
+    "scheduler": "scheduler=constant",
+    "trainer": "trainer.max_epochs=3",
+    "logger": "logger=[]",
 }
+# What says how the command works, and no more.
+WITHOUT_TRACE = {
+    "expected_defects", "checkpoint_minutes", "resume", "prepare", "force", "doctor", "debug", "paths",
+    "logger",
+}  # fmt: skip
+OF_TEACHERS = {"teacher_source", "cache", "weighting"}
+SHARED = {"temperature", "mixture", "hint_pool", "teacher_recipe"}
+RUNS = ("method=ce", "method=avg")
 
 
-def test_every_value_at_the_root_has_its_readers_in_the_list():
-    assert READERS.keys() == ROOT.keys()
+def test_the_taps_of_a_network_make_another_run_where_a_term_reads_them_and_never_another_teacher(configure):
+    for method, differs in (("method=fitnet_mkd", True), ("method=avg", False)):
+        one = configure("experiment=digits", method)
+        other = configure("experiment=digits", method, "student.stages=[layer1,layer3]")
+        assert (run_hash(one) != run_hash(other)) is differs
+    other = configure("experiment=digits", "method=avg", "teacher.resnet8.hint=layer2")
+    assert run_hash(recipe(one, "resnet8")) == run_hash(recipe(other, "resnet8"))
 
 
-@pytest.mark.parametrize("key", READERS)
-def test_a_value_makes_another_run_of_those_alone_that_read_it(configure, key):
-    changed, reader, other = READERS[key]
-    for run, differs in ((reader, True), (other, False)):
-        if run is not None:
-            words = [run] if run.startswith("experiment=") else ["experiment=digits_amtml", run]
-            assert (run_hash(configure(*words, changed)) != run_hash(configure(*words))) is differs, run
+def reads(config, key):
+    """Whether a composed run reads a key; the text of its nodes is the oracle."""
+    if key in WITHOUT_TRACE:
+        return False
+    if key in OF_TEACHERS:
+        return bool(config.teacher)
+    if key == "coef":
+        return "kd" in config.loss
+    nodes = [config.loss, config.loop, config.teacher, *([config.weighting] if config.teacher else [])]
+    text = "".join(OmegaConf.to_yaml(node, resolve=False) for node in nodes)
+    return key not in SHARED or bool(re.search(rf"\$\{{{key}\b", text))
+
+
+@pytest.fixture(scope="module")
+def hashes():
+    """The hashes of unchanged runs, composed once."""
+    return {}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_changes_the_hash_of_exactly_the_runs_that_read_it(configure, hashes, key):
+    for run in (*RUNS, "method=amtml") if key in SHARED else RUNS:
+        changed = configure("experiment=digits", run, CHANGED[key])
+        if run not in hashes:
+            base = configure("experiment=digits", run)
+            hashes[run] = base, run_hash(base)
+        base, unchanged = hashes[run]
+        assert (run_hash(changed) != unchanged) is reads(base, key), run
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.num_workers=1", "data.eval_batch_size=7", "dataset.train_images=9", "cache.device=mapped",
+     "cache.batch_size=3", "cache.probe=1", "teacher.resnet8.min_accuracy=0.5"],
+)  # fmt: skip
+def test_settings_of_the_machine_change_no_hash(configure, override):
+    base = configure("experiment=digits", "method=avg")
+    assert run_hash(configure("experiment=digits", "method=avg", override)) == run_hash(base)
+
+
+def test_a_coefficient_is_typed_for_any_term_and_its_default_is_in_the_terms_file(configure):
+    assert configure("loss=[ce,adapter_l2]").coef == {"ce": 1.0, "adapter_l2": 1.0e-4}
+    config = configure("loss=[ce]", "coef.kd=2")
+    check(config)
+    assert run_hash(config) == run_hash(configure("loss=[ce]"))
+    with pytest.raises(UserError, match=r"coef.kdd: there is no such term; did you mean 'kd'\?"):
+        check(configure("coef.kdd=2"))
+
+
+def test_what_a_recipe_takes_from_the_run_is_declared():
+    taken = {"paths", "dataset", "prepare", "debug"}
+    assert {*handed_to_recipes()} == taken | {
+        f"data.{key}" for key in ("seed", "val_size", "train_size", "num_workers")
+    }
+
+
+def test_every_declared_key_has_a_line_of_help():
+    for command, keys in COMMANDS.items():
+        lines = help_of(command).splitlines()
+        assert len(lines) == len([*leaves(keys)])
+        assert [line for line in lines if len(line.split(maxsplit=1)) < 2] == []

@@ -15,3 +15,13 @@ def test_a_group_is_the_same_key_whatever_package_it_is_put_into():
         "optimizer", "coef.kd", "logger",
     ]  # fmt: skip
     assert without_places(["logger@x=csv", "optimizer@mine=sgd"]) == ["optimizer@mine=sgd"]
+
+
+def test_neither_how_a_run_works_nor_its_seed_names_a_group_of_the_report():
+    silent = [
+        "experiment=x", "sweep=tune", "seed=1", "trainer=cpu", "launcher=joblib", "paths.data=/x",
+        "debug=true", "expected_defects=[a]", "hydra/launcher=ray", "cache.batch_size=3",
+        "data.num_workers=2",
+    ]  # fmt: skip
+    told = ["trainer.max_epochs=3", "teacher.resnet8.seed=1", "data.seed=1", "method=avg", "+mine.key=1"]
+    assert without_places([*silent, *told]) == told

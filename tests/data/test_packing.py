@@ -19,7 +19,7 @@ from amtml_pl.data.datasets.image_folder import ImageFolder
 from amtml_pl.data.packing import PackedDataset, is_packed, pack, packed_folder
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split
-from archives import write_cifar10, write_cinic10, write_image_folder
+from archives import checksums, write_cifar10, write_cinic10, write_image_folder
 
 
 class Made:
@@ -66,8 +66,8 @@ def test_the_packed_splits_are_what_the_source_reads(tmp_path):
 
 
 def test_an_own_validation_split_is_packed_too(tmp_path):
-    write_cinic10(tmp_path / "raw")
-    assert list(pack(Cinic10(tmp_path / "raw"), tmp_path / "packed").splits) == ["train", "val", "test"]
+    source = Cinic10(tmp_path / "raw", [], **checksums(write_cinic10(tmp_path / "raw")))
+    assert list(pack(source, tmp_path / "packed").splits) == ["train", "val", "test"]
 
 
 def test_more_rows_than_a_chunk_are_packed_in_order(tmp_path, monkeypatch):
@@ -112,9 +112,10 @@ def test_changed_raw_data_is_packed_again_with_a_word(tmp_path, caplog):
 
 def test_the_packed_data_serves_when_the_raw_data_is_gone(tmp_path):
     archive = write_cifar10(tmp_path / "raw")
-    digest = pack(Cifar10(archive.parent, mirrors=[]), tmp_path / "packed").digest
+    source = Cifar10(archive.parent, [], **checksums(archive))
+    digest = pack(source, tmp_path / "packed").digest
     shutil.rmtree(archive.parent)
-    assert pack(Cifar10(archive.parent, mirrors=[]), tmp_path / "packed").digest == digest
+    assert pack(source, tmp_path / "packed").digest == digest
 
 
 def test_the_digest_is_of_the_content_and_not_of_where_it_came_from(tmp_path):
@@ -136,7 +137,7 @@ def test_the_digest_follows_labels_names_and_pixels(tmp_path, change):
 
 def test_missing_raw_data_that_cannot_be_fetched_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match=r"The raw data of Cifar10 is missing"):
-        pack(Cifar10(tmp_path / "raw", mirrors=[]), tmp_path / "packed")
+        pack(Cifar10(tmp_path / "raw", [], md5="0"), tmp_path / "packed")
     assert [entry for entry in (tmp_path / "packed").iterdir() if entry.is_dir()] == []
 
 

@@ -16,7 +16,6 @@ from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.results.run import load_run
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.training.pipeline import execute
 from tiny_runs import WATCHED
 
 # A maintainer types CORRUPTIONS=200 python -m pytest tests/faults -k damaged; another SEED draws others.
@@ -39,7 +38,8 @@ def train(configure, place, monkeypatch):
     def go(name):
         roots = [f"paths.{root}={place / root}" for root in ("data", "teachers", "cache", "outputs")]
         folder = RunFolder(place / name)
-        execute(configure(*JOB, *roots), folder, "digits_amtml", "python -m amtml_pl.train experiment=x")
+        repeat = "python -m amtml_pl.train experiment=x"
+        trained(configure(*JOB, *roots), folder, experiment="digits_amtml", command=repeat)
         return contents(folder.path)
 
     return go
@@ -49,10 +49,10 @@ def interrupted(train, monkeypatch):
     """Leaves the folder of a run that was interrupted in its second epoch."""
     count = StudentModule.count
 
-    def counted(self, step):
+    def counted(self, step, batch):
         if self.global_step == 6:
             raise KeyboardInterrupt
-        count(self, step)
+        count(self, step, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(StudentModule, "count", counted)

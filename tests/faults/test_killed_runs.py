@@ -12,7 +12,6 @@ from interruptions import KINDS, after, ended, in_a_process, when_called, when_w
 from run_contents import contents, different
 
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.training.pipeline import execute
 from tiny_runs import WATCHED
 
 # Two epochs of four steps. Without a budget, TensorBoard is given what does not depend on seconds.
@@ -80,7 +79,7 @@ def job(configure, place, monkeypatch):
         roots = [f"paths.{name}={place / name}" for name in ("outputs", *PREPARED)]
         folder = RunFolder(place / "run")
         config = configure(*JOB, *roots, f"checkpoint_minutes={checkpoint_minutes}")
-        execute(config, folder, "digits_amtml", "the command")
+        trained(config, folder, experiment="digits_amtml")
         return contents(folder.path)
 
     return go

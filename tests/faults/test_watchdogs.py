@@ -16,21 +16,20 @@ from amtml_pl.distill.non_finite import all_finite, load_reproduction
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import signals
-from amtml_pl.training.pipeline import Run
-from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+from tiny_runs import CE, TINY, assert_bitwise_equal, ready, weights
 
 JOB = ("experiment=digits_amtml", *TINY, "checkpoint_minutes=null")
-LABELS_ONLY = ("experiment=digits_ce", *CE)
+LABELS_ONLY = ("experiment=digits", "method=ce", *CE)
 
 
 def at_step(monkeypatch, number, happens):
     """Lets something happen in the given step, from 0, of a student with or without teachers."""
     count = StudentModule.count
 
-    def counted(self, step):
+    def counted(self, step, batch):
         if self.global_step == number and not self.trainer.default_root_dir.count("teachers/digits"):
             happens(self)
-        count(self, step)
+        count(self, step, batch)
 
     monkeypatch.setattr(StudentModule, "count", counted)
 
@@ -176,8 +175,7 @@ def test_the_step_that_broke_is_kept_and_breaks_again(run, configure, tmp_path):
     with pytest.raises(UserError, match=r"The loss stopped being a number(.|\n)*not_finite.safetensors"):
         run(*JOB, *huge)
     file = tmp_path / "run" / "not_finite.safetensors"
-    again = Run(configure(*JOB, *huge), RunFolder(tmp_path / "again"), None, "the command")
-    again.provide_outputs(again.prepare())
+    again = ready(configure(*JOB, *huge), RunFolder(tmp_path / "again"))
     batch = load_reproduction(file, again.module)
     named = json.loads((tmp_path / "run" / "run.json").read_text())["error"]
     assert str(batch.index.tolist()) in named

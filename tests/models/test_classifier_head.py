@@ -17,7 +17,7 @@ from rounding import assert_rounded_alike
 pytestmark = pytest.mark.numbers
 
 SMALL = ("resnet8", "vgg8_quarter", "wrn_10_1", "shufflenet_v2")
-TEACHERS = sorted(file.stem for file in (config_directory() / "teacher").glob("*.yaml"))
+TEACHERS = sorted(file.stem for file in (config_directory() / "student").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(

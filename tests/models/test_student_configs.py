@@ -32,7 +32,7 @@ def student(name, num_classes):
         pytest.importorskip("timm")
     with initialize_config_dir(str(STUDENTS.parent), version_base="1.3"):
         config = compose(overrides=[f"+student={name}", f"+dataset.num_classes={num_classes}"])
-    return instantiate(config.student, _convert_="all")
+    return instantiate(config.student.network, _convert_="all")
 
 
 def test_there_are_students():

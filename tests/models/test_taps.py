@@ -216,7 +216,7 @@ class TestRefusedTaps:
     @pytest.mark.parametrize("path", ["", ".", "layer1.", "layer1.7", "weight", "conv1.weight"])
     def test_whatever_is_no_submodule_is_refused(self, path):
         with pytest.raises(
-            UserError, match=r"(?s)has no module.*hint_stages=.*last_stage=.*teacher\.NAME\.hint="
+            UserError, match=r"(?s)has no module.*student\.stages=.*student\.hint=.*teacher\.NAME\.hint="
         ):
             find_module(CifarResNet(8, 10), path)
 

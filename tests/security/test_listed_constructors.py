@@ -49,7 +49,7 @@ CHOICES = {
     "loop": ("loop={}", "loop", True),
     "loss": ("loss=[{}]", "loss", False),
     "scheduler": ("scheduler={}", "scheduler", True),
-    "student": ("student={}", "student", False),
+    "student": ("student={}", "student.network", False),
     "weighting": ("weighting={}", "weighting", False),
 }
 FILES = [

@@ -18,7 +18,7 @@ from amtml_pl.system.files import write_bytes
 from amtml_pl.system.limits import refuse_few_threads, refused_by_system
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
-TRAIN = ("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "doctor=false")
+TRAIN = ("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=1", "doctor=false")
 TWO_GIB = 2 << 30
 
 
@@ -174,7 +174,7 @@ def typed(tmp_path, shared):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "doctor", "cache", "benchmark"])
 def test_memory_that_is_too_little_for_torch_is_named_by_every_command(typed, command):
-    status, said = typed(command, "experiment=digits_ce", before="ulimit -v 2000000")
+    status, said = typed(command, "experiment=digits", "method=ce", before="ulimit -v 2000000")
     assert status == 2
     assert said.count("error:") == 1
     assert "The limit on memory is 2,048,000,000 bytes (ulimit -v)." in said
@@ -182,7 +182,7 @@ def test_memory_that_is_too_little_for_torch_is_named_by_every_command(typed, co
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [3_000_000, 3_300_000, 3_600_000, 4_000_000])
+@pytest.mark.parametrize("kilobytes", [3_000_000, 3_600_000])
 def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all(typed, kilobytes):
     status, said = typed("train", *TRAIN, before=f"ulimit -v {kilobytes}")
     assert status in (0, 2)
@@ -191,7 +191,7 @@ def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [0, 1, 50])
+@pytest.mark.parametrize("kilobytes", [0, 50])
 def test_a_limit_on_files_is_named_by_a_run(typed, kilobytes):
     status, said = typed("train", *TRAIN, "doctor=true", before=f"ulimit -f {kilobytes}")
     assert status == 2
@@ -209,7 +209,7 @@ def test_a_disk_that_is_full_when_the_doctor_writes_is_named_once(typed, tmp_pat
         pytest.skip("this user, or container, may not mount a tmpfs")
     try:
         (disk / "others").write_bytes(bytes(4096))
-        status, said = typed("doctor", "experiment=digits_ce", f"paths.outputs={disk}")
+        status, said = typed("doctor", "experiment=digits", "method=ce", f"paths.outputs={disk}")
         left = [path for path in disk.rglob("*") if path.is_file()]
     finally:
         subprocess.run(["umount", str(disk)], check=True)  # noqa: S607
@@ -247,7 +247,7 @@ def test_a_locale_without_letters_names_every_folder_all_the_same(typed, tmp_pat
     folder = tmp_path / "überprüft"
     status, said = typed("train", *TRAIN, LC_ALL="C", AMTML_OUTPUTS=str(folder), **coerced)
     assert status == 0, said
-    assert [*folder.glob("runs/digits_ce/*/events.out.tfevents.*")]
+    assert [*folder.glob("runs/digits/*/events.out.tfevents.*")]
 
 
 def test_a_folder_whose_name_is_no_text_is_refused(typed, tmp_path):
@@ -276,10 +276,9 @@ def test_the_status_after_ctrl_c_is_130_whatever_it_met_and_however_often_it_is_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
-@pytest.mark.parametrize("gap", [0.001, 0.1])
+@pytest.mark.parametrize(("gap", "before"), [(0.001, "true"), (0.1, "ulimit -v 12000000")])
 def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap, before):
-    words = ("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=100000", "doctor=false")
+    words = ("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=100000", "doctor=false")
     paths = (f"paths.data={shared}/data", f"paths.outputs={tmp_path}/outputs")
     line = shlex.join([sys.executable, "-m", "amtml_pl.train", *words, *paths])
     command = ["bash", "-c", f"{before} && exec {line}"]
@@ -299,7 +298,7 @@ def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared, gap,
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["true", "ulimit -v 12000000"], ids=["free", "limited memory"])
 def test_a_misspelt_key_is_one_message_with_limited_memory_too(typed, before):
-    for words in (["experiment=digits_cee"], ["experiment=digits_ce", "seeed=3"]):
+    for words in (["experiment=digitz"], ["experiment=digits", "method=ce", "seeed=3"]):
         status, said = typed("train", *words, before=before)
         assert status == 2
         assert "The command line has 1 mistake:" in said
@@ -307,7 +306,7 @@ def test_a_misspelt_key_is_one_message_with_limited_memory_too(typed, before):
 
 EARLY = """
 import os, sys, time
-from amtml_pl import entry_point
+from amtml_pl.config.command import start
 met, number = sys.argv.pop(1), int(sys.argv.pop(1))
 def run():
     os.kill(os.getpid(), number)
@@ -317,7 +316,7 @@ def interrupted_import():
         run()
     except BaseException as error:
         raise RecursionError("while numpy was imported") from error
-entry_point.start({"itself": run, "an import": interrupted_import}[met])
+start({"itself": run, "an import": interrupted_import}[met])
 """
 
 

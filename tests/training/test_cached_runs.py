@@ -14,14 +14,12 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.teachers.selected import SelectedTeacher
-from amtml_pl.training import assemble
 from amtml_pl.training.benchmark.peak_memory import parameters_beside
-from amtml_pl.training.pipeline import Run
 from amtml_pl.training.trainer import make_trainer
 from amtml_pl.types import Batch
 from rounding import rounding, undecided
 from sealing import seal_again
-from tiny_runs import CE, TINY, assert_bitwise_equal, weights
+from tiny_runs import CE, TINY, assert_bitwise_equal, ready, weights
 
 AMTML = ("experiment=digits_amtml", *TINY)
 # Outputs in float32, from passes of the same size live and cached: some processors round a pass of few images
@@ -34,10 +32,8 @@ ROUNDED_ALIKE = (
 
 def prepared(configure, tmp_path, *overrides):
     """A run up to its first step, and its data."""
-    made = Run(configure(*AMTML, *overrides), RunFolder(tmp_path / "prepared"), None, "the command")
-    data = made.prepare()
-    made.provide_outputs(data)
-    return made, data
+    made = ready(configure(*AMTML, *overrides), RunFolder(tmp_path / "prepared"))
+    return made, made.data
 
 
 def passes(record):
@@ -81,7 +77,7 @@ def test_a_subset_of_the_teachers_and_another_method_use_the_same_outputs(run, m
     run(*AMTML)
     no_teacher(monkeypatch)
     one = [word for word in TINY if "vgg8_quarter" not in word]
-    averaged, _ = run("experiment=digits_avg", *one, "teacher=[resnet8]", name="averaged")
+    averaged, _ = run("experiment=digits", "method=avg", *one, "teacher=[resnet8]", name="averaged")
     assert passes(averaged) == {}
 
 
@@ -89,16 +85,17 @@ def test_a_subset_of_the_teachers_and_another_method_use_the_same_outputs(run, m
 def test_a_cached_run_holds_no_teacher(run, configure, tmp_path):
     run(*AMTML)
     others = parameters_beside(nn.Identity())  # of other tests
-    ready, data = prepared(configure, tmp_path)
-    make_trainer(ready.config, ready.folder, ready.module).fit(ready.module, datamodule=data)
-    assert parameters_beside(ready.module) == others
+    made, data = prepared(configure, tmp_path)
+    trainer = make_trainer(made.request.settings.trainer, made.request.folder, made.module)
+    trainer.fit(made.module, datamodule=data)
+    assert parameters_beside(made.module) == others
 
 
 @pytest.mark.slow
 def test_a_live_run_holds_its_teachers(configure, tmp_path):
     others = parameters_beside(nn.Identity())
-    ready, _ = prepared(configure, tmp_path, "teacher_source=live")
-    assert parameters_beside(ready.module) > others
+    made, _ = prepared(configure, tmp_path, "teacher_source=live")
+    assert parameters_beside(made.module) > others
 
 
 @pytest.mark.numbers
@@ -107,12 +104,12 @@ def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_liv
     configure, tmp_path, batch_size
 ):
     size = ("data.train_size=400", f"data.batch_size={batch_size}", "data.views=3", "trainer.max_epochs=5")
-    ready, data = prepared(configure, tmp_path, *size)
-    live = LiveTeachers([teacher.load() for teacher in ready.teachers])
+    made, data = prepared(configure, tmp_path, *size)
+    live = LiveTeachers([teacher.load() for teacher in made.teachers])
     drawn, split = np.random.default_rng(0), data.train_split()
     found = 0
     for epoch in drawn.integers(5, size=20).tolist():
-        ready.provision.provide_view(data.train_view(epoch))
+        made.data.teachers.provide(data.train_view(epoch))
         batches = [*data.train_batches(epoch)]
         batch = batches[drawn.integers(len(batches))]
         picked = torch.from_numpy(drawn.integers(len(batch), size=50))
@@ -120,7 +117,7 @@ def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_liv
         alone = data.augment(split.stored.images[split.rows[index]], index, data.train_view(epoch))
         assert torch.equal(batch.images[picked], alone)
         expected = live(Batch(alone, batch.labels[picked], index, batch.view, "train"))
-        got = ready.module.teacher_source(batch)
+        got = made.module.teacher_source(batch)
         within = rounding(9 * 128, layers=10) * float(expected.logits.abs().max())
         decided = ~undecided(expected.logits, within)
         named = [outputs.argmax(2)[decided] for outputs in (got.logits[picked], expected.logits)]
@@ -138,10 +135,10 @@ def test_every_sample_meets_the_same_outputs_whatever_the_batch_size(run, config
     run(*AMTML)
     by_sample = []
     for size in (32, 64):
-        ready, data = prepared(configure, tmp_path, f"data.batch_size={size}")
+        made, data = prepared(configure, tmp_path, f"data.batch_size={size}")
         batches = [*data.train_batches(1)]
         order = torch.cat([batch.index for batch in batches]).argsort()
-        by_sample.append(torch.cat([ready.module.teacher_source(batch).logits for batch in batches])[order])
+        by_sample.append(torch.cat([made.module.teacher_source(batch).logits for batch in batches])[order])
     assert torch.equal(*by_sample)
 
 
@@ -245,12 +242,12 @@ def test_the_record_of_a_cached_run_names_its_stores_and_the_stores_name_the_run
 
 
 def test_cached_outputs_need_a_cached_source(configure, tmp_path):
-    config = configure("experiment=digits_ce", *CE)
+    config = configure("experiment=digits", "method=ce", *CE)
     assert config.teacher_source == "cached"  # a run without teachers has none, whatever it says
-    made = Run(config, RunFolder(tmp_path), None, "the command")
+    made = ready(config, RunFolder(tmp_path))
     assert made.cache is None
     assert made.module.teacher_source is None
-    assert assemble.loss_terms(config).keys() == {"ce"}
+    assert made.module.terms.keys() == {"ce"}
 
 
 def other_crops(monkeypatch):
@@ -297,14 +294,14 @@ def test_existing_shards_of_incomplete_views_are_verified_before_the_first_step(
 
 @pytest.mark.slow
 def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(run, configure, tmp_path):
-    ready, _ = prepared(configure, tmp_path)
+    made, _ = prepared(configure, tmp_path)
     run(*AMTML, name="another process")
     (damaged, *_) = [shard for shard in shards(tmp_path) if "view-0002" in shard.name]
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
     with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
-        ready.provision.provide_view(2)
+        made.data.teachers.provide(2)
 
 
 @pytest.mark.slow
@@ -312,13 +309,13 @@ def test_weights_that_are_replaced_while_a_run_goes_on_are_not_taken_for_the_old
     run, configure, tmp_path
 ):
     own = (f"paths.teachers={tmp_path}/teachers",)
-    ready, _ = prepared(configure, tmp_path, *own)
-    file = ready.teachers[0].folder.weights_file
+    made, _ = prepared(configure, tmp_path, *own)
+    file = made.teachers[0].folder.weights_file
     state = load_file(file)
     save_file({name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}, file)
     seal_again(file.parent)  # as a teacher that was trained anew
     with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' have changed since"):
-        ready.provision.provide_view(2)
+        made.data.teachers.provide(2)
 
 
 @pytest.mark.slow
@@ -366,10 +363,10 @@ def test_what_live_teachers_say_of_the_validation_split_is_planned_and_kept(run,
 @pytest.mark.slow
 def test_without_preparation_a_view_that_vanishes_is_not_built(run, configure, tmp_path):
     run(*AMTML)
-    ready, _ = prepared(configure, tmp_path, "prepare=false")
+    made, _ = prepared(configure, tmp_path, "prepare=false")
     for shard in shards(tmp_path):
         if "view-0002" in shard.name:
             shard.unlink()
-    ready.cache.trusted.clear()
+    made.cache.trusted.clear()
     with pytest.raises(UserError, match=r"view 2 of the teachers' outputs for the train split lacks"):
-        ready.provision.provide_view(2)
+        made.data.teachers.provide(2)

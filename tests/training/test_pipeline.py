@@ -7,14 +7,21 @@ import shutil
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training import pipeline
-from archives import write_cifar10, write_cifar100, write_cinic10, write_image_folder, write_tiny_imagenet
+from archives import (
+    official,
+    write_cifar10,
+    write_cifar100,
+    write_cinic10,
+    write_image_folder,
+    write_tiny_imagenet,
+)
 from sealing import write_record
 from tiny_runs import CE, TINY, WATCHED, assert_bitwise_equal, weights
 
@@ -49,13 +56,13 @@ def test_the_main_job_trains_its_teachers_distils_and_describes_itself(run, tmp_
 
 
 def test_a_completed_run_is_found_and_not_repeated_unless_forced(run, capsys):
-    first, folder = run("experiment=digits_ce", *CE)
+    first, folder = run("experiment=digits", "method=ce", *CE)
     before = folder.weights_file.stat().st_mtime_ns
-    again, _ = run("experiment=digits_ce", *CE)
+    again, _ = run("experiment=digits", "method=ce", *CE)
     assert again == first
     assert folder.weights_file.stat().st_mtime_ns == before
     assert "Already completed" in capsys.readouterr().out
-    forced, _ = run("experiment=digits_ce", *CE, "force=true")
+    forced, _ = run("experiment=digits", "method=ce", *CE, "force=true")
     assert folder.weights_file.stat().st_mtime_ns > before
     assert forced.metrics == first.metrics
 
@@ -71,14 +78,14 @@ def test_two_runs_with_the_same_seed_give_bitwise_equal_students_and_another_see
 
 @pytest.mark.slow
 def test_the_result_does_not_depend_on_loader_workers(run):
-    _, none = run("experiment=digits_ce", *CE, name="none")
-    _, two = run("experiment=digits_ce", *CE, "data.num_workers=2", name="two")
+    _, none = run("experiment=digits", "method=ce", *CE, name="none")
+    _, two = run("experiment=digits", "method=ce", *CE, "data.num_workers=2", name="two")
     assert_bitwise_equal(weights(none), weights(two))
 
 
 @pytest.mark.slow
 def test_teachers_that_are_trained_on_the_way_do_not_change_the_student(run, tmp_path):
-    job = ("experiment=digits_avg", *TINY, f"paths.teachers={tmp_path}/teachers")
+    job = ("experiment=digits", "method=avg", *TINY, f"paths.teachers={tmp_path}/teachers")
     _, trains = run(*job, name="trains teachers")
     _, finds = run(*job, name="finds them")
     assert_bitwise_equal(weights(trains), weights(finds))
@@ -126,7 +133,7 @@ def test_a_crash_is_recorded_with_its_reason(run, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_a_number_fails_the_run_in_words(run, tmp_path):
     with pytest.raises(UserError, match=r"stopped being a number at epoch 0(.|\n)*lower optimizer.lr"):
-        run("experiment=digits_ce", *CE, "optimizer.lr=1e30")
+        run("experiment=digits", "method=ce", *CE, "optimizer.lr=1e30")
     record = RunFolder(tmp_path / "run").record()
     assert record.status == "failed"
     assert "loss/ce = nan" in record.error
@@ -141,13 +148,19 @@ def test_the_test_split_is_read_only_after_the_fit(run, monkeypatch):
         return original(self)
 
     monkeypatch.setattr(PackedDataModule, "test_dataloader", watched)
-    run("experiment=digits_ce", *CE)
+    run("experiment=digits", "method=ce", *CE)
     assert stages == ["test", "test"]  # once for the best and once for the last checkpoint
 
 
 @pytest.mark.parametrize("damage", [{"format": 1}, {"seed": 9}], ids=["older format", "changed field"])
 def test_a_teacher_with_a_damaged_record_is_refused_with_its_own_command(run, tmp_path, damage):
-    job = ("experiment=digits_avg", *TINY, f"paths.teachers={tmp_path}/teachers", "trainer.max_epochs=1")
+    job = (
+        "experiment=digits",
+        "method=avg",
+        *TINY,
+        f"paths.teachers={tmp_path}/teachers",
+        "trainer.max_epochs=1",
+    )
     _, folder = run(*job)
     before = folder.record_file.read_bytes()
     for file in (tmp_path / "teachers").rglob("run.json"):
@@ -160,7 +173,7 @@ def test_a_teacher_with_a_damaged_record_is_refused_with_its_own_command(run, tm
 
 
 def test_an_interrupted_run_with_a_damaged_record_loses_its_record_alone(run):
-    _, folder = run("experiment=digits_ce", *CE)
+    _, folder = run("experiment=digits", "method=ce", *CE)
     folder.record_file.write_text(folder.record_file.read_text().replace("completed", "failed"))
     with pytest.raises(UserError, match="is damaged") as refused:
         folder.record()
@@ -171,7 +184,7 @@ def test_an_interrupted_run_with_a_damaged_record_loses_its_record_alone(run):
 def test_a_teacher_that_was_trained_on_other_pixels_is_refused_with_the_command_that_trains_it_anew(
     run, tmp_path
 ):
-    job = ("experiment=digits_avg", *TINY, f"paths.teachers={tmp_path}/teachers")
+    job = ("experiment=digits", "method=avg", *TINY, f"paths.teachers={tmp_path}/teachers")
     run(*job)
     for file in (tmp_path / "teachers").rglob("run.json"):
         record = json.loads(file.read_text())
@@ -184,19 +197,19 @@ def test_a_teacher_that_was_trained_on_other_pixels_is_refused_with_the_command_
 
 
 def test_a_run_is_not_taken_for_completed_when_the_pixels_have_changed(run, tmp_path):
-    _, folder = run("experiment=digits_ce", *CE)
+    _, folder = run("experiment=digits", "method=ce", *CE)
     record = json.loads(folder.record_file.read_text())
     record["dataset"]["digest"] = "0" * 64
     write_record(folder.path, record)
     with pytest.raises(UserError, match="than are packed now"):
-        run("experiment=digits_ce", *CE)
+        run("experiment=digits", "method=ce", *CE)
 
 
 def test_a_network_whose_constructor_loads_its_weights_is_taken_as_it_is(run, monkeypatch):
     monkeypatch.setenv("AMTML_TARGETS", "tiny_runs.same_weights_each_time")
     own = ("teacher=[resnet8]", "teacher.resnet8.pretrained=true")
     constructor = "teacher.resnet8.network._target_=tiny_runs.same_weights_each_time"
-    record, _ = run("experiment=digits_avg", *CE, *own, constructor)
+    record, _ = run("experiment=digits", "method=avg", *CE, *own, constructor)
     assert 0 <= record.metrics["teacher/resnet8/test/acc"] < 0.5  # fresh weights: nothing was trained
     assert record.cache.teacher_passes == {"resnet8": 2.0}
 
@@ -204,8 +217,8 @@ def test_a_network_whose_constructor_loads_its_weights_is_taken_as_it_is(run, mo
 def test_a_constructor_that_draws_its_weights_anew_is_refused_by_the_cache_and_taken_live(run):
     own = ("teacher=[resnet8]", "teacher.resnet8.pretrained=true")
     with pytest.raises(UserError, match=r"(?s)constructor of teacher 'resnet8' gives other weights.*live"):
-        run("experiment=digits_avg", *CE, *own)
-    record, _ = run("experiment=digits_avg", *CE, *own, "teacher_source=live", name="live")
+        run("experiment=digits", "method=avg", *CE, *own)
+    record, _ = run("experiment=digits", "method=avg", *CE, *own, "teacher_source=live", name="live")
     assert record.teacher_source == "live"
 
 
@@ -219,7 +232,7 @@ def test_prepare_false_lists_everything_that_is_missing(run, tmp_path):
 
 
 def trained_teacher(run, tmp_path):
-    record, folder = run("experiment=digits_ce", *TINY[:5], "student=resnet8", name="own teacher")
+    record, folder = run("experiment=digits", "method=ce", *TINY[:5], "student=resnet8", name="own teacher")
     return record, folder.weights_file
 
 
@@ -231,7 +244,7 @@ def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path, monkeyp
     nested = tmp_path / "wrapped.pt"
     torch.save({"state_dict": {f"module.{k}": v for k, v in load_file(file).items()}}, nested)
     job = (
-        "experiment=digits_avg", *CE, "teacher=[resnet8]", f"paths.teachers={tmp_path}/teachers",
+        "experiment=digits", "method=avg", *CE, "teacher=[resnet8]", f"paths.teachers={tmp_path}/teachers",
         "teacher.resnet8.weights.path=wrapped.pt", "teacher.resnet8.weights.strip_prefixes=['module.']",
     )  # fmt: skip
     own, folder = run(*job, name="student")
@@ -243,26 +256,12 @@ def test_a_teacher_of_ones_own_is_measured_once_and_gated(run, tmp_path, monkeyp
         run(*job, "teacher.resnet8.min_accuracy=1.0", name="gated")
 
 
-def test_weights_that_do_not_fit_name_their_keys(run, tmp_path):
-    _, file = trained_teacher(run, tmp_path)
-    tensors = load_file(file)
-    tensors.pop("fc.bias")
-    save_file(tensors, tmp_path / "short.safetensors")
-    with pytest.raises(UserError, match=r"fc.bias"):
-        run(
-            "experiment=digits_avg", *CE, "teacher=[resnet8]",
-            f"teacher.resnet8.weights.path={tmp_path}/short.safetensors", name="student",
-        )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["hint_stages=[layer9]"], r"has no module 'layer9'. The closest: layer"),
+        (["student.stages=[layer9]"], r"has no module 'layer9'. The closest: layer"),
         (["teacher.resnet8.hint=stage7"], r"has no module 'stage7'"),
-        (["last_stage=layer8"], r"has no module 'layer8'"),
-        (["student.num_classes=7"], r"The student has 7 outputs; the data set 'digits' has 10 classes"),
-        (["teacher.resnet8.network.num_classes=7"], r"'resnet8' has 7 outputs; expected 10"),
+        (["student.hint=layer8"], r"has no module 'layer8'"),
         (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected; selected are \['vgg8_quarter'"),
     ],
 )
@@ -272,16 +271,6 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_p
         run("experiment=digits_amtml", *TINY, *own, *overrides)
     assert not (tmp_path / "teachers").exists()
     assert not (tmp_path / "data").exists()
-
-
-def test_a_data_set_with_another_number_of_classes_than_configured_is_refused(run, tmp_path):
-    write_image_folder(tmp_path / "mine", classes=("a", "b", "c"))
-    with pytest.raises(UserError, match=r"has 3 classes \(a, b, c, ...\); dataset.num_classes is 4"):
-        run(
-            "dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", "dataset.num_classes=4",
-            "student=resnet8_thin", "trainer=cpu", "trainer.max_epochs=1", "data.val_size=3",
-            f"paths.data={tmp_path}/data",
-        )  # fmt: skip
 
 
 ARCHIVES = {
@@ -302,7 +291,7 @@ SAME_NETWORKS = ("cinic10", "cifar10_jpeg")
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ARCHIVES)
 def test_the_full_size_experiments_train_on_small_archives_in_the_official_format(run, tmp_path, dataset):
-    ARCHIVES[dataset](tmp_path / "data")
+    raw = ARCHIVES[dataset](tmp_path / "data")
     small = [f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers"]
     small += ["trainer=cpu", "trainer.max_epochs=1", f"data.val_size={0 if dataset == 'cinic10' else 0.5}"]
     small += ["dataset.num_classes=4"] if dataset == "tiny_imagenet" else []
@@ -314,20 +303,20 @@ def test_the_full_size_experiments_train_on_small_archives_in_the_official_forma
         small += ["teacher=[resnet8]"]
     once = [f"teacher.{name}.recipe_overrides=['trainer.max_epochs=1','logger=[]']" for name in names]
     small += ["cache.logits=float32", "cache.hints=float32"]  # deep teachers of one epoch exceed float16
-    small += ["logger=[]"]
+    small += ["logger=[]", *([official(raw)] if raw.is_file() else [])]
     record, _ = run(f"experiment={dataset}_amtml", *small, *once, name="amtml")
     assert list(record.teachers) == list(names)
     measured = f"teacher/{names[0]}/test/acc"
     if dataset == "cifar100":  # once: the others have teachers and recipes like these
-        average, _ = run(f"experiment={dataset}_avg", *small, *once, name="avg")
+        average, _ = run(f"experiment={dataset}", "method=avg", *small, *once, name="avg")
         assert average.metrics[measured] == record.metrics[measured]
-        assert run(f"experiment={dataset}_ce", *small, name="ce")[0]["status"] == "completed"
+        assert run(f"experiment={dataset}", "method=ce", *small, name="ce")[0].status == "completed"
 
 
 @pytest.mark.slow
 def test_the_released_notebook_runs_through_both_of_its_stages(run, tmp_path):
-    write_cifar10(tmp_path / "data" / "cifar10")
     small = [
+        official(write_cifar10(tmp_path / "data" / "cifar10")),
         f"paths.data={tmp_path}/data",
         f"paths.teachers={tmp_path}/teachers",
         "teacher=[resnet8,resnet14]",
@@ -354,22 +343,24 @@ def test_a_second_process_waits_for_the_first_one_in_the_same_folder(run, tmp_pa
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pipeline.log, "warning", lambda *args: lock.release())
-            record, _ = run("experiment=digits_ce", *CE)
+            record, _ = run("experiment=digits", "method=ce", *CE)
     finally:
         lock.release()
     assert record.status == "completed"
 
 
 def test_a_completed_run_whose_files_were_changed_is_refused_and_started_over(run, tmp_path):
-    _, folder = run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false")
+    _, folder = run("experiment=digits", "method=ce", *CE, "trainer.max_epochs=1", "doctor=false")
     for file in (folder.metrics_file, folder.weights_file, folder.last_checkpoint):
         whole = file.read_bytes()
         file.write_bytes(whole + b"0")
         with pytest.raises(UserError, match=rf"(?s){file.name} in .* was changed after the run.*force=true"):
-            run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false")
+            run("experiment=digits", "method=ce", *CE, "trainer.max_epochs=1", "doctor=false")
         file.write_bytes(whole)
     folder.record_file.write_text("no record")
-    record, _ = run("experiment=digits_ce", *CE, "trainer.max_epochs=1", "doctor=false", "force=true")
+    record, _ = run(
+        "experiment=digits", "method=ce", *CE, "trainer.max_epochs=1", "doctor=false", "force=true"
+    )
     assert record.status == "completed"
 
 
@@ -377,8 +368,8 @@ def test_a_damaged_record_is_refused_by_name(run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"format": 3, "status": "comp')
     with pytest.raises(UserError, match=r"run.json is damaged"):
-        run("experiment=digits_ce", *CE)
+        run("experiment=digits", "method=ce", *CE)
     (tmp_path / "run" / "run.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(UserError, match="has format 99; expected 3"):
-        run("experiment=digits_ce", *CE)
+        run("experiment=digits", "method=ce", *CE)
     shutil.rmtree(tmp_path / "run")

@@ -5,30 +5,32 @@ import shlex
 
 import pytest
 
+from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory, packed_root_of
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.system.console import duration
-from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
-from amtml_pl.training import assemble
-from amtml_pl.training.plan import cache_step, data_steps, make_plan, refuse_missing, show_plan
-from amtml_pl.training.teacher_cache import found_cache
-from archives import write_cifar10, write_image_folder
+from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training.assemble import student_network
+from amtml_pl.training.plan import bytes_per_image, data_steps, make_plan, refuse_missing, show_plan
+from amtml_pl.training.settings import settings_of
+from amtml_pl.training.stages import found_cache
+from archives import official, write_cifar10, write_image_folder
 
 CIFAR = (
-    "experiment=cifar10_avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]", "trainer=cpu",
-    "data.val_size=0.5", "dataset.source.mirrors=[]",
+    "experiment=cifar10", "method=avg", "student=resnet8_thin", "teacher=[resnet8,vgg8_quarter]",
+    "trainer=cpu", "data.val_size=0.5", "dataset.source.mirrors=[]",
 )  # fmt: skip
 
 
 def plan_of(config, done=0):
-    source = assemble.dataset_source(config)
-    teachers = selected_teachers(config, assemble.loss_terms(config))
+    settings = settings_of(config)
+    source, teachers = settings.dataset.source.build(), settings.teachers(settings.method.terms())
     hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(32).items()}
-    cache = found_cache(config, source, packed_root_of(config), teachers)
-    return make_plan(config, source, assemble.student_network(config, []), teachers, hints, cache, done=done)
+    cache = found_cache(settings, source, teachers, "train")
+    return make_plan(settings, source, student_network(settings, []), teachers, hints, cache, done=done)
 
 
 def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(configure, tmp_path, capsys):
@@ -46,19 +48,21 @@ def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(conf
 
 
 def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
-    config = configure(*CIFAR, f"paths.data={tmp_path}/data")
-    write_cifar10(tmp_path / "data" / "cifar10")
+    archive = write_cifar10(tmp_path / "data" / "cifar10")
+    config = configure(*CIFAR, f"paths.data={tmp_path}/data", official(archive))
     raw, _, *trained = plan_of(config)
     assert (raw.state, raw.missing) == ("found", False)
     assert all(step.seconds > 0 for step in trained)
-    packed = pack(assemble.dataset_source(config), packed_root_of(config))
+    packed = pack(build(config.dataset.source), packed_root_of(config))
     step = plan_of(config)[0]
     assert step.state == f"packed in {packed.folder}"
     assert step.size >= 40 * 3 * 32 * 32
 
 
 def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
-    config = configure("experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=3", "data.train_size=50")
+    config = configure(
+        "experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3", "data.train_size=50"
+    )
     assert plan_of(config)[-1].state == "3 epochs, losses ce"
     assert plan_of(config, done=2)[-1].state == "3 epochs, 1 of them to go, losses ce"
     assert plan_of(config, done=3)[-1].seconds == 0.0
@@ -88,7 +92,7 @@ OWN = [
         ["experiment=digits_amtml", "teacher.resnet8.network.widths=[8,8,16,32]"],
         ["experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']"],
         ["experiment=cifar10_amtml_released", "teacher=[resnet8,resnet14]"],
-        ["experiment=cifar10_avg", "teacher=[resnet8]", *OWN],
+        ["experiment=cifar10", "method=avg", "teacher=[resnet8]", *OWN],
     ],
 )
 def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure, overrides):
@@ -130,13 +134,13 @@ STATED = [
 def test_the_cache_takes_what_the_experiments_header_says(configure, experiment):
     header = (config_directory() / "experiment" / f"{experiment}.yaml").read_text()
     stated = float(re.search(r"# Cache: +([\d.]+) GB on disk for all 162 views", header)[1])
-    config = configure(f"experiment={experiment}")
-    teachers = selected_teachers(config, assemble.loss_terms(config))
+    settings = settings_of(config := configure(f"experiment={experiment}"))
+    teachers = settings.teachers(settings.method.terms())
     size = config.dataset.image_size
     hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(size).items()}
     images = {"cinic10": 90_000, "tiny_imagenet": 90_000}.get(config.dataset.name, 45_000)
-    step = cache_step(config, hints, None, images, 162, None)
-    assert step.size / 1e9 == pytest.approx(stated, rel=0.1)
+    size = images * 162 * bytes_per_image(settings, len(teachers), hints)
+    assert size / 1e9 == pytest.approx(stated, rel=0.1)
 
 
 def test_a_schedule_that_does_not_fit_the_run_is_warned_of_and_left_as_it_is(configure, capsys):
@@ -156,8 +160,11 @@ def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
         cat = tmp_path / "own" / "train" / "cat"
         (cat / f"{len([*cat.iterdir()])}{suffix}").write_bytes(b"II*")
     own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/own", "dataset.image_size=32")
-    config = configure("experiment=digits_ce", *own, "dataset.num_classes=3", f"paths.data={tmp_path}/data")
-    source = assemble.dataset_source(config)
-    pack(source, packed_root_of(config))
-    (step,) = data_steps(config, source, packed_root_of(config))
+    config = configure(
+        "experiment=digits", "method=ce", *own, "dataset.num_classes=3", f"paths.data={tmp_path}/data"
+    )
+    dataset = settings_of(config).dataset
+    source = dataset.source.build()
+    pack(source, dataset.packed_root)
+    (step,) = data_steps(dataset, source)
     assert step.state.endswith("; left out: 3 files that are not read (.tif 2, .gif 1)")

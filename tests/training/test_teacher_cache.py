@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from amtml_pl.config.paths import packed_root_of
 from amtml_pl.data.augment import CropFlip
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import PackedDataset, pack, packed_folder
-from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
-from amtml_pl.training import assemble
+from amtml_pl.data.packing import pack
+from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training.assemble import data_module
 from amtml_pl.training.plan import cache_step
-from amtml_pl.training.teacher_cache import RunCache, found_cache
+from amtml_pl.training.settings import settings_of
+from amtml_pl.training.teacher_cache import RunCache
 from records import EXAMINED
 
 EXPERIMENT = (
@@ -27,22 +27,24 @@ EXPERIMENT = (
 def cache(configure, tmp_path):
     """The cache of the experiment with overrides; its teachers come with weights, so that none is trained."""
 
-    def made(*overrides, selected=("resnet8", "vgg8_quarter")):
+    def made(*overrides, selected=("resnet8", "vgg8_quarter"), split="train", digest=None):
         own = [f"teacher.{name}.weights.path={tmp_path}/{name}.safetensors" for name in selected]
         config = configure(*EXPERIMENT, f"teacher=[{','.join(selected)}]", *own, *overrides)
         for name in config.teacher:
             if not (file := tmp_path / f"{name}.safetensors").exists():
                 write_weights(config, name, file)
-        source, root = assemble.dataset_source(config), packed_root_of(config)
-        pack(source, root)
-        return found_cache(config, source, root, selected_teachers(config, assemble.loss_terms(config)))
+        settings = settings_of(config)
+        source, teachers = settings.dataset.source.build(), settings.teachers(settings.method.terms())
+        packed = pack(source, settings.dataset.packed_root)
+        data = data_module(settings, replace(packed, digest=digest or packed.digest))
+        return RunCache(settings.cache, teachers, data, {}, split)
 
     return made
 
 
-def write_weights(config, name, file, change=0.0):
+def write_weights(config, name, file):
     state = SelectedTeacher(config, name).fresh().network.network.state_dict()
-    save_file({key: value + change for key, value in state.items()}, file)
+    save_file(state, file)
 
 
 def begun(cache):
@@ -58,7 +60,7 @@ def folders(cache):
 
 def said(cache):
     """The plan's sentence about the teachers' outputs."""
-    return cache_step(cache.config, {}, cache, 100, len(cache.missing()), None).state
+    return cache_step(cache, len(cache.missing()), None, None).state
 
 
 def test_there_is_a_store_for_each_teacher_and_tensor_that_a_term_reads(cache):
@@ -107,7 +109,8 @@ def test_what_changes_the_outputs_leads_to_other_stores_and_is_named_with_both_v
 def test_another_weight_of_a_teacher_leads_to_other_stores(cache, tmp_path):
     first = begun(cache())
     before = folders(first)
-    write_weights(first.config, "resnet8", tmp_path / "resnet8.safetensors", change=1e-3)
+    file = tmp_path / "resnet8.safetensors"
+    save_file({key: value + 1e-3 for key, value in load_file(file).items()}, file)
     second = cache()
     assert {key for key, folder in folders(second).items() if folder != before[key]} == RESNET8
     old, new = (
@@ -118,14 +121,9 @@ def test_another_weight_of_a_teacher_leads_to_other_stores(cache, tmp_path):
 
 def test_other_images_lead_to_other_stores(cache):
     first = begun(cache())
-    packed = PackedDataset.open(
-        packed_folder(assemble.dataset_source(first.config), packed_root_of(first.config))
-    )
-    data = assemble.data_module(first.config, replace(packed, digest="another"))
-    teachers = selected_teachers(first.config, assemble.loss_terms(first.config))
-    second = RunCache(first.config, teachers, data, {})
+    second = cache(digest="another")
     assert not set(folders(first).values()) & set(folders(second).values())
-    assert f"data.digest: {packed.digest!r} there, 'another' here" in second.nearest()
+    assert f"data.digest: {first.data.digest!r} there, 'another' here" in second.nearest()
 
 
 def test_another_hint_adds_a_store_and_leaves_the_others(cache):
@@ -159,9 +157,7 @@ def test_what_leaves_the_outputs_alone_finds_the_same_stores(cache):
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_evaluation_has_the_logits_of_the_images_themselves_whatever_the_augmentation(cache, split):
     def evaluated(*overrides):
-        found = cache(*overrides)
-        teachers = selected_teachers(found.config, assemble.loss_terms(found.config))
-        return RunCache(found.config, teachers, found.data, {}, split)
+        return cache(*overrides, split=split)
 
     first = evaluated()
     assert first.views == [0]

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 from amtml_pl.comparison.groups import Group
 from amtml_pl.comparison.naming import configuration, told_apart, unlike_facts
 from amtml_pl.comparison.recorded_run import Run
-from amtml_pl.config.overrides import is_no_setting, key_of
+from amtml_pl.config.overrides import key_of
+from amtml_pl.config.schema import is_label
 
 Place = TypeVar("Place", bound=Hashable)
 
@@ -95,7 +96,7 @@ def one_of_each_place(
         said = {
             name: text
             for name, text in configuration(group.first.folder).items()
-            if not is_no_setting(name) and not {*name.split(".")} & {*varied.settings}
+            if is_label(name) and not {*name.split(".")} & {*varied.settings}
         }
         configured.setdefault(tuple(sorted(said.items())), (said, []))[1].append(group)
     for said, same in configured.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -31,3 +32,35 @@ def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: AN
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise UserError(f"{node.get('_target_')} cannot be built: {error.__cause__ or error}") from error
+
+
+@dataclass(frozen=True)
+class Part:
+    """A leaf of the configuration: a constructor and its arguments; None builds None."""
+
+    node: DictConfig | None
+
+    def build(self) -> Any:  # noqa: ANN401
+        """Call the constructor."""
+        return build(self.node)
+
+    def maker(self) -> Any:  # noqa: ANN401
+        """Return the constructor, which the caller gives the other arguments."""
+        return build(self.node, partial=True)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the constructor's name and arguments as plain values; nothing for None."""
+        values: Any = {} if self.node is None else OmegaConf.to_container(self.node, resolve=True)
+        return dict(values)
+
+    @property
+    def target(self) -> str | None:
+        """The constructor's dotted name."""
+        return self.plain().get("_target_")
+
+    def __str__(self) -> str:
+        """``SGD(lr=0.1, momentum=0.9)``."""
+        if not (values := self.plain()):
+            return "none"
+        arguments = ", ".join(f"{key}={value}" for key, value in values.items() if not key.startswith("_"))
+        return f"{str(values['_target_']).rpartition('.')[2]}({arguments})"

@@ -11,11 +11,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.markup import escape
 
+from amtml_pl.config.command_keys import help_of
 from amtml_pl.config.override_errors import command_line_mistakes, reason
 from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
@@ -66,6 +66,7 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     """
     begin_in_utf8()
     quieten()
+    OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
     obey_at_once()
     progress.begun = False
     progress.mistakes.clear()
@@ -135,15 +136,10 @@ def typed_mistakes() -> list[str]:
     own = [] if arguments.config_dir is None else [Path(arguments.config_dir).resolve()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        if hydra is None:
-            return []
         name = f"{Path(sys.argv[0]).stem.removeprefix('amtml-')}"
-        composed = partial(compose, name if (config_directory() / f"{name}.yaml").is_file() else "train")
         return command_line_mistakes(
             [*(f"hydra.searchpath=[file://{folder}]" for folder in own), *arguments.overrides],
-            hydra.config_loader,
-            composed,
+            name if (config_directory() / f"{name}.yaml").is_file() else "train",
             swept=arguments.multirun,
         )
 

@@ -1,156 +1,143 @@
-"""Mistakes in what is typed, all at once and short: Hydra names the first one, at length."""
+"""Report mistakes in what is typed, all at once and short: Hydra names the first one, at length."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.object_type import ObjectType
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.overrides import key_of
-from amtml_pl.config.schema import LIST_GROUPS, suggestion
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.rules import suggestion
+from amtml_pl.config.schema import COMPOSES
 
-NULLABLE = ("experiment", "method", "sweep", "launcher")
-NAMED = re.compile(r"Could not override '([^']+)'|'([^']+)' does not exist|but config group '([^']+)'")
+SEARCHED = "hydra.searchpath="
 
 
-def command_line_mistakes(
-    typed: Sequence[str],
-    loader: ConfigLoader,
-    composed: Callable[[list[str]], DictConfig],
-    *,
-    swept: bool = True,
-) -> list[str]:
-    """Everything that is wrong with some overrides, each with what is known instead.
+def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool = True) -> list[str]:
+    """Return everything that is wrong with some overrides, each with what is known instead.
+
+    Hydra must be initialised. Of a sweep over a group every choice is checked, of other values the first.
 
     Args:
-        typed: the overrides; every choice of a sweep for a group is looked at, of its values the first.
-        loader: that knows the groups and their options.
-        composed: gives the configuration of overrides, or raises Hydra's exceptions.
+        typed: the overrides.
+        config_name: of the command, such as ``train``.
         swept: whether a key may have several values.
     """
     problems: list[str] = []
     sound: dict[str, str] = {}
-    loader = with_typed_folders(loader, typed)
+    folders = searched_folders(typed)
     for word in typed:
         try:
-            [override] = OverridesParser.create(loader).parse_overrides([word])
+            [override] = OverridesParser.create().parse_overrides([word])
         except OverrideParseException as error:
-            problems.append(f"{word}: {reason(error)}{quoting(word)} (command line)")
+            problems.append(f"{word}: {reason(error)}{quoting(word)}")
             continue
+        options = options_of(override.key_or_group, folders)
         if override.is_sweep_override() and not swept:
-            problems.append(f"{word}: several values are a sweep; expected -m before them (command line)")
-            continue
-        wrong = [*option_problems(override, loader)]
-        problems += wrong
-        if not wrong:
-            sound[word] = first_value(override)
-    return [*problems, *key_problems(sound, loader, composed)]
+            problems.append(f"{word}: several values are a sweep; expected -m before them")
+        elif wrong := [*option_problems(override, options)]:
+            problems += wrong
+        else:
+            sound[word] = first_value(override, options)
+    return [
+        f"{problem} (command line)" for problem in (*problems, *key_problems(sound, config_name, folders))
+    ]
 
 
-def with_typed_folders(loader: ConfigLoader, typed: Sequence[str]) -> ConfigLoader:
-    """A loader that knows what lies in the folders of ``hydra.searchpath`` too, as composing does."""
-    folders = [word.partition("=")[2] for word in typed if word.startswith("hydra.searchpath=")]
-    if not folders:
-        return loader
-    places = ConfigSearchPathImpl()
-    for known in loader.get_search_path().get_path():
-        places.append(known.provider, known.path)
-    for folder in ",".join(each.strip("[]") for each in folders).split(","):
-        places.append("command-line", folder.strip(" '\""))
-    return ConfigLoaderImpl(places)
+def searched_folders(typed: Sequence[str]) -> list[Path]:
+    """Return the folders of choices: the installed one, and those of ``hydra.searchpath``."""
+    words = ",".join(word.removeprefix(SEARCHED).strip("[]") for word in typed if word.startswith(SEARCHED))
+    names = [name.strip(" '\"").removeprefix("file://") for name in words.split(",")]
+    return [config_directory(), *map(Path, filter(None, names))]
 
 
-def option_problems(override: Override, loader: ConfigLoader) -> Iterator[str]:
-    """Choices of a group that do not exist."""
+def options_of(group: str, folders: Sequence[Path]) -> list[str]:
+    """Return the choices of a group; none for a key, and for Hydra's own groups, which Hydra checks."""
+    if group.startswith("hydra"):
+        return []
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]:
+    """Yield choices of a group that do not exist."""
     group = override.key_or_group
-    options = loader.get_group_options(group, ObjectType.CONFIG)
     if not options or override.is_delete():
         return
     for value in values_of(override):
         for name in value if isinstance(value, list) else [value]:
-            if name is None and group not in NULLABLE:
-                yield f"{group}=null: expected one of {options} (command line)"
+            if name is None and group not in COMPOSES:
+                yield f"{group}=null: expected one of {options}"
             elif name is not None and str(name) not in options:
-                yield (
-                    f"{group}={name}: there is no such choice{suggestion(str(name), dict.fromkeys(options))} "
-                    "(command line)"
-                )
+                meant = suggestion(str(name), dict.fromkeys(options))
+                yield f"{group}={name}: there is no such choice{meant}"
 
 
 def values_of(override: Override) -> list[object]:
-    """The value of an override, or all that a sweep gives it."""
+    """Return the value of an override, or all that a sweep gives it; a pattern finds what exists."""
     if not override.is_sweep_override():
         return [override.value()]
-    if not override.is_discrete_sweep():
+    if isinstance(override.value(), Glob) or not override.is_discrete_sweep():
         return []
     parser = OverridesParser.create()
     words = [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
     return [each.value() for each in parser.parse_overrides(words)]
 
 
-def first_value(override: Override) -> str:
-    """An override with the first of its values; a search's interval is left out."""
+def first_value(override: Override, options: Sequence[str] = ()) -> str:
+    """Return an override with the first of its values; empty for a search's interval."""
     if not override.is_sweep_override():
         return str(override.input_line)
+    if isinstance(pattern := override.value(), Glob):
+        matches = pattern.filter(list(options))
+        return f"{override.get_key_element()}={matches[0]}" if matches else ""
     if not override.is_discrete_sweep():
         return ""
     return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
-def key_problems(
-    sound: dict[str, str], loader: ConfigLoader, composed: Callable[[list[str]], DictConfig]
-) -> Iterator[str]:
-    """Keys that do not exist: what Hydra stumbles over is left out, until it does not stumble any more."""
-    left, strangers = dict(sound), []
-    while True:
+def key_problems(sound: dict[str, str], config_name: str, folders: Sequence[Path]) -> Iterator[str]:
+    """Yield keys that do not exist in what the choices compose."""
+    words = [word for word in sound.values() if word]
+    choices = [word for word in words if word.startswith("hydra") or options_of(key_of(word), folders)]
+    try:
+        compose(config_name, words)
+    except (HydraException, OmegaConfBaseException) as error:
         try:
-            config = composed([word for word in left.values() if word])
-        except (HydraException, OmegaConfBaseException) as error:
-            word = culprit(str(error), left)
-            if word is None:
-                yield f"{reason(error)}"
-                return
-            strangers.append(word)
-            del left[word]
-        else:
-            yield from (f"{stranger(word, config, loader)} (command line)" for word in strangers)
+            tree: Any = OmegaConf.to_container(compose(config_name, choices), resolve=False)
+        except (HydraException, OmegaConfBaseException) as of_choices:
+            yield reason(of_choices)
             return
+        keys = [word for word, first in sound.items() if first and first not in choices and word[0] != "+"]
+        found = [problem for word in keys for problem in strangers(word, tree, folders)]
+        yield from found or [reason(error)]
 
 
-def culprit(message: str, typed: dict[str, str]) -> str | None:
-    """The override that an exception is about; None where it does not say."""
-    found = NAMED.search(message)
-    key = next(filter(None, found.groups())) if found else None
-    return next((word for word in typed if key is not None and key_of(word) == key), None)
-
-
-def stranger(word: str, config: DictConfig, loader: ConfigLoader) -> str:
-    """What is wrong with the key of an override."""
-    node: Any = OmegaConf.to_container(config, resolve=False)
+def strangers(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Iterator[str]:
+    """Yield what is wrong with the key of an override."""
+    node: Any = tree
     path = ""
     for part in key_of(word).split("."):
         if not isinstance(node, dict):
-            return f"{word}: {path} is no mapping"
+            yield f"{word}: {path} is not a mapping"
+            return
         if part not in node:
-            if path in (*LIST_GROUPS, "teacher") and part in loader.get_group_options(path):
-                return (
+            if path in ("loss", "logger", "teacher") and part in options_of(path, folders):
+                yield (
                     f"{word}: {path}.{part} has settings but is not selected: add it to {path}=[...], or "
                     f"remove the setting (selected: {list(node)})"
                 )
-            where = f"{path}." if path else ""
-            return f"{where}{part}: there is no such key{suggestion(part, node)}"
+            elif path != "coef":  # which takes the names of all terms
+                yield f"{path}{'.' if path else ''}{part}: there is no such key{suggestion(part, node)}"
+            return
         node, path = node[part], f"{path}.{part}" if path else part
-    return f"{word}: it cannot be set"
 
 
 def quoting(word: str) -> str:

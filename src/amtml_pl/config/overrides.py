@@ -6,25 +6,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from amtml_pl.config.schema import is_label
+
 # The options of Hydra that are followed by their value.
 WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
-# Overrides that tell runs of one experiment apart without telling what was studied.
-NO_SETTINGS = (
-    "experiment",
-    "sweep",
-    "seed",
-    "doctor",
-    "checkpoint_minutes",
-    "launcher",
-    "logger",
-    "resume",
-    "prepare",
-    "force",
-    "debug",
-    "trainer",
-    "paths",
-    "hydra",
-)
 
 
 def overrides_of(command: str) -> list[str]:
@@ -42,7 +27,7 @@ def value_of(key: str, overrides: Sequence[str]) -> str:
 
 def without_places(overrides: Sequence[str]) -> list[str]:
     """The overrides that say what was studied, not where and how it ran."""
-    return [word for word in overrides if not is_no_setting(key_of(word))]
+    return [word for word in overrides if is_label(key_of(word))]
 
 
 def without_common(overrides: Sequence[str], of_all: Sequence[Sequence[str]]) -> list[str]:
@@ -54,11 +39,6 @@ def without_common(overrides: Sequence[str], of_all: Sequence[Sequence[str]]) ->
 def key_of(override: str) -> str:
     """The key or group that an override is about, without the package that a group may be put into."""
     return re.split(r"[=@]", override.lstrip("+~"))[0]
-
-
-def is_no_setting(key: str) -> bool:
-    """Whether a key is one of ``NO_SETTINGS``, or lies in ``paths`` or ``hydra``."""
-    return key in NO_SETTINGS or key.startswith(("paths.", "hydra.", "hydra/"))
 
 
 def hydra_literal(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,3 +23,16 @@ def packed_root_of(config: DictConfig) -> Path:
 def cache_root(config: DictConfig) -> Path:
     """Where the outputs of all teachers for the run's data set are kept."""
     return Path(config.paths.cache) / str(config.dataset.name)
+
+
+def with_absolute_paths(config: DictConfig) -> DictConfig:
+    """The configuration with roots, images and teachers' weights that mean the same from any directory."""
+    changed = deepcopy(config)
+    for name, place in config.paths.items():
+        changed.paths[name] = str(Path(place).resolve())
+    if isinstance(folder := config.dataset.source.get("folder"), str):
+        changed.dataset.source.folder = str(Path(folder).expanduser().resolve())
+    for name, teacher in config.teacher.items():
+        if teacher.weights.path is not None:
+            changed.teacher[name].weights.path = str(Path(teacher.weights.path).resolve())
+    return changed

@@ -1,303 +1,337 @@
-"""What YAML values may be where no constructor says so, and whether a value has the type of an argument."""
+"""Declare every key that may be typed, once: checks, names of runs, help and reference derive from it.
+
+Defaults are in ``conf/*.yaml``. Keys that mirror a constructor's arguments are declared by that constructor.
+"""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import math
 import re
-import types
-import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
-from beartype import BeartypeConf
-from beartype.door import is_bearable
+from amtml_pl.config.key import (
+    FILE,
+    FOLDER,
+    SEED,
+    SWITCH,
+    TEXT_OR_NULL,
+    Identity,
+    Key,
+    choice,
+    key,
+    node,
+    number,
+    whole,
+)
+from amtml_pl.config.rules import Rule
 
-
-@dataclass(frozen=True)
-class Rule:
-    """What one value may be.
-
-    Attributes:
-        hint: its type.
-        expected: the same in words, with the range.
-        holds: whether a value of that type is in range.
-    """
-
-    hint: Any
-    expected: str
-    holds: Callable[[Any], bool] = lambda _: True
-
-
-def switch(default: str) -> Rule:
-    """A rule for true or false."""
-    return Rule(bool, f"true or false, e.g. {default}")
-
-
-TEXT_OR_NULL = Rule(str | None, "a text or null")
-ROOT = {
-    "seed": Rule(int, "a whole number, 0 or more, at most 4294967295", lambda v: 0 <= v < 2**32),
-    "temperature": Rule(
-        float, "a number above 0 (softmax(z / T)), e.g. temperature=4", lambda v: 0 < v < float("inf")
-    ),
-    "mixture": Rule(Literal["probabilities", "logits"], "probabilities or logits"),
-    "hint_stages": Rule(list[str], "a list of module names, e.g. [layer1,layer2,layer3]"),
-    "last_stage": Rule(str, "a module name, e.g. layer3"),
-    "regression_stage": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
-    "regression_grid": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
-    "hint_pool": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
-    "teacher_source": Rule(Literal["cached", "live"], "cached or live"),
-    "weighting_lr": Rule(float | None, "a number above 0, or null", lambda v: v is None or v > 0),
-    "teacher_recipe": TEXT_OR_NULL,
-    "expected_defects": Rule(list[str], "a list of findings of the doctor"),
-    "channels_last": switch("channels_last=false"),
-    "compile": switch("compile=false"),
-    "role": Rule(Literal["student", "teacher"], "student or teacher"),
-    "checkpoint_minutes": Rule(
-        float | None, "a number of minutes, 0 or more, or null", lambda v: v is None or v >= 0
-    ),
-    "resume": Rule(Literal["auto", "never"], "auto or never"),
-    "prepare": switch("prepare=true"),
-    "force": switch("force=false"),
-    "doctor": switch("doctor=true"),
-    "debug": switch("debug=false"),
-}
-LIST_GROUPS = ("loss", "logger")
-# The nodes of the root, and the command that brings each of them back.
-NODES = {
-    "paths": "leave it as it is in conf/train.yaml",
-    "cache": "leave it as it is in conf/train.yaml",
-    "coef": "coef.ce=1",
-    "dataset": "dataset=digits",
-    "data": "data=default",
-    "student": "student=resnet20",
-    "weighting": "weighting=uniform",
-    "loop": "loop=distill",
-    "optimizer": "optimizer=sgd",
-    "scheduler": "scheduler=constant",
-    "trainer": "trainer=auto",
-    "loss": "loss=[ce]",
-    "teacher": "teacher=[]",
-}
-CONSTRUCTED = ("loop", "data", "student", "weighting", "optimizer", "scheduler", "trainer")
+STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
 STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
-DATASET = {
-    "name": Rule(str, "a name", bool),
-    "source": Rule(dict, "a data set's source"),
-    "num_classes": Rule(int, "a whole number, 2 or more", lambda v: v >= 2),
-    "image_size": Rule(int, "a number of pixels, 1 or more", lambda v: v >= 1),
-    "train_images": Rule(int | None, "a whole number or null", lambda v: v is None or v >= 1),
-    "mean": MEAN,
-    "std": STD,
-}
-TEACHER = {
-    "network": Rule(dict, "a network"),
-    "pretrained": switch("pretrained=true"),
-    "weights": Rule(dict, "a mapping with path, key, strip_prefixes, rename; for a file weights.path=FILE"),
-    "recipe": Rule(str | None, "an experiment's name or null"),
-    "recipe_overrides": Rule(list[str], "a list of overrides, e.g. ['optimizer.lr=0.01']"),
-    "seed": Rule(int, "a whole number, 0 or more", lambda v: 0 <= v < 2**32),
-    "mean": MEAN,
-    "std": STD,
-    "class_map": Rule(list[int] | None, "a list with one output per class, or null"),
-    "min_accuracy": Rule(float | None, "a number in [0, 1] or null", lambda v: v is None or 0 <= v <= 1),
-    "hint": Rule(str | None, "a module's name or null"),
-    "stages": Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]"),
-    "pool": Rule(int | None, "a whole number, 1 or more, or null", lambda v: v is None or v >= 1),
-}
-CACHE = {
-    "logits": Rule(Literal["float16", "float32"], "float16 or float32"),
-    "hints": Rule(Literal["float32", "float16", "int8"], "float32, float16 or int8"),
-    "precision": Rule(Literal["float32", "bfloat16", "float16"], "float32, bfloat16 or float16"),
-    "channels_last": switch("cache.channels_last=true"),
-    "compile": switch("cache.compile=false"),
-    "batch_size": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
-    "device": Rule(Literal["auto", "mapped", "resident"], "auto, mapped or resident"),
-    "probe": Rule(int, "a whole number, 0 or more", lambda v: v >= 0),
-}
-WEIGHTS = {
-    "path": Rule(str | None, "a file or null"),
-    "key": TEXT_OR_NULL,
-    "strip_prefixes": Rule(list[str], "a list of texts, e.g. [module.]"),
-    "rename": Rule(dict[str, str] | None, "a mapping of regular expression to replacement, or null"),
-}
-# What commands take besides a run's configuration.
-CACHE_COMMAND = {
-    "action": Rule(Literal["build", "verify", "info", "gc"], "build, verify, info or gc"),
-    "splits": Rule(
-        list[Literal["train", "val", "test"]], "a list of train, val, test, e.g. splits=[train,val]", bool
-    ),
-    "rows": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
-}
-BENCHMARK = {
-    "repetitions": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
-    "steps": Rule(int, "a whole number, 2 or more", lambda v: v >= 2),
-    "images": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
-}
-EVALUATE = {
-    "run": Rule(str | None, "the folder of a completed run"),
-    "checkpoint": Rule(Literal["best", "last"], "best or last"),
-    "split": Rule(Literal["train", "val", "test"], "test, val or train"),
-    "corruptions": switch("corruptions=true"),
-    "teachers": switch("teachers=false"),
-    "latency": switch("latency=false"),
-    "seed": Rule(int, "a whole number, 0 or more", lambda v: v >= 0),
-    "out": Rule(str | None, "a file or null"),
-    "debug": switch("debug=true"),
-}
-EXPORT = {
-    "run": Rule(str | None, "the folder of a completed run"),
-    "format": Rule(
-        Literal["onnx", "torch_export", "torchscript", "safetensors"],
-        "onnx, torch_export, torchscript or safetensors",
-    ),
-    "checkpoint": Rule(Literal["best", "last"], "best or last"),
-    "int8": switch("int8=true"),
-    "int8_drop": Rule(float, "a number in [0, 1]", lambda v: 0 <= v <= 1),
-    "out": Rule(str | None, "a file or null"),
-    "debug": switch("debug=true"),
-}
-PREDICT = {
-    "model": Rule(str | None, "an exported student or the folder of a completed run"),
-    "images": Rule(
-        str | list[str] | None, "a file, a folder, a pattern such as 'photos/*.jpg', or a list of them"
-    ),
-    "top": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
-    "checkpoint": Rule(Literal["best", "last"], "best or last"),
-    "trust": switch("trust=true"),
-    "out": Rule(str | None, "a file or null"),
-    "debug": switch("debug=true"),
-}
+SIZE = Rule(int | float | None, "a number of images, a fraction of them, or null")
 
-SET_BY_ENTRY_POINT = (
-    "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
-    "num_sanity_val_steps", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
-)  # fmt: skip
-NOT_HONOURED = (
-    "enable_checkpointing", "fast_dev_run", "limit_val_batches", "check_val_every_n_epoch", "barebones",
-    "overfit_batches", "max_steps", "min_steps", "max_time", "limit_test_batches",
-)  # fmt: skip
+DATASET = {
+    "name": key(Rule(str, "a name", bool), "its name, in folders and tables"),
+    "source": node(
+        "dataset=digits",
+        "where its images come from",
+        {
+            "mirrors": Key(
+                Any,
+                "a list of addresses",
+                help="where it is downloaded from",
+                identity="never",
+                required=False,
+            )
+        },
+    ),
+    "num_classes": key(whole(2), "classes"),
+    "image_size": Key(
+        int, "a number of pixels, 1 or more", lambda v: v >= 1, help="side of an image, in pixels"
+    ),
+    "train_images": key(
+        whole(1, null=True), "for the plan's estimate before the data is packed", identity="never"
+    ),
+    "mean": key(MEAN, "of the pixels of the training split"),
+    "std": key(STD, "of the pixels of the training split"),
+}
+DATA = {
+    "augment": Key(Any, "a view's operations, e.g. augment=none", help="what a view does to an image"),
+    "batch_size": key(whole(1), "over all ranks together"),
+    "eval_batch_size": key(whole(1), "of evaluation", identity="never"),
+    "mixup": key(
+        number("a number, 0 or more", lambda v: v >= 0), "mixup's alpha; above 0 it needs teacher_source=live"
+    ),
+    "num_workers": key(whole(0), "threads that prepare batches", identity="never", recipe=True),
+    "seed": key(SEED, "validation split, training subset and augmentation", recipe=True),
+    "train_size": key(SIZE, "images to train on; null: all that validation leaves", recipe=True),
+    "val_size": key(SIZE, "images of the validation split", recipe=True),
+    "views": Key(int | Literal["all"], "a whole number, 1 or more, or all", help="versions of every image"),
+}
 TRAINER = {
-    "max_epochs": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
-    "precision": Rule(
+    "max_epochs": key(whole(1), "epochs"),
+    "precision": Key(
         int | str,
         "one of 32-true, 32, bf16-mixed, 16-mixed",
         lambda v: str(v) in ("32-true", "32", "bf16-mixed", "16-mixed"),
+        required=False,
+        help="of the student's arithmetic",
     ),
-    "devices": Rule(
-        int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1
+    "devices": Key(
+        int | Literal["auto"],
+        "a whole number, 1 or more, or auto",
+        lambda v: v == "auto" or v >= 1,
+        help="processes on each machine",
     ),
-    "num_nodes": Rule(int, "a whole number, 1 or more", lambda v: v >= 1),
-    "accelerator": Rule(str, "auto, cpu, gpu or another of Lightning's names", bool),
+    "num_nodes": key(whole(1), "machines"),
+    "accelerator": Key(str, "auto, cpu, gpu or another of Lightning's names", bool, help="what computes"),
 }
-DATA_KEYS = (
-    "augment", "batch_size", "eval_batch_size", "mixup", "num_workers", "seed", "train_size", "val_size",
-    "views",
-)  # fmt: skip
+WEIGHTS = {
+    "path": key(FILE, "a safetensors or torch file; null trains the recipe"),
+    "key": key(TEXT_OR_NULL, "where the state dict is nested; null finds state_dict and model by itself"),
+    "strip_prefixes": Key(
+        list[str], "a list of texts, e.g. [module.]", help="prefixes of the file's keys to remove"
+    ),
+    "rename": Key(
+        dict[str, str] | None,
+        "a mapping of regular expression to replacement, or null",
+        help="{regular expression: replacement}, in order",
+    ),
+}
+NETWORK = Rule(dict, "a network, with its _target_", lambda v: "_target_" in v)
+LAST_MAP = Rule(str | None, "a module's name or null")
+# The file of a network, for a student. The same file is part of a teacher's, whose taps always count.
+STUDENT = {
+    "network": key(NETWORK, "its constructor and arguments"),
+    "stages": key(STAGES, "its maps from first to last, for terms that read stages", identity="readers"),
+    "hint": key(LAST_MAP, "the module that returns its last map", identity="readers"),
+}
+TEACHER = {
+    "network": key(NETWORK, "its constructor and arguments"),
+    "stages": key(STAGES, "its maps from first to last, for terms that read stages"),
+    "hint": key(LAST_MAP, "the module that returns its last map"),
+    "pretrained": key(SWITCH, "the network's constructor loads weights of its own (timm's pretrained=true)"),
+    "weights": Key(
+        dict,
+        "a mapping with path, key, strip_prefixes, rename; for a file weights.path=FILE",
+        keys=WEIGHTS,
+        help="weights of your own",
+    ),
+    "recipe": Key(str | None, "an experiment's name or null", help="the experiment that trains it"),
+    "recipe_overrides": Key(
+        list[str],
+        "a list of overrides, e.g. ['optimizer.lr=0.01']",
+        help="as typed after the recipe's experiment",
+    ),
+    "seed": key(SEED, "the recipe's seed"),
+    "mean": key(MEAN, "of the pixels that it was trained on"),
+    "std": key(STD, "of the pixels that it was trained on"),
+    "class_map": Key(
+        list[int] | None,
+        "a list with one output per class, or null",
+        help="position c: the teacher's output for our class c; null takes them as they are",
+    ),
+    "min_accuracy": key(
+        number("a number in [0, 1]", lambda v: 0 <= v <= 1, null=True),
+        "on the validation split; below it the run stops",
+        identity="never",
+    ),
+    "pool": key(whole(1, null=True), "side of the grid that its hints are pooled to"),
+}
+CACHE = {
+    "logits": key(choice("float16", "float32"), "how logits are kept"),
+    "hints": key(choice("float32", "float16", "int8"), "how hints are kept; int8 with a scale per channel"),
+    "precision": key(
+        choice("float32", "bfloat16", "float16"),
+        "of the teachers while the cache is built; float16 and bfloat16 are autocast",
+    ),
+    "channels_last": key(SWITCH, "memory layout of the teachers while the cache is built", identity="never"),
+    "compile": key(SWITCH, "torch.compile the teachers while the cache is built", identity="never"),
+    "batch_size": key(whole(1), "images per teacher pass while the cache is built", identity="never"),
+    "device": key(
+        choice("auto", "mapped", "resident"),
+        "auto: on the accelerator where all views fit; mapped: from disk; resident: always on the device",
+        identity="never",
+    ),
+    "probe": key(
+        whole(0),
+        "random (sample, view) pairs whose pixels are compared with the cache at every start",
+        identity="never",
+    ),
+}
+PATHS = {
+    "data": key(FOLDER, "images; packed files lie in <data>/packed (AMTML_DATA)"),
+    "outputs": key(FOLDER, "runs (AMTML_OUTPUTS)"),
+    "cache": key(FOLDER, "teachers' outputs (AMTML_CACHE)"),
+    "teachers": key(FOLDER, "trained teachers (AMTML_TEACHERS)"),
+}
+
+# The whole configuration of a run.
+KEYS: Mapping[str, Key] = {
+    # read by every run
+    "seed": key(
+        SEED,
+        "initial weights and batch order; data.seed (validation split and views) is another one",
+        label=False,
+    ),
+    "role": key(choice("student", "teacher"), "teacher: the run's folder is kept under paths.teachers"),
+    "channels_last": key(SWITCH, "memory layout of the student (docs/results.md: faster, where it is safe)"),
+    "compile": key(SWITCH, "torch.compile the student"),
+    # read by terms, weightings and teachers
+    "temperature": key(
+        number("a number above 0 (softmax(z / T)), e.g. temperature=4", lambda v: 0 < v < float("inf")),
+        "T of every softened output",
+        identity="readers",
+    ),
+    "mixture": key(
+        choice("probabilities", "logits"),
+        "what the integrated soft targets mix: probabilities (the paper's) or logits",
+        identity="readers",
+    ),
+    "hint_pool": key(
+        whole(1, null=True),
+        "side of the grid that teachers' hints are pooled to: 1 keeps each channel's mean; null keeps all",
+        identity="readers",
+    ),
+    "teacher_recipe": key(
+        TEXT_OR_NULL,
+        "the experiment that trains a teacher without weights of its own",
+        identity="readers",
+    ),
+    # how teachers answer
+    "teacher_source": key(
+        choice("cached", "live"),
+        "cached: teachers run once per view and their outputs are kept; live: they run in every step",
+        identity="teachers",
+    ),
+    "cache": node(
+        "conf/train.yaml",
+        "how teachers' outputs are made, kept and served (docs/cache.md)",
+        CACHE,
+        identity="cached",
+    ),
+    # how the command works, without a trace in the result
+    "expected_defects": Key(
+        list[str],
+        "a list of findings of the doctor",
+        help="findings of the doctor that the method is known for; exactly these must be found",
+        identity="never",
+    ),
+    "checkpoint_minutes": key(
+        number("a number of minutes, 0 or more", lambda v: v >= 0, null=True),
+        "between checkpoints within an epoch; 0 saves after every step, null at its end only",
+        identity="never",
+    ),
+    "resume": key(
+        choice("auto", "never"),
+        "auto: continue an unfinished run of the same command; never: start it over",
+        identity="never",
+    ),
+    "prepare": key(
+        SWITCH,
+        "download, pack, train and compute what is missing; false makes it an error",
+        identity="never",
+        recipe=True,
+    ),
+    "force": key(SWITCH, "start over where the run's folder already holds a result", identity="never"),
+    "doctor": key(SWITCH, "examine the step before it is trained", identity="never"),
+    "debug": key(SWITCH, "show the traceback of an error", identity="never", recipe=True),
+    "paths": node("conf/train.yaml", "folders that all runs share", PATHS, identity="never", recipe=True),
+    # groups: each choice is a file of conf/<group>
+    "dataset": node("dataset=digits", "where images come from", DATASET, recipe=True),
+    "data": node("data=default", "splits, batches and views", DATA, constructed=True),
+    "student": node("student=resnet20", "the network to train", STUDENT),
+    "teacher": node(
+        "teacher=[]",
+        "whom it learns from: `teacher=[resnet32,resnet56]`",
+        {"*": Key(dict, "a teacher", help="one teacher", keys=TEACHER)},
+    ),
+    "weighting": node(
+        "weighting=uniform", "how the teachers are weighed", constructed=True, identity="teachers"
+    ),
+    "loss": node("loss=[ce]", "the terms of the loss: `loss=[ce,kd]`"),
+    "coef": node(
+        "coef.ce=1",
+        "multiplier of each term; one of a term that is not selected is ignored",
+        {"*": key(number("a number"), "multiplier of a term; the default is in conf/loss")},
+    ),
+    "loop": node("loop=distill", "who steps what", constructed=True),
+    "optimizer": node("optimizer=sgd", "the optimiser", constructed=True),
+    "scheduler": node("scheduler=constant", "the learning rate over the epochs", constructed=True),
+    "trainer": node("trainer=auto", "where, and for how long", TRAINER, constructed=True, label=False),
+    "logger": Key(
+        dict,
+        "a list, e.g. logger=[]",
+        required=False,
+        help="who is told of it: `logger=[]` for none",
+        identity="never",
+    ),
+}
+# What is typed for a run, and leaves no key of its own.
+COMPOSES: Mapping[str, Key] = {
+    "method": Key(str | None, "a choice", help="loss, weighting, loop and their strength at once"),
+    "experiment": Key(str | None, "a choice", help="problems and published experiments", label=False),
+    "sweep": Key(str | None, "a choice", help="ready multiruns", label=False),
+    "launcher": Key(str | None, "a choice", help="where the jobs of a multirun run", identity="never"),
+    "hydra": Key(dict, "Hydra's settings", help="Hydra's own", identity="never"),
+    "benchmark": Key(dict, "its settings", help="how amtml_pl.benchmark measures", identity="never"),
+}
 
 
-def rule_problems(
-    node: Mapping[str, Any], rules: Mapping[str, Rule], path: str, known: Collection[str] = ()
-) -> Iterator[str]:
-    """Keys of a node that are missing, unknown, or hold what their rule refuses.
+def declared(path: str) -> tuple[Key | None, bool, bool]:
+    """Look a typed key up.
+
+    Returns:
+        The deepest declared key on the path; whether it is that of the whole path; whether the result can
+        depend on it.
+    """
+    keys: Mapping[str, Key] = {**KEYS, **COMPOSES}
+    found: Key | None = None
+    counts = True
+    for part in re.split(r"[./]", path):
+        below = keys.get(part) or keys.get("*")
+        if below is None:
+            return found, False, counts
+        found, keys = below, below.keys
+        counts = counts and found.identity != "never"
+    return found, True, counts
+
+
+def changes_result(path: str) -> bool:
+    """Return False for a key that changes no result."""
+    return declared(path)[2]
+
+
+def is_label(path: str) -> bool:
+    """Return True for a key whose overrides say what was studied, not where, how or with which seed."""
+    found, whole_path, result = declared(path)
+    return result and not (whole_path and found is not None and not found.label)
+
+
+def handed_to_recipes(keys: Mapping[str, Key] = KEYS, prefix: str = "") -> Iterator[str]:
+    """Yield the keys that a teacher's recipe takes from the run."""
+    for name, each in keys.items():
+        if each.recipe:
+            yield f"{prefix}{name}"
+        elif "*" not in each.keys:
+            yield from handed_to_recipes(each.keys, f"{prefix}{name}.")
+
+
+def identified(
+    node: Mapping[str, Any], keys: Mapping[str, Key], where: Collection[Identity]
+) -> dict[str, Any]:
+    """Return the part of a node that counts for a run's hash; undeclared keys are a constructor's and count.
 
     Args:
-        node: the values.
-        rules: what each may be.
-        path: of the node, "" for the root.
-        known: keys beside those with a rule.
+        node: resolved values.
+        keys: declared for it.
+        where: the identities that apply to the run.
     """
-    prefix = f"{path}." if path else ""
-    for key in node.keys() - rules.keys() - set(known):
-        yield f"{prefix}{key}: there is no such key{suggestion(str(key), {**rules, **dict.fromkeys(known)})}"
-    for key, rule in rules.items():
-        if key not in node:
-            yield f"{prefix}{key} is missing: expected {rule.expected}"
-        elif not fits(node[key], rule.hint) or not rule.holds(node[key]):
-            yield f"{prefix}{key}={node[key]!r}: expected {rule.expected}"
-
-
-def teacher_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
-    """What is wrong with a teacher's own values."""
-    yield from rule_problems(node, TEACHER, path)
-    weights = node.get("weights")
-    if isinstance(weights, Mapping):
-        yield from rule_problems(weights, WEIGHTS, f"{path}.weights")
-        trained_here = weights.get("path") is None and not node.get("pretrained")
-        if trained_here and node.get("class_map") is not None:
-            yield (
-                f"{path}.class_map={node['class_map']!r}: expected null for a teacher without own weights, "
-                "which its recipe trains on the data's own classes"
-            )
-
-
-def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
-    """What Lightning's trainer would take and this project cannot."""
-    given = {key: rule for key, rule in TRAINER.items() if key in node or key != "precision"}
-    yield from rule_problems(node, given, "trainer", known=node.keys())
-    for key in node.keys() & set(SET_BY_ENTRY_POINT):
-        yield f"trainer.{key}: is set by the entry point; remove it"
-    if node.get("accelerator") == "cpu" and str(node.get("precision")) == "16-mixed":
-        yield "trainer.precision=16-mixed: the CPU has bfloat16 only; expected bf16-mixed or 32-true"
-    if node.get("accelerator") == "cpu" and node.get("sync_batchnorm"):
-        yield "trainer.sync_batchnorm=True: batch norm is synchronised on GPUs only; expected false"
-    if node.get("strategy") not in (None, "auto", "ddp"):
-        yield (
-            f"trainer.strategy={node['strategy']}: several processes always share batches by DDP here; "
-            "expected none"
-        )
-    if node.get("limit_train_batches") == 0:
-        yield "trainer.limit_train_batches=0: a run trains; expected 1 or more"
-    for key in node.keys() & set(NOT_HONOURED):
-        yield f"trainer.{key}: cannot be honoured by this version, which validates and saves every epoch"
-
-
-def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
-    """Whether a YAML value has the type of an argument: paths come as strings, tuples as lists.
-
-    True is no number and a text no sequence of letters here, as opposed to Python.
-    """
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    if union:
-        return any(fits(value, alternative) for alternative in typing.get_args(hint))
-    if isinstance(value, bool) and hint in (int, float, complex):
-        return False
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    if isinstance(value, str) and typing.get_origin(hint) in (Sequence, Iterable, Collection):
-        return False
-    if isinstance(value, list) and any(isinstance(v, bool) for v in value):
-        inner = (
-            () if typing.get_origin(hint) is Literal else typing.get_args(hint)
-        )  # whose arguments are values
-        if inner and not any(fits(True, each) for each in inner if each is not Ellipsis):
-            return False
-    conf = BeartypeConf(is_pep484_tower=True)
-    candidates: list[object] = [value]
-    if isinstance(value, str):
-        candidates.append(Path(value))
-    if isinstance(value, list):
-        candidates.append(tuple(value))
-    if not any(is_bearable(candidate, hint, conf=conf) for candidate in candidates):
-        return False
-    # beartype looks at one item of a list only
-    items = typing.get_args(hint) if isinstance(value, list) else ()
-    kind = typing.get_origin(hint)
-    return not (len(items) == 1 and kind in (list, Sequence, Iterable, Collection)) or all(
-        fits(v, items[0]) for v in value
-    )
-
-
-def readable(hint: object) -> str:
-    """A type as a person would write it."""
-    return hint.__name__ if inspect.isclass(hint) else re.sub(r"(typing|collections\.abc)\.", "", str(hint))
-
-
-def suggestion(name: str, known: Mapping[str, Any]) -> str:
-    """Asks whether a close known name was meant; lists the known ones where none is close."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; it takes {sorted(known)}"
+    found = {}
+    for name, value in node.items():
+        each = keys.get(name) or keys.get("*")
+        if each is None:
+            found[name] = value
+        elif each.identity in where:
+            found[name] = identified(value, each.keys, where) if isinstance(value, Mapping) else value
+    return found

@@ -13,11 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.overrides import hydra_literal
+from amtml_pl.config.schema import KEYS, handed_to_recipes
 from amtml_pl.errors import UserError
-
-DATA_OF_THE_RUN = ("seed", "val_size", "train_size", "num_workers")
-# What a command that trains a teacher by hand may say as it likes.
-OWN_AFFAIR = ("prepare", "force", "debug")
 
 
 def has_own_weights(config: DictConfig, teacher: str) -> bool:
@@ -49,18 +46,15 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} has teachers that need the same recipe.")
     OmegaConf.set_struct(own, False)
-    # Copied with their interpolations, so that the folder's hash is that of the same command typed.
-    own.student, own.dataset, own.paths = (
-        deepcopy(node.network),
-        deepcopy(config.dataset),
-        deepcopy(config.paths),
-    )
+    for path in handed_to_recipes():
+        place, _, key = path.rpartition(".")
+        given, taken = (OmegaConf.select(tree, place) if place else tree for tree in (config, own))
+        if key in given:  # else the check of the run's own node says that it lacks it
+            # Nodes with their interpolations, so that the folder's hash is that of the same command typed.
+            taken[key] = deepcopy(given[key])
+    own.student = {key: deepcopy(node._get_node(key)) for key in ("network", "stages", "hint")}
     own.dataset.mean, own.dataset.std = list(node.mean), list(node.std)
-    for key in DATA_OF_THE_RUN:
-        if key in config.data:  # else the check of the run's own node says that it lacks it
-            own.data[key] = config.data[key]
     own.seed = node.seed
-    own.prepare, own.debug = config.prepare, config.debug
     OmegaConf.set_struct(own, True)
     return own
 
@@ -110,7 +104,7 @@ def differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:
         return
     told_value, meant_value = flat(base, resolve=True), flat(wanted, resolve=True)
     for path, value in meant_value.items():
-        if path.split(".")[0] in OWN_AFFAIR:
+        if path in KEYS and KEYS[path].identity == "never":
             continue
         if path not in told:
             yield f"++{path}={hydra_literal(value)}"

@@ -1,88 +1,70 @@
-"""Where a value of the configuration was written: on the command line, or in which of the files."""
+"""Find where a value of the configuration was written: on the command line, or in which of the files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from amtml_pl.config.overrides import key_of
-
-GLOBAL = ("method", "experiment", "sweep")
-# Groups whose values lie elsewhere than under their names.
-PLACES = {"augment": "data.augment", "experiment": "", "method": "", "sweep": ""}
+from amtml_pl.config.paths import config_directory
 
 
-def with_origin(problem: str, directory: Path) -> str:
-    """A mistake that begins with its key path, and where that was written.
-
-    Args:
-        problem: a sentence.
-        directory: of the configuration's files.
-    """
+def with_origin(problem: str) -> str:
+    """Return a mistake that begins with its key path, and where that was written."""
     path = re.match(r"[\w.]*", problem)
-    place = origin(path[0].rstrip("."), directory) if path is not None and path[0] else None
+    place = origin(path[0].rstrip(".")) if path is not None and path[0] else None
     return problem if place is None else f"{problem} ({place})"
 
 
-def origin(path: str, directory: Path) -> str | None:
-    """``command line``, or a file; None where nobody knows, as outside of a command."""
+def origin(path: str) -> str | None:
+    """Return ``command line``, or a file; None where no file sets the key, and outside of a command."""
     if not HydraConfig.initialized():
         return None
-    told = HydraConfig.get()
-    words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
-    typed = {key_of(word) for word in words} - {str(group) for group in told.runtime.choices}
+    hydra = HydraConfig.get()
+    words: Any = OmegaConf.to_container(hydra.overrides)  # as typed: not resolved
+    typed = {key_of(word) for word in words["task"]} - {str(group) for group in hydra.runtime.choices}
     if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
         return "command line"
-    for group, name in files_of(path, directory):
-        content = content_of(directory / group / f"{name}.yaml")
-        place = PLACES.get(group, group)
-        inner = path.removeprefix(place).lstrip(".") if path.startswith(place) else None
-        if inner is not None and holds(content, inner):
-            return f"conf/{group}/{name}.yaml"
-    return "conf/train.yaml" if holds(content_of(directory / "train.yaml"), path) else None
-
-
-def files_of(path: str, directory: Path) -> Iterator[tuple[str, str]]:
-    """The files that may have given a value, the one that is composed last first."""
-    choices: Any = OmegaConf.to_container(HydraConfig.get().runtime.choices)
-    for group in GLOBAL:
-        if choices.get(group):
-            yield from chain(group, str(choices[group]), directory)
-    first, _, rest = path.partition(".")
-    if path.startswith("data.augment"):
-        yield "augment", str(choices.get("augment"))
-    if first in ("loss", "teacher", "logger"):
-        yield first, rest.partition(".")[0]
-    elif choices.get(first):
-        yield from chain(first, str(choices[first]), directory)
-
-
-def chain(group: str, name: str, directory: Path) -> Iterator[tuple[str, str]]:
-    """A file and those of its own folder that it is based on."""
-    yield group, name
-    for entry in content_of(directory / group / f"{name}.yaml").get("defaults") or ():
-        if isinstance(entry, str) and entry != "_self_" and "/" not in entry:
-            yield from chain(group, entry, directory)
+    for package, name in composed_files(hydra.job.config_name, (*words["hydra"], *words["task"])):
+        inside = not package or path == package or path.startswith(f"{package}.")
+        for folder in folders_of_files() if inside else ():
+            if sets(content_of(folder / f"{name}.yaml"), path.removeprefix(package).lstrip(".")):
+                return f"conf/{name}.yaml" if folder == config_directory() else f"{folder}/{name}.yaml"
+    return None
 
 
 @lru_cache
-def content_of(file: Path) -> dict[str, Any]:
-    """A file's content; empty where there is none."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else None
-    return content if isinstance(content, dict) else {}
+def composed_files(config_name: str, overrides: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return package and name of each file that a command composes, the one that counts first."""
+    loader = GlobalHydra.instance().config_loader()
+    composed = loader.compute_defaults_list(config_name, [*overrides], RunMode.RUN).defaults
+    return [(each.package or "", each.config_path) for each in reversed(composed)]
 
 
-def holds(content: dict[str, Any], path: str) -> bool:
-    """Whether a file sets a value, or something in it."""
-    node: Any = content
+def folders_of_files() -> list[Path]:
+    """Return where the configuration's files lie: the user's own folders, and the installed one."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    own = [Path(source.path) for source in sources if source.schema == "file"]
+    return [*own, *([] if config_directory() in own else [config_directory()])]
+
+
+@lru_cache
+def content_of(file: Path) -> Any:  # noqa: ANN401
+    """Return a file's content; nothing where there is none."""
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
+
+
+def sets(node: Any, path: str) -> bool:  # noqa: ANN401
+    """Return True if a file's content sets a value, or something in it."""
     for part in filter(None, path.split(".")):
         if not isinstance(node, dict) or part not in node:
             return False
         node = node[part]
-    return True
+    return bool(path) or bool(node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,6 +24,17 @@ from amtml_pl.types import Batch, TeacherOutputs
 # Sets the random numbers of the order apart from those that other purposes take from an equal seed.
 _ORDER = 2**32
 _MIXUP = 2**32 + 1
+
+
+@runtime_checkable
+class TeacherReader(Protocol):
+    """Adds the teachers' outputs, as a cache holds them, to the training batches."""
+
+    def provide(self, view: int) -> None:
+        """Make a view readable, before the first batch of its epoch is made."""
+
+    def in_loader(self) -> Callable[[Batch], TeacherOutputs] | None:
+        """What reads a batch's outputs in the loader; None leaves it to the training step."""
 
 
 class PackedDataModule(pl.LightningDataModule):
@@ -53,10 +64,9 @@ class PackedDataModule(pl.LightningDataModule):
         seed: of the validation split and the training subset.
         num_workers: processes that prepare batches; 0 prepares them between the steps.
         mixup: α of `amtml_pl.data.mixup`, for training batches; 0 leaves the images alone.
+        teachers: adds a cache's outputs to the training batches; None leaves them out.
 
     Attributes:
-        before_epoch: told the view of an epoch before its first batch is made; None where nobody asks.
-        read_teachers: reads what a cache holds for a training batch; None where there is no cache.
         batches_done: of the trainer's current epoch, where a checkpoint is written or read within one.
 
     Raises:
@@ -77,6 +87,7 @@ class PackedDataModule(pl.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         mixup: float = 0.0,
+        teachers: TeacherReader | None = None,
     ) -> None:
         super().__init__()
         _check_ranges(
@@ -90,8 +101,7 @@ class PackedDataModule(pl.LightningDataModule):
         self.views = _resolve_views(views, augment.distinct_views)
         self.num_workers = num_workers
         self.mixup = mixup
-        self.before_epoch: Callable[[int], None] | None = None
-        self.read_teachers: Callable[[Batch], TeacherOutputs] | None = None
+        self.teachers = teachers
         self.batches_done = 0
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
 
@@ -116,8 +126,8 @@ class PackedDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches of the trainer's current epoch, of epoch 0 without a trainer."""
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        if self.before_epoch is not None:
-            self.before_epoch(self.train_view(epoch))
+        if self.teachers is not None:
+            self.teachers.provide(self.train_view(epoch))
         first, self.batches_done = self.batches_done, 0
         return self.train_batches(epoch, *self._rank_and_world_size(), first=first)
 
@@ -166,7 +176,8 @@ class PackedDataModule(pl.LightningDataModule):
         blend = None
         if self.mixup:
             blend = _Blend(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
-        reader = _BatchReader(split, self.augment, self.train_view(epoch), self.read_teachers, blend)
+        outputs = None if self.teachers is None else self.teachers.in_loader()
+        reader = _BatchReader(split, self.augment, self.train_view(epoch), outputs, blend)
         return self._loader(reader, [batch[rank::world_size] for batch in batches], first)
 
     def sample(self, size: int) -> Batch:

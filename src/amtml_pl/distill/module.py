@@ -1,18 +1,17 @@
-"""What every way of training a student shares: its evaluation, its optimiser, its teachers, its accounts."""
+"""What every way of training a student shares: its evaluation, its optimiser, its teachers."""
 
 from __future__ import annotations
 
 import logging
-import time
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -24,20 +23,19 @@ from torchmetrics.classification import MulticlassAccuracy
 from amtml_pl.data.counter_rng import random_bits
 from amtml_pl.distill.compatibility import TeacherSource, check_composition
 from amtml_pl.distill.metrics import EpochMeans, WeightStatistics
-from amtml_pl.distill.non_finite import broken_step, refuse_broken_gradients
+from amtml_pl.distill.non_finite import broken_step
 from amtml_pl.distill.objectives import Dissection
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.system.collectives import of_each
 from amtml_pl.types import Batch, Step, TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
 
 
-class Observer(Protocol):
-    """Sees what steps have computed anyway; must change nothing, draw no random number, wait for no rank."""
+class Observer(Callback):
+    """A callback that sees what steps have computed anyway; it changes nothing and draws no random number."""
 
     def saw_step(self, step: Step, batch: Batch) -> None:
         """A training step: of the whole batch, and this process's share of the batch itself."""
@@ -50,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class StudentModule(pl.LightningModule):
-    """A student that is trained in some way; evaluated, optimised, checkpointed and accounted for in one.
+    """A student that is trained in some way; evaluated, optimised and checkpointed in one.
 
     Student, weighting and the projections inside the terms are submodules: trained, checkpointed, moved. The
     teacher source is not, whatever it is made of.
@@ -71,7 +69,7 @@ class StudentModule(pl.LightningModule):
         blends_labels: whether the method can take the labels that mixup blends.
         steps_itself: whether the module steps its optimisers, and not Lightning.
         asks_weighting_alone: whether the teachers' weights are those that the weighting gives, unchanged.
-        observer: is shown every step and every evaluation; None where nobody looks.
+        spent: what the fit costs; a callback, `amtml_pl.training.callbacks.Accounts`, keeps it.
 
     Raises:
         UserError: if there is no term, one has no coefficient or needs teachers that are not there, teachers
@@ -117,7 +115,6 @@ class StudentModule(pl.LightningModule):
         self.collapse: str | None = None
         self.seed = seed
         self.spent = Spending()
-        self.observer: Observer | None = None
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
@@ -202,8 +199,8 @@ class StudentModule(pl.LightningModule):
         logits = self.student(batch.images).logits
         accuracy.update(logits, batch.labels)
         loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
-        if self.observer is not None:
-            self.observer.saw_evaluation(batch, logits)
+        for observer in self.observers():
+            observer.saw_evaluation(batch, logits)
         self.log(f"{split}/acc", accuracy, batch_size=len(batch), prog_bar=True)
         self.log(f"{split}/loss", loss, batch_size=len(batch))
 
@@ -219,15 +216,13 @@ class StudentModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Puts the teachers, and their classifiers, where the batches will be."""
-        self.spent.started = time.perf_counter()
         if self.teacher_source is not None:
             self.teacher_source.to(self.device)
         for head in self.heads.values():
             head.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the fit has cost so far, and what it has measured of the epoch that it is in."""
-        checkpoint["spent"] = {**self.spent.state(), "teacher_passes": self.passes_of_all_ranks()}
+        """Keeps what the fit has measured of the epoch that it is in."""
         checkpoint["collapse"] = self.collapse
         # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
         data = getattr(self.trainer, "datamodule", None)
@@ -235,20 +230,10 @@ class StudentModule(pl.LightningModule):
             sums = {name: sums_of(metric) for name, metric in self.epoch_metrics().items()}
             checkpoint["measured"] = {"means": self.means.state(), "metrics": sums}
 
-    def passes_of_all_ranks(self) -> dict[str, int]:
-        """Images that each teacher has looked at, for the cache that all ranks fill."""
-        total = Counter[str]()
-        for of_one_rank in of_each(self.spent.teacher_passes):
-            total.update(of_one_rank)
-        return dict(total)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Counts on from there, where it is a fit that goes on."""
+        """Takes it over, where it is a fit that goes on."""
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
-        self.spent.go_on_from(checkpoint["spent"])
-        if not self.trainer.is_global_zero:
-            self.spent.teacher_passes = {}  # of all ranks until then; the first one has taken them over
         self.collapse = checkpoint["collapse"]
         if measured := checkpoint.get("measured"):
             self.means.load(measured["means"])
@@ -311,39 +296,33 @@ class StudentModule(pl.LightningModule):
         with self.spent.on_teachers():
             return self.teacher_source(batch)
 
-    def count(self, step: Step) -> None:
-        """Counts a whole batch: its images, the student's accuracy on it, the teachers' weights."""
-        self.spent.images_seen += len(step.labels)
+    def observers(self) -> list[Observer]:
+        """The trainer's callbacks that are shown every step and every evaluation."""
+        callbacks: Iterable[Callback] = getattr(self._trainer, "callbacks", ())
+        return [callback for callback in callbacks if isinstance(callback, Observer)]
+
+    def count(self, step: Step, batch: Batch) -> None:
+        """Counts a whole batch: the student's accuracy on it, the teachers' weights.
+
+        Args:
+            step: of the whole batch.
+            batch: this process's share of it.
+        """
         self.train_accuracy.update(step.student.logits, step.labels)
         self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)
         if self.weight_statistics is not None and step.weights is not None:
             self.weight_statistics.update(step.weights)
-        if self.observer is not None:
-            self.observer.saw_step(step, self.present[0])
+        for observer in self.observers():
+            observer.saw_step(step, batch)
 
     def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
         """Notes every term unweighted, and the total; the epoch's end logs their means over its samples."""
         self.means.add({**values, "total": total}, len(step.labels))
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Remembers the batch, for what may have to be said of it."""
-        self.present = batch, batch_idx
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Stops before gradients that are no numbers spoil the weights, for good.
-
-        Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
-
-        Raises:
-            UserError: if one is not finite.
-        """
-        if self.trainer.precision != "16-mixed":
-            refuse_broken_gradients(self, optimizer)
-
-    def not_finite(self, values: Mapping[str, Tensor]) -> UserError:
+    def not_finite(self, values: Mapping[str, Tensor], batch: Batch, batch_idx: int) -> UserError:
         """What to say of a loss that is not a number: where, which terms, which samples."""
         broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-        return broken_step(self, "loss", broken or ["the weighted sum overflows"])
+        return broken_step(self, (batch, batch_idx), "loss", broken or ["the weighted sum overflows"])
 
 
 def sums_of(metric: Metric) -> dict[str, Tensor]:

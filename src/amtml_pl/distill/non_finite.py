@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -24,8 +25,6 @@ from amtml_pl.types import Batch, TeacherOutputs
 @runtime_checkable
 class Stopped(Protocol):
     """State what is read of a module whose step is not taken."""
-
-    present: tuple[Batch, int]
 
     @property
     def trainer(self) -> pl.Trainer:
@@ -55,29 +54,51 @@ class Stopped(Protocol):
         """Return the module's state."""
 
 
-def refuse_broken_gradients(module: Stopped, optimizer: Optimizer) -> None:
-    """Looks at all gradients that an optimiser is about to use.
+class NonFiniteGuard(Callback):
+    """Stops a fit before gradients that are no numbers spoil the weights, for good.
 
-    Raises:
-        UserError: if one is not finite.
+    Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if not all_finite([cast("Tensor", p.grad) for p in parameters]):
-        names = {id(p): name for name, p in module.named_parameters()}
+
+    def __init__(self) -> None:
+        self.present: tuple[Batch, int] | None = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Remembers the batch, for what may have to be said of it."""
+        self.present = batch, batch_idx
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Looks at all gradients that the optimiser is about to use.
+
+        Raises:
+            UserError: if one is not finite.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if trainer.precision == "16-mixed" or all_finite([cast("Tensor", p.grad) for p in parameters]):
+            return
+        if self.present is None or not isinstance(pl_module, Stopped):
+            raise TypeError(f"{type(pl_module).__name__} took a step outside of a training batch.")
+        names = {id(p): name for name, p in pl_module.named_parameters()}
         broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
-        raise broken_step(module, "gradient", [*terms_of_broken_gradients(module), *broken[:5]])
+        terms = terms_of_broken_gradients(pl_module, self.present[0])
+        raise broken_step(pl_module, self.present, "gradient", [*terms, *broken[:5]])
 
 
-def broken_step(module: Stopped, what: str, broken: Sequence[str]) -> UserError:
+def broken_step(module: Stopped, present: tuple[Batch, int], what: str, broken: Sequence[str]) -> UserError:
     """What to say of a step that is not taken; it is kept in a file of the run's folder.
 
     Args:
         module: in training.
+        present: this process's share of the batch, and the batch's place in the epoch.
         what: is not a number.
         broken: its parts that are not.
     """
-    batch, batch_idx = module.present
-    batch = batch.map(module.put_together(batch.labels))
+    share, batch_idx = present
+    batch = share.map(module.put_together(share.labels))
     about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
     file = Path(module.trainer.default_root_dir) / "not_finite.safetensors"
     if module.trainer.is_global_zero:
@@ -90,9 +111,9 @@ def broken_step(module: Stopped, what: str, broken: Sequence[str]) -> UserError:
     )
 
 
-def terms_of_broken_gradients(module: Stopped) -> Iterator[str]:
+def terms_of_broken_gradients(module: Stopped, batch: Batch) -> Iterator[str]:
     """The loss terms whose gradient is not a number, of the present batch."""
-    for objective in module.dissect(module.present[0]).objectives:
+    for objective in module.dissect(batch).objectives:
         parameters = [p for part in objective.trains for p in module.parts().get(part, ())]
         gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
         if not all_finite([gradient for gradient in gradients if gradient is not None]):

@@ -27,8 +27,8 @@ class DistillModule(StudentModule):
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(values)
-        self.count(step)
+            raise self.not_finite(values, batch, batch_idx)
+        self.count(step, batch)
         self.log_losses(step, values, loss)
         return loss
 

@@ -94,7 +94,7 @@ class AttentionLoss(LossTerm):
         if max(sizes, default=1) == 1:
             raise UserError(
                 "The term 'attention' compares maps of one position only, which are always equal.",
-                fix="name larger stages: hint_stages=[...] and teacher.NAME.stages=[...]",
+                fix="name larger stages: student.stages=[...] and teacher.NAME.stages=[...]",
             )
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

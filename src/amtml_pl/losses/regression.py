@@ -49,11 +49,12 @@ class FeatureRegression(LossTerm):
     Args:
         stages: the student's stages, as dotted module paths from first to last.
         stage: which stage of the student imitates which of every teacher's offered ones, from 1; None takes
-            the student's last one and the teachers' offered hints, their last maps.
+            the last maps of both: ``hint``, and the teachers' offered hints.
         grid: side of the grid that the teachers' maps are pooled to before they are kept; None keeps them
             as their YAML says.
         activation: what a regressor ends in: ``as_teacher`` a ReLU where the teacher's maps of the batch are
             nowhere negative, ``relu`` always one, as published.
+        hint: the student's last map, as a dotted module path; None takes the last of the stages.
     """
 
     needs_teachers = learns = orders_teachers = True
@@ -64,14 +65,15 @@ class FeatureRegression(LossTerm):
         stage: int | None = None,
         grid: int | None = None,
         activation: Activation = "as_teacher",
+        hint: str | None = None,
     ) -> None:
         super().__init__()
         if not stages or (stage is not None and not 1 <= stage <= len(stages)):
             raise UserError(
                 f"A regression term is to read stage {stage} of the student's stages {list(stages)}.",
-                fix="regression_stage=null for the last, or a number from 1; hint_stages=[...] names them",
+                fix="the term's stage=null for the last, or a number from 1; student.stages=[...] names them",
             )
-        self.student_stage = stages[-1] if stage is None else stages[stage - 1]
+        self.student_stage = (hint or stages[-1]) if stage is None else stages[stage - 1]
         self.stage = stage
         self.grid = grid
         self.activation: Activation = activation
@@ -109,7 +111,7 @@ class FeatureRegression(LossTerm):
         if self.stage > len(taps.stages):
             raise UserError(
                 f"Teacher {teacher!r} offers {len(taps.stages)} stages; the term reads stage {self.stage}.",
-                fix=f"teacher.{teacher}.stages=[...], or regression_stage=null",
+                fix=f"teacher.{teacher}.stages=[...], or loss.regression.stage=null",
             )
         return taps.stages[self.stage - 1]
 
@@ -176,7 +178,7 @@ class Regressor(nn.Module):
             raise UserError(
                 "A regression term normalises each channel over a batch of one image whose map is 1x1: there "
                 "is one value, and nothing to normalise by.",
-                fix="data.batch_size=2 or more, or larger maps: regression_grid=null hint_pool=null",
+                fix="data.batch_size=2 or more, or larger maps: loss.regression.grid=null hint_pool=null",
             )
         made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made

@@ -27,6 +27,7 @@ class AekdFeatureRegression(FeatureRegression):
         stage: likewise.
         grid: likewise.
         activation: likewise.
+        hint: likewise.
         tolerance: the largest weight before that scaling, in [0, 1]; at least 1 / M is always allowed.
     """
 
@@ -36,9 +37,10 @@ class AekdFeatureRegression(FeatureRegression):
         stage: int | None = None,
         grid: int | None = None,
         activation: Activation = "as_teacher",
+        hint: str | None = None,
         tolerance: float = 0.6,
     ) -> None:
-        super().__init__(stages, stage, grid, activation)
+        super().__init__(stages, stage, grid, activation, hint)
         self.tolerance = tolerance
 
     def own_weights(self, step: Step) -> Float[Tensor, "B M"]:

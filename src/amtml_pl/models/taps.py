@@ -187,7 +187,7 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
         return modules[path]
     raise UserError(
         f"{type(network).__name__} has no module {path!r}. {suggest_paths(path, list(modules))}",
-        fix="name a module by its dotted path: hint_stages=[...], last_stage=... or teacher.NAME.hint=...",
+        fix="name a module by its path: student.stages=[...], student.hint=... or teacher.NAME.hint=...",
     )
 
 

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.allowed_targets import group_problems
 from amtml_pl.config.checks import node_problems
-from amtml_pl.config.schema import DATASET, ROOT, TEACHER, WEIGHTS, rule_problems
+from amtml_pl.config.rules import rule_problems
+from amtml_pl.config.schema import DATASET, KEYS, TEACHER, WEIGHTS
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
@@ -124,7 +125,7 @@ def refuse_two_runs(folder: RunFolder, record: RunRecord, config: DictConfig) ->
 
 def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong in a run's configuration, of what is read when the run is opened."""
-    yield from rule_problems(tree, {"seed": ROOT["seed"]}, "", known=tree.keys())
+    yield from rule_problems(tree, {"seed": KEYS["seed"]}, "", known=tree.keys())
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):
@@ -149,7 +150,7 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[str, ...]]]:
     """Yield what an opened run builds: path, node, and the groups of ``conf/`` that may name its parts."""
-    yield "student", tree["student"], ("student",)
+    yield "student.network", tree["student"].get("network"), ("student",)
     yield "data", tree["data"], ("data", "augment")
     for name, node in tree["teacher"].items():
         if isinstance(node, dict):

@@ -92,7 +92,7 @@ class FinishedRun:
         """
         checkpoints = self.checkpoints
         own, file = checkpoints.tensors(checkpoint, "student"), checkpoints.file(checkpoint)
-        about, node = self.config.dataset, OmegaConf.to_container(self.config.student, resolve=True)
+        about, node = self.config.dataset, OmegaConf.to_container(self.config.student.network, resolve=True)
         network = TappedNetwork(
             rebuilt(cast("dict[str, Any]", node)), mean=list(about.mean), std=list(about.std), taps=taps
         )

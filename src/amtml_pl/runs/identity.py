@@ -11,43 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from amtml_pl.config.key import Identity
+from amtml_pl.config.overrides import key_of
+from amtml_pl.config.schema import KEYS, changes_result, identified
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.errors import UserError
 from amtml_pl.system.limits import cores
-
-# What does not change the result of a run, and therefore not the name of its folder.
-NOT_PART_OF_THE_RUN = (
-    "expected_defects",
-    "doctor",
-    "hydra",
-    "benchmark",
-    "checkpoint_minutes",
-    "resume",
-    "prepare",
-    "force",
-    "debug",
-    "logger",
-)
-NOT_PART_OF_A_NODE = (
-    ("data", r"num_workers|eval_batch_size"),
-    ("dataset", r"train_images"),
-    ("cache", r"device|batch_size|channels_last|compile|probe"),
-    ("dataset.source", r"mirrors"),
-    ("trainer", r"enable_.*"),
-)
-# What acts only through the nodes that read it, where it is part of the run already.
-READ_BY_OTHERS = (
-    "temperature",
-    "mixture",
-    "weighting_lr",
-    "hint_stages",
-    "last_stage",
-    "hint_pool",
-    "regression_stage",
-    "regression_grid",
-    "teacher_recipe",
-)
-READ_WITH_TEACHERS = ("weighting", "teacher_source", "cache")
 
 
 def register_resolvers() -> None:
@@ -101,66 +70,33 @@ def run_folder(config: DictConfig, experiment: str | None, label: str) -> Path:
 
 
 def run_hash(config: DictConfig) -> str:
-    """Eight hexadecimal digits of everything that can change the result, and of nothing else.
+    """Return eight hexadecimal digits of everything that can change the result, and of nothing else.
 
-    So a temperature that no selected term reads, or a coefficient of a term that is not selected, leaves
-    the run what it was, and a finished teacher is found again after such a key has been added. A teacher
-    counts with the content of its recipe, or of its weights file, not with their names.
+    What counts is declared in `amtml_pl.config.schema`. So a temperature that no selected term reads, or a
+    coefficient of a term that is not selected, leaves the run what it was. A teacher counts with the content
+    of its recipe, or of its weights file, not with their names.
     """
     tree: Any = OmegaConf.to_container(config, resolve=False)
+    tree = {name: value for name, value in tree.items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
-    for key in NOT_PART_OF_THE_RUN:
-        tree.pop(key, None)
     resolved: Any = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
-    for path, pattern in NOT_PART_OF_A_NODE:
-        node = resolved
-        for key in path.split("."):
-            node = node[key]
-        for key in [key for key in node if re.fullmatch(pattern, str(key))]:
-            del node[key]
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
-    drop_neutral(resolved)
     used = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
     resolved["coef"] = {name: float(coef) for name, coef in used.items()}  # 1 is 1.0
-    without_effect = READ_BY_OTHERS if config.teacher else (*READ_BY_OTHERS, *READ_WITH_TEACHERS)
-    if config.get("teacher_source") == "live":
-        without_effect = (*without_effect, "cache")
-    for key in without_effect:
-        resolved.pop(key, None)
+    where: list[Identity] = ["always"]
+    if config.teacher:
+        where += ["teachers", "cached"] if resolved.get("teacher_source") == "cached" else ["teachers"]
     # Keys are sorted, but the order of the teachers is the order of their outputs' columns, and terms are
     # built, with parameters that they draw, in their order. One term has none: trained teachers are found.
     terms = list(config.loss)
     orders = [list(config.teacher), *([terms] if len(terms) > 1 else [])]
-    text = json.dumps([resolved, *orders], sort_keys=True, default=str)
+    text = json.dumps([identified(resolved, KEYS, where), *orders], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def drop_neutral(resolved: dict[str, Any]) -> None:
-    """Leaves out options that are off, so that what ran before they existed keeps its name."""
-    options = (
-        (resolved, "channels_last"),
-        (resolved, "compile"),
-        (resolved["data"], "mixup"),
-        (resolved["optimizer"], "fused"),
-    )
-    for node, key in options:
-        if not node.get(key):
-            node.pop(key, None)
-    if resolved["trainer"].get("num_nodes") == 1:
-        resolved["trainer"].pop("num_nodes")
-    if resolved["loop"] == {"_target_": "amtml_pl.distill.step.DistillModule"}:
-        resolved.pop("loop")
-    for teacher in resolved["teacher"].values():
-        if teacher.get("pool") is None:
-            teacher.pop("pool", None)
-        if not teacher.get("stages"):
-            teacher.pop("stages", None)
 
 
 def identify_teacher(config: DictConfig, name: str, node: dict[str, Any]) -> None:
     """Puts what decides a teacher's weights into its resolved node, in the place of names and limits."""
-    node.pop("min_accuracy", None)
     if has_own_weights(config, name):
         path = config.teacher[name].weights.path
         node["weights"]["path"] = None if path is None else file_digest(Path(str(path)))
@@ -211,5 +147,4 @@ def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
 
 def telling_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
     """The overrides that are more than a place, a launcher, or a key that changes no result."""
-    silent = ("paths", "launcher", *NOT_PART_OF_THE_RUN, *left_out)
-    return [o for o in overrides if re.split(r"[.=]", o.lstrip("+~"))[0] not in silent]
+    return [o for o in overrides if (key := key_of(o)) not in left_out and changes_result(key)]

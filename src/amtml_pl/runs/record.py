@@ -109,7 +109,7 @@ class RunRecord(Sealed):
     student: NetworkFacts
     teachers: dict[str, TeacherFacts]
     teacher_source: Literal["cached", "live"] | None
-    loop: str
+    loop: str | None
     weighting: str | None
     loss: dict[str, float]
     temperature: float

@@ -74,6 +74,38 @@ class SelectedTeacher:
             load_weights(teacher.network.network, self.folder.weights_file)
 
     @property
+    def pool(self) -> int | None:
+        """The side that its hints are pooled to; None leaves them whole."""
+        side: int | None = self.config.teacher[self.name].pool
+        return side
+
+    @property
+    def min_accuracy(self) -> float | None:
+        """The validation accuracy that is demanded of it; None for any."""
+        least: float | None = self.config.teacher[self.name].min_accuracy
+        return least
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file that its weights are read from; None for the constructor's or a recipe's."""
+        file: str | None = self.config.teacher[self.name].weights.path
+        return file
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its constructor loads weights."""
+        return bool(self.config.teacher[self.name].pretrained)
+
+    @property
+    def recipe_name(self) -> str:
+        """The experiment that trains it."""
+        return str(self.config.teacher[self.name].recipe)
+
+    def recipe(self) -> DictConfig:
+        """The configuration of the run that trains it."""
+        return recipe(self.config, self.name)
+
+    @property
     def has_own_weights(self) -> bool:
         """Whether it comes with weights; otherwise its recipe trains them."""
         return has_own_weights(self.config, self.name)
@@ -81,13 +113,12 @@ class SelectedTeacher:
     @cached_property
     def folder(self) -> RunFolder:
         """The run folder of a teacher that its recipe trains."""
-        own = recipe(self.config, self.name)
-        return RunFolder(run_folder(own, str(self.config.teacher[self.name].recipe), self.network_choice))
+        return RunFolder(run_folder(self.recipe(), self.recipe_name, self.network_choice))
 
     @property
     def network_choice(self) -> str:
         """Which student YAML its network is; its own name where the command named none."""
-        return chosen(f"student@teacher.{self.name}.network") or self.name
+        return chosen(f"student@teacher.{self.name}") or self.name
 
     @property
     def command(self) -> str:

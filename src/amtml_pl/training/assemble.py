@@ -1,45 +1,41 @@
-"""From a checked configuration to the objects of a run: every node becomes what its constructor says."""
+"""From settings to the objects of a run: every part becomes what its constructor says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omegaconf import DictConfig
+import pytorch_lightning as pl
 
-from amtml_pl.config.build import build
-from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import DatasetSource, PackedDataset
+from amtml_pl.data.module import PackedDataModule, TeacherReader
+from amtml_pl.data.packing import PackedDataset
 from amtml_pl.distill.compatibility import TeacherSource, refuse_without_teachers
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.layout import device_for, set_execution
+from amtml_pl.models.layout import set_execution
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
-from amtml_pl.teachers.selected import offered_features
+from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
 
-def dataset_source(config: DictConfig) -> DatasetSource:
-    """The source of the run's data set."""
-    source: DatasetSource = build(config.dataset.source)
-    return source
+def data_module(
+    settings: Settings, packed: PackedDataset, teachers: TeacherReader | None = None
+) -> PackedDataModule:
+    """The run's splits, views and batches.
 
-
-def data_module(config: DictConfig, packed: PackedDataset) -> PackedDataModule:
-    """The run's splits, views and batches."""
-    make = build(config.data, partial=True)
-    module: PackedDataModule = make(packed=packed, order_seed=config.seed)
+    Args:
+        settings: of the run.
+        packed: the images.
+        teachers: adds a cache's outputs to the training batches; None leaves them out.
+    """
+    make = settings.data.module.maker()
+    module: PackedDataModule = make(packed=packed, order_seed=settings.seed, teachers=teachers)
     return module
 
 
-def loss_terms(config: DictConfig) -> dict[str, LossTerm]:
-    """The selected terms, not yet built."""
-    return {str(name): build(node) for name, node in config.loss.items()}
-
-
 def training_module(
-    config: DictConfig,
+    settings: Settings,
     terms: Mapping[str, LossTerm],
     teachers: TeacherSource | None,
     hints: Mapping[str, Shape],
@@ -50,7 +46,7 @@ def training_module(
     start from the same student for the same seed.
 
     Args:
-        config: the checked configuration.
+        settings: of the run.
         terms: the selected terms, not yet built.
         teachers: the teacher source; None where no teacher is selected.
         hints: ``(C, H, W)`` of each hint by flat name.
@@ -61,38 +57,39 @@ def training_module(
     """
     if teachers is None:
         refuse_without_teachers(terms)
-    weighting: Weighting = build(config.weighting)
+    pl.seed_everything(settings.seed, verbose=False)
+    method = settings.method
+    weighting: Weighting = method.weighting.build()
     taps = dict.fromkeys([*(t for term in terms.values() for t in term.student_taps())])
     if teachers is not None:
         taps.update(dict.fromkeys(weighting.student_taps()))
-    student = student_network(config, list(taps))
-    K, features = tap_shapes(student, config.dataset.image_size)
-    check_classes_of_student(config, K)
+    student = student_network(settings, list(taps))
+    K, features = tap_shapes(student, settings.dataset.image_size)
+    check_classes_of_student(settings, K)
     shapes = TensorShapes(
         classes=K,
         teachers=() if teachers is None else teachers.names,
         student=features,
         hints=hints,
-        offered=offered_features(config),
+        offered=settings.offered,
     )
     for term in terms.values():
         term.build(shapes)
     if teachers is not None:
         weighting.build(shapes)
-    make = build(config.loop, partial=True)
-    module: StudentModule = make(
+    module: StudentModule = method.loop.maker()(
         student=student,
         terms=terms,
-        coef={str(name): value for name, value in config.coef.items()},
+        coef=method.coef,
         num_classes=K,
-        optimizer=build(config.optimizer),
-        scheduler=build(config.scheduler),
+        optimizer=method.optimizer.build(),
+        scheduler=method.scheduler.build(),
         teachers=teachers,
         weighting=weighting,
-        seed=config.seed,
+        seed=settings.seed,
     )
-    if config.data.mixup:
-        refuse_mixup(config, module)
+    if settings.data.mixup:
+        refuse_mixup(settings.data.mixup, module)
     if module.automatic_optimization == module.steps_itself:
         kind = type(module).__name__
         raise UserError(
@@ -103,27 +100,28 @@ def training_module(
     return module
 
 
-def check_classes_of_student(config: DictConfig, outputs: int) -> None:
+def check_classes_of_student(settings: Settings, outputs: int) -> None:
     """Refuses a student with another number of outputs than there are classes.
 
     Raises:
         UserError: if they differ.
     """
-    if config.dataset.num_classes != outputs:
+    dataset = settings.dataset
+    if dataset.num_classes != outputs:
         raise UserError(
-            f"The student has {outputs} outputs; the data set {config.dataset.name!r} has "
-            f"{config.dataset.num_classes} classes.",
+            f"The student has {outputs} outputs; the data set {dataset.name!r} has "
+            f"{dataset.num_classes} classes.",
             fix="num_classes: ${dataset.num_classes} in the student's YAML, as in conf/student/resnet20.yaml",
         )
 
 
-def refuse_mixup(config: DictConfig, module: StudentModule) -> None:
+def refuse_mixup(mixup: float, module: StudentModule) -> None:
     """Refuses parts that read one label per image.
 
     Raises:
         UserError: naming them.
     """
-    blends = f"data.mixup={config.data.mixup} blends the labels of two images;"
+    blends = f"data.mixup={mixup} blends the labels of two images;"
     if blind := [
         name for name, term in zip(module.terms, module.loss_terms(), strict=True) if not term.blends_labels
     ]:
@@ -143,16 +141,18 @@ def refuse_mixup(config: DictConfig, module: StudentModule) -> None:
         )
 
 
-def student_network(config: DictConfig, taps: list[str]) -> TappedNetwork:
+def student_network(settings: Settings, taps: list[str]) -> TappedNetwork:
     """The student, normalising by the data set's own statistics, laid out and compiled as asked.
 
     Raises:
         UserError: if a tap does not exist, or the layout is unsafe on this machine.
     """
-    mean, std = list(config.dataset.mean), list(config.dataset.std)
-    network = TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
-    on_cpu = device_for(config.trainer.get("accelerator")).type == "cpu"
+    method, dataset = settings.method, settings.dataset
+    network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
     set_execution(
-        network.network, channels_last=config.channels_last, compiled=config.compile, trained_on_cpu=on_cpu
+        network.network,
+        channels_last=method.channels_last,
+        compiled=method.compile,
+        trained_on_cpu=settings.trainer.on_cpu,
     )
     return network

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.paths import cache_root, packed_root_of
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import find_packed
 from amtml_pl.errors import UserError
@@ -24,41 +23,60 @@ from amtml_pl.teachers.cache.catalogue import lock_name, stores_below
 from amtml_pl.teachers.cache.listing import show_info
 from amtml_pl.teachers.cache.trust import all_pixels, compare, verify_checksums
 from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers
-from amtml_pl.teachers.selected import selected_teachers
-from amtml_pl.training import assemble
-from amtml_pl.training.pipeline import Run
+from amtml_pl.training.assemble import data_module
+from amtml_pl.training.pipeline import prepare
+from amtml_pl.training.settings import Settings
+from amtml_pl.training.stages import RunRequest, plan
 from amtml_pl.training.teacher_cache import RunCache
 from amtml_pl.types import SplitName
 
 
-def act(config: DictConfig, action: str, splits: list[SplitName], rows: int) -> None:
+@dataclass(frozen=True)
+class Command:
+    """How the command was typed.
+
+    Attributes:
+        experiment: that it chose; None where it chose none.
+        words: its overrides.
+    """
+
+    experiment: str | None
+    words: Sequence[str]
+
+    def __call__(self, action: str) -> str:
+        """The command with another action."""
+        told = [word for word in self.words if not word.startswith(("action=", "rows="))]
+        return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *told])
+
+
+def act(settings: Settings, command: Command, action: str, splits: list[SplitName], rows: int) -> None:
     """Do one action on the cache."""
     if action == "build":
-        build_ahead(config, splits)
+        build_ahead(settings, command, splits)
     elif action == "verify":
-        verify(config, splits, rows)
+        verify(settings, command, splits, rows)
     elif action == "gc":
-        remove_unused(config)
+        remove_unused(settings, command)
     else:
-        show_info(Path(config.paths.cache))
+        show_info(settings.cache.root.parent)
 
 
-def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
+def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -> None:
     """Provides all that a run of this configuration would, up to the last view of its last epoch.
 
     Raises:
         UserError: if the run has no cache, or something cannot be provided.
     """
-    refuse_uncached(config)
-    choices = HydraConfig.get().runtime.choices
-    run = Run(config, RunFolder(cache_root(config)), choices.get("experiment"), cache_command("build"))
-    data = run.prepare()
-    needed: list[SplitName] = ["val"] if run.module.needs_held_out else []
+    refuse_uncached(settings)
+    request = RunRequest(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
+    prepared = prepare(plan(request))
+    planned = prepared.plan
+    needed: list[SplitName] = ["val"] if planned.needs_held_out else []
     for split in dict.fromkeys([*splits, *needed]):
-        cache = RunCache(config, run.teachers, data, run.accuracy, split)
+        cache = RunCache(settings.cache, planned.teachers, prepared.data, prepared.accuracy, split)
         cache.check()
-        cache.refuse_full_disk(run.hints)
-        cache.note_use(None, cache_command("build"))
+        cache.refuse_full_disk(planned.hints)
+        cache.note_use(None, request.command)
         built = cache.provide(cache.views)
         rows = sum(built.teacher_passes.values())
         size = decimal(sum(store.bytes_on_disk() for store in cache.stores()))
@@ -70,7 +88,7 @@ def build_ahead(config: DictConfig, splits: list[SplitName]) -> None:
         )
 
 
-def verify(config: DictConfig, splits: list[SplitName], rows: int) -> None:
+def verify(settings: Settings, command: Command, splits: list[SplitName], rows: int) -> None:
     """Holds every shard against its checksum, every image against its own, and random rows against teachers.
 
     It makes nothing: neither images, nor teachers, nor what the cache lacks.
@@ -78,20 +96,18 @@ def verify(config: DictConfig, splits: list[SplitName], rows: int) -> None:
     Raises:
         UserError: at the first that differs, or if nothing has been built.
     """
-    refuse_uncached(config)
-    teachers = selected_teachers(config, assemble.loss_terms(config))
-    data = packed_data(config)
+    refuse_uncached(settings)
+    teachers = settings.teachers(settings.method.terms())
+    data = packed_data(settings)
     untrained = [teacher.name for teacher in teachers if teacher.identity() is None]
     if data is None or untrained:
         lacking = "the packed images" if data is None else f"the weights of {', '.join(untrained)}"
-        raise UserError(
-            f"There is nothing to verify: {lacking} do not exist yet.", fix=cache_command("build")
-        )
+        raise UserError(f"There is nothing to verify: {lacking} do not exist yet.", fix=command("build"))
     for split in splits:
-        verify_split(RunCache(config, teachers, data, {}, split), rows)
+        verify_split(RunCache(settings.cache, teachers, data, {}, split), command, rows)
 
 
-def verify_split(cache: RunCache, rows: int) -> None:
+def verify_split(cache: RunCache, command: Command, rows: int) -> None:
     """The same for the views of one split.
 
     Raises:
@@ -102,7 +118,7 @@ def verify_split(cache: RunCache, rows: int) -> None:
         raise UserError(
             f"Nothing of the {split.name} split is cached in {cache.root} for this experiment"
             + (f"; {other}." if (other := cache.nearest()) else "."),
-            fix=cache_command("build"),
+            fix=command("build"),
         )
     cache.data.packed.verify()
     verify_checksums(cache.teachers, cache.views, console)
@@ -121,43 +137,42 @@ def verify_split(cache: RunCache, rows: int) -> None:
     for column in ("teacher", "tensor", "stored as", "largest relative difference", "same class named"):
         table.add_column(column, overflow="fold")
     for teacher in cache.teachers:
-        for tensor, difference in compare(teacher, split, augment, there, rows, cache.options).items():
+        for tensor, difference in compare(teacher, split, augment, there, rows, cache.options.build).items():
             named = "always" if tensor == "logits" else ""
             stored = teacher.stores[tensor].storage
             table.add_row(escape(teacher.name), tensor, stored, f"{difference:.1e}", named)
     console.print(table)
 
 
-def refuse_uncached(config: DictConfig) -> None:
+def refuse_uncached(settings: Settings) -> None:
     """Refuses what keeps no cache.
 
     Raises:
         UserError: without teachers, or with live ones.
     """
-    if not config.teacher:
+    if not settings.offered:
         raise UserError(
             "There is no teacher to cache.", fix="experiment=digits_amtml, or teacher=[resnet32,...]"
         )
-    if config.teacher_source != "cached":
+    if not settings.cached:
         raise UserError("teacher_source=live keeps no cache.", fix="teacher_source=cached")
 
 
-def packed_data(config: DictConfig) -> PackedDataModule | None:
+def packed_data(settings: Settings) -> PackedDataModule | None:
     """The splits and views of the experiment; None while its images are not packed."""
-    packed = find_packed(assemble.dataset_source(config), packed_root_of(config))
-    return None if packed is None else assemble.data_module(config, packed)
+    packed = find_packed(settings.dataset.source.build(), settings.dataset.packed_root)
+    return None if packed is None else data_module(settings, packed)
 
 
-def remove_unused(config: DictConfig) -> None:
+def remove_unused(settings: Settings, command: Command) -> None:
     """Removes the stores that no existing run has used, nor the command's experiment would.
 
     What was built ahead (``action=build``) is kept too, unless it was for the experiment of this command and
     is not what that would use now. What a build of this moment holds is left alone, and what a killed one has
     left is removed.
     """
-    root = Path(config.paths.cache)
-    needed, experiment = own_folders(config), HydraConfig.get().runtime.choices.get("experiment")
-    judged = None if experiment is None else f"experiment={experiment}"
+    root, needed = settings.cache.root.parent, own_folders(settings)
+    judged = None if command.experiment is None else f"experiment={command.experiment}"
     unused = [
         store
         for store in stores_below(root)
@@ -191,19 +206,12 @@ def remove_unused(config: DictConfig) -> None:
         )
 
 
-def own_folders(config: DictConfig) -> set[Path]:
+def own_folders(settings: Settings) -> set[Path]:
     """The stores of the command's experiment, as far as they can be named without making anything."""
-    data = packed_data(config) if config.teacher else None
+    data = packed_data(settings) if settings.offered else None
     if data is None:
         return set()
-    named = [t for t in selected_teachers(config, assemble.loss_terms(config)) if t.identity() is not None]
+    named = [t for t in settings.teachers(settings.method.terms()) if t.identity() is not None]
     splits = [split for split in get_args(SplitName) if split in data.sizes]
-    caches = [RunCache(config, named, data, {}, split) for split in splits]
+    caches = [RunCache(settings.cache, named, data, {}, split) for split in splits]
     return {store.folder.resolve() for cache in caches for store in cache.stores()}
-
-
-def cache_command(action: str) -> str:
-    """The command of this process with another action."""
-    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
-    told = [o for o in words if not o.startswith(("action=", "rows="))]
-    return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *told])

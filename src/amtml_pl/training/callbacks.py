@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +14,34 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from amtml_pl.distill.module import Observer
+from amtml_pl.distill.non_finite import NonFiniteGuard
+from amtml_pl.distill.timing import Spending
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.system.collectives import of_each
 from amtml_pl.system.console import console, is_watched
 from amtml_pl.system.files import write_text
 from amtml_pl.system.signals import StopRequest
 from amtml_pl.training.checkpoints import LastCheckpoint
 from amtml_pl.training.progress import FitProgress
+from amtml_pl.types import Batch, Step
 
 
 def run_callbacks(
     folder: RunFolder,
+    spent: Spending,
     every_seconds: float | None,
     stop: StopRequest | None,
     observers: Sequence[Checkpoint] = (),
 ) -> list[Callback]:
-    """``best.ckpt`` by validation accuracy, the table of epochs, ``last.ckpt``, and the progress.
+    """The guard, the accounts, ``best.ckpt``, the table of epochs, ``last.ckpt``, and the progress.
 
     The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
     epoch and writes its row again, instead of never. So are the epochs of those that only look.
 
     Args:
         folder: of the run.
+        spent: what the module of the run spends.
         every_seconds: between two ``last.ckpt`` within an epoch; None writes it at its end only.
         stop: what may ask the fit to stop; None for a fit that nobody asks.
         observers: that write each epoch down in their own ways.
@@ -47,7 +56,51 @@ def run_callbacks(
     )
     progress = FitProgress() if is_watched(console) else EpochLines()
     last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
-    return [best, EpochTable(folder.metrics_file), *observers, last, progress]
+    table = EpochTable(folder.metrics_file)
+    return [NonFiniteGuard(), Accounts(spent), best, table, *observers, last, progress]
+
+
+class Accounts(Observer):
+    """Keeps what a fit costs over all the sessions that it takes.
+
+    Args:
+        spent: what the module adds to.
+    """
+
+    def __init__(self, spent: Spending) -> None:
+        self.spent = spent
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock of this session."""
+        self.spent.started = time.perf_counter()
+
+    def saw_step(self, step: Step, batch: Batch) -> None:
+        """Counts the images of all processes."""
+        self.spent.images_seen += len(step.labels)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keeps what has been spent so far."""
+        checkpoint["spent"] = {**self.spent.state(), "teacher_passes": passes_of_all_ranks(self.spent)}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Counts on from there, where it is a fit that goes on."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.spent.go_on_from(checkpoint["spent"])
+        if not trainer.is_global_zero:
+            self.spent.teacher_passes = {}  # of all ranks until then; the first one has taken them over
+
+
+def passes_of_all_ranks(spent: Spending) -> dict[str, int]:
+    """Images that each teacher has looked at, for the cache that all ranks fill."""
+    total = Counter[str]()
+    for of_one_rank in of_each(spent.teacher_passes):
+        total.update(of_one_rank)
+    return dict(total)
 
 
 class BestCheckpoint(ModelCheckpoint):

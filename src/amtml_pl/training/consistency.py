@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omegaconf import DictConfig
-
 from amtml_pl.data.packing import PackedDataset
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
+from amtml_pl.training.settings import DatasetOptions
 
 
-def check_classes(config: DictConfig, packed: PackedDataset) -> None:
+def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
     """Refuses a data set whose classes are not as many as the configuration says.
 
     Raises:
         UserError: if they differ.
     """
-    if len(packed.classes) != config.dataset.num_classes:
+    if len(packed.classes) != dataset.num_classes:
         raise UserError(
-            f"The data set {config.dataset.name!r} has {len(packed.classes)} classes "
-            f"({', '.join(packed.classes[:5])}, ...); dataset.num_classes is {config.dataset.num_classes}.",
+            f"The data set {dataset.name!r} has {len(packed.classes)} classes "
+            f"({', '.join(packed.classes[:5])}, ...); dataset.num_classes is {dataset.num_classes}.",
             fix=f"dataset.num_classes={len(packed.classes)}",
         )
 

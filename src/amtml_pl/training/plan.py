@@ -5,26 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 from torch.func import functional_call
 
-from amtml_pl.config.build import build
-from amtml_pl.config.paths import packed_root_of
 from amtml_pl.config.schedules import schedule_warnings
-from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.data.packing import DatasetSource, find_packed, is_packed, packed_folder
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
 from amtml_pl.system.console import console, counted, duration, error_console
 from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training.settings import DatasetOptions, Settings
 from amtml_pl.training.teacher_cache import RunCache
 from amtml_pl.types import Shape, counted_kinds
 
@@ -53,7 +48,7 @@ class PlanStep:
 
 
 def make_plan(
-    config: DictConfig,
+    settings: Settings,
     source: DatasetSource,
     student: TappedNetwork,
     teachers: Sequence[SelectedTeacher],
@@ -69,7 +64,7 @@ def make_plan(
     timed nor built.
 
     Args:
-        config: the checked configuration.
+        settings: of the run.
         source: of the data set.
         student: the network to train.
         teachers: the selected ones.
@@ -78,23 +73,25 @@ def make_plan(
         held_out: what a weighting needs that judges the teachers on the validation split.
         done: epochs that an interrupted run has behind it.
     """
-    packed_root = packed_root_of(config)
-    here = is_packed(source, packed_root) or source.missing() is None
-    images = training_images(config, source, packed_root) if here else None  # what is missing is said at once
-    size, epochs = config.dataset.image_size, config.trainer.max_epochs
-    steps = data_steps(config, source, packed_root)
-    cached = bool(teachers) and config.teacher_source == "cached"
-    passes = epochs if not cached else missing_views(config, cache)
+    here = is_packed(source, settings.dataset.packed_root) or source.missing() is None
+    images = training_images(settings, source) if here else None  # what is missing is said at once
+    size, epochs, cached = settings.dataset.image_size, settings.trainer.epochs, settings.cached
+    steps = data_steps(settings.dataset, source)
+    passes = epochs
+    if cached:
+        passes = views_of_run(settings) if cache is None else len(cache.missing())
     forwards: float | None = 0.0
     for teacher in teachers:
         trained = teacher.has_own_weights or teacher.record() is not None
         timed = None if images is None or (trained and not passes) else teacher.fresh().network
-        steps.append(teacher_step(config, teacher, images, timed))
+        steps.append(teacher_step(settings, teacher, images, timed))
         forward = None if timed is None else seconds_per_image(timed, size, training=False)
         forwards = None if forwards is None or images is None else forwards + (forward or 0.0)
     seconds = None if forwards is None or images is None else images * passes * forwards
     if cached:
-        steps.append(cache_step(config, hints, cache, images, passes, seconds))
+        per_image = bytes_per_image(settings, len(teachers), hints)
+        total = None if images is None else images * passes * per_image
+        steps.append(cache_step(cache, passes, total, seconds))
     if held_out is not None:
         steps.append(held_out)
     own = cost(student, size)
@@ -103,84 +100,78 @@ def make_plan(
         seconds = training if cached else training + seconds * (epochs - done) / epochs
     what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
     left = f", {epochs - done} of them to go" if done else ""
-    state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(config.loss)}"
-    schedule: Any = OmegaConf.to_container(config.scheduler, resolve=True)
-    steps.append(
-        PlanStep(what, state, seconds=seconds, warning=" ".join(schedule_warnings(schedule, epochs)) or None)
-    )
+    state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(settings.method.loss)}"
+    warnings = schedule_warnings(settings.method.scheduler.plain(), epochs)
+    steps.append(PlanStep(what, state, seconds=seconds, warning=" ".join(warnings) or None))
     return steps
 
 
-def data_steps(config: DictConfig, source: DatasetSource, packed_root: Path) -> list[PlanStep]:
+def data_steps(dataset: DatasetOptions, source: DatasetSource) -> list[PlanStep]:
     """The raw data, needed only until it is packed, and the packed data."""
-    folder = packed_folder(source, packed_root)
-    if (packed := find_packed(source, packed_root)) is not None:
+    folder = packed_folder(source, dataset.packed_root)
+    if (packed := find_packed(source, dataset.packed_root)) is not None:
         size = sum(file.stat().st_size for file in folder.iterdir())
         left_out = f"; {counted_kinds(packed.left_out)}" if packed.left_out else ""
-        return [PlanStep(f"data set {config.dataset.name}", f"packed in {folder}{left_out}", size=size)]
+        return [PlanStep(f"data set {dataset.name}", f"packed in {folder}{left_out}", size=size)]
     missing = source.missing()
     download = source.download_bytes()
     if missing is None:
-        raw = PlanStep(f"data set {config.dataset.name}", "found")
+        raw = PlanStep(f"data set {dataset.name}", "found")
     else:
         state = "missing" if download is None else "to download"
-        raw = PlanStep(f"data set {config.dataset.name}", state, True, size=download, by_hand=missing)
+        raw = PlanStep(f"data set {dataset.name}", state, True, size=download, by_hand=missing)
     return [raw, PlanStep("packed data", f"to write to {folder}", True, by_hand="prepare=true")]
 
 
 def teacher_step(
-    config: DictConfig, teacher: SelectedTeacher, images: int | None, timed: TappedNetwork | None
+    settings: Settings, teacher: SelectedTeacher, images: int | None, timed: TappedNetwork | None
 ) -> PlanStep:
     """Where a teacher's weights come from."""
-    node = config.teacher[teacher.name]
     if teacher.has_own_weights:
-        return PlanStep(f"teacher {teacher.name}", f"weights from {node.weights.path or 'its constructor'}")
+        origin = teacher.weights_file or "its constructor"
+        return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
     record = teacher.record()
     if record is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
-    epochs = recipe(config, teacher.name).trainer.max_epochs
+    epochs = teacher.recipe().trainer.max_epochs
     seconds = None
     if images is not None and timed is not None:
-        seconds = images * epochs * seconds_per_image(timed, config.dataset.image_size, training=True)
+        seconds = images * epochs * seconds_per_image(timed, settings.dataset.image_size, training=True)
     return PlanStep(
         f"teacher {teacher.name}",
-        f"to train, {counted(epochs, 'epoch')} of {node.recipe}",
+        f"to train, {counted(epochs, 'epoch')} of {teacher.recipe_name}",
         missing=True,
         seconds=seconds,
-        by_hand=None if config.prepare else teacher.command,  # costs half a second
+        by_hand=None if settings.prepare else teacher.command,  # costs half a second
     )
 
 
-def missing_views(config: DictConfig, cache: RunCache | None) -> int:
-    """How many views the teachers still have to look at."""
-    if cache is not None:
-        return len(cache.missing())
-    return views_of_run(config)
-
-
-def views_of_run(config: DictConfig) -> int:
+def views_of_run(settings: Settings) -> int:
     """How many views the epochs of a run go through: min(V, E)."""
-    views, epochs = config.data.views, config.trainer.max_epochs
-    distinct = build(config.data.augment).distinct_views if views == "all" else views
+    views, epochs = settings.data.views, settings.trainer.epochs
+    distinct = settings.data.augment.build().distinct_views if views == "all" else views
     return int(epochs if distinct is None else min(distinct, epochs))
 
 
-def cache_step(
-    config: DictConfig,
-    hints: Mapping[str, Shape],
-    cache: RunCache | None,
-    images: int | None,
-    views: int,
-    seconds: float | None,
-) -> PlanStep:
-    """Which of the teachers' outputs are kept already, and what computing the others takes."""
+def bytes_per_image(settings: Settings, teachers: int, hints: Mapping[str, Shape]) -> int:
+    """What an image's outputs take on the disk: of each teacher its logits, and the hints."""
+    logits = teachers * stored_bytes((settings.dataset.num_classes,), settings.cache.logits)
+    return logits + sum(stored_bytes(shape, settings.cache.hints) for shape in hints.values())
+
+
+def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: float | None) -> PlanStep:
+    """Which of the teachers' outputs are kept already, and what computing the others takes.
+
+    Args:
+        cache: the run's stores; None where they cannot be named yet.
+        views: that are missing.
+        size: of what is missing, in bytes.
+        seconds: that computing it takes.
+    """
     if cache is not None and not views:
-        size = sum(store.bytes_on_disk() for store in cache.stores())
-        return PlanStep(
-            "teacher outputs", f"cached, {counted(len(cache.views), 'view')}, in {cache.root}", size=size
-        )
-    per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
-    per_image += sum(stored_bytes(shape, config.cache.hints) for shape in hints.values())
+        kept = sum(store.bytes_on_disk() for store in cache.stores())
+        state = f"cached, {counted(len(cache.views), 'view')}, in {cache.root}"
+        return PlanStep("teacher outputs", state, size=kept)
     state = f"to compute, {counted(views, 'view')}, each before its first epoch"
     if cache is not None and (other := cache.nearest()):
         state += f"; {other}"
@@ -188,39 +179,38 @@ def cache_step(
         "teacher outputs",
         state,
         missing=True,
-        size=None if images is None else images * views * per_image,
+        size=size,
         seconds=seconds,
         by_hand="python -m amtml_pl.cache action=build, with the overrides of this run",
     )
 
 
-def held_out_step(config: DictConfig, cache: RunCache | None) -> PlanStep:
+def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> PlanStep:
     """Whether the teachers have looked at the validation split, by which a weighting judges them.
 
     Args:
-        config: the checked configuration.
+        settings: of the run.
+        teachers: how many there are.
         cache: its stores for that split; None where they cannot be named yet.
     """
     what = "teacher outputs, validation"
     if cache is not None and not cache.missing():
         kept = sum(store.bytes_on_disk() for store in cache.stores())
         return PlanStep(what, f"cached in {cache.root}", size=kept)
-    per_image = len(config.teacher) * stored_bytes((config.dataset.num_classes,), config.cache.logits)
-    size = None if cache is None else len(cache.split) * per_image
+    size = None if cache is None else len(cache.split) * bytes_per_image(settings, teachers, {})
     by_hand = "python -m amtml_pl.cache action=build, with the overrides of this run"
-    if config.teacher_source == "live":  # for which that command has nothing to do
+    if not settings.cached:  # for which that command has nothing to do
         by_hand = "prepare=true"
     return PlanStep(what, "to compute once", missing=True, size=size, by_hand=by_hand)
 
 
-def training_images(config: DictConfig, source: DatasetSource, packed_root: Path) -> int | None:
+def training_images(settings: Settings, source: DatasetSource) -> int | None:
     """Images per epoch; None while the data set is not packed and its size is not known otherwise."""
-    if config.data.train_size is not None:
-        return int(config.data.train_size)
-    if (packed := find_packed(source, packed_root)) is not None:
+    if settings.data.train_size is not None:
+        return settings.data.train_size
+    if (packed := find_packed(source, settings.dataset.packed_root)) is not None:
         return len(packed.splits["train"])
-    known = config.dataset.get("train_images")
-    return None if known is None else int(known)
+    return settings.dataset.train_images
 
 
 def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool, images: int = 16) -> float:
@@ -239,7 +229,7 @@ def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool
         return min(once(), once()) / images
 
 
-def show_plan(plan: list[PlanStep], title: str, *, on_cpu: bool = True) -> None:
+def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> None:
     """Prints the plan as a table.
 
     Args:
@@ -260,7 +250,7 @@ def show_plan(plan: list[PlanStep], title: str, *, on_cpu: bool = True) -> None:
             error_console.print(f"[yellow]warning:[/] {escape(step.warning)}")
 
 
-def refuse_missing(plan: list[PlanStep]) -> None:
+def refuse_missing(plan: Sequence[PlanStep]) -> None:
     """Turns everything missing into one error.
 
     Raises:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
-from amtml_pl.config.build import build
 from amtml_pl.errors import UserError
+from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.system.console import quieten
-from amtml_pl.teachers.selected import selected_teachers
-from amtml_pl.training import assemble
+from amtml_pl.training.assemble import check_classes_of_student
+from amtml_pl.training.settings import Settings
+from amtml_pl.weighting.scheme import Weighting
 
 SETTINGS = "the values of optimizer, scheduler or trainer that the message names; --cfg job shows them"
 
 
-def check_parts(config: DictConfig) -> None:
+def check_parts(settings: Settings) -> None:
     """The third stage, of a configuration whose values and arguments are sound: taps, classes, hints.
 
     A network whose constructor or forward needs numbers, which the meta device has not, is left to the run,
@@ -28,7 +28,7 @@ def check_parts(config: DictConfig) -> None:
         UserError: with everything that does not fit, of the student and of every teacher.
     """
     quieten()  # again: when Lightning is imported, it sets the level of its own log
-    problems = [*student_problems(config), *teacher_problems(config), *training_problems(config)]
+    problems = [*student_problems(settings), *teacher_problems(settings), *training_problems(settings)]
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -36,29 +36,29 @@ def check_parts(config: DictConfig) -> None:
         raise UserError(f"The run has {len(problems)} parts that do not fit:\n{listed}")
 
 
-def student_problems(config: DictConfig) -> Iterator[UserError]:
+def student_problems(settings: Settings) -> Iterator[UserError]:
     """What is wrong with the student: its taps and its classes."""
     try:
-        parts = [*assemble.loss_terms(config).values()]
-        if config.teacher:
-            parts.append(build(config.weighting))
+        method, dataset = settings.method, settings.dataset
+        parts: list[LossTerm | Weighting] = [*method.terms().values()]
+        if settings.offered:
+            parts.append(method.weighting.build())
         taps = [tap for part in parts for tap in part.student_taps()]
         with torch.device("meta"):
-            mean, std = list(config.dataset.mean), list(config.dataset.std)
-            network = TappedNetwork(build(config.student), mean=mean, std=std, taps=taps)
-            assemble.check_classes_of_student(config, tap_shapes(network, config.dataset.image_size)[0])
+            network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
+            check_classes_of_student(settings, tap_shapes(network, dataset.image_size)[0])
     except UserError as problem:
         if not needs_numbers(problem):
             yield problem
 
 
-def training_problems(config: DictConfig) -> Iterator[UserError]:
+def training_problems(settings: Settings) -> Iterator[UserError]:
     """What the optimiser, its schedule over all epochs, and the trainer refuse."""
     try:
-        optimizer = build(config.optimizer)([nn.Parameter(torch.zeros(()))])
-        if (make := build(config.scheduler)) is not None:
+        optimizer = settings.method.optimizer.build()([nn.Parameter(torch.zeros(()))])
+        if (make := settings.method.scheduler.build()) is not None:
             schedule = make(optimizer)
-            for _ in range(config.trainer.max_epochs):
+            for _ in range(settings.trainer.epochs):
                 optimizer.step()
                 schedule.step()
     except UserError as problem:
@@ -66,28 +66,28 @@ def training_problems(config: DictConfig) -> Iterator[UserError]:
     except Exception as error:  # whatever a constructor raises that was given the wrong number
         yield UserError(f"The optimiser or its scheduler cannot be built: {error}.", fix=SETTINGS)
     try:
-        build(config.trainer, partial=True)(devices=1, num_nodes=1, logger=False)
+        settings.trainer.trainer.maker()(devices=1, num_nodes=1, logger=False)
     except UserError as problem:
         yield problem
     except Exception as error:
         yield UserError(f"The trainer cannot be built: {str(error).splitlines()[0]}", fix=SETTINGS)
 
 
-def teacher_problems(config: DictConfig) -> Iterator[UserError]:
+def teacher_problems(settings: Settings) -> Iterator[UserError]:
     """What is wrong with each teacher: its classes, its class map, the hints that terms read."""
     try:
-        selected = selected_teachers(config, assemble.loss_terms(config))
+        selected = settings.teachers(settings.method.terms())
     except UserError as problem:
         yield problem
         return
     for teacher in selected:
-        if config.teacher[teacher.name].pretrained:
+        if teacher.is_pretrained:
             continue
         try:
             with torch.device("meta"):
                 network = teacher.fresh()
-                network.check_classes(config.dataset.num_classes, config.dataset.image_size)
-                network.hint_shapes(config.dataset.image_size)
+                network.check_classes(settings.dataset.num_classes, settings.dataset.image_size)
+                network.hint_shapes(settings.dataset.image_size)
         except UserError as problem:
             if not needs_numbers(problem):
                 yield problem

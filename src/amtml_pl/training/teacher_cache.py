@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
-from amtml_pl.config.paths import cache_root
 from amtml_pl.data.augment import as_floats
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import DatasetSource, find_packed
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
 from amtml_pl.errors import UserError
@@ -19,7 +17,6 @@ from amtml_pl.runs.record import CacheUse, TeacherFacts
 from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.build import Built, build
 from amtml_pl.teachers.cache.catalogue import Examination, ExaminedTeacher, nearest
-from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
@@ -27,7 +24,7 @@ from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teachers.cache.trust import probe, probe_every_shard, verify_checksums
 from amtml_pl.teachers.live import Teacher
 from amtml_pl.teachers.selected import SelectedTeacher
-from amtml_pl.training import assemble
+from amtml_pl.training.settings import CacheOptions
 from amtml_pl.types import Shape, SplitName
 
 
@@ -35,7 +32,7 @@ class RunCache:
     """The stores that a run reads, in the order of its teachers.
 
     Args:
-        config: the checked configuration.
+        options: how outputs are computed and stored.
         teachers: the selected ones, each with its weights in place.
         data: the run's splits and views.
         accuracy: of each teacher by split, as far as it is known; a new store's manifest says it.
@@ -49,24 +46,21 @@ class RunCache:
 
     def __init__(
         self,
-        config: DictConfig,
+        options: CacheOptions,
         teachers: Sequence[SelectedTeacher],
         data: PackedDataModule,
         accuracy: Mapping[str, Mapping[str, float]],
         split: SplitName = "train",
     ) -> None:
-        self.config, self.data = config, data
-        self.root = cache_root(config)
-        self.num_classes = int(config.dataset.num_classes)
-        self.options = build_options(config)
+        self.options, self.data, self.root = options, data, options.root
         self.split = {"train": data.train_split, "val": data.val_split, "test": data.test_split}[split]()
         self.teachers = tuple(
-            teacher_stores(config, teacher, data, self.split, accuracy.get(teacher.name, {}))
+            teacher_stores(options, teacher, data, self.split, accuracy.get(teacher.name, {}))
             for teacher in teachers
         )
-        epochs = range(config.trainer.max_epochs)
+        views = {data.train_view(epoch) for epoch in range(options.epochs)} if split == "train" else {0}
+        self.views = sorted(views)
         self.trusted: set[int] = set()
-        self.views = sorted({data.train_view(epoch) for epoch in epochs}) if split == "train" else [0]
 
     def stores(self) -> list[TensorStore]:
         """Every store, teacher by teacher."""
@@ -123,8 +117,8 @@ class RunCache:
             UserError: if a byte has changed, or the images or their augmentation have.
         """
         verify_checksums(self.teachers, self.views, console)
-        if self.config.cache.probe:
-            probe(self.teachers, self.split, self.data.augment, self.views, self.config.cache.probe)
+        if rows := self.options.probe:
+            probe(self.teachers, self.split, self.data.augment, self.views, rows)
         self.trust_what_is_there()
 
     def trust_what_is_there(self) -> None:
@@ -143,7 +137,9 @@ class RunCache:
         needed: dict[str, int] = {}
         for teacher in self.teachers:
             for tensor, store in teacher.stores.items():
-                shape = hints[f"{teacher.name}/{tensor}"] if tensor in teacher.hints else (self.num_classes,)
+                shape = (
+                    hints[f"{teacher.name}/{tensor}"] if tensor in teacher.hints else (self.data.num_classes,)
+                )
                 missing = [len(store.rows_of(shard)) for view in self.views for shard in store.missing(view)]
                 size = sum(missing) * stored_bytes(shape, store.storage)
                 needed[teacher.name] = needed.get(teacher.name, 0) + size
@@ -156,9 +152,11 @@ class RunCache:
             UserError: if it cannot be written, or a teacher gives no usable numbers.
         """
         wanted = sorted(set(views) & set(self.views) - self.trusted)  # by whomever they were built since
-        built = build(self.teachers, self.split, self.data.augment, wanted, self.root, self.options, console)
+        built = build(
+            self.teachers, self.split, self.data.augment, wanted, self.root, self.options.build, console
+        )
         verify_checksums(self.teachers, wanted, console)
-        if self.config.cache.probe:
+        if self.options.probe:
             probe_every_shard(self.teachers, self.split, self.data.augment, wanted)
         self.trusted.update(wanted)
         return built
@@ -185,22 +183,13 @@ class RunCache:
         )
 
 
-def found_cache(
-    config: DictConfig,
-    source: DatasetSource,
-    packed_root: Path,
-    teachers: Sequence[SelectedTeacher],
-    split: SplitName = "train",
-) -> RunCache | None:
-    """The run's cache as far as it can be named now: None while images or a teacher's weights are missing."""
-    packed = find_packed(source, packed_root)
-    if packed is None or any(teacher.identity() is None for teacher in teachers):
-        return None
-    return RunCache(config, teachers, assemble.data_module(config, packed), {}, split)
+def exact(options: CacheOptions) -> CacheOptions:
+    """The options that keep outputs exactly as live teachers give them."""
+    return replace(options, logits="float32", build=replace(options.build, precision="float32"))
 
 
 def teacher_stores(
-    config: DictConfig,
+    options: CacheOptions,
     teacher: SelectedTeacher,
     data: PackedDataModule,
     split: SplitRows,
@@ -214,13 +203,13 @@ def teacher_stores(
         "split": {"name": split.name, "size": len(split), "rows": split.digest},
         "augment": augment,
         "teacher": teacher.identity(),
-        "cache": {"precision": config.cache.precision},
+        "cache": {"precision": options.build.precision},
     }
 
     def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
         fingerprint = {**common, "tensor": {"name": tensor, "pool": pool}}
         return TensorStore(
-            cache_root(config), teacher.name, tensor, split.name, len(split), fingerprint, storage, SHARD_ROWS
+            options.root, teacher.name, tensor, split.name, len(split), fingerprint, storage, SHARD_ROWS
         )
 
     identity = common["teacher"]
@@ -243,45 +232,41 @@ def teacher_stores(
         return loaded
 
     def facts(loaded: Teacher) -> ExaminedTeacher:
-        examined = examination(config, teacher, loaded, data)
+        examined = examination(teacher, loaded, data, options.normalisation)
         known = teacher.facts(loaded).replaced(accuracy=dict(accuracy))
         return ExaminedTeacher(**dict(known), examination=examined)
 
-    pool = config.teacher[teacher.name].pool
     return TeacherStores(
         name=teacher.name,
-        logits=store("logits", None, config.cache.logits),
-        hints={tap: store(tap, pool, config.cache.hints) for tap in taps},
+        logits=store("logits", None, options.logits),
+        hints={tap: store(tap, teacher.pool, options.hints) for tap in taps},
         load=load,
         facts=facts,
     )
 
 
 def examination(
-    config: DictConfig, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
+    selected: SelectedTeacher,
+    teacher: Teacher,
+    data: PackedDataModule,
+    normalisation: tuple[list[float], list[float]],
 ) -> Examination:
     """Return what some images of the validation split tell of a teacher that has its weights.
 
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.
+
+    Args:
+        selected: the teacher's entry.
+        teacher: its network.
+        data: the run's splits.
+        normalisation: mean and standard deviation of the data set.
     """
     split = data.val_split()
-    wanted = images_to_examine(config.dataset.num_classes)
+    wanted = images_to_examine(data.num_classes)
     order = torch.randperm(
         len(split), generator=torch.Generator().manual_seed(0)
     )  # rows may be sorted by class
     some = split.rows[order[:wanted]]
     images, labels = as_floats(split.stored.images[some]), split.stored.labels[some]
-    others = {"the data set's": (list(config.dataset.mean), list(config.dataset.std))}
+    others = {"the data set's": normalisation}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)
-
-
-def build_options(config: DictConfig) -> BuildOptions:
-    """How teachers are run when the cache is built."""
-    node = config.cache
-    return BuildOptions(
-        batch_size=node.batch_size,
-        precision=node.precision,
-        channels_last=node.channels_last,
-        compile=node.compile,
-        device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto",
-    )

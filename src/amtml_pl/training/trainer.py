@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerStatus
 from safetensors.torch import save
 
-from amtml_pl.config.build import build
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
@@ -30,37 +30,37 @@ from amtml_pl.system.limits import named_file
 from amtml_pl.system.signals import StopRequest
 from amtml_pl.training.callbacks import run_callbacks
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
-from amtml_pl.training.dashboard.callback import Dashboard
-from amtml_pl.training.dashboard.logger import TensorBoard
+from amtml_pl.training.settings import TrainerOptions
 
 
 def make_trainer(
-    config: DictConfig, folder: RunFolder, module: StudentModule, stop: StopRequest | None = None
+    options: TrainerOptions,
+    folder: RunFolder,
+    module: StudentModule,
+    stop: StopRequest | None = None,
+    loggers: Sequence[Logger] = (),
+    observers: Sequence[Checkpoint] = (),
 ) -> pl.Trainer:
-    """Lightning's trainer with this project's loggers, checkpoints and table of epochs.
+    """Lightning's trainer with this project's checkpoints and table of epochs.
 
     Args:
-        config: of the run.
+        options: of the run.
         folder: of the run.
         module: what will be trained.
         stop: what may ask the fit to stop; None for one that nobody stops.
+        loggers: of the run.
+        observers: that write each epoch down in their own ways.
     """
-    loggers = [build(node, partial=True)(save_dir=folder.path) for node in config.get("logger", {}).values()]
-    make = build(config.trainer, partial=True)
-    minutes = config.checkpoint_minutes
+    make, minutes = options.trainer.maker(), options.checkpoint_minutes
     # Only the processes that there are: for more, Lightning would start this command again for each.
     each = ranks.local_world_size()
     there_are: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
     if ranks.world_size() > 1:
         there_are["strategy"] = shared_training(module)
+    every_seconds = None if minutes is None else 60 * minutes
     trainer: pl.Trainer = make(
-        logger=loggers,
-        callbacks=run_callbacks(
-            folder,
-            None if minutes is None else 60 * minutes,
-            stop,
-            [Dashboard(logger) for logger in loggers if isinstance(logger, TensorBoard)],
-        ),
+        logger=list(loggers),
+        callbacks=run_callbacks(folder, module.spent, every_seconds, stop, observers),
         plugins=[AtomicCheckpointIO(), cluster_environment()],
         default_root_dir=folder.path,
         enable_progress_bar=False,  # `run_callbacks` brings its own

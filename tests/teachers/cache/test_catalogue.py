@@ -71,11 +71,6 @@ def test_the_nearest_store_is_the_one_with_the_fewest_other_fields(tmp_path):
     assert nearest(store.identity, store.folder) == expected
 
 
-def test_a_store_without_neighbours_has_no_nearest(tmp_path):
-    store = built(tmp_path)
-    assert nearest(store.identity, store.folder) is None
-
-
 def test_a_copy_of_a_store_is_no_neighbour_that_differs(tmp_path):
     store = built(tmp_path)
     shutil.copytree(store.folder, store.folder.with_name(f"{store.folder.name}.bak"))
@@ -103,17 +98,6 @@ def test_different_names_are_different_paths_of_one_part():
     assert len(parts) == len(names)
     assert not any(set("/-") & set(part) for part in parts)
     assert safe("layer3.8") == "layer3.8"
-
-
-def test_what_a_build_has_not_finished_is_no_view(tmp_path):
-    store = built(tmp_path)
-    (store.folder / ".view-0003.json").write_text("{")
-    (store.folder / "view-x.json").write_text("{")
-    assert stores_below(tmp_path)[0].views() == [1, 2]
-
-
-def test_there_are_no_stores_below_a_folder_that_does_not_exist(tmp_path):
-    assert stores_below(tmp_path / "none") == []
 
 
 def test_stores_are_found_below_a_folder_damaged_ones_too(tmp_path):

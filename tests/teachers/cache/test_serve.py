@@ -45,9 +45,7 @@ def root(tmp_path_factory, images):
 
 
 def source(root, device="auto"):
-    made = CachedTeachers(NAMES, device)
-    made.connect(teachers(root), VIEWS)
-    return made.to("cpu")
+    return CachedTeachers(NAMES, teachers(root), VIEWS, device).to("cpu")
 
 
 def assert_same(first, second):
@@ -160,16 +158,29 @@ def test_where_the_views_are_kept_is_decided_once_for_a_device(root, monkeypatch
     assert not served.to("cuda").is_resident
 
 
+class Reader:
+    """What a run reads in its loader, of views that are there."""
+
+    def __init__(self, served):
+        self.served = served
+
+    def provide(self, view):
+        pass
+
+    def in_loader(self):
+        return self.served.read
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_loader_brings_each_sample_its_own_outputs(root, tmp_path, num_workers):
     images = split(ROWS)
     packed = PackedDataset(tmp_path, "digest", tuple("abcd"), {"train": images.stored, "val": images.stored})
-    data = PackedDataModule(
-        packed, order_seed=5, augment=AUGMENT, batch_size=128, train_size=ROWS, num_workers=num_workers
-    )
-    data._splits["train"] = images  # the rows that the stores were built from
     served = source(root)
-    data.read_teachers = served.read
+    data = PackedDataModule(
+        packed, order_seed=5, augment=AUGMENT, batch_size=128, train_size=ROWS, num_workers=num_workers,
+        teachers=Reader(served),
+    )  # fmt: skip
+    data._splits["train"] = images  # the rows that the stores were built from
     everything = source(root)(batch(images, torch.arange(ROWS), 2))
     met = []
     for loaded in data.train_batches(1):

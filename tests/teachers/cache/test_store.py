@@ -59,13 +59,6 @@ def test_the_manifest_says_what_the_numbers_belong_to(tmp_path):
     assert a_store(tmp_path).shape == SHAPE
 
 
-def test_beginning_again_keeps_the_first_manifest(tmp_path):
-    store = built(tmp_path)
-    before = (store.folder / "manifest.json").read_bytes()
-    a_store(tmp_path).begin((9,), EXAMINED, {})
-    assert (store.folder / "manifest.json").read_bytes() == before
-
-
 def test_of_several_processes_that_begin_at_once_one_writes_the_manifest(tmp_path):
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(4)
@@ -114,12 +107,6 @@ def test_other_numbers_lie_in_another_folder(tmp_path, change):
     assert a_store(tmp_path, **change).folder != a_store(tmp_path).folder
 
 
-def test_the_order_of_the_fields_does_not_matter(tmp_path):
-    assert (
-        a_store(tmp_path, fingerprint=dict(reversed(FINGERPRINT.items()))).folder == a_store(tmp_path).folder
-    )
-
-
 @pytest.mark.parametrize("name", ["block/1", "a b", "ü:*?"])
 def test_no_name_of_a_tensor_leaves_its_teachers_folder(tmp_path, name):
     assert a_store(tmp_path, tensor=name).folder.parent == tmp_path / "resnet56"
@@ -137,7 +124,7 @@ def test_a_changed_field_of_the_fingerprint_is_named_with_both_values(tmp_path):
 # What is damaged is refused by name
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), number=st.integers(0, 4))
 def test_a_flipped_bit_anywhere_in_a_shard_is_a_wrong_checksum(tmp_path, place, bit, number):
     store = a_store(tmp_path)
@@ -156,17 +143,6 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_a_wrong_checksum(tmp_path, place, 
     finally:
         file.write_bytes(whole)
     store.verify(1)
-
-
-def test_a_truncated_shard_is_refused_with_both_sizes(tmp_path):
-    store = built(tmp_path)
-    file = store.shard_file(1, 4)
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-100])
-    with pytest.raises(
-        UserError, match=rf"checksum.*{len(whole) - 100:,} bytes.*expected {len(whole):,} bytes"
-    ):
-        store.verify(1)
 
 
 def test_a_shard_of_another_view_in_its_place_is_refused(tmp_path):
@@ -192,10 +168,7 @@ def test_what_the_message_says_mends_a_damaged_shard(tmp_path):
 
 DAMAGED_RECORDS = {
     "not JSON": lambda text: text[: len(text) // 2],
-    "empty": lambda text: "",
-    "a list": lambda text: "[]",
     "without shards": lambda text: "{}",
-    "a field of another name": lambda text: text.replace('"bytes"', '"size"', 1),
     "a checksum cut off": lambda text: text.replace(json.loads(text)["shards"][0]["sha256"], "abc"),
     "rows of another shard": lambda text: re.sub(r'("rows": \[\s*)0', r"\g<1>1", text),
     "a shard twice": lambda text: json.dumps({"view": 1, "shards": json.loads(text)["shards"][:1] * 2}),
@@ -215,14 +188,7 @@ def test_a_damaged_record_is_refused_and_names_the_file_to_remove(tmp_path, dama
         assert raised.value.fix.startswith(f"rm '{file}'")
 
 
-def test_the_record_of_another_view_in_its_place_is_refused(tmp_path):
-    store = built(tmp_path, views=(1, 2))
-    shutil.copy(store.record_file(2), store.record_file(1))
-    with pytest.raises(UserError, match=f"The record .*{store.record_file(1).name}"):
-        store.missing(1)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b'{"format": 1}'])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
 def test_a_damaged_manifest_is_refused_and_names_the_folder_to_remove(tmp_path, content):
     store = built(tmp_path)
     (store.folder / "manifest.json").write_bytes(content)
@@ -231,9 +197,7 @@ def test_a_damaged_manifest_is_refused_and_names_the_folder_to_remove(tmp_path, 
     assert raised.value.fix.startswith(f"rm -r '{store.folder}'")
 
 
-@pytest.mark.parametrize(
-    "field", [{"shard_rows": 0}, {"shard_rows": "x"}, {"shape": "abc"}, {"shape": None}, {"rows": ROWS + 1}]
-)
+@pytest.mark.parametrize("field", [{"shard_rows": 0}, {"shape": "abc"}, {"rows": ROWS + 1}])
 def test_a_manifest_with_an_impossible_value_is_refused_by_its_field(tmp_path, field):
     store = built(tmp_path)
     file = store.folder / "manifest.json"
@@ -284,16 +248,6 @@ def test_without_its_manifest_everything_is_missing_and_is_built_again(tmp_path)
     assert tree(built(tmp_path, views=(1,)).folder) == before
 
 
-def test_a_store_whose_folder_became_a_file_fails_to_write_and_leaves_it(tmp_path):
-    store = built(tmp_path, views=())
-    store.manifest()
-    shutil.rmtree(store.folder)
-    store.folder.write_text("a file")
-    with pytest.raises(OSError, match="Not a directory"):
-        write(store, 1, [0])
-    assert store.folder.read_text() == "a file"
-
-
 def test_a_shard_that_did_not_reach_its_record_is_missing_and_is_built_again(tmp_path):
     whole, killed = built(tmp_path / "whole", views=(1,)), built(tmp_path / "killed", views=())
     write(killed, 1, [0, 1, 3])
@@ -312,19 +266,6 @@ def test_shards_written_in_any_order_leave_the_same_files(tmp_path):
     assert tree(forwards.folder) == tree(backwards.folder)
 
 
-def test_a_temporary_file_that_was_left_is_ignored_and_overwritten(tmp_path):
-    store = built(tmp_path, views=())
-    file = store.shard_file(1, 0)
-    left = file.with_name(f".{file.stem}.new{file.suffix}")
-    left.write_bytes(b"half")
-    assert store.missing(1) == [0, 1, 2, 3, 4]
-    assert store.views() == []
-    write(store, 1)
-    store.verify(1)
-    assert not left.exists()
-    assert tree(store.folder) == tree(built(tmp_path / "whole", views=(1,)).folder)
-
-
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
     store = built(tmp_path, views=())
     before = tree(store.folder)
@@ -340,17 +281,6 @@ def test_a_shard_that_the_disk_cannot_hold_leaves_nothing_behind(tmp_path):
     write_with_files_up_to(100, store)
     assert tree(store.folder) == before
     assert store.missing(1) == store.shards()
-
-
-def test_a_record_that_the_disk_cannot_hold_leaves_no_half_written_file(tmp_path):
-    store = built(tmp_path, views=())
-    write(store, 1, [0, 1, 2, 3])
-    names = {file.name for file in store.folder.iterdir()}
-    shard, record = store.shard_file(1, 0).stat().st_size, store.record_file(1).stat().st_size
-    assert shard < record
-    write_with_files_up_to(record, store)
-    assert store.missing(1) == [4]
-    assert {file.name for file in store.folder.iterdir()} - names <= {store.shard_file(1, 4).name}
 
 
 def write_with_files_up_to(limit, store):
@@ -389,13 +319,3 @@ def test_a_note_of_use_that_cannot_be_written_is_left_out_silently(tmp_path):
     before = tree(store.folder)
     store.note_use(tmp_path / "run", "command")
     assert tree(store.folder) == before
-
-
-def test_a_damaged_note_of_use_is_replaced(tmp_path):
-    store = built(tmp_path)
-    store.note_use(tmp_path / "run", "command")
-    (note,) = (store.folder / "used_by").iterdir()
-    before = note.read_bytes()
-    note.write_bytes(b"\xff")
-    store.note_use(tmp_path / "run", "command")
-    assert note.read_bytes() == before

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_store import ROWS, a_store, built, pixels_of, values_of
+from tiny_store import ROWS, a_store, built, pixels_of
 
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.storage import encode
@@ -30,11 +30,6 @@ def test_the_checksums_of_pixels_come_back_whole_in_the_order_asked_for(tmp_path
     assert built(tmp_path).open(1).pixels(index).tolist() == pixels_of(1)[index].tolist()
 
 
-def test_a_store_of_a_single_shard_is_read_like_any_other(tmp_path):
-    view = built(tmp_path, shard_rows=100).open(1)
-    assert view.rows(torch.tensor([22, 0, 22])).equal(values_of(1)[[22, 0, 22]])
-
-
 @pytest.mark.parametrize("row", [-1, ROWS])
 def test_a_row_that_the_split_does_not_have_is_never_another_row(tmp_path, row):
     with pytest.raises(IndexError):
@@ -47,14 +42,6 @@ def test_a_truncated_shard_that_nobody_verified_is_refused_by_name_when_it_is_re
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=file.name):
         store.open(1).rows(torch.tensor([0]))
-
-
-def test_a_view_says_what_it_is_without_its_numbers(tmp_path):
-    view = built(tmp_path).open(1)
-    before = repr(view)
-    view.whole()
-    assert repr(view) == before
-    assert view == built(tmp_path).open(1)
 
 
 def test_a_pickled_view_is_small_and_reads_the_same(tmp_path):

@@ -45,21 +45,12 @@ def generator():
 # ---- files
 
 
-def test_whole_files_pass(root):
-    verify_checksums([untaught(root)], VIEWS, CONSOLE)
-
-
-def test_views_that_are_not_there_pass(root):
-    verify_checksums([untaught(root)], [1, 2, 3], CONSOLE)
-
-
 @pytest.mark.parametrize("tensor", ["logits", "conv"])
-@pytest.mark.parametrize("place", [0, 200, -1])
-def test_a_flipped_bit_is_noticed_and_the_fix_restores_the_file(root, tensor, place):
+def test_a_flipped_bit_is_noticed_and_the_fix_restores_the_file(root, tensor):
     whole, teacher = tree(root), untaught(root)
     file = teacher.stores[tensor].shard_file(2, 1)
     content = bytearray(file.read_bytes())
-    content[place] ^= 1
+    content[200] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match=rf"checksum of {file}.*expected") as refused:
         verify_checksums([teacher], VIEWS, CONSOLE)
@@ -67,21 +58,6 @@ def test_a_flipped_bit_is_noticed_and_the_fix_restores_the_file(root, tensor, pl
     file.unlink()
     assert built(root, [stores(root)], VIEWS).teacher_passes == {"big": 8}
     assert tree(root) == whole
-
-
-def test_a_truncated_file_is_noticed_with_its_size(root):
-    teacher = untaught(root)
-    file = teacher.logits.shard_file(1, 0)
-    file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(UserError, match=rf"checksum of {file} is wrong: {file.stat().st_size:,} bytes"):
-        verify_checksums([teacher], VIEWS, CONSOLE)
-
-
-def test_a_file_of_another_view_in_its_place_is_noticed(root):
-    teacher = untaught(root)
-    teacher.logits.shard_file(1, 0).write_bytes(teacher.logits.shard_file(2, 0).read_bytes())
-    with pytest.raises(UserError, match="checksum"):
-        verify_checksums([teacher], VIEWS, CONSOLE)
 
 
 # ---- pixels
@@ -101,10 +77,6 @@ def test_the_pixels_that_a_cache_was_built_from_pass_without_a_teacher(root):
     probe([untaught(root)], split(), AUGMENT, VIEWS)
     for view in VIEWS:
         all_pixels([untaught(root)], split(), AUGMENT, view)
-
-
-def test_without_complete_views_there_is_nothing_to_probe(tmp_path):
-    probe([untaught(tmp_path)], split(), AUGMENT, [])
 
 
 class MirroredCropFlip(CropFlip):
@@ -179,10 +151,6 @@ def test_the_same_teacher_differs_by_rounding_only(tmp_path, storage):
     assert all(0 <= difference < 1e-3 for difference in found.values())
 
 
-def test_more_rows_than_there_are_means_all_of_them(root):
-    compare(stores(root), split(), AUGMENT, VIEWS, 10 * ROWS, OPTIONS)
-
-
 def changed(weights):
     def load():
         made = network(0)
@@ -197,6 +165,7 @@ CHANGES = {
     "another": (lambda: network(1), "logits"),
     "its classifier": (changed(lambda made: made.fc.weight.mul_(1.05)), "logits"),
     "one class": (changed(lambda made: made.fc.bias[2].add_(0.1)), "logits"),
+    "no numbers": (changed(lambda made: made.fc.weight.fill_(float("nan"))), "logits"),
 }
 
 
@@ -249,12 +218,6 @@ def test_a_hint_that_changes_alone_is_noticed(tmp_path, storage, within):
         compare(branched(1.05), split(), AUGMENT, VIEWS, ROWS, OPTIONS)
 
 
-def test_a_teacher_that_has_become_nan_is_noticed(root):
-    load = changed(lambda made: made.fc.weight.fill_(float("nan")))
-    with pytest.raises(UserError, match="gives other logits"):
-        compare(stores(root, load=load), split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
-
-
 def test_another_class_is_noticed_even_where_the_logits_are_almost_the_same(tmp_path):
     def tied(favourite):
         def weights(made):
@@ -283,8 +246,3 @@ def test_int8_hints_of_a_faint_image_beside_strong_ones_are_rounding(tmp_path):
     plain = Augmentation([], seed=3)
     built(tmp_path, [teacher], [0], images=images)
     compare(teacher, images, plain, [0], ROWS, OPTIONS, generator())
-
-
-def test_few_drawn_samples_keep_the_views_that_they_have_among_all(root):
-    for seed in range(5):
-        compare(stores(root), split(), AUGMENT, VIEWS, 3, OPTIONS, np.random.default_rng(seed))

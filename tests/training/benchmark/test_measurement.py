@@ -100,7 +100,7 @@ def test_the_break_even_is_the_first_epoch_whose_savings_pay_the_views(bench):
 
 def test_experiments_without_teachers_are_refused(configure, tmp_path):
     with pytest.raises(UserError, match="no teacher to compare with"):
-        Benchmark(configure("experiment=digits_ce"), tmp_path, repetitions=1, steps=2, images=8)
+        Benchmark(configure("experiment=digits", "method=ce"), tmp_path, repetitions=1, steps=2, images=8)
 
 
 def test_parameters_of_other_modules_in_memory_are_counted():

@@ -100,9 +100,9 @@ class Fit:
         monkeypatch.setattr(
             callback, "gradient_shares", lambda *_: self.takes(costs["shares"], self.measured)
         )
-        self.dashboard = Dashboard(TensorBoard(folder, figures_every=2))
         about = RunRecord.model_validate_json(json.dumps(a_record(status="interrupted")))
-        self.dashboard.subject = Subject(about, ("a", "b"), 8, 1.0, "probabilities", None, {})
+        subject = Subject(about, ("a", "b"), 8, 1.0, "probabilities", None, {})
+        self.dashboard = Dashboard(TensorBoard(folder, figures_every=2), subject)
         self.trainer = pl.Trainer(
             max_epochs=self.EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False
         )

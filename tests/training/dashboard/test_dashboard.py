@@ -10,12 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from amtml_pl.config.checks import check
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.tags import FINAL, hyperparameters, tag_of
-from amtml_pl.training.pipeline import execute
 from tiny_runs import TINY, WATCHED, WATCHED_CE, assert_bitwise_equal, weights
 
 
@@ -46,9 +44,7 @@ def watched(configure, shared, generous):
     """A run with everything that a dashboard can have: its record and its folder."""
     folder = RunFolder(shared / "watched")
     if not folder.path.exists():
-        config = configure("experiment=digits_amtml", *WATCHED)
-        check(config)
-        execute(config, folder, "digits_amtml", "the command")
+        trained(configure("experiment=digits_amtml", *WATCHED), folder, experiment="digits_amtml")
     return folder.completed(), folder
 
 
@@ -141,9 +137,9 @@ def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(wa
     typed = hyperparameters(record.replaced(command="python -m amtml_pl.train method=camkd"), None)
     assert typed["method"] == "camkd"
     assert typed["overrides"] == "none"
-    swept = "experiment=x seed=1 weighting_lr=0.1 data.train_size=5 loop.period=3 paths.outputs=o logger=[]"
+    swept = "experiment=x seed=1 weighting.lr=0.1 data.train_size=5 loop.period=3 paths.outputs=o logger=[]"
     typed = hyperparameters(record.replaced(command=f"python -m amtml_pl.train {swept}"), None)
-    assert typed["overrides"] == "weighting_lr=0.1 data.train_size=5 loop.period=3"
+    assert typed["overrides"] == "weighting.lr=0.1 data.train_size=5 loop.period=3"
     assert typed.keys() == values.keys()
 
 
@@ -171,7 +167,7 @@ def test_looking_at_a_run_changes_none_of_its_bits(run, watched):
 
 
 def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
-    _, folder = run("experiment=digits_ce", *WATCHED_CE)
+    _, folder = run("experiment=digits", "method=ce", *WATCHED_CE)
     tags = events(folder).Tags()["scalars"]
     assert "student/val/acc" in tags
     assert "student/gradient_share/ce" in tags
@@ -181,7 +177,7 @@ def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
 
 @pytest.mark.slow
 def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
-    _, folder = run("experiment=digits_avg", *WATCHED, f"paths.cache={tmp_path}/cold")
+    _, folder = run("experiment=digits", "method=avg", *WATCHED, f"paths.cache={tmp_path}/cold")
     found = events(folder)
     assert "ensemble/val/acc" not in found.Tags()["scalars"]
     text = found.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -197,7 +193,7 @@ def test_a_run_that_is_killed_between_its_fit_and_its_record_has_the_figures_of_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("amtml_pl.training.pipeline.evaluate", killed)
+        patch.setattr("amtml_pl.training.fit.evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
             run("experiment=digits_amtml", *WATCHED, name="killed")
     _, folder = run("experiment=digits_amtml", *WATCHED, name="killed")

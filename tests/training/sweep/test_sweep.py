@@ -24,11 +24,11 @@ from amtml_pl.train import main
 
 TESTS = Path(__file__).parent.parent.parent
 SMALL = (
-    "experiment=digits_ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60", "data.val_size=20",
-    "student=resnet8_thin", "logger=[]",
+    "experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=1", "data.train_size=60",
+    "data.val_size=20", "student=resnet8_thin", "logger=[]",
 )  # fmt: skip
 TAUGHT = (
-    "experiment=digits_avg", *SMALL[1:], "teacher=[vgg8_quarter]",
+    "experiment=digits", "method=avg", *SMALL[2:], "teacher=[vgg8_quarter]",
     "teacher.vgg8_quarter.recipe_overrides=['trainer.max_epochs=1','logger=[]']",
 )  # fmt: skip
 
@@ -87,7 +87,7 @@ def records(tmp_path):
 def test_neither_a_mistake_nor_an_unexpected_error_ends_the_others_and_repeating_retries_them(
     sweep, tmp_path
 ):
-    jobs = ("student.depth=9,8,14", "hydra.sweep.subdir='${hydra.job.num}'")
+    jobs = ("student.network.depth=9,8,14", "hydra.sweep.subdir='${hydra.job.num}'")
     obstacle = tmp_path / "outputs" / "runs" / "1" / "doctor.json"
     obstacle.mkdir(parents=True)  # where a file is to be written
     status, said = sweep(*jobs)
@@ -97,7 +97,12 @@ def test_neither_a_mistake_nor_an_unexpected_error_ends_the_others_and_repeating
     assert "got depth=9; expected 6n+2" in told["0"]["reason"]
     assert "IsADirectoryError" in told["1"]["reason"]
     at_the_end = said[said.index("2 of 3 jobs failed") :]
-    for reason in ("student.depth=9", "got depth=9; expected", "student.depth=8", "IsADirectoryError"):
+    for reason in (
+        "student.network.depth=9",
+        "got depth=9; expected",
+        "student.network.depth=8",
+        "IsADirectoryError",
+    ):
         assert reason in at_the_end
     assert "--multirun" in at_the_end.splitlines()[-1]
 
@@ -203,7 +208,7 @@ def test_ctrl_c_ends_a_sweep_with_130_and_says_how_to_go_on(command, tmp_path):
     said = (tmp_path / "said.txt").read_text()
     assert "Traceback" not in said
     assert "Interrupted. This goes on; what is completed is not repeated" in said
-    assert "--multirun experiment=digits_ce" in said.splitlines()[-1]
+    assert "--multirun experiment=digits method=ce" in said.splitlines()[-1]
     assert statuses(tmp_path) == {"interrupted": 1}
     assert [record["status"] for record in records(tmp_path)] == ["interrupted"]
 
@@ -252,7 +257,7 @@ def test_a_search_that_is_killed_and_repeated_counts_each_trial_once(command, tm
     search = (
         "hydra/sweeper=optuna_study",
         "optimizer.lr=tag(log,interval(0.01,0.1))",
-        "student.depth=choice(8,14)",
+        "student.network.depth=choice(8,14)",
     )
     process = command(*SMALL, *search, "hydra.sweeper.n_trials=4", threads=1)
     until(lambda: reached(tmp_path, completed=2, running=1), process)
@@ -270,7 +275,12 @@ def test_a_search_that_is_killed_and_repeated_counts_each_trial_once(command, tm
 
 @pytest.mark.slow
 def test_a_search_goes_on_after_a_failed_trial_and_the_repeated_command_tries_it_again(sweep, tmp_path):
-    search = ("hydra/sweeper=optuna_study", "hydra.sweeper.n_trials=2", "student.depth=choice(9)", "seed=0")
+    search = (
+        "hydra/sweeper=optuna_study",
+        "hydra.sweeper.n_trials=2",
+        "student.network.depth=choice(9)",
+        "seed=0",
+    )
     status, said = sweep(*search)
     assert status == 2
     assert "got depth=9; expected 6n+2" in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,28 +12,35 @@ from amtml_pl.data.datasets.download import download
 from amtml_pl.data.datasets.files import ArchiveFiles, Files, FolderFiles, stamp, tree_signature
 from amtml_pl.errors import UserError
 
-log = logging.getLogger(__name__)
-
 
 class ArchiveSource:
-    """What the sources of official archives share; a subclass names its archive and reads the splits.
+    """Find, fetch and verify an official archive; a subclass reads its splits.
+
+    Nothing is read before its checksum is compared. An unpacked folder serves where every file in it has a
+    published checksum.
 
     Args:
         folder: where the archive or its unpacked folder lies, or is downloaded to. The folder above is
             searched as well.
-        mirrors: http(s) folders that hold the archive; None for the official one, empty for no download.
+        mirrors: http(s) folders that hold the archive; empty for no download.
+        md5: of the archive, as published.
+        members: the md5 of each file of the unpacked folder, by its name; empty where none are published.
+
+    Attributes:
+        archive: the archive's name.
+        unpacked: the name of the archive's top folder.
+        size: of the archive in bytes; a mirror may send no more.
     """
 
     archive: ClassVar[str]
     unpacked: ClassVar[str]
-    members: ClassVar[tuple[str, ...]]
-    official: ClassVar[str]
-    md5: ClassVar[str]
     size: ClassVar[int]
 
-    def __init__(self, folder: str | Path, mirrors: list[str] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, mirrors: Sequence[str], md5: str, members: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = Path(folder).expanduser()
-        self.mirrors = [self.official] if mirrors is None else mirrors
+        self.mirrors, self.md5, self.members = list(mirrors), md5, dict(members or {})
 
     def missing(self) -> str | None:
         """What is missing and where it was looked for; None when the raw data is here."""
@@ -49,20 +56,18 @@ class ArchiveSource:
         return sentence
 
     def fetch(self) -> None:
-        """Downloads and verifies what is missing; a UserError says how else it can be provided."""
-        found = self._find()
-        if found is not None:
-            self._compare_with_official(found)
-            return
-        target = self._places()[0][0]
-        try:
-            download(self.archive, self.mirrors, target, checksum=f"md5:{self.md5}", size=self.size)
-        except UserError as error:
-            raise UserError(
-                f"{self.missing()} {error.what}",
-                fix=f"put the archive at {target}, or name a mirror that answers: "
-                "'dataset.source.mirrors=[https://HOST/FOLDER]'",
-            ) from error
+        """Downloads what is missing and verifies it; a UserError says how else it can be provided."""
+        if self._find() is None:
+            target = self._places()[0][0]
+            try:
+                download(self.archive, self.mirrors, target, checksum=f"md5:{self.md5}", size=self.size)
+            except UserError as error:
+                raise UserError(
+                    f"{self.missing()} {error.what}",
+                    fix=f"put the archive at {target}, or name a mirror that answers: "
+                    "'dataset.source.mirrors=[https://HOST/FOLDER]'",
+                ) from error
+        self.files()
 
     def download_bytes(self) -> int | None:
         """What fetch would load; None when nothing can be downloaded, 0 when nothing need be."""
@@ -72,7 +77,7 @@ class ArchiveSource:
 
     def identity(self) -> dict[str, Any]:
         """What decides the pixels, as JSON."""
-        return {"source": type(self).__name__}
+        return {"source": type(self).__name__, "md5": self.md5}
 
     def signature(self) -> str | None:
         """A cheap identity of the raw data on this machine; None when there is none."""
@@ -82,43 +87,53 @@ class ArchiveSource:
         return tree_signature(found, self.members) if found.is_dir() else stamp(found)
 
     def files(self) -> Files:
-        """The raw data's files, named as below the top folder of the archive.
+        """The raw data's files, verified, and named as below the top folder of the archive.
 
         Raises:
-            UserError: there is no raw data on this machine.
+            UserError: there is no raw data on this machine, or it has another checksum.
         """
         found, signature = self._find(), self.signature()
         if found is None or signature is None:
             raise UserError(str(self.missing()), fix=f"put the archive at {self._places()[0][0]}")
-        return FolderFiles(found) if found.is_dir() else _opened(found, self.unpacked, signature)
+        try:
+            if found.is_dir():
+                for name, md5 in self.members.items():
+                    _verify(found / name, md5, stamp(found / name))
+                return FolderFiles(found)
+            _verify(found, self.md5, signature)
+        except UserError as error:
+            target = self._places()[0][0] if found.is_dir() else found
+            fix = f"put the official {self.archive} at {target}"
+            if self.mirrors:
+                fix = f"curl --location --output '{target}' {self.mirrors[0].rstrip('/')}/{self.archive}"
+            raise UserError(error.what, fix=fix) from error
+        return _opened(found, self.unpacked, signature)
 
     def _places(self) -> tuple[list[Path], list[Path]]:
         parents = self.folder.absolute(), self.folder.absolute().parent
         folders = [parents[0] / self.unpacked, parents[0], parents[1] / self.unpacked]
-        return [parent / self.archive for parent in parents], folders
+        return [parent / self.archive for parent in parents], folders if self.members else []
 
     def _find(self) -> Path | None:
         archives, folders = self._places()
         whole = [folder for folder in folders if all((folder / member).exists() for member in self.members)]
         return next(iter([path for path in archives if path.is_file()] + whole), None)
 
-    def _compare_with_official(self, found: Path) -> None:
-        if found.is_dir():
-            return
-        got = found.stat().st_size
-        if got == self.size:
-            with found.open("rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            if digest == self.md5:
-                return
-        log.warning(
-            "%s is not the official archive (%d bytes, official: %d bytes with md5 %s); "
-            "it is read all the same, if its structure is right.",
-            found,
-            got,
-            self.size,
-            self.md5,
-        )
+
+@lru_cache(maxsize=32)
+def _verify(file: Path, md5: str, stamp: str) -> None:
+    """Compares a checksum, once for each state of a file.
+
+    Raises:
+        UserError: it differs, or the file cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            got = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise UserError(f"The raw data cannot be read: {error}.") from error
+    if got != md5:
+        raise UserError(f"{file} is not the official file (got md5 {got}, expected {md5}).")
 
 
 @lru_cache(maxsize=1)

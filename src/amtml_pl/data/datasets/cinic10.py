@@ -15,16 +15,14 @@ class Cinic10(ArchiveSource):
     loaders carry; the source itself publishes none.
 
     Args:
-        folder: where ``CINIC-10.tar.gz``, or the folders train, valid and test (or ``CINIC-10`` with
-            them) lie, or where the archive is downloaded to.
-        mirrors: http(s) folders that hold the archive; None for the official one, empty for no download.
+        folder: where ``CINIC-10.tar.gz`` lies, or is downloaded to.
+        mirrors: http(s) folders that hold the archive; empty for no download.
+        md5: of the archive.
+        members: none are published.
     """
 
     archive = "CINIC-10.tar.gz"
     unpacked = "CINIC-10"
-    members = ("train", "valid", "test")
-    official = "https://datashare.ed.ac.uk/bitstream/handle/10283/3192"
-    md5 = "6ee4d0c996905fe93221de577967a372"
     size = 687_544_992
     splits: tuple[SplitName, ...] = ("train", "val", "test")
 

@@ -6,22 +6,17 @@ be taken for whole.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import stat
 import tarfile
 import zipfile
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol, runtime_checkable
 
-from amtml_pl.data.datasets.bounds import BoundedGzip, check_members
 from amtml_pl.errors import UserError
 
 NAMED_ABSENT = 5
@@ -86,7 +81,7 @@ class ArchiveFiles:
     """Files inside a ``.tar.gz`` or a ``.zip``; folders without files are not seen.
 
     Args:
-        archive: the file.
+        archive: the file, whose checksum has been compared.
         top: a folder that all members may lie in; names are relative to it.
     """
 
@@ -95,12 +90,12 @@ class ArchiveFiles:
         self._top = top
 
     def names(self, under: str) -> list[str]:
-        """See ``Files``; a damaged archive is a UserError."""
+        """See ``Files``."""
         names = list(self._members)
         return names[bisect_left(names, f"{under}/") : bisect_left(names, f"{under}{chr(ord('/') + 1)}")]
 
     def folders(self, under: str) -> list[str]:
-        """See ``Files``; a damaged archive is a UserError."""
+        """See ``Files``."""
         below = (name.removeprefix(f"{under}/") for name in self.names(under))
         return sorted({name.split("/")[0] for name in below if "/" in name})
 
@@ -113,49 +108,28 @@ class ArchiveFiles:
                 fix=f"delete {self.where} and repeat the command",
             )
         wanted = {self._members[name]: name for name in names}
-        with _damage_named(self.where):
-            if self.where.suffix == ".zip":
-                with zipfile.ZipFile(self.where) as archive:
-                    for member, name in wanted.items():
-                        size = archive.getinfo(member).file_size
-                        with archive.open(member) as content:  # its own read would unpack more than it claims
-                            yield name, BytesIO(content.read(size))
-            else:
-                with self._tar() as (tar, _):
-                    for info in tar:  # one pass: a gzip stream cannot be searched
-                        file = tar.extractfile(info) if info.isfile() and info.name in wanted else None
-                        if file is not None:
-                            yield wanted.pop(info.name), BytesIO(file.read())
+        if self.where.suffix == ".zip":
+            with zipfile.ZipFile(self.where) as archive:
+                for member, name in wanted.items():
+                    yield name, BytesIO(archive.read(member))
+        else:
+            with tarfile.open(self.where, "r|gz") as tar:
+                for info in tar:  # one pass: a gzip stream cannot be searched
+                    file = tar.extractfile(info) if info.isfile() and info.name in wanted else None
+                    if file is not None:
+                        yield wanted.pop(info.name), BytesIO(file.read())
 
     @cached_property
     def _members(self) -> dict[str, str]:
         """The sorted names of the regular files, but for debris, and what the archive calls them."""
-        members: list[str] = []
-        with _damage_named(self.where):
-            if self.where.suffix == ".zip":
-                with zipfile.ZipFile(self.where) as archive:
-                    check_members(self.where, ((i.filename, i.file_size) for i in archive.infolist()))
-                    members = [info.filename for info in archive.infolist() if _is_file(info)]
-            else:
-                with self._tar() as (tar, stream):
-                    check_members(self.where, _listed(tar, members))
-                    stream.check_end()
+        if self.where.suffix == ".zip":
+            with zipfile.ZipFile(self.where) as archive:
+                members = [info.filename for info in archive.infolist() if not info.is_dir()]
+        else:
+            with tarfile.open(self.where, "r|gz") as tar:
+                members = [info.name for info in tar if info.isfile()]
         named = {self._relative(member): member for member in members}
-        if len(named) < len(members):
-            twice = next(name for name, n in Counter(map(self._relative, members)).items() if n > 1)
-            raise UserError(
-                f"The archive {self.where} has two members {twice!r:.120}.",
-                fix=f"delete {self.where}, and take the official archive",
-            )
         return {name: named[name] for name in sorted(named) if not any(map(is_debris, name.split("/")))}
-
-    @contextmanager
-    def _tar(self) -> Iterator[tuple[tarfile.TarFile, BoundedGzip]]:
-        """The archive as a stream that cannot go back: a header with a negative size would read for ever."""
-        with gzip.open(self.where) as file:
-            stream = BoundedGzip(file, self.where)
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                yield tar, stream
 
     def _relative(self, member: str) -> str:
         parts = PurePosixPath(member).parts
@@ -178,20 +152,6 @@ def _refuse_circles(folder: Path, folders: Collection[str]) -> None:
             )
 
 
-def _is_file(info: zipfile.ZipInfo) -> bool:
-    """Whether a member is neither a folder nor, as an archive from Unix says, a link or a device."""
-    mode = info.external_attr >> 16
-    return not info.is_dir() and (stat.S_IFMT(mode) == 0 or stat.S_ISREG(mode))
-
-
-def _listed(tar: tarfile.TarFile, files: list[str]) -> Iterator[tuple[str, int]]:
-    """The name and size of each member; notes the names of regular files, not of links and devices."""
-    for info in tar:
-        yield info.name, info.size
-        if info.isfile():
-            files.append(info.name)
-
-
 def tree_signature(folder: Path, members: Iterable[str]) -> str:
     """A hash over the names, sizes and modification times of some files and folders below ``folder``."""
     files = FolderFiles(folder)
@@ -209,28 +169,6 @@ def stamp(file: Path) -> str:
     except OSError as error:  # such as a symbolic link that leads nowhere
         _refuse(error)
     return f"{status.st_size} bytes, modified {status.st_mtime_ns}"
-
-
-@contextmanager
-def _damage_named(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except OSError as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise _damaged(archive, error) from error
-        _refuse(error)
-    except Exception as error:  # a damaged archive makes its readers fail in any way
-        raise _damaged(archive, error) from error
-
-
-def _damaged(archive: Path, error: Exception) -> UserError:
-    return UserError(
-        f"The archive {archive} ({archive.stat().st_size} bytes) is truncated or corrupt: "
-        f"{str(error) or type(error).__name__!s:.200}.",
-        fix=f"delete {archive} and repeat the command",
-    )
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from amtml_pl.data.datasets.archive import ArchiveSource
 from amtml_pl.data.datasets.files import Files
@@ -27,15 +27,14 @@ class TinyImageNet(ArchiveSource):
     itself publishes none.
 
     Args:
-        folder: where ``tiny-imagenet-200.zip`` or ``tiny-imagenet-200`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; None for the official one, empty for no download.
+        folder: where ``tiny-imagenet-200.zip`` lies, or is downloaded to.
+        mirrors: http(s) folders that hold the archive; empty for no download.
+        md5: of the archive.
+        members: none are published.
     """
 
     archive = "tiny-imagenet-200.zip"
     unpacked = "tiny-imagenet-200"
-    members = ("train", "val", WORDS)
-    official = "http://cs231n.stanford.edu"
-    md5 = "90528d7ca1a48142e341f4ef8d21d0de"
     size = 248_100_043
     splits: tuple[SplitName, ...] = ("train", "test")
 
@@ -56,14 +55,12 @@ def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     samples = []
     for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
         fields = line.split("\t")
-        file = fields[0]
-        is_name = file not in ("", "..") and PurePosixPath(file).name == file
-        if len(fields) < 2 or fields[1] not in labels or not is_name:
+        if len(fields) < 2 or fields[1] not in labels:
             raise UserError(
                 f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
                 "image, a tab and the id of a class in train."
             )
-        samples.append((f"val/images/{file}", labels[fields[1]]))
+        samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
     return sorted(samples)
 
 

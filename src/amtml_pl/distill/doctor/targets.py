@@ -66,5 +66,5 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
                 f"not-the-teachers-classifier/{name}",
                 f"of the teacher's own map, as it is kept, its classifier makes logits that are {away:.2f} "
                 "standard deviations from the teacher's; expected the same (a map that is pooled before a "
-                "batch norm or ReLU is another: hint_pool=null regression_grid=null)",
+                "batch norm or ReLU is another: hint_pool=null loss.regression.grid=null)",
             )

@@ -119,7 +119,7 @@ class MutualLearning(StudentModule):
             values = self.values(step, others)
             loss = self.total(values)
             if not torch.isfinite(loss):
-                raise self.not_finite(values)
+                raise self.not_finite(values, batch, batch_idx)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
@@ -127,7 +127,7 @@ class MutualLearning(StudentModule):
                 with torch.no_grad():
                     logits[j] = whole(shown(network, batch.images))
             if j == 0:
-                self.count(step)
+                self.count(step, batch)
                 self.log_losses(step, values, loss)
 
     def values(self, step: Step, others: Float[Tensor, "P B K"]) -> dict[str, Float[Tensor, ""]]:

@@ -75,17 +75,17 @@ class TwoOptimizers(DistillModule):
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(values)
+            raise self.not_finite(values, batch, batch_idx)
         student_optimizer.zero_grad()
         self.manual_backward(loss)
         student_optimizer.step()
-        self.count(step)
+        self.count(step, batch)
         self.log_losses(step, values, loss)
         judged = self.to_judge(batch, step)
         if judged is not None:
             weights_loss = self.weights_loss(judged, step, float(student_optimizer.param_groups[0]["lr"]))
             if not torch.isfinite(weights_loss):
-                raise self.not_finite({"weights": weights_loss})
+                raise self.not_finite({"weights": weights_loss}, batch, batch_idx)
             weights_optimizer.zero_grad()
             self.manual_backward(weights_loss)
             weights_optimizer.step()

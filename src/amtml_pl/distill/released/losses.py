@@ -13,7 +13,7 @@ from amtml_pl.distill.released.schedule import EPOCHS, first_stage_epochs
 from amtml_pl.errors import UserError
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
-from amtml_pl.losses.hint import hint_loss
+from amtml_pl.losses.hint import hint_loss, same_size
 from amtml_pl.losses.soft_targets import step_soft_targets
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
@@ -92,6 +92,7 @@ class ReleasedHintLoss(LossTerm):
     """The student's second stage against every teacher's second stage, through fixed random transforms.
 
     The transforms are buffers, drawn from U(-0.005, 0.005): in the notebook no optimiser holds them.
+    Its maps are of one size; where two differ, the larger is average-pooled to the smaller.
 
     Args:
         tap: the student's second stage, as a dotted module path.
@@ -124,20 +125,9 @@ class ReleasedHintLoss(LossTerm):
         return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
-        """Draws one transform per teacher.
-
-        Raises:
-            UserError: if a teacher's map has another height or width than the student's.
-        """
+        """Draws one transform per teacher."""
         self.names = self.hints(shapes.offered)
-        student_channels, *size = shapes.student[self.tap]
-        for name in self.names:
-            if shapes.hints[name][1:] != tuple(size):
-                raise UserError(
-                    f"The released hint term compares maps pixel by pixel: the student's {self.tap} is "
-                    f"{size[0]}x{size[1]}, {name} {shapes.hints[name][1]}x{shapes.hints[name][2]}.",
-                    fix="hint_pool=null, or teachers whose second stage has the student's size",
-                )
+        student_channels = shapes.student[self.tap][0]
         for position, name in enumerate(self.names):
             transform = torch.empty(shapes.hints[name][0], student_channels).uniform_(-0.005, 0.005)
             self.register_buffer(f"transform_{position}", transform)
@@ -149,8 +139,8 @@ class ReleasedHintLoss(LossTerm):
             return student.new_zeros(())
         total = student.new_zeros(())
         for position, name in enumerate(self.names):
-            transform = self.get_buffer(f"transform_{position}")
-            total = total + hint_loss(student, step.teachers.hints[name], transform)
+            own, theirs = same_size(student, step.teachers.hints[name])
+            total = total + hint_loss(own, theirs, self.get_buffer(f"transform_{position}"))
         return total
 
 

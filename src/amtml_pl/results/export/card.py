@@ -19,7 +19,7 @@ def card_of_run(run: FinishedRun, checkpoint: Which) -> ModelCard:
     """
     record, about = run.record, run.config.dataset
     ending = "" if checkpoint == "best" else "_last"
-    network = without_beginnings(OmegaConf.to_container(run.config.student, resolve=True))
+    network = without_beginnings(OmegaConf.to_container(run.config.student.network, resolve=True))
     return ModelCard(
         classes=record.dataset.classes,
         image_size=int(about.image_size),

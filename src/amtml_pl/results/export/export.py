@@ -204,7 +204,7 @@ class Export:
         """What to say where the exporter, or what it has made, fails."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return UserError(
-            f"{self.run.config.student.get('_target_')} cannot be exported as {self.format}"
+            f"{self.run.config.student.network.get('_target_')} cannot be exported as {self.format}"
             f"{' in 8 bits' if int8 else ''}: {lines[0]:.300}. Nothing was published.",
             fix="int8=false" if int8 else OTHER_FORMAT,
         )

@@ -22,30 +22,29 @@ SHARE_OF_FREE_MEMORY = 0.5
 class CachedTeachers:
     """Gives what the teachers gave for the same pixels, in the numbers that were stored.
 
-    It is connected to its stores after it has been made, since a student and its terms are checked before it
-    is known what the teachers' weights, and with them the stores, will be.
-
     Args:
         names: the M teachers in order.
+        teachers: where their outputs lie; empty while it is not known yet, and nothing is read.
+        views: those that will be asked for.
         device: ``mapped`` reads the rows of each batch from disk, in the loader's processes where it has
             some; ``resident`` moves each view to the device once; ``auto`` does that on CUDA where all views
             take at most half of the free memory.
     """
 
-    def __init__(self, names: Sequence[str], device: Place = "auto") -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        teachers: Sequence[TeacherStores] = (),
+        views: Sequence[int] = (),
+        device: Place = "auto",
+    ) -> None:
         self.names: tuple[str, ...] = tuple(names)
         self.place = device
         self.device = torch.device("cpu")
-        self.teachers: tuple[TeacherStores, ...] = ()
-        self.views: tuple[int, ...] = ()
+        self.teachers, self.views = tuple(teachers), tuple(views)
         self.opened: tuple[int, dict[str, StoredView]] | None = None
         self.resident: dict[int, dict[str, Tensor]] = {}
         self.decided: bool | None = None
-
-    def connect(self, teachers: Sequence[TeacherStores], views: Sequence[int]) -> None:
-        """Says where the outputs lie and which views will be asked for."""
-        self.teachers, self.views = tuple(teachers), tuple(views)
-        self.decided = None
 
     def to(self, device: torch.device | str) -> CachedTeachers:
         """Remembers where the batches are; views that lie elsewhere are let go."""

@@ -1,6 +1,6 @@
 """What a benchmark measures: the runs that ``train`` would do, a few steps at a time and in turn.
 
-Steps, cache build and memory are those of `training.pipeline.Run` with the trainer of a run; nothing of the
+Steps, cache build and memory are those of a run's own stages with its trainer; nothing of the
 way of a batch is written a second time here.
 """
 
@@ -12,8 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,17 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from amtml_pl.config.paths import packed_root_of
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.compute import ready_for_computing
-from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
-from amtml_pl.training import assemble
+from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training.assemble import data_module
 from amtml_pl.training.benchmark.peak_memory import PeakMemory
 from amtml_pl.training.benchmark.short_fit import ShortFit, peak_memory, quiet
-from amtml_pl.training.benchmark.short_runs import ShortRuns, without_hydra
+from amtml_pl.training.benchmark.short_runs import ShortRuns
 from amtml_pl.training.plan import training_images, views_of_run
+from amtml_pl.training.settings import settings_of
 from amtml_pl.training.teacher_cache import RunCache
 
 VARIANTS = ("ce", "avg", "cached", "live")
@@ -82,9 +81,9 @@ class Benchmark:
         if not config.teacher:
             raise UserError("There is no teacher to compare with.", fix="experiment=cifar100_amtml")
         self.folder, self.repetitions, self.steps = folder, repetitions, steps
-        self.original = config
+        self.original = settings_of(config)
         self.runs = ShortRuns(config, folder, steps, images)
-        self.config = self.runs.config
+        self.settings = settings_of(self.runs.config)
 
     def figures(self) -> dict[str, Figure]:
         """Everything that is measured, by name."""
@@ -125,7 +124,7 @@ class Benchmark:
             folder = self.folder / f"cache-{repetition}"
             shutil.copytree(self.folder / "begun", folder, ignore=shutil.ignore_patterns("view-*"))
             cache = self.cache_in(folder)
-            teachers = selected_teachers(cache.config, assemble.loss_terms(cache.config))
+            teachers = self.teachers()
             if repetition % 2 == 0:
                 building, bare = seconds(partial(cache.provide, [1])), bare_forwards(cache, teachers)
             else:
@@ -136,9 +135,11 @@ class Benchmark:
 
     def cache_in(self, folder: Path) -> RunCache:
         """The cache of the run, below another folder."""
-        own = deepcopy(self.config)
-        own.paths.cache = str(folder)
-        return RunCache(own, selected_teachers(own, assemble.loss_terms(own)), self.data(own), {})
+        return RunCache(replace(self.settings.cache, root=folder), self.teachers(), self.data(), {})
+
+    def teachers(self) -> tuple[SelectedTeacher, ...]:
+        """Those of the experiment."""
+        return self.settings.teachers(self.settings.method.terms())
 
     def memory_figures(self) -> dict[str, Figure]:
         """Peak private memory of a cached run and of one from labels, each in processes of their own."""
@@ -146,9 +147,9 @@ class Benchmark:
         for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant, found in peaks.items():
                 folder = self.folder / f"memory-{variant}-{repetition}"
-                config = without_hydra(self.runs.variant(variant))
+                settings = self.runs.variant(variant)
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                    found.append(process.submit(peak_memory, config, folder).result())
+                    found.append(process.submit(peak_memory, settings, folder).result())
         ce, cached = ([run.megabytes for run in peaks[name] if run.megabytes is not None] for name in peaks)
         return {
             "ce_peak_mb": Figure.of(ce),
@@ -158,10 +159,10 @@ class Benchmark:
             ),
         }
 
-    def data(self, config: DictConfig) -> PackedDataModule:
+    def data(self) -> PackedDataModule:
         """The images of all variants."""
-        source = assemble.dataset_source(config)
-        return assemble.data_module(config, pack(source, packed_root_of(config)))
+        dataset = self.settings.dataset
+        return data_module(self.settings, pack(dataset.source.build(), dataset.packed_root))
 
     def break_even(self, figures: dict[str, Figure]) -> dict[str, Any]:
         """After how many epochs the time that cached steps save has paid for building the cache.
@@ -172,11 +173,10 @@ class Benchmark:
             figures[name].median or 0.0
             for name in ("live_step_ms", "cached_step_ms", "build_images_per_second")
         )
-        source = assemble.dataset_source(self.original)
-        images = training_images(self.original, source, packed_root_of(self.original))
-        images = images or len(self.data(self.config).train_split())
-        epochs, distinct = self.original.trainer.max_epochs, views_of_run(self.original)
-        saved = images / self.config.data.batch_size * (live - cached) / 1e3
+        images = training_images(self.original, self.original.dataset.source.build())
+        images = images or len(self.data().train_split())
+        epochs, distinct = self.original.trainer.epochs, views_of_run(self.original)
+        saved = images / self.settings.data.batch_size * (live - cached) / 1e3
         building = images / rate
         paid = next((e for e in range(1, epochs + 1) if e * saved >= min(distinct, e) * building), None)
         return {
@@ -191,7 +191,7 @@ class Benchmark:
 
     def conditions(self) -> dict[str, Any]:
         """What was measured, in words."""
-        own = self.config
+        own = self.settings
         return {
             "images": "synthetic" if self.runs.synthetic else f"of {own.dataset.name}",
             "untrained_teachers": self.runs.untrained,
@@ -212,13 +212,14 @@ def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float
     images = cache.data.augment(
         cache.split.stored.images[cache.split.rows], torch.arange(len(cache.split)), 1
     )
-    device = cache.options.resolved_device()
-    batches = [batch.to(device) for batch in torch.split(images, cache.options.batch_size)]
+    options = cache.options.build
+    device = options.resolved_device()
+    batches = [batch.to(device) for batch in torch.split(images, options.batch_size)]
 
     def forwards() -> None:
         for selected in teachers:
-            network = ready_for_computing(selected.load(), cache.options).network
-            with torch.inference_mode(), cache.options.autocast():
+            network = ready_for_computing(selected.load(), options).network
+            with torch.inference_mode(), options.autocast():
                 for batch in batches:
                     network(batch)
 

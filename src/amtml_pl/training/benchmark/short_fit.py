@@ -6,17 +6,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, quieten
 from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, parameters_beside
-from amtml_pl.training.pipeline import Run
+from amtml_pl.training.connect import connect
+from amtml_pl.training.pipeline import prepare
+from amtml_pl.training.settings import Settings
+from amtml_pl.training.stages import RunRequest, plan
 from amtml_pl.training.trainer import make_trainer
 from amtml_pl.types import Batch
 
@@ -25,33 +26,32 @@ class ShortFit:
     """A run whose trainer stops after a few steps; every call goes on with the same module.
 
     Args:
-        config: of the run.
+        settings: of the run.
         folder: of the run.
     """
 
-    def __init__(self, config: DictConfig, folder: Path) -> None:
-        self.run = Run(config, RunFolder(folder), None, "benchmark")
-        self.data = self.run.prepare()
-        self.run.provide_outputs(self.data)
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.ready = connect(prepare(plan(RunRequest(settings, RunFolder(folder), None, "benchmark"))))
 
     def steps(self) -> StepTimer:
         """A short fit by the trainer of a run, and what its steps took."""
         timer = StepTimer()
-        trainer = make_trainer(self.run.config, self.run.folder, self.run.module)
+        request, module = self.ready.request, self.ready.module
+        trainer = make_trainer(request.settings.trainer, request.folder, module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
-        trainer.fit(self.run.module, datamodule=self.data)
+        trainer.fit(module, datamodule=self.ready.data)
         return timer
 
 
-def peak_memory(config: dict[str, Any], folder: Path) -> PeakMemory:
+def peak_memory(settings: Settings, folder: Path) -> PeakMemory:
     """What a short run holds in memory; for a process of its own."""
     quieten()
     sampler = Sampler()
     with quiet(), sampler.running():
-        fit = ShortFit(OmegaConf.create(config), folder)
+        fit = ShortFit(settings, folder)
         fit.steps()
-        beside = parameters_beside(fit.run.module)
+        beside = parameters_beside(fit.ready.module)
     return PeakMemory(sampler.highest, beside)
 
 

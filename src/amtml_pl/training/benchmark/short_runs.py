@@ -11,10 +11,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import update_bn
 
+from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory, packed_root_of
 from amtml_pl.data.packing import is_packed
 from amtml_pl.teachers.selected import SelectedTeacher, selected_teachers
-from amtml_pl.training import assemble
+from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.trainer import save_weights
 
 
@@ -38,11 +39,11 @@ class ShortRuns:
 
     def __init__(self, config: DictConfig, folder: Path, steps: int, images: int) -> None:
         self.folder = folder
-        self.synthetic = not is_packed(assemble.dataset_source(config), packed_root_of(config))
+        self.synthetic = not is_packed(build(config.dataset.source), packed_root_of(config))
         self.untrained: list[str] = []
         self.config = self.prepared(config, steps, images)
 
-    def variant(self, name: str) -> DictConfig:
+    def variant(self, name: str) -> Settings:
         """The experiment as it is, with live teachers, with plain averaging only, or from labels only."""
         own = deepcopy(self.config)
         if name == "live":
@@ -56,7 +57,7 @@ class ShortRuns:
             )
             own.weighting = OmegaConf.load(config_directory() / "weighting" / "uniform.yaml")
             own.coef.setdefault("kd", 1.0)
-        return own
+        return settings_of(own)
 
     def prepared(self, config: DictConfig, steps: int, images: int) -> DictConfig:
         """The same experiment on few images, with weights for every teacher, in folders of its own."""

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.module import Observer, StudentModule
 from amtml_pl.results.evaluation.quality import Reliability
+from amtml_pl.system.ranks import leads
 from amtml_pl.training.dashboard.answers import Answers, agreement_with_teachers
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.card import card, result_card
@@ -35,7 +36,7 @@ SECONDS_OF_THE_END = 2.0
 CANDIDATES = 1024
 
 
-class Dashboard(Checkpoint):
+class Dashboard(Observer, Checkpoint):
     """Looks at a fit and writes what it sees; of several processes of a run the first one does, alone.
 
     It only reads what steps compute anyway, but for the gradients' shares, after which everything is put
@@ -44,15 +45,14 @@ class Dashboard(Checkpoint):
 
     Args:
         logger: where it writes.
+        subject: the run.
 
     Attributes:
-        subject: the run; a fit without one is not looked at.
         means: of the teachers' weights by class, of each epoch.
     """
 
-    def __init__(self, logger: TensorBoard) -> None:
-        self.logger = logger
-        self.subject: Subject | None = None
+    def __init__(self, logger: TensorBoard, subject: Subject) -> None:
+        self.logger, self.subject = logger, subject
         self.budget = Budget(logger.budget, lambda: 0.0)
         self.epoch = -1
         self.drawn = -logger.figures_every
@@ -67,13 +67,11 @@ class Dashboard(Checkpoint):
         self.means: dict[int, Float[Tensor, "K M"]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begins to look: at the end's evaluations too, of a fit that had come to its end before."""
-        if self.subject is not None and trainer.is_global_zero:
-            cast("StudentModule", pl_module).observer = self
-            self.alone = trainer.world_size == 1
-            if self.subject.teachers:
-                file = self.logger.folder / "weights_by_class.csv"
-                self.by_class = WeightsByClass(file, self.subject.teachers, self.subject.classes, self.means)
+        """Takes up the table of the epochs before."""
+        self.alone = trainer.world_size == 1
+        if self.subject.teachers and trainer.is_global_zero:
+            file = self.logger.folder / "weights_by_class.csv"
+            self.by_class = WeightsByClass(file, self.subject.teachers, self.subject.classes, self.means)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed fit needs to show what an uninterrupted one shows."""
@@ -102,7 +100,7 @@ class Dashboard(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the event file, and writes what is known before the first step."""
-        if self.subject is None or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             return
         module, subject = cast("StudentModule", pl_module), self.subject
         spent, before = module.spent, module.spent.seconds_before
@@ -121,7 +119,7 @@ class Dashboard(Checkpoint):
     def left_out(self) -> list[str]:
         """What cannot be shown of this run, and why."""
         sentences = []
-        if self.subject is not None and self.subject.teachers and self.subject.held_out is None:
+        if self.subject.teachers and self.subject.held_out is None:
             sentences.append(
                 "The ensemble on validation images: the teachers' outputs for these are not in the cache. "
                 "python -m amtml_pl.cache action=build splits=[train,val], with the run's overrides, puts "
@@ -174,7 +172,7 @@ class Dashboard(Checkpoint):
 
     def saw_step(self, step: Step, batch: Batch) -> None:
         """Keeps who named which class, with what weight; and whole samples, where figures will be drawn."""
-        if self.subject is None:
+        if not leads():
             return
         with self.budget.spending():
             taught = Teaching.of(step, self.subject.temperature, self.subject.mixture)
@@ -188,6 +186,8 @@ class Dashboard(Checkpoint):
 
     def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
         """Keeps the student's answers."""
+        if not leads():
+            return
         with self.budget.spending():
             self.answers[batch.split].add(batch, logits)
 
@@ -201,17 +201,17 @@ class Dashboard(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the epoch's curves, and its figures where the budget allows them."""
-        if self.logger.writer is None or self.subject is None:
+        if self.logger.writer is None:
             return
         metrics = {tag_of(name): float(value) for name, value in trainer.callback_metrics.items()}
         with self.budget.spending():
             accuracy = {f"teacher/{name}/val/acc": of["val"] for name, of in self.subject.accuracy.items()}
             shares = {f"student/gradient_share/{name}": share for name, share in self.shares.items()}
             rates = {f"{name}/lr": rate for name, rate in self.rates.items()}
-            answered = self.answered(self.subject)
+            answered = self.answered()
             self.logger.scalars({**metrics, **rates, **accuracy, **shares, **answered}, self.epoch)
             self.shares = {}
-            self.tell_teaching(self.subject)
+            self.tell_teaching()
         if self.wants_figures and not self.is_last(trainer):
             with self.budget.spending("figures"):
                 write_answers(self.logger, self.subject, self.answers["val"], "student/val", self.epoch)
@@ -222,10 +222,11 @@ class Dashboard(Checkpoint):
             self.logger.scalars({"dashboard/share_of_fit": share}, self.epoch)
             self.logger.flush()
 
-    def answered(self, subject: Subject) -> dict[str, float]:
+    def answered(self) -> dict[str, float]:
         """What follows from the student's answers on the validation images."""
         if not self.answers["val"].logits:
             return {}
+        subject = self.subject
         index, labels, logits = self.answers["val"].whole()
         found = {"student/val/ece": Reliability.of(logits.double().softmax(dim=1), labels).error}
         if subject.held_out is not None:
@@ -233,11 +234,11 @@ class Dashboard(Checkpoint):
             found |= agreement_with_teachers(logits, labels, teachers, subject.teachers)
         return found
 
-    def tell_teaching(self, subject: Subject) -> None:
+    def tell_teaching(self) -> None:
         """Curves, histograms and the table of the epoch's weights."""
         if not self.teaching or self.by_class is None:
             return
-        taught = Teaching.joined(self.teaching)
+        subject, taught = self.subject, Teaching.joined(self.teaching)
         self.teaching = []
         self.logger.scalars(taught.scalars(subject.teachers), self.epoch)
         for name, weights in zip(subject.teachers, taught.weights.unbind(1), strict=True):
@@ -266,7 +267,7 @@ class Dashboard(Checkpoint):
             metrics: those of ``run.json``.
             timing: that of ``run.json``.
         """
-        if self.subject is None or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)
         if self.logger.writer is None:  # the fit had come to its end in an earlier session
@@ -283,7 +284,6 @@ class Dashboard(Checkpoint):
         spent["after it"] = self.budget.cost["the end"]
         self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
         self.logger.close()
-        module.observer = None
 
 
 def share_done(trainer: pl.Trainer) -> float:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -86,10 +84,7 @@ class Bookkeeping(Callback):
 def sweep_mistakes(typed: Sequence[str], params: Mapping[str, Any]) -> list[str]:
     """What is wrong with the overrides of a sweep, typed or its file's."""
     words = [*typed, *(f"{key}={value}" for key, value in params.items())]
-    hydra = GlobalHydra.instance().hydra
-    if hydra is None:
-        return []
-    return command_line_mistakes(words, hydra.config_loader, lambda sound: compose("train", overrides=sound))
+    return command_line_mistakes(words, "train")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amtml_pl.errors import UserError
-from amtml_pl.results.export.formats import onnx_file, safetensors_file, torch_formats, torchscript_file
+from amtml_pl.results.export.formats import onnx_file, safetensors_file, torch_export_file
 from amtml_pl.results.export.formats.model_card import ModelCard
 from amtml_pl.results.export.formats.student import OpenedStudent, StudentLogits
 from amtml_pl.system.optional_packages import imported
@@ -50,17 +50,10 @@ KINDS: Mapping[str, Kind] = {
     ),
     "torch_export": Kind(
         ".pt2",
-        torch_formats.write,
-        torch_formats.open_file,
-        torch_formats.card_of,
+        torch_export_file.write,
+        torch_export_file.open_file,
+        torch_export_file.card_of,
         unsafe="torch unpickles parts of such a file and evaluates the expressions in it as Python",
-    ),
-    "torchscript": Kind(
-        ".pt",
-        torchscript_file.write,
-        torchscript_file.open_file,
-        torch_formats.card_of,
-        unsafe="such a file is a program, which can read and write files",
     ),
     "safetensors": Kind(
         ".safetensors", safetensors_file.write, safetensors_file.open_file, safetensors_file.card_of
@@ -119,18 +112,15 @@ def kind_of(file: Path) -> str:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
         return "safetensors"
     if zipfile.is_zipfile(file):
-        names = torch_formats.member_names(file)
-        if any(name.startswith("models/") for name in names):
+        if any(name.startswith("models/") for name in torch_export_file.member_names(file)):
             return "torch_export"
-        if "constants.pkl" in names:
-            return "torchscript"
         raise UserError(
-            f"{file} is no exported student: it is what torch.save writes, or another archive.",
+            f"{file} is no exported student: it is what torch.save writes, TorchScript or another archive.",
             fix="model=FOLDER of the run that a checkpoint belongs to, with checkpoint=best or last",
         )
     if file.suffix == KINDS["onnx"].suffix:
         return "onnx"
     raise UserError(
-        f"{file} is no exported student: expected ONNX, torch.export, TorchScript or safetensors.",
+        f"{file} is no exported student: expected ONNX, torch.export or safetensors.",
         fix="model=FILE that python -m amtml_pl.export run=FOLDER writes, or model=FOLDER of the run",
     )

@@ -41,16 +41,6 @@ def member_names(file: Path) -> list[str]:
         return [name.partition("/")[2] for name in archive.namelist()]
 
 
-def without_call_stacks(content: BytesIO) -> bytes:
-    """A script without the calls that have led to each of its steps: paths and lines of the user's code."""
-    kept = BytesIO()
-    with zipfile.ZipFile(content) as archive, zipfile.ZipFile(kept, "w") as rewritten:
-        for member in archive.infolist():
-            if not member.filename.endswith(".debug_pkl"):
-                rewritten.writestr(zipfile.ZipInfo(member.filename), archive.read(member))
-    return kept.getvalue()
-
-
 @contextmanager
 def opening(file: Path) -> Iterator[None]:
     """Ends whatever damage makes the readers raise in one message."""

@@ -1,0 +1,111 @@
+"""Declare what the other commands take, most of them beside the whole configuration of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from amtml_pl.config.key import (
+    FILE,
+    FOLDER,
+    SWITCH,
+    TEXT_OR_NULL,
+    Key,
+    choice,
+    key,
+    leaves,
+    node,
+    number,
+    whole,
+)
+from amtml_pl.config.schema import KEYS
+
+RUN = Key(str | None, "the folder of a completed run", help="the folder of a completed run")
+CHECKPOINT = key(choice("best", "last"), "the best epoch by validation accuracy, or the last one")
+DEBUG = KEYS["debug"]
+CACHE_COMMAND = {
+    "action": key(
+        choice("build", "verify", "info", "gc"),
+        "build: compute ahead what a run needs; verify: compare it with them; info: list; gc: tidy up",
+    ),
+    "splits": Key(
+        list[Literal["train", "val", "test"]],
+        "a list of train, val, test, e.g. splits=[train,val]",
+        bool,
+        help="of action=build and action=verify; val and test hold the logits of the images themselves",
+    ),
+    "rows": key(whole(1), "of action=verify: random rows of each view that each teacher looks at again"),
+}
+BENCHMARK = {
+    "repetitions": key(whole(1), "of every measurement; medians and interquartile ranges are reported"),
+    "steps": key(whole(2), "timed training steps of each kind in each repetition"),
+    "images": key(whole(1), "that the cache is built for in each repetition"),
+}
+EVALUATE = {
+    "run": RUN,
+    "checkpoint": CHECKPOINT,
+    "split": key(choice("test", "val", "train"), "whose images"),
+    "corruptions": key(SWITCH, "also under five common corruptions in five strengths"),
+    "teachers": key(
+        SWITCH,
+        "compare with the teachers, where their outputs or weights can be found; false saves that time",
+    ),
+    "latency": key(SWITCH, "measure milliseconds per image on the CPU; false saves that time"),
+    "seed": key(whole(0), "of the corruptions' noise"),
+    "out": key(FILE, "the file that is written; null: <run>/evaluate.json"),
+    "debug": DEBUG,
+}
+EXPORT = {
+    "run": RUN,
+    "format": key(choice("onnx", "torch_export", "torchscript", "safetensors"), "of the file"),
+    "checkpoint": CHECKPOINT,
+    "int8": key(SWITCH, "weights and activations of 8 bits, for CPUs; of ONNX"),
+    "int8_drop": key(
+        number("a number in [0, 1]", lambda v: 0 <= v <= 1),
+        "a student in 8 bits that loses more accuracy than this on the validation images is not published",
+    ),
+    "out": key(FILE, "the file that is written; null: <run>/export/student.<suffix of the format>"),
+    "debug": DEBUG,
+}
+PREDICT = {
+    "model": Key(
+        str | None,
+        "an exported student or the folder of a completed run",
+        help="what amtml_pl.export has written, or the folder of a completed run",
+    ),
+    "images": Key(
+        str | list[str] | None,
+        "a file, a folder, a pattern such as 'photos/*.jpg', or a list of them",
+        help="a file, a folder (all images below it), a pattern in quotes, or a list: images=[a.jpg,b.jpg]",
+    ),
+    "top": key(whole(1), "classes that are printed of each image"),
+    "checkpoint": CHECKPOINT,
+    "trust": key(
+        SWITCH,
+        "open TorchScript and torch.export files, which can run their author's code (docs/security.md)",
+    ),
+    "out": key(FILE, "a CSV file that is written, too"),
+    "debug": DEBUG,
+}
+REPORT = {
+    "runs": key(FOLDER, "any tree of run folders"),
+    "baseline": key(
+        TEXT_OR_NULL, "a method, an experiment or a group's name, compared with all others seed by seed"
+    ),
+    "metric": Key(str, "a metric of run.json", help="what groups are ranked and compared by"),
+    "out": key(FILE, "the folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
+}
+COMMANDS: Mapping[str, Mapping[str, Key]] = {
+    "train": KEYS,
+    "cache": CACHE_COMMAND,
+    "benchmark": {"benchmark": node("benchmark.steps=5", "how it measures", BENCHMARK)},
+    "evaluate": EVALUATE,
+    "export": EXPORT,
+    "predict": PREDICT,
+    "report": REPORT,
+}
+
+
+def help_of(command: str) -> str:
+    """Return the keys of a command with a line of help each, for ``--help``."""
+    return "\n".join(f"{path:24} {each.help}" for path, each in leaves(COMMANDS[command]))

@@ -1,0 +1,87 @@
+"""Describe one key: its value, its help, and where it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from amtml_pl.config.rules import Rule
+
+# Where a key is part of a run's identity, the hash in its folder's name:
+Identity = Literal[
+    "always",
+    "teachers",  # in runs with teachers
+    "cached",  # in runs whose teachers are cached
+    "readers",  # in the nodes that interpolate it, and nowhere else
+    "never",  # it changes no result
+]
+
+
+@dataclass(frozen=True)
+class Key(Rule):
+    """One key, in one place.
+
+    Attributes:
+        help: one line.
+        identity: where the key counts for the run's hash.
+        label: whether an override of it names a group of runs in the report.
+        recipe: whether a teacher's recipe takes it from the run.
+        keys: those of a node; ``*`` stands for names of the user's.
+        constructed: whether a node has a ``_target_``, which declares its other keys.
+    """
+
+    help: str = ""
+    identity: Identity = "always"
+    label: bool = True
+    recipe: bool = False
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    constructed: bool = False
+
+
+def key(rule: Rule, help_text: str, **about: Any) -> Key:  # noqa: ANN401
+    """Return a key that holds what a rule says."""
+    return Key(**{**vars(rule), "help": help_text, **about})
+
+
+def node(example: str, help_text: str, keys: Mapping[str, Key] | None = None, **about: Any) -> Key:  # noqa: ANN401
+    """Return a key that holds other keys."""
+    return Key(dict, f"its settings, e.g. {example}", help=help_text, keys=keys or {}, **about)
+
+
+def choice(*values: str) -> Rule:
+    """Return a rule for one of some words."""
+    words = f"{', '.join(values[:-1])} or {values[-1]}"
+    return Rule(Literal[values], words)
+
+
+def whole(least: int, *, null: bool = False) -> Rule:
+    """Return a rule for a whole number from some number on."""
+
+    def holds(value: int | None) -> bool:
+        return value is None or value >= least
+
+    words = f"a whole number, {least} or more"
+    return Rule(int | None, f"{words}, or null", holds) if null else Rule(int, words, holds)
+
+
+def number(expected: str, holds: Callable[[float], bool] = lambda _: True, *, null: bool = False) -> Rule:
+    """Return a rule for a number in a range."""
+    if not null:
+        return Rule(float, expected, holds)
+    return Rule(float | None, f"{expected}, or null", lambda value: value is None or holds(value))
+
+
+SWITCH = Rule(bool, "true or false")
+FOLDER = Rule(str, "a folder")
+FILE = Rule(str | None, "a file or null")
+TEXT_OR_NULL = Rule(str | None, "a text or null")
+SEED = Rule(int, "a whole number, 0 or more, at most 4294967295", lambda v: 0 <= v < 2**32)
+
+
+def leaves(keys: Mapping[str, Key], prefix: str = "") -> Iterator[tuple[str, Key]]:
+    """Yield every declared key with its dotted path, nodes before their keys."""
+    for name, each in keys.items():
+        path = f"{prefix}{name}"
+        yield path, each
+        yield from leaves(each.keys, f"{path}.")

@@ -1,0 +1,213 @@
+"""From prepared teachers to a module that can be fitted: their outputs, classifiers and accuracy reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amtml_pl.distill.doctor.report import Checkup, check_up, warn
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.timing import Spending
+from amtml_pl.errors import UserError
+from amtml_pl.models.classifier_head import Head
+from amtml_pl.models.hint import Reading
+from amtml_pl.models.layout import set_execution
+from amtml_pl.runs.record import TeacherFacts
+from amtml_pl.system.collectives import leader_first
+from amtml_pl.system.ranks import leads
+from amtml_pl.system.records import write_record
+from amtml_pl.teachers.cache.catalogue import Examination
+from amtml_pl.teachers.cache.serve import CachedTeachers
+from amtml_pl.teachers.live import LiveTeachers
+from amtml_pl.teachers.selected import SelectedTeacher, names
+from amtml_pl.training.assemble import data_module, training_module
+from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
+from amtml_pl.training.teacher_cache import RunCache, exact, examination
+from amtml_pl.types import Batch, TeacherOutputs
+
+
+def connect(prepared: Prepared) -> Ready:
+    """Take from the teachers what the first epoch needs of them, and build the module around it.
+
+    A cached run computes what its first view lacks; a live one loads its teachers' weights. Then the
+    weighting judges the teachers, and their classifiers are cut out, where a part of the method asks for it.
+
+    Raises:
+        UserError: if outputs are missing and must not be made, are damaged, or do not fit on the disk.
+    """
+    plan, settings = prepared.plan, prepared.plan.request.settings
+    cache = source = reader = None
+    if settings.cached:
+        cache = RunCache(settings.cache, plan.teachers, prepared.data, prepared.accuracy)
+        take(cache, plan.request)
+        cache.refuse_full_disk(plan.hints)
+        source = CachedTeachers(names(plan.teachers), cache.teachers, cache.views, settings.cache.device)
+    live = None if settings.cached or not plan.teachers else live_teachers(plan)
+    module = training_module(settings, settings.method.terms(), source or live, plan.hints)
+    if cache is not None and source is not None:
+        reader = CacheReader(cache, source, module.spent, may_build=settings.prepare)
+        reader.provide(prepared.data.train_view(0))
+    module.take_heads(heads(plan.teachers, module.head_names()))
+    accuracy = {name: by_split["val"] for name, by_split in prepared.accuracy.items()}
+    module.judge_teachers(accuracy, lambda: held_out_outputs(prepared, module))
+    data = data_module(settings, prepared.data.packed, reader)
+    return Ready(prepared, module, data, cache, facts_of(plan, cache))
+
+
+def facts_of(plan: Plan, cache: RunCache | None) -> Mapping[str, TeacherFacts]:
+    """What a record says of each teacher: of its stores, or of its network in memory."""
+    if cache is not None:
+        return cache.facts()
+    return {s.name: s.facts(teacher) for s, teacher in zip(plan.teachers, plan.live, strict=True)}
+
+
+@dataclass(frozen=True)
+class CacheReader:
+    """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps.
+
+    Attributes:
+        cache: the run's stores.
+        source: reads them.
+        spent: counts what building takes.
+        may_build: whether what is missing is made.
+    """
+
+    cache: RunCache
+    source: CachedTeachers
+    spent: Spending
+    may_build: bool
+
+    def provide(self, view: int) -> None:
+        """Compute what is missing of the view.
+
+        Raises:
+            UserError: if something is missing that must not be made.
+        """
+        refuse_unprepared(self.cache, view, may_build=self.may_build)
+        built = self.cache.provide([view])
+        self.spent.count_build(built.seconds, built.teacher_passes)
+
+    def in_loader(self) -> Callable[[Batch], TeacherOutputs] | None:
+        """What reads a batch's outputs; None where they are on the device already."""
+        return self.source.read if self.source.read_in_loader else None
+
+
+def live_teachers(plan: Plan) -> LiveTeachers:
+    """The networks with their weights, in the layout that they have for a cache."""
+    layout = plan.request.settings.cache.build  # so that both give the same numbers to the bit
+    for selected, teacher in zip(plan.teachers, plan.live, strict=True):
+        selected.load_weights(teacher)
+        network = teacher.network.network
+        set_execution(network, channels_last=layout.channels_last, compiled=layout.compile)
+    return LiveTeachers(plan.live)
+
+
+def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, Head]:
+    """The classifiers that terms run, cut out of the teachers, one teacher in memory at a time.
+
+    Args:
+        teachers: the selected ones.
+        wanted: flat names of the hints that the classifiers start from.
+    """
+    cut: dict[str, Head] = {}
+    for selected in teachers:
+        if hints := [hint for name, _, hint in (w.partition("/") for w in wanted) if name == selected.name]:
+            loaded = selected.load()
+            for hint in hints:
+                head = Head(loaded.network.network, Reading.of(hint).tap, loaded.class_map)
+                cut[f"{selected.name}/{hint}"] = head
+    return cut
+
+
+def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor, Tensor]:
+    """The teachers' logits for the validation split, ``(N, M, K)``, and its labels.
+
+    They are kept as a cached run's outputs are, for live teachers too: those runs start as often.
+    """
+    plan, data = prepared.plan, prepared.data
+    rows = data.val_split()
+    labels = rows.stored.labels[rows.rows]
+    source = module.teacher_source
+    if isinstance(source, LiveTeachers) and not all(
+        selected.is_as_constructed(teacher)
+        for selected, teacher in zip(plan.teachers, source.teachers, strict=True)
+    ):  # what a random constructor has given must not be kept
+        outputs = [source(batch).logits for batch in data.eval_batches(rows)]
+        return torch.cat(outputs), labels
+    cache = held_out_cache(prepared)
+    take(cache, plan.request)
+    cache.refuse_full_disk({})
+    refuse_unprepared(cache, 0, may_build=plan.request.settings.prepare)
+    built = cache.provide(cache.views)
+    module.spent.count_build(built.seconds, {})  # passes are counted of training images
+    return stored_logits(cache), labels
+
+
+def held_out_logits(prepared: Prepared) -> Tensor | None:
+    """`held_out_outputs` without labels, where all of it has been computed before; None otherwise."""
+    cache = held_out_cache(prepared)
+    if cache.missing():
+        return None
+    cache.check()
+    return stored_logits(cache)
+
+
+def held_out_cache(prepared: Prepared) -> RunCache:
+    """The stores for the validation split; of live teachers exactly what they give."""
+    settings = prepared.plan.request.settings
+    options = settings.cache if settings.cached else exact(settings.cache)
+    return RunCache(options, prepared.plan.teachers, prepared.data, prepared.accuracy, "val")
+
+
+def stored_logits(cache: RunCache) -> Tensor:
+    """The logits of evaluation, ``(N, M, K)``."""
+    logits = [teacher.logits.open(0).whole().float() for teacher in cache.teachers]
+    return torch.stack(logits, dim=1)
+
+
+def take(cache: RunCache, request: RunRequest) -> None:
+    """Leave word that the run uses these stores, and check them, once for all processes of the run."""
+    with leader_first():
+        if leads():
+            cache.note_use(request.folder.path, request.command)
+            cache.check()
+    cache.trust_what_is_there()
+
+
+def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
+    """Refuses what would have to be computed where nothing is to be.
+
+    Raises:
+        UserError: if the view is missing and ``prepare`` is false.
+    """
+    if not may_build and view in cache.missing():
+        raise UserError(
+            f"prepare=false, and view {view} of the teachers' outputs for the {cache.split.name} "
+            f"split lacks in {cache.root}.",
+            fix="prepare=true, or python -m amtml_pl.cache action=build with these overrides",
+        )
+
+
+def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
+    """Compare the step that will be trained with its claims, and the teachers with the labels.
+
+    Args:
+        ready: the run.
+        thoroughly: whether live teachers, which no cache has examined, are examined too.
+    """
+    examined: Mapping[str, Examination] = {}
+    if ready.cache is not None:
+        examined = ready.cache.examinations()
+    elif thoroughly:
+        normalisation = ready.request.settings.cache.normalisation
+        examined = {
+            selected.name: examination(selected, selected.load(), ready.data, normalisation)
+            for selected in ready.teachers
+        }
+    found = check_up(ready.module, ready.data, examined, ready.request.settings.expected_defects)
+    write_record(ready.request.folder.doctor_file, found)
+    warn(found)
+    return found

@@ -1,0 +1,105 @@
+"""The fit of a run that is ready: trained or resumed, selected on validation, tested once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amtml_pl.distill.timing import Spending
+from amtml_pl.runs.record import RunRecord, Timing
+from amtml_pl.system.checkpoint_file import read_checkpoint
+from amtml_pl.system.collectives import from_leader, leader_first
+from amtml_pl.system.console import console
+from amtml_pl.system.ranks import leads
+from amtml_pl.system.signals import StopRequest
+from amtml_pl.training.connect import held_out_logits
+from amtml_pl.training.dashboard.callback import Dashboard
+from amtml_pl.training.dashboard.logger import TensorBoard
+from amtml_pl.training.dashboard.subject import Subject
+from amtml_pl.training.stages import Fitted, Ready
+from amtml_pl.training.teacher_accuracy import measure_teacher
+from amtml_pl.training.trainer import (
+    evaluate,
+    interruptible,
+    make_trainer,
+    save_weights,
+    weights_of_last_epoch,
+)
+
+
+def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
+    """Train or resume, select on validation, then read the test split once for best and last.
+
+    Args:
+        ready: the run.
+        about: its record before the fit, for the dashboard.
+        gradient_share: of each term, as the doctor has measured it; empty where it was not asked.
+    """
+    folder, module, data = ready.request.folder, ready.module, ready.data
+    options, stop = ready.request.settings.trainer, StopRequest()
+    loggers = [part.maker()(save_dir=folder.path) for part in options.loggers]
+    dashboards = [
+        Dashboard(logger, subject_of(ready, about, gradient_share))
+        for logger in loggers
+        if isinstance(logger, TensorBoard)
+    ]
+    trainer = make_trainer(options, folder, module, stop, loggers, dashboards)
+    resume = folder.last_checkpoint if from_leader(folder.last_checkpoint.exists()) else None
+    if resume is not None:
+        read_checkpoint(resume, module.state_dict())  # what is damaged is refused in words
+        console.print(f"Resuming from {resume}", markup=False)
+    with interruptible(trainer):
+        with stop.heard():
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        timing = timing_of(module.spent)
+        trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
+        last = evaluate(trainer, module, data, folder.last_checkpoint)
+        best = evaluate(trainer, module, data, folder.best_checkpoint)
+    with leader_first():
+        if leads():
+            save_weights(module.student, folder.weights_file)
+        taught = accuracy_of_teachers(ready)
+    weighed = weights_of_last_epoch(folder.metrics_file)
+    metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught, **weighed}
+    for dashboard in dashboards:
+        dashboard.conclude(trainer, module, metrics, timing.model_dump())
+    return Fitted(metrics, timing)
+
+
+def subject_of(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Subject:
+    """What a dashboard knows of the run before its fit."""
+    method = ready.request.settings.method
+    return Subject(
+        about=about,
+        classes=ready.data.classes,
+        image_size=ready.data.image_size,
+        temperature=method.temperature,
+        mixture=method.mixture,
+        lr=method.optimizer.plain().get("lr"),
+        accuracy=ready.prepared.accuracy,
+        held_out=held_out_logits(ready.prepared) if ready.teachers and leads() else None,
+        gradient_share=gradient_share,
+    )
+
+
+def timing_of(spent: Spending) -> Timing:
+    """Return the timing of a fit that has just ended."""
+    seconds = spent.fit_seconds
+    return Timing(
+        fit_seconds=seconds,
+        images_per_second=spent.images_seen / seconds,
+        teacher_seconds=spent.teacher_seconds,
+        cache_build_seconds=spent.cache_build_seconds,
+    )
+
+
+def accuracy_of_teachers(ready: Ready) -> dict[str, float]:
+    """``teacher/<name>/<split>/acc``; that of a recipe's teachers stands in their records."""
+    found = {name: dict(by_split) for name, by_split in ready.prepared.accuracy.items()}
+    for teacher in ready.teachers:
+        if teacher.has_own_weights:
+            found[teacher.name]["test"] = measure_teacher(teacher, ready.data, ready.request.settings, "test")
+    return {
+        f"teacher/{name}/{split}/acc": accuracy
+        for name, by_split in found.items()
+        for split, accuracy in by_split.items()
+    }

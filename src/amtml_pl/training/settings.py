@@ -1,0 +1,253 @@
+"""What training reads of a configuration: the boundary below which there is no OmegaConf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.config.build import Part
+from amtml_pl.config.paths import cache_root, packed_root_of, with_absolute_paths
+from amtml_pl.losses.soft_targets import Mixture
+from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.layout import device_for
+from amtml_pl.runs.identity import run_hash
+from amtml_pl.teachers.cache.compute import BuildOptions
+from amtml_pl.teachers.cache.serve import Place
+from amtml_pl.teachers.cache.storage import Storage
+from amtml_pl.teachers.selected import SelectedTeacher, offered_features, selected_teachers
+from amtml_pl.types import OfferedFeatures
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Which images: their source, classes, size and normalisation."""
+
+    name: str
+    source: Part
+    num_classes: int
+    image_size: int
+    train_images: int | None
+    mean: list[float]
+    std: list[float]
+    packed_root: Path
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How the images are split and batched."""
+
+    module: Part
+    augment: Part
+    batch_size: int
+    views: int | Literal["all"]
+    val_size: float
+    train_size: int | None
+    seed: int
+    mixup: float
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What is trained, by which losses, weighting, loop and optimiser."""
+
+    student: Part
+    loss: Mapping[str, Part]
+    coef: Mapping[str, float]
+    weighting: Part
+    loop: Part
+    optimizer: Part
+    scheduler: Part
+    channels_last: bool
+    compile: bool
+    temperature: float
+    mixture: Mixture
+
+    def terms(self) -> dict[str, LossTerm]:
+        """The loss terms, whose learned parameters are not built yet."""
+        return {name: node.build() for name, node in self.loss.items()}
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """How the teachers' outputs are computed, stored and read.
+
+    Attributes:
+        root: where those for the run's data set are kept.
+        device: where a run reads them from.
+        probe: how many rows are computed again before they are trusted.
+        epochs: of the run, which decide the views.
+        normalisation: mean and standard deviation of the data set, which a teacher is examined with too.
+    """
+
+    root: Path
+    logits: Storage
+    hints: Storage
+    build: BuildOptions
+    device: Place
+    probe: int
+    epochs: int
+    normalisation: tuple[list[float], list[float]]
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Lightning's trainer, its loggers, and how often the state is saved."""
+
+    trainer: Part
+    loggers: tuple[Part, ...]
+    epochs: int
+    on_cpu: bool
+    precision: str
+    gradient_clip_val: float | None
+    accumulate_grad_batches: int
+    checkpoint_minutes: float | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked configuration, part by part.
+
+    Attributes:
+        teachers: gives the selected ones, with what the loss terms read of each.
+        offered: per teacher, in order, the features that its YAML offers.
+        cached: whether the teachers' outputs come from a cache; False without teachers.
+        teachers_root: where trained teachers, and what was measured of others, are kept.
+        prepare: whether what is missing is made.
+        force: whether a completed run starts over.
+        resume: whether an interrupted run goes on.
+        alone: whether the run is not one that trains a teacher.
+        config: all of it, to be written down and hashed.
+    """
+
+    seed: int
+    dataset: DatasetOptions
+    data: DataOptions
+    method: MethodOptions
+    teachers: Callable[[Mapping[str, LossTerm]], tuple[SelectedTeacher, ...]]
+    offered: Mapping[str, OfferedFeatures]
+    cached: bool
+    cache: CacheOptions
+    teachers_root: Path
+    trainer: TrainerOptions
+    prepare: bool
+    force: bool
+    resume: bool
+    doctor: bool
+    expected_defects: tuple[str, ...]
+    alone: bool
+    config: DictConfig
+
+    def study(self) -> str:
+        """Return the hash that the runs of all seeds share."""
+        any_seed = deepcopy(self.config)
+        any_seed.seed = 0
+        return run_hash(any_seed)
+
+    def text(self) -> str:
+        """Return the resolved YAML, which means the same from any directory."""
+        return OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True)
+
+
+def settings_of(config: DictConfig) -> Settings:
+    """Take a checked configuration apart."""
+    return Settings(
+        seed=config.seed,
+        dataset=dataset_options(config),
+        data=data_options(config),
+        method=method_options(config),
+        teachers=partial(selected_teachers, config),
+        offered=offered_features(config),
+        cached=bool(config.teacher) and config.teacher_source == "cached",
+        cache=cache_options(config),
+        teachers_root=Path(config.paths.teachers),
+        trainer=trainer_options(config),
+        prepare=config.prepare,
+        force=config.force,
+        resume=config.resume != "never",
+        doctor=config.doctor,
+        expected_defects=tuple(config.expected_defects),
+        alone=config.role == "student",
+        config=config,
+    )
+
+
+def dataset_options(config: DictConfig) -> DatasetOptions:
+    """Take the node of the data set apart."""
+    node = config.dataset
+    return DatasetOptions(
+        name=str(node.name),
+        source=Part(node.source),
+        num_classes=node.num_classes,
+        image_size=node.image_size,
+        train_images=node.get("train_images"),
+        mean=list(node.mean),
+        std=list(node.std),
+        packed_root=packed_root_of(config),
+    )
+
+
+def data_options(config: DictConfig) -> DataOptions:
+    """Take the node of splits and batches apart."""
+    node = config.data
+    sizes = {key: node[key] for key in ("batch_size", "views", "val_size", "train_size", "seed", "mixup")}
+    return DataOptions(module=Part(node), augment=Part(node.augment), **sizes)
+
+
+def method_options(config: DictConfig) -> MethodOptions:
+    """Gather what makes the method."""
+    return MethodOptions(
+        student=Part(config.student.network),
+        loss={str(name): Part(node) for name, node in config.loss.items()},
+        coef={str(name): value for name, value in config.coef.items()},
+        weighting=Part(config.weighting),
+        loop=Part(config.loop),
+        optimizer=Part(config.optimizer),
+        scheduler=Part(config.scheduler),
+        channels_last=config.channels_last,
+        compile=config.compile,
+        temperature=config.temperature,
+        mixture=config.mixture,
+    )
+
+
+def cache_options(config: DictConfig) -> CacheOptions:
+    """Take the node of the cache apart."""
+    node = config.cache
+    build_options = BuildOptions(
+        batch_size=node.batch_size,
+        precision=node.precision,
+        channels_last=node.channels_last,
+        compile=node.compile,
+        device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto",
+    )
+    return CacheOptions(
+        root=cache_root(config),
+        logits=node.logits,
+        hints=node.hints,
+        build=build_options,
+        device=node.device,
+        probe=node.probe,
+        epochs=config.trainer.max_epochs,
+        normalisation=(list(config.dataset.mean), list(config.dataset.std)),
+    )
+
+
+def trainer_options(config: DictConfig) -> TrainerOptions:
+    """Take the nodes of trainer and loggers apart."""
+    node = config.trainer
+    return TrainerOptions(
+        trainer=Part(node),
+        loggers=tuple(Part(logger) for logger in config.get("logger", {}).values()),
+        epochs=node.max_epochs,
+        on_cpu=device_for(node.get("accelerator")).type == "cpu",
+        precision=str(node.get("precision", "32-true")),
+        gradient_clip_val=node.get("gradient_clip_val"),
+        accumulate_grad_batches=node.get("accumulate_grad_batches", 1),
+        checkpoint_minutes=config.checkpoint_minutes,
+    )

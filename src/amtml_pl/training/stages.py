@@ -1,0 +1,194 @@
+"""A run as four frozen values, each made from the one before: Plan, Prepared, Ready, Fitted.
+
+`plan` is here; `amtml_pl.training.pipeline.prepare`, `amtml_pl.training.connect.connect` and
+`amtml_pl.training.fit.fit` make the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amtml_pl.data.module import PackedDataModule
+from amtml_pl.data.packing import DatasetSource, find_packed
+from amtml_pl.distill.compatibility import TeacherSource
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import TeacherFacts, Timing
+from amtml_pl.system.checkpoint_file import read_checkpoint
+from amtml_pl.teachers.cache.serve import CachedTeachers
+from amtml_pl.teachers.live import LiveTeachers, Teacher
+from amtml_pl.teachers.selected import SelectedTeacher, names
+from amtml_pl.training.assemble import data_module, training_module
+from amtml_pl.training.callbacks import epochs_in
+from amtml_pl.training.plan import PlanStep, held_out_step, make_plan
+from amtml_pl.training.settings import Settings
+from amtml_pl.training.teacher_cache import RunCache, exact
+from amtml_pl.types import Shape, SplitName
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run that is asked for.
+
+    Attributes:
+        settings: the checked configuration.
+        folder: where everything is kept.
+        experiment: the experiment's name.
+        command: what repeats the run.
+    """
+
+    settings: Settings
+    folder: RunFolder
+    experiment: str | None
+    command: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is there and what is missing, of parts that fit together.
+
+    Attributes:
+        request: what is asked for.
+        source: of the data set.
+        teachers: the selected ones.
+        live: their networks, of a run that reads no cache; they may lack their weights yet.
+        hints: ``(C, H, W)`` of each hint by flat name.
+        needs_held_out: whether the weighting asks for the teachers' outputs on the validation split.
+        steps: what the run needs, in the order it is made.
+    """
+
+    request: RunRequest
+    source: DatasetSource
+    teachers: tuple[SelectedTeacher, ...]
+    live: tuple[Teacher, ...]
+    hints: Mapping[str, Shape]
+    needs_held_out: bool
+    steps: tuple[PlanStep, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images are packed, and every teacher has its weights.
+
+    Attributes:
+        plan: of the run.
+        data: the run's splits and views, without teachers' outputs.
+        accuracy: of each teacher by split, in [0, 1].
+    """
+
+    plan: Plan
+    data: PackedDataModule
+    accuracy: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that the first step needs.
+
+    Attributes:
+        prepared: what it was made from.
+        module: the training loop, with its teachers connected.
+        data: the run's splits and views, with what a cache holds of the teachers.
+        cache: the stores that the run reads; None without a cache.
+        facts: what a record says of each teacher.
+    """
+
+    prepared: Prepared
+    module: StudentModule
+    data: PackedDataModule
+    cache: RunCache | None
+    facts: Mapping[str, TeacherFacts]
+
+    @property
+    def request(self) -> RunRequest:
+        """What is asked for."""
+        return self.prepared.plan.request
+
+    @property
+    def teachers(self) -> tuple[SelectedTeacher, ...]:
+        """The selected ones."""
+        return self.prepared.plan.teachers
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a run has measured."""
+
+    metrics: Mapping[str, float]
+    timing: Timing
+
+
+def plan(request: RunRequest) -> Plan:
+    """Build every part once, so that what does not fit costs no hour, and look for what is missing.
+
+    Raises:
+        UserError: if the networks, taps and class counts do not fit together.
+    """
+    settings = request.settings
+    source: DatasetSource = settings.dataset.source.build()
+    terms = settings.method.terms()
+    teachers = settings.teachers(terms)
+    cache = found_cache(settings, source, teachers, "train") if settings.cached else None
+    live, hints = networks_and_hints(settings, teachers, cache)
+    module = training_module(settings, terms, unread(settings, teachers, live), hints)
+    held_out = None
+    if module.needs_held_out:
+        held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
+    done = 0 if settings.force or not settings.resume else epochs_done(request.folder)
+    steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
+    return Plan(request, source, teachers, live, hints, module.needs_held_out, tuple(steps))
+
+
+def found_cache(
+    settings: Settings, source: DatasetSource, teachers: tuple[SelectedTeacher, ...], split: SplitName
+) -> RunCache | None:
+    """The run's stores for a split; None while images or a teacher's weights are missing."""
+    packed = find_packed(source, settings.dataset.packed_root)
+    if packed is None or any(teacher.identity() is None for teacher in teachers):
+        return None
+    options = settings.cache if settings.cached else exact(settings.cache)
+    return RunCache(options, teachers, data_module(settings, packed), {}, split)
+
+
+def networks_and_hints(
+    settings: Settings, teachers: tuple[SelectedTeacher, ...], cache: RunCache | None
+) -> tuple[tuple[Teacher, ...], Mapping[str, Shape]]:
+    """The networks of a run that reads no cache, and the shape of every hint.
+
+    For a cached run one teacher after the other is built, looked at and dropped; none where the cache knows
+    the shapes.
+
+    Raises:
+        UserError: if a tap does not exist, the classes do not fit, or a file's weights do not.
+    """
+    if cache is not None and (known := cache.hint_shapes()) is not None:
+        return (), known
+    live: list[Teacher] = []
+    hints: dict[str, Shape] = {}
+    dataset = settings.dataset
+    for selected in teachers:
+        teacher = selected.fresh()
+        teacher.check_classes(dataset.num_classes, dataset.image_size)
+        if selected.has_own_weights:  # read first: what does not fit must not cost an hour
+            selected.load_weights(teacher)
+        hints |= teacher.hint_shapes(dataset.image_size)
+        if not settings.cached:
+            live.append(teacher)
+    return tuple(live), hints
+
+
+def unread(
+    settings: Settings, teachers: tuple[SelectedTeacher, ...], live: tuple[Teacher, ...]
+) -> TeacherSource | None:
+    """What a module is checked with, while no teacher has been asked for anything."""
+    if not teachers:
+        return None
+    return CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
+
+
+def epochs_done(folder: RunFolder) -> int:
+    """Return how many epochs of an interrupted fit its last checkpoint holds."""
+    if not folder.last_checkpoint.exists():
+        return 0
+    return epochs_in(read_checkpoint(folder.last_checkpoint))

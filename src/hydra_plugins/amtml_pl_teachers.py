@@ -1,0 +1,36 @@
+"""Every network of ``conf/student`` as a choice of ``teacher=[...]``; a plugin that Hydra looks for here."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+
+class StudentsAsTeachers(SearchPathPlugin):
+    """Offers a teacher for each network that has no file of its own in ``conf/teacher``."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Stores what such a file would hold: the network, and what every teacher has besides."""
+        for folder in configuration_folders(search_path):
+            for network in (folder / "student").glob("*.yaml"):
+                name = network.stem
+                if not (folder / "teacher" / network.name).exists():
+                    parts = [{f"source@{name}": "trained"}, {f"/student@{name}": name}, "_self_"]
+                    ConfigStore.instance().store(name, {"defaults": parts}, group="teacher")
+
+
+def configuration_folders(search_path: ConfigSearchPath) -> Iterator[Path]:
+    """The project's folder, and the user's own one, which Hydra adds only after its plugins."""
+    for place in search_path.get_path():
+        if place.path is not None and "://" not in place.path.removeprefix("file://"):
+            yield Path(place.path.removeprefix("file://"))
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    typed = parser.parse_known_args()[0].config_dir
+    if typed is not None:
+        yield typed

@@ -1,0 +1,169 @@
+"""Every student of conf/student takes a step with every method of conf/method."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from amtml_pl.config.build import build
+from amtml_pl.config.paths import config_directory
+from amtml_pl.distill.doctor.step import examine
+from amtml_pl.models.classifier_head import Head
+from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.teachers.live import LiveTeachers
+from amtml_pl.teachers.selected import selected_teachers
+from amtml_pl.training import assemble
+from amtml_pl.types import Batch, ModelOutputs, TeacherOutputs
+
+METHODS, STUDENTS = (
+    {file.stem: file for file in sorted((config_directory() / group).glob("*.yaml"))}
+    for group in ("method", "student")
+)
+# One of each family, with methods that read its maps in different ways.
+EXAMINED = [
+    ("vgg8_quarter", "amtml"), ("shufflenet_v2", "amtml_released"), ("wrn_10_1", "at"), ("resnet18", "camkd"),
+    ("mobilenet_v2", "aekd_f"), ("vgg8_quarter", "mmkd"), ("densenet121", "rkd"), ("resnet8_thin", "dml"),
+]  # fmt: skip
+K, SIDE, STATISTICS = 10, 32, {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+class StandIn(TappedNetwork):
+    """Maps of the shapes that a network's taps have, and logits from its last map, at next to no cost."""
+
+    def __init__(self, shapes, taps, hint):
+        super().__init__(nn.Linear(shapes[hint][0], K), **STATISTICS)
+        self.hint, self.taps = hint, tuple(taps)
+        self.scales = nn.ParameterList(torch.rand(shapes[path]) for path in [*taps, hint])
+
+    def forward(self, images):
+        brightness = 0.1 + images.mean(dim=(1, 2, 3))[:, None, None, None]
+        *maps, last = (torch.sin(scale / brightness) for scale in self.scales)
+        return ModelOutputs(self.network(last.mean(dim=(2, 3))), dict(zip(self.taps, maps, strict=True)))
+
+
+class Kept:
+    """A teacher source that has looked at its one batch before."""
+
+    def __init__(self, outputs: TeacherOutputs):
+        self.outputs, self.names = outputs, outputs.names
+
+    def to(self, device):
+        return self
+
+    def __call__(self, batch):
+        return self.outputs
+
+
+@dataclass
+class Method:
+    """A method's configuration, its teachers, and what they give."""
+
+    config: DictConfig
+    live: LiveTeachers | None = None
+    kept: Kept | None = None
+
+    def module(self, student, source):
+        """The training module with another student, its teachers judged, as it is when the fit begins."""
+        self.config.student = student
+        hints = {} if self.kept is None else self.kept.outputs.hints
+        shapes = {name: tuple(hint.shape[1:]) for name, hint in hints.items()}
+        torch.manual_seed(0)
+        module = assemble.training_module(self.config, assemble.loss_terms(self.config), source, shapes)
+        networks = {} if self.live is None else {t.name: t.network.network for t in self.live.teachers}
+        wanted = [name.split("/") for name in module.head_names()]
+        module.take_heads({f"{name}/{tap}": Head(networks[name], tap) for name, tap in wanted})
+        held_out = None if self.kept is None else (self.kept.outputs.logits, batch().labels)
+        module.judge_teachers(dict.fromkeys(networks, 0.5), lambda: held_out)
+        return module
+
+
+def batch():
+    torch.manual_seed(0)
+    return Batch(torch.rand(6, 3, SIDE, SIDE), torch.arange(6) % K, torch.arange(6), 1, "train")
+
+
+def with_student(config, student):
+    paired = deepcopy(config)
+    paired.student = student
+    return paired
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """Composes the demo's problem, whose teachers are of three families."""
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        yield lambda *words: compose("train", overrides=["experiment=digits", *words])
+
+
+@pytest.fixture(scope="module")
+def methods(composed):
+    """Every method; teachers are run once for all methods that read the same hints."""
+    built, found = {}, {}
+    for name in METHODS:
+        config = composed(f"method={name}")
+        found[name] = Method(config)
+        if config.teacher:
+            selected = selected_teachers(config, assemble.loss_terms(config))
+            wanted = tuple((each.name, each.hints) for each in selected)
+            if wanted not in built:
+                source = LiveTeachers([each.fresh() for each in selected])
+                built[wanted] = source, Kept(source(batch()))
+            found[name] = Method(config, *built[wanted])
+    return found
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """The taps and shapes of the students that have taken their steps."""
+    return []
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch, student):
+    """A step sees of a student only its maps: students of the same ones share their steps."""
+    if student.startswith("timm_"):
+        pytest.importorskip("timm")
+    node = OmegaConf.load(STUDENTS[student])
+    with torch.device("meta"):
+        network = build(with_student(methods["ce"].config, node).student.network)
+        classes, shapes = tap_shapes(
+            TappedNetwork(network, **STATISTICS, taps=[*node.stages, node.hint]), SIDE
+        )
+    assert classes == K
+    if (seen := [[*node.stages], node.hint, shapes]) in stepped:
+        return
+    monkeypatch.setattr(assemble, "student_network", lambda _, taps: StandIn(shapes, taps, node.hint))
+    small = OmegaConf.load(STUDENTS["resnet8_thin"]).network
+    for name, method in methods.items():
+        if "peers" in method.config.loop:  # networks that would cost what the student does
+            method.config.loop.peers = [small]
+        module = method.module(node, method.kept)
+        before = deepcopy(module.student.state_dict())
+        optimizer = module.make_optimizer(list(module.parameter_groups()))
+        loss = torch.stack([each.value for each in module.dissect(batch()).objectives]).sum()
+        loss.backward()
+        optimizer.step()
+        after = module.student.state_dict()
+        assert torch.isfinite(loss), name
+        assert all(torch.isfinite(value).all() for value in after.values()), name
+        assert any(not torch.equal(after[key], value) for key, value in before.items()), name
+    stepped.append(seen)
+
+
+@pytest.mark.parametrize(("student", "method"), [("vgg8_quarter", "camkd"), ("shufflenet_v2", "dml")])
+def test_a_pair_composes_to_what_student_and_method_say_alone(composed, student, method):
+    typed = composed(f"student={student}", f"method={method}")
+    paired = with_student(composed(f"method={method}"), OmegaConf.load(STUDENTS[student]))
+    assert OmegaConf.to_container(typed, resolve=True) == OmegaConf.to_container(paired, resolve=True)
+
+
+@pytest.mark.parametrize(("student", "method"), EXAMINED)
+def test_the_doctor_finds_in_a_pair_what_the_method_is_known_for(methods, student, method):
+    taught = methods[method]
+    module = taught.module(OmegaConf.load(STUDENTS[student]), taught.live)
+    found = examine(module, batch())
+    assert sorted(each.name for each in found.findings) == sorted(taught.config.expected_defects)
