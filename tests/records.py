@@ -1,6 +1,8 @@
 """Whole records, as commands write them, for tests that change a part."""
 
-from amtml_pl.runs.record import TeacherFacts
+import json
+
+from amtml_pl.runs.record import RunRecord, TeacherFacts
 from amtml_pl.teachers.cache.catalogue import Examination, ExaminedTeacher
 
 STUDENT = {"network": "models.CifarResNet", "parameters": 19954, "macs": 1000}
@@ -45,6 +47,11 @@ def a_record(**changes):
         "error": "",
         **changes,
     }
+
+
+def a_run(**changes):
+    """`a_record` as commands read it."""
+    return RunRecord.model_validate_json(json.dumps(a_record(**changes)))
 
 
 def a_timing(**changes):

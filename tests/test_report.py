@@ -81,7 +81,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
         (
             ["runs=runs", "metric=test/accc"],
-            "has 'test/accc'; they have test/acc, test/acc_last, val/acc. To fix it: metric=test/acc",
+            "has 'test/accc'; they have test/acc, test/acc_last, val/acc, val/acc_last, teacher/",
         ),
         (["runs="], "runs= names no folder"),
         (["runs=runs", "baseline="], "baseline= names no group"),

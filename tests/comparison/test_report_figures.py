@@ -17,10 +17,11 @@ def test_what_has_nothing_to_show_is_left_out(tmp_path):
 
 def test_accuracy_has_a_point_per_seed_and_an_interval_per_group(tmp_path):
     write_study(tmp_path)
-    seeds, means, _ = figures(tmp_path)["accuracy"].variants[0].traces
+    seeds, means, *teachers = figures(tmp_path)["accuracy"].variants[0].traces
     assert len(seeds["x"]) == 9
     assert means["y"] == ["ce", "avg", "amtml"]  # from below
     assert all(width > 0 for width in means["error_x"]["array"])
+    assert [trace["name"] for trace in teachers] == ["resnet14", "vgg8"]
 
 
 def test_intervals_of_two_seeds_do_not_squash_the_figure_and_it_is_said_that_they_go_beyond(tmp_path):

@@ -95,7 +95,7 @@ def test_a_write_that_fails_names_its_file_and_leaves_the_old_one(tmp_path):
     file = tmp_path / "doctor.json"
     write_bytes(file, b"old")
     code = (
-        "import resource, sys; from pathlib import Path; from amtml_pl.runs.folder import write_bytes\n"
+        "import resource, sys; from pathlib import Path; from amtml_pl.system.files import write_bytes\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
         "try: write_bytes(Path(sys.argv[1]), bytes(11))\n"
         "except OSError as error: print(error.filename)"

@@ -41,7 +41,7 @@ def test_the_main_job_trains_its_teachers_distils_and_describes_itself(run, tmp_
     for checkpoint in (folder.best_checkpoint, folder.last_checkpoint):
         state = torch.load(checkpoint, weights_only=True)["state_dict"]
         assert not [name for name in state if "teacher" in name]
-    assert OmegaConf.load(folder.config_file).student.depth == 8
+    assert OmegaConf.load(folder.config_file).student.network.depth == 8
     assert list(folder.path.glob("events.out.tfevents.*"))
     with folder.metrics_file.open() as lines:
         rows = list(csv.DictReader(lines))

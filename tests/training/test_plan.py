@@ -148,7 +148,7 @@ def test_a_schedule_that_does_not_fit_the_run_is_warned_of_and_left_as_it_is(con
     show_plan(plan_of(config), "Plan")
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("warning:") == 1
-    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100 and 150" in said
+    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100, 150" in said
     assert "'scheduler.milestones=[30,45]'" in said
     show_plan(plan_of(configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=200")), "Plan")
     assert "warning" not in capsys.readouterr().err

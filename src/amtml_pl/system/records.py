@@ -99,7 +99,9 @@ def parse_record(model: type[R], text: str, file: Path, *, fix: str, anew: str =
         expected = getattr(model, "model_fields", {}).get("format")
         if expected is not None and isinstance(content, dict):
             refuse_other_format(content.get("format"), expected.default, file, anew or fix)
-        found = TypeAdapter(model).validate_json(text, strict=True)
+        # A folder's name that is not text has lone surrogates, which pydantic refuses.
+        plain = json.dumps(content, ensure_ascii=False).encode(errors="replace")
+        found = TypeAdapter(model).validate_json(plain, strict=True)
     except RecursionError:
         raise damaged(file, ValueError("it is nested too deeply"), fix) from None
     except ValueError as error:

@@ -198,7 +198,7 @@ def test_a_teacher_that_is_not_frozen_is_named(spoil, name):
         agreement={},
         whole=found.whole,
     )
-    assert report.missing == []  # it was not looked for
+    assert report.missing_defects == []  # it was not looked for
 
 
 class Doubled(UniformWeighting):

@@ -1,6 +1,5 @@
 """How much of a fit's time the dashboard may take."""
 
-import json
 from functools import partial
 
 import pytest
@@ -12,7 +11,6 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.runs.record import RunRecord
 from amtml_pl.training.dashboard import budget as module
 from amtml_pl.training.dashboard import callback
 from amtml_pl.training.dashboard.budget import Budget
@@ -21,7 +19,7 @@ from amtml_pl.training.dashboard.graph import draw_graph
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.types import Batch
-from records import a_record
+from records import a_run
 
 
 @pytest.fixture
@@ -100,7 +98,7 @@ class Fit:
         monkeypatch.setattr(
             callback, "gradient_shares", lambda *_: self.takes(costs["shares"], self.measured)
         )
-        about = RunRecord.model_validate_json(json.dumps(a_record(status="interrupted")))
+        about = a_run(status="interrupted")
         subject = Subject(about, ("a", "b"), 8, 1.0, "probabilities", None, {})
         self.dashboard = Dashboard(TensorBoard(folder, figures_every=2), subject)
         self.trainer = pl.Trainer(

@@ -14,7 +14,7 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.tags import FINAL, hyperparameters, tag_of
-from tiny_runs import TINY, WATCHED, WATCHED_CE, assert_bitwise_equal, weights
+from tiny_runs import TINY, WATCHED, WATCHED_CE, assert_bitwise_equal, trained, weights
 
 
 def events(folder):

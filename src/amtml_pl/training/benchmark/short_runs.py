@@ -52,9 +52,8 @@ class ShortRuns:
             own.teacher = {}
         if name in ("ce", "avg"):
             files = ["loss/ce"] if name == "ce" else ["loss/ce", "loss/kd"]
-            own.loss = OmegaConf.merge(
-                *(OmegaConf.load(config_directory() / f"{file}.yaml") for file in files)
-            )
+            terms = [OmegaConf.load(config_directory() / f"{file}.yaml") for file in files]
+            own.loss = OmegaConf.merge(*(term.loss for term in terms))
             own.weighting = OmegaConf.load(config_directory() / "weighting" / "uniform.yaml")
             own.coef.setdefault("kd", 1.0)
         return settings_of(own)
