@@ -42,7 +42,6 @@ def a_record(**changes):
         "metrics": {"val/acc": 0.9, "val/acc_last": 0.9, "test/acc": 0.8, "test/acc_last": 0.8},
         "timing": a_timing(),
         "cache": None,
-        "artifacts": {},
         "files": {},
         "error": "",
         **changes,

@@ -21,7 +21,7 @@ def test_accuracy_has_a_point_per_seed_and_an_interval_per_group(tmp_path):
     assert len(seeds["x"]) == 9
     assert means["y"] == ["ce", "avg", "amtml"]  # from below
     assert all(width > 0 for width in means["error_x"]["array"])
-    assert [trace["name"] for trace in teachers] == ["resnet14", "vgg8"]
+    assert [trace["name"] for trace in teachers] == ["teacher resnet14", "teacher vgg8"]
 
 
 def test_intervals_of_two_seeds_do_not_squash_the_figure_and_it_is_said_that_they_go_beyond(tmp_path):

@@ -90,7 +90,6 @@ class RunRecord(Sealed):
         temperature: T of the distillation.
         budget: what the run may spend and starts from; equal for all methods of a fair study.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
-        artifacts: files of the folder, by what they are.
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.
         error: why the run has failed.
     """
@@ -117,7 +116,6 @@ class RunRecord(Sealed):
     metrics: dict[str, float] = Field(default_factory=dict)
     timing: Timing | None = None
     cache: CacheUse | None = None
-    artifacts: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
     error: str = ""
 

@@ -37,13 +37,6 @@ from amtml_pl.training.trainer import explained
 
 log = logging.getLogger(__name__)
 
-ARTIFACTS = {
-    "best_checkpoint": "checkpoints/best.ckpt",
-    "last_checkpoint": "checkpoints/last.ckpt",
-    "student": "student.safetensors",
-    "metrics": "metrics.csv",
-}
-
 
 def execute(request: RunRequest) -> RunRecord:
     """Run from plan to record, in a folder that no other process works in."""
@@ -174,7 +167,6 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
                 metrics=dict(fitted.metrics),
                 timing=fitted.timing,
                 cache=cache,
-                artifacts=ARTIFACTS,
                 files=folder.seal(),
             )
         )
