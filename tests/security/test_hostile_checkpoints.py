@@ -160,7 +160,7 @@ def test_the_weights_of_another_network_are_refused_with_the_first_that_differs(
 @pytest.mark.parametrize("content", [[], {"state_dict": {}}])
 def test_other_files_of_torch_are_no_checkpoint_of_a_run(file, content):
     file.write_bytes(saved(content))
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         read_checkpoint(file)
 
 

@@ -83,7 +83,7 @@ def test_a_whole_record_is_used_and_reported(hostile):
     folder = RunFolder(hostile)
     write(folder, RECORD)
     assert use(folder).metrics == RECORD["metrics"]
-    assert "| ce | 1 |" in report(folder)
+    assert "| digits | 1 |" in report(folder)
 
 
 @FUZZ
