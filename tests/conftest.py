@@ -181,8 +181,8 @@ def exported(moved, shared):
     if not kept.exists():
         run = load_run(shared / "finished")
         for kind in KINDS:
-            Export(run, "best", kind, int8=False).write({})
-        Export(run, "best", "onnx", int8=True, int8_drop=1.0).write({})
+            Export(run, "best", kind, int8=False).write("the command")
+        Export(run, "best", "onnx", int8=True, int8_drop=1.0).write("the command")
         (shared / "finished" / "export").rename(kept)
     shutil.copytree(kept, moved / "export")
     return moved

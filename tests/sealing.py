@@ -3,7 +3,7 @@
 import json
 
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.system.files import sealed
+from amtml_pl.system.records import sealed
 
 
 def write_record(folder, record):

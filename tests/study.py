@@ -4,7 +4,9 @@ from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of
-from amtml_pl.runs.folder import FORMAT, RunFolder
+from amtml_pl.config.overrides import overrides_of, without_places
+from amtml_pl.runs.folder import RunFolder
+from records import STUDENT, TEACHER, a_record, a_timing
 from sealing import seal_again, write_record
 
 BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial": "a" * 16}
@@ -12,20 +14,34 @@ BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial
 
 def write_run(folder, experiment, seed, accuracy, *, status="completed", told="", digest="d" * 64, **more):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").touch()
-    record = {
-        "format": FORMAT,
-        "status": status,
-        "experiment": experiment,
-        "seed": seed,
-        "command": f"python -m amtml_pl.train experiment={experiment} seed={seed} {told}".strip(),
-        "dataset": {"name": "digits", "digest": digest},
+    for name in ("config.yaml", "metrics.csv"):
+        (folder / name).touch()
+    command = f"python -m amtml_pl.train experiment={experiment} seed={seed} {told}".strip()
+    measured = ("val/acc", "val/acc_last", "test/acc", "test/acc_last")
+    taught = [f"teacher/{name}/{split}/acc" for name in more.get("teachers", ()) for split in ("val", "test")]
+    fields = {
+        "study": f"{experiment} {' '.join(without_places(overrides_of(command)))}",
         "budget": {"epochs": 8},
-        "metrics": {"val/acc": accuracy, "test/acc": accuracy, "test/acc_last": accuracy},
-        "timing": {"fit_seconds": 60.0},
-        "files": RunFolder(folder).seal(),
         **more,
+        "dataset": {
+            "name": "digits",
+            "digest": digest,
+            "sizes": {},
+            "classes": [],
+            **more.get("dataset", {}),
+        },
+        "teachers": {name: TEACHER | facts for name, facts in more.get("teachers", {}).items()},
+        "cache": used(**more["cache"]) if more.get("cache") else None,
+        "student": STUDENT | more.get("student", {}),
+        "metrics": {
+            **dict.fromkeys(measured, accuracy),
+            **dict.fromkeys(taught, 0.9),
+            **more.get("metrics", {}),
+        },
+        "timing": a_timing(**more.get("timing", {})),
+        "files": RunFolder(folder).seal(),
     }
+    record = a_record(status=status, experiment=experiment, seed=seed, command=command, **fields)
     write_record(folder, record)
 
 
@@ -49,8 +65,7 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
         reached,
         told=f"method={method} {told}".strip(),
         study=f"{method} {told}",
-        student={"network": "models.CifarResNet", "parameters": 19954},
-        teachers={name: {"weights_digest": "w"} for name in teachers},
+        teachers={name: {} for name in teachers},
         temperature=temperature,
         loss={"ce": 1.0, "kd": kd},
         teacher_source="cached" if teachers else None,
@@ -64,6 +79,11 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
     )
     write_curves(folder, epochs, teachers, reached)
     seal_again(folder)
+
+
+def used(teacher_passes=None, stores=(), views=0):
+    """What a record has of a cache."""
+    return {"views": views, "bytes": 1, "stores": list(stores), "teacher_passes": teacher_passes or {}}
 
 
 def write_curves(folder, epochs, teachers, reached):

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from amtml_pl.evaluate import main
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS
+from amtml_pl.results.evaluation.record import Evaluation
 from amtml_pl.results.evaluation.tables import show
 from amtml_pl.results.run import load_run
 from amtml_pl.runs.folder import RunFolder
@@ -105,8 +106,8 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     assert hits / 360 == pytest.approx(found["metrics"]["test/acc"])
     assert found["corruptions"]["acc"].keys() == CORRUPTIONS.keys()
     assert all(len(values) == 5 for values in found["corruptions"]["acc"].values())
-    assert found["size"]["parameters"] == load_run(moved).record["student"]["parameters"]
-    assert found["size"]["macs"] == load_run(moved).record["student"]["macs"]
+    assert found["size"]["parameters"] == load_run(moved).record.student.parameters
+    assert found["size"]["macs"] == load_run(moved).record.student.macs
     assert found["size"]["file_bytes"] == (moved / "student.safetensors").stat().st_size
     for batch in ("batch_1", "batch_128"):
         assert found["latency"][batch]["ms_per_image"] > 0
@@ -118,12 +119,15 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     assert written(moved)["corruptions"] == found["corruptions"]
     (moved / "evaluate.json").write_text(json.dumps({**found, "weights_digest": "another student's"}))
     evaluate(f"run={moved}")
-    assert "corruptions" not in written(moved)
+    assert written(moved)["corruptions"] is None
 
 
 def test_what_was_measured_of_teachers_stays_where_they_cannot_be_asked_any_more(moved, evaluate, tmp_path):
     evaluate(f"run={moved}")
-    whole = {**written(moved), "corruptions": {"mean_acc": 0.5}, "latency": {"cpu": "another"}}
+    speed = {"ms_per_image": 1.0, "spread": 0.1, "repetitions": 9}
+    latency = {"cpu": "another", "threads": 1, "batch_1": speed, "batch_128": speed}
+    corruptions = {"seed": 0, "mean_acc": 0.5, "acc": {}}
+    whole = {**written(moved), "corruptions": corruptions, "latency": latency}
     (moved / "evaluate.json").write_text(json.dumps(whole))
     (tmp_path / "empty").mkdir()
     gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
@@ -156,8 +160,9 @@ def test_the_table_fits_80_columns_and_has_no_empty_column(moved, evaluate):
     assert names == ["student", "vgg8_quarter", "resnet8", "ensemble"]
     found = written(moved)
     few = {name: value for name, value in found["metrics"].items() if not name.endswith("top5")}
+    evaluation = Evaluation.model_validate_json(json.dumps({**found, "metrics": few}))
     with console.capture() as shown:
-        show({**found, "metrics": few}, ("vgg8_quarter", "resnet8"))
+        show(evaluation, ("vgg8_quarter", "resnet8"))
     [header] = [row for row in shown.get().splitlines() if row.startswith("┃") and "NLL" in row]
     assert header.replace("┃", "").split() == ["acc", "NLL", "ECE", "Brier", "agree", "KL"]
 

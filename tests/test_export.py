@@ -22,13 +22,20 @@ import amtml_pl
 from amtml_pl import export
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.results.evaluation.latency import Speed
 from amtml_pl.results.export.card import card_of_run
 from amtml_pl.results.export.export import Export
 from amtml_pl.results.export.formats.kinds import KINDS, open_exported
 from amtml_pl.results.export.formats.model_card import ModelCard
 from amtml_pl.results.export.formats.student import StudentLogits
 from amtml_pl.results.export.parity import MOST_DIFFERENCE, Parity, compare, parity_images, refuse_ruined
-from amtml_pl.results.export.record import add_entry
+from amtml_pl.results.export.record import (
+    BothLatencies,
+    ExportRecord,
+    ParityRecord,
+    add_entry,
+    read_entries,
+)
 from amtml_pl.results.run import load_run
 from amtml_pl.runs.folder import RunFolder
 from rounding import undecided
@@ -61,7 +68,7 @@ def test_every_format_gives_the_classes_of_the_checkpoint_on_every_test_image(le
     expected, decided = logits.argmax(1), ~undecided(logits, MOST_DIFFERENCE)
     assert expected[decided].unique().tolist() == list(range(10))
     assert (expected == split.stored.labels[split.rows]).double().mean() >= 0.9
-    Export(run, "best", kind, int8=False).write({})
+    Export(run, "best", kind, int8=False).write("the command")
     forward = open_exported(learnt / "export" / FILES[kind], trust=True).forward
     assert torch.equal(forward(images).argmax(1)[decided], expected[decided])
 
@@ -279,7 +286,7 @@ def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refu
         "parity"
     ]
     assert not parity["real"]
-    assert "val/acc" not in parity
+    assert parity["val/acc"] is None
     said = command(export.main, f"run={moved}", "int8=true", status=2)
     assert "int8=true takes real images" in said
     assert not (moved / "export" / "student.int8.onnx").exists()
@@ -388,16 +395,25 @@ def test_a_missing_checkpoint_leaves_the_export_before_it(exported, command):
 def test_a_damaged_record_of_exports_is_named_before_anything_is_written(exported, command):
     (exported / "export" / "export.json").write_text("{")
     before = contents(exported / "export")
-    assert "export.json cannot be read" in command(export.main, f"run={exported}", status=2)
+    assert "export.json is damaged" in command(export.main, f"run={exported}", status=2)
     assert contents(exported / "export") == before
+
+
+SPEED = Speed(ms_per_image=1.0, spread=0.1, repetitions=9)
+ENTRY = ExportRecord(
+    format="onnx", file="x.onnx", checkpoint="best", precision="float32",
+    parity=ParityRecord(images=1, real=False, max_abs_logit_difference=0.0, same_class=1.0),
+    bytes=1, sha256="0", latency=BothLatencies(cpu="a", threads=1, batch=1, before=SPEED, after=SPEED),
+    command="c", git=None, versions={},
+)  # fmt: skip
 
 
 def test_exports_that_end_together_are_all_recorded(tmp_path):
     record = tmp_path / "export" / "export.json"
     names = [f"{number}.onnx" for number in range(40)]
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda name: add_entry(record, {"file": name}), names))
-    assert json.loads(record.read_text()) == {name: {"file": name} for name in names}
+        list(threads.map(lambda name: add_entry(record, ENTRY.replaced(file=name)), names))
+    assert read_entries(record) == {name: ENTRY.replaced(file=name) for name in names}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -503,10 +519,10 @@ def test_every_family_of_networks_is_exported_with_parity(run, student):
     exported = load_run(folder.path)
     within = share_that_could_change(exported.student(), images_of_val(exported))
     for kind in KINDS if student == STUDENTS[0] else ["onnx"]:
-        entry, shown = Export(exported, "best", kind, int8=False).write({})
+        entry, shown = Export(exported, "best", kind, int8=False).write("the command")
         assert not shown.lacking
-        assert entry["parity"]["max_abs_logit_difference"] <= MOST_DIFFERENCE
-        assert entry["parity"]["same_class"] == pytest.approx(1, abs=within)
+        assert entry.parity.max_abs_logit_difference <= MOST_DIFFERENCE
+        assert entry.parity.same_class == pytest.approx(1, abs=within)
 
 
 def contents(folder):

@@ -56,7 +56,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 0, 0.9, digest="b" * 64)
     write_run(tmp_path / "cut", "digits_ce", 1, 0.9, status="interrupted")
-    write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=3)
+    write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=4)
     (tmp_path / "a" / "metrics.csv").write_text("nonsense")
     seal_again(tmp_path / "a")
     done = report("runs=.", cwd=tmp_path)
@@ -64,7 +64,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
     said = " ".join(done.stderr.split())
     assert "2 problems (data set and student) are kept apart" in said
     assert "cut is left out: interrupted" in said
-    assert "later is left out: later/run.json has format 3; expected 2; a later version" in said
+    assert "later is left out: later/run.json has format 4; expected 3; a later version" in said
     assert "a/metrics.csv is left out of the curves: it has no column epoch" in said
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):
@@ -81,7 +81,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
         (
             ["runs=runs", "metric=test/accc"],
-            "has 'test/accc'; they have test/acc, test/acc_last, val/acc. To fix it: metric=test/acc",
+            "has 'test/accc'; they have test/acc, test/acc_last, val/acc, val/acc_last, teacher/",
         ),
         (["runs="], "runs= names no folder"),
         (["runs=runs", "baseline="], "baseline= names no group"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +21,12 @@ from amtml_pl.config.rules import rule_problems
 from amtml_pl.config.schema import DATASET
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
-from amtml_pl.system.files import are_numbers, named_output, read_json, refuse_unwritable, write_json
+from amtml_pl.system.files import named_output, output, refuse_unwritable
 
 if TYPE_CHECKING:
     from amtml_pl.results.evaluation.images import EvaluatedImages
+    from amtml_pl.results.evaluation.record import Evaluation
     from amtml_pl.results.run import FinishedRun
-
-# What an earlier answer and a new one are about, where both have the same.
-SUBJECT = ("weights_digest", "split", "dataset")
-EARLIER = "(its numbers are those of an earlier evaluation)"
 
 
 def main() -> None:
@@ -52,10 +50,11 @@ def run(config: DictConfig) -> None:
         from amtml_pl.results.evaluation.tables import show
         from amtml_pl.results.run import load_run
         from amtml_pl.runs.provenance import git_state, versions
+        from amtml_pl.system.records import as_json
 
         finished = load_run(asked["run"], **chosen_roots(config))
         out = asked["out"] and named_output(
-            asked["out"], suffix=".json", what="an evaluation", is_one=is_evaluation
+            asked["out"], suffix=".json", what="an evaluation", is_one=lambda file: earlier(file) is not None
         )
         images = chosen_images(finished, config, asked["split"])
         file = out or own_file(finished, images, asked)
@@ -64,10 +63,12 @@ def run(config: DictConfig) -> None:
         if asked["latency"]:
             console.print("Measuring the latency on the CPU first (latency=false leaves it out)")
         found = evaluate(finished, images, **options)
+        before = earlier(file)
+        whole = found if before is None else found.with_earlier(before)
         about = {"command": typed("amtml_pl.evaluate"), "git": git_state(), "versions": versions()}
-        whole = with_earlier(content_of(file), found)
-        write_json(file, {**whole, **about})
-        show({**found, "left_out": whole["left_out"]}, finished.teacher_names)
+        with output(file) as temporary:
+            temporary.write_text(as_json(whole.replaced(**about)))
+        show(found.replaced(left_out=whole.left_out), finished.teacher_names)
         console.print(f"Written to {escape(str(file))}")
 
 
@@ -123,46 +124,14 @@ def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]
     return run.path / f"{'-'.join(parts)}.json"
 
 
-def is_evaluation(file: Path) -> bool:
-    """Whether a file is what this command writes."""
-    return {"metrics", *SUBJECT} <= content_of(file).keys()
+def earlier(file: Path) -> Evaluation | None:
+    """Return the evaluation that a file holds; None where it holds none."""
+    from amtml_pl.results.evaluation.record import Evaluation  # only here: as above
+    from amtml_pl.system.records import find_record
 
-
-def with_earlier(before: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was found, and what an evaluation of the same student on the same images had more of.
-
-    That are the corruptions and the latency, where they were not asked for this time, and teachers and their
-    ensemble, where they cannot be asked any more; the reason that these are left out says so.
-
-    Args:
-        before: what lies in the file; anything.
-        found: what `amtml_pl.results.evaluation.evaluation.evaluate` gives.
-    """
-    if not all(before.get(name) == found[name] for name in SUBJECT) or not are_numbers(before.get("metrics")):
-        return dict(found)
-    kept = {
-        name: before[name]
-        for name in ("corruptions", "latency")
-        if name in before and found.get(name) is None
-    }
-    metrics, left_out = dict(found["metrics"]), dict(found["left_out"])
-    for whose, reason in found["left_out"].items():
-        earlier = {name: value for name, value in before["metrics"].items() if name.startswith(f"{whose}/")}
-        if earlier and whose == "ensemble":
-            kept["ensemble"] = before.get("ensemble")
-        if earlier or whose in kept:
-            metrics |= earlier
-            left_out[whose] = f"{reason} {EARLIER}"
-    return {**found, **kept, "metrics": metrics, "left_out": left_out}
-
-
-def content_of(file: Path) -> dict[str, Any]:
-    """What a JSON file says by name; nothing where it is none."""
-    try:
-        content = read_json(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    with suppress(UserError):
+        return find_record(Evaluation, file, fix=f"rm '{file}'")
+    return None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -20,6 +19,7 @@ from amtml_pl.system.console import console
 
 if TYPE_CHECKING:
     from amtml_pl.results.export.parity import ParityImages
+    from amtml_pl.results.export.record import ExportRecord
 
 
 def main() -> None:
@@ -42,22 +42,13 @@ def run(config: DictConfig) -> None:
             if not isinstance(place, str | None):
                 raise UserError(f"paths.{key}={place}: expected a folder.", fix=f"'paths.{key}=\"{place}\"'")
         # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
-        from amtml_pl.results.evaluation.images import classes_of
         from amtml_pl.results.export.export import Export
         from amtml_pl.results.run import load_run
-        from amtml_pl.runs.provenance import git_state, versions
 
         finished = load_run(asked["run"], **config.paths)
         options = {key: asked[key] for key in ("int8", "int8_drop", "out")}
         export = Export(finished, asked["checkpoint"], asked["format"], **options)
-        about = {
-            "command": typed("amtml_pl.export"),
-            "git": git_state(),
-            "versions": versions("onnx", "onnxruntime", "onnxscript", "safetensors"),
-        }
-        entry, shown = export.write(about)
-        if classes_of(finished) is None:
-            console.print("  the names of the classes are not known any more: they are numbered")
+        entry, shown = export.write(typed("amtml_pl.export"))
         show(entry, shown)
         if export.unrecorded:
             console.print(f"  no entry in the run's export.json: {escape(export.unrecorded)}")
@@ -67,24 +58,23 @@ def run(config: DictConfig) -> None:
         console.print(escape(f"  python -m amtml_pl.predict {model} images=FOLDER{trust}"))
 
 
-def show(entry: Mapping[str, Any], shown: ParityImages) -> None:
+def show(entry: ExportRecord, shown: ParityImages) -> None:
     """Prints what was checked and measured."""
     if shown.lacking:
         console.print(escape(f"  random images stand in for real ones: {shown.lacking}"))
-    parity, speed = entry["parity"], entry["latency"]
+    parity, speed = entry.parity, entry.latency
     console.print(
-        f"  max |Δlogit| {parity['max_abs_logit_difference']:.2g}, the same class on "
-        f"{parity['same_class']:.4f} of {shown}"
+        f"  max |Δlogit| {parity.max_abs_logit_difference:.2g}, the same class on "
+        f"{parity.same_class:.4f} of {shown}"
     )
-    if entry["precision"] == "int8":
-        accuracy = parity["val/acc"]
-        console.print(f"  accuracy on them {accuracy['before']:.4f}, in int8 {accuracy['after']:.4f}")
-    before, after = (f"{speed[when]['ms_per_image']:.3g} ms" for when in ("before", "after"))
+    if entry.precision == "int8" and (accuracy := parity.val_acc):
+        console.print(f"  accuracy on them {accuracy.before:.4f}, in int8 {accuracy.after:.4f}")
+    before, after = (f"{form.ms_per_image:.3g} ms" for form in (speed.before, speed.after))
     console.print(
         f"  latency of one image {before} as checkpoint, {after} as exported "
-        f"({escape(speed['cpu'])}, {speed['threads']} threads)"
+        f"({escape(speed.cpu)}, {speed.threads} threads)"
     )
-    console.print(f"  size {entry['bytes']:,} bytes")
+    console.print(f"  size {entry.bytes:,} bytes")
 
 
 if __name__ == "__main__":

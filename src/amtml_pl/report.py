@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import hydra
@@ -25,6 +24,7 @@ from amtml_pl.config.command import progress, reporting, start
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console, error_console
+from amtml_pl.system.files import replacing
 
 
 def main() -> None:
@@ -66,24 +66,17 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
     Raises:
         UserError: if the folder cannot be written to; what was there before is as it was.
     """
-    token = secrets.token_hex(8)  # a name that nobody else has
-    temporary = {out / name: out / f".{name}.{token}" for name in files}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if folders := [file for file in temporary if file.is_dir()]:
-            raise IsADirectoryError(f"{folders[0]} is a folder")
-        for name, text in files.items():
-            temporary[out / name].write_text(text, encoding="utf-8", errors="replace")
-        for file, written in temporary.items():
-            written.replace(file)
+        if folders := [name for name in files if (out / name).is_dir()]:
+            raise IsADirectoryError(f"{out / folders[0]} is a folder")
+        with ExitStack() as whole:
+            for name, text in files.items():
+                temporary = whole.enter_context(replacing(out / name))
+                temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(
             f"The report cannot be written to {out.resolve()}: {error}.", fix="out=FOLDER"
         ) from error
-    finally:
-        with suppress(OSError):  # a folder in which nothing may be looked at has none of them
-            for written in temporary.values():
-                written.unlink(missing_ok=True)
 
 
 # What a narrow terminal goes without, the first one first.

@@ -57,10 +57,10 @@ def train(config: DictConfig) -> float:
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:
             run_in_group(["-m", "amtml_pl.train", *overrides_of_one_run()], processes)
-            record = folder.completed() or {}
+            record = folder.completed()
         else:
             record = execute(RunRequest(settings, folder, experiment, typed("amtml_pl.train")))
-        return float(record["metrics"]["val/acc"])
+        return float("nan") if record is None else record.metrics["val/acc"]
     return float("nan")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.cost_figure import cost_against_accuracy
+from records import a_timing
 from sealing import write_record
 from study import BUDGET, figures, problem_of, write_run, write_study, write_whole
 
@@ -67,8 +68,8 @@ def test_time_saved_is_told_from_a_measured_live_run(tmp_path):
     write_whole(tmp_path / "live", "live", 0, 0.7, 4, ("resnet14", "vgg8"))
     file = tmp_path / "live" / "run.json"
     record = json.loads(file.read_text())
-    del record["cache"]
-    record |= {"teacher_source": "live", "timing": {"fit_seconds": 300.0, "teacher_seconds": 240.0}}
+    timing = a_timing(fit_seconds=300.0, teacher_seconds=240.0)
+    record |= {"cache": None, "teacher_source": "live", "timing": timing}
     write_record(file.parent, record)
     told = figures(tmp_path)["cache"].description
     # 240 s in 4 epochs; two cached runs of 8 epochs, each 1 s of waiting and 9 s of building

@@ -45,9 +45,12 @@ def test_runs_on_other_pixels_or_with_another_student_are_another_problem(tmp_pa
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 1, 0.9, digest="b" * 64)
     write_run(tmp_path / "c", "digits_ce", 1, 0.9, digest="b" * 64, student={"network": "models.Large"})
+    parameters = "with 19,954 parameters"
     assert [problem.title for problem in problems(tmp_path)] == [
-        "digits (aaaaaaaa)", "digits (bbbbbbbb)", "digits (bbbbbbbb), Large",
-    ]  # fmt: skip
+        f"digits (aaaaaaaa), CifarResNet {parameters}",
+        f"digits (bbbbbbbb), CifarResNet {parameters}",
+        f"digits (bbbbbbbb), Large {parameters}",
+    ]
 
 
 def test_problems_that_differ_in_what_a_title_does_not_have_are_told_apart(tmp_path):

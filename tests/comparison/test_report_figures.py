@@ -5,6 +5,7 @@ import json
 import pytest
 
 from amtml_pl.comparison.page import page
+from records import TEACHER
 from sealing import seal_again, write_record
 from study import figures, problem_of, write_run, write_study, write_table
 
@@ -16,10 +17,11 @@ def test_what_has_nothing_to_show_is_left_out(tmp_path):
 
 def test_accuracy_has_a_point_per_seed_and_an_interval_per_group(tmp_path):
     write_study(tmp_path)
-    seeds, means = figures(tmp_path)["accuracy"].variants[0].traces
+    seeds, means, *teachers = figures(tmp_path)["accuracy"].variants[0].traces
     assert len(seeds["x"]) == 9
     assert means["y"] == ["ce", "avg", "amtml"]  # from below
     assert all(width > 0 for width in means["error_x"]["array"])
+    assert [trace["name"] for trace in teachers] == ["teacher resnet14", "teacher vgg8"]
 
 
 def test_intervals_of_two_seeds_do_not_squash_the_figure_and_it_is_said_that_they_go_beyond(tmp_path):
@@ -155,8 +157,9 @@ def test_what_a_run_says_is_text_wherever_a_page_shows_it(tmp_path):
     record |= {
         "experiment": EVIL,
         "command": f"python -m amtml_pl.train 'method={EVIL}'",
-        "teachers": {EVIL: {}},
+        "teachers": {EVIL: TEACHER},
     }
+    record["metrics"] |= {f"teacher/{EVIL}/{split}/acc": 0.9 for split in ("val", "test")}
     record["dataset"]["name"] = EVIL
     record["budget"]["augment"] = EVIL
     write_record(file.parent, record)

@@ -68,11 +68,11 @@ def test_a_difference_over_a_part_of_the_seeds_says_over_how_many(tmp_path):
 
 def test_a_number_that_fewer_seeds_have_says_how_many_and_one_that_none_has_is_no_column(tmp_path):
     for seed in range(3):
-        some = {"val/acc": 0.8} if seed == 0 else {}
+        some = {"weight_entropy_last": 0.8} if seed == 0 else {}
         write_run(tmp_path / str(seed), "digits", seed, 0.9, metrics={"weight_entropy": 0.5, **some})
     (problem,) = problems_in(tmp_path, metric="weight_entropy")
     head = columns(problem, "weight_entropy")
-    assert "weight_entropy_last" not in head
+    assert "test/loss_last" not in columns(problem, "test/loss")
     row = cells(problem.groups[0], problem, "weight_entropy")
-    assert row[head.index("val/acc")] == "0.8000 (1 seed)"
+    assert row[head.index("weight_entropy_last")] == "0.8000 (1 seed)"
     assert row[head.index("weight_entropy")] == "0.5000 ± 0.0000"

@@ -49,13 +49,13 @@ def test_a_run_that_is_told_to_stop_saves_after_its_step_and_goes_on_from_there(
     folder = RunFolder(whole.path.with_name("cut"))
     saved = torch.load(folder.last_checkpoint, weights_only=True)
     assert (saved["global_step"], saved["PackedDataModule"]) == (6, {"batches_done": 2})  # of 4 in epoch 1
-    assert folder.record()["status"] == "interrupted"
+    assert folder.record().status == "interrupted"
     taken = []
     with monkeypatch.context() as patch:
         at_step(patch, 6, lambda module: taken.append(module.current_epoch))
         record, cut = run(*JOB, name="cut")
     assert taken == [1]
-    assert record["metrics"] == whole.completed()["metrics"]
+    assert record.metrics == whole.completed().metrics
     assert_bitwise_equal(weights(whole), weights(cut))
     assert whole.metrics_file.read_text() == cut.metrics_file.read_text()
 
@@ -70,7 +70,7 @@ def test_a_folder_that_was_moved_is_gone_on_with_and_keeps_its_best_epoch(run, m
             run(*best_first, name="before")
     whole.path.with_name("before").rename(whole.path.with_name("after"))
     record, moved = run(*best_first, name="after")
-    assert record["metrics"] == whole.completed()["metrics"]
+    assert record.metrics == whole.completed().metrics
     assert_bitwise_equal(weights(whole), weights(moved))
 
 
@@ -154,8 +154,8 @@ def test_a_gradient_that_is_no_number_names_its_term_and_step_and_leaves_the_wei
     ):
         run(*JOB, "doctor=false", "checkpoint_minutes=0")
     folder = RunFolder(tmp_path / "run")
-    assert folder.record()["status"] == "failed"
-    assert "loss/kd" in folder.record()["error"]
+    assert folder.record().status == "failed"
+    assert "loss/kd" in folder.record().error
     saved = torch.load(folder.last_checkpoint, weights_only=True)
     assert saved["global_step"] == 5
     assert all(t.isfinite().all() for t in saved["state_dict"].values())
@@ -227,7 +227,7 @@ def test_memory_that_is_full_is_said_with_what_takes_less(run, tmp_path, monkeyp
     at_step(monkeypatch, 2, lambda _: torch.empty(2**50))
     with pytest.raises(UserError, match=r"Out of memory(.|\n)*goes on from it(.|\n)*smaller data.batch_size"):
         run(*LABELS_ONLY)
-    assert RunFolder(tmp_path / "run").record()["status"] == "failed"
+    assert RunFolder(tmp_path / "run").record().status == "failed"
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_a_cache_that_is_lost_within_a_run_ends_it_in_words_and_the_run_goes_on(
         at_step(patch, 3, unmount)
         with pytest.raises(UserError, match=r"cache.*(cannot be (read or )?written|cannot be read)"):
             run(*JOB, name="cut")
-    assert RunFolder(tmp_path / "cut").record()["status"] == "failed"
+    assert RunFolder(tmp_path / "cut").record().status == "failed"
     cache.unlink()
     away.rename(cache)
     _, cut = run(*JOB, name="cut")

@@ -83,7 +83,7 @@ def main(folder: Path, methods: list[str], exact: bool, overrides: list[str]) ->
             config = compose("train", overrides=["experiment=digits", f"method={method}", *words])
             request = RunRequest(settings_of(config), RunFolder(folder / method), method, "the command")
             record = execute(request)
-            torch.save({**vars(notes), "metrics": record["metrics"]}, folder / f"{method}-{rank()}.pt")
+            torch.save({**vars(notes), "metrics": record.metrics}, folder / f"{method}-{rank()}.pt")
 
 
 if __name__ == "__main__":

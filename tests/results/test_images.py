@@ -46,7 +46,7 @@ def test_packed_images_suffice_wherever_the_photographs_lay(own_images, command)
 def test_a_damaged_packed_data_set_of_another_name_is_passed_over(own_images):
     root = own_images / "data" / "packed"
     [whole] = root.glob("*/manifest.json")
-    digest = load_run(own_images / "run").record["dataset"]["digest"]
+    digest = load_run(own_images / "run").record.dataset.digest
     shutil.copytree(whole.parent, root / "a-damaged-copy")
     (root / "a-damaged-copy" / "train.images.npy").write_bytes(b"")
     (root / "another").mkdir()
@@ -87,7 +87,8 @@ def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command
 )
 def test_the_command_in_the_message_holds_no_name_of_the_record(own_images, name):
     shutil.rmtree(own_images / "data")
-    record = {"dataset": {"name": name, "digest": "0" * 64}}
+    record = load_run(own_images / "run").record
+    record = record.replaced(dataset=record.dataset.replaced(name=name, digest="0" * 64))
     with pytest.raises(UserError) as raised:
         recorded_images(own_images / "run", record, own_images / "data")
     assert "dataset=image_folder dataset.source.folder=FOLDER (" in raised.value.fix

@@ -62,7 +62,7 @@ def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
     assert (N, M, K) == (100, 2, 10)
     assert made["weights"].shape == (N, M)
     assert 0 <= made["unsure"] < N
-    assert made["table"]["val/acc"][made["best"]] == made["run"].record["metrics"]["val/acc"]
+    assert made["table"]["val/acc"][made["best"]] == made["run"].record.metrics["val/acc"]
     assert torch.equal(made["classes"], made["student"](made["images"]).logits.argmax(dim=1))
     assert made["teacher"](made["images"]).logits.shape == (len(made["images"]), K)
 
@@ -82,7 +82,7 @@ def test_a_moved_run_gives_its_students_as_they_were_tested(moved, monkeypatch):
         assert not student.training
         assert not any(parameter.requires_grad for parameter in student.parameters())
         batches = run.data.eval_batches(run.split("test"))
-        assert measure_accuracy(student, batches) == pytest.approx(run.record["metrics"][name], abs=1e-7)
+        assert measure_accuracy(student, batches) == pytest.approx(run.record.metrics[name], abs=1e-7)
     kept = load_file(moved / "student.safetensors")
     best = run.student().network.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in best.items())
@@ -187,13 +187,13 @@ def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(m
     }
     with_weights = load_run(moved, cache=cache)
     found = evaluate(with_weights, own_images(with_weights, "val"), latency=False)
-    assert found["left_out"] == {"latency": "latency=false"}
-    assert found["metrics"].keys() == whole.keys()
+    assert found.left_out == {"latency": "latency=false"}
+    assert found.metrics.keys() == whole.keys()
     [rows] = with_weights.data.eval_batches(with_weights.split("val"))
     logits = with_weights.teachers[1].load()(rows.images).logits
     within = 2 * 2**-10 * float(logits.abs().max())  # the cache rounds to float16, one step up at most
     name = "teacher/resnet8/val/nll"
-    assert found["metrics"][name] == pytest.approx(whole[name], abs=within)
+    assert found.metrics[name] == pytest.approx(whole[name], abs=within)
 
 
 def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(moved, tmp_path):
@@ -213,7 +213,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
     OmegaConf.save(config, moved / "config.yaml")
     seal_again(moved)
     teacher = load_run(moved).teachers[1]
-    assert weights_digest(teacher.load().network) == teacher.facts["weights_digest"]
+    assert weights_digest(teacher.load().network) == teacher.facts.weights_digest
     here = tmp_path / "here"
     here.mkdir()
     alone = load_run(moved, teachers=here).teachers[1]
@@ -223,7 +223,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
         alone.load()
     state = {f"module.{name}": tensor for name, tensor in teacher.load().network.network.state_dict().items()}
     save_file(state, here / "my.safetensors")
-    assert weights_digest(alone.load().network) == teacher.facts["weights_digest"]
+    assert weights_digest(alone.load().network) == teacher.facts.weights_digest
     config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
     OmegaConf.save(config, moved / "config.yaml")
     seal_again(moved)
@@ -259,11 +259,11 @@ def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
         ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x goes on with it"),
         (
             {"format": 9},
-            r"has format 9; expected 2; a later version of amtml_pl has written it(.|\n)*with the version",
+            r"has format 9; expected 3; a later version of amtml_pl wrote it(.|\n)*with the version",
         ),
-        ({"format": None}, r"run.json has format None; expected 2"),
+        ({"format": None}, r"run.json has format None; expected 3"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),
-        ({"metrics": {}}, r"run.json lacks metrics.*val/acc"),
+        ({"metrics": {}}, r"run.json is damaged: it lacks metrics.val/acc"),
     ],
 )
 def test_a_run_that_cannot_be_looked_into_is_refused_by_name(moved, changes, text):

@@ -1,5 +1,7 @@
 """The run folder: nothing half-written is taken for whole."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,17 +9,23 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs import folder as runs
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.provenance import git_state, versions
-from amtml_pl.system.files import sealed, write_text
+from amtml_pl.runs.record import FILES, RunRecord
+from amtml_pl.system.files import write_text
+from amtml_pl.system.records import digest_of
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
+from records import a_record
 
 
 def test_a_record_is_replaced_whole(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert folder.record() is None
-    folder.write_record("interrupted", seed=0)
+    record = RunRecord.model_validate_json(json.dumps(a_record(files=dict.fromkeys(FILES, "0"))))
+    folder.write_record(record.replaced(status="interrupted"))
     assert folder.completed() is None
-    folder.write_record("completed", seed=0)
-    assert folder.completed() == sealed({"format": 2, "status": "completed", "seed": 0})
+    folder.write_record(record)
+    read = folder.completed()
+    assert read.replaced(digest="") == record
+    assert read.digest == digest_of(json.loads(folder.record_file.read_text()))
     assert [file.name for file in folder.path.iterdir()] == ["run.json"]
 
 
@@ -46,12 +54,12 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_last_good_one(tmp_
 def test_a_run_says_what_code_and_versions_it_ran():
     assert {"python", "torch", "pytorch-lightning", "amtml-pl"} <= set(versions())
     state = git_state()
-    assert state is None or len(state["commit"]) == 40
+    assert state is None or len(state.commit) == 40
 
 
 def test_starting_over_removes_what_an_earlier_run_left(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_record("completed")
+    folder.record_file.touch()
     folder.last_checkpoint.parent.mkdir()
     for file in (folder.last_checkpoint, folder.metrics_file, tmp_path / "events.out.tfevents.1.x"):
         file.write_text("old")

@@ -179,11 +179,16 @@ def test_the_weights_of_a_recorded_constructor_are_not_downloaded(finished):
         run.teachers[1].load()
 
 
+def use_of(stores):
+    """What a record has of a cache with these stores."""
+    return {"views": 1, "bytes": 1, "stores": stores, "teacher_passes": {}}
+
+
 RECORDS = {
     "null": (None, "does not hold the logits of vgg8_quarter, resnet8"),
-    "a list": ([], "cache is a list, expected a mapping or null"),
-    "numbers": ({"stores": [5]}, "cache.stores is a list, expected a list of names"),
-    "a way out": ({"stores": ["../../secret"]}, "does not hold the store ../../secret"),
+    "a list": ([], "cache is a list, expected an object"),
+    "numbers": (use_of([5]), "cache.stores.0 is 5, expected a valid string"),
+    "a way out": (use_of(["../../secret"]), "does not hold the store ../../secret"),
 }
 
 

@@ -19,4 +19,4 @@ def test_a_run_does_not_go_on_from_a_checkpoint_with_a_changed_weight(run):
     record, _ = run(
         "experiment=digits", "method=ce", *CE, "trainer.max_epochs=1", "doctor=false", "force=true"
     )
-    assert record["status"] == "completed"
+    assert record.status == "completed"

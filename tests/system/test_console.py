@@ -13,11 +13,14 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from amtml_pl.distill.metrics import EpochMeans
+from amtml_pl.results.evaluation.record import Evaluation
 from amtml_pl.results.evaluation.tables import show_networks
+from amtml_pl.runs.record import FILES, METRICS
 from amtml_pl.system.console import Terminal
 from amtml_pl.training.plan import PlanStep, show_plan
 from amtml_pl.training.progress import FitProgress
 from amtml_pl.training.summary import next_commands, show_summary
+from records import TEACHER, a_run
 from tiny_runs import TINY
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -125,13 +128,13 @@ def test_the_line_of_a_fit_tells_all_its_numbers_on_a_narrow_terminal(width, has
 def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     """Which is how somebody's commands would name a wrong folder, were they taken for Rich's markup."""
     folder = tmp_path / "B[bold]x"
-    record = {
-        "experiment": "try[red]", "seed": 0, "teachers": ["big[blue]"],
-        "metrics": dict.fromkeys(
-            ["val/acc", "test/acc", "val/acc_last", "test/acc_last",
-             "teacher/big[blue]/val/acc", "teacher/big[blue]/test/acc"], 0.5),
-        "timing": {"fit_seconds": 3.0, "images_per_second": 100.0},
-    }  # fmt: skip
+    accuracies = [*METRICS, "teacher/big[blue]/val/acc", "teacher/big[blue]/test/acc"]
+    record = a_run(
+        experiment="try[red]",
+        teachers={"big[blue]": TEACHER},
+        metrics=dict.fromkeys(accuracies, 0.5),
+        files=dict.fromkeys(FILES, ""),
+    )
     show_summary(record, folder)
     said = capsys.readouterr().out
     assert f"Everything is in {folder}\n" in said
@@ -143,7 +146,8 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
 
 def test_a_plan_and_an_evaluation_print_brackets_as_they_are(capsys):
     show_plan([PlanStep("packed [/x] data", "to write to d[/y]", missing=True)], "Plan of try[/z]")
-    show_networks({"split": "test", "metrics": {"test/acc": 0.5}}, "try[/w] (seed 0)", ("big[/v]",))
+    found = Evaluation.model_construct(split="test", metrics={"test/acc": 0.5})
+    show_networks(found, "try[/w] (seed 0)", ("big[/v]",))
     said = capsys.readouterr().out
     for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
         assert name in said
@@ -158,7 +162,7 @@ def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path,
     folder = tmp_path / name / "run"
     folder.mkdir(parents=True)
     (folder / "events.out.tfevents.1").touch()
-    watch, *commands = [command for command, _ in next_commands({"teachers": []}, folder)]
+    watch, *commands = [command for command, _ in next_commands(a_run(status="interrupted"), folder)]
     assert shlex.split(watch) == ["tensorboard", "--logdir", str(folder)]
     parse = OverridesParser.create().parse_override
     assert len(commands) == 4
@@ -176,13 +180,13 @@ def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path,
 
 
 def test_the_next_commands_name_only_what_the_run_has(tmp_path):
-    alone = next_commands({"teachers": []}, tmp_path)
-    taught = next_commands({"teachers": ["a"]}, tmp_path)
+    alone = next_commands(a_run(status="interrupted"), tmp_path)
+    taught = next_commands(a_run(status="interrupted", teachers={"a": TEACHER}), tmp_path)
     assert "tensorboard" not in str(alone)
     assert alone[0][1] == "accuracy, calibration"
     assert taught[0][1] == "accuracy, calibration, agreement with its teachers"
     (tmp_path / "events.out.tfevents.1").touch()
-    assert next_commands({"teachers": []}, tmp_path)[0][0].startswith("tensorboard --logdir ")
+    assert next_commands(a_run(status="interrupted"), tmp_path)[0][0].startswith("tensorboard --logdir ")
 
 
 def test_the_mean_of_an_epoch_so_far_can_be_looked_at_without_ending_it():

@@ -5,7 +5,12 @@ import stat
 import pytest
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import named_output, replacing, write_json
+from amtml_pl.system.files import named_output, output, replacing
+
+
+def write(file):
+    with output(file) as temporary:
+        temporary.write_text("{}")
 
 
 def test_a_file_is_replaced_as_a_whole_and_its_folder_is_made(tmp_path):
@@ -20,15 +25,15 @@ def test_a_file_is_replaced_as_a_whole_and_its_folder_is_made(tmp_path):
 
 def test_it_may_be_read_by_whom_the_umask_lets(tmp_path):
     (tmp_path / "other").write_text("")
-    write_json(tmp_path / "found.json", {})
+    write(tmp_path / "found.json")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "found.json")}
     assert len(modes) == 1
 
 
-@pytest.mark.parametrize("name", [".found.json", ".found.json.tmp"])
+@pytest.mark.parametrize("name", [".found.json", ".found.new.json"])
 def test_hidden_files_of_the_user_beside_it_stay(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    write_json(tmp_path / "found.json", {})
+    write(tmp_path / "found.json")
     assert (tmp_path / name).read_text() == "mine"
 
 
@@ -60,7 +65,7 @@ def test_what_cannot_take_its_place_in_the_end_is_one_message_and_leaves_nothing
     file = tmp_path / "found.json"
 
     def late():
-        with replacing(file) as temporary:
+        with output(file) as temporary:
             temporary.write_text("whole")
             file.mkdir()
 

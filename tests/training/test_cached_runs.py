@@ -37,7 +37,7 @@ def prepared(configure, tmp_path, *overrides):
 
 
 def passes(record):
-    return record["cache"]["teacher_passes"]
+    return record.cache.teacher_passes
 
 
 def no_teacher(monkeypatch):
@@ -61,14 +61,14 @@ def test_float32_outputs_train_the_student_that_live_teachers_train_to_the_bit(r
 def test_a_run_passes_each_image_through_each_teacher_once_per_view_and_a_later_run_never(run, monkeypatch):
     first, _ = run(*AMTML, "data.views=2", "trainer.max_epochs=3", name="first")
     assert passes(first) == {"vgg8_quarter": 2.0, "resnet8": 2.0}
-    assert first["timing"]["cache_build_seconds"] > 0
+    assert first.timing.cache_build_seconds > 0
     fewer, _ = run(*AMTML, "data.views=3", name="more views than epochs")
     assert passes(fewer) == {}  # views 1 and 2 are there, and there is no third epoch
     no_teacher(monkeypatch)
     for seed in (1, 2):
         later, folder = run(*AMTML, "data.views=2", "trainer.max_epochs=3", f"seed={seed}", name=f"{seed}")
         assert passes(later) == {}
-        assert later["teachers"] == first["teachers"]
+        assert later.teachers == first.teachers
         assert folder.weights_file.exists()
 
 
@@ -232,11 +232,11 @@ def test_without_preparation_a_changed_setting_is_named_with_both_values(run, tm
 
 def test_the_record_of_a_cached_run_names_its_stores_and_the_stores_name_the_run(run, tmp_path):
     record, folder = run(*AMTML)
-    assert record["teacher_source"] == "cached"
-    assert record["cache"]["views"] == 2
+    assert record.teacher_source == "cached"
+    assert record.cache.views == 2
     root = tmp_path / "outputs" / "cache" / "digits"
-    assert len(record["cache"]["stores"]) == 4
-    for name in record["cache"]["stores"]:
+    assert len(record.cache.stores) == 4
+    for name in record.cache.stores:
         (user,) = (root / name / "used_by").glob("*.json")
         assert json.loads(user.read_text())["run"] == str(folder.path.resolve())
 

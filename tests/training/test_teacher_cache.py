@@ -15,6 +15,7 @@ from amtml_pl.training.assemble import data_module
 from amtml_pl.training.plan import cache_step
 from amtml_pl.training.settings import settings_of
 from amtml_pl.training.teacher_cache import RunCache
+from records import EXAMINED
 
 EXPERIMENT = (
     "experiment=digits_amtml", "trainer=cpu", "trainer.max_epochs=3", "student=resnet8_thin",
@@ -49,7 +50,7 @@ def write_weights(config, name, file):
 def begun(cache):
     """The cache with its manifests written, as a build begins."""
     for store in cache.stores():
-        store.begin((10,) if store.tensor == "logits" else (4, 2, 2), {}, {})
+        store.begin((10,) if store.tensor == "logits" else (4, 2, 2), EXAMINED, {})
     return cache
 
 

@@ -127,14 +127,12 @@ def time_saved(problem: Problem, cached: Sequence[Group]) -> str:
     for run in problem.runs:
         epochs = epochs_of(run)
         if run.facts.get("teacher_source") == "live" and epochs is not None:
-            per_epoch.setdefault(run.teachers, []).append(run.timing.get("teacher_seconds", 0.0) / epochs)
+            per_epoch.setdefault(run.teachers, []).append(run.timing["teacher_seconds"] / epochs)
     known = [run for group in cached for run in group.runs if run.teachers in per_epoch]
     if not known:
         return "How many seconds that saved is not told: no live run of these teachers was measured."
     live = sum(statistics.fmean(per_epoch[run.teachers]) * run.budget["epochs"] for run in known)
-    paid = sum(
-        run.timing.get("teacher_seconds", 0.0) + run.timing.get("cache_build_seconds", 0.0) for run in known
-    )
+    paid = sum(run.timing["teacher_seconds"] + run.timing["cache_build_seconds"] for run in known)
     return (
         f"Live runs of the same teachers waited {live / 60:,.1f} minutes for as many epochs as {len(known)} "
         f"cached runs have, which waited {paid / 60:,.1f} minutes, what they built themselves included."

@@ -80,14 +80,13 @@ def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:
 
 
 def teacher_seconds(group: Group) -> float:
-    """The mean time that waiting for the teachers took, of the runs that have it; 0 where none has."""
-    found = [run.timing["teacher_seconds"] for run in group.runs if "teacher_seconds" in run.timing]
-    return statistics.fmean(found or [0.0])
+    """The mean time that waiting for the teachers took."""
+    return statistics.fmean(run.timing["teacher_seconds"] for run in group.runs)
 
 
 def of_building(problem: Problem) -> str:
     """What it took to build what the cache lacked, for all runs together; empty where they built nothing."""
-    total = sum(run.timing.get("cache_build_seconds", 0.0) for run in problem.runs)
+    total = sum(run.timing["cache_build_seconds"] for run in problem.runs)
     if not total:
         return ""
     return (

@@ -75,8 +75,6 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
             found.left_out.append(LeftOut(run_folder, first_line(reason)))
         except OSError as error:
             found.left_out.append(LeftOut(run_folder, f"{UNREADABLE}{error.strerror or error}"))
-        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            found.left_out.append(LeftOut(run_folder, f"damaged: {type(error).__name__}: {error!s:.200}"))
         else:
             if twin == run_folder:
                 found.compared.append(run)

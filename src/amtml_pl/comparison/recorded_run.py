@@ -10,7 +10,8 @@ from typing import Any
 from amtml_pl.comparison.estimates import can_be_averaged
 from amtml_pl.config.overrides import overrides_of, value_of, without_places
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.system.files import are_numbers, is_held
+from amtml_pl.runs.record import RunRecord
+from amtml_pl.system.files import is_held
 
 # What a run's record calls the same for all seeds, beside its budget: tells apart what was typed alike.
 FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
@@ -31,7 +32,7 @@ class Run:
         digest: of its pixels.
         student: the student's facts, by name.
         teachers: their names.
-        temperature: of the distillation; None where the record lacks it.
+        temperature: of the distillation.
         coefficients: of the loss terms, by name.
         budget: what the run may spend, by name.
         facts: ``FACTS`` of the record, flat.
@@ -39,8 +40,7 @@ class Run:
         timing: seconds, by name.
         teacher_passes: passes over the training split that each teacher has made for the cache; None where
             no cache was used.
-        logits_stores: where the cache keeps the teachers' logits, ``<teacher>/<store>``; older records lack
-            them.
+        logits_stores: where the cache keeps the teachers' logits, ``<teacher>/<store>``.
         cached_views: of the training images that the run needs of the cache.
     """
 
@@ -54,7 +54,7 @@ class Run:
     digest: str
     student: Mapping[str, Any]
     teachers: tuple[str, ...]
-    temperature: float | None
+    temperature: float
     coefficients: Mapping[str, float]
     budget: Mapping[str, Any]
     facts: Mapping[str, str]
@@ -62,7 +62,7 @@ class Run:
     timing: Mapping[str, float]
     teacher_passes: Mapping[str, float] | None
     logits_stores: tuple[str, ...]
-    cached_views: float
+    cached_views: int
 
 
 RUNNING = "still running"
@@ -95,69 +95,60 @@ def read_run(folder: RunFolder, metric: str) -> Run:
         NotCompared: if it has not completed, or was never measured.
     """
     record = folder.record()
-    if record is None or record["status"] != "completed":
+    if record is None or record.status != "completed":
         raise NotCompared(unfinished(folder, record))
     folder.refuse_changed(record, *folder.tables)
-    metrics = {name: float(value) for name, value in record["metrics"].items()}
+    metrics = record.metrics
     if metric not in metrics:
         raise LacksMetric(metric, tuple(metrics))
     if not can_be_averaged(metrics[metric]):
         raise NotCompared(f"{metric} is {metrics[metric]}")
-    overrides = overrides_of(record["command"])
-    experiment = record["experiment"] or ""
-    settings = without_places(overrides)
-    timing = numbers(record["timing"])
-    if "fit_seconds" not in timing:
-        raise NotCompared("has no timing.fit_seconds")
-    cache = record.get("cache") or {}
-    passes = cache.get("teacher_passes")
-    temperature = numbers({"temperature": record.get("temperature") or 0.0})["temperature"]
+    overrides = overrides_of(record.command)
+    plain, cache = record.model_dump(include={*FACTS}), record.cache
     return Run(
         folder=folder.path,
-        experiment=experiment,
+        experiment=record.experiment or "",
         method=value_of("method", overrides),
-        settings=tuple(word for word in settings if not word.startswith("method=")),
-        seed=record["seed"],
-        study=str(record.get("study") or f"{experiment} {' '.join(settings)}"),
-        dataset=record["dataset"]["name"],
-        digest=record["dataset"]["digest"],
-        student=dict(record.get("student") or {}),
-        teachers=tuple(record.get("teachers") or ()),
-        temperature=temperature or None,
-        coefficients=numbers(record.get("loss") or {}),
-        budget=dict(record["budget"]),
-        facts=dict(flat({name: record[name] for name in FACTS if name in record})),
+        settings=tuple(word for word in without_places(overrides) if not word.startswith("method=")),
+        seed=record.seed,
+        study=record.study,
+        dataset=record.dataset.name,
+        digest=record.dataset.digest,
+        student=record.student.model_dump(),
+        teachers=tuple(record.teachers),
+        temperature=numbers({"temperature": record.temperature})["temperature"],
+        coefficients=numbers(record.loss),
+        budget=record.budget,
+        facts=dict(flat({name: plain[name] for name in FACTS})),
         metrics={name: value for name, value in metrics.items() if can_be_averaged(value)},
-        timing=timing,
-        teacher_passes=None if passes is None else numbers(passes),
-        logits_stores=tuple(s for s in cache.get("stores", ()) if s.rpartition("/")[2].startswith("logits-")),
-        cached_views=numbers({"views": cache.get("views", 0)})["views"],
+        timing=numbers(record.timed().model_dump()),
+        teacher_passes=None if cache is None else numbers(cache.teacher_passes),
+        logits_stores=tuple(
+            name for name in (cache.stores if cache else ()) if name.rpartition("/")[2].startswith("logits-")
+        ),
+        cached_views=0 if cache is None else cache.views,
     )
 
 
-def unfinished(folder: RunFolder, record: Mapping[str, Any] | None) -> str:
-    """What has become of a run that has not completed."""
-    lock = folder.path / ".lock"
+def unfinished(folder: RunFolder, record: RunRecord | None) -> str:
+    """Return what has become of a run that has not completed."""
     try:
-        if lock.exists() and is_held(lock):
+        if is_held(folder.lock_file):
             return RUNNING
-    except OSError:  # only who may write to a lock is told whether somebody holds it
-        return UNTOLD if record is None else f"{record['status']}, or {RUNNING}: its lock may not be opened"
-    return WITHOUT_WORDS if record is None else str(record["status"])
+    except OSError:  # only who may write to a lock learns whether a process holds it
+        return UNTOLD if record is None else f"{record.status}, or {RUNNING}: its lock may not be opened"
+    return WITHOUT_WORDS if record is None else record.status
 
 
-def numbers(found: object) -> dict[str, float]:
-    """A mapping of names to numbers.
+def numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """Return numbers by name.
 
     Raises:
-        ValueError: if it is something else, or one of them cannot be averaged.
+        NotCompared: if one of them cannot be averaged.
     """
-    if not are_numbers(found) or not isinstance(found, Mapping):
-        raise ValueError(f"{found!r:.80} where numbers by name are expected")
-    values = {str(name): float(value) for name, value in found.items()}
     if unusable := [name for name, value in values.items() if not can_be_averaged(value)]:
-        raise ValueError(f"{unusable[0]:.80} is {values[unusable[0]]}")
-    return values
+        raise NotCompared(f"{unusable[0]:.80} is {values[unusable[0]]}")
+    return dict(values)
 
 
 def flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from amtml_pl.comparison.estimates import of_seeds
 from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.system.console import printable
 
 LEGEND = (
     "± is the standard deviation over the n seeds, the interval that of the mean by Student's t, p of the "
@@ -88,5 +89,4 @@ def kept_apart(problems: Sequence[Problem]) -> str:
 
 def one_line(text: str, escapes: Mapping[str, str]) -> str:
     """A cell's text, which a run's record may have chosen, without what a table would take for its own."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return "".join(escapes.get(character, character) for character in printable)
+    return "".join(escapes.get(character, character) for character in printable(text, keep=""))

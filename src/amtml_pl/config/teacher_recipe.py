@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -110,9 +110,14 @@ def differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:
             yield f"++{path}={hydra_literal(value)}"
         elif told[path] != meant[path] and told_value.get(path) != value:
             yield f"{path}={hydra_literal(value)}"
-    for path in told.keys() - meant.keys():
-        if not any(other.startswith(f"{path}.") for other in meant):
-            yield f"~{path}"
+    yield from (f"~{path}" for path in dict.fromkeys(topmost(path, meant) for path in told) if path)
+
+
+def topmost(path: str, meant: Collection[str]) -> str:
+    """Return the shortest beginning of a key path that no wanted one shares; empty for none."""
+    steps = path.split(".")
+    beginnings = (".".join(steps[:count]) for count in range(1, len(steps) + 1))
+    return next((b for b in beginnings if not any(f"{other}.".startswith(f"{b}.") for other in meant)), "")
 
 
 def flat(config: DictConfig, *, resolve: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,7 +29,13 @@ from amtml_pl.errors import UserError
 
 @runtime_checkable
 class Operation(Protocol):
-    """One step of an augmentation, uint8 to uint8."""
+    """One step of an augmentation, uint8 to uint8.
+
+    Attributes:
+        name: in the fingerprint of a cache, which outlives the class's own name and module.
+    """
+
+    name: ClassVar[str]
 
     @property
     def distinct_views(self) -> int | None:
@@ -62,15 +68,17 @@ class Augmentation:
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
 
     def identity(self) -> dict[str, Any]:
-        """What decides the views, as JSON: the seed, and each operation's class and settings.
+        """What decides the views, as JSON: the seed, and each operation's name and settings.
 
         Raises:
             UserError: if an operation has attributes that are no JSON.
         """
-        operations = [
-            {"operation": f"{type(operation).__module__}.{type(operation).__qualname__}", **vars(operation)}
-            for operation in self.operations
-        ]
+        if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
+            raise UserError(
+                f"The operation {unnamed[0]} of the augmentation has no name, which a cache is found by.",
+                fix='name = "..." in the class; another name whenever its pixels change',
+            )
+        operations = [{"operation": operation.name, **vars(operation)} for operation in self.operations]
         try:
             json.dumps(operations)
         except TypeError as error:
@@ -98,8 +106,13 @@ class Augmentation:
             for stream, operation in enumerate(self.operations):
                 keys = random_bits(random_bits(self.seed, stream), index.numpy(force=True))
                 images = operation(images, keys, view)
-        # By a tensor: CUDA would multiply by the rounded reciprocal of a plain number.
-        return images / torch.full((), 255.0, device=images.device)
+        return as_floats(images)
+
+
+def as_floats(images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Return stored images in [0, 1]."""
+    # By a tensor: CUDA would multiply by the rounded reciprocal of a plain number.
+    return images / torch.full((), 255.0, device=images.device)
 
 
 class CropFlip:
@@ -112,6 +125,8 @@ class CropFlip:
         padding: pixels added on each side, from 0.
         flip: whether half of the views are mirrored left to right.
     """
+
+    name = "crop_flip"
 
     def __init__(self, padding: int = 4, flip: bool = True) -> None:
         if padding < 0:
@@ -159,6 +174,7 @@ class RandomErasing:
         value: the filling of all three channels, from 0 (black) to 255.
     """
 
+    name = "random_erasing"
     _ATTEMPTS = 10
 
     def __init__(
@@ -214,6 +230,8 @@ class Cutout:
     Args:
         size: side of the square in pixels, from 1; the paper has 16 for CIFAR-10 and 8 for CIFAR-100.
     """
+
+    name = "cutout"
 
     def __init__(self, size: int) -> None:
         if size < 1:

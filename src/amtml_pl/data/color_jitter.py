@@ -26,6 +26,8 @@ class ColorJitter:
         hue: turns hues by up to this share of the circle either way, in [0, 0.5].
     """
 
+    name = "color_jitter"
+
     def __init__(
         self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
     ) -> None:

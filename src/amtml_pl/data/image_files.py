@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.data.augment import as_floats
 from amtml_pl.data.datasets.files import FolderFiles
 from amtml_pl.data.datasets.image_folder import SUFFIXES, image_names, read_images
 from amtml_pl.errors import UserError
@@ -69,4 +70,4 @@ def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tenso
     samples = [(str(file), 0) for file in files]
     stored = read_images(FolderFiles(Path.cwd()), samples, (), image_size, title="reading images")
     for images in torch.split(stored.images, BATCH):
-        yield images / torch.full((), 255.0)
+        yield as_floats(images)

@@ -15,34 +15,64 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from filelock import FileLock
+from pydantic import AfterValidator, Field
 from rich.progress import track
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import Terminal, is_watched
-from amtml_pl.system.files import are_numbers, read_json
 from amtml_pl.system.ranks import leads
+from amtml_pl.system.records import Count, Record, read_record, write_record
 from amtml_pl.types import Split, SplitName, counted_kinds
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-MANIFEST_KEYS = frozenset({"format", "identity", "signature", "classes", "splits", "files", "digest"})
-MANIFEST_FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    "classes": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
-    "splits": lambda v: (
-        isinstance(v, dict) and v.keys() <= {*get_args(SplitName)} and all(type(n) is int for n in v.values())
-    ),
-    "files": lambda v: isinstance(v, dict) and all(Path(name).name == name for name in v),
-    "digest": lambda v: isinstance(v, str),
-    "left_out": are_numbers,
-}
 CHUNK_ROWS = 4096
+
+
+def plain(name: str) -> str:
+    """Return a file's name.
+
+    Raises:
+        ValueError: if it is a path.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"{name!r:.80} is not the name of a file in the folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(plain)]
+
+
+class PackedManifest(Record):
+    """What a packed folder holds.
+
+    Attributes:
+        identity: of the source; it names the folder.
+        signature: of the raw data, see `DatasetSource.signature`.
+        classes: the K class names, in label order.
+        splits: images per split.
+        files: the size of each file.
+        digest: sha256 over the pixels, labels and class names of all splits.
+        left_out: files of the raw data that were not read, by suffix.
+    """
+
+    format: Literal[2] = 2
+    identity: dict[str, Any]
+    signature: str | None
+    classes: tuple[str, ...]
+    splits: dict[SplitName, Count]
+    files: dict[FileName, Count]
+    digest: str
+    left_out: dict[str, Count] = Field(default_factory=dict)
+
+
+FORMAT_VERSION = PackedManifest.model_fields["format"].default
 
 
 @runtime_checkable
@@ -97,14 +127,14 @@ class PackedDataset:
         Raises:
             UserError: a file is missing, truncated or changed, or the format is unknown; it names the file.
         """
-        manifest = _manifest(folder)
-        for name, size in manifest["files"].items():
+        manifest = read_manifest(folder)
+        for name, size in manifest.files.items():
             got = (folder / name).stat().st_size if (folder / name).is_file() else 0
             if got != size:
                 raise _damaged(folder / name, f"has {got} bytes, expected {size}")
-        classes = tuple(manifest["classes"])
-        splits = {split: _mapped(folder, split, classes, rows) for split, rows in manifest["splits"].items()}
-        return cls(folder, manifest["digest"], classes, splits, manifest.get("left_out", {}))
+        classes = manifest.classes
+        splits = {split: _mapped(folder, split, classes, rows) for split, rows in manifest.splits.items()}
+        return cls(folder, manifest.digest, classes, splits, manifest.left_out)
 
     def verify(self) -> None:
         """Holds every pixel, label and class name against the digest.
@@ -172,7 +202,7 @@ def _is_current(source: DatasetSource, root: Path) -> bool:
     if not is_packed(source, root):
         return False
     now = source.signature()
-    return now is None or now == _manifest(packed_folder(source, root))["signature"]
+    return now is None or now == read_manifest(packed_folder(source, root)).signature
 
 
 def _pack_anew(source: DatasetSource, folder: Path) -> None:
@@ -185,12 +215,13 @@ def _pack_anew(source: DatasetSource, folder: Path) -> None:
     shutil.rmtree(growing, ignore_errors=True)  # left behind by a process that was killed
     growing.mkdir()
     try:
-        manifest = _write_splits(source, growing)
-        manifest |= {"format": FORMAT_VERSION, "identity": source.identity(), "signature": signature}
-        (growing / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        manifest = PackedManifest(
+            identity=source.identity(), signature=signature, **_write_splits(source, growing)
+        )
+        write_record(growing / MANIFEST, manifest)
         _replace_folder(growing, folder)
-        if left_out := manifest.get("left_out"):
-            log.warning("Packed %s; %s", folder.name, counted_kinds(left_out))
+        if manifest.left_out:
+            log.warning("Packed %s; %s", folder.name, counted_kinds(manifest.left_out))
     finally:
         shutil.rmtree(growing, ignore_errors=True)
 
@@ -224,8 +255,13 @@ def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
         _write_array(folder / f"{name}.labels.npy", split.labels.numpy(), digest.update, f"packing {name}")
         rows[name] = len(split)
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    counts = {"left_out": dict(left_out)} if left_out else {}
-    return {"classes": classes, "splits": rows, "files": files, "digest": digest.hexdigest(), **counts}
+    return {
+        "classes": classes or (),
+        "splits": rows,
+        "files": files,
+        "digest": digest.hexdigest(),
+        "left_out": dict(left_out),
+    }
 
 
 def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:
@@ -259,20 +295,13 @@ def _check(split: Split, name: SplitName, classes: tuple[str, ...] | None) -> No
         )
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    file = folder / MANIFEST
-    try:
-        manifest = read_json(file)
-    except (OSError, ValueError) as error:
-        raise _damaged(file, f"cannot be read ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
-        got = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise _damaged(file, f"has format version {got!r:.80}, expected {FORMAT_VERSION}")
-    if absent := MANIFEST_KEYS - manifest.keys():
-        raise _damaged(file, f"lacks {', '.join(sorted(absent))}")
-    if wrong := [key for key, is_right in MANIFEST_FIELDS.items() if not is_right(manifest.get(key, {}))]:
-        raise _damaged(file, f"holds something else than it should under {', '.join(wrong)}")
-    return manifest
+def read_manifest(folder: Path) -> PackedManifest:
+    """Return the manifest of a packed folder.
+
+    Raises:
+        UserError: if it is damaged or of another format.
+    """
+    return read_record(PackedManifest, folder / MANIFEST, fix=_again(folder))
 
 
 def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int) -> Split:
@@ -295,5 +324,8 @@ def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int)
 
 
 def _damaged(file: Path, what: str) -> UserError:
-    fix = f"delete {file.parent} and repeat: it is packed again"
-    return UserError(f"The packed file {file} {what}.", fix=fix)
+    return UserError(f"The packed file {file} {what}.", fix=_again(file.parent))
+
+
+def _again(folder: Path) -> str:
+    return f"rm -r '{folder}' and repeat the command: it is packed again"

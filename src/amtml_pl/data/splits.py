@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,11 @@ class SplitRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def digest(self) -> str:
+        """Which rows they are, for fingerprints."""
+        return hashlib.sha256(self.rows.numpy().tobytes()).hexdigest()[:16]
 
 
 def _whole(packed: PackedDataset, name: SplitName) -> SplitRows:

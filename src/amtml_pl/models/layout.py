@@ -45,6 +45,11 @@ def set_execution(
         network.compile()
 
 
+def device_for(accelerator: str | None) -> torch.device:
+    """Return where networks run: on CUDA where there is one, unless the CPU is asked for."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def as_written() -> AbstractContextManager[object]:
     """Inside, networks run as they are written, even those that have been compiled."""
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to import it takes seconds

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.checkpoint_file import read_checkpoint
 
 Which: TypeAlias = Literal["best", "last"]
@@ -26,12 +26,12 @@ class RecordedCheckpoints:
     """
 
     folder: RunFolder
-    record: Mapping[str, Any]
+    record: RunRecord
 
     @property
     def again(self) -> str:
         """The command that repeats the run."""
-        return f"{self.record['command']} force=true"
+        return f"{self.record.command} force=true"
 
     def tensors(self, checkpoint: Which, module: str) -> dict[str, Tensor]:
         """The tensors of one of the training module's own modules, ``student`` or ``weighting``.

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from amtml_pl.config.paths import config_directory
-from amtml_pl.data.packing import MANIFEST, PackedDataset
+from amtml_pl.data.packing import MANIFEST, PackedDataset, read_manifest
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import read_json
+from amtml_pl.runs.record import RunRecord
 
 
-def recorded_images(run: Path, record: Mapping[str, Any], data: Path) -> PackedDataset:
+def recorded_images(run: Path, record: RunRecord, data: Path) -> PackedDataset:
     """Return the packed data set that a run was trained on.
 
     Nothing is packed here: a run folder must not decide what is read, downloaded and written. The command in
@@ -27,14 +26,14 @@ def recorded_images(run: Path, record: Mapping[str, Any], data: Path) -> PackedD
     Raises:
         UserError: if no packed data set below the root has the recorded digest.
     """
-    about, root = record["dataset"], data / "packed"
-    if (here := packed_with(about["digest"], root)) is not None:
+    about, root = record.dataset, data / "packed"
+    if (here := packed_with(about.digest, root)) is not None:
         return here
     named = {file.stem for file in (config_directory() / "dataset").glob("*.yaml")} - {"image_folder"}
-    choice = about["name"] if about["name"] in named else "image_folder dataset.source.folder=FOLDER"
+    choice = about.name if about.name in named else "image_folder dataset.source.folder=FOLDER"
     words = [f"run={run}", f"paths.data={data}"]
     raise UserError(
-        f"The images of {about['name']!r} that {run} was trained on (digest {about['digest'][:12]}) are not "
+        f"The images of {about.name!r} that {run} was trained on (digest {about.digest[:12]}) are not "
         f"packed in {root}.",
         fix="paths.data=FOLDER (in Python load_run(..., data=FOLDER)), below which they are packed; or pack "
         f"them: python -m amtml_pl.evaluate {shlex.join(words)} dataset={choice} "
@@ -52,12 +51,9 @@ def packed_with(digest: str, root: Path) -> PackedDataset | None:
     for file in sorted(root.glob(f"*/{MANIFEST}")):
         if file.parent.suffix:  # .tmp is being written, .old is being removed
             continue
-        try:
-            manifest = read_json(file)
-            if isinstance(manifest, dict) and manifest.get("digest") == digest:
+        with suppress(UserError, OSError):  # a damaged one is packed again by who needs it
+            if read_manifest(file.parent).digest == digest:
                 packed = PackedDataset.open(file.parent)
                 packed.verify()
                 return packed
-        except (OSError, ValueError, UserError):  # another data set's, or packed again by who needs it
-            continue
     return None

@@ -14,12 +14,11 @@ from torch import Tensor
 from amtml_pl.data.image_files import read_batches
 from amtml_pl.errors import UserError
 from amtml_pl.results.checkpoints import Which
-from amtml_pl.results.evaluation.images import classes_of
 from amtml_pl.results.export.formats.kinds import open_exported
 from amtml_pl.results.export.formats.student import Forward
 from amtml_pl.results.export.record import refuse_changed
 from amtml_pl.results.run import load_run
-from amtml_pl.system.files import replacing
+from amtml_pl.system.files import output
 
 
 class OpenedModel:
@@ -46,7 +45,7 @@ class OpenedModel:
             student = run.student(checkpoint)
             self.forward = lambda images: student(images).logits
             about = run.config.dataset
-            self.classes = classes_of(run) or tuple(map(str, range(about.num_classes)))
+            self.classes = run.record.dataset.classes
             self.image_size = int(about.image_size)
         elif not place.exists():
             raise UserError(
@@ -145,5 +144,5 @@ def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
     lines.writerow(header)
     for prediction in predictions:
         lines.writerow([prediction.file, *(cell for pair in prediction.classes for cell in pair)])
-    with replacing(file) as temporary:  # a name of other bytes than UTF-8 is written as it is
+    with output(file) as temporary:  # a name of other bytes than UTF-8 is written as it is
         temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.allowed_targets import group_problems
@@ -18,7 +17,7 @@ from amtml_pl.config.rules import rule_problems
 from amtml_pl.config.schema import DATASET, KEYS, TEACHER, WEIGHTS
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.record import absent_fields
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.plain_yaml import read_plain_yaml
 
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
@@ -28,7 +27,7 @@ TEACHER_RULES = {
 }
 
 
-def completed_record(folder: RunFolder) -> dict[str, Any]:
+def completed_record(folder: RunFolder) -> RunRecord:
     """The record of a run that can be looked into.
 
     Raises:
@@ -48,31 +47,28 @@ def completed_record(folder: RunFolder) -> dict[str, Any]:
         raise UserError(error.what, fix=anew) from error
     if record is None:
         raise without_record(folder)
-    status = record["status"]
-    if status != "completed":
-        busy = is_busy(folder)
+    if record.status != "completed":
+        busy = folder.is_busy
         said = {"failed": "failed", "interrupted": "is still going" if busy else "was interrupted"}
-        why = f" ({record['error']})" if status == "failed" and record.get("error") else ""
+        why = f" ({record.error})" if record.error else ""
         raise UserError(
-            f"The run in {folder.path} {said[status]}{why}; expected a completed one.",
+            f"The run in {folder.path} {said[record.status]}{why}; expected a completed one.",
             fix="the same command again, once the run has ended"
             if busy
-            else str(record.get("command", "the command that began it")) + " goes on with it",
+            else f"{record.command} goes on with it",
         )
-    if absent := absent_fields(record):
-        raise UserError(f"{folder.record_file} lacks {', '.join(absent)}.", fix=anew)
     folder.refuse_changed(record, *folder.tables)
     return record
 
 
 def without_record(folder: RunFolder) -> UserError:
     """What to say of a folder without ``run.json``: a run has it from its fit on, another folder never."""
-    if is_busy(folder):
+    if folder.is_busy:
         return UserError(
             f"The run in {folder.path} is still going, and is being prepared; expected a completed one.",
             fix="the same command again, once the run has ended",
         )
-    if (folder.path / ".lock").exists():
+    if folder.lock_file.exists():
         return UserError(
             f"The run in {folder.path} was stopped before it was trained; expected a completed one.",
             fix="the command that began it goes on with it",
@@ -95,20 +91,6 @@ def run_below(folder: Path) -> Path | None:
     return None
 
 
-def is_busy(folder: RunFolder) -> bool:
-    """Whether a process works in a run's folder."""
-    file = folder.path / ".lock"
-    if file.is_symlink() or not file.is_file():  # some versions of filelock empty what a link names
-        return False
-    try:
-        with FileLock(file, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a folder that cannot be written, and so is nobody's
-        return False
-
-
 def read_config(folder: RunFolder) -> DictConfig:
     """A run's configuration.
 
@@ -127,16 +109,16 @@ def read_config(folder: RunFolder) -> DictConfig:
     return OmegaConf.create(tree)
 
 
-def refuse_two_runs(folder: RunFolder, record: Mapping[str, Any], config: DictConfig) -> None:
+def refuse_two_runs(folder: RunFolder, record: RunRecord, config: DictConfig) -> None:
     """Refuses a record and a configuration that name other teachers.
 
     Raises:
         UserError: if they do.
     """
-    if sorted(record["teachers"]) != sorted(map(str, config.teacher)):
+    if sorted(record.teachers) != sorted(map(str, config.teacher)):
         raise UserError(
             f"{folder.record_file} and {folder.config_file} are not of one run: their teachers are "
-            f"{sorted(record['teachers'])!s:.200} and {sorted(map(str, config.teacher))!s:.200}.",
+            f"{sorted(record.teachers)!s:.200} and {sorted(map(str, config.teacher))!s:.200}.",
             fix="copy the whole folder of the run again, or repeat it with force=true",
         )
 

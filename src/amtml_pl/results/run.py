@@ -28,6 +28,7 @@ from amtml_pl.results.teacher_outputs import RecordedOutputs
 from amtml_pl.results.teachers import RecordedTeacher, recorded_teachers
 from amtml_pl.results.weighting import OwnWeighting, own_scheme, restored
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.checkpoint_file import refuse_other_network
 from amtml_pl.types import SplitName, TeacherOutputs
 
@@ -75,7 +76,7 @@ class FinishedRun:
     """
 
     path: Path
-    record: Mapping[str, Any] = field(repr=False)
+    record: RunRecord = field(repr=False)
     config: DictConfig = field(repr=False)
     paths: Mapping[str, Path]
 
@@ -234,7 +235,7 @@ class FinishedRun:
         """
         if not self.teachers:
             raise UserError(f"{self.path} is a run without teachers.")
-        stores = (self.record.get("cache") or {}).get("stores", ())
+        stores = () if self.record.cache is None else self.record.cache.stores
         kept = RecordedOutputs(self.teachers, self.paths["cache"] / str(self.config.dataset.name), stores)
         if split == "train":
             return kept.of_training_images(view)

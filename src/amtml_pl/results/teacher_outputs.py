@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
-from amtml_pl.results.teachers import RecordedTeacher, kept_store
+from amtml_pl.results.teachers import RecordedTeacher
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.types import TeacherOutputs
 
@@ -81,7 +81,7 @@ class RecordedOutputs:
             here = False
         if not here:
             raise self.absent(f"the store {name:.200}")
-        return kept_store(folder)
+        return TensorStore.from_folder(folder)
 
     def absent(self, what: str) -> UserError:
         """What to say of outputs that are not there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,12 +16,13 @@ from torch import Tensor
 from amtml_pl.config.teacher_recipe import has_own_weights
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
-from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.results.network import rebuilt
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import RunRecord, TeacherFacts
 from amtml_pl.teachers.cache.catalogue import read_manifest, safe
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.live import Teacher, weights_digest
+from amtml_pl.teachers.selected import build_teacher
 from amtml_pl.teachers.weights import load_weights
 
 
@@ -40,7 +40,7 @@ class RecordedTeacher:
 
     config: DictConfig
     name: str
-    facts: Mapping[str, Any]
+    facts: TeacherFacts
     teachers: Path
     cache: Path
 
@@ -63,15 +63,13 @@ class RecordedTeacher:
                     load_weights(teacher.network.network, file, **how)
             except UserError:  # another network's
                 continue
-            if weights_digest(teacher.network) == self.facts.get("weights_digest"):
+            if weights_digest(teacher.network) == self.facts.weights_digest:
                 return teacher
         raise self.not_here()
 
     def fresh(self) -> Teacher:
         """Build the teacher without weights: nothing that a run folder names is downloaded."""
-        node = self.node
-        tapped = TappedNetwork(rebuilt(node["network"]), mean=node["mean"], std=node["std"])
-        return Teacher(self.name, tapped, class_map=node["class_map"])
+        return build_teacher(self.name, self.node, rebuilt(self.node["network"]))
 
     def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
         """The files that may hold its weights, and how each is read; None for what the constructor gives."""
@@ -92,7 +90,7 @@ class RecordedTeacher:
 
     def not_here(self) -> UserError:
         """What to say where no candidate has its weights."""
-        digest = str(self.facts.get("weights_digest"))[:12]
+        digest = self.facts.weights_digest[:12]
         where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
         if self.node["pretrained"]:
             where = "its constructor downloads them, which opening a run does not, and "
@@ -110,13 +108,10 @@ class RecordedTeacher:
         """The weights of all trained networks of its size, those under its name first."""
         files = sorted(self.teachers.glob("*/*/student.safetensors"))
         for file in sorted(files, key=lambda file: not file.parent.name.startswith(self.name)):
-            try:
-                record = RunFolder(file.parent).completed() or {}
-            except UserError:
-                continue
-            student = record.get("student")
-            if isinstance(student, Mapping) and student.get("parameters") == self.facts.get("parameters"):
-                yield file
+            with suppress(UserError):
+                record = RunFolder(file.parent).completed()
+                if record is not None and record.student.parameters == self.facts.parameters:
+                    yield file
 
     def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
         """Its logits for the images of a split without augmentation, where the cache holds them whole.
@@ -125,15 +120,14 @@ class RecordedTeacher:
             digest: of the packed data.
             rows: the split.
         """
-        own = hashlib.sha256(rows.rows.numpy().tobytes()).hexdigest()[:16]  # as a fingerprint has it
         for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
             with suppress(UserError):  # of a damaged store, which may be another run's: there are the weights
-                store = kept_store(folder)
+                store = TensorStore.from_folder(folder)
                 found = store.fingerprint
                 same = (
                     found.get("data") == {"digest": digest}
                     and found.get("augment") is None
-                    and found.get("split", {}).get("rows") == own
+                    and found.get("split", {}).get("rows") == rows.digest
                     and self.is_of_these_weights(store)
                 )
                 if same and 0 in store.views():
@@ -144,46 +138,22 @@ class RecordedTeacher:
     def is_of_these_weights(self, store: TensorStore) -> bool:
         """Whether a store holds what these weights gave, with the same statistics and class map."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
-        facts = (store.manifest() or {}).get("facts", {})
-        return facts.get("weights_digest") == self.facts.get("weights_digest") and all(
+        manifest = read_manifest(store.folder)
+        return manifest.facts.weights_digest == self.facts.weights_digest and all(
             equal(about.get(key), node[key]) for key in ("mean", "std", "class_map")
         )
 
 
 def recorded_teachers(
-    config: DictConfig, record: Mapping[str, Any], paths: Mapping[str, Path]
+    config: DictConfig, record: RunRecord, paths: Mapping[str, Path]
 ) -> tuple[RecordedTeacher, ...]:
     """All teachers of a run, in the order of their outputs."""
     cache = paths["cache"] / str(config.dataset.name)
     return tuple(
         RecordedTeacher(config, name, facts, paths["teachers"], cache)
-        for name, facts in record["teachers"].items()
+        for name, facts in record.teachers.items()
         if name in config.teacher
     )
-
-
-def kept_store(folder: Path) -> TensorStore:
-    """A store that lies in a folder, as its own manifest describes it.
-
-    Raises:
-        UserError: if the manifest is damaged, or belongs to another folder.
-    """
-    manifest = read_manifest(folder)
-    store = TensorStore(
-        folder.parent.parent,
-        manifest["teacher"],
-        manifest["tensor"],
-        manifest["split"],
-        manifest["rows"],
-        manifest["fingerprint"],
-        manifest["storage"],
-    )
-    if store.folder != folder:
-        raise UserError(
-            f"{folder} was made for other numbers than its manifest says.",
-            fix=f"rm -r '{folder}': what needs it builds it again",
-        )
-    return store
 
 
 def equal(first: Any, second: Any) -> bool:  # noqa: ANN401

@@ -16,6 +16,7 @@ from amtml_pl.config.allowed_targets import located
 from amtml_pl.config.build import build
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.checkpoint_file import refuse_other_network
 from amtml_pl.types import TeacherOutputs, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
@@ -92,7 +93,7 @@ def restored(
     scheme: Weighting,
     student: TappedNetwork,
     config: DictConfig,
-    record: Mapping[str, Any],
+    record: RunRecord,
     state: Mapping[str, Tensor],
     file: Path,
 ) -> OwnWeighting:
@@ -110,8 +111,8 @@ def restored(
         UserError: if the state is of another weighting.
     """
     classes, features = tap_shapes(student, int(config.dataset.image_size))
-    scheme.build(TensorShapes(classes=classes, teachers=tuple(record["teachers"]), student=features))
-    refuse_other_network(state, scheme.state_dict(), file, f"{record['command']} force=true")
+    scheme.build(TensorShapes(classes=classes, teachers=tuple(record.teachers), student=features))
+    refuse_other_network(state, scheme.state_dict(), file, f"{record.command} force=true")
     scheme.load_state_dict(dict(state))
-    scheme.judge({name: record["metrics"][f"teacher/{name}/val/acc"] for name in record["teachers"]})
+    scheme.judge({name: record.metrics[f"teacher/{name}/val/acc"] for name in record.teachers})
     return OwnWeighting(scheme.requires_grad_(False).eval(), student)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 from amtml_pl.errors import UserError
-from amtml_pl.runs.record import absent_fields, record_problems
-from amtml_pl.system.files import is_sealed, read_json, sealed, write_text
+from amtml_pl.system.files import is_held
 from amtml_pl.system.ranks import leads
 
-Status = Literal["completed", "failed", "interrupted"]
-FORMAT = 2
+if TYPE_CHECKING:
+    from amtml_pl.runs.record import RunRecord
 
 
 class RunFolder:
@@ -27,6 +25,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.record_file = path / "run.json"
+        self.lock_file = path / ".lock"
         self.config_file = path / "config.yaml"
         self.doctor_file = path / "doctor.json"
         self.metrics_file = path / "metrics.csv"
@@ -36,51 +35,20 @@ class RunFolder:
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
-    def record(self) -> dict[str, Any] | None:
-        """What ``run.json`` says; None where there is none.
+    def record(self) -> RunRecord | None:
+        """Return what ``run.json`` says; None where there is none.
 
         Raises:
             UserError: if the file cannot be read as a run's record of this format.
         """
-        try:
-            if not self.record_file.exists():
-                return None
-            record = read_json(self.record_file)
-        except OSError as error:  # a permission, a disk: not the record's fault
-            raise UserError(
-                f"{self.record_file} cannot be read: {error.strerror or error}.",
-                fix=f"have yourself given the right to read it, by whom ls -ld '{self.path}' names",
-            ) from error
-        except ValueError as error:
-            raise UserError(
-                f"{self.record_file} is not a run's record: {error}.", fix=f"rm -r '{self.path}'"
-            ) from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            got = record.get("format") if isinstance(record, dict) else type(record).__name__
-            later = type(got) is int and got > FORMAT
-            whose = "; a later version of amtml_pl has written it" if later else ""
-            raise UserError(
-                f"{self.record_file} has format {got!s:.80}; expected {FORMAT}{whose}.", fix="force=true"
-            )
-        problems = [*record_problems(record)]
-        if not is_sealed(record):
-            problems.append("its digest is not that of its other fields")
-        if problems:
-            # A run that was interrupted goes on from its last checkpoint, without a record too.
-            lost = self.record_file if self.last_checkpoint.is_file() else self.path
-            raise UserError(
-                f"{self.record_file} is damaged: {'; '.join(problems[:3])}.", fix=f"rm -r '{lost}'"
-            )
-        return record
+        from amtml_pl.runs.record import RunRecord
+        from amtml_pl.system.records import find_record
 
-    def refuse_incomplete(self, record: Mapping[str, Any]) -> None:
-        """Refuses a record that lacks what going on with its run, or summing it up, takes.
-
-        Raises:
-            UserError: naming what it lacks.
-        """
-        if absent := absent_fields(record):
-            raise UserError(f"{self.record_file} lacks {', '.join(absent)}.", fix=f"rm -r '{self.path}'")
+        lost = self.path
+        with suppress(OSError):  # of a closed folder
+            if self.last_checkpoint.is_file():  # which an interrupted run resumes from, without a record too
+                lost = self.record_file
+        return find_record(RunRecord, self.record_file, fix=f"rm -r '{lost}'", anew="force=true")
 
     def seal(self) -> dict[str, str]:
         """Return the digest of each file that a completed run is made of, by its name in the folder."""
@@ -101,7 +69,7 @@ class RunFolder:
         """Return what ``run.json`` calls a file of the folder."""
         return file.relative_to(self.path).as_posix()
 
-    def refuse_changed(self, record: Mapping[str, Any], *files: Path) -> None:
+    def refuse_changed(self, record: RunRecord, *files: Path) -> None:
         """Raise an error for a file that is not the one which the completed run has left.
 
         Args:
@@ -113,7 +81,7 @@ class RunFolder:
         """
         for file in files:
             name = self.name_of(file)
-            expected = record["files"].get(name)
+            expected = record.files.get(name)
             try:
                 found = digest_of_file(file) if file.is_file() else None
             except OSError as error:
@@ -126,20 +94,28 @@ class RunFolder:
                 wanted = "none" if expected is None else f"SHA-256 {expected[:12]}"
                 raise UserError(
                     f"{name} in {self.path} was changed after the run (got {got}, expected {wanted}).",
-                    fix=f"copy the whole folder again, or repeat the run: {record['command']} force=true",
+                    fix=f"copy the whole folder again, or repeat the run: {record.command} force=true",
                 )
 
-    def completed(self) -> dict[str, Any] | None:
-        """The record of a run that came to its end, None otherwise."""
+    def completed(self) -> RunRecord | None:
+        """Return the record of a completed run, None for any other."""
         record = self.record()
-        return record if record is not None and record["status"] == "completed" else None
+        return record if record is not None and record.status == "completed" else None
 
-    def write_record(self, status: Status, **fields: Any) -> None:  # noqa: ANN401
-        """Replaces ``run.json`` in one instant; of several processes of a run the first one does."""
-        if not leads():
-            return
-        record = sealed({"format": FORMAT, "status": status, **fields})
-        write_text(self.record_file, json.dumps(record, indent=2) + "\n")
+    def write_record(self, record: RunRecord) -> None:
+        """Replace ``run.json`` atomically; of several processes of a run, rank 0 does."""
+        from amtml_pl.system.records import write_record
+
+        if leads():
+            write_record(self.record_file, record)
+
+    @property
+    def is_busy(self) -> bool:
+        """Return True if a process works in the folder."""
+        try:
+            return is_held(self.lock_file)
+        except OSError:  # nobody may write to the folder
+            return False
 
     def clear(self) -> None:
         """Removes what an earlier run left, so that ``force=true`` starts from nothing."""

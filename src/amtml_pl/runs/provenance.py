@@ -6,7 +6,8 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from amtml_pl.runs.record import GitState
 
 
 def versions(*others: str) -> dict[str, str]:
@@ -21,7 +22,7 @@ def versions(*others: str) -> dict[str, str]:
     return found
 
 
-def git_state() -> dict[str, Any] | None:
+def git_state() -> GitState | None:
     """Commit of the checkout that the package is run from and whether it has changes; None outside of one."""
     here = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,6 @@ def git_state() -> dict[str, Any] | None:
     try:
         if not (Path(git("rev-parse", "--show-toplevel")) / "src" / "amtml_pl").samefile(here):
             return None
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+        return GitState(commit=git("rev-parse", "HEAD"), changed=bool(git("status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,102 +1,139 @@
-"""What ``run.json`` may say, so that whoever reads a run folder can rely on it."""
+"""``run.json``: what was trained, on what and by which code, and what came of it."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Literal, TypeAlias
 
-from amtml_pl.system.files import are_numbers
+from pydantic import Field, model_validator
 
-STATUSES = ("completed", "failed", "interrupted")
-# What a completed run has measured, what it is summed up by, and which files its record seals.
-MEASURED = {
-    "metrics": ("val/acc", "val/acc_last", "test/acc", "test/acc_last"),
-    "timing": ("fit_seconds", "images_per_second"),
-    "files": ("config.yaml", "metrics.csv"),
-}
+from amtml_pl.system.records import Command, Count, Positive, Record, Sealed
+
+Status: TypeAlias = Literal["completed", "failed", "interrupted"]
+# Of a completed run: what it has measured, and which files its record seals.
+METRICS = ("val/acc", "val/acc_last", "test/acc", "test/acc_last")
+FILES = ("config.yaml", "metrics.csv")
 
 
-def record_problems(record: Mapping[str, Any]) -> Iterator[str]:
-    """What a record has wrong, one sentence each; but for its status, it may lack whatever it likes."""
-    for place, (expected, is_right) in {**FIELDS, **OPTIONAL}.items():
-        first, _, second = place.partition(".")
-        found = record.get(first, ABSENT)
-        if second:
-            found = found.get(second, ABSENT) if isinstance(found, Mapping) else ABSENT
-        if (found is not ABSENT or place == "status") and not is_right(found):
-            yield f"{place} is {shown(found)}, expected {expected}"
-    teachers = record.get("teachers")
-    for name, facts in teachers.items() if isinstance(teachers, Mapping) else ():
-        if not isinstance(facts, Mapping):
-            yield f"teachers.{name:.80} is {shown(facts)}, expected a mapping"
+class GitState(Record):
+    """The checkout that the package was run from, and whether it had changes."""
+
+    commit: str
+    changed: bool
 
 
-def absent_fields(record: Mapping[str, Any]) -> list[str]:
-    """What a record lacks to be gone on with, or to be summed up."""
-    wanted = {place: place.partition(".") for place in FIELDS if place.partition(".")[0] not in MEASURED}
-    absent = [place for place, (first, _, second) in wanted.items() if not has(record, first, second)]
-    if record.get("status") == "completed":
-        taught = [
-            f"teacher/{name}/{split}/acc" for name in record.get("teachers", {}) for split in ("val", "test")
-        ]
-        absent += [f"metrics.{name}" for name in taught if not has(record, "metrics", name)]
-        absent += [f"{node}.{name}" for node, names in MEASURED.items() for name in names
-                   if not has(record, node, name)]  # fmt: skip
-    return absent
+class DatasetFacts(Record):
+    """The packed data set of a run: images per split, and the K class names in label order."""
+
+    name: str
+    digest: str
+    sizes: dict[str, Count]
+    classes: tuple[str, ...]
 
 
-def has(record: Mapping[str, Any], first: str, second: str) -> bool:
-    """Whether a record has a field, one level down where it is named."""
-    return first in record and (not second or second in record[first])
+class NetworkFacts(Record):
+    """The constructor of a network, its size, and its multiply-accumulates per image."""
+
+    network: str | None
+    parameters: Count
+    macs: Count
 
 
-class Absent:
-    """What is not there."""
+class TeacherFacts(NetworkFacts):
+    """A teacher; its accuracy by split as far as it was known when its outputs were cached."""
 
-    def __repr__(self) -> str:
-        return "absent"
-
-
-ABSENT = Absent()
+    weights_digest: str
+    accuracy: dict[str, float] = Field(default_factory=dict)
 
 
-def shown(value: object) -> str:
-    """A value in a message: short, whatever it holds."""
-    return f"a {type(value).__name__}" if isinstance(value, Mapping | list) else f"{value!r:.80}"
+class CacheUse(Record):
+    """The cached teacher outputs that a run has read.
+
+    Attributes:
+        views: of the training images.
+        bytes: of the shards that hold them.
+        stores: their folders, relative to the root of the data set's cache.
+        teacher_passes: passes over the training split that each teacher has made for this run.
+    """
+
+    views: Count
+    bytes: Count
+    stores: tuple[str, ...]
+    teacher_passes: dict[str, float]
 
 
-def is_command(value: object) -> bool:
-    """Whether it is a text that a shell could take apart."""
-    try:
-        return isinstance(value, str) and bool(shlex.split(value))
-    except ValueError:
-        return False
+class Timing(Record):
+    """How long a run took; seconds but for the images per second of the fit."""
+
+    fit_seconds: float
+    images_per_second: float
+    teacher_seconds: float
+    cache_build_seconds: float
 
 
-def are_texts(value: object) -> bool:
-    """Return whether it maps names to texts."""
-    return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
+class RunRecord(Sealed):
+    """The content of ``run.json``.
 
+    Attributes:
+        experiment: the experiment's name; None where the command chose none.
+        seed: of the initial weights and of the batch order.
+        study: a hash that is the same for all seeds of what is otherwise equal.
+        command: what repeats the run.
+        git: None where the package was in no checkout.
+        versions: of Python and of the packages that decide a result.
+        processes: that trained the student.
+        threads: of torch; on a CPU, results repeat to the bit for as many.
+        teachers: by name, in the order of their outputs.
+        teacher_source: ``cached`` or ``live``; None without teachers.
+        loop: what its configuration names as the constructor of the training module.
+        weighting: likewise; None without teachers.
+        loss: the coefficient of each term.
+        temperature: T of the distillation.
+        budget: what the run may spend and starts from; equal for all methods of a fair study.
+        metrics: of a completed run, by flat name; accuracies are in [0, 1].
+        files: the SHA-256 of each file that a completed run is made of, by its name in the folder.
+        error: why the run has failed.
+    """
 
-FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "status": (f"one of {', '.join(STATUSES)}", lambda value: isinstance(value, str) and value in STATUSES),
-    "experiment": ("a name or null", lambda value: value is None or isinstance(value, str)),
-    "seed": ("a whole number", lambda value: type(value) is int),
-    "command": ("what repeats the run", is_command),
-    "dataset": ("a mapping", lambda value: isinstance(value, Mapping)),
-    "dataset.name": ("a name", lambda value: isinstance(value, str)),
-    "dataset.digest": ("a text", lambda value: isinstance(value, str)),
-    "teachers": ("a mapping", lambda value: isinstance(value, Mapping)),
-    "metrics": ("numbers by name", are_numbers),
-    "timing": ("numbers by name", are_numbers),
-    "files": ("digests by name", are_texts),
-}
-# What only some runs have.
-OPTIONAL: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "cache": ("a mapping or null", lambda value: value is None or isinstance(value, Mapping)),
-    "cache.stores": (
-        "a list of names",
-        lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
-    ),
-}
+    format: Literal[3] = 3
+    status: Status
+    experiment: str | None
+    seed: int
+    study: str
+    command: Command
+    git: GitState | None
+    versions: dict[str, str]
+    processes: Positive
+    threads: Positive
+    dataset: DatasetFacts
+    student: NetworkFacts
+    teachers: dict[str, TeacherFacts]
+    teacher_source: Literal["cached", "live"] | None
+    loop: str | None
+    weighting: str | None
+    loss: dict[str, float]
+    temperature: float
+    budget: dict[str, bool | int | float | str | None]
+    metrics: dict[str, float] = Field(default_factory=dict)
+    timing: Timing | None = None
+    cache: CacheUse | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+    error: str = ""
+
+    @model_validator(mode="after")
+    def has_results(self) -> RunRecord:
+        """Check that a completed run has all that it is summed up by."""
+        if self.status == "completed":
+            taught = [f"teacher/{name}/{split}/acc" for name in self.teachers for split in ("val", "test")]
+            absent = [f"metrics.{name}" for name in (*METRICS, *taught) if name not in self.metrics]
+            absent += [f"files.{name}" for name in FILES if name not in self.files]
+            if self.timing is None:
+                absent.append("timing")
+            if absent:
+                raise ValueError(f"it lacks {', '.join(absent)}")
+        return self
+
+    def timed(self) -> Timing:
+        """Return the timing of a completed run, which always has one."""
+        if self.timing is None:
+            raise ValueError("only a completed run has a timing")
+        return self.timing

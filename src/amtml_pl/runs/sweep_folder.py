@@ -102,11 +102,14 @@ class SweepFolder:
 
 
 def read_job(file: Path) -> Job:
-    """What a job's file says; one that says "running" while nobody holds its lock was interrupted."""
-    fields = json.loads(file.read_text())
-    fields["overrides"] = tuple(fields["overrides"])
-    fields["accuracy"] = None if fields["accuracy"] is None else tuple(fields["accuracy"])
-    job = Job(**fields)
+    """Return a job; a running one whose lock no process holds was interrupted.
+
+    Raises:
+        UserError: if its file is damaged.
+    """
+    from amtml_pl.system.records import read_record
+
+    job = read_record(Job, file, fix=f"rm '{file}' and repeat the command")
     if job.status != "running" or is_held(file.with_suffix(".lock")):
         return job
     reason = "its process ended without saying why"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from amtml_pl.errors import UserError
+from amtml_pl.system.records import Count, reasons
 from amtml_pl.system.torch_files import read_torch_file
 
 FIX = "force=true with the same command: the run starts over"
@@ -30,7 +33,7 @@ def read_checkpoint(
     if not file.is_file():
         raise UserError(f"There is no checkpoint {file}.", fix=fix)
     try:
-        found = read_torch_file(file, with_checksums=True)
+        found: dict[str, Any] = read_torch_file(file, with_checksums=True)
     except OSError as error:
         raise UserError(
             f"The checkpoint {file} cannot be read: {error.strerror or error}. It may be whole.",
@@ -43,14 +46,12 @@ def read_checkpoint(
             "Nothing in it was run.",
             fix=fix,
         ) from error
-    if not isinstance(found, dict):
-        raise UserError(f"The file {file} is no checkpoint: it holds a {type(found).__name__}.", fix=fix)
-    if wrong := [key for key, is_right in FIELDS.items() if not is_right(found.get(key))]:
+    try:
+        LightningCheckpoint.model_validate(found)
+    except ValidationError as error:
         raise UserError(
-            f"The file {file} is no checkpoint of a run: {', '.join(wrong)} in it is missing, or of "
-            "another type.",
-            fix=fix,
-        )
+            f"The file {file} is not a checkpoint of a run: {reasons(error)}.", fix=fix
+        ) from error
     if network is not None:
         refuse_other_network(found["state_dict"], network, file, fix)
     return found
@@ -70,41 +71,49 @@ def refuse_other_network(
     Raises:
         UserError: with how many there are, and the first.
     """
-    here = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    there = {name: tuple(tensor.shape) for name, tensor in given.items()}
-    if wrong := [name for name in [*here, *there] if here.get(name) != there.get(name)]:
-        first = wrong[0]
+    wrong = state_differences(given, expected)
+    if names := [*wrong.misshapen, *wrong.missing, *wrong.unexpected]:
+        here, there = (tuple(of[names[0]].shape) if names[0] in of else "none" for of in (expected, given))
         raise UserError(
-            f"The file {file} is of another network: {len(set(wrong))} tensors differ, the first is "
-            f"{first:.80}: {there.get(first, 'absent')}, expected {here.get(first, 'none')}.",
+            f"The file {file} is of another network: {len(names)} tensors differ, the first is "
+            f"{names[0]:.80}: {there}, expected {here}.",
             fix=fix,
         )
 
 
-def is_count(value: object) -> bool:
-    """Whether it is a whole number, 0 or more."""
-    return type(value) is int and value >= 0
+@dataclass(frozen=True)
+class StateDifferences:
+    """How the tensors of a file differ from those of a network, by name.
+
+    Attributes:
+        missing: which the file lacks.
+        unexpected: which the network does not have.
+        misshapen: which have another shape.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
 
 
-def are_tensors(value: object) -> bool:
-    """Whether it maps names to tensors."""
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+def state_differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> StateDifferences:
+    """Compare a file's ``state_dict`` with that of a network, by name and shape."""
+    return StateDifferences(
+        missing=[name for name in expected if name not in given],
+        unexpected=[name for name in given if name not in expected],
+        misshapen=[name for name in expected if name in given and given[name].shape != expected[name].shape],
     )
 
 
-FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    "pytorch-lightning_version": lambda value: isinstance(value, str),
-    "epoch": is_count,
-    "global_step": is_count,
-    "state_dict": are_tensors,
-    # What a checkpoint of weights alone has not; where it is, Lightning resumes from it.
-    "loops": lambda value: value is None or isinstance(value, dict),
-    "optimizer_states": lambda value: value is None or are_mappings(value),
-    "lr_schedulers": lambda value: value is None or are_mappings(value),
-}
+class LightningCheckpoint(BaseModel):
+    """What Lightning reads of a checkpoint; one of weights alone lacks the last three."""
 
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
-def are_mappings(value: object) -> bool:
-    """Whether it is a list of mappings."""
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    version: str = Field(validation_alias="pytorch-lightning_version")
+    epoch: Count
+    global_step: Count
+    state_dict: dict[str, Tensor]
+    loops: dict[Any, Any] | None = None
+    optimizer_states: list[dict[Any, Any]] | None = None
+    lr_schedulers: list[dict[Any, Any]] | None = None

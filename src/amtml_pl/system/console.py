@@ -58,9 +58,9 @@ def is_watched(console: Console) -> bool:
     return console.file.isatty() and console.is_interactive and not os.environ.get("CI")
 
 
-def printable(text: str) -> str:
-    """A text with a space for each character that is neither printable, nor a tab or the end of a line."""
-    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Return a text with a space for each character that is neither printable nor kept."""
+    return "".join(c if c.isprintable() or c in keep else " " for c in text)
 
 
 class ConsoleHandler(logging.Handler):

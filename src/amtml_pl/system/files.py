@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -54,36 +51,61 @@ def refuse_unwritable(file: Path) -> None:
         raise unwritable(file, error) from error
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Replaces a file in one instant.
+@contextmanager
+def replacing(file: Path, token: str = "") -> Iterator[Path]:
+    """Yield a temporary name with a file's suffix; what is written there replaces the file atomically.
+
+    It lies in the file's folder, or while that does not exist in the nearest folder above it.
+
+    Args:
+        file: what is replaced; its folder is made.
+        token: part of the temporary name. An empty one is drawn, so that processes may write at once. A fixed
+            one is for a single writer, who overwrites what a killed process has left.
 
     Raises:
-        UserError: if it cannot be written; the one before stays.
+        OSError: if it cannot be written; the old file stays, as it does at any other exception.
     """
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary = nearest_folder(file) / f".{file.stem}.{token or secrets.token_hex(8)}{file.suffix}"
+    try:
+        yield temporary
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(file)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(temporary)):  # a write on a full disk knows no name
+            error.filename, error.filename2 = str(file), None
+        raise
+    finally:
+        with suppress(OSError):  # the first error is the one to report
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A free name with a file's suffix; what is written there takes the file's place at the end.
-
-    It lies in the file's folder, or where that is to be made in the nearest one that is there.
+def output(file: Path) -> Iterator[Path]:
+    """Yield what `replacing` yields, for a file that the user has named.
 
     Raises:
-        UserError: if it cannot be written; the one before stays, as it does at any other exception.
+        UserError: if it cannot be written.
     """
-    temporary = nearest_folder(file) / f".{file.stem}.{secrets.token_hex(8)}{file.suffix}"
     try:
-        try:
+        with replacing(file) as temporary:
             yield temporary
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(file)
-        finally:
-            with suppress(OSError):  # of a folder that is none: what went wrong first is what is said
-                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(file, error) from error
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a file by a text; see `write_bytes`."""
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Replace a file atomically, by one process at a time.
+
+    Raises:
+        OSError: if it cannot be written; it names the file.
+    """
+    with replacing(file, token="new") as temporary:  # noqa: S106 - no password
+        temporary.write_bytes(content)
 
 
 def nearest_folder(file: Path) -> Path:
@@ -101,73 +123,29 @@ def unwritable(file: Path, error: OSError) -> UserError:
 MOST_BYTES = 64 << 20
 
 
-def read_json(file: Path) -> Any:  # noqa: ANN401
-    """What a JSON file says.
+def read_text(file: Path) -> str:
+    """Return the text of a file that may be somebody else's.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no JSON, nested too deeply to be read, or far larger than any file of ours.
+        ValueError: if it is not a regular file, not UTF-8, or far larger than any file of ours.
     """
     if file.exists() and not file.is_file():
         raise ValueError("it is not a regular file")
     size = file.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with the digest of all its other fields."""
-    plain = json.loads(json.dumps(content, default=str))
-    return {**plain, "digest": digest_of(plain)}
-
-
-def is_sealed(content: Mapping[str, Any]) -> bool:
-    """Return whether an object still holds what it was sealed with."""
-    return digest_of(content) == content.get("digest")
-
-
-def digest_of(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an object's fields, but for its own digest."""
-    fields = {name: value for name, value in content.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def are_numbers(value: object) -> bool:
-    """Whether it maps names to numbers."""
-    return isinstance(value, Mapping) and all(type(number) in (int, float) for number in value.values())
-
-
-def write_text(file: Path, text: str) -> None:
-    """`write_bytes` for a text, in a folder that is made where it is missing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(file, text.encode())
-
-
-def write_bytes(file: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
-
-    One process at a time; what one that was killed has left under the temporary name is overwritten.
-
-    Raises:
-        OSError: if it cannot be written; it names the file, of which nothing half-written remains.
-    """
-    temporary = file.with_name(f".{file.name}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    except BaseException as error:  # Ctrl-C too
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno:  # a full disk is found by a write, which knows no name
-            error.filename, error.filename2 = str(file), None
-        raise
+    return file.read_text(encoding="utf-8")
 
 
 def is_held(lock_file: Path) -> bool:
-    """Whether a process holds a lock."""
+    """Return True if a process holds a lock.
+
+    Raises:
+        OSError: if the lock may not be opened.
+    """
+    if lock_file.is_symlink() or not lock_file.is_file():  # some versions of filelock empty a link's target
+        return False
     try:
         with FileLock(lock_file, timeout=0):
             return False

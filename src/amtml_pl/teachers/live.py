@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from amtml_pl.errors import UserError
 from amtml_pl.models.hint import Reading
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode, tap_shapes
-from amtml_pl.system.files import is_sealed, read_json, sealed
+from amtml_pl.system.files import replacing
+from amtml_pl.system.records import Sealed, Share, as_json, read_record
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 
 
@@ -174,6 +175,18 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
     return right / total
 
 
+class MeasuredAccuracy(Sealed):
+    """The accuracy of a teacher on some images.
+
+    Attributes:
+        accuracy: in [0, 1].
+        identity: what identifies the teacher and the images.
+    """
+
+    accuracy: Share
+    identity: dict[str, Any]
+
+
 def measured_accuracy(
     load: Callable[[], Teacher], batches: Iterable[Batch], folder: Path, identity: Mapping[str, Any]
 ) -> float:
@@ -190,17 +203,11 @@ def measured_accuracy(
     """
     text = json.dumps(identity, sort_keys=True)
     path = folder / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    try:
-        found = read_json(path)
-        if isinstance(found, dict) and is_sealed(found):
-            return float(found["accuracy"])
-    except (OSError, ValueError):  # missing or damaged: measured again
-        pass
+    with suppress(UserError):  # a missing or damaged record is measured again
+        return read_record(MeasuredAccuracy, path, fix=f"rm '{path}'").accuracy
     accuracy = measure_accuracy(load(), batches)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(sealed({"accuracy": accuracy, **identity}), indent=2))
-    unfinished.replace(path)
+    with replacing(path) as temporary:  # runs that share the teacher may measure it at once
+        temporary.write_text(as_json(MeasuredAccuracy(accuracy=accuracy, identity=dict(identity))))
     return accuracy
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from amtml_pl.config.build import build
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe, typed_recipe
@@ -21,6 +22,7 @@ from amtml_pl.models.hint import Reading
 from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
+from amtml_pl.runs.record import RunRecord, TeacherFacts
 from amtml_pl.teachers.live import Teacher, weights_digest
 from amtml_pl.teachers.weights import load_weights
 from amtml_pl.types import OfferedFeatures
@@ -42,11 +44,8 @@ class SelectedTeacher:
 
     def fresh(self) -> Teacher:
         """The teacher as its constructor leaves it, without the weights of a file or a recipe."""
-        node = self.config.teacher[self.name]
-        taps = [Reading.of(hint).tap for hint in self.hints]
-        network = TappedNetwork(build(node.network), mean=list(node.mean), std=list(node.std), taps=taps)
-        class_map = None if node.class_map is None else list(node.class_map)
-        return Teacher(self.name, network, class_map=class_map, pool=self.pool, hints=self.hints)
+        node: Any = OmegaConf.to_container(self.config.teacher[self.name], resolve=True)
+        return build_teacher(self.name, node, build(self.config.teacher[self.name].network), self.hints)
 
     def load(self) -> Teacher:
         """The teacher with the weights that it teaches with.
@@ -130,7 +129,7 @@ class SelectedTeacher:
         words = typed_recipe(self.config, self.name, choices)
         return shlex.join(["python", "-m", "amtml_pl.train", *words])
 
-    def completed(self) -> dict[str, Any] | None:
+    def completed(self) -> RunRecord | None:
         """Return the record of the run that has trained it; None before."""
         with self.trained_again():
             return self.folder.completed()
@@ -145,11 +144,18 @@ class SelectedTeacher:
                 raise
             raise UserError(error.what, fix=f"{self.command} force=true") from error
 
-    def record(self) -> dict[str, Any] | None:
-        """What ``run.json`` says of a teacher that its recipe has trained; None before."""
-        record = None if self.has_own_weights else self.completed()
-        if record is not None:
-            self.folder.refuse_incomplete(record)
+    def record(self) -> RunRecord | None:
+        """Return the record of a teacher that its recipe has trained; None before."""
+        return None if self.has_own_weights else self.completed()
+
+    def trained(self) -> RunRecord:
+        """Return the record of a teacher that has just been trained.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if (record := self.record()) is None:
+            raise UserError(f"{self.folder.path} has no completed run.", fix=self.command)
         return record
 
     def identity(self) -> dict[str, Any] | None:
@@ -180,13 +186,29 @@ class SelectedTeacher:
         """SHA-256 of the weights that the constructor loads by itself."""
         return weights_digest(self.fresh().network)
 
-    def facts(self, teacher: Teacher) -> dict[str, Any]:
-        """What a record says of the teacher: the class of its network, its size, its weights."""
-        return {
-            "network": self.config.teacher[self.name].network.get("_target_"),
+    def facts(self, teacher: Teacher) -> TeacherFacts:
+        """Return what a record holds of the teacher."""
+        return TeacherFacts(
+            network=self.config.teacher[self.name].network.get("_target_"),
             **vars(cost(teacher.network, self.config.dataset.image_size)),
-            "weights_digest": weights_digest(teacher.network),
-        }
+            weights_digest=weights_digest(teacher.network),
+        )
+
+
+def build_teacher(
+    name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
+) -> Teacher:
+    """Return a teacher around a network.
+
+    Args:
+        name: of the teacher.
+        node: its configuration, as plain values.
+        network: with the weights that its constructor leaves.
+        hints: what is read of its modules.
+    """
+    taps = [Reading.of(hint).tap for hint in hints]
+    tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
+    return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
 
 
 def selected_teachers(config: DictConfig, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:

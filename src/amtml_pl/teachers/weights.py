@@ -19,6 +19,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
+from amtml_pl.system.checkpoint_file import state_differences
 from amtml_pl.system.torch_files import read_torch_file
 
 # Where trainers commonly put the state dict inside a checkpoint.
@@ -49,15 +50,14 @@ def load_weights(
     """
     given = read_state_dict(path, key=key, strip_prefixes=strip_prefixes, rename=rename)
     expected = network.state_dict()
-    missing = [k for k in expected if k not in given and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in given if k not in expected]
-    misshapen = [
-        f"{k} {tuple(given[k].shape)}, expected {tuple(expected[k].shape)}"
-        for k in expected
-        if k in given and given[k].shape != expected[k].shape
-    ]
-    if missing or unexpected or misshapen:
-        problems = {"missing": missing, "not expected": unexpected, "of another shape": misshapen}
+    wrong = state_differences(given, expected)
+    missing = [name for name in wrong.missing if not name.endswith("num_batches_tracked")]
+    if missing or wrong.unexpected or wrong.misshapen:
+        misshapen = [
+            f"{name} {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
+            for name in wrong.misshapen
+        ]
+        problems = {"missing": missing, "not expected": wrong.unexpected, "of another shape": misshapen}
         listed = "; ".join(f"{len(k)} {what}: {_some(k)}" for what, k in problems.items() if k)
         raise UserError(
             f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors: {listed}.",

@@ -18,9 +18,9 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import find_packed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.system.console import console
+from amtml_pl.system.console import console, counted
 from amtml_pl.teachers.cache.catalogue import lock_name, stores_below
-from amtml_pl.teachers.cache.listing import counted, show_info
+from amtml_pl.teachers.cache.listing import show_info
 from amtml_pl.teachers.cache.trust import all_pixels, compare, verify_checksums
 from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers
 from amtml_pl.training.assemble import data_module
@@ -81,8 +81,8 @@ def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -
         rows = sum(built.teacher_passes.values())
         size = decimal(sum(store.bytes_on_disk() for store in cache.stores()))
         console.print(
-            f"{split}: {counted(cache.views, 'view')} of {counted(cache.teachers, 'teacher')}, {size} in "
-            f"{cache.root}, "
+            f"{split}: {counted(len(cache.views), 'view')} of "
+            f"{counted(len(cache.teachers), 'teacher')}, {size} in {cache.root}, "
             + (f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all there already"),
             markup=False,
         )
@@ -125,7 +125,7 @@ def verify_split(cache: RunCache, command: Command, rows: int) -> None:
     for view in there:
         all_pixels(cache.teachers, split, augment, view)
     console.print(
-        f"{split.name}: {counted(there, 'view')}"
+        f"{split.name}: {counted(len(there), 'view')}"
         + (f" of {len(cache.views)}" if len(there) < len(cache.views) else "")
         + f", every checksum right, every image the one that the teachers saw ({cache.root})",
         markup=False,

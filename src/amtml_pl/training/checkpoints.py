@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from amtml_pl.errors import UserError
 from amtml_pl.system import ranks
 from amtml_pl.system.collectives import from_leader, in_any
+from amtml_pl.system.files import replacing
 from amtml_pl.system.signals import StopRequest
 
 
@@ -31,24 +32,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: if it cannot be written, by a full disk for instance.
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())  # else a machine that loses power may keep the name alone
-            temporary.replace(target)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            # torch reports a full disk as a RuntimeError of its writer
-            if isinstance(error, OSError | RuntimeError):
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UserError(
-                    f"The checkpoint {target} cannot be written: {reason}. "
-                    f"{'The one before it is whole' if target.exists() else 'There is none before it'}.",
-                    fix="free some space, or let the folder be written to; then repeat the command",
-                ) from error
-            raise
+            with replacing(target, token="new") as temporary:  # noqa: S106 - no password
+                super().save_checkpoint(checkpoint, temporary, storage_options)
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())  # else a machine that loses power may keep the name alone
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its writer
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"The checkpoint {target} cannot be written: {reason}. "
+                f"{'The one before it is whole' if target.exists() else 'There is none before it'}.",
+                fix="free some space, or let the folder be written to; then repeat the command",
+            ) from error
 
 
 class LastCheckpoint(Checkpoint):

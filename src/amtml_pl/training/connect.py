@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +15,11 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.classifier_head import Head
 from amtml_pl.models.hint import Reading
 from amtml_pl.models.layout import set_execution
+from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.collectives import leader_first
-from amtml_pl.system.files import write_text
 from amtml_pl.system.ranks import leads
+from amtml_pl.system.records import write_record
+from amtml_pl.teachers.cache.catalogue import Examination
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.teachers.selected import SelectedTeacher, names
@@ -57,7 +57,7 @@ def connect(prepared: Prepared) -> Ready:
     return Ready(prepared, module, data, cache, facts_of(plan, cache))
 
 
-def facts_of(plan: Plan, cache: RunCache | None) -> Mapping[str, Mapping[str, Any]]:
+def facts_of(plan: Plan, cache: RunCache | None) -> Mapping[str, TeacherFacts]:
     """What a record says of each teacher: of its stores, or of its network in memory."""
     if cache is not None:
         return cache.facts()
@@ -198,7 +198,7 @@ def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
         ready: the run.
         thoroughly: whether live teachers, which no cache has examined, are examined too.
     """
-    examined: Mapping[str, Mapping[str, Any]] = {}
+    examined: Mapping[str, Examination] = {}
     if ready.cache is not None:
         examined = ready.cache.examinations()
     elif thoroughly:
@@ -208,6 +208,6 @@ def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
             for selected in ready.teachers
         }
     found = check_up(ready.module, ready.data, examined, ready.request.settings.expected_defects)
-    write_text(ready.request.folder.doctor_file, json.dumps(found.as_json(), indent=2) + "\n")
+    write_record(ready.request.folder.doctor_file, found)
     warn(found)
     return found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from amtml_pl.data.packing import PackedDataset
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import RunRecord, TeacherFacts
 from amtml_pl.training.settings import DatasetOptions
 
 
@@ -25,34 +25,31 @@ def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
         )
 
 
-def refuse_other_pixels(record: Mapping[str, Any], digest: str | None, folder: RunFolder) -> None:
+def refuse_other_pixels(record: RunRecord, digest: str | None, folder: RunFolder) -> None:
     """Refuses what was trained before the images changed: its validation split was another.
 
     Raises:
-        UserError: if the record names other pixels than the present ones, or is incomplete.
+        UserError: if the record names other pixels than the present ones.
     """
-    folder.refuse_incomplete(record)
-    if digest is not None and record["dataset"]["digest"] != digest:
+    if digest is not None and record.dataset.digest != digest:
         raise UserError(
-            f"{folder.path} was trained on other images of {record['dataset']['name']!r} "
-            f"(digest {record['dataset']['digest'][:12]}) than are packed now ({digest[:12]}).",
-            fix=f"start it over: {record['command']} force=true",
+            f"{folder.path} was trained on other images of {record.dataset.name!r} "
+            f"(digest {record.dataset.digest[:12]}) than are packed now ({digest[:12]}).",
+            fix=f"start it over: {record.command} force=true",
         )
 
 
-def refuse_other_teachers(
-    record: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]], folder: RunFolder
-) -> None:
+def refuse_other_teachers(record: RunRecord, teachers: Mapping[str, TeacherFacts], folder: RunFolder) -> None:
     """Refuses to go on with a run whose teachers were trained anew meanwhile.
 
     Raises:
         UserError: if the record names other weights of a teacher than the present ones.
     """
     for name, facts in teachers.items():
-        then = record["teachers"].get(name, {}).get("weights_digest")
-        if then != facts["weights_digest"]:
+        then = record.teachers[name].weights_digest if name in record.teachers else None
+        if then != facts.weights_digest:
             raise UserError(
                 f"{folder.path} began with other weights of teacher {name!r} (digest {str(then)[:12]}) than "
-                f"there are now ({facts['weights_digest'][:12]}).",
-                fix=f"start it over: {record['command']} force=true",
+                f"there are now ({facts.weights_digest[:12]}).",
+                fix=f"start it over: {record.command} force=true",
             )

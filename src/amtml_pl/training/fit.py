@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from amtml_pl.distill.timing import Spending
+from amtml_pl.runs.record import RunRecord, Timing
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.collectives import from_leader, leader_first
 from amtml_pl.system.console import console
@@ -26,12 +26,12 @@ from amtml_pl.training.trainer import (
 )
 
 
-def fit(ready: Ready, about: Mapping[str, Any], gradient_share: Mapping[str, float]) -> Fitted:
+def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
     """Train or resume, select on validation, then read the test split once for best and last.
 
     Args:
         ready: the run.
-        about: what ``run.json`` says of it, for the dashboard.
+        about: its record before the fit, for the dashboard.
         gradient_share: of each term, as the doctor has measured it; empty where it was not asked.
     """
     folder, module, data = ready.request.folder, ready.module, ready.data
@@ -61,11 +61,11 @@ def fit(ready: Ready, about: Mapping[str, Any], gradient_share: Mapping[str, flo
     weighed = weights_of_last_epoch(folder.metrics_file)
     metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught, **weighed}
     for dashboard in dashboards:
-        dashboard.conclude(trainer, module, metrics, timing)
+        dashboard.conclude(trainer, module, metrics, timing.model_dump())
     return Fitted(metrics, timing)
 
 
-def subject_of(ready: Ready, about: Mapping[str, Any], gradient_share: Mapping[str, float]) -> Subject:
+def subject_of(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Subject:
     """What a dashboard knows of the run before its fit."""
     method = ready.request.settings.method
     return Subject(
@@ -81,15 +81,15 @@ def subject_of(ready: Ready, about: Mapping[str, Any], gradient_share: Mapping[s
     )
 
 
-def timing_of(spent: Spending) -> dict[str, float]:
-    """What ``run.json`` says of a fit that has just ended."""
+def timing_of(spent: Spending) -> Timing:
+    """Return the timing of a fit that has just ended."""
     seconds = spent.fit_seconds
-    return {
-        "fit_seconds": seconds,
-        "images_per_second": spent.images_seen / seconds,
-        "teacher_seconds": spent.teacher_seconds,
-        "cache_build_seconds": spent.cache_build_seconds,
-    }
+    return Timing(
+        fit_seconds=seconds,
+        images_per_second=spent.images_seen / seconds,
+        teacher_seconds=spent.teacher_seconds,
+        cache_build_seconds=spent.cache_build_seconds,
+    )
 
 
 def accuracy_of_teachers(ready: Ready) -> dict[str, float]:

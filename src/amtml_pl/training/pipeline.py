@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import find_packed, pack
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.collectives import decided_by_leader, leader_first, lost_connections_told, meet
 from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text
@@ -29,7 +29,7 @@ from amtml_pl.training.fit import fit
 from amtml_pl.training.plan import refuse_missing, show_plan
 from amtml_pl.training.record import describe
 from amtml_pl.training.settings import Settings, settings_of
-from amtml_pl.training.stages import Fitted, Plan, Prepared, Ready, RunRequest, plan
+from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest, plan
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import current
 from amtml_pl.training.teacher_accuracy import measure_teacher
@@ -38,12 +38,8 @@ from amtml_pl.training.trainer import explained
 log = logging.getLogger(__name__)
 
 
-def execute(request: RunRequest) -> dict[str, Any]:
-    """A run from plan to record, in a folder that no other process works in.
-
-    Returns:
-        What ``run.json`` says of the completed run.
-    """
+def execute(request: RunRequest) -> RunRecord:
+    """Run from plan to record, in a folder that no other process works in."""
     meet()
     with lost_connections_told(), sole_use(request.folder):
         if record := decided_by_leader(lambda: completed_before(request)):
@@ -58,7 +54,7 @@ def execute(request: RunRequest) -> dict[str, Any]:
             checkup = examine(ready) if request.settings.doctor and leads() else None
             if checkup is not None:
                 checkup.refuse()
-        return fit_and_record(ready, {} if checkup is None else checkup.share)
+        return fit_and_record(ready, {} if checkup is None else checkup.gradient_share)
 
 
 @contextmanager
@@ -79,7 +75,7 @@ def sole_use(folder: RunFolder) -> Iterator[None]:
         lock.release()
 
 
-def completed_before(request: RunRequest) -> dict[str, Any] | None:
+def completed_before(request: RunRequest) -> RunRecord | None:
     """The record of a run that the command has completed."""
     settings, folder = request.settings, request.folder
     record = None if settings.force else folder.completed()
@@ -130,57 +126,55 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
     else:
         record = teacher.record() or train_teacher(teacher)
         refuse_other_pixels(record, data.digest, teacher.folder)
-        accuracy = {split: record["metrics"][f"{split}/acc"] for split in ("val", "test")}
+        accuracy = {split: record.metrics[f"{split}/acc"] for split in ("val", "test")}
     if teacher.min_accuracy is not None:
         check_accuracy(teacher.name, accuracy["val"], teacher.min_accuracy)
     return accuracy
 
 
-def train_teacher(teacher: SelectedTeacher) -> dict[str, Any]:
-    """A teacher's own run, and what its record says."""
+def train_teacher(teacher: SelectedTeacher) -> RunRecord:
+    """Train a teacher in a run of its own."""
     console.rule(f"teacher {teacher.name}", align="left")
     if world_size() == 1:
         own = settings_of(teacher.recipe())
         return execute(RunRequest(own, teacher.folder, teacher.recipe_name, teacher.command))
     run_alone(shlex.split(teacher.command)[1:])  # this process is one of several that train the student
-    return teacher.record() or {}
+    return teacher.trained()
 
 
-def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> dict[str, Any]:
-    """Fit, and write down what becomes of it; returns what ``run.json`` says in the end."""
+def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunRecord:
+    """Fit, and record what becomes of it."""
     folder, settings = ready.request.folder, ready.request.settings
     if half_done := folder.record():
         refuse_other_teachers(half_done, ready.facts, folder)
     if leads():
         write_text(folder.config_file, settings.text())
     about = describe(ready)
-    folder.write_record("interrupted", **about)  # the truth about a run that is killed from here on
+    folder.write_record(about)  # the truth about a run that is killed from here on
     try:
         with explained(folder), lost_connections_told():
             fitted = fit(ready, about, gradient_share)
     except Exception as error:
         with suppress(OSError):  # a full disk is full for this record too; it says interrupted already
-            folder.write_record("failed", **about, error=str(error) or repr(error))
+            folder.write_record(about.replaced(status="failed", error=str(error) or repr(error)))
         raise
-    if ready.cache is not None:
-        about["cache"] = ready.cache.describe(passes_of_all_ranks(ready.module.spent))
-    folder.write_record(
-        "completed", **about, **measured(fitted, folder), files=folder.seal() if leads() else {}
-    )
-    record = decided_by_leader(lambda: folder.completed() or {})
+    cache = None if ready.cache is None else ready.cache.describe(passes_of_all_ranks(ready.module.spent))
+
+    def completed() -> RunRecord:
+        folder.write_record(
+            about.replaced(
+                status="completed",
+                metrics=dict(fitted.metrics),
+                timing=fitted.timing,
+                cache=cache,
+                files=folder.seal(),
+            )
+        )
+        return folder.completed() or about
+
+    record = decided_by_leader(completed)
     show_summary(record, folder.path, with_next_commands=asked_for_alone(settings))
     return record
-
-
-def measured(fitted: Fitted, folder: RunFolder) -> dict[str, Any]:
-    """What a completed run adds to its record."""
-    artifacts = {
-        "best_checkpoint": "checkpoints/best.ckpt",
-        "last_checkpoint": "checkpoints/last.ckpt",
-        "student": folder.weights_file.name,
-        "metrics": folder.metrics_file.name,
-    }
-    return {"metrics": dict(fitted.metrics), "timing": dict(fitted.timing), "artifacts": artifacts}
 
 
 def asked_for_alone(settings: Settings) -> bool:

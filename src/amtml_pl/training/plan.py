@@ -132,7 +132,7 @@ def teacher_step(
         return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
     record = teacher.record()
     if record is not None:
-        return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record['metrics']['val/acc']:.4f}")
+        return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
     epochs = teacher.recipe().trainer.max_epochs
     seconds = None
     if images is not None and timed is not None:

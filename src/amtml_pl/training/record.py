@@ -1,4 +1,4 @@
-"""What ``run.json`` says of a run whatever becomes of it: what was trained, on what, by which code."""
+"""The record of a run before its fit: what is trained, on what, by which code."""
 
 from __future__ import annotations
 
@@ -8,47 +8,41 @@ import torch
 
 from amtml_pl.models.taps import cost
 from amtml_pl.runs.provenance import git_state, versions
+from amtml_pl.runs.record import DatasetFacts, NetworkFacts, RunRecord
 from amtml_pl.system.ranks import world_size
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.training.stages import Ready
 
 
-def describe(ready: Ready) -> dict[str, Any]:
-    """The fields of ``run.json`` but for status, metrics, timing and artifacts.
-
-    Args:
-        ready: a run before its first step.
-    """
+def describe(ready: Ready) -> RunRecord:
+    """Return the record of a run before its first step."""
     request, module, data = ready.request, ready.module, ready.data
     settings, method = request.settings, request.settings.method
     taught = bool(ready.teachers)
-    return {
-        "experiment": request.experiment,
-        "seed": settings.seed,
-        "study": settings.study(),  # the same for all seeds
-        "command": request.command,
-        "git": git_state(),
-        "versions": versions(),
-        "processes": world_size(),
-        "threads": torch.get_num_threads(),  # on a CPU, results repeat to the bit for as many
-        "dataset": {
-            "name": settings.dataset.name,
-            "digest": data.digest,
-            "sizes": data.sizes,
-            "classes": list(data.classes),  # in label order: what an output means, wherever the run is taken
-        },
-        "student": {
-            "network": method.student.target,
-            **vars(cost(module.student, settings.dataset.image_size)),
-        },
-        "teachers": {name: dict(facts) for name, facts in ready.facts.items()},
-        "teacher_source": ("cached" if settings.cached else "live") if taught else None,
-        "loop": method.loop.target,  # some weigh the teachers themselves
-        "weighting": method.weighting.target if taught else None,
-        "loss": module.coefficients,
-        "temperature": method.temperature,
-        "budget": budget(ready),
-    }
+    return RunRecord(
+        status="interrupted",
+        experiment=request.experiment,
+        seed=settings.seed,
+        study=settings.study(),
+        command=request.command,
+        git=git_state(),
+        versions=versions(),
+        processes=world_size(),
+        threads=torch.get_num_threads(),
+        dataset=DatasetFacts(
+            name=settings.dataset.name, digest=data.digest, sizes=data.sizes, classes=data.classes
+        ),
+        student=NetworkFacts(
+            network=method.student.target, **vars(cost(module.student, settings.dataset.image_size))
+        ),
+        teachers=dict(ready.facts),
+        teacher_source=("cached" if settings.cached else "live") if taught else None,
+        loop=method.loop.target,  # some weigh the teachers themselves
+        weighting=method.weighting.target if taught else None,
+        loss=dict(module.coefficients),
+        temperature=method.temperature,
+        budget=budget(ready),
+    )
 
 
 def budget(ready: Ready) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.build import Part
 from amtml_pl.config.paths import cache_root, packed_root_of, with_absolute_paths
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.layout import device_for
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Place
@@ -245,7 +245,7 @@ def trainer_options(config: DictConfig) -> TrainerOptions:
         trainer=Part(node),
         loggers=tuple(Part(logger) for logger in config.get("logger", {}).values()),
         epochs=node.max_epochs,
-        on_cpu=node.get("accelerator") == "cpu" or not torch.cuda.is_available(),
+        on_cpu=device_for(node.get("accelerator")).type == "cpu",
         precision=str(node.get("precision", "32-true")),
         gradient_clip_val=node.get("gradient_clip_val"),
         accumulate_grad_batches=node.get("accumulate_grad_batches", 1),

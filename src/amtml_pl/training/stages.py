@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import DatasetSource, find_packed
 from amtml_pl.distill.compatibility import TeacherSource
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import TeacherFacts, Timing
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher
@@ -98,7 +98,7 @@ class Ready:
     module: StudentModule
     data: PackedDataModule
     cache: RunCache | None
-    facts: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, TeacherFacts]
 
     @property
     def request(self) -> RunRequest:
@@ -113,10 +113,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run has come to, as ``run.json`` says it."""
+    """What a run has measured."""
 
     metrics: Mapping[str, float]
-    timing: Mapping[str, float]
+    timing: Timing
 
 
 def plan(request: RunRequest) -> Plan:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config.overrides import hydra_literal
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.console import console, duration
 
 # A folder that neither Hydra nor a shell reads anything into.
 PLAIN = re.compile(r"/[A-Za-z0-9_/.+-]+")
 
 
-def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands: bool = True) -> None:
+def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = True) -> None:
     """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next.
 
     Args:
@@ -26,29 +25,27 @@ def show_summary(record: Mapping[str, Any], folder: Path, *, with_next_commands:
         folder: of the run.
         with_next_commands: whether somebody has asked for this run alone, and goes on with it.
     """
-    metrics, timing = record["metrics"], record["timing"]
-    table = Table(
-        title=f"{escape(record['experiment'] or 'run')} (seed {record['seed']})", title_justify="left"
-    )
+    metrics, timing = record.metrics, record.timed()
+    table = Table(title=f"{escape(record.experiment or 'run')} (seed {record.seed})", title_justify="left")
     for column in ("accuracy", "validation", "test"):
         table.add_column(column, justify="left" if column == "accuracy" else "right")
     rows = [
         ("student, best epoch", "val/acc", "test/acc"),
         ("student, last epoch", "val/acc_last", "test/acc_last"),
     ]
-    rows += [(f"teacher {t}", f"teacher/{t}/val/acc", f"teacher/{t}/test/acc") for t in record["teachers"]]
+    rows += [(f"teacher {t}", f"teacher/{t}/val/acc", f"teacher/{t}/test/acc") for t in record.teachers]
     for name, validation, test in rows:
         table.add_row(escape(name), f"{metrics[validation]:.4f}", f"{metrics[test]:.4f}")
     console.print(table)
     console.print(
-        f"Trained in {duration(timing['fit_seconds'])} ({timing['images_per_second']:.0f} images/s). "
+        f"Trained in {duration(timing.fit_seconds)} ({timing.images_per_second:.0f} images/s). "
         f"Everything is in {escape(str(folder))}",
     )
     for command, what in next_commands(record, folder) if with_next_commands else []:
         console.print(f"  {escape(command)}  [dim]# {what}[/]")
 
 
-def next_commands(record: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     """What can be done with a completed run, each with what it is for.
 
     Args:
@@ -56,7 +53,7 @@ def next_commands(record: Mapping[str, Any], folder: Path) -> list[tuple[str, st
         folder: of the run.
     """
     watch = f"tensorboard --logdir {shlex.quote(str(folder))}", "then http://localhost:6006/#custom_scalars"
-    agreement = ", agreement with its teachers" if record["teachers"] else ""
+    agreement = ", agreement with its teachers" if record.teachers else ""
     return [
         *([watch] if any(folder.glob("events.out.tfevents.*")) else []),
         (f"python -m amtml_pl.evaluate {word('run', folder)}", f"accuracy, calibration{agreement}"),

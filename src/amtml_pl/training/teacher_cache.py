@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from amtml_pl.data.augment import as_floats
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
 from amtml_pl.errors import UserError
+from amtml_pl.runs.record import CacheUse, TeacherFacts
 from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.build import Built, build
-from amtml_pl.teachers.cache.catalogue import nearest
+from amtml_pl.teachers.cache.catalogue import Examination, ExaminedTeacher, nearest
 from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
@@ -89,17 +89,19 @@ class RunCache:
                 shapes[f"{teacher.name}/{tap}"] = (channels, height, width)
         return shapes
 
-    def facts(self) -> dict[str, dict[str, Any]]:
-        """What the manifests say of each teacher, but for its examination."""
-        manifests = {teacher.name: teacher.logits.manifest() or {} for teacher in self.teachers}
-        facts = {name: dict(manifest.get("facts", {})) for name, manifest in manifests.items()}
-        return {name: {k: v for k, v in of.items() if k != "examination"} for name, of in facts.items()}
+    def facts(self) -> dict[str, TeacherFacts]:
+        """Return what the manifests hold of each teacher, without its examination."""
+        found = {name: facts.model_dump(exclude={"examination"}) for name, facts in self.examined().items()}
+        return {name: TeacherFacts(**facts) for name, facts in found.items()}
 
-    def examinations(self) -> dict[str, dict[str, Any]]:
-        """What the examination of each teacher found when its outputs were built."""
-        manifests = {teacher.name: teacher.logits.manifest() or {} for teacher in self.teachers}
-        facts = {name: manifest.get("facts", {}) for name, manifest in manifests.items()}
-        return {name: of["examination"] for name, of in facts.items() if "examination" in of}
+    def examinations(self) -> dict[str, Examination]:
+        """Return what the examination of each teacher found when its outputs were built."""
+        return {name: facts.examination for name, facts in self.examined().items()}
+
+    def examined(self) -> dict[str, ExaminedTeacher]:
+        """Return what the manifests hold of each teacher whose outputs have been built."""
+        manifests = {teacher.name: teacher.logits.manifest() for teacher in self.teachers}
+        return {name: manifest.facts for name, manifest in manifests.items() if manifest is not None}
 
     def nearest(self) -> str | None:
         """Why a cache that exists is not this run's, for the first store that there is none of."""
@@ -164,21 +166,21 @@ class RunCache:
         for store in self.stores():
             store.note_use(run, command)
 
-    def describe(self, computed: Mapping[str, int]) -> dict[str, Any]:
-        """What the run's record says of the cache.
+    def describe(self, computed: Mapping[str, int]) -> CacheUse:
+        """Return what the run's record holds of the cache.
 
         Args:
             computed: images that each teacher has looked at for this run.
         """
         size = len(self.split)
         views = [store.record(view) for store in self.stores() for view in self.views]
-        return {
-            "views": len(self.views),
+        return CacheUse(
+            views=len(self.views),
             # Of this run's shards alone: what other runs add to a store is no fact of this one.
-            "bytes": sum(shard["bytes"] for shards in views for shard in shards.values()),
-            "stores": [str(store.folder.relative_to(self.root)) for store in self.stores()],
-            "teacher_passes": {name: rows / size for name, rows in computed.items()},
-        }
+            bytes=sum(shard.bytes for shards in views for shard in shards.values()),
+            stores=tuple(str(store.folder.relative_to(self.root)) for store in self.stores()),
+            teacher_passes={name: rows / size for name, rows in computed.items()},
+        )
 
 
 def exact(options: CacheOptions) -> CacheOptions:
@@ -196,10 +198,9 @@ def teacher_stores(
     """A teacher's stores for a split; what is evaluated on is not augmented, and no term reads its hints."""
     taps = teacher.hints if split.name == "train" else ()
     augment = data.augment.identity() if split.name == "train" else None
-    rows = hashlib.sha256(split.rows.numpy().tobytes()).hexdigest()[:16]
     common = {
         "data": {"digest": data.digest},
-        "split": {"name": split.name, "size": len(split), "rows": rows},
+        "split": {"name": split.name, "size": len(split), "rows": split.digest},
         "augment": augment,
         "teacher": teacher.identity(),
         "cache": {"precision": options.build.precision},
@@ -230,9 +231,10 @@ def teacher_stores(
             )
         return loaded
 
-    def facts(loaded: Teacher) -> dict[str, Any]:
+    def facts(loaded: Teacher) -> ExaminedTeacher:
         examined = examination(teacher, loaded, data, options.normalisation)
-        return {**teacher.facts(loaded), "accuracy": dict(accuracy), "examination": examined}
+        known = teacher.facts(loaded).replaced(accuracy=dict(accuracy))
+        return ExaminedTeacher(**dict(known), examination=examined)
 
     return TeacherStores(
         name=teacher.name,
@@ -248,8 +250,8 @@ def examination(
     teacher: Teacher,
     data: PackedDataModule,
     normalisation: tuple[list[float], list[float]],
-) -> dict[str, Any]:
-    """What some images of the validation split tell of a teacher that has its weights.
+) -> Examination:
+    """Return what some images of the validation split tell of a teacher that has its weights.
 
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.
 
@@ -265,6 +267,6 @@ def examination(
         len(split), generator=torch.Generator().manual_seed(0)
     )  # rows may be sorted by class
     some = split.rows[order[:wanted]]
-    images, labels = split.stored.images[some].float() / 255, split.stored.labels[some]
+    images, labels = as_floats(split.stored.images[some]), split.stored.labels[some]
     others = {"the data set's": normalisation}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)

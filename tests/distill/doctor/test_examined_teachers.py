@@ -36,13 +36,13 @@ def statements(mean=0.5, std=0.2, class_map=None):
 def test_a_teacher_that_is_what_it_should_be_has_no_finding():
     found, examination = statements()
     assert found == []
-    assert examination["accuracy"] > 0.95
+    assert examination.accuracy > 0.95
 
 
 def test_a_wrong_mean_and_std_are_found_and_the_right_ones_named():
     found, examination = statements(mean=0.2, std=0.4)
     assert found == ["wrong-mean-and-std/t"]
-    assert examination["accuracy_with"]["the data set's"] > 0.95
+    assert examination.accuracy_with["the data set's"] > 0.95
 
 
 def test_a_shuffled_class_map_is_found():
@@ -52,8 +52,8 @@ def test_a_shuffled_class_map_is_found():
 def test_a_teacher_that_was_trained_here_is_only_measured():
     teacher = Teacher("t", TappedNetwork(Reads(), mean=[0.2] * 3, std=[0.4] * 3))
     found = examine_teacher(teacher, *coloured(), None)
-    assert found["accuracy"] < 0.5
-    assert found["accuracy_with"] == {}
+    assert found.accuracy < 0.5
+    assert found.accuracy_with == {}
     assert [*teacher_findings("t", found)] == []
 
 
@@ -97,7 +97,7 @@ def test_a_poor_teacher_of_many_classes_is_not_suspected_of_a_wrong_class_map(cl
     for seed in range(3):
         network = TappedNetwork(Remembers(classes, accuracy), mean=[0.0] * 3, std=[1.0] * 3)
         found = examine_teacher(Teacher("t", network), *spelled(classes, seed), {})
-        assert found["accuracy"] == pytest.approx(accuracy, abs=0.1)
+        assert found.accuracy == pytest.approx(accuracy, abs=0.1)
         assert "wrong-class-map/t" not in [finding.name for finding in teacher_findings("t", found)]
 
 

@@ -189,8 +189,16 @@ def test_a_teacher_that_is_not_frozen_is_named(spoil, name):
     spoil(module.teacher_source.teachers[1])
     found = examine(module, batch())
     assert names(found) == [name]
-    report = Checkup(found.findings, (), {}, {}, {}, expected=("dead-term/kd",), whole=found.whole)
-    assert report.missing == []  # it was not looked for
+    report = Checkup(
+        findings=tuple(found.findings),
+        expected_defects=("dead-term/kd",),
+        warnings=(),
+        gradient_share={},
+        teachers={},
+        agreement={},
+        whole=found.whole,
+    )
+    assert report.missing_defects == []  # it was not looked for
 
 
 class Doubled(UniformWeighting):

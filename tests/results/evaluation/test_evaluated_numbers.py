@@ -89,8 +89,8 @@ def test_what_is_measured_of_student_teachers_and_ensemble_is_its_definition(mov
     student = probabilities(run.student(), images)
     teachers = [probabilities(teacher.load(), images) for teacher in run.teachers]
     weights = own_weights(run, images)
-    assert found["ensemble"]["mixture"] == mixture
-    assert list(found["ensemble"]["mean_weight"].values()) == pytest.approx(weights.mean(axis=0), rel=1e-4)
+    assert found.ensemble.mixture == mixture
+    assert list(found.ensemble.mean_weight.values()) == pytest.approx(weights.mean(axis=0), rel=1e-4)
     parts = [
         weights[:, [m]] * (p if mixture == "probabilities" else np.log(p)) for m, p in enumerate(teachers)
     ]
@@ -102,9 +102,9 @@ def test_what_is_measured_of_student_teachers_and_ensemble_is_its_definition(mov
         for name, value in measures(p, labels, student).items():
             expected[f"{who}/{name}"] = pytest.approx(value, rel=1e-4, abs=within)
     del expected["test/agreement"], expected["test/kl"]
-    assert found["metrics"] == expected
+    assert found.metrics == expected
     tensors = load_file(moved / "student.safetensors").values()
-    assert found["size"]["bytes"] == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert found.size.bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 @pytest.mark.parametrize(
@@ -160,16 +160,17 @@ def test_the_student_is_shown_every_corruption_in_every_severity_in_order_and_by
             assert torch.equal(shown, expected), (kind, severity)
             named = expected.flatten(1)[:, 1000:1010].argmax(dim=1).numpy()
             accuracies.append((named == labels).mean())
-            assert found["acc"][kind][severity - 1] == pytest.approx(accuracies[-1])
-    assert found["mean_acc"] == pytest.approx(np.mean(accuracies))
-    assert found["seed"] == 3
+            assert found.acc[kind][severity - 1] == pytest.approx(accuracies[-1])
+    assert found.mean_acc == pytest.approx(np.mean(accuracies))
+    assert found.seed == 3
 
 
 def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_path):
     """Its folders, which sort the other way round than the run's classes, hold what the student calls so."""
     run = load_run(moved)
     names = [f"c{9 - k}" for k in range(10)]
-    run.record["dataset"]["classes"] = names
+    dataset = run.record.dataset.replaced(classes=tuple(names))
+    run = replace(run, record=run.record.replaced(dataset=dataset))
     pixels, _ = images_and_labels(run)
     guesses = run.student()(pixels).logits.argmax(dim=1).tolist()
     for name in names:
@@ -183,12 +184,12 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
     }  # fmt: skip
     dataset = OmegaConf.create({"name": "others", "num_classes": 10, "image_size": 32, "source": source})
     found = evaluate(run, other_images(run, dataset, "test"), teachers=False, latency=False)
-    assert found["metrics"]["test/acc"] == pytest.approx(360 / 369)  # all but what lies in nine other folders
+    assert found.metrics["test/acc"] == pytest.approx(360 / 369)  # all but what lies in nine other folders
     expected = {}
     for k, name in enumerate(names):
         images = guesses.count(k) + (k != guesses[0])
         expected[name] = {"acc": guesses.count(k) / images, "images": images}
-    assert found["classes"] == expected
+    assert {name: of.model_dump() for name, of in found.classes.items()} == expected
 
 
 def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
@@ -201,8 +202,8 @@ def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
         now[0] += 0.5
 
     found = timed(forward, 4, 8)
-    assert found["ms_per_image"] == pytest.approx(125)
-    assert found["spread"] == pytest.approx(0)
+    assert found.ms_per_image == pytest.approx(125)
+    assert found.spread == pytest.approx(0)
 
 
 @pytest.mark.parametrize(("seconds", "forwards", "repetitions"), [(1, 11, 9), (5, 5, 3), (30, 4, 3)])
@@ -214,5 +215,5 @@ def test_a_network_that_takes_seconds_is_repeated_less_often(monkeypatch, second
         now[0] += seconds
         made.append(images)
 
-    assert timed(forward, 2, 8)["repetitions"] == repetitions
+    assert timed(forward, 2, 8).repetitions == repetitions
     assert len(made) == forwards

@@ -472,7 +472,7 @@ def live_rows(teacher, data):
 def test_the_manifest_says_how_the_teacher_was_run(tmp_path):
     teacher = stores(tmp_path)
     built(tmp_path, [teacher], [1], options=BuildOptions(precision="bfloat16", batch_size=9))
-    with_what = teacher.logits.manifest()["built_with"]
+    with_what = teacher.logits.manifest().built_with
     assert (with_what["precision"], with_what["batch_size"]) == ("bfloat16", 9)
 
 

@@ -12,6 +12,7 @@ from tiny_store import ROWS, a_store, built, pixels_of
 
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.storage import encode
+from records import EXAMINED
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,7 +58,7 @@ def test_a_pickled_view_is_small_and_reads_the_same(tmp_path):
 def test_gathering_rows_of_a_large_view_takes_no_private_memory_beyond_them(tmp_path):
     rows, width = 4 * 2048, 2048  # 64 MiB of float32
     store = a_store(tmp_path, tensor="logits", rows=rows, shard_rows=2048)
-    store.begin((width,), {}, {})
+    store.begin((width,), EXAMINED, {})
     for number in store.shards():
         values = torch.full((2048, width), float(number))
         store.write(1, number, encode(values, "float32"), torch.arange(2048))

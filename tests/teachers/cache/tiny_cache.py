@@ -19,6 +19,7 @@ from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 from amtml_pl.types import Batch, Split
+from records import EXAMINED
 
 K, ROWS, SHARD_ROWS = 4, 22, 8  # three shards, the last one short
 OPTIONS = BuildOptions(batch_size=5, device="cpu")
@@ -59,7 +60,7 @@ def stores(root, name="big", *, seed=0, taps=("conv",), logits="float16", hints=
         return Teacher(name, network(seed, taps) if load is None else load())
 
     hint_stores = {tap: store(tap, hints) for tap in taps}
-    return TeacherStores(name, store("logits", logits), hint_stores, loaded, lambda _: {"seed": seed})
+    return TeacherStores(name, store("logits", logits), hint_stores, loaded, lambda _: EXAMINED)
 
 
 def built(root, teachers, views, *, images=None, options=OPTIONS, console=None):

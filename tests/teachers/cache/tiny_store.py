@@ -4,6 +4,7 @@ import torch
 
 from amtml_pl.teachers.cache.storage import encode
 from amtml_pl.teachers.cache.store import TensorStore
+from records import EXAMINED
 
 ROWS, SHARD_ROWS, SHAPE = 23, 5, (3, 2, 2)
 FINGERPRINT = {"data": {"digest": "d", "seed": 0}, "augment": [{"crop": 4}], "teacher": {"weights": "w"}}
@@ -32,7 +33,7 @@ def write(store, view, numbers=None):
 
 def built(root, views=(1, 2), **changes):
     store = a_store(root, **changes)
-    store.begin(SHAPE, {"parameters": 7}, {"batch_size": 4})
+    store.begin(SHAPE, EXAMINED, {"batch_size": 4})
     for view in views:
         write(store, view)
     return store

@@ -19,6 +19,7 @@ from amtml_pl.training.dashboard.graph import draw_graph
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.types import Batch
+from records import a_run
 
 
 @pytest.fixture
@@ -97,7 +98,8 @@ class Fit:
         monkeypatch.setattr(
             callback, "gradient_shares", lambda *_: self.takes(costs["shares"], self.measured)
         )
-        subject = Subject({"teachers": []}, ("a", "b"), 8, 1.0, "probabilities", None, {})
+        about = a_run(status="interrupted")
+        subject = Subject(about, ("a", "b"), 8, 1.0, "probabilities", None, {})
         self.dashboard = Dashboard(TensorBoard(folder, figures_every=2), subject)
         self.trainer = pl.Trainer(
             max_epochs=self.EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False

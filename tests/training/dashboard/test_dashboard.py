@@ -67,7 +67,7 @@ def test_the_event_file_holds_everything_that_the_run_has_measured(watched):
                 assert curve(found, tag_of(name))[int(row["epoch"])] == pytest.approx(float(value), rel=1e-6)
         assert curve(found, "student/lr")[int(row["epoch"])] == pytest.approx(float(row["lr"]))
     for name in ("vgg8_quarter", "resnet8"):
-        accuracy = record["metrics"][f"teacher/{name}/val/acc"]
+        accuracy = record.metrics[f"teacher/{name}/val/acc"]
         assert curve(found, f"teacher/{name}/val/acc") == pytest.approx({0: accuracy, 1: accuracy})
         for kind in ("agreement_label", "agreement_student", "weight_entropy"):
             assert set(curve(found, f"teacher/{name}/{kind}")) == {0, 1}
@@ -127,18 +127,18 @@ def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(wa
     columns = {info.name.tag for info in data["_hparams_/experiment"].experiment.metric_infos}
     assert columns == set(FINAL.values())
     for name, tag in FINAL.items():
-        assert curve(found, tag) == {2: pytest.approx(record["metrics"][name])}
+        assert curve(found, tag) == {2: pytest.approx(record.metrics[name])}
     values = data["_hparams_/session_start_info"].session_start_info.hparams
     assert values["teachers"].string_value == "vgg8_quarter, resnet8"
     assert values["seed"].number_value == 0.0
     assert values["method"].string_value == "of the experiment"
     assert values["training/lr"].number_value == 0.05
-    assert f"{record['loss']['kd']:g} kd" in values["loss"].string_value
-    typed = hyperparameters({**record, "command": "python -m amtml_pl.train method=camkd"}, None)
+    assert f"{record.loss['kd']:g} kd" in values["loss"].string_value
+    typed = hyperparameters(record.replaced(command="python -m amtml_pl.train method=camkd"), None)
     assert typed["method"] == "camkd"
     assert typed["overrides"] == "none"
     swept = "experiment=x seed=1 weighting.lr=0.1 data.train_size=5 loop.period=3 paths.outputs=o logger=[]"
-    typed = hyperparameters({**record, "command": f"python -m amtml_pl.train {swept}"}, None)
+    typed = hyperparameters(record.replaced(command=f"python -m amtml_pl.train {swept}"), None)
     assert typed["overrides"] == "weighting.lr=0.1 data.train_size=5 loop.period=3"
     assert typed.keys() == values.keys()
 
@@ -160,7 +160,7 @@ def test_looking_at_a_run_changes_none_of_its_bits(run, watched):
     seen_record, seen = watched
     record, unseen = run("experiment=digits_amtml", *TINY, name="unseen")
     assert_bitwise_equal(weights(seen), weights(unseen))
-    assert seen_record["metrics"] == record["metrics"]
+    assert seen_record.metrics == record.metrics
     assert not unseen.weights_by_class_file.exists()
     last = [torch.load(folder.last_checkpoint, weights_only=True) for folder in (seen, unseen)]
     assert_bitwise_equal(last[0]["state_dict"], last[1]["state_dict"])

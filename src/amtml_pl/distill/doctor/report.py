@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
+from pydantic import computed_field
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,55 +17,50 @@ from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.models.layout import as_written
 from amtml_pl.system.console import console, error_console
+from amtml_pl.system.records import Record
+from amtml_pl.teachers.cache.catalogue import Examination
 
 SAMPLES = 32
 
 
-@dataclass(frozen=True)
-class Checkup:
-    """Everything that the doctor has to say.
+class Checkup(Record):
+    """The content of ``doctor.json``.
 
     Attributes:
         findings: what is wrong.
+        expected_defects: the findings that the method is known for.
         warnings: what is worth a look.
-        share: of each term in the gradient that reaches the student.
+        gradient_share: of each term in the gradient that reaches the student.
         teachers: per teacher what its examination found.
         agreement: per pair of teachers the share of training images for which they name the same class.
-        expected: the findings that the method is known for.
         whole: whether everything was looked at.
     """
 
-    findings: Sequence[Finding]
-    warnings: Sequence[str]
-    share: Mapping[str, float]
-    teachers: Mapping[str, Mapping[str, Any]]
-    agreement: Mapping[str, float]
-    expected: Sequence[str] = ()
+    findings: tuple[Finding, ...]
+    expected_defects: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    gradient_share: dict[str, float]
+    teachers: dict[str, Examination]
+    agreement: dict[str, float]
     whole: bool = True
 
     @property
     def unexpected(self) -> list[Finding]:
         """The findings that are not expected."""
-        return [finding for finding in self.findings if finding.name not in self.expected]
+        return [finding for finding in self.findings if finding.name not in self.expected_defects]
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def missing(self) -> list[str]:
+    def missing_defects(self) -> list[str]:
         """The expected defects that were not found."""
         found = {finding.name for finding in self.findings}
-        return [name for name in self.expected if name not in found] if self.whole else []
+        return [name for name in self.expected_defects if name not in found] if self.whole else []
 
-    def as_json(self) -> dict[str, Any]:
-        """What is written beside the run."""
-        return {
-            "healthy": not self.unexpected and not self.missing,
-            "findings": [vars(finding) for finding in self.findings],
-            "expected_defects": list(self.expected),
-            "missing_defects": self.missing,
-            "warnings": list(self.warnings),
-            "gradient_share": dict(self.share),
-            "teachers": {name: dict(found) for name, found in self.teachers.items()},
-            "agreement": dict(self.agreement),
-        }
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def healthy(self) -> bool:
+        """Return True if the findings are exactly the expected ones."""
+        return not self.unexpected and not self.missing_defects
 
     def refuse(self) -> None:
         """Ends a run that would not train what it claims.
@@ -75,7 +69,7 @@ class Checkup:
             UserError: with all unexpected findings, and with all expected ones that were not found.
         """
         lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
-        lines += [f"  - {name}: expected of this method, and not found" for name in self.missing]
+        lines += [f"  - {name}: expected of this method, and not found" for name in self.missing_defects]
         if lines:
             raise UserError(
                 "The doctor stops this run before it trains:\n" + "\n".join(lines),
@@ -87,7 +81,7 @@ class Checkup:
 def check_up(
     module: StudentModule,
     data: PackedDataModule,
-    teachers: Mapping[str, Mapping[str, Any]],
+    teachers: Mapping[str, Examination],
     expected: Sequence[str] = (),
 ) -> Checkup:
     """Examines a module that is ready to be fitted.
@@ -116,7 +110,15 @@ def check_up(
             for i, one in enumerate(names)
             for j, other in enumerate(names[i + 1 :])
         }
-    return Checkup(findings, found.warnings, found.share, teachers, pairs, tuple(expected), found.whole)
+    return Checkup(
+        findings=tuple(findings),
+        expected_defects=tuple(expected),
+        warnings=tuple(found.warnings),
+        gradient_share=dict(found.share),
+        teachers=dict(teachers),
+        agreement=pairs,
+        whole=found.whole,
+    )
 
 
 def show_checkup(found: Checkup) -> None:
@@ -124,18 +126,18 @@ def show_checkup(found: Checkup) -> None:
     table = Table(title="Share of the student's gradient", title_justify="left", show_edge=False)
     table.add_column("term")
     table.add_column("share", justify="right")
-    for name, share in found.share.items():
+    for name, share in found.gradient_share.items():
         table.add_row(escape(name), f"{share:.4f}")
-    if found.share:
+    if found.gradient_share:
         console.print(table)
     for name, examined in found.teachers.items():
-        told = f"teacher {name}: accuracy {examined['accuracy']:.4f} on {examined['images']} images"
+        told = f"teacher {name}: accuracy {examined.accuracy:.4f} on {examined.images} images"
         console.print(told, markup=False)
     for pair, shared in found.agreement.items():
         told = f"{pair} name the same class for {shared:.1%} of {SAMPLES} training images"
         console.print(told, markup=False)
     for finding in found.findings:
-        known = "expected: " if finding.name in found.expected else ""
+        known = "expected: " if finding.name in found.expected_defects else ""
         console.print(f"[red]{known}{escape(finding.name)}[/]: {escape(finding.what)}")
     warn(found)
     if not found.findings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -12,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.teachers.cache.catalogue import Examination
 from amtml_pl.teachers.live import Teacher
 
 IMAGES = 256  # for accuracy and statistics
@@ -32,7 +32,7 @@ def examine_teacher(
     images: Float[Tensor, "N 3 H W"],
     labels: Int64[Tensor, " N"],
     others: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None,
-) -> dict[str, Any]:
+) -> Examination:
     """Its accuracy; for one whose origin is not known also that with other statistics or classes.
 
     Args:
@@ -43,21 +43,20 @@ def examine_teacher(
             a teacher whose own were those of its training, and whose outputs the classes, for certain.
 
     Returns:
-        As JSON: ``images`` and ``accuracy``; ``accuracy_with`` per other statistics, on the first `IMAGES`,
-        and ``accuracy_reassigned`` with the outputs assigned to the classes anew; for each of these
-        ``gain_in_standard_errors``, its key being the statistics' name or ``classes``: the images that are
-        named rightly only then, minus those that are only now, over the root of the number of both.
+        The accuracy with other statistics is that on the first `IMAGES`. A gain is the number of images that
+        are named rightly only then, minus those that are only now, over the root of the number of both.
     """
     named = said(teacher, images)
     right = named == labels
-    found = {"images": len(labels), "accuracy": float(right.float().mean())}
+    count, accuracy = len(labels), share(right)
     if others is None:
-        return {
-            **found,
-            "accuracy_with": {},
-            "accuracy_reassigned": found["accuracy"],
-            "gain_in_standard_errors": {},
-        }
+        return Examination(
+            images=count,
+            accuracy=accuracy,
+            accuracy_reassigned=accuracy,
+            accuracy_with={},
+            gain_in_standard_errors={},
+        )
     reassigned = reassigned_rightly(named, labels)
     gain = {"classes": gain_in_standard_errors(reassigned, right)}
     tried: dict[str, float] = {}
@@ -72,17 +71,23 @@ def examine_teacher(
             teacher.network.mean.copy_(mean.new_tensor(other_mean).view_as(mean))
             teacher.network.std.copy_(std.new_tensor(other_std).view_as(std))
             other = said(teacher, images) == labels
-            tried[name] = float(other.float().mean())
+            tried[name] = share(other)
             gain[name] = gain_in_standard_errors(other, right)
     finally:
         teacher.network.mean.copy_(mean)
         teacher.network.std.copy_(std)
-    return {
-        **found,
-        "accuracy_with": tried,
-        "accuracy_reassigned": float(reassigned.float().mean()),
-        "gain_in_standard_errors": gain,
-    }
+    return Examination(
+        images=count,
+        accuracy=accuracy,
+        accuracy_reassigned=share(reassigned),
+        accuracy_with=tried,
+        gain_in_standard_errors=gain,
+    )
+
+
+def share(right: Bool[Tensor, " N"]) -> float:
+    """Return the share of true entries."""
+    return float(right.float().mean())
 
 
 def images_to_examine(classes: int) -> int:
@@ -127,18 +132,17 @@ def reassigned_rightly(named: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) 
     return right
 
 
-def teacher_findings(name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
+def teacher_findings(name: str, found: Examination) -> Iterator[Finding]:
     """What an examination says against a teacher.
 
     Args:
         name: of the teacher.
         found: what `examine_teacher` has returned.
     """
-    accuracy, reassigned = found["accuracy"], found["accuracy_reassigned"]
-    gain = found["gain_in_standard_errors"]
-    better = {s: a for s, a in found["accuracy_with"].items() if gain[s] > CERTAIN}
+    accuracy, reassigned, gain = found.accuracy, found.accuracy_reassigned, found.gain_in_standard_errors
+    better = {s: a for s, a in found.accuracy_with.items() if gain[s] > CERTAIN}
     best = max(better, key=lambda statistics: better[statistics]) if better else None
-    in_words = f"teacher {name!r} names {accuracy:.1%} of {found['images']} validation images rightly"
+    in_words = f"teacher {name!r} names {accuracy:.1%} of {found.images} validation images rightly"
     # A teacher that sees strange images is often better with other outputs too: the better one counts.
     if best is not None and better[best] >= reassigned:
         yield Finding(

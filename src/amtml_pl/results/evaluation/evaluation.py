@@ -1,11 +1,10 @@
-"""Everything that ``evaluate.json`` says of a finished run's student."""
+"""Measures a finished run's student on a split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,19 +13,27 @@ from torch import Tensor
 from amtml_pl.config.build import build
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture
+from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.results.checkpoints import Which
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from amtml_pl.results.evaluation.images import EvaluatedImages
 from amtml_pl.results.evaluation.latency import latency as measured_latency
 from amtml_pl.results.evaluation.quality import accuracy_by_class, agreement, ensemble, quality
+from amtml_pl.results.evaluation.record import (
+    ClassAccuracy,
+    CorruptedAccuracy,
+    Ensemble,
+    EvaluatedDataset,
+    Evaluation,
+    StudentSize,
+)
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.results.teachers import RecordedTeacher
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.types import ModelOutputs, TeacherOutputs
 
-FORMAT = 1
 # What a trainer's precision means for a forward; the others compute in the type of the weights.
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
@@ -40,8 +47,8 @@ def evaluate(
     latency: bool = True,
     corruptions: bool = False,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Measures a run's student on a split.
+) -> Evaluation:
+    """Measure a run's student on a split.
 
     Args:
         run: a completed one.
@@ -51,10 +58,6 @@ def evaluate(
         latency: whether its time per image on this machine's CPU is measured.
         corruptions: whether it is measured on corrupted images too.
         seed: of the corruptions' noise.
-
-    Returns:
-        What is written as JSON. ``metrics`` has the names of a run's record: ``<split>/acc`` and such of the
-        student, ``teacher/<name>/<split>/…``, ``ensemble/<split>/…``; accuracies are in [0, 1].
 
     Raises:
         UserError: if the checkpoint or the images cannot be used.
@@ -67,32 +70,27 @@ def evaluate(
     metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
     found_teachers, left_out = ask_teachers(run, images) if teachers else ({}, {"teachers": "teachers=false"})
     mixed, about_mixed = mix(run, images, checkpoint, found_teachers)
-    found: dict[str, Any] = {
-        "format": FORMAT,
-        "experiment": run.record["experiment"],
-        "seed": run.record["seed"],
-        "checkpoint": checkpoint,
-        "weights_digest": weights_digest(student),
-        "split": split,
-        "dataset": {
-            "name": images.dataset,
-            "digest": images.digest,
-            "images": len(images),
-            "own": images.own,
-        },
-        "device": device_of(run).type,
-        "metrics": {**metrics, **compare(found_teachers | mixed, images, logits)},
-        "ensemble": about_mixed,
-        "classes": accuracy_by_class(logits, images.labels, images.classes),
-        "left_out": left_out,
-        "latency": speed,
-        "size": sizes(run, student, size),
-    }
     if not latency:
         left_out["latency"] = "latency=false"
-    if corruptions:
-        found["corruptions"] = corrupted(student, images, precision_of(run), seed)
-    return found
+    by_class = accuracy_by_class(logits, images.labels, images.classes)
+    return Evaluation(
+        experiment=run.record.experiment,
+        seed=run.record.seed,
+        checkpoint=checkpoint,
+        weights_digest=weights_digest(student),
+        split=split,
+        dataset=EvaluatedDataset(
+            name=images.dataset, digest=images.digest, images=len(images), own=images.own
+        ),
+        device=device_of(run).type,
+        metrics={**metrics, **compare(found_teachers | mixed, images, logits)},
+        ensemble=about_mixed,
+        classes={name: ClassAccuracy(acc=acc, images=count) for name, (acc, count) in by_class.items()},
+        left_out=left_out,
+        latency=speed,
+        size=sizes(run, student, size),
+        corruptions=corrupted(student, images, precision_of(run), seed) if corruptions else None,
+    )
 
 
 def outputs(
@@ -142,7 +140,7 @@ def ask_teachers(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, T
 
 def mix(
     run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+) -> tuple[dict[str, Tensor], Ensemble | None]:
     """The teachers' ensemble: mixed by the run's own weights, or in equal parts where it has none to offer.
 
     Returns:
@@ -151,14 +149,19 @@ def mix(
     if not teachers or len(teachers) < len(run.teachers):
         return {}, None
     logits = torch.stack([*teachers.values()], dim=1)
-    about: dict[str, Any] = {"weights": "own", "weighting": run.record.get("weighting")}
+    because, mixture = "", mixture_of(run)
     try:
         weights = own_weights(run, images, checkpoint, logits)
     except UserError as error:
-        about |= {"weights": "uniform", "because": error.what}
+        because = error.what
         weights = torch.full(logits.shape[:2], 1 / logits.shape[1])
-    about["mixture"] = mixture = mixture_of(run)
-    about["mean_weight"] = dict(zip(run.teacher_names, weights.mean(dim=0).tolist(), strict=True))
+    about = Ensemble(
+        weights="uniform" if because else "own",
+        weighting=run.record.weighting,
+        because=because,
+        mixture=mixture,
+        mean_weight=dict(zip(run.teacher_names, weights.mean(dim=0).tolist(), strict=True)),
+    )
     return {"ensemble": ensemble(logits, weights, mixture)}, about
 
 
@@ -215,7 +218,7 @@ def teacher_logits(
 
 def corrupted(
     student: TappedNetwork, images: EvaluatedImages, precision: AbstractContextManager[object], seed: int
-) -> dict[str, Any]:
+) -> CorruptedAccuracy:
     """Accuracy under each corruption, one value per severity from 1 to 5, and the mean of all."""
     accuracy: dict[str, list[float]] = {}
     for kind in CORRUPTIONS:
@@ -229,31 +232,31 @@ def corrupted(
             )
             accuracy[kind].append(quality(logits, images.labels)["acc"])
     values = [value for each in accuracy.values() for value in each]
-    return {"seed": seed, "mean_acc": sum(values) / len(values), "acc": accuracy}
+    return CorruptedAccuracy(
+        seed=seed,
+        mean_acc=sum(values) / len(values),
+        acc={kind: tuple(each) for kind, each in accuracy.items()},
+    )
 
 
-def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> dict[str, int]:
+def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentSize:
     """Parameters, multiply-accumulates per image, and the bytes of all tensors of the network."""
     counted = cost(student, image_size)
     tensors = student.network.state_dict().values()
-    found = {**vars(counted), "bytes": sum(tensor.nbytes for tensor in tensors)}
     file = RunFolder(run.path).weights_file
-    return found | ({"file_bytes": file.stat().st_size} if file.is_file() else {})
+    return StudentSize(
+        **vars(counted),
+        bytes=sum(tensor.nbytes for tensor in tensors),
+        file_bytes=file.stat().st_size if file.is_file() else None,
+    )
 
 
 def device_of(run: FinishedRun) -> torch.device:
     """Where a run's networks are evaluated: on the accelerator, unless the run asked for the CPU."""
-    on_cpu = run.config.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
-    return torch.device("cpu" if on_cpu else "cuda")
+    return device_for(run.config.trainer.get("accelerator"))
 
 
 def precision_of(run: FinishedRun) -> AbstractContextManager[object]:
     """The precision that the run's own evaluation had."""
     dtype = AUTOCAST.get(str(run.config.trainer.get("precision", "32-true")))
     return nullcontext() if dtype is None else torch.autocast(device_of(run).type, dtype=dtype)
-
-
-def metric(found: Mapping[str, Any], whose: str, name: str) -> float | None:
-    """A metric of the student (""), of ``teacher/<name>`` or of ``ensemble``; None where there is none."""
-    value = found["metrics"].get("/".join(part for part in (whose, found["split"], name) if part))
-    return None if value is None else float(value)

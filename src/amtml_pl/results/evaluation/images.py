@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from amtml_pl.config.build import build
+from amtml_pl.data.augment import as_floats
 from amtml_pl.data.packing import PackedDataset, pack
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
-from amtml_pl.results.images import packed_with
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.types import SplitName
 
@@ -48,7 +48,7 @@ class EvaluatedImages:
         """The images in [0, 1], unaugmented and in order, and which samples they are."""
         for index in torch.split(torch.arange(len(self)), self.batch_size):
             stored = self.rows.stored.images[self.rows.rows[index]]
-            yield stored / torch.full((), 255.0), index
+            yield as_floats(stored), index
 
 
 def own_images(run: FinishedRun, split: SplitName) -> EvaluatedImages:
@@ -83,7 +83,7 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     refuse_other_count(run, int(dataset.num_classes), name)  # before anything is downloaded
     source = build(dataset.source)
     packed: PackedDataset = pack(source, run.paths["data"] / "packed")
-    same = packed.digest == run.record["dataset"]["digest"]
+    same = packed.digest == run.record.dataset.digest
     if same and split == "val":  # the run's own images from another place: it is known how it splits them
         return own_images(run, split)
     if split not in packed.splits:
@@ -93,10 +93,8 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
             f"The data set {name!r} has no split {split!r}, only {there}{whose}.",
             fix=f"split={there[-1]}" + (", or leave dataset= out" if split == "val" else ""),
         )
-    known = classes_of(run)
-    if known is None:
-        known = packed.classes
-    elif sorted(known) != sorted(packed.classes):
+    known = run.record.dataset.classes
+    if sorted(known) != sorted(packed.classes):
         missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
         raise UserError(
             f"The data set {name!r} has other classes than the run's {run.config.dataset.name!r}: it lacks "
@@ -111,14 +109,6 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     own = same and split != "train"
     batch = int(run.config.data.get("eval_batch_size", 500))
     return EvaluatedImages(name, packed.digest, own, rows, position[stored.labels], known, batch)
-
-
-def classes_of(run: FinishedRun) -> tuple[str, ...] | None:
-    """The run's class names; None where neither its record nor its packed images are there to say them."""
-    if isinstance(named := run.record["dataset"].get("classes"), list):
-        return tuple(map(str, named))
-    packed = packed_with(run.record["dataset"]["digest"], run.paths["data"] / "packed")
-    return None if packed is None else packed.classes
 
 
 def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode
+from amtml_pl.system.records import Positive, Record
 
 REPETITIONS = 9
 WARM_UP = 2
@@ -22,30 +22,37 @@ BUDGET_SECONDS = 20.0
 LEAST_REPETITIONS = 3
 
 
-def latency(network: TappedNetwork, image_size: int, batch_sizes: Sequence[int] = (1, 128)) -> dict[str, Any]:
-    """Milliseconds per image for batches of several sizes, on the CPU.
+class Speed(Record):
+    """Milliseconds per image: median and interquartile range of some repetitions."""
+
+    ms_per_image: float
+    spread: float
+    repetitions: Positive
+
+
+class Latency(Record):
+    """How long a network takes for an image, in batches of 1 and of 128."""
+
+    cpu: str
+    threads: Positive
+    batch_1: Speed
+    batch_128: Speed
+
+
+def latency(network: TappedNetwork, image_size: int) -> Latency:
+    """Measure milliseconds per image on the CPU.
 
     Args:
         network: on the CPU; left as it was.
         image_size: height and width of the images, in pixels.
-        batch_sizes: each is measured by itself.
-
-    Returns:
-        ``cpu`` and ``threads``; per batch size ``batch_<B>`` the median and the interquartile range of
-        several repetitions, ``ms_per_image`` and ``spread``, and how many ``repetitions`` these were.
     """
-    found = {f"batch_{size}": milliseconds(network, size, image_size) for size in batch_sizes}
-    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), **found}
-
-
-def milliseconds(network: TappedNetwork, batch_size: int, image_size: int) -> dict[str, float]:
-    """The same for one batch size."""
     with evaluation_mode(network), torch.inference_mode():
-        return timed(network, batch_size, image_size)
+        one, many = (timed(network, size, image_size) for size in (1, 128))
+    return Latency(cpu=cpu_name(), threads=torch.get_num_threads(), batch_1=one, batch_128=many)
 
 
-def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int) -> dict[str, float]:
-    """Milliseconds per image of anything that takes images, as `latency` gives them.
+def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int) -> Speed:
+    """Milliseconds per image of anything that takes images.
 
     A repetition is as many forwards as fill a twentieth of a second. There are nine after two that warm up;
     once 20 s are spent, no more than one that warms up and three.
@@ -64,7 +71,7 @@ def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int)
             break
         values.append(1e3 * seconds_of(forward, images, forwards) / forwards / batch_size)
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-    return {"ms_per_image": median, "spread": upper - lower, "repetitions": len(values)}
+    return Speed(ms_per_image=median, spread=upper - lower, repetitions=len(values))
 
 
 def seconds_of(forward: Callable[[Tensor], object], images: Tensor, forwards: int) -> float:

@@ -85,13 +85,13 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
 
 def accuracy_by_class(
     logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"], classes: tuple[str, ...]
-) -> dict[str, dict[str, float | int | None]]:
-    """Per class how many images it has, and the share of them that is named rightly; None without images."""
+) -> dict[str, tuple[float | None, int]]:
+    """Per class the share of its images that is named rightly, None without images, and their number."""
     right = logits.argmax(dim=1) == labels
     images = torch.bincount(labels, minlength=len(classes)).tolist()
     hits = torch.bincount(labels[right], minlength=len(classes)).tolist()
     return {
-        name: {"acc": hit / count if count else None, "images": count}
+        name: (hit / count if count else None, count)
         for name, hit, count in zip(classes, hits, images, strict=True)
     }
 

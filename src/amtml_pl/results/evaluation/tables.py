@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.results.evaluation.evaluation import metric
+from amtml_pl.results.evaluation.latency import Latency
+from amtml_pl.results.evaluation.record import ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
 from amtml_pl.system.console import console
 
 COLUMNS = {
@@ -24,53 +24,48 @@ MEANING = "acc, top-5, agree (with the student): shares; NLL, KL(teacher ‖ stu
 CLASSES_SHOWN = 20
 
 
-def show(found: Mapping[str, Any], teachers: tuple[str, ...]) -> None:
+def show(found: Evaluation, teachers: tuple[str, ...]) -> None:
     """Prints what was measured.
 
     Args:
         found: what `amtml_pl.results.evaluation.evaluation.evaluate` gives.
         teachers: the run's, in its order.
     """
-    about = found["dataset"]
+    about, size = found.dataset, found.size
     title = (
-        f"{found['experiment'] or 'run'} (seed {found['seed']}), {found['checkpoint']} epoch, "
-        f"{about['images']:,} {found['split']} images of {about['name']}"
+        f"{found.experiment or 'run'} (seed {found.seed}), {found.checkpoint} epoch, "
+        f"{about.images:,} {found.split} images of {about.name}"
     )
     show_networks(found, title, teachers)
-    show_classes(found["classes"])
-    if "corruptions" in found:
-        show_corruptions(found["corruptions"])
-    if found["ensemble"] is not None:
-        show_ensemble(found["ensemble"])
-    for name, reason in found["left_out"].items():
+    show_classes(found.classes)
+    if found.corruptions is not None:
+        show_corruptions(found.corruptions)
+    if found.ensemble is not None:
+        show_ensemble(found.ensemble)
+    for name, reason in found.left_out.items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
-    if found["latency"] is not None:
-        show_latency(found["latency"])
-    size = found["size"]
+    if found.latency is not None:
+        show_latency(found.latency)
     console.print(
-        f"  size: {size['parameters']:,} parameters, {size['bytes']:,} bytes, "
-        f"{size['macs'] / 1e6:.2f} M multiply-accumulates per image"
+        f"  size: {size.parameters:,} parameters, {size.bytes:,} bytes, "
+        f"{size.macs / 1e6:.2f} M multiply-accumulates per image"
     )
 
 
-def show_latency(speed: Mapping[str, Any]) -> None:
+def show_latency(speed: Latency) -> None:
     """Milliseconds per image, by the size of the batch."""
     shown = ", ".join(
-        "{ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {spread:.2g})".format(
-            batch=batch, **speed[f"batch_{batch}"]
-        )
-        for batch in (1, 128)
+        f"{of.ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {of.spread:.2g})"
+        for batch, of in ((1, speed.batch_1), (128, speed.batch_128))
     )
-    console.print(f"  latency: {shown} ({escape(speed['cpu'])}, {speed['threads']} threads)")
+    console.print(f"  latency: {shown} ({escape(speed.cpu)}, {speed.threads} threads)")
 
 
-def show_networks(found: Mapping[str, Any], title: str, teachers: tuple[str, ...]) -> None:
+def show_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> None:
     """Student, teachers and ensemble, a row each, within 80 columns for names of up to 12 letters."""
     groups = {"student": [""], "teachers": [f"teacher/{name}" for name in teachers], "ensemble": ["ensemble"]}
     values = {
-        whose: [metric(found, whose, name) for name in COLUMNS]
-        for group in groups.values()
-        for whose in group
+        whose: [found.metric(whose, name) for name in COLUMNS] for group in groups.values() for whose in group
     }
     used = [place for place in range(len(COLUMNS)) if any(row[place] is not None for row in values.values())]
     table = Table(title=escape(title), title_justify="left")
@@ -88,36 +83,36 @@ def show_networks(found: Mapping[str, Any], title: str, teachers: tuple[str, ...
     console.print(f"  {MEANING}")
 
 
-def show_ensemble(about: Mapping[str, Any]) -> None:
+def show_ensemble(about: Ensemble) -> None:
     """What the ensemble is made of."""
-    scheme = str(about["weighting"]).rpartition(".")[2]
-    whose = f"the run's own weights ({scheme})" if about["weights"] == "own" else "equal weights"
-    mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about["mean_weight"].items())
-    because = f"; {about['because']}" if "because" in about else ""
-    text = f"ensemble: {about['mixture']} mixed by {whose}, mean {mean}{because}"
+    scheme = str(about.weighting).rpartition(".")[2]
+    whose = f"the run's own weights ({scheme})" if about.weights == "own" else "equal weights"
+    mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about.mean_weight.items())
+    because = f"; {about.because}" if about.because else ""
+    text = f"ensemble: {about.mixture} mixed by {whose}, mean {mean}{because}"
     console.print(f"  {escape(text)}")
 
 
-def show_classes(classes: Mapping[str, Any]) -> None:
+def show_classes(classes: Mapping[str, ClassAccuracy]) -> None:
     """Accuracy by class, the worst first; of many classes the worst ones."""
-    present = {name: of for name, of in classes.items() if of["images"]}
-    worst = sorted(present.items(), key=lambda item: item[1]["acc"])[:CLASSES_SHOWN]
+    present = {name: of for name, of in classes.items() if of.images}
+    worst = sorted(present.items(), key=lambda item: item[1].acc or 0.0)[:CLASSES_SHOWN]
     more = f", the worst {len(worst)} of {len(present)}" if len(worst) < len(present) else ""
     table = Table(title=f"by class{more}", title_justify="left")
     for column in ("class", "accuracy", "images"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, of in worst:
-        table.add_row(escape(name), f"{of['acc']:.4f}", f"{of['images']:,}")
+        table.add_row(escape(name), f"{of.acc:.4f}", f"{of.images:,}")
     console.print(table)
 
 
-def show_corruptions(found: Mapping[str, Any]) -> None:
+def show_corruptions(found: CorruptedAccuracy) -> None:
     """Accuracy by corruption and severity."""
-    title = f"accuracy under corruptions, mean {found['mean_acc']:.4f} (a subset: docs/evaluate.md)"
+    title = f"accuracy under corruptions, mean {found.mean_acc:.4f} (a subset: docs/evaluate.md)"
     table = Table(title=title, title_justify="left")
     table.add_column("severity")
     for severity in range(1, 6):
         table.add_column(str(severity), justify="right")
-    for kind, values in found["acc"].items():
+    for kind, values in found.acc.items():
         table.add_row(kind, *(f"{value:.4f}" for value in values))
     console.print(table)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +27,10 @@ from amtml_pl.results.export.parity import (
     parity_images,
     refuse_ruined,
 )
-from amtml_pl.results.export.record import add_entry, read_entries
+from amtml_pl.results.export.record import BothLatencies, ExportRecord, add_entry, read_entries
 from amtml_pl.results.run import FinishedRun
-from amtml_pl.system.files import named_output, refuse_unwritable, replacing
+from amtml_pl.runs.provenance import git_state, versions
+from amtml_pl.system.files import named_output, output, refuse_unwritable
 
 CALIBRATION_IMAGES = 500
 OTHER_FORMAT = "format=safetensors, which takes every network"
@@ -94,11 +92,11 @@ class Export:
             self.unrecorded = error.what
         read_entries(self.record_file)  # a damaged one is refused before anything is computed
 
-    def write(self, about: Mapping[str, Any]) -> tuple[dict[str, Any], ParityImages]:
+    def write(self, command: str) -> tuple[ExportRecord, ParityImages]:
         """Writes the file, and its entry in the run's ``export.json``.
 
         Args:
-            about: what the entry says besides.
+            command: what repeats the export.
 
         Returns:
             The entry, and the images that the file was held against its checkpoint on.
@@ -118,24 +116,33 @@ class Export:
             logits: Tensor = student(images).logits
             return logits
 
-        with replacing(self.file) as temporary:
+        with output(self.file) as temporary:
             parity = self.write_float32(temporary, card, checkpoint, shown)
             if self.int8:
                 parity = self.write_int8(temporary, card, checkpoint, shown)
             with torch.inference_mode():
-                speed = {
-                    "before": timed(checkpoint, 1, card.image_size),
-                    "after": timed(self.opened(temporary, int8=self.int8), 1, card.image_size),
-                }
+                latency = BothLatencies(
+                    cpu=cpu_name(),
+                    threads=torch.get_num_threads(),
+                    batch=1,
+                    before=timed(checkpoint, 1, card.image_size),
+                    after=timed(self.opened(temporary, int8=self.int8), 1, card.image_size),
+                )
             content = temporary.read_bytes()
-        entry = {
-            "format": self.format,
-            **self.facts(parity, shown),
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "latency": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "batch": 1, **speed},
-            **about,
-        }
+        inside = self.file.is_relative_to(self.run.path)
+        entry = ExportRecord(
+            format=self.format,
+            file=str(self.file.relative_to(self.run.path) if inside else self.file),
+            checkpoint=self.checkpoint,
+            precision="int8" if self.int8 else "float32",
+            parity=parity.record(shown),
+            bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            latency=latency,
+            command=command,
+            git=git_state(),
+            versions=versions("onnx", "onnxruntime", "onnxscript", "safetensors"),
+        )
         if not self.unrecorded:
             add_entry(self.record_file, entry)
         return entry, shown
@@ -178,7 +185,7 @@ class Export:
         parity = compare(checkpoint, self.opened(file, int8=True), shown)
         refuse_ruined(parity, shown, self.int8_drop)
         metrics = {**card.metrics, "val/acc_int8": parity.after}
-        replace_card(file, replace(card, precision="int8", metrics=metrics))
+        replace_card(file, card.replaced(precision="int8", metrics=metrics))
         return parity
 
     def opened(self, file: Path, *, int8: bool) -> Forward:
@@ -201,23 +208,6 @@ class Export:
             f"{' in 8 bits' if int8 else ''}: {lines[0]:.300}. Nothing was published.",
             fix="int8=false" if int8 else OTHER_FORMAT,
         )
-
-    def facts(self, parity: Parity, shown: ParityImages) -> dict[str, Any]:
-        """What the file is, and how it compares with its checkpoint."""
-        accuracy = {"val/acc": {"before": parity.before, "after": parity.after}}
-        inside = self.file.is_relative_to(self.run.path)
-        return {
-            "file": str(self.file.relative_to(self.run.path) if inside else self.file),
-            "checkpoint": self.checkpoint,
-            "precision": "int8" if self.int8 else "float32",
-            "parity": {
-                "images": len(shown.images),
-                "real": not shown.lacking,
-                "max_abs_logit_difference": parity.difference,
-                "same_class": parity.same_class,
-                **({} if shown.lacking else accuracy),
-            },
-        }
 
     def own_file(self) -> Path:
         """Where the student lies in the run's folder, if the command does not say it.

@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.data.augment import as_floats
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.results.evaluation.images import EvaluatedImages, own_images
+from amtml_pl.results.export.record import BeforeAndAfter, ParityRecord
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.types import Split, SplitName
 
@@ -60,6 +62,17 @@ class Parity:
     def holds(self) -> bool:
         """Whether the exported student is the checkpoint's, to rounding."""
         return self.difference <= MOST_DIFFERENCE
+
+    def record(self, shown: ParityImages) -> ParityRecord:
+        """Return what a run's ``export.json`` holds of it."""
+        accuracy = None if shown.lacking else BeforeAndAfter(before=self.before, after=self.after)
+        return ParityRecord(
+            images=len(shown.images),
+            real=not shown.lacking,
+            max_abs_logit_difference=self.difference,
+            same_class=self.same_class,
+            val_acc=accuracy,
+        )
 
 
 def refuse_ruined(parity: Parity, shown: ParityImages, most_drop: float) -> None:
@@ -151,7 +164,7 @@ def batches(images: EvaluatedImages) -> Iterator[tuple[Tensor, Tensor]]:
         if start >= len(images):
             return
         index = torch.arange(start, min(start + size, len(images)))
-        yield images.rows.stored.images[images.rows.rows[index]] / torch.full((), 255.0), images.labels[index]
+        yield as_floats(images.rows.stored.images[images.rows.rows[index]]), images.labels[index]
         start += size
 
 

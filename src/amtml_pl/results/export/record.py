@@ -1,31 +1,86 @@
-"""``export.json``: what a run's folder says of the files that its student was exported to."""
+"""``export.json``: the files that a run's student was exported to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from filelock import FileLock
+from pydantic import AliasChoices, Field, RootModel
 
 from amtml_pl.errors import UserError
+from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.evaluation.latency import Speed
 from amtml_pl.runs.folder import digest_of_file
-from amtml_pl.system.files import read_json, write_json
+from amtml_pl.runs.record import GitState
+from amtml_pl.system.files import output
+from amtml_pl.system.records import Count, Positive, Record, Share, as_json, find_record
 
 
-def add_entry(record: Path, entry: Mapping[str, Any]) -> None:
-    """Adds an entry to a run's ``export.json``, or replaces the one of the same file.
+class BeforeAndAfter(Record):
+    """A number of the checkpoint, and of its exported form."""
+
+    before: float
+    after: float
+
+
+class ParityRecord(Record):
+    """How an export compares with its checkpoint, on ``real`` validation images or on random ones."""
+
+    images: Count
+    real: bool
+    max_abs_logit_difference: float
+    same_class: Share
+    val_acc: BeforeAndAfter | None = Field(
+        default=None, validation_alias=AliasChoices("val/acc", "val_acc"), serialization_alias="val/acc"
+    )
+
+
+class BothLatencies(Record):
+    """How fast both forms are on a CPU."""
+
+    cpu: str
+    threads: Positive
+    batch: Positive
+    before: Speed
+    after: Speed
+
+
+class ExportRecord(Record):
+    """One exported file; its name is relative to the run's folder where it lies in it."""
+
+    format: str
+    file: str
+    checkpoint: Which
+    precision: Literal["float32", "int8"]
+    parity: ParityRecord
+    bytes: Count
+    sha256: str
+    latency: BothLatencies
+    command: str
+    git: GitState | None
+    versions: dict[str, str]
+
+
+class ExportRecords(RootModel[dict[str, ExportRecord]]):
+    """The content of ``export.json``: entries by the name of their file."""
+
+
+def add_entry(record: Path, entry: ExportRecord) -> None:
+    """Add an entry to a run's ``export.json``, or replace the one of the same file.
 
     Args:
         record: the ``export.json``, which is made if there is none.
-        entry: about the file that it calls ``file``.
+        entry: about a file.
 
     Raises:
         UserError: if it cannot be written, or is damaged.
     """
     record.parent.mkdir(exist_ok=True)
     with FileLock(record.with_name(".export.json.lock")):  # several exports may end together
-        write_json(record, {**read_entries(record), str(entry["file"]): entry})
+        entries = ExportRecords({**read_entries(record), entry.file: entry})
+        with output(record) as temporary:
+            temporary.write_text(as_json(entries))
 
 
 def refuse_changed(file: Path) -> None:
@@ -35,31 +90,18 @@ def refuse_changed(file: Path) -> None:
         UserError: if its SHA-256 is another. A file that was moved away alone has no record.
     """
     entry = read_entries(file.with_name("export.json")).get(f"export/{file.name}")
-    if not isinstance(entry, dict):
-        return
-    found = digest_of_file(file)
-    if found != entry.get("sha256"):
+    if entry is not None and (found := digest_of_file(file)) != entry.sha256:
         raise UserError(
-            f"{file} was changed after the export (got SHA-256 {found[:12]}, "
-            f"expected {str(entry.get('sha256'))[:12]}).",
+            f"{file} was changed after the export (got SHA-256 {found[:12]}, expected {entry.sha256[:12]}).",
             fix="copy the folder again, or write the file again: python -m amtml_pl.export run=FOLDER",
         )
 
 
-def read_entries(file: Path) -> dict[str, Any]:
-    """What a run's ``export.json`` says of earlier exports, by file; nothing where there is none.
+def read_entries(file: Path) -> dict[str, ExportRecord]:
+    """Return the entries of a run's ``export.json``, by file; none where there is no such file.
 
     Raises:
         UserError: if it is damaged.
     """
-    if not file.exists():
-        return {}
-    try:
-        entries = read_json(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}.", fix=f"rm '{file}'") from error
-    if not isinstance(entries, dict):
-        raise UserError(
-            f"{file} holds a {type(entries).__name__}, expected entries by file.", fix=f"rm '{file}'"
-        )
-    return entries
+    found = find_record(ExportRecords, file, fix=f"rm '{file}'")
+    return {} if found is None else found.root

@@ -4,77 +4,112 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
+from pydantic import model_validator
+
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import are_numbers, read_json
-from amtml_pl.teachers.cache.storage import BYTES
+from amtml_pl.runs.record import TeacherFacts
+from amtml_pl.system.records import Command, Count, Positive, Record, Share, read_record
+from amtml_pl.teachers.cache.storage import Storage
+from amtml_pl.types import SplitName
 
-NUMBERS = ("accuracy", "accuracy_reassigned", "images")
-
-
-BY_NAME = ("accuracy_with", "gain_in_standard_errors")
-
-
-def are_facts(value: object) -> bool:
-    """Whether it maps names to facts, and those that others read are of the right type."""
-    if not isinstance(value, Mapping) or not are_numbers(value.get("accuracy", {})):
-        return False
-    if not isinstance(value.get("weights_digest", ""), str):
-        return False
-    return "examination" not in value or is_examination(value["examination"])
-
-
-def is_examination(value: Any) -> bool:  # noqa: ANN401
-    """Whether it is what the examination of a teacher has found."""
-    if not isinstance(value, Mapping) or not {*NUMBERS, *BY_NAME} <= value.keys():
-        return False
-    if not are_numbers({name: value[name] for name in NUMBERS}):
-        return False
-    # For all other statistics that were tried it says what they gained.
-    return all(are_numbers(value[name]) for name in BY_NAME) and (
-        value["accuracy_with"].keys() <= value["gain_in_standard_errors"].keys()
-    )
-
-
-FORMAT = 1
 MANIFEST = "manifest.json"
 LOCKS = ".locks"
 MOST_SHARDS = 1_000_000
 
 
-class Absent:
-    """What is not there, where two things are compared."""
+class Examination(Record):
+    """What images that a teacher was not trained on tell of it.
 
-    def __repr__(self) -> str:
-        return "absent"
+    Attributes:
+        images: how many there are.
+        accuracy: on them, in [0, 1].
+        accuracy_reassigned: with the outputs assigned to the classes anew.
+        accuracy_with: with other means and deviations, by their name.
+        gain_in_standard_errors: of each of these (``classes``: of other classes), how many more images are
+            named rightly, as a multiple of what chance gives.
+    """
+
+    images: Count
+    accuracy: Share
+    accuracy_reassigned: Share
+    accuracy_with: dict[str, Share]
+    gain_in_standard_errors: dict[str, float]
+
+    @model_validator(mode="after")
+    def has_every_gain(self) -> Examination:
+        """Check that the gain of all other statistics is there."""
+        if absent := self.accuracy_with.keys() - self.gain_in_standard_errors.keys():
+            raise ValueError(f"the gain of {sorted(absent)} is missing")
+        return self
 
 
-ABSENT = Absent()
+class ExaminedTeacher(TeacherFacts):
+    """A teacher and what its examination has found."""
+
+    examination: Examination
 
 
-def is_count(value: object) -> bool:
-    """Whether it is a whole number from 1."""
-    return type(value) is int and value > 0
+class StoreManifest(Record):
+    """What the rows of a store belong to.
+
+    Attributes:
+        rows: N of the split.
+        shape: of a row.
+        shard_rows: rows of each shard but the last.
+        fingerprint: what decides the numbers; it names the store's folder.
+        facts: about the teacher.
+        built_with: how the teacher was run.
+    """
+
+    format: Literal[2] = 2
+    teacher: str
+    tensor: str
+    split: SplitName
+    rows: Positive
+    shape: tuple[Positive, ...]
+    shard_rows: Positive
+    storage: Storage
+    fingerprint: dict[str, Any]
+    facts: ExaminedTeacher
+    built_with: dict[str, bool | int | str]
+
+    @model_validator(mode="after")
+    def can_be_counted(self) -> StoreManifest:
+        """Check that the shards are not too many to be listed."""
+        if self.rows > MOST_SHARDS * self.shard_rows:
+            many = f"{self.rows} rows in shards of {self.shard_rows}"
+            raise ValueError(f"it claims {many:.200}")
+        return self
 
 
-FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "teacher": ("a name", lambda value: isinstance(value, str)),
-    "tensor": ("a name", lambda value: isinstance(value, str)),
-    "split": ("a name", lambda value: isinstance(value, str)),
-    "rows": ("a whole number from 1", is_count),
-    "shape": ("whole numbers from 1", lambda value: isinstance(value, list) and all(map(is_count, value))),
-    "shard_rows": ("a whole number from 1", is_count),
-    "storage": (f"one of {', '.join(BYTES)}", lambda value: isinstance(value, str) and value in BYTES),
-    "fingerprint": ("a mapping", lambda value: isinstance(value, dict)),
-    "facts": ("what is known of a teacher", are_facts),
-    "built_with": ("a mapping", lambda value: isinstance(value, dict)),
-}
+FORMAT = StoreManifest.model_fields["format"].default
+
+
+class Use(Record):
+    """A run that has used a store.
+
+    Attributes:
+        run: its folder; empty where a command has built the store ahead of its runs.
+        command: what repeats it.
+    """
+
+    run: str
+    command: Command
+
+    @property
+    def exists(self) -> bool:
+        """Return True if the run's folder is there."""
+        try:
+            return bool(self.run) and Path(self.run).exists()
+        except (OSError, ValueError):  # a name that no folder can have
+            return False
 
 
 @dataclass(frozen=True)
@@ -87,35 +122,27 @@ class StoredTensor:
     """
 
     folder: Path
-    manifest: dict[str, Any] | None
+    manifest: StoreManifest | None
 
     def views(self) -> list[int]:
         """The views that something is recorded of."""
         return recorded_views(self.folder)
 
-    def users(self) -> list[dict[str, str]]:
-        """The runs that have used it: folder and command."""
+    def users(self) -> list[Use]:
+        """Return the runs that have used it; a note that cannot be read counts for nothing."""
         found = []
         for file in sorted(self.folder.glob("used_by/*.json")):
-            try:
-                user = read_json(file)
-                run, command = str(user["run"]), str(user["command"])
-                Path(run).exists(), shlex.split(command)  # what cannot be looked for was not written by us
-                found.append({"run": run, "command": command})
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
+            with suppress(UserError):
+                found.append(read_record(Use, file, fix=f"rm '{file}'"))
         return found
 
     def is_used(self, judged: str | None = None) -> bool:
-        """Whether a run that exists has used it, or a command has built it ahead of its runs.
+        """Return True if an existing run has used it, or a command has built it ahead of its runs.
 
         Args:
             judged: an override, such as ``experiment=digits_amtml``; commands with it do not count.
         """
-        return any(
-            Path(user["run"]).exists() if user["run"] else judged not in shlex.split(user["command"])
-            for user in self.users()
-        )
+        return any(use.exists if use.run else judged not in shlex.split(use.command) for use in self.users())
 
     def bytes_on_disk(self) -> int:
         """What it takes."""
@@ -134,28 +161,14 @@ def stores_below(root: Path) -> list[StoredTensor]:
     return found
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a store's manifest says.
+def read_manifest(folder: Path) -> StoreManifest:
+    """Return the manifest of a store.
 
     Raises:
         UserError: if it is damaged or of another format.
     """
-    file, fix = folder / MANIFEST, f"rm -r '{folder}' and repeat the command: it is built again"
-    try:
-        manifest = read_json(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"The manifest {file} cannot be read ({error}).", fix=fix) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        got = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise UserError(f"The manifest {file} has format {got!r:.80}, expected {FORMAT}.", fix=fix)
-    for key, (expected, is_right) in FIELDS.items():
-        if not is_right(manifest.get(key)):
-            got = repr(manifest[key]) if key in manifest else "absent"
-            raise UserError(f"In the manifest {file}, {key} is {got:.200}, expected {expected}.", fix=fix)
-    if manifest["rows"] > MOST_SHARDS * manifest["shard_rows"]:
-        many = f"{manifest['rows']} rows in shards of {manifest['shard_rows']}"
-        raise UserError(f"The manifest {file} claims {many:.200}.", fix=fix)
-    return manifest
+    fix = f"rm -r '{folder}' and repeat the command: it is built again"
+    return read_record(StoreManifest, folder / MANIFEST, fix=fix)
 
 
 def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
@@ -166,32 +179,39 @@ def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
         folder: where it lies, or would.
     """
     kind = folder.name.rpartition("-")[0]
-    closest: tuple[list[tuple[str, Any, Any]], Path] | None = None
+    closest: tuple[list[tuple[str, str, str]], Path] | None = None
     for other in stores_below(folder.parent):
         if other.manifest is None or other.folder == folder or other.folder.name.rpartition("-")[0] != kind:
             continue
-        found = differences(other.manifest["fingerprint"], fingerprint)
+        found = differences(other.manifest.fingerprint, fingerprint)
         if found and (closest is None or len(found) < len(closest[0])):  # a copy of the store differs in none
             closest = found, other.folder
     if closest is None:
         return None
-    listed = "; ".join(f"{key}: {there!r} there, {here!r} here" for key, there, here in closest[0])
+    listed = "; ".join(f"{key}: {there} there, {here} here" for key, there, here in closest[0])
     return f"{closest[1].parent.name}/{closest[1].name} differs in {listed}"
 
 
-def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:  # noqa: ANN401
-    """Where two nested values of JSON differ: dotted key, first value, second value; `ABSENT` for none.
+def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:  # noqa: ANN401
+    """Return where two nested values of JSON differ: dotted key, first value, second value, as texts.
 
     1, 1.0 and true are three values, as they are in the text that names a store's folder.
     """
+    found: list[tuple[str, str, str]] = []
     if isinstance(first, Mapping) and isinstance(second, Mapping):
-        keys = dict.fromkeys([*first, *second])
-        pairs = ((k, first.get(k, ABSENT), second.get(k, ABSENT)) for k in keys)
-        return [found for k, a, b in pairs for found in differences(a, b, f"{path}.{k}" if path else str(k))]
-    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        items = enumerate(zip(first, second, strict=True))
-        return [found for i, (a, b) in items for found in differences(a, b, f"{path}[{i}]")]
-    return [] if repr(first) == repr(second) else [(path, first, second)]
+        for key in dict.fromkeys([*first, *second]):
+            inner = f"{path}.{key}" if path else str(key)
+            if key in first and key in second:
+                found += differences(first[key], second[key], inner)
+            else:
+                here, there = (repr(of[key]) if key in of else "absent" for of in (first, second))
+                found.append((inner, here, there))
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for place, (one, other) in enumerate(zip(first, second, strict=True)):
+            found += differences(one, other, f"{path}[{place}]")
+    elif repr(first) != repr(second):
+        found.append((path, repr(first), repr(second)))
+    return found
 
 
 def recorded_views(folder: Path) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -48,8 +48,8 @@ class BuildOptions:
         dtype = getattr(torch, self.precision)
         return torch.autocast(self.resolved_device().type, dtype=dtype, enabled=dtype != torch.float32)
 
-    def about(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+    def about(self) -> dict[str, bool | int | str]:
+        """Return what a manifest holds of it."""
         return {**vars(self), "device": self.resolved_device().type, "torch": str(torch.__version__)}
 
 

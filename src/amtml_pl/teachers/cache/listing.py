@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -10,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.console import console
-from amtml_pl.teachers.cache.catalogue import StoredTensor, stores_below
-from amtml_pl.teachers.cache.upkeep import damaged_shards, opened
+from amtml_pl.system.console import console, counted
+from amtml_pl.teachers.cache.catalogue import StoredTensor, read_manifest, stores_below
+from amtml_pl.teachers.cache.store import TensorStore
+from amtml_pl.teachers.cache.upkeep import damaged_shards
 
 CLASS_KEYS = ("_target_", "operation")  # their values speak for themselves
 
@@ -29,26 +29,24 @@ def show_info(root: Path) -> None:
     for store in stores:
         table.add_row(*(escape(cell) for cell in described(store, root)))
     console.print(table)
-    console.print(f"{counted(stores, 'store')}, {decimal(sum(store.bytes_on_disk() for store in stores))}.")
+    console.print(
+        f"{counted(len(stores), 'store')}, {decimal(sum(store.bytes_on_disk() for store in stores))}."
+    )
 
 
 def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     """One row of the list."""
     place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
-    users = [
-        user["run"] or f"built ahead: {user['command']}"
-        for user in stored.users()
-        if not user["run"] or Path(user["run"]).exists()
-    ]
+    users = [use.run or f"built ahead: {use.command}" for use in stored.users() if not use.run or use.exists]
     used = "\n".join(users) or "no run"
     try:
-        store = opened(stored)
+        store = TensorStore.from_folder(stored.folder)
         views = [view for view in stored.views() if not damaged_shards(store, view)]
         damaged = sorted(set(stored.views()) - set(views))
     except UserError as error:
         return place, "", size, "", f"damaged: {error.what}", used
-    manifest = store.manifest() or {}
-    accuracy = manifest["facts"].get("accuracy", {}).get("val")
+    manifest = read_manifest(stored.folder)
+    accuracy = manifest.facts.accuracy.get("val")
     about = [f"{key}: {short(value)}" for key, value in store.identity.items() if value is not None]
     if damaged:
         about.insert(0, f"damaged: views {damaged} lack bytes or shards")
@@ -60,11 +58,6 @@ def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
         "\n".join(about),
         used,
     )
-
-
-def counted(things: Sequence[object], noun: str) -> str:
-    """A number and its noun."""
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def short(value: object) -> str:

@@ -31,10 +31,14 @@ from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import write_bytes, write_text
+from amtml_pl.system.records import as_json, write_record
 from amtml_pl.teachers.cache.catalogue import (
     FORMAT,
     LOCKS,
     MANIFEST,
+    ExaminedTeacher,
+    StoreManifest,
+    Use,
     differences,
     folder_bytes,
     lock_name,
@@ -43,7 +47,7 @@ from amtml_pl.teachers.cache.catalogue import (
     safe,
 )
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
-from amtml_pl.teachers.cache.view import StoredView, read_record, write_record
+from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, recorded_shards
 from amtml_pl.types import SplitName
 
 SHARD_ROWS = 4096
@@ -72,7 +76,7 @@ class TensorStore:
     fingerprint: Mapping[str, Any]
     storage: Storage
     shard_rows: int = SHARD_ROWS
-    _begun: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _begun: list[StoreManifest] = field(default_factory=list, compare=False, repr=False)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -88,8 +92,25 @@ class TensorStore:
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self.root / safe(self.teacher) / f"{safe(self.tensor)}-{self.split}-{digest}"
 
-    def manifest(self) -> dict[str, Any] | None:
-        """What the manifest says; None where the store has not been begun.
+    @classmethod
+    def from_folder(cls, folder: Path) -> TensorStore:
+        """Return the store that lies in a folder, as its own manifest describes it.
+
+        Raises:
+            UserError: if the manifest is damaged, or belongs to another folder.
+        """
+        about = read_manifest(folder)
+        names = about.teacher, about.tensor, about.split
+        store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
+        if store.folder != folder or store.manifest() != about:
+            raise UserError(
+                f"{folder} is not the folder that its manifest describes.",
+                fix=f"rm -r '{folder}' and repeat the command: it is built again",
+            )
+        return store
+
+    def manifest(self) -> StoreManifest | None:
+        """Return the manifest; None where the store has not been begun.
 
         Raises:
             UserError: if it is damaged, or belongs to other numbers; it names the field and both values.
@@ -98,47 +119,48 @@ class TensorStore:
             manifest = read_manifest(self.folder)
             own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
             own |= {"storage": self.storage, "fingerprint": self.identity}
-            if wrong := differences({key: manifest[key] for key in own}, own):
-                listed = "; ".join(f"{key} is {there!r}, expected {here!r}" for key, there, here in wrong)
+            if wrong := differences(manifest.model_dump(include={*own}), own):
+                listed = "; ".join(f"{key} is {there}, expected {here}" for key, there, here in wrong)
                 raise UserError(
                     f"{self.folder / MANIFEST} does not belong to the folder that it lies in: {listed}.",
                     fix=f"rm -r '{self.folder}' and repeat the command: it is built again",
                 )
-            self._begun.update(manifest)
-        return dict(self._begun) or None
+            self._begun.append(manifest)
+        return self._begun[0] if self._begun else None
 
-    def begin(self, shape: tuple[int, ...], facts: Mapping[str, Any], built_with: Mapping[str, Any]) -> None:
+    def begin(
+        self, shape: tuple[int, ...], facts: ExaminedTeacher, built_with: Mapping[str, bool | int | str]
+    ) -> None:
         """Writes the manifest, unless there is one; of several processes the first does.
 
         Args:
             shape: of a row.
-            facts: about the teacher: its size, accuracy, the digest of its weights.
+            facts: about the teacher.
             built_with: how the teacher is run: batch size, precision, layout, version of torch.
         """
-        manifest = {
-            "format": FORMAT,
-            "teacher": self.teacher,
-            "tensor": self.tensor,
-            "split": self.split,
-            "rows": self.rows,
-            "shape": list(shape),
-            "shard_rows": self.shard_rows,
-            "storage": self.storage,
-            "fingerprint": self.identity,
-            "facts": dict(facts),
-            "built_with": dict(built_with),
-        }
+        manifest = StoreManifest(
+            teacher=self.teacher,
+            tensor=self.tensor,
+            split=self.split,
+            rows=self.rows,
+            shape=shape,
+            shard_rows=self.shard_rows,
+            storage=self.storage,
+            fingerprint=self.identity,
+            facts=facts,
+            built_with=dict(built_with),
+        )
         locks = self.root / LOCKS
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / f"{lock_name(self.folder)}-manifest.lock"):
             if self.manifest() is None:
-                write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+                write_record(self.folder / MANIFEST, manifest)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Of a row; None where the store has not been begun."""
         manifest = self.manifest()
-        return None if manifest is None else tuple(manifest["shape"])
+        return None if manifest is None else manifest.shape
 
     def shards(self) -> list[int]:
         """The numbers of a view's shards."""
@@ -183,13 +205,15 @@ class TensorStore:
         content = save({**{k: v.contiguous() for k, v in tensors.items()}, "pixels": pixels})
         write_bytes(file, content)
         rows = self.rows_of(number)
-        entry = {
-            "file": file.name,
-            "rows": [rows.start, rows.stop],
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
-        write_record(self.record_file(view), view, {**self.record(view), number: entry})
+        entry = ShardRecord(
+            file=file.name,
+            rows=(rows.start, rows.stop),
+            bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        entries = {**self.record(view), number: entry}
+        record = ViewRecord(view=view, shards=tuple(entries[number] for number in sorted(entries)))
+        write_record(self.record_file(view), record)
 
     def verify(self, view: int) -> None:
         """Holds every shard of a view against the checksum in its record.
@@ -210,10 +234,10 @@ class TensorStore:
                 raise UserError(
                     f"The shard {file} cannot be read ({error.strerror}).", fix=f"rm -r '{file}' {again}"
                 ) from error
-            if size != entry["bytes"] or found != entry["sha256"]:
+            if size != entry.bytes or found != entry.sha256:
                 raise UserError(
                     f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
-                    f"expected {entry['bytes']:,} bytes with {entry['sha256'][:16]}….",
+                    f"expected {entry.bytes:,} bytes with {entry.sha256[:16]}….",
                     fix=f"rm '{file}' {again}",
                 )
 
@@ -231,14 +255,14 @@ class TensorStore:
         files = [self.shard_file(view, number) for number in self.shards()]
         return StoredView(tuple(files), self._rows_per_shard())
 
-    def record(self, view: int) -> dict[int, dict[str, Any]]:
+    def record(self, view: int) -> dict[int, ShardRecord]:
         """What has been entered of a view's shards, by their numbers.
 
         Raises:
             UserError: if the record is damaged.
         """
         shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
-        return read_record(self.record_file(view), view, shards)
+        return recorded_shards(self.record_file(view), view, shards)
 
     def bytes_per_view(self) -> int | None:
         """What a complete view takes on disk, without headers; None where the shape is not known yet."""
@@ -258,7 +282,7 @@ class TensorStore:
         """
         place = "" if run is None else str(run.resolve())
         name = hashlib.sha256(os.fsencode(place or command)).hexdigest()[:12]
-        text = json.dumps({"run": place, "command": command}, indent=1) + "\n"
+        text = as_json(Use(run=place, command=command))
         file = self.folder / "used_by" / f"{name}.json"
         try:
             if not file.exists() or file.read_bytes() != text.encode():
@@ -276,4 +300,4 @@ class TensorStore:
 
     def _rows_per_shard(self) -> int:
         manifest = self.manifest()
-        return self.shard_rows if manifest is None else int(manifest["shard_rows"])
+        return self.shard_rows if manifest is None else manifest.shard_rows

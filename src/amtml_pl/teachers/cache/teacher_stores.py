@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from amtml_pl.teachers.cache.catalogue import ExaminedTeacher
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.live import Teacher
 
@@ -26,7 +26,7 @@ class TeacherStores:
     logits: TensorStore
     hints: Mapping[str, TensorStore]
     load: Callable[[], Teacher]
-    facts: Callable[[Teacher], Mapping[str, Any]]
+    facts: Callable[[Teacher], ExaminedTeacher]
 
     @property
     def stores(self) -> dict[str, TensorStore]:

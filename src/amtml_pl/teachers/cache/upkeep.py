@@ -7,37 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from amtml_pl.errors import UserError
-from amtml_pl.teachers.cache.catalogue import LOCKS, StoredTensor, lock_name, read_manifest
+from amtml_pl.teachers.cache.catalogue import LOCKS, lock_name
 from amtml_pl.teachers.cache.store import TensorStore
-
-
-def opened(stored: StoredTensor) -> TensorStore:
-    """A store from its manifest alone.
-
-    Raises:
-        UserError: if the manifest cannot be read, or belongs to another folder.
-    """
-    manifest = read_manifest(stored.folder)
-    try:
-        identity = manifest["fingerprint"]
-        storage = {manifest["storage"], identity["storage"]}
-        names = (manifest["teacher"], manifest["tensor"], manifest["split"])
-        root = stored.folder.parents[1]
-        store = TensorStore(
-            root, *names, manifest["rows"], identity, identity["storage"], manifest["shard_rows"]
-        )
-        known = (
-            len(storage) == 1
-            and store.folder == stored.folder
-            and store.manifest() == manifest
-            and dict(manifest["facts"])
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        known = None
-    if not known:
-        raise UserError(f"{stored.folder} is not the folder that its manifest describes.")
-    return store
 
 
 def damaged_shards(store: TensorStore, view: int) -> list[int]:
@@ -47,7 +18,7 @@ def damaged_shards(store: TensorStore, view: int) -> list[int]:
         UserError: if the record cannot be read.
     """
     absent = store.missing(view)
-    sizes = {n: entry["bytes"] for n, entry in store.record(view).items() if n not in absent}
+    sizes = {n: entry.bytes for n, entry in store.record(view).items() if n not in absent}
     return absent + [n for n, size in sizes.items() if store.shard_file(view, n).stat().st_size != size]
 
 

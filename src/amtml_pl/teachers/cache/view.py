@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int64
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import read_json, write_text
+from amtml_pl.system.records import Count, Record, find_record
 from amtml_pl.teachers.cache.storage import decode
 
 
@@ -106,8 +106,31 @@ def again(file: Path) -> str:
     return f"rm -r '{file}' and repeat the command: the shard is built again"
 
 
-def read_record(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) -> dict[int, dict[str, Any]]:
-    """What has been entered of a view's shards, by their numbers; nothing where there is no record.
+class ShardRecord(Record):
+    """A shard that is whole.
+
+    Attributes:
+        file: its name.
+        rows: the first, and the one after the last.
+        bytes: its size.
+        sha256: of its bytes.
+    """
+
+    file: str
+    rows: tuple[Count, Count]
+    bytes: Count
+    sha256: Annotated[str, Field(min_length=64, max_length=64)]
+
+
+class ViewRecord(Record):
+    """The shards of a view, in order."""
+
+    view: Count
+    shards: tuple[ShardRecord, ...]
+
+
+def recorded_shards(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) -> dict[int, ShardRecord]:
+    """Return the shards that a view's record lists, by their numbers; none where there is no record.
 
     Args:
         file: the record.
@@ -117,35 +140,12 @@ def read_record(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) 
     Raises:
         UserError: if it is damaged, or the record of something else.
     """
-    if not file.exists():
-        return {}
-    try:
-        record = read_json(file)
-        listed = {entry["file"]: entry for entry in record["shards"]}
-        entries = {number: listed[name] for number, (name, _) in shards.items() if name in listed}
-        right = record["view"] == view and len(entries) == len(record["shards"])
-        for number, entry in entries.items():
-            rows = shards[number][1]
-            right &= entry["rows"] == [rows.start, rows.stop]
-            right &= entry["bytes"] >= 0 and len(entry["sha256"]) == 64
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(file, f"cannot be read ({error!r})") from error
-    if not right:
-        raise damaged(file, f"does not list the shards of view {view} of this store")
-    return entries
-
-
-def write_record(file: Path, view: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
-    """Replaces the record of a view in one instant.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    record = {"view": view, "shards": [entries[number] for number in sorted(entries)]}
-    write_text(file, json.dumps(record, indent=1) + "\n")
-
-
-def damaged(file: Path, what: str) -> UserError:
-    """What to say of a record that cannot be believed."""
     fix = f"rm '{file}' and repeat the command: the shards that it listed are built again"
-    return UserError(f"The record {file} {what}.", fix=fix)
+    if (record := find_record(ViewRecord, file, fix=fix)) is None:
+        return {}
+    listed = {(entry.file, entry.rows): entry for entry in record.shards}
+    keys = {number: (name, (rows.start, rows.stop)) for number, (name, rows) in shards.items()}
+    entries = {number: listed[key] for number, key in keys.items() if key in listed}
+    if record.view != view or len(entries) != len(record.shards):
+        raise UserError(f"The record {file} does not list the shards of view {view} of this store.", fix=fix)
+    return entries

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from amtml_pl.runs.record import RunRecord
 
 
-def card(about: Mapping[str, Any], left_out: Sequence[str]) -> str:
+def card(about: RunRecord, left_out: Sequence[str]) -> str:
     """The run as Markdown.
 
     Args:
-        about: the fields of ``run.json`` before the fit.
+        about: its record before the fit.
         left_out: sentences on what the dashboard cannot show.
     """
-    budget, data = about["budget"], about["dataset"]
-    sizes = ", ".join(f"{count:,} {split}" for split, count in data["sizes"].items())
+    data = about.dataset
+    sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes.items())
     rows = {
-        "experiment": about["experiment"],
-        "command": f"`{about['command']}`",
-        "data": f"{data['name']}: {sizes}",
-        "student": f"{about['student']['network']}, {about['student']['parameters']:,} parameters",
-        "teachers": ", ".join(about["teachers"]) or "none",
-        "teachers' outputs": about["teacher_source"] or "none",
-        "weighting": about["weighting"] or "none",
-        "loss": " + ".join(f"{coefficient:g} · {name}" for name, coefficient in about["loss"].items()),
-        "temperature": about["temperature"],
-        **{name: value for name, value in budget.items() if name != "student_initial"},
-        "seed": about["seed"],
-        "git": (about["git"] or {}).get("commit", "none"),
-        "versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
+        "experiment": about.experiment,
+        "command": f"`{about.command}`",
+        "data": f"{data.name}: {sizes}",
+        "student": f"{about.student.network}, {about.student.parameters:,} parameters",
+        "teachers": ", ".join(about.teachers) or "none",
+        "teachers' outputs": about.teacher_source or "none",
+        "weighting": about.weighting or "none",
+        "loss": " + ".join(f"{coefficient:g} · {name}" for name, coefficient in about.loss.items()),
+        "temperature": about.temperature,
+        **{name: value for name, value in about.budget.items() if name != "student_initial"},
+        "seed": about.seed,
+        "git": about.git.commit if about.git else "none",
+        "versions": ", ".join(f"{name} {number}" for name, number in about.versions.items()),
     }
     lines = ["| | |", "|---|---|", *(f"| {name} | {in_table(value)} |" for name, value in rows.items())]
     return "\n".join(lines + not_shown(left_out))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.losses.soft_targets import Mixture
+from amtml_pl.runs.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Subject:
     """A run that is about to be fitted.
 
     Attributes:
-        about: the fields of ``run.json``.
+        about: the record of the run before its fit.
         classes: the K class names.
         image_size: H, which is W, in pixels.
         temperature: T of the run's softened outputs.
@@ -29,7 +29,7 @@ class Subject:
         gradient_share: what the doctor has measured of each term; empty where it was not asked.
     """
 
-    about: Mapping[str, Any]
+    about: RunRecord
     classes: tuple[str, ...]
     image_size: int
     temperature: float
@@ -42,4 +42,4 @@ class Subject:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Their names in order."""
-        return tuple(self.about["teachers"])
+        return tuple(self.about.teachers)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from amtml_pl.config.overrides import overrides_of, value_of
 from amtml_pl.runs.identity import telling_overrides
+from amtml_pl.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -45,11 +46,11 @@ def final_tags(metrics: Mapping[str, float]) -> dict[str, float]:
     return {**found, **{name: value for name, value in taught.items() if "/test/" in name}}
 
 
-def table_row(about: Mapping[str, Any], lr: float | None) -> list[Summary]:
+def table_row(about: RunRecord, lr: float | None) -> list[Summary]:
     """The columns of the table, and this run's values in it, for the run's own event file.
 
     Args:
-        about: the fields of ``run.json``.
+        about: the record of the run.
         lr: the student's learning rate at the beginning; None where its optimizer has none.
     """
     from torch.utils.tensorboard.summary import hparams  # only here: it takes seconds
@@ -59,28 +60,27 @@ def table_row(about: Mapping[str, Any], lr: float | None) -> list[Summary]:
     return [experiment, started, ended]
 
 
-def hyperparameters(about: Mapping[str, Any], lr: float | None) -> dict[str, str | float]:
+def hyperparameters(about: RunRecord, lr: float | None) -> dict[str, str | float]:
     """What runs are told apart by; numbers as numbers, so that the table sorts and plots them."""
-    budget = about["budget"]
-    coefficients, typed = about["loss"].items(), overrides_of(about["command"])
+    budget, typed = about.budget, overrides_of(about.command)
     # TensorBoard sorts the columns by name and shows the first five; which there are, the first run says.
     return {
-        "dataset": about["dataset"]["name"],
-        "experiment": str(about["experiment"]),
-        "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in coefficients),
+        "dataset": about.dataset.name,
+        "experiment": str(about.experiment),
+        "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in about.loss.items()),
         "method": value_of("method", typed) or "of the experiment",
         "overrides": " ".join(telling_overrides(typed, left_out=("experiment", "method", "seed"))) or "none",
-        "seed": float(about["seed"]),
-        "student": last_part(about["student"]["network"]),
-        "teachers": ", ".join(about["teachers"]) or "none",
-        "temperature": float(about["temperature"]),
-        "training/batch_size": float(budget["batch_size"]),
-        "training/epochs": float(budget["epochs"]),
+        "seed": float(about.seed),
+        "student": last_part(about.student.network),
+        "teachers": ", ".join(about.teachers) or "none",
+        "temperature": float(about.temperature),
+        "training/batch_size": float(budget["batch_size"] or 0),
+        "training/epochs": float(budget["epochs"] or 0),
         "training/lr": lr or 0.0,
-        "training/loop": last_part(about["loop"]),
+        "training/loop": last_part(about.loop),
         "training/optimizer": str(budget["optimizer"]),
         "training/views": str(budget["views"]),
-        "weighting": last_part(about["weighting"]),
+        "weighting": last_part(about.weighting),
     }
 
 

@@ -187,5 +187,5 @@ def ended(job: Job, folder: RunFolder, outcome: Outcome) -> Job:
         return replace(job, status="failed", reason=str(error), mistake=True)
     if record is None:
         return replace(job, status="failed", reason="it ended without a completed run.json")
-    accuracy = record["metrics"]["val/acc"], record["metrics"]["test/acc"]
-    return replace(job, status="completed", accuracy=accuracy, seconds=record["timing"]["fit_seconds"])
+    accuracy = record.metrics["val/acc"], record.metrics["test/acc"]
+    return replace(job, status="completed", accuracy=accuracy, seconds=record.timed().fit_seconds)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from amtml_pl.config.rules import Rule, rule_problems
-from amtml_pl.config.schema import MEAN, STD
+from pydantic import AfterValidator, Field
+
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import are_numbers
+from amtml_pl.system.records import Record, parse_record
 
-FORMAT = "1"
+FORMAT = "2"
+TEXTS = ("precision", "run", "experiment", "checkpoint", "commit", "dataset", "data_digest")
 
 
-@dataclass(frozen=True)
-class ModelCard:
+def without_interpolations(network: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration that means the same on every machine.
+
+    Raises:
+        ValueError: if it has an interpolation, such as ${oc.env:NAME}, which reads a variable.
+    """
+    if "${" in json.dumps(network):
+        raise ValueError("expected a network without ${...}")
+    return network
+
+
+Deviation = Annotated[float, Field(gt=0)]
+
+
+class ModelCard(Record):
     """The metadata of an exported student.
 
     Attributes:
@@ -39,27 +52,28 @@ class ModelCard:
             ``val/acc_int8``, too, which is its own.
     """
 
-    classes: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    network: Mapping[str, Any]
-    precision: str
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    # Images are scaled to this size, so a card must not make them as large as it likes.
+    image_size: Annotated[int, Field(ge=1, le=4096)]
+    mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+    std: Annotated[tuple[Deviation, ...], Field(min_length=3, max_length=3)]
+    network: Annotated[dict[str, Any], AfterValidator(without_interpolations)]
+    precision: Literal["float32", "int8"]
     run: str
     experiment: str
     seed: int
-    checkpoint: str
+    checkpoint: Literal["best", "last"]
     commit: str
     dataset: str
     data_digest: str
-    metrics: Mapping[str, float]
+    metrics: dict[str, float]
 
     def texts(self) -> dict[str, str]:
         """The card as texts by name, which is what all formats can hold; what is no text is JSON."""
         size, K = self.image_size, len(self.classes)
         values = {
             name: value if isinstance(value, str) else json.dumps(value)
-            for name, value in asdict(self).items()
+            for name, value in self.model_dump(mode="json").items()
         }
         return {
             "amtml_pl": FORMAT,
@@ -82,42 +96,20 @@ class ModelCard:
         if texts.get("amtml_pl") != FORMAT:
             raise foreign(file, f"amtml_pl={texts.get('amtml_pl', 'absent')!s:.20}, expected {FORMAT}")
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            text = texts.get(field.name, "")
+        for name in cls.model_fields.keys() & texts.keys():
             try:
-                values[field.name] = text if FIELDS[field.name].hint is str else json.loads(text)
+                values[name] = texts[name] if name in TEXTS else json.loads(texts[name])
             except (ValueError, RecursionError):
-                raise foreign(file, f"{field.name}={text!r:.80} is no JSON") from None
-        if problems := [*rule_problems(values, FIELDS, "")]:
-            raise foreign(file, "; ".join(f"{problem:.200}" for problem in problems[:3]))
-        tuples = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
-        return cls(**{**values, **tuples})
+                raise foreign(file, f"{name}={texts[name]!r:.80} is not JSON") from None
+        return parse_record(cls, json.dumps(values), file, fix=FIX)
+
+
+FIX = "model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=FOLDER writes"
 
 
 def foreign(file: Path, why: str) -> UserError:
     """What to say of a file without a usable card."""
     return UserError(
         f"{file} was not written by amtml_pl.export: in its metadata {why}.",
-        fix="model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=FOLDER writes",
+        fix=FIX,
     )
-
-
-TEXT = Rule(str, "a text")
-FIELDS: Mapping[str, Rule] = {
-    "classes": Rule(list[str], "a list of 2 names or more", lambda v: len(v) >= 2),
-    # Images are scaled to this size, so that a card must not make them as large as it likes.
-    "image_size": Rule(int, "a number of pixels from 1 to 4096", lambda v: 1 <= v <= 4096),
-    "mean": MEAN,
-    "std": STD,
-    # An interpolation would be resolved on the machine that opens the file: ${oc.env:NAME} reads a variable.
-    "network": Rule(dict, "a network without ${...}", lambda v: "${" not in json.dumps(v)),
-    "precision": TEXT,
-    "run": TEXT,
-    "experiment": TEXT,
-    "seed": Rule(int, "a whole number"),
-    "checkpoint": TEXT,
-    "commit": TEXT,
-    "dataset": TEXT,
-    "data_digest": TEXT,
-    "metrics": Rule(dict, "numbers by name", are_numbers),
-}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def quantise(file: Path, card: ModelCard, calibration: Iterator[Tensor]) -> None
             reduce_range=True,  # 7 bits for weights: 8 overflow on CPUs without VNNI instructions
         )
         model: Any = onnx.load(quantised)
-    add_card(model, replace(card, precision="int8"))
+    add_card(model, card.replaced(precision="int8"))
     file.write_bytes(model.SerializeToString())
 
 
