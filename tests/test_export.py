@@ -92,7 +92,7 @@ def test_onnx_runtime_alone_gives_the_accuracy_of_the_run(exported):
     split = run.split("test")
     hits = torch.from_numpy(logits).argmax(1) == split.stored.labels[split.rows]
     within = 1e-6 + share_that_could_change(run.student(), images_of_test(run))
-    assert hits.double().mean() == pytest.approx(run.record["metrics"]["test/acc"], abs=within)
+    assert hits.double().mean() == pytest.approx(run.record.metrics["test/acc"], abs=within)
 
 
 def share_that_could_change(student, images):

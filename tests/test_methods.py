@@ -71,11 +71,11 @@ def test_the_doctor_finds_exactly_what_a_method_is_known_for(configure, tmp_path
 def test_a_run_repeats_to_the_bit(run, method):
     first, one = run(*tiny(method), name="one")
     again, two = run(*tiny(method), name="two")
-    assert first["metrics"] == again["metrics"]
+    assert first.metrics == again.metrics
     assert_bitwise_equal(weights(one), weights(two))
-    assert first["budget"]["networks_trained"] == (3 if method == "dml" else 1)
-    assert first["loop"].endswith(LOOPS.get(method, "DistillModule"))
-    assert ("mutual" in first["loss"]) is (method == "dml")
+    assert first.budget["networks_trained"] == (3 if method == "dml" else 1)
+    assert first.loop.endswith(LOOPS.get(method, "DistillModule"))
+    assert ("mutual" in first.loss) is (method == "dml")
 
 
 def test_all_methods_start_from_the_same_student_and_see_the_same_batches(configure, tmp_path):
@@ -101,7 +101,7 @@ def test_an_unexpected_defect_stops_a_run_before_it_trains(run, tmp_path):
         run(*tiny("fitnet_mkd_reference"), "expected_defects=[]")
     assert not (tmp_path / "run" / "checkpoints").exists()
     record, _ = run(*tiny("fitnet_mkd_reference"), "expected_defects=[]", "doctor=false")
-    assert record["status"] == "completed"
+    assert record.status == "completed"
 
 
 @pytest.mark.slow

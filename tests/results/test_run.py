@@ -173,13 +173,13 @@ def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(m
     cache = shutil.copytree(load_run(moved).paths["cache"], tmp_path / "cache")
     (tmp_path / "empty").mkdir()
     run = load_run(moved, cache=cache, teachers=tmp_path / "empty")
-    whole = evaluate(run, own_images(run, "val"), latency=False)["metrics"]
+    whole = evaluate(run, own_images(run, "val"), latency=False).metrics
     assert "ensemble/val/acc" in whole
     [kept] = (cache / "digits" / "resnet8").glob("logits-val-*")
     another = kept.with_name("logits-val-00000000")
     shutil.copytree(kept, another)
     (another / "manifest.json").write_text("[]")
-    assert evaluate(run, own_images(run, "val"), latency=False)["metrics"] == whole
+    assert evaluate(run, own_images(run, "val"), latency=False).metrics == whole
     (kept / "manifest.json").write_text("[]")
     assert evaluate(run, own_images(run, "val"), latency=False)["left_out"].keys() >= {
         "teacher/resnet8",

@@ -90,6 +90,16 @@ def training_module(
     )
     if settings.data.mixup:
         refuse_mixup(settings.data.mixup, module)
+    check_who_steps(module)
+    return module
+
+
+def check_who_steps(module: StudentModule) -> None:
+    """Refuse a loop whose class attribute and Lightning's switch disagree.
+
+    Raises:
+        UserError: if both, or neither, would step the optimisers.
+    """
     if module.automatic_optimization == module.steps_itself:
         kind = type(module).__name__
         raise UserError(
@@ -97,7 +107,6 @@ def training_module(
             f"{module.steps_itself}; expected one to be the other's opposite.",
             fix=f"steps_itself = {not module.automatic_optimization}, a class attribute of {kind}",
         )
-    return module
 
 
 def check_classes_of_student(settings: Settings, outputs: int) -> None:
