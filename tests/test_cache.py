@@ -176,9 +176,9 @@ def listed(root, capfd):
 
 DAMAGES = {
     "an empty manifest": ("manifest.json", b"{}", "has format None"),
-    "a manifest that is no JSON": ("manifest.json", b"\x00", "cannot be read"),
+    "a manifest that is no JSON": ("manifest.json", b"\x00", "is damaged"),
     "a truncated shard": ("view-0001.00000.safetensors", b"", r"views \[1\] lack bytes"),
-    "a record that is no JSON": ("view-0002.json", b"{", "cannot be read"),
+    "a record that is no JSON": ("view-0002.json", b"{", "is damaged"),
 }
 
 
