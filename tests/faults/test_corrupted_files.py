@@ -16,7 +16,7 @@ from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.results.run import load_run
 from amtml_pl.runs.folder import RunFolder
-from tiny_runs import WATCHED
+from tiny_runs import WATCHED, trained
 
 # A maintainer types CORRUPTIONS=200 python -m pytest tests/faults -k damaged; another SEED draws others.
 CORRUPTIONS, SEED = (int(os.environ.get(name, number)) for name, number in (("CORRUPTIONS", 6), ("SEED", 0)))

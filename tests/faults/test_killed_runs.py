@@ -12,7 +12,7 @@ from interruptions import KINDS, after, ended, in_a_process, when_called, when_w
 from run_contents import contents, different
 
 from amtml_pl.runs.folder import RunFolder
-from tiny_runs import WATCHED
+from tiny_runs import WATCHED, trained
 
 # Two epochs of four steps. Without a budget, TensorBoard is given what does not depend on seconds.
 JOB = ("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
