@@ -19,7 +19,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.results.network import rebuilt
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
-from amtml_pl.teachers.cache.catalogue import read_manifest, safe
+from amtml_pl.teachers.cache.catalogue import safe
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.live import Teacher, weights_digest
 from amtml_pl.teachers.selected import build_teacher
@@ -138,9 +138,11 @@ class RecordedTeacher:
     def is_of_these_weights(self, store: TensorStore) -> bool:
         """Whether a store holds what these weights gave, with the same statistics and class map."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
-        manifest = read_manifest(store.folder)
-        return manifest.facts.weights_digest == self.facts.weights_digest and all(
-            equal(about.get(key), node[key]) for key in ("mean", "std", "class_map")
+        manifest = store.manifest()
+        return (
+            manifest is not None
+            and manifest.facts.weights_digest == self.facts.weights_digest
+            and all(equal(about.get(key), node[key]) for key in ("mean", "std", "class_map"))
         )
 
 

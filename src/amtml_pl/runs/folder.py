@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import is_held
+from amtml_pl.system.files import digest_of_file, is_held
 from amtml_pl.system.ranks import leads
 
 if TYPE_CHECKING:
@@ -134,9 +133,3 @@ class RunFolder:
         measured = (*evaluations, *exports, *killed)
         for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *measured):
             file.unlink(missing_ok=True)
-
-
-def digest_of_file(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

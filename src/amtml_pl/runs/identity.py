@@ -16,6 +16,7 @@ from amtml_pl.config.overrides import key_of
 from amtml_pl.config.schema import KEYS, changes_result, identified
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.errors import UserError
+from amtml_pl.system.files import digest_of_file
 from amtml_pl.system.limits import cores
 
 
@@ -124,8 +125,7 @@ def file_digest(file: Path) -> str | None:
 @lru_cache
 def digest_of_version(file: Path, _modified: int, _size: int) -> str:
     """SHA-256 of a file that is read again only where it has changed: a folder is named several times."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest_of_file(file)
 
 
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -136,6 +137,16 @@ def read_text(file: Path) -> str:
     if size > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
     return file.read_text(encoding="utf-8")
+
+
+def digest_of_file(file: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal digest of a file's bytes, without reading it into memory.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def is_held(lock_file: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 from amtml_pl.data.datasets.download import download
 from amtml_pl.data.datasets.files import ArchiveFiles, Files, FolderFiles, stamp, tree_signature
 from amtml_pl.errors import UserError
+from amtml_pl.system.files import digest_of_file
 
 
 class ArchiveSource:
@@ -128,8 +128,7 @@ def _verify(file: Path, md5: str, stamp: str) -> None:
         UserError: it differs, or the file cannot be read.
     """
     try:
-        with file.open("rb") as content:
-            got = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        got = digest_of_file(file, "md5")
     except OSError as error:
         raise UserError(f"The raw data cannot be read: {error}.") from error
     if got != md5:

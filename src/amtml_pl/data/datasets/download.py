@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import queue
 import re
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import Terminal, is_watched
+from amtml_pl.system.files import digest_of_file
 
 # A command without a network ends within ten seconds, and its imports take five of them.
 OPENING_SECONDS = 4.0
@@ -174,8 +174,7 @@ def _copy(
 
 def _verify(part: Path, checksum: str) -> None:
     algorithm, expected = checksum.split(":")
-    with part.open("rb") as file:
-        got = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    got = digest_of_file(part, algorithm)
     if got != expected:
         part.unlink()
         raise _MirrorError(

@@ -11,9 +11,8 @@ from pydantic import AliasChoices, Field, RootModel
 from amtml_pl.errors import UserError
 from amtml_pl.results.checkpoints import Which
 from amtml_pl.results.evaluation.latency import Speed
-from amtml_pl.runs.folder import digest_of_file
 from amtml_pl.runs.record import GitState
-from amtml_pl.system.files import output
+from amtml_pl.system.files import digest_of_file, output
 from amtml_pl.system.records import Count, Positive, Record, Share, as_json, find_record
 
 

@@ -30,7 +30,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import write_bytes, write_text
+from amtml_pl.system.files import digest_of_file, write_bytes, write_text
 from amtml_pl.system.records import as_json, write_record
 from amtml_pl.teachers.cache.catalogue import (
     FORMAT,
@@ -228,8 +228,7 @@ class TensorStore:
             again = "and repeat the command: the shard is built again"
             try:
                 size = file.stat().st_size
-                with file.open("rb") as stream:
-                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+                found = digest_of_file(file)
             except OSError as error:
                 raise UserError(
                     f"The shard {file} cannot be read ({error.strerror}).", fix=f"rm -r '{file}' {again}"
