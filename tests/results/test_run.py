@@ -181,7 +181,7 @@ def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(m
     (another / "manifest.json").write_text("[]")
     assert evaluate(run, own_images(run, "val"), latency=False).metrics == whole
     (kept / "manifest.json").write_text("[]")
-    assert evaluate(run, own_images(run, "val"), latency=False)["left_out"].keys() >= {
+    assert evaluate(run, own_images(run, "val"), latency=False).left_out.keys() >= {
         "teacher/resnet8",
         "ensemble",
     }
