@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
@@ -63,9 +65,11 @@ def options_of(group: str, folders: Sequence[Path]) -> list[str]:
     """Return the choices of a group; none for a key, and for Hydra's own groups, which Hydra checks."""
     if group.startswith("hydra"):
         return []
-    groups = (group, "student") if group == "teacher" else (group,)  # each network is a teacher too
-    found = (file.stem for folder in folders for name in groups for file in (folder / name).glob("*.yaml"))
-    return sorted({*found})
+    stored: list[str] = []
+    with suppress(OSError):  # of a key, or a group that has files alone
+        stored = ConfigStore.instance().list(group)  # among them a teacher for each network
+    files = (file.name for folder in folders for file in (folder / group).glob("*.yaml"))
+    return sorted({Path(name).stem for name in (*stored, *files)})
 
 
 def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]:
