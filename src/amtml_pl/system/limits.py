@@ -48,9 +48,8 @@ class Limit:
     @property
     def fix(self) -> str:
         """What raises it, before the command is repeated."""
-        return (
-            f"ulimit {self.option} {(self.enough and max(self.enough, 4 * (self.value or 0))) or 'unlimited'}"
-        )
+        most = "unlimited" if self.enough is None else max(self.enough, 4 * (self.value or 0))
+        return f"ulimit {self.option} {most}"
 
 
 FILE_SIZE = Limit(resource.RLIMIT_FSIZE, "the size of a file", "-f", " bytes")
