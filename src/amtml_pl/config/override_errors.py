@@ -154,9 +154,9 @@ def quoting(word: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The first sentence of Hydra's that says something."""
+    """Return the first useful line of a message of Hydra, with the YAML file that it names."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
-    place = next((line for line in told if line.startswith('in "')), "")  # of a mistake in a YAML file
-    first = told[0] if told else type(error).__name__
+    useful = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
+    place = next((line for line in useful if line.startswith('in "')), "")  # of a mistake in a YAML file
+    first = useful[0] if useful else type(error).__name__
     return f"{first} {place}" if place and place != first else first

@@ -23,7 +23,7 @@ class Rule:
 
     Attributes:
         hint: its type.
-        expected: the same in words, with the range.
+        expected: type and range, as a message shows them.
         holds: whether a value of that type is in range.
         required: whether it may not be left out.
     """
@@ -64,7 +64,7 @@ def value_problem(value: object, rule: Rule, path: str) -> Iterator[str]:
 def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
     """Whether a YAML value has the type of an argument: paths come as strings, tuples as lists.
 
-    True is no number and a text no sequence of letters here, as opposed to Python.
+    Unlike in Python, a boolean does not count as a number, nor a text as a sequence of letters.
     """
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     if union:

@@ -243,7 +243,7 @@ KEYS: Mapping[str, Key] = {
     "student": node("student=resnet20", "the network to train", STUDENT),
     "teacher": node(
         "teacher=[]",
-        "whom it learns from: `teacher=[resnet32,resnet56]`",
+        "the teachers: `teacher=[resnet32,resnet56]`",
         {"*": Key(dict, "a teacher", help="one teacher", keys=TEACHER)},
     ),
     "weighting": node(
@@ -255,7 +255,7 @@ KEYS: Mapping[str, Key] = {
         "multiplier of each term; one of a term that is not selected is ignored",
         {"*": key(number("a number"), "multiplier of a term; the default is in conf/loss")},
     ),
-    "loop": node("loop=distill", "who steps what", constructed=True),
+    "loop": node("loop=distill", "the training step, and which optimisers take it", constructed=True),
     "optimizer": node("optimizer=sgd", "the optimiser", constructed=True),
     "scheduler": node("scheduler=constant", "the learning rate over the epochs", constructed=True),
     "trainer": node("trainer=auto", "where, and for how long", TRAINER, constructed=True, label=False),
@@ -263,7 +263,7 @@ KEYS: Mapping[str, Key] = {
         dict,
         "a list, e.g. logger=[]",
         required=False,
-        help="who is told of it: `logger=[]` for none",
+        help="what records the curves: `logger=[]` for none",
         identity="never",
     ),
 }
