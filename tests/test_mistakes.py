@@ -14,6 +14,7 @@ SMALL = ("trainer=cpu", "student=resnet8_thin")
 # meant, and where it was written.
 TYPED = {
     "optimzer.lr=1": ["optimzer: there is no such key; did you mean 'optimizer'? (command line)"],
+    "mehtod=ce": ["mehtod: there is no such key; did you mean 'method'?"],
     "optimizer.lrr=0.1": ["optimizer.lrr: there is no such key; did you mean 'lr'?"],
     "optimzer=adamw": ["optimzer: there is no such key; did you mean 'optimizer'?"],
     "student=resnet21": ["student=resnet21: there is no such choice; did you mean 'resnet"],

@@ -141,7 +141,8 @@ def strangers(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Itera
                     f"remove the setting (selected: {list(node)})"
                 )
             elif path != "coef":  # which takes the names of all terms
-                yield f"{path}{'.' if path else ''}{part}: there is no such key{suggestion(part, node)}"
+                known = node if path else {**node, **COMPOSES}
+                yield f"{path}{'.' if path else ''}{part}: there is no such key{suggestion(part, known)}"
             return
         node, path = node[part], f"{path}.{part}" if path else part
 
