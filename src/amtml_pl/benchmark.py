@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,10 +18,10 @@ from amtml_pl.config.command_keys import BENCHMARK
 from amtml_pl.config.paths import config_directory
 from amtml_pl.runs.identity import register_resolvers
 from amtml_pl.system.console import console
-from amtml_pl.system.files import write_text
+from amtml_pl.system.records import write_record
 
 if TYPE_CHECKING:
-    from amtml_pl.training.benchmark.measurement import Figure
+    from amtml_pl.training.benchmark.record import BenchmarkRecord
 
 register_resolvers()
 
@@ -62,51 +60,40 @@ def run(config: DictConfig) -> None:
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.runs.provenance import git_state, versions
         from amtml_pl.training.benchmark.measurement import Benchmark
+        from amtml_pl.training.benchmark.record import BenchmarkRecord
 
         check_constructors(config)
         with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:
             measured = Benchmark(config, Path(place), **asked)
             figures = measured.figures()
-            report = {
-                "experiment": hydra_config.runtime.choices.get("experiment"),
-                "command": typed("amtml_pl.benchmark"),
-                **{name: vars(figure) for name, figure in figures.items()},
-                "break_even": measured.break_even(figures),
-                "conditions": {**measured.conditions(), **machine()},
-                "git": git_state(),
-                "versions": versions(),
-            }
+            record = BenchmarkRecord(
+                experiment=hydra_config.runtime.choices.get("experiment"),
+                command=typed("amtml_pl.benchmark"),
+                figures=figures,
+                break_even=measured.break_even(figures),
+                conditions=measured.conditions(),
+                git=git_state(),
+                versions=versions(),
+            )
         file = folder / "benchmark.json"
-        write_text(file, json.dumps(report, indent=2) + "\n")
-        show(report, figures)
+        write_record(file, record)
+        show(record)
         console.print(f"Written to {file}", markup=False)
 
 
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "gpu": gpu,
-    }
-
-
-def show(report: dict[str, Any], figures: dict[str, Figure]) -> None:
-    """Prints the figures, what they were measured on, and when the cache has paid."""
-    table = Table(title=escape(report["experiment"] or "benchmark"), title_justify="left")
+def show(record: BenchmarkRecord) -> None:
+    """Print the figures, what they were measured on, and when the cache has paid."""
+    table = Table(title=escape(record.experiment or "benchmark"), title_justify="left")
     table.add_column("")
     table.add_column("median", justify="right")
     table.add_column("interquartile range", justify="right")
     for name, title in ROWS.items():
-        figure = figures[name]
+        figure = record.figures[name]
         median = "not measured here" if figure.median is None else f"{figure.median:,.4g}"
         table.add_row(title, median, "" if figure.spread is None else f"{figure.spread:.2g}")
     console.print(table)
-    for part in ("conditions", "break_even"):
-        for name, value in report[part].items():
+    for part in (record.conditions, record.break_even):
+        for name, value in part:
             shown = f"{value:.3g}" if isinstance(value, float) else value
             console.print(f"  {name.replace('_', ' ')}: {shown}", markup=False)
 

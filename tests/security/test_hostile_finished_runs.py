@@ -66,6 +66,7 @@ CONFIGURATIONS = {
         {"_target_": "amtml_pl.data.module.PackedDataModule"},
         "needs the argument 'augment'",
     ),
+    "no loop": ("loop", {}, "loop has no _target_"),
     "no network": ("teacher.resnet8.network", {"x": 1}, "teacher.resnet8.network has no _target_"),
     "a loss as the student": (
         "student.network",

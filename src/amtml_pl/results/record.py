@@ -157,6 +157,7 @@ def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[st
             yield f"teacher.{name}.network", node.get("network"), ("student",)
     if tree.get("weighting"):
         yield "weighting", tree["weighting"], ("weighting",)
+        yield "loop", tree.get("loop"), ("loop",)
     terms = tree.get("loss")
     for name, node in terms.items() if isinstance(terms, dict) else ():
         yield f"loss.{name}", node, ("loss",)

@@ -56,18 +56,19 @@ def refuse_unwritable(file: Path) -> None:
 def replacing(file: Path, token: str = "") -> Iterator[Path]:
     """Yield a temporary name with a file's suffix; what is written there replaces the file atomically.
 
-    It lies in the file's folder, or while that does not exist in the nearest folder above it.
-
     Args:
         file: what is replaced; its folder is made.
-        token: part of the temporary name. An empty one is drawn, so that processes may write at once. A fixed
-            one is for a single writer, who overwrites what a killed process has left.
+        token: part of the temporary name. An empty one is drawn, so that processes may write at once; while
+            there is no folder, the temporary file lies above it. A fixed one is for a single writer, who
+            overwrites what a killed process has left in the folder.
 
     Raises:
         OSError: if it cannot be written; the old file stays, as it does at any other exception.
     """
-    temporary = nearest_folder(file) / f".{file.stem}.{token or secrets.token_hex(8)}{file.suffix}"
+    folder = file.parent if token else nearest_folder(file)
+    temporary = folder / f".{file.stem}.{token or secrets.token_hex(8)}{file.suffix}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield temporary
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(file)

@@ -1,6 +1,5 @@
 """What a benchmark reports is what it measured, by the code that trains."""
 
-import json
 import sys
 import time
 
@@ -13,8 +12,10 @@ from amtml_pl.data.augment import Augmentation
 from amtml_pl.data.datasets.synthetic import Synthetic
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
-from amtml_pl.training.benchmark.measurement import Benchmark, Figure
+from amtml_pl.system.records import read_record
+from amtml_pl.training.benchmark.measurement import Benchmark
 from amtml_pl.training.benchmark.peak_memory import Sampler, parameters_beside, private_megabytes
+from amtml_pl.training.benchmark.record import BenchmarkRecord, Figure
 from amtml_pl.training.benchmark.short_fit import ShortFit, quiet
 
 SMALL = (
@@ -41,9 +42,9 @@ def bench(configure, tmp_path):
 
 
 def test_a_figure_is_the_median_and_the_interquartile_range():
-    assert Figure.of([3.0, 1.0, 2.0, 4.0, 100.0]) == Figure(3.0, 2.0)
-    assert Figure.of([7.0]) == Figure(7.0, 0.0)
-    assert Figure.of([]) == Figure(None, None)
+    assert Figure.of([3.0, 1.0, 2.0, 4.0, 100.0]) == Figure(median=3.0, spread=2.0)
+    assert Figure.of([7.0]) == Figure(median=7.0, spread=0.0)
+    assert Figure.of([]) == Figure(median=None, spread=None)
 
 
 @pytest.mark.slow
@@ -51,8 +52,8 @@ def test_steps_of_all_variants_are_timed_with_synthetic_images_and_untrained_tea
     made = bench()
     with quiet():
         figures = made.step_figures()
-    assert made.conditions()["images"] == "synthetic"
-    assert made.conditions()["untrained_teachers"] == ["vgg8_quarter"]
+    assert made.conditions().images == "synthetic"
+    assert made.conditions().untrained_teachers == ("vgg8_quarter",)
     milliseconds = {name: figures[name].median for name in KEYS[:4]}
     assert all(value > 0 for value in milliseconds.values())
     assert figures["ratio_cached_to_ce"].median == pytest.approx(
@@ -87,15 +88,15 @@ def test_the_cache_is_built_anew_in_every_repetition(bench):
 def test_the_break_even_is_the_first_epoch_whose_savings_pay_the_views(bench):
     made = bench("data.views=2", "trainer.max_epochs=8", "data.train_size=160")
     figures = {
-        "live_step_ms": Figure(300.0, 0.0),
-        "cached_step_ms": Figure(100.0, 0.0),
-        "build_images_per_second": Figure(160 / 5.0, 0.0),
+        "live_step_ms": Figure(median=300.0, spread=0.0),
+        "cached_step_ms": Figure(median=100.0, spread=0.0),
+        "build_images_per_second": Figure(median=160 / 5.0, spread=0.0),
     }
     paid = made.break_even(figures)
-    assert paid["seconds_saved_per_epoch"] == pytest.approx(10 * 0.2)
-    assert paid["seconds_to_build_a_view"] == pytest.approx(5.0)
-    assert paid["paid_after_epochs_of_the_first_run"] == 5  # two views of 5 s by epochs of 2 s
-    assert paid["seconds_saved_in_the_first_run"] == pytest.approx(8 * 2 - 2 * 5)
+    assert paid.seconds_saved_per_epoch == pytest.approx(10 * 0.2)
+    assert paid.seconds_to_build_a_view == pytest.approx(5.0)
+    assert paid.paid_after_epochs_of_the_first_run == 5  # two views of 5 s by epochs of 2 s
+    assert paid.seconds_saved_in_the_first_run == pytest.approx(8 * 2 - 2 * 5)
 
 
 def test_experiments_without_teachers_are_refused(configure, tmp_path):
@@ -140,12 +141,11 @@ def test_the_command_writes_every_figure_with_its_spread_into_the_run_folder(tmp
     monkeypatch.setattr(sys, "argv", ["benchmark", *roots, *SMALL, *asked])
     benchmark.main()
     (file,) = (tmp_path / "outputs" / "runs" / "digits_amtml").glob("*/benchmark.json")
-    report = json.loads(file.read_text())
-    for key in KEYS:
-        assert set(report[key]) == {"median", "spread"}
-    assert report["teacher_parameters_resident"]["median"] == 0
-    assert report["break_even"]["views"] == 8
+    record = read_record(BenchmarkRecord, file, fix="")
+    assert {*KEYS} <= {name for name, figure in record.figures.items() if figure.spread is not None}
+    assert record.figures["teacher_parameters_resident"].median == 0
+    assert record.break_even.views == 8
     shown = capfd.readouterr().out
     assert "cached step ÷ cross-entropy step" in shown
-    assert "untrained teachers: ['vgg8_quarter']" in shown
+    assert "untrained teachers: ('vgg8_quarter',)" in shown
     assert "benchmark" not in file.parent.name

@@ -7,15 +7,15 @@ way of a batch is written a second time here.
 from __future__ import annotations
 
 import multiprocessing
+import platform
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -27,6 +27,7 @@ from amtml_pl.teachers.cache.compute import ready_for_computing
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.benchmark.peak_memory import PeakMemory
+from amtml_pl.training.benchmark.record import BreakEven, Conditions, Figure
 from amtml_pl.training.benchmark.short_fit import ShortFit, peak_memory, quiet
 from amtml_pl.training.benchmark.short_runs import ShortRuns
 from amtml_pl.training.plan import training_images, views_of_run
@@ -35,27 +36,6 @@ from amtml_pl.training.teacher_cache import RunCache
 
 VARIANTS = ("ce", "avg", "cached", "live")
 MEMORY_RUNS = 3
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured quantity.
-
-    Attributes:
-        median: of the repetitions; None where it cannot be measured on this machine.
-        spread: interquartile range of the repetitions.
-    """
-
-    median: float | None
-    spread: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Figure:
-        """The figure of some repetitions."""
-        if len(values) < 2:
-            return cls(values[0], 0.0) if values else cls(None, None)
-        lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(statistics.median(values), upper - lower)
 
 
 class Benchmark:
@@ -164,8 +144,8 @@ class Benchmark:
         dataset = self.settings.dataset
         return data_module(self.settings, pack(dataset.source.build(), dataset.packed_root))
 
-    def break_even(self, figures: dict[str, Figure]) -> dict[str, Any]:
-        """After how many epochs the time that cached steps save has paid for building the cache.
+    def break_even(self, figures: Mapping[str, Figure]) -> BreakEven:
+        """Return after how many epochs the time that cached steps save has paid for building the cache.
 
         With E epochs and V views the first run computes min(V, E) views, every later run none.
         """
@@ -179,32 +159,31 @@ class Benchmark:
         saved = images / self.settings.data.batch_size * (live - cached) / 1e3
         building = images / rate
         paid = next((e for e in range(1, epochs + 1) if e * saved >= min(distinct, e) * building), None)
-        return {
-            "seconds_saved_per_epoch": saved,
-            "seconds_to_build_a_view": building,
-            "views": distinct,
-            "epochs": epochs,
-            "paid_after_epochs_of_the_first_run": paid,
-            "seconds_saved_in_the_first_run": epochs * saved - distinct * building,
-            "seconds_saved_in_every_later_run": epochs * saved,
-        }
+        return BreakEven(
+            seconds_saved_per_epoch=saved,
+            seconds_to_build_a_view=building,
+            views=distinct,
+            epochs=epochs,
+            paid_after_epochs_of_the_first_run=paid,
+            seconds_saved_in_the_first_run=epochs * saved - distinct * building,
+            seconds_saved_in_every_later_run=epochs * saved,
+        )
 
-    def conditions(self) -> dict[str, Any]:
-        """What was measured, in words."""
+    def conditions(self) -> Conditions:
+        """Return what was measured, and on which machine."""
         own = self.settings
-        return {
-            "images": "synthetic" if self.runs.synthetic else f"of {own.dataset.name}",
-            "untrained_teachers": self.runs.untrained,
-            "classes": own.dataset.num_classes,
-            "batch_size": own.data.batch_size,
-            "repetitions": self.repetitions,
-            "steps_per_repetition": self.steps,
-            "images_in_the_cache": own.data.train_size,
-            "build": "both, the build and the bare loop, load the teachers too",
-            "input": "from the end of a step to the start of the next, an upper bound",
-            "memory": "anonymous pages of a process that trains; the cache has been built before",
-            "spread": "interquartile range over the repetitions",
-        }
+        return Conditions(
+            images="synthetic" if self.runs.synthetic else f"of {own.dataset.name}",
+            untrained_teachers=tuple(self.runs.untrained),
+            classes=own.dataset.num_classes,
+            batch_size=own.data.batch_size,
+            repetitions=self.repetitions,
+            steps_per_repetition=self.steps,
+            images_in_the_cache=own.data.train_size,
+            threads=torch.get_num_threads(),
+            processor=platform.processor() or platform.machine(),
+            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        )
 
 
 def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float:
