@@ -40,9 +40,9 @@ def test_hidden_files_of_the_user_beside_it_stay(tmp_path, name):
 def test_what_a_killed_process_left_of_its_first_file_is_written_over(tmp_path):
     """The folder of the file was not there when it began."""
     file = tmp_path / "new" / "table.csv"
-    killed = replacing(file, token="new")
+    killed = replacing(file, mark="new")
     killed.__enter__().write_text("ha")
-    with replacing(file, token="new") as temporary:
+    with replacing(file, mark="new") as temporary:
         temporary.write_text("whole")
     assert [each.name for each in tmp_path.rglob("*") if each.is_file()] == ["table.csv"]
 

@@ -53,20 +53,20 @@ def refuse_unwritable(file: Path) -> None:
 
 
 @contextmanager
-def replacing(file: Path, token: str = "") -> Iterator[Path]:
+def replacing(file: Path, mark: str = "") -> Iterator[Path]:
     """Yield a temporary name with a file's suffix; what is written there replaces the file atomically.
 
     Args:
         file: what is replaced; its folder is made.
-        token: part of the temporary name. An empty one is drawn, so that processes may write at once; while
+        mark: part of the temporary name. An empty one is drawn, so that processes may write at once; while
             there is no folder, the temporary file lies above it. A fixed one is for a single writer, who
             overwrites what a killed process has left in the folder.
 
     Raises:
         OSError: if it cannot be written; the old file stays, as it does at any other exception.
     """
-    folder = file.parent if token else nearest_folder(file)
-    temporary = folder / f".{file.stem}.{token or secrets.token_hex(8)}{file.suffix}"
+    folder = file.parent if mark else nearest_folder(file)
+    temporary = folder / f".{file.stem}.{mark or secrets.token_hex(8)}{file.suffix}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -106,7 +106,7 @@ def write_bytes(file: Path, content: bytes) -> None:
     Raises:
         OSError: if it cannot be written; it names the file.
     """
-    with replacing(file, token="new") as temporary:  # noqa: S106 - no password
+    with replacing(file, mark="new") as temporary:
         temporary.write_bytes(content)
 
 

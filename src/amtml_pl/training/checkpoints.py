@@ -33,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         target = Path(path)
         try:
-            with replacing(target, token="new") as temporary:  # noqa: S106 - no password
+            with replacing(target, mark="new") as temporary:
                 super().save_checkpoint(checkpoint, temporary, storage_options)
                 with temporary.open("rb") as written:
                     os.fsync(written.fileno())  # else a machine that loses power may keep the name alone
