@@ -6,24 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
 from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.config.checks import check_command, check_constructors, check_values
-from amtml_pl.config.command import progress, reporting, start, typed
+from amtml_pl.config.command import Job, command
 from amtml_pl.config.command_keys import BENCHMARK
-from amtml_pl.config.paths import config_directory
-from amtml_pl.runs.identity import register_resolvers
 from amtml_pl.system.console import console
 from amtml_pl.system.records import write_record
 
 if TYPE_CHECKING:
     from amtml_pl.training.benchmark.record import BenchmarkRecord
-
-register_resolvers()
 
 ROWS = {
     "ce_step_ms": "cross-entropy step, ms",
@@ -41,41 +34,35 @@ ROWS = {
 }
 
 
-def main() -> None:
-    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    start(run)
+@command("benchmark")
+def main(job: Job) -> None:
+    """Measure, print a table, and write ``benchmark.json`` into the run's folder.
 
-
-@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="benchmark")
-def run(config: DictConfig) -> None:
-    """Measures, prints a table, writes ``benchmark.json`` into the run's folder."""
-    progress.begun = True
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    with reporting("amtml_pl.benchmark", debug=config.get("debug", False), folder=folder, resumes=False):
-        with open_dict(config):
-            asked = config.pop("benchmark")
+    Exit status: 0 done, 2 a mistake of the user's.
+    """
+    with job.reporting(own_folder=True):
+        asked = job.take("benchmark").get("benchmark", {})
         check_command(asked, BENCHMARK)
-        check_values(config)
+        check_values(job.config)
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.runs.provenance import git_state, versions
         from amtml_pl.training.benchmark.measurement import Benchmark
         from amtml_pl.training.benchmark.record import BenchmarkRecord
 
-        check_constructors(config)
+        check_constructors(job.config)
         with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:
-            measured = Benchmark(config, Path(place), **asked)
+            measured = Benchmark(job.config, Path(place), **asked)
             figures = measured.figures()
             record = BenchmarkRecord(
-                experiment=hydra_config.runtime.choices.get("experiment"),
-                command=typed("amtml_pl.benchmark"),
+                experiment=job.experiment,
+                command=job.typed(),
                 figures=figures,
                 break_even=measured.break_even(figures),
                 conditions=measured.conditions(),
                 git=git_state(),
                 versions=versions(),
             )
-        file = folder / "benchmark.json"
+        file = job.folder / "benchmark.json"
         write_record(file, record)
         show(record)
         console.print(f"Written to {file}", markup=False)

@@ -8,17 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command
-from amtml_pl.config.command import progress, reporting, start, typed
+from amtml_pl.config.checks import check_command, dataset_settings
+from amtml_pl.config.command import Job, command
 from amtml_pl.config.command_keys import EVALUATE
-from amtml_pl.config.paths import config_directory
-from amtml_pl.config.rules import rule_problems
-from amtml_pl.config.schema import DATASET
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.files import named_output, output, refuse_unwritable
@@ -27,36 +22,34 @@ if TYPE_CHECKING:
     from amtml_pl.results.evaluation.images import EvaluatedImages
     from amtml_pl.results.evaluation.record import Evaluation
     from amtml_pl.results.run import FinishedRun
+    from amtml_pl.types import SplitName
 
 
-def main() -> None:
-    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    start(run, multirun=False)
-
-
-@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="evaluate")
-def run(config: DictConfig) -> None:
-    """Measures, prints tables, and writes ``evaluate.json``."""
-    progress.begun = True
-    with reporting("amtml_pl.evaluate", debug=config.get("debug", False), resumes=False):
-        asked: Any = {key: value for key, value in config.items() if key not in ("dataset", "paths")}
-        check_command(asked, EVALUATE, known=("dataset", "paths"))
+@command("evaluate", multirun=False)
+def main(job: Job) -> None:
+    """Measure, print tables, and write ``evaluate.json``. Exit status: 0 done, 2 a mistake of the user's."""
+    with job.reporting():
+        asked = job.values(*(str(key) for key in job.config if key != "dataset"))
+        check_command(asked, EVALUATE)
+        roots = asked["paths"]
         if not asked["run"]:
             raise UserError(
                 "There is no run to evaluate.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
-        # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
+        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.results.evaluation.evaluation import evaluate
         from amtml_pl.results.evaluation.tables import show
         from amtml_pl.results.run import load_run
         from amtml_pl.runs.provenance import git_state, versions
         from amtml_pl.system.records import as_json
 
-        finished = load_run(asked["run"], **chosen_roots(config))
+        if job.config.get("dataset") is not None and roots["data"] is None:
+            roots["data"] = os.environ.get("AMTML_DATA", "data")  # never below a root that a run folder names
+        finished = load_run(asked["run"], **roots)
         out = asked["out"] and named_output(
             asked["out"], suffix=".json", what="an evaluation", is_one=lambda file: earlier(file) is not None
         )
-        images = chosen_images(finished, config, asked["split"])
+        images = chosen_images(finished, job, asked["split"])
         file = out or own_file(finished, images, asked)
         refuse_unwritable(file)
         options = {key: asked[key] for key in ("checkpoint", "teachers", "latency", "corruptions", "seed")}
@@ -65,43 +58,24 @@ def run(config: DictConfig) -> None:
         found = evaluate(finished, images, **options)
         before = earlier(file)
         whole = found if before is None else found.with_earlier(before)
-        about = {"command": typed("amtml_pl.evaluate"), "git": git_state(), "versions": versions()}
+        about = {"command": job.typed(), "git": git_state(), "versions": versions()}
         with output(file) as temporary:
             temporary.write_text(as_json(whole.replaced(**about)))
         show(found.replaced(left_out=whole.left_out), finished.teacher_names)
         console.print(f"Written to {escape(str(file))}")
 
 
-def chosen_roots(config: DictConfig) -> dict[str, str | None]:
-    """Return the typed roots; another data set is never packed below a root that a run folder names."""
-    roots: dict[str, str | None] = dict(config.paths)
-    if config.get("dataset") is not None and roots["data"] is None:
-        roots["data"] = os.environ.get("AMTML_DATA", "data")
-    return roots
-
-
-def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> EvaluatedImages:  # noqa: ANN401
-    """The split that was asked for, of the run's own data set or of another one.
+def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImages:
+    """Return the split that was asked for, of the run's own data set or of another one.
 
     Raises:
         UserError: if the other data set's settings are incomplete, or its images do not suit the run.
     """
     from amtml_pl.results.evaluation.images import other_images, own_images  # only here: as above
 
-    if config.get("dataset") is None:
+    if job.config.get("dataset") is None:
         return own_images(run, split)
-    with open_dict(config):
-        config.paths = {name: str(path) for name, path in run.paths.items()}
-        if OmegaConf.is_missing(config.dataset, "num_classes"):
-            config.dataset.num_classes = run.config.dataset.num_classes
-    try:
-        settings: Any = OmegaConf.to_container(config.dataset, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(
-            f"The data set lacks a setting: {error.full_key}.", fix=f"{error.full_key}=VALUE"
-        ) from error
-    if wrong := [*rule_problems(settings, DATASET, "dataset")]:
-        raise UserError("\n".join(wrong))
+    settings = dataset_settings(job.config, run.paths, run.config.dataset.num_classes)
     return other_images(run, OmegaConf.create(settings), split)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
 from rich.markup import escape
 
 from amtml_pl.config.checks import check_command
-from amtml_pl.config.command import progress, reporting, start, typed
+from amtml_pl.config.command import Job, command
 from amtml_pl.config.command_keys import EXPORT
 from amtml_pl.config.overrides import hydra_literal
-from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 
@@ -22,33 +19,27 @@ if TYPE_CHECKING:
     from amtml_pl.results.export.record import ExportRecord
 
 
-def main() -> None:
-    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    start(run, multirun=False)
+@command("export", multirun=False)
+def main(job: Job) -> None:
+    """Write the student, check what was written, and only then give it its name.
 
-
-@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="export")
-def run(config: DictConfig) -> None:
-    """Writes the student, checks what was written, and only then gives it its name."""
-    progress.begun = True
-    with reporting("amtml_pl.export", debug=config.get("debug", False), resumes=False):
-        asked: Any = {key: value for key, value in config.items() if key != "paths"}
-        check_command(asked, EXPORT, known=("paths",))
+    Exit status: 0 done, 2 a mistake of the user's.
+    """
+    with job.reporting():
+        asked = job.values()
+        check_command(asked, EXPORT)
         if not asked["run"]:
             raise UserError(
                 "There is no run to export.", fix="run=FOLDER: what amtml_pl.train printed at its end"
             )
-        for key, place in config.paths.items():
-            if not isinstance(place, str | None):
-                raise UserError(f"paths.{key}={place}: expected a folder.", fix=f"'paths.{key}=\"{place}\"'")
-        # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
+        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.results.export.export import Export
         from amtml_pl.results.run import load_run
 
-        finished = load_run(asked["run"], **config.paths)
+        finished = load_run(asked["run"], **asked["paths"])
         options = {key: asked[key] for key in ("int8", "int8_drop", "out")}
         export = Export(finished, asked["checkpoint"], asked["format"], **options)
-        entry, shown = export.write(typed("amtml_pl.export"))
+        entry, shown = export.write(job.typed())
         show(entry, shown)
         if export.unrecorded:
             console.print(f"  no entry in the run's export.json: {escape(export.unrecorded)}")

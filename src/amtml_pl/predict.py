@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import hydra
-from omegaconf import DictConfig
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command, plain
-from amtml_pl.config.command import progress, reporting, start
+from amtml_pl.config.checks import check_command
+from amtml_pl.config.command import Job, command
 from amtml_pl.config.command_keys import PREDICT
-from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.files import named_output
@@ -21,26 +17,22 @@ from amtml_pl.system.files import named_output
 HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  # of every table
 
 
-def main() -> None:
-    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    start(run, multirun=False)
+@command("predict", multirun=False)
+def main(job: Job) -> None:
+    """Print the likeliest classes of every image, and write them where it is asked to.
 
-
-@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="predict")
-def run(config: DictConfig) -> None:
-    """Prints the likeliest classes of every image, and writes them where it is asked to."""
-    progress.begun = True
-    with reporting("amtml_pl.predict", debug=config.get("debug", False), resumes=False):
-        asked: Any = dict(config.items())
+    Exit status: 0 done, 2 a mistake of the user's.
+    """
+    with job.reporting():
+        asked = job.values()
         check_command(asked, PREDICT)
-        asked = plain(asked)
         for key, what in (("model", "model=FILE or FOLDER"), ("images", "images=FOLDER")):
             if not asked[key]:
                 raise UserError(f"There is no {key.removesuffix('s')} to predict with.", fix=what)
         words = [asked["images"]] if isinstance(asked["images"], str) else asked["images"]
         out = asked["out"]
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
-        # only here: torch takes seconds, in which a mistake is said, and Ctrl-C ends, like everywhere
+        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.data.image_files import named_images
         from amtml_pl.results.predict import OpenedModel, predict, write_table
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig
 from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
@@ -20,31 +18,28 @@ from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.page import page
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.comparison.tables import cells, columns, kept_apart
-from amtml_pl.config.command import progress, reporting, start
-from amtml_pl.config.paths import config_directory
+from amtml_pl.config.checks import check_command
+from amtml_pl.config.command import Job, command
+from amtml_pl.config.command_keys import REPORT
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console, error_console
 from amtml_pl.system.files import replacing
 
 
-def main() -> None:
-    """The command line. Exit status: 0 done, 2 a mistake of the user's."""
-    start(run)
-
-
-@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="report")
-def run(config: DictConfig) -> None:
-    """Prints the leaderboard and writes the report."""
-    progress.begun = True
-    folder, metric = Path(str(config.runs)), str(config.metric)
-    out = Path(str(config.out)) if config.out else folder / "report"
-    with reporting("amtml_pl.report", debug=False, resumes=False):
-        if not str(config.runs):
+@command("report")
+def main(job: Job) -> None:
+    """Print the leaderboard and write the report. Exit status: 0 done, 2 a mistake of the user's."""
+    with job.reporting():
+        asked = job.values()
+        check_command(asked, REPORT)
+        folder, metric, baseline = Path(asked["runs"]), asked["metric"], asked["baseline"]
+        out = Path(asked["out"]) if asked["out"] else folder / "report"
+        if not asked["runs"]:
             raise UserError("runs= names no folder.", fix="runs=outputs/runs")
         found = find_runs(folder, metric)
         problems = problems_of(found.compared, metric)
-        if config.baseline is not None:
-            compare_with(problems, str(config.baseline), metric)
+        if baseline is not None:
+            compare_with(problems, baseline, metric)
         broken: list[tuple[Path, str]] = []
         left_out = [f"{shown(out.folder, folder)}: {out.reason}" for out in found.left_out]
         files = {

@@ -40,7 +40,7 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Searches until enough trials have completed."""
         # Not above: Hydra imports this file in every command.
-        from amtml_pl.config.command import report_mistake
+        from amtml_pl.config.reporting import report_mistake
         from amtml_pl.errors import UserError
         from amtml_pl.training.sweep.optuna_search import Search
 

@@ -36,7 +36,7 @@ class RayLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs and waits for all; one whose process crashes does not end the others."""
         # Not above: Hydra imports this file in every command.
-        from amtml_pl.config.command import report_mistake
+        from amtml_pl.config.reporting import report_mistake
         from amtml_pl.errors import UserError
         from amtml_pl.system.optional_packages import imported
 

@@ -90,9 +90,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.utils import configure_log
 from amtml_pl.config.paths import config_directory
 from amtml_pl.training.progress import FitProgress
-from amtml_pl.runs.identity import register_resolvers
 
-register_resolvers()
 with initialize_config_dir(str(config_directory()), version_base="1.3"):
     configure_log(compose("train", return_hydra_config=True).hydra.job_logging)
 bars = FitProgress().bars

@@ -18,11 +18,22 @@ from amtml_pl.config.key import (
     number,
     whole,
 )
+from amtml_pl.config.rules import Rule
 from amtml_pl.config.schema import KEYS
 
+OTHER_FOLDER = Rule(str | None, "a folder, or null for the recorded one")
 RUN = Key(str | None, "the folder of a completed run", help="the folder of a completed run")
 CHECKPOINT = key(choice("best", "last"), "the best epoch by validation accuracy, or the last one")
 DEBUG = KEYS["debug"]
+ROOTS = node(
+    "paths.cache=FOLDER",
+    "folders that have moved since the run recorded them",
+    {
+        "data": key(OTHER_FOLDER, "the packed images"),
+        "cache": key(OTHER_FOLDER, "the teachers' outputs"),
+        "teachers": key(OTHER_FOLDER, "the trained teachers"),
+    },
+)
 CACHE_COMMAND = {
     "action": key(
         choice("build", "verify", "info", "gc"),
@@ -53,6 +64,7 @@ EVALUATE = {
     "latency": key(SWITCH, "measure milliseconds per image on the CPU; false saves that time"),
     "seed": key(whole(0), "of the corruptions' noise"),
     "out": key(FILE, "the file that is written; null: <run>/evaluate.json"),
+    "paths": ROOTS,
     "debug": DEBUG,
 }
 EXPORT = {
@@ -65,6 +77,7 @@ EXPORT = {
         "a student in 8 bits that loses more accuracy than this on the validation images is not published",
     ),
     "out": key(FILE, "the file that is written; null: <run>/export/student.<suffix of the format>"),
+    "paths": ROOTS,
     "debug": DEBUG,
 }
 PREDICT = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from amtml_pl.config.allowed_targets import group_problems
 from amtml_pl.config.build import build
-from amtml_pl.config.checks import node_problems
+from amtml_pl.config.constructors import node_problems
 from amtml_pl.errors import UserError
 
 # Per beginning of a _target_, the arguments that load weights, and what leaves them out.

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.allowed_targets import group_problems
-from amtml_pl.config.checks import node_problems
+from amtml_pl.config.constructors import node_problems
 from amtml_pl.config.rules import rule_problems
 from amtml_pl.config.schema import DATASET, KEYS, TEACHER, WEIGHTS
 from amtml_pl.errors import UserError

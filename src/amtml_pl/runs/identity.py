@@ -20,23 +20,13 @@ from amtml_pl.system.files import digest_of_file
 from amtml_pl.system.limits import cores
 
 
-def register_resolvers() -> None:
-    """Makes known what YAML files ask for before the run begins.
-
-    ``${amtml.run_folder:}`` names the run's folder; ``${amtml.share_of_cores:N}`` is how many cores each of
-    N jobs can have on this machine.
-    """
-    OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
-    OmegaConf.register_new_resolver("amtml.share_of_cores", share_of_cores, replace=True)
-
-
 def share_of_cores(jobs: int) -> int:
-    """How many of the cores that this process may use each of some jobs can have, one at least."""
+    """Return ``${amtml.share_of_cores:N}``: the cores of this machine for each of N jobs, one at least."""
     return max(1, cores() // jobs)
 
 
 def resolve_run_folder(*, _root_: DictConfig) -> str:
-    """The run's folder, from the whole configuration that Hydra has composed."""
+    """Return ``${amtml.run_folder:}``, from the whole configuration that Hydra has composed."""
     told = _root_.hydra
     choices = told.runtime.choices
     try:

@@ -9,8 +9,8 @@ from textwrap import indent
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.command import report_mistake
 from amtml_pl.config.overrides import without_common
+from amtml_pl.config.reporting import report_mistake
 from amtml_pl.errors import UserError
 from amtml_pl.runs.sweep_folder import Job, SweepFolder
 from amtml_pl.system.console import console, error_console

@@ -16,16 +16,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from amtml_pl.config.command import own_folders, progress, report_typed
+from amtml_pl.config.command import own_folders
 from amtml_pl.config.override_errors import command_line_mistakes
+from amtml_pl.config.reporting import progress, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.identity import register_resolvers, run_label, sweep_hash, telling_overrides
+from amtml_pl.runs.identity import run_label, sweep_hash, telling_overrides
 from amtml_pl.runs.sweep_folder import Job, SweepFolder
 from amtml_pl.system.console import error_console, quieten
 from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
-
-register_resolvers()  # a worker of a launcher names a job's folder before it knows any other module
 
 
 @dataclass

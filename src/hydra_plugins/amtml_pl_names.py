@@ -1,4 +1,4 @@
-"""Every network of ``conf/student`` as a choice of ``teacher=[...]``; a plugin that Hydra looks for here."""
+"""What YAML files may name besides each other; a plugin that Hydra looks for here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from pathlib import Path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from amtml_pl.config.command_keys import help_of
+from amtml_pl.runs.identity import resolve_run_folder, share_of_cores
+
+OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
+OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
+OmegaConf.register_new_resolver("amtml.share_of_cores", share_of_cores, replace=True)
+# No YAML can say that a node takes new keys, as coef.kd=2 does in a run without the term kd.
+coefficients = OmegaConf.create({"coef": DictConfig({}, flags={"struct": False})})
+ConfigStore.instance().store("coefficients", coefficients)
 
 
 class StudentsAsTeachers(SearchPathPlugin):

@@ -1,0 +1,126 @@
+"""What does not fit the constructors that a configuration names, or the machine."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+from amtml_pl.config.allowed_targets import argument_problems, located
+from amtml_pl.config.rules import fits, readable, suggestion
+from amtml_pl.errors import UserError
+
+
+def node_problems(node: object, path: str) -> Iterator[str]:
+    """Mistakes in a node and in all nodes below it."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield from target_problems(node, path)
+        for key, child in node.items():
+            yield from node_problems(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for position, child in enumerate(node):
+            yield from node_problems(child, f"{path}[{position}]")
+
+
+def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Whether a node's arguments fit the signature of its target."""
+    try:
+        target = located(node["_target_"])
+    except UserError as error:
+        yield f"{path}._target_={node['_target_']!s:.80}: {error.what}; to fix it: {error.fix}"
+        return
+    yield from (f"{path}: {problem}" for problem in argument_problems(node))
+    parameters = inspect.signature(target).parameters
+    arguments = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in arguments.keys() - parameters.keys():
+        if not takes_any:
+            yield f"{path}.{name}: {node['_target_']} has no such argument{suggestion(name, parameters)}"
+    required = {
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    if not node.get("_partial_", False):
+        for name in sorted(required - arguments.keys() - given_by_entry_point(path)):
+            yield f"{path}: {node['_target_']} needs the argument {name!r}"
+    hints = type_hints(target)
+    for name, value in arguments.items():
+        hint = hints.get(name)
+        if isinstance(value, list) and holds_nodes(value) and not all(isinstance(v, Mapping) for v in value):
+            yield f"{path}.{name} mixes nodes with other values; expected nodes alone"
+        if hint is not None and not fits(value, hint) and not becomes(value, hint):
+            yield f"{path}.{name}={value!r}: expected {readable(hint)}"
+
+
+def given_by_entry_point(path: str) -> set[str]:
+    """Arguments that the entry points pass themselves, and YAML therefore leaves out."""
+    if path == "data":
+        return {"packed", "order_seed"}
+    if path == "loop":
+        return {"student", "terms", "coef", "num_classes", "optimizer"}
+    return {"save_dir"} if path.startswith("logger.") else set()
+
+
+def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a callable's arguments; without those whose annotation cannot be evaluated.
+
+    Foreign annotations may name what is imported for type checkers alone; most of that is of these modules.
+    """
+    for_checkers = {**vars(collections.abc), **vars(typing)}
+    function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        alone = SimpleNamespace(__annotations__={name: annotation})
+        with suppress(Exception):
+            hints |= typing.get_type_hints(alone, {**for_checkers, **getattr(function, "__globals__", {})})
+    return hints
+
+
+def becomes(value: object, hint: object) -> bool:
+    """Return whether nodes in a value become objects, of which the type is not known before."""
+    is_group = isinstance(value, Mapping) and "_target_" not in value
+    return holds_nodes(value) and not (is_group and inspect.isclass(hint))
+
+
+def holds_nodes(value: object) -> bool:
+    """Whether a value is, or contains, a node that becomes an object of its own."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(holds_nodes(child) for child in value.values())
+    return isinstance(value, list) and any(holds_nodes(child) for child in value)
+
+
+def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What a loop that steps its optimisers itself cannot have: options that Lightning would apply."""
+    name, trainer = tree["loop"]["_target_"], tree["trainer"]
+    try:
+        if not getattr(located(name), "steps_itself", False):
+            return
+    except UserError:  # which `node_problems` reports
+        return
+    if trainer.get("accumulate_grad_batches", 1) != 1:
+        yield (
+            f"trainer.accumulate_grad_batches={trainer['accumulate_grad_batches']}: the training loop {name} "
+            "steps its optimisers itself, in every batch; expected 1"
+        )
+    if trainer.get("gradient_clip_val"):
+        yield (
+            f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: the training loop {name} steps its "
+            "optimisers itself, where Lightning clips nothing; expected null"
+        )
+
+
+def device_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """An accelerator that this machine has not."""
+    import torch  # only here: what has been said so far needs none
+
+    accelerator = trainer.get("accelerator")
+    found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not found:
+        yield f"trainer.accelerator={accelerator}: none is found on this machine; expected auto or cpu"

@@ -1,0 +1,152 @@
+"""What is wrong in the values of a configuration, which are plain; needs neither torch nor a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from amtml_pl.config.key import Key
+from amtml_pl.config.rules import fits, rule_problems, suggestion, value_problem
+from amtml_pl.config.schedules import schedule_problems
+from amtml_pl.config.schema import KEYS
+from amtml_pl.config.value_origin import content_of, folders_of_files
+
+# The list groups, and what an entry has that only its own YAML file brings.
+SELECTED = {"loss": "_target_", "logger": "_target_", "teacher": "network"}
+SET_BY_ENTRY_POINT = (
+    "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
+    "num_sanity_val_steps", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
+)  # fmt: skip
+NOT_HONOURED = (
+    "enable_checkpointing", "fast_dev_run", "limit_val_batches", "check_val_every_n_epoch", "barebones",
+    "overfit_batches", "max_steps", "min_steps", "max_time", "limit_test_batches",
+)  # fmt: skip
+
+
+def shape_problems(tree: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield nodes that are not mappings, e.g. after ``trainer=null``."""
+    for name, key in KEYS.items():
+        if key.hint is not dict or (name not in tree and not key.required):
+            continue
+        node = tree.get(name)
+        if not isinstance(node, Mapping):
+            yield f"{name}={'null' if node is None else node}: expected {key.expected}"
+        elif key.constructed and "_target_" not in node:
+            yield f"{name} has no _target_: expected {key.expected}"
+    if tree.get("loss") == {}:
+        yield "loss=[]: expected at least one term, e.g. loss=[ce]"
+
+
+def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield values that their keys refuse, and values that do not fit together."""
+    yield from declared_problems(tree, KEYS, "")
+    yield from coefficient_problems(tree["coef"], tree["loss"])
+    for name, node in tree["teacher"].items():
+        if isinstance(node, Mapping):
+            yield from class_map_problems(node, f"teacher.{name}")
+    yield from trainer_problems(tree["trainer"])
+    if type(epochs := tree["trainer"].get("max_epochs")) is int:
+        yield from schedule_problems(tree["scheduler"], epochs)
+    yield from shared_batch_problems(tree)
+    yield from mixup_problems(tree)
+
+
+def declared_problems(node: Mapping[str, Any], keys: Mapping[str, Key], path: str) -> Iterator[str]:
+    """Yield what the declared keys of a node, and of all nodes below it, refuse."""
+    each = keys.get("*")
+    constructed = "_target_" in node
+    if each is None:
+        yield from rule_problems(node, keys, path, known=node.keys() if constructed else ())
+    for name, value in node.items():
+        key, place = keys.get(str(name), each), f"{path}.{name}" if path else str(name)
+        if each is not None:
+            yield from value_problem(value, each, place)
+        if key is not None and key.keys and isinstance(value, Mapping) and not is_stub(value, path):
+            yield from declared_problems(value, key.keys, place)
+
+
+def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, Any]) -> Iterator[str]:
+    """Yield coefficients of terms that do not exist; those of terms that are not selected are ignored."""
+    if strangers := coefficients.keys() - terms.keys():
+        known = known_terms() | terms.keys()
+        for name in sorted(strangers - known):
+            yield f"coef.{name}: there is no such term{suggestion(name, dict.fromkeys(known))}"
+
+
+def known_terms() -> set[str]:
+    """Return the names of all terms that the files of ``loss`` bring."""
+    files = (file for folder in folders_of_files() for file in (folder / "loss").glob("*.yaml"))
+    return {str(name) for content in map(content_of, files) for name in content.get("loss", content)}
+
+
+def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield a class map of a teacher that its recipe trains on the data's own classes."""
+    weights = node.get("weights")
+    if not isinstance(weights, Mapping) or node.get("class_map") is None:
+        return
+    if weights.get("path") is None and not node.get("pretrained"):
+        yield (
+            f"{path}.class_map={node['class_map']!r}: expected null for a teacher without own weights, "
+            "which its recipe trains on the data's own classes"
+        )
+
+
+def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what Lightning's trainer would take and this project cannot."""
+    for key in node.keys() & set(SET_BY_ENTRY_POINT):
+        yield f"trainer.{key}: is set by the entry point; remove it"
+    if node.get("accelerator") == "cpu" and str(node.get("precision")) == "16-mixed":
+        yield "trainer.precision=16-mixed: the CPU has bfloat16 only; expected bf16-mixed or 32-true"
+    if node.get("accelerator") == "cpu" and node.get("sync_batchnorm"):
+        yield "trainer.sync_batchnorm=True: batch norm is synchronised on GPUs only; expected false"
+    if node.get("strategy") not in (None, "auto", "ddp"):
+        yield (
+            f"trainer.strategy={node['strategy']}: several processes always share batches by DDP here; "
+            "expected none"
+        )
+    if node.get("limit_train_batches") == 0:
+        yield "trainer.limit_train_batches=0: a run trains; expected 1 or more"
+    for key in node.keys() & set(NOT_HONOURED):
+        yield f"trainer.{key}: cannot be honoured by this version, which validates and saves every epoch"
+
+
+def mixup_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Blended images, of which a cache has no outputs."""
+    if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
+        yield (
+            f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, and a cache holds what the "
+            "teachers gave for single images; expected 0, or teacher_source=live: they see the blended ones"
+        )
+
+
+def shared_batch_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What several processes cannot share."""
+    devices, nodes = tree["trainer"].get("devices"), tree["trainer"].get("num_nodes", 1)
+    batch_size, mixup = tree["data"].get("batch_size"), tree["data"].get("mixup")
+    if not fits(devices, int) or not fits(nodes, int) or devices * nodes < 2:
+        return
+    ranks = devices * nodes
+    if fits(batch_size, int) and batch_size % ranks:
+        yield (
+            f"data.batch_size={batch_size}: expected a multiple of the {ranks} processes that share it "
+            f"(trainer.devices={devices}, trainer.num_nodes={nodes}), e.g. {-(-batch_size // ranks) * ranks}"
+        )
+    if mixup:
+        yield f"data.mixup={mixup}: blends images of a whole batch; expected 0 with {ranks} processes"
+
+
+def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Entries of a list group that only hold a setting for an entry that is not selected."""
+    for group in SELECTED:
+        entries = tree.get(group, {})
+        selected = [name for name, node in entries.items() if not is_stub(node, group)]
+        for name in entries.keys() - set(selected):
+            yield (
+                f"{group}.{name} has settings but is not selected: add it to {group}=[...], "
+                f"or remove the setting (selected: {selected})"
+            )
+
+
+def is_stub(node: object, group: str) -> bool:
+    """Return True for an entry of a list group that lacks what only its own YAML file brings."""
+    return group in SELECTED and not (isinstance(node, Mapping) and SELECTED[group] in node)
