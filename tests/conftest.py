@@ -1,5 +1,6 @@
 """Checks every tensor shape and argument type of the package at run time."""
 
+import copy
 import json
 import os
 import re
@@ -95,23 +96,35 @@ def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
+COMPOSED = {}
+
+
 @pytest.fixture
 def configure(tmp_path, shared):
     """Composes a configuration as the command line does, with outputs below ``tmp_path``.
 
-    Hydra stays initialised for the test, since a teacher's recipe is composed from within a run.
+    What the same overrides compose is composed once. Hydra stays initialised: a teacher's recipe is composed from
+    within a run.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     from amtml_pl.config.paths import config_directory
 
-    def made(*overrides: str):
-        places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
-        paths = [f"paths.{name}={folder}" for name, folder in places.items()]
-        return compose("train", overrides=[*paths, *overrides])
+    if not GlobalHydra.instance().is_initialized():
+        initialize_config_dir(str(config_directory()), version_base="1.3")
+    places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
 
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        yield made
+    def made(*overrides: str):
+        if overrides not in COMPOSED:
+            COMPOSED[overrides] = compose("train", overrides=[*overrides])
+        config = copy.deepcopy(COMPOSED[overrides])
+        for name, folder in places.items():
+            if not any(word.startswith(f"paths.{name}=") for word in overrides):
+                config.paths[name] = str(folder)
+        return config
+
+    return made
 
 
 @pytest.fixture
@@ -232,12 +245,15 @@ def follow():
 @pytest.fixture
 def mistake(tmp_path, shared, monkeypatch, capfd):
     """The message of a command that must end with status 2, run in this process to save its imports."""
+    from hydra.core.global_hydra import GlobalHydra
+
     from amtml_pl.train import main
 
     def made(*words):
         paths = {"data": tmp_path / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
         typed = [f"paths.{name}={folder}" for name, folder in paths.items()]
         monkeypatch.chdir(tmp_path)
+        GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["train", *words, *typed])
         with pytest.raises(SystemExit) as stop:
             main()
