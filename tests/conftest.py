@@ -96,7 +96,7 @@ def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
-COMPOSED = {}
+COMPOSED, HYDRA = {}, []
 
 
 @pytest.fixture
@@ -111,8 +111,10 @@ def configure(tmp_path, shared):
 
     from amtml_pl.config.paths import config_directory
 
-    if not GlobalHydra.instance().is_initialized():
+    if GlobalHydra.instance().hydra not in HYDRA:  # a command's own, which has other folders perhaps
+        GlobalHydra.instance().clear()
         initialize_config_dir(str(config_directory()), version_base="1.3")
+        HYDRA[:] = [GlobalHydra.instance().hydra]
     places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
 
     def made(*overrides: str):

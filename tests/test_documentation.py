@@ -11,11 +11,12 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from amtml_pl import train
 from amtml_pl.config.checks import check_command, check_values, constructor_mistakes
-from amtml_pl.config.command_keys import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT
+from amtml_pl.config.command import Job
+from amtml_pl.config.command_keys import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT, REPORT
 from amtml_pl.config.override_errors import first_value
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -28,11 +29,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 COMMAND = re.compile(r"(?:python|torchrun [\w -]+?) -m amtml_pl\.(\w+)((?: .*)?)$")
 FLAGS = ("-m", "--multirun", "--help", "--cfg", "job", "…")
 # The commands that take no run's configuration, and what each takes that other rules hold.
-OF_A_RUN = {
-    "evaluate": (EVALUATE, ("dataset", "paths")),
-    "export": (EXPORT, ("paths",)),
-    "predict": (PREDICT, ()),
-}
+OF_A_RUN = {"evaluate": EVALUATE, "export": EXPORT, "predict": PREDICT, "report": REPORT}
 
 
 def anchor(heading):
@@ -138,17 +135,14 @@ def hold(name, words):
 
 def hold_composed(name, config):
     """Hydra must be initialised still: recipes of teachers are composed, too."""
-    if name == "report":
-        return
+    job = Job(name, config)
     if name in OF_A_RUN:
-        rules, known = OF_A_RUN[name]
-        check_command({key: value for key, value in config.items() if key not in known}, rules)
+        check_command(job.values(*(key for key in config if key != "dataset")), OF_A_RUN[name])
         return
-    with open_dict(config):
-        if name == "cache":
-            check_command({key: config.pop(key) for key in CACHE_COMMAND}, CACHE_COMMAND)
-        if name == "benchmark":
-            check_command(config.pop("benchmark"), BENCHMARK)
+    if name == "cache":
+        check_command(job.take(*CACHE_COMMAND), CACHE_COMMAND)
+    if name == "benchmark":
+        check_command(job.take("benchmark")["benchmark"], BENCHMARK)
     check_values(config)
     assert [mistake for mistake in constructor_mistakes(config) if "none is found" not in mistake] == []
 
