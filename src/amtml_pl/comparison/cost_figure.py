@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
 from amtml_pl.comparison.estimates import Estimate
-from amtml_pl.comparison.figure import COLOUR_OF_SEEDS, Figure, Variant, colour, distinct, plain, titled
-from amtml_pl.comparison.frame import frame_of
-from amtml_pl.comparison.groups import Group, Problem, is_smaller_better
-from amtml_pl.comparison.tables import minutes
+from amtml_pl.comparison.figure import (
+    COLOUR_OF_SEEDS,
+    Figure,
+    Frame,
+    Variant,
+    colour,
+    distinct,
+    plain,
+    titled,
+)
+from amtml_pl.comparison.groups import Problem, is_smaller_better
+from amtml_pl.comparison.tables import mean_seconds, minutes
 
 MOST_LABELS = 12
 
@@ -27,7 +34,7 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
     told = [
         plain(
             f"{group.name}: {estimate}, {cost:.1f} minutes, "
-            f"{teacher_seconds(group):.1f} s of them for the teachers' outputs"
+            f"{mean_seconds(group, 'teacher_seconds'):.1f} s of them for the teachers' outputs"
         )
         for group, estimate, cost in zip(problem.groups, reached, costs, strict=True)
     ]
@@ -49,7 +56,7 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
         "customdata": told,
         "hovertemplate": "%{customdata}<extra></extra>",
     }
-    frame = frame_of(reached)
+    frame = Frame.of(reached)
     layout = {
         "xaxis": titled("minutes of a fit", rangemode="tozero"),
         "yaxis": titled(metric, range=frame.range),
@@ -79,14 +86,9 @@ def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:
     return {0, *unbeaten, *(number for number, group in enumerate(groups) if group.is_baseline)}
 
 
-def teacher_seconds(group: Group) -> float:
-    """The mean time that waiting for the teachers took."""
-    return statistics.fmean(run.timing["teacher_seconds"] for run in group.runs)
-
-
 def of_building(problem: Problem) -> str:
     """What it took to build what the cache lacked, for all runs together; empty where they built nothing."""
-    total = sum(run.timing["cache_build_seconds"] for run in problem.runs)
+    total = sum(run.record.timed().cache_build_seconds for run in problem.runs)
     if not total:
         return ""
     return (

@@ -8,17 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amtml_pl.comparison.recorded_run import (
-    RUNNING,
-    UNTOLD,
-    WITHOUT_WORDS,
-    LacksMetric,
-    NotCompared,
-    Run,
-    read_run,
-)
+from amtml_pl.comparison.recorded_run import RUNNING, UNTOLD, WITHOUT_WORDS, NotCompared, Run, read_run
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import NetworkFacts
 
 UNREADABLE = "cannot be read: "
 FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
@@ -26,12 +19,7 @@ FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that is not compared, or a folder of which nobody knows whether it holds any.
-
-    Attributes:
-        folder: where it lies.
-        reason: why, in a few words.
-    """
+    """A run that is not compared, or a folder that cannot be searched, and why."""
 
     folder: Path
     reason: str
@@ -39,47 +27,44 @@ class LeftOut:
 
 @dataclass
 class FoundRuns:
-    """The runs below a folder.
-
-    Attributes:
-        compared: those that are complete and whole.
-        left_out: all others.
-    """
+    """The runs below a folder: those that are complete and whole, and all others."""
 
     compared: list[Run] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
 def find_runs(folder: Path, metric: str) -> FoundRuns:
-    """All runs below a folder.
+    """Find all runs below a folder.
 
     Args:
         folder: any tree of run folders.
-        metric: the name of the measured number that a run must have to be compared.
+        metric: what a run must have measured to be compared.
 
     Raises:
         UserError: if the folder does not exist, or holds nothing to compare.
     """
     refuse_no_folder(folder)
     found = FoundRuns()
-    by_seed: dict[tuple[str, str, str, int], Path] = {}
+    by_seed: dict[tuple[str, NetworkFacts, str, int], Path] = {}
     others: set[str] = set()
     for run_folder in run_folders(folder, found.left_out):
         try:
             run = read_run(RunFolder(run_folder), metric)
-            twin = by_seed.setdefault((run.digest, str(run.student), run.study, run.seed), run_folder)
-        except LacksMetric as lack:
-            others.update(lack.others)
-            found.left_out.append(LeftOut(run_folder, str(lack)))
-        except (UserError, NotCompared) as reason:
-            found.left_out.append(LeftOut(run_folder, first_line(reason)))
+            record = run.record
+            key = (record.dataset.digest, record.student, record.study, record.seed)
+            twin = by_seed.setdefault(key, run_folder)
+        except NotCompared as reason:
+            others.update(reason.metrics)
+            found.left_out.append(LeftOut(run_folder, str(reason)))
+        except UserError as error:
+            found.left_out.append(LeftOut(run_folder, error.what.splitlines()[0]))
         except OSError as error:
             found.left_out.append(LeftOut(run_folder, f"{UNREADABLE}{error.strerror or error}"))
         else:
             if twin == run_folder:
                 found.compared.append(run)
             else:
-                repeats = f"repeats seed {run.seed} of the same study in {shown(twin, folder)}"
+                repeats = f"repeats seed {record.seed} of the same study in {shown(twin, folder)}"
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
         raise without_metric(folder, metric, others) or UserError(
@@ -156,8 +141,3 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
 def shown(run_folder: Path, below: Path) -> str:
     """A run's folder as the person sees it who has named the folder above."""
     return str(run_folder.relative_to(below)) if run_folder != below else str(run_folder)
-
-
-def first_line(reason: Exception) -> str:
-    """A reason without what would mend it."""
-    return (reason.what if isinstance(reason, UserError) else str(reason)).splitlines()[0]

@@ -19,9 +19,9 @@ def csv_of_runs(problems: Sequence[Problem]) -> str:
     for problem in problems:
         for group in problem.groups:
             for run in group.runs:
-                own = {**of_group(problem, group), "seed": run.seed, "folder": str(run.folder)}
+                own = {**of_group(problem, group), "seed": run.record.seed, "folder": str(run.folder)}
                 # Again at the end: what a run calls its numbers does not replace what tells lines apart.
-                lines.append({**own, **run.metrics, **run.timing, **own})
+                lines.append({**own, **run.record.metrics, **run.record.timed().model_dump(), **own})
     return comma_separated(lines)
 
 
@@ -54,8 +54,8 @@ def csv_of_groups(problems: Sequence[Problem], metric: str) -> str:
 def of_group(problem: Problem, group: Group) -> dict[str, Any]:
     """What says which group a line belongs to."""
     return {
-        "dataset": problem.dataset,
-        "digest": problem.digest[:8],
+        "dataset": problem.dataset.name,
+        "digest": problem.dataset.digest[:8],
         "group": group.name,
         "experiment": group.first.experiment,
         "method": group.first.method,

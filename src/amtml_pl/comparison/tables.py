@@ -50,7 +50,7 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
 def metrics_shown(problem: Problem, metric: str) -> list[str]:
     """Of what models are selected by, and the metric for the best and the last epoch: what any run has."""
     wanted = dict.fromkeys(("val/acc", metric, f"{metric.removesuffix('_last')}_last"))
-    return [name for name in wanted if any(name in run.metrics for run in problem.runs)]
+    return [name for name in wanted if any(name in run.record.metrics for run in problem.runs)]
 
 
 def measured(group: Group, metric: str) -> str:
@@ -72,12 +72,17 @@ def compared(group: Group, problem: Problem) -> list[str]:
 
 def epochs(group: Group) -> str:
     """How long the students were trained."""
-    return "/".join(sorted({str(run.budget.get("epochs", "?")) for run in group.runs}))
+    return "/".join(sorted({str(run.record.budget.get("epochs", "?")) for run in group.runs}))
 
 
 def minutes(group: Group) -> float:
-    """The mean time of a fit, without what building the cache took."""
-    return statistics.fmean(run.timing["fit_seconds"] for run in group.runs) / 60
+    """Average the time of a fit, without what building the cache took."""
+    return mean_seconds(group, "fit_seconds") / 60
+
+
+def mean_seconds(group: Group, name: str) -> float:
+    """Average a field of the runs' timing."""
+    return statistics.fmean(getattr(run.record.timed(), name) for run in group.runs)
 
 
 def kept_apart(problems: Sequence[Problem]) -> str:

@@ -19,7 +19,7 @@ VARIED = Varied(settings=("teacher",), facts=())
 
 def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
     """A line for each family whose groups have different numbers of teachers."""
-    taught = [group for group in problem.groups if group.first.teachers]
+    taught = [group for group in problem.groups if group.first.record.teachers]
     by_count = {family.name: choices_of(family) for family in families_of(taught, VARIED, teachers_of)}
     lines = [
         Line(
@@ -45,10 +45,10 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
 
 def teachers_of(run: Run) -> Teachers:
     """A choice of teachers, in whatever order it was typed."""
-    return tuple(sorted(run.teachers))
+    return tuple(sorted(run.record.teachers))
 
 
-def choices_of(family: Family[Teachers]) -> Mapping[int, Sequence[Group]]:
+def choices_of(family: Family[Teachers]) -> Mapping[int, list[Group]]:
     """The groups by their number of teachers, each of another choice."""
     found: dict[int, list[Group]] = defaultdict(list)
     for teachers, group in family.groups.items():

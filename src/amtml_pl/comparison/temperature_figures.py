@@ -20,13 +20,7 @@ Cell = tuple[float, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the groups of a family have reached, by what was varied.
-
-    Attributes:
-        name: of the family.
-        terms: the loss terms whose coefficients differ.
-        cells: by temperature and the coefficients of these terms.
-    """
+    """What a family has reached, by temperature and the coefficients of the terms that differ in them."""
 
     name: str
     terms: Sequence[str]
@@ -63,9 +57,7 @@ def temperature_figures(problem: Problem, metric: str) -> Iterator[Figure]:
 
 def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
     """The families of groups that differ in nothing but temperature and coefficients."""
-    groups = [
-        group for group in problem.groups if group.first.temperature is not None and group.first.coefficients
-    ]
+    groups = [group for group in problem.groups if group.first.record.loss]
     sweeps = []
     for family in families_of(groups, VARIED, place_of):
         own = [dict(coefficients) for _, coefficients in family.groups]
@@ -82,9 +74,8 @@ def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
 
 def place_of(run: Run) -> tuple[float, Coefficients]:
     """The temperature and the coefficients; a term with none is as good as absent."""
-    return float(run.temperature or 0), tuple(
-        (term, own) for term, own in sorted(run.coefficients.items()) if own
-    )
+    record = run.record
+    return record.temperature, tuple((term, own) for term, own in sorted(record.loss.items()) if own)
 
 
 def heat_map(sweep: Sweep, metric: str) -> Variant:
