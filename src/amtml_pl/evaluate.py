@@ -93,7 +93,7 @@ def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> Evaluated
     with open_dict(config):
         config.paths = {name: str(path) for name, path in run.paths.items()}
         if OmegaConf.is_missing(config.dataset, "num_classes"):
-            config.dataset.num_classes = run.config.dataset.num_classes
+            config.dataset.num_classes = run.config["dataset"]["num_classes"]
     try:
         settings: Any = OmegaConf.to_container(config.dataset, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -102,7 +102,7 @@ def chosen_images(run: FinishedRun, config: DictConfig, split: Any) -> Evaluated
         ) from error
     if wrong := [*rule_problems(settings, DATASET, "dataset")]:
         raise UserError("\n".join(wrong))
-    return other_images(run, OmegaConf.create(settings), split)
+    return other_images(run, settings, split)
 
 
 def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]) -> Path:

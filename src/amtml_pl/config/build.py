@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,11 @@ from amtml_pl.config.allowed_targets import refuse_foreign_targets
 from amtml_pl.errors import UserError
 
 
-def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: ANN401
+def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:  # noqa: ANN401
     """The object that a node describes, from plain values; None for no node.
 
     Args:
-        node: ``_target_`` and its arguments.
+        node: ``_target_`` and its arguments; plain values too.
         partial: whether to leave the call to the caller, who adds arguments.
 
     Raises:
@@ -25,6 +26,8 @@ def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: AN
     """
     if node is None:
         return None
+    if not isinstance(node, DictConfig):
+        node = OmegaConf.create(dict(node))
     refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
     try:
         return instantiate(node, _convert_="all", **({"_partial_": True} if partial else {}))

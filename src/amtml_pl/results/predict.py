@@ -44,9 +44,8 @@ class OpenedModel:
             run = load_run(place)
             student = run.student(checkpoint)
             self.forward = lambda images: student(images).logits
-            about = run.config.dataset
             self.classes = run.record.dataset.classes
-            self.image_size = int(about.image_size)
+            self.image_size = run.config["dataset"]["image_size"]
         elif not place.exists():
             raise UserError(
                 f"There is no model {place}.", fix="model=FILE or FOLDER, of an exported student or a run"

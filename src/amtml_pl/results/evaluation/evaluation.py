@@ -63,7 +63,7 @@ def evaluate(
         UserError: if the checkpoint or the images cannot be used.
     """
     student = run.student(checkpoint)
-    split, size = images.rows.name, int(run.config.dataset.image_size)
+    split, size = images.rows.name, run.config["dataset"]["image_size"]
     speed = measured_latency(student, size) if latency else None
     student.to(device_of(run))
     logits = outputs(student, images, precision_of(run))
@@ -167,7 +167,7 @@ def mix(
 
 def mixture_of(run: FinishedRun) -> Mixture:
     """What the run's first term with soft targets mixes; without such a term, what the run's root says."""
-    terms = [build(node) for node in run.config.loss.values()]
+    terms = [build(node) for node in run.config["loss"].values()]
     asked = [term.mixture for term in terms if hasattr(term, "mixture")]
     asked.append(run.config.get("mixture"))
     return "logits" if asked[0] == "logits" else "probabilities"
@@ -253,10 +253,10 @@ def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentS
 
 def device_of(run: FinishedRun) -> torch.device:
     """Where a run's networks are evaluated: on the accelerator, unless the run asked for the CPU."""
-    return device_for(run.config.trainer.get("accelerator"))
+    return device_for(run.config["trainer"].get("accelerator"))
 
 
 def precision_of(run: FinishedRun) -> AbstractContextManager[object]:
     """The precision that the run's own evaluation had."""
-    dtype = AUTOCAST.get(str(run.config.trainer.get("precision", "32-true")))
+    dtype = AUTOCAST.get(str(run.config["trainer"].get("precision", "32-true")))
     return nullcontext() if dtype is None else torch.autocast(device_of(run).type, dtype=dtype)
