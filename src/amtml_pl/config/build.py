@@ -1,10 +1,10 @@
-"""What a node of the configuration describes, built."""
+"""Nodes of the configuration: as plain values, and what they describe, built."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -13,9 +13,23 @@ from omegaconf import DictConfig, OmegaConf
 from amtml_pl.config.allowed_targets import refuse_foreign_targets
 from amtml_pl.errors import UserError
 
+Config: TypeAlias = DictConfig  # the composed configuration, for modules that know no OmegaConf
+
+
+def plain(node: DictConfig | Mapping[str, Any], *, resolve: bool = True) -> dict[str, Any]:
+    """Return a node as plain values; unless resolved, with its interpolations as they are written."""
+    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+    values: Any = OmegaConf.to_container(config, resolve=resolve)
+    return dict(values)
+
+
+def register_resolver(name: str, function: Callable[..., Any]) -> None:
+    """Make a function known to the interpolations ``${name:}`` of YAML files."""
+    OmegaConf.register_new_resolver(name, function, replace=True)
+
 
 def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:  # noqa: ANN401
-    """The object that a node describes, from plain values; None for no node.
+    """Build the object that a node describes, from plain values; None for no node.
 
     Args:
         node: ``_target_`` and its arguments; plain values too.
@@ -26,15 +40,14 @@ def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False)
     """
     if node is None:
         return None
-    if not isinstance(node, DictConfig):
-        node = OmegaConf.create(dict(node))
-    refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
+    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+    refuse_foreign_targets(plain(config))
     try:
-        return instantiate(node, _convert_="all", **({"_partial_": True} if partial else {}))
+        return instantiate(config, _convert_="all", **({"_partial_": True} if partial else {}))
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise UserError(f"{node.get('_target_')} cannot be built: {error.__cause__ or error}") from error
+        raise UserError(f"{config.get('_target_')} cannot be built: {error.__cause__ or error}") from error
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,7 @@ class Part:
 
     def plain(self) -> dict[str, Any]:
         """Return the constructor's name and arguments as plain values; nothing for None."""
-        values: Any = {} if self.node is None else OmegaConf.to_container(self.node, resolve=True)
-        return dict(values)
+        return {} if self.node is None else plain(self.node)
 
     @property
     def target(self) -> str | None:
