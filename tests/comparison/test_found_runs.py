@@ -167,7 +167,7 @@ def test_where_nothing_may_be_read_the_remedy_is_no_other_run(shared):
     (shared / "whole").chmod(0o700 if os.geteuid() == 0 else 0)
     with nobody(), pytest.raises(UserError, match=r"- whole: cannot be read: Permission denied") as refused:
         find_runs(shared, "test/acc")
-    assert "the right to read" in refused.value.fix
+    assert "for read access" in refused.value.fix
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -74,7 +74,7 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
 
 
 def refuse_no_folder(folder: Path) -> None:
-    """Refuses what is no folder, or lies where nobody may look."""
+    """Raise a UserError if the path is not a readable folder."""
     try:
         if folder.is_dir():
             return
@@ -84,7 +84,7 @@ def refuse_no_folder(folder: Path) -> None:
 
 
 def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """Every folder that holds a run, whatever has become of it, in the order of their paths.
+    """Yield every folder that holds a run, in the order of their paths.
 
     Links are followed, each place is looked into once; what cannot be looked into is left out.
     """
@@ -104,7 +104,7 @@ def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
 
 
 def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError | None:
-    """What to say where the completed runs have other metrics only; None where none has completed."""
+    """Return the error for completed runs with other metrics only; None where none has completed."""
     if not others:
         return None
     names = sorted(others, key=lambda name: (name.startswith("teacher/"), name))
@@ -116,7 +116,7 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
 
 
 def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> str:
-    """Why there is nothing to compare."""
+    """Say why there is nothing to compare."""
     if not left_out:
         return f"No run lies below {folder.resolve()}."
     listed = "".join(f"\n  - {shown(out.folder, folder)}: {out.reason}" for out in left_out[:20])
@@ -125,7 +125,7 @@ def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> str:
 
 
 def remedy(left_out: Sequence[LeftOut]) -> str:
-    """What brings something to compare."""
+    """Say what brings something to compare."""
     reasons = {out.reason for out in left_out}
     if not left_out:
         return FIRST_RUN
@@ -134,10 +134,10 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
     if reasons & {"interrupted", "failed", WITHOUT_WORDS}:
         return "repeat the command of a run, which run.json in its folder has: it goes on with it"
     if any(UNREADABLE in reason for reason in reasons):
-        return "have yourself given the right to read the folders, by whom ls -ld names, or runs=FOLDER"
+        return "ask the folders' owner for read access (ls -ld names the owner), or pass runs=FOLDER"
     return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"
 
 
 def shown(run_folder: Path, below: Path) -> str:
-    """A run's folder as the person sees it who has named the folder above."""
+    """Return a run's folder relative to the one that was named."""
     return str(run_folder.relative_to(below)) if run_folder != below else str(run_folder)

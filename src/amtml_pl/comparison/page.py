@@ -35,7 +35,7 @@ def page(
     metric: str,
     broken: list[tuple[Path, str]],
 ) -> str:
-    """The page.
+    """Write the page.
 
     Args:
         problems: a section each.
@@ -66,7 +66,7 @@ def page(
 
 
 def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[str, Any]:
-    """What the template shows of a problem."""
+    """Return what the template shows of a problem."""
     head = columns(problem, metric)
     rows = []
     for group in problem.groups:
@@ -90,7 +90,7 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
 
 
 def sorted_by(group: Group, metric: str) -> dict[str, float]:
-    """What the cells of some columns are sorted by, by the beginning of their names."""
+    """Return what the cells of some columns are sorted by, by the beginning of their names."""
     values = {}
     own = group.estimate(metric)
     if own is not None and own.half_width is not None:
@@ -101,12 +101,10 @@ def sorted_by(group: Group, metric: str) -> dict[str, float]:
 
 
 def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[Figure]:
-    """All figures that have something to show."""
+    """Draw all figures that have something to show."""
     curves = [curves_of(group, broken) for group in problem.groups]
-    by_class: list[tuple[Group, Any]] = []
-    for group in problem.groups:
-        if (weights := weights_by_class_of(group, broken)) is not None:
-            by_class.append((group, weights))
+    weights = [(group, weights_by_class_of(group, broken)) for group in problem.groups]
+    by_class = [(group, found) for group, found in weights if found is not None]
     found = (
         accuracy_by_group(problem, metric),
         accuracy_by_teachers(problem, metric),
@@ -121,6 +119,6 @@ def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) ->
 
 
 def harmless_json(value: object) -> str:
-    """JSON that cannot end the script element which it is written into."""
+    """Write JSON that cannot end the script element around it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -35,14 +35,14 @@ def completed_record(folder: RunFolder) -> RunRecord:
         raise UserError(
             f"{folder.path} is not a folder.", fix="name the folder that amtml_pl.train printed at its end"
         )
-    anew = (
-        "copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat the run "
-        "with this one and force=true"
-    )
     try:
         record = folder.record()
     except UserError as error:
-        raise UserError(error.what, fix=anew) from error
+        raise UserError(
+            error.what,
+            fix="copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat "
+            "the run with this one and force=true",
+        ) from error
     if record is None:
         raise without_record(folder)
     if record.status != "completed":
@@ -154,7 +154,7 @@ def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[st
 
 
 def is_place(value: object) -> bool:
-    """Whether the file system takes a value as the name of something, whether that is there or not."""
+    """Return True for the name of a file or folder, whether that is there or not."""
     if not isinstance(value, str):
         return False
     try:

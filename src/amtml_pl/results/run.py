@@ -23,7 +23,7 @@ from amtml_pl.results.images import recorded_images
 from amtml_pl.results.network import rebuilt
 from amtml_pl.results.record import completed_record, read_config
 from amtml_pl.results.teacher_outputs import other_outputs, training_outputs
-from amtml_pl.results.teachers import RecordedTeacher, recorded_teachers
+from amtml_pl.results.teachers import RecordedTeacher
 from amtml_pl.results.weighting import OwnWeighting, own_scheme
 from amtml_pl.runs.epoch_table import read_epochs
 from amtml_pl.runs.folder import RunFolder
@@ -128,11 +128,6 @@ class FinishedRun:
         The teachers' outputs come from the cache, the student's from a checkpoint in evaluation mode; so the
         weights are those that the checkpoint would give, not those of the step that trained on the image.
 
-        Args:
-            split: as for `teacher_outputs`.
-            view: likewise.
-            checkpoint: whose student and weighting are asked.
-
         Returns:
             ``(N, M)``, rows sum to 1, in the order of the split.
 
@@ -188,7 +183,11 @@ class FinishedRun:
     @cached_property
     def teachers(self) -> tuple[RecordedTeacher, ...]:
         """What is known of each teacher; none is loaded."""
-        return recorded_teachers(self.config, self.record, self.paths)
+        nodes, cache = self.config["teacher"], self.paths["cache"] / self.config["dataset"]["name"]
+        return tuple(
+            RecordedTeacher(name, nodes[name], facts, self.paths["teachers"], cache)
+            for name, facts in self.record.teachers.items()
+        )
 
     @cached_property
     def data(self) -> PackedDataModule:

@@ -16,7 +16,7 @@ from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.results.network import rebuilt
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.record import RunRecord, TeacherFacts
+from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.teachers.cache.catalogue import safe
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.live import Teacher, weights_digest
@@ -123,7 +123,7 @@ class RecordedTeacher:
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:
-        """Whether a store holds what these weights gave, with the same statistics and class map."""
+        """Return True for a store of what these weights gave, with the same statistics and class map."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
         manifest = store.manifest()
         return (
@@ -133,19 +133,8 @@ class RecordedTeacher:
         )
 
 
-def recorded_teachers(
-    config: Mapping[str, Any], record: RunRecord, paths: Mapping[str, Path]
-) -> tuple[RecordedTeacher, ...]:
-    """Return all teachers of a run, in the order of their outputs."""
-    cache = paths["cache"] / config["dataset"]["name"]
-    return tuple(
-        RecordedTeacher(name, config["teacher"][name], facts, paths["teachers"], cache)
-        for name, facts in record.teachers.items()
-    )
-
-
 def equal(first: Any, second: Any) -> bool:  # noqa: ANN401
-    """Whether two values of YAML or JSON are the same numbers, or both nothing."""
+    """Return True for two lists of the same numbers, or nothing twice."""
     if first is None or second is None:
         return first is second
     pairs = zip(first, second, strict=False)
