@@ -67,9 +67,7 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
                 repeats = f"repeats seed {record.seed} of the same study in {shown(twin, folder)}"
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
-        raise without_metric(folder, metric, others) or UserError(
-            nothing_found(folder, found.left_out), fix=remedy(found.left_out)
-        )
+        raise without_metric(folder, metric, others) if others else nothing_found(folder, found.left_out)
     return found
 
 
@@ -103,10 +101,8 @@ def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
             yield Path(place)
 
 
-def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError | None:
-    """Return the error for completed runs with other metrics only; None where none has completed."""
-    if not others:
-        return None
+def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError:
+    """Return the error for completed runs with other metrics only."""
     names = sorted(others, key=lambda name: (name.startswith("teacher/"), name))
     close = difflib.get_close_matches(metric, names, n=1) or names[:1]
     return UserError(
@@ -115,20 +111,18 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
     )
 
 
-def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> str:
-    """Say why there is nothing to compare."""
+def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
+    """Return the error for a folder without a run to compare."""
     if not left_out:
-        return f"No run lies below {folder.resolve()}."
+        return UserError(f"No run lies below {folder.resolve()}.", fix=FIRST_RUN)
     listed = "".join(f"\n  - {shown(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-    return f"No completed run lies below {folder.resolve()}:{listed}{more}"
+    return UserError(f"No completed run lies below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
 
 
 def remedy(left_out: Sequence[LeftOut]) -> str:
     """Say what brings something to compare."""
     reasons = {out.reason for out in left_out}
-    if not left_out:
-        return FIRST_RUN
     if UNTOLD in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
     if reasons & {"interrupted", "failed", WITHOUT_WORDS}:

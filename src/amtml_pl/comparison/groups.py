@@ -80,7 +80,7 @@ class Problem:
 
 
 def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
-    """Separates runs that must not be compared and groups the others by everything but the seed.
+    """Separate runs that must not be compared and groups the others by everything but the seed.
 
     Args:
         runs: each with the metric.
@@ -99,34 +99,30 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
             group.name = name
         note_budgets(problem)
         problems.append(problem)
-    for problem, title in zip(problems, titles_of(problems), strict=True):
+    students = [dict(flat(problem.student.model_dump())) for problem in problems]
+    titles = told_apart(
+        [title_of(problem) for problem in problems],
+        lambda alike: unlike_facts([students[number] for number in alike], absent="absent"),
+    )
+    for problem, title in zip(problems, titles, strict=True):
         problem.title = title
     return sorted(problems, key=lambda problem: (problem.dataset.name, problem.title))
 
 
 def is_smaller_better(metric: str) -> bool:
-    """Whether a metric, by its name, is something to have little of."""
+    """Return True for a metric to have little of, by its name."""
     return metric.rpartition("/")[2].removesuffix("_last") in SMALLER_IS_BETTER
 
 
-def titles_of(problems: Sequence[Problem]) -> list[str]:
-    """``digits (3f786850), CifarResNet with 19,954 parameters``; where that is alike, with what differs."""
-    students = [dict(flat(problem.student.model_dump())) for problem in problems]
-    return told_apart(
-        [title_of(problem) for problem in problems],
-        lambda alike: unlike_facts([students[number] for number in alike], absent="absent"),
-    )
-
-
 def title_of(problem: Problem) -> str:
-    """What a problem is called among others of other networks and sizes."""
+    """``digits (3f786850), CifarResNet with 19,954 parameters``."""
     network = (problem.student.network or "").rpartition(".")[2]
     told = f", {network} with {problem.student.parameters:,} parameters" if network else ""
     return f"{problem.dataset.name} ({problem.dataset.digest[:8]}){told}"
 
 
 def note_budgets(problem: Problem) -> None:
-    """Notes in every group in what its budget differs from the baseline's, or without one from the usual.
+    """Note in every group in what its budget differs from the baseline's, or without one from the usual.
 
     Where no value of a field is more usual than another, it is named in all groups.
     """
@@ -144,13 +140,13 @@ def note_budgets(problem: Problem) -> None:
 
 
 def usual(values: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The one that most have; None where others are as frequent."""
+    """Return the one that most have; None where others are as frequent."""
     first, *others = Counter(values).most_common(2)
     return None if others and others[0][1] == first[1] else first[0]
 
 
 def budget_of(group: Group) -> dict[str, tuple[str, ...]]:
-    """What the runs of a group have in every field of their budget; the initial weights by seed."""
+    """Return every field of the budgets of a group's runs; the initial weights by seed."""
     fields: dict[str, set[str]] = defaultdict(set)
     for run in group.runs:
         for name, value in run.record.budget.items():

@@ -18,7 +18,7 @@ from amtml_pl.comparison.cost_figure import cost_against_accuracy
 from amtml_pl.comparison.curves import curves_of, weights_by_class_of
 from amtml_pl.comparison.figure import Figure
 from amtml_pl.comparison.found_runs import LeftOut, shown
-from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.groups import Problem
 from amtml_pl.comparison.tables import LEGEND, cells, columns
 from amtml_pl.comparison.teachers_figure import accuracy_by_teachers
 from amtml_pl.comparison.temperature_figures import temperature_figures
@@ -70,16 +70,19 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
     head = columns(problem, metric)
     rows = []
     for group in problem.groups:
-        row, values = cells(group, problem, metric), sorted_by(group, metric)
-        rows.append(
-            {
-                "cells": [{"text": text, "is_number": name not in NO_NUMBERS,
-                           "value": next((v for k, v in values.items() if name.startswith(k)), None)}
-                          for name, text in zip(head, row, strict=True)],
-                "is_baseline": group.is_baseline,
-                "is_unequal": bool(group.unequal),
-            }
-        )  # fmt: skip
+        own = group.estimate(metric)
+        values: dict[str, float] = {}  # what a column is sorted by, by the beginning of its name
+        if own is not None and own.half_width is not None:
+            values["95 % interval"] = own.ends[0]
+        if group.is_baseline:
+            values["difference"] = 0.0
+        shown_cells = [
+            {"text": text, "is_number": name not in NO_NUMBERS,
+             "value": next((v for k, v in values.items() if name.startswith(k)), None)}
+            for name, text in zip(head, cells(group, problem, metric), strict=True)
+        ]  # fmt: skip
+        row = {"cells": shown_cells, "is_baseline": group.is_baseline, "is_unequal": bool(group.unequal)}
+        rows.append(row)
     return {
         "title": problem.title,
         "common": " ".join(problem.common) if len(problem.groups) > 1 else "",
@@ -87,17 +90,6 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
         "rows": rows,
         "figures": figures,
     }
-
-
-def sorted_by(group: Group, metric: str) -> dict[str, float]:
-    """Return what the cells of some columns are sorted by, by the beginning of their names."""
-    values = {}
-    own = group.estimate(metric)
-    if own is not None and own.half_width is not None:
-        values["95 % interval"] = own.mean - own.half_width
-    if group.is_baseline:
-        values["difference"] = 0.0
-    return values
 
 
 def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[Figure]:
