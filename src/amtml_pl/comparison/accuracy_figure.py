@@ -23,7 +23,7 @@ from amtml_pl.comparison.groups import Problem
 
 
 def accuracy_by_group(problem: Problem, metric: str) -> Figure:
-    """Each seed as a point, each group's mean with its 95 % interval, and the teachers as lines."""
+    """Draw a point for each seed, each group's mean with its 95 % interval, and the teachers as lines."""
     groups = problem.groups[::-1]  # plotly.js draws from below; the best is to be above
     names = distinct([group.name for group in groups])
     seeds: Trace = {"type": "scatter", "mode": "markers", "name": "one seed", "x": [], "y": [], "text": [],
@@ -61,7 +61,7 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
 
 
 def teacher_lines(problem: Problem, metric: str, names: Sequence[str]) -> Iterator[Trace]:
-    """The teachers' own numbers, where the runs have them; hidden until chosen in the legend."""
+    """Yield the teachers' own numbers, where the runs have them; hidden until chosen in the legend."""
     found: dict[str, list[float]] = defaultdict(list)
     for run in problem.runs:
         for teacher in run.record.teachers:

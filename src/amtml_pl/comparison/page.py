@@ -107,7 +107,7 @@ def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) ->
         cost_against_accuracy(problem, metric),
         cache_savings(problem),
     )
-    return [figure for figure in found if figure is not None]
+    return [figure for figure in found if figure is not None and figure.variants]
 
 
 def harmless_json(value: object) -> str:

@@ -38,7 +38,7 @@ class Sweep:
 
 
 def temperature_figures(problem: Problem, metric: str) -> Iterator[Figure]:
-    """A heat map of the methods of which both were varied, and lines of those with one of the two."""
+    """Draw a heat map of the methods with both varied, and lines of those with one of the two."""
     sweeps = sweeps_of(problem, metric)
     both = [s for s in sweeps if len(s.temperatures) > 1 and len(s.coefficients) > 1 and len(s.cells) > 2]
     if both:
@@ -56,7 +56,7 @@ def temperature_figures(problem: Problem, metric: str) -> Iterator[Figure]:
 
 
 def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
-    """The families of groups that differ in nothing but temperature and coefficients."""
+    """Find the families of groups that differ in nothing but temperature and coefficients."""
     groups = [group for group in problem.groups if group.first.record.loss]
     sweeps = []
     for family in families_of(groups, VARIED, place_of):
@@ -73,13 +73,13 @@ def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
 
 
 def place_of(run: Run) -> tuple[float, Coefficients]:
-    """The temperature and the coefficients; a term with none is as good as absent."""
+    """Return temperature and coefficients; a term with none is as good as absent."""
     record = run.record
     return record.temperature, tuple((term, own) for term, own in sorted(record.loss.items()) if own)
 
 
 def heat_map(sweep: Sweep, metric: str) -> Variant:
-    """A cell for each pair that was run."""
+    """Draw a cell for each pair that was run."""
     temperatures, coefficients = sweep.temperatures, sweep.coefficients
     cells = [[sweep.cells.get((t, c)) for t in temperatures] for c in coefficients]
     trace = {
@@ -103,7 +103,7 @@ def label_of(terms: Sequence[str], coefficients: Sequence[float]) -> str:
 
 
 def over_temperatures(sweeps: Sequence[Sweep], metric: str) -> Figure:
-    """A line for each method."""
+    """Draw a line for each method."""
     lines = [Line(s.name, {t: e for (t, _), e in sorted(s.cells.items())}) for s in sweeps]
     temperatures = sorted({temperature for sweep in sweeps for temperature in sweep.temperatures})
     variant, frame = drawn("", lines, metric, "temperature", {"tickvals": temperatures})
@@ -116,7 +116,7 @@ def over_temperatures(sweeps: Sequence[Sweep], metric: str) -> Figure:
 
 
 def over_coefficients(sweeps: Sequence[Sweep], metric: str) -> Figure:
-    """A line for each method whose runs differ in the coefficients of the loss terms that are chosen."""
+    """Draw a line for each method whose runs differ in the coefficients of the chosen loss terms."""
     by_terms: dict[tuple[str, ...], list[Sweep]] = defaultdict(list)
     for sweep in sweeps:
         by_terms[tuple(sweep.terms)].append(sweep)
