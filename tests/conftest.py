@@ -103,8 +103,8 @@ COMPOSED, HYDRA = {}, []
 def configure(tmp_path, shared):
     """Composes a configuration as the command line does, with outputs below ``tmp_path``.
 
-    What the same overrides compose is composed once. Hydra stays initialised: a teacher's recipe is composed from
-    within a run.
+    What the same overrides compose is composed once. Hydra stays initialised, since a teacher's recipe is
+    composed from within a run.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

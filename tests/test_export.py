@@ -23,16 +23,16 @@ from amtml_pl import export
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.results.evaluation.latency import Speed
-from amtml_pl.results.export.card import card_of_run
-from amtml_pl.results.export.export import Export
+from amtml_pl.results.export.export import Export, card_of_run
 from amtml_pl.results.export.formats.kinds import KINDS, open_exported
 from amtml_pl.results.export.formats.model_card import ModelCard
 from amtml_pl.results.export.formats.student import StudentLogits
-from amtml_pl.results.export.parity import MOST_DIFFERENCE, Parity, compare, parity_images, refuse_ruined
+from amtml_pl.results.export.parity import MOST_DIFFERENCE, compare, parity_images, refuse_ruined
 from amtml_pl.results.export.record import (
+    BeforeAndAfter,
     BothLatencies,
     ExportRecord,
-    ParityRecord,
+    Parity,
     add_entry,
     read_entries,
 )
@@ -153,9 +153,9 @@ def test_int8_is_smaller_and_says_its_accuracy_on_real_images(exported):
     assert parity["val/acc"]["before"] == pytest.approx(record["metrics"]["val/acc"], abs=within)
     opened = open_exported(exported / "export" / "student.int8.onnx", trust=False)
     again = compare(lambda images: run.student()(images).logits, opened.forward, parity_images(run))
-    assert parity["val/acc"]["after"] == again.after
-    assert parity["max_abs_logit_difference"] == pytest.approx(again.difference, rel=1e-4)
-    assert again.difference > MOST_DIFFERENCE
+    assert parity["val/acc"]["after"] == again.val_acc.after
+    assert parity["max_abs_logit_difference"] == pytest.approx(again.max_abs_logit_difference, rel=1e-4)
+    assert again.max_abs_logit_difference > MOST_DIFFERENCE
     model = onnx.load(exported / "export" / "student.int8.onnx")
     kinds = {tensor.data_type for tensor in model.graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
@@ -189,16 +189,19 @@ def test_a_student_that_8_bits_ruin_is_not_published(learnt, command):
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("difference", "before", "after", "said"),
     [
-        (Parity(math.nan, 0.1, 0.1, 0.1), "gives logits that are no finite numbers, on 60 validation images"),
-        (Parity(0.5, 0.9, 0.95, 0.92), "falls from 0.9500 to 0.9200"),
-        (Parity(0.5, 0.9, 1.0, 0.98), None),
-        (Parity(0.5, 0.9, 0.9, 0.95), None),
+        (math.nan, 0.1, 0.1, "gives logits that are no finite numbers, on 60 validation images"),
+        (0.5, 0.95, 0.92, "falls from 0.9500 to 0.9200"),
+        (0.5, 1.0, 0.98, None),
+        (0.5, 0.9, 0.95, None),
     ],
 )
-def test_8_bits_may_lose_as_much_accuracy_as_was_said_and_no_number(moved, found, said):
-    run = load_run(moved)
+def test_8_bits_may_lose_as_much_accuracy_as_was_said_and_no_number(moved, difference, before, after, said):
+    run, accuracy = load_run(moved), BeforeAndAfter(before=before, after=after)
+    found = Parity(
+        images=60, real=True, max_abs_logit_difference=difference, same_class=1.0, val_acc=accuracy
+    )
     with pytest.raises(UserError, match=said) if said else nullcontext():
         refuse_ruined(found, parity_images(run), 0.02)
 
@@ -402,7 +405,7 @@ def test_a_damaged_record_of_exports_is_named_before_anything_is_written(exporte
 SPEED = Speed(ms_per_image=1.0, spread=0.1, repetitions=9)
 ENTRY = ExportRecord(
     format="onnx", file="x.onnx", checkpoint="best", precision="float32",
-    parity=ParityRecord(images=1, real=False, max_abs_logit_difference=0.0, same_class=1.0),
+    parity=Parity(images=1, real=False, max_abs_logit_difference=0.0, same_class=1.0),
     bytes=1, sha256="0", latency=BothLatencies(cpu="a", threads=1, batch=1, before=SPEED, after=SPEED),
     command="c", git=None, versions={},
 )  # fmt: skip

@@ -65,7 +65,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
     assert "2 problems (data set and student) are kept apart" in said
     assert "cut is left out: interrupted" in said
     assert "later is left out: later/run.json has format 4; expected 3; a later version" in said
-    assert "a/metrics.csv is left out of the curves: it has no column epoch" in said
+    assert "a/metrics.csv is left out of the curves: its first column is 'nonsense'" in said
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):
         text = (tmp_path / "report" / name).read_text()

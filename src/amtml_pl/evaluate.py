@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
 from rich.markup import escape
 
 from amtml_pl.config.checks import check_command, dataset_settings
@@ -75,8 +74,8 @@ def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImag
 
     if job.config.get("dataset") is None:
         return own_images(run, split)
-    settings = dataset_settings(job.config, run.paths, run.config.dataset.num_classes)
-    return other_images(run, OmegaConf.create(settings), split)
+    settings = dataset_settings(job.config, run.paths, run.config["dataset"]["num_classes"])
+    return other_images(run, settings, split)
 
 
 def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]) -> Path:

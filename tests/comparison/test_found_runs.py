@@ -31,7 +31,7 @@ def test_a_damaged_record_is_named_and_passed_over(tmp_path, damage):
         find_runs(tmp_path, "test/acc")
     write_run(tmp_path / "whole", "digits_ce", 1, 0.9)
     found = find_runs(tmp_path, "test/acc")
-    assert [run.seed for run in found.compared] == [1]
+    assert [run.record.seed for run in found.compared] == [1]
     assert list(left_out(tmp_path)) == ["broken"]
 
 
@@ -167,7 +167,7 @@ def test_where_nothing_may_be_read_the_remedy_is_no_other_run(shared):
     (shared / "whole").chmod(0o700 if os.geteuid() == 0 else 0)
     with nobody(), pytest.raises(UserError, match=r"- whole: cannot be read: Permission denied") as refused:
         find_runs(shared, "test/acc")
-    assert "the right to read" in refused.value.fix
+    assert "for read access" in refused.value.fix
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -210,5 +210,5 @@ def test_runs_behind_links_are_found_once_each_and_circles_end(tmp_path):
     (runs / "all").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "0" / "back").symlink_to(tmp_path)
     found = find_runs(runs, "test/acc")
-    assert sorted(run.seed for run in found.compared) == [0, 1]
+    assert sorted(run.record.seed for run in found.compared) == [0, 1]
     assert found.left_out == []

@@ -98,12 +98,12 @@ def test_weights_that_never_change_are_no_figure(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "it has no column epoch"),
-        ("epoch,val/acc\n0,much\n", "line 2 has 'much', expected a number"),
-        ("epoch,val/acc\n0\n", "line 2 has 1 cells, expected 2"),
+        ("", "its first column is '', expected 'epoch'"),
+        ("epoch,val/acc\n0,much\n", "could not convert string to float: 'much'"),
+        ("epoch,val/acc\n0\n", "it has a row of 1 cells, expected 2"),
         ("epoch,val/acc\n0,\ud800\n", "codec can't decode"),
-        ("epoch,val/acc\nnan,0.5\n", "line 2 has epoch nan, expected a whole number, 0 or more"),
-        ("epoch,val/acc\n0,0.5\ninf,0.5\n", "line 3 has epoch inf, expected a whole number, 0 or more"),
+        ("epoch,val/acc\nnan,0.5\n", "it has the epoch 'nan', expected a whole number, 0 or more"),
+        ("epoch,val/acc\n0,0.5\ninf,0.5\n", "it has the epoch 'inf', expected a whole number, 0 or more"),
         ("epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason
     ("text", "reason"),
     [
         ("epoch,class,vgg8\n", "it has no rows"),
-        ("epoch,class,vgg8\nnan,cat,0.5\n", "line 2 has epoch nan, expected a whole number, 0 or more"),
+        ("epoch,class,vgg8\nnan,cat,0.5\n", "it has the epoch 'nan', expected a whole number, 0 or more"),
         ("epoch,class,vgg8\n0,cat,inf\n", "it has weights that are not finite"),
         ("epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "it has a class twice in epoch 3"),
     ],

@@ -10,6 +10,7 @@ from amtml_pl.comparison.estimates import Estimate
 from amtml_pl.comparison.figure import (
     COLOUR_OF_SEEDS,
     Figure,
+    Frame,
     Trace,
     Variant,
     colour,
@@ -18,12 +19,11 @@ from amtml_pl.comparison.figure import (
     plain,
     titled,
 )
-from amtml_pl.comparison.frame import frame_of
 from amtml_pl.comparison.groups import Problem
 
 
 def accuracy_by_group(problem: Problem, metric: str) -> Figure:
-    """Each seed as a point, each group's mean with its 95 % interval, and the teachers as lines."""
+    """Draw a point for each seed, each group's mean with its 95 % interval, and the teachers as lines."""
     groups = problem.groups[::-1]  # plotly.js draws from below; the best is to be above
     names = distinct([group.name for group in groups])
     seeds: Trace = {"type": "scatter", "mode": "markers", "name": "one seed", "x": [], "y": [], "text": [],
@@ -43,7 +43,7 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
         mean["x"].append(estimate.mean)
         mean["error_x"]["array"].append(estimate.half_width or 0)
         mean["text"].append(plain(f"{group.name}: {estimate} {estimate.interval()} (n = {estimate.n})"))
-    frame = frame_of(estimates, seeds["x"])
+    frame = Frame.of(estimates, seeds["x"])
     layout = {
         "height": 180 + 26 * len(groups),
         "xaxis": titled(metric, range=frame.range),
@@ -61,11 +61,11 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
 
 
 def teacher_lines(problem: Problem, metric: str, names: Sequence[str]) -> Iterator[Trace]:
-    """The teachers' own numbers, where the runs have them; hidden until chosen in the legend."""
+    """Yield the teachers' own numbers, where the runs have them; hidden until chosen in the legend."""
     found: dict[str, list[float]] = defaultdict(list)
     for run in problem.runs:
-        for teacher in run.teachers:
-            if (value := run.metrics.get(f"teacher/{teacher}/{metric}")) is not None:
+        for teacher in run.record.teachers:
+            if (value := run.record.metrics.get(f"teacher/{teacher}/{metric}")) is not None:
                 found[teacher].append(value)
     for number, (teacher, values) in enumerate(found.items(), start=1):
         value = statistics.fmean(values)

@@ -11,7 +11,7 @@ from amtml_pl.errors import UserError
 
 
 def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> None:
-    """Notes in every group how it differs from the baseline of its problem, where that has one.
+    """Note in every group how it differs from the baseline of its problem, where that has one.
 
     Args:
         problems: all of a report.
@@ -37,7 +37,7 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
 
 
 def found_in(problem: Problem, baseline: str) -> Group | None:
-    """The group of exactly that name, else that of that method or experiment with the fewest settings."""
+    """Find the group of that name, or else the one of that method or experiment with the fewest settings."""
     for group in problem.groups:
         if group.name == baseline:
             return group
@@ -56,7 +56,7 @@ def found_in(problem: Problem, baseline: str) -> Group | None:
 
 
 def known(problems: Sequence[Problem], wrong: str) -> str:
-    """The nearest name, or all of them."""
+    """Say the nearest name, or all of them."""
     groups = [group for problem in problems for group in problem.groups]
     names = [name for g in groups for name in (g.first.method, g.first.experiment, g.name) if name]
     close = difflib.get_close_matches(wrong, names, n=1)

@@ -4,57 +4,38 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from amtml_pl.comparison.figure import Figure, Variant, colour, distinct, titled
 from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.comparison.recorded_run import Run
+from amtml_pl.runs.record import CacheUse
 
-MOST_EPOCHS = 10**9  # whatever says more is damaged
-
-
-@dataclass
-class Passes:
-    """Passes of teachers over the training split that the cache holds the outputs of.
-
-    Attributes:
-        made: by the runs that are compared.
-        ready: before any of them, at least: by ``amtml_pl.cache``, or by other runs.
-    """
-
-    made: float = 0.0
-    ready: float = 0.0
-
-    @classmethod
-    def all_of(cls, parts: Sequence[Passes]) -> Passes:
-        """Their sum."""
-        return cls(sum(part.made for part in parts), sum(part.ready for part in parts))
+MOST_EPOCHS = 10**9  # a damaged record says more
 
 
 def cache_savings(problem: Problem) -> Figure | None:
-    """Passes of the teachers over the training split: those that were made and those a live run makes."""
+    """Draw the passes over the training split that the teachers made, and those that a live run makes."""
     cached = [
-        group for group in problem.groups if group.first.teachers and all(map(tells_passes, group.runs))
+        group
+        for group in problem.groups
+        if group.first.record.teachers and all(run.record.cache and epochs_of(run) for run in group.runs)
     ]
     if not cached:
         return None
-    shares = shares_of([run for group in cached for run in group.runs])
-    paid = [Passes.all_of([shares[run.folder] for run in group.runs]) for group in cached]
-    live = [sum(run.budget["epochs"] * len(run.teachers) for run in group.runs) for group in cached]
-    saved = [max(0.0, asked - own.made - own.ready) for asked, own in zip(live, paid, strict=True)]
-    total = Passes.all_of(paid)
+    by_run = passes_of([run for group in cached for run in group.runs])
+    paid = [[sum(each) for each in zip(*(by_run[run.folder] for run in group.runs), strict=True)]
+            for group in cached]  # fmt: skip
+    live = [sum(epochs_of(run) * len(run.record.teachers) for run in group.runs) for group in cached]
+    made, ready = zip(*paid, strict=True)
+    saved = [max(0.0, asked - own[0] - own[1]) for asked, own in zip(live, paid, strict=True)]
     names = distinct([group.name for group in cached])
     bars = [
-        {"type": "bar", "orientation": "h", "name": name, "y": names, "x": values,
+        {"type": "bar", "orientation": "h", "name": name, "y": names, "x": [*values],
          "marker": {"color": colour(hue)},
          "hovertemplate": f"%{{y}}: %{{x:,.1~f}} passes {name}<extra></extra>"}
-        for name, values, hue in (
-            ("made", [own.made for own in paid], 1),
-            ("found ready", [own.ready for own in paid], 5),
-            ("saved", saved, 2),
-        )
+        for name, values, hue in (("made", made, 1), ("found ready", ready, 5), ("saved", saved, 2))
         if any(values) or name != "found ready"
     ]  # fmt: skip
     layout = {
@@ -63,11 +44,11 @@ def cache_savings(problem: Problem) -> Figure | None:
         "xaxis": titled("passes of teachers"),
         "yaxis": {"automargin": True, "type": "category", "autorange": "reversed"},
     }
-    ready = f" and at least {written(total.ready)} were found ready" if total.ready else ""
+    found = f" and at least {written(sum(ready))} were found ready" if any(ready) else ""
     return Figure(
         "cache",
         "What the cache has saved",
-        f"{written(total.made)} passes of teachers over the training split were made by these runs{ready}; "
+        f"{written(sum(made))} passes of teachers over the training split were made by these runs{found}; "
         f"asking the teachers in every epoch would have made {written(sum(live))}. What several runs use is "
         f"shared among them. {time_saved(problem, cached)}",
         [Variant("", bars, layout)],
@@ -80,59 +61,57 @@ def written(passes: float) -> str:
     return f"{round(passes, 1):,.12g}"
 
 
-def shares_of(runs: Sequence[Run]) -> Mapping[Path, Passes]:
-    """Each run's share, by its folder, of the passes behind the stores that it uses.
+def passes_of(runs: Sequence[Run]) -> dict[Path, list[float]]:
+    """Return each run's share of the passes behind the stores that it uses: those made, those found ready.
 
     A store counts once, with the passes that its users made, and those for the rest of its views as found
     ready; what it took is shared by them, whichever of them came first.
     """
-    users: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    users: dict[tuple[str, str], list[tuple[Path, CacheUse]]] = defaultdict(list)
     for run in runs:
-        for store in stores_of(run):
-            users[store].append(run)
-    shares: dict[Path, Passes] = defaultdict(Passes)
+        if (cache := run.record.cache) is not None:
+            for store in stores_of(run.folder, cache):
+                users[store].append((run.folder, cache))
+    shares: dict[Path, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for (_, teacher), own in users.items():
-        made = sum((run.teacher_passes or {}).get(teacher, 0.0) for run in own)
-        ready = max(0.0, max(run.cached_views for run in own) - made)
-        for run in own:
-            shares[run.folder].made += made / len(own)
-            shares[run.folder].ready += ready / len(own)
+        made = sum(cache.teacher_passes.get(teacher, 0.0) for _, cache in own)
+        ready = max(0.0, max(cache.views for _, cache in own) - made)
+        for folder, _ in own:
+            shares[folder][0] += made / len(own)
+            shares[folder][1] += ready / len(own)
     return shares
 
 
-def stores_of(run: Run) -> list[tuple[str, str]]:
-    """Where the logits of a run's teachers are kept, each with the teacher; an older record's are its own."""
-    if run.logits_stores:
-        return [(store, store.rpartition("/")[0]) for store in run.logits_stores]
-    return [(str(run.folder), teacher) for teacher in run.teacher_passes or {}]
+def stores_of(folder: Path, cache: CacheUse) -> list[tuple[str, str]]:
+    """Return where the logits of a run's teachers are kept, each with the teacher."""
+    logits = [name for name in cache.stores if name.rpartition("/")[2].startswith("logits-")]
+    if logits:
+        return [(store, store.rpartition("/")[0]) for store in logits]
+    return [(str(folder), teacher) for teacher in cache.teacher_passes]
 
 
-def tells_passes(run: Run) -> bool:
-    """Whether a run says how often its teachers saw the training split, and how many epochs it had."""
-    return run.teacher_passes is not None and epochs_of(run) is not None
-
-
-def epochs_of(run: Run) -> int | None:
-    """How many epochs a run had; None where its record has no such number."""
-    epochs = run.budget.get("epochs")
-    return epochs if type(epochs) is int and 0 < epochs < MOST_EPOCHS else None
+def epochs_of(run: Run) -> int:
+    """Return how many epochs a run had; 0 where its record has no such number."""
+    epochs = run.record.budget.get("epochs")
+    return epochs if type(epochs) is int and 0 < epochs < MOST_EPOCHS else 0
 
 
 def time_saved(problem: Problem, cached: Sequence[Group]) -> str:
-    """The seconds that live runs of the same teachers have measured per epoch, times the cached epochs.
+    """Compare the seconds that live runs of the same teachers took per epoch with those of the cached runs.
 
-    Only from live runs on the same pixels: a time that nobody has measured is not told.
+    Live runs on other pixels do not count.
     """
-    per_epoch: dict[tuple[str, ...], list[float]] = {}
+    per_epoch: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for run in problem.runs:
-        epochs = epochs_of(run)
-        if run.facts.get("teacher_source") == "live" and epochs is not None:
-            per_epoch.setdefault(run.teachers, []).append(run.timing["teacher_seconds"] / epochs)
-    known = [run for group in cached for run in group.runs if run.teachers in per_epoch]
+        if run.record.teacher_source == "live" and epochs_of(run):
+            seconds = run.record.timed().teacher_seconds / epochs_of(run)
+            per_epoch[tuple(run.record.teachers)].append(seconds)
+    known = [run for group in cached for run in group.runs if tuple(run.record.teachers) in per_epoch]
     if not known:
         return "How many seconds that saved is not told: no live run of these teachers was measured."
-    live = sum(statistics.fmean(per_epoch[run.teachers]) * run.budget["epochs"] for run in known)
-    paid = sum(run.timing["teacher_seconds"] + run.timing["cache_build_seconds"] for run in known)
+    live = sum(statistics.fmean(per_epoch[tuple(run.record.teachers)]) * epochs_of(run) for run in known)
+    times = [run.record.timed() for run in known]
+    paid = sum(time.teacher_seconds + time.cache_build_seconds for time in times)
     return (
         f"Live runs of the same teachers waited {live / 60:,.1f} minutes for as many epochs as {len(known)} "
         f"cached runs have, which waited {paid / 60:,.1f} minutes, what they built themselves included."

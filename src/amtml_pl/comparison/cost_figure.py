@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
 from amtml_pl.comparison.estimates import Estimate
-from amtml_pl.comparison.figure import COLOUR_OF_SEEDS, Figure, Variant, colour, distinct, plain, titled
-from amtml_pl.comparison.frame import frame_of
-from amtml_pl.comparison.groups import Group, Problem, is_smaller_better
-from amtml_pl.comparison.tables import minutes
+from amtml_pl.comparison.figure import (
+    COLOUR_OF_SEEDS,
+    Figure,
+    Frame,
+    Variant,
+    colour,
+    distinct,
+    plain,
+    titled,
+)
+from amtml_pl.comparison.groups import Problem, is_smaller_better
+from amtml_pl.comparison.tables import mean_seconds, minutes
 
 MOST_LABELS = 12
 
 
 def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
-    """A point for each group; what the teachers took during the fit is in the fit's seconds already.
+    """Draw a point for each group; the waiting for teachers is in the fit's seconds already.
 
-    Building what the cache lacked is told in one sum: the first run of a sweep has it, whichever that is.
+    Building what the cache lacked is one sum, as any run of a sweep may have come first.
     """
     costs = [minutes(group) for group in problem.groups]
     reached = [Estimate.of(list(group.by_seed(metric).values())) for group in problem.groups]
@@ -27,7 +34,7 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
     told = [
         plain(
             f"{group.name}: {estimate}, {cost:.1f} minutes, "
-            f"{teacher_seconds(group):.1f} s of them for the teachers' outputs"
+            f"{mean_seconds(group, 'teacher_seconds'):.1f} s of them for the teachers' outputs"
         )
         for group, estimate, cost in zip(problem.groups, reached, costs, strict=True)
     ]
@@ -49,26 +56,31 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
         "customdata": told,
         "hovertemplate": "%{customdata}<extra></extra>",
     }
-    frame = frame_of(reached)
+    frame = Frame.of(reached)
     layout = {
         "xaxis": titled("minutes of a fit", rangemode="tozero"),
         "yaxis": titled(metric, range=frame.range),
         "showlegend": False,
     }
     better = "Below" if is_smaller_better(metric) else "Above"
+    total = sum(run.record.timed().cache_build_seconds for run in problem.runs)
+    building = (
+        f" Not in the points: the {total / 60:,.1f} minutes that these runs took to build what the cache "
+        "lacked, whichever came first."
+    )
     some = " Named are the best, the baseline and those that none beats in both."
     return Figure(
         "cost",
         f"Cost against {metric}",
         f"Mean minutes of a fit, the waiting for the teachers included, against its mean {metric} with the "
         f"95 % interval. {better} and left is better.{frame.said}{some if len(labelled) < len(names) else ''}"
-        f"{of_building(problem)}",
+        f"{building if total else ''}",
         [Variant("", [trace], layout)],
     )
 
 
 def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:
-    """The numbers of the groups that are named: of many only the best, the baseline and the unbeaten.
+    """Number the groups that are named: of many only the best, the baseline and the unbeaten.
 
     The best come first: one that is no cheaper than all before it is beaten in cost and metric.
     """
@@ -77,19 +89,3 @@ def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:
         return {*range(len(groups))}
     unbeaten = {n for n, cost in enumerate(costs) if cost < min(costs[:n], default=math.inf)}
     return {0, *unbeaten, *(number for number, group in enumerate(groups) if group.is_baseline)}
-
-
-def teacher_seconds(group: Group) -> float:
-    """The mean time that waiting for the teachers took."""
-    return statistics.fmean(run.timing["teacher_seconds"] for run in group.runs)
-
-
-def of_building(problem: Problem) -> str:
-    """What it took to build what the cache lacked, for all runs together; empty where they built nothing."""
-    total = sum(run.timing["cache_build_seconds"] for run in problem.runs)
-    if not total:
-        return ""
-    return (
-        f" Not in the points: the {total / 60:,.1f} minutes that these runs took to build what the cache "
-        "lacked, whichever came first."
-    )

@@ -16,13 +16,11 @@ ROUNDING = 1e-6  # of a number: what records hold was measured in float32, which
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of some runs' numbers.
+    """The mean of n runs' numbers, and its 95 % interval by Student's t.
 
     Attributes:
-        n: how many there are.
-        mean: of them.
         deviation: their standard deviation (n - 1); None for one.
-        half_width: of the 95 % interval of the mean by Student's t; None for one.
+        half_width: of the interval; None for one.
     """
 
     n: int
@@ -32,7 +30,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
-        """Of at least one number."""
+        """Estimate the mean from at least one number."""
         n, mean = len(values), statistics.fmean(values)
         if n < 2:
             return cls(n, mean, None, None)
@@ -43,11 +41,15 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.mean:.4f}" + ("" if self.deviation is None else f" ± {self.deviation:.4f}")
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval; twice the mean where there is none."""
+        width = self.half_width or 0.0
+        return self.mean - width, self.mean + width
+
     def interval(self) -> str:
         """``[0.9071, 0.9329]``; empty for one number."""
-        if self.half_width is None:
-            return ""
-        return f"[{self.mean - self.half_width:.4f}, {self.mean + self.half_width:.4f}]"
+        return "" if self.half_width is None else f"[{self.ends[0]:.4f}, {self.ends[1]:.4f}]"
 
 
 def of_seeds(n: int) -> str:
@@ -62,11 +64,10 @@ def can_be_averaged(value: float) -> bool:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much more one group has than the baseline, seed by seed.
+    """How much more one group has than the baseline, over the n seeds that both have.
 
     Attributes:
-        n: the seeds that both have.
-        partial: whether one of them has other seeds too, which the difference knows nothing of.
+        partial: whether one of them has other seeds too.
         mean: of the differences; None without a common seed.
         p: of the paired t-test, two-sided; None where it cannot be had.
         without_p: why not; empty where it can.
@@ -80,7 +81,7 @@ class PairedDifference:
 
     @classmethod
     def between(cls, own: Mapping[int, float], baseline: Mapping[int, float]) -> PairedDifference:
-        """Between two groups' numbers by seed."""
+        """Compare two groups' numbers by seed."""
         differences = [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
         n = len(differences)
         partial = n < max(len(own), len(baseline))

@@ -18,11 +18,9 @@ Place = TypeVar("Place", bound=Hashable)
 
 @dataclass(frozen=True)
 class Family(Generic[Place]):
-    """Groups that differ in nothing but their place, of which no two have the same.
+    """Groups that differ in nothing but their place, best first.
 
-    Attributes:
-        name: what they have in common, as far as it tells them from other families.
-        groups: by place, best first.
+    Its name is what they have in common, as far as it tells them from other families.
     """
 
     name: str
@@ -31,12 +29,7 @@ class Family(Generic[Place]):
 
 @dataclass(frozen=True)
 class Varied:
-    """What a figure lets differ, wherever it is written.
-
-    Attributes:
-        settings: keys of what was typed, and of a configuration.
-        facts: of a record.
-    """
+    """What a figure lets differ: keys of what was typed and of a configuration, and facts of a record."""
 
     settings: tuple[str, ...]
     facts: tuple[str, ...]
@@ -45,15 +38,10 @@ class Varied:
 def families_of(
     groups: Iterable[Group], varied: Varied, place_of: Callable[[Run], Place]
 ) -> list[Family[Place]]:
-    """Separates groups by all but what is varied, by name.
+    """Separate the groups of a problem by all but what is varied.
 
     Two groups of one place are never of one family: what no record tells apart, as where a file of the
     configuration was edited between two sweeps, is told apart by the configuration, or else by a number.
-
-    Args:
-        groups: of one problem, best first.
-        varied: what may differ.
-        place_of: where a run's group stands on the figure's axes.
     """
     groups = list(groups)
     several = len({group.first.experiment for group in groups}) > 1

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from amtml_pl.comparison.estimates import Estimate
+
 Trace = dict[str, Any]
 
 # Ten colours that are told apart on white and on black; further groups have them again with other dashes.
@@ -19,12 +21,9 @@ LONGEST_NAME = 44
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the things that a figure can show.
+    """One of the things that a figure can show, in the terms of plotly.js, and the label to choose it by.
 
-    Attributes:
-        label: what is chosen by.
-        traces: in the terms of plotly.js.
-        layout: what is not the page's to say: axes, height, lines.
+    The layout has what is not the page's to say: axes, height, lines.
     """
 
     label: str
@@ -38,9 +37,7 @@ class Figure:
 
     Attributes:
         kind: a word for the page's anchors, such as ``accuracy``.
-        title: above the figure.
         description: what is to be seen, for who reads and for who cannot see it.
-        variants: one, or several to choose from.
         choice: what the variants differ in.
         is_wide: whether it takes the page's whole width.
     """
@@ -53,13 +50,33 @@ class Figure:
     is_wide: bool = False
 
 
+@dataclass(frozen=True)
+class Frame:
+    """The part of an axis that is shown at first, and a sentence on what lies beyond it, if anything does."""
+
+    range: tuple[float, float]
+    said: str
+
+    @classmethod
+    def of(cls, estimates: Sequence[Estimate], points: Sequence[float] = ()) -> Frame:
+        """Show every mean, every point, and every interval but those of two seeds, which are vast."""
+        ends = [*points]
+        for estimate in estimates:
+            low, high = estimate.ends if estimate.n > 2 else (estimate.mean, estimate.mean)
+            ends += [low, high]
+        margin = 0.05 * (max(ends) - min(ends)) or 0.01
+        low, high = min(ends) - margin, max(ends) + margin
+        is_cut = any(estimate.ends[0] < low or estimate.ends[1] > high for estimate in estimates)
+        return cls((low, high), " Intervals of two seeds go beyond the frame." if is_cut else "")
+
+
 def plain(text: str) -> str:
-    """A text that plotly.js draws as it is: some HTML would be markup to it."""
+    """Escape a text, in which plotly.js would take some HTML for markup."""
     return html.escape(text, quote=False)
 
 
 def named(text: str) -> str:
-    """`plain`, shortened in the middle to what an axis or a legend has room for."""
+    """Escape a text, shortened in the middle to what an axis or a legend has room for."""
     if len(text) <= LONGEST_NAME:
         return plain(text)
     half = LONGEST_NAME // 2 - 1
@@ -67,29 +84,28 @@ def named(text: str) -> str:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """`named` for names of which no two may become the same."""
+    """Shorten names of which no two may become the same."""
     short = [named(name) for name in names]
-    return [
-        label if short.count(label) == 1 else plain(name) for label, name in zip(short, names, strict=True)
-    ]
+    pairs = zip(short, names, strict=True)
+    return [label if short.count(label) == 1 else plain(name) for label, name in pairs]
 
 
 def colour(number: int) -> str:
-    """Of the group with a number, from 0."""
+    """Return the colour of a group, by its number from 0."""
     return COLOURS[number % len(COLOURS)]
 
 
 def dash(number: int) -> str:
-    """Of the group's lines."""
+    """Return how the lines of a group are dashed."""
     return DASHES[number // len(COLOURS) % len(DASHES)]
 
 
 def faint(number: int) -> str:
-    """The group's colour for areas."""
+    """Return a group's colour for areas."""
     red, green, blue = (int(colour(number)[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
 
 
 def titled(text: str, **more: object) -> dict[str, Any]:
-    """An axis."""
+    """Return an axis with a title."""
     return {"title": {"text": plain(text)}, "automargin": True, **more}

@@ -8,17 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amtml_pl.comparison.recorded_run import (
-    RUNNING,
-    UNTOLD,
-    WITHOUT_WORDS,
-    LacksMetric,
-    NotCompared,
-    Run,
-    read_run,
-)
+from amtml_pl.comparison.recorded_run import RUNNING, UNTOLD, WITHOUT_WORDS, NotCompared, Run, read_run
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import NetworkFacts
 
 UNREADABLE = "cannot be read: "
 FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
@@ -26,12 +19,7 @@ FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that is not compared, or a folder of which nobody knows whether it holds any.
-
-    Attributes:
-        folder: where it lies.
-        reason: why, in a few words.
-    """
+    """A run that is not compared, or a folder that cannot be searched, and why."""
 
     folder: Path
     reason: str
@@ -39,57 +27,52 @@ class LeftOut:
 
 @dataclass
 class FoundRuns:
-    """The runs below a folder.
-
-    Attributes:
-        compared: those that are complete and whole.
-        left_out: all others.
-    """
+    """The runs below a folder: those that are complete and whole, and all others."""
 
     compared: list[Run] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
 def find_runs(folder: Path, metric: str) -> FoundRuns:
-    """All runs below a folder.
+    """Find all runs below a folder.
 
     Args:
         folder: any tree of run folders.
-        metric: the name of the measured number that a run must have to be compared.
+        metric: what a run must have measured to be compared.
 
     Raises:
         UserError: if the folder does not exist, or holds nothing to compare.
     """
     refuse_no_folder(folder)
     found = FoundRuns()
-    by_seed: dict[tuple[str, str, str, int], Path] = {}
+    by_seed: dict[tuple[str, NetworkFacts, str, int], Path] = {}
     others: set[str] = set()
     for run_folder in run_folders(folder, found.left_out):
         try:
             run = read_run(RunFolder(run_folder), metric)
-            twin = by_seed.setdefault((run.digest, str(run.student), run.study, run.seed), run_folder)
-        except LacksMetric as lack:
-            others.update(lack.others)
-            found.left_out.append(LeftOut(run_folder, str(lack)))
-        except (UserError, NotCompared) as reason:
-            found.left_out.append(LeftOut(run_folder, first_line(reason)))
+            record = run.record
+            key = (record.dataset.digest, record.student, record.study, record.seed)
+            twin = by_seed.setdefault(key, run_folder)
+        except NotCompared as reason:
+            others.update(reason.metrics)
+            found.left_out.append(LeftOut(run_folder, str(reason)))
+        except UserError as error:
+            found.left_out.append(LeftOut(run_folder, error.what.splitlines()[0]))
         except OSError as error:
             found.left_out.append(LeftOut(run_folder, f"{UNREADABLE}{error.strerror or error}"))
         else:
             if twin == run_folder:
                 found.compared.append(run)
             else:
-                repeats = f"repeats seed {run.seed} of the same study in {shown(twin, folder)}"
+                repeats = f"repeats seed {record.seed} of the same study in {shown(twin, folder)}"
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
-        raise without_metric(folder, metric, others) or UserError(
-            nothing_found(folder, found.left_out), fix=remedy(found.left_out)
-        )
+        raise without_metric(folder, metric, others) if others else nothing_found(folder, found.left_out)
     return found
 
 
 def refuse_no_folder(folder: Path) -> None:
-    """Refuses what is no folder, or lies where nobody may look."""
+    """Raise a UserError if the path is not a readable folder."""
     try:
         if folder.is_dir():
             return
@@ -99,7 +82,7 @@ def refuse_no_folder(folder: Path) -> None:
 
 
 def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """Every folder that holds a run, whatever has become of it, in the order of their paths.
+    """Yield every folder that holds a run, in the order of their paths.
 
     Links are followed, each place is looked into once; what cannot be looked into is left out.
     """
@@ -118,10 +101,8 @@ def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
             yield Path(place)
 
 
-def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError | None:
-    """What to say where the completed runs have other metrics only; None where none has completed."""
-    if not others:
-        return None
+def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserError:
+    """Return the error for completed runs with other metrics only."""
     names = sorted(others, key=lambda name: (name.startswith("teacher/"), name))
     close = difflib.get_close_matches(metric, names, n=1) or names[:1]
     return UserError(
@@ -130,34 +111,27 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
     )
 
 
-def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> str:
-    """Why there is nothing to compare."""
+def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
+    """Return the error for a folder without a run to compare."""
     if not left_out:
-        return f"No run lies below {folder.resolve()}."
+        return UserError(f"No run lies below {folder.resolve()}.", fix=FIRST_RUN)
     listed = "".join(f"\n  - {shown(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-    return f"No completed run lies below {folder.resolve()}:{listed}{more}"
+    return UserError(f"No completed run lies below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
 
 
 def remedy(left_out: Sequence[LeftOut]) -> str:
-    """What brings something to compare."""
+    """Say what brings something to compare."""
     reasons = {out.reason for out in left_out}
-    if not left_out:
-        return FIRST_RUN
     if UNTOLD in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
     if reasons & {"interrupted", "failed", WITHOUT_WORDS}:
         return "repeat the command of a run, which run.json in its folder has: it goes on with it"
     if any(UNREADABLE in reason for reason in reasons):
-        return "have yourself given the right to read the folders, by whom ls -ld names, or runs=FOLDER"
+        return "ask the folders' owner for read access (ls -ld names the owner), or pass runs=FOLDER"
     return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"
 
 
 def shown(run_folder: Path, below: Path) -> str:
-    """A run's folder as the person sees it who has named the folder above."""
+    """Return a run's folder relative to the one that was named."""
     return str(run_folder.relative_to(below)) if run_folder != below else str(run_folder)
-
-
-def first_line(reason: Exception) -> str:
-    """A reason without what would mend it."""
-    return (reason.what if isinstance(reason, UserError) else str(reason)).splitlines()[0]

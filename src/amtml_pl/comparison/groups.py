@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from amtml_pl.comparison.estimates import Estimate, PairedDifference
 from amtml_pl.comparison.naming import common_words, names_of, told_apart, unlike_facts
 from amtml_pl.comparison.recorded_run import Run, flat
+from amtml_pl.runs.record import DatasetFacts, NetworkFacts
 
 SMALLER_IS_BETTER = ("loss", "nll", "ece", "brier", "error", "kl")
 
@@ -23,8 +22,7 @@ class Group:
         runs: at least one, by seed.
         name: what tells them from the other groups of their problem.
         unequal: in what their budget differs from the baseline's, or from that of most groups.
-        against_baseline: their difference from the baseline; None where no baseline is named.
-        is_baseline: whether they are the baseline themselves.
+        against_baseline: None where no baseline is named.
     """
 
     runs: Sequence[Run]
@@ -40,7 +38,8 @@ class Group:
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """A measured number of each run that has it, by seed."""
-        return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
+        records = [run.record for run in self.runs]
+        return {record.seed: record.metrics[metric] for record in records if metric in record.metrics}
 
     def estimate(self, metric: str) -> Estimate | None:
         """Of a measured number; None where no run has it."""
@@ -53,22 +52,26 @@ class Problem:
     """Groups that may be compared: of the same pixels, with the same student.
 
     Attributes:
-        dataset: the data set's name.
-        digest: of its pixels.
-        student: the student's facts, by name.
         groups: best first.
         title: what tells it from the other problems.
         common: the overrides that all groups have, the experiment included.
         baseline: the one that all are compared with; None where none is named, or this problem lacks it.
     """
 
-    dataset: str
-    digest: str
-    student: Mapping[str, Any]
     groups: list[Group]
     title: str = ""
     common: tuple[str, ...] = ()
-    baseline: Group | None = field(default=None)
+    baseline: Group | None = None
+
+    @property
+    def dataset(self) -> DatasetFacts:
+        """The data set of the first run."""
+        return self.groups[0].first.record.dataset
+
+    @property
+    def student(self) -> NetworkFacts:
+        """The student that all runs have."""
+        return self.groups[0].first.record.student
 
     @property
     def runs(self) -> list[Run]:
@@ -77,60 +80,51 @@ class Problem:
 
 
 def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
-    """Separates runs that must not be compared and groups the others by everything but the seed.
+    """Separate runs that must not be compared and groups the others by everything but the seed.
 
     Args:
         runs: each with the metric.
         metric: what the groups of a problem are ranked by.
     """
-    studies: dict[tuple[str, str], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    studies: dict[tuple[str, NetworkFacts], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        student = json.dumps(run.student, sort_keys=True, default=str)
-        studies[run.digest, student][run.study].append(run)
+        studies[run.record.dataset.digest, run.record.student][run.record.study].append(run)
     problems = []
-    for (digest, _), by_study in studies.items():
-        groups = [Group(sorted(group, key=lambda run: run.seed)) for group in by_study.values()]
+    for by_study in studies.values():
+        groups = [Group(sorted(group, key=lambda run: run.record.seed)) for group in by_study.values()]
         sign = 1 if is_smaller_better(metric) else -1
         groups.sort(key=lambda group: sign * Estimate.of(list(group.by_seed(metric).values())).mean)
-        first = groups[0].first
-        problem = Problem(first.dataset, digest, first.student, groups)
-        problem.common = common_words([group.first for group in groups])
+        problem = Problem(groups, common=common_words([group.first for group in groups]))
         for group, name in zip(groups, names_of([group.first for group in groups]), strict=True):
             group.name = name
         note_budgets(problem)
         problems.append(problem)
-    for problem, title in zip(problems, titles_of(problems), strict=True):
-        problem.title = title
-    return sorted(problems, key=lambda problem: (problem.dataset, problem.title))
-
-
-def is_smaller_better(metric: str) -> bool:
-    """Whether a metric, by its name, is something to have little of."""
-    return metric.rpartition("/")[2].removesuffix("_last") in SMALLER_IS_BETTER
-
-
-def titles_of(problems: Sequence[Problem]) -> list[str]:
-    """``digits (3f786850), CifarResNet with 19,954 parameters``; where that is alike, with what differs."""
-    students = [dict(flat(problem.student)) for problem in problems]
-    return told_apart(
+    students = [dict(flat(problem.student.model_dump())) for problem in problems]
+    titles = told_apart(
         [title_of(problem) for problem in problems],
         lambda alike: unlike_facts([students[number] for number in alike], absent="absent"),
     )
+    for problem, title in zip(problems, titles, strict=True):
+        problem.title = title
+    return sorted(problems, key=lambda problem: (problem.dataset.name, problem.title))
+
+
+def is_smaller_better(metric: str) -> bool:
+    """Return True for a metric to have little of, by its name."""
+    return metric.rpartition("/")[2].removesuffix("_last") in SMALLER_IS_BETTER
 
 
 def title_of(problem: Problem) -> str:
-    """What a problem is called among others of other networks and sizes."""
-    network = str(problem.student.get("network") or "").rpartition(".")[2]
-    size = problem.student.get("parameters")
-    told = f"{network} with {size:,} parameters" if isinstance(size, int) else network
-    return f"{problem.dataset} ({problem.digest[:8]})" + (f", {told}" if network else "")
+    """``digits (3f786850), CifarResNet with 19,954 parameters``."""
+    network = (problem.student.network or "").rpartition(".")[2]
+    told = f", {network} with {problem.student.parameters:,} parameters" if network else ""
+    return f"{problem.dataset.name} ({problem.dataset.digest[:8]}){told}"
 
 
 def note_budgets(problem: Problem) -> None:
-    """Notes in every group in what its budget differs from the baseline's, or without one from the usual.
+    """Note in every group in what its budget differs from the baseline's, or without one from the usual.
 
-    Where no value of a field is more usual than another, it is named in all groups. Fields that an older
-    record lacks are passed over.
+    Where no value of a field is more usual than another, it is named in all groups.
     """
     budgets = [budget_of(group) for group in problem.groups]
     expected = budget_of(problem.baseline) if problem.baseline else {}
@@ -146,16 +140,16 @@ def note_budgets(problem: Problem) -> None:
 
 
 def usual(values: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The one that most have; None where others are as frequent."""
+    """Return the one that most have; None where others are as frequent."""
     first, *others = Counter(values).most_common(2)
     return None if others and others[0][1] == first[1] else first[0]
 
 
 def budget_of(group: Group) -> dict[str, tuple[str, ...]]:
-    """What the runs of a group have in every field of their budget; the initial weights by seed."""
+    """Return every field of the budgets of a group's runs; the initial weights by seed."""
     fields: dict[str, set[str]] = defaultdict(set)
     for run in group.runs:
-        for name, value in run.budget.items():
-            own = f"{name} of seed {run.seed}" if name == "student_initial" else name
+        for name, value in run.record.budget.items():
+            own = f"{name} of seed {run.record.seed}" if name == "student_initial" else name
             fields[own].add(str(value))
     return {name: tuple(sorted(values)) for name, values in fields.items()}

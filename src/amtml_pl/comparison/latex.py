@@ -21,12 +21,9 @@ FITTING = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def latex(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()) -> str:
-    r"""One ``booktabs`` table for each problem, for ``\input``; what its columns mean is below the first.
+    r"""Write a ``booktabs`` table for each problem, for ``\input``; what its columns mean is below the first.
 
-    Args:
-        problems: of a report.
-        metric: what is compared.
-        left_out: what was not compared, each with the reason: comments.
+    What was left out, each with the reason, is in comments.
     """
     comments = [r"\usepackage{booktabs,graphicx}"]
     if said := kept_apart(problems):
@@ -37,7 +34,7 @@ def latex(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()
 
 
 def table(number: int, problems: Sequence[Problem], metric: str) -> str:
-    """The table of a problem."""
+    """Write the table of a problem."""
     problem = problems[number]
     heads = ["group", "n", metric, "95 % interval", *(["difference", "p"] if problem.baseline else [])]
     is_long = any(len(group.name) > LONG for group in problem.groups)
@@ -66,7 +63,7 @@ def table(number: int, problems: Sequence[Problem], metric: str) -> str:
 
 
 def caption(number: int, problems: Sequence[Problem], metric: str) -> str:
-    """What the table is of, and what is unlike in it."""
+    """Say what the table is of, and what is unlike in it."""
     problem = problems[number]
     told = [f"{escaped(problem.title)}: {escaped(metric)}."]
     if problem.baseline:
@@ -86,14 +83,10 @@ def label(problem: Problem) -> str:
 
 
 def row(group: Group, problem: Problem, metric: str) -> str:
-    r"""A row, which does not begin with what the ``\\`` before it would take for its argument."""
+    r"""Write a row that does not begin with what the ``\\`` before it would take for its argument."""
     own = group.estimate(metric)
-    numbers = [
-        str(len(group.runs)),
-        measured(group, metric),
-        "" if own is None else own.interval(),
-        *compared(group, problem),
-    ]
+    interval = "" if own is None else own.interval()
+    numbers = [str(len(group.runs)), measured(group, metric), interval, *compared(group, problem)]
     name = escaped(group.name)
     if len(group.name) > LONG:
         name = r"\raggedright " + name.replace(",", r",\allowbreak{}")
@@ -103,10 +96,10 @@ def row(group: Group, problem: Problem, metric: str) -> str:
 
 
 def in_math(number: str) -> str:
-    """A number with the signs and powers of a paper."""
+    """Write a number with the signs and powers of a paper."""
     return POWER.sub(r"$\1\\cdot10^{-\2}$", SIGN.sub(r"$\1$", escaped(number)))
 
 
 def escaped(text: str) -> str:
-    """A text in LaTeX."""
+    """Escape a text for LaTeX."""
     return one_line(text, ESCAPES)

@@ -7,19 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amtml_pl.comparison.estimates import Estimate
-from amtml_pl.comparison.figure import Variant, colour, named, plain, titled
-from amtml_pl.comparison.frame import Frame, frame_of
+from amtml_pl.comparison.figure import Frame, Variant, colour, named, plain, titled
 
 
 @dataclass(frozen=True)
 class Line:
-    """The means of a family.
-
-    Attributes:
-        name: in the legend.
-        points: by what is below them.
-        more: what is said of some of them, beside the mean and the number of seeds.
-    """
+    """The means of a family by what is below them, and what is said of some beside mean and seeds."""
 
     name: str
     points: Mapping[float | str, Estimate]
@@ -29,12 +22,12 @@ class Line:
 def drawn(
     label: str, lines: Sequence[Line], metric: str, below: str, axis: Mapping[str, Any]
 ) -> tuple[Variant, Frame]:
-    """The lines, and the frame that they are in.
+    """Draw lines of at least two points each.
 
     Args:
-        label: what is chosen by.
-        lines: each of at least two points.
-        metric: what is averaged.
+        label: what the variant is chosen by.
+        lines: one for each family.
+        metric: on the axis at the left.
         below: what the axis below shows, such as ``temperature``.
         axis: what else is to be said of it, in the terms of plotly.js.
     """
@@ -59,7 +52,7 @@ def drawn(
         }
         for number, line in enumerate(lines)
     ]
-    frame = frame_of([estimate for line in lines for estimate in line.points.values()])
+    frame = Frame.of([estimate for line in lines for estimate in line.points.values()])
     layout = {
         "xaxis": titled(below, **axis),
         "yaxis": titled(metric, range=frame.range),

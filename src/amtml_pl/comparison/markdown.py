@@ -14,13 +14,7 @@ BETWEEN_LETTERS = re.compile(r"(?<=[^\W_])\\_(?=[^\W_])")  # where an underscore
 
 
 def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()) -> str:
-    """One table for each problem.
-
-    Args:
-        problems: of a report.
-        metric: what is compared.
-        left_out: what was not compared, each with the reason.
-    """
+    """Write a table for each problem, and what was left out, each with the reason."""
     parts = ["# Comparison of runs\n"]
     if said := kept_apart(problems):
         parts.append(f"{said}.\n")
@@ -28,19 +22,15 @@ def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] =
         head = columns(problem, metric)
         rows = [head, ["---"] * len(head), *(cells(group, problem, metric) for group in problem.groups)]
         lines = "".join(f"| {' | '.join(map(in_markdown, row))} |\n" for row in rows)
-        parts.append(f"## {in_markdown(problem.title)}\n\n{said_of(problem)}{lines}")
+        common = in_markdown(" ".join(problem.common))
+        said = f"All runs: {common}\n\n" if common and len(problem.groups) > 1 else ""
+        parts.append(f"## {in_markdown(problem.title)}\n\n{said}{lines}")
     parts.append(f"{LEGEND}\n")
     if left_out:
         parts.append("".join(["## Left out\n\n", *(f"- {in_markdown(each)}\n" for each in left_out)]))
     return "\n".join(parts)
 
 
-def said_of(problem: Problem) -> str:
-    """What all groups of a problem have in common."""
-    common = in_markdown(" ".join(problem.common))
-    return f"All runs: {common}\n\n" if common and len(problem.groups) > 1 else ""
-
-
 def in_markdown(text: str) -> str:
-    """A text in Markdown; underscores within a word stay readable."""
+    """Escape a text for Markdown; underscores within a word stay readable."""
     return BETWEEN_LETTERS.sub("_", one_line(text, ESCAPES))

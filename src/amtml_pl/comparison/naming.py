@@ -15,7 +15,7 @@ Words = Sequence[str]
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """Names by what was typed: experiment, method, overrides; where that is alike, by what else differs.
+    """Name runs by what was typed: experiment, method, overrides; where that is alike, by what else differs.
 
     Args:
         runs: one of each group of a problem.
@@ -27,29 +27,25 @@ def names_of(runs: Sequence[Run]) -> list[str]:
         kept = without_common(own, words) if len(runs) > 1 else own
         if run.method and len(methods) == 1:
             kept = [word for word in kept if not word.startswith("experiment=")]
-        names.append(" ".join(map(short, kept)) or run.method or run.experiment or "unnamed")
+        short = (w.partition("=")[2] if w.startswith(("method=", "experiment=")) else w for w in kept)
+        names.append(" ".join(short) or run.method or run.experiment or "unnamed")
     return told_apart(names, lambda alike: unlike_runs([runs[number] for number in alike]))
 
 
 def common_words(runs: Sequence[Run]) -> tuple[str, ...]:
-    """What was typed for all of them, the experiment included."""
+    """Return what was typed for all runs, the experiment included."""
     words = [identity(run) for run in runs]
     return tuple(word for word in words[0] if all(word in each for each in words))
 
 
 def identity(run: Run) -> list[str]:
-    """What was typed to say what was studied, the experiment and the method first."""
+    """Return what was typed to say what was studied, the experiment and the method first."""
     first = [f"{key}={value}" for key, value in (("experiment", run.experiment), ("method", run.method))]
     return [*(word for word in first if not word.endswith("=")), *run.settings]
 
 
-def short(word: str) -> str:
-    """A method or an experiment without the key."""
-    return word.partition("=")[2] if word.startswith(("method=", "experiment=")) else word
-
-
 def told_apart(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[Words]]) -> list[str]:
-    """Names of which no two are the same.
+    """Make names of which no two are the same.
 
     Args:
         names: of which some are alike.
@@ -74,7 +70,7 @@ def told_apart(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[
 
 
 def unlike_runs(runs: Sequence[Run]) -> list[list[str]]:
-    """What is unlike in the records of some runs, or else in their configurations."""
+    """Return what is unlike in the records of some runs, or else in their configurations."""
     found = unlike_facts([run.facts for run in runs])
     if len({tuple(own) for own in found}) < len(runs):
         configured = unlike_facts([configuration(run.folder) for run in runs], absent="absent")
@@ -83,11 +79,11 @@ def unlike_runs(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def unlike_facts(facts: Sequence[Mapping[str, str]], absent: str | None = None) -> list[list[str]]:
-    """Each one's facts that not all share.
+    """Return each one's facts that not all share.
 
     Args:
         facts: of each, by a dotted name.
-        absent: what stands for a fact that one lacks; by default, as of an older record, it tells nothing.
+        absent: what stands for a fact that one lacks; by default it tells nothing.
     """
     names = dict.fromkeys(name for own in facts for name in own)
     unlike = [name for name in names if len({own.get(name, absent) for own in facts} - {None}) > 1]
@@ -95,7 +91,7 @@ def unlike_facts(facts: Sequence[Mapping[str, str]], absent: str | None = None) 
 
 
 def configuration(folder: Path) -> dict[str, str]:
-    """A run's configuration, flat, without its seed; empty where it cannot be read."""
+    """Return a run's configuration, flat, without its seed; empty where it cannot be read."""
     try:
         found = read_plain_yaml(folder / "config.yaml")
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ from amtml_pl.comparison.cost_figure import cost_against_accuracy
 from amtml_pl.comparison.curves import curves_of, weights_by_class_of
 from amtml_pl.comparison.figure import Figure
 from amtml_pl.comparison.found_runs import LeftOut, shown
-from amtml_pl.comparison.groups import Group, Problem
+from amtml_pl.comparison.groups import Problem
 from amtml_pl.comparison.tables import LEGEND, cells, columns
 from amtml_pl.comparison.teachers_figure import accuracy_by_teachers
 from amtml_pl.comparison.temperature_figures import temperature_figures
@@ -35,7 +35,7 @@ def page(
     metric: str,
     broken: list[tuple[Path, str]],
 ) -> str:
-    """The page.
+    """Write the page.
 
     Args:
         problems: a section each.
@@ -66,20 +66,23 @@ def page(
 
 
 def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[str, Any]:
-    """What the template shows of a problem."""
+    """Return what the template shows of a problem."""
     head = columns(problem, metric)
     rows = []
     for group in problem.groups:
-        row, values = cells(group, problem, metric), sorted_by(group, metric)
-        rows.append(
-            {
-                "cells": [{"text": text, "is_number": name not in NO_NUMBERS,
-                           "value": next((v for k, v in values.items() if name.startswith(k)), None)}
-                          for name, text in zip(head, row, strict=True)],
-                "is_baseline": group.is_baseline,
-                "is_unequal": bool(group.unequal),
-            }
-        )  # fmt: skip
+        own = group.estimate(metric)
+        values: dict[str, float] = {}  # what a column is sorted by, by the beginning of its name
+        if own is not None and own.half_width is not None:
+            values["95 % interval"] = own.ends[0]
+        if group.is_baseline:
+            values["difference"] = 0.0
+        shown_cells = [
+            {"text": text, "is_number": name not in NO_NUMBERS,
+             "value": next((v for k, v in values.items() if name.startswith(k)), None)}
+            for name, text in zip(head, cells(group, problem, metric), strict=True)
+        ]  # fmt: skip
+        row = {"cells": shown_cells, "is_baseline": group.is_baseline, "is_unequal": bool(group.unequal)}
+        rows.append(row)
     return {
         "title": problem.title,
         "common": " ".join(problem.common) if len(problem.groups) > 1 else "",
@@ -89,24 +92,11 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
     }
 
 
-def sorted_by(group: Group, metric: str) -> dict[str, float]:
-    """What the cells of some columns are sorted by, by the beginning of their names."""
-    values = {}
-    own = group.estimate(metric)
-    if own is not None and own.half_width is not None:
-        values["95 % interval"] = own.mean - own.half_width
-    if group.is_baseline:
-        values["difference"] = 0.0
-    return values
-
-
 def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[Figure]:
-    """All figures that have something to show."""
+    """Draw all figures that have something to show."""
     curves = [curves_of(group, broken) for group in problem.groups]
-    by_class: list[tuple[Group, Any]] = []
-    for group in problem.groups:
-        if (weights := weights_by_class_of(group, broken)) is not None:
-            by_class.append((group, weights))
+    weights = [(group, weights_by_class_of(group, broken)) for group in problem.groups]
+    by_class = [(group, found) for group, found in weights if found is not None]
     found = (
         accuracy_by_group(problem, metric),
         accuracy_by_teachers(problem, metric),
@@ -117,10 +107,10 @@ def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) ->
         cost_against_accuracy(problem, metric),
         cache_savings(problem),
     )
-    return [figure for figure in found if figure is not None]
+    return [figure for figure in found if figure is not None and figure.variants]
 
 
 def harmless_json(value: object) -> str:
-    """JSON that cannot end the script element which it is written into."""
+    """Write JSON that cannot end the script element around it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

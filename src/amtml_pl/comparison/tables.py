@@ -19,7 +19,7 @@ LEGEND = (
 
 
 def columns(problem: Problem, metric: str) -> list[str]:
-    """The names of the columns: what a person reads of a group."""
+    """Name the columns: what a person reads of a group."""
     return [
         "group",
         "n",
@@ -33,7 +33,7 @@ def columns(problem: Problem, metric: str) -> list[str]:
 
 
 def cells(group: Group, problem: Problem, metric: str) -> list[str]:
-    """One cell for each of `columns`: numbers as mean ± standard deviation over seeds."""
+    """Fill a cell for each of `columns`: numbers as mean ± standard deviation over seeds."""
     own = group.estimate(metric)
     return [
         group.name,
@@ -48,13 +48,13 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
 
 
 def metrics_shown(problem: Problem, metric: str) -> list[str]:
-    """Of what models are selected by, and the metric for the best and the last epoch: what any run has."""
+    """Choose what any run has of val/acc and of the metric for the best and the last epoch."""
     wanted = dict.fromkeys(("val/acc", metric, f"{metric.removesuffix('_last')}_last"))
-    return [name for name in wanted if any(name in run.metrics for run in problem.runs)]
+    return [name for name in wanted if any(name in run.record.metrics for run in problem.runs)]
 
 
 def measured(group: Group, metric: str) -> str:
-    """A number as mean ± standard deviation, with how many seeds have it where not all do."""
+    """Write mean ± standard deviation, with how many seeds have it where not all do."""
     estimate = group.estimate(metric)
     if estimate is None:
         return ""
@@ -62,7 +62,7 @@ def measured(group: Group, metric: str) -> str:
 
 
 def compared(group: Group, problem: Problem) -> list[str]:
-    """The difference from the baseline and its p-value."""
+    """Write the difference from the baseline and its p-value."""
     if problem.baseline is None or group.against_baseline is None:
         return []
     if group.is_baseline:
@@ -71,22 +71,27 @@ def compared(group: Group, problem: Problem) -> list[str]:
 
 
 def epochs(group: Group) -> str:
-    """How long the students were trained."""
-    return "/".join(sorted({str(run.budget.get("epochs", "?")) for run in group.runs}))
+    """Write how many epochs the students were trained."""
+    return "/".join(sorted({str(run.record.budget.get("epochs", "?")) for run in group.runs}))
 
 
 def minutes(group: Group) -> float:
-    """The mean time of a fit, without what building the cache took."""
-    return statistics.fmean(run.timing["fit_seconds"] for run in group.runs) / 60
+    """Average the time of a fit, without what building the cache took."""
+    return mean_seconds(group, "fit_seconds") / 60
+
+
+def mean_seconds(group: Group, name: str) -> float:
+    """Average a field of the runs' timing."""
+    return statistics.fmean(getattr(run.record.timed(), name) for run in group.runs)
 
 
 def kept_apart(problems: Sequence[Problem]) -> str:
-    """What a reader of several tables must know; empty of one."""
+    """Say what a reader of several tables must know; nothing for one."""
     if len(problems) < 2:
         return ""
     return f"{len(problems)} problems (data set and student) are kept apart: never compare across tables"
 
 
 def one_line(text: str, escapes: Mapping[str, str]) -> str:
-    """A cell's text, which a run's record may have chosen, without what a table would take for its own."""
+    """Write a cell's text, which a record may have chosen, without what a table takes for its own."""
     return "".join(escapes.get(character, character) for character in printable(text, keep=""))

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from amtml_pl.comparison.estimates import Estimate
-from amtml_pl.comparison.families import Family, Varied, families_of
+from amtml_pl.comparison.families import Varied, families_of
 from amtml_pl.comparison.figure import Figure
 from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.comparison.lines import Line, drawn
-from amtml_pl.comparison.recorded_run import Run
 
-Teachers = tuple[str, ...]
 VARIED = Varied(settings=("teacher",), facts=())
 
 
 def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
-    """A line for each family whose groups have different numbers of teachers."""
-    taught = [group for group in problem.groups if group.first.teachers]
-    by_count = {family.name: choices_of(family) for family in families_of(taught, VARIED, teachers_of)}
-    lines = [
-        Line(
-            name,
-            {count: Estimate.of(means_by_seed(groups, metric)) for count, groups in choices.items()},
-            {count: f", {len(groups)} choices" for count, groups in choices.items() if len(groups) > 1},
-        )
-        for name, choices in by_count.items()
-        if len(choices) > 1
-    ]
+    """Draw a line for each family whose groups have different numbers of teachers."""
+    taught = [group for group in problem.groups if group.first.record.teachers]
+    lines = []
+    # The order in which teachers were typed makes no other choice of them.
+    for family in families_of(taught, VARIED, lambda run: tuple(sorted(run.record.teachers))):
+        choices: dict[int, list[Group]] = defaultdict(list)
+        for teachers, group in sorted(family.groups.items(), key=lambda item: len(item[0])):
+            choices[len(teachers)].append(group)
+        if len(choices) > 1:
+            line = Line(
+                family.name,
+                {count: Estimate.of(means_by_seed(groups, metric)) for count, groups in choices.items()},
+                {count: f", {len(groups)} choices" for count, groups in choices.items() if len(groups) > 1},
+            )
+            lines.append(line)
     if not lines:
         return None
     counts = sorted({count for line in lines for count in line.points})
@@ -43,21 +44,8 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
     )
 
 
-def teachers_of(run: Run) -> Teachers:
-    """A choice of teachers, in whatever order it was typed."""
-    return tuple(sorted(run.teachers))
-
-
-def choices_of(family: Family[Teachers]) -> Mapping[int, Sequence[Group]]:
-    """The groups by their number of teachers, each of another choice."""
-    found: dict[int, list[Group]] = defaultdict(list)
-    for teachers, group in family.groups.items():
-        found[len(teachers)].append(group)
-    return dict(sorted(found.items()))
-
-
 def means_by_seed(groups: Sequence[Group], metric: str) -> list[float]:
-    """One number for each seed: the mean over the groups that have it, which are no repetitions."""
+    """Average the groups that have a seed, which are no repetitions, to one number for each seed."""
     found: dict[int, list[float]] = defaultdict(list)
     for group in groups:
         for seed, value in group.by_seed(metric).items():

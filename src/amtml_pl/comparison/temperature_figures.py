@@ -20,13 +20,7 @@ Cell = tuple[float, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the groups of a family have reached, by what was varied.
-
-    Attributes:
-        name: of the family.
-        terms: the loss terms whose coefficients differ.
-        cells: by temperature and the coefficients of these terms.
-    """
+    """What a family has reached, by temperature and the coefficients of the terms that differ in them."""
 
     name: str
     terms: Sequence[str]
@@ -44,7 +38,7 @@ class Sweep:
 
 
 def temperature_figures(problem: Problem, metric: str) -> Iterator[Figure]:
-    """A heat map of the methods of which both were varied, and lines of those with one of the two."""
+    """Draw a heat map of the methods with both varied, and lines of those with one of the two."""
     sweeps = sweeps_of(problem, metric)
     both = [s for s in sweeps if len(s.temperatures) > 1 and len(s.coefficients) > 1 and len(s.cells) > 2]
     if both:
@@ -62,10 +56,8 @@ def temperature_figures(problem: Problem, metric: str) -> Iterator[Figure]:
 
 
 def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
-    """The families of groups that differ in nothing but temperature and coefficients."""
-    groups = [
-        group for group in problem.groups if group.first.temperature is not None and group.first.coefficients
-    ]
+    """Find the families of groups that differ in nothing but temperature and coefficients."""
+    groups = [group for group in problem.groups if group.first.record.loss]
     sweeps = []
     for family in families_of(groups, VARIED, place_of):
         own = [dict(coefficients) for _, coefficients in family.groups]
@@ -81,14 +73,13 @@ def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
 
 
 def place_of(run: Run) -> tuple[float, Coefficients]:
-    """The temperature and the coefficients; a term with none is as good as absent."""
-    return float(run.temperature or 0), tuple(
-        (term, own) for term, own in sorted(run.coefficients.items()) if own
-    )
+    """Return temperature and coefficients; a term with none is as good as absent."""
+    record = run.record
+    return record.temperature, tuple((term, own) for term, own in sorted(record.loss.items()) if own)
 
 
 def heat_map(sweep: Sweep, metric: str) -> Variant:
-    """A cell for each pair that was run."""
+    """Draw a cell for each pair that was run."""
     temperatures, coefficients = sweep.temperatures, sweep.coefficients
     cells = [[sweep.cells.get((t, c)) for t in temperatures] for c in coefficients]
     trace = {
@@ -112,7 +103,7 @@ def label_of(terms: Sequence[str], coefficients: Sequence[float]) -> str:
 
 
 def over_temperatures(sweeps: Sequence[Sweep], metric: str) -> Figure:
-    """A line for each method."""
+    """Draw a line for each method."""
     lines = [Line(s.name, {t: e for (t, _), e in sorted(s.cells.items())}) for s in sweeps]
     temperatures = sorted({temperature for sweep in sweeps for temperature in sweep.temperatures})
     variant, frame = drawn("", lines, metric, "temperature", {"tickvals": temperatures})
@@ -125,7 +116,7 @@ def over_temperatures(sweeps: Sequence[Sweep], metric: str) -> Figure:
 
 
 def over_coefficients(sweeps: Sequence[Sweep], metric: str) -> Figure:
-    """A line for each method whose runs differ in the coefficients of the loss terms that are chosen."""
+    """Draw a line for each method whose runs differ in the coefficients of the chosen loss terms."""
     by_terms: dict[tuple[str, ...], list[Sweep]] = defaultdict(list)
     for sweep in sweeps:
         by_terms[tuple(sweep.terms)].append(sweep)

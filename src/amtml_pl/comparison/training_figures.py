@@ -14,8 +14,8 @@ SHOWN_AT_FIRST = 6
 MANY = 20  # classes: more have no room for gaps, for a half of the page, or for an order of their own
 
 
-def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
-    """Every number that was written per epoch, of which one is chosen: a line for each group."""
+def training_curves(problem: Problem, curves: GroupCurves) -> Figure:
+    """Draw a line for each group, of a chosen number that was written per epoch."""
     metrics = dict.fromkeys(name for of_group in curves for name in of_group)
     names = distinct([group.name for group in problem.groups])
     variants = []
@@ -28,8 +28,6 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
         layout = {"xaxis": titled("epoch"), "yaxis": titled(metric), "height": 480, "showlegend": True,
                   "legend": {"x": 1.02, "y": 1, "yanchor": "top", "orientation": "v"}}  # fmt: skip
         variants.append(Variant(metric, traces, layout))
-    if not variants:
-        return None
     return Figure(
         "curves",
         "Training curves",
@@ -42,7 +40,7 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure | None:
 
 
 def with_range(name: str, curve: MeanCurve, number: int, *, visible: bool) -> Iterator[Trace]:
-    """A line, and the area that all seeds lie in where there are several."""
+    """Yield a line, and the area that all seeds lie in where there are several."""
     shared = {"type": "scatter", "legendgroup": name, "visible": True if visible else "legendonly"}
     x = list(curve.epochs)
     yield {**shared, "mode": "lines", "name": name, "x": x, "y": list(curve.mean),
@@ -54,8 +52,8 @@ def with_range(name: str, curve: MeanCurve, number: int, *, visible: bool) -> It
                "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}  # fmt: skip
 
 
-def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure | None:
-    """The mean weight of each teacher by epoch, of a chosen group among those whose weights change."""
+def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure:
+    """Draw each teacher's mean weight by epoch, of a chosen group whose weights change."""
     layout: dict[str, Any] = {
         "xaxis": titled("epoch"),
         "yaxis": titled("mean weight", range=[0, 1.02]),
@@ -69,8 +67,6 @@ def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure | None:
             traces = [trace for number, (teacher, curve) in enumerate(weights.items())
                       for trace in with_range(named(teacher), curve, number, visible=True)]  # fmt: skip
             variants.append(Variant(group.name, traces, layout))
-    if not variants:
-        return None
     return Figure(
         "weights",
         "Whom the student listens to",
@@ -80,11 +76,9 @@ def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure | None:
     )
 
 
-def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure | None:
-    """A heat map of teachers and classes, of a group that is chosen."""
-    if not found:
-        return None
-    has_many = max(len(weights.classes) for _, weights in found) > MANY
+def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure:
+    """Draw a heat map of teachers and classes, of a chosen group."""
+    has_many = any(len(weights.classes) > MANY for _, weights in found)
     order = " Classes are sorted by the teacher of the largest weight, and by that weight."
     return Figure(
         "classes",
@@ -98,7 +92,7 @@ def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure | 
 
 
 def class_map(weights: WeightsByClass) -> tuple[Sequence[Trace], Mapping[str, Any]]:
-    """A column for each class, of many in an order that makes areas of what is alike."""
+    """Draw a column for each class, of many in an order that makes areas of what is alike."""
     classes, teachers = distinct(weights.classes), distinct(weights.teachers)
     columns = list(zip(*weights.weights, strict=True))
     order = [*range(len(classes))]

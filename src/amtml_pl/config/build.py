@@ -1,9 +1,10 @@
-"""What a node of the configuration describes, built."""
+"""Nodes of the configuration: as plain values, and what they describe, built."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -12,12 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 from amtml_pl.config.allowed_targets import refuse_foreign_targets
 from amtml_pl.errors import UserError
 
+Config: TypeAlias = DictConfig  # the composed configuration, for modules that know no OmegaConf
 
-def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: ANN401
-    """The object that a node describes, from plain values; None for no node.
+
+def plain(node: DictConfig | Mapping[str, Any], *, resolve: bool = True) -> dict[str, Any]:
+    """Return a node as plain values; unless resolved, with its interpolations as they are written."""
+    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+    values: Any = OmegaConf.to_container(config, resolve=resolve)
+    return dict(values)
+
+
+def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:  # noqa: ANN401
+    """Build the object that a node describes, from plain values; None for no node.
 
     Args:
-        node: ``_target_`` and its arguments.
+        node: ``_target_`` and its arguments; plain values too.
         partial: whether to leave the call to the caller, who adds arguments.
 
     Raises:
@@ -25,13 +35,14 @@ def build(node: DictConfig | None, *, partial: bool = False) -> Any:  # noqa: AN
     """
     if node is None:
         return None
-    refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
+    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+    refuse_foreign_targets(plain(config))
     try:
-        return instantiate(node, _convert_="all", **({"_partial_": True} if partial else {}))
+        return instantiate(config, _convert_="all", **({"_partial_": True} if partial else {}))
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise UserError(f"{node.get('_target_')} cannot be built: {error.__cause__ or error}") from error
+        raise UserError(f"{config.get('_target_')} cannot be built: {error.__cause__ or error}") from error
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,7 @@ class Part:
 
     def plain(self) -> dict[str, Any]:
         """Return the constructor's name and arguments as plain values; nothing for None."""
-        values: Any = {} if self.node is None else OmegaConf.to_container(self.node, resolve=True)
-        return dict(values)
+        return {} if self.node is None else plain(self.node)
 
     @property
     def target(self) -> str | None:

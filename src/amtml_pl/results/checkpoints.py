@@ -6,46 +6,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from torch import Tensor
+from torch import nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
-from amtml_pl.system.checkpoint_file import read_checkpoint
+from amtml_pl.system.checkpoint_file import read_checkpoint, refuse_other_network
 
 Which: TypeAlias = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
 class RecordedCheckpoints:
-    """What a run has saved.
-
-    Attributes:
-        folder: the run's.
-        record: what ``run.json`` says.
-    """
+    """What a run has saved."""
 
     folder: RunFolder
     record: RunRecord
 
-    @property
-    def again(self) -> str:
-        """The command that repeats the run."""
-        return f"{self.record.command} force=true"
-
-    def tensors(self, checkpoint: Which, module: str) -> dict[str, Tensor]:
-        """The tensors of one of the training module's own modules, ``student`` or ``weighting``.
+    def load(self, module: nn.Module, name: Literal["student", "weighting"], checkpoint: Which) -> None:
+        """Give a module of the training module its trained tensors, and set it to evaluation.
 
         Raises:
-            UserError: if the checkpoint is missing, damaged or not the one that the run has left.
+            UserError: if the checkpoint is missing, damaged, changed after the run, or of another network.
         """
-        state: dict[str, Tensor] = read_checkpoint(self.file(checkpoint), fix=self.again)["state_dict"]
-        self.folder.refuse_changed(self.record, self.file(checkpoint))
-        prefix = f"{module}."
-        return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+        file, again = self.file(checkpoint), f"{self.record.command} force=true"
+        state = read_checkpoint(file, fix=again)["state_dict"]
+        self.folder.refuse_changed(self.record, file)
+        prefix = f"{name}."
+        own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+        refuse_other_network(own, module.state_dict(), file, again)
+        module.load_state_dict(own)
+        module.requires_grad_(False).eval()
 
     def file(self, checkpoint: Which) -> Path:
-        """Where a checkpoint lies.
+        """Return where a checkpoint lies.
 
         Raises:
             UserError: if it is not there, or there is no such choice.
@@ -57,6 +51,6 @@ class RecordedCheckpoints:
             there = [name for name, file in files.items() if file.is_file()]
             raise UserError(
                 f"There is no checkpoint {files[checkpoint]}.",
-                fix=f"checkpoint={there[0]}" if there else self.again,
+                fix=f"checkpoint={there[0]}" if there else f"{self.record.command} force=true",
             )
         return files[checkpoint]

@@ -19,7 +19,7 @@ def recorded_images(run: Path, record: RunRecord, data: Path) -> PackedDataset:
     the message names the source instead.
 
     Args:
-        run: its folder.
+        run: its folder, named in the message.
         record: of the run.
         data: the root of raw and packed images.
 
@@ -42,12 +42,7 @@ def recorded_images(run: Path, record: RunRecord, data: Path) -> PackedDataset:
 
 
 def packed_with(digest: str, root: Path) -> PackedDataset | None:
-    """The packed data set with a digest, from whatever source; None where no whole one lies below a folder.
-
-    Args:
-        digest: as a manifest has it.
-        root: below which each packed data set has a folder.
-    """
+    """Find the packed data set with a digest below a root; None where no whole one lies there."""
     for file in sorted(root.glob(f"*/{MANIFEST}")):
         if file.parent.suffix:  # .tmp is being written, .old is being removed
             continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import nn
 
 from amtml_pl.config.allowed_targets import group_problems
@@ -21,10 +20,7 @@ BEGINNINGS: Mapping[str, Mapping[str, object]] = {
 
 
 def rebuilt(node: Mapping[str, Any]) -> nn.Module:
-    """Build a network from recorded plain values, without weights to begin with.
-
-    Args:
-        node: what it was built from, as in ``conf/student``: resolved.
+    """Build a network from plain values, as in ``conf/student``, without weights to begin with.
 
     Raises:
         UserError: if its constructor is not a listed network's, takes something else, or fails.
@@ -32,14 +28,14 @@ def rebuilt(node: Mapping[str, Any]) -> nn.Module:
     bare = without_beginnings(node)
     if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
         raise UserError(f"The recorded network cannot be built: {'; '.join(problems[:3])}.")
-    built = build(OmegaConf.create(bare))
+    built = build(bare)
     if not isinstance(built, nn.Module):
         raise UserError(f"{dict(node)!s:.200} builds a {type(built).__name__}; expected a network.")
     return built
 
 
 def without_beginnings(node: Any) -> Any:  # noqa: ANN401
-    """Plain nested values in which no network asks for weights to begin with."""
+    """Return plain nested values in which no network asks for weights to begin with."""
     if isinstance(node, Mapping):
         target = str(node.get("_target_", ""))
         idle = {

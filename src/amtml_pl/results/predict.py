@@ -22,7 +22,7 @@ from amtml_pl.system.files import output
 
 
 class OpenedModel:
-    """A student, what its outputs mean, and the images that it takes.
+    """A student, and what it takes and gives.
 
     Args:
         place: an exported file, or the folder of a completed run.
@@ -44,9 +44,8 @@ class OpenedModel:
             run = load_run(place)
             student = run.student(checkpoint)
             self.forward = lambda images: student(images).logits
-            about = run.config.dataset
             self.classes = run.record.dataset.classes
-            self.image_size = int(about.image_size)
+            self.image_size = run.config["dataset"]["image_size"]
         elif not place.exists():
             raise UserError(
                 f"There is no model {place}.", fix="model=FILE or FOLDER, of an exported student or a run"
@@ -63,7 +62,7 @@ class OpenedModel:
             self.classes, self.image_size = opened.card.classes, opened.card.image_size
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """The probability of each class.
+        """Compute the probability of each class.
 
         Args:
             images: ``(B, 3, H, W)`` in [0, 1].
@@ -74,49 +73,41 @@ class OpenedModel:
         Raises:
             UserError: if what was opened gives something else than one logit per class, or no number.
         """
+        anew = "write it again: python -m amtml_pl.export"
         try:
             with torch.inference_mode():
                 logits = self.forward(images)
         except Exception as error:  # a stranger's graph fails in whatever way its runtime has
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(
-                f"{self.place} cannot be run: {lines[0]:.300}.",
-                fix="write it again: python -m amtml_pl.export",
-            ) from error
+            raise UserError(f"{self.place} cannot be run: {lines[0]:.300}.", fix=anew) from error
         expected = (len(images), len(self.classes))
         if tuple(logits.shape) != expected:
             raise UserError(
-                f"{self.place} gives outputs of shape {tuple(logits.shape)}, expected {expected}.",
-                fix="write it again: python -m amtml_pl.export",
+                f"{self.place} gives outputs of shape {tuple(logits.shape)}, expected {expected}.", fix=anew
             )
         if not logits.isfinite().all():
             raise UserError(
                 f"{self.place} gives logits that are no finite numbers.",
-                fix="model= of another run; or write it again: python -m amtml_pl.export",
+                fix=f"model= of another run; or {anew}",
             )
         return logits.float().softmax(dim=1)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a student sees in an image.
-
-    Attributes:
-        file: as it was named.
-        classes: the likeliest ones with their probabilities, the likeliest first.
-    """
+    """The likeliest classes of an image with their probabilities, the likeliest first."""
 
     file: Path
     classes: tuple[tuple[str, float], ...]
 
 
 def predict(model: OpenedModel, files: Sequence[Path], top: int = 1) -> list[Prediction]:
-    """Asks a student about image files.
+    """Ask a student about image files.
 
     Args:
         model: the student.
         files: at least one, each once.
-        top: how many classes are wanted of each; at most there are.
+        top: how many classes are wanted of each.
 
     Raises:
         UserError: if an image cannot be read, or the student cannot be run.
@@ -131,7 +122,7 @@ def predict(model: OpenedModel, files: Sequence[Path], top: int = 1) -> list[Pre
 
 
 def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
-    """Replaces a CSV file: ``file,class,probability,class_2,probability_2,...``, a row for each image.
+    """Replace a CSV file: ``file,class,probability,class_2,probability_2,...``, a row for each image.
 
     Raises:
         UserError: if it cannot be written; the one before stays.

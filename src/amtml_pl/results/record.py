@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from amtml_pl.config.allowed_targets import group_problems
 from amtml_pl.config.constructors import node_problems
 from amtml_pl.config.rules import rule_problems
@@ -28,7 +26,7 @@ TEACHER_RULES = {
 
 
 def completed_record(folder: RunFolder) -> RunRecord:
-    """The record of a run that can be looked into.
+    """Read the record of a run that can be looked into.
 
     Raises:
         UserError: if there is none.
@@ -37,14 +35,14 @@ def completed_record(folder: RunFolder) -> RunRecord:
         raise UserError(
             f"{folder.path} is not a folder.", fix="name the folder that amtml_pl.train printed at its end"
         )
-    anew = (
-        "copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat the run "
-        "with this one and force=true"
-    )
     try:
         record = folder.record()
     except UserError as error:
-        raise UserError(error.what, fix=anew) from error
+        raise UserError(
+            error.what,
+            fix="copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat "
+            "the run with this one and force=true",
+        ) from error
     if record is None:
         raise without_record(folder)
     if record.status != "completed":
@@ -62,7 +60,7 @@ def completed_record(folder: RunFolder) -> RunRecord:
 
 
 def without_record(folder: RunFolder) -> UserError:
-    """What to say of a folder without ``run.json``: a run has it from its fit on, another folder never."""
+    """Return the error for a folder without ``run.json``, which a run has from its fit on."""
     if folder.is_busy:
         return UserError(
             f"The run in {folder.path} is still going, and is being prepared; expected a completed one.",
@@ -83,7 +81,7 @@ def without_record(folder: RunFolder) -> UserError:
 
 
 def run_below(folder: Path) -> Path | None:
-    """A run's folder below another one, by the order of their names; None where none is found soon."""
+    """Find the folder of a run below another one; None where none is found soon."""
     for place, subfolders, files in islice(os.walk(folder), FOLDERS_SEARCHED):
         subfolders.sort()
         if "run.json" in files:
@@ -91,11 +89,11 @@ def run_below(folder: Path) -> Path | None:
     return None
 
 
-def read_config(folder: RunFolder) -> DictConfig:
-    """A run's configuration.
+def read_config(folder: RunFolder, record: RunRecord) -> dict[str, Any]:
+    """Read a run's configuration, as plain values.
 
     Raises:
-        UserError: if it is missing or damaged.
+        UserError: if it is missing or damaged, or its teachers are not those of the record.
     """
     file, fix = folder.config_file, "copy the whole folder of the run again, or repeat it with force=true"
     try:
@@ -106,21 +104,13 @@ def read_config(folder: RunFolder) -> DictConfig:
         raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
     if wrong := [*config_problems(tree)]:
         raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
-    return OmegaConf.create(tree)
-
-
-def refuse_two_runs(folder: RunFolder, record: RunRecord, config: DictConfig) -> None:
-    """Refuses a record and a configuration that name other teachers.
-
-    Raises:
-        UserError: if they do.
-    """
-    if sorted(record.teachers) != sorted(map(str, config.teacher)):
+    if sorted(record.teachers) != (named := sorted(map(str, tree["teacher"]))):
         raise UserError(
-            f"{folder.record_file} and {folder.config_file} are not of one run: their teachers are "
-            f"{sorted(record.teachers)!s:.200} and {sorted(map(str, config.teacher))!s:.200}.",
-            fix="copy the whole folder of the run again, or repeat it with force=true",
+            f"{folder.record_file} and {file} are not of one run: their teachers are "
+            f"{sorted(record.teachers)!s:.200} and {named!s:.200}.",
+            fix=fix,
         )
+    return tree
 
 
 def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -164,7 +154,7 @@ def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[st
 
 
 def is_place(value: object) -> bool:
-    """Whether the file system takes a value as the name of something, whether that is there or not."""
+    """Return True for the name of a file or folder, whether that is there or not."""
     if not isinstance(value, str):
         return False
     try:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from amtml_pl.config.build import build
@@ -19,18 +17,18 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.layout import set_execution
-from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.results.checkpoints import RecordedCheckpoints, Which
 from amtml_pl.results.images import recorded_images
 from amtml_pl.results.network import rebuilt
-from amtml_pl.results.record import completed_record, read_config, refuse_two_runs
-from amtml_pl.results.teacher_outputs import RecordedOutputs
-from amtml_pl.results.teachers import RecordedTeacher, recorded_teachers
-from amtml_pl.results.weighting import OwnWeighting, own_scheme, restored
+from amtml_pl.results.record import completed_record, read_config
+from amtml_pl.results.teacher_outputs import other_outputs, training_outputs
+from amtml_pl.results.teachers import RecordedTeacher
+from amtml_pl.results.weighting import OwnWeighting, own_scheme
+from amtml_pl.runs.epoch_table import read_epochs
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
-from amtml_pl.system.checkpoint_file import refuse_other_network
-from amtml_pl.types import SplitName, TeacherOutputs
+from amtml_pl.types import SplitName, TeacherOutputs, TensorShapes
 
 
 def load_run(
@@ -40,7 +38,7 @@ def load_run(
     cache: Path | str | None = None,
     teachers: Path | str | None = None,
 ) -> FinishedRun:
-    """Opens the folder of a completed run; it may have been moved, and its teachers may be gone.
+    """Open the folder of a completed run; it may have been moved, and its teachers may be gone.
 
     Args:
         folder: with ``run.json`` and ``config.yaml``, as ``amtml_pl.train`` has left it.
@@ -57,31 +55,28 @@ def load_run(
     """
     run = RunFolder(Path(folder).expanduser().resolve())
     record = completed_record(run)
-    config = read_config(run)
+    config = read_config(run, record)
     given = {"data": data, "cache": cache, "teachers": teachers}
-    refuse_two_runs(run, record, config)
-    paths = {name: Path(place or config.paths[name]).expanduser().resolve() for name, place in given.items()}
+    places = {name: Path(place or config["paths"][name]) for name, place in given.items()}
+    paths = {name: place.expanduser().resolve() for name, place in places.items()}
     return FinishedRun(run.path, record, config, paths)
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A completed run.
+    """A completed run: its folder, ``run.json``, ``config.yaml`` as plain values, and the roots.
 
     Attributes:
-        path: its folder.
-        record: what ``run.json`` says.
-        config: what ``config.yaml`` says, resolved.
-        paths: the roots ``data``, ``cache`` and ``teachers``.
+        paths: ``data``, ``cache`` and ``teachers``.
     """
 
     path: Path
     record: RunRecord = field(repr=False)
-    config: DictConfig = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
     paths: Mapping[str, Path]
 
     def student(self, checkpoint: Which = "best", taps: Sequence[str] = ()) -> TappedNetwork:
-        """The trained student, in evaluation mode on the CPU; it normalises its images itself.
+        """Load the trained student, in evaluation mode on the CPU; it normalises its images itself.
 
         Args:
             checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one.
@@ -90,16 +85,12 @@ class FinishedRun:
         Raises:
             UserError: if the checkpoint is missing, damaged, or of another network.
         """
-        checkpoints = self.checkpoints
-        own, file = checkpoints.tensors(checkpoint, "student"), checkpoints.file(checkpoint)
-        about, node = self.config.dataset, OmegaConf.to_container(self.config.student.network, resolve=True)
-        network = TappedNetwork(
-            rebuilt(cast("dict[str, Any]", node)), mean=list(about.mean), std=list(about.std), taps=taps
-        )
-        set_execution(network.network, channels_last=bool(self.config.get("channels_last")), compiled=False)
-        refuse_other_network(own, network.state_dict(), file, checkpoints.again)
-        network.load_state_dict(own)
-        return network.requires_grad_(False).eval()
+        about = self.config["dataset"]
+        network = rebuilt(self.config["student"]["network"])
+        student = TappedNetwork(network, mean=about["mean"], std=about["std"], taps=taps)
+        set_execution(network, channels_last=bool(self.config.get("channels_last")), compiled=False)
+        self.checkpoints.load(student, "student", checkpoint)
+        return student
 
     @property
     def checkpoints(self) -> RecordedCheckpoints:
@@ -107,7 +98,7 @@ class FinishedRun:
         return RecordedCheckpoints(RunFolder(self.path), self.record)
 
     def metrics(self) -> dict[str, list[float | None]]:
-        """Everything that was logged, one column by name with one value per epoch, None where there is none.
+        """Return everything that was logged: by name one value per epoch, None where there is none.
 
         ``pandas.DataFrame(run.metrics())`` makes a data frame of it.
 
@@ -116,33 +107,26 @@ class FinishedRun:
         """
         file = RunFolder(self.path).metrics_file
         try:
-            with file.open(newline="", encoding="utf-8") as lines:
-                rows = [*csv.DictReader(lines, strict=True)]
-            columns = [*rows[0]] if rows else []
-            return {name: [float(row[name]) if row[name] else None for row in rows] for name in columns}
-        except (OSError, ValueError, TypeError, csv.Error) as error:
+            rows = read_epochs(file)
+            return {name: [float(row[name]) if row[name] else None for row in rows] for name in rows[0]}
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{file} cannot be read as a table of epochs: {error}.",
-                fix=self.checkpoints.again,
+                fix=f"{self.record.command} force=true",
             ) from error
 
     def teacher_weights(self) -> dict[str, list[float | None]]:
-        """The mean weight of each teacher in every epoch, in [0, 1]; empty without teachers."""
+        """Return the mean weight of each teacher in every epoch, in [0, 1]; empty without teachers."""
         columns = self.metrics()
         return {name: columns[f"weight/{name}"] for name in self.teacher_names if f"weight/{name}" in columns}
 
     def sample_weights(
         self, split: SplitName = "train", view: int = 1, checkpoint: Which = "best"
     ) -> Float[Tensor, "N M"]:
-        """How the run's own weighting weighs the teachers for every image of a split.
+        """Return how the run's own weighting weighs the teachers for every image of a split.
 
         The teachers' outputs come from the cache, the student's from a checkpoint in evaluation mode; so the
         weights are those that the checkpoint would give, not those of the step that trained on the image.
-
-        Args:
-            split: as for `teacher_outputs`.
-            view: likewise.
-            checkpoint: whose student and weighting are asked.
 
         Returns:
             ``(N, M)``, rows sum to 1, in the order of the split.
@@ -156,7 +140,7 @@ class FinishedRun:
         return self.own_weighting(checkpoint).weights(self.images(split, view), outputs, labels)
 
     def own_weighting(self, checkpoint: Which = "best") -> OwnWeighting:
-        """The run's weighting as it was at a checkpoint, with the student of that checkpoint.
+        """Load the run's weighting as it was at a checkpoint, with the student of that checkpoint.
 
         Raises:
             UserError: if the run has no teachers, or its weights belong to a whole batch or to its training
@@ -164,13 +148,17 @@ class FinishedRun:
         """
         scheme = own_scheme(self.config, self.teacher_names)
         student = self.student(checkpoint, taps=scheme.student_taps())
-        state, file = self.checkpoints.tensors(checkpoint, "weighting"), self.checkpoints.file(checkpoint)
-        return restored(scheme, student, self.config, self.record, state, file)
+        names = self.teacher_names
+        classes, features = tap_shapes(student, self.config["dataset"]["image_size"])
+        scheme.build(TensorShapes(classes=classes, teachers=names, student=features))
+        self.checkpoints.load(scheme, "weighting", checkpoint)
+        scheme.judge({name: self.record.metrics[f"teacher/{name}/val/acc"] for name in names})
+        return OwnWeighting(scheme, student)
 
     def images(
         self, split: SplitName, view: int = 0
     ) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
-        """The images of a split in [0, 1], batch by batch and in order, and which samples they are.
+        """Yield the images of a split in [0, 1], in order and in batches, and which samples they are.
 
         Args:
             split: which images.
@@ -190,12 +178,16 @@ class FinishedRun:
     @property
     def teacher_names(self) -> tuple[str, ...]:
         """The M teachers, in the order of their outputs."""
-        return tuple(teacher.name for teacher in self.teachers)
+        return tuple(self.record.teachers)
 
     @cached_property
     def teachers(self) -> tuple[RecordedTeacher, ...]:
         """What is known of each teacher; none is loaded."""
-        return recorded_teachers(self.config, self.record, self.paths)
+        nodes, cache = self.config["teacher"], self.paths["cache"] / self.config["dataset"]["name"]
+        return tuple(
+            RecordedTeacher(name, nodes[name], facts, self.paths["teachers"], cache)
+            for name, facts in self.record.teachers.items()
+        )
 
     @cached_property
     def data(self) -> PackedDataModule:
@@ -205,12 +197,12 @@ class FinishedRun:
             UserError: if they are not packed below the root of the images.
         """
         packed = recorded_images(self.path, self.record, self.paths["data"])
-        make = build(self.config.data, partial=True)
-        module: PackedDataModule = make(packed=packed, order_seed=self.config.seed)
+        make = build(self.config["data"], partial=True)
+        module: PackedDataModule = make(packed=packed, order_seed=self.config["seed"])
         return module
 
     def split(self, name: SplitName) -> SplitRows:
-        """The images of one of the run's splits.
+        """Return the images of one of the run's splits.
 
         Raises:
             UserError: as `data`, or if there is no such split.
@@ -221,7 +213,7 @@ class FinishedRun:
         return found[name]()
 
     def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:
-        """What the teachers gave for a whole split, from the cache; no teacher is asked.
+        """Read what the teachers gave for a whole split from the cache; no teacher is asked.
 
         Args:
             split: ``train``, with the hints; ``val`` and ``test``, where the cache holds any, without.
@@ -236,7 +228,7 @@ class FinishedRun:
         if not self.teachers:
             raise UserError(f"{self.path} is a run without teachers.")
         stores = () if self.record.cache is None else self.record.cache.stores
-        kept = RecordedOutputs(self.teachers, self.paths["cache"] / str(self.config.dataset.name), stores)
+        cache = self.paths["cache"] / self.config["dataset"]["name"]
         if split == "train":
-            return kept.of_training_images(view)
-        return kept.of_other_images(self.data.digest, self.split(split))
+            return training_outputs(self.teachers, cache, stores, view)
+        return other_outputs(self.teachers, cache, self.data.digest, self.split(split))

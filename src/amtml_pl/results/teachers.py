@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from amtml_pl.config.teacher_recipe import has_own_weights
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.results.network import rebuilt
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.record import RunRecord, TeacherFacts
+from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.teachers.cache.catalogue import safe
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.live import Teacher, weights_digest
@@ -31,33 +29,27 @@ class RecordedTeacher:
     """One teacher of a run that has ended.
 
     Attributes:
-        config: of the run.
-        name: of the teacher.
+        node: its network, statistics, class map and weights, as in the run's configuration.
         facts: what ``run.json`` says of it.
         teachers: the folder below which trained teachers lie.
         cache: the folder of the cached outputs of all teachers.
     """
 
-    config: DictConfig
     name: str
+    node: Mapping[str, Any]
     facts: TeacherFacts
     teachers: Path
     cache: Path
 
-    @property
-    def node(self) -> dict[str, Any]:
-        """Its network, statistics, class map and weights, as plain values."""
-        plain: Any = OmegaConf.to_container(self.config.teacher[self.name], resolve=True)
-        return dict(plain)
-
     def load(self) -> Teacher:
-        """The teacher with the weights that it taught with.
+        """Load the teacher with the weights that it taught with.
 
         Raises:
             UserError: if no file that can be found holds exactly these weights.
         """
         for file, how in self.candidates():
-            teacher = self.fresh()
+            # Without weights: nothing that a run folder names is downloaded.
+            teacher = build_teacher(self.name, self.node, rebuilt(self.node["network"]))
             try:
                 if file is not None:
                     load_weights(teacher.network.network, file, **how)
@@ -67,19 +59,14 @@ class RecordedTeacher:
                 return teacher
         raise self.not_here()
 
-    def fresh(self) -> Teacher:
-        """Build the teacher without weights: nothing that a run folder names is downloaded."""
-        return build_teacher(self.name, self.node, rebuilt(self.node["network"]))
-
     def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
-        """The files that may hold its weights, and how each is read; None for what the constructor gives."""
+        """Yield files that may hold its weights, and how each is read; None for the constructor's own."""
         how = {key: value for key, value in self.node["weights"].items() if value and key != "path"}
-        if has_own_weights(self.config, self.name):
-            if self.own_file is None:
-                yield None, {}
-            else:
-                places = (self.own_file, self.teachers / self.own_file.name)
-                yield from ((file, how) for file in places if file.is_file())
+        if self.own_file is not None:
+            places = (self.own_file, self.teachers / self.own_file.name)
+            yield from ((file, how) for file in places if file.is_file())
+        elif self.node["pretrained"]:
+            yield None, {}
         yield from ((file, {}) for file in self.trained_files())
 
     @property
@@ -89,7 +76,7 @@ class RecordedTeacher:
         return None if recorded is None else Path(recorded)
 
     def not_here(self) -> UserError:
-        """What to say where no candidate has its weights."""
+        """Return the error for weights that no candidate has."""
         digest = self.facts.weights_digest[:12]
         where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
         if self.node["pretrained"]:
@@ -105,7 +92,7 @@ class RecordedTeacher:
         )
 
     def trained_files(self) -> Iterator[Path]:
-        """The weights of all trained networks of its size, those under its name first."""
+        """Yield the weights of all trained networks of its size, those under its name first."""
         files = sorted(self.teachers.glob("*/*/student.safetensors"))
         for file in sorted(files, key=lambda file: not file.parent.name.startswith(self.name)):
             with suppress(UserError):
@@ -114,7 +101,7 @@ class RecordedTeacher:
                     yield file
 
     def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
-        """Its logits for the images of a split without augmentation, where the cache holds them whole.
+        """Read its logits for a split without augmentation, where the cache holds them whole.
 
         Args:
             digest: of the packed data.
@@ -136,7 +123,7 @@ class RecordedTeacher:
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:
-        """Whether a store holds what these weights gave, with the same statistics and class map."""
+        """Return True for a store of what these weights gave, with the same statistics and class map."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
         manifest = store.manifest()
         return (
@@ -146,20 +133,8 @@ class RecordedTeacher:
         )
 
 
-def recorded_teachers(
-    config: DictConfig, record: RunRecord, paths: Mapping[str, Path]
-) -> tuple[RecordedTeacher, ...]:
-    """All teachers of a run, in the order of their outputs."""
-    cache = paths["cache"] / str(config.dataset.name)
-    return tuple(
-        RecordedTeacher(config, name, facts, paths["teachers"], cache)
-        for name, facts in record.teachers.items()
-        if name in config.teacher
-    )
-
-
 def equal(first: Any, second: Any) -> bool:  # noqa: ANN401
-    """Whether two values of YAML or JSON are the same numbers, or both nothing."""
+    """Return True for two lists of the same numbers, or nothing twice."""
     if first is None or second is None:
         return first is second
     pairs = zip(first, second, strict=False)

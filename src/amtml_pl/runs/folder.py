@@ -56,12 +56,12 @@ class RunFolder:
 
     @property
     def tables(self) -> tuple[Path, ...]:
-        """What commands read of every run, and what is small enough to be checked each time."""
+        """The small files that commands read and check every time."""
         return self.config_file, self.metrics_file, self.weights_by_class_file
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        """The files of tensors, which may be large and which not every command reads."""
+        """The files of tensors, which not every command reads."""
         return self.weights_file, self.best_checkpoint, self.last_checkpoint
 
     def name_of(self, file: Path) -> str:
@@ -69,11 +69,7 @@ class RunFolder:
         return file.relative_to(self.path).as_posix()
 
     def refuse_changed(self, record: RunRecord, *files: Path) -> None:
-        """Raise an error for a file that is not the one which the completed run has left.
-
-        Args:
-            record: what ``run.json`` says.
-            files: of the folder.
+        """Raise an error for a file of the folder that is not the one which the completed run has left.
 
         Raises:
             UserError: naming the first of them.
@@ -86,7 +82,7 @@ class RunFolder:
             except OSError as error:
                 raise UserError(
                     f"{file} cannot be read: {error.strerror or error}.",
-                    fix=f"have yourself given the right to read it: ls -l '{self.path}'",
+                    fix=f"ask its owner for read access: ls -l '{self.path}'",
                 ) from error
             if found != expected:
                 got = "absent" if found is None else f"SHA-256 {found[:12]}"
@@ -117,19 +113,10 @@ class RunFolder:
             return False
 
     def clear(self) -> None:
-        """Removes what an earlier run left, so that ``force=true`` starts from nothing."""
-        leftovers = [
-            self.record_file,
-            self.doctor_file,
-            self.metrics_file,
-            self.weights_by_class_file,
-            self.weights_file,
-            self.broken_step,
-        ]
-        events = self.path.glob("events.out.tfevents.*")
-        evaluations = [*self.path.glob("evaluate.json"), *self.path.glob("evaluate-*.json")]
-        exports = [*self.path.glob("export/student[.-]*"), *self.path.glob("export/*export.json*")]
-        killed = [*self.path.glob("**/.student*.*"), *self.path.glob(".evaluate*.json")]
-        measured = (*evaluations, *exports, *killed)
-        for file in (*leftovers, self.best_checkpoint, self.last_checkpoint, *events, *measured):
+        """Remove what an earlier run left, so that ``force=true`` starts from nothing."""
+        files = (self.record_file, self.doctor_file, self.broken_step, *self.weights)
+        tables = (self.metrics_file, self.weights_by_class_file)
+        written = ("events.out.tfevents.*", "evaluate.json", "evaluate-*.json", "export/student[.-]*",
+                   "export/*export.json*", "**/.student*.*", ".evaluate*.json")  # fmt: skip
+        for file in (*files, *tables, *(found for name in written for found in self.path.glob(name))):
             file.unlink(missing_ok=True)

@@ -9,8 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from amtml_pl.config.build import Config, plain
 from amtml_pl.config.key import Identity
 from amtml_pl.config.overrides import key_of
 from amtml_pl.config.schema import KEYS, changes_result, identified
@@ -25,21 +24,21 @@ def share_of_cores(jobs: int) -> int:
     return max(1, cores() // jobs)
 
 
-def resolve_run_folder(*, _root_: DictConfig) -> str:
+def resolve_run_folder(*, _root_: Config) -> str:
     """Return ``${amtml.run_folder:}``, from the whole configuration that Hydra has composed."""
-    told = _root_.hydra
-    choices = told.runtime.choices
+    choices = _root_.hydra.runtime.choices
     try:
-        words: Any = OmegaConf.to_container(told.overrides.task)  # as typed: not resolved
-        label = str(choices.student) if _root_.role == "teacher" else run_label(words)
+        typed = plain(_root_.hydra.overrides, resolve=False)["task"]
+        label = str(choices.student) if _root_.role == "teacher" else run_label(typed)
         return str(run_folder(_root_, choices.get("experiment"), label))
     except Exception:  # a configuration of any shape: `check` says what is wrong, once the run has begun
-        outputs = OmegaConf.select(_root_, "paths.outputs") if _root_.get("paths") else None
+        paths = _root_.get("paths")
+        outputs = paths.get("outputs") if isinstance(paths, Config) else None
         return str(Path(str(outputs or "outputs")).resolve() / "runs" / "invalid")
 
 
-def run_folder(config: DictConfig, experiment: str | None, label: str) -> Path:
-    """Where a run keeps everything: found again by repeating the command.
+def run_folder(config: Config, experiment: str | None, label: str) -> Path:
+    """Return where a run keeps everything: found again by repeating the command.
 
     Args:
         config: the composed configuration.
@@ -60,17 +59,16 @@ def run_folder(config: DictConfig, experiment: str | None, label: str) -> Path:
     return (parent / f"{label}-{digest}").resolve()
 
 
-def run_hash(config: DictConfig) -> str:
+def run_hash(config: Config) -> str:
     """Return eight hexadecimal digits of everything that can change the result, and of nothing else.
 
     What counts is declared in `amtml_pl.config.schema`. So a temperature that no selected term reads, or a
     coefficient of a term that is not selected, leaves the run what it was. A teacher counts with the content
     of its recipe, or of its weights file, not with their names.
     """
-    tree: Any = OmegaConf.to_container(config, resolve=False)
-    tree = {name: value for name, value in tree.items() if name in KEYS}
+    tree = {name: value for name, value in plain(config, resolve=False).items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
-    resolved: Any = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    resolved = plain(tree)
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
     used = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}
@@ -82,12 +80,11 @@ def run_hash(config: DictConfig) -> str:
     # built, with parameters that they draw, in their order. One term has none: trained teachers are found.
     terms = list(config.loss)
     orders = [list(config.teacher), *([terms] if len(terms) > 1 else [])]
-    text = json.dumps([identified(resolved, KEYS, where), *orders], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return digest_of([identified(resolved, KEYS, where), *orders], sort_keys=True)
 
 
-def identify_teacher(config: DictConfig, name: str, node: dict[str, Any]) -> None:
-    """Puts what decides a teacher's weights into its resolved node, in the place of names and limits."""
+def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
+    """Put what decides a teacher's weights into its resolved node, in the place of names and limits."""
     if has_own_weights(config, name):
         path = config.teacher[name].weights.path
         node["weights"]["path"] = None if path is None else file_digest(Path(str(path)))
@@ -104,7 +101,7 @@ def identify_teacher(config: DictConfig, name: str, node: dict[str, Any]) -> Non
 
 
 def file_digest(file: Path) -> str | None:
-    """SHA-256 of a file's bytes; None where it cannot be read, which loading it reports."""
+    """Return the SHA-256 of a file's bytes; None where it cannot be read, which loading it reports."""
     try:
         state = file.stat()
         return digest_of_version(file, state.st_mtime_ns, state.st_size)
@@ -114,27 +111,32 @@ def file_digest(file: Path) -> str | None:
 
 @lru_cache
 def digest_of_version(file: Path, _modified: int, _size: int) -> str:
-    """SHA-256 of a file that is read again only where it has changed: a folder is named several times."""
+    """Read a file again only where it has changed: a folder is named several times."""
     return digest_of_file(file)
 
 
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:
-    """The overrides of a command as part of a folder's name."""
+    """Return the overrides of a command as part of a folder's name."""
     words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in telling_overrides(overrides, left_out)]
     return "_".join(words)[:80] or "default"
 
 
 def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
-    """Eight hexadecimal digits of what makes the jobs of a sweep; not of where and how many at once they run.
+    """Return eight hexadecimal digits of what makes the jobs of a sweep; not of how many run at once.
 
     Args:
         overrides: of the sweep's command.
         sweeper: Hydra's node of the sweeper, of which ``params`` count.
     """
-    text = json.dumps([telling_overrides(overrides), sweeper["_target_"], sweeper.get("params")], default=str)
+    return digest_of([telling_overrides(overrides), sweeper["_target_"], sweeper.get("params")])
+
+
+def digest_of(values: list[Any], *, sort_keys: bool = False) -> str:
+    """Return eight hexadecimal digits of the SHA-256 of plain values."""
+    text = json.dumps(values, sort_keys=sort_keys, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def telling_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
-    """The overrides that are more than a place, a launcher, or a key that changes no result."""
+    """Return the overrides that are more than a place, a launcher, or a key that changes no result."""
     return [o for o in overrides if (key := key_of(o)) not in left_out and changes_result(key)]

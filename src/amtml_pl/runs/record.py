@@ -74,20 +74,18 @@ class RunRecord(Sealed):
     """The content of ``run.json``.
 
     Attributes:
-        experiment: the experiment's name; None where the command chose none.
-        seed: of the initial weights and of the batch order.
+        experiment: None where the command chose none.
         study: a hash that is the same for all seeds of what is otherwise equal.
         command: what repeats the run.
         git: None where the package was in no checkout.
-        versions: of Python and of the packages that decide a result.
         processes: that trained the student.
         threads: of torch; on a CPU, results repeat to the bit for as many.
         teachers: by name, in the order of their outputs.
-        teacher_source: ``cached`` or ``live``; None without teachers.
-        loop: what its configuration names as the constructor of the training module.
-        weighting: likewise; None without teachers.
+        teacher_source: None without teachers.
+        loop: the constructor of the training module.
+        weighting: the constructor of the weighting; None without teachers.
         loss: the coefficient of each term.
-        temperature: T of the distillation.
+        temperature: of the distillation.
         budget: what the run may spend and starts from; equal for all methods of a fair study.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.

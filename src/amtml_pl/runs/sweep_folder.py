@@ -26,12 +26,10 @@ class Job:
 
     Attributes:
         number: its place in the sweep, from 0.
-        overrides: what makes its configuration.
-        run: its run folder.
         command: the sweep's command that has begun the last attempt, a text that no other command has.
         status: ``interrupted`` is what neither ended nor runs any more.
-        reason: why it has not completed; empty where it has.
-        mistake: whether the reason is a mistake that the user can mend.
+        reason: why it has not completed.
+        mistake: whether the user can mend the reason.
         accuracy: ``val/acc`` and ``test/acc`` of the run's record, where the job has completed.
         seconds: ``fit_seconds`` of the run's record, over all attempts.
     """
@@ -67,19 +65,19 @@ class SweepFolder:
 
     @contextmanager
     def at_work(self, overrides: Sequence[str]) -> Iterator[None]:
-        """Inside, the job counts as running; the lock goes with the process, however that ends."""
+        """Count a job as running inside; the lock goes with the process, however that ends."""
         file = self.job_file(overrides)
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             yield
 
     def write(self, job: Job) -> None:
-        """Records a job, by the process that is at work on it, and brings the leaderboard up to date."""
+        """Record a job, by the process that is at work on it, and bring the leaderboard up to date."""
         write_text(self.job_file(job.overrides), json.dumps(asdict(job), indent=2) + "\n")
         self.publish()
 
     def publish(self) -> list[Job]:
-        """Rewrites the leaderboard from the jobs' files, and gives the jobs, best first."""
+        """Rewrite the leaderboard from the jobs' files, and return the jobs, best first."""
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".lock"):  # written by one at a time
             jobs = self.jobs()
@@ -90,13 +88,13 @@ class SweepFolder:
         return jobs
 
     def jobs(self) -> list[Job]:
-        """All jobs that have begun in this or an earlier command, best first, then in the sweep's order."""
+        """Read all jobs that have begun in any command, best first, then in the sweep's order."""
         whole = (file for file in (self.path / "jobs").glob("*.json") if file.name[0] != ".")
         jobs = [read_job(file) for file in whole]
         return sorted(jobs, key=lambda job: (-(job.accuracy or (-1.0,))[0], job.number))
 
     def job_file(self, overrides: Sequence[str]) -> Path:
-        """Where a job is recorded: found again by its overrides, whatever its number is by now."""
+        """Return where a job is recorded: found again by its overrides, as its number may change."""
         digest = hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:12]
         return self.path / "jobs" / f"{digest}.json"
 
@@ -112,12 +110,11 @@ def read_job(file: Path) -> Job:
     job = read_record(Job, file, fix=f"rm '{file}' and repeat the command")
     if job.status != "running" or is_held(file.with_suffix(".lock")):
         return job
-    reason = "its process ended without saying why"
-    return replace(job, status="interrupted", reason=reason)
+    return replace(job, status="interrupted", reason="its process ended without saying why")
 
 
 def table(jobs: Sequence[Job]) -> str:
-    """The leaderboard as CSV."""
+    """Write the leaderboard as CSV."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)

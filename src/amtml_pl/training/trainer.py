@@ -20,7 +20,7 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.runs.epoch_table import damaged, read_epochs
+from amtml_pl.runs.epoch_table import read_epochs
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import ranks
 from amtml_pl.system.checkpoint_file import read_checkpoint
@@ -145,10 +145,11 @@ def weights_of_last_epoch(table: Path) -> dict[str, float]:
     Raises:
         UserError: if the table of epochs is damaged.
     """
-    rows = read_epochs(table)
-    if not rows:
-        raise damaged(table, "it has no rows")
     try:
-        return {name: float(value) for name, value in rows[-1].items() if name.startswith("weight") and value}
+        last = read_epochs(table)[-1]
+        return {name: float(value) for name, value in last.items() if name.startswith("weight") and value}
     except ValueError as error:
-        raise damaged(table, str(error)) from error
+        raise UserError(
+            f"{table} is damaged: {error}.",
+            fix="the same command again: it writes the table anew from the last checkpoint",
+        ) from error

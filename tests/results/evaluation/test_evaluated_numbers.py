@@ -182,7 +182,7 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
         "_target_": "amtml_pl.data.datasets.image_folder.ImageFolder", "folder": f"{tmp_path}/others",
         "image_size": 32, "splits": {"train": None, "test": "test"},
     }  # fmt: skip
-    dataset = OmegaConf.create({"name": "others", "num_classes": 10, "image_size": 32, "source": source})
+    dataset = {"name": "others", "num_classes": 10, "image_size": 32, "source": source}
     found = evaluate(run, other_images(run, dataset, "test"), teachers=False, latency=False)
     assert found.metrics["test/acc"] == pytest.approx(360 / 369)  # all but what lies in nine other folders
     expected = {}

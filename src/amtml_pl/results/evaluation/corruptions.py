@@ -38,7 +38,7 @@ _NOISE = 2**34
 
 
 def corrupt(images: Images, index: Int64[Tensor, " B"], kind: str, severity: int, seed: int = 0) -> Images:
-    """Images as a corruption leaves them.
+    """Corrupt images.
 
     Args:
         images: ``(B, 3, H, W)`` in [0, 1].
@@ -55,7 +55,7 @@ def corrupt(images: Images, index: Int64[Tensor, " B"], kind: str, severity: int
 
 
 def gaussian_noise(images: Images, index: Int64[Tensor, " B"], severity: int, seed: int) -> Images:
-    """Adds normal noise to every value."""
+    """Add normal noise to every value."""
     noise = torch.empty_like(images, device="cpu")
     for row, sample in zip(noise, index.tolist(), strict=True):
         state = random_bits(random_bits(random_bits(seed, _NOISE), severity), sample)
@@ -64,34 +64,34 @@ def gaussian_noise(images: Images, index: Int64[Tensor, " B"], severity: int, se
 
 
 def blur(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """A Gaussian blur, cut off at four standard deviations."""
+    """Blur by a Gaussian, cut off at four standard deviations."""
     sigma = BLUR_SIGMA[severity - 1]
     blurred: Tensor = gaussian_blur(images, kernel_size=2 * round(4 * sigma) + 1, sigma=sigma)
     return blurred
 
 
 def brightness(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """Adds to the value of HSV, which is the largest channel; hue and saturation stay."""
+    """Add to the value of HSV, which is the largest channel; hue and saturation stay."""
     value = images.amax(dim=1, keepdim=True)
     brighter = (value + ADDED_BRIGHTNESS[severity - 1]).clamp(max=1)
     return torch.where(value > 0, images * (brighter / value.clamp(min=1e-6)), brighter)
 
 
 def contrast(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """Draws every value towards the mean of its channel in the image."""
+    """Draw every value towards the mean of its channel in the image."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return mean + KEPT_CONTRAST[severity - 1] * (images - mean)
 
 
 def jpeg(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """Writes every image as a JPEG file and reads it again."""
+    """Write every image as a JPEG file and read it again."""
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     decoded = np.stack([through_jpeg(image, JPEG_QUALITY[severity - 1]) for image in pixels])
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images) / 255
 
 
 def through_jpeg(pixels: UInt8[np.ndarray, "H W 3"], quality: int) -> UInt8[np.ndarray, "H W 3"]:
-    """What is left of one image."""
+    """Write one image and read it again."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))

@@ -63,13 +63,16 @@ def evaluate(
         UserError: if the checkpoint or the images cannot be used.
     """
     student = run.student(checkpoint)
-    split, size = images.rows.name, int(run.config.dataset.image_size)
+    split, size, device = images.rows.name, run.config["dataset"]["image_size"], device_of(run)
     speed = measured_latency(student, size) if latency else None
-    student.to(device_of(run))
+    student.to(device)
     logits = outputs(student, images, precision_of(run))
     metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
     found_teachers, left_out = ask_teachers(run, images) if teachers else ({}, {"teachers": "teachers=false"})
     mixed, about_mixed = mix(run, images, checkpoint, found_teachers)
+    for name, others in (found_teachers | mixed).items():
+        measured = quality(others, images.labels) | agreement(logits, others.float().log_softmax(dim=1))
+        metrics |= {f"{name}/{split}/{what}": value for what, value in measured.items()}
     if not latency:
         left_out["latency"] = "latency=false"
     by_class = accuracy_by_class(logits, images.labels, images.classes)
@@ -82,8 +85,8 @@ def evaluate(
         dataset=EvaluatedDataset(
             name=images.dataset, digest=images.digest, images=len(images), own=images.own
         ),
-        device=device_of(run).type,
-        metrics={**metrics, **compare(found_teachers | mixed, images, logits)},
+        device=device.type,
+        metrics=metrics,
         ensemble=about_mixed,
         classes={name: ClassAccuracy(acc=acc, images=count) for name, (acc, count) in by_class.items()},
         left_out=left_out,
@@ -99,7 +102,7 @@ def outputs(
     precision: AbstractContextManager[object],
     change: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """A network's logits for all images, on the CPU.
+    """Compute a network's logits for all images, on the CPU.
 
     Args:
         network: a student or a teacher, in evaluation mode.
@@ -119,7 +122,7 @@ def outputs(
 
 
 def ask_teachers(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The logits of every teacher that can be found, ``(N, K)`` by ``teacher/<name>``.
+    """Return the logits of every teacher that can be found, ``(N, K)`` by ``teacher/<name>``.
 
     Returns:
         The logits, and what is left out with its reason; the ensemble too, where a teacher is missing.
@@ -141,7 +144,7 @@ def ask_teachers(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, T
 def mix(
     run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], Ensemble | None]:
-    """The teachers' ensemble: mixed by the run's own weights, or in equal parts where it has none to offer.
+    """Mix the teachers by the run's own weights, or in equal parts where it has none to offer.
 
     Returns:
         Its log-probabilities by name, and what it is made of; neither where a teacher is missing.
@@ -166,8 +169,8 @@ def mix(
 
 
 def mixture_of(run: FinishedRun) -> Mixture:
-    """What the run's first term with soft targets mixes; without such a term, what the run's root says."""
-    terms = [build(node) for node in run.config.loss.values()]
+    """Return what the run's first term with soft targets mixes, or else what the run's root says."""
+    terms = [build(node) for node in run.config["loss"].values()]
     asked = [term.mixture for term in terms if hasattr(term, "mixture")]
     asked.append(run.config.get("mixture"))
     return "logits" if asked[0] == "logits" else "probabilities"
@@ -176,7 +179,7 @@ def mixture_of(run: FinishedRun) -> Mixture:
 def own_weights(
     run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Float[Tensor, "N M K"]
 ) -> Float[Tensor, "N M"]:
-    """How the run's weighting weighs the teachers for each image.
+    """Return how the run's weighting weighs the teachers for each image.
 
     Raises:
         UserError: if it cannot be asked, or looks at the labels, which an ensemble must not know.
@@ -188,21 +191,10 @@ def own_weights(
     return own.weights(images.batches(), TeacherOutputs(run.teacher_names, teachers), images.labels)
 
 
-def compare(
-    others: Mapping[str, Tensor], images: EvaluatedImages, student: Float[Tensor, "N K"]
-) -> dict[str, float]:
-    """How good the teachers and their ensemble are on the same images, how near the student is to each."""
-    metrics: dict[str, float] = {}
-    for name, logits in others.items():
-        measured = quality(logits, images.labels) | agreement(student, logits.float().log_softmax(dim=1))
-        metrics |= {f"{name}/{images.rows.name}/{what}": value for what, value in measured.items()}
-    return metrics
-
-
 def teacher_logits(
     run: FinishedRun, teacher: RecordedTeacher, images: EvaluatedImages
 ) -> Float[Tensor, "N K"]:
-    """A teacher's logits: from the cache where it has them, else from its weights.
+    """Return a teacher's logits: from the cache where it has them, else from its weights.
 
     Raises:
         UserError: if neither can be found.
@@ -219,44 +211,32 @@ def teacher_logits(
 def corrupted(
     student: TappedNetwork, images: EvaluatedImages, precision: AbstractContextManager[object], seed: int
 ) -> CorruptedAccuracy:
-    """Accuracy under each corruption, one value per severity from 1 to 5, and the mean of all."""
-    accuracy: dict[str, list[float]] = {}
+    """Measure accuracy under each corruption and severity, and the mean of all."""
+    accuracy: dict[str, tuple[float, ...]] = {}
     for kind in CORRUPTIONS:
-        accuracy[kind] = []
-        for severity in SEVERITIES:
-            logits = outputs(
-                student,
-                images,
-                precision,
-                partial(corrupt, kind=kind, severity=severity, seed=seed),
-            )
-            accuracy[kind].append(quality(logits, images.labels)["acc"])
+        changes = (partial(corrupt, kind=kind, severity=severity, seed=seed) for severity in SEVERITIES)
+        logits = (outputs(student, images, precision, change) for change in changes)
+        accuracy[kind] = tuple(quality(each, images.labels)["acc"] for each in logits)
     values = [value for each in accuracy.values() for value in each]
-    return CorruptedAccuracy(
-        seed=seed,
-        mean_acc=sum(values) / len(values),
-        acc={kind: tuple(each) for kind, each in accuracy.items()},
-    )
+    return CorruptedAccuracy(seed=seed, mean_acc=sum(values) / len(values), acc=accuracy)
 
 
 def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentSize:
-    """Parameters, multiply-accumulates per image, and the bytes of all tensors of the network."""
-    counted = cost(student, image_size)
-    tensors = student.network.state_dict().values()
+    """Measure a student and its file."""
     file = RunFolder(run.path).weights_file
     return StudentSize(
-        **vars(counted),
-        bytes=sum(tensor.nbytes for tensor in tensors),
+        **vars(cost(student, image_size)),
+        bytes=sum(tensor.nbytes for tensor in student.network.state_dict().values()),
         file_bytes=file.stat().st_size if file.is_file() else None,
     )
 
 
 def device_of(run: FinishedRun) -> torch.device:
-    """Where a run's networks are evaluated: on the accelerator, unless the run asked for the CPU."""
-    return device_for(run.config.trainer.get("accelerator"))
+    """Return where a run's networks are evaluated: the accelerator, unless it asked for the CPU."""
+    return device_for(run.config["trainer"].get("accelerator"))
 
 
 def precision_of(run: FinishedRun) -> AbstractContextManager[object]:
-    """The precision that the run's own evaluation had."""
-    dtype = AUTOCAST.get(str(run.config.trainer.get("precision", "32-true")))
+    """Return the precision of the run's own evaluation."""
+    dtype = AUTOCAST.get(str(run.config["trainer"].get("precision", "32-true")))
     return nullcontext() if dtype is None else torch.autocast(device_of(run).type, dtype=dtype)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from omegaconf import DictConfig
 from torch import Tensor
 
 from amtml_pl.config.build import build
@@ -21,13 +21,12 @@ from amtml_pl.types import SplitName
 
 @dataclass(frozen=True)
 class EvaluatedImages:
-    """Images and what they are called, in the order of the run's classes.
+    """N images and what they are called.
 
     Attributes:
         dataset: name of the data set.
         digest: of the packed data set.
         own: whether these are the images of the run's own split of that name.
-        rows: the images.
         labels: ``(N,)``, by the run's classes.
         classes: the K class names, in the run's order.
         batch_size: images that are evaluated together.
@@ -44,27 +43,29 @@ class EvaluatedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def at(self, index: Int64[Tensor, " B"]) -> Float[Tensor, "B 3 H W"]:
+        """Return some of the images, in [0, 1] and unaugmented."""
+        return as_floats(self.rows.stored.images[self.rows.rows[index]])
+
     def batches(self) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
-        """The images in [0, 1], unaugmented and in order, and which samples they are."""
+        """Yield the images in order and in batches, and which samples they are."""
         for index in torch.split(torch.arange(len(self)), self.batch_size):
-            stored = self.rows.stored.images[self.rows.rows[index]]
-            yield as_floats(stored), index
+            yield self.at(index), index
 
 
 def own_images(run: FinishedRun, split: SplitName) -> EvaluatedImages:
-    """A split of the run's own data set.
+    """Open a split of the run's own data set.
 
     Raises:
         UserError: as `FinishedRun.split`.
     """
-    rows = run.split(split)
-    name, classes = str(run.config.dataset.name), run.data.classes
-    labels = rows.stored.labels[rows.rows]
-    return EvaluatedImages(name, run.data.digest, True, rows, labels, classes, run.data.eval_batch_size)
+    rows, data = run.split(split), run.data
+    labels, name = rows.stored.labels[rows.rows], run.config["dataset"]["name"]
+    return EvaluatedImages(name, data.digest, True, rows, labels, data.classes, data.eval_batch_size)
 
 
-def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> EvaluatedImages:
-    """A split of another data set, whose classes have the names of the run's, in whatever order.
+def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName) -> EvaluatedImages:
+    """Open a split of another data set, whose classes have the names of the run's, in whatever order.
 
     Args:
         run: what is evaluated.
@@ -74,15 +75,15 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     Raises:
         UserError: if its classes or the size of its images differ, or the split cannot be had.
     """
-    size, name = int(run.config.dataset.image_size), str(dataset.name)
-    if dataset.image_size != size:
+    own, name = run.config["dataset"], dataset["name"]
+    if dataset["image_size"] != own["image_size"]:
         raise UserError(
-            f"The images of {name!r} would have {dataset.image_size} pixels a side; the run's have {size}.",
-            fix=f"dataset.image_size={size}",
+            f"The images of {name!r} would have {dataset['image_size']} pixels a side; the run's have "
+            f"{own['image_size']}.",
+            fix=f"dataset.image_size={own['image_size']}",
         )
-    refuse_other_count(run, int(dataset.num_classes), name)  # before anything is downloaded
-    source = build(dataset.source)
-    packed: PackedDataset = pack(source, run.paths["data"] / "packed")
+    refuse_other_count(run, dataset["num_classes"], name)  # before anything is downloaded
+    packed: PackedDataset = pack(build(dataset["source"]), run.paths["data"] / "packed")
     same = packed.digest == run.record.dataset.digest
     if same and split == "val":  # the run's own images from another place: it is known how it splits them
         return own_images(run, split)
@@ -97,7 +98,7 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     if sorted(known) != sorted(packed.classes):
         missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
         raise UserError(
-            f"The data set {name!r} has other classes than the run's {run.config.dataset.name!r}: it lacks "
+            f"The data set {name!r} has other classes than the run's {own['name']!r}: it lacks "
             f"{some(missing)}, and has {some(foreign)} instead.",
             fix="dataset=image_folder dataset.source.folder=FOLDER, with folders named as the classes",
         )
@@ -106,25 +107,25 @@ def other_images(run: FinishedRun, dataset: DictConfig, split: SplitName) -> Eva
     stored = packed.splits[split]
     rows = SplitRows(split, stored, torch.arange(len(stored)))
     # the run may have trained on a part of the packed training images
-    own = same and split != "train"
-    batch = int(run.config.data.get("eval_batch_size", 500))
-    return EvaluatedImages(name, packed.digest, own, rows, position[stored.labels], known, batch)
+    is_own = same and split != "train"
+    batch = int(run.config["data"].get("eval_batch_size", 500))
+    return EvaluatedImages(name, packed.digest, is_own, rows, position[stored.labels], known, batch)
 
 
 def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
-    """Refuses another number of classes, which is all that can be compared where names are not known.
+    """Refuse another number of classes, which is all that can be compared where names are not known.
 
     Raises:
         UserError: if it differs.
     """
-    if count != run.config.dataset.num_classes:
+    if count != (expected := run.config["dataset"]["num_classes"]):
         raise UserError(
-            f"The data set {name!r} has {count} classes; the run's has {run.config.dataset.num_classes}.",
+            f"The data set {name!r} has {count} classes; the run's has {expected}.",
             fix="a data set with the classes of the run",
         )
 
 
 def some(names: set[str]) -> str:
-    """A few names of many."""
+    """List a few names of many."""
     first = sorted(names)[:5]
     return ", ".join(map(repr, first)) + (", ..." if len(names) > len(first) else "") if names else "none"

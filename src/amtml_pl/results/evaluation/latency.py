@@ -52,7 +52,7 @@ def latency(network: TappedNetwork, image_size: int) -> Latency:
 
 
 def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int) -> Speed:
-    """Milliseconds per image of anything that takes images.
+    """Measure milliseconds per image of anything that takes images.
 
     A repetition is as many forwards as fill a twentieth of a second. There are nine after two that warm up;
     once 20 s are spent, no more than one that warms up and three.
@@ -75,7 +75,7 @@ def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int)
 
 
 def seconds_of(forward: Callable[[Tensor], object], images: Tensor, forwards: int) -> float:
-    """What some forwards of the same images take together."""
+    """Time some forwards of the same images."""
     start = time.perf_counter()
     for _ in range(forwards):
         forward(images)
@@ -83,7 +83,7 @@ def seconds_of(forward: Callable[[Tensor], object], images: Tensor, forwards: in
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """Return what the processor calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -35,12 +35,7 @@ class Reliability:
 
     @staticmethod
     def of(probabilities: Float64[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> Reliability:
-        """Sort the samples into bins.
-
-        Args:
-            probabilities: ``(N, K)``, rows sum to 1.
-            labels: ``(N,)`` in [0, K).
-        """
+        """Sort the samples into bins, by probabilities whose rows sum to 1."""
         confidence, named = probabilities.max(dim=1)
         edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
         place = torch.bucketize(confidence, edges)  # on an edge: the bin that ends there
@@ -59,11 +54,7 @@ class Reliability:
 
 
 def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[str, float]:
-    """What a network's logits are worth.
-
-    Args:
-        logits: ``(N, K)``.
-        labels: ``(N,)`` in [0, K).
+    """Measure a network's logits against labels in [0, K).
 
     Returns:
         ``acc`` in [0, 1]; ``acc_top5`` likewise, where K is greater than 5; ``nll`` in nats; ``ece`` in
@@ -86,7 +77,7 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
 def accuracy_by_class(
     logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"], classes: tuple[str, ...]
 ) -> dict[str, tuple[float | None, int]]:
-    """Per class the share of its images that is named rightly, None without images, and their number."""
+    """Return per class the accuracy on its images, None without any, and their number."""
     right = logits.argmax(dim=1) == labels
     images = torch.bincount(labels, minlength=len(classes)).tolist()
     hits = torch.bincount(labels[right], minlength=len(classes)).tolist()
@@ -99,11 +90,7 @@ def accuracy_by_class(
 def agreement(
     student: Float[Tensor, "N K"], teacher_log_probabilities: Float[Tensor, "N K"]
 ) -> dict[str, float]:
-    """How near a student is to a teacher.
-
-    Args:
-        student: ``(N, K)``, its logits.
-        teacher_log_probabilities: ``(N, K)``.
+    """Compare a student's logits with a teacher.
 
     Returns:
         ``agreement``, the share of the images that both give the same class, and ``kl``, the mean of
@@ -120,13 +107,7 @@ def ensemble(
     weights: Float[Tensor, "N M"],
     mixture: Literal["probabilities", "logits"] = "probabilities",
 ) -> Float[Tensor, "N K"]:
-    """The log-probabilities of the teachers' weighted mixture at temperature 1.
-
-    Args:
-        teachers: ``(N, M, K)``, their logits.
-        weights: ``(N, M)``, rows sum to 1.
-        mixture: what is mixed.
-    """
+    """Mix the teachers' logits at temperature 1, by weights whose rows sum to 1, to log-probabilities."""
     if mixture == "logits":
         return torch.einsum("nm,nmk->nk", weights, teachers.float()).log_softmax(dim=1)
     return (teachers.float().log_softmax(dim=2) + weights.log()[:, :, None]).logsumexp(dim=1)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.results.evaluation.latency import Latency
 from amtml_pl.results.evaluation.record import ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
 from amtml_pl.system.console import console
 
@@ -25,12 +24,7 @@ CLASSES_SHOWN = 20
 
 
 def show(found: Evaluation, teachers: tuple[str, ...]) -> None:
-    """Prints what was measured.
-
-    Args:
-        found: what `amtml_pl.results.evaluation.evaluation.evaluate` gives.
-        teachers: the run's, in its order.
-    """
+    """Print what was measured, with the run's teachers in their order."""
     about, size = found.dataset, found.size
     title = (
         f"{found.experiment or 'run'} (seed {found.seed}), {found.checkpoint} epoch, "
@@ -44,35 +38,28 @@ def show(found: Evaluation, teachers: tuple[str, ...]) -> None:
         show_ensemble(found.ensemble)
     for name, reason in found.left_out.items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
-    if found.latency is not None:
-        show_latency(found.latency)
+    if (speed := found.latency) is not None:
+        shown = ", ".join(
+            f"{of.ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {of.spread:.2g})"
+            for batch, of in ((1, speed.batch_1), (128, speed.batch_128))
+        )
+        console.print(f"  latency: {shown} ({escape(speed.cpu)}, {speed.threads} threads)")
     console.print(
         f"  size: {size.parameters:,} parameters, {size.bytes:,} bytes, "
         f"{size.macs / 1e6:.2f} M multiply-accumulates per image"
     )
 
 
-def show_latency(speed: Latency) -> None:
-    """Milliseconds per image, by the size of the batch."""
-    shown = ", ".join(
-        f"{of.ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {of.spread:.2g})"
-        for batch, of in ((1, speed.batch_1), (128, speed.batch_128))
-    )
-    console.print(f"  latency: {shown} ({escape(speed.cpu)}, {speed.threads} threads)")
-
-
 def show_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> None:
-    """Student, teachers and ensemble, a row each, within 80 columns for names of up to 12 letters."""
-    groups = {"student": [""], "teachers": [f"teacher/{name}" for name in teachers], "ensemble": ["ensemble"]}
-    values = {
-        whose: [found.metric(whose, name) for name in COLUMNS] for group in groups.values() for whose in group
-    }
+    """Print a row for student, teachers and ensemble, within 80 columns for names of up to 12 letters."""
+    groups = ([""], [f"teacher/{name}" for name in teachers], ["ensemble"])
+    values = {whose: [found.metric(whose, name) for name in COLUMNS] for group in groups for whose in group}
     used = [place for place in range(len(COLUMNS)) if any(row[place] is not None for row in values.values())]
     table = Table(title=escape(title), title_justify="left")
     table.add_column("", overflow="fold")
     for place in used:
         table.add_column([*COLUMNS.values()][place], justify="right", no_wrap=True)
-    for group in groups.values():
+    for group in groups:
         for whose in group:
             if values[whose][0] is not None:
                 shown = (values[whose][place] for place in used)
@@ -84,7 +71,7 @@ def show_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> N
 
 
 def show_ensemble(about: Ensemble) -> None:
-    """What the ensemble is made of."""
+    """Print what the ensemble is made of."""
     scheme = str(about.weighting).rpartition(".")[2]
     whose = f"the run's own weights ({scheme})" if about.weights == "own" else "equal weights"
     mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about.mean_weight.items())
@@ -94,7 +81,7 @@ def show_ensemble(about: Ensemble) -> None:
 
 
 def show_classes(classes: Mapping[str, ClassAccuracy]) -> None:
-    """Accuracy by class, the worst first; of many classes the worst ones."""
+    """Print the accuracy by class, the worst first; of many classes the worst ones."""
     present = {name: of for name, of in classes.items() if of.images}
     worst = sorted(present.items(), key=lambda item: item[1].acc or 0.0)[:CLASSES_SHOWN]
     more = f", the worst {len(worst)} of {len(present)}" if len(worst) < len(present) else ""
@@ -107,7 +94,7 @@ def show_classes(classes: Mapping[str, ClassAccuracy]) -> None:
 
 
 def show_corruptions(found: CorruptedAccuracy) -> None:
-    """Accuracy by corruption and severity."""
+    """Print the accuracy by corruption and severity."""
     title = f"accuracy under corruptions, mean {found.mean_acc:.4f} (a subset: docs/evaluate.md)"
     table = Table(title=title, title_justify="left")
     table.add_column("severity")

@@ -1,4 +1,4 @@
-"""From a finished run to a file that holds its student: written, held against the checkpoint, then named."""
+"""From a finished run to a file that holds its student: written, compared with the checkpoint, then named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from amtml_pl.errors import UserError
 from amtml_pl.results.checkpoints import Which
 from amtml_pl.results.evaluation.latency import cpu_name, timed
-from amtml_pl.results.export.card import card_of_run
 from amtml_pl.results.export.formats.kinds import KINDS, is_exported
 from amtml_pl.results.export.formats.model_card import ModelCard
 from amtml_pl.results.export.formats.onnx_file import replace_card
@@ -19,7 +18,6 @@ from amtml_pl.results.export.formats.quantisation import quantise
 from amtml_pl.results.export.formats.student import Forward, StudentLogits
 from amtml_pl.results.export.parity import (
     MOST_DIFFERENCE,
-    Parity,
     ParityImages,
     batches,
     compare,
@@ -27,7 +25,8 @@ from amtml_pl.results.export.parity import (
     parity_images,
     refuse_ruined,
 )
-from amtml_pl.results.export.record import BothLatencies, ExportRecord, add_entry, read_entries
+from amtml_pl.results.export.record import BothLatencies, ExportRecord, Parity, add_entry, read_entries
+from amtml_pl.results.network import without_beginnings
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.system.files import named_output, output, refuse_unwritable
@@ -48,7 +47,6 @@ class Export:
         out: the file; None for the one in the run's folder.
 
     Attributes:
-        file: what is written.
         unrecorded: why the run's ``export.json`` will not have an entry for a file elsewhere; empty where
             it will.
 
@@ -83,7 +81,7 @@ class Export:
                 fix=f"rm '{self.record_file.parent}'",
             )
         self.unrecorded = ""
-        self.file = self.named(out) if out else self.own_file()
+        self.file = self.target(out)
         try:
             refuse_unwritable(self.record_file)
         except UserError as error:
@@ -92,14 +90,38 @@ class Export:
             self.unrecorded = error.what
         read_entries(self.record_file)  # a damaged one is refused before anything is computed
 
+    def target(self, out: str | None) -> Path:
+        """Return the file that ``out=`` names, or else the student's place in the run's folder.
+
+        Raises:
+            UserError: if it cannot be written, or is anything but an exported student of the same kind.
+        """
+        if out:
+            return named_output(
+                out,
+                suffix=self.kind.suffix,
+                what=f"a student exported as {self.format}",
+                is_one=lambda file: is_exported(file, self.format),
+            )
+        ending = "" if self.checkpoint == "best" else f"-{self.checkpoint}"
+        name = f"student{ending}{'.int8' if self.int8 else ''}{self.kind.suffix}"
+        file = self.run.path / "export" / name
+        refuse_unwritable(file)
+        if file.exists() and not is_exported(file, self.format):
+            raise UserError(
+                f"{file} is not a student exported as {self.format}, and is left as it is.",
+                fix=f"pass out=FILE, or delete the existing file: rm '{file}'",
+            )
+        return file
+
     def write(self, command: str) -> tuple[ExportRecord, ParityImages]:
-        """Writes the file, and its entry in the run's ``export.json``.
+        """Write the file, and its entry in the run's ``export.json``.
 
         Args:
             command: what repeats the export.
 
         Returns:
-            The entry, and the images that the file was held against its checkpoint on.
+            The entry, and the images that the file was compared with its checkpoint on.
 
         Raises:
             UserError: if the student cannot be exported, or its file does not give what the checkpoint gives.
@@ -135,7 +157,7 @@ class Export:
             file=str(self.file.relative_to(self.run.path) if inside else self.file),
             checkpoint=self.checkpoint,
             precision="int8" if self.int8 else "float32",
-            parity=parity.record(shown),
+            parity=parity,
             bytes=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
             latency=latency,
@@ -148,7 +170,7 @@ class Export:
         return entry, shown
 
     def write_float32(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
-        """Writes the student and holds it against its checkpoint.
+        """Write the student and compare it with its checkpoint.
 
         Raises:
             UserError: if it cannot be written, or gives other logits.
@@ -160,36 +182,36 @@ class Export:
         except Exception as error:  # exporters fail in every possible way at what they cannot follow
             raise self.not_exported(error, int8=False) from error
         parity = compare(checkpoint, self.opened(file, int8=False), shown)
-        if not parity.holds:
+        if not parity.max_abs_logit_difference <= MOST_DIFFERENCE:  # it may be not a number
             raise UserError(
                 f"What was exported as {self.format} does not give what the checkpoint gives: max |Δlogit| "
-                f"is {parity.difference:.3g} on {shown}, expected at most {MOST_DIFFERENCE:g}. "
+                f"is {parity.max_abs_logit_difference:.3g} on {shown}, expected at most {MOST_DIFFERENCE:g}. "
                 "Nothing was published.",
                 fix=f"{OTHER_FORMAT}; or a network whose forward depends on no value of its images",
             )
         return parity
 
     def write_int8(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
-        """Rewrites the student in 8 bits, for which training images as they are give the scales.
+        """Rewrite the student in 8 bits; unaugmented training images give the scales.
 
         Raises:
             UserError: if the quantisation cannot follow the network, or ruins it.
         """
         images = local_images(self.run, "train", CALIBRATION_IMAGES)
         try:
-            quantise(file, card, (batch for batch, _ in batches(images)))
+            quantise(file, card, batches(images))
         except OSError:
             raise
         except Exception as error:  # as above
             raise self.not_exported(error, int8=True) from error
         parity = compare(checkpoint, self.opened(file, int8=True), shown)
         refuse_ruined(parity, shown, self.int8_drop)
-        metrics = {**card.metrics, "val/acc_int8": parity.after}
-        replace_card(file, card.replaced(precision="int8", metrics=metrics))
+        own = {} if parity.val_acc is None else {"val/acc_int8": parity.val_acc.after}
+        replace_card(file, card.replaced(precision="int8", metrics={**card.metrics, **own}))
         return parity
 
     def opened(self, file: Path, *, int8: bool) -> Forward:
-        """What was just written, opened as others will open it."""
+        """Open what was just written, as others will open it."""
         exported = self.kind.open_file(file).forward
 
         def forward(images: Tensor) -> Tensor:
@@ -201,40 +223,32 @@ class Export:
         return forward
 
     def not_exported(self, error: Exception, *, int8: bool) -> UserError:
-        """What to say where the exporter, or what it has made, fails."""
+        """Return the error for an exporter, or an exported student, that fails."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return UserError(
-            f"{self.run.config.student.network.get('_target_')} cannot be exported as {self.format}"
+            f"{self.run.config['student']['network'].get('_target_')} cannot be exported as {self.format}"
             f"{' in 8 bits' if int8 else ''}: {lines[0]:.300}. Nothing was published.",
             fix="int8=false" if int8 else OTHER_FORMAT,
         )
 
-    def own_file(self) -> Path:
-        """Where the student lies in the run's folder, if the command does not say it.
 
-        Raises:
-            UserError: if it cannot be written, or something else lies there.
-        """
-        ending = "" if self.checkpoint == "best" else f"-{self.checkpoint}"
-        name = f"student{ending}{'.int8' if self.int8 else ''}{self.kind.suffix}"
-        file = self.run.path / "export" / name
-        refuse_unwritable(file)
-        if file.exists() and not is_exported(file, self.format):
-            raise UserError(
-                f"{file} is not a student exported as {self.format}, and is left as it is.",
-                fix=f"out=FILE, in another place; or, if nobody misses it: rm '{file}'",
-            )
-        return file
-
-    def named(self, out: str) -> Path:
-        """The file that ``out=`` names: a new one, or an exported student of the same kind.
-
-        Raises:
-            UserError: if it is anything else, such as the run's own weights.
-        """
-        return named_output(
-            out,
-            suffix=self.kind.suffix,
-            what=f"a student exported as {self.format}",
-            is_one=lambda file: is_exported(file, self.format),
-        )
+def card_of_run(run: FinishedRun, checkpoint: Which) -> ModelCard:
+    """Fill in the card of a run's student."""
+    record, about = run.record, run.config["dataset"]
+    ending = "" if checkpoint == "best" else "_last"
+    return ModelCard(
+        classes=record.dataset.classes,
+        image_size=about["image_size"],
+        mean=tuple(map(float, about["mean"])),
+        std=tuple(map(float, about["std"])),
+        network=without_beginnings(run.config["student"]["network"]),
+        precision="float32",
+        run=f"{run.path.parent.name}/{run.path.name}",
+        experiment=record.experiment or "",
+        seed=record.seed,
+        checkpoint=checkpoint,
+        commit="" if record.git is None else record.git.commit,
+        dataset=record.dataset.name,
+        data_digest=record.dataset.digest,
+        metrics={name: record.metrics[f"{name}{ending}"] for name in ("val/acc", "test/acc")},
+    )

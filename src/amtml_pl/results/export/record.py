@@ -23,8 +23,14 @@ class BeforeAndAfter(Record):
     after: float
 
 
-class ParityRecord(Record):
-    """How an export compares with its checkpoint, on ``real`` validation images or on random ones."""
+class Parity(Record):
+    """How an export compares with its checkpoint, on ``real`` validation images or on random ones.
+
+    Attributes:
+        max_abs_logit_difference: not a number where a logit is none.
+        same_class: share of the images that both give the same class.
+        val_acc: in [0, 1], on real images.
+    """
 
     images: Count
     real: bool
@@ -52,7 +58,7 @@ class ExportRecord(Record):
     file: str
     checkpoint: Which
     precision: Literal["float32", "int8"]
-    parity: ParityRecord
+    parity: Parity
     bytes: Count
     sha256: str
     latency: BothLatencies
@@ -67,10 +73,6 @@ class ExportRecords(RootModel[dict[str, ExportRecord]]):
 
 def add_entry(record: Path, entry: ExportRecord) -> None:
     """Add an entry to a run's ``export.json``, or replace the one of the same file.
-
-    Args:
-        record: the ``export.json``, which is made if there is none.
-        entry: about a file.
 
     Raises:
         UserError: if it cannot be written, or is damaged.

@@ -19,10 +19,8 @@ class Kind:
     """One kind of file.
 
     Attributes:
-        suffix: of its name.
-        write: writes a student.
         open_file: opens what `write` wrote; of an unsafe kind only where the file is trusted.
-        card_of: the card of what `write` wrote; nothing else in the file is used.
+        card_of: reads the card of what `write` wrote; nothing else in the file is used.
         unsafe: what opening a stranger's file could do; empty where it does nothing but compute.
         packages: of the extra ``export`` that it needs.
     """
@@ -35,11 +33,7 @@ class Kind:
     packages: tuple[str, ...] = ()
 
     def refuse_missing_packages(self) -> None:
-        """Refuses what needs packages that are not installed.
-
-        Raises:
-            UserError: naming the first.
-        """
+        """Raise a UserError that names the first package that is not installed."""
         for package in self.packages:
             imported(package, extra="export")
 
@@ -62,7 +56,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def open_exported(file: Path, *, trust: bool) -> OpenedStudent:
-    """Opens an exported student, of whatever kind.
+    """Open an exported student of any kind.
 
     Args:
         file: what `amtml_pl.export` wrote, here or elsewhere.
@@ -83,7 +77,7 @@ def open_exported(file: Path, *, trust: bool) -> OpenedStudent:
 
 
 def is_exported(file: Path, kind: str) -> bool:
-    """Whether a file is an exported student of one kind; nothing in it is run.
+    """Return True for an exported student of one kind; nothing in the file is run.
 
     Raises:
         UserError: if a package is missing that reading it takes.
@@ -99,7 +93,7 @@ def is_exported(file: Path, kind: str) -> bool:
 
 
 def kind_of(file: Path) -> str:
-    """Which kind a file is, by its content; ONNX, which has no mark, by its name.
+    """Tell a file's kind by its content; ONNX, which has no mark, by its name.
 
     Raises:
         UserError: if it is none of them, or cannot be read.
@@ -112,7 +106,7 @@ def kind_of(file: Path) -> str:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
         return "safetensors"
     if zipfile.is_zipfile(file):
-        if any(name.startswith("models/") for name in torch_export_file.member_names(file)):
+        if torch_export_file.is_archive(file):
             return "torch_export"
         raise UserError(
             f"{file} is no exported student: it is what torch.save writes, TorchScript or another archive.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from amtml_pl.system.records import Record, parse_record
 
 FORMAT = "2"
 TEXTS = ("precision", "run", "experiment", "checkpoint", "commit", "dataset", "data_digest")
+FIX = "model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=FOLDER writes"
 
 
 def without_interpolations(network: dict[str, Any]) -> dict[str, Any]:
@@ -36,17 +38,13 @@ class ModelCard(Record):
     Attributes:
         classes: the K class names, in the order of the logits.
         image_size: height and width of the images that it takes, in pixels.
-        mean: of each colour channel, on the scale of [0, 1]; the student subtracts it itself, but the
-            bare network does not whose weights are in a file of safetensors.
-        std: likewise; the student divides by it itself.
+        mean: of each colour channel, on the scale of [0, 1]. The student normalises its images itself; the
+            bare network in a file of safetensors does not.
+        std: likewise.
         network: what the student was built from, as in ``conf/student``.
-        precision: ``float32`` or ``int8``.
         run: the last two parts of the run folder's name.
-        experiment: of the run; empty where it had none.
-        seed: of the run.
-        checkpoint: ``best`` or ``last``.
+        experiment: empty where the run had none.
         commit: of the code that trained it; empty where it was in no checkout.
-        dataset: name of the data set.
         data_digest: of the packed data set.
         metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1]; of a student in 8 bits
             ``val/acc_int8``, too, which is its own.
@@ -69,7 +67,7 @@ class ModelCard(Record):
     metrics: dict[str, float]
 
     def texts(self) -> dict[str, str]:
-        """The card as texts by name, which is what all formats can hold; what is no text is JSON."""
+        """Return the card as texts by name, which all formats can hold; other values are JSON."""
         size, K = self.image_size, len(self.classes)
         values = {
             name: value if isinstance(value, str) else json.dumps(value)
@@ -84,11 +82,7 @@ class ModelCard(Record):
 
     @classmethod
     def read(cls, texts: Mapping[str, str], file: Path) -> ModelCard:
-        """The card of a file that somebody else may have written.
-
-        Args:
-            texts: its metadata.
-            file: named in messages.
+        """Read the card in the metadata of a file that somebody else may have written.
 
         Raises:
             UserError: if it lacks something or has it in another form.
@@ -104,12 +98,21 @@ class ModelCard(Record):
         return parse_record(cls, json.dumps(values), file, fix=FIX)
 
 
-FIX = "model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=FOLDER writes"
-
-
 def foreign(file: Path, why: str) -> UserError:
-    """What to say of a file without a usable card."""
-    return UserError(
-        f"{file} was not written by amtml_pl.export: in its metadata {why}.",
-        fix=FIX,
-    )
+    """Return the error for a file without a usable card."""
+    return UserError(f"{file} was not written by amtml_pl.export: in its metadata {why}.", fix=FIX)
+
+
+@contextmanager
+def opening(file: Path, kind: str) -> Iterator[None]:
+    """Report the damage of a file, which makes its readers fail in every possible way, by one message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {kind}: {reason:.200}.",
+            fix=f"copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format={kind}",
+        ) from error

@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from amtml_pl.results.export.formats.model_card import ModelCard
-from amtml_pl.results.export.formats.onnx_file import INPUT, add_card, quiet
+from amtml_pl.results.export.formats.onnx_file import INPUT, quiet, save
 from amtml_pl.system.optional_packages import imported
 
 
 def quantise(file: Path, card: ModelCard, calibration: Iterator[Tensor]) -> None:
-    """Rewrites a student in float32 as one with weights and activations of 8 bits.
+    """Rewrite a student in float32 as one with weights and activations of 8 bits.
 
     Weights have a scale per channel; activations one per tensor, between the least and the largest value
     that the calibration images give (ONNX Runtime's static quantisation). The student's normalisation and
@@ -23,7 +23,7 @@ def quantise(file: Path, card: ModelCard, calibration: Iterator[Tensor]) -> None
 
     Args:
         file: the student, an ONNX file of this project.
-        card: what it says of itself.
+        card: its card.
         calibration: batches of images ``(B, 3, H, W)`` in [0, 1], such as the student was trained on.
     """
     onnx = imported("onnx", extra="export")
@@ -44,21 +44,16 @@ def quantise(file: Path, card: ModelCard, calibration: Iterator[Tensor]) -> None
             reduce_range=True,  # 7 bits for weights: 8 overflow on CPUs without VNNI instructions
         )
         model: Any = onnx.load(quantised)
-    add_card(model, card.replaced(precision="int8"))
-    file.write_bytes(model.SerializeToString())
+    save(model, card.replaced(precision="int8"), file)
 
 
 class Calibration:
-    """Batches of images as ONNX Runtime asks for them.
-
-    Args:
-        batches: images ``(B, 3, H, W)`` in [0, 1].
-    """
+    """Batches of images as ONNX Runtime asks for them."""
 
     def __init__(self, batches: Iterator[Tensor]) -> None:
         self.batches = batches
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch by the name of its input, None after the last."""
+        """Return the next batch by the name of its input, None after the last."""
         batch = next(self.batches, None)
         return None if batch is None else {INPUT: batch.numpy()}

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
-from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.results.export.formats.model_card import ModelCard
+from amtml_pl.results.export.formats.model_card import ModelCard, opening
 from amtml_pl.results.export.formats.student import OpenedStudent, StudentLogits
 from amtml_pl.results.network import rebuilt
 from amtml_pl.system.checkpoint_file import refuse_other_network
@@ -21,7 +17,7 @@ AGAIN = "copy the file again, or write it again: python -m amtml_pl.export run=F
 
 
 def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
-    """Writes the weights by their names in the bare network, the card as metadata.
+    """Write the weights by their names in the bare network, the card as metadata.
 
     The normalisation is not inside, so that the weights fit the network anywhere: what the card says of the
     input is what the bare network takes.
@@ -34,38 +30,25 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
 
 
 def card_of(file: Path) -> ModelCard:
-    """The card of a student.
+    """Read the card of a student.
 
     Raises:
         UserError: if the file is damaged, or no exported student.
     """
-    with opening(file) as content:
+    with opening(file, "safetensors"), safe_open(file, framework="pt", device="cpu") as content:
         texts = content.metadata() or {}
     return ModelCard.read(texts, file)
 
 
-@contextmanager
-def opening(file: Path) -> Iterator[Any]:
-    """The content of a file, whose damage ends in one message."""
-    try:
-        with safe_open(file, framework="pt", device="cpu") as content:
-            yield content
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as safetensors: {error!s:.200}.",
-            fix=AGAIN,
-        ) from error
-
-
 def open_file(file: Path) -> OpenedStudent:
-    """A student built from the card, as a configuration is: only by what a ``_target_`` may name.
+    """Build a student from the card, as a configuration is: only by what a ``_target_`` may name.
 
     Raises:
         UserError: if the file is damaged, no exported student, or its network cannot be built.
     """
     card = card_of(file)
-    with opening(file) as content:
-        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
+    with opening(file, "safetensors"):
+        tensors = load_file(file)
     network = rebuilt(card.network)
     student = TappedNetwork(network, mean=list(card.mean), std=list(card.std))
     refuse_other_network(tensors, network.state_dict(), file, AGAIN)

@@ -29,17 +29,16 @@ class StudentLogits(nn.Module):
         self.eval()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """The logits of images in [0, 1]."""
+        """Return the logits of images in [0, 1]."""
         logits: Tensor = self.student(images).logits
         return logits
 
 
 @dataclass(frozen=True)
 class OpenedStudent:
-    """A student that has been opened and can be asked.
+    """A student that has been opened.
 
     Attributes:
-        card: what it says of itself.
         forward: images ``(B, 3, H, W)`` in [0, 1], float32, to logits ``(B, K)``, on the CPU.
     """
 
@@ -48,5 +47,5 @@ class OpenedStudent:
 
 
 def example(image_size: int) -> Float[Tensor, "2 3 H W"]:
-    """Images that a graph is traced with; two of them, since a batch of one is taken for a constant."""
+    """Return images to trace a graph with; two, since a batch of one is taken for a constant."""
     return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
