@@ -286,7 +286,7 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
         (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),
         (["run={moved}", "spilt=val"], "spilt: there is no such key; did you mean 'split'?"),
         (["run={moved}", "dataset=nothing"], "dataset=nothing: there is no such choice"),
-        (["run={moved}", "dataset=image_folder"], "The data set lacks a setting: dataset.source.folder"),
+        (["run={moved}", "dataset=image_folder"], "dataset.source.folder cannot be resolved: Missing"),
         (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
         (["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"], "has 100 classes; the run's has 10"),
         (["run={moved}", "out={moved}/run.json/x.json"], "x.json cannot be written"),

@@ -39,7 +39,7 @@ VALUES = {
         "(conf/data/default.yaml)",
     ],
     "resume=always": ["resume='always': expected auto or never"],
-    "temperature=${nothing}": ["it cannot be resolved: temperature"],
+    "temperature=${nothing}": ["temperature cannot be resolved: "],
     "+nonsense=1": ["nonsense: there is no such key"],
     "data.mixup=0.2 method=avg experiment=digits": ["data.mixup=0.2: mixup blends images", "a cache holds"],
     "~data.batch_size": ["data.batch_size is missing"],

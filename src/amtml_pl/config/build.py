@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.allowed_targets import refuse_foreign_targets
 from amtml_pl.errors import UserError
@@ -20,6 +21,22 @@ def plain(node: DictConfig | Mapping[str, Any], *, resolve: bool = True) -> dict
     """Return a node as plain values; unless resolved, with its interpolations as they are written."""
     config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
     values: Any = OmegaConf.to_container(config, resolve=resolve)
+    return dict(values)
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain values, with each interpolation resolved and each key set.
+
+    Raises:
+        UserError: naming the key for which that fails.
+    """
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
+        raise UserError(
+            f"{error.full_key} cannot be resolved: {reason}", fix=f"{error.full_key}=VALUE"
+        ) from error
     return dict(values)
 
 

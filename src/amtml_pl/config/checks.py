@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
-
 from amtml_pl.config.allowed_targets import users_names
+from amtml_pl.config.build import Config, plain, resolved
 from amtml_pl.config.constructors import device_problems, loop_problems, node_problems
 from amtml_pl.config.key import Key
 from amtml_pl.config.schema import DATASET
@@ -19,8 +16,10 @@ from amtml_pl.config.value_origin import with_origin
 from amtml_pl.config.values import declared_problems, shape_problems, stub_problems, value_problems
 from amtml_pl.errors import UserError
 
+MISSING = "???"  # the value of a key that the command must give
 
-def check(config: DictConfig) -> None:
+
+def check(config: Config) -> None:
     """Holds every value against its rule and binds every node to its constructor, before any work.
 
     Raises:
@@ -30,7 +29,7 @@ def check(config: DictConfig) -> None:
     check_constructors(config)
 
 
-def check_values(config: DictConfig) -> None:
+def check_values(config: Config) -> None:
     """The first stage, of what can be said of plain values; neither torch nor a network is imported.
 
     The recipes of all teachers without weights of their own are checked too, here and in the second stage.
@@ -41,7 +40,7 @@ def check_values(config: DictConfig) -> None:
     refuse([*value_mistakes(config)] or [*recipe_problems(config, value_mistakes)])
 
 
-def check_constructors(config: DictConfig) -> None:
+def check_constructors(config: Config) -> None:
     """The second stage, of a configuration that has passed the first: arguments, their types, the devices.
 
     Raises:
@@ -76,7 +75,7 @@ def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
         raise UserError("\n".join(problems))
 
 
-def dataset_settings(config: DictConfig, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:
+def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:
     """Return the settings of the data set that `evaluate` takes in the place of the run's own.
 
     Args:
@@ -87,42 +86,35 @@ def dataset_settings(config: DictConfig, paths: Mapping[str, Path], num_classes:
     Raises:
         UserError: if a setting is missing, or is not what its key may be.
     """
-    own = deepcopy(config)
-    with open_dict(own):
-        own.paths = {name: str(path) for name, path in paths.items()}
-        if OmegaConf.is_missing(own.dataset, "num_classes"):
-            own.dataset.num_classes = num_classes
-    try:
-        settings: Any = OmegaConf.to_container(own.dataset, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(
-            f"The data set lacks a setting: {error.full_key}.", fix=f"{error.full_key}=VALUE"
-        ) from error
+    own = plain(config, resolve=False)
+    own["paths"] = {name: str(path) for name, path in paths.items()}
+    if own["dataset"].get("num_classes") == MISSING:
+        own["dataset"]["num_classes"] = num_classes
+    settings: dict[str, Any] = resolved(Config(own)["dataset"])
     if wrong := [*declared_problems(settings, DATASET, "dataset")]:
         raise UserError("\n".join(wrong))
-    return dict(settings)
+    return settings
 
 
-def value_mistakes(config: DictConfig) -> list[str]:
+def value_mistakes(config: Config) -> list[str]:
     """What is wrong with the values; first the shape, since all else looks inside the nodes."""
-    if misshapen := [*shape_problems(OmegaConf.to_container(config, resolve=False))]:
+    if misshapen := [*shape_problems(plain(config, resolve=False))]:
         return misshapen
     try:
-        tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
-        return [f"it cannot be resolved: {error.full_key}: {reason}"]
+        tree = resolved(config)
+    except UserError as error:
+        return [error.what]
     return [*value_problems(tree), *stub_problems(tree)]
 
 
-def constructor_mistakes(config: DictConfig) -> list[str]:
+def constructor_mistakes(config: Config) -> list[str]:
     """What does not fit the constructors, or the machine."""
     users_names()  # a mistake in it is one message, and not one for each constructor
-    tree: Any = OmegaConf.to_container(config, resolve=True)
+    tree = plain(config)
     return [*node_problems(tree, ""), *loop_problems(tree), *device_problems(tree["trainer"])]
 
 
-def recipe_problems(config: DictConfig, mistakes: Callable[[DictConfig], list[str]]) -> Iterator[str]:
+def recipe_problems(config: Config, mistakes: Callable[[Config], list[str]]) -> Iterator[str]:
     """Mistakes in the recipes of the teachers that have to be trained."""
     for name, node in config.teacher.items():
         if has_own_weights(config, str(name)):
