@@ -238,7 +238,9 @@ def arguments(prefix: str, target: str) -> dict[str, Setting]:
     if not target.startswith("amtml_pl."):
         return {}
     built: Any = get_object(target)
-    meaning = {each.arg_name: each.description or "" for each in parse(inspect.getdoc(built) or "").params}
+    own = [each for each in getattr(built, "__mro__", (built,)) if each.__module__.startswith("amtml_pl.")]
+    described = [each for documented in reversed(own) for each in parse(documented.__doc__ or "").params]
+    meaning = {each.arg_name: each.description or "" for each in described}
     return {
         f"{prefix}.{name}": Setting(
             "", "" if parameter.default is parameter.empty else repr(parameter.default), meaning[name]

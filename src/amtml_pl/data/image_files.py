@@ -21,9 +21,6 @@ BATCH = 256
 def named_images(words: Sequence[str]) -> list[Path]:
     """The files that words name, each once.
 
-    Args:
-        words: files; folders, of which all images are meant, however deep; or patterns, ``**`` for any depth.
-
     Raises:
         UserError: if one of them names no image.
     """
@@ -59,10 +56,6 @@ def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tenso
     """The images in [0, 1], scaled and cut as `amtml_pl.data.datasets.image_folder.ImageFolder` does.
 
     All are decoded before the first batch is given, so that one that cannot be read is said at once.
-
-    Args:
-        files: at least one, each once.
-        image_size: height and width of the result, in pixels.
 
     Raises:
         UserError: if some cannot be read; it counts them and names the first.

@@ -53,11 +53,7 @@ class PackedManifest(Record):
     """What a packed folder holds.
 
     Attributes:
-        identity: of the source; it names the folder.
         signature: of the raw data, see `DatasetSource.signature`.
-        classes: the K class names, in label order.
-        splits: images per split.
-        files: the size of each file.
         digest: sha256 over the pixels, labels and class names of all splits.
         left_out: files of the raw data that were not read, by suffix.
     """
@@ -107,11 +103,7 @@ class PackedDataset:
     """A packed data set whose tensors are mapped from disk and cost no memory of their own.
 
     Attributes:
-        folder: where it lies.
         digest: sha256 over the pixels, labels and class names of all splits.
-        classes: the K class names, in label order.
-        splits: per split its mapped images and labels.
-        left_out: files that were not read, counted by suffix.
     """
 
     folder: Path

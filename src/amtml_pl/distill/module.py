@@ -281,11 +281,7 @@ class StudentModule(pl.LightningModule):
         torch.manual_seed(random_bits(state, stage).item() >> 1)
 
     def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
-        """What makes whole batches of the shares of a run's processes; leaves tensors alone in a run of one.
-
-        Args:
-            share: a tensor of this process's share, of the batch that is to be trained on.
-        """
+        """Return what makes a whole batch of the shares of a run's processes; the identity in a run of one."""
         trained_by_several = self._trainer is not None and self._trainer.world_size > 1
         return WholeBatch(share) if trained_by_several else lambda tensor: tensor
 
@@ -302,12 +298,7 @@ class StudentModule(pl.LightningModule):
         return [callback for callback in callbacks if isinstance(callback, Observer)]
 
     def count(self, step: Step, batch: Batch) -> None:
-        """Counts a whole batch: the student's accuracy on it, the teachers' weights.
-
-        Args:
-            step: of the whole batch.
-            batch: this process's share of it.
-        """
+        """Counts a whole batch: the student's accuracy on it, the teachers' weights."""
         self.train_accuracy.update(step.student.logits, step.labels)
         self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)
         if self.weight_statistics is not None and step.weights is not None:

@@ -89,14 +89,7 @@ class NonFiniteGuard(Callback):
 
 
 def broken_step(module: Stopped, present: tuple[Batch, int], what: str, broken: Sequence[str]) -> UserError:
-    """What to say of a step that is not taken; it is kept in a file of the run's folder.
-
-    Args:
-        module: in training.
-        present: this process's share of the batch, and the batch's place in the epoch.
-        what: is not a number.
-        broken: its parts that are not.
-    """
+    """Return the error for a step that is not taken; the step is kept in a file of the run's folder."""
     share, batch_idx = present
     batch = share.map(module.put_together(share.labels))
     about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
@@ -131,14 +124,7 @@ def all_finite(tensors: list[Tensor]) -> bool:
 
 
 def save_reproduction(file: Path, module: Stopped, batch: Batch, about: Mapping[str, Any]) -> None:
-    """Writes what it takes to compute a step again.
-
-    Args:
-        file: a safetensors file.
-        module: whose state is kept.
-        batch: that it stumbled over, with its teachers' outputs where they are read from a cache.
-        about: plain values, such as the epoch and the step.
-    """
+    """Writes what it takes to compute a step again."""
     tensors = {f"state/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {"images": batch.images, "labels": batch.labels, "index": batch.index}
     facts = {**about, "view": batch.view, "split": batch.split}

@@ -32,7 +32,6 @@ class Dissection:
     """A step before it is taken.
 
     Attributes:
-        objectives: the summands whose coefficient is not 0.
         step: what the terms looked at; None where there are no teachers' weights to look at.
     """
 

@@ -27,9 +27,6 @@ class LiveTeachers:
     Not an ``nn.Module`` on purpose: assigned to a module it enters neither its parameters nor its
     ``state_dict``, checkpoints or distributed wrapper.
 
-    Args:
-        teachers: in the order of axis 1 of the logits.
-
     Raises:
         UserError: if there is no teacher, or two have the same name.
     """
@@ -128,12 +125,7 @@ class Teacher:
         return {f"{self.name}/{r}": r.shape(taps[r.tap], self.pool) for r in self.readings}
 
     def check_classes(self, num_classes: int, image_size: int) -> None:
-        """Refuses a number of outputs or a class map that do not fit the data.
-
-        Raises:
-            UserError: if there is no class map and not one output per class, or a map of another length, or
-                one that names an output which does not exist.
-        """
+        """Refuses a number of outputs or a class map that do not fit the data."""
         outputs, _ = tap_shapes(self.network, image_size)
         place = f"teacher.{self.name}.class_map"
         if self.class_map is None and outputs != num_classes:
@@ -176,12 +168,7 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
 
 
 class MeasuredAccuracy(Sealed):
-    """The accuracy of a teacher on some images.
-
-    Attributes:
-        accuracy: in [0, 1].
-        identity: what identifies the teacher and the images.
-    """
+    """The accuracy of a teacher on some images."""
 
     accuracy: Share
     identity: dict[str, Any]
@@ -191,12 +178,6 @@ def measured_accuracy(
     load: Callable[[], Teacher], batches: Iterable[Batch], folder: Path, identity: Mapping[str, Any]
 ) -> float:
     """A teacher's accuracy, measured the first time and read from a record after that.
-
-    Args:
-        load: gives the teacher; called only where there is no record.
-        batches: read only where there is no record.
-        folder: holds the records, one small JSON file each; created where missing.
-        identity: what decides the accuracy, as JSON: what identifies the teacher and the images.
 
     Returns:
         The accuracy in [0, 1].
@@ -212,16 +193,7 @@ def measured_accuracy(
 
 
 def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
-    """Refuses a teacher that is too weak to be the network that it should be.
-
-    Args:
-        name: of the teacher.
-        accuracy: what was measured, in [0, 1].
-        min_accuracy: what is demanded, in [0, 1].
-
-    Raises:
-        UserError: if the accuracy is below.
-    """
+    """Refuses a teacher that is too weak to be the network that it should be."""
     if accuracy < min_accuracy:
         raise UserError(
             f"Teacher {name!r} reaches an accuracy of {accuracy:.4f}; expected at least {min_accuracy:.4f}. "

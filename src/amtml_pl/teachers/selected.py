@@ -33,8 +33,6 @@ class SelectedTeacher:
     """One entry of ``teacher=[...]``, with the features that the loss terms read.
 
     Attributes:
-        config: the run's configuration.
-        name: the entry's key.
         hints: what terms read of its modules, each as `amtml_pl.models.hint.Reading` says.
     """
 
@@ -198,14 +196,7 @@ class SelectedTeacher:
 def build_teacher(
     name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
 ) -> Teacher:
-    """Return a teacher around a network.
-
-    Args:
-        name: of the teacher.
-        node: its configuration, as plain values.
-        network: with the weights that its constructor leaves.
-        hints: what is read of its modules.
-    """
+    """Return a teacher around a network."""
     taps = [Reading.of(hint).tap for hint in hints]
     tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
     return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)

@@ -37,13 +37,6 @@ def load_weights(
 ) -> None:
     """Loads a file's weights into a network, all or nothing.
 
-    Args:
-        network: receives the weights in place.
-        path: read by ``read_state_dict``.
-        key: given to it.
-        strip_prefixes: given to it.
-        rename: given to it.
-
     Raises:
         UserError: as ``read_state_dict``, or if a tensor is missing, left over or of another shape; batch
             norm's count of batches, which evaluation does not read, may be missing.

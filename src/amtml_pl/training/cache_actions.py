@@ -33,12 +33,7 @@ from amtml_pl.types import SplitName
 
 @dataclass(frozen=True)
 class Command:
-    """How the command was typed.
-
-    Attributes:
-        experiment: that it chose; None where it chose none.
-        words: its overrides.
-    """
+    """How the command was typed."""
 
     experiment: str | None
     words: Sequence[str]
@@ -145,11 +140,7 @@ def verify_split(cache: RunCache, command: Command, rows: int) -> None:
 
 
 def refuse_uncached(settings: Settings) -> None:
-    """Refuses what keeps no cache.
-
-    Raises:
-        UserError: without teachers, or with live ones.
-    """
+    """Refuses what keeps no cache."""
     if not settings.offered:
         raise UserError(
             "There is no teacher to cache.", fix="experiment=digits_amtml, or teacher=[resnet32,...]"

@@ -66,14 +66,7 @@ def facts_of(plan: Plan, cache: RunCache | None) -> Mapping[str, TeacherFacts]:
 
 @dataclass(frozen=True)
 class CacheReader:
-    """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps.
-
-    Attributes:
-        cache: the run's stores.
-        source: reads them.
-        spent: counts what building takes.
-        may_build: whether what is missing is made.
-    """
+    """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps."""
 
     cache: RunCache
     source: CachedTeachers
@@ -106,12 +99,7 @@ def live_teachers(plan: Plan) -> LiveTeachers:
 
 
 def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, Head]:
-    """The classifiers that terms run, cut out of the teachers, one teacher in memory at a time.
-
-    Args:
-        teachers: the selected ones.
-        wanted: flat names of the hints that the classifiers start from.
-    """
+    """The classifiers that terms run, by flat name of the hint; one teacher is in memory at a time."""
     cut: dict[str, Head] = {}
     for selected in teachers:
         if hints := [hint for name, _, hint in (w.partition("/") for w in wanted) if name == selected.name]:
@@ -178,11 +166,7 @@ def take(cache: RunCache, request: RunRequest) -> None:
 
 
 def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
-    """Refuses what would have to be computed where nothing is to be.
-
-    Raises:
-        UserError: if the view is missing and ``prepare`` is false.
-    """
+    """Refuses what would have to be computed where nothing is to be."""
     if not may_build and view in cache.missing():
         raise UserError(
             f"prepare=false, and view {view} of the teachers' outputs for the {cache.split.name} "

@@ -12,11 +12,7 @@ from amtml_pl.training.settings import DatasetOptions
 
 
 def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
-    """Refuses a data set whose classes are not as many as the configuration says.
-
-    Raises:
-        UserError: if they differ.
-    """
+    """Refuses a data set whose classes are not as many as the configuration says."""
     if len(packed.classes) != dataset.num_classes:
         raise UserError(
             f"The data set {dataset.name!r} has {len(packed.classes)} classes "
@@ -26,11 +22,7 @@ def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
 
 
 def refuse_other_pixels(record: RunRecord, digest: str | None, folder: RunFolder) -> None:
-    """Refuses what was trained before the images changed: its validation split was another.
-
-    Raises:
-        UserError: if the record names other pixels than the present ones.
-    """
+    """Refuses what was trained before the images changed: its validation split was another."""
     if digest is not None and record.dataset.digest != digest:
         raise UserError(
             f"{folder.path} was trained on other images of {record.dataset.name!r} "
@@ -40,11 +32,7 @@ def refuse_other_pixels(record: RunRecord, digest: str | None, folder: RunFolder
 
 
 def refuse_other_teachers(record: RunRecord, teachers: Mapping[str, TeacherFacts], folder: RunFolder) -> None:
-    """Refuses to go on with a run whose teachers were trained anew meanwhile.
-
-    Raises:
-        UserError: if the record names other weights of a teacher than the present ones.
-    """
+    """Refuses to go on with a run whose teachers were trained anew meanwhile."""
     for name, facts in teachers.items():
         then = record.teachers[name].weights_digest if name in record.teachers else None
         if then != facts.weights_digest:

@@ -27,13 +27,7 @@ from amtml_pl.training.trainer import (
 
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
-    """Train or resume, select on validation, then read the test split once for best and last.
-
-    Args:
-        ready: the run.
-        about: its record before the fit, for the dashboard.
-        gradient_share: of each term, as the doctor has measured it; empty where it was not asked.
-    """
+    """Train or resume, select on validation, then read the test split once for best and last."""
     folder, module, data = ready.request.folder, ready.module, ready.data
     options, stop = ready.request.settings.trainer, StopRequest()
     loggers = [part.maker()(save_dir=folder.path) for part in options.loggers]

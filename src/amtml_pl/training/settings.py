@@ -78,10 +78,6 @@ class CacheOptions:
     """How the teachers' outputs are computed, stored and read.
 
     Attributes:
-        root: where those for the run's data set are kept.
-        device: where a run reads them from.
-        probe: how many rows are computed again before they are trusted.
-        epochs: of the run, which decide the views.
         normalisation: mean and standard deviation of the data set, which a teacher is examined with too.
     """
 
@@ -115,14 +111,8 @@ class Settings:
 
     Attributes:
         teachers: gives the selected ones, with what the loss terms read of each.
-        offered: per teacher, in order, the features that its YAML offers.
         cached: whether the teachers' outputs come from a cache; False without teachers.
-        teachers_root: where trained teachers, and what was measured of others, are kept.
-        prepare: whether what is missing is made.
-        force: whether a completed run starts over.
-        resume: whether an interrupted run goes on.
         alone: whether the run is not one that trains a teacher.
-        config: all of it, to be written down and hashed.
     """
 
     seed: int

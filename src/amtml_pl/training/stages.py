@@ -29,14 +29,7 @@ from amtml_pl.types import Shape, SplitName
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that is asked for.
-
-    Attributes:
-        settings: the checked configuration.
-        folder: where everything is kept.
-        experiment: the experiment's name.
-        command: what repeats the run.
-    """
+    """A run that is asked for."""
 
     settings: Settings
     folder: RunFolder
@@ -49,13 +42,8 @@ class Plan:
     """What is there and what is missing, of parts that fit together.
 
     Attributes:
-        request: what is asked for.
-        source: of the data set.
-        teachers: the selected ones.
         live: their networks, of a run that reads no cache; they may lack their weights yet.
         hints: ``(C, H, W)`` of each hint by flat name.
-        needs_held_out: whether the weighting asks for the teachers' outputs on the validation split.
-        steps: what the run needs, in the order it is made.
     """
 
     request: RunRequest
@@ -69,13 +57,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The images are packed, and every teacher has its weights.
-
-    Attributes:
-        plan: of the run.
-        data: the run's splits and views, without teachers' outputs.
-        accuracy: of each teacher by split, in [0, 1].
-    """
+    """Packed images, and teachers with their weights; accuracy by teacher and split, in [0, 1]."""
 
     plan: Plan
     data: PackedDataModule
@@ -84,15 +66,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that the first step needs.
-
-    Attributes:
-        prepared: what it was made from.
-        module: the training loop, with its teachers connected.
-        data: the run's splits and views, with what a cache holds of the teachers.
-        cache: the stores that the run reads; None without a cache.
-        facts: what a record says of each teacher.
-    """
+    """Everything that the first step needs."""
 
     prepared: Prepared
     module: StudentModule

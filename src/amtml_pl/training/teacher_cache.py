@@ -39,8 +39,6 @@ class RunCache:
         split: which images; of validation and test the images themselves, and logits only.
 
     Attributes:
-        teachers: per teacher its stores.
-        views: those that the run's epochs train on, or the one of evaluation.
         trusted: those that this process has held against their checksums.
     """
 
@@ -126,14 +124,7 @@ class RunCache:
         self.trusted.update(self.complete())
 
     def refuse_full_disk(self, hints: Mapping[str, Shape]) -> None:
-        """Refuses a run whose missing outputs do not fit on the disk, before the first of them is computed.
-
-        Args:
-            hints: ``(C, H, W)`` of each hint by flat name.
-
-        Raises:
-            UserError: if there is less free space than they need.
-        """
+        """Refuse a run whose missing outputs do not fit on the disk, before the first is computed."""
         needed: dict[str, int] = {}
         for teacher in self.teachers:
             for tensor, store in teacher.stores.items():
@@ -167,11 +158,7 @@ class RunCache:
             store.note_use(run, command)
 
     def describe(self, computed: Mapping[str, int]) -> CacheUse:
-        """Return what the run's record holds of the cache.
-
-        Args:
-            computed: images that each teacher has looked at for this run.
-        """
+        """Return what the run's record holds of the cache."""
         size = len(self.split)
         views = [store.record(view) for store in self.stores() for view in self.views]
         return CacheUse(
@@ -254,12 +241,6 @@ def examination(
     """Return what some images of the validation split tell of a teacher that has its weights.
 
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.
-
-    Args:
-        selected: the teacher's entry.
-        teacher: its network.
-        data: the run's splits.
-        normalisation: mean and standard deviation of the data set.
     """
     split = data.val_split()
     wanted = images_to_examine(data.num_classes)

@@ -41,16 +41,7 @@ def make_trainer(
     loggers: Sequence[Logger] = (),
     observers: Sequence[Checkpoint] = (),
 ) -> pl.Trainer:
-    """Lightning's trainer with this project's checkpoints and table of epochs.
-
-    Args:
-        options: of the run.
-        folder: of the run.
-        module: what will be trained.
-        stop: what may ask the fit to stop; None for one that nobody stops.
-        loggers: of the run.
-        observers: that write each epoch down in their own ways.
-    """
+    """Lightning's trainer with this project's checkpoints and table of epochs."""
     make, minutes = options.trainer.maker(), options.checkpoint_minutes
     # Only the processes that there are: for more, Lightning would start this command again for each.
     each = ranks.local_world_size()

@@ -49,12 +49,6 @@ class Cifar10(_Cifar):
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky, 2009), which gives the checksum of the
     archive; those of its files are torchvision's.
-
-    Args:
-        folder: where ``cifar-10-python.tar.gz`` or ``cifar-10-batches-py`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; empty for no download.
-        md5: of the archive.
-        members: the md5 of each file of the unpacked folder; empty where only the archive serves.
     """
 
     archive = "cifar-10-python.tar.gz"
@@ -71,12 +65,6 @@ class Cifar100(_Cifar):
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky, 2009), which gives the checksum of the
     archive; those of its files are torchvision's.
-
-    Args:
-        folder: where ``cifar-100-python.tar.gz`` or ``cifar-100-python`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; empty for no download.
-        md5: of the archive.
-        members: the md5 of each file of the unpacked folder; empty where only the archive serves.
     """
 
     archive = "cifar-100-python.tar.gz"

@@ -44,11 +44,7 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Files below a folder on disk; symbolic links are followed.
-
-    Args:
-        folder: the top.
-    """
+    """Files below a folder on disk; symbolic links are followed."""
 
     def __init__(self, folder: Path) -> None:
         self.where = folder
@@ -78,12 +74,7 @@ class FolderFiles:
 
 
 class ArchiveFiles:
-    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files are not seen.
-
-    Args:
-        archive: the file, whose checksum has been compared.
-        top: a folder that all members may lie in; names are relative to it.
-    """
+    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files are not seen."""
 
     def __init__(self, archive: Path, top: str) -> None:
         self.where = archive

@@ -128,12 +128,6 @@ def read_class_folders(
 ) -> Split:
     """One split of a tree with a folder per class, images in the order of their names.
 
-    Args:
-        files: the tree.
-        subfolders: the subfolder of every split; all must have the same classes.
-        split: the one to decode.
-        image_size: height and width of the result in pixels.
-
     Raises:
         UserError: a class is missing in one split or has no images, or an image cannot be read.
     """
@@ -180,13 +174,6 @@ def read_images(
     files: Files, samples: Sequence[tuple[str, int]], classes: tuple[str, ...], image_size: int, *, title: str
 ) -> Split:
     """Decodes images on all cores; more than 2 GiB of pixels are held in an unnamed temporary file.
-
-    Args:
-        files: where the images lie.
-        samples: per image its name and label, in the order of the result.
-        classes: the class names in label order.
-        image_size: height and width of the result in pixels.
-        title: what the progress bar says.
 
     Raises:
         UserError: images cannot be read; it counts them and names the first.

@@ -25,12 +25,6 @@ class TinyImageNet(ArchiveSource):
     order of their WordNet ids. Grey images become colour images. Source: http://cs231n.stanford.edu
     (Le and Yang, 2015). The checksum is the one that several independent loaders carry; the source
     itself publishes none.
-
-    Args:
-        folder: where ``tiny-imagenet-200.zip`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; empty for no download.
-        md5: of the archive.
-        members: none are published.
     """
 
     archive = "tiny-imagenet-200.zip"

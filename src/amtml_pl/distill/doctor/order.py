@@ -18,14 +18,7 @@ from amtml_pl.weighting.scheme import Weighting
 def order_findings(
     step: Step, terms: Mapping[str, LossTerm], weighting: Weighting, repeatable: Callable[[], None]
 ) -> Iterator[Finding]:
-    """What is another when the teachers are listed in another order, by one place each.
-
-    Args:
-        step: as it would be taken.
-        terms: those in use.
-        weighting: the scheme.
-        repeatable: starts the step's random numbers anew.
-    """
+    """What is another when the teachers are listed in another order, by one place each."""
     if step.teachers is None or step.weights is None or len(step.teachers.names) < 2:
         return
     order = [*range(1, len(step.teachers.names)), 0]

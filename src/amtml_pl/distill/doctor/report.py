@@ -27,12 +27,7 @@ class Checkup(Record):
     """The content of ``doctor.json``.
 
     Attributes:
-        findings: what is wrong.
         expected_defects: the findings that the method is known for.
-        warnings: what is worth a look.
-        gradient_share: of each term in the gradient that reaches the student.
-        teachers: per teacher what its examination found.
-        agreement: per pair of teachers the share of training images for which they name the same class.
         whole: whether everything was looked at.
     """
 
@@ -84,15 +79,7 @@ def check_up(
     teachers: Mapping[str, Examination],
     expected: Sequence[str] = (),
 ) -> Checkup:
-    """Examines a module that is ready to be fitted.
-
-    Args:
-        module: with its teachers connected, on the CPU or where the batches will be.
-        data: the run's splits and views.
-        teachers: what `amtml_pl.distill.doctor.teachers.examine_teacher` found of each teacher that has been
-            examined.
-        expected: the names of findings that the method is known for.
-    """
+    """Examines a module that is ready to be fitted."""
     batch = data.sample(SAMPLES).to(module.device)
     found = examine(module, batch)
     findings = [*found.findings]

@@ -25,8 +25,6 @@ class Examination:
     """What the examination of a step has found.
 
     Attributes:
-        findings: what is wrong.
-        warnings: what is worth a look.
         share: of each objective in the gradient that reaches the student, in [0, 1].
         whole: whether everything was looked at; a teacher that is not frozen ends it early.
     """
@@ -38,13 +36,9 @@ class Examination:
 
 
 def examine(module: StudentModule, batch: Batch) -> Examination:
-    """Takes a training step apart without taking it.
+    """Takes a training step apart for at least two images, without taking it.
 
     Parameters, running statistics, random state and accounts are left as they were.
-
-    Args:
-        module: with its teachers connected.
-        batch: some training images; at least two.
     """
     if findings := [*frozen_findings(module)]:  # nothing else can be trusted then
         return Examination(findings, whole=False)

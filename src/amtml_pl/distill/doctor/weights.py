@@ -16,13 +16,7 @@ from amtml_pl.types import Step
 def weight_findings(
     step: Step, terms: Mapping[str, LossTerm], student: Sequence[nn.Parameter]
 ) -> Iterator[Finding]:
-    """Weights that do not sum to 1, or that have a gradient to the student.
-
-    Args:
-        step: as it would be taken.
-        terms: those in use.
-        student: its trainable parameters.
-    """
+    """Weights that do not sum to 1, or that have a gradient to the student."""
     weighed: dict[str, Tensor | None] = {"weighting": step.weights, "features": step.feature_weights}
     weighed |= {name: term.own_weights(step) for name, term in terms.items()}
     for name, weights in weighed.items():

@@ -25,10 +25,6 @@ def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> 
 
     After Zhang et al., "Deep Mutual Learning" (arXiv:1706.00384), eq. 8.
 
-    Args:
-        logits: of the network that learns.
-        peers: of the P others.
-
     Returns:
         A scalar ≥ 0, zero where all agree.
     """

@@ -124,11 +124,7 @@ class Observation:
 
     Attributes:
         state: ``(B, D)`` of all teachers together.
-        cosine: ``(B, M)`` of the regressed features with each teacher's.
-        divergence: ``(B, M)`` of the outputs.
         confidence: ``(B, M)`` CA-MKD's weights.
-        errors: ``(B, M)`` of the regressed features.
-        cross_entropy: ``(B,)`` of the student.
     """
 
     state: Float[Tensor, "B D"]
@@ -140,13 +136,7 @@ class Observation:
 
 
 class Agent(nn.Module):
-    """One hidden layer and two heads, each a softmax over the teachers.
-
-    Args:
-        inputs: length of a state.
-        hidden: width of the hidden layer.
-        teachers: M.
-    """
+    """One hidden layer and two heads, each a softmax over the teachers."""
 
     def __init__(self, inputs: int, hidden: int, teachers: int) -> None:
         super().__init__()

@@ -27,12 +27,7 @@ PATIENCE = 0.2  # seconds between two looks at what another process builds
 
 @dataclass
 class Built:
-    """What a build has done.
-
-    Attributes:
-        teacher_passes: images that each teacher has computed.
-        seconds: from beginning to end, waiting included.
-    """
+    """What a build has done."""
 
     teacher_passes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -51,15 +46,6 @@ def build(
 
     Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
     was interrupted nor on which process builds what. Processes that lack the same views share them.
-
-    Args:
-        teachers: with their stores.
-        split: the images.
-        augment: turns them into their views.
-        views: to be complete afterwards.
-        root: of the stores; the locks lie below it.
-        options: how the teachers are run.
-        console: for the progress.
 
     Raises:
         UserError: if the disk is too small or cannot be written, or an output cannot be stored.

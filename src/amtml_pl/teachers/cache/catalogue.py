@@ -28,10 +28,7 @@ class Examination(Record):
     """What images that a teacher was not trained on tell of it.
 
     Attributes:
-        images: how many there are.
-        accuracy: on them, in [0, 1].
         accuracy_reassigned: with the outputs assigned to the classes anew.
-        accuracy_with: with other means and deviations, by their name.
         gain_in_standard_errors: of each of these (``classes``: of other classes), how many more images are
             named rightly, as a multiple of what chance gives.
     """
@@ -64,8 +61,6 @@ class StoreManifest(Record):
         shape: of a row.
         shard_rows: rows of each shard but the last.
         fingerprint: what decides the numbers; it names the store's folder.
-        facts: about the teacher.
-        built_with: how the teacher was run.
     """
 
     format: Literal[2] = 2
@@ -97,7 +92,6 @@ class Use(Record):
 
     Attributes:
         run: its folder; empty where a command has built the store ahead of its runs.
-        command: what repeats it.
     """
 
     run: str
@@ -114,12 +108,7 @@ class Use(Record):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A folder with the outputs of a teacher.
-
-    Attributes:
-        folder: where they lie.
-        manifest: what they belong to; None where that cannot be read.
-    """
+    """A folder with the outputs of a teacher."""
 
     folder: Path
     manifest: StoreManifest | None
@@ -172,12 +161,7 @@ def read_manifest(folder: Path) -> StoreManifest:
 
 
 def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
-    """Why the most similar neighbour of a store is not that store, as a sentence; None without neighbours.
-
-    Args:
-        fingerprint: of the store.
-        folder: where it lies, or would.
-    """
+    """Why the most similar neighbour of a store is not that store, as a sentence; None without neighbours."""
     kind = folder.name.rpartition("-")[0]
     closest: tuple[list[tuple[str, str, str]], Path] | None = None
     for other in stores_below(folder.parent):

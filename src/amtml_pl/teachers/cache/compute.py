@@ -24,10 +24,7 @@ class BuildOptions:
     """How the teachers are run while a cache is built.
 
     Attributes:
-        batch_size: images per pass.
         precision: of the passes; other than float32 is autocast.
-        channels_last: memory layout of the teacher.
-        compile: whether ``torch.compile`` translates it.
         device: ``auto`` takes CUDA where there is one, else the CPU.
     """
 
@@ -106,17 +103,7 @@ def compute_shard(
     options: BuildOptions,
     advanced: Callable[[str, int], None] = lambda _teacher, _images: None,
 ) -> Shard:
-    """The teacher's outputs for exactly the pixels that a student sees.
-
-    Args:
-        teacher: from `ready_for_computing`.
-        split: the images.
-        augment: turns them into their views.
-        view: which one.
-        rows: of the split.
-        options: how the teacher is run.
-        advanced: told of the teacher and the images of each pass.
-    """
+    """The teacher's outputs for exactly the pixels that a student sees."""
     device = options.resolved_device()
     parts: dict[str, list[Tensor]] = {}
     pixels = []

@@ -58,13 +58,9 @@ class TensorStore:
     """Where the rows of one tensor lie, and which of them are there.
 
     Attributes:
-        root: of all teachers of a data set.
-        teacher: its name.
         tensor: ``logits`` or a tap.
-        split: that the rows belong to.
         rows: N of that split.
         fingerprint: what decides the numbers, as nested JSON; another fingerprint is another folder.
-        storage: of the values.
         shard_rows: of a new folder; one that exists keeps its own.
     """
 
@@ -131,13 +127,7 @@ class TensorStore:
     def begin(
         self, shape: tuple[int, ...], facts: ExaminedTeacher, built_with: Mapping[str, bool | int | str]
     ) -> None:
-        """Writes the manifest, unless there is one; of several processes the first does.
-
-        Args:
-            shape: of a row.
-            facts: about the teacher.
-            built_with: how the teacher is run: batch size, precision, layout, version of torch.
-        """
+        """Writes the manifest, unless there is one; of several processes the first does."""
         manifest = StoreManifest(
             teacher=self.teacher,
             tensor=self.tensor,
@@ -191,12 +181,6 @@ class TensorStore:
         self, view: int, number: int, tensors: Mapping[str, Tensor], pixels: Int64[Tensor, " R"]
     ) -> None:
         """Publishes a shard, then enters it into the record of its view.
-
-        Args:
-            view: of the pixels.
-            number: of the shard.
-            tensors: what `amtml_pl.teachers.cache.storage.encode` gives for its rows.
-            pixels: the checksum of each row's pixels.
 
         Raises:
             OSError: if it cannot be written; nothing half-written remains.
@@ -273,12 +257,7 @@ class TensorStore:
         return folder_bytes(self.folder)
 
     def note_use(self, run: Path | None, command: str) -> None:
-        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is.
-
-        Args:
-            run: its folder; None where a command builds ahead of its runs.
-            command: what repeats it.
-        """
+        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is."""
         place = "" if run is None else str(run.resolve())
         name = hashlib.sha256(os.fsencode(place or command)).hexdigest()[:12]
         text = as_json(Use(run=place, command=command))

@@ -15,9 +15,6 @@ class TeacherStores:
     """What is kept of one teacher for one split.
 
     Attributes:
-        name: of the teacher.
-        logits: their store.
-        hints: the stores of its features, by tap.
         load: gives the teacher; called only where something has to be computed.
         facts: what a new manifest says of a loaded teacher.
     """

@@ -55,14 +55,6 @@ def probe(
     It needs no teacher, and notices what no fingerprint knows: other code of an augmentation, another
     decoder, a damaged image.
 
-    Args:
-        teachers: with their stores.
-        split: the images.
-        augment: turns them into their views.
-        views: those that are looked at, as far as any store has them.
-        pairs: of sample and view that are looked at.
-        generator: draws them; None draws others each time.
-
     Raises:
         UserError: at the first image that is another.
     """
@@ -143,15 +135,6 @@ def compare(
     generator: np.random.Generator | None = None,
 ) -> dict[str, float]:
     """Asks the teacher again for random samples of every view.
-
-    Args:
-        teacher: with its stores.
-        split: the images.
-        augment: turns them into their views.
-        views: the complete ones.
-        rows: random samples of each view.
-        options: how the teacher is run.
-        generator: draws them; None draws others each time.
 
     Returns:
         Per tensor the largest difference, as a share of the largest value in its row (int8: in its shard).

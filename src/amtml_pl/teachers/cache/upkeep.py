@@ -25,10 +25,6 @@ def damaged_shards(store: TensorStore, view: int) -> list[int]:
 def hold_idle(root: Path, held: ExitStack) -> set[str]:
     """Takes every lock that no build holds, and names the stores that one holds.
 
-    Args:
-        root: of the stores.
-        held: keeps the locks; at its end their files are removed.
-
     Returns:
         The stores, see `lock_name`, that are being built.
     """

@@ -107,14 +107,7 @@ def again(file: Path) -> str:
 
 
 class ShardRecord(Record):
-    """A shard that is whole.
-
-    Attributes:
-        file: its name.
-        rows: the first, and the one after the last.
-        bytes: its size.
-        sha256: of its bytes.
-    """
+    """A shard that is whole."""
 
     file: str
     rows: tuple[Count, Count]
@@ -131,11 +124,6 @@ class ViewRecord(Record):
 
 def recorded_shards(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) -> dict[int, ShardRecord]:
     """Return the shards that a view's record lists, by their numbers; none where there is no record.
-
-    Args:
-        file: the record.
-        view: that it should be of.
-        shards: the name and the rows of each shard that it may list.
 
     Raises:
         UserError: if it is damaged, or the record of something else.

@@ -23,12 +23,7 @@ from amtml_pl.types import Batch
 
 
 class ShortFit:
-    """A run whose trainer stops after a few steps; every call goes on with the same module.
-
-    Args:
-        settings: of the run.
-        folder: of the run.
-    """
+    """A run whose trainer stops after a few steps; every call goes on with the same module."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.ready = connect(prepare(plan(RunRequest(settings, RunFolder(folder), None, "benchmark"))))

@@ -32,8 +32,6 @@ class ShortRuns:
         images: at least, to train on and to build the cache for.
 
     Attributes:
-        config: of the experiment itself, cached.
-        synthetic: whether the images are random.
         untrained: the teachers with fresh weights.
     """
 

@@ -13,13 +13,7 @@ from amtml_pl.types import Batch
 
 @dataclass
 class Answers:
-    """Logits, batch by batch, of one pass over a split.
-
-    Attributes:
-        index: of each batch's images in their split.
-        labels: of each batch.
-        logits: of each batch.
-    """
+    """Logits, batch by batch, of one pass over a split."""
 
     index: list[Int64[Tensor, " B"]] = field(default_factory=list)
     labels: list[Int64[Tensor, " B"]] = field(default_factory=list)

@@ -42,13 +42,6 @@ class Dashboard(Observer, Checkpoint):
     It only reads what steps compute anyway, but for the gradients' shares, after which everything is put
     back. It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums
     of the epoch, and stands before the one that writes ``last.ckpt``, so that no epoch is lost.
-
-    Args:
-        logger: where it writes.
-        subject: the run.
-
-    Attributes:
-        means: of the teachers' weights by class, of each epoch.
     """
 
     def __init__(self, logger: TensorBoard, subject: Subject) -> None:
@@ -259,14 +252,7 @@ class Dashboard(Observer, Checkpoint):
         metrics: Mapping[str, float],
         timing: Mapping[str, float],
     ) -> None:
-        """Writes what the run has come to, once both checkpoints have been evaluated, the best one last.
-
-        Args:
-            trainer: of the run.
-            module: with the weights of the best epoch.
-            metrics: those of ``run.json``.
-            timing: that of ``run.json``.
-        """
+        """Writes what the run has come to, once both checkpoints have been evaluated, the best one last."""
         if not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)

@@ -8,12 +8,7 @@ from amtml_pl.runs.record import RunRecord
 
 
 def card(about: RunRecord, left_out: Sequence[str]) -> str:
-    """The run as Markdown.
-
-    Args:
-        about: its record before the fit.
-        left_out: sentences on what the dashboard cannot show.
-    """
+    """The run as Markdown."""
     data = about.dataset
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes.items())
     rows = {
@@ -40,13 +35,7 @@ def result_card(
     timing: Mapping[str, float],
     spent: Mapping[str, float],
 ) -> str:
-    """What came of it, as Markdown.
-
-    Args:
-        metrics: those of ``run.json``.
-        timing: that of ``run.json``.
-        spent: the dashboard's own seconds, by what they went into.
-    """
+    """What came of it, as Markdown."""
     lines = [
         "| metric | value |",
         "|---|---|",

@@ -16,15 +16,7 @@ from amtml_pl.training.dashboard.weights_by_class import draw_weights_by_class
 
 
 def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
-    """The confusion matrix and the reliability diagram of a pass over a split.
-
-    Args:
-        logger: where to.
-        subject: the run.
-        answers: of the student; nothing is drawn without any.
-        whose: what the tags begin with.
-        epoch: that they belong to.
-    """
+    """The confusion matrix and the reliability diagram of a pass over a split."""
     if not answers.logits:
         return
     _, labels, logits = answers.whole()
@@ -45,15 +37,7 @@ def write_teaching(
     examples: Examples | None,
     epoch: int,
 ) -> None:
-    """The heat map of the weights by class, and the images that the teachers dispute.
-
-    Args:
-        logger: where to.
-        subject: the run.
-        means: of the weights over an epoch, by class and teacher; None where there are no teachers.
-        examples: the most disputed of the epoch's samples; None where they are not known.
-        epoch: that they belong to.
-    """
+    """The heat map of the weights by class, and the images that the teachers dispute."""
     if means is not None:
         heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
         logger.figure("ensemble/weights_by_class", heat_map, epoch)

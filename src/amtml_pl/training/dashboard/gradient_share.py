@@ -16,10 +16,6 @@ def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
     """Each objective's L2 norm of the student's gradient as a share of their sum, as the doctor measures it.
 
     Nothing of the fit is changed: no step is taken, and buffers and random numbers are put back.
-
-    Args:
-        module: in a fit of one process.
-        batch: its first samples are looked at.
     """
     some = batch.map(first_samples)
     with as_it_was(module):

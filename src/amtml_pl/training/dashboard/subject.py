@@ -17,13 +17,7 @@ class Subject:
     """A run that is about to be fitted.
 
     Attributes:
-        about: the record of the run before its fit.
-        classes: the K class names.
-        image_size: H, which is W, in pixels.
-        temperature: T of the run's softened outputs.
-        mixture: what its integrated soft targets mix.
         lr: the student's learning rate at the beginning; None where its optimizer has none.
-        accuracy: of each teacher by split, in [0, 1].
         held_out: ``(N, M, K)``, the teachers' logits for the validation images; None where nobody has asked
             for them yet.
         gradient_share: what the doctor has measured of each term; empty where it was not asked.

@@ -47,12 +47,7 @@ def final_tags(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def table_row(about: RunRecord, lr: float | None) -> list[Summary]:
-    """The columns of the table, and this run's values in it, for the run's own event file.
-
-    Args:
-        about: the record of the run.
-        lr: the student's learning rate at the beginning; None where its optimizer has none.
-    """
+    """The columns of the table, and this run's values in it, for the run's own event file."""
     from torch.utils.tensorboard.summary import hparams  # only here: it takes seconds
 
     # SummaryWriter.add_hparams would open a run of its own below this one.
@@ -99,10 +94,6 @@ def chart_layout(teachers: int, terms: Sequence[str]) -> Layout:
     """Categories of charts, each of lines that are found by regular expressions.
 
     The expressions name no teacher: charts of several runs are one where title and expressions are the same.
-
-    Args:
-        teachers: M.
-        terms: everything that the student's loss sums up.
     """
     layout = {
         "Does it help? Student against teachers and ensemble": {

@@ -35,12 +35,6 @@ class WeightsByClass:
 
     An epoch's rows are appended, so that an epoch costs the same however many there were before. Its numbers
     are in ``last.ckpt``: a resumed run writes the file anew from there, whatever has happened to it.
-
-    Args:
-        file: where it lies.
-        teachers: the M teachers in order.
-        classes: the K class names.
-        epochs: the ``(K, M)`` means of each epoch that a checkpoint holds.
     """
 
     def __init__(

@@ -105,10 +105,6 @@ class Outcome:
 def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     """One job of a sweep: recorded when it begins and when it ends, however it does.
 
-    Args:
-        train: trains the run whose configuration Hydra has set.
-        sweep: where the job is recorded.
-
     Returns:
         ``val/acc`` of the run's record; NaN for a job that has failed.
 
@@ -147,12 +143,7 @@ def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bo
 
 
 def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
-    """Calls a job's function and catches whatever it ends by.
-
-    Args:
-        train: the function.
-        threads: of torch; None leaves what the launcher has set.
-    """
+    """Calls a job's function and catches whatever it ends by."""
     quieten()
     progress.mistakes.clear()
     if threads is not None:
