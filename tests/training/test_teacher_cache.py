@@ -10,10 +10,9 @@ from safetensors.torch import load_file, save_file
 from amtml_pl.data.augment import CropFlip
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.plan import cache_step
-from amtml_pl.training.settings import settings_of
+from amtml_pl.training.settings import selected_teacher, settings_of
 from amtml_pl.training.teacher_cache import RunCache
 from records import EXAMINED
 
@@ -43,7 +42,7 @@ def cache(configure, tmp_path):
 
 
 def write_weights(config, name, file):
-    state = SelectedTeacher(config, name).fresh().network.network.state_dict()
+    state = selected_teacher(config, name).fresh().network.network.state_dict()
     save_file(state, file)
 
 

@@ -107,9 +107,7 @@ def check_classes_of_student(settings: Settings, outputs: int) -> None:
 def refuse_mixup(mixup: float, module: StudentModule) -> None:
     """Refuses parts that read one label per image."""
     blends = f"data.mixup={mixup} blends the labels of two images;"
-    if blind := [
-        name for name, term in zip(module.terms, module.loss_terms(), strict=True) if not term.blends_labels
-    ]:
+    if blind := [name for name, term in module.loss_terms().items() if not term.blends_labels]:
         raise UserError(
             f"{blends} the loss terms {blind} read one label per image.",
             fix="data.mixup=0, or leave them out of loss=[...]",

@@ -127,8 +127,8 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
         record = teacher.record() or train_teacher(teacher)
         refuse_other_pixels(record, data.digest, teacher.folder)
         accuracy = {split: record.metrics[f"{split}/acc"] for split in ("val", "test")}
-    if teacher.min_accuracy is not None:
-        check_accuracy(teacher.name, accuracy["val"], teacher.min_accuracy)
+    if (least := teacher.node["min_accuracy"]) is not None:
+        check_accuracy(teacher.name, accuracy["val"], least)
     return accuracy
 
 
@@ -136,9 +136,11 @@ def train_teacher(teacher: SelectedTeacher) -> RunRecord:
     """Train a teacher in a run of its own."""
     console.rule(f"teacher {teacher.name}", align="left")
     if world_size() == 1:
-        own = settings_of(teacher.recipe())
-        return execute(RunRequest(own, teacher.folder, teacher.recipe_name, teacher.command))
-    run_alone(shlex.split(teacher.command)[1:])  # this process is one of several that train the student
+        own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
+        return execute(RunRequest(own, teacher.folder, recipe, teacher.recipe.command()))
+    run_alone(
+        shlex.split(teacher.recipe.command())[1:]
+    )  # this process is one of several that train the student
     return teacher.trained()
 
 

@@ -114,21 +114,21 @@ def teacher_step(
 ) -> PlanStep:
     """Where a teacher's weights come from."""
     if teacher.has_own_weights:
-        origin = teacher.weights_file or "its constructor"
+        origin = teacher.node["weights"]["path"] or "its constructor"
         return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
     record = teacher.record()
     if record is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
-    epochs = teacher.recipe().trainer.max_epochs
+    epochs = teacher.recipe.config().trainer.max_epochs
     seconds = None
     if images is not None and timed is not None:
         seconds = images * epochs * seconds_per_image(timed, settings.dataset.image_size, training=True)
     return PlanStep(
         f"teacher {teacher.name}",
-        f"to train, {counted(epochs, 'epoch')} of {teacher.recipe_name}",
+        f"to train, {counted(epochs, 'epoch')} of {teacher.node['recipe']}",
         missing=True,
         seconds=seconds,
-        by_hand=None if settings.prepare else teacher.command,  # costs half a second
+        by_hand=None if settings.prepare else teacher.recipe.command(),  # costs half a second
     )
 
 

@@ -81,7 +81,7 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
         yield problem
         return
     for teacher in selected:
-        if teacher.is_pretrained:
+        if teacher.node["pretrained"]:
             continue
         try:
             with torch.device("meta"):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.build import Part
 from amtml_pl.config.paths import cache_root, packed_root_of, with_absolute_paths
+from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.layout import device_for
@@ -20,7 +20,7 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Place
 from amtml_pl.teachers.cache.storage import Storage
-from amtml_pl.teachers.selected import SelectedTeacher, offered_features, selected_teachers
+from amtml_pl.teachers.selected import SelectedTeacher, with_hints
 from amtml_pl.types import OfferedFeatures
 
 
@@ -110,7 +110,8 @@ class Settings:
     """A checked configuration, part by part.
 
     Attributes:
-        teachers: gives the selected ones, with what the loss terms read of each.
+        selected: the teachers in order.
+        offered: per teacher the modules whose outputs its YAML offers.
         cached: whether the teachers' outputs come from a cache; False without teachers.
         alone: whether the run is not one that trains a teacher.
     """
@@ -119,7 +120,7 @@ class Settings:
     dataset: DatasetOptions
     data: DataOptions
     method: MethodOptions
-    teachers: Callable[[Mapping[str, LossTerm]], tuple[SelectedTeacher, ...]]
+    selected: tuple[SelectedTeacher, ...]
     offered: Mapping[str, OfferedFeatures]
     cached: bool
     cache: CacheOptions
@@ -132,6 +133,10 @@ class Settings:
     expected_defects: tuple[str, ...]
     alone: bool
     config: DictConfig
+
+    def teachers(self, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
+        """Return the selected teachers, with what the loss terms read of each."""
+        return with_hints(self.selected, terms, self.offered)
 
     def study(self) -> str:
         """Return the hash that the runs of all seeds share."""
@@ -151,8 +156,10 @@ def settings_of(config: DictConfig) -> Settings:
         dataset=dataset_options(config),
         data=data_options(config),
         method=method_options(config),
-        teachers=partial(selected_teachers, config),
-        offered=offered_features(config),
+        selected=tuple(selected_teacher(config, str(name)) for name in config.teacher),
+        offered={
+            str(name): OfferedFeatures(node.hint, tuple(node.stages)) for name, node in config.teacher.items()
+        },
         cached=bool(config.teacher) and config.teacher_source == "cached",
         cache=cache_options(config),
         teachers_root=Path(config.paths.teachers),
@@ -165,6 +172,13 @@ def settings_of(config: DictConfig) -> Settings:
         alone=config.role == "student",
         config=config,
     )
+
+
+def selected_teacher(config: DictConfig, name: str) -> SelectedTeacher:
+    """Take the node of a teacher apart."""
+    node: Any = OmegaConf.to_container(config.teacher[name], resolve=True)
+    network = Part(config.teacher[name].network)
+    return SelectedTeacher(name, network, node, Recipe(config, name), config.dataset.image_size)
 
 
 def dataset_options(config: DictConfig) -> DatasetOptions:

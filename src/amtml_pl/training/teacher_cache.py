@@ -226,7 +226,7 @@ def teacher_stores(
     return TeacherStores(
         name=teacher.name,
         logits=store("logits", None, options.logits),
-        hints={tap: store(tap, teacher.pool, options.hints) for tap in taps},
+        hints={tap: store(tap, teacher.node["pool"], options.hints) for tap in taps},
         load=load,
         facts=facts,
     )

@@ -11,13 +11,14 @@ import torch
 from amtml_pl.distill.doctor.finding import Finding
 from amtml_pl.distill.doctor.gradients import gradient_findings, gradient_norms, outweighing, shares
 from amtml_pl.distill.doctor.held import frozen_findings, optimizer_findings
-from amtml_pl.distill.doctor.order import order_findings
 from amtml_pl.distill.doctor.targets import head_findings, target_findings
-from amtml_pl.distill.doctor.weights import weight_findings
+from amtml_pl.distill.doctor.weights import order_findings, weight_findings
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.models.layout import as_written
 from amtml_pl.models.taps import mode_kept
 from amtml_pl.types import Batch
+
+SHARE_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
             # One teacher has nothing to be weighed against.
             findings = [finding for finding in findings if not finding.name.startswith("idle-for-the-")]
         if dissection.step is not None:
-            listed = zip(module.terms, module.loss_terms(), strict=True)
-            terms = {name: term for name, term in listed if module.coef[name]}
+            terms = {name: term for name, term in module.loss_terms().items() if module.coef[name]}
             findings += weight_findings(dissection.step, terms, parts.get("student", []))
             if module.weighting is not None:
                 findings += order_findings(dissection.step, terms, module.weighting, module.repeatable)
@@ -65,6 +65,17 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
         o.name: norms[o.name].get("student", 0.0) for o in dissection.objectives if "student" in o.trains
     }
     return Examination(findings, [*outweighing(reaching)], shares(reaching))
+
+
+def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
+    """Return each objective's share of the student's gradient at the first images; the fit is unchanged."""
+    some = batch.map(
+        lambda tensor: tensor[:SHARE_SAMPLES] if tensor.ndim else tensor
+    )  # mixup's share is 0-dim
+    with as_it_was(module):
+        parts = {"student": module.parts()["student"]}
+        objectives = [each for each in module.dissect(some).objectives if "student" in each.trains]
+        return shares({each.name: gradient_norms(each, parts)["student"] for each in objectives})
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
+from amtml_pl.distill.doctor.step import SHARE_SAMPLES, gradient_shares
 from amtml_pl.distill.module import Observer, StudentModule
 from amtml_pl.results.evaluation.quality import Reliability
 from amtml_pl.system.ranks import leads
@@ -19,8 +20,6 @@ from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.card import card, result_card
 from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
 from amtml_pl.training.dashboard.figures import write_answers, write_teaching
-from amtml_pl.training.dashboard.gradient_share import SAMPLES, gradient_shares
-from amtml_pl.training.dashboard.graph import draw_graph
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.training.dashboard.tags import chart_layout, final_tags, table_row, tag_of
@@ -98,7 +97,8 @@ class Dashboard(Observer, Checkpoint):
         module, subject = cast("StudentModule", pl_module), self.subject
         spent, before = module.spent, module.spent.seconds_before
         self.budget.elapsed = lambda: spent.fit_seconds - before
-        self.budget.reserved = lambda: SECONDS_OF_THE_END * share_done(trainer)
+        epochs = max(int(trainer.max_epochs or 1), 1)
+        self.budget.reserved = lambda: SECONDS_OF_THE_END * (trainer.current_epoch + 1) / epochs
         with self.budget.spending("opening"):
             epoch = trainer.current_epoch
             if self.logger.begin(epoch):
@@ -153,7 +153,7 @@ class Dashboard(Observer, Checkpoint):
         if trainer.global_step == 0 or not self.alone:
             return
         # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
-        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SAMPLES / len(batch))
+        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SHARE_SAMPLES / len(batch))
         first = passes * self.budget.elapsed() / trainer.global_step
         if self.budget.allows("gradient shares", first, part=0.7):  # or nothing were left for figures
             with self.budget.spending("gradient shares"):
@@ -266,15 +266,10 @@ class Dashboard(Observer, Checkpoint):
             write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, end)
             self.logger.scalars(final_tags(metrics), end)
             self.logger.summaries(table_row(self.subject.about, self.subject.lr))
-            draw_graph(self.logger.opened, module.student, self.subject.image_size)
+            self.logger.graph(module.student, self.subject.image_size)
         spent["after it"] = self.budget.cost["the end"]
         self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
         self.logger.close()
-
-
-def share_done(trainer: pl.Trainer) -> float:
-    """How much of a fit's epochs have begun, in [0, 1]."""
-    return (trainer.current_epoch + 1) / max(int(trainer.max_epochs or 1), 1)
 
 
 def learning_rates(trainer: pl.Trainer) -> dict[str, float]:

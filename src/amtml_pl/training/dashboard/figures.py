@@ -6,11 +6,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.results.evaluation.quality import Reliability
-from amtml_pl.training.dashboard.answers import Answers
-from amtml_pl.training.dashboard.confusion import confusion_matrix, draw_confusion
+from amtml_pl.training.dashboard.answers import (
+    Answers,
+    confusion_matrix,
+    draw_confusion,
+    draw_reliability,
+)
 from amtml_pl.training.dashboard.disagreement import Examples, draw_examples
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.reliability import draw_reliability
 from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.training.dashboard.weights_by_class import draw_weights_by_class
 
@@ -23,11 +26,8 @@ def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose
     counts = confusion_matrix(logits.argmax(dim=1), labels, len(subject.classes))
     title = f"{whose}: {len(labels)} images"
     logger.figure(f"{whose}/confusion", draw_confusion(counts, subject.classes, title), epoch)
-    logger.figure(
-        f"{whose}/reliability",
-        draw_reliability(Reliability.of(logits.double().softmax(dim=1), labels), title),
-        epoch,
-    )
+    reliability = Reliability.of(logits.double().softmax(dim=1), labels)
+    logger.figure(f"{whose}/reliability", draw_reliability(reliability, title), epoch)
 
 
 def write_teaching(

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.layout import as_written
+from amtml_pl.models.taps import TappedNetwork, evaluation_mode
 from amtml_pl.training.dashboard.drawing import pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 BINS = np.linspace(0, 1, 41)
 
@@ -103,6 +110,17 @@ class TensorBoard(Logger):
     def figure(self, tag: str, figure: Figure, epoch: int) -> None:
         """A figure as an image."""
         self.opened.add_image(tag, pixels(figure), epoch, dataformats="HWC")
+
+    def graph(self, student: TappedNetwork, image_size: int) -> None:
+        """Trace the network for one image, in evaluation mode; what cannot be traced is a warning."""
+        image = torch.zeros(1, 3, image_size, image_size, device=student.mean.device)
+        with warnings.catch_warnings(), evaluation_mode(student), torch.random.fork_rng(), as_written():
+            warnings.simplefilter("ignore")  # of the tracer, about Python's own control flow
+            try:
+                self.opened.add_graph(student.network, image)
+            except Exception as error:  # whatever a user's network does that a trace cannot follow
+                reason = str(error).partition("\n")[0]
+                log.warning("TensorBoard shows no graph of the student: %s", reason)
 
     def summaries(self, summaries: Iterable[Summary]) -> None:
         """What has been made for the file already."""
