@@ -195,4 +195,4 @@ def test_the_code_and_numbers_of_the_fingerprint_are_those_of_the_data_module(ca
     found = made.stores()[0].identity
     assert found["augment"]["operations"][0]["padding"] == operation.padding == 3
     assert found["split"]["size"] == len(made.split) == 100
-    assert torch.equal(made.split.rows, made.data.train_split().rows)
+    assert torch.equal(made.split.rows, made.data.split("train").rows)

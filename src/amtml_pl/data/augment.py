@@ -175,6 +175,7 @@ class RandomErasing:
     """
 
     name = "random_erasing"
+    distinct_views = None  # drawn anew for each view: no end
     _ATTEMPTS = 10
 
     def __init__(
@@ -196,11 +197,6 @@ class RandomErasing:
         self.scale = scale
         self.ratio = ratio
         self.value = value
-
-    @property
-    def distinct_views(self) -> None:
-        """Areas and shapes are continuous: no end."""
-        return
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
@@ -232,16 +228,12 @@ class Cutout:
     """
 
     name = "cutout"
+    distinct_views = None  # drawn anew for each view: no end
 
     def __init__(self, size: int) -> None:
         if size < 1:
             raise UserError(f"Cutout: size is {size}, expected a side of at least one pixel.")
         self.size = size
-
-    @property
-    def distinct_views(self) -> None:
-        """Centres are drawn anew for each view, not enumerated: no end."""
-        return
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int

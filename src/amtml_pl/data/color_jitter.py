@@ -27,6 +27,7 @@ class ColorJitter:
     """
 
     name = "color_jitter"
+    distinct_views = None  # drawn anew for each view: no end
 
     def __init__(
         self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
@@ -41,11 +42,6 @@ class ColorJitter:
         self.contrast = contrast
         self.saturation = saturation
         self.hue = hue
-
-    @property
-    def distinct_views(self) -> None:
-        """Amounts are continuous: no end."""
-        return
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int

@@ -19,11 +19,7 @@ BATCH = 256
 
 
 def named_images(words: Sequence[str]) -> list[Path]:
-    """The files that words name, each once.
-
-    Raises:
-        UserError: if one of them names no image.
-    """
+    """Return the files that words name, each once; a UserError if one of them names no image."""
     found: dict[Path, None] = {}
     for word in words:
         files = [*files_of(word)]

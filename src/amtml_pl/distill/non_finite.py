@@ -40,11 +40,7 @@ class NonFiniteGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Looks at all gradients that the optimiser is about to use.
-
-        Raises:
-            UserError: if one is not finite.
-        """
+        """Raise a UserError if a gradient that the optimiser is about to use is not finite."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if trainer.precision == "16-mixed" or all_finite([cast("Tensor", p.grad) for p in parameters]):
             return
@@ -117,11 +113,7 @@ def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Ma
 
 
 def load_reproduction(file: Path, module: nn.Module) -> Batch:
-    """Puts a module of the same run in the state that broke.
-
-    Returns:
-        The batch: ``module.dissect(batch)`` then gives the step term by term.
-    """
+    """Put a module in the state that broke; return the batch, for ``module.dissect(batch)``."""
     with safe_open(file, framework="pt") as stored:
         tensors: dict[str, Tensor] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         about = json.loads(stored.metadata()["about"])

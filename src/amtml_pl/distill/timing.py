@@ -11,13 +11,7 @@ from typing import Any
 
 @dataclass
 class Spending:
-    """Seconds and images, added up as they are spent.
-
-    Attributes:
-        cache_build_seconds: computing what the cache lacked; not part of the fit's.
-        images_seen: by the student.
-        seconds_before: of the fit, in earlier sessions.
-    """
+    """Seconds and images, added up as they are spent; building the cache is not part of the fit's seconds."""
 
     teacher_seconds: float = 0.0
     cache_build_seconds: float = 0.0

@@ -125,11 +125,7 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
 
 
 def student_network(settings: Settings, taps: list[str]) -> TappedNetwork:
-    """The student, normalising by the data set's own statistics, laid out and compiled as asked.
-
-    Raises:
-        UserError: if a tap does not exist, or the layout is unsafe on this machine.
-    """
+    """Return the student, normalising by the data set's own statistics, laid out and compiled as asked."""
     method, dataset = settings.method, settings.dataset
     network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
     set_execution(

@@ -57,11 +57,7 @@ def act(settings: Settings, command: Command, action: str, splits: list[SplitNam
 
 
 def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -> None:
-    """Provides all that a run of this configuration would, up to the last view of its last epoch.
-
-    Raises:
-        UserError: if the run has no cache, or something cannot be provided.
-    """
+    """Provide all that a run of this configuration would, up to the last view of its last epoch."""
     refuse_uncached(settings)
     request = RunRequest(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
     prepared = prepare(plan(request))
@@ -103,11 +99,7 @@ def verify(settings: Settings, command: Command, splits: list[SplitName], rows: 
 
 
 def verify_split(cache: RunCache, command: Command, rows: int) -> None:
-    """The same for the views of one split.
-
-    Raises:
-        UserError: at the first that differs, or if nothing has been built.
-    """
+    """Verify the views of one split; a UserError names the first thing that differs."""
     split, there, augment = cache.split, cache.complete(), cache.data.augment
     if not there:
         raise UserError(

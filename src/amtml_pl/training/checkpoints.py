@@ -26,11 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
-        """Writes beside the target, then renames.
-
-        Raises:
-            UserError: if it cannot be written, by a full disk for instance.
-        """
+        """Write beside the target, then rename; a full disk, for instance, is a UserError."""
         target = Path(path)
         try:
             with replacing(target, mark="new") as temporary:

@@ -74,11 +74,7 @@ class CacheReader:
     may_build: bool
 
     def provide(self, view: int) -> None:
-        """Compute what is missing of the view.
-
-        Raises:
-            UserError: if something is missing that must not be made.
-        """
+        """Compute what is missing of the view; a UserError where it must not be made."""
         refuse_unprepared(self.cache, view, may_build=self.may_build)
         built = self.cache.provide([view])
         self.spent.count_build(built.seconds, built.teacher_passes)
@@ -116,7 +112,7 @@ def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor,
     They are kept as a cached run's outputs are, for live teachers too: those runs start as often.
     """
     plan, data = prepared.plan, prepared.data
-    rows = data.val_split()
+    rows = data.split("val")
     labels = rows.stored.labels[rows.rows]
     source = module.teacher_source
     if isinstance(source, LiveTeachers) and not all(
@@ -176,12 +172,7 @@ def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
 
 
 def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
-    """Compare the step that will be trained with its claims, and the teachers with the labels.
-
-    Args:
-        ready: the run.
-        thoroughly: whether live teachers, which no cache has examined, are examined too.
-    """
+    """Compare the step with its claims, and the teachers, live ones if ``thoroughly``, with the labels."""
     examined: Mapping[str, Examination] = {}
     if ready.cache is not None:
         examined = ready.cache.examinations()

@@ -25,14 +25,13 @@ from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
 from amtml_pl.training.connect import connect, examine
 from amtml_pl.training.consistency import check_classes, refuse_other_pixels, refuse_other_teachers
-from amtml_pl.training.fit import fit
+from amtml_pl.training.fit import fit, measure_teacher
 from amtml_pl.training.plan import refuse_missing, show_plan
 from amtml_pl.training.record import describe
 from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest, plan
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import current
-from amtml_pl.training.teacher_accuracy import measure_teacher
 from amtml_pl.training.trainer import explained
 
 log = logging.getLogger(__name__)
@@ -96,11 +95,7 @@ def clear_before(request: RunRequest) -> None:
 
 
 def prepare(planned: Plan) -> Prepared:
-    """Say what is missing, then pack the images and train the teachers; their outputs come later.
-
-    Raises:
-        UserError: if something is missing that must not be made, or the images are not those of the plan.
-    """
+    """Say what is missing, then pack the images and train the teachers; their outputs come later."""
     request, settings = planned.request, planned.request.settings
     show_plan(planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
     if not settings.prepare:

@@ -13,7 +13,8 @@ from rich.table import Table
 from torch.func import functional_call
 
 from amtml_pl.config.schedules import schedule_warnings
-from amtml_pl.data.packing import DatasetSource, find_packed, is_packed, packed_folder
+from amtml_pl.data.packing import find_packed, is_packed, packed_folder
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
 from amtml_pl.system.console import console, counted, duration, error_console
@@ -218,11 +219,7 @@ def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> N
 
 
 def refuse_missing(plan: Sequence[PlanStep]) -> None:
-    """Turns everything missing into one error.
-
-    Raises:
-        UserError: if anything of the plan is missing.
-    """
+    """Raise one UserError for everything of the plan that is missing."""
     missing = [step for step in plan if step.missing]
     if missing:
         listed = "\n".join(f"  - {step.what}: {step.state} ({step.by_hand})" for step in missing)

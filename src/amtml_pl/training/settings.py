@@ -75,11 +75,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """How the teachers' outputs are computed, stored and read.
-
-    Attributes:
-        normalisation: mean and standard deviation of the data set, which a teacher is examined with too.
-    """
+    """How teachers' outputs are made, kept and read; ``normalisation`` is the data set's."""
 
     root: Path
     logits: Storage

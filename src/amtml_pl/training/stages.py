@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import DatasetSource, find_packed
+from amtml_pl.data.packing import find_packed
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.distill.compatibility import TeacherSource
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
@@ -39,12 +40,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is there and what is missing, of parts that fit together.
-
-    Attributes:
-        live: their networks, of a run that reads no cache; they may lack their weights yet.
-        hints: ``(C, H, W)`` of each hint by flat name.
-    """
+    """What is there and what is missing, of parts that fit together; live teachers may lack their weights."""
 
     request: RunRequest
     source: DatasetSource
@@ -94,11 +90,7 @@ class Fitted:
 
 
 def plan(request: RunRequest) -> Plan:
-    """Build every part once, so that what does not fit costs no hour, and look for what is missing.
-
-    Raises:
-        UserError: if the networks, taps and class counts do not fit together.
-    """
+    """Build every part once, so that what does not fit costs no hour, and look for what is missing."""
     settings = request.settings
     source: DatasetSource = settings.dataset.source.build()
     terms = settings.method.terms()

@@ -51,7 +51,7 @@ class RunCache:
         split: SplitName = "train",
     ) -> None:
         self.options, self.data, self.root = options, data, options.root
-        self.split = {"train": data.train_split, "val": data.val_split, "test": data.test_split}[split]()
+        self.split = data.split(split)
         self.teachers = tuple(
             teacher_stores(options, teacher, data, self.split, accuracy.get(teacher.name, {}))
             for teacher in teachers
@@ -109,11 +109,7 @@ class RunCache:
         return None
 
     def check(self) -> None:
-        """Holds what there is against its checksums, and against the pixels of today.
-
-        Raises:
-            UserError: if a byte has changed, or the images or their augmentation have.
-        """
+        """Compare what there is with its checksums and today's pixels; a difference is a UserError."""
         verify_checksums(self.teachers, self.views, console)
         if rows := self.options.probe:
             probe(self.teachers, self.split, self.data.augment, self.views, rows)
@@ -137,11 +133,7 @@ class RunCache:
         refuse_full_disk(self.root, needed)
 
     def provide(self, views: Iterable[int]) -> Built:
-        """Computes what is missing of these views, and holds it against its checksums before it is read.
-
-        Raises:
-            UserError: if it cannot be written, or a teacher gives no usable numbers.
-        """
+        """Compute what is missing of these views, and compare it with its checksums before it is read."""
         wanted = sorted(set(views) & set(self.views) - self.trusted)  # by whomever they were built since
         built = build(
             self.teachers, self.split, self.data.augment, wanted, self.root, self.options.build, console
@@ -242,7 +234,7 @@ def examination(
 
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.
     """
-    split = data.val_split()
+    split = data.split("val")
     wanted = images_to_examine(data.num_classes)
     order = torch.randperm(
         len(split), generator=torch.Generator().manual_seed(0)

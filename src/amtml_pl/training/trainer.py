@@ -85,11 +85,7 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
 
 @contextmanager
 def explained(folder: RunFolder) -> Iterator[None]:
-    """Says what it means that the machine gives out: what was saved stays, and the same command goes on.
-
-    Raises:
-        UserError: for a full memory, and for every OSError.
-    """
+    """Turn a full memory and every OSError into a UserError: what was saved stays, and can be resumed."""
     goes_on = "The last checkpoint is whole, and the same command goes on from it"
     try:
         yield
@@ -131,11 +127,7 @@ def save_weights(student: TappedNetwork, file: Path) -> None:
 
 
 def weights_of_last_epoch(table: Path) -> dict[str, float]:
-    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such.
-
-    Raises:
-        UserError: if the table of epochs is damaged.
-    """
+    """Return the last epoch's ``weight/<teacher>``, ``weight_entropy`` and such, from a sound table."""
     rows = read_epochs(table)
     if not rows:
         raise damaged(table, "it has no rows")

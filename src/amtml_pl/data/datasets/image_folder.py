@@ -113,12 +113,7 @@ class ImageFolder:
         return None if self.missing() else tree_signature(self.folder, self._subfolders.values())
 
     def read(self, split: SplitName) -> Split:
-        """One split, class by class, images in the order of their names.
-
-        Raises:
-            UserError: a folder is missing, the classes of the splits differ, a class has no images, or an
-                image cannot be read.
-        """
+        """Return one split, class by class, images in the order of their names."""
         self.fetch()
         return read_class_folders(FolderFiles(self.folder), self._subfolders, split, self.image_size)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from amtml_pl.data.datasets.archive import ArchiveSource
 from amtml_pl.data.datasets.files import Files
 from amtml_pl.data.datasets.image_folder import read_class_folders, read_images
-from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
 IMAGE_SIZE = 64
@@ -46,16 +45,8 @@ class TinyImageNet(ArchiveSource):
 def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     """Per validation image its name and label, in the order of the names."""
     labels = {name: label for label, name in enumerate(ids)}
-    samples = []
-    for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
-        fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in labels:
-            raise UserError(
-                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
-                "image, a tab and the id of a class in train."
-            )
-        samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
-    return sorted(samples)
+    fields = [line.split("\t") for line in _lines(files, ANNOTATIONS)]
+    return sorted((f"val/images/{image}", labels[label]) for image, label, *_ in fields)
 
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:

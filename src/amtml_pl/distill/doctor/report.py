@@ -58,11 +58,7 @@ class Checkup(Record):
         return not self.unexpected and not self.missing_defects
 
     def refuse(self) -> None:
-        """Ends a run that would not train what it claims.
-
-        Raises:
-            UserError: with all unexpected findings, and with all expected ones that were not found.
-        """
+        """Raise a UserError with all unexpected findings and all expected ones that were not found."""
         lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
         lines += [f"  - {name}: expected of this method, and not found" for name in self.missing_defects]
         if lines:

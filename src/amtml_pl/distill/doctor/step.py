@@ -23,12 +23,7 @@ SHARE_SAMPLES = 32
 
 @dataclass(frozen=True)
 class Examination:
-    """What the examination of a step has found.
-
-    Attributes:
-        share: of each objective in the gradient that reaches the student, in [0, 1].
-        whole: whether everything was looked at; a teacher that is not frozen ends it early.
-    """
+    """What a step's examination has found; it is not ``whole`` where a teacher is not frozen."""
 
     findings: Sequence[Finding] = ()
     warnings: Sequence[str] = ()

@@ -40,11 +40,7 @@ class HardSamples:
             self.kept = rows(joined(self.kept, rows(batch, new)), order)
 
     def some(self, count: int) -> Batch:
-        """Random ones of them, at most so many.
-
-        Raises:
-            RuntimeError: if none is kept.
-        """
+        """Return random ones of them, at most so many; a RuntimeError while none is kept."""
         if self.kept is None:
             raise RuntimeError("No sample has been kept yet.")
         drawn = torch.randperm(len(self.kept))[:count]

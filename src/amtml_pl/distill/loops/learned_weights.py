@@ -60,11 +60,7 @@ class TwoOptimizers(DistillModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Both steps.
-
-        Raises:
-            UserError: if a loss is not finite.
-        """
+        """Take both steps; a loss that is not finite is a UserError."""
         self.repeatable()
         student_optimizer, weights_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         step = self.distill_step(batch)

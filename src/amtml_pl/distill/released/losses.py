@@ -112,11 +112,7 @@ class ReleasedHintLoss(LossTerm):
         return (self.tap,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The second stage of every teacher.
-
-        Raises:
-            UserError: if a teacher offers no second stage.
-        """
+        """Return the second stage of every teacher; a UserError if one offers none."""
         if without := [teacher for teacher, taps in offered.items() if len(taps.stages) < 2]:
             raise UserError(
                 f"The released hint term reads second stages, and the teachers {without} offer none.",

@@ -88,11 +88,7 @@ FORMAT = StoreManifest.model_fields["format"].default
 
 
 class Use(Record):
-    """A run that has used a store.
-
-    Attributes:
-        run: its folder; empty where a command has built the store ahead of its runs.
-    """
+    """A run that has used a store; without a run, a command that has built it ahead of its runs."""
 
     run: str
     command: Command
@@ -126,11 +122,7 @@ class StoredTensor:
         return found
 
     def is_used(self, judged: str | None = None) -> bool:
-        """Return True if an existing run has used it, or a command has built it ahead of its runs.
-
-        Args:
-            judged: an override, such as ``experiment=digits_amtml``; commands with it do not count.
-        """
+        """Return True if a run that exists has used it, or a command without ``judged`` has built it."""
         return any(use.exists if use.run else judged not in shlex.split(use.command) for use in self.users())
 
     def bytes_on_disk(self) -> int:
@@ -151,11 +143,7 @@ def stores_below(root: Path) -> list[StoredTensor]:
 
 
 def read_manifest(folder: Path) -> StoreManifest:
-    """Return the manifest of a store.
-
-    Raises:
-        UserError: if it is damaged or of another format.
-    """
+    """Return the manifest of a store; a UserError if it is damaged or of another format."""
     fix = f"rm -r '{folder}' and repeat the command: it is built again"
     return read_record(StoreManifest, folder / MANIFEST, fix=fix)
 

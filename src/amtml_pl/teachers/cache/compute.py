@@ -65,11 +65,7 @@ class Shard:
     place: tuple[str, int, Sequence[int]]
 
     def encoded(self, tensor: str, storage: Storage) -> dict[str, Tensor]:
-        """What is stored of a tensor.
-
-        Raises:
-            UserError: naming the first sample whose values cannot be stored.
-        """
+        """Return what is stored of a tensor; a UserError names the first sample that cannot be stored."""
         values = self.tensors[tensor]
         if len(rows := unusable_rows(values, storage)):
             teacher, view, sample = self.place

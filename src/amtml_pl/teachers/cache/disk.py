@@ -33,11 +33,7 @@ def refuse_full_disk(root: Path, needed: Mapping[str, int]) -> None:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Says what it means that a write fails; what was complete before stays, and is not built again.
-
-    Raises:
-        UserError: for every OSError, of a full disk or a folder that may not be written.
-    """
+    """Turn every OSError of a write into a UserError; what was complete before stays."""
     try:
         yield
     except NotImplementedError as error:

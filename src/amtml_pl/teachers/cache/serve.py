@@ -84,12 +84,7 @@ class CachedTeachers:
         return self.read(batch) if batch.teachers is None else batch.teachers
 
     def read(self, batch: Batch) -> TeacherOutputs:
-        """The stored rows of a batch.
-
-        Raises:
-            UserError: if the view has not been built.
-            RuntimeError: if the batch is not of the training split.
-        """
+        """Return the stored rows of a batch of the training split; a UserError if its view is not built."""
         if batch.split != "train":
             raise RuntimeError(
                 f"The cache of a run holds its training split; the batch is of {batch.split!r}."

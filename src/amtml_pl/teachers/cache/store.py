@@ -90,11 +90,7 @@ class TensorStore:
 
     @classmethod
     def from_folder(cls, folder: Path) -> TensorStore:
-        """Return the store that lies in a folder, as its own manifest describes it.
-
-        Raises:
-            UserError: if the manifest is damaged, or belongs to another folder.
-        """
+        """Return the store in a folder; a UserError if its manifest is damaged or of another folder."""
         about = read_manifest(folder)
         names = about.teacher, about.tensor, about.split
         store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
@@ -180,11 +176,7 @@ class TensorStore:
     def write(
         self, view: int, number: int, tensors: Mapping[str, Tensor], pixels: Int64[Tensor, " R"]
     ) -> None:
-        """Publishes a shard, then enters it into the record of its view.
-
-        Raises:
-            OSError: if it cannot be written; nothing half-written remains.
-        """
+        """Publish a shard whole, then enter it into its view's record; an OSError leaves nothing behind."""
         file = self.shard_file(view, number)
         content = save({**{k: v.contiguous() for k, v in tensors.items()}, "pixels": pixels})
         write_bytes(file, content)
@@ -200,11 +192,7 @@ class TensorStore:
         write_record(self.record_file(view), record)
 
     def verify(self, view: int) -> None:
-        """Holds every shard of a view against the checksum in its record.
-
-        Raises:
-            UserError: naming the first file that has changed or cannot be read.
-        """
+        """Compare every shard of a view with its checksum; a UserError names the first that differs."""
         for number, entry in self.record(view).items():
             file = self.shard_file(view, number)
             if not file.exists():  # then it is missing, and is built
@@ -225,11 +213,7 @@ class TensorStore:
                 )
 
     def open(self, view: int) -> StoredView:
-        """A view's rows, mapped.
-
-        Raises:
-            UserError: if shards are missing.
-        """
+        """Return a view's rows, mapped; missing shards are a UserError."""
         if not self.is_complete(view):
             raise UserError(
                 f"View {view} in {self.folder} lacks the shards {self.missing(view)[:5]}.",
@@ -239,11 +223,7 @@ class TensorStore:
         return StoredView(tuple(files), self._rows_per_shard())
 
     def record(self, view: int) -> dict[int, ShardRecord]:
-        """What has been entered of a view's shards, by their numbers.
-
-        Raises:
-            UserError: if the record is damaged.
-        """
+        """Return what is entered of a view's shards, by their numbers; a damaged record is a UserError."""
         shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
         return recorded_shards(self.record_file(view), view, shards)
 

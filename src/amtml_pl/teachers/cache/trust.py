@@ -30,11 +30,7 @@ TOLERANCE_OF_AUTOCAST = 5e-2
 
 
 def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], console: Console) -> None:
-    """Holds every shard of the given views against its checksum.
-
-    Raises:
-        UserError: naming the first file that has changed.
-    """
+    """Compare every shard of the given views with its checksum; a UserError names the first that differs."""
     stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
     quiet = not is_watched(console) or len(work) < 2 * len(stores)
@@ -76,11 +72,7 @@ def probe_every_shard(
     views: Sequence[int],
     generator: np.random.Generator | None = None,
 ) -> None:
-    """The same for one random sample of every shard: a build may have been begun by other code.
-
-    Raises:
-        UserError: at the first image that is another.
-    """
+    """Compare one random sample of every shard: a build may have been begun by other code."""
     generator = generator or np.random.default_rng()
     spans = {span for store in all_stores(teachers) for span in map(store.rows_of, store.shards())}
     for view in views:
@@ -89,11 +81,7 @@ def probe_every_shard(
 
 
 def all_pixels(teachers: Sequence[TeacherStores], split: SplitRows, augment: Augmentation, view: int) -> None:
-    """Holds the pixels of every sample in a view against those of the cache.
-
-    Raises:
-        UserError: at the first image that is another.
-    """
+    """Compare every sample's pixels in a view with those of the cache."""
     compare_pixels(teachers, split, augment, view, torch.arange(len(split)))
 
 
@@ -104,11 +92,7 @@ def compare_pixels(
     view: int,
     samples: Int64[Tensor, " B"],
 ) -> None:
-    """Holds the pixels of the given samples against every store that has the view.
-
-    Raises:
-        UserError: at the first image that is another.
-    """
+    """Compare the pixels of samples with every store that has the view; the first other is a UserError."""
     stores = all_stores(teachers)
     opened = [(store, store.open(view)) for store in stores if store.is_complete(view)]
     for index in torch.split(samples, ROWS_AT_ONCE):

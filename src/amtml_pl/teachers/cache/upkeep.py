@@ -12,22 +12,14 @@ from amtml_pl.teachers.cache.store import TensorStore
 
 
 def damaged_shards(store: TensorStore, view: int) -> list[int]:
-    """The shards of a recorded view that are absent or of another size; their bytes are not read.
-
-    Raises:
-        UserError: if the record cannot be read.
-    """
+    """Return the shards of a recorded view that are absent or of another size; their bytes are not read."""
     absent = store.missing(view)
     sizes = {n: entry.bytes for n, entry in store.record(view).items() if n not in absent}
     return absent + [n for n, size in sizes.items() if store.shard_file(view, n).stat().st_size != size]
 
 
 def hold_idle(root: Path, held: ExitStack) -> set[str]:
-    """Takes every lock that no build holds, and names the stores that one holds.
-
-    Returns:
-        The stores, see `lock_name`, that are being built.
-    """
+    """Take every lock that no build holds; return the stores (`lock_name`) that are being built."""
     busy = set()
     for file in sorted(root.rglob(f"{LOCKS}/*.lock")):
         try:

@@ -149,7 +149,7 @@ class Benchmark:
             for name in ("live_step_ms", "cached_step_ms", "build_images_per_second")
         )
         images = training_images(self.original, self.original.dataset.source.build())
-        images = images or len(self.data().train_split())
+        images = images or len(self.data().split("train"))
         epochs, distinct = self.original.trainer.epochs, views_of_run(self.original)
         saved = images / self.settings.data.batch_size * (live - cached) / 1e3
         building = images / rate

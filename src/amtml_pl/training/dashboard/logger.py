@@ -63,11 +63,7 @@ class TensorBoard(Logger):
         self.writer: SummaryWriter | None = None
 
     def begin(self, epoch: int) -> bool:
-        """Opens the file; what an interrupted run has written of this epoch and later ones is void.
-
-        Returns:
-            Whether nothing of an earlier file is left.
-        """
+        """Open the file, voiding what is there of this epoch and later; return True where nothing is left."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # only here: they take seconds
         from torch.utils.tensorboard import SummaryWriter
 
@@ -84,11 +80,7 @@ class TensorBoard(Logger):
 
     @property
     def opened(self) -> SummaryWriter:
-        """The writer.
-
-        Raises:
-            RuntimeError: before `begin`, and after `close`.
-        """
+        """The writer; a RuntimeError before `begin` and after `close`."""
         if self.writer is None:
             raise RuntimeError("The event file is not open.")
         return self.writer

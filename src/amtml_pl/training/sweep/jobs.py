@@ -45,11 +45,7 @@ class Bookkeeping(Callback):
         self.sweep: SweepFolder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
-        """Names the sweep's folder, before any job begins.
-
-        Raises:
-            SystemExit: if what is typed is wrong for every job, or a choice for one.
-        """
+        """Name the sweep's folder before any job begins; a SystemExit for what is wrong with a typed word."""
         try:
             self.sweep = current.sweep = self.of(config)
         except Exception:  # which Hydra would only warn of, and go on without a record of the jobs

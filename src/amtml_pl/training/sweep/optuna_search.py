@@ -122,11 +122,7 @@ def repeated(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def distribution(override: Any) -> BaseDistribution:  # noqa: ANN401 - Hydra's
-    """What Optuna may draw a value from.
-
-    Raises:
-        UserError: if the bounds leave nothing to draw.
-    """
+    """Return what Optuna may draw a value from; bounds that leave nothing are a UserError."""
     distributions: Any = imported("optuna", extra="optuna").distributions
     value: Any = override.value()
     try:
