@@ -21,7 +21,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, counted
 from amtml_pl.teachers.cache.catalogue import lock_name, stores_below
 from amtml_pl.teachers.cache.listing import show_info
-from amtml_pl.teachers.cache.trust import all_pixels, compare, verify_checksums
+from amtml_pl.teachers.cache.trust import compare, compare_pixels, verify_checksums
 from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.pipeline import prepare
@@ -110,7 +110,7 @@ def verify_split(cache: RunCache, command: Command, rows: int) -> None:
     cache.data.packed.verify()
     verify_checksums(cache.teachers, cache.views, console)
     for view in there:
-        all_pixels(cache.teachers, split, augment, view)
+        compare_pixels(cache.teachers, split, augment, view)
     console.print(
         f"{split.name}: {counted(len(there), 'view')}"
         + (f" of {len(cache.views)}" if len(there) < len(cache.views) else "")

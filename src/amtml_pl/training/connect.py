@@ -15,7 +15,6 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.classifier_head import Head
 from amtml_pl.models.hint import Reading
 from amtml_pl.models.layout import set_execution
-from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.collectives import leader_first
 from amtml_pl.system.ranks import leads
 from amtml_pl.system.records import write_record
@@ -54,14 +53,11 @@ def connect(prepared: Prepared) -> Ready:
     accuracy = {name: by_split["val"] for name, by_split in prepared.accuracy.items()}
     module.judge_teachers(accuracy, lambda: held_out_outputs(prepared, module))
     data = data_module(settings, prepared.data.packed, reader)
-    return Ready(prepared, module, data, cache, facts_of(plan, cache))
-
-
-def facts_of(plan: Plan, cache: RunCache | None) -> Mapping[str, TeacherFacts]:
-    """What a record says of each teacher: of its stores, or of its network in memory."""
     if cache is not None:
-        return cache.facts()
-    return {s.name: s.facts(teacher) for s, teacher in zip(plan.teachers, plan.live, strict=True)}
+        facts = cache.facts()
+    else:
+        facts = {s.name: s.facts(teacher) for s, teacher in zip(plan.teachers, plan.live, strict=True)}
+    return Ready(prepared, module, data, cache, facts)
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class CacheReader:
 
     def in_loader(self) -> Callable[[Batch], TeacherOutputs] | None:
         """What reads a batch's outputs; None where they are on the device already."""
-        return self.source.read if self.source.read_in_loader else None
+        return None if self.source.is_resident else self.source.read
 
 
 def live_teachers(plan: Plan) -> LiveTeachers:

@@ -45,7 +45,8 @@ def execute(request: RunRequest) -> RunRecord:
             return record
         with leader_first():
             planned = plan(request)
-        decided_by_leader(lambda: clear_before(request))
+        if request.settings.force or not request.settings.resume:  # only once all else fits together
+            decided_by_leader(request.folder.clear)
         with leader_first():
             prepared = prepare(planned)
         ready = connect(prepared)
@@ -86,12 +87,6 @@ def completed_before(request: RunRequest) -> RunRecord | None:
         show_summary(record, folder.path, with_next_commands=asked_for_alone(settings))
         return record
     return None
-
-
-def clear_before(request: RunRequest) -> None:
-    """Remove what an earlier run has left, where this one starts over; only once all else fits together."""
-    if request.settings.force or not request.settings.resume:
-        request.folder.clear()
 
 
 def prepare(planned: Plan) -> Prepared:

@@ -209,22 +209,16 @@ def method_options(config: DictConfig) -> MethodOptions:
         loop=Part(config.loop),
         optimizer=Part(config.optimizer),
         scheduler=Part(config.scheduler),
-        channels_last=config.channels_last,
-        compile=config.compile,
-        temperature=config.temperature,
-        mixture=config.mixture,
+        **{key: config[key] for key in ("channels_last", "compile", "temperature", "mixture")},
     )
 
 
 def cache_options(config: DictConfig) -> CacheOptions:
     """Take the node of the cache apart."""
     node = config.cache
+    own = {key: node[key] for key in ("batch_size", "precision", "channels_last", "compile")}
     build_options = BuildOptions(
-        batch_size=node.batch_size,
-        precision=node.precision,
-        channels_last=node.channels_last,
-        compile=node.compile,
-        device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto",
+        **own, device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto"
     )
     return CacheOptions(
         root=cache_root(config),

@@ -97,11 +97,16 @@ def plan(request: RunRequest) -> Plan:
     teachers = settings.teachers(terms)
     cache = found_cache(settings, source, teachers, "train") if settings.cached else None
     live, hints = networks_and_hints(settings, teachers, cache)
-    module = training_module(settings, terms, unread(settings, teachers, live), hints)
+    unread: TeacherSource | None = None  # of teachers that nothing has been asked yet
+    if teachers:
+        unread = CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
+    module = training_module(settings, terms, unread, hints)
     held_out = None
     if module.needs_held_out:
         held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
-    done = 0 if settings.force or not settings.resume else epochs_done(request.folder)
+    done, last = 0, request.folder.last_checkpoint
+    if settings.resume and not settings.force and last.exists():
+        done = epochs_in(read_checkpoint(last))
     steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
     return Plan(request, source, teachers, live, hints, module.needs_held_out, tuple(steps))
 
@@ -142,19 +147,3 @@ def networks_and_hints(
         if not settings.cached:
             live.append(teacher)
     return tuple(live), hints
-
-
-def unread(
-    settings: Settings, teachers: tuple[SelectedTeacher, ...], live: tuple[Teacher, ...]
-) -> TeacherSource | None:
-    """What a module is checked with, while no teacher has been asked for anything."""
-    if not teachers:
-        return None
-    return CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
-
-
-def epochs_done(folder: RunFolder) -> int:
-    """Return how many epochs of an interrupted fit its last checkpoint holds."""
-    if not folder.last_checkpoint.exists():
-        return 0
-    return epochs_in(read_checkpoint(folder.last_checkpoint))

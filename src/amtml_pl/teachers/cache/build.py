@@ -19,6 +19,7 @@ from amtml_pl.teachers.cache.catalogue import LOCKS, lock_name
 from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_for_computing
 from amtml_pl.teachers.cache.disk import refuse_full_disk, writing
 from amtml_pl.teachers.cache.progress import BuildProgress
+from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 
@@ -108,7 +109,7 @@ class Job:
                 with writing(self.root):
                     store.begin(tuple(one.tensors[tensor].shape[1:]), facts, self.options.about())
         lacking = sum(
-            len(store.rows_of(number)) * (store.bytes_per_view() or 0) // store.rows
+            len(store.rows_of(number)) * stored_bytes(store.shape or (), store.storage)
             for view in views
             for store in teacher.stores.values()
             for number in store.missing(view)

@@ -46,8 +46,8 @@ from amtml_pl.teachers.cache.catalogue import (
     recorded_views,
     safe,
 )
-from amtml_pl.teachers.cache.storage import Storage, stored_bytes
-from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, recorded_shards
+from amtml_pl.teachers.cache.storage import Storage
+from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, again, recorded_shards
 from amtml_pl.types import SplitName
 
 SHARD_ROWS = 4096
@@ -109,8 +109,7 @@ class TensorStore:
         """
         if not self._begun and (self.folder / MANIFEST).exists():
             manifest = read_manifest(self.folder)
-            own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
-            own |= {"storage": self.storage, "fingerprint": self.identity}
+            own = self._own()
             if wrong := differences(manifest.model_dump(include={*own}), own):
                 listed = "; ".join(f"{key} is {there}, expected {here}" for key, there, here in wrong)
                 raise UserError(
@@ -125,16 +124,7 @@ class TensorStore:
     ) -> None:
         """Writes the manifest, unless there is one; of several processes the first does."""
         manifest = StoreManifest(
-            teacher=self.teacher,
-            tensor=self.tensor,
-            split=self.split,
-            rows=self.rows,
-            shape=shape,
-            shard_rows=self.shard_rows,
-            storage=self.storage,
-            fingerprint=self.identity,
-            facts=facts,
-            built_with=dict(built_with),
+            **self._own(), shape=shape, shard_rows=self.shard_rows, facts=facts, built_with=dict(built_with)
         )
         locks = self.root / LOCKS
         locks.mkdir(parents=True, exist_ok=True)
@@ -197,19 +187,17 @@ class TensorStore:
             file = self.shard_file(view, number)
             if not file.exists():  # then it is missing, and is built
                 continue
-            again = "and repeat the command: the shard is built again"
             try:
-                size = file.stat().st_size
-                found = digest_of_file(file)
+                size, found = file.stat().st_size, digest_of_file(file)
             except OSError as error:
                 raise UserError(
-                    f"The shard {file} cannot be read ({error.strerror}).", fix=f"rm -r '{file}' {again}"
+                    f"The shard {file} cannot be read ({error.strerror}).", fix=again(file)
                 ) from error
             if size != entry.bytes or found != entry.sha256:
                 raise UserError(
                     f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
                     f"expected {entry.bytes:,} bytes with {entry.sha256[:16]}….",
-                    fix=f"rm '{file}' {again}",
+                    fix=f"rm '{file}' and repeat the command: the shard is built again",
                 )
 
     def open(self, view: int) -> StoredView:
@@ -226,11 +214,6 @@ class TensorStore:
         """Return what is entered of a view's shards, by their numbers; a damaged record is a UserError."""
         shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
         return recorded_shards(self.record_file(view), view, shards)
-
-    def bytes_per_view(self) -> int | None:
-        """What a complete view takes on disk, without headers; None where the shape is not known yet."""
-        shape = self.shape
-        return None if shape is None else self.rows * stored_bytes(shape, self.storage)
 
     def bytes_on_disk(self) -> int:
         """What the store takes now."""
@@ -255,6 +238,11 @@ class TensorStore:
     def record_file(self, view: int) -> Path:
         """Where the record of a view lies."""
         return self.folder / f"view-{view:04d}.json"
+
+    def _own(self) -> dict[str, Any]:
+        """What this store's manifest must say."""
+        own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
+        return {**own, "storage": self.storage, "fingerprint": self.identity}
 
     def _rows_per_shard(self) -> int:
         manifest = self.manifest()

@@ -80,19 +80,15 @@ def probe_every_shard(
         compare_pixels(teachers, split, augment, view, torch.tensor(index))
 
 
-def all_pixels(teachers: Sequence[TeacherStores], split: SplitRows, augment: Augmentation, view: int) -> None:
-    """Compare every sample's pixels in a view with those of the cache."""
-    compare_pixels(teachers, split, augment, view, torch.arange(len(split)))
-
-
 def compare_pixels(
     teachers: Sequence[TeacherStores],
     split: SplitRows,
     augment: Augmentation,
     view: int,
-    samples: Int64[Tensor, " B"],
+    samples: Int64[Tensor, " B"] | None = None,
 ) -> None:
-    """Compare the pixels of samples with every store that has the view; the first other is a UserError."""
+    """Compare the pixels of samples, or of all, with each store of the view; another is a UserError."""
+    samples = torch.arange(len(split)) if samples is None else samples
     stores = all_stores(teachers)
     opened = [(store, store.open(view)) for store in stores if store.is_complete(view)]
     for index in torch.split(samples, ROWS_AT_ONCE):
@@ -139,7 +135,12 @@ def compare(
             allowed = TOLERANCE[store.storage] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
             if len(wrong := (~(found <= allowed)).nonzero().flatten()):  # NaN is no rounding either
                 first = int(wrong[0])
-                raise other_teacher(store, view, int(index[first]), difference(found[first].item(), allowed))
+                raise other_teacher(
+                    store,
+                    view,
+                    int(index[first]),
+                    f"they differ by {found[first]:.1e} of the largest, at most {allowed:.0e} is rounding",
+                )
             if tensor == "logits" and len(wrong := other_class(stored.rows(index), now, options)):
                 raise other_teacher(store, view, int(index[wrong[0]]), "another class has the largest")
             largest[tensor] = max(largest[tensor], found.max().item())
@@ -167,11 +168,6 @@ def other_class(
     tie = TOLERANCE["float32"] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
     lead = now.amax(dim=1) - now.gather(1, stored.argmax(dim=1, keepdim=True)).squeeze(1)
     return (lead > tie * now.abs().amax(dim=1)).nonzero().flatten()
-
-
-def difference(found: float, allowed: float) -> str:
-    """A difference in words."""
-    return f"they differ by {found:.1e} of the largest, at most {allowed:.0e} is rounding"
 
 
 def other_teacher(store: TensorStore, view: int, sample: int, how: str) -> UserError:

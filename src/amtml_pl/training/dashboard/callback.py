@@ -138,7 +138,8 @@ class Dashboard(Observer, Checkpoint):
         self.measure_shares(trainer, cast("StudentModule", pl_module), batch)
         with self.budget.spending():
             self.epoch = trainer.current_epoch
-            self.rates = learning_rates(trainer)
+            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+            self.rates = {g.get("name", f"group{place}"): float(g["lr"]) for place, g in enumerate(groups)}
             self.teaching, self.disputed = [], MostDisputed()
             due = self.epoch - self.drawn >= self.logger.figures_every
             allowed = self.budget.allows("figures", SECONDS_OF_FIRST_FIGURES)
@@ -265,16 +266,9 @@ class Dashboard(Observer, Checkpoint):
                 write_answers(self.logger, self.subject, self.answers[split], whose, end)
             write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, end)
             self.logger.scalars(final_tags(metrics), end)
-            self.logger.summaries(table_row(self.subject.about, self.subject.lr))
+            for summary in table_row(self.subject.about, self.subject.lr):
+                self.logger.events.add_summary(summary)
             self.logger.graph(module.student, self.subject.image_size)
         spent["after it"] = self.budget.cost["the end"]
         self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
         self.logger.close()
-
-
-def learning_rates(trainer: pl.Trainer) -> dict[str, float]:
-    """Of each named group of parameters of all optimisers."""
-    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return {
-        group.get("name", f"group{position}"): float(group["lr"]) for position, group in enumerate(groups)
-    }

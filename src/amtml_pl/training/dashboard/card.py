@@ -26,8 +26,10 @@ def card(about: RunRecord, left_out: Sequence[str]) -> str:
         "git": about.git.commit if about.git else "none",
         "versions": ", ".join(f"{name} {number}" for name, number in about.versions.items()),
     }
-    lines = ["| | |", "|---|---|", *(f"| {name} | {in_table(value)} |" for name, value in rows.items())]
-    return "\n".join(lines + not_shown(left_out))
+    cells = {name: str(value).replace("|", "\\|").replace("\n", " ") for name, value in rows.items()}
+    lines = ["| | |", "|---|---|", *(f"| {name} | {cell} |" for name, cell in cells.items())]
+    missing = ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)] if left_out else []
+    return "\n".join(lines + missing)
 
 
 def result_card(
@@ -44,13 +46,3 @@ def result_card(
     lines += ["", *(f"- {name}: {value:.1f}" for name, value in timing.items())]
     lines += [f"- dashboard, {name}: {value:.2f} s" for name, value in spent.items()]
     return "\n".join(lines)
-
-
-def not_shown(left_out: Sequence[str]) -> list[str]:
-    """The lines that say what is missing; none where nothing is."""
-    return ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)] if left_out else []
-
-
-def in_table(value: object) -> str:
-    """A value that ends no cell of a table and begins no line of its own."""
-    return str(value).replace("|", "\\|").replace("\n", " ")

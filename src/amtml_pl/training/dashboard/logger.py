@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from amtml_pl.training.dashboard.drawing import pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
@@ -113,11 +112,6 @@ class TensorBoard(Logger):
             except Exception as error:  # whatever a user's network does that a trace cannot follow
                 reason = str(error).partition("\n")[0]
                 log.warning("TensorBoard shows no graph of the student: %s", reason)
-
-    def summaries(self, summaries: Iterable[Summary]) -> None:
-        """What has been made for the file already."""
-        for summary in summaries:
-            self.events.add_summary(summary)
 
     def flush(self) -> None:
         """What has been given is in the file afterwards."""

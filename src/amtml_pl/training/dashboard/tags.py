@@ -28,14 +28,10 @@ def tag_of(metric: str) -> str:
 
 # What run.json calls it, and the tag that holds it: of the student, so that all runs have it.
 FINAL = {
-    "test/acc": "student/best/test/acc",
-    "test/acc_last": "student/last/test/acc",
-    "val/acc": "student/best/val/acc",
-    "val/acc_last": "student/last/val/acc",
-    "test/loss": "student/best/test/loss",
-    "test/loss_last": "student/last/test/loss",
-    "val/loss": "student/best/val/loss",
-    "val/loss_last": "student/last/val/loss",
+    f"{split}/{what}{last}": f"student/{'last' if last else 'best'}/{split}/{what}"
+    for what in ("acc", "loss")
+    for split in ("test", "val")
+    for last in ("", "_last")
 }
 
 

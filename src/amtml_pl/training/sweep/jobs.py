@@ -6,7 +6,7 @@ import math
 import shlex
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class Bookkeeping(Callback):
         folders = own_folders(hydra)
         own = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
         own += [word for word in overrides["hydra"] if word.startswith("hydra.searchpath=")]
-        if mistakes := sweep_mistakes([*own, *typed], hydra.sweeper.get("params") or {}):
+        of_file = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+        if mistakes := command_line_mistakes([*own, *typed, *of_file], "train"):
             report_typed(mistakes)
             raise SystemExit(2)
         label = run_label(typed, left_out=())
@@ -75,12 +76,6 @@ class Bookkeeping(Callback):
     def on_job_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Makes the sweep known in a worker, too."""
         current.sweep = self.sweep
-
-
-def sweep_mistakes(typed: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the overrides of a sweep, typed or its file's."""
-    words = [*typed, *(f"{key}={value}" for key, value in params.items())]
-    return command_line_mistakes(words, "train")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class Search:
         while (missing := self.n_trials - self.completed() - failed) > 0:
             size = min(self.at_once, missing)
             batch, again = again[:size], again[size:]
-            batch += [self.asked() for _ in range(size - len(batch))]
+            asked = [self.study.ask(self.space).number for _ in range(size - len(batch))]
+            batch += [self.study.get_trials(deepcopy=False)[number] for number in asked]
             failed += self.launch(batch)
         console.print(f"{self.completed()} of {self.n_trials} trials have completed.")
 
@@ -65,11 +66,6 @@ class Search:
         import optuna
 
         return len(self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
-
-    def asked(self) -> FrozenTrial:
-        """A new trial."""
-        number = self.study.ask(self.space).number
-        return self.study.get_trials(deepcopy=False)[number]
 
     def launch(self, trials: Sequence[FrozenTrial]) -> int:
         """Runs trials and tells the study of them; returns how many have failed."""
