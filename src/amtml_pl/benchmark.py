@@ -98,7 +98,7 @@ def benchmark_of(config: DictConfig, folder: Path, *, repetitions: int, steps: i
         UserError: if the experiment has no teachers.
     """
     from amtml_pl.training.benchmark.measurement import Benchmark
-    from amtml_pl.training.benchmark.short_runs import images_are_packed, weights_for_teachers
+    from amtml_pl.training.benchmark.short_fit import images_are_packed, weights_for_teachers
     from amtml_pl.training.settings import settings_of
 
     if not config.teacher:

@@ -49,13 +49,7 @@ def files_of(word: str) -> Iterator[Path]:
 
 
 def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tensor, "B 3 S S"]]:
-    """The images in [0, 1], scaled and cut as `amtml_pl.data.datasets.image_folder.ImageFolder` does.
-
-    All are decoded before the first batch is given, so that one that cannot be read is said at once.
-
-    Raises:
-        UserError: if some cannot be read; it counts them and names the first.
-    """
+    """Give the images in [0, 1], scaled and cut as an `ImageFolder`'s; all are decoded before the first."""
     samples = [(str(file), 0) for file in files]
     stored = read_images(FolderFiles(Path.cwd()), samples, (), image_size, title="reading images")
     for images in torch.split(stored.images, BATCH):

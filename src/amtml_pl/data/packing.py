@@ -47,13 +47,7 @@ FileName = Annotated[str, AfterValidator(plain)]
 
 
 class PackedManifest(Record):
-    """What a packed folder holds.
-
-    Attributes:
-        signature: of the raw data, see `amtml_pl.data.source.DatasetSource.signature`.
-        digest: sha256 over the pixels, labels and class names of all splits.
-        left_out: files of the raw data that were not read, by suffix.
-    """
+    """What a packed folder holds; the digest is over the pixels, labels and class names of all splits."""
 
     format: Literal[2] = 2
     identity: dict[str, Any]

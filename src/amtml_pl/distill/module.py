@@ -168,12 +168,7 @@ class StudentModule(pl.LightningModule):
         accuracy: Mapping[str, float],
         outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
     ) -> None:
-        """Lets the weighting judge the teachers, before the fit begins.
-
-        Args:
-            accuracy: of each teacher on the validation split, in [0, 1].
-            outputs: gives the teachers' logits for that split, and its labels; called only where needed.
-        """
+        """Let the weighting judge the teachers by their validation accuracy; ``outputs`` is called if needed."""
         if self.weighting is not None:
             self.weighting.judge(accuracy)
             if self.needs_held_out:

@@ -20,9 +20,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, counted
 from amtml_pl.teachers.cache.catalogue import lock_name, stores_below
-from amtml_pl.teachers.cache.listing import show_info
 from amtml_pl.teachers.cache.trust import compare, compare_pixels, verify_checksums
-from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers
+from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers, show_info
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.settings import Settings

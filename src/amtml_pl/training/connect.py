@@ -103,10 +103,7 @@ def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dic
 
 
 def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor, Tensor]:
-    """The teachers' logits for the validation split, ``(N, M, K)``, and its labels.
-
-    They are kept as a cached run's outputs are, for live teachers too: those runs start as often.
-    """
+    """The teachers' logits for the validation split, ``(N, M, K)``, and its labels; kept as in a cache."""
     plan, data = prepared.plan, prepared.data
     rows = data.split("val")
     labels = rows.stored.labels[rows.rows]

@@ -16,8 +16,8 @@ from amtml_pl.teachers.live import measured_accuracy
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.connect import held_out_logits
 from amtml_pl.training.dashboard.callback import Dashboard
+from amtml_pl.training.dashboard.figures import Subject
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
 from amtml_pl.training.trainer import (

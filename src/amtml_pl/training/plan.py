@@ -27,13 +27,7 @@ from amtml_pl.types import Shape, counted_kinds
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One thing that a run needs.
-
-    Attributes:
-        size: bytes on disk, None where unknown or nothing is written.
-        seconds: estimated time to make it, None where unknown or nothing is to be done.
-        by_hand: the command or place that provides it, where ``prepare`` does not.
-    """
+    """One thing that a run needs; sizes in bytes and seconds are None where they are not known."""
 
     what: str
     state: str

@@ -106,7 +106,6 @@ class Settings:
     """A checked configuration, part by part.
 
     Attributes:
-        selected: the teachers in order.
         offered: per teacher the modules whose outputs its YAML offers.
         cached: whether the teachers' outputs come from a cache; False without teachers.
         alone: whether the run is not one that trains a teacher.

@@ -125,14 +125,7 @@ def found_cache(
 def networks_and_hints(
     settings: Settings, teachers: tuple[SelectedTeacher, ...], cache: RunCache | None
 ) -> tuple[tuple[Teacher, ...], Mapping[str, Shape]]:
-    """The networks of a run that reads no cache, and the shape of every hint.
-
-    For a cached run one teacher after the other is built, looked at and dropped; none where the cache knows
-    the shapes.
-
-    Raises:
-        UserError: if a tap does not exist, the classes do not fit, or a file's weights do not.
-    """
+    """Return the networks of a run that reads no cache, of others none, and the shape of every hint."""
     if cache is not None and (known := cache.hint_shapes()) is not None:
         return (), known
     live: list[Teacher] = []

@@ -31,12 +31,7 @@ from amtml_pl.types import Shape, SplitName
 class RunCache:
     """The stores that a run reads, in the order of its teachers.
 
-    Args:
-        options: how outputs are computed and stored.
-        teachers: the selected ones, each with its weights in place.
-        data: the run's splits and views.
-        accuracy: of each teacher by split, as far as it is known; a new store's manifest says it.
-        split: which images; of validation and test the images themselves, and logits only.
+    Of validation and test these are the outputs for the images themselves, and logits only.
 
     Attributes:
         trusted: those that this process has held against their checksums.

@@ -15,8 +15,8 @@ from amtml_pl.training.dashboard import budget as module
 from amtml_pl.training.dashboard import callback
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.callback import Dashboard
+from amtml_pl.training.dashboard.figures import Subject
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.types import Batch
 from records import a_run
 

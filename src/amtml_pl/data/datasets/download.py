@@ -95,10 +95,7 @@ def _check_free_space(part: Path, size: int | None) -> None:
 
 
 def _transfer(url: str, part: Path, size: int | None, *, opening_seconds: float) -> None:
-    """Appends to ``part`` what it lacks, or loads it anew where the server cannot continue.
-
-    More than ``size`` bytes are not taken: a server could fill the disk.
-    """
+    """Append to ``part`` what it lacks, at most ``size`` bytes in all, or load it anew."""
     here = part.stat().st_size if part.exists() else 0
     try:
         with _open(url, here, opening_seconds) as response:

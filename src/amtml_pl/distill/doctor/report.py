@@ -24,12 +24,7 @@ SAMPLES = 32
 
 
 class Checkup(Record):
-    """The content of ``doctor.json``.
-
-    Attributes:
-        expected_defects: the findings that the method is known for.
-        whole: whether everything was looked at.
-    """
+    """The content of ``doctor.json``; a check that a teacher ended early is not ``whole``."""
 
     findings: tuple[Finding, ...]
     expected_defects: tuple[str, ...] = ()

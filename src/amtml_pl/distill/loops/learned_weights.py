@@ -89,13 +89,7 @@ class TwoOptimizers(DistillModule):
 
     @abstractmethod
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
-        """The loss of what weighs the teachers, without a gradient to the student.
-
-        Args:
-            batch: the samples to learn from.
-            step: the student's own, just taken.
-            lr: the student's present learning rate.
-        """
+        """The loss of what weighs the teachers, without a gradient to the student, whose rate is ``lr``."""
 
     @abstractmethod
     def weighers(self) -> dict[str, nn.Module]:

@@ -120,12 +120,7 @@ class ReinforcedWeights(TwoOptimizers):
 
 @dataclass(frozen=True)
 class Observation:
-    """What the agent sees of a batch, and what its reward is computed from.
-
-    Attributes:
-        state: ``(B, D)`` of all teachers together.
-        confidence: ``(B, M)`` CA-MKD's weights.
-    """
+    """What the agent sees of a batch (``state``), and what its reward is computed from."""
 
     state: Float[Tensor, "B D"]
     cosine: Float[Tensor, "B M"]

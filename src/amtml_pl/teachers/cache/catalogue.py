@@ -165,10 +165,7 @@ def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:  # noqa: ANN401
-    """Return where two nested values of JSON differ: dotted key, first value, second value, as texts.
-
-    1, 1.0 and true are three values, as they are in the text that names a store's folder.
-    """
+    """Return where two JSON values differ: dotted key and both as texts; 1, 1.0 and true are three values."""
     found: list[tuple[str, str, str]] = []
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in dict.fromkeys([*first, *second]):

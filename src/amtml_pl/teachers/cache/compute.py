@@ -21,12 +21,7 @@ from amtml_pl.teachers.live import Teacher
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How the teachers are run while a cache is built.
-
-    Attributes:
-        precision: of the passes; other than float32 is autocast.
-        device: ``auto`` takes CUDA where there is one, else the CPU.
-    """
+    """How the teachers are run while a cache is built; other than float32 is autocast."""
 
     batch_size: int = 256
     precision: Literal["float32", "bfloat16", "float16"] = "float32"

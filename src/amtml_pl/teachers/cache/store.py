@@ -59,7 +59,6 @@ class TensorStore:
 
     Attributes:
         tensor: ``logits`` or a tap.
-        rows: N of that split.
         fingerprint: what decides the numbers, as nested JSON; another fingerprint is another folder.
         shard_rows: of a new folder; one that exists keeps its own.
     """

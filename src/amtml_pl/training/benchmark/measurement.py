@@ -26,8 +26,13 @@ from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.benchmark.peak_memory import PeakMemory
 from amtml_pl.training.benchmark.record import BreakEven, Conditions, Figure
-from amtml_pl.training.benchmark.short_fit import ShortFit, peak_memory, quiet
-from amtml_pl.training.benchmark.short_runs import images_are_packed, untrained_teachers
+from amtml_pl.training.benchmark.short_fit import (
+    ShortFit,
+    images_are_packed,
+    peak_memory,
+    quiet,
+    untrained_teachers,
+)
 from amtml_pl.training.plan import training_images, views_of_run
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.teacher_cache import RunCache
@@ -37,15 +42,7 @@ MEMORY_RUNS = 3
 
 
 class Benchmark:
-    """The measurements of one experiment, all on the same images and with the same teachers.
-
-    Args:
-        original: the experiment as it is, with teachers.
-        variants: the same on few images, by the names of `VARIANTS`.
-        folder: an empty one for teachers, caches and runs; to be deleted afterwards.
-        steps: timed in each repetition of each variant, after one that is not.
-        repetitions: of every measurement.
-    """
+    """The measurements of one experiment, all on the same images and with the same teachers."""
 
     def __init__(
         self,

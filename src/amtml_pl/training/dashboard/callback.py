@@ -19,9 +19,8 @@ from amtml_pl.training.dashboard.answers import Answers, agreement_with_teachers
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.card import card, result_card
 from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
-from amtml_pl.training.dashboard.figures import write_answers, write_teaching
+from amtml_pl.training.dashboard.figures import Subject, write_answers, write_teaching
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.training.dashboard.tags import chart_layout, final_tags, table_row, tag_of
 from amtml_pl.training.dashboard.teaching import Teaching
 from amtml_pl.training.dashboard.weights_by_class import WeightsByClass, mean_weights_by_class

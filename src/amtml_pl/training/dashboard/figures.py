@@ -1,11 +1,16 @@
-"""The figures of an epoch, and of the end."""
+"""A run as its figures see it, and the figures of an epoch and of the end."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.results.evaluation.quality import Reliability
+from amtml_pl.runs.record import RunRecord
 from amtml_pl.training.dashboard.answers import (
     Answers,
     confusion_matrix,
@@ -14,8 +19,34 @@ from amtml_pl.training.dashboard.answers import (
 )
 from amtml_pl.training.dashboard.disagreement import Examples, draw_examples
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.training.dashboard.weights_by_class import draw_weights_by_class
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run that is about to be fitted.
+
+    Attributes:
+        lr: the student's learning rate at the beginning; None where its optimizer has none.
+        held_out: ``(N, M, K)``, the teachers' logits for the validation images; None where nobody has asked
+            for them yet.
+        gradient_share: what the doctor has measured of each term; empty where it was not asked.
+    """
+
+    about: RunRecord
+    classes: tuple[str, ...]
+    image_size: int
+    temperature: float
+    mixture: Mixture
+    lr: float | None
+    accuracy: Mapping[str, Mapping[str, float]]
+    held_out: Float[Tensor, "N M K"] | None = None
+    gradient_share: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Their names in order."""
+        return tuple(self.about.teachers)
 
 
 def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:

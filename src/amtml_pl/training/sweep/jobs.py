@@ -80,13 +80,7 @@ class Bookkeeping(Callback):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job's function ended.
-
-    Attributes:
-        reason: why it has failed; empty where it has not.
-        mistake: whether the user can mend that.
-        stopped: the exit status of the process, where a signal has ended the job and thereby the sweep.
-    """
+    """How a job's function ended: why it failed, and with which status a signal has stopped the sweep."""
 
     reason: str = ""
     mistake: bool = False
