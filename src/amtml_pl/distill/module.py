@@ -168,7 +168,7 @@ class StudentModule(pl.LightningModule):
         accuracy: Mapping[str, float],
         outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
     ) -> None:
-        """Let the weighting judge the teachers by their validation accuracy; ``outputs`` is called if needed."""
+        """Let the weighting judge the teachers by validation accuracy; ``outputs`` is called if needed."""
         if self.weighting is not None:
             self.weighting.judge(accuracy)
             if self.needs_held_out:

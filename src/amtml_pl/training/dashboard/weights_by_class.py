@@ -31,7 +31,7 @@ def mean_weights_by_class(
 
 
 class WeightsByClass:
-    """``weights_by_class.csv``, a row per epoch and class; a resumed run writes it anew from its checkpoint."""
+    """``weights_by_class.csv``, a row per epoch and class; a resumed run writes it anew."""
 
     def __init__(
         self,
