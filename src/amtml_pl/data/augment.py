@@ -50,6 +50,7 @@ class Operation(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
 class Augmentation:
     """A list of operations, replayed under a seed.
 
@@ -58,9 +59,8 @@ class Augmentation:
         seed: another seed gives every sample other views.
     """
 
-    def __init__(self, operations: Sequence[Operation], seed: int = 0) -> None:
-        self.operations = tuple(operations)
-        self.seed = seed
+    operations: Sequence[Operation]
+    seed: int = 0
 
     @property
     def distinct_views(self) -> int | None:
@@ -69,11 +69,7 @@ class Augmentation:
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
 
     def identity(self) -> dict[str, Any]:
-        """What decides the views, as JSON: the seed, and each operation's name and settings.
-
-        Raises:
-            UserError: if an operation has attributes that are no JSON.
-        """
+        """Return what decides the views, as JSON; an operation without a name or with other values is refused."""
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
                 f"The operation {unnamed[0]} of the augmentation has no name, which a cache is found by.",

@@ -172,11 +172,7 @@ class PackedDataModule(pl.LightningDataModule):
         return batch
 
     def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-        """One rank's unaugmented batches of a split in order; all ranks together hold each sample once.
-
-        Raises:
-            UserError: if there are more ranks than images.
-        """
+        """Return one rank's unaugmented batches of a split; all ranks together have each sample once."""
         if world_size > len(split):
             raise UserError(
                 f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",

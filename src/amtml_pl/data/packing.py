@@ -74,11 +74,7 @@ class PackedDataset:
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:
-        """Maps a packed folder; the sizes of its files are compared, their content is not hashed again.
-
-        Raises:
-            UserError: a file is missing, truncated or changed, or the format is unknown; it names the file.
-        """
+        """Map a packed folder; a UserError for a file that is missing or of another size or format."""
         manifest = read_manifest(folder)
         for name, size in manifest.files.items():
             got = (folder / name).stat().st_size if (folder / name).is_file() else 0
@@ -161,21 +157,16 @@ def _pack_anew(source: DatasetSource, folder: Path) -> None:
     try:
         manifest = _write_splits(source, signature, growing)
         write_record(growing / MANIFEST, manifest)
-        _replace_folder(growing, folder)
+        # Runs that have the old files mapped keep them: the system frees them with the last of the mappings.
+        shutil.rmtree(old := folder.with_name(f"{folder.name}.old"), ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        growing.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         if manifest.left_out:
             log.warning("Packed %s; %s", folder.name, counted_kinds(manifest.left_out))
     finally:
         shutil.rmtree(growing, ignore_errors=True)
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    """Runs that have the old files mapped keep them: the system frees them with the last of the mappings."""
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_splits(source: DatasetSource, signature: str | None, folder: Path) -> PackedManifest:

@@ -47,21 +47,13 @@ class SelectedTeacher:
         return build_teacher(self.name, self.node, self.network.build(), self.hints)
 
     def load(self) -> Teacher:
-        """The teacher with the weights that it teaches with.
-
-        Raises:
-            UserError: if the weights are missing or do not fit.
-        """
+        """Return the teacher with its weights; a UserError if they are missing or do not fit."""
         teacher = self.fresh()
         self.load_weights(teacher)
         return teacher
 
     def load_weights(self, teacher: Teacher) -> None:
-        """Gives a fresh teacher its weights, in place.
-
-        Raises:
-            UserError: if the file is missing, does not fit, or is not the one that its run has left.
-        """
+        """Give a fresh teacher its weights; a UserError if their file is missing, changed or does not fit."""
         if self.has_own_weights:
             if self.node["weights"]["path"] is not None:
                 given = {key: value for key, value in self.node["weights"].items() if value}
@@ -102,11 +94,7 @@ class SelectedTeacher:
         return None if self.has_own_weights else self.completed()
 
     def trained(self) -> RunRecord:
-        """Return the record of a teacher that has just been trained.
-
-        Raises:
-            UserError: if there is none.
-        """
+        """Return the record of a teacher that has just been trained; none is a UserError."""
         if (record := self.record()) is None:
             raise UserError(f"{self.folder.path} has no completed run.", fix=self.recipe.command())
         return record
@@ -162,11 +150,7 @@ def with_hints(
     terms: Mapping[str, LossTerm],
     offered: Mapping[str, OfferedFeatures],
 ) -> tuple[SelectedTeacher, ...]:
-    """Return the teachers in order, with the hints that the terms want of each.
-
-    Raises:
-        UserError: if a term wants a hint of a teacher that is not selected.
-    """
+    """Return the teachers with the hints that terms want of each; one of no selected teacher is a UserError."""
     wanted: dict[str, list[str]] = {teacher.name: [] for teacher in teachers}
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, hint = name.partition("/")

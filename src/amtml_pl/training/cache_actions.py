@@ -79,13 +79,7 @@ def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -
 
 
 def verify(settings: Settings, command: Command, splits: list[SplitName], rows: int) -> None:
-    """Holds every shard against its checksum, every image against its own, and random rows against teachers.
-
-    It makes nothing: neither images, nor teachers, nor what the cache lacks.
-
-    Raises:
-        UserError: at the first that differs, or if nothing has been built.
-    """
+    """Compare all shards, images and random rows with their origin; make nothing that is missing."""
     refuse_uncached(settings)
     teachers = settings.teachers(settings.method.terms())
     data = packed_data(settings)

@@ -24,11 +24,7 @@ WIDE = 110
 
 
 class FitProgress(Callback):
-    """One line that stays in its place: epoch, loss, accuracy, speed, time left, the teachers' outputs.
-
-    Args:
-        console: a terminal; where it is narrow there is no bar, and what does not fit is cut at the end.
-    """
+    """One line that stays in its place; a narrow terminal has no bar, and cuts what does not fit."""
 
     def __init__(self, console: Console = console) -> None:
         columns = (

@@ -121,11 +121,7 @@ class ImageFolder:
 def read_class_folders(
     files: Files, subfolders: Mapping[str, str], split: SplitName, image_size: int
 ) -> Split:
-    """One split of a tree with a folder per class, images in the order of their names.
-
-    Raises:
-        UserError: a class is missing in one split or has no images, or an image cannot be read.
-    """
+    """Return one split of a tree with a folder per class; a UserError for a class that is empty or missing."""
     classes = {name: files.folders(subfolder) for name, subfolder in subfolders.items()}
     everywhere = sorted({name for names in classes.values() for name in names})
     for name, names in classes.items():
@@ -168,11 +164,7 @@ def is_image(name: str) -> bool:
 def read_images(
     files: Files, samples: Sequence[tuple[str, int]], classes: tuple[str, ...], image_size: int, *, title: str
 ) -> Split:
-    """Decodes images on all cores; more than 2 GiB of pixels are held in an unnamed temporary file.
-
-    Raises:
-        UserError: images cannot be read; it counts them and names the first.
-    """
+    """Decode images on all cores, over 2 GiB into a temporary file; a UserError names the unreadable ones."""
     pixels = _empty((len(samples), 3, image_size, image_size))
     rows = {name: row for row, (name, _) in enumerate(samples)}
     failures: list[str] = []

@@ -101,11 +101,7 @@ class TensorStore:
         return store
 
     def manifest(self) -> StoreManifest | None:
-        """Return the manifest; None where the store has not been begun.
-
-        Raises:
-            UserError: if it is damaged, or belongs to other numbers; it names the field and both values.
-        """
+        """Return the manifest, None before the store is begun; a UserError if it belongs to other numbers."""
         if not self._begun and (self.folder / MANIFEST).exists():
             manifest = read_manifest(self.folder)
             own = self._own()

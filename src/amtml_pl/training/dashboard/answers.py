@@ -36,6 +36,16 @@ class Answers:
         """Indices, labels and logits of all, on the CPU."""
         return torch.cat(self.index).cpu(), torch.cat(self.labels).cpu(), torch.cat(self.logits).cpu()
 
+    def scalars(self, held_out: Float[Tensor, "N M K"] | None, teachers: tuple[str, ...]) -> dict[str, float]:
+        """What follows from the answers on validation images, by tag; nothing before the first."""
+        if not self.logits:
+            return {}
+        index, labels, logits = self.whole()
+        found = {"student/val/ece": Reliability.of(logits.double().softmax(dim=1), labels).error}
+        if held_out is not None:
+            found |= agreement_with_teachers(logits, labels, held_out[index], teachers)
+        return found
+
 
 def agreement_with_teachers(
     student: Float[Tensor, "N K"],

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from amtml_pl.distill.doctor.step import SHARE_SAMPLES, gradient_shares
 from amtml_pl.distill.module import Observer, StudentModule
-from amtml_pl.results.evaluation.quality import Reliability
 from amtml_pl.system.ranks import leads
-from amtml_pl.training.dashboard.answers import Answers, agreement_with_teachers
+from amtml_pl.training.dashboard.answers import Answers
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.card import card, result_card
 from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
@@ -103,26 +102,10 @@ class Dashboard(Observer, Checkpoint):
             if self.logger.begin(epoch):
                 layout = chart_layout(len(subject.teachers), list(module.coefficients))
                 self.logger.opened.add_custom_scalars(layout)
-                self.logger.opened.add_text("run", card(subject.about, self.left_out()), epoch)
+                self.logger.opened.add_text("run", card(subject, alone=self.alone), epoch)
             if epoch == 0:
                 self.shares = dict(subject.gradient_share)
             self.logger.flush()
-
-    def left_out(self) -> list[str]:
-        """What cannot be shown of this run, and why."""
-        sentences = []
-        if self.subject.teachers and self.subject.held_out is None:
-            sentences.append(
-                "The ensemble on validation images: the teachers' outputs for these are not in the cache. "
-                "python -m amtml_pl.cache action=build splits=[train,val], with the run's overrides, puts "
-                "them there for all runs."
-            )
-        if not self.alone:
-            sentences.append(
-                "Of a run of several processes: shares of the gradient after the start, and disputed images. "
-                "What is made of the student's answers is of the first process's share of the images."
-            )
-        return sentences
 
     def on_train_batch_start(
         self,
@@ -201,7 +184,7 @@ class Dashboard(Observer, Checkpoint):
             accuracy = {f"teacher/{name}/val/acc": of["val"] for name, of in self.subject.accuracy.items()}
             shares = {f"student/gradient_share/{name}": share for name, share in self.shares.items()}
             rates = {f"{name}/lr": rate for name, rate in self.rates.items()}
-            answered = self.answered()
+            answered = self.answers["val"].scalars(self.subject.held_out, self.subject.teachers)
             self.logger.scalars({**metrics, **rates, **accuracy, **shares, **answered}, self.epoch)
             self.shares = {}
             self.tell_teaching()
@@ -214,18 +197,6 @@ class Dashboard(Observer, Checkpoint):
             share = self.budget.spent / max(self.budget.elapsed(), 1e-9)
             self.logger.scalars({"dashboard/share_of_fit": share}, self.epoch)
             self.logger.flush()
-
-    def answered(self) -> dict[str, float]:
-        """What follows from the student's answers on the validation images."""
-        if not self.answers["val"].logits:
-            return {}
-        subject = self.subject
-        index, labels, logits = self.answers["val"].whole()
-        found = {"student/val/ece": Reliability.of(logits.double().softmax(dim=1), labels).error}
-        if subject.held_out is not None:
-            teachers = subject.held_out[index]
-            found |= agreement_with_teachers(logits, labels, teachers, subject.teachers)
-        return found
 
     def tell_teaching(self) -> None:
         """Curves, histograms and the table of the epoch's weights."""

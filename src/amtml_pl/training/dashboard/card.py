@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from amtml_pl.runs.record import RunRecord
+from amtml_pl.training.dashboard.figures import Subject
 
 
-def card(about: RunRecord, left_out: Sequence[str]) -> str:
+def card(subject: Subject, *, alone: bool) -> str:
     """The run as Markdown."""
-    data = about.dataset
+    about, data = subject.about, subject.about.dataset
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes.items())
     rows = {
         "experiment": about.experiment,
@@ -28,8 +28,26 @@ def card(about: RunRecord, left_out: Sequence[str]) -> str:
     }
     cells = {name: str(value).replace("|", "\\|").replace("\n", " ") for name, value in rows.items()}
     lines = ["| | |", "|---|---|", *(f"| {name} | {cell} |" for name, cell in cells.items())]
-    missing = ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)] if left_out else []
-    return "\n".join(lines + missing)
+    if left_out := not_shown(subject, alone=alone):
+        lines += ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)]
+    return "\n".join(lines)
+
+
+def not_shown(subject: Subject, *, alone: bool) -> list[str]:
+    """What cannot be shown of a run, ``alone`` or of several processes, and why."""
+    sentences = []
+    if subject.teachers and subject.held_out is None:
+        sentences.append(
+            "The ensemble on validation images: the teachers' outputs for these are not in the cache. "
+            "python -m amtml_pl.cache action=build splits=[train,val], with the run's overrides, puts "
+            "them there for all runs."
+        )
+    if not alone:
+        sentences.append(
+            "Of a run of several processes: shares of the gradient after the start, and disputed images. "
+            "What is made of the student's answers is of the first process's share of the images."
+        )
+    return sentences
 
 
 def result_card(
