@@ -69,7 +69,7 @@ class Augmentation:
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the views, as JSON; an operation without a name or with other values is refused."""
+        """Return what decides the views, as JSON; an operation that has none is refused."""
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
                 f"The operation {unnamed[0]} of the augmentation has no name, which a cache is found by.",

@@ -136,7 +136,7 @@ class Teacher:
 
 
 def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch]) -> float:
-    """Return the share of images that a network names rightly, in evaluation mode; no image is a UserError."""
+    """Return the share of images that a network names rightly; no images are a UserError."""
     module = network.network if isinstance(network, Teacher) else network
     right, total = 0, 0
     with evaluation_mode(module), torch.no_grad():

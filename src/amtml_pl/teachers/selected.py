@@ -150,7 +150,7 @@ def with_hints(
     terms: Mapping[str, LossTerm],
     offered: Mapping[str, OfferedFeatures],
 ) -> tuple[SelectedTeacher, ...]:
-    """Return the teachers with the hints that terms want of each; one of no selected teacher is a UserError."""
+    """Return the teachers with the hints that terms want of each; other teachers' are refused."""
     wanted: dict[str, list[str]] = {teacher.name: [] for teacher in teachers}
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, hint = name.partition("/")

@@ -121,7 +121,7 @@ class ImageFolder:
 def read_class_folders(
     files: Files, subfolders: Mapping[str, str], split: SplitName, image_size: int
 ) -> Split:
-    """Return one split of a tree with a folder per class; a UserError for a class that is empty or missing."""
+    """Return one split of a tree with a folder per class; an empty or missing one is refused."""
     classes = {name: files.folders(subfolder) for name, subfolder in subfolders.items()}
     everywhere = sorted({name for names in classes.values() for name in names})
     for name, names in classes.items():

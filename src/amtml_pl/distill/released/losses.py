@@ -55,7 +55,7 @@ class ReleasedSoftTargetLoss(TemperedLoss):
 
 
 class ReleasedCrossEntropy(TemperedLoss):
-    """Cross-entropy of the tempered logits ``z / T``: the notebook overwrites y with ``log_softmax(y / T)``."""
+    """Cross-entropy of the tempered logits: the notebook overwrites y with ``log_softmax(y / T)``."""
 
     blends_labels = False
 
