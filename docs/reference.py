@@ -238,7 +238,11 @@ def arguments(prefix: str, target: str) -> dict[str, Setting]:
     if not target.startswith("amtml_pl."):
         return {}
     built: Any = get_object(target)
-    meaning = {each.arg_name: each.description or "" for each in parse(inspect.getdoc(built) or "").params}
+    # What a loop inherits is not typed: the run gives it its student, terms and teachers.
+    own = [built] if prefix == "loop" else getattr(built, "__mro__", (built,))
+    own = [each for each in own if each.__module__.startswith("amtml_pl.")]
+    described = [each for documented in reversed(own) for each in parse(documented.__doc__ or "").params]
+    meaning = {each.arg_name: each.description or "" for each in described}
     return {
         f"{prefix}.{name}": Setting(
             "", "" if parameter.default is parameter.empty else repr(parameter.default), meaning[name]

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 
 from amtml_pl import cache, train
-from amtml_pl.teachers.cache.listing import show_info
+from amtml_pl.teachers.cache.upkeep import show_info
 from amtml_pl.teachers.selected import SelectedTeacher
 from tiny_runs import TINY
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
+from amtml_pl.config.build import Config, plain
 from amtml_pl.config.checks import check_command, check_constructors, check_values
 from amtml_pl.config.command import Job, command
 from amtml_pl.config.command_keys import BENCHMARK
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.value_origin import content_of
+from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.records import write_record
 
 if TYPE_CHECKING:
+    from amtml_pl.training.benchmark.measurement import Benchmark
     from amtml_pl.training.benchmark.record import BenchmarkRecord
 
 ROWS = {
@@ -46,12 +53,11 @@ def main(job: Job) -> None:
         check_values(job.config)
         # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.runs.provenance import git_state, versions
-        from amtml_pl.training.benchmark.measurement import Benchmark
         from amtml_pl.training.benchmark.record import BenchmarkRecord
 
         check_constructors(job.config)
         with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:
-            measured = Benchmark(job.config, Path(place), **asked)
+            measured = benchmark_of(job.config, Path(place), **asked)
             figures = measured.figures()
             record = BenchmarkRecord(
                 experiment=job.experiment,
@@ -66,6 +72,64 @@ def main(job: Job) -> None:
         write_record(file, record)
         show(record)
         console.print(f"Written to {file}", markup=False)
+
+
+def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, images: int) -> Benchmark:
+    """Return the measurements of an experiment, which needs neither its data set nor trained teachers.
+
+    Args:
+        config: the checked configuration.
+        folder: an empty one for teachers, caches and runs; to be deleted afterwards.
+        repetitions: of every measurement.
+        steps: timed in each fit, after one that is not.
+        images: at least, to train on and to build the cache for.
+
+    Raises:
+        UserError: if the experiment has no teachers.
+    """
+    from amtml_pl.training.benchmark.measurement import Benchmark
+    from amtml_pl.training.benchmark.short_fit import images_are_packed, weights_for_teachers
+    from amtml_pl.training.settings import settings_of
+
+    if not config.teacher:
+        raise UserError("There is no teacher to compare with.", fix="experiment=cifar100_amtml")
+    original = settings_of(config)
+    short = on_few_images(config, folder, max(images, (steps + 2) * config.data.batch_size))
+    if not images_are_packed(original):
+        short.paths.data = str(folder / "data")
+        short.dataset.source = {
+            "_target_": "amtml_pl.data.datasets.synthetic.Synthetic",
+            "num_classes": config.dataset.num_classes,
+            "image_size": config.dataset.image_size,
+            "train_images": short.data.train_size + short.data.val_size,
+        }
+    short.trainer.max_epochs, short.trainer.limit_train_batches = 1, steps + 2
+    for name, file in weights_for_teachers(original, folder).items():
+        short.teacher[name].weights = {"path": str(file), "key": None, "strip_prefixes": [], "rename": None}
+    settings = {name: settings_of(variant) for name, variant in variants(short).items()}
+    return Benchmark(original, settings, folder, repetitions=repetitions, steps=steps)
+
+
+def on_few_images(config: Config, folder: Path, rows: int) -> Config:
+    """Return the same experiment, cached, in folders of its own, with nothing left to resolve."""
+    own = Config(plain(config))
+    own.data.train_size = max(rows, own.dataset.num_classes)
+    own.data.val_size = max(own.dataset.num_classes, 64)
+    own.logger, own.prepare, own.force, own.teacher_source = {}, True, False, "cached"
+    own.paths.cache, own.paths.outputs = str(folder / "cache"), str(folder / "outputs")
+    return own
+
+
+def variants(config: Config) -> Mapping[str, Config]:
+    """Return the experiment from labels only, with plain averaging, cached as it is, and live."""
+    live, avg, ce = (deepcopy(config) for _ in range(3))
+    live.teacher_source, ce.teacher = "live", {}
+    for own, terms in ((ce, ["ce"]), (avg, ["ce", "kd"])):
+        files = [content_of(config_directory() / "loss" / f"{term}.yaml") for term in terms]
+        own.loss = {name: node for file in files for name, node in file["loss"].items()}
+        own.coef = {name: value for file in (*files, own) for name, value in file["coef"].items()}
+        own.weighting = content_of(config_directory() / "weighting" / "uniform.yaml")
+    return {"ce": ce, "avg": avg, "cached": config, "live": live}
 
 
 def show(record: BenchmarkRecord) -> None:

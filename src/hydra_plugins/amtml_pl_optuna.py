@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -45,7 +46,8 @@ class OptunaSweeper(Sweeper):
         from amtml_pl.training.sweep.optuna_search import Search
 
         overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        parsed = OverridesParser.create(config_loader=self.config_loader).parse_overrides(overrides)
         try:
-            Search(overrides, self.launcher, self.config_loader, **self.settings).run()
+            Search(parsed, self.launcher.launch, **self.settings).run()
         except UserError as error:  # Hydra would print a traceback
             report_mistake(error)

@@ -58,7 +58,7 @@ def test_batches_repeat_and_differ_between_epochs_and_from_each_other(packed):
 def test_without_it_and_in_evaluation_images_are_themselves(packed):
     assert next(iter(data(packed).train_batches(0))).mixed is None
     module = data(packed, mixup=0.5)
-    assert next(iter(module.eval_batches(module.val_split()))).mixed is None
+    assert next(iter(module.eval_batches(module.split("val")))).mixed is None
 
 
 @pytest.mark.numbers
@@ -99,8 +99,3 @@ def test_a_run_with_live_teachers_repeats_to_the_bit(run):
     _, first = run(*job, name="first")
     _, second = run(*job, name="second")
     assert_bitwise_equal(weights(first), weights(second))
-
-
-def test_a_negative_strength_is_refused(packed):
-    with pytest.raises(UserError, match=r"data.mixup is -1.0, expected 0 or more"):
-        data(packed, mixup=-1.0)

@@ -85,11 +85,6 @@ def test_rare_classes_keep_a_training_image_and_have_a_validation_image_where_th
     assert validated[2] == 0
 
 
-def test_a_class_without_a_training_image_is_refused_by_name():
-    with pytest.raises(UserError, match=r"has no image of the classes \['bee'\] \(1 of 3\)"):
-        disjoint_splits(packed([0, 2] * 10), 4, None, 0)
-
-
 @settings(deadline=None)
 @given(seed=st.integers(0, 100), small=st.integers(3, 60), large=st.integers(60, 120))
 def test_a_larger_training_subset_holds_every_smaller_one_and_spares_validation(seed, small, large):

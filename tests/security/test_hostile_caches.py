@@ -14,10 +14,9 @@ from safetensors.torch import save
 
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.catalogue import MANIFEST, Examination, read_manifest, stores_below
-from amtml_pl.teachers.cache.listing import show_info
 from amtml_pl.teachers.cache.storage import encode
 from amtml_pl.teachers.cache.store import TensorStore
-from amtml_pl.teachers.cache.upkeep import damaged_shards
+from amtml_pl.teachers.cache.upkeep import damaged_shards, show_info
 from records import EXAMINED
 
 FUZZ = settings(

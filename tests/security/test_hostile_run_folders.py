@@ -23,7 +23,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import FILES, TeacherFacts
 from amtml_pl.system.records import sealed
 from amtml_pl.teachers.live import measured_accuracy
-from amtml_pl.training.consistency import refuse_other_pixels, refuse_other_teachers
+from amtml_pl.training.pipeline import refuse_other_pixels, refuse_other_teachers
 from amtml_pl.training.summary import show_summary
 from amtml_pl.types import Split
 from records import TEACHER, a_record

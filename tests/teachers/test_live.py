@@ -139,13 +139,6 @@ def test_a_name_that_would_break_flat_names_is_refused(name):
         Teacher(name, network())
 
 
-def test_teachers_of_one_name_and_no_teachers_are_refused():
-    with pytest.raises(UserError, match=r"The teacher names \['big'\] are used more than once"):
-        LiveTeachers([Teacher("big", network()), Teacher("big", network())])
-    with pytest.raises(UserError, match="There are no teachers"):
-        LiveTeachers([])
-
-
 def rows(start, stop):
     whole = batch(50)
     return Batch(

@@ -203,7 +203,6 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
             {"rename": {"^conv.*": "x"}},
             "Two tensors of .* would be named 'x', the second is 'conv.bias'",
         ),
-        (WEIGHTS, {"strip_prefixes": "module."}, "strip_prefixes is the text 'module.'; expected a list"),
     ],
 )
 def test_what_leads_to_no_state_dict_is_refused_with_the_full_key_that_mends_it(

@@ -106,7 +106,7 @@ def test_a_thousand_random_samples_and_epochs_meet_the_pixels_and_outputs_of_liv
     size = ("data.train_size=400", f"data.batch_size={batch_size}", "data.views=3", "trainer.max_epochs=5")
     made, data = prepared(configure, tmp_path, *size)
     live = LiveTeachers([teacher.load() for teacher in made.teachers])
-    drawn, split = np.random.default_rng(0), data.train_split()
+    drawn, split = np.random.default_rng(0), data.split("train")
     found = 0
     for epoch in drawn.integers(5, size=20).tolist():
         made.data.teachers.provide(data.train_view(epoch))

@@ -2,17 +2,17 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from amtml_pl.config.build import build
-from amtml_pl.config.paths import config_directory, packed_root_of
-from amtml_pl.config.teacher_recipe import recipe
+from amtml_pl.config.paths import config_directory
+from amtml_pl.config.teacher_recipe import Recipe, recipe
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.system.console import duration
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import student_network
 from amtml_pl.training.plan import bytes_per_image, data_steps, make_plan, refuse_missing, show_plan
 from amtml_pl.training.settings import settings_of
@@ -53,7 +53,7 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
     raw, _, *trained = plan_of(config)
     assert (raw.state, raw.missing) == ("found", False)
     assert all(step.seconds > 0 for step in trained)
-    packed = pack(build(config.dataset.source), packed_root_of(config))
+    packed = pack(build(config.dataset.source), Path(config.paths.data) / "packed")
     step = plan_of(config)[0]
     assert step.state == f"packed in {packed.folder}"
     assert step.size >= 40 * 3 * 32 * 32
@@ -97,7 +97,7 @@ OWN = [
 )
 def test_the_command_of_a_teacher_trains_it_where_the_run_looks_for_it(configure, overrides):
     config = configure(*overrides)
-    command = shlex.split(SelectedTeacher(config, "resnet8").command)
+    command = shlex.split(Recipe(config, "resnet8").command())
     assert command[:3] == ["python", "-m", "amtml_pl.train"]
     typed = configure(*command[3:])
     assert run_hash(typed) == run_hash(recipe(config, "resnet8"))

@@ -10,10 +10,9 @@ from safetensors.torch import load_file, save_file
 from amtml_pl.data.augment import CropFlip
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.plan import cache_step
-from amtml_pl.training.settings import settings_of
+from amtml_pl.training.settings import selected_teacher, settings_of
 from amtml_pl.training.teacher_cache import RunCache
 from records import EXAMINED
 
@@ -43,7 +42,7 @@ def cache(configure, tmp_path):
 
 
 def write_weights(config, name, file):
-    state = SelectedTeacher(config, name).fresh().network.network.state_dict()
+    state = selected_teacher(config, name).fresh().network.network.state_dict()
     save_file(state, file)
 
 
@@ -196,4 +195,4 @@ def test_the_code_and_numbers_of_the_fingerprint_are_those_of_the_data_module(ca
     found = made.stores()[0].identity
     assert found["augment"]["operations"][0]["padding"] == operation.padding == 3
     assert found["split"]["size"] == len(made.split) == 100
-    assert torch.equal(made.split.rows, made.data.train_split().rows)
+    assert torch.equal(made.split.rows, made.data.split("train").rows)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -76,25 +79,47 @@ def recipe_overrides(config: DictConfig, teacher: str) -> list[str]:
     return [f"experiment={node.recipe}", *node.recipe_overrides]
 
 
-def typed_recipe(config: DictConfig, teacher: str, choices: Mapping[str, str]) -> list[str]:
-    """Overrides that compose the recipe without the run: what one would type, then all that still differs.
+@dataclass(frozen=True)
+class Recipe:
+    """How a run's teacher is trained; composed only where that is asked for."""
 
-    Args:
-        config: the run's configuration.
-        teacher: one of its teachers.
-        choices: what to take of the groups that are copied from the run, e.g. ``{"student": "resnet8"}``.
+    run: DictConfig
+    teacher: str
 
-    Raises:
-        UserError: as ``recipe``.
-    """
-    own = recipe(config, teacher)
-    words = [*recipe_overrides(config, teacher), *(f"{group}={name}" for group, name in choices.items())]
-    try:
-        base = composed(words)
-    except HydraException:  # a choice of the run that is no choice of the recipe's group
-        words = recipe_overrides(config, teacher)
-        base = composed(words)
-    return [*words, *differences(base, own)]
+    def config(self) -> DictConfig:
+        """Return what `recipe` gives."""
+        return recipe(self.run, self.teacher)
+
+    @property
+    def network(self) -> str:
+        """Which student YAML the network is; the teacher's own name where the command named none."""
+        return chosen(f"student@teacher.{self.teacher}") or self.teacher
+
+    def command(self) -> str:
+        """Return the command that trains the teacher without the run, where the run looks for it.
+
+        Its words compose the recipe as one would type it, then come all that still differs.
+
+        Raises:
+            UserError: as ``recipe``.
+        """
+        own, words = self.config(), recipe_overrides(self.run, self.teacher)
+        dataset = chosen("dataset")
+        choices = [f"student={self.network}", *([] if dataset is None else [f"dataset={dataset}"])]
+        try:
+            base = composed([*words, *choices])
+            words += choices
+        except HydraException:  # a choice of the run that is no choice of the recipe's group
+            base = composed(words)
+        return shlex.join(["python", "-m", "amtml_pl.train", *words, *differences(base, own)])
+
+
+def chosen(group: str) -> str | None:
+    """What the command chose of a group; None where there is no command, or nothing of the group."""
+    if not HydraConfig.initialized():
+        return None
+    choice = HydraConfig.get().runtime.choices.get(group)
+    return None if choice is None else str(choice)
 
 
 def differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -49,6 +50,7 @@ class Operation(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
 class Augmentation:
     """A list of operations, replayed under a seed.
 
@@ -57,9 +59,8 @@ class Augmentation:
         seed: another seed gives every sample other views.
     """
 
-    def __init__(self, operations: Sequence[Operation], seed: int = 0) -> None:
-        self.operations = tuple(operations)
-        self.seed = seed
+    operations: Sequence[Operation]
+    seed: int = 0
 
     @property
     def distinct_views(self) -> int | None:
@@ -68,11 +69,7 @@ class Augmentation:
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
 
     def identity(self) -> dict[str, Any]:
-        """What decides the views, as JSON: the seed, and each operation's name and settings.
-
-        Raises:
-            UserError: if an operation has attributes that are no JSON.
-        """
+        """Return what decides the views, as JSON; an operation that has none is refused."""
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
                 f"The operation {unnamed[0]} of the augmentation has no name, which a cache is found by.",
@@ -115,6 +112,7 @@ def as_floats(images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     return images / torch.full((), 255.0, device=images.device)
 
 
+@dataclass(frozen=True)
 class CropFlip:
     """The standard CIFAR augmentation: pad with zeros, crop at any place, flip half of the time.
 
@@ -127,14 +125,15 @@ class CropFlip:
     """
 
     name = "crop_flip"
+    padding: int = 4
+    flip: bool = True
 
-    def __init__(self, padding: int = 4, flip: bool = True) -> None:
-        if padding < 0:
+    def __post_init__(self) -> None:
+        if self.padding < 0:
             raise UserError(
-                f"CropFlip: padding is {padding}, expected 0 or more.", fix="augment.operations: padding: 4"
+                f"CropFlip: padding is {self.padding}, expected 0 or more.",
+                fix="augment.operations: padding: 4",
             )
-        self.padding = padding
-        self.flip = flip
 
     @property
     def distinct_views(self) -> int:
@@ -159,6 +158,7 @@ class CropFlip:
         return torch.where((choice % 2 == 1)[:, None, None, None], cropped.flip(-1), cropped)
 
 
+@dataclass(frozen=True)
 class RandomErasing:
     """Fills a rectangle of random area and shape that lies inside the image.
 
@@ -175,15 +175,15 @@ class RandomErasing:
     """
 
     name = "random_erasing"
+    distinct_views = None  # drawn anew for each view: no end
     _ATTEMPTS = 10
+    probability: float = 0.5
+    scale: Sequence[float] = (0.02, 0.33)
+    ratio: Sequence[float] = (0.3, 3.3)
+    value: int = 0
 
-    def __init__(
-        self,
-        probability: float = 0.5,
-        scale: Sequence[float] = (0.02, 0.33),
-        ratio: Sequence[float] = (0.3, 3.3),
-        value: int = 0,
-    ) -> None:
+    def __post_init__(self) -> None:
+        probability, scale, ratio, value = self.probability, self.scale, self.ratio, self.value
         if not 0 <= probability <= 1:
             raise UserError(f"RandomErasing: probability is {probability}, expected a number in [0, 1].")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
@@ -192,15 +192,6 @@ class RandomErasing:
             raise UserError(f"RandomErasing: ratio is {ratio}, expected two rising positive numbers.")
         if not 0 <= value <= 255:
             raise UserError(f"RandomErasing: value is {value}, expected a whole number from 0 to 255.")
-        self.probability = probability
-        self.scale = scale
-        self.ratio = ratio
-        self.value = value
-
-    @property
-    def distinct_views(self) -> None:
-        """Areas and shapes are continuous: no end."""
-        return
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
@@ -221,6 +212,7 @@ class RandomErasing:
         return images.masked_fill(_box(images, top, left, height, width), self.value)
 
 
+@dataclass(frozen=True)
 class Cutout:
     """Blackens a square whose centre is any pixel; the square may leave the image.
 
@@ -232,16 +224,12 @@ class Cutout:
     """
 
     name = "cutout"
+    distinct_views = None  # drawn anew for each view: no end
+    size: int
 
-    def __init__(self, size: int) -> None:
-        if size < 1:
-            raise UserError(f"Cutout: size is {size}, expected a side of at least one pixel.")
-        self.size = size
-
-    @property
-    def distinct_views(self) -> None:
-        """Centres are drawn anew for each view, not enumerated: no end."""
-        return
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"Cutout: size is {self.size}, expected a side of at least one pixel.")
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int

@@ -7,6 +7,8 @@ batch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
@@ -16,6 +18,7 @@ from amtml_pl.data.counter_rng import uniform
 from amtml_pl.errors import UserError
 
 
+@dataclass(frozen=True)
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue by random amounts, each image by its own.
 
@@ -27,25 +30,18 @@ class ColorJitter:
     """
 
     name = "color_jitter"
+    distinct_views = None  # drawn anew for each view: no end
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
 
-    def __init__(
-        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
-    ) -> None:
-        amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-        for name, amount in amounts.items():
+    def __post_init__(self) -> None:
+        for name, amount in vars(self).items():
             if amount < 0:
                 raise UserError(f"ColorJitter: {name} is {amount}, expected 0 or more.")
-        if not 0 <= hue <= 0.5:
-            raise UserError(f"ColorJitter: hue is {hue}, expected a number in [0, 0.5].")
-        self.brightness = brightness
-        self.contrast = contrast
-        self.saturation = saturation
-        self.hue = hue
-
-    @property
-    def distinct_views(self) -> None:
-        """Amounts are continuous: no end."""
-        return
+        if self.hue > 0.5:
+            raise UserError(f"ColorJitter: hue is {self.hue}, expected a number in [0, 0.5].")
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int

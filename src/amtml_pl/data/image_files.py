@@ -19,14 +19,7 @@ BATCH = 256
 
 
 def named_images(words: Sequence[str]) -> list[Path]:
-    """The files that words name, each once.
-
-    Args:
-        words: files; folders, of which all images are meant, however deep; or patterns, ``**`` for any depth.
-
-    Raises:
-        UserError: if one of them names no image.
-    """
+    """Return the files that words name, each once; a UserError if one of them names no image."""
     found: dict[Path, None] = {}
     for word in words:
         files = [*files_of(word)]
@@ -56,17 +49,7 @@ def files_of(word: str) -> Iterator[Path]:
 
 
 def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tensor, "B 3 S S"]]:
-    """The images in [0, 1], scaled and cut as `amtml_pl.data.datasets.image_folder.ImageFolder` does.
-
-    All are decoded before the first batch is given, so that one that cannot be read is said at once.
-
-    Args:
-        files: at least one, each once.
-        image_size: height and width of the result, in pixels.
-
-    Raises:
-        UserError: if some cannot be read; it counts them and names the first.
-    """
+    """Give the images in [0, 1], scaled and cut as an `ImageFolder`'s; all are decoded before the first."""
     samples = [(str(file), 0) for file in files]
     stored = read_images(FolderFiles(Path.cwd()), samples, (), image_size, title="reading images")
     for images in torch.split(stored.images, BATCH):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt64
 from torch import Tensor
 
-from amtml_pl.data.counter_rng import permutation
-from amtml_pl.types import Mixed
+from amtml_pl.data.counter_rng import permutation, random_bits
+from amtml_pl.types import Batch, Mixed
 
 
 def mixup(
@@ -35,3 +37,17 @@ def mixup(
     partner = torch.from_numpy(permutation(len(labels), state))
     blended = share * images + (1 - share) * images[partner]
     return blended, Mixed(labels[partner], torch.tensor(share, dtype=torch.float32))
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Mixup for the batches of one epoch; a batch is known by its first sample, which no other one has."""
+
+    alpha: float
+    state: UInt64[np.ndarray, " 1"]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with blended images, and what they are blended of."""
+        own = random_bits(self.state, int(batch.index[0]))
+        images, mixed = mixup(batch.images, batch.labels, self.alpha, own)
+        return replace(batch, images=images, mixed=mixed)

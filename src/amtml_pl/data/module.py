@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Int64, UInt64
+from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from amtml_pl.data.augment import Augmentation
 from amtml_pl.data.counter_rng import permutation, random_bits
-from amtml_pl.data.mixup import mixup
+from amtml_pl.data.loader import BatchReader, Order, ResumableLoader
+from amtml_pl.data.mixup import Mixup
 from amtml_pl.data.packing import PackedDataset
 from amtml_pl.data.splits import SplitRows, disjoint_splits
 from amtml_pl.errors import UserError
-from amtml_pl.types import Batch, TeacherOutputs
+from amtml_pl.types import Batch, SplitName, TeacherOutputs
 
 # Sets the random numbers of the order apart from those that other purposes take from an equal seed.
 _ORDER = 2**32
@@ -63,7 +62,7 @@ class PackedDataModule(pl.LightningDataModule):
             holds every smaller one.
         seed: of the validation split and the training subset.
         num_workers: processes that prepare batches; 0 prepares them between the steps.
-        mixup: α of `amtml_pl.data.mixup`, for training batches; 0 leaves the images alone.
+        mixup: α of `amtml_pl.data.mixup.Mixup`, for training batches; 0 leaves the images alone.
         teachers: adds a cache's outputs to the training batches; None leaves them out.
 
     Attributes:
@@ -90,9 +89,6 @@ class PackedDataModule(pl.LightningDataModule):
         teachers: TeacherReader | None = None,
     ) -> None:
         super().__init__()
-        _check_ranges(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, mixup=mixup
-        )
         self.packed = packed
         self.order_seed = order_seed
         self.augment = augment
@@ -105,23 +101,11 @@ class PackedDataModule(pl.LightningDataModule):
         self.batches_done = 0
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
 
-    def train_split(self) -> SplitRows:
-        """The images that are trained on."""
-        return self._splits["train"]
-
-    def val_split(self) -> SplitRows:
-        """The images that selection is made on."""
-        return self._splits["val"]
-
-    def test_split(self) -> SplitRows:
-        """The images that the result is measured on.
-
-        Raises:
-            UserError: if the packed data has no test split.
-        """
-        if "test" not in self._splits:
-            raise UserError(f"{self.packed.folder} has no test split, only {list(self.packed.splits)}.")
-        return self._splits["test"]
+    def split(self, name: SplitName) -> SplitRows:
+        """Return the images of a split; a UserError if the packed data has none."""
+        if name not in self._splits:
+            raise UserError(f"{self.packed.folder} has no {name} split, only {list(self.packed.splits)}.")
+        return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches of the trainer's current epoch, of epoch 0 without a trainer."""
@@ -141,11 +125,11 @@ class PackedDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation images in order, unaugmented."""
-        return self.eval_batches(self.val_split(), *self._rank_and_world_size())
+        return self.eval_batches(self.split("val"), *self._rank_and_world_size())
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test images in order, unaugmented."""
-        return self.eval_batches(self.test_split(), *self._rank_and_world_size())
+        return self.eval_batches(self.split("test"), *self._rank_and_world_size())
 
     def train_batches(
         self, epoch: int, rank: int = 0, world_size: int = 1, *, first: int = 0
@@ -159,7 +143,7 @@ class PackedDataModule(pl.LightningDataModule):
         Raises:
             UserError: if a batch would leave a rank less than two samples.
         """
-        split = self.train_split()
+        split = self.split("train")
         state = random_bits(random_bits(self.order_seed, _ORDER), epoch)
         order = torch.from_numpy(permutation(len(split), state))
         batches = list(torch.split(order, self.batch_size))
@@ -175,9 +159,9 @@ class PackedDataModule(pl.LightningDataModule):
             )
         blend = None
         if self.mixup:
-            blend = _Blend(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
+            blend = Mixup(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
         outputs = None if self.teachers is None else self.teachers.in_loader()
-        reader = _BatchReader(split, self.augment, self.train_view(epoch), outputs, blend)
+        reader = BatchReader(split, self.augment, self.train_view(epoch), outputs, blend)
         return self._loader(reader, [batch[rank::world_size] for batch in batches], first)
 
     def sample(self, size: int) -> Batch:
@@ -188,11 +172,7 @@ class PackedDataModule(pl.LightningDataModule):
         return batch
 
     def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-        """One rank's unaugmented batches of a split in order; all ranks together hold each sample once.
-
-        Raises:
-            UserError: if there are more ranks than images.
-        """
+        """Return one rank's unaugmented batches of a split; all ranks together have each sample once."""
         if world_size > len(split):
             raise UserError(
                 f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
@@ -200,7 +180,7 @@ class PackedDataModule(pl.LightningDataModule):
             )
         batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]
-        return self._loader(_BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
+        return self._loader(BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
 
     def train_view(self, epoch: int) -> int:
         """The view that an epoch trains on: 1 … V in turn."""
@@ -219,7 +199,7 @@ class PackedDataModule(pl.LightningDataModule):
     @property
     def image_size(self) -> int:
         """H, which is W, in pixels."""
-        return self.train_split().stored.images.shape[2]
+        return self.split("train").stored.images.shape[2]
 
     @property
     def digest(self) -> str:
@@ -232,12 +212,12 @@ class PackedDataModule(pl.LightningDataModule):
         return {name: len(split) for name, split in self._splits.items()}
 
     def _loader(
-        self, reader: _BatchReader, batches: Sequence[Int64[Tensor, " _"]], first: int = 0
+        self, reader: BatchReader, batches: Sequence[Int64[Tensor, " _"]], first: int = 0
     ) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return _ResumableLoader(
+        return ResumableLoader(
             reader,
-            sampler=_Order(batches, first),
+            sampler=Order(batches, first),
             batch_size=None,  # an item is a whole batch already
             num_workers=self.num_workers,
             pin_memory=on_gpu,
@@ -247,85 +227,10 @@ class PackedDataModule(pl.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
-class _Order(Sampler[Int64[Tensor, " _"]]):
-    """The batches of an epoch from one of them on; Lightning counts those before it too."""
-
-    def __init__(self, batches: Sequence[Int64[Tensor, " _"]], first: int) -> None:
-        self.batches, self.first = batches, first
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Int64[Tensor, " _"]]:
-        yield from self.batches[self.first :]
-
-
-class _ResumableLoader(DataLoader[Batch]):
-    """Tells Lightning, by these two methods, that an epoch can be gone on with; the module sees to it."""
-
-    def state_dict(self) -> dict[str, int]:
-        """Nothing: `PackedDataModule.state_dict` says where."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Nothing."""
-
-
-class _BatchReader(Dataset[Batch]):
-    """Makes a whole batch from one tensor of indices, with the teachers' outputs where a cache holds them."""
-
-    def __init__(
-        self,
-        split: SplitRows,
-        augment: Augmentation,
-        view: int,
-        read_teachers: Callable[[Batch], TeacherOutputs] | None = None,
-        blend: _Blend | None = None,
-    ) -> None:
-        self.split = split
-        self.augment = augment
-        self.view = view
-        self.read_teachers = read_teachers
-        self.blend = blend
-
-    def __getitem__(self, index: Int64[Tensor, " B"]) -> Batch:
-        rows = self.split.rows[index]
-        images = self.augment(self.split.stored.images[rows], index, self.view)
-        batch = Batch(images, self.split.stored.labels[rows], index, self.view, self.split.name)
-        if self.blend is not None:
-            batch = self.blend(batch)
-        return batch if self.read_teachers is None else replace(batch, teachers=self.read_teachers(batch))
-
-
-@dataclass(frozen=True)
-class _Blend:
-    """Mixup for the batches of one epoch; a batch is known by its first sample, which no other one has."""
-
-    alpha: float
-    state: UInt64[np.ndarray, " 1"]
-
-    def __call__(self, batch: Batch) -> Batch:
-        own = random_bits(self.state, int(batch.index[0]))
-        images, mixed = mixup(batch.images, batch.labels, self.alpha, own)
-        return replace(batch, images=images, mixed=mixed)
-
-
-def _check_ranges(*, batch_size: int, eval_batch_size: int, num_workers: int, mixup: float) -> None:
-    for name, count in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-        if count < 1:
-            raise UserError(f"data.{name} is {count}, expected 1 or more.", fix=f"data.{name}=128")
-    if num_workers < 0:
-        raise UserError(f"data.num_workers is {num_workers}, expected 0 or more.", fix="data.num_workers=0")
-    if not 0 <= mixup < float("inf"):
-        raise UserError(f"data.mixup is {mixup}, expected 0 or more.", fix="data.mixup=0.2")
-
-
 def _resolve_views(views: int | Literal["all"], distinct: int | None) -> int | None:
     """V; None for a new view in every epoch."""
     if views == "all":
         return distinct
-    if views < 1:
-        raise UserError(f"data.views is {views}, expected 1 or more.", fix="data.views=all")
     if distinct is not None and views > distinct:
         raise UserError(
             f"data.views is {views}, but the augmentation has {distinct} distinct views.",

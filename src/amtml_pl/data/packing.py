@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from filelock import FileLock
 from pydantic import AfterValidator, Field
 from rich.progress import track
 
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import Terminal, is_watched
 from amtml_pl.system.ranks import leads
@@ -36,11 +37,7 @@ CHUNK_ROWS = 4096
 
 
 def plain(name: str) -> str:
-    """Return a file's name.
-
-    Raises:
-        ValueError: if it is a path.
-    """
+    """Return a file's name; a ValueError if it is a path."""
     if Path(name).name != name:
         raise ValueError(f"{name!r:.80} is not the name of a file in the folder")
     return name
@@ -50,17 +47,7 @@ FileName = Annotated[str, AfterValidator(plain)]
 
 
 class PackedManifest(Record):
-    """What a packed folder holds.
-
-    Attributes:
-        identity: of the source; it names the folder.
-        signature: of the raw data, see `DatasetSource.signature`.
-        classes: the K class names, in label order.
-        splits: images per split.
-        files: the size of each file.
-        digest: sha256 over the pixels, labels and class names of all splits.
-        left_out: files of the raw data that were not read, by suffix.
-    """
+    """What a packed folder holds; the digest is over the pixels, labels and class names of all splits."""
 
     format: Literal[2] = 2
     identity: dict[str, Any]
@@ -75,44 +62,9 @@ class PackedManifest(Record):
 FORMAT_VERSION = PackedManifest.model_fields["format"].default
 
 
-@runtime_checkable
-class DatasetSource(Protocol):
-    """Where a data set comes from: what ``amtml_pl.data.datasets`` has one file for each of."""
-
-    @property
-    def splits(self) -> tuple[SplitName, ...]:
-        """``("train", "test")``, or with the data set's own ``"val"`` between them."""
-
-    def missing(self) -> str | None:
-        """What is missing and where it was looked for; None when the raw data is here."""
-
-    def fetch(self) -> None:
-        """Downloads and verifies what is missing; a UserError says how else it can be provided."""
-
-    def download_bytes(self) -> int | None:
-        """What ``fetch`` would load; None when nothing can be downloaded, 0 when nothing need be."""
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the pixels, as JSON: the class and its arguments, but for places."""
-
-    def signature(self) -> str | None:
-        """A cheap identity of the raw data on this machine; None when there is none."""
-
-    def read(self, split: SplitName) -> Split:
-        """One split, decoded."""
-
-
 @dataclass(frozen=True)
 class PackedDataset:
-    """A packed data set whose tensors are mapped from disk and cost no memory of their own.
-
-    Attributes:
-        folder: where it lies.
-        digest: sha256 over the pixels, labels and class names of all splits.
-        classes: the K class names, in label order.
-        splits: per split its mapped images and labels.
-        left_out: files that were not read, counted by suffix.
-    """
+    """A packed data set whose tensors are mapped from disk and cost no memory of their own."""
 
     folder: Path
     digest: str
@@ -122,11 +74,7 @@ class PackedDataset:
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:
-        """Maps a packed folder; the sizes of its files are compared, their content is not hashed again.
-
-        Raises:
-            UserError: a file is missing, truncated or changed, or the format is unknown; it names the file.
-        """
+        """Map a packed folder; a UserError for a file that is missing or of another size or format."""
         manifest = read_manifest(folder)
         for name, size in manifest.files.items():
             got = (folder / name).stat().st_size if (folder / name).is_file() else 0
@@ -137,14 +85,10 @@ class PackedDataset:
         return cls(folder, manifest.digest, classes, splits, manifest.left_out)
 
     def verify(self) -> None:
-        """Holds every pixel, label and class name against the digest.
-
-        Raises:
-            UserError: if one has changed.
-        """
+        """Compare every pixel, label and class name with the digest; a difference is a UserError."""
         digest = hashlib.sha256()
         for name, split in self.splits.items():
-            digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(self.classes)}".encode())
+            digest.update(_head(name, split))
             for array in (split.images.numpy(), split.labels.numpy()):
                 for start in range(0, len(array), CHUNK_ROWS):
                     digest.update(array[start : start + CHUNK_ROWS].data)
@@ -164,11 +108,7 @@ def is_packed(source: DatasetSource, root: Path) -> bool:
 
 
 def find_packed(source: DatasetSource, root: Path) -> PackedDataset | None:
-    """The packed form of a source, where there is one; nothing is made.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """Return the packed form of a source, where there is one; a UserError if it is damaged."""
     return PackedDataset.open(packed_folder(source, root)) if is_packed(source, root) else None
 
 
@@ -215,31 +155,24 @@ def _pack_anew(source: DatasetSource, folder: Path) -> None:
     shutil.rmtree(growing, ignore_errors=True)  # left behind by a process that was killed
     growing.mkdir()
     try:
-        manifest = PackedManifest(
-            identity=source.identity(), signature=signature, **_write_splits(source, growing)
-        )
+        manifest = _write_splits(source, signature, growing)
         write_record(growing / MANIFEST, manifest)
-        _replace_folder(growing, folder)
+        # Runs that have the old files mapped keep them: the system frees them with the last of the mappings.
+        shutil.rmtree(old := folder.with_name(f"{folder.name}.old"), ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        growing.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         if manifest.left_out:
             log.warning("Packed %s; %s", folder.name, counted_kinds(manifest.left_out))
     finally:
         shutil.rmtree(growing, ignore_errors=True)
 
 
-def _replace_folder(new: Path, folder: Path) -> None:
-    """Runs that have the old files mapped keep them: the system frees them with the last of the mappings."""
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
+def _write_splits(source: DatasetSource, signature: str | None, folder: Path) -> PackedManifest:
     """Writes one split after the other, so that only one is in memory, and hashes them on the way."""
     digest = hashlib.sha256()
-    rows: dict[str, int] = {}
+    rows: dict[SplitName, int] = {}
     classes: tuple[str, ...] | None = None
     left_out: Counter[str] = Counter()
     for name in source.splits:
@@ -250,18 +183,25 @@ def _write_splits(source: DatasetSource, folder: Path) -> dict[str, Any]:
         free, needed = shutil.disk_usage(folder).free, split.images.nbytes + split.labels.nbytes
         if free < needed:
             raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {name} needs {needed / 1e6:.0f} MB")
-        digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(classes)}".encode())
+        digest.update(_head(name, split))
         _write_array(folder / f"{name}.images.npy", split.images.numpy(), digest.update, f"packing {name}")
         _write_array(folder / f"{name}.labels.npy", split.labels.numpy(), digest.update, f"packing {name}")
         rows[name] = len(split)
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    return {
-        "classes": classes or (),
-        "splits": rows,
-        "files": files,
-        "digest": digest.hexdigest(),
-        "left_out": dict(left_out),
-    }
+    return PackedManifest(
+        identity=source.identity(),
+        signature=signature,
+        classes=classes or (),
+        splits=rows,
+        files=files,
+        digest=digest.hexdigest(),
+        left_out=dict(left_out),
+    )
+
+
+def _head(name: SplitName, split: Split) -> bytes:
+    """What the digest has of a split besides its arrays."""
+    return f"{name} {tuple(split.images.shape)} {json.dumps(split.classes)}".encode()
 
 
 def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:
@@ -296,11 +236,7 @@ def _check(split: Split, name: SplitName, classes: tuple[str, ...] | None) -> No
 
 
 def read_manifest(folder: Path) -> PackedManifest:
-    """Return the manifest of a packed folder.
-
-    Raises:
-        UserError: if it is damaged or of another format.
-    """
+    """Return the manifest of a packed folder; a UserError if it is damaged or of another format."""
     return read_record(PackedManifest, folder / MANIFEST, fix=_again(folder))
 
 

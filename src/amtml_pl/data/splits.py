@@ -33,13 +33,12 @@ def disjoint_splits(
     Every class keeps a training image; one of two images or more has a validation image, too.
 
     Raises:
-        UserError: if there is no training split, it lacks a class, or a size is out of range.
+        UserError: if there is no training split, or a size is out of range.
     """
     if "train" not in packed.splits:
         raise UserError(f"{packed.folder} has no train split, only {list(packed.splits)}.")
     stored, K = packed.splits["train"], len(packed.classes)
     rows, labels = np.arange(len(stored)), stored.labels.numpy()
-    _check_classes(packed, labels)
     if "val" in packed.splits:
         val = _whole(packed, "val")
     else:
@@ -108,17 +107,6 @@ def _stratified(
         spread[rank == total - 1] = 1.0
     first = by_class[np.lexsort((by_class, spread))[:size]]
     return np.sort(order[first])
-
-
-def _check_classes(packed: PackedDataset, labels: Int64[np.ndarray, " N"]) -> None:
-    counts = np.bincount(labels, minlength=len(packed.classes))
-    absent = [name for name, count in zip(packed.classes, counts, strict=True) if count == 0]
-    if absent:
-        raise UserError(
-            f"The train split of {packed.folder} has no image of the classes {absent[:5]} "
-            f"({len(absent)} of {len(packed.classes)}); expected at least one of every class.",
-            fix="add training images of these classes to the data set, or leave the classes out of it",
-        )
 
 
 def _check_size(name: str, given: int | float, size: int, smallest: int, largest: int) -> None:

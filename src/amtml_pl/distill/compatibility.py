@@ -65,11 +65,7 @@ def check_composition(
 
 
 def refuse_without_teachers(terms: Mapping[str, LossTerm]) -> None:
-    """Refuses terms that need teachers, for a run that has none.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuses terms that need teachers, for a run that has none."""
     if needing := [name for name, term in terms.items() if term.needs_teachers]:
         raise UserError(
             f"The loss terms {needing} need teachers, and the run has none.",

@@ -61,11 +61,7 @@ class WeightSummary:
 
 
 class WeightStatistics(Metric):
-    """Accumulates what a `WeightSummary` says over the batches (and ranks) of an epoch.
-
-    Args:
-        teachers: the M teachers, in the order of the weights' columns.
-    """
+    """Accumulates what a `WeightSummary` says over the batches (and ranks) of an epoch."""
 
     full_state_update = False
 

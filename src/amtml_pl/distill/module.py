@@ -23,11 +23,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from amtml_pl.data.counter_rng import random_bits
 from amtml_pl.distill.compatibility import TeacherSource, check_composition
 from amtml_pl.distill.metrics import EpochMeans, WeightStatistics
-from amtml_pl.distill.non_finite import broken_step
 from amtml_pl.distill.objectives import Dissection
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
-from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import Batch, Step, TeacherOutputs
@@ -132,14 +130,19 @@ class StudentModule(pl.LightningModule):
         """Whatever can be trained, by whom it belongs to, the student first; no part is empty."""
         return trainable({"student": self.student})
 
-    def loss_terms(self) -> Iterator[LossTerm]:
-        """The terms in order."""
-        yield from cast("Iterable[LossTerm]", self.terms.values())
+    def loss_terms(self) -> dict[str, LossTerm]:
+        """Return the terms by name, in order."""
+        return cast("dict[str, LossTerm]", dict(self.terms.items()))
 
     @property
     def coefficients(self) -> dict[str, float]:
         """The multiplier of everything that the student's loss sums up, for the run's record."""
         return self.coef
+
+    def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """Sum unweighted values, each times its coefficient."""
+        coef = self.coefficients
+        return torch.stack([coef[name] * value for name, value in values.items()]).sum()
 
     def self_check(self) -> Iterator[tuple[str, str]]:
         """What the method finds wrong with its own parts: a defect's name and a sentence on it."""
@@ -147,12 +150,12 @@ class StudentModule(pl.LightningModule):
 
     def head_names(self) -> tuple[str, ...]:
         """The hints whose teachers' classifiers a term runs, by flat name."""
-        return tuple(dict.fromkeys(name for term in self.loss_terms() for name in term.head_names()))
+        return tuple(dict.fromkeys(name for term in self.loss_terms().values() for name in term.head_names()))
 
     def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Gives the terms the teachers' own classifiers, frozen, before the fit begins."""
         self.heads = dict(heads)
-        for term in self.loss_terms():
+        for term in self.loss_terms().values():
             term.take_heads(self.heads)
 
     @property
@@ -165,12 +168,7 @@ class StudentModule(pl.LightningModule):
         accuracy: Mapping[str, float],
         outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
     ) -> None:
-        """Lets the weighting judge the teachers, before the fit begins.
-
-        Args:
-            accuracy: of each teacher on the validation split, in [0, 1].
-            outputs: gives the teachers' logits for that split, and its labels; called only where needed.
-        """
+        """Let the weighting judge the teachers by validation accuracy; ``outputs`` is called if needed."""
         if self.weighting is not None:
             self.weighting.judge(accuracy)
             if self.needs_held_out:
@@ -227,7 +225,10 @@ class StudentModule(pl.LightningModule):
         # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
         data = getattr(self.trainer, "datamodule", None)
         if getattr(data, "batches_done", 0):
-            sums = {name: sums_of(metric) for name, metric in self.epoch_metrics().items()}
+            sums = {
+                name: {state: getattr(metric, state).detach().cpu().clone() for state in metric.metric_state}
+                for name, metric in self.epoch_metrics().items()
+            }
             checkpoint["measured"] = {"means": self.means.state(), "metrics": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -281,11 +282,7 @@ class StudentModule(pl.LightningModule):
         torch.manual_seed(random_bits(state, stage).item() >> 1)
 
     def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
-        """What makes whole batches of the shares of a run's processes; leaves tensors alone in a run of one.
-
-        Args:
-            share: a tensor of this process's share, of the batch that is to be trained on.
-        """
+        """Return what makes a whole batch of the shares of a run's processes; of one, it is the identity."""
         trained_by_several = self._trainer is not None and self._trainer.world_size > 1
         return WholeBatch(share) if trained_by_several else lambda tensor: tensor
 
@@ -302,12 +299,7 @@ class StudentModule(pl.LightningModule):
         return [callback for callback in callbacks if isinstance(callback, Observer)]
 
     def count(self, step: Step, batch: Batch) -> None:
-        """Counts a whole batch: the student's accuracy on it, the teachers' weights.
-
-        Args:
-            step: of the whole batch.
-            batch: this process's share of it.
-        """
+        """Counts a whole batch: the student's accuracy on it, the teachers' weights."""
         self.train_accuracy.update(step.student.logits, step.labels)
         self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)
         if self.weight_statistics is not None and step.weights is not None:
@@ -318,16 +310,6 @@ class StudentModule(pl.LightningModule):
     def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
         """Notes every term unweighted, and the total; the epoch's end logs their means over its samples."""
         self.means.add({**values, "total": total}, len(step.labels))
-
-    def not_finite(self, values: Mapping[str, Tensor], batch: Batch, batch_idx: int) -> UserError:
-        """What to say of a loss that is not a number: where, which terms, which samples."""
-        broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-        return broken_step(self, (batch, batch_idx), "loss", broken or ["the weighted sum overflows"])
-
-
-def sums_of(metric: Metric) -> dict[str, Tensor]:
-    """What a metric has summed up so far, for a checkpoint."""
-    return {name: getattr(metric, name).detach().cpu().clone() for name in metric.metric_state}
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -16,42 +16,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from amtml_pl.distill.objectives import Dissection
+from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import write_bytes
 from amtml_pl.types import Batch, TeacherOutputs
-
-
-@runtime_checkable
-class Stopped(Protocol):
-    """State what is read of a module whose step is not taken."""
-
-    @property
-    def trainer(self) -> pl.Trainer:
-        """Return the trainer, which knows the run's folder."""
-
-    @property
-    def current_epoch(self) -> int:
-        """Return the epoch, from 0."""
-
-    @property
-    def global_step(self) -> int:
-        """Return how many steps were taken."""
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield all trainable parameters by name."""
-
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Return the trainable parameters of each part."""
-
-    def dissect(self, batch: Batch) -> Dissection:
-        """Return the step of a batch, summand by summand."""
-
-    def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return a function that makes whole batches of shares."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the module's state."""
 
 
 class NonFiniteGuard(Callback):
@@ -72,15 +40,11 @@ class NonFiniteGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Looks at all gradients that the optimiser is about to use.
-
-        Raises:
-            UserError: if one is not finite.
-        """
+        """Raise a UserError if a gradient that the optimiser is about to use is not finite."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if trainer.precision == "16-mixed" or all_finite([cast("Tensor", p.grad) for p in parameters]):
             return
-        if self.present is None or not isinstance(pl_module, Stopped):
+        if self.present is None or not isinstance(pl_module, StudentModule):
             raise TypeError(f"{type(pl_module).__name__} took a step outside of a training batch.")
         names = {id(p): name for name, p in pl_module.named_parameters()}
         broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
@@ -88,15 +52,18 @@ class NonFiniteGuard(Callback):
         raise broken_step(pl_module, self.present, "gradient", [*terms, *broken[:5]])
 
 
-def broken_step(module: Stopped, present: tuple[Batch, int], what: str, broken: Sequence[str]) -> UserError:
-    """What to say of a step that is not taken; it is kept in a file of the run's folder.
+def broken_loss(
+    module: StudentModule, values: Mapping[str, Tensor], batch: Batch, batch_idx: int
+) -> UserError:
+    """Return the error for a loss that is not a number: where, which terms, which samples."""
+    broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
+    return broken_step(module, (batch, batch_idx), "loss", broken or ["the weighted sum overflows"])
 
-    Args:
-        module: in training.
-        present: this process's share of the batch, and the batch's place in the epoch.
-        what: is not a number.
-        broken: its parts that are not.
-    """
+
+def broken_step(
+    module: StudentModule, present: tuple[Batch, int], what: str, broken: Sequence[str]
+) -> UserError:
+    """Return the error for a step that is not taken; the step is kept in a file of the run's folder."""
     share, batch_idx = present
     batch = share.map(module.put_together(share.labels))
     about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
@@ -111,7 +78,7 @@ def broken_step(module: Stopped, present: tuple[Batch, int], what: str, broken: 
     )
 
 
-def terms_of_broken_gradients(module: Stopped, batch: Batch) -> Iterator[str]:
+def terms_of_broken_gradients(module: StudentModule, batch: Batch) -> Iterator[str]:
     """The loss terms whose gradient is not a number, of the present batch."""
     for objective in module.dissect(batch).objectives:
         parameters = [p for part in objective.trains for p in module.parts().get(part, ())]
@@ -130,15 +97,8 @@ def all_finite(tensors: list[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-def save_reproduction(file: Path, module: Stopped, batch: Batch, about: Mapping[str, Any]) -> None:
-    """Writes what it takes to compute a step again.
-
-    Args:
-        file: a safetensors file.
-        module: whose state is kept.
-        batch: that it stumbled over, with its teachers' outputs where they are read from a cache.
-        about: plain values, such as the epoch and the step.
-    """
+def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Mapping[str, Any]) -> None:
+    """Writes what it takes to compute a step again."""
     tensors = {f"state/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {"images": batch.images, "labels": batch.labels, "index": batch.index}
     facts = {**about, "view": batch.view, "split": batch.split}
@@ -153,11 +113,7 @@ def save_reproduction(file: Path, module: Stopped, batch: Batch, about: Mapping[
 
 
 def load_reproduction(file: Path, module: nn.Module) -> Batch:
-    """Puts a module of the same run in the state that broke.
-
-    Returns:
-        The batch: ``module.dissect(batch)`` then gives the step term by term.
-    """
+    """Put a module in the state that broke; return the batch, for ``module.dissect(batch)``."""
     with safe_open(file, framework="pt") as stored:
         tensors: dict[str, Tensor] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         about = json.loads(stored.metadata()["about"])

@@ -29,12 +29,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Dissection:
-    """A step before it is taken.
-
-    Attributes:
-        objectives: the summands whose coefficient is not 0.
-        step: what the terms looked at; None where there are no teachers' weights to look at.
-    """
+    """A step before it is taken; the summands whose coefficient is not 0, and what the terms looked at."""
 
     objectives: Sequence[Objective]
     step: Step | None = None

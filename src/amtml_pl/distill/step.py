@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.distill.module import StudentModule, at_least_float32, trainable
+from amtml_pl.distill.non_finite import broken_loss
 from amtml_pl.distill.objectives import Dissection, Objective
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Batch, Step
@@ -27,7 +28,7 @@ class DistillModule(StudentModule):
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(values, batch, batch_idx)
+            raise broken_loss(self, values, batch, batch_idx)
         self.count(step, batch)
         self.log_losses(step, values, loss)
         return loss
@@ -64,25 +65,17 @@ class DistillModule(StudentModule):
         with full_precision(step.labels):
             return {name: term(step) for name, term in self.terms.items()}
 
-    def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-        """The sum of the terms, each times its coefficient."""
-        return torch.stack([self.coef[name] * value for name, value in values.items()]).sum()
-
     def dissect(self, batch: Batch) -> Dissection:
         """The terms with a coefficient."""
         self.repeatable()
         step = self.distill_step(batch)
         values = self.values(step)
-        used = {
-            name: term for name, term in zip(self.terms, self.loss_terms(), strict=True) if self.coef[name]
-        }
-        return Dissection(
-            [
-                Objective(name, self.coef[name] * values[name], self.claims(name, t))
-                for name, t in used.items()
-            ],
-            step,
-        )
+        objectives = [
+            Objective(name, self.coef[name] * values[name], self.claims(name, term))
+            for name, term in self.loss_terms().items()
+            if self.coef[name]
+        ]
+        return Dissection(objectives, step)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The student, what each term learns, what the weighting learns."""

@@ -11,16 +11,7 @@ from typing import Any
 
 @dataclass
 class Spending:
-    """Seconds and images, added up as they are spent.
-
-    Attributes:
-        teacher_seconds: waiting for the teachers' outputs.
-        cache_build_seconds: computing what the cache lacked; not part of the fit's.
-        images_seen: by the student.
-        teacher_passes: images that each teacher has looked at for the cache.
-        seconds_before: of the fit, in earlier sessions.
-        started: when this session's fit began, on the clock of `time.perf_counter`.
-    """
+    """Seconds and images, added up as they are spent; building the cache is not part of the fit's seconds."""
 
     teacher_seconds: float = 0.0
     cache_build_seconds: float = 0.0
@@ -42,12 +33,7 @@ class Spending:
         self.teacher_seconds += time.perf_counter() - start
 
     def count_build(self, seconds: float, computed: Mapping[str, int]) -> None:
-        """Counts what building the cache took, which is not the student's time.
-
-        Args:
-            seconds: that it took.
-            computed: images that each teacher has looked at.
-        """
+        """Counts what building the cache took, which is not the student's time."""
         self.cache_build_seconds += seconds
         self.started += seconds
         self.count_passes(computed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -207,10 +207,9 @@ class FinishedRun:
         Raises:
             UserError: as `data`, or if there is no such split.
         """
-        found = {"train": self.data.train_split, "val": self.data.val_split, "test": self.data.test_split}
-        if name not in found:
-            raise UserError(f"There is no split {name!r}.", fix=f"one of {', '.join(found)}")
-        return found[name]()
+        if name not in get_args(SplitName):
+            raise UserError(f"There is no split {name!r}.", fix=f"one of {', '.join(get_args(SplitName))}")
+        return self.data.split(name)
 
     def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:
         """Read what the teachers gave for a whole split from the cache; no teacher is asked.

@@ -26,23 +26,10 @@ class LiveTeachers:
 
     Not an ``nn.Module`` on purpose: assigned to a module it enters neither its parameters nor its
     ``state_dict``, checkpoints or distributed wrapper.
-
-    Args:
-        teachers: in the order of axis 1 of the logits.
-
-    Raises:
-        UserError: if there is no teacher, or two have the same name.
     """
 
     def __init__(self, teachers: Sequence[Teacher]) -> None:
         self.names: tuple[str, ...] = tuple(teacher.name for teacher in teachers)
-        if not teachers:
-            raise UserError("There are no teachers.", fix="teacher=[NAME, ...]")
-        if repeated := sorted({name for name in self.names if self.names.count(name) > 1}):
-            raise UserError(
-                f"The teacher names {repeated} are used more than once in {list(self.names)}.",
-                fix="give every teacher a name of its own",
-            )
         self.teachers = tuple(teachers)
 
     def to(self, device: torch.device | str) -> LiveTeachers:
@@ -52,11 +39,7 @@ class LiveTeachers:
         return self
 
     def __call__(self, batch: Batch) -> TeacherOutputs:
-        """Logits and hints of all teachers, without gradients, on the device of the batch.
-
-        Raises:
-            RuntimeError: if a teacher was switched to training mode.
-        """
+        """Logits and hints of all teachers, without gradients, on the device of the batch."""
         outputs = [teacher(batch.images) for teacher in self.teachers]
         hints = {
             f"{teacher.name}/{tap}": feature
@@ -128,12 +111,7 @@ class Teacher:
         return {f"{self.name}/{r}": r.shape(taps[r.tap], self.pool) for r in self.readings}
 
     def check_classes(self, num_classes: int, image_size: int) -> None:
-        """Refuses a number of outputs or a class map that do not fit the data.
-
-        Raises:
-            UserError: if there is no class map and not one output per class, or a map of another length, or
-                one that names an output which does not exist.
-        """
+        """Refuses a number of outputs or a class map that do not fit the data."""
         outputs, _ = tap_shapes(self.network, image_size)
         place = f"teacher.{self.name}.class_map"
         if self.class_map is None and outputs != num_classes:
@@ -158,11 +136,7 @@ class Teacher:
 
 
 def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch]) -> float:
-    """The share of the images that the network names rightly, in [0, 1], in evaluation mode.
-
-    Raises:
-        UserError: if there are no images.
-    """
+    """Return the share of images that a network names rightly; no images are a UserError."""
     module = network.network if isinstance(network, Teacher) else network
     right, total = 0, 0
     with evaluation_mode(module), torch.no_grad():
@@ -176,12 +150,7 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
 
 
 class MeasuredAccuracy(Sealed):
-    """The accuracy of a teacher on some images.
-
-    Attributes:
-        accuracy: in [0, 1].
-        identity: what identifies the teacher and the images.
-    """
+    """The accuracy of a teacher on some images."""
 
     accuracy: Share
     identity: dict[str, Any]
@@ -191,12 +160,6 @@ def measured_accuracy(
     load: Callable[[], Teacher], batches: Iterable[Batch], folder: Path, identity: Mapping[str, Any]
 ) -> float:
     """A teacher's accuracy, measured the first time and read from a record after that.
-
-    Args:
-        load: gives the teacher; called only where there is no record.
-        batches: read only where there is no record.
-        folder: holds the records, one small JSON file each; created where missing.
-        identity: what decides the accuracy, as JSON: what identifies the teacher and the images.
 
     Returns:
         The accuracy in [0, 1].
@@ -212,16 +175,7 @@ def measured_accuracy(
 
 
 def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
-    """Refuses a teacher that is too weak to be the network that it should be.
-
-    Args:
-        name: of the teacher.
-        accuracy: what was measured, in [0, 1].
-        min_accuracy: what is demanded, in [0, 1].
-
-    Raises:
-        UserError: if the accuracy is below.
-    """
+    """Refuses a teacher that is too weak to be the network that it should be."""
     if accuracy < min_accuracy:
         raise UserError(
             f"Teacher {name!r} reaches an accuracy of {accuracy:.4f}; expected at least {min_accuracy:.4f}. "

@@ -37,13 +37,6 @@ def load_weights(
 ) -> None:
     """Loads a file's weights into a network, all or nothing.
 
-    Args:
-        network: receives the weights in place.
-        path: read by ``read_state_dict``.
-        key: given to it.
-        strip_prefixes: given to it.
-        rename: given to it.
-
     Raises:
         UserError: as ``read_state_dict``, or if a tensor is missing, left over or of another shape; batch
             norm's count of batches, which evaluation does not read, may be missing.
@@ -88,11 +81,6 @@ def read_state_dict(
         UserError: if the file is missing, damaged, no weights file or would run code, the key does not lead
             to a state dict, a pattern is invalid, or two names become one.
     """
-    if isinstance(strip_prefixes, str):
-        raise UserError(
-            f"strip_prefixes is the text {strip_prefixes!r}; expected a list.",
-            fix=f"teacher.NAME.weights.strip_prefixes=[{strip_prefixes}]",
-        )
     found = _select(_read(Path(path)), key, path)
     renamed: dict[str, Tensor] = {}
     for old, tensor in found.items():

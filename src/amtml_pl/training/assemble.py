@@ -22,13 +22,7 @@ from amtml_pl.weighting.scheme import Weighting
 def data_module(
     settings: Settings, packed: PackedDataset, teachers: TeacherReader | None = None
 ) -> PackedDataModule:
-    """The run's splits, views and batches.
-
-    Args:
-        settings: of the run.
-        packed: the images.
-        teachers: adds a cache's outputs to the training batches; None leaves them out.
-    """
+    """The run's splits, views and batches."""
     make = settings.data.module.maker()
     module: PackedDataModule = make(packed=packed, order_seed=settings.seed, teachers=teachers)
     return module
@@ -44,12 +38,6 @@ def training_module(
 
     The student is built before everything else that draws random numbers, so that all methods of a study
     start from the same student for the same seed.
-
-    Args:
-        settings: of the run.
-        terms: the selected terms, not yet built.
-        teachers: the teacher source; None where no teacher is selected.
-        hints: ``(C, H, W)`` of each hint by flat name.
 
     Raises:
         UserError: if a tap does not exist, the student has the wrong number of classes, or a part cannot take
@@ -95,11 +83,7 @@ def training_module(
 
 
 def check_who_steps(module: StudentModule) -> None:
-    """Refuse a loop whose class attribute and Lightning's switch disagree.
-
-    Raises:
-        UserError: if both, or neither, would step the optimisers.
-    """
+    """Refuse a loop whose class attribute and Lightning's switch disagree."""
     if module.automatic_optimization == module.steps_itself:
         kind = type(module).__name__
         raise UserError(
@@ -110,11 +94,7 @@ def check_who_steps(module: StudentModule) -> None:
 
 
 def check_classes_of_student(settings: Settings, outputs: int) -> None:
-    """Refuses a student with another number of outputs than there are classes.
-
-    Raises:
-        UserError: if they differ.
-    """
+    """Refuses a student with another number of outputs than there are classes."""
     dataset = settings.dataset
     if dataset.num_classes != outputs:
         raise UserError(
@@ -125,15 +105,9 @@ def check_classes_of_student(settings: Settings, outputs: int) -> None:
 
 
 def refuse_mixup(mixup: float, module: StudentModule) -> None:
-    """Refuses parts that read one label per image.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuses parts that read one label per image."""
     blends = f"data.mixup={mixup} blends the labels of two images;"
-    if blind := [
-        name for name, term in zip(module.terms, module.loss_terms(), strict=True) if not term.blends_labels
-    ]:
+    if blind := [name for name, term in module.loss_terms().items() if not term.blends_labels]:
         raise UserError(
             f"{blends} the loss terms {blind} read one label per image.",
             fix="data.mixup=0, or leave them out of loss=[...]",
@@ -151,11 +125,7 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
 
 
 def student_network(settings: Settings, taps: list[str]) -> TappedNetwork:
-    """The student, normalising by the data set's own statistics, laid out and compiled as asked.
-
-    Raises:
-        UserError: if a tap does not exist, or the layout is unsafe on this machine.
-    """
+    """Return the student, normalising by the data set's own statistics, laid out and compiled as asked."""
     method, dataset = settings.method, settings.dataset
     network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
     set_execution(

@@ -20,9 +20,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, counted
 from amtml_pl.teachers.cache.catalogue import lock_name, stores_below
-from amtml_pl.teachers.cache.listing import show_info
-from amtml_pl.teachers.cache.trust import all_pixels, compare, verify_checksums
-from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers
+from amtml_pl.teachers.cache.trust import compare, compare_pixels, verify_checksums
+from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers, show_info
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.settings import Settings
@@ -33,12 +32,7 @@ from amtml_pl.types import SplitName
 
 @dataclass(frozen=True)
 class Command:
-    """How the command was typed.
-
-    Attributes:
-        experiment: that it chose; None where it chose none.
-        words: its overrides.
-    """
+    """How the command was typed."""
 
     experiment: str | None
     words: Sequence[str]
@@ -62,11 +56,7 @@ def act(settings: Settings, command: Command, action: str, splits: list[SplitNam
 
 
 def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -> None:
-    """Provides all that a run of this configuration would, up to the last view of its last epoch.
-
-    Raises:
-        UserError: if the run has no cache, or something cannot be provided.
-    """
+    """Provide all that a run of this configuration would, up to the last view of its last epoch."""
     refuse_uncached(settings)
     request = RunRequest(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
     prepared = prepare(plan(request))
@@ -89,13 +79,7 @@ def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -
 
 
 def verify(settings: Settings, command: Command, splits: list[SplitName], rows: int) -> None:
-    """Holds every shard against its checksum, every image against its own, and random rows against teachers.
-
-    It makes nothing: neither images, nor teachers, nor what the cache lacks.
-
-    Raises:
-        UserError: at the first that differs, or if nothing has been built.
-    """
+    """Compare all shards, images and random rows with their origin; make nothing that is missing."""
     refuse_uncached(settings)
     teachers = settings.teachers(settings.method.terms())
     data = packed_data(settings)
@@ -108,11 +92,7 @@ def verify(settings: Settings, command: Command, splits: list[SplitName], rows: 
 
 
 def verify_split(cache: RunCache, command: Command, rows: int) -> None:
-    """The same for the views of one split.
-
-    Raises:
-        UserError: at the first that differs, or if nothing has been built.
-    """
+    """Verify the views of one split; a UserError names the first thing that differs."""
     split, there, augment = cache.split, cache.complete(), cache.data.augment
     if not there:
         raise UserError(
@@ -123,7 +103,7 @@ def verify_split(cache: RunCache, command: Command, rows: int) -> None:
     cache.data.packed.verify()
     verify_checksums(cache.teachers, cache.views, console)
     for view in there:
-        all_pixels(cache.teachers, split, augment, view)
+        compare_pixels(cache.teachers, split, augment, view)
     console.print(
         f"{split.name}: {counted(len(there), 'view')}"
         + (f" of {len(cache.views)}" if len(there) < len(cache.views) else "")
@@ -145,11 +125,7 @@ def verify_split(cache: RunCache, command: Command, rows: int) -> None:
 
 
 def refuse_uncached(settings: Settings) -> None:
-    """Refuses what keeps no cache.
-
-    Raises:
-        UserError: without teachers, or with live ones.
-    """
+    """Refuses what keeps no cache."""
     if not settings.offered:
         raise UserError(
             "There is no teacher to cache.", fix="experiment=digits_amtml, or teacher=[resnet32,...]"

@@ -38,13 +38,6 @@ def run_callbacks(
 
     The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
     epoch and writes its row again, instead of never. So are the epochs of those that only look.
-
-    Args:
-        folder: of the run.
-        spent: what the module of the run spends.
-        every_seconds: between two ``last.ckpt`` within an epoch; None writes it at its end only.
-        stop: what may ask the fit to stop; None for a fit that nobody asks.
-        observers: that write each epoch down in their own ways.
     """
     best = BestCheckpoint(
         folder.best_checkpoint.parent,
@@ -61,11 +54,7 @@ def run_callbacks(
 
 
 class Accounts(Observer):
-    """Keeps what a fit costs over all the sessions that it takes.
-
-    Args:
-        spent: what the module adds to.
-    """
+    """Keeps what a fit costs over all the sessions that it takes."""
 
     def __init__(self, spent: Spending) -> None:
         self.spent = spent
@@ -125,9 +114,6 @@ class EpochTable(Checkpoint):
 
     Its rows are in ``last.ckpt``. A resumed run writes the file anew from there, whatever has happened to it.
     It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums.
-
-    Args:
-        file: where it lies.
     """
 
     def __init__(self, file: Path) -> None:

@@ -26,11 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
-        """Writes beside the target, then renames.
-
-        Raises:
-            UserError: if it cannot be written, by a full disk for instance.
-        """
+        """Write beside the target, then rename; a full disk, for instance, is a UserError."""
         target = Path(path)
         try:
             with replacing(target, mark="new") as temporary:
@@ -47,13 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt`` resumable from the first step on, to the step.
-
-    Args:
-        file: where it lies.
-        every_seconds: between two checkpoints within an epoch; None writes them at its end only.
-        stop: asked after every step; None asks nobody.
-    """
+    """Keeps ``last.ckpt`` resumable to the step, from the first step on."""
 
     def __init__(self, file: Path, every_seconds: float | None, stop: StopRequest | None) -> None:
         self.file, self.every_seconds, self.stop = file, every_seconds, stop

@@ -15,7 +15,6 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.classifier_head import Head
 from amtml_pl.models.hint import Reading
 from amtml_pl.models.layout import set_execution
-from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.collectives import leader_first
 from amtml_pl.system.ranks import leads
 from amtml_pl.system.records import write_record
@@ -54,26 +53,16 @@ def connect(prepared: Prepared) -> Ready:
     accuracy = {name: by_split["val"] for name, by_split in prepared.accuracy.items()}
     module.judge_teachers(accuracy, lambda: held_out_outputs(prepared, module))
     data = data_module(settings, prepared.data.packed, reader)
-    return Ready(prepared, module, data, cache, facts_of(plan, cache))
-
-
-def facts_of(plan: Plan, cache: RunCache | None) -> Mapping[str, TeacherFacts]:
-    """What a record says of each teacher: of its stores, or of its network in memory."""
     if cache is not None:
-        return cache.facts()
-    return {s.name: s.facts(teacher) for s, teacher in zip(plan.teachers, plan.live, strict=True)}
+        facts = cache.facts()
+    else:
+        facts = {s.name: s.facts(teacher) for s, teacher in zip(plan.teachers, plan.live, strict=True)}
+    return Ready(prepared, module, data, cache, facts)
 
 
 @dataclass(frozen=True)
 class CacheReader:
-    """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps.
-
-    Attributes:
-        cache: the run's stores.
-        source: reads them.
-        spent: counts what building takes.
-        may_build: whether what is missing is made.
-    """
+    """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps."""
 
     cache: RunCache
     source: CachedTeachers
@@ -81,18 +70,14 @@ class CacheReader:
     may_build: bool
 
     def provide(self, view: int) -> None:
-        """Compute what is missing of the view.
-
-        Raises:
-            UserError: if something is missing that must not be made.
-        """
+        """Compute what is missing of the view; a UserError where it must not be made."""
         refuse_unprepared(self.cache, view, may_build=self.may_build)
         built = self.cache.provide([view])
         self.spent.count_build(built.seconds, built.teacher_passes)
 
     def in_loader(self) -> Callable[[Batch], TeacherOutputs] | None:
         """What reads a batch's outputs; None where they are on the device already."""
-        return self.source.read if self.source.read_in_loader else None
+        return None if self.source.is_resident else self.source.read
 
 
 def live_teachers(plan: Plan) -> LiveTeachers:
@@ -106,12 +91,7 @@ def live_teachers(plan: Plan) -> LiveTeachers:
 
 
 def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, Head]:
-    """The classifiers that terms run, cut out of the teachers, one teacher in memory at a time.
-
-    Args:
-        teachers: the selected ones.
-        wanted: flat names of the hints that the classifiers start from.
-    """
+    """The classifiers that terms run, by flat name of the hint; one teacher is in memory at a time."""
     cut: dict[str, Head] = {}
     for selected in teachers:
         if hints := [hint for name, _, hint in (w.partition("/") for w in wanted) if name == selected.name]:
@@ -123,12 +103,9 @@ def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dic
 
 
 def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor, Tensor]:
-    """The teachers' logits for the validation split, ``(N, M, K)``, and its labels.
-
-    They are kept as a cached run's outputs are, for live teachers too: those runs start as often.
-    """
+    """The teachers' logits for the validation split, ``(N, M, K)``, and its labels; kept as in a cache."""
     plan, data = prepared.plan, prepared.data
-    rows = data.val_split()
+    rows = data.split("val")
     labels = rows.stored.labels[rows.rows]
     source = module.teacher_source
     if isinstance(source, LiveTeachers) and not all(
@@ -178,11 +155,7 @@ def take(cache: RunCache, request: RunRequest) -> None:
 
 
 def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
-    """Refuses what would have to be computed where nothing is to be.
-
-    Raises:
-        UserError: if the view is missing and ``prepare`` is false.
-    """
+    """Refuses what would have to be computed where nothing is to be."""
     if not may_build and view in cache.missing():
         raise UserError(
             f"prepare=false, and view {view} of the teachers' outputs for the {cache.split.name} "
@@ -192,12 +165,7 @@ def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
 
 
 def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
-    """Compare the step that will be trained with its claims, and the teachers with the labels.
-
-    Args:
-        ready: the run.
-        thoroughly: whether live teachers, which no cache has examined, are examined too.
-    """
+    """Compare the step with its claims, and the teachers, live ones if ``thoroughly``, with the labels."""
     examined: Mapping[str, Examination] = {}
     if ready.cache is not None:
         examined = ready.cache.examinations()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.timing import Spending
 from amtml_pl.runs.record import RunRecord, Timing
 from amtml_pl.system.checkpoint_file import read_checkpoint
@@ -11,12 +12,14 @@ from amtml_pl.system.collectives import from_leader, leader_first
 from amtml_pl.system.console import console
 from amtml_pl.system.ranks import leads
 from amtml_pl.system.signals import StopRequest
+from amtml_pl.teachers.live import measured_accuracy
+from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.connect import held_out_logits
 from amtml_pl.training.dashboard.callback import Dashboard
+from amtml_pl.training.dashboard.figures import Subject
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.subject import Subject
+from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
-from amtml_pl.training.teacher_accuracy import measure_teacher
 from amtml_pl.training.trainer import (
     evaluate,
     interruptible,
@@ -24,16 +27,11 @@ from amtml_pl.training.trainer import (
     save_weights,
     weights_of_last_epoch,
 )
+from amtml_pl.types import SplitName
 
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
-    """Train or resume, select on validation, then read the test split once for best and last.
-
-    Args:
-        ready: the run.
-        about: its record before the fit, for the dashboard.
-        gradient_share: of each term, as the doctor has measured it; empty where it was not asked.
-    """
+    """Train or resume, select on validation, then read the test split once for best and last."""
     folder, module, data = ready.request.folder, ready.module, ready.data
     options, stop = ready.request.settings.trainer, StopRequest()
     loggers = [part.maker()(save_dir=folder.path) for part in options.loggers]
@@ -103,3 +101,13 @@ def accuracy_of_teachers(ready: Ready) -> dict[str, float]:
         for name, by_split in found.items()
         for split, accuracy in by_split.items()
     }
+
+
+def measure_teacher(
+    teacher: SelectedTeacher, data: PackedDataModule, settings: Settings, split: SplitName
+) -> float:
+    """Return the accuracy of a teacher with its own weights, measured once and kept beside the teachers."""
+    images = {"digest": data.digest, "split": split, "seed": settings.data.seed}
+    identity = {"teacher": teacher.identity(), "data": {**images, "val_size": settings.data.val_size}}
+    folder, batches = settings.teachers_root / "measured", data.eval_batches(data.split(split))
+    return measured_accuracy(teacher.load, batches, folder, identity)

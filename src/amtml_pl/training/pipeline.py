@@ -11,9 +11,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import find_packed, pack
+from amtml_pl.data.packing import PackedDataset, find_packed, pack
+from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.record import RunRecord
+from amtml_pl.runs.record import RunRecord, TeacherFacts
 from amtml_pl.system.collectives import decided_by_leader, leader_first, lost_connections_told, meet
 from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text
@@ -24,15 +25,13 @@ from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
 from amtml_pl.training.connect import connect, examine
-from amtml_pl.training.consistency import check_classes, refuse_other_pixels, refuse_other_teachers
-from amtml_pl.training.fit import fit
+from amtml_pl.training.fit import fit, measure_teacher
 from amtml_pl.training.plan import refuse_missing, show_plan
 from amtml_pl.training.record import describe
-from amtml_pl.training.settings import Settings, settings_of
+from amtml_pl.training.settings import DatasetOptions, Settings, settings_of
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest, plan
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import current
-from amtml_pl.training.teacher_accuracy import measure_teacher
 from amtml_pl.training.trainer import explained
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,8 @@ def execute(request: RunRequest) -> RunRecord:
             return record
         with leader_first():
             planned = plan(request)
-        decided_by_leader(lambda: clear_before(request))
+        if request.settings.force or not request.settings.resume:  # only once all else fits together
+            decided_by_leader(request.folder.clear)
         with leader_first():
             prepared = prepare(planned)
         ready = connect(prepared)
@@ -89,18 +89,8 @@ def completed_before(request: RunRequest) -> RunRecord | None:
     return None
 
 
-def clear_before(request: RunRequest) -> None:
-    """Remove what an earlier run has left, where this one starts over; only once all else fits together."""
-    if request.settings.force or not request.settings.resume:
-        request.folder.clear()
-
-
 def prepare(planned: Plan) -> Prepared:
-    """Say what is missing, then pack the images and train the teachers; their outputs come later.
-
-    Raises:
-        UserError: if something is missing that must not be made, or the images are not those of the plan.
-    """
+    """Say what is missing, then pack the images and train the teachers; their outputs come later."""
     request, settings = planned.request, planned.request.settings
     show_plan(planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
     if not settings.prepare:
@@ -127,8 +117,8 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
         record = teacher.record() or train_teacher(teacher)
         refuse_other_pixels(record, data.digest, teacher.folder)
         accuracy = {split: record.metrics[f"{split}/acc"] for split in ("val", "test")}
-    if teacher.min_accuracy is not None:
-        check_accuracy(teacher.name, accuracy["val"], teacher.min_accuracy)
+    if (least := teacher.node["min_accuracy"]) is not None:
+        check_accuracy(teacher.name, accuracy["val"], least)
     return accuracy
 
 
@@ -136,9 +126,11 @@ def train_teacher(teacher: SelectedTeacher) -> RunRecord:
     """Train a teacher in a run of its own."""
     console.rule(f"teacher {teacher.name}", align="left")
     if world_size() == 1:
-        own = settings_of(teacher.recipe())
-        return execute(RunRequest(own, teacher.folder, teacher.recipe_name, teacher.command))
-    run_alone(shlex.split(teacher.command)[1:])  # this process is one of several that train the student
+        own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
+        return execute(RunRequest(own, teacher.folder, recipe, teacher.recipe.command()))
+    run_alone(
+        shlex.split(teacher.recipe.command())[1:]
+    )  # this process is one of several that train the student
     return teacher.trained()
 
 
@@ -180,3 +172,35 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 def asked_for_alone(settings: Settings) -> bool:
     """Whether a run is neither one of a sweep's nor a teacher's."""
     return settings.alone and current.sweep is None
+
+
+def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
+    """Refuses a data set whose classes are not as many as the configuration says."""
+    if len(packed.classes) != dataset.num_classes:
+        raise UserError(
+            f"The data set {dataset.name!r} has {len(packed.classes)} classes "
+            f"({', '.join(packed.classes[:5])}, ...); dataset.num_classes is {dataset.num_classes}.",
+            fix=f"dataset.num_classes={len(packed.classes)}",
+        )
+
+
+def refuse_other_pixels(record: RunRecord, digest: str | None, folder: RunFolder) -> None:
+    """Refuses what was trained before the images changed: its validation split was another."""
+    if digest is not None and record.dataset.digest != digest:
+        raise UserError(
+            f"{folder.path} was trained on other images of {record.dataset.name!r} "
+            f"(digest {record.dataset.digest[:12]}) than are packed now ({digest[:12]}).",
+            fix=f"start it over: {record.command} force=true",
+        )
+
+
+def refuse_other_teachers(record: RunRecord, teachers: Mapping[str, TeacherFacts], folder: RunFolder) -> None:
+    """Refuses to go on with a run whose teachers were trained anew meanwhile."""
+    for name, facts in teachers.items():
+        then = record.teachers[name].weights_digest if name in record.teachers else None
+        if then != facts.weights_digest:
+            raise UserError(
+                f"{folder.path} began with other weights of teacher {name!r} (digest {str(then)[:12]}) than "
+                f"there are now ({facts.weights_digest[:12]}).",
+                fix=f"start it over: {record.command} force=true",
+            )

@@ -13,7 +13,8 @@ from rich.table import Table
 from torch.func import functional_call
 
 from amtml_pl.config.schedules import schedule_warnings
-from amtml_pl.data.packing import DatasetSource, find_packed, is_packed, packed_folder
+from amtml_pl.data.packing import find_packed, is_packed, packed_folder
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
 from amtml_pl.system.console import console, counted, duration, error_console
@@ -26,17 +27,7 @@ from amtml_pl.types import Shape, counted_kinds
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One thing that a run needs.
-
-    Attributes:
-        what: its name.
-        state: where it stands, in words.
-        missing: whether it has to be made first.
-        size: bytes on disk, None where unknown or nothing is written.
-        seconds: estimated time to make it, None where unknown or nothing is to be done.
-        by_hand: the command or place that provides it, where ``prepare`` does not.
-        warning: what of it the user may not have meant.
-    """
+    """One thing that a run needs; sizes in bytes and seconds are None where they are not known."""
 
     what: str
     state: str
@@ -62,16 +53,6 @@ def make_plan(
     Times come from one timed pass of every network on this machine's CPU, so they are good to a factor of
     about two there, and an upper bound for an accelerator. A teacher whose outputs are all there is neither
     timed nor built.
-
-    Args:
-        settings: of the run.
-        source: of the data set.
-        student: the network to train.
-        teachers: the selected ones.
-        hints: ``(C, H, W)`` of each hint by flat name.
-        cache: the cached outputs; None where they are not used or cannot be named yet.
-        held_out: what a weighting needs that judges the teachers on the validation split.
-        done: epochs that an interrupted run has behind it.
     """
     here = is_packed(source, settings.dataset.packed_root) or source.missing() is None
     images = training_images(settings, source) if here else None  # what is missing is said at once
@@ -128,21 +109,21 @@ def teacher_step(
 ) -> PlanStep:
     """Where a teacher's weights come from."""
     if teacher.has_own_weights:
-        origin = teacher.weights_file or "its constructor"
+        origin = teacher.node["weights"]["path"] or "its constructor"
         return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
     record = teacher.record()
     if record is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
-    epochs = teacher.recipe().trainer.max_epochs
+    epochs = teacher.recipe.config().trainer.max_epochs
     seconds = None
     if images is not None and timed is not None:
         seconds = images * epochs * seconds_per_image(timed, settings.dataset.image_size, training=True)
     return PlanStep(
         f"teacher {teacher.name}",
-        f"to train, {counted(epochs, 'epoch')} of {teacher.recipe_name}",
+        f"to train, {counted(epochs, 'epoch')} of {teacher.node['recipe']}",
         missing=True,
         seconds=seconds,
-        by_hand=None if settings.prepare else teacher.command,  # costs half a second
+        by_hand=None if settings.prepare else teacher.recipe.command(),  # costs half a second
     )
 
 
@@ -160,14 +141,7 @@ def bytes_per_image(settings: Settings, teachers: int, hints: Mapping[str, Shape
 
 
 def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: float | None) -> PlanStep:
-    """Which of the teachers' outputs are kept already, and what computing the others takes.
-
-    Args:
-        cache: the run's stores; None where they cannot be named yet.
-        views: that are missing.
-        size: of what is missing, in bytes.
-        seconds: that computing it takes.
-    """
+    """Which of the teachers' outputs are kept already, and what computing the others takes."""
     if cache is not None and not views:
         kept = sum(store.bytes_on_disk() for store in cache.stores())
         state = f"cached, {counted(len(cache.views), 'view')}, in {cache.root}"
@@ -186,13 +160,7 @@ def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: fl
 
 
 def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> PlanStep:
-    """Whether the teachers have looked at the validation split, by which a weighting judges them.
-
-    Args:
-        settings: of the run.
-        teachers: how many there are.
-        cache: its stores for that split; None where they cannot be named yet.
-    """
+    """Whether the teachers have looked at the validation split, by which a weighting judges them."""
     what = "teacher outputs, validation"
     if cache is not None and not cache.missing():
         kept = sum(store.bytes_on_disk() for store in cache.stores())
@@ -230,13 +198,7 @@ def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool
 
 
 def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> None:
-    """Prints the plan as a table.
-
-    Args:
-        plan: of a run.
-        title: of the table.
-        on_cpu: whether the run trains where the times were estimated.
-    """
+    """Prints the plan as a table."""
     table = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in ("", "state", "size", "estimated time" if on_cpu else "estimated time (this CPU)"):
         table.add_column(column, overflow="fold")
@@ -251,11 +213,7 @@ def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> N
 
 
 def refuse_missing(plan: Sequence[PlanStep]) -> None:
-    """Turns everything missing into one error.
-
-    Raises:
-        UserError: if anything of the plan is missing.
-    """
+    """Raise one UserError for everything of the plan that is missing."""
     missing = [step for step in plan if step.missing]
     if missing:
         listed = "\n".join(f"  - {step.what}: {step.state} ({step.by_hand})" for step in missing)

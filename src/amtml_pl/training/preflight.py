@@ -19,14 +19,7 @@ SETTINGS = "the values of optimizer, scheduler or trainer that the message names
 
 
 def check_parts(settings: Settings) -> None:
-    """The third stage, of a configuration whose values and arguments are sound: taps, classes, hints.
-
-    A network whose constructor or forward needs numbers, which the meta device has not, is left to the run,
-    and so is one whose constructor loads weights.
-
-    Raises:
-        UserError: with everything that does not fit, of the student and of every teacher.
-    """
+    """Raise a UserError with all that does not fit; what needs numbers or weights is left to the run."""
     quieten()  # again: when Lightning is imported, it sets the level of its own log
     problems = [*student_problems(settings), *teacher_problems(settings), *training_problems(settings)]
     if len(problems) == 1:
@@ -81,7 +74,7 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
         yield problem
         return
     for teacher in selected:
-        if teacher.is_pretrained:
+        if teacher.node["pretrained"]:
             continue
         try:
             with torch.device("meta"):

@@ -9,17 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
-from rich.text import Text
 
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.system.console import console
@@ -33,11 +24,7 @@ WIDE = 110
 
 
 class FitProgress(Callback):
-    """One line that stays in its place: epoch, loss, accuracy, speed, time left, the teachers' outputs.
-
-    Args:
-        console: a terminal; where it is narrow there is no bar, and what does not fit is cut at the end.
-    """
+    """One line that stays in its place; a narrow terminal has no bar, and cuts what does not fit."""
 
     def __init__(self, console: Console = console) -> None:
         columns = (
@@ -45,7 +32,11 @@ class FitProgress(Callback):
             *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
             TextColumn("{task.fields[measured]}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
-            TeachersColumn(table_column=Column(ratio=1)),
+            TextColumn(
+                "{task.fields[teachers]}",
+                markup=False,
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
         )
         self.bars = Progress(*columns, console=console)
         self.task: TaskID | None = None
@@ -115,14 +106,6 @@ class FitProgress(Callback):
         if self.task is not None:
             self.bars.stop()
             self.task = None
-
-
-class TeachersColumn(ProgressColumn):
-    """The state of the teachers' outputs, in the room that is left."""
-
-    def render(self, task: Task) -> Text:
-        """One line, whatever is cut from it."""
-        return Text(task.fields["teachers"], no_wrap=True, overflow="ellipsis")
 
 
 def teachers_state(module: StudentModule) -> str:

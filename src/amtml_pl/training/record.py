@@ -64,7 +64,9 @@ def budget(ready: Ready) -> dict[str, Any]:
         "precision": trainer.precision,
         "gradient_clip_val": trainer.gradient_clip_val,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "label_smoothing": max(getattr(term, "label_smoothing", 0.0) for term in module.loss_terms()),
+        "label_smoothing": max(
+            getattr(term, "label_smoothing", 0.0) for term in module.loss_terms().values()
+        ),
         "weights_from_validation_labels": module.needs_held_out,
         "networks_trained": module.networks_trained,
         "student_initial": weights_digest(module.student.network)[:16],

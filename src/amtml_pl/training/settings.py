@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.build import Part
-from amtml_pl.config.paths import cache_root, packed_root_of, with_absolute_paths
+from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.layout import device_for
@@ -20,7 +19,7 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Place
 from amtml_pl.teachers.cache.storage import Storage
-from amtml_pl.teachers.selected import SelectedTeacher, offered_features, selected_teachers
+from amtml_pl.teachers.selected import SelectedTeacher, with_hints
 from amtml_pl.types import OfferedFeatures
 
 
@@ -75,15 +74,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """How the teachers' outputs are computed, stored and read.
-
-    Attributes:
-        root: where those for the run's data set are kept.
-        device: where a run reads them from.
-        probe: how many rows are computed again before they are trusted.
-        epochs: of the run, which decide the views.
-        normalisation: mean and standard deviation of the data set, which a teacher is examined with too.
-    """
+    """How teachers' outputs are made, kept and read; ``normalisation`` is the data set's."""
 
     root: Path
     logits: Storage
@@ -114,22 +105,16 @@ class Settings:
     """A checked configuration, part by part.
 
     Attributes:
-        teachers: gives the selected ones, with what the loss terms read of each.
-        offered: per teacher, in order, the features that its YAML offers.
+        offered: per teacher the modules whose outputs its YAML offers.
         cached: whether the teachers' outputs come from a cache; False without teachers.
-        teachers_root: where trained teachers, and what was measured of others, are kept.
-        prepare: whether what is missing is made.
-        force: whether a completed run starts over.
-        resume: whether an interrupted run goes on.
         alone: whether the run is not one that trains a teacher.
-        config: all of it, to be written down and hashed.
     """
 
     seed: int
     dataset: DatasetOptions
     data: DataOptions
     method: MethodOptions
-    teachers: Callable[[Mapping[str, LossTerm]], tuple[SelectedTeacher, ...]]
+    selected: tuple[SelectedTeacher, ...]
     offered: Mapping[str, OfferedFeatures]
     cached: bool
     cache: CacheOptions
@@ -142,6 +127,10 @@ class Settings:
     expected_defects: tuple[str, ...]
     alone: bool
     config: DictConfig
+
+    def teachers(self, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
+        """Return the selected teachers, with what the loss terms read of each."""
+        return with_hints(self.selected, terms, self.offered)
 
     def study(self) -> str:
         """Return the hash that the runs of all seeds share."""
@@ -161,8 +150,10 @@ def settings_of(config: DictConfig) -> Settings:
         dataset=dataset_options(config),
         data=data_options(config),
         method=method_options(config),
-        teachers=partial(selected_teachers, config),
-        offered=offered_features(config),
+        selected=tuple(selected_teacher(config, str(name)) for name in config.teacher),
+        offered={
+            str(name): OfferedFeatures(node.hint, tuple(node.stages)) for name, node in config.teacher.items()
+        },
         cached=bool(config.teacher) and config.teacher_source == "cached",
         cache=cache_options(config),
         teachers_root=Path(config.paths.teachers),
@@ -177,6 +168,13 @@ def settings_of(config: DictConfig) -> Settings:
     )
 
 
+def selected_teacher(config: DictConfig, name: str) -> SelectedTeacher:
+    """Take the node of a teacher apart."""
+    node: Any = OmegaConf.to_container(config.teacher[name], resolve=True)
+    network = Part(config.teacher[name].network)
+    return SelectedTeacher(name, network, node, Recipe(config, name), config.dataset.image_size)
+
+
 def dataset_options(config: DictConfig) -> DatasetOptions:
     """Take the node of the data set apart."""
     node = config.dataset
@@ -188,7 +186,7 @@ def dataset_options(config: DictConfig) -> DatasetOptions:
         train_images=node.get("train_images"),
         mean=list(node.mean),
         std=list(node.std),
-        packed_root=packed_root_of(config),
+        packed_root=Path(config.paths.data) / "packed",
     )
 
 
@@ -209,25 +207,19 @@ def method_options(config: DictConfig) -> MethodOptions:
         loop=Part(config.loop),
         optimizer=Part(config.optimizer),
         scheduler=Part(config.scheduler),
-        channels_last=config.channels_last,
-        compile=config.compile,
-        temperature=config.temperature,
-        mixture=config.mixture,
+        **{key: config[key] for key in ("channels_last", "compile", "temperature", "mixture")},
     )
 
 
 def cache_options(config: DictConfig) -> CacheOptions:
     """Take the node of the cache apart."""
     node = config.cache
+    own = {key: node[key] for key in ("batch_size", "precision", "channels_last", "compile")}
     build_options = BuildOptions(
-        batch_size=node.batch_size,
-        precision=node.precision,
-        channels_last=node.channels_last,
-        compile=node.compile,
-        device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto",
+        **own, device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto"
     )
     return CacheOptions(
-        root=cache_root(config),
+        root=Path(config.paths.cache) / str(config.dataset.name),
         logits=node.logits,
         hints=node.hints,
         build=build_options,
@@ -251,3 +243,16 @@ def trainer_options(config: DictConfig) -> TrainerOptions:
         accumulate_grad_batches=node.get("accumulate_grad_batches", 1),
         checkpoint_minutes=config.checkpoint_minutes,
     )
+
+
+def with_absolute_paths(config: DictConfig) -> DictConfig:
+    """Return a configuration with roots, images and teachers' weights that mean the same from any directory."""
+    changed = deepcopy(config)
+    for name, place in config.paths.items():
+        changed.paths[name] = str(Path(place).resolve())
+    if isinstance(folder := config.dataset.source.get("folder"), str):
+        changed.dataset.source.folder = str(Path(folder).expanduser().resolve())
+    for name, teacher in config.teacher.items():
+        if teacher.weights.path is not None:
+            changed.teacher[name].weights.path = str(Path(teacher.weights.path).resolve())
+    return changed

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import DatasetSource, find_packed
+from amtml_pl.data.packing import find_packed
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.distill.compatibility import TeacherSource
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
@@ -29,14 +30,7 @@ from amtml_pl.types import Shape, SplitName
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that is asked for.
-
-    Attributes:
-        settings: the checked configuration.
-        folder: where everything is kept.
-        experiment: the experiment's name.
-        command: what repeats the run.
-    """
+    """A run that is asked for."""
 
     settings: Settings
     folder: RunFolder
@@ -46,17 +40,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is there and what is missing, of parts that fit together.
-
-    Attributes:
-        request: what is asked for.
-        source: of the data set.
-        teachers: the selected ones.
-        live: their networks, of a run that reads no cache; they may lack their weights yet.
-        hints: ``(C, H, W)`` of each hint by flat name.
-        needs_held_out: whether the weighting asks for the teachers' outputs on the validation split.
-        steps: what the run needs, in the order it is made.
-    """
+    """What is there and what is missing, of parts that fit together; live teachers may lack their weights."""
 
     request: RunRequest
     source: DatasetSource
@@ -69,13 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The images are packed, and every teacher has its weights.
-
-    Attributes:
-        plan: of the run.
-        data: the run's splits and views, without teachers' outputs.
-        accuracy: of each teacher by split, in [0, 1].
-    """
+    """Packed images, and teachers with their weights; accuracy by teacher and split, in [0, 1]."""
 
     plan: Plan
     data: PackedDataModule
@@ -84,15 +62,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that the first step needs.
-
-    Attributes:
-        prepared: what it was made from.
-        module: the training loop, with its teachers connected.
-        data: the run's splits and views, with what a cache holds of the teachers.
-        cache: the stores that the run reads; None without a cache.
-        facts: what a record says of each teacher.
-    """
+    """Everything that the first step needs."""
 
     prepared: Prepared
     module: StudentModule
@@ -120,22 +90,23 @@ class Fitted:
 
 
 def plan(request: RunRequest) -> Plan:
-    """Build every part once, so that what does not fit costs no hour, and look for what is missing.
-
-    Raises:
-        UserError: if the networks, taps and class counts do not fit together.
-    """
+    """Build every part once, so that what does not fit costs no hour, and look for what is missing."""
     settings = request.settings
     source: DatasetSource = settings.dataset.source.build()
     terms = settings.method.terms()
     teachers = settings.teachers(terms)
     cache = found_cache(settings, source, teachers, "train") if settings.cached else None
     live, hints = networks_and_hints(settings, teachers, cache)
-    module = training_module(settings, terms, unread(settings, teachers, live), hints)
+    unread: TeacherSource | None = None  # of teachers that nothing has been asked yet
+    if teachers:
+        unread = CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
+    module = training_module(settings, terms, unread, hints)
     held_out = None
     if module.needs_held_out:
         held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
-    done = 0 if settings.force or not settings.resume else epochs_done(request.folder)
+    done, last = 0, request.folder.last_checkpoint
+    if settings.resume and not settings.force and last.exists():
+        done = epochs_in(read_checkpoint(last))
     steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
     return Plan(request, source, teachers, live, hints, module.needs_held_out, tuple(steps))
 
@@ -154,14 +125,7 @@ def found_cache(
 def networks_and_hints(
     settings: Settings, teachers: tuple[SelectedTeacher, ...], cache: RunCache | None
 ) -> tuple[tuple[Teacher, ...], Mapping[str, Shape]]:
-    """The networks of a run that reads no cache, and the shape of every hint.
-
-    For a cached run one teacher after the other is built, looked at and dropped; none where the cache knows
-    the shapes.
-
-    Raises:
-        UserError: if a tap does not exist, the classes do not fit, or a file's weights do not.
-    """
+    """Return the networks of a run that reads no cache, of others none, and the shape of every hint."""
     if cache is not None and (known := cache.hint_shapes()) is not None:
         return (), known
     live: list[Teacher] = []
@@ -176,19 +140,3 @@ def networks_and_hints(
         if not settings.cached:
             live.append(teacher)
     return tuple(live), hints
-
-
-def unread(
-    settings: Settings, teachers: tuple[SelectedTeacher, ...], live: tuple[Teacher, ...]
-) -> TeacherSource | None:
-    """What a module is checked with, while no teacher has been asked for anything."""
-    if not teachers:
-        return None
-    return CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
-
-
-def epochs_done(folder: RunFolder) -> int:
-    """Return how many epochs of an interrupted fit its last checkpoint holds."""
-    if not folder.last_checkpoint.exists():
-        return 0
-    return epochs_in(read_checkpoint(folder.last_checkpoint))

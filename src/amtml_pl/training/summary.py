@@ -18,13 +18,7 @@ PLAIN = re.compile(r"/[A-Za-z0-9_/.+-]+")
 
 
 def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = True) -> None:
-    """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next.
-
-    Args:
-        record: of the completed run.
-        folder: of the run.
-        with_next_commands: whether somebody has asked for this run alone, and goes on with it.
-    """
+    """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next."""
     metrics, timing = record.metrics, record.timed()
     table = Table(title=f"{escape(record.experiment or 'run')} (seed {record.seed})", title_justify="left")
     for column in ("accuracy", "validation", "test"):
@@ -46,12 +40,7 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
 
 
 def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
-    """What can be done with a completed run, each with what it is for.
-
-    Args:
-        record: of the run.
-        folder: of the run.
-    """
+    """What can be done with a completed run, each with what it is for."""
     watch = f"tensorboard --logdir {shlex.quote(str(folder))}", "then http://localhost:6006/#custom_scalars"
     agreement = ", agreement with its teachers" if record.teachers else ""
     return [

@@ -31,16 +31,9 @@ from amtml_pl.types import Shape, SplitName
 class RunCache:
     """The stores that a run reads, in the order of its teachers.
 
-    Args:
-        options: how outputs are computed and stored.
-        teachers: the selected ones, each with its weights in place.
-        data: the run's splits and views.
-        accuracy: of each teacher by split, as far as it is known; a new store's manifest says it.
-        split: which images; of validation and test the images themselves, and logits only.
+    Of validation and test these are the outputs for the images themselves, and logits only.
 
     Attributes:
-        teachers: per teacher its stores.
-        views: those that the run's epochs train on, or the one of evaluation.
         trusted: those that this process has held against their checksums.
     """
 
@@ -53,7 +46,7 @@ class RunCache:
         split: SplitName = "train",
     ) -> None:
         self.options, self.data, self.root = options, data, options.root
-        self.split = {"train": data.train_split, "val": data.val_split, "test": data.test_split}[split]()
+        self.split = data.split(split)
         self.teachers = tuple(
             teacher_stores(options, teacher, data, self.split, accuracy.get(teacher.name, {}))
             for teacher in teachers
@@ -111,11 +104,7 @@ class RunCache:
         return None
 
     def check(self) -> None:
-        """Holds what there is against its checksums, and against the pixels of today.
-
-        Raises:
-            UserError: if a byte has changed, or the images or their augmentation have.
-        """
+        """Compare what there is with its checksums and today's pixels; a difference is a UserError."""
         verify_checksums(self.teachers, self.views, console)
         if rows := self.options.probe:
             probe(self.teachers, self.split, self.data.augment, self.views, rows)
@@ -126,14 +115,7 @@ class RunCache:
         self.trusted.update(self.complete())
 
     def refuse_full_disk(self, hints: Mapping[str, Shape]) -> None:
-        """Refuses a run whose missing outputs do not fit on the disk, before the first of them is computed.
-
-        Args:
-            hints: ``(C, H, W)`` of each hint by flat name.
-
-        Raises:
-            UserError: if there is less free space than they need.
-        """
+        """Refuse a run whose missing outputs do not fit on the disk, before the first is computed."""
         needed: dict[str, int] = {}
         for teacher in self.teachers:
             for tensor, store in teacher.stores.items():
@@ -146,11 +128,7 @@ class RunCache:
         refuse_full_disk(self.root, needed)
 
     def provide(self, views: Iterable[int]) -> Built:
-        """Computes what is missing of these views, and holds it against its checksums before it is read.
-
-        Raises:
-            UserError: if it cannot be written, or a teacher gives no usable numbers.
-        """
+        """Compute what is missing of these views, and compare it with its checksums before it is read."""
         wanted = sorted(set(views) & set(self.views) - self.trusted)  # by whomever they were built since
         built = build(
             self.teachers, self.split, self.data.augment, wanted, self.root, self.options.build, console
@@ -167,11 +145,7 @@ class RunCache:
             store.note_use(run, command)
 
     def describe(self, computed: Mapping[str, int]) -> CacheUse:
-        """Return what the run's record holds of the cache.
-
-        Args:
-            computed: images that each teacher has looked at for this run.
-        """
+        """Return what the run's record holds of the cache."""
         size = len(self.split)
         views = [store.record(view) for store in self.stores() for view in self.views]
         return CacheUse(
@@ -239,7 +213,7 @@ def teacher_stores(
     return TeacherStores(
         name=teacher.name,
         logits=store("logits", None, options.logits),
-        hints={tap: store(tap, teacher.pool, options.hints) for tap in taps},
+        hints={tap: store(tap, teacher.node["pool"], options.hints) for tap in taps},
         load=load,
         facts=facts,
     )
@@ -254,14 +228,8 @@ def examination(
     """Return what some images of the validation split tell of a teacher that has its weights.
 
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.
-
-    Args:
-        selected: the teacher's entry.
-        teacher: its network.
-        data: the run's splits.
-        normalisation: mean and standard deviation of the data set.
     """
-    split = data.val_split()
+    split = data.split("val")
     wanted = images_to_examine(data.num_classes)
     order = torch.randperm(
         len(split), generator=torch.Generator().manual_seed(0)

@@ -41,16 +41,7 @@ def make_trainer(
     loggers: Sequence[Logger] = (),
     observers: Sequence[Checkpoint] = (),
 ) -> pl.Trainer:
-    """Lightning's trainer with this project's checkpoints and table of epochs.
-
-    Args:
-        options: of the run.
-        folder: of the run.
-        module: what will be trained.
-        stop: what may ask the fit to stop; None for one that nobody stops.
-        loggers: of the run.
-        observers: that write each epoch down in their own ways.
-    """
+    """Lightning's trainer with this project's checkpoints and table of epochs."""
     make, minutes = options.trainer.maker(), options.checkpoint_minutes
     # Only the processes that there are: for more, Lightning would start this command again for each.
     each = ranks.local_world_size()
@@ -94,11 +85,7 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
 
 @contextmanager
 def explained(folder: RunFolder) -> Iterator[None]:
-    """Says what it means that the machine gives out: what was saved stays, and the same command goes on.
-
-    Raises:
-        UserError: for a full memory, and for every OSError.
-    """
+    """Turn a full memory and every OSError into a UserError: what was saved stays, and can be resumed."""
     goes_on = "The last checkpoint is whole, and the same command goes on from it"
     try:
         yield

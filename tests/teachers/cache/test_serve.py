@@ -112,9 +112,9 @@ def test_resident_outputs_are_the_mapped_ones(root, images):
 
 
 def test_the_loader_reads_unless_the_device_holds_the_views(root):
-    assert source(root, "mapped").read_in_loader
-    assert source(root, "auto").read_in_loader  # on the CPU, whose memory the maps are in already
-    assert not source(root, "resident").read_in_loader
+    assert not source(root, "mapped").is_resident
+    assert not source(root, "auto").is_resident  # on the CPU, whose memory the maps are in already
+    assert source(root, "resident").is_resident
 
 
 def test_resident_outputs_are_gathered_without_reading_the_disk_again(root, images, monkeypatch):

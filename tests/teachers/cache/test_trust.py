@@ -15,7 +15,7 @@ from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.teachers.cache.storage import pixel_checksums
-from amtml_pl.teachers.cache.trust import all_pixels, compare, probe, verify_checksums
+from amtml_pl.teachers.cache.trust import compare, compare_pixels, probe, verify_checksums
 from rounding import rounding
 
 pytestmark = pytest.mark.numbers
@@ -76,7 +76,7 @@ def test_the_pixels_that_a_cache_was_built_from_pass_without_a_teacher(root):
     probe([untaught(root)], split(), AUGMENT, VIEWS, generator=generator())
     probe([untaught(root)], split(), AUGMENT, VIEWS)
     for view in VIEWS:
-        all_pixels([untaught(root)], split(), AUGMENT, view)
+        compare_pixels([untaught(root)], split(), AUGMENT, view)
 
 
 class MirroredCropFlip(CropFlip):
@@ -109,7 +109,7 @@ def test_the_message_has_both_checksums(root):
     now = pixel_checksums(AUGMENT(images.stored.images[images.rows[7:8]], torch.tensor([7]), 1)).item()
     then = teacher.logits.open(1).pixels(torch.tensor([7])).item()
     with pytest.raises(UserError, match=rf"sample 7 .*{now:08x}, in the cache {then:08x}"):
-        all_pixels([teacher], images, AUGMENT, 1)
+        compare_pixels([teacher], images, AUGMENT, 1)
 
 
 def test_one_changed_image_is_noticed_wherever_it_is_looked_at(root):
@@ -117,7 +117,7 @@ def test_one_changed_image_is_noticed_wherever_it_is_looked_at(root):
         images = split()
         images.stored.images[images.rows[sample]] ^= 1
         with pytest.raises(UserError, match=f"pixels of sample {sample} of train"):
-            all_pixels([untaught(root)], images, AUGMENT, 2)
+            compare_pixels([untaught(root)], images, AUGMENT, 2)
     with pytest.raises(UserError, match=f"sample {ROWS - 1} of train"):
         probe([untaught(root)], images, AUGMENT, VIEWS, pairs=400, generator=generator())
 

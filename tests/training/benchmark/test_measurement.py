@@ -13,7 +13,6 @@ from amtml_pl.data.datasets.synthetic import Synthetic
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
 from amtml_pl.system.records import read_record
-from amtml_pl.training.benchmark.measurement import Benchmark
 from amtml_pl.training.benchmark.peak_memory import Sampler, parameters_beside, private_megabytes
 from amtml_pl.training.benchmark.record import BenchmarkRecord, Figure
 from amtml_pl.training.benchmark.short_fit import ShortFit, quiet
@@ -36,7 +35,7 @@ def bench(configure, tmp_path):
         (tmp_path / "bench").mkdir()
         nothing = (f"paths.data={tmp_path}/none", f"paths.teachers={tmp_path}/none")
         config = configure(*SMALL, *nothing, *overrides)
-        return Benchmark(config, tmp_path / "bench", repetitions=2, steps=2, images=64)
+        return benchmark.benchmark_of(config, tmp_path / "bench", repetitions=2, steps=2, images=64)
 
     return made
 
@@ -65,7 +64,7 @@ def test_steps_of_all_variants_are_timed_with_synthetic_images_and_untrained_tea
 def test_a_slow_step_is_seen_in_the_step_and_a_slow_reader_in_the_input(bench, tmp_path, monkeypatch):
     made = bench()
     with quiet():
-        fit = ShortFit(made.runs.variant("ce"), tmp_path / "fit")
+        fit = ShortFit(made.variants["ce"], tmp_path / "fit")
         make = Augmentation.__call__
 
         def slow(self, images, index, view):
@@ -101,7 +100,9 @@ def test_the_break_even_is_the_first_epoch_whose_savings_pay_the_views(bench):
 
 def test_experiments_without_teachers_are_refused(configure, tmp_path):
     with pytest.raises(UserError, match="no teacher to compare with"):
-        Benchmark(configure("experiment=digits", "method=ce"), tmp_path, repetitions=1, steps=2, images=8)
+        benchmark.benchmark_of(
+            configure("experiment=digits", "method=ce"), tmp_path, repetitions=1, steps=2, images=8
+        )
 
 
 def test_parameters_of_other_modules_in_memory_are_counted():

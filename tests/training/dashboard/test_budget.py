@@ -15,9 +15,8 @@ from amtml_pl.training.dashboard import budget as module
 from amtml_pl.training.dashboard import callback
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.callback import Dashboard
-from amtml_pl.training.dashboard.graph import draw_graph
+from amtml_pl.training.dashboard.figures import Subject
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.types import Batch
 from records import a_run
 
@@ -77,7 +76,7 @@ def test_a_network_that_cannot_be_traced_is_named_in_a_warning_and_the_run_goes_
     student = TappedNetwork(Network(), mean=[0.5] * 3, std=[0.2] * 3)
     logger = TensorBoard(tmp_path)
     logger.begin(0)
-    draw_graph(logger.opened, student, 8)
+    logger.graph(student, 8)
     logger.close()
     assert [record.getMessage() for record in caplog.records if "graph" in record.getMessage()] == [
         "TensorBoard shows no graph of the student: cannot be followed"

@@ -10,8 +10,14 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from amtml_pl.results.evaluation.quality import BINS, Reliability
 from amtml_pl.training.dashboard import drawing
-from amtml_pl.training.dashboard.answers import Answers, agreement_with_teachers
-from amtml_pl.training.dashboard.confusion import confusion_matrix, draw_confusion, shares_of_rows
+from amtml_pl.training.dashboard.answers import (
+    Answers,
+    agreement_with_teachers,
+    confusion_matrix,
+    draw_confusion,
+    draw_reliability,
+    shares_of_rows,
+)
 from amtml_pl.training.dashboard.disagreement import (
     EXAMPLES,
     Examples,
@@ -20,7 +26,6 @@ from amtml_pl.training.dashboard.disagreement import (
     draw_examples,
 )
 from amtml_pl.training.dashboard.drawing import new_figure, pixels
-from amtml_pl.training.dashboard.reliability import draw_reliability
 from amtml_pl.training.dashboard.teaching import Teaching
 from amtml_pl.training.dashboard.weights_by_class import (
     WeightsByClass,

@@ -87,11 +87,7 @@ class ArchiveSource:
         return tree_signature(found, self.members) if found.is_dir() else stamp(found)
 
     def files(self) -> Files:
-        """The raw data's files, verified, and named as below the top folder of the archive.
-
-        Raises:
-            UserError: there is no raw data on this machine, or it has another checksum.
-        """
+        """Return the raw data's files by name; a UserError unless all are there and verified."""
         found, signature = self._find(), self.signature()
         if found is None or signature is None:
             raise UserError(str(self.missing()), fix=f"put the archive at {self._places()[0][0]}")
@@ -122,11 +118,7 @@ class ArchiveSource:
 
 @lru_cache(maxsize=32)
 def _verify(file: Path, md5: str, stamp: str) -> None:
-    """Compares a checksum, once for each state of a file.
-
-    Raises:
-        UserError: it differs, or the file cannot be read.
-    """
+    """Compare a checksum, once for each state of a file; a UserError if it differs."""
     try:
         got = digest_of_file(file, "md5")
     except OSError as error:

@@ -29,11 +29,7 @@ class _Cifar(ArchiveSource):
     names_key: ClassVar[str]
 
     def read(self, split: SplitName) -> Split:
-        """One split, in the order of its batches.
-
-        Raises:
-            UserError: the raw data is missing, has another checksum, or asks for more than arrays.
-        """
+        """Return one split, in the order of its verified batches."""
         files = self.files()
         wanted = (*self.batches[split], self.meta)
         content = {name: read_batch(file, f"{files.where}: {name}") for name, file in files.read(wanted)}
@@ -49,12 +45,6 @@ class Cifar10(_Cifar):
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky, 2009), which gives the checksum of the
     archive; those of its files are torchvision's.
-
-    Args:
-        folder: where ``cifar-10-python.tar.gz`` or ``cifar-10-batches-py`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; empty for no download.
-        md5: of the archive.
-        members: the md5 of each file of the unpacked folder; empty where only the archive serves.
     """
 
     archive = "cifar-10-python.tar.gz"
@@ -71,12 +61,6 @@ class Cifar100(_Cifar):
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky, 2009), which gives the checksum of the
     archive; those of its files are torchvision's.
-
-    Args:
-        folder: where ``cifar-100-python.tar.gz`` or ``cifar-100-python`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; empty for no download.
-        md5: of the archive.
-        members: the md5 of each file of the unpacked folder; empty where only the archive serves.
     """
 
     archive = "cifar-100-python.tar.gz"
@@ -89,15 +73,7 @@ class Cifar100(_Cifar):
 
 
 def read_batch(file: Path | BytesIO, where: str) -> dict[str, Any]:
-    """Unpickle a verified dictionary of arrays, lists and text.
-
-    Args:
-        file: the pickle, whose checksum has been compared.
-        where: what a message calls the file.
-
-    Raises:
-        UserError: if it asks for anything else than numpy's arrays.
-    """
+    """Unpickle a verified dictionary of arrays, lists and text; all else is a UserError."""
     content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
     batch: dict[str, Any] = _ArrayUnpickler(BytesIO(content), where).load()
     return batch

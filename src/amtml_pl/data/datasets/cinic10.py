@@ -13,12 +13,6 @@ class Cinic10(ArchiveSource):
     Its ``valid`` folder is our ``val``. Source: https://arxiv.org/abs/1810.03505 and
     https://datashare.ed.ac.uk/handle/10283/3192. The checksum is the one that several independent
     loaders carry; the source itself publishes none.
-
-    Args:
-        folder: where ``CINIC-10.tar.gz`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; empty for no download.
-        md5: of the archive.
-        members: none are published.
     """
 
     archive = "CINIC-10.tar.gz"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import queue
-import re
 import shutil
 import ssl
 import threading
@@ -95,18 +94,16 @@ def _check_free_space(part: Path, size: int | None) -> None:
 
 
 def _transfer(url: str, part: Path, size: int | None, *, opening_seconds: float) -> None:
-    """Appends to ``part`` what it lacks, or loads it anew where the server cannot continue.
-
-    More than ``size`` bytes are not taken: a server could fill the disk.
-    """
+    """Append to ``part`` what it lacks, at most ``size`` bytes in all, or load it anew."""
     here = part.stat().st_size if part.exists() else 0
     try:
         with _open(url, here, opening_seconds) as response:
             resumed = response.status == http.client.PARTIAL_CONTENT
-            if resumed and _first_byte(response) != here:
+            if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {here}-"):
                 part.unlink()
                 raise _MirrorError("it sent another part of the file than the one asked for")
-            total = _length(response, here if resumed else 0)
+            length = response.headers.get("Content-Length", "")
+            total = int(length) + (here if resumed else 0) if length.isdecimal() else None
             if size is not None and (total or 0) > size:
                 raise _MirrorError(f"it offers {total:,} bytes, expected {size:,}")
             with part.open("ab" if resumed else "wb") as file:
@@ -146,16 +143,6 @@ def _open(url: str, first_byte: int, seconds: float) -> http.client.HTTPResponse
     if isinstance(response, Exception):
         raise response
     return response
-
-
-def _first_byte(response: http.client.HTTPResponse) -> int | None:
-    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(found.group(1)) if found else None
-
-
-def _length(response: http.client.HTTPResponse, already_here: int) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return int(length) + already_here if length.isdecimal() else None
 
 
 def _copy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Embedded:
-    """The part of an `data.packing.DatasetSource` that looks for raw data: there is none to look for."""
+    """The part of a `amtml_pl.data.source.DatasetSource` that looks for raw data; nothing is missing."""
 
     def missing(self) -> str | None:
         """What is missing and where it was looked for; None when the raw data is here."""

@@ -19,7 +19,6 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 from amtml_pl.errors import UserError
 
-NAMED_ABSENT = 5
 # What archivers, file servers and operating systems leave; names are compared in lower case.
 DEBRIS = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "@recycle", "#recycle",
@@ -44,11 +43,7 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Files below a folder on disk; symbolic links are followed.
-
-    Args:
-        folder: the top.
-    """
+    """Files below a folder on disk; symbolic links are followed."""
 
     def __init__(self, folder: Path) -> None:
         self.where = folder
@@ -78,12 +73,7 @@ class FolderFiles:
 
 
 class ArchiveFiles:
-    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files are not seen.
-
-    Args:
-        archive: the file, whose checksum has been compared.
-        top: a folder that all members may lie in; names are relative to it.
-    """
+    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files are not seen."""
 
     def __init__(self, archive: Path, top: str) -> None:
         self.where = archive
@@ -100,13 +90,7 @@ class ArchiveFiles:
         return sorted({name.split("/")[0] for name in below if "/" in name})
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
-        """See ``Files``; the order is that of the archive. A member that it lacks is a UserError."""
-        if absent := [name for name in names if name not in self._members]:
-            raise UserError(
-                f"The archive {self.where} lacks {len(absent)} of the {len(names)} files asked for: "
-                f"{', '.join(absent[:NAMED_ABSENT])}.",
-                fix=f"delete {self.where} and repeat the command",
-            )
+        """See ``Files``; the order is that of the archive."""
         wanted = {self._members[name]: name for name in names}
         if self.where.suffix == ".zip":
             with zipfile.ZipFile(self.where) as archive:

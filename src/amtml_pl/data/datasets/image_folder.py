@@ -113,12 +113,7 @@ class ImageFolder:
         return None if self.missing() else tree_signature(self.folder, self._subfolders.values())
 
     def read(self, split: SplitName) -> Split:
-        """One split, class by class, images in the order of their names.
-
-        Raises:
-            UserError: a folder is missing, the classes of the splits differ, a class has no images, or an
-                image cannot be read.
-        """
+        """Return one split, class by class, images in the order of their names."""
         self.fetch()
         return read_class_folders(FolderFiles(self.folder), self._subfolders, split, self.image_size)
 
@@ -126,17 +121,7 @@ class ImageFolder:
 def read_class_folders(
     files: Files, subfolders: Mapping[str, str], split: SplitName, image_size: int
 ) -> Split:
-    """One split of a tree with a folder per class, images in the order of their names.
-
-    Args:
-        files: the tree.
-        subfolders: the subfolder of every split; all must have the same classes.
-        split: the one to decode.
-        image_size: height and width of the result in pixels.
-
-    Raises:
-        UserError: a class is missing in one split or has no images, or an image cannot be read.
-    """
+    """Return one split of a tree with a folder per class; an empty or missing one is refused."""
     classes = {name: files.folders(subfolder) for name, subfolder in subfolders.items()}
     everywhere = sorted({name for names in classes.values() for name in names})
     for name, names in classes.items():
@@ -179,18 +164,7 @@ def is_image(name: str) -> bool:
 def read_images(
     files: Files, samples: Sequence[tuple[str, int]], classes: tuple[str, ...], image_size: int, *, title: str
 ) -> Split:
-    """Decodes images on all cores; more than 2 GiB of pixels are held in an unnamed temporary file.
-
-    Args:
-        files: where the images lie.
-        samples: per image its name and label, in the order of the result.
-        classes: the class names in label order.
-        image_size: height and width of the result in pixels.
-        title: what the progress bar says.
-
-    Raises:
-        UserError: images cannot be read; it counts them and names the first.
-    """
+    """Decode images on all cores, over 2 GiB into a temporary file; a UserError names the unreadable ones."""
     pixels = _empty((len(samples), 3, image_size, image_size))
     rows = {name: row for row, (name, _) in enumerate(samples)}
     failures: list[str] = []

@@ -9,7 +9,6 @@ from pathlib import Path
 from amtml_pl.data.datasets.archive import ArchiveSource
 from amtml_pl.data.datasets.files import Files
 from amtml_pl.data.datasets.image_folder import read_class_folders, read_images
-from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
 IMAGE_SIZE = 64
@@ -25,12 +24,6 @@ class TinyImageNet(ArchiveSource):
     order of their WordNet ids. Grey images become colour images. Source: http://cs231n.stanford.edu
     (Le and Yang, 2015). The checksum is the one that several independent loaders carry; the source
     itself publishes none.
-
-    Args:
-        folder: where ``tiny-imagenet-200.zip`` lies, or is downloaded to.
-        mirrors: http(s) folders that hold the archive; empty for no download.
-        md5: of the archive.
-        members: none are published.
     """
 
     archive = "tiny-imagenet-200.zip"
@@ -52,16 +45,8 @@ class TinyImageNet(ArchiveSource):
 def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     """Per validation image its name and label, in the order of the names."""
     labels = {name: label for label, name in enumerate(ids)}
-    samples = []
-    for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
-        fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in labels:
-            raise UserError(
-                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
-                "image, a tab and the id of a class in train."
-            )
-        samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
-    return sorted(samples)
+    fields = [line.split("\t") for line in _lines(files, ANNOTATIONS)]
+    return sorted((f"val/images/{image}", labels[label]) for image, label, *_ in fields)
 
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:

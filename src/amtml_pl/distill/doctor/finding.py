@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a run.
-
-    Attributes:
-        name: what it is called in ``expected_defects``: the kind of defect, and whose it is.
-        what: a sentence on it, with what was found and what was expected.
-    """
+    """Something that is wrong with a run; ``expected_defects`` lists it by its name."""
 
     name: str
     what: str

@@ -30,12 +30,7 @@ def norm(gradients: Iterable[Tensor | None]) -> float:
 
 
 def gradient_findings(objective: Objective, norms: Mapping[str, float]) -> Iterator[Finding]:
-    """Where an objective does not train what it claims to, or trains what it does not.
-
-    Args:
-        objective: what is minimised.
-        norms: of its gradient, for every part of the module.
-    """
+    """Where an objective does not train what it claims to, or trains what it does not."""
     name = objective.name
     for part in objective.trains:
         if part.startswith("terms.") and part not in norms:

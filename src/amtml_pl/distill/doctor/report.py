@@ -24,17 +24,7 @@ SAMPLES = 32
 
 
 class Checkup(Record):
-    """The content of ``doctor.json``.
-
-    Attributes:
-        findings: what is wrong.
-        expected_defects: the findings that the method is known for.
-        warnings: what is worth a look.
-        gradient_share: of each term in the gradient that reaches the student.
-        teachers: per teacher what its examination found.
-        agreement: per pair of teachers the share of training images for which they name the same class.
-        whole: whether everything was looked at.
-    """
+    """The content of ``doctor.json``; a check that a teacher ended early is not ``whole``."""
 
     findings: tuple[Finding, ...]
     expected_defects: tuple[str, ...] = ()
@@ -63,11 +53,7 @@ class Checkup(Record):
         return not self.unexpected and not self.missing_defects
 
     def refuse(self) -> None:
-        """Ends a run that would not train what it claims.
-
-        Raises:
-            UserError: with all unexpected findings, and with all expected ones that were not found.
-        """
+        """Raise a UserError with all unexpected findings and all expected ones that were not found."""
         lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
         lines += [f"  - {name}: expected of this method, and not found" for name in self.missing_defects]
         if lines:
@@ -84,15 +70,7 @@ def check_up(
     teachers: Mapping[str, Examination],
     expected: Sequence[str] = (),
 ) -> Checkup:
-    """Examines a module that is ready to be fitted.
-
-    Args:
-        module: with its teachers connected, on the CPU or where the batches will be.
-        data: the run's splits and views.
-        teachers: what `amtml_pl.distill.doctor.teachers.examine_teacher` found of each teacher that has been
-            examined.
-        expected: the names of findings that the method is known for.
-    """
+    """Examines a module that is ready to be fitted."""
     batch = data.sample(SAMPLES).to(module.device)
     found = examine(module, batch)
     findings = [*found.findings]

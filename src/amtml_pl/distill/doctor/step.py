@@ -11,25 +11,19 @@ import torch
 from amtml_pl.distill.doctor.finding import Finding
 from amtml_pl.distill.doctor.gradients import gradient_findings, gradient_norms, outweighing, shares
 from amtml_pl.distill.doctor.held import frozen_findings, optimizer_findings
-from amtml_pl.distill.doctor.order import order_findings
 from amtml_pl.distill.doctor.targets import head_findings, target_findings
-from amtml_pl.distill.doctor.weights import weight_findings
+from amtml_pl.distill.doctor.weights import order_findings, weight_findings
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.models.layout import as_written
 from amtml_pl.models.taps import mode_kept
 from amtml_pl.types import Batch
 
+SHARE_SAMPLES = 32
+
 
 @dataclass(frozen=True)
 class Examination:
-    """What the examination of a step has found.
-
-    Attributes:
-        findings: what is wrong.
-        warnings: what is worth a look.
-        share: of each objective in the gradient that reaches the student, in [0, 1].
-        whole: whether everything was looked at; a teacher that is not frozen ends it early.
-    """
+    """What a step's examination has found; it is not ``whole`` where a teacher is not frozen."""
 
     findings: Sequence[Finding] = ()
     warnings: Sequence[str] = ()
@@ -38,13 +32,9 @@ class Examination:
 
 
 def examine(module: StudentModule, batch: Batch) -> Examination:
-    """Takes a training step apart without taking it.
+    """Takes a training step apart for at least two images, without taking it.
 
     Parameters, running statistics, random state and accounts are left as they were.
-
-    Args:
-        module: with its teachers connected.
-        batch: some training images; at least two.
     """
     if findings := [*frozen_findings(module)]:  # nothing else can be trusted then
         return Examination(findings, whole=False)
@@ -60,8 +50,7 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
             # One teacher has nothing to be weighed against.
             findings = [finding for finding in findings if not finding.name.startswith("idle-for-the-")]
         if dissection.step is not None:
-            listed = zip(module.terms, module.loss_terms(), strict=True)
-            terms = {name: term for name, term in listed if module.coef[name]}
+            terms = {name: term for name, term in module.loss_terms().items() if module.coef[name]}
             findings += weight_findings(dissection.step, terms, parts.get("student", []))
             if module.weighting is not None:
                 findings += order_findings(dissection.step, terms, module.weighting, module.repeatable)
@@ -71,6 +60,17 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
         o.name: norms[o.name].get("student", 0.0) for o in dissection.objectives if "student" in o.trains
     }
     return Examination(findings, [*outweighing(reaching)], shares(reaching))
+
+
+def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
+    """Return each objective's share of the student's gradient at the first images; the fit is unchanged."""
+    some = batch.map(
+        lambda tensor: tensor[:SHARE_SAMPLES] if tensor.ndim else tensor
+    )  # mixup's share is 0-dim
+    with as_it_was(module):
+        parts = {"student": module.parts()["student"]}
+        objectives = [each for each in module.dissect(some).objectives if "student" in each.trains]
+        return shares({each.name: gradient_norms(each, parts)["student"] for each in objectives})
 
 
 @contextmanager

@@ -21,10 +21,6 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
 
     The targets are those of teachers with random and clearly different outputs: the run's own may be so
     poor, or so alike, that nothing could be told.
-
-    Args:
-        step: as it would be taken.
-        terms: those in use.
     """
     if step.teachers is None or step.weights is None:
         return
@@ -48,12 +44,7 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
 
 
 def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Finding]:
-    """Classifiers that do not make the teacher's logits of the teacher's own map, as it is kept.
-
-    Args:
-        step: as it would be taken.
-        heads: by the flat name of the hint that each reads.
-    """
+    """Classifiers that do not make the teacher's logits of the teacher's own map, as it is kept."""
     if step.teachers is None:
         return
     for name, head in heads.items():

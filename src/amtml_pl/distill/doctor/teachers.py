@@ -133,12 +133,7 @@ def reassigned_rightly(named: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) 
 
 
 def teacher_findings(name: str, found: Examination) -> Iterator[Finding]:
-    """What an examination says against a teacher.
-
-    Args:
-        name: of the teacher.
-        found: what `examine_teacher` has returned.
-    """
+    """What an examination says against a teacher."""
     accuracy, reassigned, gain = found.accuracy, found.accuracy_reassigned, found.gain_in_standard_errors
     better = {s: a for s, a in found.accuracy_with.items() if gain[s] > CERTAIN}
     best = max(better, key=lambda statistics: better[statistics]) if better else None

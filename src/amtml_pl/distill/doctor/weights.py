@@ -1,28 +1,25 @@
-"""Whether the teachers' weights are weights, and not the student's to choose."""
+"""Whether the teachers' weights are weights, the same in any order, and not the student's to choose."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.distill.doctor.finding import Finding
 from amtml_pl.distill.doctor.gradients import norm
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.types import Step
+from amtml_pl.types import Step, TeacherOutputs
+from amtml_pl.weighting.scheme import Weighting
 
 
 def weight_findings(
     step: Step, terms: Mapping[str, LossTerm], student: Sequence[nn.Parameter]
 ) -> Iterator[Finding]:
-    """Weights that do not sum to 1, or that have a gradient to the student.
-
-    Args:
-        step: as it would be taken.
-        terms: those in use.
-        student: its trainable parameters.
-    """
+    """Weights that do not sum to 1, or that have a gradient to the student."""
     weighed: dict[str, Tensor | None] = {"weighting": step.weights, "features": step.feature_weights}
     weighed |= {name: term.own_weights(step) for name, term in terms.items()}
     for name, weights in weighed.items():
@@ -44,3 +41,57 @@ def weight_findings(
                 f"the teachers' weights of {name!r} have a gradient to the student, which can lower its loss "
                 "by choosing easy targets; expected constants for the student",
             )
+
+
+def order_findings(
+    step: Step, terms: Mapping[str, LossTerm], weighting: Weighting, repeatable: Callable[[], None]
+) -> Iterator[Finding]:
+    """What is another when the teachers are listed in another order, by one place each."""
+    if step.teachers is None or step.weights is None or len(step.teachers.names) < 2:
+        return
+    order = [*range(1, len(step.teachers.names)), 0]
+    names = tuple(step.teachers.names[position] for position in order)
+    turned = TeacherOutputs(names, step.teachers.logits[:, order], step.teachers.hints)
+
+    def weighed(teachers: TeacherOutputs) -> Tensor:
+        repeatable()
+        return weights_far_and_near(weighting, step, teachers)
+
+    if not weighting.orders_teachers and not torch.allclose(
+        weighed(turned), weighed(step.teachers)[:, order], atol=1e-3
+    ):
+        yield Finding(
+            "order-of-the-teachers/weighting",
+            f"{type(weighting).__name__} gives other weights when the teachers are listed in another order, "
+            "as they are or once they and the student nearly agree",
+        )
+    features = None if step.feature_weights is None else step.feature_weights[:, order]
+    other = replace(step, teachers=turned, weights=step.weights[:, order], feature_weights=features)
+    for name, term in terms.items():
+        if term.orders_teachers:
+            continue
+        repeatable()
+        value = term(step)
+        repeatable()
+        if not torch.allclose(value, term(other), rtol=1e-3, atol=1e-6):
+            yield Finding(
+                f"order-of-the-teachers/{name}",
+                f"the term {name!r} has another value when the teachers are listed in another order",
+            )
+
+
+def weights_far_and_near(weighting: Weighting, step: Step, teachers: TeacherOutputs) -> Float[Tensor, "B2 M"]:
+    """The weights of a step, and below them those of one whose logits differ a hundredth as much.
+
+    Differences become so small at the end of a training; a scheme that solves for something must not stop
+    solving there.
+    """
+    middle = teachers.logits.mean(dim=1, keepdim=True)
+    near = TeacherOutputs(teachers.names, middle + 0.01 * (teachers.logits - middle), teachers.hints)
+    logits = middle[:, 0] + 0.01 * (step.student.logits - middle[:, 0])
+    return torch.cat(
+        [
+            weighting(step.student, teachers, step.labels),
+            weighting(replace(step.student, logits=logits), near, step.labels),
+        ]
+    )

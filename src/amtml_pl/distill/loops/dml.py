@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from amtml_pl.distill.module import StudentModule, at_least_float32, trainable
+from amtml_pl.distill.non_finite import broken_loss
 from amtml_pl.distill.objectives import Dissection, Objective
 from amtml_pl.distill.step import full_precision
 from amtml_pl.errors import UserError
@@ -24,10 +25,6 @@ def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> 
     """``1 / P · sum_h mean_b KL(p_h || p)`` at temperature 1, the peers h being constants.
 
     After Zhang et al., "Deep Mutual Learning" (arXiv:1706.00384), eq. 8.
-
-    Args:
-        logits: of the network that learns.
-        peers: of the P others.
 
     Returns:
         A scalar ≥ 0, zero where all agree.
@@ -85,9 +82,7 @@ class MutualLearning(StudentModule):
             raise UserError(
                 "Mutual learning with coef_mutual=0 is none.", fix="loop.coef_mutual=1.0, or method=ce"
             )
-        if learned := [
-            name for name, term in self.terms.items() if next(term.parameters(), None) is not None
-        ]:
+        if learned := [name for name, term in self.terms.items() if any(True for _ in term.parameters())]:
             raise UserError(f"Mutual learning has no place for terms that learn: {learned}.", fix="loss=[ce]")
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
         tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
@@ -103,10 +98,14 @@ class MutualLearning(StudentModule):
         """The student first."""
         return [self.student, *self.peers]
 
+    def named_peers(self) -> dict[str, nn.Module]:
+        """Return the peers as the parts ``peer1``, ``peer2`` and so on."""
+        return {f"peer{j}": peer for j, peer in enumerate(self.peers, start=1)}
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates each network once, in turn."""
         self.repeatable()
-        optimizers = self.every_optimizer()
+        optimizers = cast("list[LightningOptimizer]", self.optimizers())  # the student's first
         whole = self.put_together(batch.labels)
         labels = whole(batch.labels)
         with torch.no_grad():
@@ -119,7 +118,7 @@ class MutualLearning(StudentModule):
             values = self.values(step, others)
             loss = self.total(values)
             if not torch.isfinite(loss):
-                raise self.not_finite(values, batch, batch_idx)
+                raise broken_loss(self, values, batch, batch_idx)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
@@ -161,22 +160,12 @@ class MutualLearning(StudentModule):
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The student and its peers."""
-        return {**super().parts(), **trainable({f"peer{j}": p for j, p in enumerate(self.peers, start=1)})}
+        return {**super().parts(), **trainable(self.named_peers())}
 
     @property
     def coefficients(self) -> dict[str, float]:
         """Those of the terms, and of what draws the networks to one another."""
         return {**self.coef, "mutual": self.coef_mutual}
-
-    def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-        """The sum, each value times its coefficient."""
-        coef = self.coefficients
-        return torch.stack([coef[name] * value for name, value in values.items()]).sum()
-
-    def every_optimizer(self) -> list[pl.core.optimizer.LightningOptimizer]:
-        """One per network, the student's first."""
-        made = self.optimizers()
-        return list(made) if isinstance(made, list) else [made]
 
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """The student's."""
@@ -185,9 +174,7 @@ class MutualLearning(StudentModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - as Lightning's
         """One optimiser and schedule per network."""
         groups = [list(self.parameter_groups())]
-        groups += [
-            [{"name": f"peer{j}", "params": list(p.parameters())}] for j, p in enumerate(self.peers, start=1)
-        ]
+        groups += [[{"name": name, "params": list(p.parameters())}] for name, p in self.named_peers().items()]
         optimizers = [self.make_optimizer(group) for group in groups]
         schedules = [] if self.make_scheduler is None else [self.make_scheduler(each) for each in optimizers]
         return optimizers, schedules

@@ -13,11 +13,7 @@ from amtml_pl.types import Batch, TeacherOutputs
 
 
 class HardSamples:
-    """Filled with whatever comes first; then random ones are replaced by samples that are wrong now.
-
-    Args:
-        size: how many are kept.
-    """
+    """Filled with whatever comes first; then random ones are replaced by samples that are wrong now."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -29,12 +25,7 @@ class HardSamples:
         return self.kept is not None and len(self.kept) == self.size
 
     def keep(self, batch: Batch, wrong: Bool[Tensor, " B"]) -> None:
-        """Takes samples of a batch: all while there is room, then those that are wrong.
-
-        Args:
-            batch: with its teachers' outputs.
-            wrong: which samples the student gets wrong.
-        """
+        """Takes samples of a batch: all while there is room, then those that are wrong."""
         batch = batch.map(Tensor.detach)
         if self.kept is None:
             self.kept = rows(batch, torch.arange(min(len(batch), self.size), device=wrong.device))
@@ -49,11 +40,7 @@ class HardSamples:
             self.kept = rows(joined(self.kept, rows(batch, new)), order)
 
     def some(self, count: int) -> Batch:
-        """Random ones of them, at most so many.
-
-        Raises:
-            RuntimeError: if none is kept.
-        """
+        """Return random ones of them, at most so many; a RuntimeError while none is kept."""
         if self.kept is None:
             raise RuntimeError("No sample has been kept yet.")
         drawn = torch.randperm(len(self.kept))[:count]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from amtml_pl.distill.module import trainable
+from amtml_pl.distill.non_finite import broken_loss
 from amtml_pl.distill.objectives import Dissection, Objective
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
-from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.temperature import positive_temperature
 from amtml_pl.weighting.uniform import UniformWeighting
@@ -45,13 +44,10 @@ class TwoOptimizers(DistillModule):
     def __init__(self, *arguments: Any, temperature: float = 4.0, **named: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **named)
         self.temperature = positive_temperature(temperature)
-        wanted: Mapping[str, type[LossTerm]] = {
-            "kd_each": PerTeacherSoftTargetLoss,
-            "regression": FeatureRegression,
-        }
+        wanted = {"kd_each": PerTeacherSoftTargetLoss, "regression": FeatureRegression}
         method = type(self).__name__
         for name, kind in wanted.items():
-            if not isinstance(dict(self.terms.items()).get(name), kind) or not self.coef[name]:
+            if not isinstance(self.loss_terms().get(name), kind) or not self.coef[name]:
                 raise UserError(
                     f"{method} weighs the teachers' outputs and features, and the term {name!r} is not "
                     "selected or its coefficient is 0.",
@@ -64,18 +60,14 @@ class TwoOptimizers(DistillModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Both steps.
-
-        Raises:
-            UserError: if a loss is not finite.
-        """
+        """Take both steps; a loss that is not finite is a UserError."""
         self.repeatable()
         student_optimizer, weights_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         step = self.distill_step(batch)
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
-            raise self.not_finite(values, batch, batch_idx)
+            raise broken_loss(self, values, batch, batch_idx)
         student_optimizer.zero_grad()
         self.manual_backward(loss)
         student_optimizer.step()
@@ -85,7 +77,7 @@ class TwoOptimizers(DistillModule):
         if judged is not None:
             weights_loss = self.weights_loss(judged, step, float(student_optimizer.param_groups[0]["lr"]))
             if not torch.isfinite(weights_loss):
-                raise self.not_finite({"weights": weights_loss}, batch, batch_idx)
+                raise broken_loss(self, {"weights": weights_loss}, batch, batch_idx)
             weights_optimizer.zero_grad()
             self.manual_backward(weights_loss)
             weights_optimizer.step()
@@ -97,13 +89,7 @@ class TwoOptimizers(DistillModule):
 
     @abstractmethod
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
-        """The loss of what weighs the teachers, without a gradient to the student.
-
-        Args:
-            batch: the samples to learn from.
-            step: the student's own, just taken.
-            lr: the student's present learning rate.
-        """
+        """The loss of what weighs the teachers, without a gradient to the student, whose rate is ``lr``."""
 
     @abstractmethod
     def weighers(self) -> dict[str, nn.Module]:

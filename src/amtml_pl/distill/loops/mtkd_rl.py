@@ -120,16 +120,7 @@ class ReinforcedWeights(TwoOptimizers):
 
 @dataclass(frozen=True)
 class Observation:
-    """What the agent sees of a batch, and what its reward is computed from.
-
-    Attributes:
-        state: ``(B, D)`` of all teachers together.
-        cosine: ``(B, M)`` of the regressed features with each teacher's.
-        divergence: ``(B, M)`` of the outputs.
-        confidence: ``(B, M)`` CA-MKD's weights.
-        errors: ``(B, M)`` of the regressed features.
-        cross_entropy: ``(B,)`` of the student.
-    """
+    """What the agent sees of a batch (``state``), and what its reward is computed from."""
 
     state: Float[Tensor, "B D"]
     cosine: Float[Tensor, "B M"]
@@ -140,13 +131,7 @@ class Observation:
 
 
 class Agent(nn.Module):
-    """One hidden layer and two heads, each a softmax over the teachers.
-
-    Args:
-        inputs: length of a state.
-        hidden: width of the hidden layer.
-        teachers: M.
-    """
+    """One hidden layer and two heads, each a softmax over the teachers."""
 
     def __init__(self, inputs: int, hidden: int, teachers: int) -> None:
         super().__init__()

@@ -31,18 +31,22 @@ def element_mean_soft_target_loss(
     return 2 * temperature**2 * kl / elements
 
 
-class ReleasedSoftTargetLoss(LossTerm):
-    """Element-mean KL towards targets that are not detached.
+class TemperedLoss(LossTerm):
+    """A term at a temperature.
 
     Args:
-        temperature: T > 0 (5 in the notebook's call).
+        temperature: T > 0.
     """
-
-    needs_teachers = trains_weighting = True
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
+
+
+class ReleasedSoftTargetLoss(TemperedLoss):
+    """Element-mean KL towards targets that are not detached, at T = 5 in the notebook's call."""
+
+    needs_teachers = trains_weighting = True
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The loss of the batch, unweighted."""
@@ -50,36 +54,20 @@ class ReleasedSoftTargetLoss(LossTerm):
         return element_mean_soft_target_loss(step.student.logits, soft_targets, self.temperature)
 
 
-class ReleasedCrossEntropy(LossTerm):
-    """Cross-entropy of the tempered logits ``z / T``: the notebook overwrites y with ``log_softmax(y / T)``.
-
-    Args:
-        temperature: T > 0.
-    """
+class ReleasedCrossEntropy(TemperedLoss):
+    """Cross-entropy of the tempered logits: the notebook overwrites y with ``log_softmax(y / T)``."""
 
     blends_labels = False
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = positive_temperature(temperature)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Mean over the batch."""
         return F.cross_entropy(step.student.logits / self.temperature, step.labels)
 
 
-class ReleasedRelationLoss(LossTerm):
-    """Angle plus distance loss of ``log_softmax(z / T)`` against the probabilities q.
-
-    Args:
-        temperature: T > 0.
-    """
+class ReleasedRelationLoss(TemperedLoss):
+    """Angle plus distance loss of ``log_softmax(z / T)`` against the probabilities q."""
 
     needs_teachers = vanishes_at_targets = True
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = positive_temperature(temperature)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The loss of the batch, unweighted."""
@@ -112,11 +100,7 @@ class ReleasedHintLoss(LossTerm):
         return (self.tap,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The second stage of every teacher.
-
-        Raises:
-            UserError: if a teacher offers no second stage.
-        """
+        """Return the second stage of every teacher; a UserError if one offers none."""
         if without := [teacher for teacher, taps in offered.items() if len(taps.stages) < 2]:
             raise UserError(
                 f"The released hint term reads second stages, and the teachers {without} offer none.",

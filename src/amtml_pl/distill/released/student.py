@@ -13,9 +13,6 @@ def released_student(network: nn.Module) -> nn.Module:
     keeps its default. The noise, one 128×128 batch to find the pooled size, moves the running statistics
     of the batch norm once.
 
-    Args:
-        network: the freshly built student; changed in place.
-
     Returns:
         The same network.
     """

@@ -19,6 +19,7 @@ from amtml_pl.teachers.cache.catalogue import LOCKS, lock_name
 from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_for_computing
 from amtml_pl.teachers.cache.disk import refuse_full_disk, writing
 from amtml_pl.teachers.cache.progress import BuildProgress
+from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 
@@ -27,12 +28,7 @@ PATIENCE = 0.2  # seconds between two looks at what another process builds
 
 @dataclass
 class Built:
-    """What a build has done.
-
-    Attributes:
-        teacher_passes: images that each teacher has computed.
-        seconds: from beginning to end, waiting included.
-    """
+    """What a build has done."""
 
     teacher_passes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -51,15 +47,6 @@ def build(
 
     Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
     was interrupted nor on which process builds what. Processes that lack the same views share them.
-
-    Args:
-        teachers: with their stores.
-        split: the images.
-        augment: turns them into their views.
-        views: to be complete afterwards.
-        root: of the stores; the locks lie below it.
-        options: how the teachers are run.
-        console: for the progress.
 
     Raises:
         UserError: if the disk is too small or cannot be written, or an output cannot be stored.
@@ -122,7 +109,7 @@ class Job:
                 with writing(self.root):
                     store.begin(tuple(one.tensors[tensor].shape[1:]), facts, self.options.about())
         lacking = sum(
-            len(store.rows_of(number)) * (store.bytes_per_view() or 0) // store.rows
+            len(store.rows_of(number)) * stored_bytes(store.shape or (), store.storage)
             for view in views
             for store in teacher.stores.values()
             for number in store.missing(view)

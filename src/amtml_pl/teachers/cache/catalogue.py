@@ -28,10 +28,7 @@ class Examination(Record):
     """What images that a teacher was not trained on tell of it.
 
     Attributes:
-        images: how many there are.
-        accuracy: on them, in [0, 1].
         accuracy_reassigned: with the outputs assigned to the classes anew.
-        accuracy_with: with other means and deviations, by their name.
         gain_in_standard_errors: of each of these (``classes``: of other classes), how many more images are
             named rightly, as a multiple of what chance gives.
     """
@@ -64,8 +61,6 @@ class StoreManifest(Record):
         shape: of a row.
         shard_rows: rows of each shard but the last.
         fingerprint: what decides the numbers; it names the store's folder.
-        facts: about the teacher.
-        built_with: how the teacher was run.
     """
 
     format: Literal[2] = 2
@@ -93,12 +88,7 @@ FORMAT = StoreManifest.model_fields["format"].default
 
 
 class Use(Record):
-    """A run that has used a store.
-
-    Attributes:
-        run: its folder; empty where a command has built the store ahead of its runs.
-        command: what repeats it.
-    """
+    """A run that has used a store; without a run, a command that has built it ahead of its runs."""
 
     run: str
     command: Command
@@ -114,12 +104,7 @@ class Use(Record):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A folder with the outputs of a teacher.
-
-    Attributes:
-        folder: where they lie.
-        manifest: what they belong to; None where that cannot be read.
-    """
+    """A folder with the outputs of a teacher."""
 
     folder: Path
     manifest: StoreManifest | None
@@ -137,11 +122,7 @@ class StoredTensor:
         return found
 
     def is_used(self, judged: str | None = None) -> bool:
-        """Return True if an existing run has used it, or a command has built it ahead of its runs.
-
-        Args:
-            judged: an override, such as ``experiment=digits_amtml``; commands with it do not count.
-        """
+        """Return True if a run that exists has used it, or a command without ``judged`` has built it."""
         return any(use.exists if use.run else judged not in shlex.split(use.command) for use in self.users())
 
     def bytes_on_disk(self) -> int:
@@ -162,22 +143,13 @@ def stores_below(root: Path) -> list[StoredTensor]:
 
 
 def read_manifest(folder: Path) -> StoreManifest:
-    """Return the manifest of a store.
-
-    Raises:
-        UserError: if it is damaged or of another format.
-    """
+    """Return the manifest of a store; a UserError if it is damaged or of another format."""
     fix = f"rm -r '{folder}' and repeat the command: it is built again"
     return read_record(StoreManifest, folder / MANIFEST, fix=fix)
 
 
 def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
-    """Why the most similar neighbour of a store is not that store, as a sentence; None without neighbours.
-
-    Args:
-        fingerprint: of the store.
-        folder: where it lies, or would.
-    """
+    """Why the most similar neighbour of a store is not that store, as a sentence; None without neighbours."""
     kind = folder.name.rpartition("-")[0]
     closest: tuple[list[tuple[str, str, str]], Path] | None = None
     for other in stores_below(folder.parent):
@@ -193,10 +165,7 @@ def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:  # noqa: ANN401
-    """Return where two nested values of JSON differ: dotted key, first value, second value, as texts.
-
-    1, 1.0 and true are three values, as they are in the text that names a store's folder.
-    """
+    """Return where two JSON values differ: dotted key and both as texts; 1, 1.0 and true are three values."""
     found: list[tuple[str, str, str]] = []
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in dict.fromkeys([*first, *second]):

@@ -21,15 +21,7 @@ from amtml_pl.teachers.live import Teacher
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How the teachers are run while a cache is built.
-
-    Attributes:
-        batch_size: images per pass.
-        precision: of the passes; other than float32 is autocast.
-        channels_last: memory layout of the teacher.
-        compile: whether ``torch.compile`` translates it.
-        device: ``auto`` takes CUDA where there is one, else the CPU.
-    """
+    """How the teachers are run while a cache is built; other than float32 is autocast."""
 
     batch_size: int = 256
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -68,11 +60,7 @@ class Shard:
     place: tuple[str, int, Sequence[int]]
 
     def encoded(self, tensor: str, storage: Storage) -> dict[str, Tensor]:
-        """What is stored of a tensor.
-
-        Raises:
-            UserError: naming the first sample whose values cannot be stored.
-        """
+        """Return what is stored of a tensor; a UserError names the first sample that cannot be stored."""
         values = self.tensors[tensor]
         if len(rows := unusable_rows(values, storage)):
             teacher, view, sample = self.place
@@ -106,17 +94,7 @@ def compute_shard(
     options: BuildOptions,
     advanced: Callable[[str, int], None] = lambda _teacher, _images: None,
 ) -> Shard:
-    """The teacher's outputs for exactly the pixels that a student sees.
-
-    Args:
-        teacher: from `ready_for_computing`.
-        split: the images.
-        augment: turns them into their views.
-        view: which one.
-        rows: of the split.
-        options: how the teacher is run.
-        advanced: told of the teacher and the images of each pass.
-    """
+    """The teacher's outputs for exactly the pixels that a student sees."""
     device = options.resolved_device()
     parts: dict[str, list[Tensor]] = {}
     pixels = []

@@ -20,15 +20,7 @@ SMALLER = (
 
 
 def refuse_full_disk(root: Path, needed: Mapping[str, int]) -> None:
-    """Refuses to begin what cannot be finished.
-
-    Args:
-        root: of the stores, which need not exist yet.
-        needed: bytes that each teacher's missing outputs take.
-
-    Raises:
-        UserError: if the disk has less free space.
-    """
+    """Refuses to begin what cannot be finished."""
     existing = next(folder for folder in (root.resolve(), *root.resolve().parents) if folder.exists())
     free, total = shutil.disk_usage(existing).free, sum(needed.values())
     if total > free:
@@ -41,14 +33,7 @@ def refuse_full_disk(root: Path, needed: Mapping[str, int]) -> None:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Says what it means that a write fails; what was complete before stays, and is not built again.
-
-    Args:
-        root: of the stores.
-
-    Raises:
-        UserError: for every OSError, of a full disk or a folder that may not be written.
-    """
+    """Turn every OSError of a write into a UserError; what was complete before stays."""
     try:
         yield
     except NotImplementedError as error:

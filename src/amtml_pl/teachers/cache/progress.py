@@ -14,13 +14,7 @@ from amtml_pl.system.console import is_watched
 
 
 class BuildProgress:
-    """Shows images, images per second and the time left of each teacher.
-
-    Args:
-        console: to show it on.
-        views: that each teacher has to look at; a teacher without any is not shown.
-        images: that each teacher has to look at in all of them.
-    """
+    """Shows images, images per second and the time left of each teacher."""
 
     def __init__(
         self, console: Console, views: Mapping[str, Sequence[int]], images: Mapping[str, int]

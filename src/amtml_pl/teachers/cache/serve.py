@@ -74,22 +74,12 @@ class CachedTeachers:
         free, _ = torch.cuda.mem_get_info(self.device)
         return sum(sizes) * len(self.views) <= SHARE_OF_FREE_MEMORY * free
 
-    @property
-    def read_in_loader(self) -> bool:
-        """Whether batches should come with their teachers' outputs; not where the device has them."""
-        return not self.is_resident
-
     def __call__(self, batch: Batch) -> TeacherOutputs:
         """The teachers' outputs for exactly the images of the batch, on their device."""
         return self.read(batch) if batch.teachers is None else batch.teachers
 
     def read(self, batch: Batch) -> TeacherOutputs:
-        """The stored rows of a batch.
-
-        Raises:
-            UserError: if the view has not been built.
-            RuntimeError: if the batch is not of the training split.
-        """
+        """Return the stored rows of a batch of the training split; a UserError if its view is not built."""
         if batch.split != "train":
             raise RuntimeError(
                 f"The cache of a run holds its training split; the batch is of {batch.split!r}."

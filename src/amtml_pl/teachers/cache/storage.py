@@ -91,9 +91,5 @@ def bytes_per_row(shape: tuple[int, ...], storage: Storage) -> int:
 
 
 def pixel_checksums(images: Float[Tensor, "B 3 H W"]) -> Int64[Tensor, " B"]:
-    """CRC-32 of the bytes of each image, from 0 up to 2³² - 1.
-
-    Args:
-        images: float32, on the CPU.
-    """
+    """Return the CRC-32 of the bytes of each float32 image on the CPU, from 0 up to 2³² - 1."""
     return torch.tensor([zlib.crc32(image.data) for image in images.contiguous().numpy()], dtype=torch.int64)

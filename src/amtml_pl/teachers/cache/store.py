@@ -46,8 +46,8 @@ from amtml_pl.teachers.cache.catalogue import (
     recorded_views,
     safe,
 )
-from amtml_pl.teachers.cache.storage import Storage, stored_bytes
-from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, recorded_shards
+from amtml_pl.teachers.cache.storage import Storage
+from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, again, recorded_shards
 from amtml_pl.types import SplitName
 
 SHARD_ROWS = 4096
@@ -58,13 +58,8 @@ class TensorStore:
     """Where the rows of one tensor lie, and which of them are there.
 
     Attributes:
-        root: of all teachers of a data set.
-        teacher: its name.
         tensor: ``logits`` or a tap.
-        split: that the rows belong to.
-        rows: N of that split.
         fingerprint: what decides the numbers, as nested JSON; another fingerprint is another folder.
-        storage: of the values.
         shard_rows: of a new folder; one that exists keeps its own.
     """
 
@@ -94,11 +89,7 @@ class TensorStore:
 
     @classmethod
     def from_folder(cls, folder: Path) -> TensorStore:
-        """Return the store that lies in a folder, as its own manifest describes it.
-
-        Raises:
-            UserError: if the manifest is damaged, or belongs to another folder.
-        """
+        """Return the store in a folder; a UserError if its manifest is damaged or of another folder."""
         about = read_manifest(folder)
         names = about.teacher, about.tensor, about.split
         store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
@@ -110,15 +101,10 @@ class TensorStore:
         return store
 
     def manifest(self) -> StoreManifest | None:
-        """Return the manifest; None where the store has not been begun.
-
-        Raises:
-            UserError: if it is damaged, or belongs to other numbers; it names the field and both values.
-        """
+        """Return the manifest, None before the store is begun; a UserError if it belongs to other numbers."""
         if not self._begun and (self.folder / MANIFEST).exists():
             manifest = read_manifest(self.folder)
-            own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
-            own |= {"storage": self.storage, "fingerprint": self.identity}
+            own = self._own()
             if wrong := differences(manifest.model_dump(include={*own}), own):
                 listed = "; ".join(f"{key} is {there}, expected {here}" for key, there, here in wrong)
                 raise UserError(
@@ -131,24 +117,9 @@ class TensorStore:
     def begin(
         self, shape: tuple[int, ...], facts: ExaminedTeacher, built_with: Mapping[str, bool | int | str]
     ) -> None:
-        """Writes the manifest, unless there is one; of several processes the first does.
-
-        Args:
-            shape: of a row.
-            facts: about the teacher.
-            built_with: how the teacher is run: batch size, precision, layout, version of torch.
-        """
+        """Writes the manifest, unless there is one; of several processes the first does."""
         manifest = StoreManifest(
-            teacher=self.teacher,
-            tensor=self.tensor,
-            split=self.split,
-            rows=self.rows,
-            shape=shape,
-            shard_rows=self.shard_rows,
-            storage=self.storage,
-            fingerprint=self.identity,
-            facts=facts,
-            built_with=dict(built_with),
+            **self._own(), shape=shape, shard_rows=self.shard_rows, facts=facts, built_with=dict(built_with)
         )
         locks = self.root / LOCKS
         locks.mkdir(parents=True, exist_ok=True)
@@ -190,17 +161,7 @@ class TensorStore:
     def write(
         self, view: int, number: int, tensors: Mapping[str, Tensor], pixels: Int64[Tensor, " R"]
     ) -> None:
-        """Publishes a shard, then enters it into the record of its view.
-
-        Args:
-            view: of the pixels.
-            number: of the shard.
-            tensors: what `amtml_pl.teachers.cache.storage.encode` gives for its rows.
-            pixels: the checksum of each row's pixels.
-
-        Raises:
-            OSError: if it cannot be written; nothing half-written remains.
-        """
+        """Publish a shard whole, then enter it into its view's record; an OSError leaves nothing behind."""
         file = self.shard_file(view, number)
         content = save({**{k: v.contiguous() for k, v in tensors.items()}, "pixels": pixels})
         write_bytes(file, content)
@@ -216,36 +177,26 @@ class TensorStore:
         write_record(self.record_file(view), record)
 
     def verify(self, view: int) -> None:
-        """Holds every shard of a view against the checksum in its record.
-
-        Raises:
-            UserError: naming the first file that has changed or cannot be read.
-        """
+        """Compare every shard of a view with its checksum; a UserError names the first that differs."""
         for number, entry in self.record(view).items():
             file = self.shard_file(view, number)
             if not file.exists():  # then it is missing, and is built
                 continue
-            again = "and repeat the command: the shard is built again"
             try:
-                size = file.stat().st_size
-                found = digest_of_file(file)
+                size, found = file.stat().st_size, digest_of_file(file)
             except OSError as error:
                 raise UserError(
-                    f"The shard {file} cannot be read ({error.strerror}).", fix=f"rm -r '{file}' {again}"
+                    f"The shard {file} cannot be read ({error.strerror}).", fix=again(file)
                 ) from error
             if size != entry.bytes or found != entry.sha256:
                 raise UserError(
                     f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
                     f"expected {entry.bytes:,} bytes with {entry.sha256[:16]}….",
-                    fix=f"rm '{file}' {again}",
+                    fix=f"rm '{file}' and repeat the command: the shard is built again",
                 )
 
     def open(self, view: int) -> StoredView:
-        """A view's rows, mapped.
-
-        Raises:
-            UserError: if shards are missing.
-        """
+        """Return a view's rows, mapped; missing shards are a UserError."""
         if not self.is_complete(view):
             raise UserError(
                 f"View {view} in {self.folder} lacks the shards {self.missing(view)[:5]}.",
@@ -255,30 +206,16 @@ class TensorStore:
         return StoredView(tuple(files), self._rows_per_shard())
 
     def record(self, view: int) -> dict[int, ShardRecord]:
-        """What has been entered of a view's shards, by their numbers.
-
-        Raises:
-            UserError: if the record is damaged.
-        """
+        """Return what is entered of a view's shards, by their numbers; a damaged record is a UserError."""
         shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
         return recorded_shards(self.record_file(view), view, shards)
-
-    def bytes_per_view(self) -> int | None:
-        """What a complete view takes on disk, without headers; None where the shape is not known yet."""
-        shape = self.shape
-        return None if shape is None else self.rows * stored_bytes(shape, self.storage)
 
     def bytes_on_disk(self) -> int:
         """What the store takes now."""
         return folder_bytes(self.folder)
 
     def note_use(self, run: Path | None, command: str) -> None:
-        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is.
-
-        Args:
-            run: its folder; None where a command builds ahead of its runs.
-            command: what repeats it.
-        """
+        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is."""
         place = "" if run is None else str(run.resolve())
         name = hashlib.sha256(os.fsencode(place or command)).hexdigest()[:12]
         text = as_json(Use(run=place, command=command))
@@ -296,6 +233,11 @@ class TensorStore:
     def record_file(self, view: int) -> Path:
         """Where the record of a view lies."""
         return self.folder / f"view-{view:04d}.json"
+
+    def _own(self) -> dict[str, Any]:
+        """What this store's manifest must say."""
+        own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
+        return {**own, "storage": self.storage, "fingerprint": self.identity}
 
     def _rows_per_shard(self) -> int:
         manifest = self.manifest()

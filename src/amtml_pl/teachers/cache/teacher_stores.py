@@ -12,15 +12,7 @@ from amtml_pl.teachers.live import Teacher
 
 @dataclass(frozen=True)
 class TeacherStores:
-    """What is kept of one teacher for one split.
-
-    Attributes:
-        name: of the teacher.
-        logits: their store.
-        hints: the stores of its features, by tap.
-        load: gives the teacher; called only where something has to be computed.
-        facts: what a new manifest says of a loaded teacher.
-    """
+    """What is kept of one teacher for one split, and how it is loaded where something must be computed."""
 
     name: str
     logits: TensorStore

@@ -30,11 +30,7 @@ TOLERANCE_OF_AUTOCAST = 5e-2
 
 
 def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], console: Console) -> None:
-    """Holds every shard of the given views against its checksum.
-
-    Raises:
-        UserError: naming the first file that has changed.
-    """
+    """Compare every shard of the given views with its checksum; a UserError names the first that differs."""
     stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
     quiet = not is_watched(console) or len(work) < 2 * len(stores)
@@ -54,14 +50,6 @@ def probe(
 
     It needs no teacher, and notices what no fingerprint knows: other code of an augmentation, another
     decoder, a damaged image.
-
-    Args:
-        teachers: with their stores.
-        split: the images.
-        augment: turns them into their views.
-        views: those that are looked at, as far as any store has them.
-        pairs: of sample and view that are looked at.
-        generator: draws them; None draws others each time.
 
     Raises:
         UserError: at the first image that is another.
@@ -84,11 +72,7 @@ def probe_every_shard(
     views: Sequence[int],
     generator: np.random.Generator | None = None,
 ) -> None:
-    """The same for one random sample of every shard: a build may have been begun by other code.
-
-    Raises:
-        UserError: at the first image that is another.
-    """
+    """Compare one random sample of every shard: a build may have been begun by other code."""
     generator = generator or np.random.default_rng()
     spans = {span for store in all_stores(teachers) for span in map(store.rows_of, store.shards())}
     for view in views:
@@ -96,27 +80,15 @@ def probe_every_shard(
         compare_pixels(teachers, split, augment, view, torch.tensor(index))
 
 
-def all_pixels(teachers: Sequence[TeacherStores], split: SplitRows, augment: Augmentation, view: int) -> None:
-    """Holds the pixels of every sample in a view against those of the cache.
-
-    Raises:
-        UserError: at the first image that is another.
-    """
-    compare_pixels(teachers, split, augment, view, torch.arange(len(split)))
-
-
 def compare_pixels(
     teachers: Sequence[TeacherStores],
     split: SplitRows,
     augment: Augmentation,
     view: int,
-    samples: Int64[Tensor, " B"],
+    samples: Int64[Tensor, " B"] | None = None,
 ) -> None:
-    """Holds the pixels of the given samples against every store that has the view.
-
-    Raises:
-        UserError: at the first image that is another.
-    """
+    """Compare the pixels of samples, or of all, with each store of the view; another is a UserError."""
+    samples = torch.arange(len(split)) if samples is None else samples
     stores = all_stores(teachers)
     opened = [(store, store.open(view)) for store in stores if store.is_complete(view)]
     for index in torch.split(samples, ROWS_AT_ONCE):
@@ -144,15 +116,6 @@ def compare(
 ) -> dict[str, float]:
     """Asks the teacher again for random samples of every view.
 
-    Args:
-        teacher: with its stores.
-        split: the images.
-        augment: turns them into their views.
-        views: the complete ones.
-        rows: random samples of each view.
-        options: how the teacher is run.
-        generator: draws them; None draws others each time.
-
     Returns:
         Per tensor the largest difference, as a share of the largest value in its row (int8: in its shard).
 
@@ -172,7 +135,12 @@ def compare(
             allowed = TOLERANCE[store.storage] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
             if len(wrong := (~(found <= allowed)).nonzero().flatten()):  # NaN is no rounding either
                 first = int(wrong[0])
-                raise other_teacher(store, view, int(index[first]), difference(found[first].item(), allowed))
+                raise other_teacher(
+                    store,
+                    view,
+                    int(index[first]),
+                    f"they differ by {found[first]:.1e} of the largest, at most {allowed:.0e} is rounding",
+                )
             if tensor == "logits" and len(wrong := other_class(stored.rows(index), now, options)):
                 raise other_teacher(store, view, int(index[wrong[0]]), "another class has the largest")
             largest[tensor] = max(largest[tensor], found.max().item())
@@ -200,11 +168,6 @@ def other_class(
     tie = TOLERANCE["float32"] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
     lead = now.amax(dim=1) - now.gather(1, stored.argmax(dim=1, keepdim=True)).squeeze(1)
     return (lead > tie * now.abs().amax(dim=1)).nonzero().flatten()
-
-
-def difference(found: float, allowed: float) -> str:
-    """A difference in words."""
-    return f"they differ by {found:.1e} of the largest, at most {allowed:.0e} is rounding"
 
 
 def other_teacher(store: TensorStore, view: int, sample: int, how: str) -> UserError:

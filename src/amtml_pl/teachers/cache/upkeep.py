@@ -1,4 +1,4 @@
-"""What is wrong with the stores on a disk, and what a killed build has left there."""
+"""The stores on a disk: what they are, what is wrong with them, and what a killed build has left."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
 
-from amtml_pl.teachers.cache.catalogue import LOCKS, lock_name
+from amtml_pl.errors import UserError
+from amtml_pl.system.console import console, counted
+from amtml_pl.teachers.cache.catalogue import (
+    LOCKS,
+    StoredTensor,
+    lock_name,
+    read_manifest,
+    stores_below,
+)
 from amtml_pl.teachers.cache.store import TensorStore
+
+CLASS_KEYS = ("_target_", "operation")  # their values speak for themselves
 
 
 def damaged_shards(store: TensorStore, view: int) -> list[int]:
-    """The shards of a recorded view that are absent or of another size; their bytes are not read.
-
-    Raises:
-        UserError: if the record cannot be read.
-    """
+    """Return the shards of a recorded view that are absent or of another size; their bytes are not read."""
     absent = store.missing(view)
     sizes = {n: entry.bytes for n, entry in store.record(view).items() if n not in absent}
     return absent + [n for n, size in sizes.items() if store.shard_file(view, n).stat().st_size != size]
 
 
 def hold_idle(root: Path, held: ExitStack) -> set[str]:
-    """Takes every lock that no build holds, and names the stores that one holds.
-
-    Args:
-        root: of the stores.
-        held: keeps the locks; at its end their files are removed.
-
-    Returns:
-        The stores, see `lock_name`, that are being built.
-    """
+    """Take every lock that no build holds; return the stores (`lock_name`) that are being built."""
     busy = set()
     for file in sorted(root.rglob(f"{LOCKS}/*.lock")):
         try:
@@ -58,3 +59,60 @@ def remove_empty_folders(root: Path) -> None:
     for folder in sorted((f for f in root.rglob("*") if f.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def show_info(root: Path) -> None:
+    """Lists every store below a folder: size, views, accuracy of the teacher, fingerprint, users."""
+    stores = stores_below(root)
+    if not stores:
+        console.print(f"Nothing is cached in {root.resolve()}.", markup=False)
+        return
+    table = Table(title=escape(str(root.resolve())), title_justify="left", show_edge=False, show_lines=True)
+    for column in ("store", "views", "size", "val/acc", "fingerprint", "used by"):
+        table.add_column(column, overflow="fold")
+    for store in stores:
+        table.add_row(*(escape(cell) for cell in described(store, root)))
+    console.print(table)
+    console.print(
+        f"{counted(len(stores), 'store')}, {decimal(sum(store.bytes_on_disk() for store in stores))}."
+    )
+
+
+def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
+    """One row of the list."""
+    place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
+    users = [use.run or f"built ahead: {use.command}" for use in stored.users() if not use.run or use.exists]
+    used = "\n".join(users) or "no run"
+    try:
+        store = TensorStore.from_folder(stored.folder)
+        views = [view for view in stored.views() if not damaged_shards(store, view)]
+        damaged = sorted(set(stored.views()) - set(views))
+    except UserError as error:
+        return place, "", size, "", f"damaged: {error.what}", used
+    manifest = read_manifest(stored.folder)
+    accuracy = manifest.facts.accuracy.get("val")
+    about = [f"{key}: {short(value)}" for key, value in store.identity.items() if value is not None]
+    if damaged:
+        about.insert(0, f"damaged: views {damaged} lack bytes or shards")
+    return (
+        place,
+        str(len(views)),
+        size,
+        "" if accuracy is None else f"{accuracy:.4f}",
+        "\n".join(about),
+        used,
+    )
+
+
+def short(value: object) -> str:
+    """A part of a fingerprint on one line."""
+    if isinstance(value, dict):
+        return ", ".join(
+            short(child) if key in CLASS_KEYS else f"{key} {short(child)}"
+            for key, child in value.items()
+            if child not in (None, [], {})
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(short(child) for child in value) + "]"
+    text = str(value)
+    return text if len(text) < 20 or " " in text or "." in text else text[:12]

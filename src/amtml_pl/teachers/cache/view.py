@@ -20,12 +20,7 @@ from amtml_pl.teachers.cache.storage import decode
 
 @dataclass
 class StoredView:
-    """A complete view of one tensor.
-
-    Attributes:
-        files: the shards in order.
-        shard_rows: rows of each shard but the last.
-    """
+    """A complete view of one tensor: shards in order, all but the last of ``shard_rows`` rows."""
 
     files: tuple[Path, ...]
     shard_rows: int
@@ -69,11 +64,7 @@ class StoredView:
 
 
 def mapped(file: Path) -> dict[str, Tensor]:
-    """A shard's tensors, which cost no memory of their own until they are read.
-
-    Raises:
-        UserError: if the file is absent, truncated or no shard.
-    """
+    """Map a shard's tensors; a UserError if the file is absent, truncated or no shard."""
     try:
         with safe_open(file, framework="pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
@@ -107,14 +98,7 @@ def again(file: Path) -> str:
 
 
 class ShardRecord(Record):
-    """A shard that is whole.
-
-    Attributes:
-        file: its name.
-        rows: the first, and the one after the last.
-        bytes: its size.
-        sha256: of its bytes.
-    """
+    """A shard that is whole."""
 
     file: str
     rows: tuple[Count, Count]
@@ -130,16 +114,7 @@ class ViewRecord(Record):
 
 
 def recorded_shards(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) -> dict[int, ShardRecord]:
-    """Return the shards that a view's record lists, by their numbers; none where there is no record.
-
-    Args:
-        file: the record.
-        view: that it should be of.
-        shards: the name and the rows of each shard that it may list.
-
-    Raises:
-        UserError: if it is damaged, or the record of something else.
-    """
+    """Return the shards that a view's record lists, by number; a wrong one is a UserError."""
     fix = f"rm '{file}' and repeat the command: the shards that it listed are built again"
     if (record := find_record(ViewRecord, file, fix=fix)) is None:
         return {}

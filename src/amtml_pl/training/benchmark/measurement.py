@@ -18,20 +18,23 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
-from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.compute import ready_for_computing
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.benchmark.peak_memory import PeakMemory
 from amtml_pl.training.benchmark.record import BreakEven, Conditions, Figure
-from amtml_pl.training.benchmark.short_fit import ShortFit, peak_memory, quiet
-from amtml_pl.training.benchmark.short_runs import ShortRuns
+from amtml_pl.training.benchmark.short_fit import (
+    ShortFit,
+    images_are_packed,
+    peak_memory,
+    quiet,
+    untrained_teachers,
+)
 from amtml_pl.training.plan import training_images, views_of_run
-from amtml_pl.training.settings import settings_of
+from amtml_pl.training.settings import Settings
 from amtml_pl.training.teacher_cache import RunCache
 
 VARIANTS = ("ce", "avg", "cached", "live")
@@ -39,31 +42,20 @@ MEMORY_RUNS = 3
 
 
 class Benchmark:
-    """The measurements of one experiment, all on the same images and with the same teachers.
-
-    Where the data set is not packed, random images of its shape take its place; a teacher that has not been
-    trained is measured untrained.
-
-    Args:
-        config: the checked configuration, with teachers.
-        folder: an empty one for teachers, caches and runs; to be deleted afterwards.
-        repetitions: of every measurement.
-        steps: timed in each repetition of each variant, after one that is not.
-        images: that the cache is built for.
-
-    Raises:
-        UserError: if the experiment has no teachers.
-    """
+    """The measurements of one experiment, all on the same images and with the same teachers."""
 
     def __init__(
-        self, config: DictConfig, folder: Path, *, repetitions: int, steps: int, images: int
+        self,
+        original: Settings,
+        variants: Mapping[str, Settings],
+        folder: Path,
+        *,
+        repetitions: int,
+        steps: int,
     ) -> None:
-        if not config.teacher:
-            raise UserError("There is no teacher to compare with.", fix="experiment=cifar100_amtml")
+        self.original, self.variants = original, variants
+        self.settings = variants["cached"]
         self.folder, self.repetitions, self.steps = folder, repetitions, steps
-        self.original = settings_of(config)
-        self.runs = ShortRuns(config, folder, steps, images)
-        self.settings = settings_of(self.runs.config)
 
     def figures(self) -> dict[str, Figure]:
         """Everything that is measured, by name."""
@@ -75,7 +67,7 @@ class Benchmark:
 
     def step_figures(self) -> dict[str, Figure]:
         """Milliseconds per step of each variant, in turn, and what follows from them."""
-        fits = {variant: ShortFit(self.runs.variant(variant), self.folder / variant) for variant in VARIANTS}
+        fits = {variant: ShortFit(self.variants[variant], self.folder / variant) for variant in VARIANTS}
         milliseconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         shares = []
         for repetition in range(self.repetitions):
@@ -127,7 +119,7 @@ class Benchmark:
         for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant, found in peaks.items():
                 folder = self.folder / f"memory-{variant}-{repetition}"
-                settings = self.runs.variant(variant)
+                settings = self.variants[variant]
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
                     found.append(process.submit(peak_memory, settings, folder).result())
         ce, cached = ([run.megabytes for run in peaks[name] if run.megabytes is not None] for name in peaks)
@@ -154,7 +146,7 @@ class Benchmark:
             for name in ("live_step_ms", "cached_step_ms", "build_images_per_second")
         )
         images = training_images(self.original, self.original.dataset.source.build())
-        images = images or len(self.data().train_split())
+        images = images or len(self.data().split("train"))
         epochs, distinct = self.original.trainer.epochs, views_of_run(self.original)
         saved = images / self.settings.data.batch_size * (live - cached) / 1e3
         building = images / rate
@@ -173,8 +165,8 @@ class Benchmark:
         """Return what was measured, and on which machine."""
         own = self.settings
         return Conditions(
-            images="synthetic" if self.runs.synthetic else f"of {own.dataset.name}",
-            untrained_teachers=tuple(self.runs.untrained),
+            images=f"of {own.dataset.name}" if images_are_packed(self.original) else "synthetic",
+            untrained_teachers=untrained_teachers(self.original),
             classes=own.dataset.num_classes,
             batch_size=own.data.batch_size,
             repetitions=self.repetitions,

@@ -30,17 +30,7 @@ class Figure(Record):
 
 
 class BreakEven(Record):
-    """When the time that cached steps save has paid for building the cache.
-
-    Attributes:
-        seconds_saved_per_epoch: by cached steps in the place of live ones.
-        seconds_to_build_a_view: of the training images, through all teachers.
-        views: that the run reads.
-        epochs: of the run.
-        paid_after_epochs_of_the_first_run: None if the first run ends before.
-        seconds_saved_in_the_first_run: which builds the views.
-        seconds_saved_in_every_later_run: which reads them.
-    """
+    """When the time that cached steps save has paid for building the cache."""
 
     seconds_saved_per_epoch: float
     seconds_to_build_a_view: float

@@ -1,4 +1,4 @@
-"""A few steps of a run, by its own module, data and trainer, timed or weighed."""
+"""A few steps of a run, by its own module, data and trainer, timed or weighed; and its teachers' weights."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch.optim.swa_utils import update_bn
 
+from amtml_pl.data.packing import is_packed
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, quieten
+from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, parameters_beside
 from amtml_pl.training.connect import connect
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import RunRequest, plan
-from amtml_pl.training.trainer import make_trainer
+from amtml_pl.training.trainer import make_trainer, save_weights
 from amtml_pl.types import Batch
 
 
 class ShortFit:
-    """A run whose trainer stops after a few steps; every call goes on with the same module.
-
-    Args:
-        settings: of the run.
-        folder: of the run.
-    """
+    """A run whose trainer stops after a few steps; every call goes on with the same module."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.ready = connect(prepare(plan(RunRequest(settings, RunFolder(folder), None, "benchmark"))))
@@ -56,12 +54,7 @@ def peak_memory(settings: Settings, folder: Path) -> PeakMemory:
 
 
 class StepTimer(Callback):
-    """Seconds of each step but the first, from one batch's start to the next, its loading included.
-
-    Attributes:
-        steps: of whole steps.
-        inputs: from the end of a step to the start of the next: fetching, augmenting, reading the cache.
-    """
+    """Seconds of each step but the first, and of its inputs: fetching, augmenting, reading the cache."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -106,3 +99,33 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         console.quiet = before
+
+
+def images_are_packed(settings: Settings) -> bool:
+    """Return True if the data set can be measured; otherwise random images take its place."""
+    return is_packed(settings.dataset.source.build(), settings.dataset.packed_root)
+
+
+def untrained_teachers(settings: Settings) -> tuple[str, ...]:
+    """Return the teachers whose recipe has not trained them yet."""
+    return tuple(t.name for t in settings.selected if not t.has_own_weights and t.record() is None)
+
+
+def weights_for_teachers(settings: Settings, folder: Path) -> dict[str, Path]:
+    """Return a weights file for each teacher of a recipe; where there is none, it is made in the folder."""
+    untrained, files = untrained_teachers(settings), {}
+    for teacher in settings.selected:
+        if teacher.name in untrained:
+            files[teacher.name] = fresh_weights(teacher, settings.seed, folder)
+        elif not teacher.has_own_weights:
+            files[teacher.name] = teacher.folder.weights_file
+    return files
+
+
+def fresh_weights(teacher: SelectedTeacher, seed: int, folder: Path) -> Path:
+    """Write the weights of an untrained teacher, whose batch norms have seen noise."""
+    pl.seed_everything(seed, verbose=False)
+    network, size = teacher.fresh().network, teacher.image_size
+    update_bn([torch.rand(64, 3, size, size)], network)  # a deep network's outputs overflow without
+    save_weights(network, file := folder / f"{teacher.name}.safetensors")
+    return file

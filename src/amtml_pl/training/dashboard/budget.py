@@ -39,12 +39,6 @@ class Budget:
             self.cost[kind] = seconds
 
     def allows(self, kind: str, first: float, part: float = 1.0) -> bool:
-        """Whether a kind of work, done now, would stay within the share.
-
-        Args:
-            kind: of work that can be left out.
-            first: seconds that it is taken to need the first time.
-            part: of the share, in [0, 1], that must not be exceeded; the rest is left to other kinds.
-        """
+        """Return True if work that takes ``first`` seconds at first stays within a part of the share."""
         free = part * self.share * self.elapsed() - self.reserved()
         return self.spent + self.cost.get(kind, first) <= free

@@ -11,18 +11,15 @@ from jaxtyping import Float
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
+from amtml_pl.distill.doctor.step import SHARE_SAMPLES, gradient_shares
 from amtml_pl.distill.module import Observer, StudentModule
-from amtml_pl.results.evaluation.quality import Reliability
 from amtml_pl.system.ranks import leads
-from amtml_pl.training.dashboard.answers import Answers, agreement_with_teachers
+from amtml_pl.training.dashboard.answers import Answers
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.card import card, result_card
 from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
-from amtml_pl.training.dashboard.figures import write_answers, write_teaching
-from amtml_pl.training.dashboard.gradient_share import SAMPLES, gradient_shares
-from amtml_pl.training.dashboard.graph import draw_graph
+from amtml_pl.training.dashboard.figures import Subject, write_answers, write_teaching
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.training.dashboard.tags import chart_layout, final_tags, table_row, tag_of
 from amtml_pl.training.dashboard.teaching import Teaching
 from amtml_pl.training.dashboard.weights_by_class import WeightsByClass, mean_weights_by_class
@@ -42,13 +39,6 @@ class Dashboard(Observer, Checkpoint):
     It only reads what steps compute anyway, but for the gradients' shares, after which everything is put
     back. It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums
     of the epoch, and stands before the one that writes ``last.ckpt``, so that no epoch is lost.
-
-    Args:
-        logger: where it writes.
-        subject: the run.
-
-    Attributes:
-        means: of the teachers' weights by class, of each epoch.
     """
 
     def __init__(self, logger: TensorBoard, subject: Subject) -> None:
@@ -105,32 +95,17 @@ class Dashboard(Observer, Checkpoint):
         module, subject = cast("StudentModule", pl_module), self.subject
         spent, before = module.spent, module.spent.seconds_before
         self.budget.elapsed = lambda: spent.fit_seconds - before
-        self.budget.reserved = lambda: SECONDS_OF_THE_END * share_done(trainer)
+        epochs = max(int(trainer.max_epochs or 1), 1)
+        self.budget.reserved = lambda: SECONDS_OF_THE_END * (trainer.current_epoch + 1) / epochs
         with self.budget.spending("opening"):
             epoch = trainer.current_epoch
             if self.logger.begin(epoch):
                 layout = chart_layout(len(subject.teachers), list(module.coefficients))
                 self.logger.opened.add_custom_scalars(layout)
-                self.logger.opened.add_text("run", card(subject.about, self.left_out()), epoch)
+                self.logger.opened.add_text("run", card(subject, alone=self.alone), epoch)
             if epoch == 0:
                 self.shares = dict(subject.gradient_share)
             self.logger.flush()
-
-    def left_out(self) -> list[str]:
-        """What cannot be shown of this run, and why."""
-        sentences = []
-        if self.subject.teachers and self.subject.held_out is None:
-            sentences.append(
-                "The ensemble on validation images: the teachers' outputs for these are not in the cache. "
-                "python -m amtml_pl.cache action=build splits=[train,val], with the run's overrides, puts "
-                "them there for all runs."
-            )
-        if not self.alone:
-            sentences.append(
-                "Of a run of several processes: shares of the gradient after the start, and disputed images. "
-                "What is made of the student's answers is of the first process's share of the images."
-            )
-        return sentences
 
     def on_train_batch_start(
         self,
@@ -145,7 +120,8 @@ class Dashboard(Observer, Checkpoint):
         self.measure_shares(trainer, cast("StudentModule", pl_module), batch)
         with self.budget.spending():
             self.epoch = trainer.current_epoch
-            self.rates = learning_rates(trainer)
+            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+            self.rates = {g.get("name", f"group{place}"): float(g["lr"]) for place, g in enumerate(groups)}
             self.teaching, self.disputed = [], MostDisputed()
             due = self.epoch - self.drawn >= self.logger.figures_every
             allowed = self.budget.allows("figures", SECONDS_OF_FIRST_FIGURES)
@@ -160,7 +136,7 @@ class Dashboard(Observer, Checkpoint):
         if trainer.global_step == 0 or not self.alone:
             return
         # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
-        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SAMPLES / len(batch))
+        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SHARE_SAMPLES / len(batch))
         first = passes * self.budget.elapsed() / trainer.global_step
         if self.budget.allows("gradient shares", first, part=0.7):  # or nothing were left for figures
             with self.budget.spending("gradient shares"):
@@ -208,7 +184,7 @@ class Dashboard(Observer, Checkpoint):
             accuracy = {f"teacher/{name}/val/acc": of["val"] for name, of in self.subject.accuracy.items()}
             shares = {f"student/gradient_share/{name}": share for name, share in self.shares.items()}
             rates = {f"{name}/lr": rate for name, rate in self.rates.items()}
-            answered = self.answered()
+            answered = self.answers["val"].scalars(self.subject.held_out, self.subject.teachers)
             self.logger.scalars({**metrics, **rates, **accuracy, **shares, **answered}, self.epoch)
             self.shares = {}
             self.tell_teaching()
@@ -221,18 +197,6 @@ class Dashboard(Observer, Checkpoint):
             share = self.budget.spent / max(self.budget.elapsed(), 1e-9)
             self.logger.scalars({"dashboard/share_of_fit": share}, self.epoch)
             self.logger.flush()
-
-    def answered(self) -> dict[str, float]:
-        """What follows from the student's answers on the validation images."""
-        if not self.answers["val"].logits:
-            return {}
-        subject = self.subject
-        index, labels, logits = self.answers["val"].whole()
-        found = {"student/val/ece": Reliability.of(logits.double().softmax(dim=1), labels).error}
-        if subject.held_out is not None:
-            teachers = subject.held_out[index]
-            found |= agreement_with_teachers(logits, labels, teachers, subject.teachers)
-        return found
 
     def tell_teaching(self) -> None:
         """Curves, histograms and the table of the epoch's weights."""
@@ -259,14 +223,7 @@ class Dashboard(Observer, Checkpoint):
         metrics: Mapping[str, float],
         timing: Mapping[str, float],
     ) -> None:
-        """Writes what the run has come to, once both checkpoints have been evaluated, the best one last.
-
-        Args:
-            trainer: of the run.
-            module: with the weights of the best epoch.
-            metrics: those of ``run.json``.
-            timing: that of ``run.json``.
-        """
+        """Writes what the run has come to, once both checkpoints have been evaluated, the best one last."""
         if not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)
@@ -279,21 +236,9 @@ class Dashboard(Observer, Checkpoint):
                 write_answers(self.logger, self.subject, self.answers[split], whose, end)
             write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, end)
             self.logger.scalars(final_tags(metrics), end)
-            self.logger.summaries(table_row(self.subject.about, self.subject.lr))
-            draw_graph(self.logger.opened, module.student, self.subject.image_size)
+            for summary in table_row(self.subject.about, self.subject.lr):
+                self.logger.events.add_summary(summary)
+            self.logger.graph(module.student, self.subject.image_size)
         spent["after it"] = self.budget.cost["the end"]
         self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
         self.logger.close()
-
-
-def share_done(trainer: pl.Trainer) -> float:
-    """How much of a fit's epochs have begun, in [0, 1]."""
-    return (trainer.current_epoch + 1) / max(int(trainer.max_epochs or 1), 1)
-
-
-def learning_rates(trainer: pl.Trainer) -> dict[str, float]:
-    """Of each named group of parameters of all optimisers."""
-    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return {
-        group.get("name", f"group{position}"): float(group["lr"]) for position, group in enumerate(groups)
-    }

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from amtml_pl.runs.record import RunRecord
+from amtml_pl.training.dashboard.figures import Subject
 
 
-def card(about: RunRecord, left_out: Sequence[str]) -> str:
-    """The run as Markdown.
-
-    Args:
-        about: its record before the fit.
-        left_out: sentences on what the dashboard cannot show.
-    """
-    data = about.dataset
+def card(subject: Subject, *, alone: bool) -> str:
+    """The run as Markdown."""
+    about, data = subject.about, subject.about.dataset
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes.items())
     rows = {
         "experiment": about.experiment,
@@ -31,8 +26,28 @@ def card(about: RunRecord, left_out: Sequence[str]) -> str:
         "git": about.git.commit if about.git else "none",
         "versions": ", ".join(f"{name} {number}" for name, number in about.versions.items()),
     }
-    lines = ["| | |", "|---|---|", *(f"| {name} | {in_table(value)} |" for name, value in rows.items())]
-    return "\n".join(lines + not_shown(left_out))
+    cells = {name: str(value).replace("|", "\\|").replace("\n", " ") for name, value in rows.items()}
+    lines = ["| | |", "|---|---|", *(f"| {name} | {cell} |" for name, cell in cells.items())]
+    if left_out := not_shown(subject, alone=alone):
+        lines += ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)]
+    return "\n".join(lines)
+
+
+def not_shown(subject: Subject, *, alone: bool) -> list[str]:
+    """What cannot be shown of a run, ``alone`` or of several processes, and why."""
+    sentences = []
+    if subject.teachers and subject.held_out is None:
+        sentences.append(
+            "The ensemble on validation images: the teachers' outputs for these are not in the cache. "
+            "python -m amtml_pl.cache action=build splits=[train,val], with the run's overrides, puts "
+            "them there for all runs."
+        )
+    if not alone:
+        sentences.append(
+            "Of a run of several processes: shares of the gradient after the start, and disputed images. "
+            "What is made of the student's answers is of the first process's share of the images."
+        )
+    return sentences
 
 
 def result_card(
@@ -40,13 +55,7 @@ def result_card(
     timing: Mapping[str, float],
     spent: Mapping[str, float],
 ) -> str:
-    """What came of it, as Markdown.
-
-    Args:
-        metrics: those of ``run.json``.
-        timing: that of ``run.json``.
-        spent: the dashboard's own seconds, by what they went into.
-    """
+    """What came of it, as Markdown."""
     lines = [
         "| metric | value |",
         "|---|---|",
@@ -55,13 +64,3 @@ def result_card(
     lines += ["", *(f"- {name}: {value:.1f}" for name, value in timing.items())]
     lines += [f"- dashboard, {name}: {value:.2f} s" for name, value in spent.items()]
     return "\n".join(lines)
-
-
-def not_shown(left_out: Sequence[str]) -> list[str]:
-    """The lines that say what is missing; none where nothing is."""
-    return ["", "**Not shown:**", "", *(f"- {sentence}" for sentence in left_out)] if left_out else []
-
-
-def in_table(value: object) -> str:
-    """A value that ends no cell of a table and begins no line of its own."""
-    return str(value).replace("|", "\\|").replace("\n", " ")

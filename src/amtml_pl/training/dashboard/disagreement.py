@@ -53,12 +53,7 @@ class Examples:
 
 @dataclass
 class MostDisputed:
-    """The few most disputed of all samples that it is shown; no other is kept.
-
-    Attributes:
-        kept: on the CPU, the most disputed first; None before the first sample.
-        seen: how many samples were shown.
-    """
+    """The few most disputed of all samples that it is shown; no other is kept."""
 
     kept: Examples | None = None
     seen: int = 0
@@ -95,15 +90,7 @@ def draw_examples(
     temperature: float,
     mixture: Mixture = "probabilities",
 ) -> Figure:
-    """A row per sample, as Fig. 4 of the paper: image, each teacher and its weight, their mixture, student.
-
-    Args:
-        examples: few.
-        names: the M teachers.
-        classes: the K class names; of many, the likeliest of each row are shown.
-        temperature: T, of every output.
-        mixture: what the run mixes.
-    """
+    """Draw a row per sample, as Fig. 4 of the paper: image, weighted teachers, their mixture, student."""
     targets = integrated_soft_targets(examples.teachers, examples.weights, temperature, mixture)
     teachers = torch.softmax(examples.teachers / temperature, dim=2)
     student = torch.softmax(examples.student / temperature, dim=1)

@@ -22,13 +22,7 @@ EAST_ASIAN = (
 
 
 def new_figure(width: float, height: float, *, fitted: bool = True) -> Figure:
-    """An empty figure, in inches of a hundred pixels.
-
-    Args:
-        width: in inches.
-        height: in inches.
-        fitted: whether all texts are measured and given room, for which the figure is laid out twice.
-    """
+    """An empty figure, in inches of a hundred pixels."""
     from matplotlib.figure import Figure  # only here: it takes half a second, for which nobody should wait
 
     return Figure(figsize=(width, height), dpi=100, layout="tight" if fitted else None)

@@ -1,41 +1,64 @@
-"""The figures of an epoch, and of the end."""
+"""A run as its figures see it, and the figures of an epoch and of the end."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.results.evaluation.quality import Reliability
-from amtml_pl.training.dashboard.answers import Answers
-from amtml_pl.training.dashboard.confusion import confusion_matrix, draw_confusion
+from amtml_pl.runs.record import RunRecord
+from amtml_pl.training.dashboard.answers import (
+    Answers,
+    confusion_matrix,
+    draw_confusion,
+    draw_reliability,
+)
 from amtml_pl.training.dashboard.disagreement import Examples, draw_examples
 from amtml_pl.training.dashboard.logger import TensorBoard
-from amtml_pl.training.dashboard.reliability import draw_reliability
-from amtml_pl.training.dashboard.subject import Subject
 from amtml_pl.training.dashboard.weights_by_class import draw_weights_by_class
 
 
-def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
-    """The confusion matrix and the reliability diagram of a pass over a split.
+@dataclass(frozen=True)
+class Subject:
+    """A run that is about to be fitted.
 
-    Args:
-        logger: where to.
-        subject: the run.
-        answers: of the student; nothing is drawn without any.
-        whose: what the tags begin with.
-        epoch: that they belong to.
+    Attributes:
+        lr: the student's learning rate at the beginning; None where its optimizer has none.
+        held_out: ``(N, M, K)``, the teachers' logits for the validation images; None where nobody has asked
+            for them yet.
+        gradient_share: what the doctor has measured of each term; empty where it was not asked.
     """
+
+    about: RunRecord
+    classes: tuple[str, ...]
+    image_size: int
+    temperature: float
+    mixture: Mixture
+    lr: float | None
+    accuracy: Mapping[str, Mapping[str, float]]
+    held_out: Float[Tensor, "N M K"] | None = None
+    gradient_share: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Their names in order."""
+        return tuple(self.about.teachers)
+
+
+def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
+    """The confusion matrix and the reliability diagram of a pass over a split."""
     if not answers.logits:
         return
     _, labels, logits = answers.whole()
     counts = confusion_matrix(logits.argmax(dim=1), labels, len(subject.classes))
     title = f"{whose}: {len(labels)} images"
     logger.figure(f"{whose}/confusion", draw_confusion(counts, subject.classes, title), epoch)
-    logger.figure(
-        f"{whose}/reliability",
-        draw_reliability(Reliability.of(logits.double().softmax(dim=1), labels), title),
-        epoch,
-    )
+    reliability = Reliability.of(logits.double().softmax(dim=1), labels)
+    logger.figure(f"{whose}/reliability", draw_reliability(reliability, title), epoch)
 
 
 def write_teaching(
@@ -45,15 +68,7 @@ def write_teaching(
     examples: Examples | None,
     epoch: int,
 ) -> None:
-    """The heat map of the weights by class, and the images that the teachers dispute.
-
-    Args:
-        logger: where to.
-        subject: the run.
-        means: of the weights over an epoch, by class and teacher; None where there are no teachers.
-        examples: the most disputed of the epoch's samples; None where they are not known.
-        epoch: that they belong to.
-    """
+    """The heat map of the weights by class, and the images that the teachers dispute."""
     if means is not None:
         heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
         logger.figure("ensemble/weights_by_class", heat_map, epoch)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.layout import as_written
+from amtml_pl.models.taps import TappedNetwork, evaluation_mode
 from amtml_pl.training.dashboard.drawing import pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 BINS = np.linspace(0, 1, 41)
 
@@ -56,11 +62,7 @@ class TensorBoard(Logger):
         self.writer: SummaryWriter | None = None
 
     def begin(self, epoch: int) -> bool:
-        """Opens the file; what an interrupted run has written of this epoch and later ones is void.
-
-        Returns:
-            Whether nothing of an earlier file is left.
-        """
+        """Open the file, voiding what is there of this epoch and later; return True where nothing is left."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # only here: they take seconds
         from torch.utils.tensorboard import SummaryWriter
 
@@ -77,11 +79,7 @@ class TensorBoard(Logger):
 
     @property
     def opened(self) -> SummaryWriter:
-        """The writer.
-
-        Raises:
-            RuntimeError: before `begin`, and after `close`.
-        """
+        """The writer; a RuntimeError before `begin` and after `close`."""
         if self.writer is None:
             raise RuntimeError("The event file is not open.")
         return self.writer
@@ -104,10 +102,16 @@ class TensorBoard(Logger):
         """A figure as an image."""
         self.opened.add_image(tag, pixels(figure), epoch, dataformats="HWC")
 
-    def summaries(self, summaries: Iterable[Summary]) -> None:
-        """What has been made for the file already."""
-        for summary in summaries:
-            self.events.add_summary(summary)
+    def graph(self, student: TappedNetwork, image_size: int) -> None:
+        """Trace the network for one image, in evaluation mode; what cannot be traced is a warning."""
+        image = torch.zeros(1, 3, image_size, image_size, device=student.mean.device)
+        with warnings.catch_warnings(), evaluation_mode(student), torch.random.fork_rng(), as_written():
+            warnings.simplefilter("ignore")  # of the tracer, about Python's own control flow
+            try:
+                self.opened.add_graph(student.network, image)
+            except Exception as error:  # whatever a user's network does that a trace cannot follow
+                reason = str(error).partition("\n")[0]
+                log.warning("TensorBoard shows no graph of the student: %s", reason)
 
     def flush(self) -> None:
         """What has been given is in the file afterwards."""

@@ -28,14 +28,10 @@ def tag_of(metric: str) -> str:
 
 # What run.json calls it, and the tag that holds it: of the student, so that all runs have it.
 FINAL = {
-    "test/acc": "student/best/test/acc",
-    "test/acc_last": "student/last/test/acc",
-    "val/acc": "student/best/val/acc",
-    "val/acc_last": "student/last/val/acc",
-    "test/loss": "student/best/test/loss",
-    "test/loss_last": "student/last/test/loss",
-    "val/loss": "student/best/val/loss",
-    "val/loss_last": "student/last/val/loss",
+    f"{split}/{what}{last}": f"student/{'last' if last else 'best'}/{split}/{what}"
+    for what in ("acc", "loss")
+    for split in ("test", "val")
+    for last in ("", "_last")
 }
 
 
@@ -47,12 +43,7 @@ def final_tags(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def table_row(about: RunRecord, lr: float | None) -> list[Summary]:
-    """The columns of the table, and this run's values in it, for the run's own event file.
-
-    Args:
-        about: the record of the run.
-        lr: the student's learning rate at the beginning; None where its optimizer has none.
-    """
+    """The columns of the table, and this run's values in it, for the run's own event file."""
     from torch.utils.tensorboard.summary import hparams  # only here: it takes seconds
 
     # SummaryWriter.add_hparams would open a run of its own below this one.
@@ -99,10 +90,6 @@ def chart_layout(teachers: int, terms: Sequence[str]) -> Layout:
     """Categories of charts, each of lines that are found by regular expressions.
 
     The expressions name no teacher: charts of several runs are one where title and expressions are the same.
-
-    Args:
-        teachers: M.
-        terms: everything that the student's loss sums up.
     """
     layout = {
         "Does it help? Student against teachers and ensemble": {

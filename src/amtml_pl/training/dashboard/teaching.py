@@ -32,13 +32,7 @@ class Teaching:
 
     @staticmethod
     def of(step: Step, temperature: float, mixture: Mixture = "probabilities") -> Teaching | None:
-        """What a step shows of its teachers, on their device; None without teachers or weights.
-
-        Args:
-            step: of the training.
-            temperature: of the run's soft targets.
-            mixture: what they mix.
-        """
+        """What a step shows of its teachers, on their device; None without teachers or weights."""
         if step.teachers is None or step.weights is None:
             return None
         with torch.no_grad():

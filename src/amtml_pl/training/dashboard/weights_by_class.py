@@ -31,17 +31,7 @@ def mean_weights_by_class(
 
 
 class WeightsByClass:
-    """``weights_by_class.csv``: a row per epoch and class, with the mean weight of each teacher.
-
-    An epoch's rows are appended, so that an epoch costs the same however many there were before. Its numbers
-    are in ``last.ckpt``: a resumed run writes the file anew from there, whatever has happened to it.
-
-    Args:
-        file: where it lies.
-        teachers: the M teachers in order.
-        classes: the K class names.
-        epochs: the ``(K, M)`` means of each epoch that a checkpoint holds.
-    """
+    """``weights_by_class.csv``, a row per epoch and class; a resumed run writes it anew."""
 
     def __init__(
         self,

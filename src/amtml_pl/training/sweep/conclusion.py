@@ -98,12 +98,7 @@ def own_overrides(job: Job, jobs: Sequence[Job]) -> str:
 
 
 def exit_status(status: int, begun: Sequence[Job]) -> int:
-    """What a sweep's command ends with.
-
-    Args:
-        status: what Hydra would have ended with.
-        begun: the jobs that the command has begun.
-    """
+    """What a sweep's command ends with."""
     if status not in (0, 1, 2) or not begun:
         return status
     others = [job for job in begun if job.status != "completed"]

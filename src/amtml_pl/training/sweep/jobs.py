@@ -6,7 +6,7 @@ import math
 import shlex
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,7 @@ class Bookkeeping(Callback):
         self.sweep: SweepFolder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
-        """Names the sweep's folder, before any job begins.
-
-        Raises:
-            SystemExit: if what is typed is wrong for every job, or a choice for one.
-        """
+        """Name the sweep's folder before any job begins; a SystemExit for what is wrong with a typed word."""
         try:
             self.sweep = current.sweep = self.of(config)
         except Exception:  # which Hydra would only warn of, and go on without a record of the jobs
@@ -64,7 +60,8 @@ class Bookkeeping(Callback):
         folders = own_folders(hydra)
         own = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
         own += [word for word in overrides["hydra"] if word.startswith("hydra.searchpath=")]
-        if mistakes := sweep_mistakes([*own, *typed], hydra.sweeper.get("params") or {}):
+        of_file = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+        if mistakes := command_line_mistakes([*own, *typed, *of_file], "train"):
             report_typed(mistakes)
             raise SystemExit(2)
         label = run_label(typed, left_out=())
@@ -80,21 +77,9 @@ class Bookkeeping(Callback):
         current.sweep = self.sweep
 
 
-def sweep_mistakes(typed: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the overrides of a sweep, typed or its file's."""
-    words = [*typed, *(f"{key}={value}" for key, value in params.items())]
-    return command_line_mistakes(words, "train")
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """How a job's function ended.
-
-    Attributes:
-        reason: why it has failed; empty where it has not.
-        mistake: whether the user can mend that.
-        stopped: the exit status of the process, where a signal has ended the job and thereby the sweep.
-    """
+    """How a job's function ended: why it failed, and with which status a signal has stopped the sweep."""
 
     reason: str = ""
     mistake: bool = False
@@ -103,10 +88,6 @@ class Outcome:
 
 def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     """One job of a sweep: recorded when it begins and when it ends, however it does.
-
-    Args:
-        train: trains the run whose configuration Hydra has set.
-        sweep: where the job is recorded.
 
     Returns:
         ``val/acc`` of the run's record; NaN for a job that has failed.
@@ -146,12 +127,7 @@ def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bo
 
 
 def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
-    """Calls a job's function and catches whatever it ends by.
-
-    Args:
-        train: the function.
-        threads: of torch; None leaves what the launcher has set.
-    """
+    """Calls a job's function and catches whatever it ends by."""
     quieten()
     progress.mistakes.clear()
     if threads is not None:

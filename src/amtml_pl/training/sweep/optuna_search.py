@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.plugins.launcher import Launcher
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
@@ -29,9 +24,8 @@ class Search:
     in each command.
 
     Args:
-        overrides: of the sweep; those with a choice, a range or an interval are searched, the others fixed.
-        launcher: runs the trials.
-        config_loader: Hydra's, that reads the overrides' grammar.
+        overrides: as Hydra's grammar reads them; those with a choice, a range or an interval are searched.
+        launch: runs jobs from their overrides and the number of the first, as Hydra's launchers do.
         n_trials: completed trials to reach.
         at_once: trials that the launcher gets together.
         seed: of the search.
@@ -40,21 +34,19 @@ class Search:
 
     def __init__(
         self,
-        overrides: Sequence[str],
-        launcher: Launcher,
-        config_loader: ConfigLoader,
+        overrides: Sequence[Any],
+        launch: Callable[[Sequence[Sequence[str]], int], Sequence[Any]],
         *,
         n_trials: int,
         at_once: int,
         seed: int,
         startup_trials: int,
     ) -> None:
-        parsed = OverridesParser.create(config_loader=config_loader).parse_overrides(list(overrides))
-        self.fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-        self.space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
+        self.fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+        self.space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         if not self.space:
             raise UserError("Nothing is searched.", fix="temperature='choice(2,4,8)' or hydra.sweeper.params")
-        self.launcher, self.n_trials, self.at_once = launcher, n_trials, at_once
+        self.launch_jobs, self.n_trials, self.at_once = launch, n_trials, at_once
         self.study = open_study(seed, startup_trials, several_at_once=at_once > 1)
 
     def run(self) -> None:
@@ -64,7 +56,8 @@ class Search:
         while (missing := self.n_trials - self.completed() - failed) > 0:
             size = min(self.at_once, missing)
             batch, again = again[:size], again[size:]
-            batch += [self.asked() for _ in range(size - len(batch))]
+            asked = [self.study.ask(self.space).number for _ in range(size - len(batch))]
+            batch += [self.study.get_trials(deepcopy=False)[number] for number in asked]
             failed += self.launch(batch)
         console.print(f"{self.completed()} of {self.n_trials} trials have completed.")
 
@@ -74,18 +67,13 @@ class Search:
 
         return len(self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
 
-    def asked(self) -> FrozenTrial:
-        """A new trial."""
-        number = self.study.ask(self.space).number
-        return self.study.get_trials(deepcopy=False)[number]
-
     def launch(self, trials: Sequence[FrozenTrial]) -> int:
         """Runs trials and tells the study of them; returns how many have failed."""
         import optuna
 
         jobs = [[*self.fixed, *(f"{k}={v}" for k, v in trial.params.items())] for trial in trials]
         failed = 0
-        for trial, returned in zip(trials, self.launcher.launch(jobs, trials[0].number), strict=True):
+        for trial, returned in zip(trials, self.launch_jobs(jobs, trials[0].number), strict=True):
             value = float(returned.return_value)
             if math.isnan(value):
                 failed += 1
@@ -129,12 +117,8 @@ def repeated(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
 
 
-def distribution(override: Override) -> BaseDistribution:
-    """What Optuna may draw a value from.
-
-    Raises:
-        UserError: if the bounds leave nothing to draw.
-    """
+def distribution(override: Any) -> BaseDistribution:  # noqa: ANN401 - Hydra's
+    """Return what Optuna may draw a value from; bounds that leave nothing are a UserError."""
     distributions: Any = imported("optuna", extra="optuna").distributions
     value: Any = override.value()
     try:
