@@ -246,7 +246,7 @@ def trainer_options(config: DictConfig) -> TrainerOptions:
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:
-    """Return a configuration with roots, images and teachers' weights that mean the same from any directory."""
+    """Return a configuration whose places mean the same from any directory."""
     changed = deepcopy(config)
     for name, place in config.paths.items():
         changed.paths[name] = str(Path(place).resolve())
