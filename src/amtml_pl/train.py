@@ -5,23 +5,23 @@ from __future__ import annotations
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import Job, command
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.training.sweep.conclusion import concluding
-from amtml_pl.training.sweep.jobs import current, run_job
+from amtml_pl.training.sweep.conclusion import with_leaderboard
+from amtml_pl.training.sweep.jobs import run_job, sweep_context
 
 
 def main() -> None:
     """The command line. Exit status: 0 done, 2 a mistake of the user's, 130 interrupted, 1 anything else."""
-    concluding(run)
+    with_leaderboard(run)
 
 
 @command("train")
 def run(job: Job) -> float:
     """Return the validation accuracy of one run, which a sweeper may maximise; NaN after a mistake."""
-    if current.sweep is None:
+    if sweep_context.sweep is None:
         return train(job)
     import amtml_pl.training.pipeline  # noqa: F401 - jobs are forked from here, and need not import it each
 
-    return run_job(lambda: train(job), current.sweep)
+    return run_job(lambda: train(job), sweep_context.sweep)
 
 
 def train(job: Job) -> float:
@@ -29,7 +29,7 @@ def train(job: Job) -> float:
     folder = RunFolder(job.folder)
     with job.reporting(own_folder=True, resumes=True):
         check_values(job.config)
-        from amtml_pl.system.launch import processes_wanted, run_in_group
+        from amtml_pl.system.launch import launch_ranks, processes_wanted
         from amtml_pl.training.pipeline import execute
         from amtml_pl.training.preflight import check_parts
         from amtml_pl.training.settings import settings_of
@@ -41,7 +41,7 @@ def train(job: Job) -> float:
         trainer = job.config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:
-            run_in_group(["-m", "amtml_pl.train", *job.words_alone()], processes)
+            launch_ranks(["-m", "amtml_pl.train", *job.words_alone()], processes)
             record = folder.completed()
         else:
             record = execute(RunRequest(settings, folder, job.experiment, job.typed()))

@@ -228,10 +228,10 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
 
 
 def resolved(name: str) -> Any:  # noqa: ANN401
-    """Return what a dotted name leads to.
+    """Return what a dotted name is_rank_zero to.
 
     Raises:
-        UserError: if it leads to nothing, or its module fails while it is imported.
+        UserError: if it is_rank_zero to nothing, or its module fails while it is imported.
     """
     first, *parts = name.split(".")
     path = first

@@ -28,7 +28,7 @@ from amtml_pl.config.paths import config_directory
 from amtml_pl.config.reporting import (
     INTERRUPTED,
     PREEMPTED,
-    progress,
+    command_state,
     report_mistake,
     report_typed,
     reporting,
@@ -37,7 +37,7 @@ from amtml_pl.errors import Preempted, UserError
 from amtml_pl.system.console import quieten
 from amtml_pl.system.forked_job import ProcessCrashedError
 from amtml_pl.system.limits import MEMORY, causes, in_limited_memory
-from amtml_pl.system.signals import obey_at_once, prepare_to_end
+from amtml_pl.system.signals import prepare_to_end, raise_on_sigterm
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], An
 
 def begun(work: Callable[[Job], Any], job: Job) -> Any:  # noqa: ANN401
     """Return what a job returns, in whichever process Hydra's launcher has begun it."""
-    progress.begun, progress.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
+    command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
     return work(job)
 
 
@@ -153,9 +153,9 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     """Run a Hydra main function, and exit with the status of the command."""
     begin_in_utf8()
     quieten()
-    obey_at_once()
-    progress.begun = progress.sweeps = False
-    progress.mistakes.clear()
+    raise_on_sigterm()
+    command_state.begun = command_state.sweeps = False
+    command_state.mistakes.clear()
     swept = get_args_parser().parse_args().multirun
     if swept and not multirun:
         report_typed(["--multirun: expected one command for each, e.g. for run in A B; do ...; done"])
@@ -183,16 +183,16 @@ def status_of(run: Callable[[], object]) -> int:
         run()
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        return 2 if status == 1 and not progress.begun else status
+        return 2 if status == 1 and not command_state.begun else status
     except BaseException as error:
         stopped = next((c for c in causes(error) if isinstance(c, KeyboardInterrupt | Preempted)), None)
         if stopped is not None:
             return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else PREEMPTED
-        if progress.begun or not isinstance(error, Exception):
+        if command_state.begun or not isinstance(error, Exception):
             raise
         refuse_composition(error)
         return 2
-    return 2 if progress.mistakes else 0
+    return 2 if command_state.mistakes else 0
 
 
 def refuse_composition(error: Exception) -> None:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from amtml_pl.errors import AnotherFailed, Preempted, UserError
 from amtml_pl.system.console import error_console
 from amtml_pl.system.limits import refuse_few_threads, refused_by_system
-from amtml_pl.system.ranks import leads, rank, world_size
+from amtml_pl.system.ranks import is_rank_zero, rank, world_size
 from amtml_pl.system.signals import prepare_to_end
 
 # The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
@@ -27,7 +27,7 @@ SECONDS_TO_SAY_WHY = 5.0
 
 
 @dataclass
-class Progress:
+class CommandState:
     """How far this process has come.
 
     Attributes:
@@ -41,7 +41,7 @@ class Progress:
     mistakes: list[str] = field(default_factory=list)
 
 
-progress = Progress()
+command_state = CommandState()
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def reporting(
         refuse_few_threads()
         yield
     except AnotherFailed:
-        let_another_say_why()
+        wait_for_other_rank()
         sys.exit(2)
     except Exception as error:
         mistake = refused_by_system(error, any_file=not resumes)
@@ -77,11 +77,11 @@ def reporting(
         report_mistake(mistake)
     except KeyboardInterrupt:
         prepare_to_end()
-        say_how_to_go_on("Interrupted", repeat, resumes=resumes)
+        print_resume_hint("Interrupted", repeat, resumes=resumes)
         sys.exit(INTERRUPTED)
     except Preempted:
         prepare_to_end()
-        say_how_to_go_on("Preempted", repeat, resumes=resumes)
+        print_resume_hint("Preempted", repeat, resumes=resumes)
         sys.exit(PREEMPTED)
 
 
@@ -101,38 +101,38 @@ def refuse_name_without_text(folder: Path | None) -> None:
         ) from None
 
 
-def say_how_to_go_on(what: str, repeat: Callable[[], str], *, resumes: bool) -> None:
+def print_resume_hint(what: str, repeat: Callable[[], str], *, resumes: bool) -> None:
     """What to type after a command was stopped; of several processes of a run the first one says it."""
-    if leads():
+    if is_rank_zero():
         how = "This continues where it stopped" if resumes else "This begins again"
         error_console.print(f"{what}. {how}:\n  {escape(repeat())}")
 
 
 def report_mistake(error: UserError) -> None:
     """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
-    if is_mine_to_say(str(error)):
+    if is_reporting_rank(str(error)):
         whose = f"rank {rank()}: " if world_size() > 1 else ""
         error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
     else:
-        let_another_say_why()
-    progress.mistakes.append(str(error))
-    if not progress.sweeps:
+        wait_for_other_rank()
+    command_state.mistakes.append(str(error))
+    if not command_state.sweeps:
         sys.exit(2)
 
 
 def report_typed(mistakes: list[str]) -> None:
     """Prints what is wrong with the command line; of several processes of a run the first one does."""
-    if not leads():
+    if not is_rank_zero():
         return
     count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
     listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
     error_console.print(f"[bold red]error:[/] {escape(f'The command line has {count}:')}\n{escape(listed)}")
 
 
-def is_mine_to_say(message: str) -> bool:
+def is_reporting_rank(message: str) -> bool:
     """Whether this is the process of the run that says something which others may have to say too."""
     if not has_met():  # until then all of them make the same mistake
-        return leads()
+        return is_rank_zero()
     # only here: it needs torch, which a mistake may precede
     from amtml_pl.system.collectives import is_first_to_say
 
@@ -145,7 +145,7 @@ def has_met() -> bool:
     return distributed is not None and distributed.is_initialized()
 
 
-def let_another_say_why() -> None:
+def wait_for_other_rank() -> None:
     """Waits for another process of the run to say why it ends, and so to end this one."""
     with suppress(Preempted):
         time.sleep(SECONDS_TO_SAY_WHY)

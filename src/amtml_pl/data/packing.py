@@ -26,7 +26,7 @@ from rich.progress import track
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import Terminal, is_watched
-from amtml_pl.system.ranks import leads
+from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.system.records import Count, Record, read_record, write_record
 from amtml_pl.types import Split, SplitName, counted_kinds
 
@@ -133,7 +133,7 @@ def pack(source: DatasetSource, root: Path) -> PackedDataset:
             fix = "free some space there, or point paths.data to another folder"
             raise UserError(f"The packed data set {folder} cannot be written: {error}.", fix=fix) from error
     packed = PackedDataset.open(folder)
-    if leads():
+    if is_rank_zero():
         packed.verify()
     return packed
 

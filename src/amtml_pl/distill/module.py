@@ -23,7 +23,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from amtml_pl.data.counter_rng import random_bits
 from amtml_pl.distill.compatibility import TeacherSource, check_composition
 from amtml_pl.distill.metrics import EpochMeans, WeightStatistics
-from amtml_pl.distill.objectives import Dissection
+from amtml_pl.distill.objectives import StepBreakdown
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
 from amtml_pl.losses.term import LossTerm
@@ -123,10 +123,10 @@ class StudentModule(pl.LightningModule):
         """Every trainable parameter of the student's optimiser once, in named groups."""
 
     @abstractmethod
-    def dissect(self, batch: Batch) -> Dissection:
+    def break_down(self, batch: Batch) -> StepBreakdown:
         """The step that would be taken for a batch, summand by summand; nothing is trained."""
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
+    def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
         """Whatever can be trained, by whom it belongs to, the student first; no part is empty."""
         return trainable({"student": self.student})
 
@@ -163,16 +163,16 @@ class StudentModule(pl.LightningModule):
         """Whether the weighting asks for the teachers' outputs on the validation split."""
         return self.weighting is not None and self.weighting.needs_held_out
 
-    def judge_teachers(
+    def calibrate_weighting(
         self,
         accuracy: Mapping[str, float],
         outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
     ) -> None:
         """Let the weighting judge the teachers by validation accuracy; ``outputs`` is called if needed."""
         if self.weighting is not None:
-            self.weighting.judge(accuracy)
+            self.weighting.set_teacher_accuracy(accuracy)
             if self.needs_held_out:
-                self.weighting.judge_outputs(*outputs())
+                self.weighting.fit_to_held_out(*outputs())
 
     @property
     def networks_trained(self) -> int:
@@ -271,7 +271,7 @@ class StudentModule(pl.LightningModule):
             epoch = self.current_epoch + 1  # as the lines of the console count them
             log.warning("epoch %d/%s: %s", epoch, self.trainer.max_epochs, summary.describe())
 
-    def repeatable(self, stage: int = 0) -> None:
+    def seed_step(self, stage: int = 0) -> None:
         """Starts random numbers from (seed, step, stage), so that they repeat on a resume.
 
         Args:
@@ -281,12 +281,12 @@ class StudentModule(pl.LightningModule):
         state = random_bits(self.seed, self.global_step)
         torch.manual_seed(random_bits(state, stage).item() >> 1)
 
-    def put_together(self, share: Tensor) -> Callable[[Tensor], Tensor]:
+    def gather_batch(self, share: Tensor) -> Callable[[Tensor], Tensor]:
         """Return what makes a whole batch of the shares of a run's processes; of one, it is the identity."""
         trained_by_several = self._trainer is not None and self._trainer.world_size > 1
         return WholeBatch(share) if trained_by_several else lambda tensor: tensor
 
-    def ask_teachers(self, batch: Batch) -> TeacherOutputs | None:
+    def teacher_outputs_of(self, batch: Batch) -> TeacherOutputs | None:
         """The teachers' outputs, and the seconds they took."""
         if self.teacher_source is None:
             return None
@@ -298,7 +298,7 @@ class StudentModule(pl.LightningModule):
         callbacks: Iterable[Callback] = getattr(self._trainer, "callbacks", ())
         return [callback for callback in callbacks if isinstance(callback, Observer)]
 
-    def count(self, step: Step, batch: Batch) -> None:
+    def update_metrics(self, step: Step, batch: Batch) -> None:
         """Counts a whole batch: the student's accuracy on it, the teachers' weights."""
         self.train_accuracy.update(step.student.logits, step.labels)
         self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)

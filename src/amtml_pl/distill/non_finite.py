@@ -65,7 +65,7 @@ def broken_step(
 ) -> UserError:
     """Return the error for a step that is not taken; the step is kept in a file of the run's folder."""
     share, batch_idx = present
-    batch = share.map(module.put_together(share.labels))
+    batch = share.map(module.gather_batch(share.labels))
     about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
     file = Path(module.trainer.default_root_dir) / "not_finite.safetensors"
     if module.trainer.is_global_zero:
@@ -80,8 +80,8 @@ def broken_step(
 
 def terms_of_broken_gradients(module: StudentModule, batch: Batch) -> Iterator[str]:
     """The loss terms whose gradient is not a number, of the present batch."""
-    for objective in module.dissect(batch).objectives:
-        parameters = [p for part in objective.trains for p in module.parts().get(part, ())]
+    for objective in module.break_down(batch).objectives:
+        parameters = [p for part in objective.trains for p in module.trainable_groups().get(part, ())]
         gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
         if not all_finite([gradient for gradient in gradients if gradient is not None]):
             yield f"loss/{objective.name}"
@@ -113,7 +113,7 @@ def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Ma
 
 
 def load_reproduction(file: Path, module: nn.Module) -> Batch:
-    """Put a module in the state that broke; return the batch, for ``module.dissect(batch)``."""
+    """Put a module in the state that broke; return the batch, for ``module.break_down(batch)``."""
     with safe_open(file, framework="pt") as stored:
         tensors: dict[str, Tensor] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         about = json.loads(stored.metadata()["about"])

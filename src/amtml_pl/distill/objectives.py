@@ -12,7 +12,7 @@ from amtml_pl.types import Step
 
 
 @dataclass(frozen=True)
-class Objective:
+class LossComponent:
     """One summand of what a step minimises.
 
     Attributes:
@@ -28,8 +28,8 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Dissection:
+class StepBreakdown:
     """A step before it is taken; the summands whose coefficient is not 0, and what the terms looked at."""
 
-    objectives: Sequence[Objective]
+    objectives: Sequence[LossComponent]
     step: Step | None = None

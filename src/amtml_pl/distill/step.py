@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amtml_pl.distill.module import StudentModule, at_least_float32, trainable
 from amtml_pl.distill.non_finite import broken_loss
-from amtml_pl.distill.objectives import Dissection, Objective
+from amtml_pl.distill.objectives import LossComponent, StepBreakdown
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Batch, Step
 
@@ -23,13 +23,13 @@ class DistillModule(StudentModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
         """One step, in the order a batch travels."""
-        self.repeatable()
+        self.seed_step()
         step = self.distill_step(batch)
         values = self.values(step)
         loss = self.total(values)
         if not torch.isfinite(loss):
             raise broken_loss(self, values, batch, batch_idx)
-        self.count(step, batch)
+        self.update_metrics(step, batch)
         self.log_losses(step, values, loss)
         return loss
 
@@ -41,11 +41,11 @@ class DistillModule(StudentModule):
         """
         student = self.student(batch.images)
         with full_precision(batch):
-            teachers = self.ask_teachers(batch)
-            whole = self.put_together(batch.labels)
+            teachers = self.teacher_outputs_of(batch)
+            whole = self.gather_batch(batch.labels)
             student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
             teachers = None if teachers is None else teachers.map(at_least_float32).map(whole)
-            self.repeatable(stage=1)
+            self.seed_step(stage=1)
             weights = None
             if teachers is not None and self.weighting is not None:
                 weights = self.weighting(student, teachers, labels)
@@ -65,28 +65,28 @@ class DistillModule(StudentModule):
         with full_precision(step.labels):
             return {name: term(step) for name, term in self.terms.items()}
 
-    def dissect(self, batch: Batch) -> Dissection:
+    def break_down(self, batch: Batch) -> StepBreakdown:
         """The terms with a coefficient."""
-        self.repeatable()
+        self.seed_step()
         step = self.distill_step(batch)
         values = self.values(step)
         objectives = [
-            Objective(name, self.coef[name] * values[name], self.claims(name, term))
+            LossComponent(name, self.coef[name] * values[name], self.expected_groups(name, term))
             for name, term in self.loss_terms().items()
             if self.coef[name]
         ]
-        return Dissection(objectives, step)
+        return StepBreakdown(objectives, step)
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
+    def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
         """The student, what each term learns, what the weighting learns."""
         learners = {f"terms.{name}": term for name, term in self.terms.items()}
         if self.weighting is not None:
             learners["weighting"] = self.weighting
-        return {**super().parts(), **trainable(learners)}
+        return {**super().trainable_groups(), **trainable(learners)}
 
-    def claims(self, name: str, term: LossTerm) -> tuple[str, ...]:
+    def expected_groups(self, name: str, term: LossTerm) -> tuple[str, ...]:
         """Whom a term is to train."""
-        parts = self.parts()
+        parts = self.trainable_groups()
         claimed = ["student"] if term.trains_student else []
         if term.learns or f"terms.{name}" in parts:
             claimed.append(f"terms.{name}")

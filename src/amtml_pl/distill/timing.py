@@ -53,7 +53,7 @@ class Spending:
             "teacher_passes": self.teacher_passes,
         }
 
-    def go_on_from(self, state: Mapping[str, Any]) -> None:
+    def resume_from(self, state: Mapping[str, Any]) -> None:
         """Adds what `state` gave in an earlier session."""
         self.seconds_before += state["seconds_before"]
         self.teacher_seconds += state["teacher_seconds"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture, soft_target_loss, step_soft_targets
-from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.temperature import positive_temperature
 
@@ -80,7 +80,7 @@ class AdapterEntropy(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        _, w = taught(step)
+        _, w = require_teachers(step)
         smallest = torch.finfo(w.dtype).tiny  # at 0 the gradient of w log w is not a number
         log_prior = -math.log(w.shape[1]) if step.prior is None else step.prior.log()
         return (w * (w.clamp_min(smallest).log() - log_prior)).sum(dim=1).mean()

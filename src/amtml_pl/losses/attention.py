@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.models.hint import ATTENTION, attention_map
 from amtml_pl.models.pooling import pool
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
@@ -103,7 +103,7 @@ class AttentionLoss(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        teachers, weights = taught(step)
+        teachers, weights = require_teachers(step)
         total = step.student.logits.new_zeros(())
         for m, pairs in enumerate(self.pairs):
             losses = [

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.temperature import positive_temperature
 
@@ -86,7 +86,7 @@ class DecoupledLoss(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        teachers, weights = taught(step)
+        teachers, weights = require_teachers(step)
         logits = step.student.logits
         total = logits.new_zeros(())
         for m in range(len(teachers.names)):

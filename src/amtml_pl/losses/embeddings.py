@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 
@@ -53,7 +53,7 @@ class EmbeddingTerm(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        teachers, _ = taught(step)
+        teachers, _ = require_teachers(step)
         by_teacher = {name.partition("/")[0]: name for name in self.names}
         hints = [teachers.hints[by_teacher[teacher]].flatten(1) for teacher in teachers.names]
         return step.student.features[self.tap].mean(dim=(2, 3)), hints

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.models.pooling import pool
 from amtml_pl.types import OfferedFeatures, Shape, Step, TensorShapes
 
@@ -139,7 +139,7 @@ class FeatureRegression(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        teachers, _ = taught(step)
+        teachers, _ = require_teachers(step)
         return tuple(teachers.hints[name] for name in self.names)
 
     def errors(self, step: Step) -> Float[Tensor, "B M"]:
@@ -148,7 +148,7 @@ class FeatureRegression(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The loss of the batch, unweighted."""
-        _, weights = taught(step)
+        _, weights = require_teachers(step)
         return weighted_mean(
             self.errors(step), weights if step.feature_weights is None else step.feature_weights
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.embeddings import EmbeddingTerm
-from amtml_pl.losses.term import taught
+from amtml_pl.losses.term import require_teachers
 from amtml_pl.types import Step
 
 
@@ -35,7 +35,7 @@ class RelationLoss(EmbeddingTerm):
             UserError: if the step has no teachers.
         """
         student, teachers = self.embeddings(step)
-        _, weights = taught(step)
+        _, weights = require_teachers(step)
         total = student.new_zeros(())
         for share, teacher in zip(weights.detach().mean(dim=0), teachers, strict=True):
             if share == 0:

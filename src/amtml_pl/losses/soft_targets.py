@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.temperature import positive_temperature
 
@@ -97,5 +97,5 @@ def step_soft_targets(step: Step, temperature: float, mixture: Mixture = "probab
     Raises:
         UserError: if the step has no teachers.
     """
-    teachers, weights = taught(step)
+    teachers, weights = require_teachers(step)
     return integrated_soft_targets(teachers.logits, weights, temperature, mixture)

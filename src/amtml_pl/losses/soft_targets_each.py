@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.losses.term import LossTerm, taught
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.temperature import positive_temperature
 
@@ -62,7 +62,7 @@ class PerTeacherSoftTargetLoss(LossTerm):
         Raises:
             UserError: if the step has no teachers.
         """
-        teachers, weights = taught(step)
+        teachers, weights = require_teachers(step)
         losses = soft_target_losses(step.student.logits, teachers.logits, self.temperature)
         M = losses.shape[1]
         strength = {"paper": 1.0, "ebkd_code": (M - 1) / M, "camkd_code": 1 / M}[self.scale]

@@ -76,7 +76,7 @@ class LossTerm(nn.Module):
         raise NotImplementedError
 
 
-def taught(step: Step) -> tuple[TeacherOutputs, Float[Tensor, "B M"]]:
+def require_teachers(step: Step) -> tuple[TeacherOutputs, Float[Tensor, "B M"]]:
     """The teachers' outputs of a step, and their weights.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from amtml_pl.errors import UserError
 
 
-class Head(nn.Module):
+class ClassifierHead(nn.Module):
     """The rest of a network behind a tap, frozen: from that module's output to logits.
 
     Only the modules that this takes are held, so that the network itself can be let go.
@@ -33,7 +33,7 @@ class Head(nn.Module):
         logits: Tensor = self.rest(feature.clone())  # its first operation may be in place
         return logits if self.class_map is None else logits[:, self.class_map]
 
-    def train(self, mode: bool = True) -> Head:
+    def train(self, mode: bool = True) -> ClassifierHead:
         """Stays in evaluation mode: its batch norm is the teacher's."""
         return super().train(False)
 

@@ -26,7 +26,7 @@ def attention_map(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"
 
 
 @dataclass(frozen=True)
-class Reading:
+class HintSpec:
     """A tap and what is made of its map: the part of a hint's name behind the teacher.
 
     Attributes:
@@ -39,7 +39,7 @@ class Reading:
     reduction: int | str | None = None
 
     @staticmethod
-    def of(name: str) -> Reading:
+    def of(name: str) -> HintSpec:
         """``layer2``, ``layer2@4`` or ``layer2@attention``.
 
         Raises:
@@ -47,11 +47,11 @@ class Reading:
         """
         tap, marked, reduction = name.partition("@")
         if not marked:
-            return Reading(tap)
+            return HintSpec(tap)
         if reduction.isdecimal() and int(reduction) > 0:
-            return Reading(tap, int(reduction))
+            return HintSpec(tap, int(reduction))
         if reduction == ATTENTION:
-            return Reading(tap, ATTENTION)
+            return HintSpec(tap, ATTENTION)
         raise UserError(
             f"The hint {name!r} is read as {reduction!r}; expected a grid's side, or {ATTENTION!r}.",
             fix=f"{tap}, {tap}@4 or {tap}@{ATTENTION}",

@@ -13,19 +13,19 @@ from amtml_pl.config.constructors import node_problems
 from amtml_pl.errors import UserError
 
 # Per beginning of a _target_, the arguments that load weights, and what leaves them out.
-BEGINNINGS: Mapping[str, Mapping[str, object]] = {
+PRETRAINED_ARGUMENTS: Mapping[str, Mapping[str, object]] = {
     "": {"pretrained": False},
     "torchvision.": {"weights": None},
 }
 
 
-def rebuilt(node: Mapping[str, Any]) -> nn.Module:
+def build_untrained(node: Mapping[str, Any]) -> nn.Module:
     """Build a network from plain values, as in ``conf/student``, without weights to begin with.
 
     Raises:
         UserError: if its constructor is not a listed network's, takes something else, or fails.
     """
-    bare = without_beginnings(node)
+    bare = without_pretrained_weights(node)
     if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
         raise UserError(f"The recorded network cannot be built: {'; '.join(problems[:3])}.")
     built = build(bare)
@@ -34,16 +34,16 @@ def rebuilt(node: Mapping[str, Any]) -> nn.Module:
     return built
 
 
-def without_beginnings(node: Any) -> Any:  # noqa: ANN401
+def without_pretrained_weights(node: Any) -> Any:  # noqa: ANN401
     """Return plain nested values in which no network asks for weights to begin with."""
     if isinstance(node, Mapping):
         target = str(node.get("_target_", ""))
         idle = {
             key: value
-            for beginning, values in BEGINNINGS.items()
+            for beginning, values in PRETRAINED_ARGUMENTS.items()
             if "_target_" in node and target.startswith(beginning)
             for key, value in values.items()
             if key in node
         }
-        return {key: without_beginnings(value) for key, value in node.items()} | idle
-    return [without_beginnings(each) for each in node] if isinstance(node, list) else node
+        return {key: without_pretrained_weights(value) for key, value in node.items()} | idle
+    return [without_pretrained_weights(each) for each in node] if isinstance(node, list) else node

@@ -20,7 +20,7 @@ from amtml_pl.models.layout import set_execution
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.results.checkpoints import RecordedCheckpoints, Which
 from amtml_pl.results.images import recorded_images
-from amtml_pl.results.network import rebuilt
+from amtml_pl.results.network import build_untrained
 from amtml_pl.results.record import completed_record, read_config
 from amtml_pl.results.teacher_outputs import other_outputs, training_outputs
 from amtml_pl.results.teachers import RecordedTeacher
@@ -86,7 +86,7 @@ class FinishedRun:
             UserError: if the checkpoint is missing, damaged, or of another network.
         """
         about = self.config["dataset"]
-        network = rebuilt(self.config["student"]["network"])
+        network = build_untrained(self.config["student"]["network"])
         student = TappedNetwork(network, mean=about["mean"], std=about["std"], taps=taps)
         set_execution(network, channels_last=bool(self.config.get("channels_last")), compiled=False)
         self.checkpoints.load(student, "student", checkpoint)
@@ -152,7 +152,7 @@ class FinishedRun:
         classes, features = tap_shapes(student, self.config["dataset"]["image_size"])
         scheme.build(TensorShapes(classes=classes, teachers=names, student=features))
         self.checkpoints.load(scheme, "weighting", checkpoint)
-        scheme.judge({name: self.record.metrics[f"teacher/{name}/val/acc"] for name in names})
+        scheme.set_teacher_accuracy({name: self.record.metrics[f"teacher/{name}/val/acc"] for name in names})
         return OwnWeighting(scheme, student)
 
     def images(

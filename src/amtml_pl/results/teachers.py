@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
-from amtml_pl.results.network import rebuilt
+from amtml_pl.results.network import build_untrained
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.teachers.cache.catalogue import safe
@@ -49,7 +49,7 @@ class RecordedTeacher:
         """
         for file, how in self.candidates():
             # Without weights: nothing that a run folder names is downloaded.
-            teacher = build_teacher(self.name, self.node, rebuilt(self.node["network"]))
+            teacher = build_teacher(self.name, self.node, build_untrained(self.node["network"]))
             try:
                 if file is not None:
                     load_weights(teacher.network.network, file, **how)

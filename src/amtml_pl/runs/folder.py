@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import digest_of_file, is_held
-from amtml_pl.system.ranks import leads
+from amtml_pl.system.ranks import is_rank_zero
 
 if TYPE_CHECKING:
     from amtml_pl.runs.record import RunRecord
@@ -101,7 +101,7 @@ class RunFolder:
         """Replace ``run.json`` atomically; of several processes of a run, rank 0 does."""
         from amtml_pl.system.records import write_record
 
-        if leads():
+        if is_rank_zero():
             write_record(self.record_file, record)
 
     @property

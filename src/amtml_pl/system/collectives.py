@@ -24,9 +24,9 @@ from amtml_pl.errors import AnotherFailed
 from amtml_pl.system import ranks
 
 # Others wait so long while the first process packs data and has teachers trained...
-PATIENCE = timedelta(days=30)
+SETUP_TIMEOUT = timedelta(days=30)
 # ... and so long in a step, of which one of them never takes its part, stuck or gone without a sign.
-SILENCE = timedelta(hours=2)
+STEP_TIMEOUT = timedelta(hours=2)
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Meeting:
+class Rendezvous:
     """What connects the processes of a run besides torch's default group; None in a run of one.
 
     Attributes:
@@ -47,10 +47,10 @@ class Meeting:
     store: Store | None = None
 
 
-meeting = Meeting()
+rendezvous_state = Rendezvous()
 
 
-def meet() -> None:
+def init_processes() -> None:
     """Connects the processes of a run; does nothing for a run of one, or where they have met."""
     if ranks.world_size() == 1 or dist.is_initialized():
         return
@@ -60,11 +60,13 @@ def meet() -> None:
         backend = "cpu:gloo,cuda:nccl"
     cluster = cluster_environment()
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = cluster.main_address, str(cluster.main_port)
-    meeting.store, rank, world_size = next(rendezvous("env://", ranks.rank(), ranks.world_size()))
-    dist.init_process_group(backend, timeout=SILENCE, store=meeting.store, rank=rank, world_size=world_size)
-    patient = dist.new_group(timeout=PATIENCE, backend="gloo")
-    meeting.patient = cast("dist.ProcessGroup", patient)  # every process is of it
-    atexit.register(part)
+    rendezvous_state.store, rank, world_size = next(rendezvous("env://", ranks.rank(), ranks.world_size()))
+    dist.init_process_group(
+        backend, timeout=STEP_TIMEOUT, store=rendezvous_state.store, rank=rank, world_size=world_size
+    )
+    patient = dist.new_group(timeout=SETUP_TIMEOUT, backend="gloo")
+    rendezvous_state.patient = cast("dist.ProcessGroup", patient)  # every process is of it
+    atexit.register(destroy_processes)
     Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
@@ -84,23 +86,23 @@ def cluster_environment() -> ClusterEnvironment:
     return SLURMEnvironment(auto_requeue=False)  # a requeued job repeats the command, which goes on
 
 
-def part() -> None:
+def destroy_processes() -> None:
     """Disconnects them."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def of_each(value: Result) -> list[Result]:
+def all_gather_object(value: Result) -> list[Result]:
     """The values of all processes, in order."""
     if ranks.world_size() == 1:
         return [value]
     values: list[Any] = [None] * ranks.world_size()
-    dist.all_gather_object(values, value, group=meeting.patient)
+    dist.all_gather_object(values, value, group=rendezvous_state.patient)
     return values
 
 
 @contextmanager
-def leader_first() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """What is inside happens in the first process, then, once it has succeeded, in the others.
 
     Raises:
@@ -108,43 +110,43 @@ def leader_first() -> Iterator[None]:
     """
     if ranks.world_size() == 1:
         yield
-    elif ranks.leads():
+    elif ranks.is_rank_zero():
         succeeded = False
         try:
             yield
             succeeded = True
         finally:
-            from_leader(succeeded)
+            broadcast_object(succeeded)
     else:
-        if not from_leader(None):
+        if not broadcast_object(None):
             raise AnotherFailed
         yield
 
 
-def decided_by_leader(decide: Callable[[], Result]) -> Result:
+def run_on_rank_zero(decide: Callable[[], Result]) -> Result:
     """What ``decide`` gives in the first process, in every one of them.
 
     Raises:
         AnotherFailed: in the others, if it has raised.
     """
     decision: list[Result] = []
-    with leader_first():
-        if ranks.leads():
+    with rank_zero_first():
+        if ranks.is_rank_zero():
             decision.append(decide())
-    result: Result = from_leader(decision[0] if decision else None)
+    result: Result = broadcast_object(decision[0] if decision else None)
     return result
 
 
-def from_leader(value: Any) -> Any:  # noqa: ANN401
+def broadcast_object(value: Any) -> Any:  # noqa: ANN401
     """The first process's value, in every one of them."""
     if ranks.world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0, group=meeting.patient, device=torch.device("cpu"))
+    dist.broadcast_object_list(values, src=0, group=rendezvous_state.patient, device=torch.device("cpu"))
     return values[0]
 
 
-def in_any(*flags: bool, device: torch.device) -> list[bool]:
+def any_rank(*flags: bool, device: torch.device) -> list[bool]:
     """Which of the flags are up in at least one process."""
     if ranks.world_size() == 1:
         return list(flags)
@@ -155,16 +157,16 @@ def in_any(*flags: bool, device: torch.device) -> list[bool]:
 
 def is_first_to_say(message: str) -> bool:
     """Whether no other process of the run has said so, when all of them come to the same end."""
-    if meeting.store is None:
+    if rendezvous_state.store is None:
         return True
     try:
-        return int(meeting.store.add(f"said: {message}", 1)) == 1
+        return int(rendezvous_state.store.add(f"said: {message}", 1)) == 1
     except RuntimeError:  # whoever kept the store has gone
         return True
 
 
 @contextmanager
-def lost_connections_told() -> Iterator[None]:
+def lost_connections_reported() -> Iterator[None]:
     """What the end of a process does to the others is not the reason why a run has ended.
 
     Raises:

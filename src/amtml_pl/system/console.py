@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.ranks import leads
+from amtml_pl.system.ranks import is_rank_zero
 
 
 class Terminal(Console):
@@ -84,7 +84,7 @@ for name in ("stdout", "stderr"):
 
 # Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
 console = Terminal(
-    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not leads()
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not is_rank_zero()
 )
 
 

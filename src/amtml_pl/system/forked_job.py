@@ -53,7 +53,7 @@ def in_own_process(function: Callable[[], Result]) -> Result:
     """
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=child, args=(function, sender, os.getpid()), daemon=False)
+    process = fork.Process(target=run_in_child, args=(function, sender, os.getpid()), daemon=False)
     with passing_on_signals(process) as asked_to_end:
         sender.close()
         try:
@@ -64,12 +64,12 @@ def in_own_process(function: Callable[[], Result]) -> Result:
                 raise KeyboardInterrupt from None
             if signal.SIGTERM in asked_to_end:
                 raise SystemExit(128 + signal.SIGTERM) from None
-            raise ProcessCrashedError(epitaph(process.exitcode)) from None
+            raise ProcessCrashedError(exit_reason(process.exitcode)) from None
         process.join()
     return result
 
 
-def child(function: Callable[[], Result], sender: Connection, parent: int) -> None:
+def run_in_child(function: Callable[[], Result], sender: Connection, parent: int) -> None:
     """What the process does."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     os.setpgid(0, 0)  # Ctrl-C in a terminal reaches the parent alone, which passes it on once
@@ -102,7 +102,7 @@ def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def epitaph(exitcode: int | None) -> str:
+def exit_reason(exitcode: int | None) -> str:
     """How a process ended, for a person."""
     if exitcode is None or exitcode >= 0:
         return f"its process ended with status {exitcode} before the run did"

@@ -22,7 +22,7 @@ from amtml_pl.system.collectives import end_with_parent
 from amtml_pl.system.signals import GRACE_SECONDS
 
 
-def run_in_group(command: Sequence[str], processes: int) -> None:
+def launch_ranks(command: Sequence[str], processes: int) -> None:
     """Runs a Python command in so many processes that know of each other; when one dies, all end.
 
     Args:
@@ -66,7 +66,7 @@ def run_in_group(command: Sequence[str], processes: int) -> None:
             os.environ.pop("OMP_NUM_THREADS")
 
 
-def run_alone(command: Sequence[str]) -> None:
+def run_detached(command: Sequence[str]) -> None:
     """Runs a Python command in a process that is none of this run's group.
 
     Args:

@@ -13,7 +13,7 @@ from amtml_pl.errors import Preempted
 GRACE_SECONDS = 20.0
 
 
-def obey_at_once() -> None:
+def raise_on_sigterm() -> None:
     """From here on SIGTERM ends the process by `Preempted`, as Ctrl-C does by KeyboardInterrupt."""
     signal.signal(signal.SIGTERM, preempt)
 
@@ -42,8 +42,8 @@ class StopRequest:
         self.number: int | None = None
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Inside, after `listen`, signals are noted and obeyed later; afterwards as they were before."""
+    def deferred(self) -> Iterator[None]:
+        """Inside, after `install`, signals are noted and obeyed later; afterwards as they were before."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -52,22 +52,22 @@ class StopRequest:
             for number, handler in before.items():
                 signal.signal(number, handler)
         if self.number is not None:  # it came when the fit had nothing left to do
-            self.obey()
+            self.raise_if_requested()
 
-    def listen(self) -> None:
+    def install(self) -> None:
         """Begins to note signals; called once Lightning has put its own handlers in place."""
-        signal.signal(signal.SIGINT, self.note)
-        signal.signal(signal.SIGTERM, self.note)
+        signal.signal(signal.SIGINT, self.record)
+        signal.signal(signal.SIGTERM, self.record)
 
-    def note(self, number: int, frame: FrameType | None) -> None:
+    def record(self, number: int, frame: FrameType | None) -> None:
         """Notes a first signal, for which there is some time; obeys a second one at once."""
         if self.number is not None:
-            self.obey()
+            self.raise_if_requested()
         self.number = number
-        signal.signal(signal.SIGALRM, lambda *_: self.obey())
+        signal.signal(signal.SIGALRM, lambda *_: self.raise_if_requested())
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
-    def obey(self) -> None:
+    def raise_if_requested(self) -> None:
         """Stops.
 
         Raises:

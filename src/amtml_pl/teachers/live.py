@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.models.hint import Reading
+from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode, tap_shapes
 from amtml_pl.system.files import replacing
 from amtml_pl.system.records import Sealed, Share, as_json, read_record
@@ -59,7 +59,7 @@ class Teacher:
             outputs are the classes.
         pool: side of the grid that larger features are average-pooled to before anything reads them; None
             leaves them as they are.
-        hints: what is read of the network's taps, each as `models.hint.Reading` says; None reads every
+        hints: what is read of the network's taps, each as `models.hint.HintSpec` says; None reads every
             tap as it is.
 
     Raises:
@@ -80,7 +80,7 @@ class Teacher:
         self.network = network.requires_grad_(False).eval()
         self.class_map = None if class_map is None else tuple(class_map)
         self.pool = pool
-        self.readings = tuple(Reading.of(hint) for hint in (network.taps if hints is None else hints))
+        self.readings = tuple(HintSpec.of(hint) for hint in (network.taps if hints is None else hints))
         if self.class_map is not None and len(set(self.class_map)) < len(self.class_map):
             repeated = sorted({column for column in self.class_map if self.class_map.count(column) > 1})
             raise UserError(

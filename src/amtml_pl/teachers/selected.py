@@ -15,7 +15,7 @@ from amtml_pl.config.build import Part
 from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.hint import Reading
+from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
@@ -32,7 +32,7 @@ class SelectedTeacher:
     Attributes:
         node: its configuration, as plain values.
         image_size: H, which is W, of the images that it is shown.
-        hints: what terms read of its modules, each as `amtml_pl.models.hint.Reading` says.
+        hints: what terms read of its modules, each as `amtml_pl.models.hint.HintSpec` says.
     """
 
     name: str
@@ -140,7 +140,7 @@ def build_teacher(
     name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
 ) -> Teacher:
     """Return a teacher around a network."""
-    taps = [Reading.of(hint).tap for hint in hints]
+    taps = [HintSpec.of(hint).tap for hint in hints]
     tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
     return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
 

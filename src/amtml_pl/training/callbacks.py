@@ -18,7 +18,7 @@ from amtml_pl.distill.module import Observer
 from amtml_pl.distill.non_finite import NonFiniteGuard
 from amtml_pl.distill.timing import Spending
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.system.collectives import of_each
+from amtml_pl.system.collectives import all_gather_object
 from amtml_pl.system.console import console, is_watched
 from amtml_pl.system.files import write_text
 from amtml_pl.system.signals import StopRequest
@@ -79,7 +79,7 @@ class Accounts(Observer):
         """Counts on from there, where it is a fit that goes on."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        self.spent.go_on_from(checkpoint["spent"])
+        self.spent.resume_from(checkpoint["spent"])
         if not trainer.is_global_zero:
             self.spent.teacher_passes = {}  # of all ranks until then; the first one has taken them over
 
@@ -87,7 +87,7 @@ class Accounts(Observer):
 def passes_of_all_ranks(spent: Spending) -> dict[str, int]:
     """Images that each teacher has looked at, for the cache that all ranks fill."""
     total = Counter[str]()
-    for of_one_rank in of_each(spent.teacher_passes):
+    for of_one_rank in all_gather_object(spent.teacher_passes):
         total.update(of_one_rank)
     return dict(total)
 

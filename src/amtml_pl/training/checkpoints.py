@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from amtml_pl.errors import UserError
 from amtml_pl.system import ranks
-from amtml_pl.system.collectives import from_leader, in_any
+from amtml_pl.system.collectives import any_rank, broadcast_object
 from amtml_pl.system.files import replacing
 from amtml_pl.system.signals import StopRequest
 
@@ -52,8 +52,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the untrained state, unless the fit resumes from a later one."""
         if self.stop is not None:
-            self.stop.listen()
-        if not from_leader(self.file.exists()):
+            self.stop.install()
+        if not broadcast_object(self.file.exists()):
             self.save(trainer)
 
     def on_train_batch_end(
@@ -70,21 +70,21 @@ class LastCheckpoint(Checkpoint):
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
         late = self.every_seconds is not None and time.monotonic() - self.saved >= self.every_seconds
-        due, told = in_any(late and ranks.leads(), self.told_to_stop, device=pl_module.device)
+        due, told = any_rank(late and ranks.is_rank_zero(), self.stop_requested, device=pl_module.device)
         if due or told:
             self.save(trainer, batches_done=done)
         if told and self.stop is not None:
-            self.stop.obey()
+            self.stop.raise_if_requested()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the state after an epoch and its validation."""
         self.save(trainer)
-        [told] = in_any(self.told_to_stop, device=pl_module.device)
+        [told] = any_rank(self.stop_requested, device=pl_module.device)
         if told and self.stop is not None:
-            self.stop.obey()
+            self.stop.raise_if_requested()
 
     @property
-    def told_to_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether this process has been."""
         return self.stop is not None and self.stop.number is not None
 

@@ -12,13 +12,13 @@ from amtml_pl.distill.doctor.report import Checkup, check_up, warn
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.timing import Spending
 from amtml_pl.errors import UserError
-from amtml_pl.models.classifier_head import Head
-from amtml_pl.models.hint import Reading
+from amtml_pl.models.classifier_head import ClassifierHead
+from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.layout import set_execution
-from amtml_pl.system.collectives import leader_first
-from amtml_pl.system.ranks import leads
+from amtml_pl.system.collectives import rank_zero_first
+from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.system.records import write_record
-from amtml_pl.teachers.cache.catalogue import Examination
+from amtml_pl.teachers.cache.catalogue import TeacherExamination
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.teachers.selected import SelectedTeacher, names
@@ -51,7 +51,7 @@ def connect(prepared: Prepared) -> Ready:
         reader.provide(prepared.data.train_view(0))
     module.take_heads(heads(plan.teachers, module.head_names()))
     accuracy = {name: by_split["val"] for name, by_split in prepared.accuracy.items()}
-    module.judge_teachers(accuracy, lambda: held_out_outputs(prepared, module))
+    module.calibrate_weighting(accuracy, lambda: held_out_outputs(prepared, module))
     data = data_module(settings, prepared.data.packed, reader)
     if cache is not None:
         facts = cache.facts()
@@ -90,14 +90,14 @@ def live_teachers(plan: Plan) -> LiveTeachers:
     return LiveTeachers(plan.live)
 
 
-def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, Head]:
+def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, ClassifierHead]:
     """The classifiers that terms run, by flat name of the hint; one teacher is in memory at a time."""
-    cut: dict[str, Head] = {}
+    cut: dict[str, ClassifierHead] = {}
     for selected in teachers:
         if hints := [hint for name, _, hint in (w.partition("/") for w in wanted) if name == selected.name]:
             loaded = selected.load()
             for hint in hints:
-                head = Head(loaded.network.network, Reading.of(hint).tap, loaded.class_map)
+                head = ClassifierHead(loaded.network.network, HintSpec.of(hint).tap, loaded.class_map)
                 cut[f"{selected.name}/{hint}"] = head
     return cut
 
@@ -147,8 +147,8 @@ def stored_logits(cache: RunCache) -> Tensor:
 
 def take(cache: RunCache, request: RunRequest) -> None:
     """Leave word that the run uses these stores, and check them, once for all processes of the run."""
-    with leader_first():
-        if leads():
+    with rank_zero_first():
+        if is_rank_zero():
             cache.note_use(request.folder.path, request.command)
             cache.check()
     cache.trust_what_is_there()
@@ -166,7 +166,7 @@ def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
 
 def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
     """Compare the step with its claims, and the teachers, live ones if ``thoroughly``, with the labels."""
-    examined: Mapping[str, Examination] = {}
+    examined: Mapping[str, TeacherExamination] = {}
     if ready.cache is not None:
         examined = ready.cache.examinations()
     elif thoroughly:

@@ -8,15 +8,15 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.timing import Spending
 from amtml_pl.runs.record import RunRecord, Timing
 from amtml_pl.system.checkpoint_file import read_checkpoint
-from amtml_pl.system.collectives import from_leader, leader_first
+from amtml_pl.system.collectives import broadcast_object, rank_zero_first
 from amtml_pl.system.console import console
-from amtml_pl.system.ranks import leads
+from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.system.signals import StopRequest
 from amtml_pl.teachers.live import measured_accuracy
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.connect import held_out_logits
 from amtml_pl.training.dashboard.callback import Dashboard
-from amtml_pl.training.dashboard.figures import Subject
+from amtml_pl.training.dashboard.figures import RunContext
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
@@ -41,19 +41,19 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
         if isinstance(logger, TensorBoard)
     ]
     trainer = make_trainer(options, folder, module, stop, loggers, dashboards)
-    resume = folder.last_checkpoint if from_leader(folder.last_checkpoint.exists()) else None
+    resume = folder.last_checkpoint if broadcast_object(folder.last_checkpoint.exists()) else None
     if resume is not None:
         read_checkpoint(resume, module.state_dict())  # what is damaged is refused in words
         console.print(f"Resuming from {resume}", markup=False)
     with interruptible(trainer):
-        with stop.heard():
+        with stop.deferred():
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         timing = timing_of(module.spent)
         trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
         last = evaluate(trainer, module, data, folder.last_checkpoint)
         best = evaluate(trainer, module, data, folder.best_checkpoint)
-    with leader_first():
-        if leads():
+    with rank_zero_first():
+        if is_rank_zero():
             save_weights(module.student, folder.weights_file)
         taught = accuracy_of_teachers(ready)
     weighed = weights_of_last_epoch(folder.metrics_file)
@@ -63,10 +63,10 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
     return Fitted(metrics, timing)
 
 
-def subject_of(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Subject:
+def subject_of(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> RunContext:
     """What a dashboard knows of the run before its fit."""
     method = ready.request.settings.method
-    return Subject(
+    return RunContext(
         about=about,
         classes=ready.data.classes,
         image_size=ready.data.image_size,
@@ -74,7 +74,7 @@ def subject_of(ready: Ready, about: RunRecord, gradient_share: Mapping[str, floa
         mixture=method.mixture,
         lr=method.optimizer.plain().get("lr"),
         accuracy=ready.prepared.accuracy,
-        held_out=held_out_logits(ready.prepared) if ready.teachers and leads() else None,
+        held_out=held_out_logits(ready.prepared) if ready.teachers and is_rank_zero() else None,
         gradient_share=gradient_share,
     )
 

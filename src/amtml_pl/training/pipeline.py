@@ -15,11 +15,16 @@ from amtml_pl.data.packing import PackedDataset, find_packed, pack
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
-from amtml_pl.system.collectives import decided_by_leader, leader_first, lost_connections_told, meet
+from amtml_pl.system.collectives import (
+    init_processes,
+    lost_connections_reported,
+    rank_zero_first,
+    run_on_rank_zero,
+)
 from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text
-from amtml_pl.system.launch import run_alone
-from amtml_pl.system.ranks import leads, world_size
+from amtml_pl.system.launch import run_detached
+from amtml_pl.system.ranks import is_rank_zero, world_size
 from amtml_pl.teachers.live import check_accuracy
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
@@ -31,7 +36,7 @@ from amtml_pl.training.record import describe
 from amtml_pl.training.settings import DatasetOptions, Settings, settings_of
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest, plan
 from amtml_pl.training.summary import show_summary
-from amtml_pl.training.sweep.jobs import current
+from amtml_pl.training.sweep.jobs import sweep_context
 from amtml_pl.training.trainer import explained
 
 log = logging.getLogger(__name__)
@@ -39,19 +44,19 @@ log = logging.getLogger(__name__)
 
 def execute(request: RunRequest) -> RunRecord:
     """Run from plan to record, in a folder that no other process works in."""
-    meet()
-    with lost_connections_told(), sole_use(request.folder):
-        if record := decided_by_leader(lambda: completed_before(request)):
+    init_processes()
+    with lost_connections_reported(), sole_use(request.folder):
+        if record := run_on_rank_zero(lambda: completed_before(request)):
             return record
-        with leader_first():
+        with rank_zero_first():
             planned = plan(request)
         if request.settings.force or not request.settings.resume:  # only once all else fits together
-            decided_by_leader(request.folder.clear)
-        with leader_first():
+            run_on_rank_zero(request.folder.clear)
+        with rank_zero_first():
             prepared = prepare(planned)
         ready = connect(prepared)
-        with leader_first():
-            checkup = examine(ready) if request.settings.doctor and leads() else None
+        with rank_zero_first():
+            checkup = examine(ready) if request.settings.doctor and is_rank_zero() else None
             if checkup is not None:
                 checkup.refuse()
         return fit_and_record(ready, {} if checkup is None else checkup.gradient_share)
@@ -62,8 +67,8 @@ def sole_use(folder: RunFolder) -> Iterator[None]:
     """Inside, no other run works in the folder; it is waited for. A run's first process holds the lock."""
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.path / ".lock")
-    with leader_first():
-        if leads():
+    with rank_zero_first():
+        if is_rank_zero():
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -84,7 +89,7 @@ def completed_before(request: RunRequest) -> RunRecord | None:
         refuse_other_pixels(record, None if packed is None else packed.digest, folder)
         folder.refuse_changed(record, *folder.tables, *filter(Path.exists, folder.weights))
         console.print(f"Already completed: {folder.path} (force=true starts over)", markup=False)
-        show_summary(record, folder.path, with_next_commands=asked_for_alone(settings))
+        show_summary(record, folder.path, with_next_commands=is_top_level(settings))
         return record
     return None
 
@@ -128,7 +133,7 @@ def train_teacher(teacher: SelectedTeacher) -> RunRecord:
     if world_size() == 1:
         own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
         return execute(RunRequest(own, teacher.folder, recipe, teacher.recipe.command()))
-    run_alone(
+    run_detached(
         shlex.split(teacher.recipe.command())[1:]
     )  # this process is one of several that train the student
     return teacher.trained()
@@ -139,12 +144,12 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
     folder, settings = ready.request.folder, ready.request.settings
     if half_done := folder.record():
         refuse_other_teachers(half_done, ready.facts, folder)
-    if leads():
+    if is_rank_zero():
         write_text(folder.config_file, settings.text())
     about = describe(ready)
     folder.write_record(about)  # the truth about a run that is killed from here on
     try:
-        with explained(folder), lost_connections_told():
+        with explained(folder), lost_connections_reported():
             fitted = fit(ready, about, gradient_share)
     except Exception as error:
         with suppress(OSError):  # a full disk is full for this record too; it says interrupted already
@@ -164,14 +169,14 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
         )
         return folder.completed() or about
 
-    record = decided_by_leader(completed)
-    show_summary(record, folder.path, with_next_commands=asked_for_alone(settings))
+    record = run_on_rank_zero(completed)
+    show_summary(record, folder.path, with_next_commands=is_top_level(settings))
     return record
 
 
-def asked_for_alone(settings: Settings) -> bool:
+def is_top_level(settings: Settings) -> bool:
     """Whether a run is neither one of a sweep's nor a teacher's."""
-    return settings.alone and current.sweep is None
+    return settings.alone and sweep_context.sweep is None
 
 
 def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:

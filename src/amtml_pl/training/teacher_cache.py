@@ -16,7 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.record import CacheUse, TeacherFacts
 from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.build import Built, build
-from amtml_pl.teachers.cache.catalogue import Examination, ExaminedTeacher, nearest
+from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, nearest
 from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
@@ -87,7 +87,7 @@ class RunCache:
         found = {name: facts.model_dump(exclude={"examination"}) for name, facts in self.examined().items()}
         return {name: TeacherFacts(**facts) for name, facts in found.items()}
 
-    def examinations(self) -> dict[str, Examination]:
+    def examinations(self) -> dict[str, TeacherExamination]:
         """Return what the examination of each teacher found when its outputs were built."""
         return {name: facts.examination for name, facts in self.examined().items()}
 
@@ -224,7 +224,7 @@ def examination(
     teacher: Teacher,
     data: PackedDataModule,
     normalisation: tuple[list[float], list[float]],
-) -> Examination:
+) -> TeacherExamination:
     """Return what some images of the validation split tell of a teacher that has its weights.
 
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.

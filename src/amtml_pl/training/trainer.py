@@ -24,7 +24,7 @@ from amtml_pl.runs.epoch_table import read_epochs
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import ranks
 from amtml_pl.system.checkpoint_file import read_checkpoint
-from amtml_pl.system.collectives import SILENCE, cluster_environment
+from amtml_pl.system.collectives import STEP_TIMEOUT, cluster_environment
 from amtml_pl.system.files import write_bytes
 from amtml_pl.system.limits import named_file
 from amtml_pl.system.signals import StopRequest
@@ -66,7 +66,7 @@ def make_trainer(
 
 def shared_training(module: StudentModule) -> DDPStrategy:
     """How several processes train together; one that steps its optimisers itself leaves parameters out."""
-    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=SILENCE)
+    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=STEP_TIMEOUT)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class AdaptiveWeighting(Weighting):
         """The weights of the teachers as a whole; None where it is uniform."""
         return self.held_out if self.needs_held_out else None
 
-    def judge_outputs(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
+    def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
         """Learns the prior."""
         if self.needs_held_out:
             self.held_out.copy_(held_out_weights(logits, labels))

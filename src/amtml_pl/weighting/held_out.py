@@ -51,7 +51,7 @@ class HeldOutWeighting(Weighting):
         M = len(shapes.teachers)
         self.register_buffer("shares", torch.full((M,), 1 / M))
 
-    def judge_outputs(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
+    def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
         """Learns the weights."""
         self.shares.copy_(held_out_weights(logits, labels))
 

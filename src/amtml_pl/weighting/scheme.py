@@ -19,7 +19,7 @@ class Weighting(nn.Module):
     Attributes:
         reads_labels: whether the weights depend on the labels, which mixup would blend.
         weighs_batches: whether the weights of a sample depend on the others of its batch, or on chance.
-        needs_held_out: whether `judge_outputs` must be called before the fit.
+        needs_held_out: whether `fit_to_held_out` must be called before the fit.
         lr: learning rate of what it learns; None takes the student's.
         orders_teachers: whether something of the scheme belongs to a teacher by its position, so that the
             columns do not simply follow the teachers when these change places.
@@ -43,14 +43,14 @@ class Weighting(nn.Module):
         """What learned weights are drawn to; None is uniform."""
         return None
 
-    def judge(self, accuracy: Mapping[str, float]) -> None:
+    def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
         """Hears how good the teachers are, once, before the fit and after a resume.
 
         Args:
             accuracy: of each teacher on the validation split, in [0, 1].
         """
 
-    def judge_outputs(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
+    def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
         """Sees what the teachers say of the validation split, once, before the fit and after a resume.
 
         Args:

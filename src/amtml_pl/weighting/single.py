@@ -49,7 +49,7 @@ class SingleTeacherWeighting(Weighting):
             )
         self.position = self.names.index(self.teacher)
 
-    def judge(self, accuracy: Mapping[str, float]) -> None:
+    def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
         """Takes the best; of equally good ones the first."""
         if self.teacher == BEST:
             self.position = max(range(len(self.names)), key=lambda place: accuracy[self.names[place]])

@@ -150,7 +150,7 @@ def stamp(file: Path) -> str:
     """The size and modification time of one file."""
     try:
         status = file.stat()
-    except OSError as error:  # such as a symbolic link that leads nowhere
+    except OSError as error:  # such as a symbolic link that is_rank_zero nowhere
         _refuse(error)
     return f"{status.st_size} bytes, modified {status.st_mtime_ns}"
 

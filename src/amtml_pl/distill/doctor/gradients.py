@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from amtml_pl.distill.doctor.finding import Finding
-from amtml_pl.distill.objectives import Objective
+from amtml_pl.distill.objectives import LossComponent
 
 OUTWEIGHS = 100.0
 
 
-def gradient_norms(objective: Objective, parts: Mapping[str, Sequence[nn.Parameter]]) -> dict[str, float]:
+def gradient_norms(objective: LossComponent, parts: Mapping[str, Sequence[nn.Parameter]]) -> dict[str, float]:
     """The L2 norm of an objective's gradient for each part of the module."""
     if not objective.value.requires_grad:
         return dict.fromkeys(parts, 0.0)
@@ -29,7 +29,7 @@ def norm(gradients: Iterable[Tensor | None]) -> float:
     return math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
 
 
-def gradient_findings(objective: Objective, norms: Mapping[str, float]) -> Iterator[Finding]:
+def gradient_findings(objective: LossComponent, norms: Mapping[str, float]) -> Iterator[Finding]:
     """Where an objective does not train what it claims to, or trains what it does not."""
     name = objective.name
     for part in objective.trains:

@@ -39,7 +39,7 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
     """Trainable parameters in no optimiser or in several groups, and groups that hold anything else."""
     groups = [*parameter_groups_in(module.configure_optimizers())]
     held = Counter(id(parameter) for group in groups for parameter in group["params"])
-    parts = module.parts()
+    parts = module.trainable_groups()
     known = {id(parameter) for parameters in parts.values() for parameter in parameters}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in known]
     for part, parameters in {**parts, "the rest": rest}.items():

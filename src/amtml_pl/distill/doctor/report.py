@@ -18,7 +18,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.layout import as_written
 from amtml_pl.system.console import console, error_console
 from amtml_pl.system.records import Record
-from amtml_pl.teachers.cache.catalogue import Examination
+from amtml_pl.teachers.cache.catalogue import TeacherExamination
 
 SAMPLES = 32
 
@@ -30,7 +30,7 @@ class Checkup(Record):
     expected_defects: tuple[str, ...] = ()
     warnings: tuple[str, ...]
     gradient_share: dict[str, float]
-    teachers: dict[str, Examination]
+    teachers: dict[str, TeacherExamination]
     agreement: dict[str, float]
     whole: bool = True
 
@@ -67,7 +67,7 @@ class Checkup(Record):
 def check_up(
     module: StudentModule,
     data: PackedDataModule,
-    teachers: Mapping[str, Examination],
+    teachers: Mapping[str, TeacherExamination],
     expected: Sequence[str] = (),
 ) -> Checkup:
     """Examines a module that is ready to be fitted."""

@@ -22,7 +22,7 @@ SHARE_SAMPLES = 32
 
 
 @dataclass(frozen=True)
-class Examination:
+class StepExamination:
     """What a step's examination has found; it is not ``whole`` where a teacher is not frozen."""
 
     findings: Sequence[Finding] = ()
@@ -31,18 +31,18 @@ class Examination:
     whole: bool = True
 
 
-def examine(module: StudentModule, batch: Batch) -> Examination:
+def examine(module: StudentModule, batch: Batch) -> StepExamination:
     """Takes a training step apart for at least two images, without taking it.
 
     Parameters, running statistics, random state and accounts are left as they were.
     """
     if findings := [*frozen_findings(module)]:  # nothing else can be trusted then
-        return Examination(findings, whole=False)
+        return StepExamination(findings, whole=False)
     findings = [*optimizer_findings(module)]
     findings += [Finding(name, what) for name, what in module.self_check()]
     with as_it_was(module):
-        dissection = module.dissect(batch)
-        parts = module.parts()
+        dissection = module.break_down(batch)
+        parts = module.trainable_groups()
         norms = {each.name: gradient_norms(each, parts) for each in dissection.objectives}
         for objective in dissection.objectives:
             findings += gradient_findings(objective, norms[objective.name])
@@ -53,13 +53,13 @@ def examine(module: StudentModule, batch: Batch) -> Examination:
             terms = {name: term for name, term in module.loss_terms().items() if module.coef[name]}
             findings += weight_findings(dissection.step, terms, parts.get("student", []))
             if module.weighting is not None:
-                findings += order_findings(dissection.step, terms, module.weighting, module.repeatable)
+                findings += order_findings(dissection.step, terms, module.weighting, module.seed_step)
             findings += target_findings(dissection.step, terms)
             findings += head_findings(dissection.step, module.heads)
     reaching = {
         o.name: norms[o.name].get("student", 0.0) for o in dissection.objectives if "student" in o.trains
     }
-    return Examination(findings, [*outweighing(reaching)], shares(reaching))
+    return StepExamination(findings, [*outweighing(reaching)], shares(reaching))
 
 
 def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
@@ -68,8 +68,8 @@ def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
         lambda tensor: tensor[:SHARE_SAMPLES] if tensor.ndim else tensor
     )  # mixup's share is 0-dim
     with as_it_was(module):
-        parts = {"student": module.parts()["student"]}
-        objectives = [each for each in module.dissect(some).objectives if "student" in each.trains]
+        parts = {"student": module.trainable_groups()["student"]}
+        objectives = [each for each in module.break_down(some).objectives if "student" in each.trains]
         return shares({each.name: gradient_norms(each, parts)["student"] for each in objectives})
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from amtml_pl.distill.doctor.finding import Finding
-from amtml_pl.teachers.cache.catalogue import Examination
+from amtml_pl.teachers.cache.catalogue import TeacherExamination
 from amtml_pl.teachers.live import Teacher
 
 IMAGES = 256  # for accuracy and statistics
@@ -32,7 +32,7 @@ def examine_teacher(
     images: Float[Tensor, "N 3 H W"],
     labels: Int64[Tensor, " N"],
     others: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None,
-) -> Examination:
+) -> TeacherExamination:
     """Its accuracy; for one whose origin is not known also that with other statistics or classes.
 
     Args:
@@ -50,7 +50,7 @@ def examine_teacher(
     right = named == labels
     count, accuracy = len(labels), share(right)
     if others is None:
-        return Examination(
+        return TeacherExamination(
             images=count,
             accuracy=accuracy,
             accuracy_reassigned=accuracy,
@@ -76,7 +76,7 @@ def examine_teacher(
     finally:
         teacher.network.mean.copy_(mean)
         teacher.network.std.copy_(std)
-    return Examination(
+    return TeacherExamination(
         images=count,
         accuracy=accuracy,
         accuracy_reassigned=share(reassigned),
@@ -132,7 +132,7 @@ def reassigned_rightly(named: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) 
     return right
 
 
-def teacher_findings(name: str, found: Examination) -> Iterator[Finding]:
+def teacher_findings(name: str, found: TeacherExamination) -> Iterator[Finding]:
     """What an examination says against a teacher."""
     accuracy, reassigned, gain = found.accuracy, found.accuracy_reassigned, found.gain_in_standard_errors
     better = {s: a for s, a in found.accuracy_with.items() if gain[s] > CERTAIN}

@@ -44,7 +44,7 @@ def weight_findings(
 
 
 def order_findings(
-    step: Step, terms: Mapping[str, LossTerm], weighting: Weighting, repeatable: Callable[[], None]
+    step: Step, terms: Mapping[str, LossTerm], weighting: Weighting, seed_step: Callable[[], None]
 ) -> Iterator[Finding]:
     """What is another when the teachers are listed in another order, by one place each."""
     if step.teachers is None or step.weights is None or len(step.teachers.names) < 2:
@@ -54,7 +54,7 @@ def order_findings(
     turned = TeacherOutputs(names, step.teachers.logits[:, order], step.teachers.hints)
 
     def weighed(teachers: TeacherOutputs) -> Tensor:
-        repeatable()
+        seed_step()
         return weights_far_and_near(weighting, step, teachers)
 
     if not weighting.orders_teachers and not torch.allclose(
@@ -70,9 +70,9 @@ def order_findings(
     for name, term in terms.items():
         if term.orders_teachers:
             continue
-        repeatable()
+        seed_step()
         value = term(step)
-        repeatable()
+        seed_step()
         if not torch.allclose(value, term(other), rtol=1e-3, atol=1e-6):
             yield Finding(
                 f"order-of-the-teachers/{name}",

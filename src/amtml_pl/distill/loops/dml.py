@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from amtml_pl.distill.module import StudentModule, at_least_float32, trainable
 from amtml_pl.distill.non_finite import broken_loss
-from amtml_pl.distill.objectives import Dissection, Objective
+from amtml_pl.distill.objectives import LossComponent, StepBreakdown
 from amtml_pl.distill.step import full_precision
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
@@ -104,9 +104,9 @@ class MutualLearning(StudentModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates each network once, in turn."""
-        self.repeatable()
+        self.seed_step()
         optimizers = cast("list[LightningOptimizer]", self.optimizers())  # the student's first
-        whole = self.put_together(batch.labels)
+        whole = self.gather_batch(batch.labels)
         labels = whole(batch.labels)
         with torch.no_grad():
             logits = [whole(shown(network, batch.images)) for network in self.networks()[1:]]
@@ -126,7 +126,7 @@ class MutualLearning(StudentModule):
                 with torch.no_grad():
                     logits[j] = whole(shown(network, batch.images))
             if j == 0:
-                self.count(step, batch)
+                self.update_metrics(step, batch)
                 self.log_losses(step, values, loss)
 
     def values(self, step: Step, others: Float[Tensor, "P B K"]) -> dict[str, Float[Tensor, ""]]:
@@ -139,12 +139,12 @@ class MutualLearning(StudentModule):
         """How far a network is from the others."""
         return mutual_loss(logits, at_least_float32(others))
 
-    def dissect(self, batch: Batch) -> Dissection:
+    def break_down(self, batch: Batch) -> StepBreakdown:
         """Every network's terms, and what draws it to the others."""
-        self.repeatable()
+        self.seed_step()
         with torch.no_grad():
             logits = [shown(network, batch.images) for network in self.networks()]
-        objectives: list[Objective] = []
+        objectives: list[LossComponent] = []
         for j, network in enumerate(self.networks()):
             part = "student" if j == 0 else f"peer{j}"
             others = torch.stack([each for h, each in enumerate(logits) if h != j])
@@ -152,15 +152,15 @@ class MutualLearning(StudentModule):
             step = Step(student, batch.labels, None, None, None, self.current_epoch, batch.mixed)
             values = self.values(step, others)
             objectives += [
-                Objective(name if j == 0 else f"{name}@{part}", coef * values[name], (part,))
+                LossComponent(name if j == 0 else f"{name}@{part}", coef * values[name], (part,))
                 for name, coef in self.coefficients.items()
                 if coef
             ]
-        return Dissection(objectives)
+        return StepBreakdown(objectives)
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
+    def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
         """The student and its peers."""
-        return {**super().parts(), **trainable(self.named_peers())}
+        return {**super().trainable_groups(), **trainable(self.named_peers())}
 
     @property
     def coefficients(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from amtml_pl.distill.module import trainable
 from amtml_pl.distill.non_finite import broken_loss
-from amtml_pl.distill.objectives import Dissection, Objective
+from amtml_pl.distill.objectives import LossComponent, StepBreakdown
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.regression import FeatureRegression
@@ -24,7 +24,7 @@ from amtml_pl.weighting.temperature import positive_temperature
 from amtml_pl.weighting.uniform import UniformWeighting
 
 
-class TwoOptimizers(DistillModule):
+class LearnedWeightsLoop(DistillModule):
     """A step of the student as `DistillModule` takes it, then one of what weighs the teachers.
 
     Args:
@@ -61,7 +61,7 @@ class TwoOptimizers(DistillModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Take both steps; a loss that is not finite is a UserError."""
-        self.repeatable()
+        self.seed_step()
         student_optimizer, weights_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         step = self.distill_step(batch)
         values = self.values(step)
@@ -71,7 +71,7 @@ class TwoOptimizers(DistillModule):
         student_optimizer.zero_grad()
         self.manual_backward(loss)
         student_optimizer.step()
-        self.count(step, batch)
+        self.update_metrics(step, batch)
         self.log_losses(step, values, loss)
         judged = self.to_judge(batch, step)
         if judged is not None:
@@ -99,19 +99,19 @@ class TwoOptimizers(DistillModule):
     def second_optimizer(self) -> Optimizer:
         """The optimiser of what weighs the teachers."""
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
+    def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
         """What weighs the teachers too."""
-        return {**super().parts(), **trainable(self.weighers())}
+        return {**super().trainable_groups(), **trainable(self.weighers())}
 
-    def dissect(self, batch: Batch) -> Dissection:
+    def break_down(self, batch: Batch) -> StepBreakdown:
         """The student's terms, and the loss of what weighs the teachers."""
-        found = super().dissect(batch)
+        found = super().break_down(batch)
         if found.step is None:
             return found
         lr = float(self.make_optimizer(list(self.parameter_groups())).param_groups[0]["lr"])
         loss = self.weights_loss(replace(batch, teachers=found.step.teachers), found.step, lr)
         return replace(
-            found, objectives=[*found.objectives, Objective("weights", loss, tuple(self.weighers()))]
+            found, objectives=[*found.objectives, LossComponent("weights", loss, tuple(self.weighers()))]
         )
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - as Lightning's

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from amtml_pl.distill.loops.hard_samples import HardSamples
-from amtml_pl.distill.loops.learned_weights import TwoOptimizers
+from amtml_pl.distill.loops.learned_weights import LearnedWeightsLoop
 from amtml_pl.distill.step import full_precision
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets_each import soft_target_losses
-from amtml_pl.losses.term import taught
+from amtml_pl.losses.term import require_teachers
 from amtml_pl.models.layout import as_written, unsynchronised
 from amtml_pl.models.taps import evaluation_mode, frozen
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 
 
-class MetaWeights(TwoOptimizers):
+class MMKD(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, are given by two small networks.
 
     After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), and
@@ -38,14 +38,14 @@ class MetaWeights(TwoOptimizers):
     regressors are in evaluation mode during the moves.
 
     Args:
-        arguments: those of `TwoOptimizers`.
+        arguments: those of `LearnedWeightsLoop`.
         meta_every: steps of the student between meta steps, 1 or more.
         buffer_size: how many hard samples are kept, 2 or more.
         meta_lr: learning rate of the two networks (Adam).
         meta_weight_decay: their weight decay.
 
     Raises:
-        UserError: as `TwoOptimizers`, or if a number is below its range.
+        UserError: as `LearnedWeightsLoop`, or if a number is below its range.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class MetaWeights(TwoOptimizers):
         """The step with the networks' weights, which are constants for the student."""
         step = super().distill_step(batch)
         with torch.no_grad(), full_precision(batch):
-            weights, feature_weights = self.weigh(step.student, taught(step)[0])
+            weights, feature_weights = self.weigh(step.student, require_teachers(step)[0])
         return replace(step, weights=weights, feature_weights=feature_weights)
 
     def weigh(
@@ -95,7 +95,7 @@ class MetaWeights(TwoOptimizers):
     def to_judge(self, batch: Batch, step: Step) -> Batch | None:
         """Some hard samples, every few steps, once there are enough of them; keeps those of the batch."""
         wrong = step.student.logits.argmax(dim=1) != step.labels
-        whole = replace(batch, teachers=None).map(self.put_together(batch.labels))
+        whole = replace(batch, teachers=None).map(self.gather_batch(batch.labels))
         self.hard.keep(replace(whole, teachers=step.teachers), wrong)
         steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
         due = self.hard.is_full and steps % self.meta_every == 0

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.distill.loops.learned_weights import TwoOptimizers
+from amtml_pl.distill.loops.learned_weights import LearnedWeightsLoop
 from amtml_pl.distill.step import full_precision
 from amtml_pl.losses.regression import regression_errors
 from amtml_pl.losses.soft_targets_each import soft_target_losses
-from amtml_pl.losses.term import taught
+from amtml_pl.losses.term import require_teachers
 from amtml_pl.models.taps import evaluation_mode
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.confidence import confidence_weights
 
 
-class ReinforcedWeights(TwoOptimizers):
+class MTKDRL(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, are those of an agent that learns beside it.
 
     After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), and its
@@ -35,12 +35,12 @@ class ReinforcedWeights(TwoOptimizers):
     evaluation mode.
 
     Args:
-        arguments: those of `TwoOptimizers`.
+        arguments: those of `LearnedWeightsLoop`.
         hidden: width of the agent's one hidden layer.
         agent_lr: its learning rate.
 
     Raises:
-        UserError: as `TwoOptimizers`.
+        UserError: as `LearnedWeightsLoop`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ReinforcedWeights(TwoOptimizers):
 
     def observe(self, step: Step) -> Observation:
         """What the agent sees of a step, constants."""
-        teachers, _ = taught(step)
+        teachers, _ = require_teachers(step)
         logits, M = teachers.logits, teachers.logits.shape[1]
         with torch.no_grad(), evaluation_mode(self.regression):
             regressed, targets = self.regression.regressed(step), self.regression.targets(step)

@@ -68,7 +68,9 @@ def evaluate(
     student.to(device)
     logits = outputs(student, images, precision_of(run))
     metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
-    found_teachers, left_out = ask_teachers(run, images) if teachers else ({}, {"teachers": "teachers=false"})
+    found_teachers, left_out = (
+        teacher_outputs_of(run, images) if teachers else ({}, {"teachers": "teachers=false"})
+    )
     mixed, about_mixed = mix(run, images, checkpoint, found_teachers)
     for name, others in (found_teachers | mixed).items():
         measured = quality(others, images.labels) | agreement(logits, others.float().log_softmax(dim=1))
@@ -121,7 +123,7 @@ def outputs(
     return torch.cat(logits)
 
 
-def ask_teachers(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, Tensor], dict[str, str]]:
+def teacher_outputs_of(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the logits of every teacher that can be found, ``(N, K)`` by ``teacher/<name>``.
 
     Returns:

@@ -26,7 +26,7 @@ from amtml_pl.results.export.parity import (
     refuse_ruined,
 )
 from amtml_pl.results.export.record import BothLatencies, ExportRecord, Parity, add_entry, read_entries
-from amtml_pl.results.network import without_beginnings
+from amtml_pl.results.network import without_pretrained_weights
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.system.files import named_output, output, refuse_unwritable
@@ -241,7 +241,7 @@ def card_of_run(run: FinishedRun, checkpoint: Which) -> ModelCard:
         image_size=about["image_size"],
         mean=tuple(map(float, about["mean"])),
         std=tuple(map(float, about["std"])),
-        network=without_beginnings(run.config["student"]["network"]),
+        network=without_pretrained_weights(run.config["student"]["network"]),
         precision="float32",
         run=f"{run.path.parent.name}/{run.path.name}",
         experiment=record.experiment or "",

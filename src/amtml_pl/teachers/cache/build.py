@@ -23,7 +23,7 @@ from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 
-PATIENCE = 0.2  # seconds between two looks at what another process builds
+SETUP_TIMEOUT = 0.2  # seconds between two looks at what another process builds
 
 
 @dataclass
@@ -62,7 +62,7 @@ def build(
                 pending[teacher.name] = job.build_views(teacher, pending[teacher.name])
             if before == sum(map(len, pending.values())):
                 progress.waits(root)
-                time.sleep(PATIENCE)
+                time.sleep(SETUP_TIMEOUT)
     built.seconds = time.perf_counter() - start
     return built
 

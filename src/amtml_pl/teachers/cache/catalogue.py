@@ -24,7 +24,7 @@ LOCKS = ".locks"
 MOST_SHARDS = 1_000_000
 
 
-class Examination(Record):
+class TeacherExamination(Record):
     """What images that a teacher was not trained on tell of it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Examination(Record):
     gain_in_standard_errors: dict[str, float]
 
     @model_validator(mode="after")
-    def has_every_gain(self) -> Examination:
+    def has_every_gain(self) -> TeacherExamination:
         """Check that the gain of all other statistics is there."""
         if absent := self.accuracy_with.keys() - self.gain_in_standard_errors.keys():
             raise ValueError(f"the gain of {sorted(absent)} is missing")
@@ -50,7 +50,7 @@ class Examination(Record):
 class ExaminedTeacher(TeacherFacts):
     """A teacher and what its examination has found."""
 
-    examination: Examination
+    examination: TeacherExamination
 
 
 class StoreManifest(Record):

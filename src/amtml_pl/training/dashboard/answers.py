@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Answers:
+class PredictionBuffer:
     """Logits, batch by batch, of one pass over a split."""
 
     index: list[Int64[Tensor, " B"]] = field(default_factory=list)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from amtml_pl.distill.doctor.step import SHARE_SAMPLES, gradient_shares
 from amtml_pl.distill.module import Observer, StudentModule
-from amtml_pl.system.ranks import leads
-from amtml_pl.training.dashboard.answers import Answers
+from amtml_pl.system.ranks import is_rank_zero
+from amtml_pl.training.dashboard.answers import PredictionBuffer
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.card import card, result_card
 from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
-from amtml_pl.training.dashboard.figures import Subject, write_answers, write_teaching
+from amtml_pl.training.dashboard.figures import RunContext, write_answers, write_teaching
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.tags import chart_layout, final_tags, table_row, tag_of
 from amtml_pl.training.dashboard.teaching import Teaching
@@ -41,7 +41,7 @@ class Dashboard(Observer, Checkpoint):
     of the epoch, and stands before the one that writes ``last.ckpt``, so that no epoch is lost.
     """
 
-    def __init__(self, logger: TensorBoard, subject: Subject) -> None:
+    def __init__(self, logger: TensorBoard, subject: RunContext) -> None:
         self.logger, self.subject = logger, subject
         self.budget = Budget(logger.budget, lambda: 0.0)
         self.epoch = -1
@@ -52,7 +52,7 @@ class Dashboard(Observer, Checkpoint):
         self.shares: dict[str, float] = {}
         self.teaching: list[Teaching] = []
         self.disputed = MostDisputed()
-        self.answers = {"val": Answers(), "test": Answers()}
+        self.answers = {"val": PredictionBuffer(), "test": PredictionBuffer()}
         self.by_class: WeightsByClass | None = None
         self.means: dict[int, Float[Tensor, "K M"]] = {}
 
@@ -148,7 +148,7 @@ class Dashboard(Observer, Checkpoint):
 
     def saw_step(self, step: Step, batch: Batch) -> None:
         """Keeps who named which class, with what weight; and whole samples, where figures will be drawn."""
-        if not leads():
+        if not is_rank_zero():
             return
         with self.budget.spending():
             taught = Teaching.of(step, self.subject.temperature, self.subject.mixture)
@@ -162,18 +162,18 @@ class Dashboard(Observer, Checkpoint):
 
     def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
         """Keeps the student's answers."""
-        if not leads():
+        if not is_rank_zero():
             return
         with self.budget.spending():
             self.answers[batch.split].add(batch, logits)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forgets the answers of the pass before."""
-        self.answers["val"] = Answers()
+        self.answers["val"] = PredictionBuffer()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forgets the answers of the pass before."""
-        self.answers["test"] = Answers()
+        self.answers["test"] = PredictionBuffer()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the epoch's curves, and its figures where the budget allows them."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from amtml_pl.training.dashboard.figures import Subject
+from amtml_pl.training.dashboard.figures import RunContext
 
 
-def card(subject: Subject, *, alone: bool) -> str:
+def card(subject: RunContext, *, alone: bool) -> str:
     """The run as Markdown."""
     about, data = subject.about, subject.about.dataset
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes.items())
@@ -33,7 +33,7 @@ def card(subject: Subject, *, alone: bool) -> str:
     return "\n".join(lines)
 
 
-def not_shown(subject: Subject, *, alone: bool) -> list[str]:
+def not_shown(subject: RunContext, *, alone: bool) -> list[str]:
     """What cannot be shown of a run, ``alone`` or of several processes, and why."""
     sentences = []
     if subject.teachers and subject.held_out is None:

@@ -12,7 +12,7 @@ from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.results.evaluation.quality import Reliability
 from amtml_pl.runs.record import RunRecord
 from amtml_pl.training.dashboard.answers import (
-    Answers,
+    PredictionBuffer,
     confusion_matrix,
     draw_confusion,
     draw_reliability,
@@ -23,7 +23,7 @@ from amtml_pl.training.dashboard.weights_by_class import draw_weights_by_class
 
 
 @dataclass(frozen=True)
-class Subject:
+class RunContext:
     """A run that is about to be fitted.
 
     Attributes:
@@ -49,7 +49,9 @@ class Subject:
         return tuple(self.about.teachers)
 
 
-def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose: str, epoch: int) -> None:
+def write_answers(
+    logger: TensorBoard, subject: RunContext, answers: PredictionBuffer, whose: str, epoch: int
+) -> None:
     """The confusion matrix and the reliability diagram of a pass over a split."""
     if not answers.logits:
         return
@@ -63,7 +65,7 @@ def write_answers(logger: TensorBoard, subject: Subject, answers: Answers, whose
 
 def write_teaching(
     logger: TensorBoard,
-    subject: Subject,
+    subject: RunContext,
     means: Float[Tensor, "K M"] | None,
     examples: Examples | None,
     epoch: int,

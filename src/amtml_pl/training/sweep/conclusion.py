@@ -16,7 +16,7 @@ from amtml_pl.runs.sweep_folder import Job, SweepFolder
 from amtml_pl.system.console import console, error_console
 from amtml_pl.system.optional_packages import imported
 from amtml_pl.system.signals import prepare_to_end
-from amtml_pl.training.sweep.jobs import current
+from amtml_pl.training.sweep.jobs import sweep_context
 
 # What brings the plugin that a launcher of conf/launcher/ needs.
 EXTRAS = {
@@ -26,13 +26,13 @@ EXTRAS = {
 }
 
 
-def concluding(begin: Callable[[], None]) -> None:
+def with_leaderboard(begin: Callable[[], None]) -> None:
     """Runs a command; a sweep ends with its leaderboard, its failures and what goes on with it.
 
     Exit status of a sweep: 0 if all jobs have completed, 2 if all others are a mistake of the user's,
     130 after Ctrl-C, 1 otherwise.
     """
-    current.sweep, status = None, 0
+    sweep_context.sweep, status = None, 0
     try:
         refuse_missing_launcher(sys.argv[1:])
         begin()
@@ -41,12 +41,12 @@ def concluding(begin: Callable[[], None]) -> None:
         status = 130
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    if current.sweep is not None:
-        begun = conclude(current.sweep)
+    if sweep_context.sweep is not None:
+        begun = conclude(sweep_context.sweep)
         status = exit_status(status, begun)
         if status and begun:
             said = "Interrupted. This goes on" if status == 130 else "This retries what has failed"
-            repeat = escape(current.sweep.repeat)
+            repeat = escape(sweep_context.sweep.repeat)
             error_console.print(f"{said}; what is completed is not repeated:\n  {repeat}")
     if status:
         sys.exit(status)

@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from amtml_pl.config.command import own_folders
 from amtml_pl.config.override_errors import command_line_mistakes
-from amtml_pl.config.reporting import progress, report_typed
+from amtml_pl.config.reporting import command_state, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import run_label, sweep_hash, telling_overrides
@@ -28,16 +28,16 @@ from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process
 
 
 @dataclass
-class Current:
+class SweepContext:
     """The sweep that this process works for; None outside of one."""
 
     sweep: SweepFolder | None = None
 
 
-current = Current()
+sweep_context = SweepContext()
 
 
-class Bookkeeping(Callback):
+class SweepCallback(Callback):
     """Hydra's callback that tells every process of a sweep, wherever a launcher starts it, of its folder."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Bookkeeping(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Name the sweep's folder before any job begins; a SystemExit for what is wrong with a typed word."""
         try:
-            self.sweep = current.sweep = self.of(config)
+            self.sweep = sweep_context.sweep = self.of(config)
         except Exception:  # which Hydra would only warn of, and go on without a record of the jobs
             traceback.print_exc()
             raise SystemExit(1) from None
@@ -74,7 +74,7 @@ class Bookkeeping(Callback):
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Makes the sweep known in a worker, too."""
-        current.sweep = self.sweep
+        sweep_context.sweep = self.sweep
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bo
 def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
     """Calls a job's function and catches whatever it ends by."""
     quieten()
-    progress.mistakes.clear()
+    command_state.mistakes.clear()
     if threads is not None:
         import torch  # only here: the process that launches needs none
 
@@ -147,7 +147,7 @@ def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
     except Exception as error:
         traceback.print_exc()
         return Outcome(f"{type(error).__name__}: {error}")
-    return Outcome(progress.mistakes[-1], mistake=True) if progress.mistakes else Outcome()
+    return Outcome(command_state.mistakes[-1], mistake=True) if command_state.mistakes else Outcome()
 
 
 def ended(job: Job, folder: RunFolder, outcome: Outcome) -> Job:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.optional_packages import imported
-from amtml_pl.training.sweep.jobs import current
+from amtml_pl.training.sweep.jobs import sweep_context
 
 if TYPE_CHECKING:
     import optuna
@@ -89,9 +89,9 @@ def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optu
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if current.sweep is None:
+    if sweep_context.sweep is None:
         raise RuntimeError("hydra.callbacks.sweep is missing: without it a sweep has no folder")
-    folder = current.sweep.path
+    folder = sweep_context.sweep.path
     folder.mkdir(parents=True, exist_ok=True)
     study: optuna.Study = optuna.create_study(
         study_name="sweep", storage=f"sqlite:///{folder}/study.db", direction="maximize", load_if_exists=True

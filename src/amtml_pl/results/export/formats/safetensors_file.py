@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.results.export.formats.model_card import ModelCard, opening
 from amtml_pl.results.export.formats.student import OpenedStudent, StudentLogits
-from amtml_pl.results.network import rebuilt
+from amtml_pl.results.network import build_untrained
 from amtml_pl.system.checkpoint_file import refuse_other_network
 
 AGAIN = "copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format=safetensors"
@@ -49,7 +49,7 @@ def open_file(file: Path) -> OpenedStudent:
     card = card_of(file)
     with opening(file, "safetensors"):
         tensors = load_file(file)
-    network = rebuilt(card.network)
+    network = build_untrained(card.network)
     student = TappedNetwork(network, mean=list(card.mean), std=list(card.std))
     refuse_other_network(tensors, network.state_dict(), file, AGAIN)
     network.load_state_dict(tensors)
