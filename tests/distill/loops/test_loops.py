@@ -1,6 +1,7 @@
 """Methods with several networks or optimisers: each part learns, none leaks into another, all resume."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
@@ -85,6 +86,10 @@ def batches(count=4, B=8):
     ]
 
 
+def taught_by(module, batch):
+    return replace(batch, teachers=module.teacher_source(batch))
+
+
 def fit(module, folder, epochs, resume=None):
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
@@ -97,31 +102,21 @@ def fit(module, folder, epochs, resume=None):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_every_part_moves_and_no_teacher_is_kept(name, tmp_path):
+def test_every_part_moves_the_schedule_steps_once_an_epoch_and_a_resumed_fit_ends_likewise(name, tmp_path):
     module = MAKERS[name]()
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
-    fit(module, tmp_path, 1)
+    whole = fit(module, tmp_path, 2).state_dict()
     unmoved = [
         key for key, parameter in module.named_parameters()
         if torch.equal(parameter, before[key]) and not key.endswith("project.bias")
     ]  # fmt: skip
     assert unmoved == []
-    assert not [key for key in module.state_dict() if "teacher" in key]
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_fit_that_is_resumed_ends_as_if_it_had_not_been(name, tmp_path):
-    whole = fit(MAKERS[name](), tmp_path, 2).state_dict()
+    assert not [key for key in whole if "teacher" in key]
+    assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 / 4)
     (tmp_path / "cut").mkdir()
     fit(MAKERS[name](), tmp_path / "cut", 1)
     resumed = fit(MAKERS[name](), tmp_path / "cut", 2, tmp_path / "cut" / "1.ckpt").state_dict()
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_the_schedule_steps_once_an_epoch(name, tmp_path):
-    module = fit(MAKERS[name](), tmp_path, 2)
-    assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 / 4)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -141,11 +136,11 @@ def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
 
 
 @pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
-@pytest.mark.parametrize("missing", ["kd_each", "regression"])
-@pytest.mark.parametrize("how", ["left out", "without a coefficient"])
-def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing, how):
-    with pytest.raises(UserError, match=rf"'{missing}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
-        weighing(kind, **{how.replace(" ", "_"): missing})
+@pytest.mark.parametrize("missing", [{"left_out": "kd_each"}, {"without_a_coefficient": "regression"}])
+def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing):
+    [name] = missing.values()
+    with pytest.raises(UserError, match=rf"'{name}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
+        weighing(kind, **missing)
 
 
 @pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
@@ -179,9 +174,8 @@ def test_the_mutual_loss_is_the_mean_of_the_divergences_from_the_peers():
 
 
 def test_the_doctor_knows_the_defect_of_the_released_mutual_learning():
-    assert [f.name for f in examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings] == [
-        "not-zero-at-the-targets/mutual"
-    ]
+    [found] = examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings
+    assert found.name == "not-zero-at-the-targets/mutual"
 
 
 def test_saturated_outputs_leave_both_mutual_losses_finite():
@@ -255,7 +249,7 @@ def test_a_rewarded_sample_pulls_its_weights_up_and_another_does_not():
 
 def test_the_student_stays_where_it_is_in_a_meta_step():
     module, batch = weighing(MetaWeights), batches(1)[0]
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    taught = taught_by(module, batch)
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     module.train()
     module.meta_loss(taught, lr=0.1).backward()
@@ -275,8 +269,8 @@ def taught_in_double_precision(module, batch):
                 each.add_(torch.rand(each.shape, generator=generator, dtype=torch.float64))
     for teacher in module.teacher_source.teachers:
         teacher.network.double()
-    batch = Batch(**{**vars(batch), "images": batch.images.double()})
-    return Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    batch = replace(batch, images=batch.images.double())
+    return taught_by(module, batch)
 
 
 def test_the_meta_loss_is_that_of_a_copy_which_takes_two_matching_steps_and_one_from_labels():
@@ -381,7 +375,7 @@ def test_similarities_are_described_for_any_batch():
 
 def test_hard_samples_fill_up_first_and_are_replaced_by_wrong_ones_after():
     source = LiveTeachers([Teacher("t", network())])
-    taught = [Batch(**{**vars(b), "teachers": source(b)}) for b in batches(3)]
+    taught = [replace(each, teachers=source(each)) for each in batches(3)]
     kept = HardSamples(12)
     kept.keep(taught[0], torch.zeros(8, dtype=torch.bool))
     assert not kept.is_full
@@ -409,7 +403,7 @@ def test_meta_steps_are_counted_over_epochs_that_are_shorter_than_the_time_betwe
 
 def test_hard_samples_of_a_checkpoint_go_where_the_student_is():
     module, batch = weighing(MetaWeights, buffer_size=8), batches(1)[0]
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    taught = taught_by(module, batch)
     module.hard.keep(taught, torch.zeros(8, dtype=torch.bool))
     module.to("meta").on_train_start()  # a second device that every machine has
     assert module.hard.kept.images.device.type == "meta"
@@ -419,6 +413,6 @@ def test_hard_samples_of_a_checkpoint_go_where_the_student_is():
 def test_a_compiled_student_takes_meta_steps():
     module, batch = weighing(MetaWeights), batches(1)[0]
     module.student.network.compile(backend="aot_eager")
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    taught = taught_by(module, batch)
     module.meta_loss(taught, lr=0.1).backward()
     assert module.for_logits[2].bias.grad.abs().sum() > 0
