@@ -43,9 +43,7 @@ def write_cifar100(folder: Path, *, train_per_class: int = 1, test_per_class: in
     return write_tar(folder / "cifar-100-python.tar.gz", "cifar-100-python", pickled(members))
 
 
-def write_cinic10(
-    folder: Path, *, train_per_class: int = 2, val_per_class: int = 1, test_per_class: int = 1
-) -> Path:
+def write_cinic10(folder: Path, *, train_per_class=2, val_per_class=1, test_per_class=1) -> Path:
     """``CINIC-10.tar.gz``: train, valid and test at the top, with one folder of PNGs per class."""
     rng = np.random.default_rng(0)
     members = {}
@@ -57,9 +55,7 @@ def write_cinic10(
     return write_tar(folder / "CINIC-10.tar.gz", ".", members)
 
 
-def write_tiny_imagenet(
-    folder: Path, *, classes: int = 4, train_per_class: int = 3, test_per_class: int = 2
-) -> Path:
+def write_tiny_imagenet(folder: Path, *, classes=4, train_per_class=3, test_per_class=2) -> Path:
     """``tiny-imagenet-200.zip`` with fewer classes; the first training image of each class is grey."""
     rng = np.random.default_rng(0)
     ids = [f"n{i:08d}" for i in range(classes)]
@@ -85,12 +81,7 @@ def write_tiny_imagenet(
 
 
 def write_image_folder(
-    folder: Path,
-    *,
-    classes: tuple[str, ...] = ("cat", "dog", "owl"),
-    per_class: dict[str, int] | None = None,
-    size: tuple[int, int] = (32, 32),
-    suffix: str = ".png",
+    folder: Path, *, classes=("cat", "dog", "owl"), per_class=None, size=(32, 32), suffix=".png"
 ) -> Path:
     """``<folder>/<subfolder>/<class>/<number><suffix>``, by default with train (4 each) and test (2 each)."""
     rng = np.random.default_rng(0)
@@ -98,8 +89,8 @@ def write_image_folder(
         for label, name in enumerate(classes):
             (folder / subfolder / name).mkdir(parents=True, exist_ok=True)
             for i in range(count):
-                file = folder / subfolder / name / f"{i:04d}{suffix}"
-                class_image(rng, label, len(classes), size).save(file)
+                image = class_image(rng, label, len(classes), size)
+                image.save(folder / subfolder / name / f"{i:04d}{suffix}")
     return folder
 
 

@@ -53,7 +53,7 @@ def is_whole(value) -> bool:
 
 # With several workers, who take a file at a time: what takes minutes first, so that all end together.
 LONGEST = (
-    "test_shared_batches.py", "test_process_groups.py", "test_evaluate_digits.py", "test_tutorial.py",
+    "test_shared_batches.py", "test_process_groups.py", "test_tutorial.py",
     "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_cached_runs.py",
     "test_methods.py", "test_train.py", "test_extending.py", "test_documentation.py", "test_layout.py",
     "test_wheel.py",

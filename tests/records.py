@@ -20,32 +20,18 @@ EXAMINED = ExaminedTeacher(**TeacherFacts(**TEACHER).model_dump(), examination=E
 def a_record(**changes):
     """The fields of a completed run's ``run.json``, without teachers."""
     return {
-        "format": 3,
-        "status": "completed",
-        "experiment": "digits",
-        "seed": 0,
-        "study": "s",
+        "format": 3, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
         "command": "python -m amtml_pl.train experiment=digits",
-        "git": None,
-        "versions": {},
-        "processes": 1,
-        "threads": 1,
+        "git": None, "versions": {}, "processes": 1, "threads": 1,
         "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}, "classes": ["cat", "dog"]},
-        "student": STUDENT,
-        "teachers": {},
-        "teacher_source": None,
+        "student": STUDENT, "teachers": {}, "teacher_source": None,
         "loop": "amtml_pl.distill.module.DistillModule",
-        "weighting": None,
-        "loss": {"ce": 1.0},
-        "temperature": 4.0,
+        "weighting": None, "loss": {"ce": 1.0}, "temperature": 4.0,
         "budget": {"epochs": 8, "student_initial": "s"},
         "metrics": {"val/acc": 0.9, "val/acc_last": 0.9, "test/acc": 0.8, "test/acc_last": 0.8},
-        "timing": a_timing(),
-        "cache": None,
-        "files": {},
-        "error": "",
+        "timing": a_timing(), "cache": None, "files": {}, "error": "",
         **changes,
-    }
+    }  # fmt: skip
 
 
 def a_run(**changes):

@@ -30,3 +30,9 @@ def undecided(scores, within):
     """Return which rows could name another class if each score moved by ``within``."""
     first, second = scores.topk(2, dim=-1).values.unbind(-1)
     return first - second <= 2 * within
+
+
+def images_of(run, name):
+    """Return the images of a run's split, in [0, 1]."""
+    split = run.split(name)
+    return split.stored.images[split.rows] / torch.full((), 255.0)

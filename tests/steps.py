@@ -1,8 +1,16 @@
 """Small training steps with random but fixed tensors."""
 
+from functools import partial
+
 import torch
 
-from amtml_pl.types import ModelOutputs, Step, TeacherOutputs
+from amtml_pl.distill.step import DistillModule
+from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.teachers.live import LiveTeachers, Teacher
+from amtml_pl.types import ModelOutputs, OfferedFeatures, Step, TeacherOutputs, TensorShapes
+
+CLASSES, STAGES = 4, ("layer1", "layer2", "layer3")
 
 
 def make_step(B=6, M=3, K=5, *, seed=0, epoch=0, weights=None, taps=None, hints=None, dtype=torch.float32):
@@ -30,3 +38,21 @@ def make_step(B=6, M=3, K=5, *, seed=0, epoch=0, weights=None, taps=None, hints=
         weighting_norm=None,
         epoch=epoch,
     )
+
+
+def small_network(taps=()):
+    return TappedNetwork(CifarResNet(8, CLASSES, [4, 4, 8, 8]), mean=[0.5] * 3, std=[0.2] * 3, taps=taps)
+
+
+def small_module(terms, weighting, coef=None, kind=DistillModule, teachers=("t0", "t1"), **optimizer):
+    """A loop with a small student and small teachers."""
+    torch.manual_seed(0)
+    student = small_network(STAGES)
+    source = LiveTeachers([Teacher(name, small_network(("layer3",))) for name in teachers])
+    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
+    hints = {f"{name}/layer3": (8, 8, 8) for name in source.names}
+    shapes = TensorShapes(CLASSES, source.names, tap_shapes(student, 32)[1], hints, offered)
+    for part in (*terms.values(), weighting):
+        part.build(shapes)
+    coef, sgd = coef or dict.fromkeys(terms, 1.0), partial(torch.optim.SGD, lr=0.1, **optimizer)
+    return kind(student, terms, coef, CLASSES, sgd, teachers=source, weighting=weighting)

@@ -23,26 +23,16 @@ def write_run(folder, experiment, seed, accuracy, *, status="completed", told=""
         "study": f"{experiment} {' '.join(without_places(overrides_of(command)))}",
         "budget": {"epochs": 8},
         **more,
-        "dataset": {
-            "name": "digits",
-            "digest": digest,
-            "sizes": {},
-            "classes": [],
-            **more.get("dataset", {}),
-        },
+        "dataset": {"name": "digits", "digest": digest, "sizes": {}, "classes": []} | more.get("dataset", {}),
         "teachers": {name: TEACHER | facts for name, facts in more.get("teachers", {}).items()},
         "cache": used(**more["cache"]) if more.get("cache") else None,
         "student": STUDENT | more.get("student", {}),
-        "metrics": {
-            **dict.fromkeys(measured, accuracy),
-            **dict.fromkeys(taught, 0.9),
-            **more.get("metrics", {}),
-        },
+        "metrics": dict.fromkeys(measured, accuracy) | dict.fromkeys(taught, 0.9) | more.get("metrics", {}),
         "timing": a_timing(**more.get("timing", {})),
         "files": RunFolder(folder).seal(),
     }
-    record = a_record(status=status, experiment=experiment, seed=seed, command=command, **fields)
-    write_record(folder, record)
+    known = {"status": status, "experiment": experiment, "seed": seed, "command": command}
+    write_record(folder, a_record(**known, **fields))
 
 
 def write_study(
@@ -58,11 +48,10 @@ def write_study(
 def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", temperature=4.0, kd=1.0):
     """One run with everything that a report can show."""
     reached = accuracy + 0.004 * ((seed * 7 + len(method)) % 5 - 2)
+    fitted = 60.0 + 5 * len(method) + seed
+    passes = dict.fromkeys(teachers, 2.0 if seed == 0 else 0.0)
     write_run(
-        folder,
-        "small",
-        seed,
-        reached,
+        folder, "small", seed, reached,
         told=f"method={method} {told}".strip(),
         study=f"{method} {told}",
         teachers={name: {} for name in teachers},
@@ -70,13 +59,9 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
         loss={"ce": 1.0, "kd": kd},
         teacher_source="cached" if teachers else None,
         budget={**BUDGET, "epochs": epochs, "student_initial": f"seed {seed}"},
-        cache={"teacher_passes": dict.fromkeys(teachers, 2.0 if seed == 0 else 0.0)} if teachers else None,
-        timing={
-            "fit_seconds": 60.0 + 5 * len(method) + seed,
-            "teacher_seconds": 1.0,
-            "cache_build_seconds": 9.0,
-        },
-    )
+        cache={"teacher_passes": passes} if teachers else None,
+        timing={"fit_seconds": fitted, "teacher_seconds": 1.0, "cache_build_seconds": 9.0},
+    )  # fmt: skip
     write_curves(folder, epochs, teachers, reached)
     seal_again(folder)
 
@@ -88,17 +73,11 @@ def used(teacher_passes=None, stores=(), views=0):
 
 def write_curves(folder, epochs, teachers, reached):
     names = ["epoch", "step", "lr", "val/acc", "val/loss", *(f"weight/{name}" for name in teachers)]
-    rows = [
-        [
-            epoch,
-            100 * (epoch + 1),
-            0.05,
-            reached * (1 - 0.5 ** (epoch + 1)),
-            2 / (epoch + 1),
-            *((0.5 + 0.3 * (-1) ** place * epoch / epochs) for place in range(len(teachers))),
-        ]
-        for epoch in range(epochs)
-    ]
+    rows = []
+    for epoch in range(epochs):
+        weights = [0.5 + 0.3 * (-1) ** place * epoch / epochs for place in range(len(teachers))]
+        accuracy, loss = reached * (1 - 0.5 ** (epoch + 1)), 2 / (epoch + 1)
+        rows.append([epoch, 100 * (epoch + 1), 0.05, accuracy, loss, *weights])
     write_table(folder / "metrics.csv", [names, *rows])
     if teachers:
         by_class = [

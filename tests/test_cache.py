@@ -111,26 +111,12 @@ def test_a_run_after_a_build_asks_no_teacher(root, command, tmp_path, monkeypatc
     assert "run" in command("action=info")
 
 
-def test_a_second_build_finds_all_there(root, command):
+def test_a_second_build_finds_all_there_even_from_a_run_folder(root, command, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"format": 0, "dataset": {"digest": "another"}}))
     before = files(root)
     said = command("action=build", *EXPERIMENT)
     assert re.search(r"train: 2 views of 2 teachers, .* all there already", said)
     assert files(root) == before
-
-
-@pytest.mark.slow
-def test_a_build_completes_what_is_missing_and_repairs_what_the_message_says(root, command):
-    before, damaged = files(root), flip_a_byte(root)
-    assert f"rm '{damaged}'" in command("action=build", *EXPERIMENT, status=2)
-    damaged.unlink()
-    assert "100 images computed" in command("action=build", *EXPERIMENT)
-    assert files(root) == before
-
-
-@pytest.mark.slow
-def test_a_build_starts_from_any_directory_even_from_a_run_folder(root, command, tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"format": 0, "dataset": {"digest": "another"}}))
-    command("action=build", *EXPERIMENT)
 
 
 @pytest.mark.slow
@@ -176,7 +162,6 @@ def listed(root, capfd):
 
 DAMAGES = {
     "an empty manifest": ("manifest.json", b"{}", "has format None"),
-    "a manifest that is no JSON": ("manifest.json", b"\x00", "is damaged"),
     "a truncated shard": ("view-0001.00000.safetensors", b"", r"views \[1\] lack bytes"),
     "a record that is no JSON": ("view-0002.json", b"{", "is damaged"),
 }
@@ -191,29 +176,18 @@ def test_a_damaged_store_is_listed_as_damaged(root, capfd, damage):
     assert re.search("damaged: .*" + words, said)
 
 
-@pytest.mark.parametrize("key", ["fingerprint", "facts", "rows", "storage", "teacher"])
-def test_a_manifest_with_odd_content_is_listed_as_damaged(root, capfd, key):
-    file = store(root, "resnet8/logits-train-*") / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), key: [7]}))
-    assert "damaged:" in listed(root, capfd)
-
-
 # ---- action=verify
 
 
 def test_a_right_cache_passes_with_the_largest_differences_per_tensor(root, command):
     before = files(root)
-    said = command("action=verify", *EXPERIMENT, "rows=16")
+    said = command("action=verify", *EXPERIMENT, "rows=16", "splits=[train,val]")
     assert "train: 2 views, every checksum right" in said
+    assert "val: 1 view, every" in said
     for tensor in ("resnet8.*logits.*always", "resnet8.*layer3", "vgg8_quarter.*stage5"):
         assert re.search(rf"{tensor}.*", said)
     assert all(float(found) < 1e-3 for found in re.findall(r"\d\.\de-\d\d", said))
     assert files(root) == before
-
-
-@pytest.mark.slow
-def test_the_validation_split_is_verified_too(root, command):
-    assert "val: 1 view, every" in command("action=verify", *EXPERIMENT, "rows=16", "splits=[val]")
 
 
 def test_a_flipped_byte_fails_and_is_left_as_it_is(root, command):
@@ -261,13 +235,6 @@ def test_without_trained_teachers_nothing_is_verified_and_none_is_trained(built,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_setting_than_the_cache_has_is_named_when_nothing_is_there_to_verify(root, command):
-    before = files(root)
-    said = command("action=verify", *EXPERIMENT, "cache.logits=float32", "rows=4", status=2)
-    assert "storage: 'float16' there, 'float32' here" in said
-    assert files(root) == before
-
-
 # ---- action=gc
 
 
@@ -310,8 +277,7 @@ def storage(folder):
 
 @pytest.mark.slow
 def test_the_other_teachers_of_an_experiment_keep_their_stores_when_one_has_no_weights(root, command):
-    more = ("teacher=[resnet8,vgg8_quarter,wrn_10_1]",)
-    command("action=gc", *EXPERIMENT, *more)
+    command("action=gc", *EXPERIMENT, "teacher=[resnet8,vgg8_quarter,wrn_10_1]")
     assert len(stores(root)) == 6
 
 
@@ -352,14 +318,12 @@ def test_what_was_built_ahead_stays_until_its_own_experiment_does_not_want_it(ro
 
 MISTAKES = {
     "another action": (("action=clean",), "build, verify, info or gc"),
-    "no action": (("~action",), "build, verify, info or gc"),
     "no split": (("action=build", "splits=[]"), "a list of train, val, test"),
-    "another split": (("action=build", "splits=[dev]"), "a list of train, val, test"),
     "no rows": (("action=verify", "rows=0"), "1 or more"),
     "live teachers": (("action=build", *EXPERIMENT, "teacher_source=live"), "teacher_source=cached"),
     "no teachers": (("action=build", "experiment=digits", "method=ce"), "no teacher to cache"),
-    "no experiment": (("action=verify",), "no teacher to cache"),
     "a value of another type": (("action=build", "cache.batch_size=many"), "cache.batch_size"),
+    "an unknown key": (("action=build", "cache.colour=red"), "colour"),
 }  # fmt: skip
 
 
@@ -368,9 +332,3 @@ def test_a_mistake_is_one_message_and_status_2(command, tmp_path, mistake):
     words, expected = MISTAKES[mistake]
     assert expected in command(*words, status=2)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("word", ["colour=red", "cache.colour=red"])
-def test_an_unknown_key_is_refused_by_name(tmp_path, shared, capfd, word):
-    assert invoke(cache.main, tmp_path, shared, "action=build", word) == 2
-    assert "colour" in capfd.readouterr().err

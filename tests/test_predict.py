@@ -16,7 +16,8 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from amtml_pl import predict
 from amtml_pl.data import image_files
@@ -25,7 +26,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.results.export.formats.kinds import KINDS
 from amtml_pl.results.export.parity import MOST_DIFFERENCE
 from amtml_pl.results.run import load_run
-from rounding import undecided
+from rounding import images_of, undecided
 
 FILES = {kind: f"export/student{made.suffix}" for kind, made in KINDS.items()}
 COUNT = 40
@@ -52,21 +53,12 @@ def rows(file):
 
 @pytest.mark.numbers
 @pytest.mark.parametrize("model", ["", *FILES.values()])
-def test_files_are_given_the_classes_and_probabilities_of_the_checkpoint(
-    exported, pictures, command, tmp_path, model
-):
-    said = command(
-        predict.main,
-        f"model={exported / model}",
-        f"images={pictures}",
-        f"out={tmp_path}/found/predictions.csv",
-        "top=2",
-        *(["trust=true"] if model.endswith(".pt2") else []),
-    )
+def test_files_have_the_probabilities_of_the_checkpoint(exported, pictures, command, tmp_path, model):
+    words = (f"model={exported / model}", f"images={pictures}", f"out={tmp_path}/found/predictions.csv")
+    trust = ["trust=true"] if model.endswith(".pt2") else []
+    said = command(predict.main, *words, "top=2", *trust)
     run = load_run(exported)
-    split = run.split("test")
-    images = split.stored.images[split.rows[:COUNT]] / torch.full((), 255.0)
-    logits = run.student()(images).logits
+    logits = run.student()(images_of(run, "test")[:COUNT]).logits
     expected, decided = logits.softmax(1).topk(2), ~undecided(logits, MOST_DIFFERENCE)
     assert decided.any()
     found = rows(tmp_path / "found" / "predictions.csv")
@@ -86,9 +78,7 @@ def test_the_last_epoch_of_a_run_can_be_asked(exported, pictures, command, tmp_p
     words = (f"model={exported}", f"images={pictures}/000.png", "checkpoint=last", f"out={tmp_path}/p.csv")
     command(predict.main, *words)
     run = load_run(exported)
-    split = run.split("test")
-    image = split.stored.images[split.rows[:1]] / torch.full((), 255.0)
-    expected = run.student("last")(image).logits.softmax(1).max()
+    expected = run.student("last")(images_of(run, "test")[:1]).logits.softmax(1).max()
     assert float(rows(tmp_path / "p.csv")[0]["probability"]) == pytest.approx(float(expected), abs=1e-6)
 
 
@@ -102,9 +92,7 @@ def test_the_last_epoch_of_a_run_can_be_asked(exported, pictures, command, tmp_p
         ("images=[{0}/001.png,{0}/more,{0}/*.png]", 40),
     ],
 )
-def test_images_are_named_by_file_folder_or_pattern_and_asked_once_each(
-    exported, pictures, command, tmp_path, named, count
-):
+def test_images_are_named_by_file_folder_or_pattern(exported, pictures, command, tmp_path, named, count):
     model = exported / "export" / "student.onnx"
     command(predict.main, f"model={model}", named.format(pictures), f"out={tmp_path}/p.csv", "top=20")
     found = rows(tmp_path / "p.csv")
@@ -127,9 +115,7 @@ def test_images_of_another_size_are_scaled_as_the_image_folder_scales_them(expor
     assert torch.equal(found, expected)
 
 
-def test_all_files_are_read_before_the_first_batch_and_unreadable_ones_counted_over_all(
-    tmp_path, monkeypatch
-):
+def test_unreadable_files_are_counted_over_all_before_the_first_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(image_files, "BATCH", 2)
     files = [tmp_path / f"{number}.png" for number in range(7)]
     for file in files:
@@ -198,9 +184,7 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, com
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_an_unreadable_image_among_others_is_named_and_nothing_is_written(
-    exported, pictures, command, tmp_path
-):
+def test_an_unreadable_image_is_named_and_nothing_is_written(exported, pictures, command, tmp_path):
     (pictures / "more" / "021.png").write_bytes((pictures / "more" / "022.png").read_bytes()[:100])
     words = (f"model={exported}/{FILES['onnx']}", f"images={pictures}", f"out={tmp_path}/p.csv")
     said = command(predict.main, *words, status=2)
@@ -218,70 +202,57 @@ def test_a_file_that_was_cut_off_is_one_message(exported, pictures, command, nam
 
 
 @pytest.fixture
-def of_a_stranger(exported):
-    """The same folder without its ``export.json``, as of files that somebody has passed on."""
+def of_a_stranger(exported, pictures, command):
+    """What is said of an export that somebody else has changed and passed on, without its ``export.json``."""
     (exported / "export" / "export.json").unlink()
-    return exported
+
+    def said(kind, change):
+        file = exported / FILES[kind]
+        if kind == "onnx":
+            model = onnx.load(file)
+            card = {entry.key: entry.value for entry in model.metadata_props}
+            change(card)
+            del model.metadata_props[:]
+            onnx.helper.set_model_props(model, card)
+            onnx.save(model, file)
+        else:
+            with safe_open(file, framework="pt") as content:
+                card = content.metadata()
+            tensors = load_file(file)
+            change(card, tensors)
+            save_file(tensors, file, metadata=card)
+        return command(predict.main, f"model={file}", f"images={pictures}/000.png", status=2)
+
+    return said
 
 
-def test_onnx_of_others_is_refused_by_what_its_metadata_lack(of_a_stranger, pictures, command):
-    file = of_a_stranger / "export" / "student.onnx"
-    model = onnx.load(file)
-    del model.metadata_props[:]
-    onnx.save(model, file)
-    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
+def test_onnx_of_others_is_refused_by_what_its_metadata_lack(of_a_stranger):
+    said = of_a_stranger("onnx", dict.clear)
     assert "was not written by amtml_pl.export: in its metadata amtml_pl=absent" in said
 
 
-def test_fewer_class_names_than_outputs_are_refused(of_a_stranger, pictures, command):
-    file = of_a_stranger / "export" / "student.onnx"
-    model = onnx.load(file)
-    for entry in model.metadata_props:
-        if entry.key == "classes":
-            entry.value = json.dumps(["cat", "dog"])
-    onnx.save(model, file)
-    said = command(predict.main, f"model={file}", f"images={pictures}/000.png", status=2)
+def test_fewer_class_names_than_outputs_are_refused(of_a_stranger):
+    said = of_a_stranger("onnx", lambda card: card.update(classes=json.dumps(["cat", "dog"])))
     assert "gives outputs of shape (1, 10), expected (1, 2)" in said
 
 
-def test_weights_of_another_network_are_refused(of_a_stranger, pictures, command):
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
-    file = of_a_stranger / "export" / "student.safetensors"
-    with safe_open(file, framework="pt") as content:
-        card = content.metadata()
-    tensors = load_file(file)
-    del tensors["fc.bias"]
-    save_file(tensors, file, metadata=card)
-    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
+def test_weights_of_another_network_are_refused(of_a_stranger):
+    said = of_a_stranger("safetensors", lambda _, tensors: tensors.pop("fc.bias"))
     assert "1 tensors differ, the first is fc.bias" in said
 
 
-def test_logits_that_are_no_numbers_are_no_classes(of_a_stranger, pictures, command, tmp_path):
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
-    file = of_a_stranger / "export" / "student.safetensors"
-    with safe_open(file, framework="pt") as content:
-        card = content.metadata()
-    save_file({**load_file(file), "fc.bias": torch.full((10,), torch.nan)}, file, metadata=card)
-    words = (f"model={file}", f"images={pictures}", f"out={tmp_path}/p.csv")
-    assert "gives logits that are no finite numbers" in command(predict.main, *words, status=2)
-    assert not (tmp_path / "p.csv").exists()
+def test_logits_that_are_no_numbers_are_no_classes(of_a_stranger, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where predictions.csv would be
+    said = of_a_stranger("safetensors", lambda _, tensors: tensors["fc.bias"].fill_(torch.nan))
+    assert "gives logits that are no finite numbers" in said
+    assert not (tmp_path / "predictions.csv").exists()
 
 
-def test_a_strangers_card_reads_nothing_of_this_machine(of_a_stranger, pictures, command):
-    from safetensors import safe_open
-    from safetensors.torch import load_file
+def test_a_strangers_card_reads_nothing_of_this_machine(of_a_stranger):
+    def with_environment(card, _):
+        card["network"] = json.dumps({**json.loads(card["network"]), "depth": "${oc.env:HOME}"})
 
-    file = of_a_stranger / "export" / "student.safetensors"
-    with safe_open(file, framework="pt") as content:
-        card = content.metadata()
-    card["network"] = json.dumps({**json.loads(card["network"]), "depth": "${oc.env:HOME}"})
-    save_file(load_file(file), file, metadata=card)
-    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
-    assert "expected a network without ${...}" in said
+    assert "expected a network without ${...}" in of_a_stranger("safetensors", with_environment)
 
 
 def test_ctrl_c_while_torch_is_loaded_ends_in_words(tmp_path):
@@ -308,9 +279,7 @@ def test_a_moved_export_works_without_its_run(exported, pictures, command, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "onnx"])
-def test_a_file_with_one_changed_weight_is_refused_where_its_record_lies_beside_it(
-    exported, pictures, command, kind
-):
+def test_a_file_with_one_changed_weight_is_refused_by_its_record(exported, pictures, command, kind):
     file = exported / FILES[kind]
     content = bytearray(file.read_bytes())
     content[-100] ^= 1

@@ -15,7 +15,7 @@ from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.tables import columns
 from amtml_pl.errors import UserError
-from amtml_pl.report import publish, show
+from amtml_pl.report import main, publish, show
 from amtml_pl.system.console import console
 from sealing import seal_again
 from study import write_run, write_study
@@ -45,13 +45,6 @@ def test_a_report_is_written_below_the_runs_and_the_leaderboard_is_printed(tmp_p
     assert again.returncode == 0, again.stderr
 
 
-def test_out_is_where_it_is_written(tmp_path):
-    write_study(tmp_path / "runs", seeds=(0,))
-    assert report("runs=runs", "out=elsewhere", cwd=tmp_path).returncode == 0
-    assert written(tmp_path / "elsewhere") == FILES
-    assert not (tmp_path / "runs" / "report").exists()
-
-
 def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_path):
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 0, 0.9, digest="b" * 64)
@@ -79,10 +72,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
         (["runs=nothing"], "is not a folder"),
         (["runs=empty"], "No run lies below"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
-        (
-            ["runs=runs", "metric=test/accc"],
-            "has 'test/accc'; they have test/acc, test/acc_last, val/acc, val/acc_last, teacher/",
-        ),
+        (["runs=runs", "metric=test/accc"], "has 'test/accc'; they have test/acc, test/acc_last, val/acc,"),
         (["runs="], "runs= names no folder"),
         (["runs=runs", "baseline="], "baseline= names no group"),
         (["runs=unfinished"], "which run.json in its folder has: it goes on with it"),
@@ -91,17 +81,14 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
         (["runs=runs", "bsaeline=ce"], "baseline"),
     ],
 )
-def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, words, said):
+def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, command, monkeypatch, words, said):
     write_study(tmp_path / "runs", seeds=(0,))
     write_run(tmp_path / "unfinished" / "cut", "digits_ce", 1, 0.9, status="failed")
     write_run(tmp_path / "nan" / "run", "digits_ce", 1, float("nan"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("mine")
-    done = report(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert said in " ".join(done.stderr.split())
-    assert done.stderr.count("error:") == 1
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert said in " ".join(command(main, *words, status=2).split())
     assert (tmp_path / "file").read_text() == "mine"
     assert not [*tmp_path.rglob("report.*")]
 
@@ -149,7 +136,7 @@ def test_on_any_terminal_every_number_that_is_shown_can_be_read(tmp_path, capsys
     assert ("too wide for here: " in said) is (width < 200)
 
 
-@pytest.mark.parametrize("closed", ["", ">&-", ">/dev/null"])
+@pytest.mark.parametrize("closed", ["", ">&-"])
 def test_it_is_written_whatever_the_locale_and_whether_or_not_anybody_listens(tmp_path, closed):
     write_study(tmp_path / "runs", seeds=(0, 1))
     command = f"'{sys.executable}' -m amtml_pl.report runs=runs {closed}"
@@ -196,14 +183,16 @@ def test_the_command_needs_no_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_page_is_the_same_for_the_same_runs(tmp_path):
+def test_a_page_is_the_same_for_the_same_runs_wherever_it_is_written(tmp_path):
     write_study(tmp_path / "runs", seeds=(0, 1))
     pages = []
     for name in ("one", "other"):
         assert report("runs=runs", f"out={name}", cwd=tmp_path).returncode == 0
+        assert written(tmp_path / name) == FILES
         pages.append((tmp_path / name / "report.html").read_bytes())
         time.sleep(0.01)
     assert pages[0] == pages[1]
+    assert not (tmp_path / "runs" / "report").exists()
 
 
 def test_names_of_records_and_folders_do_not_command_the_terminal(tmp_path):

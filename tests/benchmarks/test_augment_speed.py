@@ -12,11 +12,7 @@ GOAL = 30_000  # images/s for crop and flip at 32×32, on one worker
 
 @pytest.mark.parametrize(
     "operations",
-    [
-        [CropFlip(), RandomErasing()],
-        [CropFlip(), Cutout(8)],
-        [CropFlip(), ColorJitter(0.4, 0.4, 0.4, 0.1)],
-    ],
+    [[CropFlip(), RandomErasing()], [CropFlip(), Cutout(8)], [CropFlip(), ColorJitter(0.4, 0.4, 0.4, 0.1)]],
     ids=["crop_flip_erasing", "crop_flip_cutout", "crop_flip_color"],
 )
 def test_views_of_a_whole_batch(benchmark, operations):

@@ -17,28 +17,16 @@ def runs(tmp_path_factory):
     for number, method in enumerate(METHODS):
         for temperature in (1, 2, 4, 8):
             for seed in range(5):
-                write_whole(
-                    folder / f"{method}-{temperature}-{seed}",
-                    method,
-                    seed,
-                    0.6 + 0.01 * number + 0.001 * temperature,
-                    100,
-                    () if method == "ce" else ("resnet14", "vgg8", "wrn_10_1"),
-                    told=f"temperature={temperature}",
-                    temperature=temperature,
-                )
+                run, accuracy = f"{method}-{temperature}-{seed}", 0.6 + 0.01 * number + 0.001 * temperature
+                teachers = () if method == "ce" else ("resnet14", "vgg8", "wrn_10_1")
+                told = {"told": f"temperature={temperature}", "temperature": temperature}
+                write_whole(folder / run, method, seed, accuracy, 100, teachers, **told)
     return folder
 
 
 def test_two_hundred_runs_are_reported_within_ten_seconds(benchmark, runs, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "amtml_pl.report",
-        f"runs={runs}",
-        f"out={tmp_path}",
-        "baseline='ce temperature=4'",
-    ]
+    words = (f"runs={runs}", f"out={tmp_path}", "baseline='ce temperature=4'")
+    command = [sys.executable, "-m", "amtml_pl.report", *words]
     benchmark.pedantic(subprocess.run, (command,), {"check": True, "capture_output": True}, rounds=5)
     assert "200 runs" in (tmp_path / "report.html").read_text()
     assert benchmark.stats["max"] < 10

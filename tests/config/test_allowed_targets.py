@@ -32,7 +32,7 @@ NOT_LISTED = [
     "amtml_pl.data.datasets.download.download",
     "amtml_pl.data.datasets.download.shutil.rmtree",
     "amtml_pl.losses.angle.angle_loss",
-    "amtml_pl.training.sweep.jobs.Bookkeeping",
+    "amtml_pl.training.sweep.jobs.SweepCallback",
     "amtml_pl.losses.nothing.Loss",
     "torch.nn.Linear",
     "torch.nn.functional.relu",
@@ -92,7 +92,7 @@ def test_every_target_of_our_own_yaml_may_be_named():
     files = [file for file in config_directory().rglob("*.yaml") if "hydra" not in file.parts]  # its plugins
     tree = [OmegaConf.to_container(OmegaConf.load(file), resolve=False) for file in files]
     names = {str(node["_target_"]) for node in target_nodes(tree)} - {
-        "amtml_pl.training.sweep.jobs.Bookkeeping"
+        "amtml_pl.training.sweep.jobs.SweepCallback"
     }
     assert len(names) > 50
     for name in names:

@@ -85,7 +85,7 @@ def test_terms_that_read_one_label_per_image_are_refused(run):
 
 @pytest.mark.parametrize(
     ("parts", "words"),
-    [(("method=mmkd",), "MetaWeights reads one label"), (("method=mtkd_rl",), "ReinforcedWeights reads one"),
+    [(("method=mmkd",), "MMKD reads one label"), (("method=mtkd_rl",), "MTKDRL reads one"),
      (("method=avg", "weighting=confidence"), "ConfidenceWeighting weighs the teachers by one label")],
 )  # fmt: skip
 def test_loops_and_weightings_that_read_one_label_per_image_are_refused(run, parts, words):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
@@ -17,69 +18,43 @@ from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.hint import HintLoss
 from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.cifar_resnet import CifarResNet
-from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.teachers.live import LiveTeachers, Teacher
-from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.types import Batch, TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
+from steps import CLASSES as K
+from steps import STAGES, small_module, small_network
 
 pytestmark = pytest.mark.numbers
 
-MEAN, STD, K = [0.5] * 3, [0.25] * 3, 4
 
-
-def network(taps=(), seed=0):
-    torch.manual_seed(seed)
-    return TappedNetwork(CifarResNet(8, K, widths=(4, 4, 8, 8)), mean=MEAN, std=STD, taps=taps)
+sgd = partial(torch.optim.SGD, lr=0.1)
 
 
 def all_terms():
     return {
-        "ce": CrossEntropy(),
-        "kd": SoftTargetLoss(4.0),
-        "angle": AngleLoss(4.0),
-        "hint": HintLoss(["layer1", "layer2", "layer3"]),
-        "adapter": JointAdapterLoss(4.0),
-        "adapter_entropy": AdapterEntropy(),
-        "adapter_l2": AdapterL2(),
-    }
+        "ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "angle": AngleLoss(4.0),
+        "hint": HintLoss(STAGES), "adapter": JointAdapterLoss(4.0),
+        "adapter_entropy": AdapterEntropy(), "adapter_l2": AdapterL2(),
+    }  # fmt: skip
 
 
 def distiller(terms=None, weighting=None, teachers=2, coef=None):
-    terms = all_terms() if terms is None else terms
     weighting = weighting or AdaptiveWeighting("layer3", lr=0.01)
-    source = LiveTeachers([Teacher(f"t{m}", network(["layer3"], seed=m + 1)) for m in range(teachers)])
-    student = network(["layer1", "layer2", "layer3"])
-    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
-    hints = {name: shape for teacher in source.teachers for name, shape in teacher.hint_shapes(32).items()}
-    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
-    for part in (*terms.values(), weighting):
-        part.build(shapes)
-    module = DistillModule(
-        student,
-        terms,
-        coef or dict.fromkeys(terms, 1.0),
-        K,
-        optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=5e-4),
-        teachers=source,
-        weighting=weighting,
-    )
-    return module, source
+    names = [f"t{m}" for m in range(teachers)]
+    module = small_module(terms or all_terms(), weighting, coef, teachers=names, weight_decay=5e-4)
+    return module, module.teacher_source
 
 
 def batches(count=3, size=8, split="train"):
     generator = torch.Generator().manual_seed(0)
-    return [
-        Batch(
-            torch.rand(size, 3, 32, 32, generator=generator),
-            torch.randint(K, (size,), generator=generator),
-            torch.arange(i * size, (i + 1) * size),
-            1,
-            split,
-        )
-        for i in range(count)
-    ]
+    made = []
+    for i in range(count):
+        images = torch.rand(size, 3, 32, 32, generator=generator)
+        labels = torch.randint(K, (size,), generator=generator)
+        made.append(Batch(images, labels, torch.arange(i * size, (i + 1) * size), 1, split))
+    return made
 
 
 def fit(module, data=None, epochs=1, resume=None, **options):
@@ -109,11 +84,8 @@ def test_every_trainable_parameter_is_in_exactly_one_named_group_and_the_adapter
     optimizer = module.configure_optimizers()["optimizer"]
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in module.parameters())
-    assert [(g["name"], g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [
-        ("student", 0.1, 5e-4),
-        ("terms", 0.1, 5e-4),
-        ("weighting", 0.01, 0.0),
-    ]
+    groups = [(group["name"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    assert groups == [("student", 0.1, 5e-4), ("terms", 0.1, 5e-4), ("weighting", 0.01, 0.0)]
     assert not {id(p) for t in source.teachers for p in t.network.parameters()} & set(held)
 
 
@@ -147,11 +119,7 @@ def test_the_total_is_the_sum_of_coefficients_times_unweighted_terms_and_all_is_
 
 
 def test_without_teachers_the_same_module_trains_from_labels():
-    student = network()
-    module = DistillModule(
-        student, {"ce": CrossEntropy()}, {"ce": 1.0}, K, optimizer=lambda g: torch.optim.SGD(g, lr=0.1)
-    )
-    trainer = fit(module)
+    trainer = fit(DistillModule(small_network(), {"ce": CrossEntropy()}, {"ce": 1.0}, K, optimizer=sgd))
     assert "loss/ce" in trainer.callback_metrics
     assert not [name for name in trainer.callback_metrics if name.startswith("weight")]
 
@@ -162,9 +130,8 @@ class Broken(LossTerm):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_epoch_step_term_and_rows():
-    module, _ = distiller(
-        {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "broken": Broken()}, UniformWeighting()
-    )
+    terms = {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "broken": Broken()}
+    module, _ = distiller(terms, UniformWeighting())
     with pytest.raises(UserError, match=r"epoch 0, step 0 .*loss/broken = nan.*\[0, 1, 2, 3, 4, 5, 6, 7\]"):
         fit(module)
 
@@ -214,7 +181,7 @@ def test_terms_see_float32_under_mixed_precision():
 def test_live_teachers_compute_in_float32_under_mixed_precision_as_those_of_a_cache_do():
     module, source = distiller()
     batch, asked = batches(1)[0], []
-    module.ask_teachers = lambda given: asked.append(source(given)) or asked[-1]
+    module.teacher_outputs_of = lambda given: asked.append(source(given)) or asked[-1]
     fit(module, data=[batch], precision="bf16-mixed")
     assert torch.equal(asked[0].logits, source(batch).logits)
 
@@ -229,7 +196,7 @@ def test_a_single_image_and_a_single_teacher_make_a_step():
     assert torch.isfinite(loss)
 
 
-TEACHERS = LiveTeachers([Teacher("a", network())])
+TEACHERS = LiveTeachers([Teacher("a", small_network())])
 
 
 def learned():
@@ -244,37 +211,25 @@ def learned():
         ({"terms": {}}, "There is no loss term"),
         ({"coef": {}}, r"loss terms \['ce'\] have no coefficient"),
         ({"teachers": TEACHERS}, "There are teachers but no weighting"),
-        (
-            {"terms": {"kd": SoftTargetLoss(4.0)}, "coef": {"kd": 1.0}},
-            r"\['kd'\] need teachers, and the run has none",
-        ),
-        (
-            {
-                "teachers": TEACHERS,
-                "weighting": UniformWeighting(),
-                "terms": {"adapter": JointAdapterLoss(4.0)},
-                "coef": {"adapter": 1.0},
-            },
-            r"The terms \['adapter'\] train a weighting, and UniformWeighting learns nothing",
-        ),
-        (
-            {"teachers": TEACHERS, "weighting": learned()},
-            r"AdaptiveWeighting is a learned weighting, and no term of \['ce'\] with a coefficient trains it",
-        ),
+        ({"terms": {"kd": SoftTargetLoss(4.0)}}, r"\['kd'\] need teachers, and the run has none"),
+        ({"teachers": TEACHERS, "weighting": UniformWeighting(), "terms": {"adapter": JointAdapterLoss(4.0)}},
+         r"The terms \['adapter'\] train a weighting, and UniformWeighting learns nothing"),
+        ({"teachers": TEACHERS, "weighting": learned()},
+         r"AdaptiveWeighting is a learned weighting, and no term of \['ce'\] with a coefficient trains it"),
     ],
-)
+)  # fmt: skip
 def test_parts_that_cannot_work_together_are_refused(change, text):
-    given = {"terms": {"ce": CrossEntropy()}, "coef": {"ce": 1.0}, "teachers": None} | change
+    coef = {"ce": 1.0, "kd": 1.0, "adapter": 1.0}
+    given = {"terms": {"ce": CrossEntropy()}, "coef": coef, "teachers": None} | change
     with pytest.raises(UserError, match=text):
-        DistillModule(network(), num_classes=K, optimizer=torch.optim.SGD, **given)
+        DistillModule(small_network(), num_classes=K, optimizer=torch.optim.SGD, **given)
 
 
 def test_dropout_draws_the_same_in_a_resumed_epoch_as_in_the_first_pass(tmp_path):
     def noisy():
         torch.manual_seed(0)
         body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 32 * 32, K))
-        student = TappedNetwork(body, mean=MEAN, std=STD)
-        sgd = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
+        student = TappedNetwork(body, mean=[0.5] * 3, std=[0.25] * 3)
         return DistillModule(student, {"ce": CrossEntropy()}, {"ce": 1.0}, K, optimizer=sgd, seed=5)
 
     whole, first, second = noisy(), noisy(), noisy()

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from amtml_pl.errors import Preempted
-from amtml_pl.system.signals import obey_at_once
+from amtml_pl.system.signals import raise_on_sigterm
 
 KINDS = {
     "SIGKILL": (signal.SIGKILL,),
@@ -31,7 +31,7 @@ def in_a_process(job: Callable[[], object]) -> int:
     if child == 0:
         status = FAILED
         try:
-            obey_at_once()  # as every command does
+            raise_on_sigterm()  # as every command does
             job()
             status = COMPLETED
         except (KeyboardInterrupt, Preempted):

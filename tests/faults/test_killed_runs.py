@@ -15,52 +15,44 @@ from amtml_pl.runs.folder import RunFolder
 from tiny_runs import WATCHED, trained
 
 # Two epochs of four steps. Without a budget, TensorBoard is given what does not depend on seconds.
-JOB = ("experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0")
+JOB = (
+    "experiment=digits_amtml", *WATCHED, "logger.tensorboard.budget=0", "doctor=false",
+    "dataset.source.test_fraction=0.05",
+)  # fmt: skip
 
 INSTANTS = {
     "while data are packed": when_written("*/packed/digits-*"),
     "while a teacher trains": when_called("on_validation_start", 4, of_the_student=False),
     "before a record of a teacher says completed": when_written("teachers/*/*/run.json", 2),
-    "after the first of two teachers": when_written("teachers/*/*/config.yaml", 2),
-    "while the cache's manifest is written": when_written("*/manifest.json"),
     "while a cache shard is written": when_written("view-0001*.safetensors", 2),
-    "between two views of the cache": when_written("view-0002*.safetensors"),
-    "while the configuration is written": when_written("run/config.yaml"),
     "before the first record": when_written("run/run.json"),
     "while the untrained state is saved": when_written("run/checkpoints/last.ckpt", step=0),
-    "in the first step": when_called("on_train_batch_start", 0),
     "in the middle of an epoch": when_called("on_train_batch_start", 2),
-    "while a checkpoint is written in the middle of an epoch": when_written(
-        "run/checkpoints/last.ckpt", step=2
-    ),
+    "while a checkpoint is written within an epoch": when_written("run/checkpoints/last.ckpt", step=2),
     "in validation": when_called("on_validation_batch_start", 4),
     "while the best epoch is saved": when_written("run/checkpoints/best.ckpt"),
-    "before the table of epochs has its row": when_written("run/metrics.csv"),
     "between the table and the checkpoint of an epoch": when_written("run/checkpoints/last.ckpt", step=4),
-    "in the second epoch": when_called("on_train_batch_start", 5),
     "while the test split is read": when_called("on_test_batch_start", 8),
     "while the student's weights are written": when_written("run/student.safetensors"),
     "before the record says completed": when_written("run/run.json", 2),
 }
 # Files of which a killed process may leave half under their temporary name.
 HALF = {
-    "while the cache's manifest is written", "while a cache shard is written",
-    "while the untrained state is saved", "while a checkpoint is written in the middle of an epoch",
-    "while the best epoch is saved", "while the student's weights are written",
+    "while a cache shard is written", "while the untrained state is saved", "while the best epoch is saved",
+    "while a checkpoint is written within an epoch", "while the student's weights are written",
 }  # fmt: skip
-# SIGKILL at each instant; the others, which a run may answer, at one instant of each part of a run.
-MATRIX = [("SIGKILL", instant) for instant in INSTANTS]
-MATRIX += [
-    (kind, instant)
-    for kind in KINDS
-    if kind != "SIGKILL"
-    for instant in (
-        "while a cache shard is written", "in the middle of an epoch", "in validation",
-        "between the table and the checkpoint of an epoch", "while the test split is read",
-    )
+# One instant of each part of a run, and of each kind of file. A run may answer SIGTERM in each part, and
+# answers SIGINT likewise.
+MATRIX = [("SIGKILL", instant) for instant in INSTANTS if instant != "in the middle of an epoch"] + [
+    ("SIGTERM", "while a cache shard is written"), ("SIGTERM", "in the middle of an epoch"),
+    ("SIGTERM", "in validation"), ("SIGTERM", "between the table and the checkpoint of an epoch"),
+    ("SIGTERM", "while the test split is read"), ("SIGINT", "in the middle of an epoch"),
+    ("two SIGINTs", "while a cache shard is written"), ("two SIGINTs", "in validation"),
 ]  # fmt: skip
 # What is there already for all instants but those that are about it, to save the time.
 PREPARED = {"data": "while data", "teachers": "teacher", "cache": "cache"}
+assert INSTANTS.keys() >= HALF
+assert all(any(word in instant for instant in INSTANTS) for word in PREPARED.values())
 
 
 @pytest.fixture
@@ -130,9 +122,7 @@ def interrupted(job, kind, instant, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "instant"), MATRIX)
-def test_a_run_that_is_interrupted_and_repeated_ends_with_the_same_files(
-    job, whole, place, kind, instant, monkeypatch
-):
+def test_an_interrupted_run_ends_with_the_same_files(job, whole, place, kind, instant, monkeypatch):
     start_over(place, {name for name, concerned in PREPARED.items() if concerned in instant})
     with monkeypatch.context() as patch:
         assert interrupted(job, kind, instant, patch) == "interrupted", f"not reached: {instant}"
@@ -143,20 +133,19 @@ def test_a_run_that_is_interrupted_and_repeated_ends_with_the_same_files(
 
 # Of each kind; a maintainer types INTERRUPTIONS=40 python -m pytest tests/faults -k any_moment; another SEED
 # draws other moments.
-INTERRUPTIONS = int(os.environ.get("INTERRUPTIONS", "2"))
+INTERRUPTIONS = int(os.environ.get("INTERRUPTIONS", "1"))
 SEED = int(os.environ.get("SEED", "0"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["SIGKILL", "two SIGINTs"])
 def test_a_run_that_is_interrupted_at_any_moment_ends_with_the_same_files(job, whole, place, kind, capsys):
     start_over(place)
     begun = time.monotonic()
     assert different(job(), whole) == []
     lasts = time.monotonic() - begun
     draw = np.random.default_rng([SEED, *kind.encode()])
-    wrong, cut = {}, 0
-    sent = 0
+    wrong, cut, sent = {}, 0, 0
     while cut < INTERRUPTIONS and sent < 3 * INTERRUPTIONS:  # some come when the run has ended
         sent += 1
         shutil.rmtree(place / "run")

@@ -10,7 +10,7 @@ from torch import nn
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
-from amtml_pl.models.classifier_head import Head
+from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.taps import TappedNetwork
 from rounding import assert_rounded_alike
 
@@ -28,7 +28,7 @@ def test_a_head_gives_from_the_last_map_what_the_whole_network_gives(configure, 
     taps = [node.hint, *node.stages]
     network = TappedNetwork(instantiate(node.network), mean=[0.5] * 3, std=[0.2] * 3, taps=taps).eval()
     outputs = network(torch.rand(2, 3, 32, 32))
-    head = Head(network.network, node.hint)
+    head = ClassifierHead(network.network, node.hint)
     assert_rounded_alike(head(outputs.features[node.hint]), outputs.logits, products=4096, layers=3)
     assert not any(parameter.requires_grad for parameter in head.parameters())
     assert sum(p.numel() for p in head.parameters()) < 0.2 * sum(p.numel() for p in network.parameters())
@@ -36,7 +36,7 @@ def test_a_head_gives_from_the_last_map_what_the_whole_network_gives(configure, 
 
 def test_a_class_map_is_applied_and_evaluation_mode_is_kept():
     network = CifarResNet(8, 4, [4, 4, 8, 8]).eval()
-    head, plain = Head(network, "layer3", (2, 0)), Head(network, "layer3")
+    head, plain = ClassifierHead(network, "layer3", (2, 0)), ClassifierHead(network, "layer3")
     feature = torch.rand(3, 8, 8, 8)
     torch.testing.assert_close(head(feature), plain(feature)[:, [2, 0]])
     assert not any(module.training for module in head.train().modules())
@@ -44,7 +44,7 @@ def test_a_class_map_is_applied_and_evaluation_mode_is_kept():
 
 def test_the_rest_of_the_network_can_be_let_go():
     network = CifarResNet(8, 4, [4, 4, 8, 8])
-    head = Head(network, "layer3")
+    head = ClassifierHead(network, "layer3")
     del network
     gc.collect()
     assert sum(p.numel() for p in head.parameters()) == 8 * 4 + 4
@@ -61,7 +61,7 @@ class Skips(nn.Module):
 
 def test_what_reads_more_than_the_tap_is_refused():
     with pytest.raises(UserError, match=r"behind 'first' reads more than its output"):
-        Head(Skips(), "first")
+        ClassifierHead(Skips(), "first")
 
 
 class Branches(nn.Module):
@@ -76,12 +76,12 @@ class Branches(nn.Module):
 
 def test_what_cannot_be_traced_is_said():
     with pytest.raises(UserError, match="cannot be cut out of it"):
-        Head(Branches(), "body")
+        ClassifierHead(Branches(), "body")
 
 
 def test_an_operation_in_place_leaves_the_map_that_it_is_given():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     feature = torch.randn(2, 4, 5, 5)
     before = feature.clone()
-    Head(network, "0")(feature)
+    ClassifierHead(network, "0")(feature)
     assert torch.equal(feature, before)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amtml_pl.system.launch import run_alone, run_in_group
+from amtml_pl.system.launch import launch_ranks, run_detached
 from tiny_runs import TINY
 
 pytestmark = pytest.mark.numbers
@@ -32,9 +32,9 @@ def runs(tmp_path_factory):
         words = [*TINY, *size, *paths, f"trainer.devices={processes}"]
         command = [MEMBER, str(place), ",".join(methods), "--exact", *words]
         if processes == 1:
-            run_alone(command)
+            run_detached(command)
         else:
-            run_in_group(command, processes)
+            launch_ranks(command, processes)
         for method in methods:
             files = [place / f"{method}-{rank}.pt" for rank in range(processes)]
             found[method, processes] = [torch.load(file) for file in files]

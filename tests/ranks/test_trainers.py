@@ -40,7 +40,7 @@ def test_slurm_s_tasks_and_machines_are_the_trainer_s(configure, monkeypatch):
 def test_a_task_of_slurm_knows_its_place(monkeypatch):
     for name, value in {"STEP_ID": "0", "PROCID": "5", "LOCALID": "1", "NTASKS": "8"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert (ranks.rank(), ranks.local_rank(), ranks.world_size(), ranks.leads()) == (5, 1, 8, False)
+    assert (ranks.rank(), ranks.local_rank(), ranks.world_size(), ranks.is_rank_zero()) == (5, 1, 8, False)
 
 
 @pytest.mark.parametrize(("tasks", "here"), [("4", 4), ("8(x2)", 8), ("2,1", 1)])

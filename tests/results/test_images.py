@@ -56,9 +56,7 @@ def test_a_damaged_packed_data_set_of_another_name_is_passed_over(own_images):
     assert packed_with("0" * 64, root) is None
 
 
-def test_images_that_are_gone_are_packed_again_from_where_they_lie_now_and_found_from_then_on(
-    own_images, command, tmp_path
-):
+def test_images_that_are_gone_are_packed_again_from_where_they_lie_now(own_images, command, tmp_path):
     shutil.rmtree(own_images / "data")
     (own_images / "photos").rename(tmp_path / "moved_photos")
     asked = (f"run={own_images}/run", "split=val", "teachers=false", f"paths.data={tmp_path}/new")
@@ -82,9 +80,7 @@ def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command
     assert [*(tmp_path / "elsewhere" / "data" / "packed").iterdir()]
 
 
-@pytest.mark.parametrize(
-    "name", ["x'; touch canary; '", "$(touch canary)", "../digits", "image_folder", "weird"]
-)
+@pytest.mark.parametrize("name", ["x'; touch canary; '", "../digits", "image_folder"])
 def test_the_command_in_the_message_holds_no_name_of_the_record(own_images, name):
     shutil.rmtree(own_images / "data")
     record = load_run(own_images / "run").record

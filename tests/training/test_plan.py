@@ -60,9 +60,7 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
 
 
 def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
-    config = configure(
-        "experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3", "data.train_size=50"
-    )
+    config = configure("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3")
     assert plan_of(config)[-1].state == "3 epochs, losses ce"
     assert plan_of(config, done=2)[-1].state == "3 epochs, 1 of them to go, losses ce"
     assert plan_of(config, done=3)[-1].seconds == 0.0
@@ -77,12 +75,7 @@ def test_times_of_another_accelerators_run_are_named_as_this_cpus(capsys):
     assert "this CPU" not in capsys.readouterr().out
 
 
-OWN = [
-    "dataset=image_folder",
-    "dataset.name=mine",
-    "dataset.source.folder=/my/images",
-    "dataset.num_classes=10",
-]
+OWN = ("dataset=image_folder", "dataset.name=mine", "dataset.source.folder=/my", "dataset.num_classes=10")
 
 
 @pytest.mark.parametrize(
@@ -117,17 +110,14 @@ def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(conf
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(3, "3 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2.0 h")]
+    ("seconds", "said"), [(89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2.0 h")]
 )
 def test_durations_are_said_as_a_person_would(seconds, said):
     assert duration(seconds) == said
 
 
-STATED = [
-    path.stem
-    for path in (config_directory() / "experiment").glob("*.yaml")
-    if " GB on disk" in path.read_text()
-]
+EXPERIMENTS = (config_directory() / "experiment").glob("*.yaml")
+STATED = [path.stem for path in EXPERIMENTS if " GB on disk" in path.read_text()]
 
 
 @pytest.mark.parametrize("experiment", STATED)
@@ -159,10 +149,8 @@ def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
     for suffix in (".tif", ".tif", ".gif"):
         cat = tmp_path / "own" / "train" / "cat"
         (cat / f"{len([*cat.iterdir()])}{suffix}").write_bytes(b"II*")
-    own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/own", "dataset.image_size=32")
-    config = configure(
-        "experiment=digits", "method=ce", *own, "dataset.num_classes=3", f"paths.data={tmp_path}/data"
-    )
+    own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/own", "dataset.num_classes=3")
+    config = configure("experiment=digits", "method=ce", *own, f"paths.data={tmp_path}/data")
     dataset = settings_of(config).dataset
     source = dataset.source.build()
     pack(source, dataset.packed_root)

@@ -145,14 +145,14 @@ def test_the_best_teacher_has_all_the_weight_and_of_equals_the_first():
     scheme.build(SHAPES)
     with pytest.raises(RuntimeError, match="judged"):
         weigh(scheme, make_step())
-    scheme.judge({"t0": 0.5, "t1": 0.7, "t2": 0.7})
+    scheme.set_teacher_accuracy({"t0": 0.5, "t1": 0.7, "t2": 0.7})
     assert weigh(scheme, make_step()).tolist() == [[0, 1, 0]] * 6
 
 
 def test_a_teacher_is_taken_by_name_and_a_wrong_name_is_mended():
     scheme = SingleTeacherWeighting("t2")
     scheme.build(SHAPES)
-    scheme.judge({"t0": 0.9, "t1": 0.7, "t2": 0.1})
+    scheme.set_teacher_accuracy({"t0": 0.9, "t1": 0.7, "t2": 0.1})
     assert weigh(scheme, make_step())[0].tolist() == [0, 0, 1]
     with pytest.raises(UserError, match=r"weighting\.teacher=tt2.*\n.*weighting\.teacher=t2"):
         SingleTeacherWeighting("tt2").build(SHAPES)
@@ -199,7 +199,7 @@ def test_weights_from_held_out_images_make_their_labels_likeliest():
 def test_they_are_the_same_for_every_sample_and_in_the_checkpoint():
     scheme = HeldOutWeighting()
     scheme.build(TensorShapes(classes=4, teachers=("t0", "t1", "t2")))
-    scheme.judge_outputs(*held_out())
+    scheme.fit_to_held_out(*held_out())
     weights = weigh(scheme, make_step(K=4))
     assert (weights == weights[0]).all()
     assert weights[0, 0] > 0.5
@@ -210,7 +210,7 @@ def test_the_adapter_moves_away_from_its_prior_and_not_from_plain_averaging():
     scheme = AdaptiveWeighting("last", prior="held_out")
     shapes = TensorShapes(classes=4, teachers=("t0", "t1", "t2"), student={"last": (8, 4, 4)})
     scheme.build(shapes)
-    scheme.judge_outputs(*held_out())
+    scheme.fit_to_held_out(*held_out())
     step = make_step(K=4, taps={"last": (8, 4, 4)})
     with torch.no_grad():
         scheme.theta.zero_()

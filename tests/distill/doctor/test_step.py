@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -18,37 +19,21 @@ from amtml_pl.losses.hint import HintLoss
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.models.classifier_head import Head
-from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.models.wide_resnet import WideResNet
 from amtml_pl.teachers.live import LiveTeachers, Teacher
-from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
+from amtml_pl.types import Batch
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
+from steps import CLASSES as K
+from steps import STAGES, small_module, small_network
 
 pytestmark = pytest.mark.numbers
 
-K = 4
 
-
-def network(taps=()):
-    return TappedNetwork(CifarResNet(8, K, [4, 4, 8, 8]), mean=[0.5] * 3, std=[0.2] * 3, taps=taps)
-
-
-def module_of(terms, weighting=None, coef=None, kind=DistillModule, teachers=("a", "b")):
-    torch.manual_seed(0)
-    student = network(("layer1", "layer2", "layer3"))
-    source = LiveTeachers([Teacher(name, network(("layer3",))) for name in teachers])
-    offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
-    hints = {f"{name}/layer3": (8, 8, 8) for name in source.names}
-    shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
-    weighting = weighting or UniformWeighting()
-    for part in (*terms.values(), weighting):
-        part.build(shapes)
-    coef = coef or dict.fromkeys(terms, 1.0)
-    make = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
-    return kind(student, terms, coef, K, make, teachers=source, weighting=weighting)
+def module_of(terms, weighting=None, teachers=("a", "b"), **how):
+    return small_module(terms, weighting or UniformWeighting(), teachers=teachers, **how)
 
 
 def batch(B=8):
@@ -59,9 +44,13 @@ def batch(B=8):
 
 def healthy_terms():
     return {
-        "ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "hint": HintLoss(["layer1", "layer2", "layer3"]),
+        "ce": CrossEntropy(), "kd": SoftTargetLoss(4.0), "hint": HintLoss(STAGES),
         "adapter": JointAdapterLoss(4.0), "adapter_entropy": AdapterEntropy(),
     }  # fmt: skip
+
+
+def plain_terms():
+    return {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}
 
 
 def names(found):
@@ -118,12 +107,8 @@ def test_a_projection_missing_from_the_optimiser_is_named():
 
 
 def test_projections_that_are_not_trained_are_named():
-    terms = {
-        "ce": CrossEntropy(),
-        "kd": SoftTargetLoss(4.0),
-        "hint": HintLoss(["layer1", "layer2", "layer3"]),
-    }
-    module = module_of(terms)
+    terms = healthy_terms()
+    module = module_of(terms, AdaptiveWeighting("layer3"))
     terms["hint"].projections.requires_grad_(False)
     assert names(examine(module, batch())) == ["untrained-projections/hint"]
 
@@ -142,11 +127,10 @@ class Teaching(DistillModule):
 
 @pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [(Twice, "in-several-groups/student"), (Teaching, "foreign-parameters/teachers")],
+    ("kind", "name"), [(Twice, "in-several-groups/student"), (Teaching, "foreign-parameters/teachers")]
 )
 def test_an_optimiser_that_holds_what_it_should_not_is_named(kind, name, monkeypatch):
-    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, kind=kind)
+    module = module_of(plain_terms(), kind=kind)
     monkeypatch.setattr(torch.optim.Optimizer, "add_param_group", unchecked_add)
     assert names(examine(module, batch())) == [name]
 
@@ -185,19 +169,14 @@ def test_a_term_that_trains_what_it_does_not_claim_is_named():
      (lambda t: t.network.requires_grad_(True), "trainable-teacher/b")],
 )  # fmt: skip
 def test_a_teacher_that_is_not_frozen_is_named(spoil, name):
-    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    module = module_of(plain_terms())
     spoil(module.teacher_source.teachers[1])
     found = examine(module, batch())
     assert names(found) == [name]
     report = Checkup(
-        findings=tuple(found.findings),
-        expected_defects=("dead-term/kd",),
-        warnings=(),
-        gradient_share={},
-        teachers={},
-        agreement={},
-        whole=found.whole,
-    )
+        findings=tuple(found.findings), expected_defects=("dead-term/kd",), whole=found.whole,
+        warnings=(), gradient_share={}, teachers={}, agreement={},
+    )  # fmt: skip
     assert report.missing_defects == []  # it was not looked for
 
 
@@ -234,9 +213,8 @@ class Listed(UniformWeighting):
      (Listed(), "order-of-the-teachers/weighting")],
 )  # fmt: skip
 def test_weights_that_cannot_be_trusted_are_named(weighting, name):
-    assert name in names(
-        examine(module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, weighting), batch())
-    )
+    module = module_of(plain_terms(), weighting)
+    assert name in names(examine(module, batch()))
 
 
 class WeighingFeatures(DistillModule):
@@ -280,21 +258,8 @@ def test_weights_of_the_features_that_cannot_be_trusted_are_named_too(feature_we
 
 
 def test_weights_that_a_reversed_list_would_not_betray_are_named_too():
-    terms = {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}
-    module = module_of(terms, InTheMiddle(), teachers=("a", "b", "c"))
+    module = module_of(plain_terms(), InTheMiddle(), teachers=("a", "b", "c"))
     assert names(examine(module, batch())) == ["order-of-the-teachers/weighting"]
-
-
-class OnLogits(AngleLoss):
-    def forward(self, step):
-        return super().forward(replace(step, student=replace(step.student, logits=step.student.logits * 2)))
-
-
-def test_angles_that_a_perfect_student_cannot_satisfy_are_named():
-    healthy = module_of({"ce": CrossEntropy(), "angle": AngleLoss(4.0)})
-    assert names(examine(healthy, batch())) == []
-    broken = module_of({"ce": CrossEntropy(), "angle": OnLogits(4.0)})
-    assert names(examine(broken, batch())) == ["not-zero-at-the-targets/angle"]
 
 
 def with_heads(tap, side):
@@ -305,7 +270,7 @@ def with_heads(tap, side):
         if isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.bias)
     teacher = Teacher("a", TappedNetwork(plain, mean=[0.5] * 3, std=[0.2] * 3, taps=[tap]), pool=side)
-    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}, teachers=("a",))
+    module = module_of(plain_terms(), teachers=("a",))
     module.teacher_source = LiveTeachers([teacher])
     module.heads = {f"a/{tap}": Head(deepcopy(plain), tap)}
     return module
@@ -327,45 +292,20 @@ def test_a_classifier_that_asks_for_gradients_is_named():
 
 def test_what_has_been_compiled_is_examined_as_it_is_written():
     calls = []
-    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    module = module_of(plain_terms())
     module.student.network.compile(backend=lambda graph, inputs: calls.append(graph) or graph.forward)
     assert names(examine(module, batch())) == []
     assert calls == []
 
 
-def test_a_term_that_a_perfect_student_cannot_satisfy_is_named():
-    terms = {"ce": CrossEntropy(), "relation": ReleasedRelationLoss(4.0)}
-    assert names(examine(module_of(terms), batch())) == ["not-zero-at-the-targets/relation"]
+class OnLogits(AngleLoss):
+    def forward(self, step):
+        return super().forward(replace(step, student=replace(step.student, logits=step.student.logits * 2)))
 
 
 class Exploding(LossTerm):
     def forward(self, step):
         return step.student.logits.sum() * float("inf")
-
-
-def test_a_gradient_that_is_not_a_number_is_named():
-    terms = {"kd": SoftTargetLoss(4.0), "broken": Exploding()}
-    assert names(examine(module_of(terms), batch())) == [
-        "not-finite-value/broken",
-        "not-finite-gradient/broken",
-    ]
-
-
-def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
-    terms = {"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)}
-    found = examine(module_of(terms, coef={"ce": 1e6, "kd": 1.0}), batch())
-    assert names(found) == []
-    assert len(found.warnings) == 1
-    assert "'ce' outweighs the rest" in found.warnings[0]
-
-
-def test_a_step_without_teachers_is_examined_too():
-    student = network()
-    make = lambda groups: torch.optim.SGD(groups, lr=0.1)  # noqa: E731
-    module = DistillModule(student, {"ce": CrossEntropy()}, {"ce": 1.0}, K, make)
-    found = examine(module, replace(batch(), view=1))
-    assert names(found) == []
-    assert found.share == {"ce": 1.0}
 
 
 class NotANumberAtTheTargets(SoftTargetLoss):
@@ -380,11 +320,31 @@ class Infinite(SoftTargetLoss):
 
 
 @pytest.mark.parametrize(
-    ("term", "name"),
-    [(NotANumberAtTheTargets, "not-zero-at-the-targets/kd"), (Infinite, "not-finite-value/kd")],
-)
-def test_a_value_that_is_not_a_number_does_not_slip_through(term, name):
-    assert name in names(examine(module_of({"ce": CrossEntropy(), "kd": term(4.0)}), batch()))
+    ("term", "found"),
+    [(AngleLoss(4.0), []), (OnLogits(4.0), ["not-zero-at-the-targets/term"]),
+     (ReleasedRelationLoss(4.0), ["not-zero-at-the-targets/term"]),
+     (NotANumberAtTheTargets(4.0), ["not-zero-at-the-targets/term"]),
+     (Infinite(4.0), ["not-finite-value/term"]),
+     (Exploding(), ["not-finite-value/term", "not-finite-gradient/term"])],
+    ids=lambda given: type(given).__name__ if isinstance(given, LossTerm) else "",
+)  # fmt: skip
+def test_a_term_with_a_wrong_value_or_gradient_is_named(term, found):
+    assert names(examine(module_of({"kd": SoftTargetLoss(4.0), "term": term}), batch())) == found
+
+
+def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
+    found = examine(module_of(plain_terms(), coef={"ce": 1e6, "kd": 1.0}), batch())
+    assert names(found) == []
+    assert len(found.warnings) == 1
+    assert "'ce' outweighs the rest" in found.warnings[0]
+
+
+def test_a_step_without_teachers_is_examined_too():
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    module = DistillModule(small_network(), {"ce": CrossEntropy()}, {"ce": 1.0}, K, sgd)
+    found = examine(module, replace(batch(), view=1))
+    assert names(found) == []
+    assert found.share == {"ce": 1.0}
 
 
 def test_one_teacher_has_nothing_to_be_weighed_against_and_that_is_no_defect():
@@ -394,7 +354,7 @@ def test_one_teacher_has_nothing_to_be_weighed_against_and_that_is_no_defect():
 
 
 def test_a_student_without_anything_to_train_is_found_and_not_a_traceback():
-    module = module_of({"ce": CrossEntropy(), "kd": SoftTargetLoss(4.0)})
+    module = module_of(plain_terms())
     module.student.requires_grad_(False)
     module.configure_optimizers = list
     assert names(examine(module, batch())) == ["dead-term/ce", "dead-term/kd"]

@@ -1,6 +1,7 @@
 """Methods with several networks or optimisers: each part learns, none leaks into another, all resume."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
@@ -11,8 +12,8 @@ from torch.utils.data import DataLoader
 from amtml_pl.distill.doctor.step import examine
 from amtml_pl.distill.loops.dml import MutualLearning, mutual_loss
 from amtml_pl.distill.loops.hard_samples import HardSamples
-from amtml_pl.distill.loops.mmkd import MetaWeights, similarity_statistics
-from amtml_pl.distill.loops.mtkd_rl import Agent, ReinforcedWeights, agent_loss, reward
+from amtml_pl.distill.loops.mmkd import MMKD, similarity_statistics
+from amtml_pl.distill.loops.mtkd_rl import MTKDRL, Agent, agent_loss, reward
 from amtml_pl.distill.released.dml import ReleasedMutualLearning, released_mutual_loss
 from amtml_pl.errors import UserError
 from amtml_pl.losses.cross_entropy import CrossEntropy
@@ -72,8 +73,8 @@ def mutual(kind=MutualLearning, peers=2, **options):
 
 MAKERS = {
     "dml": mutual,
-    "mtkd_rl": lambda: weighing(ReinforcedWeights, hidden=8),
-    "mmkd": lambda: weighing(MetaWeights, meta_every=2, buffer_size=8),
+    "mtkd_rl": lambda: weighing(MTKDRL, hidden=8),
+    "mmkd": lambda: weighing(MMKD, meta_every=2, buffer_size=8),
 }
 
 
@@ -83,6 +84,10 @@ def batches(count=4, B=8):
         Batch(torch.rand(B, 3, 32, 32, generator=generator), torch.arange(B) % K, torch.arange(B), 1, "train")
         for _ in range(count)
     ]
+
+
+def taught_by(module, batch):
+    return replace(batch, teachers=module.teacher_source(batch))
 
 
 def fit(module, folder, epochs, resume=None):
@@ -97,21 +102,17 @@ def fit(module, folder, epochs, resume=None):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_every_part_moves_and_no_teacher_is_kept(name, tmp_path):
+def test_every_part_moves_the_schedule_steps_once_an_epoch_and_a_resumed_fit_ends_likewise(name, tmp_path):
     module = MAKERS[name]()
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
-    fit(module, tmp_path, 1)
+    whole = fit(module, tmp_path, 2).state_dict()
     unmoved = [
         key for key, parameter in module.named_parameters()
         if torch.equal(parameter, before[key]) and not key.endswith("project.bias")
     ]  # fmt: skip
     assert unmoved == []
-    assert not [key for key in module.state_dict() if "teacher" in key]
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_fit_that_is_resumed_ends_as_if_it_had_not_been(name, tmp_path):
-    whole = fit(MAKERS[name](), tmp_path, 2).state_dict()
+    assert not [key for key in whole if "teacher" in key]
+    assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 / 4)
     (tmp_path / "cut").mkdir()
     fit(MAKERS[name](), tmp_path / "cut", 1)
     resumed = fit(MAKERS[name](), tmp_path / "cut", 2, tmp_path / "cut" / "1.ckpt").state_dict()
@@ -119,17 +120,11 @@ def test_a_fit_that_is_resumed_ends_as_if_it_had_not_been(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_schedule_steps_once_an_epoch(name, tmp_path):
-    module = fit(MAKERS[name](), tmp_path, 2)
-    assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 / 4)
-
-
-@pytest.mark.parametrize("name", MAKERS)
 def test_the_doctor_finds_every_parameter_in_one_optimiser_and_nothing_wrong(name):
     assert examine(MAKERS[name](), batches(1)[0]).findings == []
 
 
-@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+@pytest.mark.parametrize("kind", [MTKDRL, MMKD])
 def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
     module = weighing(kind)
     step = module.distill_step(batches(1)[0])
@@ -140,15 +135,15 @@ def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
     torch.testing.assert_close(alone.weights, torch.ones(8, 1))
 
 
-@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
-@pytest.mark.parametrize("missing", ["kd_each", "regression"])
-@pytest.mark.parametrize("how", ["left out", "without a coefficient"])
-def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing, how):
-    with pytest.raises(UserError, match=rf"'{missing}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
-        weighing(kind, **{how.replace(" ", "_"): missing})
+@pytest.mark.parametrize("kind", [MTKDRL, MMKD])
+@pytest.mark.parametrize("missing", [{"left_out": "kd_each"}, {"without_a_coefficient": "regression"}])
+def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing):
+    [name] = missing.values()
+    with pytest.raises(UserError, match=rf"'{name}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
+        weighing(kind, **missing)
 
 
-@pytest.mark.parametrize("kind", [ReinforcedWeights, MetaWeights])
+@pytest.mark.parametrize("kind", [MTKDRL, MMKD])
 def test_another_weighting_beside_its_own_is_refused(kind):
     with pytest.raises(UserError, match=r"ConfidenceWeighting would not be asked.\n.*weighting=uniform"):
         weighing(kind, weighting=ConfidenceWeighting())
@@ -179,9 +174,8 @@ def test_the_mutual_loss_is_the_mean_of_the_divergences_from_the_peers():
 
 
 def test_the_doctor_knows_the_defect_of_the_released_mutual_learning():
-    assert [f.name for f in examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings] == [
-        "not-zero-at-the-targets/mutual"
-    ]
+    [found] = examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings
+    assert found.name == "not-zero-at-the-targets/mutual"
 
 
 def test_saturated_outputs_leave_both_mutual_losses_finite():
@@ -204,12 +198,12 @@ class Silent(MutualLearning):
         return super().mutual(logits, others).detach()
 
 
-class Blind(ReinforcedWeights):
+class Blind(MTKDRL):
     def weights_loss(self, batch, step, lr):
         return super().weights_loss(batch, step, lr).detach()
 
 
-class HalfBlind(MetaWeights):
+class HalfBlind(MMKD):
     def weigh(self, student, teachers):
         weights, feature_weights = super().weigh(student, teachers)
         return weights, feature_weights.detach()
@@ -254,8 +248,8 @@ def test_a_rewarded_sample_pulls_its_weights_up_and_another_does_not():
 
 
 def test_the_student_stays_where_it_is_in_a_meta_step():
-    module, batch = weighing(MetaWeights), batches(1)[0]
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    module, batch = weighing(MMKD), batches(1)[0]
+    taught = taught_by(module, batch)
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     module.train()
     module.meta_loss(taught, lr=0.1).backward()
@@ -275,12 +269,12 @@ def taught_in_double_precision(module, batch):
                 each.add_(torch.rand(each.shape, generator=generator, dtype=torch.float64))
     for teacher in module.teacher_source.teachers:
         teacher.network.double()
-    batch = Batch(**{**vars(batch), "images": batch.images.double()})
-    return Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    batch = replace(batch, images=batch.images.double())
+    return taught_by(module, batch)
 
 
 def test_the_meta_loss_is_that_of_a_copy_which_takes_two_matching_steps_and_one_from_labels():
-    module = weighing(MetaWeights)
+    module = weighing(MMKD)
     taught = taught_in_double_precision(module, batches(1, B=4)[0])
     copy = deepcopy(module.student)
     steps = torch.optim.SGD(copy.parameters(), lr=0.1)
@@ -327,7 +321,7 @@ def similarity_by_loops(maps, b):
     return torch.stack([cosines.mean(), deviation, cosines.max()])
 
 
-class Remembering(MetaWeights):
+class Remembering(MMKD):
     """Its networks see, in each of the two matching moves, what they saw in it the first time."""
 
     def __init__(self, *arguments, **named):
@@ -344,7 +338,7 @@ class Remembering(MetaWeights):
 
 @pytest.mark.parametrize("weigher", ["for_logits", "for_features"])
 def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_not_what_they_see(weigher):
-    asked, module = weighing(MetaWeights), weighing(Remembering)
+    asked, module = weighing(MMKD), weighing(Remembering)
     taught_in_double_precision(module, batches(1, B=4)[0])
     taught = taught_in_double_precision(asked, batches(1, B=4)[0])
     asked.meta_loss(taught, lr=0.1).backward()
@@ -381,7 +375,7 @@ def test_similarities_are_described_for_any_batch():
 
 def test_hard_samples_fill_up_first_and_are_replaced_by_wrong_ones_after():
     source = LiveTeachers([Teacher("t", network())])
-    taught = [Batch(**{**vars(b), "teachers": source(b)}) for b in batches(3)]
+    taught = [replace(each, teachers=source(each)) for each in batches(3)]
     kept = HardSamples(12)
     kept.keep(taught[0], torch.zeros(8, dtype=torch.bool))
     assert not kept.is_full
@@ -399,7 +393,7 @@ def test_hard_samples_fill_up_first_and_are_replaced_by_wrong_ones_after():
 
 
 def test_meta_steps_are_counted_over_epochs_that_are_shorter_than_the_time_between_them(tmp_path):
-    module = weighing(MetaWeights, meta_every=6, buffer_size=8)
+    module = weighing(MMKD, meta_every=6, buffer_size=8)
     before = [parameter.clone() for parameter in module.for_logits.parameters()]
     fit(module, tmp_path, 1)
     assert all(map(torch.equal, module.for_logits.parameters(), before))
@@ -408,8 +402,8 @@ def test_meta_steps_are_counted_over_epochs_that_are_shorter_than_the_time_betwe
 
 
 def test_hard_samples_of_a_checkpoint_go_where_the_student_is():
-    module, batch = weighing(MetaWeights, buffer_size=8), batches(1)[0]
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    module, batch = weighing(MMKD, buffer_size=8), batches(1)[0]
+    taught = taught_by(module, batch)
     module.hard.keep(taught, torch.zeros(8, dtype=torch.bool))
     module.to("meta").on_train_start()  # a second device that every machine has
     assert module.hard.kept.images.device.type == "meta"
@@ -417,8 +411,8 @@ def test_hard_samples_of_a_checkpoint_go_where_the_student_is():
 
 
 def test_a_compiled_student_takes_meta_steps():
-    module, batch = weighing(MetaWeights), batches(1)[0]
+    module, batch = weighing(MMKD), batches(1)[0]
     module.student.network.compile(backend="aot_eager")
-    taught = Batch(**{**vars(batch), "teachers": module.teacher_source(batch)})
+    taught = taught_by(module, batch)
     module.meta_loss(taught, lr=0.1).backward()
     assert module.for_logits[2].bias.grad.abs().sum() > 0

@@ -76,20 +76,17 @@ def brightened(image, added):
 
 def through_jpeg(image, quality):
     file = BytesIO()
-    Image.fromarray((image * 255).round().astype(np.uint8).transpose(1, 2, 0)).save(
-        file, "JPEG", quality=quality
-    )
+    pixels = (image * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file)).transpose(2, 0, 1) / 255
 
 
 BY_DEFINITION = {
     "gaussian_blur": blurred,
     "brightness": brightened,
-    "contrast": lambda image, kept: (
-        image.mean((1, 2), keepdims=True) * (1 - kept) + kept * image
-    ),
+    "contrast": lambda image, kept: image.mean((1, 2), keepdims=True) * (1 - kept) + kept * image,
     "jpeg_compression": through_jpeg,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BY_DEFINITION)

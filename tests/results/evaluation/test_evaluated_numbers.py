@@ -91,9 +91,8 @@ def test_what_is_measured_of_student_teachers_and_ensemble_is_its_definition(mov
     weights = own_weights(run, images)
     assert found.ensemble.mixture == mixture
     assert list(found.ensemble.mean_weight.values()) == pytest.approx(weights.mean(axis=0), rel=1e-4)
-    parts = [
-        weights[:, [m]] * (p if mixture == "probabilities" else np.log(p)) for m, p in enumerate(teachers)
-    ]
+    mixed = teachers if mixture == "probabilities" else np.log(teachers)
+    parts = [weights[:, [m]] * p for m, p in enumerate(mixed)]
     ensemble = sum(parts) if mixture == "probabilities" else softmax(sum(parts))
     whose = ["test", *(f"teacher/{name}/test" for name in run.teacher_names), "ensemble/test"]
     expected = {}
@@ -206,7 +205,7 @@ def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
     assert found.spread == pytest.approx(0)
 
 
-@pytest.mark.parametrize(("seconds", "forwards", "repetitions"), [(1, 11, 9), (5, 5, 3), (30, 4, 3)])
+@pytest.mark.parametrize(("seconds", "forwards", "repetitions"), [(1, 11, 9), (30, 4, 3)])
 def test_a_network_that_takes_seconds_is_repeated_less_often(monkeypatch, seconds, forwards, repetitions):
     now, made = [0.0], []
     monkeypatch.setattr("amtml_pl.results.evaluation.latency.time.perf_counter", lambda: now[0])

@@ -16,9 +16,8 @@ LARGEST = torch.finfo(torch.float16).max
 
 def maps(rows=6, channels=3, places=(2, 2), seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.randn(rows, channels, *places, generator=generator) * torch.tensor([0.1, 1, 40])[:, None, None]
-    )
+    values = torch.randn(rows, channels, *places, generator=generator)
+    return values * torch.tensor([0.1, 1, 40])[:, None, None]
 
 
 def test_float32_is_read_back_to_the_bit():

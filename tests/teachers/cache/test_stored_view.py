@@ -1,6 +1,5 @@
 """A view is read row by row from its maps, as the shards were encoded."""
 
-import pickle
 import sys
 from pathlib import Path
 
@@ -42,16 +41,6 @@ def test_a_truncated_shard_that_nobody_verified_is_refused_by_name_when_it_is_re
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=file.name):
         store.open(1).rows(torch.tensor([0]))
-
-
-def test_a_pickled_view_is_small_and_reads_the_same(tmp_path):
-    view = built(tmp_path).open(1)
-    index = torch.tensor([22, 3, 3, 11])
-    rows = view.rows(index)
-    pickled = pickle.dumps(view)
-    assert len(pickled) < 2000
-    assert pickle.loads(pickled).rows(index).equal(rows)  # noqa: S301 (written two lines above)
-    assert view.rows(index).equal(rows)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RssAnon is Linux's")

@@ -11,7 +11,6 @@ from tiny_cache import AUGMENT, OPTIONS, ROWS, built, network, split, stores, tr
 from torch import nn
 
 from amtml_pl.data.augment import Augmentation, CropFlip
-from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.teachers.cache.storage import pixel_checksums
@@ -45,10 +44,9 @@ def generator():
 # ---- files
 
 
-@pytest.mark.parametrize("tensor", ["logits", "conv"])
-def test_a_flipped_bit_is_noticed_and_the_fix_restores_the_file(root, tensor):
+def test_a_flipped_bit_is_noticed_and_the_fix_restores_the_file(root):
     whole, teacher = tree(root), untaught(root)
-    file = teacher.stores[tensor].shard_file(2, 1)
+    file = teacher.stores["conv"].shard_file(2, 1)
     content = bytearray(file.read_bytes())
     content[200] ^= 1
     file.write_bytes(content)
@@ -88,10 +86,8 @@ class MirroredCropFlip(CropFlip):
 
 CHANGED = {
     "padding": Augmentation([CropFlip(padding=1)], seed=3),
-    "no flip": Augmentation([CropFlip(padding=2, flip=False)], seed=3),
     "seed": Augmentation([CropFlip(padding=2)], seed=4),
     "code": Augmentation([MirroredCropFlip(padding=2)], seed=3),
-    "none": Augmentation([], seed=3),
 }
 
 
@@ -122,13 +118,6 @@ def test_one_changed_image_is_noticed_wherever_it_is_looked_at(root):
         probe([untaught(root)], images, AUGMENT, VIEWS, pairs=400, generator=generator())
 
 
-def test_the_same_images_in_another_order_are_noticed(root):
-    images = split()
-    moved = SplitRows(images.name, images.stored, images.rows.roll(1))
-    with pytest.raises(UserError, match="pixels of sample"):
-        probe([untaught(root)], moved, AUGMENT, VIEWS, generator=generator())
-
-
 def test_the_pixels_of_a_later_store_are_held_against_the_images_too(root):
     images = split()
     images.stored.images[:] = 255 - images.stored.images
@@ -139,16 +128,6 @@ def test_the_pixels_of_a_later_store_are_held_against_the_images_too(root):
 
 
 # ---- teachers
-
-
-@pytest.mark.parametrize("storage", ["float32", "float16"])
-def test_the_same_teacher_differs_by_rounding_only(tmp_path, storage):
-    settings = {"logits": storage, "hints": storage}
-    built(tmp_path, [stores(tmp_path, **settings)], VIEWS)
-    other_batches = replace(OPTIONS, batch_size=7)
-    found = compare(stores(tmp_path, **settings), split(), AUGMENT, VIEWS, ROWS, other_batches, generator())
-    assert found.keys() == {"logits", "conv"}
-    assert all(0 <= difference < 1e-3 for difference in found.values())
 
 
 def changed(weights):
@@ -162,18 +141,17 @@ def changed(weights):
 
 
 CHANGES = {
-    "another": (lambda: network(1), "logits"),
-    "its classifier": (changed(lambda made: made.fc.weight.mul_(1.05)), "logits"),
-    "one class": (changed(lambda made: made.fc.bias[2].add_(0.1)), "logits"),
-    "no numbers": (changed(lambda made: made.fc.weight.fill_(float("nan"))), "logits"),
+    "its classifier": changed(lambda made: made.fc.weight.mul_(1.05)),
+    "one class": changed(lambda made: made.fc.bias[2].add_(0.1)),
+    "no numbers": changed(lambda made: made.fc.weight.fill_(float("nan"))),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_teacher_is_noticed(root, change):
-    load, tensor = CHANGES[change]
-    with pytest.raises(UserError, match=rf"'big' gives other {tensor} for sample \d+ of train in view 1"):
-        compare(stores(root, load=load), split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
+    teacher = stores(root, load=CHANGES[change])
+    with pytest.raises(UserError, match=r"'big' gives other logits for sample \d+ of train in view 1"):
+        compare(teacher, split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
 
 
 def test_the_message_names_teacher_tensor_sample_and_view_and_the_difference(root):
@@ -181,9 +159,7 @@ def test_the_message_names_teacher_tensor_sample_and_view_and_the_difference(roo
     with pytest.raises(UserError) as refused:
         compare(stores(root, load=doubled), split(), AUGMENT, [2], ROWS, OPTIONS)
     folder = stores(root).logits.folder
-    assert f"Teacher 'big' gives other logits for sample 0 of train in view 2 than {folder}" in str(
-        refused.value
-    )
+    assert f"'big' gives other logits for sample 0 of train in view 2 than {folder}" in str(refused.value)
     assert "of the largest, at most 2e-03 is rounding" in str(refused.value)
     assert f"rm -r '{folder}'" in refused.value.fix
 
@@ -213,7 +189,11 @@ def test_a_hint_that_changes_alone_is_noticed(tmp_path, storage, within):
         return stores(tmp_path, taps=("branch",), hints=storage, load=load)
 
     built(tmp_path, [branched(1.0)], VIEWS)
-    assert compare(branched(1.0), split(), AUGMENT, VIEWS, ROWS, OPTIONS)["branch"] <= within
+    other_batches = replace(OPTIONS, batch_size=7)
+    found = compare(branched(1.0), split(), AUGMENT, VIEWS, ROWS, other_batches, generator())
+    assert found.keys() == {"logits", "branch"}
+    assert 0 <= found["logits"] < 1e-3
+    assert 0 <= found["branch"] <= within
     with pytest.raises(UserError, match="gives other branch"):
         compare(branched(1.05), split(), AUGMENT, VIEWS, ROWS, OPTIONS)
 

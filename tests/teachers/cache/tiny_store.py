@@ -37,7 +37,3 @@ def built(root, views=(1, 2), **changes):
     for view in views:
         write(store, view)
     return store
-
-
-def tree(folder):
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}

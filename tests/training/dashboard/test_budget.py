@@ -15,7 +15,7 @@ from amtml_pl.training.dashboard import budget as module
 from amtml_pl.training.dashboard import callback
 from amtml_pl.training.dashboard.budget import Budget
 from amtml_pl.training.dashboard.callback import Dashboard
-from amtml_pl.training.dashboard.figures import Subject
+from amtml_pl.training.dashboard.figures import RunContext
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.types import Batch
 from records import a_run
@@ -57,10 +57,7 @@ def test_a_share_of_nothing_allows_nothing(clock):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [
-        ({"budget": 1.5}, "budget is 1.5; expected a share"),
-        ({"figures_every": 0}, "figures_every is 0; expected 1"),
-    ],
+    [({"budget": 1.5}, "budget is 1.5; expected a share"), ({"figures_every": 0}, "every is 0; expected 1")],
 )
 def test_settings_out_of_range_are_refused(tmp_path, setting, message):
     with pytest.raises(UserError, match=message):
@@ -78,9 +75,8 @@ def test_a_network_that_cannot_be_traced_is_named_in_a_warning_and_the_run_goes_
     logger.begin(0)
     logger.graph(student, 8)
     logger.close()
-    assert [record.getMessage() for record in caplog.records if "graph" in record.getMessage()] == [
-        "TensorBoard shows no graph of the student: cannot be followed"
-    ]
+    [said] = [record.getMessage() for record in caplog.records if "graph" in record.getMessage()]
+    assert said == "TensorBoard shows no graph of the student: cannot be followed"
 
 
 class Fit:
@@ -94,15 +90,12 @@ class Fit:
         monkeypatch.setattr(callback, "write_answers", lambda *_: self.takes(costs["figures"], self.drawn))
         monkeypatch.setattr(callback, "write_teaching", lambda *_: None)
         monkeypatch.setattr(callback, "card", lambda *_: "")
-        monkeypatch.setattr(
-            callback, "gradient_shares", lambda *_: self.takes(costs["shares"], self.measured)
-        )
-        about = a_run(status="interrupted")
-        subject = Subject(about, ("a", "b"), 8, 1.0, "probabilities", None, {})
+        measure = lambda *_: self.takes(costs["shares"], self.measured)  # noqa: E731
+        monkeypatch.setattr(callback, "gradient_shares", measure)
+        subject = RunContext(a_run(status="interrupted"), ("a", "b"), 8, 1.0, "probabilities", None, {})
         self.dashboard = Dashboard(TensorBoard(folder, figures_every=2), subject)
-        self.trainer = pl.Trainer(
-            max_epochs=self.EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False
-        )
+        settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+        self.trainer = pl.Trainer(max_epochs=self.EPOCHS, **settings)
 
     def takes(self, seconds, noted):
         self.clock.now += seconds
@@ -111,9 +104,8 @@ class Fit:
 
     def go(self):
         student = TappedNetwork(torch.nn.Flatten(), mean=[0.5] * 3, std=[0.2] * 3)
-        module = DistillModule(
-            student, {"ce": CrossEntropy()}, {"ce": 1.0}, 2, partial(torch.optim.SGD, lr=1)
-        )
+        sgd = partial(torch.optim.SGD, lr=1)
+        module = DistillModule(student, {"ce": CrossEntropy()}, {"ce": 1.0}, 2, sgd)
         batch = Batch(torch.rand(128, 3, 8, 8), torch.zeros(128).long(), torch.arange(128), 0, "train")
         dashboard, trainer, loop = self.dashboard, self.trainer, self.trainer.fit_loop
         module.spent.started = self.clock.now
@@ -129,9 +121,7 @@ class Fit:
         return self.drawn, self.measured
 
 
-def test_figures_come_every_second_epoch_once_there_is_time_beside_what_is_kept_for_the_end(
-    clock, monkeypatch, tmp_path
-):
+def test_figures_come_every_second_epoch_once_there_is_time_for_them(clock, monkeypatch, tmp_path):
     """At an epoch's beginning 1.2 s more for each before it, less 0.2 s: at 4 4.8 − 1.0 > 3 + spent."""
     drawn, measured = Fit(clock, monkeypatch, tmp_path, figures=0.5, shares=0.1).go()
     assert drawn == [4, 6, 8]  # of the last one after the fit; without a reserve from 3 on

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,19 +10,19 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from amtml_pl.results.evaluation.quality import BINS, Reliability
+from amtml_pl.training.dashboard import disagreement as disputed_images
 from amtml_pl.training.dashboard import drawing
 from amtml_pl.training.dashboard.answers import (
-    Answers,
+    PredictionBuffer,
     agreement_with_teachers,
     confusion_matrix,
     draw_confusion,
     draw_reliability,
     shares_of_rows,
-)
+)  # fmt: skip
 from amtml_pl.training.dashboard.disagreement import (
     EXAMPLES,
     Examples,
-    MostDisputed,
     disagreement,
     draw_examples,
 )
@@ -58,9 +59,8 @@ def test_mean_weights_by_class_are_those_of_a_loop(random):
     found = mean_weights_by_class(weights, labels, K)
     for k in range(K - 1):
         rows = [weights[n].tolist() for n in range(N) if labels[n] == k]
-        assert found[k].tolist() == pytest.approx(
-            [sum(column) / len(rows) for column in zip(*rows, strict=True)], rel=rounding(N)
-        )
+        means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        assert found[k].tolist() == pytest.approx(means, rel=rounding(N))
     assert found[K - 1].isnan().all()
 
 
@@ -128,7 +128,7 @@ def test_the_most_disputed_of_all_steps_are_kept_and_nothing_else(random):
         )
         for _ in range(5)
     ]  # fmt: skip
-    disputed = MostDisputed()
+    disputed = disputed_images.MostDisputed()
     for each in steps:
         disputed.see(each)
         assert len(disputed.kept.images) == EXAMPLES
@@ -189,15 +189,7 @@ def mean_equal(first, second):
 
 
 def test_a_step_without_teachers_shows_nothing_of_them(random):
-    alone = Step(
-        ModelOutputs(torch.randn(N, K, generator=random)),
-        torch.zeros(N, dtype=torch.long),
-        None,
-        None,
-        None,
-        0,
-    )
-    assert Teaching.of(alone, 1.0) is None
+    assert Teaching.of(replace(step(random), teachers=None, weights=None), 1.0) is None
 
 
 def test_agreement_on_validation_images_counts_the_plain_mean_of_probabilities():
@@ -212,7 +204,7 @@ def test_agreement_on_validation_images_counts_the_plain_mean_of_probabilities()
 
 
 def test_answers_are_put_together_batch_by_batch(random):
-    answers = Answers()
+    answers = PredictionBuffer()
     for first in (0, 4):
         index = torch.arange(first, first + 4)
         batch = Batch(torch.rand(4, 3, 2, 2, generator=random), index % K, index, 0, "val")

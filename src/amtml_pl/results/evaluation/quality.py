@@ -40,11 +40,11 @@ class Reliability:
         edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
         place = torch.bucketize(confidence, edges)  # on an edge: the bin that ends there
         samples = torch.bincount(place, minlength=BINS)
-        all_gather_object = samples.clamp_min(1)
+        counted = samples.clamp_min(1)
         sums = torch.zeros(2, BINS, dtype=torch.float64)
         sums[0].index_add_(0, place, confidence)
         sums[1].index_add_(0, place, (named == labels).double())
-        return Reliability(samples, sums[0] / all_gather_object, sums[1] / all_gather_object)
+        return Reliability(samples, sums[0] / counted, sums[1] / counted)
 
     @property
     def error(self) -> float:
