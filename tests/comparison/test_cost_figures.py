@@ -55,14 +55,6 @@ def test_passes_that_were_made_and_saved_add_up_to_those_of_live_runs(tmp_path):
     assert "is not told: no live run of these teachers was measured" in figure.description
 
 
-def test_many_passes_are_written_out(tmp_path):
-    write_study(tmp_path, methods=("avg",), seeds=(0,))
-    record = json.loads((tmp_path / "avg-0" / "run.json").read_text())
-    record["budget"]["epochs"] = 27_000
-    write_record(tmp_path / "avg-0", record)
-    assert "would have made 54,000." in figures(tmp_path)["cache"].description
-
-
 def test_time_saved_is_told_from_a_measured_live_run(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0, 1), epochs=8)
     write_whole(tmp_path / "live", "live", 0, 0.7, 4, ("resnet14", "vgg8"))

@@ -25,14 +25,12 @@ def audit(out):
         (out / "said").write_text(stdout)
         (out / "complained").write_text(stderr)
         program = out / "pip-audit"
-        program.write_text(
-            f'#!/bin/sh\necho "$@" > {out}/asked\ncat {out}/said\ncat {out}/complained >&2\nexit {status}\n'
-        )
+        acts = f'echo "$@" > {out}/asked\ncat {out}/said\ncat {out}/complained >&2\nexit {status}\n'
+        program.write_text(f"#!/bin/sh\n{acts}")
         program.chmod(0o755 if installed else 0o644)
         places = f"{out}{os.pathsep}/usr/bin{os.pathsep}/bin"
-        return subprocess.run(
-            [sys.executable, AUDIT], env={"PATH": places}, capture_output=True, text=True, check=False
-        )
+        kept = {"capture_output": True, "text": True, "check": False}
+        return subprocess.run([sys.executable, AUDIT], env={"PATH": places}, **kept)
 
     return run
 
@@ -80,12 +78,9 @@ def test_a_database_that_knows_nothing_is_no_proof_of_anything(audit):
 
 @pytest.mark.parametrize(
     ("stdout", "stderr", "status"),
-    [
-        ("", "error: unrecognized arguments: --local", 2),
-        ("not json", "KeyError: 'x'", 1),
-        ('{"other": 1}', "", 0),
-    ],
-)
+    [("", "error: unrecognized arguments: --local", 2), ("not json", "KeyError: 'x'", 1),
+     ('{"other": 1}', "", 0)],
+)  # fmt: skip
 def test_what_is_not_understood_fails(audit, stdout, stderr, status):
     done = audit(stdout, stderr, status)
     assert done.returncode == 1

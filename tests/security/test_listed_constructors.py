@@ -20,7 +20,7 @@ from amtml_pl.config.allowed_targets import (
     own_constructors,
     target_nodes,
     torch_constructors,
-)
+)  # fmt: skip
 from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory
 
@@ -59,6 +59,9 @@ FILES = [
 
 def nodes_of(configure, group, name):
     """Return what a file of a group makes a run build."""
+    if group == "student":  # composed at once, as teachers
+        names = ",".join(name for group, name in FILES if group == "student")
+        return [configure(f"teacher=[{names}]").teacher[name].network]
     override, place, _ = CHOICES[group]
     own = ["dataset.source.folder=photos", "dataset.num_classes=2"] * (name == "image_folder")
     node = OmegaConf.select(configure(override.format(name), *own), place)

@@ -45,25 +45,15 @@ def test_rows_sum_to_one_and_permuting_the_teachers_permutes_the_columns(scheme,
 
 
 @pytest.mark.parametrize("scheme", PER_BATCH)
-def test_identical_teachers_share_equally(scheme):
-    step = make_step(M=4)
-    same = TeacherOutputs(step.teachers.names, step.teachers.logits[:, :1].expand(-1, 4, -1).contiguous())
-    torch.testing.assert_close(scheme(step.student, same, step.labels), torch.full((6, 4), 0.25))
-
-
-@pytest.mark.parametrize("scheme", PER_BATCH)
-@pytest.mark.parametrize("size", [0.0, 1e4])
-def test_equal_and_saturated_logits_give_usable_weights(scheme, size):
+def test_identical_teachers_share_equally_and_saturated_ones_give_usable_weights(scheme):
     step = make_step()
-    teachers = TeacherOutputs(step.teachers.names, size * step.teachers.logits.sign())
-    weights = scheme(step.student, teachers, step.labels)
-    assert torch.isfinite(weights).all()
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
-
-
-@pytest.mark.parametrize("scheme", PER_BATCH)
-def test_no_gradient_flows_from_the_weights(scheme):
-    assert not weigh(scheme, make_step()).requires_grad
+    same = TeacherOutputs(step.teachers.names, step.teachers.logits[:, :1].expand(-1, 3, -1).contiguous())
+    torch.testing.assert_close(scheme(step.student, same, step.labels), torch.full((6, 3), 1 / 3))
+    for size in (0.0, 1e4):
+        teachers = TeacherOutputs(step.teachers.names, size * step.teachers.logits.sign())
+        weights = scheme(step.student, teachers, step.labels)
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
+        assert not weights.requires_grad
 
 
 def test_a_sure_teacher_counts_more_and_without_any_doubt_all_count_alike():
@@ -98,16 +88,15 @@ def test_the_quadratic_program_is_solved_as_a_general_solver_solves_it(M, seed, 
     assert 0 <= float(weights.min()) <= float(weights.max()) <= cap + 1e-9
 
 
-def test_the_size_of_the_gradients_plays_no_part():
-    g = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(
-        gradient_weights(1e-4 * g, 0.6, normalize=False), gradient_weights(g, 0.6, normalize=False)
-    )
-
-
 @pytest.mark.parametrize("gram", [torch.zeros(3, 3), torch.ones(3, 3)])
 def test_alike_gradients_share_equally(gram):
     torch.testing.assert_close(minimum_norm_weights(gram, 0.6), torch.full((3,), 1 / 3))
+
+
+def test_the_size_of_the_gradients_plays_no_part():
+    g = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    small, large = (gradient_weights(size * g, 0.6, normalize=False) for size in (1e-4, 1.0))
+    torch.testing.assert_close(small, large)
 
 
 @pytest.mark.parametrize("options", [{"per_sample": True}, {"normalize": True}])
@@ -191,9 +180,8 @@ def test_weights_from_held_out_images_make_their_labels_likeliest():
         return (w[None, :, None] * logits.softmax(2)).sum(1).gather(1, labels[:, None]).log().sum()
 
     for other in torch.rand(50, 3, generator=torch.Generator().manual_seed(1)):
-        assert (
-            likelihood(weights) > likelihood(other / other.sum()) - 1
-        )  # the pseudo-observations cost a little
+        best = likelihood(other / other.sum())
+        assert likelihood(weights) > best - 1  # the pseudo-observations cost a little
 
 
 def test_they_are_the_same_for_every_sample_and_in_the_checkpoint():

@@ -47,15 +47,13 @@ def test_two_classes_with_one_word_are_told_apart_by_their_ids(tmp_path):
     assert tiny_imagenet(archive).read("train").classes == ("crane (n00000000)", "crane (n00000001)", "egret")
 
 
-def test_an_annotation_of_an_unknown_class_is_refused_with_its_line(tmp_path):
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [("val_0.JPEG\tn00000000\nval_1.JPEG\tn12345678\n", "line 2 of val/val_annotations.txt is .*n12345678"),
+     ("val_9999.JPEG\tn00000000\n", "lacks 1 of the 1 files asked for: val/images/val_9999.JPEG")],
+)  # fmt: skip
+def test_an_annotation_of_an_unknown_class_or_image_is_refused(tmp_path, annotations, message):
     archive = write_tiny_imagenet(tmp_path)
-    rewrite(archive, "val/val_annotations.txt", "val_0.JPEG\tn00000000\nval_1.JPEG\tn12345678\n")
-    with pytest.raises(UserError, match=r"line 2 of val/val_annotations.txt is .*n12345678"):
-        tiny_imagenet(archive).read("test")
-
-
-def test_an_annotated_image_that_is_missing_is_named(tmp_path):
-    archive = write_tiny_imagenet(tmp_path)
-    rewrite(archive, "val/val_annotations.txt", "val_9999.JPEG\tn00000000\n")
-    with pytest.raises(UserError, match=r"lacks 1 of the 1 files asked for: val/images/val_9999.JPEG"):
+    rewrite(archive, "val/val_annotations.txt", annotations)
+    with pytest.raises(UserError, match=message):
         tiny_imagenet(archive).read("test")
