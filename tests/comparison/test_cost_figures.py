@@ -72,15 +72,10 @@ STORES = {"a": "a/logits-train-111", "b": "b/logits-train-222"}
 
 
 def write_cached(folder, method, seed, teachers, *, views=4, made=0.0):
-    write_run(
-        folder, "small", seed, 0.6, told=f"method={method}", budget=BUDGET,
-        teachers={name: {} for name in teachers},
-        cache={
-            "views": views,
-            "stores": [*(STORES[name] for name in teachers), "a/layer3-train-333"],
-            "teacher_passes": dict.fromkeys(teachers, made),
-        },
-    )  # fmt: skip
+    stores = [*(STORES[name] for name in teachers), "a/layer3-train-333"]
+    cache = {"views": views, "stores": stores, "teacher_passes": dict.fromkeys(teachers, made)}
+    taught = {"teachers": {name: {} for name in teachers}, "cache": cache}
+    write_run(folder, "small", seed, 0.6, told=f"method={method}", budget=BUDGET, **taught)
 
 
 def test_what_the_cache_command_built_is_found_ready_and_counted_once(tmp_path):

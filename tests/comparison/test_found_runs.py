@@ -66,9 +66,7 @@ NAN, INF = float("nan"), float("inf")
         ({"loss": {"kd": 10**400}}, "loss"),
     ],
 )
-def test_a_run_of_a_later_format_or_with_a_number_that_no_figure_can_show_is_left_out(
-    folder, changes, reason
-):
+def test_a_run_of_a_later_format_or_without_a_number_for_a_figure_is_left_out(folder, changes, reason):
     write_run(folder / "odd", "digits_ce", 1, 0.9, **changes)
     [(name, said)] = left_out(folder).items()
     assert name == "odd"
@@ -107,9 +105,6 @@ def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, "digits_ce", 0, 0.9, study="s")
     assert left_out(tmp_path) == {"b": "repeats seed 0 of the same study in a"}
-
-
-# ---- folders of other users
 
 
 @contextmanager
@@ -170,9 +165,6 @@ def test_where_only_a_run_that_may_be_going_is_found_it_is_not_to_be_repeated(sh
     with nobody(), pytest.raises(UserError, match="cannot be told to have ended") as refused:
         find_runs(shared, "test/acc")
     assert refused.value.fix == "the same command again, once a run has ended"
-
-
-# ---- links
 
 
 def test_runs_behind_links_are_found_once_each_and_circles_end(tmp_path):

@@ -134,9 +134,6 @@ def test_budgets_are_compared_within_one_problem_only(tmp_path):
     assert all(group.unequal == () for problem in problems_in(tmp_path) for group in problem.groups)
 
 
-# ---- the baseline
-
-
 def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_settings(tmp_path):
     for seed, gain in enumerate((0.02, 0.03)):
         write_run(tmp_path / f"ce{seed}", "digits", seed, 0.9, told="method=ce")

@@ -109,12 +109,7 @@ def test_weights_that_never_change_are_no_figure(tmp_path):
         ("curves", METRICS, "epoch,val/acc\n0,much\n", "line 2 has 'much', expected a number"),
         ("curves", METRICS, "epoch,val/acc\n0\n", "line 2 has 1 cells, expected 2"),
         ("curves", METRICS, "epoch,val/acc\n0,\ud800\n", "codec can't decode"),
-        (
-            "curves",
-            METRICS,
-            "epoch,val/acc\n0,0.5\ninf,0.5\n",
-            "line 3 has epoch inf, expected a whole number",
-        ),
+        ("curves", METRICS, "epoch,val/acc\n0,0.5\ninf,0.5\n", "line 3 has epoch inf, expected a whole"),
         ("curves", METRICS, "epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
         ("classes", CLASSES, "epoch,class,vgg8\n", "it has no rows"),
         ("classes", CLASSES, "epoch,class,vgg8\nnan,cat,0.5\n", "line 2 has epoch nan, expected"),

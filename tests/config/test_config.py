@@ -68,16 +68,9 @@ def test_every_network_passes_the_check_as_a_teacher_and_every_loss_with_it(conf
         (["seed=-1"], r"seed=-1: expected a whole number"),
         (["coef.ce=much"], r"coef.ce='much': expected a number"),
         (["trainer.max_epochs=0"], r"trainer.max_epochs=0: expected a whole number, 1 or more"),
-        (
-            ["+student.network.deph=3"],
-            r"student.network.deph: .*CifarResNet has no such argument; did you mean 'depth'",
-        ),
+        (["+student.network.deph=3"], r"CifarResNet has no such argument; did you mean 'depth'"),
         (["student.network.depth=deep"], r"student.network.depth='deep': expected int"),
         (["~student.network.depth"], r"student.network: .*CifarResNet needs the argument 'depth'"),
-        (
-            ["student.network._target_=amtml_pl.models.nothing.Net"],
-            r"student.network._target_=.* may not be named",
-        ),
         (["data.batch_size=a"], r"data.batch_size='a': expected a whole number, 1 or more"),
         (["+loss.kd.temperature=3"], r"loss.kd has settings but is not selected: add it to loss="),
         (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),
@@ -115,14 +108,7 @@ def test_a_folder_is_found_again_under_any_label(configure):
 
 
 def test_labels_are_the_overrides_without_what_is_no_part_of_the_run():
-    typed = [
-        "experiment=digits_amtml",
-        "temperature=2",
-        "loss=[ce,kd]",
-        "paths.data=/x",
-        "force=true",
-        "+a.b=1",
-    ]
+    typed = ["experiment=x", "temperature=2", "loss=[ce,kd]", "paths.data=/x", "force=true", "+a.b=1"]
     assert run_label(typed) == "temperature-2_loss-ce-kd_a.b-1"
     assert run_label(["experiment=digits_amtml"]) == "default"
 
@@ -188,37 +174,16 @@ def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(co
 
 # Another value of every key at the root.
 CHANGED = {
-    "seed": "seed=1",
-    "role": "role=teacher",
-    "channels_last": "channels_last=true",
-    "compile": "compile=true",
-    "temperature": "temperature=2",
-    "mixture": "mixture=logits",
-    "hint_pool": "hint_pool=1",
-    "teacher_recipe": "teacher_recipe=digits",
-    "teacher_source": "teacher_source=live",
-    "cache": "cache.logits=float32",
-    "expected_defects": "expected_defects=[x]",
-    "checkpoint_minutes": "checkpoint_minutes=1",
-    "resume": "resume=never",
-    "prepare": "prepare=false",
-    "force": "force=true",
-    "doctor": "doctor=false",
-    "debug": "debug=true",
-    "paths": "paths.outputs=elsewhere",
-    "dataset": "dataset.mean=[0.5,0.5,0.5]",
-    "data": "data.views=3",
-    "student": "student=resnet20",
-    "teacher": "teacher=[resnet8]",
-    "weighting": "weighting=random_teacher",
-    "loss": "loss=[ce,dkd]",
-    "coef": "coef.kd=9",
-    "loop": "loop=dml",
-    "optimizer": "optimizer.lr=3",
-    "scheduler": "scheduler=constant",
-    "trainer": "trainer.max_epochs=3",
-    "logger": "logger=[]",
-}
+    override.partition("=")[0].partition(".")[0]: override
+    for override in (
+        "seed=1", "role=teacher", "channels_last=true", "compile=true", "temperature=2", "mixture=logits",
+        "hint_pool=1", "teacher_recipe=digits", "teacher_source=live", "cache.logits=float32",
+        "expected_defects=[x]", "checkpoint_minutes=1", "resume=never", "prepare=false", "force=true",
+        "doctor=false", "debug=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]", "data.views=3",
+        "student=resnet20", "teacher=[resnet8]", "weighting=random_teacher", "loss=[ce,dkd]", "coef.kd=9",
+        "loop=dml", "optimizer.lr=3", "scheduler=constant", "trainer.max_epochs=3", "logger=[]",
+    )
+}  # fmt: skip
 # What says how the command works, and no more.
 WITHOUT_TRACE = {
     "expected_defects", "checkpoint_minutes", "resume", "prepare", "force", "doctor", "debug", "paths",

@@ -197,8 +197,7 @@ def test_maps_of_different_size_meet_at_the_smaller():
 def hint_step():
     taps = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
     hints = {"a/last": (16, 2, 2), "b/last": (12, 2, 2), "c/last": (8, 1, 1)}
-    offered = dict.fromkeys("abc", OfferedFeatures("last"))
-    shapes = TensorShapes(classes=5, teachers=("a", "b", "c"), student=taps, hints=hints, offered=offered)
+    shapes = TensorShapes(5, ("a", "b", "c"), taps, hints, dict.fromkeys("abc", OfferedFeatures("last")))
     return make_step(taps=taps, hints=hints), shapes
 
 

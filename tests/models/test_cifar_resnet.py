@@ -1,7 +1,5 @@
 """CifarResNet is the network of the papers, by parameters, shapes and initial weights."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """The stem adapter changes the modules that it is told to, and nothing else."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

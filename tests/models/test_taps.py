@@ -1,7 +1,5 @@
 """Taps read what modules return, and leave the network as it was."""
 
-from __future__ import annotations
-
 import copy
 import weakref
 
@@ -28,14 +26,8 @@ def tapped(network, *taps):
 
 def small_network():
     """Convolution, batch norm and an in-place ReLU, pooled to ten logits."""
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 10),
-    )
+    first = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+    return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
 
 
 class Returning(nn.Module):

@@ -1,7 +1,5 @@
 """CifarVgg is RepDistiller's VGG, by parameters and shapes, at any width."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -74,9 +74,6 @@ def saved(content):
     return buffer.getvalue()
 
 
-# ---- checkpoints
-
-
 def test_a_whole_checkpoint_is_read_as_it_was_written(whole, file):
     file.write_bytes(whole)
     assert same(read_checkpoint(file, Small().state_dict()), content_of(whole))
@@ -172,9 +169,6 @@ def test_a_checkpoint_with_anything_in_the_place_of_a_field_is_read_or_refused(w
         assert key != "state_dict"
         assert type(found["epoch"]) is int
         assert type(found["global_step"]) is int
-
-
-# ---- weights
 
 
 def network():

@@ -53,17 +53,9 @@ def test_a_whole_run_has_an_answer_to_every_question(finished):
 LOSS = "amtml_pl.losses.cross_entropy.CrossEntropy"
 CROP = {"_target_": "amtml_pl.data.augment.CropFlip", "padding": 4, "flip": True}
 CONFIGURATIONS = {
-    "no data": (
-        "data",
-        {"_target_": "amtml_pl.data.module.PackedDataModule"},
-        "needs the argument 'augment'",
-    ),
+    "no data": ("data", {"_target_": "amtml_pl.data.module.PackedDataModule"}, "needs the argument"),
     "no loop": ("loop", {}, "loop has no _target_"),
-    "a loss as the student": (
-        "student.network",
-        {"_target_": LOSS},
-        f"student.network._target_={LOSS} may not be",
-    ),
+    "a loss as the student": ("student.network", {"_target_": LOSS}, f"network._target_={LOSS} may not be"),
     "another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
     "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is no file's name"),
@@ -92,7 +84,7 @@ def test_a_damaged_configuration_is_named(finished, place, value, said):
 
 def test_a_missing_field_of_a_configuration_is_named(finished):
     change_configuration(finished, lambda tree: without(tree, ["seed"]))
-    with pytest.raises(UserError, match="config.yaml is damaged: .*seed is missing: expected a whole number"):
+    with pytest.raises(UserError, match=r"config.yaml is damaged: .*seed is missing: expected a whole num"):
         load_run(finished)
 
 

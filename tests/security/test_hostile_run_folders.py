@@ -36,9 +36,6 @@ RECORD = a_record(
 JSON = nested("completed", "../../x", "\0", "'", "9" * 400, "[red]", "$(touch canary)")
 
 
-# ---- run.json
-
-
 def write(folder, record):
     """As somebody does who knows how a record is sealed."""
     for file in (folder.config_file, folder.metrics_file):
@@ -132,9 +129,6 @@ def test_a_measured_accuracy_is_believed_only_where_it_can_be_one(hostile, value
 def name_of_accuracy(identity):
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return f"accuracy-{digest}.json"
-
-
-# ---- packed data
 
 
 SOURCE = Digits(image_size=8)

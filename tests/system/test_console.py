@@ -124,21 +124,17 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     made = {"metrics": dict.fromkeys(accuracies, 0.5), "files": dict.fromkeys(FILES, "")}
     record = a_run(experiment="try[red]", teachers={"big[blue]": TEACHER}, **made)
     show_summary(record, folder)
-    said = capsys.readouterr().out
-    assert f"Everything is in {folder}\n" in said
-    for command, _ in next_commands(record, folder):
-        assert f"  {command}  # " in said
-    assert "try[red] (seed 0)" in said
-    assert "teacher big[blue]" in said
-
-
-def test_a_plan_and_an_evaluation_print_brackets_as_they_are(capsys):
     show_plan([PlanStep("packed [/x] data", "to write to d[/y]", missing=True)], "Plan of try[/z]")
     found = Evaluation.model_construct(split="test", metrics={"test/acc": 0.5})
     show_networks(found, "try[/w] (seed 0)", ("big[/v]",))
     said = capsys.readouterr().out
     for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
         assert name in said
+    assert f"Everything is in {folder}\n" in said
+    for command, _ in next_commands(record, folder):
+        assert f"  {command}  # " in said
+    assert "try[red] (seed 0)" in said
+    assert "teacher big[blue]" in said
 
 
 @pytest.mark.parametrize(

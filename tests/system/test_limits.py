@@ -139,14 +139,9 @@ def typed(tmp_path, shared):
         line = shlex.join([sys.executable, "-m", f"amtml_pl.{command}", *words, *places])
         clean = {key: value for key, value in os.environ.items() if not key.startswith("AMTML_")}
         ended = subprocess.run(
-            ["bash", "-c", f"{before} && exec {through} {line}"],  # noqa: S607
-            cwd=tmp_path,
-            env={**clean, **environment},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+            ["bash", "-c", f"{before} && exec {through} {line}"], cwd=tmp_path, env={**clean, **environment},  # noqa: S607
+            capture_output=True, text=True, errors="replace", check=False,
+        )  # fmt: skip
         assert "Traceback" not in ended.stdout + ended.stderr
         return ended.returncode, ended.stdout + ended.stderr
 
@@ -155,29 +150,10 @@ def typed(tmp_path, shared):
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "cache"])
-def test_memory_that_is_too_little_for_torch_is_named_by_every_command(typed, command):
-    status, said = typed(command, "experiment=digits", "method=ce", before="ulimit -v 2000000")
-    assert status == 2
-    assert said.count("error:") == 1
-    assert "The limit on memory is 2,048,000,000 bytes (ulimit -v)." in said
-
-
-@linux_only
-@pytest.mark.slow
 def test_memory_that_ends_anywhere_in_a_run_ends_it_with_a_message_or_not_at_all(typed):
     status, said = typed("train", *TRAIN, before="ulimit -v 3000000")
     assert status in (0, 2)
     assert ("ulimit -v unlimited" in said) == (status == 2)
-
-
-@linux_only
-@pytest.mark.slow
-def test_a_limit_on_files_is_named_by_a_run(typed):
-    status, said = typed("train", *TRAIN, "doctor=true", before="ulimit -f 50")
-    assert status == 2
-    assert said.count("error:") == 1
-    assert "To fix it: ulimit -f unlimited" in said
 
 
 @linux_only
@@ -200,12 +176,23 @@ def test_a_disk_that_is_full_when_the_doctor_writes_is_named_once(typed, tmp_pat
     assert left == [disk / "others"]
 
 
+MEMORY = "The limit on memory is 2,048,000,000 bytes (ulimit -v)."
+
+
 @linux_only
 @pytest.mark.slow
-def test_a_limit_on_open_files_is_named_by_a_run(typed):
-    status, said = typed("train", *TRAIN, before="ulimit -n 8")
+@pytest.mark.parametrize(
+    ("command", "limit", "message"),
+    [("train", "-v 2000000", MEMORY), ("cache", "-v 2000000", MEMORY),
+     ("train", "-f 50", "To fix it: ulimit -f unlimited"), ("train", "-n 8", "To fix it: ulimit -n 4096"),
+     ("train seeed=3", "-v 12000000", "The command line has 1 mistake:")],
+)  # fmt: skip
+def test_a_limit_is_named_by_a_command_and_a_mistake_within_it_is_one(typed, command, limit, message):
+    name, *words = command.split()
+    status, said = typed(name, *TRAIN[:2], *words, before=f"ulimit {limit}")
     assert status == 2
-    assert "To fix it: ulimit -n 4096" in said
+    assert said.count("error:") == 1
+    assert message in said
 
 
 @linux_only
@@ -272,13 +259,6 @@ def test_a_second_ctrl_c_ends_a_run_as_the_first_one_does(tmp_path, shared):
     assert run.returncode == 130
     assert "Traceback" not in said
     assert said.count("Interrupted. This continues where it stopped:") == 1
-
-
-@pytest.mark.slow
-def test_a_misspelt_key_is_one_message_with_limited_memory_too(typed):
-    status, said = typed("train", "experiment=digitz", before="ulimit -v 12000000")
-    assert status == 2
-    assert "The command line has 1 mistake:" in said
 
 
 EARLY = """
