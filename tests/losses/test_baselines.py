@@ -467,19 +467,14 @@ def test_a_feature_weight_of_its_own_stands_before_the_steps_weights():
 
 
 @pytest.mark.parametrize(
-    "term", [AttentionLoss(["layer1"]), FeatureRegression(["layer1", "layer2"], stage=2)]
-)
-def test_a_teacher_without_stages_is_named(term):
-    with pytest.raises(UserError, match=r"t1.*\n.*teacher\.t1\.stages"):
-        term.hints({"t0": OfferedFeatures("layer3", ("a", "b")), "t1": OfferedFeatures("layer3")})
-
-
-@pytest.mark.parametrize(
-    "term", [RelationLoss("layer3"), TripletLoss("layer3"), FeatureRegression(["layer3"])]
-)
-def test_a_teacher_without_a_last_map_is_named(term):
-    with pytest.raises(UserError, match=r"t0.*\n.*teacher\.t0\.hint"):
-        term.hints({"t0": OfferedFeatures()})
+    ("term", "key"),
+    [(AttentionLoss(["layer1"]), "stages"), (FeatureRegression(["layer1", "layer2"], stage=2), "stages"),
+     (RelationLoss("layer3"), "hint"), (TripletLoss("layer3"), "hint"), (FeatureRegression(["a"]), "hint")],
+)  # fmt: skip
+def test_a_teacher_without_stages_or_without_a_last_map_is_named(term, key):
+    whole, lacking = OfferedFeatures("layer3", ("a", "b")), OfferedFeatures()
+    with pytest.raises(UserError, match=rf"t1.*\n.*teacher\.t1\.{key}"):
+        term.hints({"t0": whole, "t1": lacking})
 
 
 def test_a_stage_that_the_student_does_not_have_is_refused():

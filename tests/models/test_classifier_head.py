@@ -7,7 +7,6 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.models.classifier_head import Head
@@ -16,13 +15,17 @@ from rounding import assert_rounded_alike
 
 pytestmark = pytest.mark.numbers
 
-SMALL = ("vgg8_quarter", "wrn_10_1", "shufflenet_v2")
-TEACHERS = sorted(file.stem for file in (config_directory() / "student").glob("*.yaml"))
+SMALL = ("resnet8", "vgg8_quarter", "wrn_10_1", "shufflenet_v2")
+LARGE = (
+    "resnet18",
+    "densenet121",
+    "mobilenet_v2",
+    "timm_resnet18",
+    "resnet20_released",
+)  # one of each family
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in SMALL else pytest.mark.slow) for n in TEACHERS]
-)
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_a_head_gives_from_the_last_map_what_the_whole_network_gives(configure, name):
     node = configure(f"teacher=[{name}]").teacher[name]
     taps = [node.hint, *node.stages]

