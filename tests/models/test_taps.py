@@ -146,7 +146,7 @@ class TestRefusedTaps:
             tapped(CifarResNet(110, 10), "network.layer2")
         text = str(refused.value)
         assert text.startswith("CifarResNet has no module 'network.layer2'. The closest: layer2, layer")
-        assert "There are: conv1, bn1, relu, layer1, layer2, layer3, avgpool, fc, layer1.0, layer2.0" in text
+        assert "There are: conv1, bn1, relu, layer1, layer2, layer3, avgpool, fc, layer1.0, layer1.1" in text
         assert "deeper ones." in text
         assert len(text) < 1000
 

@@ -14,6 +14,7 @@ from watch import nothing_happens
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
+from amtml_pl.results.export.export import Export
 from amtml_pl.runs.folder import RunFolder
 from sealing import change_record, seal_again, write_record
 
@@ -184,6 +185,14 @@ def test_a_record_and_a_configuration_of_two_runs_are_refused(finished):
         UserError, match=r"are not of one run: their teachers are \['another', 'vgg8_quarter'"
     ):
         load_run(finished)
+
+
+def test_a_run_folder_does_not_choose_where_an_export_is_written(finished, hostile):
+    (hostile / "victim").mkdir()
+    (finished / "export").symlink_to(hostile / "victim")
+    with pytest.raises(UserError, match="export is a symbolic link"):
+        Export(load_run(finished), "best", "safetensors", int8=False)
+    assert not [*(hostile / "victim").iterdir()]
 
 
 @pytest.mark.slow
