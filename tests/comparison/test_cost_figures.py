@@ -55,14 +55,6 @@ def test_passes_that_were_made_and_saved_add_up_to_those_of_live_runs(tmp_path):
     assert "is not told: no live run of these teachers was measured" in figure.description
 
 
-def test_many_passes_are_written_out(tmp_path):
-    write_study(tmp_path, methods=("avg",), seeds=(0,))
-    record = json.loads((tmp_path / "avg-0" / "run.json").read_text())
-    record["budget"]["epochs"] = 27_000
-    write_record(tmp_path / "avg-0", record)
-    assert "would have made 54,000." in figures(tmp_path)["cache"].description
-
-
 def test_time_saved_is_told_from_a_measured_live_run(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0, 1), epochs=8)
     write_whole(tmp_path / "live", "live", 0, 0.7, 4, ("resnet14", "vgg8"))
@@ -80,15 +72,10 @@ STORES = {"a": "a/logits-train-111", "b": "b/logits-train-222"}
 
 
 def write_cached(folder, method, seed, teachers, *, views=4, made=0.0):
-    write_run(
-        folder, "small", seed, 0.6, told=f"method={method}", budget=BUDGET,
-        teachers={name: {} for name in teachers},
-        cache={
-            "views": views,
-            "stores": [*(STORES[name] for name in teachers), "a/layer3-train-333"],
-            "teacher_passes": dict.fromkeys(teachers, made),
-        },
-    )  # fmt: skip
+    stores = [*(STORES[name] for name in teachers), "a/layer3-train-333"]
+    cache = {"views": views, "stores": stores, "teacher_passes": dict.fromkeys(teachers, made)}
+    taught = {"teachers": {name: {} for name in teachers}, "cache": cache}
+    write_run(folder, "small", seed, 0.6, told=f"method={method}", budget=BUDGET, **taught)
 
 
 def test_what_the_cache_command_built_is_found_ready_and_counted_once(tmp_path):

@@ -45,12 +45,9 @@ def test_only_seeds_that_both_have_are_paired():
 
 @pytest.mark.parametrize(
     ("own", "baseline", "said"),
-    [
-        ({0: 0.9}, {1: 0.8}, "(no seed)"),
-        ({0: 0.9, 1: 0.8}, {0: 0.8}, "(1 seed)"),
-        ({0: 0.9, 1: 0.8}, {0: 0.8, 1: 0.7}, "(no spread)"),
-    ],
-)
+    [({0: 0.9}, {1: 0.8}, "(no seed)"), ({0: 0.9, 1: 0.8}, {0: 0.8}, "(1 seed)"),
+     ({0: 0.9, 1: 0.8}, {0: 0.8, 1: 0.7}, "(no spread)")],
+)  # fmt: skip
 def test_where_there_is_no_p_it_is_said_why(own, baseline, said):
     assert PairedDifference.between(own, baseline).probability() == said
 

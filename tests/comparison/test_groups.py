@@ -3,21 +3,15 @@
 import pytest
 
 from amtml_pl.comparison.baseline import compare_with
-from amtml_pl.comparison.found_runs import find_runs
-from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.markdown import markdown
 from amtml_pl.comparison.tables import cells
 from amtml_pl.errors import UserError
 from sealing import seal_again
-from study import BUDGET, write_run
-
-
-def problems(folder, metric="test/acc"):
-    return problems_of(find_runs(folder, metric).compared, metric)
+from study import BUDGET, problems_in, write_run
 
 
 def groups(folder):
-    (problem,) = problems(folder)
+    (problem,) = problems_in(folder)
     return problem.groups
 
 
@@ -26,7 +20,7 @@ def test_seeds_are_one_group_with_mean_and_deviation_and_the_best_comes_first(tm
         write_run(tmp_path / f"avg{seed}", "digits_avg", seed, accuracy)
     write_run(tmp_path / "amtml", "digits_amtml", 0, 0.95)
     write_run(tmp_path / "hot", "digits_avg", 0, 0.5, told="temperature=9")
-    (problem,) = problems(tmp_path)
+    (problem,) = problems_in(tmp_path)
     assert [(group.name, len(group.runs)) for group in problem.groups] == [
         ("digits_amtml", 1), ("digits_avg", 3), ("digits_avg temperature=9", 1),
     ]  # fmt: skip
@@ -37,27 +31,17 @@ def test_seeds_are_one_group_with_mean_and_deviation_and_the_best_comes_first(tm
 def test_of_a_loss_the_smallest_comes_first(tmp_path):
     for name, loss in (("much", 2.0), ("little", 1.0)):
         write_run(tmp_path / name, name, 0, 0.9, metrics={"test/loss": loss})
-    (problem,) = problems(tmp_path, "test/loss")
+    (problem,) = problems_in(tmp_path, metric="test/loss")
     assert [group.name for group in problem.groups] == ["little", "much"]
 
 
-def test_runs_on_other_pixels_or_with_another_student_are_another_problem(tmp_path):
+def test_runs_on_other_pixels_or_with_another_student_are_another_problem_that_is_told_apart(tmp_path):
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
-    write_run(tmp_path / "b", "digits_ce", 1, 0.9, digest="b" * 64)
-    write_run(tmp_path / "c", "digits_ce", 1, 0.9, digest="b" * 64, student={"network": "models.Large"})
-    parameters = "with 19,954 parameters"
-    assert [problem.title for problem in problems(tmp_path)] == [
-        f"digits (aaaaaaaa), CifarResNet {parameters}",
-        f"digits (bbbbbbbb), CifarResNet {parameters}",
-        f"digits (bbbbbbbb), Large {parameters}",
-    ]
-
-
-def test_problems_that_differ_in_what_a_title_does_not_have_are_told_apart(tmp_path):
     for macs in (5, 9):
         student = {"network": "models.Net", "parameters": 100, "macs": macs}
         write_run(tmp_path / str(macs), "digits_ce", 0, 0.9, student=student)
-    assert sorted(problem.title for problem in problems(tmp_path)) == [
+    assert sorted(problem.title for problem in problems_in(tmp_path)) == [
+        "digits (aaaaaaaa), CifarResNet with 19,954 parameters",
         "digits (dddddddd), Net with 100 parameters (macs 5)",
         "digits (dddddddd), Net with 100 parameters (macs 9)",
     ]
@@ -84,19 +68,16 @@ def test_a_name_has_what_was_studied_and_not_where_or_how_it_ran(tmp_path):
 def test_what_all_groups_have_is_said_once_and_methods_go_without_their_experiment(tmp_path):
     for method in ("ce", "avg"):
         write_run(tmp_path / method, "digits", 0, 0.9, told=f"method={method} data.views=2")
-    (problem,) = problems(tmp_path)
+    (problem,) = problems_in(tmp_path)
     assert sorted(group.name for group in problem.groups) == ["avg", "ce"]
     assert problem.common == ("experiment=digits", "data.views=2")
 
 
 def test_groups_that_were_typed_alike_are_told_apart_by_their_records(tmp_path):
-    for temperature in (4.0, 5.0):
-        write_run(tmp_path / f"{temperature}", "digits", 0, temperature / 10, study=f"{temperature}",
-                  temperature=temperature, loss={"kd": 1.0})  # fmt: skip
-    assert [group.name for group in groups(tmp_path)] == [
-        "digits (temperature 5.0)",
-        "digits (temperature 4.0)",
-    ]
+    for heat in (4.0, 5.0):
+        write_run(tmp_path / f"{heat}", "digits", 0, heat / 10, study=f"{heat}", temperature=heat)
+    names = [group.name for group in groups(tmp_path)]
+    assert names == ["digits (temperature 5.0)", "digits (temperature 4.0)"]
 
 
 def test_or_by_their_configurations_or_else_by_a_number(tmp_path):
@@ -115,29 +96,16 @@ def test_an_unequal_budget_is_named_in_the_group_and_an_equal_one_is_not(tmp_pat
     by_name = {group.name: group for group in groups(tmp_path)}
     assert by_name["dml"].unequal == ("networks_trained 3",)
     assert by_name["ce"].unequal == by_name["avg"].unequal == ()
-    assert "| networks_trained 3 |" in markdown(problems(tmp_path), "test/acc")
+    assert "| networks_trained 3 |" in markdown(problems_in(tmp_path), "test/acc")
 
 
-def of_two_budgets(folder):
-    write_run(folder / "ce", "digits", 0, 0.8, told="method=ce", budget=BUDGET)
-    write_run(folder / "avg", "digits", 0, 0.9, told="method=avg", budget={**BUDGET, "epochs": 16})
-    return problems(folder)
-
-
-def test_where_no_budget_is_more_usual_all_groups_name_theirs(tmp_path):
-    (problem,) = of_two_budgets(tmp_path)
-    assert {group.name: group.unequal for group in problem.groups} == {
-        "ce": ("epochs 8",),
-        "avg": ("epochs 16",),
-    }
-
-
-@pytest.mark.parametrize(("baseline", "other"), [("ce", ("avg", "epochs 16")), ("avg", ("ce", "epochs 8"))])
-def test_with_a_baseline_the_others_are_held_against_its_budget(tmp_path, baseline, other):
-    found = of_two_budgets(tmp_path)
-    compare_with(found, baseline, "test/acc")
-    by_name = {group.name: group.unequal for group in found[0].groups}
-    assert by_name == {baseline: (), other[0]: (other[1],)}
+def test_where_no_budget_is_more_usual_all_groups_name_theirs_or_all_but_the_baseline(tmp_path):
+    write_run(tmp_path / "ce", "digits", 0, 0.8, told="method=ce", budget=BUDGET)
+    write_run(tmp_path / "avg", "digits", 0, 0.9, told="method=avg", budget={**BUDGET, "epochs": 16})
+    own = {"ce": ("epochs 8",), "avg": ("epochs 16",)}
+    for baseline, expected in ((None, own), ("ce", own | {"ce": ()}), ("avg", own | {"avg": ()})):
+        (problem,) = problems_in(tmp_path, baseline)
+        assert {group.name: group.unequal for group in problem.groups} == expected
 
 
 def test_the_budgets_of_all_runs_of_a_group_count(tmp_path):
@@ -163,38 +131,22 @@ def test_another_initial_student_is_named_for_its_seed_and_another_seed_is_not(t
 def test_budgets_are_compared_within_one_problem_only(tmp_path):
     write_run(tmp_path / "small", "a", 0, 0.9, budget=BUDGET, student={"network": "small"})
     write_run(tmp_path / "large", "b", 0, 0.9, budget={**BUDGET, "epochs": 200}, student={"network": "large"})
-    assert all(group.unequal == () for problem in problems(tmp_path) for group in problem.groups)
-
-
-# ---- the baseline
-
-
-def three_methods(folder):
-    for seed, gain in enumerate((0.02, 0.03)):
-        write_run(folder / f"ce{seed}", "digits", seed, 0.9, told="method=ce")
-        write_run(folder / f"avg{seed}", "digits", seed, 0.9 + gain, told="method=avg")
-        write_run(folder / f"hot{seed}", "digits", seed, 0.8, told="method=ce temperature=9")
-    return problems(folder)
+    assert all(group.unequal == () for problem in problems_in(tmp_path) for group in problem.groups)
 
 
 def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_settings(tmp_path):
-    (problem,) = found = three_methods(tmp_path)
-    compare_with(found, "ce", "test/acc")
+    for seed, gain in enumerate((0.02, 0.03)):
+        write_run(tmp_path / f"ce{seed}", "digits", seed, 0.9, told="method=ce")
+        write_run(tmp_path / f"avg{seed}", "digits", seed, 0.9 + gain, told="method=avg")
+        write_run(tmp_path / f"hot{seed}", "digits", seed, 0.8, told="method=ce temperature=9")
+    (problem,) = found = problems_in(tmp_path, "ce")
     by_name = {group.name: group.against_baseline for group in problem.groups}
     assert problem.baseline.name == "ce"
     assert by_name["avg"].difference() == "+0.0250"
     assert by_name["avg"].p == pytest.approx(0.1256659, abs=1e-6)  # scipy.stats.ttest_rel
     assert by_name["ce temperature=9"].difference() == "-0.1000"
-
-
-def test_a_baseline_may_be_a_group_s_whole_name(tmp_path):
-    (problem,) = found = three_methods(tmp_path)
-    compare_with(found, "ce temperature=9", "test/acc")
+    compare_with(found, "ce temperature=9", "test/acc")  # a group's whole name
     assert problem.baseline.name == "ce temperature=9"
-
-
-def test_a_baseline_that_is_not_there_is_answered_with_the_nearest(tmp_path):
-    found = three_methods(tmp_path)
     with pytest.raises(UserError, match="No group is called 'agv'; did you mean 'avg'"):
         compare_with(found, "agv", "test/acc")
 
@@ -203,13 +155,13 @@ def test_a_baseline_that_several_groups_may_be_is_refused_with_their_names(tmp_p
     for study in ("one", "two"):
         write_run(tmp_path / study, "digits", 0, 0.9, told="method=ce", study=study)
     with pytest.raises(UserError, match=r"(?s)baseline=ce may be one of 2 groups.*- ce #1.*- ce #2"):
-        compare_with(problems(tmp_path), "ce", "test/acc")
+        compare_with(problems_in(tmp_path), "ce", "test/acc")
 
 
 def test_a_problem_without_the_baseline_goes_without(tmp_path):
     write_run(tmp_path / "a", "digits", 0, 0.9, told="method=ce", digest="a" * 64)
     write_run(tmp_path / "b", "digits", 0, 0.9, told="method=avg", digest="b" * 64)
-    one, other = found = problems(tmp_path)
+    one, other = found = problems_in(tmp_path)
     compare_with(found, "ce", "test/acc")
     assert one.baseline is one.groups[0]
     assert other.baseline is None

@@ -12,14 +12,6 @@ from study import problems_in, write_run
 PDFLATEX = shutil.which("pdflatex")
 
 
-@pytest.fixture
-def problems(tmp_path):
-    for seed, gain in enumerate((0.01, 0.02, 0.06)):
-        write_run(tmp_path / f"ce{seed}", "digits", seed, 0.9, told="method=ce")
-        write_run(tmp_path / f"avg{seed}", "digits", seed, 0.9 + gain, told="method=avg 'loss=[a_b|c,50%]'")
-    return problems_in(tmp_path, "ce")
-
-
 def test_latex_is_a_booktabs_table_whose_text_is_escaped(problems):
     text = latex(problems, "test/acc")
     numbers = r"0.9300 $\pm$ 0.0265 & [0.8643, 0.9957] & $+$0.0300 & 0.1885 \\"
@@ -31,9 +23,8 @@ def test_latex_is_a_booktabs_table_whose_text_is_escaped(problems):
 def test_latex_has_signs_and_powers_as_a_paper_has_them(tmp_path):
     for seed in range(6):
         for method, accuracy in {"ce": 0.9, "avg": 0.7 + 0.00005 * seed}.items():
-            write_run(
-                tmp_path / f"{method}{seed}", "x-1", seed, accuracy, told=f"method={method} data.views=-1"
-            )
+            told = f"method={method} data.views=-1"
+            write_run(tmp_path / f"{method}{seed}", "x-1", seed, accuracy, told=told)
     text = latex(problems_in(tmp_path, "ce"), "test/acc")
     assert re.search(r"avg & 6 & .* & \$-\$0\.1999 & \$\d\\cdot10\^{-1\d}\$ \\\\", text)
     assert "views=$" not in text  # of numbers only

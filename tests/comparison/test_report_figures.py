@@ -38,10 +38,20 @@ def test_where_every_interval_is_seen_nothing_is_said_of_the_frame(tmp_path):
     write_study(tmp_path)
     figure = figures(tmp_path)["accuracy"]
     low, high = figure.variants[0].layout["xaxis"]["range"]
-    means, half = (figure.variants[0].traces[1][key] for key in ("x", "error_x"))
-    for mean, width in zip(means, half["array"], strict=True):
+    means = figure.variants[0].traces[1]
+    for mean, width in zip(means["x"], means["error_x"]["array"], strict=True):
         assert low < mean - width < mean + width < high
     assert "beyond the frame" not in figure.description
+
+
+METRICS, CLASSES = "metrics.csv", "weights_by_class.csv"
+
+
+def overwritten(folder, name, text):
+    """A run's table with another content, sealed again."""
+    (folder / name).write_bytes(text.encode(errors="surrogatepass"))
+    seal_again(folder)
+    return folder / name
 
 
 def test_curves_are_means_over_seeds_with_their_range_for_each_metric(tmp_path):
@@ -88,61 +98,48 @@ def test_many_classes_have_no_gaps_the_whole_width_and_an_order(tmp_path, count,
 
 def test_weights_that_never_change_are_no_figure(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
-    write_table(
-        tmp_path / "avg-0" / "metrics.csv", [["epoch", "weight/a", "weight/b"], [0, 0.5, 0.5], [1, 0.5, 0.5]]
-    )
-    seal_again(tmp_path / "avg-0")
+    overwritten(tmp_path / "avg-0", "metrics.csv", "epoch,weight/a,weight/b\n0,0.5,0.5\n1,0.5,0.5\n")
     assert "weights" not in figures(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("figure", "name", "text", "reason"),
     [
-        ("", "its first column is '', expected 'epoch'"),
-        ("epoch,val/acc\n0,much\n", "could not convert string to float: 'much'"),
-        ("epoch,val/acc\n0\n", "it has a row of 1 cells, expected 2"),
-        ("epoch,val/acc\n0,\ud800\n", "codec can't decode"),
-        ("epoch,val/acc\nnan,0.5\n", "it has the epoch 'nan', expected a whole number, 0 or more"),
-        ("epoch,val/acc\n0,0.5\ninf,0.5\n", "it has the epoch 'inf', expected a whole number, 0 or more"),
-        ("epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
+        ("curves", METRICS, "", "its first column is '', expected 'epoch'"),
+        ("curves", METRICS, "epoch,val/acc\n0,much\n", "could not convert string to float: 'much'"),
+        ("curves", METRICS, "epoch,val/acc\n0\n", "it has a row of 1 cells, expected 2"),
+        ("curves", METRICS, "epoch,val/acc\n0,\ud800\n", "codec can't decode"),
+        (
+            "curves",
+            METRICS,
+            "epoch,val/acc\n0,0.5\ninf,0.5\n",
+            "it has the epoch 'inf', expected a whole number, 0 or more",
+        ),
+        ("curves", METRICS, "epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
+        ("classes", CLASSES, "epoch,class,vgg8\n", "it has no rows"),
+        (
+            "classes",
+            CLASSES,
+            "epoch,class,vgg8\nnan,cat,0.5\n",
+            "it has the epoch 'nan', expected a whole number, 0 or more",
+        ),
+        ("classes", CLASSES, "epoch,class,vgg8\n0,cat,inf\n", "it has weights that are not finite"),
+        ("classes", CLASSES, "epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "it has a class twice in epoch 3"),
     ],
 )
-def test_a_broken_metrics_file_is_named_and_the_run_stays(tmp_path, text, reason):
+def test_a_broken_table_is_named_and_the_run_and_the_figure_stay(tmp_path, figure, name, text, reason):
     write_study(tmp_path, methods=("avg",), seeds=(0, 1))
-    (tmp_path / "avg-0" / "metrics.csv").write_bytes(text.encode(errors="surrogatepass"))
-    seal_again(tmp_path / "avg-0")
+    file = overwritten(tmp_path / "avg-0", name, text)
     broken = []
-    assert "curves" in figures(tmp_path, broken=broken)
-    ((file, said),) = broken
-    assert file == tmp_path / "avg-0" / "metrics.csv"
+    assert figure in figures(tmp_path, broken=broken)  # of the other seed
+    [(named, said)] = broken
+    assert named == file
     assert reason in said
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("epoch,class,vgg8\n", "it has no rows"),
-        ("epoch,class,vgg8\nnan,cat,0.5\n", "it has the epoch 'nan', expected a whole number, 0 or more"),
-        ("epoch,class,vgg8\n0,cat,inf\n", "it has weights that are not finite"),
-        ("epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "it has a class twice in epoch 3"),
-    ],
-)
-def test_broken_weights_by_class_are_named_and_the_run_stays(tmp_path, text, reason):
-    write_study(tmp_path, methods=("avg",), seeds=(0, 1))
-    (tmp_path / "avg-0" / "weights_by_class.csv").write_text(text)
-    seal_again(tmp_path / "avg-0")
-    broken = []
-    assert "classes" in figures(tmp_path, broken=broken)  # of the other seed
-    assert broken == [(tmp_path / "avg-0" / "weights_by_class.csv", reason)]
 
 
 def test_empty_cells_and_infinities_are_no_points(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
-    write_table(
-        tmp_path / "avg-0" / "metrics.csv",
-        [["epoch", "val/acc"], [0, ""], [1, "nan"], [2, 0.5], [3, 1.7e308]],
-    )
-    seal_again(tmp_path / "avg-0")
+    overwritten(tmp_path / "avg-0", "metrics.csv", "epoch,val/acc\n0,\n1,nan\n2,0.5\n3,1.7e308\n")
     (variant,) = figures(tmp_path)["curves"].variants
     assert variant.traces[0]["x"] == [2]
 
@@ -154,11 +151,8 @@ def test_what_a_run_says_is_text_wherever_a_page_shows_it(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
     file = tmp_path / "avg-0" / "run.json"
     record = json.loads(file.read_text())
-    record |= {
-        "experiment": EVIL,
-        "command": f"python -m amtml_pl.train 'method={EVIL}'",
-        "teachers": {EVIL: TEACHER},
-    }
+    typed = f"python -m amtml_pl.train 'method={EVIL}'"
+    record |= {"experiment": EVIL, "command": typed, "teachers": {EVIL: TEACHER}}
     record["metrics"] |= {f"teacher/{EVIL}/{split}/acc": 0.9 for split in ("val", "test")}
     record["dataset"]["name"] = EVIL
     record["budget"]["augment"] = EVIL

@@ -4,16 +4,12 @@ import pytest
 
 from amtml_pl.comparison.estimates import Estimate
 from sealing import seal_again
-from study import BUDGET, figures, write_run, write_whole
+from study import BUDGET, figures, write_run
 
 
 def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
     for count in (1, 2, 3):
-        told = f"teacher=[{','.join('abc'[:count])}]"
-        for seed in (0, 1):
-            write_whole(
-                tmp_path / f"{count}-{seed}", "avg", seed, 0.6 + count / 100, 4, "abc"[:count], told=told
-            )
+        write_taught(tmp_path, "s", "abc"[:count], 0.6 + count / 100)
     (line,) = figures(tmp_path)["teachers"].variants[0].traces
     assert (line["name"], line["x"]) == ("avg", [1, 2, 3])
     assert line["y"] == sorted(line["y"])
@@ -21,20 +17,10 @@ def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
 
 def test_temperatures_and_coefficients_are_a_map_with_gaps(tmp_path):
     for temperature, kd, accuracy in ((2, 1, 0.6), (4, 1, 0.7), (4, 10, 0.8)):
-        write_whole(
-            tmp_path / f"{temperature}-{kd}",
-            "avg",
-            0,
-            accuracy,
-            4,
-            ("a", "b"),
-            told=f"temperature={temperature} coef.kd={kd}",
-            temperature=temperature,
-            kd=kd,
-        )
+        write_swept(tmp_path, "s", temperature, kd, accuracy, seeds=(0,))
     (trace,) = figures(tmp_path)["temperature"].variants[0].traces
     assert (trace["x"], trace["y"]) == (["2", "4"], ["kd 1", "kd 10"])
-    assert [[cell and round(cell, 1) for cell in row] for row in trace["z"]] == [[0.6, 0.7], [None, 0.8]]
+    assert trace["z"] == [[0.6, 0.7], [None, 0.8]]
 
 
 def test_several_choices_of_as_many_teachers_are_no_repetitions(tmp_path):
@@ -50,6 +36,9 @@ def test_several_choices_of_as_many_teachers_are_no_repetitions(tmp_path):
     assert line["y"] == pytest.approx([0.75, 0.9])
     assert line["error_y"]["array"][0] == pytest.approx(Estimate.of([0.7, 0.8]).half_width)
     assert line["text"][0].endswith("(n = 2, 2 choices)")
+
+
+SQUARE = ((2, 1), (2, 10), (4, 1), (4, 10))  # temperatures and coefficients of kd
 
 
 def write_swept(folder, study, temperature, kd, base, seeds=(0, 1, 2), **more):
@@ -71,7 +60,7 @@ def write_taught(folder, study, teachers, base, experiment="small", **more):
 def test_what_an_edited_experiment_gave_is_another_map_and_another_line(tmp_path):
     for study, epochs, base in (("old", 15, 0.5), ("new", 30, 0.8)):
         budget = {**BUDGET, "epochs": epochs}
-        for temperature, kd in ((2, 1), (2, 10), (4, 1), (4, 10)):
+        for temperature, kd in SQUARE:
             write_swept(tmp_path, study, temperature, kd, base, budget=budget)
         for teachers in ("a", "ab"):
             write_taught(tmp_path, study, teachers, base, budget=budget)
@@ -99,7 +88,7 @@ def test_experiments_are_lines_of_their_own(tmp_path):
 
 def test_what_only_the_configuration_tells_apart_is_never_pooled(tmp_path):
     for prior, base in (("held_out", 0.5), ("uniform", 0.8)):
-        for temperature, kd in ((2, 1), (2, 10), (4, 1), (4, 10)):
+        for temperature, kd in SQUARE:
             write_swept(tmp_path, prior, temperature, kd, base, seeds=(0,))
             folder = tmp_path / f"{prior}-{temperature}-{kd}-0"
             (folder / "config.yaml").write_text(
@@ -113,7 +102,7 @@ def test_what_only_the_configuration_tells_apart_is_never_pooled(tmp_path):
 
 def test_what_nothing_tells_apart_is_numbered_and_never_pooled(tmp_path):
     for study, base in (("one", 0.5), ("other", 0.8)):
-        for temperature, kd in ((2, 1), (2, 10), (4, 1), (4, 10)):
+        for temperature, kd in SQUARE:
             write_swept(tmp_path, study, temperature, kd, base, seeds=(0,))
     cells = {v.label: v.traces[0]["z"] for v in figures(tmp_path)["temperature"].variants}
     assert cells == {"amtml #1": [[0.8] * 2] * 2, "amtml #2": [[0.5] * 2] * 2}

@@ -12,14 +12,6 @@ from amtml_pl.comparison.tables import cells, columns
 from study import problems_in, write_run
 
 
-@pytest.fixture
-def problems(tmp_path):
-    for seed, gain in enumerate((0.01, 0.02, 0.06)):
-        write_run(tmp_path / f"ce{seed}", "digits", seed, 0.9, told="method=ce")
-        write_run(tmp_path / f"avg{seed}", "digits", seed, 0.9 + gain, told="method=avg 'loss=[a_b|c,50%]'")
-    return problems_in(tmp_path, "ce")
-
-
 def test_markdown_has_a_row_per_group_with_interval_difference_and_p(problems):
     rows = [line for line in markdown(problems, "test/acc").splitlines() if line.startswith("| ")]
     assert rows[2] == (

@@ -22,7 +22,6 @@ def rates(kind, arguments, epochs):
     ("arguments", "said"),
     [
         ({"milestones": [100, 150]}, "in 60 epochs the rate never changes at 100, 150."),
-        ({"milestones": [30, 60]}, "in 60 epochs the rate never changes at 60."),
         ({"step_size": 60}, "in 60 epochs its first period does not end."),
         ({"T_0": 61}, "in 60 epochs its first period does not end."),
         ({"T_max": 200}, "in 60 epochs it does not reach its end."),

@@ -10,12 +10,9 @@ integers = st.integers(-(2**70), 2**70)
 def test_the_numbers_are_those_of_splitmix64():
     # The sequence of the reference implementation for the seed 1234567, as on Rosetta Code.
     expected = [
-        6457827717110365317,
-        3203168211198807973,
-        9817491932198370423,
-        4593380528125082431,
+        6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431,
         16408922859458223821,
-    ]
+    ]  # fmt: skip
     assert random_bits(1234567, np.arange(5)).tolist() == expected
 
 

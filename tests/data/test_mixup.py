@@ -40,7 +40,7 @@ def test_an_image_is_its_share_of_itself_and_the_rest_of_its_partner():
 
 def test_shares_follow_the_beta_distribution():
     images, labels = torch.zeros(2, 3, 1, 1), torch.zeros(2, dtype=torch.long)
-    shares = torch.stack([mixup(images, labels, 1.0, random_bits(0, i))[1].share for i in range(2000)])
+    shares = torch.stack([mixup(images, labels, 1.0, random_bits(0, i))[1].share for i in range(1000)])
     assert shares.mean() == pytest.approx(0.5, abs=0.03)  # Beta(1, 1) is uniform
     assert shares.std() == pytest.approx(12**-0.5, abs=0.02)
 
@@ -71,24 +71,17 @@ def test_cross_entropy_counts_each_label_as_much_as_its_image():
 
 
 def test_it_is_refused_with_a_cache_in_words(configure):
-    with pytest.raises(
-        UserError, match=r"mixup blends images of a batch, and a cache holds.*teacher_source=live"
-    ):
+    with pytest.raises(UserError, match=r"mixup blends images of a batch, and a cache.*teacher_source=live"):
         check(configure("experiment=digits_amtml", "data.mixup=0.2"))
-
-
-def test_terms_that_read_one_label_per_image_are_refused(run):
-    live = ("data.mixup=0.2", "teacher_source=live")
-    with pytest.raises(UserError, match=r"the loss terms \['adapter_nll'\] read one label"):
-        run("experiment=digits_amtml", *TINY, *live, "loss=[ce,kd,adapter_nll,adapter_entropy]")
 
 
 @pytest.mark.parametrize(
     ("parts", "words"),
-    [(("method=mmkd",), "MMKD reads one label"), (("method=mtkd_rl",), "MTKDRL reads one"),
-     (("method=avg", "weighting=confidence"), "ConfidenceWeighting weighs the teachers by one label")],
+    [(["method=amtml", "loss=[ce,kd,adapter_nll]"], r"the loss terms \['adapter_nll'\] read one label"),
+     (["method=mmkd"], "MMKD reads one label"), (["method=mtkd_rl"], "MTKDRL reads one"),
+     (["method=avg", "weighting=confidence"], "ConfidenceWeighting weighs the teachers by one label")],
 )  # fmt: skip
-def test_loops_and_weightings_that_read_one_label_per_image_are_refused(run, parts, words):
+def test_what_reads_one_label_per_image_is_refused(run, parts, words):
     with pytest.raises(UserError, match=words):
         run("experiment=digits", *TINY, *parts, "data.mixup=0.2", "teacher_source=live")
 

@@ -31,7 +31,7 @@ def labelled(min_size):
     return some.flatmap(lambda labels: st.permutations([0, 1, 2, *labels]))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(labels=labelled(7), seed=st.integers(-3, 2**40), data=st.data())
 def test_training_and_validation_share_no_image_and_lose_none(labels, seed, data):
     size = data.draw(st.integers(3, len(labels) - 3))
@@ -42,30 +42,30 @@ def test_training_and_validation_share_no_image_and_lose_none(labels, seed, data
     assert len(splits["test"]) == 4
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(labels=labelled(20), fraction=st.floats(0.2, 0.8))
 def test_every_class_is_split_in_proportion(labels, fraction):
     splits = disjoint_splits(packed(labels), fraction, None, 0)
     taken = torch.tensor(labels)[splits["val"].rows]
     share = len(taken) / len(labels)
     for label in range(3):
-        assert (
-            abs(int((taken == label).sum()) - share * labels.count(label)) <= 3
-        )  # rounding, and one image that is given or spared
+        difference = abs(int((taken == label).sum()) - share * labels.count(label))
+        assert difference <= 3  # rounding, and one image that is given or spared
 
 
-@settings(deadline=None)
-@given(labels=labelled(7), seed=st.integers(0, 100), data=st.data())
-def test_every_class_is_trained_on_and_validated_where_it_can_be(labels, seed, data):
+@settings(deadline=None, max_examples=40)
+@given(labels=labelled(7), seed=st.integers(0, 100), data=st.data(), train_size=st.sampled_from([None, 3]))
+def test_every_class_is_trained_on_and_validated_where_it_can_be(labels, seed, data, train_size):
     size = data.draw(st.integers(3, len(labels) - 3))
-    splits = disjoint_splits(packed(labels), size, 3, seed)
+    splits = disjoint_splits(packed(labels), size, train_size, seed)
     trained, validated = (torch.tensor(labels)[splits[name].rows].tolist() for name in ("train", "val"))
-    assert sorted(trained) == [0, 1, 2]
+    assert {*trained} == {0, 1, 2}
+    assert train_size is None or len(trained) == 3
     for label in range(3):
         assert (label in validated) == (labels.count(label) > 1)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(labels=labelled(8), seed=st.integers(0, 100), data=st.data())
 def test_a_larger_validation_split_holds_every_smaller_one(labels, seed, data):
     sizes = sorted(data.draw(st.integers(3, len(labels) - 3)) for _ in range(2))
@@ -73,19 +73,7 @@ def test_a_larger_validation_split_holds_every_smaller_one(labels, seed, data):
     assert few <= many
 
 
-@pytest.mark.parametrize("size", [3, 60, 97])
-def test_rare_classes_keep_a_training_image_and_have_a_validation_image_where_they_can(size):
-    labels = torch.tensor([0] * 95 + [1] * 4 + [2])
-    splits = disjoint_splits(packed(labels.tolist()), size, None, 0)
-    trained, validated = (
-        labels[splits[name].rows].bincount(minlength=3).tolist() for name in ("train", "val")
-    )
-    assert min(trained) >= 1
-    assert min(validated[:2]) >= 1
-    assert validated[2] == 0
-
-
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 100), small=st.integers(3, 60), large=st.integers(60, 120))
 def test_a_larger_training_subset_holds_every_smaller_one_and_spares_validation(seed, small, large):
     data = packed([0, 1, 2] * 50)
@@ -114,11 +102,8 @@ def test_a_packed_validation_split_is_used_as_it_is():
     ("val_size", "train_size", "text"),
     [
         (28, None, r"data.val_size is 28, which is 28 images; expected from 3, one per class, to 27"),
-        (2, None, "data.val_size is 2, which is 2 images; expected from 3, one per class"),
-        (0, None, "data.val_size is 0, which is 0 images"),
         (0.01, None, "data.val_size is 0.01, which is 0 images"),
         (1.0, None, "data.val_size is 1.0; a number with a decimal point is a fraction between 0 and 1"),
-        (-0.1, None, "a fraction between 0 and 1"),
         (10, 21, "data.train_size is 21, which is 21 images; expected from 3, one per class, to 20"),
         (10, 2, "data.train_size is 2, which is 2 images"),
     ],

@@ -47,7 +47,7 @@ def tiles(request, monkeypatch):
 
 
 @given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9), st.integers(1, 900), st.integers(1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_value_and_gradient_equal_the_definition_however_the_angles_are_cut(B, D, E, tile, width):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(angle, "TILE", tile)
@@ -56,24 +56,10 @@ def test_value_and_gradient_equal_the_definition_however_the_angles_are_cut(B, D
         assert_equals_naive(*points(B, D, E), rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("K", [10, 100])
-@pytest.mark.parametrize("B", [128, 150])
-def test_in_single_precision_both_agree_to_the_rounding_of_their_sums(B, K):
-    """Of single runs of numbers the value, of all angles of a sample its gradient."""
-    student, target = (F.softmax(side, dim=1) for side in points(B, K, K, torch.float32))
-    value, gradient = value_and_gradient(angle_loss, student, target)
-    expected, expected_gradient = value_and_gradient(naive_angle_loss, student, target)
-    assert value.dtype == gradient.dtype == torch.float32
-    assert_rounded_alike(value, expected, products=angle.ADDENDS)
-    assert_rounded_alike(gradient, expected_gradient, products=B * B)
-
-
 def test_angles_that_differ_by_more_than_one_count_linearly(tiles):
-    generator = torch.Generator().manual_seed(0)
-    line = torch.randn(9, 1, generator=generator, dtype=torch.float64)
-    other = torch.randn(9, 1, generator=generator, dtype=torch.float64)
+    line, other = points(9, 1, 1)
     assert (angles(line) - angles(other)).abs().max().item() == pytest.approx(2)
-    far = torch.cat([line, 0.1 * torch.randn(9, 2, generator=generator, dtype=torch.float64)], dim=1)
+    far = torch.cat([line, 0.1 * points(9, 2, 2)[1]], dim=1)
     assert_equals_naive(far, other, rtol=1e-11, atol=1e-13)
 
 
@@ -100,13 +86,17 @@ def test_a_batch_of_one_or_of_equal_samples_has_no_loss_and_no_gradient(tiles, B
     assert (gradient == 0).all()
 
 
-def test_near_samples_keep_their_gradient_in_single_precision():
-    student, target = (F.softmax(side, dim=1) for side in points(20, 10, 10, torch.float32))
-    student = student[:1] + 1e-5 * student
+@pytest.mark.parametrize(("B", "K", "spread"), [(128, 10, None), (150, 100, None), (20, 10, 1e-5)])
+def test_in_single_precision_both_agree_to_the_rounding_of_their_sums(B, K, spread):
+    """Of single runs of numbers the value, of all angles of a sample its gradient; of near samples too."""
+    student, target = (F.softmax(side, dim=1) for side in points(B, K, K, torch.float32))
+    if spread is not None:
+        student = student[:1] + spread * student
     value, gradient = value_and_gradient(angle_loss, student, target)
     expected, expected_gradient = value_and_gradient(naive_angle_loss, student, target)
-    assert_rounded_alike(value, expected, products=20 * 20)
-    assert_rounded_alike(gradient, expected_gradient, products=20 * 20)
+    assert value.dtype == gradient.dtype == torch.float32
+    assert_rounded_alike(value, expected, products=angle.ADDENDS if spread is None else B * B)
+    assert_rounded_alike(gradient, expected_gradient, products=B * B)
 
 
 def test_the_target_gets_no_gradient_and_an_outer_factor_reaches_the_student():
@@ -139,19 +129,6 @@ def test_views_and_transposes_are_as_good_as_contiguous_tensors():
     strided = torch.empty(4, 24, dtype=torch.float64).t()[::2].copy_(student)
     assert not strided.is_contiguous()
     torch.testing.assert_close(angle_loss(strided, target), naive_angle_loss(student, target))
-
-
-@given(st.integers(2, 12), st.integers(1, 6), st.floats(0.01, 100), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
-def test_order_place_size_and_rotation_of_the_points_do_not_matter(B, D, scale, random):
-    student, target = points(B, D, D)
-    order = torch.tensor(random.sample(range(B), B))
-    rotation, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(D)).double())
-    value, gradient = value_and_gradient(angle_loss, student, target)
-    torch.testing.assert_close(angle_loss(scale * student @ rotation + 1, target), value)
-    permuted, permuted_gradient = value_and_gradient(angle_loss, student[order], target[order])
-    torch.testing.assert_close(permuted, value)
-    torch.testing.assert_close(permuted_gradient, gradient[order])
 
 
 def test_the_same_batch_gives_the_same_bits(tiles):
@@ -188,6 +165,6 @@ def test_no_tensor_outgrows_sixteen_mebibytes_at_a_batch_of_1024():
     assert largest_tensor(angle_loss, 1024, 10) < 16 * MEBIBYTE
 
 
-@pytest.mark.parametrize("K", [10, 100, 1000])
+@pytest.mark.parametrize("K", [10, 1000])
 def test_many_classes_stay_within_the_same_memory(K):
     assert largest_tensor(angle_loss, 128, K) < 16 * MEBIBYTE

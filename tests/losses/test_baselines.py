@@ -26,7 +26,6 @@ from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.regression_aekd import AekdFeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.losses.relation import RelationLoss
-from amtml_pl.losses.soft_targets import SoftTargetLoss, soft_target_loss
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss, soft_target_losses
 from amtml_pl.losses.triplets import TripletLoss, random_triplets, relative_dissimilarity_loss
 from amtml_pl.models.hint import attention_map
@@ -36,14 +35,13 @@ from steps import make_step
 pytestmark = pytest.mark.numbers
 
 STAGES = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
-LOGIT_TERMS = [PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12)]
 
 
 def weighed_by_the_step():
     names = list(STAGES)
     return [
-        *LOGIT_TERMS, AttentionLoss(names), RelationLoss("layer3"), FeatureRegression(names),
-        FeatureRegression(names, stage=2),
+        PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12), AttentionLoss(names),
+        RelationLoss("layer3"), FeatureRegression(names), FeatureRegression(names, stage=2),
     ]  # fmt: skip
 
 
@@ -89,28 +87,16 @@ def every_term_and_release():
 
 
 @pytest.mark.parametrize("position", range(len(every_term())))
-def test_a_term_has_a_finite_gradient_for_the_student_and_for_all_that_it_learns(position):
+def test_a_term_trains_the_student_and_all_that_it_learns_and_no_weights(position):
     term, step = built(every_term()[position])
-    term(step).backward()
+    apart = replace(step, feature_weights=step.weights.detach().flip(1).requires_grad_())
+    (term(step) + term(apart)).backward()
+    assert step.weights.grad is None
+    assert apart.feature_weights.grad is None
     read = [step.student.features[tap] for tap in term.student_taps()] or [step.student.logits]
-    for tensor in [*read, *term.parameters()]:
-        assert tensor.grad is not None
-        assert torch.isfinite(tensor.grad).all()
-    assert all(tensor.grad.abs().sum() > 0 for tensor in read)
     # A bias in front of batch norm changes nothing and has a gradient of rounding only.
     learned = [p for name, p in term.named_parameters() if not name.endswith("project.bias")]
-    assert all(p.grad.abs().sum() > 0 for p in learned)
-
-
-@pytest.mark.parametrize("position", range(len(every_term())))
-@pytest.mark.parametrize("apart", [False, True], ids=["weights", "feature weights apart"])
-def test_no_gradient_reaches_the_weights(position, apart):
-    term, step = built(every_term()[position])
-    if apart:
-        step = replace(step, feature_weights=step.weights.detach().flip(1).requires_grad_())
-    term(step).backward()
-    assert step.weights.grad is None
-    assert not apart or step.feature_weights.grad is None
+    assert all(tensor.grad.abs().sum() > 0 for tensor in [*read, *learned])
 
 
 @pytest.mark.parametrize("kind", [RelationLoss, TripletLoss, ReleasedTripletLoss])
@@ -122,17 +108,10 @@ def test_no_gradient_reaches_a_teacher_whose_samples_are_compared(kind):
     assert all(tensor.grad is None for tensor in (teachers.logits, *teachers.hints.values()))
 
 
-@pytest.mark.parametrize("position", range(len(every_term())))
-@pytest.mark.parametrize("size", [(2, 1), (3, 8), (5, 2)], ids=str)
-def test_short_batches_and_one_or_eight_teachers_give_a_number(position, size):
-    B, M = size
-    term, step = built(every_term()[position], B, M)
-    assert torch.isfinite(term(step))
-
-
 @pytest.mark.parametrize("position", range(len(every_term_and_release())))
-def test_a_batch_of_one_gives_a_number_and_finite_gradients(position):
-    term, step = built(every_term_and_release()[position], B=1)
+@pytest.mark.parametrize(("B", "M"), [(1, 3), (2, 1), (3, 8)])
+def test_short_batches_and_one_or_eight_teachers_give_a_number_and_finite_gradients(position, B, M):
+    term, step = built(every_term_and_release()[position], B, M)
     assert_finite_with_gradients(term, step, term(step))
 
 
@@ -154,20 +133,6 @@ def assert_finite_with_gradients(term, step, value):
     value.backward()
     read = [step.student.features[tap] for tap in term.student_taps()] or [step.student.logits]
     assert all(torch.isfinite(tensor.grad).all() for tensor in [*read, *term.parameters()])
-
-
-@pytest.mark.parametrize("position", range(len(LOGIT_TERMS)))
-@pytest.mark.parametrize("size", [0.0, 1e4])
-def test_equal_and_saturated_logits_give_a_finite_value_and_gradient(position, size):
-    step = make_step()
-    logits = (size * step.student.logits.detach().sign()).requires_grad_()
-    teachers = TeacherOutputs(step.teachers.names, -size * step.teachers.logits.sign())
-    value = LOGIT_TERMS[position](
-        replace(step, student=replace(step.student, logits=logits), teachers=teachers)
-    )
-    value.backward()
-    assert torch.isfinite(value)
-    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("position", range(len(weighed_by_the_step())))
@@ -205,34 +170,8 @@ def drawn_alike(term, step):
     return term(step)
 
 
-def test_one_teacher_alone_is_plain_distillation():
-    step = make_step(M=1)
-    single = replace(step, weights=torch.ones(6, 1))
-    expected = soft_target_loss(step.student.logits, F.softmax(step.teachers.logits[:, 0] / 4, dim=1), 4.0)
-    torch.testing.assert_close(PerTeacherSoftTargetLoss(4.0)(single), expected)
-    torch.testing.assert_close(SoftTargetLoss(4.0)(single), expected)
-
-
-def test_towards_each_teacher_and_towards_their_mixture_the_gradients_agree():
-    step = make_step()
-    (each,) = torch.autograd.grad(PerTeacherSoftTargetLoss(4.0)(step), step.student.logits)
-    (mixed,) = torch.autograd.grad(SoftTargetLoss(4.0)(step), step.student.logits)
-    torch.testing.assert_close(each, mixed)
-
-
-def test_identical_teachers_make_the_weights_irrelevant():
-    step = make_step()
-    same = TeacherOutputs(step.teachers.names, step.teachers.logits[:, :1].expand(-1, 3, -1).contiguous())
-    for term in LOGIT_TERMS:
-        values = [
-            term(replace(step, teachers=same, weights=weights))
-            for weights in (step.weights, torch.full((6, 3), 1 / 3))
-        ]
-        torch.testing.assert_close(*values)
-
-
 @given(seed=st.integers(0, 50), M=st.integers(1, 4), K=st.integers(2, 7))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_losses_of_logits_equal_naive_loops(seed, M, K):
     step = make_step(B=4, M=M, K=K, seed=seed, dtype=torch.float64)
     z, w, T = step.student.logits, step.weights, 3.0
@@ -261,12 +200,9 @@ def test_attention_equals_a_loop_over_stages_samples_and_positions():
     term = AttentionLoss(list(STAGES))
     term.build(TensorShapes(5, ("t0", "t1"), STAGES, maps, offered))
     step = make_step(3, 2, taps=STAGES, hints=maps, dtype=torch.float64)
-    pairs = [
-        (0, "layer3", "t0/c"), (0, "layer2", "t0/b"), (0, "layer1", "t0/a"),
-        (1, "layer3", "t1/c"), (1, "layer2", "t1/b"),
-    ]  # fmt: skip
     naive = 0.0
-    for m, stage, name in pairs:
+    for m, stage, name in [(0, "layer3", "t0/c"), (0, "layer2", "t0/b"), (0, "layer1", "t0/a"),
+                           (1, "layer3", "t1/c"), (1, "layer2", "t1/b")]:  # fmt: skip
         for b in range(3):
             own, theirs = step.student.features[stage][b], step.teachers.hints[f"{name}@attention"][b, 0]
             side = min(own.shape[1], len(theirs))
@@ -332,6 +268,7 @@ def test_a_regression_equals_loops_over_samples_teachers_and_elements(M, stage):
     released, step = built(ReleasedFeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
     errors = errors_by_loops(released, step)
     assert released(step).item() == pytest.approx(sum(map(sum, errors)) / (4 * M))
+    assert not released(step).requires_grad  # as published, it trains nothing
 
 
 @pytest.mark.parametrize("M", [1, 3])
@@ -349,10 +286,8 @@ def test_the_regression_of_camkd_equals_loops_over_the_opinions_of_the_teachers_
     opinions = [head(made).tolist() for head, made in zip(term.heads, regressed, strict=True)]
     weights = []
     for b, label in enumerate(step.labels.tolist()):
-        probabilities = [
-            math.exp(opinions[m][b][label]) / sum(map(math.exp, opinions[m][b])) for m in range(M)
-        ]
-        blame = [1 / probability for probability in probabilities]  # exp of the cross-entropy
+        own = [opinions[m][b] for m in range(M)]
+        blame = [sum(map(math.exp, each)) / math.exp(each[label]) for each in own]  # exp of the cross-entropy
         weights.append([(1 - each / sum(blame)) / (M - 1) if M > 1 else 1.0 for each in blame])
     once_more = M if kind is ReleasedConfidenceFeatureRegression else 1
     naive = weighted_by_loops(errors_by_loops(term, step), weights) / once_more
@@ -409,18 +344,6 @@ def test_the_ramp_of_dkd_takes_a_twelfth_of_the_epochs():
     torch.testing.assert_close(term(replace(step, epoch=23)), full)
 
 
-def test_duplicated_rows_leave_a_loss_per_sample_as_it_is():
-    step = make_step()
-    twice = replace(
-        step,
-        student=step.student.map(lambda t: t.repeat(2, 1)),
-        teachers=step.teachers.map(lambda t: t.repeat(2, 1, 1)),
-        labels=step.labels.repeat(2), weights=step.weights.repeat(2, 1),
-    )  # fmt: skip
-    for term in LOGIT_TERMS:
-        torch.testing.assert_close(term(twice), term(step))
-
-
 def test_gradients_agree_with_finite_differences():
     step = make_step(B=3, dtype=torch.float64)
     z, labels = step.student.logits, step.labels
@@ -435,9 +358,6 @@ def test_gradients_agree_with_finite_differences():
     torch.autograd.gradcheck(
         lambda x: relative_dissimilarity_loss(x, others, torch.tensor([[0, 1, 2], [3, 4, 1]]), 2.0), points
     )
-
-
-# ---- triplets
 
 
 @given(samples=st.integers(3, 40))
@@ -471,26 +391,13 @@ def test_two_teachers_that_agree_outvote_the_one_that_has_all_the_weight():
 
 
 def test_permuting_the_teachers_leaves_the_votes_but_not_the_released_term():
-    def turned(step):
-        order = [2, 1, 0]
-        names = tuple(step.teachers.names[m] for m in order)
-        return replace(
-            step, teachers=TeacherOutputs(names, step.teachers.logits[:, order], step.teachers.hints)
-        )
-
     for kind, same in ((TripletLoss, True), (ReleasedTripletLoss, False)):
         term, step = built(kind("layer3"), B=16)
-        values = [float(drawn_alike(term, each).detach()) for each in (step, turned(step))]
+        outputs = step.teachers
+        turned = TeacherOutputs(outputs.names[::-1], outputs.logits.flip(1), outputs.hints)
+        both = (step, replace(step, teachers=turned))
+        values = [float(drawn_alike(term, each).detach()) for each in both]
         assert (values[0] == pytest.approx(values[1])) is same
-
-
-# ---- regressions
-
-
-def test_the_regression_of_the_published_fitnet_mkd_trains_nothing():
-    term, step = built(ReleasedFeatureRegression(list(STAGES)))
-    assert term(step) > 0
-    assert not term(step).requires_grad
 
 
 def test_the_weights_of_camkd_are_constants_and_those_of_its_code_are_not():
@@ -508,7 +415,7 @@ def test_classifiers_of_the_teachers_are_in_no_checkpoint_and_no_optimiser():
 
 
 @pytest.mark.parametrize("tolerance", [0.1, 0.3, 0.6, 1.0])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_weights_of_aekd_f_are_a_general_solvers_and_leave_no_pull_opposed(tolerance, seed):
     term, step = built(
         AekdFeatureRegression(list(STAGES), tolerance=tolerance), B=2, M=4, seed=seed, dtype=torch.float64
@@ -559,23 +466,15 @@ def test_a_feature_weight_of_its_own_stands_before_the_steps_weights():
     torch.testing.assert_close(term(replace(step, feature_weights=alone)), term(replace(step, weights=alone)))
 
 
-# ---- what is missing is said
-
-
 @pytest.mark.parametrize(
-    "term", [AttentionLoss(["layer1"]), FeatureRegression(["layer1", "layer2"], stage=2)]
-)
-def test_a_teacher_without_stages_is_named(term):
-    with pytest.raises(UserError, match=r"t1.*\n.*teacher\.t1\.stages"):
-        term.hints({"t0": OfferedFeatures("layer3", ("a", "b")), "t1": OfferedFeatures("layer3")})
-
-
-@pytest.mark.parametrize(
-    "term", [RelationLoss("layer3"), TripletLoss("layer3"), FeatureRegression(["layer3"])]
-)
-def test_a_teacher_without_a_last_map_is_named(term):
-    with pytest.raises(UserError, match=r"t0.*\n.*teacher\.t0\.hint"):
-        term.hints({"t0": OfferedFeatures()})
+    ("term", "key"),
+    [(AttentionLoss(["layer1"]), "stages"), (FeatureRegression(["layer1", "layer2"], stage=2), "stages"),
+     (RelationLoss("layer3"), "hint"), (TripletLoss("layer3"), "hint"), (FeatureRegression(["a"]), "hint")],
+)  # fmt: skip
+def test_a_teacher_without_stages_or_without_a_last_map_is_named(term, key):
+    whole, lacking = OfferedFeatures("layer3", ("a", "b")), OfferedFeatures()
+    with pytest.raises(UserError, match=rf"t1.*\n.*teacher\.t1\.{key}"):
+        term.hints({"t0": whole, "t1": lacking})
 
 
 def test_a_stage_that_the_student_does_not_have_is_refused():

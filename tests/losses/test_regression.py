@@ -104,15 +104,11 @@ def test_maps_of_one_position_need_two_samples_in_training_and_one_in_evaluation
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_map_is_activated_where_the_teachers_is(kind):
+def test_a_map_is_activated_where_the_teachers_is_and_as_published_every_map(kind):
     term, step = built(kind)
     first, second = term.regressed(step)
     assert first.min() == 0
     assert second.min() < 0
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_as_published_every_map_is_activated(kind):
     term, step = built(kind, activation="relu")
     assert all(made.min() == 0 for made in term.regressed(step))
 

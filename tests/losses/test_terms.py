@@ -1,6 +1,7 @@
 """What every loss term promises: who receives its gradient, where it is zero, what it refuses."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss,
 from amtml_pl.losses.angle import AngleLoss, angle_loss
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.distance import distance_loss
+from amtml_pl.losses.dkd import DecoupledLoss
 from amtml_pl.losses.hint import HintLoss, group_of_teachers, hint_loss, same_size
-from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets, soft_target_loss
+from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets
+from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.types import ModelOutputs, OfferedFeatures, TensorShapes
 from steps import make_step
 
@@ -58,21 +61,6 @@ def test_integrated_soft_targets_are_distributions_and_equal_a_naive_loop(size, 
         torch.testing.assert_close(q[b], naive)
 
 
-def test_permuting_the_teachers_together_with_their_weights_changes_nothing():
-    step = make_step()
-    order = torch.tensor([2, 0, 1])
-    q = integrated_soft_targets(step.teachers.logits, step.weights, 4.0)
-    permuted = integrated_soft_targets(step.teachers.logits[:, order], step.weights[:, order], 4.0)
-    torch.testing.assert_close(q, permuted)
-
-
-def test_identical_teachers_make_the_weights_irrelevant():
-    step = make_step()
-    same = step.teachers.logits[:, :1].expand(-1, 3, -1)
-    q = integrated_soft_targets(same, step.weights, 4.0)
-    torch.testing.assert_close(q, F.softmax(same[:, 0] / 4, dim=1))
-
-
 def test_one_teacher_is_plain_distillation():
     step = make_step(M=1, weights=torch.ones(6, 1))
     T = 3.0
@@ -88,27 +76,18 @@ def test_a_student_that_equals_its_target_has_no_loss_and_no_angle():
         assert float(term(perfect)) == pytest.approx(0, abs=1e-12)
 
 
-def test_soft_target_loss_does_not_depend_on_duplicated_rows():
-    step = make_step()
-    q = integrated_soft_targets(step.teachers.logits, step.weights, 4.0)
-    twice = soft_target_loss(step.student.logits.repeat(2, 1), q.repeat(2, 1), 4.0)
-    torch.testing.assert_close(soft_target_loss(step.student.logits, q, 4.0), twice)
-
-
-@pytest.mark.parametrize("term", [SoftTargetLoss(5.0), AngleLoss(5.0)])
-def test_distillation_terms_train_the_student_and_leave_the_weights_alone(term):
+@pytest.mark.parametrize(
+    ("term", "trains_the_student"),
+    [(SoftTargetLoss(5.0), True), (AngleLoss(5.0), True), (JointAdapterLoss(5.0), False),
+     (NllAdapterLoss(), False)],
+)  # fmt: skip
+def test_a_term_trains_either_the_student_or_the_weights(term, trains_the_student):
     step = make_step()
     term(step).backward()
-    assert step.student.logits.grad.abs().sum() > 0
-    assert step.weights.grad is None
-
-
-@pytest.mark.parametrize("term", [JointAdapterLoss(5.0), NllAdapterLoss()])
-def test_adapter_terms_train_the_weights_and_leave_the_student_alone(term):
-    step = make_step()
-    term(step).backward()
-    assert step.weights.grad.abs().sum() > 0
-    assert step.student.logits.grad is None
+    gradients = step.student.logits.grad, step.weights.grad
+    trained, other = gradients if trains_the_student else gradients[::-1]
+    assert trained.abs().sum() > 0
+    assert other is None
 
 
 def test_the_likelihood_objective_survives_teachers_that_are_sure_of_another_class():
@@ -123,8 +102,8 @@ def test_the_likelihood_objective_survives_teachers_that_are_sure_of_another_cla
 
 @pytest.mark.parametrize(
     "term",
-    [SoftTargetLoss(5.0), AngleLoss(5.0), JointAdapterLoss(5.0), JointAdapterLoss(0.1), NllAdapterLoss(),
-     AdapterEntropy(), ReleasedSoftTargetLoss(0.1)],
+    [SoftTargetLoss(5.0), AngleLoss(5.0), JointAdapterLoss(0.1), NllAdapterLoss(), AdapterEntropy(),
+     ReleasedSoftTargetLoss(0.1), PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12)],
 )  # fmt: skip
 @pytest.mark.parametrize("scale", [0.0, 1e4])
 @pytest.mark.parametrize("B", [1, 5])
@@ -175,29 +154,19 @@ def test_angle_loss_equals_a_loop_over_all_triples(B, D, E):
         lengths = a.norm() * b.norm()
         return a @ b / lengths if lengths > 0 else torch.zeros((), dtype=torch.float64)
 
-    naive = [
-        F.smooth_l1_loss(psi(student, i, j, k), psi(target, i, j, k))
-        for i in range(B)
-        for j in range(B)
-        for k in range(B)
-    ]
+    triples = product(range(B), repeat=3)
+    naive = [F.smooth_l1_loss(psi(student, *triple), psi(target, *triple)) for triple in triples]
     torch.testing.assert_close(angle_loss(student, target), torch.stack(naive).mean())
 
 
-@pytest.mark.parametrize("loss", [angle_loss, distance_loss])
-def test_relations_do_not_see_scale_and_their_gradients_are_right(loss):
+def test_distances_do_not_see_scale_and_their_gradient_is_right_and_finite_where_samples_coincide():
     generator = torch.Generator().manual_seed(3)
-    points = torch.randn(5, 3, generator=generator, dtype=torch.float64)
-    other = torch.randn(5, 4, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(loss(points, other), loss(7 * points, 0.1 * other))
-    assert torch.autograd.gradcheck(lambda p: loss(p, other), points.requires_grad_())
-
-
-@pytest.mark.parametrize("loss", [angle_loss, distance_loss])
-def test_samples_that_coincide_have_finite_gradients(loss):
-    points = torch.zeros(4, 3, requires_grad=True)
-    loss(points, torch.randn(4, 3, generator=torch.Generator().manual_seed(0))).backward()
-    assert torch.isfinite(points.grad).all()
+    points, other = (torch.randn(5, n, generator=generator, dtype=torch.float64) for n in (3, 4))
+    torch.testing.assert_close(distance_loss(points, other), distance_loss(7 * points, 0.1 * other))
+    assert torch.autograd.gradcheck(lambda p: distance_loss(p, other), points.requires_grad_())
+    same = torch.zeros(5, 3, dtype=torch.float64, requires_grad=True)
+    distance_loss(same, other).backward()
+    assert torch.isfinite(same.grad).all()
 
 
 @pytest.mark.parametrize(
@@ -213,11 +182,9 @@ def test_a_hint_equals_a_loop_over_pixels():
     student, teacher = (torch.randn(2, c, 3, 3, generator=generator) for c in (4, 5))
     projection = torch.randn(5, 4, generator=generator)
     total = 0.0
-    for b in range(2):
-        for h in range(3):
-            for w in range(3):
-                s, t = student[b, :, h, w], teacher[b, :, h, w]
-                total += (projection @ (s / s.norm()) - t / t.norm()).square().sum()
+    for b, h, w in product(range(2), range(3), range(3)):
+        s, t = student[b, :, h, w], teacher[b, :, h, w]
+        total += (projection @ (s / s.norm()) - t / t.norm()).square().sum()
     torch.testing.assert_close(hint_loss(student, teacher, projection), total / (2 * 5 * 9))
 
 
@@ -230,8 +197,7 @@ def test_maps_of_different_size_meet_at_the_smaller():
 def hint_step():
     taps = {"layer1": (4, 8, 8), "layer2": (6, 4, 4), "layer3": (8, 2, 2)}
     hints = {"a/last": (16, 2, 2), "b/last": (12, 2, 2), "c/last": (8, 1, 1)}
-    offered = dict.fromkeys("abc", OfferedFeatures("last"))
-    shapes = TensorShapes(classes=5, teachers=("a", "b", "c"), student=taps, hints=hints, offered=offered)
+    shapes = TensorShapes(5, ("a", "b", "c"), taps, hints, dict.fromkeys("abc", OfferedFeatures("last")))
     return make_step(taps=taps, hints=hints), shapes
 
 

@@ -1,7 +1,5 @@
 """CifarResNet is the network of the papers, by parameters, shapes and initial weights."""
 
-from __future__ import annotations
-
 import math
 import re
 
@@ -29,17 +27,9 @@ def parameters_by_formula(depth, widths, K):
 
 @pytest.mark.parametrize(
     ("depth", "widths", "published_millions"),
-    [
-        (8, PLAIN, 0.08),
-        (20, PLAIN, 0.28),
-        (32, PLAIN, 0.47),
-        (56, PLAIN, 0.86),
-        (110, PLAIN, 1.74),
-        (8, TIMES_FOUR, 1.23),
-        (32, TIMES_FOUR, 7.43),
-        (8, THIN, 0.02),
-    ],
-)
+    [(8, PLAIN, 0.08), (20, PLAIN, 0.28), (56, PLAIN, 0.86), (110, PLAIN, 1.74), (32, TIMES_FOUR, 7.43),
+     (8, THIN, 0.02)],
+)  # fmt: skip
 def test_parameters_are_those_of_the_architecture(depth, widths, published_millions):
     with torch.device("meta"):
         network = CifarResNet(depth, 100, widths)
@@ -58,24 +48,9 @@ def test_each_stage_after_the_first_halves_the_map(size):
     assert network(torch.rand(1, 3, size, size)).shape == (1, 7)
 
 
-def test_depth_counts_the_layers_with_weights_without_the_projections():
-    network = CifarResNet(20, 10)
-    layers = [n for n, p in network.named_parameters() if p.ndim > 1 and "downsample" not in n]
-    assert len(layers) == 20
-
-
 def test_convolutions_start_with_a_variance_of_two_over_fan_out():
     weight = CifarResNet(8, 10, TIMES_FOUR).layer3[0].conv2.weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
-
-
-def test_the_same_seed_gives_the_same_network():
-    states = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        states.append(CifarResNet(8, 10).state_dict())
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert not torch.equal(states[0]["conv1.weight"], states[2]["conv1.weight"])
 
 
 @pytest.mark.parametrize(("depth", "nearest"), [(18, "14 and 20"), (9, "8 and 14"), (3, "8"), (-5, "8")])

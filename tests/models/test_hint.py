@@ -34,9 +34,8 @@ def test_an_attention_map_is_where_the_feature_is_large_and_of_length_one():
 
 def test_a_teacher_gives_several_readings_of_one_module():
     hints = ("layer2", "layer2@4", "layer2@attention", "layer3@1")
-    network = TappedNetwork(
-        CifarResNet(8, 5, [4, 4, 8, 8]), mean=[0.5] * 3, std=[0.2] * 3, taps=["layer2", "layer3"]
-    )
+    plain = CifarResNet(8, 5, [4, 4, 8, 8])
+    network = TappedNetwork(plain, mean=[0.5] * 3, std=[0.2] * 3, taps=["layer2", "layer3"])
     teacher = Teacher("t", network, pool=8, hints=hints)
     outputs = teacher(torch.rand(2, 3, 32, 32))
     shapes = {name: tuple(hint.shape[1:]) for name, hint in outputs.features.items()}

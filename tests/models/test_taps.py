@@ -1,13 +1,10 @@
 """Taps read what modules return, and leave the network as it was."""
 
-from __future__ import annotations
-
 import copy
 import weakref
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -29,14 +26,8 @@ def tapped(network, *taps):
 
 def small_network():
     """Convolution, batch norm and an in-place ReLU, pooled to ten logits."""
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 10),
-    )
+    first = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+    return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
 
 
 class Returning(nn.Module):
@@ -87,21 +78,13 @@ class TestLogits:
             expected = (images[:, channel] - torch.tensor(mean[channel])) / torch.tensor(std[channel])
             torch.testing.assert_close(seen.features["inner"][:, channel], expected)
 
-    def test_whole_numbers_from_yaml_are_a_mean_too(self, images):
-        assert TappedNetwork(small_network(), mean=[0, 0, 0], std=[1, 1, 1])(images).logits.shape == (2, 10)
-
     def test_one_image_is_a_batch_in_evaluation(self, images):
         outputs = tapped(CifarResNet(8, 10), "fc").eval()(images[:1])
         assert outputs.logits.shape == (1, 10)
         assert torch.equal(outputs.features["fc"].flatten(1), outputs.logits)
 
     @pytest.mark.parametrize(
-        ("output", "named"),
-        [
-            (lambda x: (x, x), "a tuple"),
-            (lambda x: x, r"shape \(2, 3, 32, 32\)"),
-            (lambda x: {"a": x}, "a dict"),
-        ],
+        ("output", "named"), [(lambda x: (x, x), "a tuple"), (lambda x: x, r"shape \(2, 3, 32, 32\)")]
     )
     def test_a_network_without_a_row_of_logits_per_image_is_refused(self, images, output, named):
         with pytest.raises(UserError, match=rf"Calling returned .*{named}.*expected logits"):
@@ -115,10 +98,8 @@ class TestTaps:
         normalised = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         assert torch.equal(outputs.features["0"], network[0](normalised))
 
-    def test_a_vector_becomes_a_map_of_one_pixel(self, images):
+    def test_a_vector_becomes_a_map_of_one_pixel_and_tokens_one_of_one_column(self, images):
         assert tapped(small_network(), "4")(images).features["4"].shape == (2, 8, 1, 1)
-
-    def test_tokens_become_a_map_of_one_column(self, images):
         tokens = torch.rand(2, 65, 7)
         network = Returning(Calling(lambda _: tokens))
         assert torch.equal(tapped(network, "inner")(images).features["inner"][:, :, 5, 0], tokens[:, 5])
@@ -150,77 +131,30 @@ class TestTaps:
         assert not torch.equal(first.features["layer1"], second.features["layer1"])
         (first.features["layer1"].mean() + second.features["layer1"].mean()).backward()
 
-    @pytest.mark.parametrize(
-        ("network", "taps", "shapes"),
-        [
-            ("resnet18", ("layer1", "layer2", "layer3", "layer4"), [64, 128, 256, 512]),
-            (
-                "densenet121",
-                (
-                    "features.denseblock1",
-                    "features.denseblock2",
-                    "features.denseblock3",
-                    "features.denseblock4",
-                ),
-                [256, 512, 1024, 1024],
-            ),
-            (
-                "mobilenet_v2",
-                ("features.3", "features.6", "features.10", "features.13", "features.17", "features.18"),
-                [24, 32, 64, 96, 320, 1280],
-            ),
-            ("shufflenet_v2_x1_0", ("stage2", "stage3", "stage4", "conv5"), [116, 232, 464, 1024]),
-        ],
-    )
-    def test_every_stage_of_a_torchvision_network_can_be_tapped(self, network, taps, shapes):
-        with torch.device("meta"):
-            model = tapped(getattr(torchvision.models, network)(weights=None, num_classes=10), *taps)
-        classes, found = tap_shapes(model, 64)
-        assert classes == 10
-        assert [found[tap][0] for tap in taps] == shapes
-
     def test_blocks_of_a_timm_transformer_can_be_tapped(self):
         timm = pytest.importorskip("timm")
         with torch.device("meta"):
-            vit = timm.create_model(
-                "vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=10, depth=2
-            )
-            model = tapped(vit, "blocks.0", "patch_embed", "norm")
-        assert tap_shapes(model, 32) == (
-            10,
-            {"blocks.0": (192, 65, 1), "patch_embed": (192, 64, 1), "norm": (192, 65, 1)},
-        )
-
-    def test_stages_of_a_timm_network_can_be_tapped(self):
-        timm = pytest.importorskip("timm")
-        with torch.device("meta"):
-            model = tapped(timm.create_model("resnet18", num_classes=10), "layer1", "layer4", "global_pool")
-        shapes = {"layer1": (64, 16, 16), "layer4": (512, 2, 2), "global_pool": (512, 1, 1)}
-        assert tap_shapes(model, 64) == (10, shapes)
+            sizes = {"img_size": 32, "patch_size": 4, "num_classes": 10, "depth": 2}
+            vit = timm.create_model("vit_tiny_patch16_224", **sizes)
+            model = tapped(vit, "blocks.0", "patch_embed")
+        assert tap_shapes(model, 32) == (10, {"blocks.0": (192, 65, 1), "patch_embed": (192, 64, 1)})
 
 
 class TestRefusedTaps:
-    def test_a_wrong_path_is_answered_with_the_closest_and_then_the_right_ones(self):
+    def test_a_wrong_path_is_answered_with_the_closest_and_then_the_right_ones_up_to_a_number(self):
         with pytest.raises(UserError) as refused:
-            tapped(CifarResNet(8, 10), "network.layer2")
+            tapped(CifarResNet(110, 10), "network.layer2")
         text = str(refused.value)
         assert text.startswith("CifarResNet has no module 'network.layer2'. The closest: layer2, layer")
-        assert "There are: conv1, bn1, relu, layer1, layer2, layer3, avgpool, fc, layer1.0, layer2.0" in text
+        assert "There are: conv1, bn1, relu, layer1, layer2, layer3, avgpool, fc, layer1.0, layer1.1" in text
+        assert "deeper ones." in text
+        assert len(text) < 1000
 
-    def test_the_list_of_paths_is_bounded(self):
-        with pytest.raises(UserError) as refused:
-            find_module(CifarResNet(110, 10), "nonsense")
-        assert "deeper ones." in str(refused.value)
-        assert len(str(refused.value)) < 1000
-
-    @pytest.mark.parametrize("path", ["", ".", "layer1.", "layer1.7", "weight", "conv1.weight"])
+    @pytest.mark.parametrize("path", ["", "layer1.", "layer1.7", "conv1.weight"])
     def test_whatever_is_no_submodule_is_refused(self, path):
-        with pytest.raises(
-            UserError, match=r"(?s)has no module.*student\.stages=.*student\.hint=.*teacher\.NAME\.hint="
-        ):
+        offered = r"(?s)has no module.*student\.stages=.*student\.hint=.*teacher\.NAME\.hint="
+        with pytest.raises(UserError, match=offered):
             find_module(CifarResNet(8, 10), path)
-
-    def test_a_network_without_submodules_has_nothing_to_offer(self):
         with pytest.raises(UserError, match="There are: none"):
             find_module(nn.Identity(), "layer1")
 
@@ -228,8 +162,6 @@ class TestRefusedTaps:
         ("output", "named"),
         [
             (lambda x: (x, x), "a tuple"),
-            (lambda x: {"map": x}, "a dict"),
-            (lambda _: None, "a NoneType"),
             (lambda x: x[0, 0, 0], r"a torch.float32 tensor of shape \(32,\)"),
             (lambda x: x[:, :, None], r"a torch.float32 tensor of shape \(2, 3, 1, 32, 32\)"),
             (lambda x: x > 0, "a torch.bool tensor"),
@@ -251,12 +183,7 @@ class TestRefusedTaps:
     @pytest.mark.parametrize(
         ("mean", "std", "message"),
         [
-            (
-                [0.5],
-                STD,
-                r"mean=\[0.5\] has 1 values; expected 3(?s:.*)dataset.mean=.* or teacher.NAME.mean=",
-            ),
-            (MEAN, [0.2, 0.2], r"std=\[0.2, 0.2\] has 2 values; expected 3"),
+            ([0.5], STD, r"mean=\[0.5\] has 1 values; expected 3(?s:.*)dataset.mean=.* or teacher.NAME.me"),
             (MEAN, [0.2, 0.0, 0.2], r"greater than 0(?s:.*)dataset.std=.* or teacher.NAME.std="),
             (MEAN, [0.2, float("nan"), 0.2], "expected three numbers greater than 0"),
         ],
@@ -286,16 +213,14 @@ class TestLifeOfATappedNetwork:
         assert feature() is None
         assert raw[0]() is None
 
-    def test_a_forward_that_fails_keeps_nothing(self, images):
+    def test_a_forward_that_fails_or_passes_the_taps_by_keeps_nothing(self, images):
         network = tapped(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(5, 5)), "0")
         with pytest.raises(RuntimeError):
             network(images)
         assert network.recorder.recorded is None
-
-    def test_the_network_may_be_run_on_its_own(self, images):
-        network = tapped(small_network(), "0")
-        network.network(images)
-        assert network.recorder.recorded is None
+        alone = tapped(small_network(), "0")
+        alone.network(images)
+        assert alone.recorder.recorded is None
 
     def test_the_state_is_the_network_alone(self, images):
         network = tapped(CifarResNet(8, 10), "layer1").eval()
@@ -337,18 +262,12 @@ class TestProbes:
             nn.Linear(8, 10),
         )
         by_hand = NetworkCost(
-            parameters=(8 * 27 + 8) + 16 + 8 * 9 + (80 + 10),
-            macs=16 * 16 * 8 * 27 + 16 * 16 * 8 * 9 + 80,
+            parameters=(8 * 27 + 8) + 16 + 8 * 9 + (80 + 10), macs=16 * 16 * 8 * 27 + 16 * 16 * 8 * 9 + 80
         )
         assert cost(tapped(network, "2"), 32) == by_hand
 
-    def test_a_network_too_deep_for_the_image_is_refused(self):
-        network = nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten(), nn.LazyLinear(10))
+    def test_a_network_too_deep_for_the_image_is_refused_and_keeps_its_training_mode(self):
+        network = tapped(nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten(), nn.LazyLinear(10))).train()
         with pytest.raises(UserError, match="Sequential fails on an image 4 pixels wide and high"):
-            tap_shapes(tapped(network), 4)
-
-    def test_probing_restores_the_training_mode_after_a_failure(self):
-        network = tapped(nn.Sequential(nn.Conv2d(3, 4, 7))).train()
-        with pytest.raises(UserError):
             tap_shapes(network, 4)
         assert network.network.training

@@ -1,7 +1,5 @@
 """WideResNet is the network of the paper, by parameters, shapes and order of operations."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

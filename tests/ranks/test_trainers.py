@@ -13,9 +13,8 @@ from amtml_pl.training.assemble import student_network
 from amtml_pl.training.settings import settings_of
 
 
-@pytest.mark.parametrize("trainer", ["ddp", "slurm"])
-def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
-    config = configure("experiment=digits", "method=ce", f"trainer={trainer}", "trainer.accelerator=cpu")
+def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure):
+    config = configure("experiment=digits", "method=ce", "trainer=ddp", "trainer.accelerator=cpu")
     config.trainer.devices = 1
     made = build(config.trainer, partial=True)(strategy="ddp")
     assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
@@ -25,9 +24,10 @@ def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure, trainer):
     assert torch.nn.BatchNorm2d not in kinds
 
 
-@pytest.mark.parametrize("trainer", ["auto", "cpu", "ddp_cpu"])
-def test_it_is_not_synchronised_elsewhere(configure, trainer):
-    assert "sync_batchnorm" not in configure("experiment=digits", "method=ce", f"trainer={trainer}").trainer
+@pytest.mark.parametrize(("trainer", "synchronised"), [("slurm", True), ("auto", None), ("ddp_cpu", None)])
+def test_it_is_synchronised_under_slurm_and_not_elsewhere(configure, trainer, synchronised):
+    made = configure("experiment=digits", "method=ce", f"trainer={trainer}").trainer
+    assert made.get("sync_batchnorm") is synchronised
 
 
 def test_slurm_s_tasks_and_machines_are_the_trainer_s(configure, monkeypatch):
@@ -37,24 +37,22 @@ def test_slurm_s_tasks_and_machines_are_the_trainer_s(configure, monkeypatch):
     assert (trainer.devices, trainer.num_nodes) == (8, 4)
 
 
-def test_a_task_of_slurm_knows_its_place(monkeypatch):
-    for name, value in {"STEP_ID": "0", "PROCID": "5", "LOCALID": "1", "NTASKS": "8"}.items():
+def slurm(monkeypatch, **variables):
+    for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+
+
+def test_a_task_of_slurm_knows_its_place_and_a_process_of_its_own_does_not(monkeypatch):
+    slurm(monkeypatch, STEP_ID="0", PROCID="5", LOCALID="1", NTASKS="8")
+    assert not [name for name in ranks.environment_alone() if name.startswith("SLURM")]
+    assert "PATH" in ranks.environment_alone()
     assert (ranks.rank(), ranks.local_rank(), ranks.world_size(), ranks.is_rank_zero()) == (5, 1, 8, False)
 
 
 @pytest.mark.parametrize(("tasks", "here"), [("4", 4), ("8(x2)", 8), ("2,1", 1)])
 def test_a_task_of_slurm_counts_its_neighbours_where_every_machine_has_as_many(monkeypatch, tasks, here):
-    for name, value in {"STEP_ID": "0", "NTASKS": "16", "STEP_TASKS_PER_NODE": tasks}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
+    slurm(monkeypatch, STEP_ID="0", NTASKS="16", STEP_TASKS_PER_NODE=tasks)
     assert ranks.local_world_size() == here
-
-
-def test_a_process_that_is_no_task_knows_nothing_of_slurm(monkeypatch):
-    for name, value in {"STEP_ID": "0", "PROCID": "5", "NTASKS": "8"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    assert not [name for name in ranks.environment_alone() if name.startswith("SLURM")]
-    assert "PATH" in ranks.environment_alone()
 
 
 def test_a_batch_script_of_slurm_is_one_process(monkeypatch):
@@ -68,9 +66,7 @@ def test_a_process_of_torchrun_knows_its_place(monkeypatch):
     assert (ranks.rank(), ranks.local_rank(), ranks.world_size()) == (3, 1, 4)
     assert not {"RANK", "WORLD_SIZE"} & set(ranks.environment_alone())
     assert processes_wanted(2, 2, "cpu") == 1  # it is one of those that are wanted
-    with pytest.raises(
-        UserError, match=r"4 processes have been started, 2 of them here(.|\n)*trainer.devices=2"
-    ):
+    with pytest.raises(UserError, match=r"4 processes have been started, 2 of them here(.|\n)*devices=2"):
         processes_wanted(3, 1, "cpu")
 
 
@@ -85,10 +81,7 @@ def test_processes_are_started_where_nobody_has_started_any():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["data.batch_size=129"],
-            r"data.batch_size=129: expected a multiple of the 2 processes(.|\n)*e.g. 130",
-        ),
+        (["data.batch_size=129"], r"batch_size=129: expected a multiple of the 2 processes(.|\n)*e.g. 130"),
         (["data.mixup=0.2"], "data.mixup=0.2: blends images of a whole batch; expected 0 with 2 processes"),
         (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp: several processes always share batches by DDP"),
     ],

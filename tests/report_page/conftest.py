@@ -5,11 +5,9 @@ from in_browser import CHROMIUM, DRIVER, EVIL, FLAGS
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
-from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import page
-from study import write_study, write_whole
+from study import problems_in, write_study, write_whole
 
 
 @pytest.fixture(scope="module")
@@ -18,27 +16,14 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     write_study(folder)
     for number, teachers in enumerate((("resnet14",), ("resnet14", "vgg8", EVIL))):
-        write_whole(
-            folder / f"count{number}", "avg", 0, 0.6, 8, teachers, told=f"teacher=[{','.join(teachers)}]"
-        )
+        told = f"teacher=[{','.join(teachers)}]"
+        write_whole(folder / f"count{number}", "avg", 0, 0.6, 8, teachers, told=told)
     for temperature, kd in ((2, 1), (2, 10), (8, 1), (8, 10)):
         told = f"temperature={temperature} coef.kd={kd}"
-        write_whole(
-            folder / told,
-            "amtml",
-            0,
-            0.6 + kd / 100,
-            8,
-            ("resnet14", "vgg8"),
-            told=told,
-            temperature=temperature,
-            kd=kd,
-        )
-    found = find_runs(folder, "test/acc")
-    problems = problems_of(found.compared, "test/acc")
-    compare_with(problems, "ce", "test/acc")
-    file = folder / "report.html"
-    file.write_text(page(problems, found.left_out, folder, "test/acc", []))
+        varied = {"told": told, "temperature": temperature, "kd": kd}
+        write_whole(folder / told, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), **varied)
+    file, left_out = folder / "report.html", find_runs(folder, "test/acc").left_out
+    file.write_text(page(problems_in(folder, "ce"), left_out, folder, "test/acc", []))
     return file
 
 

@@ -7,16 +7,10 @@ import pytest
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--window-size=1400,1000",
-)
+)  # fmt: skip
 KINDS = ["accuracy", "teachers", "temperature", "curves", "weights", "classes", "cost", "cache"]
 EVIL = "<img src=x onerror=window.stolen=1>"
 

@@ -34,29 +34,18 @@ def test_it_opens_from_a_file_without_an_error_or_a_request(opened, report):
     assert opened.execute_script("return window.stolen") is None
 
 
-def test_every_figure_is_drawn_with_all_its_traces(opened):
-    assert opened.execute_script("return Object.keys(figures).sort()") == sorted(
-        f"{kind}-0" for kind in KINDS
-    )
+def test_every_figure_is_drawn_with_all_its_traces_and_says_in_words_what_it_shows(opened):
+    assert opened.execute_script("return Object.keys(figures).sort()") == sorted(f"{k}-0" for k in KINDS)
     for kind in KINDS:
-        drawn, given, shapes = opened.execute_script(
+        drawn, given, visible, shapes, label = opened.execute_script(
             "const place = document.getElementById(arguments[0]);"
             "return [place.data.length, figures[arguments[0]][0].traces.length,"
-            " place.querySelectorAll('svg .trace, svg .hm').length]",
+            " place.data.filter((t) => t.visible === true).length,"
+            " place.querySelectorAll('svg .trace, svg .hm').length, place.getAttribute('aria-label')]",
             f"{kind}-0",
         )
-        assert drawn == given
-        visible = opened.execute_script(
-            "return document.getElementById(arguments[0]).data.filter((t) => t.visible === true).length",
-            f"{kind}-0",
-        )
-        assert shapes == visible, kind
-
-
-def test_figures_say_in_words_what_they_show(opened):
-    for kind in KINDS:
-        place = opened.find_element(By.ID, f"{kind}-0")
-        assert len(place.get_attribute("aria-label")) > 40
+        assert (drawn, visible) == (given, shapes), kind
+        assert len(label) > 40
 
 
 def column(browser, number):

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from amtml_pl.errors import UserError
-from amtml_pl.runs import folder as runs
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.runs.record import FILES, RunRecord
-from amtml_pl.system.files import write_text
 from amtml_pl.system.records import digest_of
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
 from records import a_record
@@ -27,15 +25,6 @@ def test_a_record_is_replaced_whole(tmp_path):
     assert read.replaced(digest="") == record
     assert read.digest == digest_of(json.loads(folder.record_file.read_text()))
     assert [file.name for file in folder.path.iterdir()] == ["run.json"]
-
-
-def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
-    file = tmp_path / "run.json"
-    write_text(file, "old")
-    monkeypatch.setattr(runs.Path, "replace", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_text(file, "new")
-    assert file.read_text() == "old"
 
 
 class Unpicklable:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +26,12 @@ def audit(out):
         (out / "said").write_text(stdout)
         (out / "complained").write_text(stderr)
         program = out / "pip-audit"
-        program.write_text(
-            f'#!/bin/sh\necho "$@" > {out}/asked\ncat {out}/said\ncat {out}/complained >&2\nexit {status}\n'
-        )
+        acts = f'echo "$@" > {out}/asked\ncat {out}/said\ncat {out}/complained >&2\nexit {status}\n'
+        program.write_text(f"#!/bin/sh\n{acts}")
         program.chmod(0o755 if installed else 0o644)
         places = f"{out}{os.pathsep}/usr/bin{os.pathsep}/bin"
-        return subprocess.run(
-            [sys.executable, AUDIT], env={"PATH": places}, capture_output=True, text=True, check=False
-        )
+        kept = {"capture_output": True, "text": True, "check": False}
+        return subprocess.run([sys.executable, AUDIT], env={"PATH": places}, **kept)
 
     return run
 
@@ -48,21 +47,18 @@ def test_without_a_finding_it_passes_and_says_of_how_many_packages(audit, out):
     assert "--timeout 5" in (out / "asked").read_text()
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_a_finding_fails_with_its_name_and_the_versions_that_mend_it(audit, status):
-    done = audit(report(SOUND, VULNERABLE), "Found 1 known vulnerability in 1 package", status)
+@pytest.mark.parametrize(("complaint", "status"), [("Found 1 known vulnerability", 0), ("Read timed out", 1)])
+def test_a_finding_fails_with_its_name_and_the_versions_that_mend_it(audit, complaint, status):
+    done = audit(report(SOUND, VULNERABLE), complaint, status)
     assert done.returncode == 1
     assert "pillow 1.0: PYSEC-1, mended in 1.1, 2.0" in done.stderr
 
 
 @pytest.mark.parametrize(
     "complaint",
-    [
-        "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed",
-        "socket.gaierror: [Errno -3] Temporary failure in name resolution",
-        "requests.exceptions.ReadTimeout: Read timed out. (read timeout=5)",
-    ],
-)
+    ["Could not connect to PyPI's vulnerability feed", "gaierror: Temporary failure in name resolution",
+     "requests.exceptions.ReadTimeout: Read timed out. (read timeout=5)"],
+)  # fmt: skip
 def test_a_database_that_cannot_be_reached_is_said_and_passes(audit, complaint):
     done = audit("", f"Traceback\n{complaint}", 1)
     assert done.returncode == 0
@@ -74,26 +70,18 @@ def test_a_database_that_knows_nothing_is_no_proof_of_anything(audit):
     unknown = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited"}
     done = audit(report(unknown, SKIPPED))
     assert done.returncode == 0
-    assert "NOT DONE" in done.stdout
-    assert "it knows none of the 2 packages" in done.stdout
+    assert re.search("NOT DONE.*it knows none of the 2 packages", done.stdout)
 
 
 @pytest.mark.parametrize(
     ("stdout", "stderr", "status"),
-    [
-        ("", "error: unrecognized arguments: --local", 2),
-        ("not json", "KeyError: 'x'", 1),
-        ('{"other": 1}', "", 0),
-    ],
-)
+    [("", "error: unrecognized arguments: --local", 2), ("not json", "KeyError: 'x'", 1),
+     ('{"other": 1}', "", 0)],
+)  # fmt: skip
 def test_what_is_not_understood_fails(audit, stdout, stderr, status):
     done = audit(stdout, stderr, status)
     assert done.returncode == 1
     assert f"pip-audit ended with status {status}" in done.stderr
-
-
-def test_a_finding_counts_though_the_network_failed_as_well(audit):
-    assert audit(report(VULNERABLE), "Read timed out", 1).returncode == 1
 
 
 def test_without_pip_audit_it_fails_and_says_how_to_install_it(audit):

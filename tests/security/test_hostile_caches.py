@@ -7,9 +7,9 @@ import shutil
 import pytest
 import torch
 from canary import PAYLOADS, outcome, refused, works
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from nested import nested, places, with_value
+from nested import FUZZ, nested, places, with_value
 from safetensors.torch import save
 
 from amtml_pl.errors import UserError
@@ -19,10 +19,6 @@ from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.upkeep import damaged_shards, show_info
 from records import EXAMINED
 
-FUZZ = settings(
-    deadline=None, max_examples=30, database=None, derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
 ROWS, SHAPE = 11, (2, 3, 3)
 JSON = nested("../../x", "\0", "x" * 5000, "'", "float16", "[red]")
 
@@ -114,7 +110,7 @@ def test_a_shard_whose_header_claims_more_than_the_file_holds_is_refused(store):
         store.open(1).rows(torch.arange(ROWS))
 
 
-@FUZZ
+@settings(FUZZ, max_examples=15)
 @given(name=st.sampled_from([MANIFEST, "view-0001.json", "used_by"]), data=st.data(), value=JSON)
 def test_anything_in_the_place_of_a_field_is_refused_or_read_as_it_was(hostile, name, data, value):
     whole, _ = read(built(hostile))

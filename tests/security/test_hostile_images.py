@@ -7,8 +7,9 @@ import zlib
 import numpy as np
 import pytest
 from canary import at_most, flipped, outcome
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from nested import FUZZ
 from PIL import Image
 
 from amtml_pl.data.datasets.image_folder import SUFFIXES, ImageFolder
@@ -25,11 +26,8 @@ def png(width, height, bits=1):
     row = b"\0" * (1 + (width * bits + 7) // 8)
     packer = zlib.compressobj(1)
     body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)),
-        (b"IDAT", body),
-        (b"IEND", b""),
-    ]
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
@@ -83,14 +81,11 @@ def test_every_kind_of_picture_that_is_known_is_read_whatever_its_name_says(fold
     assert len(pack(ImageFolder(folder, 16), out).splits["train"]) == 8 + len(CONTENT)
 
 
-@settings(deadline=None, max_examples=40, database=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@FUZZ
 @given(
-    kind=st.sampled_from(sorted(CONTENT)),
-    bits=st.lists(st.integers(0, 2**20), max_size=6),
-    share=st.floats(0.1, 1),
-    suffix=st.sampled_from(sorted(SUFFIXES)),
-)
+    kind=st.sampled_from(sorted(CONTENT)), bits=st.lists(st.integers(0, 2**20), max_size=6),
+    share=st.floats(0.1, 1), suffix=st.sampled_from(sorted(SUFFIXES)),
+)  # fmt: skip
 def test_damaged_pictures_are_read_or_named(hostile, kind, bits, share, suffix):
     content = CONTENT[kind]
     for bit in bits:

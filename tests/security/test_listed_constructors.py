@@ -10,30 +10,17 @@ import torchvision
 from omegaconf import OmegaConf
 from watch import ACTS, CODE, nothing_happens
 
-from amtml_pl.config.allowed_targets import (
-    GROUPS,
-    LIGHTNING,
-    TIMM,
-    TORCHVISION,
-    is_listed,
-    located,
-    own_constructors,
-    target_nodes,
-    torch_constructors,
-)
+from amtml_pl.config import allowed_targets as allowed
+from amtml_pl.config.allowed_targets import GROUPS, TIMM, TORCHVISION, located, target_nodes
 from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory
 
 
 @pytest.mark.parametrize(
     "harm",
-    [
-        lambda out: (out / "x").write_text(""),
-        lambda out: (out / "x").mkdir(),
-        lambda out: exec("1"),  # noqa: S102 - to be seen
-        lambda out: socket.socket().connect_ex(("127.0.0.1", 9)),
-    ],
-)
+    [lambda out: (out / "x").write_text(""), lambda out: (out / "x").mkdir(), lambda out: exec("1"),  # noqa: S102
+     lambda out: socket.socket().connect_ex(("127.0.0.1", 9))],
+)  # fmt: skip
 def test_the_watch_sees_what_is_written_run_and_sent(out, harm):
     with pytest.raises(AssertionError, match=r"open|mkdir|exec|socket"), nothing_happens(ACTS + CODE):
         harm(out)
@@ -59,6 +46,9 @@ FILES = [
 
 def nodes_of(configure, group, name):
     """Return what a file of a group makes a run build."""
+    if group == "student":  # composed at once, as teachers
+        names = ",".join(name for group, name in FILES if group == "student")
+        return [configure(f"teacher=[{names}]").teacher[name].network]
     override, place, _ = CHOICES[group]
     own = ["dataset.source.folder=photos", "dataset.num_classes=2"] * (name == "image_folder")
     node = OmegaConf.select(configure(override.format(name), *own), place)
@@ -69,7 +59,7 @@ def test_the_files_of_the_groups_hold_all_that_is_listed_of_our_own():
     files = [config_directory() / group / f"{name}.yaml" for group, name in FILES]
     found = target_nodes([OmegaConf.to_container(OmegaConf.load(file), resolve=False) for file in files])
     ours = {node["_target_"] for node in found if node["_target_"].startswith("amtml_pl.")}
-    assert ours == own_constructors(*GROUPS)
+    assert ours == allowed.own_constructors(*GROUPS)
 
 
 @pytest.mark.parametrize(("group", "name"), FILES)
@@ -116,7 +106,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(torch_constructors()))
+@pytest.mark.parametrize("name", sorted(allowed.torch_constructors()))
 def test_torchs_optimisers_and_schedules_construct_and_do_nothing_else(name):
     constructor = located(name)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2, 2))], lr=0.1, momentum=0.5)
@@ -133,7 +123,7 @@ def test_torchs_optimisers_and_schedules_construct_and_do_nothing_else(name):
         constructor(**required)
 
 
-@pytest.mark.parametrize("name", LIGHTNING)
+@pytest.mark.parametrize("name", allowed.LIGHTNING)
 def test_lightnings_construct_and_do_nothing_else(name, out, configure):
     given = {"save_dir": str(out / "logs"), "logger": False, "accelerator": "cpu", "devices": 1,
              "enable_checkpointing": False, "enable_progress_bar": False}  # fmt: skip
@@ -149,6 +139,6 @@ def test_lightnings_construct_and_do_nothing_else(name, out, configure):
 
 def test_nothing_else_of_torch_torchvision_and_timm_is_listed():
     for module in (torch, torch.nn, torch.hub, torch.jit, torchvision, torchvision.models, timm, timm.models):
-        listed = {name for name in vars(module) if is_listed(f"{module.__name__}.{name}")}
+        listed = {name for name in vars(module) if allowed.is_listed(f"{module.__name__}.{name}")}
         builders = set(torchvision.models.list_models(module=torchvision.models))
         assert listed == {timm: {"create_model"}, torchvision.models: builders}.get(module, set())

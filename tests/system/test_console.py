@@ -69,15 +69,9 @@ def test_a_terminal_shows_the_plan_the_fit_on_one_line_and_the_next_commands(sha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("watched", [True, False], ids=["a terminal of CI", "a pipe"])
-def test_where_nobody_watches_there_is_a_line_for_each_epoch_and_nothing_moves(shared, tmp_path, watched):
+def test_where_nobody_watches_there_is_a_line_for_each_epoch_and_nothing_moves(shared, tmp_path):
     command = typed(shared, tmp_path, "experiment=digits_amtml", *TINY, f"paths.cache={tmp_path}/cold")
-    if watched:
-        said, status = on_a_terminal(command, CI="true")
-    else:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said, status = done.stdout + done.stderr, done.returncode
-        assert "\x1b" not in said
+    said, status = on_a_terminal(command, CI="true")
     assert status == 0, said
     assert re.findall(r"epoch (\d)/2: val/acc 0\.\d{4}", said) == ["1", "2"]
     assert said.count("images computed") == 6  # two teachers, two views and the validation images
@@ -127,14 +121,15 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     """Which is how somebody's commands would name a wrong folder, were they taken for Rich's markup."""
     folder = tmp_path / "B[bold]x"
     accuracies = [*METRICS, "teacher/big[blue]/val/acc", "teacher/big[blue]/test/acc"]
-    record = a_run(
-        experiment="try[red]",
-        teachers={"big[blue]": TEACHER},
-        metrics=dict.fromkeys(accuracies, 0.5),
-        files=dict.fromkeys(FILES, ""),
-    )
+    made = {"metrics": dict.fromkeys(accuracies, 0.5), "files": dict.fromkeys(FILES, "")}
+    record = a_run(experiment="try[red]", teachers={"big[blue]": TEACHER}, **made)
     show_summary(record, folder)
+    show_plan([PlanStep("packed [/x] data", "to write to d[/y]", missing=True)], "Plan of try[/z]")
+    found = Evaluation.model_construct(split="test", metrics={"test/acc": 0.5})
+    show_networks(found, "try[/w] (seed 0)", ("big[/v]",))
     said = capsys.readouterr().out
+    for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
+        assert name in said
     assert f"Everything is in {folder}\n" in said
     for command, _ in next_commands(record, folder):
         assert f"  {command}  # " in said
@@ -142,20 +137,10 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     assert "teacher big[blue]" in said
 
 
-def test_a_plan_and_an_evaluation_print_brackets_as_they_are(capsys):
-    show_plan([PlanStep("packed [/x] data", "to write to d[/y]", missing=True)], "Plan of try[/z]")
-    found = Evaluation.model_construct(split="test", metrics={"test/acc": 0.5})
-    show_networks(found, "try[/w] (seed 0)", ("big[/v]",))
-    said = capsys.readouterr().out
-    for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
-        assert name in said
-
-
 @pytest.mark.parametrize(
     "name",
-    ["run", "it's a run", "My Runs (copy)", "a,b", "x [1]", "a=b", "~tmp", "ünï", "50%", "a:b", "{a}$HOME",
-     "C:\\d", "quoted\\'s", "ends\\"],
-)  # fmt: skip
+    ["it's a run", "My Runs (copy), b", "x [1]", "a=b", "~tmp", "ünï", "50%", "{a:b}$HOME", "ends\\"],
+)
 def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path, name):
     folder = tmp_path / name / "run"
     folder.mkdir(parents=True)

@@ -38,14 +38,14 @@ def test_it_gives_what_the_function_returns_and_changes_nothing_here():
     assert held == [0]
 
 
-def test_a_kill_is_told_by_its_signal():
-    with pytest.raises(ProcessCrashedError, match=r"ended by SIGKILL \(out of memory\?\)"):
-        in_own_process(lambda: os.kill(os.getpid(), signal.SIGKILL))
-
-
-def test_a_process_that_leaves_is_told_by_its_status():
-    with pytest.raises(ProcessCrashedError, match="status 3 before the run did"):
-        in_own_process(lambda: os._exit(3))
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [(lambda: os.kill(os.getpid(), signal.SIGKILL), r"ended by SIGKILL \(out of memory\?\)"),
+     (lambda: os._exit(3), "status 3 before the run did")],
+)  # fmt: skip
+def test_a_process_that_ends_too_early_is_told_by_its_signal_or_status(end, told):
+    with pytest.raises(ProcessCrashedError, match=told):
+        in_own_process(end)
 
 
 def interrupted_while(function, number):

@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -19,12 +19,12 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=40, deadline=None)
 @given(tree=st.dictionaries(TEXT.filter(bool), VALUES, max_size=4))
 def test_what_a_run_writes_is_read_as_it_was(tmp_path_factory, tree):
     file = tmp_path_factory.mktemp("yaml") / "config.yaml"
-    file.write_text(
-        OmegaConf.to_yaml(OmegaConf.create(tree, flags={"allow_objects": True})), encoding="utf-8"
-    )
+    made = OmegaConf.create(tree, flags={"allow_objects": True})
+    file.write_text(OmegaConf.to_yaml(made), encoding="utf-8")
     assert read_plain_yaml(file) == tree
 
 
@@ -34,15 +34,12 @@ REFUSED = {
     "a null key": ("~: 1", "has the key null"),
     "an interpolation in a key": ("'${x}': 1", "is an interpolation"),
     "a tag": ("a: !!python/object/apply:os.system [true]", "line 1 has the tag"),
-    "a harmless tag": ("\na: !!str 1", "line 2 has the tag"),
     "an anchor": ("a: &x 1", "line 1 has the anchor or alias x"),
     "a date": ("a: [2026-11-29]", "a[0] is a date, expected plain values"),
-    "bytes": ("a: !!binary aGk=", "line 1 has the tag"),
     "no text": ("a: \udcff", "utf-8"),
     "something open": ("a: [", "did not find expected node content"),
     "two documents": ("a: 1\n---\nb: 2", "expected a single document"),
-    "depth": ("[" * 60, "line 1 has the nesting of more than 50 levels"),
-    "extreme depth": ("[" * 200_000, "nesting"),
+    "depth": ("[" * 200_000, "line 1 has the nesting of more than 50 levels"),
     "length": ("a" * ((1 << 20) + 1), "it has 1,048,577 bytes, expected at most 1,048,576"),
 }
 

@@ -25,12 +25,9 @@ def test_no_text_that_is_printed_commands_the_terminal(place):
     assert not {"\x1b", "\x07", "\x9b"} & set(written.getvalue())
 
 
-def test_a_name_that_no_encoding_has_can_be_printed():
-    assert printable("a\udcffb\ud800").encode() == b"a b "
-
-
-def test_lines_and_columns_of_a_message_stay():
+def test_a_name_that_no_encoding_has_can_be_printed_and_lines_and_columns_stay():
     assert printable("what:\n\tfix ± …") == "what:\n\tfix ± …"
+    assert printable("a\udcffb\ud800").encode() == b"a b "
 
 
 def test_every_command_prints_through_it():

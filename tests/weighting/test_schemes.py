@@ -45,25 +45,15 @@ def test_rows_sum_to_one_and_permuting_the_teachers_permutes_the_columns(scheme,
 
 
 @pytest.mark.parametrize("scheme", PER_BATCH)
-def test_identical_teachers_share_equally(scheme):
-    step = make_step(M=4)
-    same = TeacherOutputs(step.teachers.names, step.teachers.logits[:, :1].expand(-1, 4, -1).contiguous())
-    torch.testing.assert_close(scheme(step.student, same, step.labels), torch.full((6, 4), 0.25))
-
-
-@pytest.mark.parametrize("scheme", PER_BATCH)
-@pytest.mark.parametrize("size", [0.0, 1e4])
-def test_equal_and_saturated_logits_give_usable_weights(scheme, size):
+def test_identical_teachers_share_equally_and_saturated_ones_give_usable_weights(scheme):
     step = make_step()
-    teachers = TeacherOutputs(step.teachers.names, size * step.teachers.logits.sign())
-    weights = scheme(step.student, teachers, step.labels)
-    assert torch.isfinite(weights).all()
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
-
-
-@pytest.mark.parametrize("scheme", PER_BATCH)
-def test_no_gradient_flows_from_the_weights(scheme):
-    assert not weigh(scheme, make_step()).requires_grad
+    same = TeacherOutputs(step.teachers.names, step.teachers.logits[:, :1].expand(-1, 3, -1).contiguous())
+    torch.testing.assert_close(scheme(step.student, same, step.labels), torch.full((6, 3), 1 / 3))
+    for size in (0.0, 1e4):
+        teachers = TeacherOutputs(step.teachers.names, size * step.teachers.logits.sign())
+        weights = scheme(step.student, teachers, step.labels)
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
+        assert not weights.requires_grad
 
 
 def test_a_sure_teacher_counts_more_and_without_any_doubt_all_count_alike():
@@ -78,9 +68,6 @@ def test_a_teacher_that_is_right_counts_more_but_never_above_its_share_of_the_ot
     weights = confidence_weights(logits, torch.tensor([0]))[0]
     assert weights[0] > weights[1] > weights[2]
     assert weights[0] <= 0.5
-
-
-# ---- the quadratic program
 
 
 @given(M=st.integers(1, 6), seed=st.integers(0, 200), cap=st.sampled_from([0.3, 0.6, 1.0]))
@@ -98,26 +85,15 @@ def test_the_quadratic_program_is_solved_as_a_general_solver_solves_it(M, seed, 
     assert 0 <= float(weights.min()) <= float(weights.max()) <= cap + 1e-9
 
 
-def test_the_size_of_the_gradients_plays_no_part():
-    g = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(
-        gradient_weights(1e-4 * g, 0.6, normalize=False), gradient_weights(g, 0.6, normalize=False)
-    )
-
-
 @pytest.mark.parametrize("gram", [torch.zeros(3, 3), torch.ones(3, 3)])
 def test_alike_gradients_share_equally(gram):
     torch.testing.assert_close(minimum_norm_weights(gram, 0.6), torch.full((3,), 1 / 3))
 
 
-@pytest.mark.parametrize("options", [{"per_sample": True}, {"normalize": True}])
-def test_variants_of_aekd_give_weights_of_the_whole_batch(options):
-    weights = weigh(AekdWeighting(4.0, **options), make_step())
-    assert (weights == weights[0]).all()
-    torch.testing.assert_close(weights[0].sum(), torch.tensor(1.0))
-
-
-# ---- given, single, random
+def test_the_size_of_the_gradients_plays_no_part():
+    g = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    small, large = (gradient_weights(size * g, 0.6, normalize=False) for size in (1e-4, 1.0))
+    torch.testing.assert_close(small, large)
 
 
 def test_given_weights_are_scaled_and_put_in_the_order_of_the_teachers():
@@ -129,11 +105,8 @@ def test_given_weights_are_scaled_and_put_in_the_order_of_the_teachers():
 
 @pytest.mark.parametrize(
     ("weights", "words"),
-    [
-        ({}, r"names \[\]; the teachers are \['t0', 't1', 't2'\]"), ({"t0": 1, "t1": 1, "tt": 1}, "tt"),
-        ({"t0": -1, "t1": 1, "t2": 1}, "expected numbers from 0"),
-        ({"t0": 0, "t1": 0, "t2": 0}, "at least one"),
-    ],
+    [({"t0": 1, "tt": 1}, r"names \['t0', 'tt'\]; the teachers are \['t0', 't1', 't2'\]"),
+     ({"t0": -1, "t1": 1, "t2": 1}, "expected numbers from 0"), ({"t0": 0, "t1": 0, "t2": 0}, "least one")],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused_with_an_example(weights, words):
     with pytest.raises(UserError, match=words + r".*\n.*weighting\.weights=\{t0:1,t1:1,t2:1\}"):
@@ -169,9 +142,6 @@ def test_a_random_teacher_changes_between_batches_and_repeats_with_the_steps_see
     assert set(drawn) == {0, 1, 2}
 
 
-# ---- learned from held-out images
-
-
 def held_out(N=400):
     """A good, a poor and a useless teacher."""
     generator = torch.Generator().manual_seed(0)
@@ -191,28 +161,20 @@ def test_weights_from_held_out_images_make_their_labels_likeliest():
         return (w[None, :, None] * logits.softmax(2)).sum(1).gather(1, labels[:, None]).log().sum()
 
     for other in torch.rand(50, 3, generator=torch.Generator().manual_seed(1)):
-        assert (
-            likelihood(weights) > likelihood(other / other.sum()) - 1
-        )  # the pseudo-observations cost a little
+        best = likelihood(other / other.sum())
+        assert likelihood(weights) > best - 1  # the pseudo-observations cost a little
 
 
-def test_they_are_the_same_for_every_sample_and_in_the_checkpoint():
-    scheme = HeldOutWeighting()
-    scheme.build(TensorShapes(classes=4, teachers=("t0", "t1", "t2")))
-    scheme.fit_to_held_out(*held_out())
-    weights = weigh(scheme, make_step(K=4))
-    assert (weights == weights[0]).all()
-    assert weights[0, 0] > 0.5
-    assert "shares" in scheme.state_dict()
-
-
-def test_the_adapter_moves_away_from_its_prior_and_not_from_plain_averaging():
-    scheme = AdaptiveWeighting("last", prior="held_out")
+def test_they_are_in_the_checkpoint_and_the_prior_that_an_adapter_moves_away_from():
     shapes = TensorShapes(classes=4, teachers=("t0", "t1", "t2"), student={"last": (8, 4, 4)})
-    scheme.build(shapes)
-    scheme.fit_to_held_out(*held_out())
     step = make_step(K=4, taps={"last": (8, 4, 4)})
-    with torch.no_grad():
-        scheme.theta.zero_()
-    torch.testing.assert_close(weigh(scheme, step), scheme.prior.expand(6, -1))
+    alone, prior = HeldOutWeighting(), AdaptiveWeighting("last", prior="held_out")
+    for scheme in (alone, prior):
+        scheme.build(shapes)
+        scheme.fit_to_held_out(*held_out())
+    assert "shares" in alone.state_dict()
+    torch.nn.init.zeros_(prior.theta)
+    expected = held_out_weights(*held_out()).expand(6, -1)
+    for scheme in (alone, prior):
+        torch.testing.assert_close(weigh(scheme, step), expected)
     assert AdaptiveWeighting("last").prior is None

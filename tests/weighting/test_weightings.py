@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from amtml_pl.distill.released.weighting import ReleasedWeighting
 from amtml_pl.types import TensorShapes
-from amtml_pl.weighting.adaptive import AdaptiveWeighting, latent_factor_weights
+from amtml_pl.weighting.adaptive import AdaptiveWeighting
 from amtml_pl.weighting.aekd import AekdWeighting
 from amtml_pl.weighting.confidence import ConfidenceWeighting
 from amtml_pl.weighting.entropy import EntropyWeighting
@@ -45,20 +45,6 @@ def test_a_sample_weighs_the_teachers_alike_alone_unless_the_scheme_says_that_it
 
     found = scheme(step.student.map(alone), step.teachers.map(alone), step.labels[2:3])
     assert torch.allclose(found, weights[2:3], atol=1e-6) != scheme.weighs_batches
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_single_teacher_has_all_the_weight(scheme):
-    _, weights = weigh(scheme, M=1)
-    torch.testing.assert_close(weights, torch.ones(6, 1))
-
-
-def test_permuting_the_latent_factors_permutes_the_columns():
-    generator = torch.Generator().manual_seed(0)
-    beta, theta, mixing = (torch.randn(*s, generator=generator) for s in ((4, 6), (3, 6), (6,)))
-    order = torch.tensor([2, 0, 1])
-    weights = latent_factor_weights(beta, theta, mixing)
-    torch.testing.assert_close(latent_factor_weights(beta, theta[order], mixing), weights[:, order])
 
 
 def test_the_adapter_learns_and_its_gradient_stops_at_the_students_features():

@@ -44,11 +44,17 @@ def test_the_archive_may_lie_one_folder_above(tmp_path):
     assert len(source.read("test")) == 20
 
 
-@pytest.mark.parametrize("place", [".", "cifar10", "cifar10/cifar-10-batches-py"])
-def test_the_unpacked_folder_serves_as_well_as_the_archive(tmp_path, place):
+def unpacked(tmp_path, into="."):
+    """An archive that lies elsewhere, and its content in a folder."""
     archive = write_cifar10(tmp_path / "elsewhere")
     with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / place.removesuffix("/cifar-10-batches-py"), filter="data")
+        tar.extractall(tmp_path / into, filter="data")
+    return archive
+
+
+@pytest.mark.parametrize("place", [".", "cifar10", "cifar10/cifar-10-batches-py"])
+def test_the_unpacked_folder_serves_as_well_as_the_archive(tmp_path, place):
+    archive = unpacked(tmp_path, place.removesuffix("/cifar-10-batches-py"))
     folder = tmp_path / "cifar10" if place == "." else tmp_path / place
     source = cifar10(archive, folder)
     assert source.missing() is None
@@ -83,9 +89,7 @@ def test_another_archive_is_refused_with_the_command_that_fetches_the_official_o
     source = cifar10(archive, mirrors=["https://host/folder/"])
     archive.write_bytes(archive.read_bytes()[:-1])
     for read in (source.fetch, lambda: source.read("train")):
-        with pytest.raises(
-            UserError, match=rf"is not the official file \(got md5 \w+, expected {source.md5}\)"
-        ) as e:
+        with pytest.raises(UserError, match=rf"official file \(got md5 \w+, expected {source.md5}\)") as e:
             read()
         assert f"curl --location --output '{archive}' https://host/folder/{archive.name}" in str(e.value)
     with pytest.raises(UserError, match=rf"put the official cifar-10-python.tar.gz at {archive}"):
@@ -93,21 +97,15 @@ def test_another_archive_is_refused_with_the_command_that_fetches_the_official_o
 
 
 def test_another_file_in_the_unpacked_folder_is_refused_by_name(tmp_path):
-    archive = write_cifar10(tmp_path / "elsewhere")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+    archive = unpacked(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"\x80\x02}.")
     source = cifar10(archive, tmp_path, ["https://host"])
-    with pytest.raises(
-        UserError, match=r"data_batch_3 is not the official file (.|\n)*curl .*/cifar-10-python.tar.gz"
-    ):
+    with pytest.raises(UserError, match=r"data_batch_3 is not the official file (.|\n)*curl .*/cifar-10-pyt"):
         source.read("test")
 
 
 def test_an_unpacked_folder_without_published_checksums_is_not_looked_for(tmp_path):
-    archive = write_cifar10(tmp_path / "elsewhere")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+    archive = unpacked(tmp_path)
     assert "is missing" in Cifar10(tmp_path, [], checksums(archive)["md5"]).missing()
 
 

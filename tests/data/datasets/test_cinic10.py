@@ -4,16 +4,18 @@ import pytest
 
 from amtml_pl.data.datasets.cinic10 import Cinic10
 from amtml_pl.data.datasets.files import ArchiveFiles
+from amtml_pl.data.packing import pack
 from archives import CIFAR10_CLASSES, checksums, write_cinic10, write_tar
 
 
-def test_the_archive_is_read_with_its_own_validation_split(tmp_path):
-    archive = write_cinic10(tmp_path, train_per_class=2, val_per_class=1, test_per_class=3)
-    source = Cinic10(tmp_path, [], **checksums(archive))
-    splits = {name: source.read(name) for name in source.splits}
+def test_the_archive_is_read_with_its_own_validation_split_and_leaves_nothing_on_disk(tmp_path):
+    archive = write_cinic10(tmp_path / "raw", train_per_class=2, val_per_class=1, test_per_class=3)
+    packed = pack(Cinic10(tmp_path / "raw", [], **checksums(archive)), tmp_path / "packed")
+    splits = packed.splits
     assert {name: len(split) for name, split in splits.items()} == {"train": 20, "val": 10, "test": 30}
     assert splits["val"].classes == CIFAR10_CLASSES
     assert splits["val"].labels.tolist() == list(range(10))
+    assert [*(tmp_path / "raw").iterdir()] == [archive]
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "zip"])
@@ -33,9 +35,3 @@ def test_what_an_archiver_adds_is_no_class_and_no_image(tmp_path, kind):
     files = ArchiveFiles(archive, "images")
     assert files.folders("train") == ["cat"]
     assert files.names("train") == ["train/cat/0.png"]
-
-
-def test_reading_the_archive_leaves_nothing_on_disk(tmp_path):
-    archive = write_cinic10(tmp_path)
-    Cinic10(tmp_path, [], **checksums(archive)).read("test")
-    assert [*tmp_path.iterdir()] == [archive]

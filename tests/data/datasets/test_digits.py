@@ -6,7 +6,7 @@ from amtml_pl.data.datasets.digits import Digits
 from amtml_pl.errors import UserError
 
 
-def test_the_splits_are_the_whole_data_set_stratified():
+def test_the_splits_are_the_whole_data_set_stratified_and_the_same_every_time():
     train, test = Digits().read("train"), Digits().read("test")
     assert (len(train), len(test)) == (1437, 360)
     assert train.images.shape[1:] == (3, 32, 32)
@@ -14,27 +14,18 @@ def test_the_splits_are_the_whole_data_set_stratified():
     whole = torch.bincount(torch.from_numpy(load_digits().target))
     shares = torch.bincount(test.labels) / whole
     assert (shares - 0.2).abs().max() < 0.01
+    assert torch.equal(Digits().read("test").images, test.images)
 
 
-def test_the_split_is_the_same_every_time():
-    assert torch.equal(Digits().read("test").images, Digits().read("test").images)
-
-
-def test_no_image_is_in_both_splits():
-    whole = {digit.tobytes() for digit in load_digits().images}
-    rows = [
-        tuple(image.flatten().tolist())
-        for split in ("train", "test")
-        for image in Digits().read(split).images
-    ]
-    assert len(set(rows)) == len(whole)
-
-
-def test_at_their_own_size_the_digits_are_only_rescaled():
-    split = Digits(image_size=8).read("train")
-    grey = split.images[:, 0].double() * 16 / 255
+def test_at_their_own_size_the_digits_are_only_rescaled_and_none_is_in_both_splits():
     originals = {tuple(digit.flatten().tolist()) for digit in load_digits().images}
-    assert all(tuple(digit.flatten().tolist()) in originals for digit in grey.round())
+    rows = [
+        tuple((image[0].double() * 16 / 255).round().flatten().tolist())
+        for split in ("train", "test")
+        for image in Digits(image_size=8).read(split).images
+    ]
+    assert {*rows} == originals
+    assert len(rows) == len(originals)
 
 
 def test_nothing_is_missing_and_nothing_is_downloaded():

@@ -85,15 +85,12 @@ def test_a_broken_transfer_goes_on_where_it_ended(server, tmp_path):
     assert server.requests[-1][1] == "bytes=1000-"
 
 
-def test_a_server_that_knows_no_ranges_sends_the_file_anew(server, tmp_path):
-    server.ranges = False
-    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
-    download("a.bin", [server.url], tmp_path / "a.bin", checksum=CHECKSUM)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-
-
-def test_a_part_that_is_already_whole_is_only_verified(server, tmp_path):
-    (tmp_path / "a.bin.part").write_bytes(CONTENT)
+@pytest.mark.parametrize(("ranges", "part"), [(False, CONTENT[:1000]), (True, CONTENT)])
+def test_a_server_without_ranges_sends_the_file_anew_and_a_whole_part_is_verified(
+    server, tmp_path, ranges, part
+):
+    server.ranges = ranges
+    (tmp_path / "a.bin.part").write_bytes(part)
     download("a.bin", [server.url], tmp_path / "a.bin", checksum=CHECKSUM)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
