@@ -14,8 +14,9 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.training.connect import examine
+from amtml_pl.training.plan import plan
 from amtml_pl.training.settings import settings_of
-from amtml_pl.training.stages import RunRequest, plan
+from amtml_pl.training.stages import RunRequest
 from amtml_pl.types import TensorShapes
 from test_cache import invoke
 from tiny_runs import CE, TINY, assert_bitwise_equal, ready, weights

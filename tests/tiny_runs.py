@@ -8,8 +8,9 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.training.connect import connect
 from amtml_pl.training.pipeline import execute, prepare
+from amtml_pl.training.plan import plan
 from amtml_pl.training.settings import settings_of
-from amtml_pl.training.stages import RunRequest, plan
+from amtml_pl.training.stages import RunRequest
 
 WATCHED = (
     "trainer=cpu", "trainer.max_epochs=2", "data.train_size=100", "data.val_size=60", "data.batch_size=32",

@@ -20,8 +20,9 @@ def main(job: Job) -> None:
         from amtml_pl.distill.doctor.report import show_checkup
         from amtml_pl.training.connect import connect, examine
         from amtml_pl.training.pipeline import prepare
+        from amtml_pl.training.plan import plan
         from amtml_pl.training.settings import settings_of
-        from amtml_pl.training.stages import RunRequest, plan
+        from amtml_pl.training.stages import RunRequest
 
         check_constructors(job.config)
         folder = RunFolder(job.folder)

@@ -17,7 +17,7 @@ from amtml_pl.results.evaluation.record import Evaluation
 from amtml_pl.results.evaluation.tables import show_networks
 from amtml_pl.runs.record import FILES, METRICS
 from amtml_pl.system.console import Terminal
-from amtml_pl.training.plan import PlanStep, show_plan
+from amtml_pl.training.plan_table import PlanStep, show_plan
 from amtml_pl.training.progress import FitProgress
 from amtml_pl.training.summary import next_commands, show_summary
 from records import TEACHER, a_run

@@ -186,7 +186,7 @@ def test_changed_code_of_an_augmentation_is_refused(cached, configure, tmp_path,
 
 
 def test_a_view_that_other_code_has_half_built_is_refused_when_it_is_whole(configure, tmp_path, monkeypatch):
-    monkeypatch.setattr("amtml_pl.training.teacher_cache.SHARD_ROWS", 25)
+    monkeypatch.setattr("amtml_pl.training.run_cache.SHARD_ROWS", 25)
     prepared(configure, tmp_path)
     for shard in shards(tmp_path / "outputs" / "cache", ".00003."):
         shard.unlink()

@@ -24,9 +24,10 @@ from amtml_pl.teachers.cache.trust import compare, compare_pixels, verify_checks
 from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers, show_info
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.pipeline import prepare
+from amtml_pl.training.plan import plan
+from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import Settings
-from amtml_pl.training.stages import RunRequest, plan
-from amtml_pl.training.teacher_cache import RunCache
+from amtml_pl.training.stages import RunRequest
 from amtml_pl.types import SplitName
 
 

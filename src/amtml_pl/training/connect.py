@@ -23,8 +23,8 @@ from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.teachers.selected import SelectedTeacher, names
 from amtml_pl.training.assemble import data_module, training_module
+from amtml_pl.training.run_cache import RunCache, exact, examination
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
-from amtml_pl.training.teacher_cache import RunCache, exact, examination
 from amtml_pl.types import Batch, TeacherOutputs
 
 

@@ -31,10 +31,11 @@ from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
 from amtml_pl.training.connect import connect, examine
 from amtml_pl.training.fit import fit, measure_teacher
-from amtml_pl.training.plan import refuse_missing, show_plan
+from amtml_pl.training.plan import plan
+from amtml_pl.training.plan_table import refuse_missing, show_plan
 from amtml_pl.training.record import describe
 from amtml_pl.training.settings import DatasetOptions, Settings, settings_of
-from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest, plan
+from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import sweep_context
 from amtml_pl.training.trainer import explained

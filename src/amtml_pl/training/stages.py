@@ -1,7 +1,7 @@
 """A run as four frozen values, each made from the one before: Plan, Prepared, Ready, Fitted.
 
-`plan` is here; `amtml_pl.training.pipeline.prepare`, `amtml_pl.training.connect.connect` and
-`amtml_pl.training.fit.fit` make the others.
+The functions are `amtml_pl.training.plan.plan`, `amtml_pl.training.pipeline.prepare`,
+`amtml_pl.training.connect.connect` and `amtml_pl.training.fit.fit`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import find_packed
 from amtml_pl.data.source import DatasetSource
-from amtml_pl.distill.compatibility import TeacherSource
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import TeacherFacts, Timing
-from amtml_pl.system.checkpoint_file import read_checkpoint
-from amtml_pl.teachers.cache.serve import CachedTeachers
-from amtml_pl.teachers.live import LiveTeachers, Teacher
-from amtml_pl.teachers.selected import SelectedTeacher, names
-from amtml_pl.training.assemble import data_module, training_module
-from amtml_pl.training.callbacks import epochs_in
-from amtml_pl.training.plan import PlanStep, held_out_step, make_plan
+from amtml_pl.teachers.live import Teacher
+from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training.plan_table import PlanStep
+from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import Settings
-from amtml_pl.training.teacher_cache import RunCache, exact
-from amtml_pl.types import Shape, SplitName
+from amtml_pl.types import Shape
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Packed images, and teachers with their weights; accuracy by teacher and split, in [0, 1]."""
+    """Packed images, and teachers with their weights.
+
+    Attributes:
+        data: splits and views; its batches carry no teacher outputs.
+        accuracy: by teacher and split, in [0, 1].
+    """
 
     plan: Plan
     data: PackedDataModule
@@ -62,7 +61,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that the first step needs."""
+    """Everything that the first step needs; the batches of its ``data`` carry the teachers' outputs."""
 
     prepared: Prepared
     module: StudentModule
@@ -87,56 +86,3 @@ class Fitted:
 
     metrics: Mapping[str, float]
     timing: Timing
-
-
-def plan(request: RunRequest) -> Plan:
-    """Build every part once, so that what does not fit costs no hour, and look for what is missing."""
-    settings = request.settings
-    source: DatasetSource = settings.dataset.source.build()
-    terms = settings.method.terms()
-    teachers = settings.teachers(terms)
-    cache = found_cache(settings, source, teachers, "train") if settings.cached else None
-    live, hints = networks_and_hints(settings, teachers, cache)
-    unread: TeacherSource | None = None  # of teachers that nothing has been asked yet
-    if teachers:
-        unread = CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
-    module = training_module(settings, terms, unread, hints)
-    held_out = None
-    if module.needs_held_out:
-        held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
-    done, last = 0, request.folder.last_checkpoint
-    if settings.resume and not settings.force and last.exists():
-        done = epochs_in(read_checkpoint(last))
-    steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
-    return Plan(request, source, teachers, live, hints, module.needs_held_out, tuple(steps))
-
-
-def found_cache(
-    settings: Settings, source: DatasetSource, teachers: tuple[SelectedTeacher, ...], split: SplitName
-) -> RunCache | None:
-    """The run's stores for a split; None while images or a teacher's weights are missing."""
-    packed = find_packed(source, settings.dataset.packed_root)
-    if packed is None or any(teacher.identity() is None for teacher in teachers):
-        return None
-    options = settings.cache if settings.cached else exact(settings.cache)
-    return RunCache(options, teachers, data_module(settings, packed), {}, split)
-
-
-def networks_and_hints(
-    settings: Settings, teachers: tuple[SelectedTeacher, ...], cache: RunCache | None
-) -> tuple[tuple[Teacher, ...], Mapping[str, Shape]]:
-    """Return the networks of a run that reads no cache, of others none, and the shape of every hint."""
-    if cache is not None and (known := cache.hint_shapes()) is not None:
-        return (), known
-    live: list[Teacher] = []
-    hints: dict[str, Shape] = {}
-    dataset = settings.dataset
-    for selected in teachers:
-        teacher = selected.fresh()
-        teacher.check_classes(dataset.num_classes, dataset.image_size)
-        if selected.has_own_weights:  # read first: what does not fit must not cost an hour
-            selected.load_weights(teacher)
-        hints |= teacher.hint_shapes(dataset.image_size)
-        if not settings.cached:
-            live.append(teacher)
-    return tuple(live), hints

@@ -33,9 +33,9 @@ from amtml_pl.training.benchmark.short_fit import (
     quiet,
     untrained_teachers,
 )
-from amtml_pl.training.plan import training_images, views_of_run
+from amtml_pl.training.plan_table import training_images, views_of_run
+from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import Settings
-from amtml_pl.training.teacher_cache import RunCache
 
 VARIANTS = ("ce", "avg", "cached", "live")
 MEMORY_RUNS = 3

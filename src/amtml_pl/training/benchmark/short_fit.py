@@ -19,8 +19,9 @@ from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, parameters_beside
 from amtml_pl.training.connect import connect
 from amtml_pl.training.pipeline import prepare
+from amtml_pl.training.plan import plan
 from amtml_pl.training.settings import Settings
-from amtml_pl.training.stages import RunRequest, plan
+from amtml_pl.training.stages import RunRequest
 from amtml_pl.training.trainer import make_trainer, save_weights
 from amtml_pl.types import Batch
 

@@ -11,9 +11,9 @@ from amtml_pl.data.augment import CropFlip
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
 from amtml_pl.training.assemble import data_module
-from amtml_pl.training.plan import cache_step
+from amtml_pl.training.plan_table import cache_step
+from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import selected_teacher, settings_of
-from amtml_pl.training.teacher_cache import RunCache
 from records import EXAMINED
 
 EXPERIMENT = (

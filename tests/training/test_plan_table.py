@@ -14,9 +14,9 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.system.console import duration
 from amtml_pl.training.assemble import student_network
-from amtml_pl.training.plan import bytes_per_image, data_steps, make_plan, refuse_missing, show_plan
+from amtml_pl.training.plan import found_cache
+from amtml_pl.training.plan_table import bytes_per_image, data_steps, make_plan, refuse_missing, show_plan
 from amtml_pl.training.settings import settings_of
-from amtml_pl.training.stages import found_cache
 from archives import official, write_cifar10, write_image_folder
 
 CIFAR = (

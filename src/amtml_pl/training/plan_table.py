@@ -1,0 +1,223 @@
+"""What a run needs, and what of it is missing, in the order it is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+from torch.func import functional_call
+
+from amtml_pl.config.schedules import schedule_warnings
+from amtml_pl.data.packing import find_packed, is_packed, packed_folder
+from amtml_pl.data.source import DatasetSource
+from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
+from amtml_pl.system.console import console, counted, duration, error_console
+from amtml_pl.teachers.cache.storage import stored_bytes
+from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training.run_cache import RunCache
+from amtml_pl.training.settings import DatasetOptions, Settings
+from amtml_pl.types import Shape, counted_kinds
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One thing that a run needs; sizes in bytes and seconds are None where they are not known."""
+
+    what: str
+    state: str
+    missing: bool = False
+    size: int | None = None
+    seconds: float | None = None
+    by_hand: str | None = None
+    warning: str | None = None
+
+
+def make_plan(
+    settings: Settings,
+    source: DatasetSource,
+    student: TappedNetwork,
+    teachers: Sequence[SelectedTeacher],
+    hints: Mapping[str, Shape],
+    cache: RunCache | None,
+    held_out: PlanStep | None = None,
+    done: int = 0,
+) -> list[PlanStep]:
+    """Looks for everything that the run needs and estimates what making it takes.
+
+    Times come from one timed pass of every network on this machine's CPU, so they are good to a factor of
+    about two there, and an upper bound for an accelerator. A teacher whose outputs are all there is neither
+    timed nor built.
+    """
+    here = is_packed(source, settings.dataset.packed_root) or source.missing() is None
+    images = training_images(settings, source) if here else None  # what is missing is said at once
+    size, epochs, cached = settings.dataset.image_size, settings.trainer.epochs, settings.cached
+    steps = data_steps(settings.dataset, source)
+    passes = epochs
+    if cached:
+        passes = views_of_run(settings) if cache is None else len(cache.missing())
+    forwards: float | None = 0.0
+    for teacher in teachers:
+        trained = teacher.has_own_weights or teacher.record() is not None
+        timed = None if images is None or (trained and not passes) else teacher.fresh().network
+        steps.append(teacher_step(settings, teacher, images, timed))
+        forward = None if timed is None else seconds_per_image(timed, size, training=False)
+        forwards = None if forwards is None or images is None else forwards + (forward or 0.0)
+    seconds = None if forwards is None or images is None else images * passes * forwards
+    if cached:
+        per_image = bytes_per_image(settings, len(teachers), hints)
+        total = None if images is None else images * passes * per_image
+        steps.append(cache_step(cache, passes, total, seconds))
+    if held_out is not None:
+        steps.append(held_out)
+    own = cost(student, size)
+    if images is not None and seconds is not None:
+        training = images * (epochs - done) * seconds_per_image(student, size, training=True)
+        seconds = training if cached else training + seconds * (epochs - done) / epochs
+    what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
+    left = f", {epochs - done} of them to go" if done else ""
+    state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(settings.method.loss)}"
+    warnings = schedule_warnings(settings.method.scheduler.plain(), epochs)
+    steps.append(PlanStep(what, state, seconds=seconds, warning=" ".join(warnings) or None))
+    return steps
+
+
+def data_steps(dataset: DatasetOptions, source: DatasetSource) -> list[PlanStep]:
+    """The raw data, needed only until it is packed, and the packed data."""
+    folder = packed_folder(source, dataset.packed_root)
+    if (packed := find_packed(source, dataset.packed_root)) is not None:
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        left_out = f"; {counted_kinds(packed.left_out)}" if packed.left_out else ""
+        return [PlanStep(f"data set {dataset.name}", f"packed in {folder}{left_out}", size=size)]
+    missing = source.missing()
+    download = source.download_bytes()
+    if missing is None:
+        raw = PlanStep(f"data set {dataset.name}", "found")
+    else:
+        state = "missing" if download is None else "to download"
+        raw = PlanStep(f"data set {dataset.name}", state, True, size=download, by_hand=missing)
+    return [raw, PlanStep("packed data", f"to write to {folder}", True, by_hand="prepare=true")]
+
+
+def teacher_step(
+    settings: Settings, teacher: SelectedTeacher, images: int | None, timed: TappedNetwork | None
+) -> PlanStep:
+    """Where a teacher's weights come from."""
+    if teacher.has_own_weights:
+        origin = teacher.node["weights"]["path"] or "its constructor"
+        return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
+    record = teacher.record()
+    if record is not None:
+        return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
+    epochs = teacher.recipe.config().trainer.max_epochs
+    seconds = None
+    if images is not None and timed is not None:
+        seconds = images * epochs * seconds_per_image(timed, settings.dataset.image_size, training=True)
+    return PlanStep(
+        f"teacher {teacher.name}",
+        f"to train, {counted(epochs, 'epoch')} of {teacher.node['recipe']}",
+        missing=True,
+        seconds=seconds,
+        by_hand=None if settings.prepare else teacher.recipe.command(),  # costs half a second
+    )
+
+
+def views_of_run(settings: Settings) -> int:
+    """How many views the epochs of a run go through: min(V, E)."""
+    views, epochs = settings.data.views, settings.trainer.epochs
+    distinct = settings.data.augment.build().distinct_views if views == "all" else views
+    return int(epochs if distinct is None else min(distinct, epochs))
+
+
+def bytes_per_image(settings: Settings, teachers: int, hints: Mapping[str, Shape]) -> int:
+    """What an image's outputs take on the disk: of each teacher its logits, and the hints."""
+    logits = teachers * stored_bytes((settings.dataset.num_classes,), settings.cache.logits)
+    return logits + sum(stored_bytes(shape, settings.cache.hints) for shape in hints.values())
+
+
+def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: float | None) -> PlanStep:
+    """Which of the teachers' outputs are kept already, and what computing the others takes."""
+    if cache is not None and not views:
+        kept = sum(store.bytes_on_disk() for store in cache.stores())
+        state = f"cached, {counted(len(cache.views), 'view')}, in {cache.root}"
+        return PlanStep("teacher outputs", state, size=kept)
+    state = f"to compute, {counted(views, 'view')}, each before its first epoch"
+    if cache is not None and (other := cache.nearest()):
+        state += f"; {other}"
+    return PlanStep(
+        "teacher outputs",
+        state,
+        missing=True,
+        size=size,
+        seconds=seconds,
+        by_hand="python -m amtml_pl.cache action=build, with the overrides of this run",
+    )
+
+
+def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> PlanStep:
+    """Whether the teachers have looked at the validation split, by which a weighting judges them."""
+    what = "teacher outputs, validation"
+    if cache is not None and not cache.missing():
+        kept = sum(store.bytes_on_disk() for store in cache.stores())
+        return PlanStep(what, f"cached in {cache.root}", size=kept)
+    size = None if cache is None else len(cache.split) * bytes_per_image(settings, teachers, {})
+    by_hand = "python -m amtml_pl.cache action=build, with the overrides of this run"
+    if not settings.cached:  # for which that command has nothing to do
+        by_hand = "prepare=true"
+    return PlanStep(what, "to compute once", missing=True, size=size, by_hand=by_hand)
+
+
+def training_images(settings: Settings, source: DatasetSource) -> int | None:
+    """Images per epoch; None while the data set is not packed and its size is not known otherwise."""
+    if settings.data.train_size is not None:
+        return settings.data.train_size
+    if (packed := find_packed(source, settings.dataset.packed_root)) is not None:
+        return len(packed.splits["train"])
+    return settings.dataset.train_images
+
+
+def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool, images: int = 16) -> float:
+    """What an image takes on this machine's CPU: a forward, and with ``training`` its backward too."""
+    batch = torch.zeros(images, 3, image_size, image_size)
+    parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
+
+    def once() -> float:
+        start = time.perf_counter()
+        logits = functional_call(network, parameters, (batch,)).logits
+        if training:
+            torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
+        return time.perf_counter() - start
+
+    with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images must teach nothing
+        return min(once(), once()) / images
+
+
+def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> None:
+    """Prints the plan as a table."""
+    table = Table(title=escape(title), title_justify="left", show_edge=False)
+    for column in ("", "state", "size", "estimated time" if on_cpu else "estimated time (this CPU)"):
+        table.add_column(column, overflow="fold")
+    for step in plan:
+        size = "" if step.size is None else decimal(step.size)
+        seconds = "" if step.seconds is None else duration(step.seconds)
+        table.add_row(escape(step.what), escape(step.state), size, seconds)
+    console.print(table)
+    for step in plan:
+        if step.warning is not None:
+            error_console.print(f"[yellow]warning:[/] {escape(step.warning)}")
+
+
+def refuse_missing(plan: Sequence[PlanStep]) -> None:
+    """Raise one UserError for everything of the plan that is missing."""
+    missing = [step for step in plan if step.missing]
+    if missing:
+        listed = "\n".join(f"  - {step.what}: {step.state} ({step.by_hand})" for step in missing)
+        raise UserError(
+            f"prepare=false, and {len(missing)} of what the run needs is missing:\n{listed}",
+            fix="prepare=true",
+        )
