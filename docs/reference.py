@@ -55,7 +55,7 @@ class Setting(NamedTuple):
     Attributes:
         value: as the choice's file has it; empty where it has none.
         default: the constructor's own, as Python writes it; empty for none.
-        meaning: what the constructor's docstring and the file's comment say.
+        meaning: what the constructor's docstring says, or else the file's comment.
     """
 
     value: str
@@ -226,8 +226,7 @@ def settings(constructors: Constructors, own: Mapping[str, Key]) -> dict[str, Se
     found = {}
     for path, key in own.items():
         argument = taken.pop(path, Setting("", "", ""))
-        told = (argument.meaning.rstrip("."), key.comment) if key.comment else (argument.meaning,)
-        setting = argument._replace(value=key.value, meaning="; ".join(filter(None, told)))
+        setting = argument._replace(value=key.value, meaning=argument.meaning or key.comment)
         if (setting.value or setting.meaning) and not path.split(".")[-1].startswith("_"):
             found[path] = setting
     return found | taken

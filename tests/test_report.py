@@ -75,7 +75,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
         (["runs=runs", "metric=test/accc"], "has 'test/accc'; they have test/acc, test/acc_last, val/acc,"),
         (["runs="], "runs= names no folder"),
         (["runs=runs", "baseline="], "baseline= names no group"),
-        (["runs=unfinished"], "which run.json in its folder has: it goes on with it"),
+        (["runs=unfinished"], "which run.json in its folder has: it resumes it"),
         (["runs=nan"], "with force=true: it starts over"),
         (["runs=runs", "out=file"], "cannot be written to"),
         (["runs=runs", "bsaeline=ce"], "baseline"),

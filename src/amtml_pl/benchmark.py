@@ -51,7 +51,6 @@ def main(job: Job) -> None:
         asked = job.take("benchmark").get("benchmark", {})
         check_command(asked, BENCHMARK)
         check_values(job.config)
-        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.runs.provenance import git_state, versions
         from amtml_pl.training.benchmark.record import BenchmarkRecord
 

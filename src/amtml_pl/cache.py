@@ -14,7 +14,6 @@ def main(job: Job) -> None:
         asked = job.take(*CACHE_COMMAND)
         check_command(asked, CACHE_COMMAND)
         check_values(job.config)
-        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.training.cache_actions import Command, act
         from amtml_pl.training.settings import settings_of
 

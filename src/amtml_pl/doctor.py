@@ -15,7 +15,6 @@ def main(job: Job) -> None:
     Exit status: 0 healthy, 2 a finding or a mistake of the user's.
     """
     with job.reporting(own_folder=True):
-        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         check_values(job.config)
         from amtml_pl.distill.doctor.report import show_checkup
         from amtml_pl.training.connect import connect, examine

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command, dataset_settings
+from amtml_pl.config.checks import check_command, dataset_settings, refuse_no_run
 from amtml_pl.config.command import Job, command
 from amtml_pl.config.command_keys import EVALUATE
 from amtml_pl.errors import UserError
@@ -31,11 +31,7 @@ def main(job: Job) -> None:
         asked = job.values(*(str(key) for key in job.config if key != "dataset"))
         check_command(asked, EVALUATE)
         roots = asked["paths"]
-        if not asked["run"]:
-            raise UserError(
-                "There is no run to evaluate.", fix="run=FOLDER: what amtml_pl.train printed at its end"
-            )
-        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
+        refuse_no_run(asked["run"], "evaluate")
         from amtml_pl.results.evaluation.evaluation import evaluate
         from amtml_pl.results.evaluation.tables import show
         from amtml_pl.results.run import load_run
@@ -70,7 +66,7 @@ def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImag
     Raises:
         UserError: if the other data set's settings are incomplete, or its images do not suit the run.
     """
-    from amtml_pl.results.evaluation.images import other_images, own_images  # only here: as above
+    from amtml_pl.results.evaluation.images import other_images, own_images
 
     if job.config.get("dataset") is None:
         return own_images(run, split)
@@ -84,7 +80,7 @@ def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]
     What is not about the best epoch on the run's own test images, or was asked to say less, has another name,
     and never takes its place.
     """
-    from amtml_pl.teachers.cache.catalogue import safe  # only here: as above
+    from amtml_pl.teachers.cache.catalogue import safe
 
     parts = ["evaluate"]
     if not images.own:
@@ -99,7 +95,7 @@ def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]
 
 def earlier(file: Path) -> Evaluation | None:
     """Return the evaluation that a file holds; None where it holds none."""
-    from amtml_pl.results.evaluation.record import Evaluation  # only here: as above
+    from amtml_pl.results.evaluation.record import Evaluation
     from amtml_pl.system.records import find_record
 
     with suppress(UserError):

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command
+from amtml_pl.config.checks import check_command, refuse_no_run
 from amtml_pl.config.command import Job, command
 from amtml_pl.config.command_keys import EXPORT
 from amtml_pl.config.overrides import hydra_literal
-from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 
 if TYPE_CHECKING:
@@ -28,11 +27,7 @@ def main(job: Job) -> None:
     with job.reporting():
         asked = job.values()
         check_command(asked, EXPORT)
-        if not asked["run"]:
-            raise UserError(
-                "There is no run to export.", fix="run=FOLDER: what amtml_pl.train printed at its end"
-            )
-        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
+        refuse_no_run(asked["run"], "export")
         from amtml_pl.results.export.export import Export
         from amtml_pl.results.run import load_run
 

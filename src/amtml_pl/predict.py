@@ -32,7 +32,6 @@ def main(job: Job) -> None:
         words = [asked["images"]] if isinstance(asked["images"], str) else asked["images"]
         out = asked["out"]
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
-        # only here: torch takes seconds, in which a mistake is reported, and Ctrl-C ends, like everywhere
         from amtml_pl.data.image_files import named_images
         from amtml_pl.results.predict import OpenedModel, predict, write_table
 

@@ -240,7 +240,7 @@ def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
     ("changes", "text"),
     [
         ({"status": "failed", "error": "out of luck"}, r"failed \(out of luck\); expected a completed one"),
-        ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x goes on with it"),
+        ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x resumes it"),
         ({"format": 9}, r"has format 9; expected 3; a later version of amtml_pl wrote it(.|\n)*with the ver"),
         ({"format": None}, r"run.json has format None; expected 3"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),

@@ -100,7 +100,7 @@ FOREIGN = {
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_another_file_of_tensors_is_no_shard_even_where_nobody_verified_it(store, kind):
     store.shard_file(1, 0).write_bytes(save(FOREIGN[kind]))
-    with pytest.raises(UserError, match=r"(?s)00000.safetensors is no shard: it holds .*rm -r"):
+    with pytest.raises(UserError, match=r"(?s)00000.safetensors is not a shard: it holds .*rm -r"):
         store.open(1).rows(torch.arange(ROWS))
 
 

@@ -126,7 +126,7 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
     if UNTOLD in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
     if reasons & {"interrupted", "failed", WITHOUT_WORDS}:
-        return "repeat the command of a run, which run.json in its folder has: it goes on with it"
+        return "repeat the command of a run, which run.json in its folder has: it resumes it"
     if any(UNREADABLE in reason for reason in reasons):
         return "ask the folders' owner for read access (ls -ld names the owner), or pass runs=FOLDER"
     return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"

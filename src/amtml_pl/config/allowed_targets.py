@@ -227,7 +227,7 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
                 yield f"{path} has the key {key}, expected arguments by name"
 
 
-def resolved(name: str) -> Any:  # noqa: ANN401
+def resolved(name: str) -> Any:
     """Return what a dotted name is_rank_zero to.
 
     Raises:

@@ -40,7 +40,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return dict(values)
 
 
-def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:  # noqa: ANN401
+def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:
     """Build the object that a node describes, from plain values; None for no node.
 
     Args:
@@ -68,11 +68,11 @@ class Part:
 
     node: DictConfig | None
 
-    def build(self) -> Any:  # noqa: ANN401
+    def build(self) -> Any:
         """Call the constructor."""
         return build(self.node)
 
-    def maker(self) -> Any:  # noqa: ANN401
+    def maker(self) -> Any:
         """Return the constructor, which the caller gives the other arguments."""
         return build(self.node, partial=True)
 

@@ -75,6 +75,14 @@ def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
         raise UserError("\n".join(problems))
 
 
+def refuse_no_run(folder: str | None, purpose: str) -> None:
+    """Raise a UserError for a command without a run."""
+    if not folder:
+        raise UserError(
+            f"There is no run to {purpose}.", fix="run=FOLDER: what amtml_pl.train printed at its end"
+        )
+
+
 def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:
     """Return the settings of the data set that `evaluate` takes in the place of the run's own.
 

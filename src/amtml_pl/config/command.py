@@ -121,7 +121,8 @@ class Job:
 def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], Any]], Callable[[], None]]:
     """Make a function of a job a command, whose main function is returned.
 
-    Its exit status is 2 for a mistake of the user's, else what the job left.
+    Its exit status is 2 for a mistake of the user's, else what the job left. A command imports what needs torch
+    within its function, after the checks of what was typed: torch takes seconds.
 
     Args:
         name: of the command and of its file in ``conf/``.
@@ -131,7 +132,7 @@ def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], An
     def decorate(work: Callable[[Job], Any]) -> Callable[[], None]:
         @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
         @functools.wraps(work)
-        def run(config: DictConfig) -> Any:  # noqa: ANN401 - what a sweeper may maximise, of train
+        def run(config: DictConfig) -> Any:
             return begun(work, Job(name, config))
 
         @functools.wraps(work)
@@ -143,7 +144,7 @@ def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], An
     return decorate
 
 
-def begun(work: Callable[[Job], Any], job: Job) -> Any:  # noqa: ANN401
+def begun(work: Callable[[Job], Any], job: Job) -> Any:
     """Return what a job returns, in whichever process Hydra's launcher has begun it."""
     command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
     return work(job)
@@ -231,6 +232,6 @@ def typed_mistakes() -> list[str]:
         )
 
 
-def own_folders(hydra: Any) -> list[str]:  # noqa: ANN401 - a node, or the dataclass that types it
+def own_folders(hydra: Any) -> list[str]:
     """Where the user's own configuration files lie, as ``--config-dir`` has said it; absolute."""
     return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]

@@ -39,12 +39,12 @@ class Key(Rule):
     constructed: bool = False
 
 
-def key(rule: Rule, help_text: str, **about: Any) -> Key:  # noqa: ANN401
+def key(rule: Rule, help_text: str, **about: Any) -> Key:
     """Return a key that holds what a rule says."""
     return Key(**{**vars(rule), "help": help_text, **about})
 
 
-def node(example: str, help_text: str, keys: Mapping[str, Key] | None = None, **about: Any) -> Key:  # noqa: ANN401
+def node(example: str, help_text: str, keys: Mapping[str, Key] | None = None, **about: Any) -> Key:
     """Return a key that holds other keys."""
     return Key(dict, f"its settings, e.g. {example}", help=help_text, keys=keys or {}, **about)
 

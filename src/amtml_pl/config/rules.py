@@ -61,7 +61,7 @@ def value_problem(value: object, rule: Rule, path: str) -> Iterator[str]:
         yield f"{path}={value!r}: expected {rule.expected}"
 
 
-def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
+def fits(value: Any, hint: Any) -> bool:
     """Whether a YAML value has the type of an argument: paths come as strings, tuples as lists.
 
     Unlike in Python, a boolean does not count as a number, nor a text as a sequence of letters.

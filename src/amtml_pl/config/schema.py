@@ -1,6 +1,7 @@
 """Declare every key that may be typed, once: checks, names of runs, help and reference derive from it.
 
-Defaults are in ``conf/*.yaml``. Keys that mirror a constructor's arguments are declared by that constructor.
+Defaults are in ``conf/*.yaml``. A constructor's signature checks its arguments; declared here are those with a
+range, an identity or a label of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from amtml_pl.config.rules import Rule
 STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
 STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
-SIZE = Rule(int | float | None, "a number of images, a fraction of them, or null")
+VAL_SIZE = Rule(int | float, "a number of images, or a fraction of them between 0.0 and 1.0", lambda v: v > 0)
 
 DATASET = {
     "name": key(Rule(str, "a name", bool), "its name, in folders and tables"),
@@ -62,10 +63,10 @@ DATA = {
     "mixup": key(
         number("a number, 0 or more", lambda v: v >= 0), "mixup's alpha; above 0 it needs teacher_source=live"
     ),
-    "num_workers": key(whole(0), "threads that prepare batches", identity="never", recipe=True),
+    "num_workers": key(whole(0), "processes that prepare batches", identity="never", recipe=True),
     "seed": key(SEED, "validation split, training subset and augmentation", recipe=True),
-    "train_size": key(SIZE, "images to train on; null: all that validation leaves", recipe=True),
-    "val_size": key(SIZE, "images of the validation split", recipe=True),
+    "train_size": key(whole(1, null=True), "images to train on; null: all others", recipe=True),
+    "val_size": key(VAL_SIZE, "images of the validation split", recipe=True),
     "views": Key(int | Literal["all"], "a whole number, 1 or more, or all", help="versions of every image"),
 }
 TRAINER = {

@@ -148,7 +148,7 @@ def topmost(path: str, meant: Collection[str]) -> str:
 def flat(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
     """Every leaf by its key path; a list is a leaf, and a mapping that is empty or names files."""
 
-    def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         # A key with a dot, such as a file's name, can be typed only within the whole mapping.
         if isinstance(node, dict) and node and not any("." in str(key) for key in node):
             for key, child in node.items():

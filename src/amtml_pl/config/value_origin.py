@@ -56,12 +56,12 @@ def folders_of_files() -> list[Path]:
 
 
 @lru_cache
-def content_of(file: Path) -> Any:  # noqa: ANN401
+def content_of(file: Path) -> Any:
     """Return a file's content; nothing where there is none."""
     return OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
 
 
-def sets(node: Any, path: str) -> bool:  # noqa: ANN401
+def sets(node: Any, path: str) -> bool:
     """Return True if a file's content sets a value, or something in it."""
     for part in filter(None, path.split(".")):
         if not isinstance(node, dict) or part not in node:

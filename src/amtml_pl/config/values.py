@@ -23,7 +23,7 @@ NOT_HONOURED = (
 )  # fmt: skip
 
 
-def shape_problems(tree: Any) -> Iterator[str]:  # noqa: ANN401
+def shape_problems(tree: Any) -> Iterator[str]:
     """Yield nodes that are not mappings, e.g. after ``trainer=null``."""
     for name, key in KEYS.items():
         if key.hint is not dict or (name not in tree and not key.required):

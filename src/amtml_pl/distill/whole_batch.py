@@ -38,7 +38,7 @@ class _Whole(torch.autograd.Function):
     """See `WholeBatch`."""
 
     @staticmethod
-    def forward(ctx: Any, share: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, share: Tensor, sizes: Sequence[int]) -> Tensor:
         padded = share.new_zeros(max(sizes), *share.shape[1:])
         padded[: len(share)] = share
         received = [torch.empty_like(padded) for _ in sizes]
@@ -49,6 +49,6 @@ class _Whole(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         world = dist.get_world_size()
         return gradient[dist.get_rank() :: world] * world, None

@@ -62,7 +62,7 @@ class TiledAngleLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's own context object
+        ctx: Any,
         student: Float[Tensor, "B D"],
         target: Float[Tensor, "B E"],
         trained: bool,
@@ -74,7 +74,7 @@ class TiledAngleLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, outer: Float[Tensor, ""]) -> tuple[Float[Tensor, "B D"], None, None]:  # noqa: ANN401
+    def backward(ctx: Any, outer: Float[Tensor, ""]) -> tuple[Float[Tensor, "B D"], None, None]:
         """The chain rule for a scalar."""
         (gradient,) = ctx.saved_tensors
         return gradient * outer, None, None

@@ -15,7 +15,7 @@ from amtml_pl.types import OfferedFeatures, Step, TeacherOutputs, TensorShapes
 class LossTerm(nn.Module):
     """One named summand of the total loss: maps a step to an unweighted scalar.
 
-    A base class and not only a protocol, since most terms need no tap and learn nothing: the three
+    A base class and not only a protocol, since most terms need no tap and learn nothing: all
     methods besides ``forward`` have an answer here. Learned parameters of a term live in the term, so
     that the optimiser trains them and the checkpoint holds them.
 

@@ -34,7 +34,7 @@ def build_untrained(node: Mapping[str, Any]) -> nn.Module:
     return built
 
 
-def without_pretrained_weights(node: Any) -> Any:  # noqa: ANN401
+def without_pretrained_weights(node: Any) -> Any:
     """Return plain nested values in which no network asks for weights to begin with."""
     if isinstance(node, Mapping):
         target = str(node.get("_target_", ""))

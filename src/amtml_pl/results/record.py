@@ -51,9 +51,7 @@ def completed_record(folder: RunFolder) -> RunRecord:
         why = f" ({record.error})" if record.error else ""
         raise UserError(
             f"The run in {folder.path} {said[record.status]}{why}; expected a completed one.",
-            fix="the same command again, once the run has ended"
-            if busy
-            else f"{record.command} goes on with it",
+            fix="the same command again, once the run has ended" if busy else f"{record.command} resumes it",
         )
     folder.refuse_changed(record, *folder.tables)
     return record
@@ -69,7 +67,7 @@ def without_record(folder: RunFolder) -> UserError:
     if folder.lock_file.exists():
         return UserError(
             f"The run in {folder.path} was stopped before it was trained; expected a completed one.",
-            fix="the command that began it goes on with it",
+            fix="the command that began it resumes it",
         )
     below = run_below(folder.path)
     return UserError(

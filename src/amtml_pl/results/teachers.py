@@ -133,7 +133,7 @@ class RecordedTeacher:
         )
 
 
-def equal(first: Any, second: Any) -> bool:  # noqa: ANN401
+def equal(first: Any, second: Any) -> bool:
     """Return True for two lists of the same numbers, or nothing twice."""
     if first is None or second is None:
         return first is second

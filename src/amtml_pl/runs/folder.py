@@ -1,4 +1,4 @@
-"""The run folder: what it holds, who may read it, and how nothing half-written is taken for whole."""
+"""The run folder: what it holds, who may write in it, and how half-written files are told from whole ones."""
 
 from __future__ import annotations
 

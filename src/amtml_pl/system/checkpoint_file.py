@@ -37,7 +37,7 @@ def read_checkpoint(
     except OSError as error:
         raise UserError(
             f"The checkpoint {file} cannot be read: {error.strerror or error}. It may be whole.",
-            fix=f"see to who may read it: ls -l {file.parent}",
+            fix=f"ask its owner for read access: ls -l {file.parent}",
         ) from error
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -137,7 +137,7 @@ def run_on_rank_zero(decide: Callable[[], Result]) -> Result:
     return result
 
 
-def broadcast_object(value: Any) -> Any:  # noqa: ANN401
+def broadcast_object(value: Any) -> Any:
     """The first process's value, in every one of them."""
     if ranks.world_size() == 1:
         return value

@@ -22,11 +22,11 @@ from amtml_pl.system.ranks import is_rank_zero
 class Terminal(Console):
     """Shows only what can be printed: a run's record or a folder's name may hold escape sequences."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - as the base has them
+    def render_str(self, text: str, **options: Any) -> Text:
         """Every text that is printed, alone or in a table, comes through here."""
         return super().render_str(printable(text), **options)
 
-    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as the base has them
+    def print(self, *objects: Any, **options: Any) -> None:
         """Prints as the base does; where an error cannot be said either, the exit status still says it.
 
         Raises:

@@ -107,7 +107,7 @@ def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserEr
     if isinstance(error, OSError) and any_file and error.filename and error.errno in NOT_THERE:
         return UserError(what, fix="name a file that exists")
     if isinstance(error, OSError) and (error.errno in OF_THE_MACHINE or (any_file and error.filename)):
-        return UserError(what, fix="free space there, see to who may write (ls -ld), or name another folder")
+        return UserError(what, fix="free space there, get write access (ls -ld), or name another folder")
     return None
 
 

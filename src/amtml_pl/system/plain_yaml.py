@@ -12,7 +12,7 @@ MOST_BYTES = 1 << 20  # a configuration has some 10 KiB
 MOST_LEVELS = 50
 
 
-def read_plain_yaml(file: Path) -> Any:  # noqa: ANN401
+def read_plain_yaml(file: Path) -> Any:
     """Read a file as numbers, texts, lists and mappings by text.
 
     Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without

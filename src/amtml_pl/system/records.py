@@ -40,7 +40,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", ser_json_inf_nan="constants")
 
-    def replaced(self: Same, **changes: Any) -> Same:  # noqa: ANN401 - validated
+    def replaced(self: Same, **changes: Any) -> Same:
         """Return a copy with other values, which are validated as those of a new record."""
         return type(self)(**{**dict(self), **changes})
 
@@ -71,7 +71,7 @@ def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
     except OSError as error:
         raise UserError(
             f"{file} cannot be read: {error.strerror or error}.",
-            fix=f"allow yourself to read it: ls -l '{file.parent}' shows who may",
+            fix=f"ask its owner for read access: ls -l '{file.parent}'",
         ) from error
     except ValueError as error:
         raise damaged(file, error, fix) from error

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 
-def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:  # noqa: ANN401
+def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:
     """What a file holds: tensors, on the CPU, and plain containers.
 
     torch itself compares no checksum, so that a flipped bit would be a wrong weight; and it unpacks what is

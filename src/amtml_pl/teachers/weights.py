@@ -158,7 +158,7 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
     return {str(name): tensor for name, tensor in content.items()}
 
 
-def _at(content: Any, key: str, path: Path | str) -> object:  # noqa: ANN401
+def _at(content: Any, key: str, path: Path | str) -> object:
     """What lies under a key that may hold dots itself or lead through several levels."""
     if isinstance(content, dict) and key in content:
         return content[key]

@@ -1,4 +1,4 @@
-"""How a fit writes itself down: its checkpoints, a row per epoch, a line per epoch."""
+"""Callbacks of a fit: a row and a line per epoch, and what the run has cost so far."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class EpochTable(Checkpoint):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        batch: Any,  # noqa: ANN401 - Lightning's
+        batch: Any,
         batch_idx: int,
     ) -> None:
         """Notes the epoch's learning rate, which Lightning changes before the epoch's end is announced."""

@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     a copy, and so can be cut off, where that is another file system.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the target, then rename; a full disk, for instance, is a UserError."""
         target = Path(path)
         try:
@@ -60,8 +60,8 @@ class LastCheckpoint(Checkpoint):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 - Lightning's
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
     ) -> None:
         """Saves within the epoch, where it is time or the fit is to stop."""

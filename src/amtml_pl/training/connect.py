@@ -159,7 +159,7 @@ def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
     if not may_build and view in cache.missing():
         raise UserError(
             f"prepare=false, and view {view} of the teachers' outputs for the {cache.split.name} "
-            f"split lacks in {cache.root}.",
+            f"split is missing below {cache.root}.",
             fix="prepare=true, or python -m amtml_pl.cache action=build with these overrides",
         )
 

@@ -67,7 +67,7 @@ def execute(request: RunRequest) -> RunRecord:
 def sole_use(folder: RunFolder) -> Iterator[None]:
     """Inside, no other run works in the folder; it is waited for. A run's first process holds the lock."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / ".lock")
+    lock = FileLock(folder.lock_file)
     with rank_zero_first():
         if is_rank_zero():
             try:

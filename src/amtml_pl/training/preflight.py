@@ -1,4 +1,4 @@
-"""Whether the networks of a run fit together, seen on torch's meta device: no weight or image is read."""
+"""Build all parts of a run on torch's meta device, so that what does not fit costs no weight and no image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training reads of a configuration: the boundary below which there is no OmegaConf."""
+"""What training reads of a configuration: below this module nothing else reads it by its keys."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def explained(folder: RunFolder) -> Iterator[None]:
         where = named_file(error) or folder.path
         raise UserError(
             f"{where} cannot be read or written: {error.strerror or error}. {goes_on}.",
-            fix="see to the disk, or the mount, and repeat the command",
+            fix="check the disk or the mount, and repeat the command",
         ) from error
 
 

@@ -59,7 +59,7 @@ class Checkup(Record):
         if lines:
             raise UserError(
                 "The doctor stops this run before it trains:\n" + "\n".join(lines),
-                fix="mend it, or set expected_defects=[...] to exactly the findings that are meant to be "
+                fix="correct it, or set expected_defects=[...] to exactly the findings that are meant to be "
                 "there (doctor=false skips the check)",
             )
 

@@ -68,10 +68,10 @@ class MutualLearning(StudentModule):
 
     def __init__(
         self,
-        *arguments: Any,  # noqa: ANN401
+        *arguments: Any,
         peers: Sequence[nn.Module],
         coef_mutual: float = 1.0,
-        **named: Any,  # noqa: ANN401
+        **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         if self.teacher_source is not None:
@@ -171,7 +171,7 @@ class MutualLearning(StudentModule):
         """The student's."""
         yield {"name": "student", "params": list(self.student.parameters())}
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - as Lightning's
+    def configure_optimizers(self) -> Any:
         """One optimiser and schedule per network."""
         groups = [list(self.parameter_groups())]
         groups += [[{"name": name, "params": list(p.parameters())}] for name, p in self.named_peers().items()]

@@ -41,7 +41,7 @@ class LearnedWeightsLoop(DistillModule):
     steps_itself = True
     asks_weighting_alone = False
 
-    def __init__(self, *arguments: Any, temperature: float = 4.0, **named: Any) -> None:  # noqa: ANN401
+    def __init__(self, *arguments: Any, temperature: float = 4.0, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.temperature = positive_temperature(temperature)
         wanted = {"kd_each": PerTeacherSoftTargetLoss, "regression": FeatureRegression}
@@ -114,7 +114,7 @@ class LearnedWeightsLoop(DistillModule):
             found, objectives=[*found.objectives, LossComponent("weights", loss, tuple(self.weighers()))]
         )
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - as Lightning's
+    def configure_optimizers(self) -> Any:
         """The student's, with its schedule, and the other one."""
         optimizer = self.make_optimizer(list(self.parameter_groups()))
         schedules = [] if self.make_scheduler is None else [self.make_scheduler(optimizer)]

@@ -50,12 +50,12 @@ class MMKD(LearnedWeightsLoop):
 
     def __init__(
         self,
-        *arguments: Any,  # noqa: ANN401
+        *arguments: Any,
         meta_every: int = 5,
         buffer_size: int = 256,
         meta_lr: float = 1e-3,
         meta_weight_decay: float = 1e-4,
-        **named: Any,  # noqa: ANN401
+        **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         if meta_every < 1 or buffer_size < 2:

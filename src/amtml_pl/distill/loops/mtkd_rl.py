@@ -45,10 +45,10 @@ class MTKDRL(LearnedWeightsLoop):
 
     def __init__(
         self,
-        *arguments: Any,  # noqa: ANN401
+        *arguments: Any,
         hidden: int = 128,
         agent_lr: float = 0.1,
-        **named: Any,  # noqa: ANN401
+        **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self.agent_lr = agent_lr

@@ -164,7 +164,7 @@ def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
     return f"{closest[1].parent.name}/{closest[1].name} differs in {listed}"
 
 
-def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:  # noqa: ANN401
+def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:
     """Return where two JSON values differ: dotted key and both as texts; 1, 1.0 and true are three values."""
     found: list[tuple[str, str, str]] = []
     if isinstance(first, Mapping) and isinstance(second, Mapping):

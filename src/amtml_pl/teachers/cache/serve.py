@@ -130,6 +130,6 @@ def decoded(storage: Storage) -> Storage:
     return "float32" if storage == "int8" else storage
 
 
-def unavailable(*_: object) -> Any:  # noqa: ANN401
+def unavailable(*_: object) -> Any:
     """Stands where a process has no means to load a teacher."""
     raise RuntimeError("A loader's process cannot load teachers.")

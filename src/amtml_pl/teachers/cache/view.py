@@ -72,7 +72,7 @@ def mapped(file: Path) -> dict[str, Tensor]:
         raise UserError(f"The shard {file} cannot be read ({error}).", fix=again(file)) from error
     if not is_shard(tensors):
         listed = ", ".join(f"{k:.40} {t.dtype} {tuple(t.shape)}" for k, t in [*tensors.items()][:5])
-        raise UserError(f"The file {file} is no shard: it holds {listed or 'nothing'}.", fix=again(file))
+        raise UserError(f"The file {file} is not a shard: it holds {listed or 'nothing'}.", fix=again(file))
     return tensors
 
 

@@ -85,7 +85,7 @@ class TensorBoard(Logger):
         return self.writer
 
     @property
-    def events(self) -> Any:  # noqa: ANN401 - the protocol buffers have no types
+    def events(self) -> Any:
         """What the writer writes to, for what it has no method for."""
         return self.opened.file_writer
 
@@ -141,7 +141,7 @@ class TensorBoard(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Nothing: they have been written already."""
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:  # noqa: ANN401
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Nothing: they are written with the final metrics."""
 
     def finalize(self, status: str) -> None:

@@ -43,7 +43,7 @@ class SweepCallback(Callback):
     def __init__(self) -> None:
         self.sweep: SweepFolder | None = None
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Name the sweep's folder before any job begins; a SystemExit for what is wrong with a typed word."""
         try:
             self.sweep = sweep_context.sweep = self.of(config)
@@ -72,7 +72,7 @@ class SweepCallback(Callback):
         repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *told, *typed])
         return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
 
-    def on_job_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Makes the sweep known in a worker, too."""
         sweep_context.sweep = self.sweep
 

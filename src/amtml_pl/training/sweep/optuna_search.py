@@ -117,7 +117,7 @@ def repeated(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
 
 
-def distribution(override: Any) -> BaseDistribution:  # noqa: ANN401 - Hydra's
+def distribution(override: Any) -> BaseDistribution:
     """Return what Optuna may draw a value from; bounds that leave nothing are a UserError."""
     distributions: Any = imported("optuna", extra="optuna").distributions
     value: Any = override.value()
@@ -137,7 +137,7 @@ def distribution(override: Any) -> BaseDistribution:  # noqa: ANN401 - Hydra's
     return drawn
 
 
-def number_distribution(distributions: Any, *values: float) -> Any:  # noqa: ANN401
+def number_distribution(distributions: Any, *values: float) -> Any:
     """Of whole numbers where all bounds are."""
     whole = all(isinstance(value, int) for value in values)
     return distributions.IntDistribution if whole else distributions.FloatDistribution

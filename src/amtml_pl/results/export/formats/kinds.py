@@ -109,12 +109,12 @@ def kind_of(file: Path) -> str:
         if torch_export_file.is_archive(file):
             return "torch_export"
         raise UserError(
-            f"{file} is no exported student: it is what torch.save writes, TorchScript or another archive.",
+            f"{file} is not an exported student: torch.save, TorchScript or another archive wrote it.",
             fix="model=FOLDER of the run that a checkpoint belongs to, with checkpoint=best or last",
         )
     if file.suffix == KINDS["onnx"].suffix:
         return "onnx"
     raise UserError(
-        f"{file} is no exported student: expected ONNX, torch.export or safetensors.",
+        f"{file} is not an exported student: expected ONNX, torch.export or safetensors.",
         fix="model=FILE that python -m amtml_pl.export run=FOLDER writes, or model=FOLDER of the run",
     )

@@ -42,7 +42,7 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
     save(model, card, file)
 
 
-def save(model: Any, card: ModelCard, file: Path) -> None:  # noqa: ANN401
+def save(model: Any, card: ModelCard, file: Path) -> None:
     """Write a model whose metadata are a card."""
     imported("onnx", extra="export").helper.set_model_props(model, card.texts())
     file.write_bytes(model.SerializeToString())
@@ -74,7 +74,7 @@ def open_file(file: Path) -> OpenedStudent:
     """Open a student by ONNX Runtime, on as many threads as torch has.
 
     Raises:
-        UserError: if the file is damaged, asks for other files, or is no exported student.
+        UserError: if the file is damaged, asks for other files, or is not an exported student.
     """
     onnx, runtime = (imported(name, extra="export") for name in PACKAGES[:2])
     model, card = read(file)
@@ -101,7 +101,7 @@ def open_file(file: Path) -> OpenedStudent:
     return OpenedStudent(card, forward)
 
 
-def parts(message: Any) -> Iterator[Any]:  # noqa: ANN401
+def parts(message: Any) -> Iterator[Any]:
     """Yield a model, and every message in it."""
     yield message
     values = [value for field, value in message.ListFields() if field.message_type is not None]
