@@ -121,8 +121,8 @@ class Job:
 def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], Any]], Callable[[], None]]:
     """Make a function of a job a command, whose main function is returned.
 
-    Its exit status is 2 for a mistake of the user's, else what the job left. A command imports what needs torch
-    within its function, after the checks of what was typed: torch takes seconds.
+    Its exit status is 2 for a mistake of the user's, else what the job left. What needs torch is imported
+    within the function, after the checks of what was typed: torch takes seconds.
 
     Args:
         name: of the command and of its file in ``conf/``.

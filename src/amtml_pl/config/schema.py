@@ -1,7 +1,7 @@
 """Declare every key that may be typed, once: checks, names of runs, help and reference derive from it.
 
-Defaults are in ``conf/*.yaml``. A constructor's signature checks its arguments; declared here are those with a
-range, an identity or a label of their own.
+Defaults are in ``conf/*.yaml``. A constructor's signature checks its arguments; declared here are those
+with a range, an identity or a label of their own.
 """
 
 from __future__ import annotations
