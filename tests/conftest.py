@@ -62,6 +62,8 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items):
     """Puts the longest files first; the others stay in the order of their names."""
+    if gone := {*LONGEST} - {file.name for file in Path(__file__).parent.rglob("test_*.py")}:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that do not exist: {sorted(gone)}")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
@@ -169,15 +171,8 @@ def learnt(configure, shared, tmp_path):
 
     learnt = shared / "learnt"
     if not learnt.exists():
-        overrides = (
-            "experiment=digits",
-            "method=ce",
-            "trainer=cpu",
-            "trainer.max_epochs=8",
-            "doctor=false",
-            "logger=[]",
-        )
-        config = configure(*overrides, f"paths.outputs={shared}/outputs")
+        short = ("trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")
+        config = configure("experiment=digits", "method=ce", *short, f"paths.outputs={shared}/outputs")
         repeat = "python -m amtml_pl.train experiment=x"
         trained(config, RunFolder(learnt), experiment="digits", command=repeat)
     return shutil.copytree(learnt, tmp_path / "learnt")
