@@ -138,7 +138,7 @@ SEED = int(os.environ.get("SEED", "0"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["SIGKILL", "two SIGINTs"])
+@pytest.mark.parametrize("kind", KINDS if INTERRUPTIONS > 1 else ["SIGKILL", "two SIGINTs"])
 def test_a_run_that_is_interrupted_at_any_moment_ends_with_the_same_files(job, whole, place, kind, capsys):
     start_over(place)
     begun = time.monotonic()
