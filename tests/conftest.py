@@ -105,18 +105,18 @@ COMPOSED, HYDRA = {}, []
 def configure(tmp_path, shared):
     """Composes a configuration as the command line does, with outputs below ``tmp_path``.
 
-    What the same overrides compose is composed once. Hydra stays initialised, since a teacher's recipe is
-    composed from within a run.
+    What the same overrides compose is composed once. Hydra stays initialised for the test, since a teacher's
+    recipe is composed from within a run.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     from amtml_pl.config.paths import config_directory
 
-    if GlobalHydra.instance().hydra not in HYDRA:  # a command's own, which has other folders perhaps
-        GlobalHydra.instance().clear()
+    if not HYDRA:
         initialize_config_dir(str(config_directory()), version_base="1.3")
-        HYDRA[:] = [GlobalHydra.instance().hydra]
+        HYDRA.append(GlobalHydra.instance().hydra)
+    GlobalHydra.instance().hydra = HYDRA[0]
     places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
 
     def made(*overrides: str):
@@ -128,7 +128,8 @@ def configure(tmp_path, shared):
                 config.paths[name] = str(folder)
         return config
 
-    return made
+    yield made
+    GlobalHydra.instance().clear()
 
 
 @pytest.fixture
@@ -242,15 +243,12 @@ def follow():
 @pytest.fixture
 def mistake(tmp_path, shared, monkeypatch, capfd):
     """The message of a command that must end with status 2, run in this process to save its imports."""
-    from hydra.core.global_hydra import GlobalHydra
-
     from amtml_pl.train import main
 
     def made(*words):
         paths = {"data": tmp_path / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
         typed = [f"paths.{name}={folder}" for name, folder in paths.items()]
         monkeypatch.chdir(tmp_path)
-        GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["train", *words, *typed])
         with pytest.raises(SystemExit) as stop:
             main()

@@ -3,11 +3,11 @@
 import json
 
 from amtml_pl.runs.record import RunRecord, TeacherFacts
-from amtml_pl.teachers.cache.catalogue import Examination, ExaminedTeacher
+from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination
 
 STUDENT = {"network": "models.CifarResNet", "parameters": 19954, "macs": 1000}
 TEACHER = {**STUDENT, "weights_digest": "w", "accuracy": {}}
-EXAMINATION = Examination(
+EXAMINATION = TeacherExamination(
     images=10,
     accuracy=0.9,
     accuracy_reassigned=0.9,

@@ -12,7 +12,7 @@ from torch import nn
 from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory
 from amtml_pl.distill.doctor.step import examine
-from amtml_pl.models.classifier_head import Head
+from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.training import assemble
@@ -84,7 +84,7 @@ class Method:
         module = assemble.training_module(settings, settings.method.terms(), source, shapes)
         networks = {} if self.live is None else {t.name: t.network.network for t in self.live.teachers}
         wanted = [name.split("/") for name in module.head_names()]
-        module.take_heads({f"{name}/{tap}": Head(networks[name], tap) for name, tap in wanted})
+        module.take_heads({f"{name}/{tap}": ClassifierHead(networks[name], tap) for name, tap in wanted})
         held_out = None if self.kept is None else (self.kept.outputs.logits, self.asked.labels)
         module.calibrate_weighting(dict.fromkeys(networks, 0.5), lambda: held_out)
         return module

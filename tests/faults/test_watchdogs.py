@@ -22,14 +22,14 @@ LABELS_ONLY = ("experiment=digits", "method=ce", *CE, "doctor=false")
 
 def at_step(monkeypatch, number, happens):
     """Lets something happen in the given step, from 0, of a student with or without teachers."""
-    count = StudentModule.count
+    count = StudentModule.update_metrics
 
     def counted(self, step, batch):
         if self.global_step == number and not self.trainer.default_root_dir.count("teachers/digits"):
             happens(self)
         count(self, step, batch)
 
-    monkeypatch.setattr(StudentModule, "count", counted)
+    monkeypatch.setattr(StudentModule, "update_metrics", counted)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from nested import FUZZ, nested, places, with_value
 from safetensors.torch import save
 
 from amtml_pl.errors import UserError
-from amtml_pl.teachers.cache.catalogue import MANIFEST, Examination, read_manifest, stores_below
+from amtml_pl.teachers.cache.catalogue import MANIFEST, TeacherExamination, read_manifest, stores_below
 from amtml_pl.teachers.cache.storage import encode
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.upkeep import damaged_shards, show_info
@@ -140,7 +140,7 @@ def test_a_made_up_word_of_use_neither_stops_the_listing_nor_keeps_a_store(store
     list_and_tidy(hostile)
 
 
-@pytest.mark.parametrize("key", Examination.model_fields)
+@pytest.mark.parametrize("key", TeacherExamination.model_fields)
 @pytest.mark.parametrize("value", [None, {"x": "y"}])
 def test_an_examination_with_another_value_is_refused_by_the_name_of_its_field(store, key, value):
     manifest = json.loads((store.folder / MANIFEST).read_text())

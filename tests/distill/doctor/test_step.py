@@ -19,7 +19,7 @@ from amtml_pl.losses.hint import HintLoss
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.classifier_head import Head
+from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.models.wide_resnet import WideResNet
 from amtml_pl.teachers.live import LiveTeachers, Teacher
@@ -272,7 +272,7 @@ def with_heads(tap, side):
     teacher = Teacher("a", TappedNetwork(plain, mean=[0.5] * 3, std=[0.2] * 3, taps=[tap]), pool=side)
     module = module_of(plain_terms(), teachers=("a",))
     module.teacher_source = LiveTeachers([teacher])
-    module.heads = {f"a/{tap}": Head(deepcopy(plain), tap)}
+    module.heads = {f"a/{tap}": ClassifierHead(deepcopy(plain), tap)}
     return module
 
 
