@@ -238,7 +238,7 @@ def test_without_trained_teachers_nothing_is_verified_and_none_is_trained(built,
 # ---- action=gc
 
 
-def test_what_no_run_and_no_experiment_uses_is_listed_and_removed(root, command):
+def test_stores_without_a_run_and_an_experiment_are_listed_and_removed(root, command):
     names = [folder.name for folder in stores(root)]
     said = command("action=gc")
     assert all(name in said for name in names)
@@ -281,7 +281,7 @@ def test_the_other_teachers_of_an_experiment_keep_their_stores_when_one_has_no_w
     assert len(stores(root)) == 6
 
 
-def test_what_a_killed_build_left_goes_and_whole_stores_stay(root, command):
+def test_leftovers_of_a_killed_build_go_and_whole_stores_stay(root, command):
     before, folder = files(root), store(root, "resnet8/layer3-train-*")
     (folder / ".view-0003.00000.safetensors").write_bytes(b"half")
     (folder / ".view-0003.json").write_text("{")
@@ -291,7 +291,7 @@ def test_what_a_killed_build_left_goes_and_whole_stores_stay(root, command):
     assert not (root / ".locks").exists()
 
 
-def test_what_another_process_is_building_is_left_alone(root, command):
+def test_a_store_that_another_process_builds_is_left_alone(root, command):
     folder = store(root, "resnet8/layer3-train-*")
     half = folder / ".view-0003.00000.safetensors"
     half.write_bytes(b"half")
@@ -301,7 +301,7 @@ def test_what_another_process_is_building_is_left_alone(root, command):
     assert [f.name for f in stores(root)] == [folder.name]
 
 
-def test_what_was_built_ahead_stays_until_its_own_experiment_does_not_want_it(root, command):
+def test_a_store_built_ahead_stays_until_its_experiment_does_not_read_it(root, command):
     before = files(root)
     for folder in stores(root):
         use(folder, "")

@@ -101,7 +101,7 @@ def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
         assert (package / name.removeprefix("../src/amtml_pl/").removeprefix("src/amtml_pl/")).is_file(), name
 
 
-def test_there_are_many_commands():
+def test_the_pages_hold_many_commands():
     assert len(COMMANDS) > 60
     assert len(IN_SENTENCES) >= 8
 

@@ -96,7 +96,7 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     assert written(moved)["corruptions"] is None
 
 
-def test_what_was_measured_of_teachers_stays_where_they_cannot_be_asked_any_more(moved, evaluate, tmp_path):
+def test_figures_of_teachers_stay_where_the_teachers_are_gone(moved, evaluate, tmp_path):
     evaluate(f"run={moved}")
     speed = {"ms_per_image": 1.0, "spread": 0.1, "repetitions": 9}
     latency = {"cpu": "another", "threads": 1, "batch_1": speed, "batch_128": speed}

@@ -378,7 +378,7 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, command, tmp_pat
     ("damaged", "said"),
     [("checkpoints/best.ckpt", "best.ckpt"), ("export/export.json", "export.json is damaged")],
 )
-def test_what_is_damaged_is_named_before_anything_is_written(exported, command, damaged, said):
+def test_damage_is_named_before_anything_is_written(exported, command, damaged, said):
     (exported / damaged).write_text("{")
     before = contents(exported / "export")
     assert said in command(export.main, f"run={exported}", status=2)
@@ -443,7 +443,7 @@ def test_only_an_export_of_the_same_kind_gives_its_place_to_an_export(exported, 
     assert Export(load_run(exported), "best", kind, int8=False, out=str(named)).file == named
 
 
-def test_what_a_student_began_with_is_not_fetched_again(with_network, command, tmp_path):
+def test_pretrained_weights_of_a_student_are_not_fetched_again(with_network, command, tmp_path):
     moved = with_network("Fetching")
     config = OmegaConf.load(moved / "config.yaml")
     config.student.network.pretrained = True

@@ -96,7 +96,7 @@ def test_all_mistakes_of_a_stage_are_said_at_once(mistake, stage, expected):
         assert all(fragment in said for fragment in stage[word]), word
 
 
-def test_what_does_not_fit_of_student_and_teachers_is_said_at_once(mistake):
+def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mistake):
     wrong = ("student.network.num_classes=7", "teacher.resnet8.network.num_classes=5")
     said = mistake("experiment=digits_amtml", *wrong)
     assert "has 2 parts that do not fit" in said
@@ -155,7 +155,7 @@ main()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["optimzer.lr=1"], ["temperature=0"]])
-def test_what_can_be_said_without_torch_is_said_without_it(tmp_path, words):
+def test_mistakes_that_need_no_torch_are_reported_without_it(tmp_path, words):
     environment = {**os.environ, "AMTML_OUTPUTS": str(tmp_path)}
     command = [sys.executable, "-c", LOADED, *words]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -137,7 +137,7 @@ def test_on_any_terminal_every_number_that_is_shown_can_be_read(tmp_path, capsys
 
 
 @pytest.mark.parametrize("closed", ["", ">&-"])
-def test_it_is_written_whatever_the_locale_and_whether_or_not_anybody_listens(tmp_path, closed):
+def test_a_report_is_written_in_any_locale_and_with_a_closed_output(tmp_path, closed):
     write_study(tmp_path / "runs", seeds=(0, 1))
     command = f"'{sys.executable}' -m amtml_pl.report runs=runs {closed}"
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -78,7 +78,7 @@ def write_cached(folder, method, seed, teachers, *, views=4, made=0.0):
     write_run(folder, "small", seed, 0.6, told=f"method={method}", budget=BUDGET, **taught)
 
 
-def test_what_the_cache_command_built_is_found_ready_and_counted_once(tmp_path):
+def test_stores_that_the_cache_command_built_are_counted_once(tmp_path):
     for seed in (0, 1):
         write_cached(tmp_path / f"avg{seed}", "avg", seed, ("a", "b"))
     figure = figures(tmp_path)["cache"]

@@ -65,7 +65,7 @@ def test_a_name_has_what_was_studied_and_not_where_or_how_it_ran(tmp_path):
     assert group.name == "digits_kd trainer.max_epochs=2 teacher=[resnet20, wrn_16_2] +coef.kd=1"
 
 
-def test_what_all_groups_have_is_said_once_and_methods_go_without_their_experiment(tmp_path):
+def test_overrides_of_all_groups_are_named_once_and_methods_without_their_experiment(tmp_path):
     for method in ("ce", "avg"):
         write_run(tmp_path / method, "digits", 0, 0.9, told=f"method={method} data.views=2")
     (problem,) = problems_in(tmp_path)

@@ -10,7 +10,7 @@ from sealing import seal_again, write_record
 from study import figures, problem_of, write_run, write_study, write_table
 
 
-def test_what_has_nothing_to_show_is_left_out(tmp_path):
+def test_figures_without_data_are_left_out(tmp_path):
     write_study(tmp_path, methods=("ce",))
     assert list(figures(tmp_path)) == ["accuracy", "curves", "cost"]
 
@@ -147,7 +147,7 @@ def test_empty_cells_and_infinities_are_no_points(tmp_path):
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
-def test_what_a_run_says_is_text_wherever_a_page_shows_it(tmp_path):
+def test_names_of_a_run_are_escaped_everywhere_on_the_page(tmp_path):
     write_study(tmp_path, methods=("avg",), seeds=(0,))
     file = tmp_path / "avg-0" / "run.json"
     record = json.loads(file.read_text())

@@ -21,7 +21,7 @@ def test_csv_has_a_line_per_run_and_another_file_a_line_per_group(problems):
     assert groups[1]["baseline"] == "ce"
 
 
-def test_what_a_run_calls_its_numbers_does_not_replace_what_tells_lines_apart(tmp_path):
+def test_a_metric_named_like_a_column_does_not_replace_the_column(tmp_path):
     metrics = {"val/acc": 0.8, "test/acc": 0.9, "seed": 7.0, "group": 1.0, "folder": 2.0}
     write_run(tmp_path / "odd", "digits_ce", 3, 0.9, metrics=metrics)
     problems = problems_in(tmp_path)

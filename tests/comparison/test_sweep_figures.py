@@ -57,7 +57,7 @@ def write_taught(folder, study, teachers, base, experiment="small", **more):
                   teachers={name: {} for name in teachers}, **more)  # fmt: skip
 
 
-def test_what_an_edited_experiment_gave_is_another_map_and_another_line(tmp_path):
+def test_runs_of_an_edited_experiment_are_another_map_and_another_line(tmp_path):
     for study, epochs, base in (("old", 15, 0.5), ("new", 30, 0.8)):
         budget = {**BUDGET, "epochs": epochs}
         for temperature, kd in SQUARE:
@@ -86,7 +86,7 @@ def test_experiments_are_lines_of_their_own(tmp_path):
     }  # fmt: skip
 
 
-def test_what_only_the_configuration_tells_apart_is_never_pooled(tmp_path):
+def test_runs_that_differ_in_the_configuration_alone_are_never_pooled(tmp_path):
     for prior, base in (("held_out", 0.5), ("uniform", 0.8)):
         for temperature, kd in SQUARE:
             write_swept(tmp_path, prior, temperature, kd, base, seeds=(0,))
@@ -100,7 +100,7 @@ def test_what_only_the_configuration_tells_apart_is_never_pooled(tmp_path):
     assert cells == {"amtml (prior held_out)": [[0.5] * 2] * 2, "amtml (prior uniform)": [[0.8] * 2] * 2}
 
 
-def test_what_nothing_tells_apart_is_numbered_and_never_pooled(tmp_path):
+def test_runs_of_equal_commands_are_numbered_and_never_pooled(tmp_path):
     for study, base in (("one", 0.5), ("other", 0.8)):
         for temperature, kd in SQUARE:
             write_swept(tmp_path, study, temperature, kd, base, seeds=(0,))

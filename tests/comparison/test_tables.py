@@ -23,7 +23,7 @@ def test_markdown_has_a_row_per_group_with_interval_difference_and_p(problems):
 
 
 @pytest.mark.parametrize("write", [markdown, latex])
-def test_what_was_left_out_and_what_must_not_be_compared_is_said(tmp_path, write):
+def test_runs_left_out_and_groups_that_must_not_be_compared_are_named(tmp_path, write):
     write_run(tmp_path / "a", "digits", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits", 0, 0.9, digest="b" * 64)
     text = write(problems_in(tmp_path), "test/acc", ["cut: interrupted", "evil\n\\end{document}: failed"])

@@ -58,7 +58,7 @@ def test_everything_else_is_refused(name):
 
 
 @pytest.mark.parametrize("name", [*NO_NAMES, 3, None, ["torch.optim.SGD"], {"_target_": "torch.optim.SGD"}])
-def test_what_is_no_name_is_refused(name):
+def test_a_target_that_is_not_a_dotted_name_is_refused(name):
     with pytest.raises(UserError, match="expected a dotted name"):
         located(name)
 

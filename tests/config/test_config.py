@@ -256,7 +256,7 @@ def test_a_coefficient_is_typed_for_any_term_and_its_default_is_in_the_terms_fil
         check(configure("coef.kdd=2"))
 
 
-def test_what_a_recipe_takes_from_the_run_is_declared():
+def test_the_keys_that_a_recipe_takes_from_the_run_are_declared():
     taken = {"paths", "dataset", "prepare", "debug"}
     assert {*handed_to_recipes()} == taken | {
         f"data.{key}" for key in ("seed", "val_size", "train_size", "num_workers")

@@ -32,7 +32,7 @@ def rates(kind, arguments, epochs):
         ({"end_factor": 0.1, "total_iters": 100}, "in 60 epochs it does not reach its end."),
     ],
 )
-def test_what_lies_behind_the_last_epoch_is_warned_of_with_an_override_that_fits(arguments, said):
+def test_a_schedule_behind_the_last_epoch_has_a_warning_with_an_override_that_fits(arguments, said):
     (warning,) = schedule_warnings(arguments, 60)
     assert said in warning
     key, _, value = warning.rpartition("scheduler.")[2].rstrip(".").rstrip("'").partition("=")
@@ -68,7 +68,7 @@ def test_a_schedule_that_ends_before_its_run_is_refused():
         {"total_iters": 60}, {"factor": 1.0, "total_iters": 100}, {"epochs": 60}, {"gamma": 0.9},
     ],
 )  # fmt: skip
-def test_what_fits_has_no_warning(arguments):
+def test_a_schedule_that_fits_has_no_warning(arguments):
     assert not [*schedule_warnings(arguments, 60)]
 
 

@@ -70,7 +70,7 @@ def test_cross_entropy_counts_each_label_as_much_as_its_image():
     torch.testing.assert_close(CrossEntropy()(mixed), naive)
 
 
-def test_it_is_refused_with_a_cache_in_words(configure):
+def test_mixup_with_a_cache_is_refused(configure):
     with pytest.raises(UserError, match=r"mixup blends images of a batch, and a cache.*teacher_source=live"):
         check(configure("experiment=digits_amtml", "data.mixup=0.2"))
 
@@ -81,7 +81,7 @@ def test_it_is_refused_with_a_cache_in_words(configure):
      (["method=mmkd"], "MMKD reads one label"), (["method=mtkd_rl"], "MTKDRL reads one"),
      (["method=avg", "weighting=confidence"], "ConfidenceWeighting weighs the teachers by one label")],
 )  # fmt: skip
-def test_what_reads_one_label_per_image_is_refused(run, parts, words):
+def test_parts_that_read_one_label_per_image_are_refused_with_mixup(run, parts, words):
     with pytest.raises(UserError, match=words):
         run("experiment=digits", *TINY, *parts, "data.mixup=0.2", "teacher_source=live")
 

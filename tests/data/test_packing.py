@@ -133,7 +133,7 @@ def test_an_empty_class_or_a_label_out_of_range_is_refused(tmp_path, labels, com
     assert not is_packed(Made(), tmp_path)
 
 
-def test_what_a_killed_process_left_behind_is_cleared_away(tmp_path):
+def test_leftovers_of_a_killed_packing_are_removed(tmp_path):
     growing = packed_folder(Made(), tmp_path).with_suffix(".tmp")
     growing.mkdir()
     (growing / "train.images.npy").write_bytes(b"half")

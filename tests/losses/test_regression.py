@@ -121,5 +121,5 @@ def test_an_activated_map_has_the_value_and_gradient_of_a_relu():
         torch.testing.assert_close(*(torch.autograd.grad(v.square().sum(), made)[0] for v in (got, expected)))
 
 
-def test_what_is_not_a_number_stays_so():
+def test_an_activation_of_nan_is_nan():
     assert activated(torch.tensor([[[[torch.nan]]]]), torch.ones(1, 1, 1, 1)).isnan().all()

@@ -77,7 +77,7 @@ class Branches(nn.Module):
     [(Skips(), "first", r"behind 'first' reads more than its output"),
      (Branches(), "body", "cannot be cut out of it")],
 )  # fmt: skip
-def test_what_reads_more_than_the_tap_or_cannot_be_traced_is_refused(network, tap, message):
+def test_a_network_that_reads_more_than_the_tap_or_cannot_be_traced_is_refused(network, tap, message):
     with pytest.raises(UserError, match=message):
         ClassifierHead(network, tap)
 

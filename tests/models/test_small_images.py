@@ -43,7 +43,7 @@ def test_a_skipped_module_becomes_the_identity():
     assert adapted(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_nothing_else_changes():
+def test_a_network_with_a_new_stem_keeps_all_other_weights():
     original, adapted = network(), network()
     adapted.load_state_dict(original.state_dict())
     state = adapt_stem(adapted, stride_one=["2"], skip=["1"]).state_dict()

@@ -164,7 +164,7 @@ def test_a_group_that_is_preempted_saves_and_says_so_by_its_status(train, tmp_pa
     assert record["status"] == "interrupted"
 
 
-def test_what_all_processes_have_to_say_is_said_once(train, tmp_path):
+def test_a_message_of_all_processes_is_printed_once(train, tmp_path):
     status, said = ended(train(*RUN, "optimizer.lr=1e30"))
     assert status == 2, said
     assert said.count("stopped being a number") == 1

@@ -25,7 +25,7 @@ def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure):
 
 
 @pytest.mark.parametrize(("trainer", "synchronised"), [("slurm", True), ("auto", None), ("ddp_cpu", None)])
-def test_it_is_synchronised_under_slurm_and_not_elsewhere(configure, trainer, synchronised):
+def test_batch_norm_is_synchronised_under_slurm_and_not_elsewhere(configure, trainer, synchronised):
     made = configure("experiment=digits", "method=ce", f"trainer={trainer}").trainer
     assert made.get("sync_batchnorm") is synchronised
 
@@ -86,6 +86,6 @@ def test_processes_are_started_where_nobody_has_started_any():
         (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp: several processes always share batches by DDP"),
     ],
 )
-def test_what_processes_cannot_share_is_a_mistake(configure, overrides, message):
+def test_a_batch_that_processes_cannot_share_is_refused(configure, overrides, message):
     with pytest.raises(UserError, match=message):
         check(configure("experiment=digits", "method=ce", "trainer=ddp_cpu", *overrides))

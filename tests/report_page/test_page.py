@@ -24,7 +24,7 @@ def opened(browser, report):
     return browser
 
 
-def test_it_opens_from_a_file_without_an_error_or_a_request(opened, report):
+def test_the_page_opens_from_a_file_without_an_error_or_a_request(opened, report):
     messages = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
     sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
     # The browser's own first tab may still be loading itself.

@@ -44,7 +44,7 @@ def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for(
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_what_the_package_gives_is_offered_by_tab_completion_and_a_run_is_shown_in_a_line(moved):
+def test_tab_completion_offers_the_api_and_a_run_is_shown_in_a_line(moved):
     import amtml_pl
 
     assert {"load_run", "FinishedRun"} <= {*dir(amtml_pl)}

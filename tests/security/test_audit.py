@@ -78,7 +78,7 @@ def test_a_database_that_knows_nothing_is_no_proof_of_anything(audit):
     [("", "error: unrecognized arguments: --local", 2), ("not json", "KeyError: 'x'", 1),
      ('{"other": 1}', "", 0)],
 )  # fmt: skip
-def test_what_is_not_understood_fails(audit, stdout, stderr, status):
+def test_an_audit_that_cannot_be_parsed_fails(audit, stdout, stderr, status):
     done = audit(stdout, stderr, status)
     assert done.returncode == 1
     assert f"pip-audit ended with status {status}" in done.stderr

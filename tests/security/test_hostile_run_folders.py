@@ -99,7 +99,7 @@ def test_a_record_of_gigabytes_is_not_read(hostile):
         RunFolder(hostile).record()
 
 
-def test_what_is_wrong_with_a_record_is_named(hostile):
+def test_mistakes_in_a_record_are_named(hostile):
     wrong = with_value(with_value(RECORD, ("seed",), "0"), ("dataset", "digest"), 7)
     write(RunFolder(hostile), wrong)
     with pytest.raises(

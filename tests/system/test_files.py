@@ -23,7 +23,7 @@ def test_a_file_is_replaced_as_a_whole_and_its_folder_is_made(tmp_path):
     assert [*tmp_path.rglob(".*")] == []
 
 
-def test_it_may_be_read_by_whom_the_umask_lets(tmp_path):
+def test_a_written_file_has_the_mode_of_the_umask(tmp_path):
     (tmp_path / "other").write_text("")
     write(tmp_path / "found.json")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "found.json")}
@@ -37,7 +37,7 @@ def test_hidden_files_of_the_user_beside_it_stay(tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_what_a_killed_process_left_of_its_first_file_is_written_over(tmp_path):
+def test_half_of_a_first_file_that_a_killed_process_left_is_replaced(tmp_path):
     """The folder of the file was not there when it began."""
     file = tmp_path / "new" / "table.csv"
     killed = replacing(file, mark="new")
@@ -56,7 +56,7 @@ def test_two_commands_with_one_target_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
-def test_what_was_stopped_leaves_the_file_before_it_and_nothing_else(tmp_path, stop):
+def test_a_stopped_write_leaves_the_earlier_file_and_nothing_else(tmp_path, stop):
     file = tmp_path / "found.json"
     file.write_text("before")
 
@@ -70,7 +70,7 @@ def test_what_was_stopped_leaves_the_file_before_it_and_nothing_else(tmp_path, s
     assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"found.json": "before"}
 
 
-def test_what_cannot_take_its_place_in_the_end_is_one_message_and_leaves_nothing(tmp_path):
+def test_a_target_that_becomes_a_folder_is_one_message_and_leaves_nothing(tmp_path):
     """A folder of that name was made meanwhile."""
     file = tmp_path / "found.json"
 
@@ -84,7 +84,7 @@ def test_what_cannot_take_its_place_in_the_end_is_one_message_and_leaves_nothing
     assert [*tmp_path.iterdir()] == [file]
 
 
-def test_what_a_command_has_not_written_it_does_not_replace(tmp_path):
+def test_a_command_replaces_only_files_of_its_own_kind(tmp_path):
     mine = tmp_path / "mine.json"
     mine.write_text("{}")
     asked = {"suffix": ".json", "what": "an evaluation"}

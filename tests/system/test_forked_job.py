@@ -25,7 +25,7 @@ in_own_process(work)
 """
 
 
-def test_it_gives_what_the_function_returns_and_changes_nothing_here():
+def test_a_forked_job_returns_its_result_and_changes_nothing_in_this_process():
     held = [0]
 
     def function():
@@ -70,7 +70,7 @@ def test_sigterm_ends_a_function_that_does_not_answer_it_and_this_process_with_1
     assert stop.value.code == 143
 
 
-def test_it_ends_when_the_process_that_waits_for_it_is_killed():
+def test_a_forked_job_ends_when_its_parent_is_killed():
     words = [sys.executable, "-c", KILLED_PARENT]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
         process = int(parent.stdout.readline())

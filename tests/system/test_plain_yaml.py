@@ -21,7 +21,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=40, deadline=None)
 @given(tree=st.dictionaries(TEXT.filter(bool), VALUES, max_size=4))
-def test_what_a_run_writes_is_read_as_it_was(tmp_path_factory, tree):
+def test_a_configuration_is_read_as_it_was_written(tmp_path_factory, tree):
     file = tmp_path_factory.mktemp("yaml") / "config.yaml"
     made = OmegaConf.create(tree, flags={"allow_objects": True})
     file.write_text(OmegaConf.to_yaml(made), encoding="utf-8")

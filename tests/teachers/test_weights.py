@@ -192,6 +192,6 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
         (WEIGHTS, {"rename": {"^conv.*": "x"}}, "Two tensors of .* would be named 'x', the second is 'conv"),
     ],
 )
-def test_what_leads_to_no_state_dict_is_refused_with_the_key_that_mends_it(saved, content, arguments, text):
+def test_a_file_without_a_state_dict_is_refused_with_the_key_that_mends_it(saved, content, arguments, text):
     with pytest.raises(UserError, match=rf"(?s){text}.*To fix it: .*teacher\.NAME\.weights\."):
         read_state_dict(saved(content), **arguments)

@@ -266,7 +266,7 @@ def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(moved, shared, c
         prepared(configure, tmp_path, f"paths.data={tmp_path}/data")
 
 
-def test_what_live_teachers_say_of_the_validation_split_is_planned_and_kept(configure, tmp_path, capsys):
+def test_outputs_of_live_teachers_for_the_validation_split_are_planned_and_kept(configure, tmp_path, capsys):
     live = ("teacher_source=live", "trainer.max_epochs=1")
     prepared(configure, tmp_path, *live)
     assert "teacher outputs, validation" in capsys.readouterr().out

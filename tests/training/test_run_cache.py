@@ -95,7 +95,7 @@ DECIDES = {
 
 
 @pytest.mark.parametrize("override", DECIDES)
-def test_what_changes_the_outputs_leads_to_other_stores_and_is_named_with_both_values(cache, override):
+def test_a_key_that_changes_the_outputs_leads_to_other_stores_and_is_named_with_both_values(cache, override):
     expected, words = DECIDES[override]
     first, second = begun(cache()), cache(override)
     moved = {key for key, folder in folders(second).items() if folder != folders(first)[key]}
@@ -145,7 +145,7 @@ IRRELEVANT = (
 )  # fmt: skip
 
 
-def test_what_leaves_the_outputs_alone_finds_the_same_stores(cache):
+def test_keys_that_leave_the_outputs_alone_find_the_same_stores(cache):
     assert folders(cache()) == folders(cache(*IRRELEVANT))
 
 

@@ -165,7 +165,7 @@ def test_weights_from_held_out_images_make_their_labels_likeliest():
         assert likelihood(weights) > best - 1  # the pseudo-observations cost a little
 
 
-def test_they_are_in_the_checkpoint_and_the_prior_that_an_adapter_moves_away_from():
+def test_held_out_weights_are_checkpointed_and_are_the_prior_that_an_adapter_starts_from():
     shapes = TensorShapes(classes=4, teachers=("t0", "t1", "t2"), student={"last": (8, 4, 4)})
     step = make_step(K=4, taps={"last": (8, 4, 4)})
     alone, prior = HeldOutWeighting(), AdaptiveWeighting("last", prior="held_out")

@@ -109,7 +109,7 @@ def test_an_unpacked_folder_without_published_checksums_is_not_looked_for(tmp_pa
     assert "is missing" in Cifar10(tmp_path, [], checksums(archive)["md5"]).missing()
 
 
-def test_what_is_missing_is_said_with_every_place_and_both_ways_out(tmp_path):
+def test_a_missing_archive_is_named_with_every_place_and_both_fixes(tmp_path):
     folder = tmp_path / "cifar10"
     sums = {"md5": "0" * 32, "members": {"data_batch_1": "0" * 32}}
     source = Cifar10(folder, [], **sums)

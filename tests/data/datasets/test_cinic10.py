@@ -19,7 +19,7 @@ def test_the_archive_is_read_with_its_own_validation_split_and_leaves_nothing_on
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "zip"])
-def test_what_an_archiver_adds_is_no_class_and_no_image(tmp_path, kind):
+def test_files_that_an_archiver_adds_are_neither_class_nor_image(tmp_path, kind):
     names = (
         "train/cat/0.png", "train/cat/.AppleDouble/0.png", "train/cat/._0.png", "train/cat/Thumbs.db",
         "train/__MACOSX/cat/0.png", "train/@eaDir/0.png", "__MACOSX/train/dog/0.png",

@@ -290,7 +290,7 @@ def test_a_classifier_that_asks_for_gradients_is_named():
     assert names(examine(module, batch())) == ["trainable-teacher/a/layer3"]
 
 
-def test_what_has_been_compiled_is_examined_as_it_is_written():
+def test_a_compiled_network_is_examined_as_it_is_written():
     calls = []
     module = module_of(plain_terms())
     module.student.network.compile(backend=lambda graph, inputs: calls.append(graph) or graph.forward)

@@ -82,7 +82,7 @@ def measures(p, labels, student):
 
 
 @pytest.mark.parametrize("mixture", ["probabilities", pytest.param("logits", marks=pytest.mark.slow)])
-def test_what_is_measured_of_student_teachers_and_ensemble_is_its_definition(moved, mixture):
+def test_measures_of_student_teachers_and_ensemble_equal_their_definitions(moved, mixture):
     run = changed(moved, loss__kd__mixture=mixture)
     found = evaluate(run, own_images(run, "test"), latency=False)
     images, labels = images_and_labels(run)

@@ -175,7 +175,7 @@ def test_a_run_from_labels_alone_has_no_word_of_teachers(run, generous):
 
 
 @pytest.mark.slow
-def test_what_is_not_there_at_no_cost_is_said(run, tmp_path):
+def test_figures_that_would_cost_something_are_named_as_left_out(run, tmp_path):
     _, folder = run("experiment=digits", "method=avg", *WATCHED, f"paths.cache={tmp_path}/cold")
     found = events(folder)
     assert "ensemble/val/acc" not in found.Tags()["scalars"]

@@ -281,7 +281,7 @@ def test_a_search_of_nothing_is_a_mistake(sweep):
         (("launcher=ray", "seed=0,1"), "ray", "ray"),
     ],
 )
-def test_what_is_not_installed_is_said_with_its_extra(sweep, monkeypatch, words, package, extra):
+def test_a_package_that_is_not_installed_is_named_with_its_extra(sweep, monkeypatch, words, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     status, said = sweep(*words)
     assert status == 2
