@@ -78,8 +78,6 @@ class AdapterEntropy(LossTerm):
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's mean divergence in nats, at least 0.
 
-        For a uniform prior it is at most ln M.
-
         Raises:
             UserError: if the step has no teachers.
         """

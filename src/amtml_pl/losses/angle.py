@@ -28,8 +28,8 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     "Relational Knowledge Distillation" (arXiv:1904.05068), eq. 8.
     Where two samples coincide, the angle and its gradient are zero instead of divided by 1e-12.
     The B³ angles are never all in memory: it takes some tiles of ``TILE`` numbers, or of
-    ``B · max(128, 2 D, 2 E)`` where that is more. The gradient is made in the same pass as the value and cannot
-    be differentiated again.
+    ``B · max(128, 2 D, 2 E)`` where that is more. The gradient is made in the same pass as the value and
+    cannot be differentiated again.
 
     Args:
         student: one row per sample, with gradients.

@@ -29,10 +29,7 @@ def distance_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -
 
 
 def normalised_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
-    """Return pairwise distances divided by the mean positive one, (B, B).
-
-    Zeros if all points coincide.
-    """
+    """Return pairwise distances divided by the mean positive one, or zeros if there is none."""
     squared = squared_distances(points)
     apart = squared > 1e-24
     distance = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)

@@ -191,8 +191,5 @@ def activated(made: Float[Tensor, "B C H W"], like: Float[Tensor, "B C H W"]) ->
 
 
 def weighted_mean(errors: Float[Tensor, "B M"], weights: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
-    """Return ``mean_b sum_m w_bm e_bm``, with the weights as constants.
-
-    A student must not choose its own targets.
-    """
+    """Return ``mean_b sum_m w_bm e_bm``; the weights are constants, not the student's choice."""
     return (weights.detach() * errors).sum(dim=1).mean()

@@ -85,7 +85,7 @@ class LastCheckpoint(Checkpoint):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether this process has been."""
+        """Return whether this process has been."""
         return self.stop is not None and self.stop.number is not None
 
     def save(self, trainer: pl.Trainer, batches_done: int = 0) -> None:

@@ -176,7 +176,7 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
 
 def is_top_level(settings: Settings) -> bool:
-    """Whether a run is neither one of a sweep's nor a teacher's."""
+    """Return whether a run is neither one of a sweep's nor a teacher's."""
     return settings.alone and sweep_context.sweep is None
 
 

@@ -160,7 +160,7 @@ def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: fl
 
 
 def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> PlanStep:
-    """Whether the teachers have looked at the validation split, by which a weighting judges them."""
+    """Return whether the teachers have looked at the validation split, by which a weighting judges them."""
     what = "teacher outputs, validation"
     if cache is not None and not cache.missing():
         kept = sum(store.bytes_on_disk() for store in cache.stores())

@@ -87,5 +87,5 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
 
 
 def needs_numbers(problem: UserError) -> bool:
-    """Whether a network has stumbled over the device that has none."""
+    """Return whether a network has stumbled over the device that has none."""
     return "meta" in str(problem.__cause__ or "")

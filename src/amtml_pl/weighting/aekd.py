@@ -70,10 +70,7 @@ class AekdWeighting(Weighting):
 
 
 def gradient_weights(g: Float[Tensor, "M D"], tolerance: float, *, normalize: bool) -> Float[Tensor, " M"]:
-    """Return the AEKD weights (M,) of gradients (M, D).
-
-    ``normalize`` solves for their directions and divides by their lengths.
-    """
+    """Return AEKD weights of gradients; ``normalize`` solves for directions and divides by lengths."""
     if not normalize:
         return minimum_norm_weights(g @ g.T, tolerance)
     lengths = g.norm(dim=1).clamp_min(torch.finfo(g.dtype).tiny)

@@ -143,7 +143,7 @@ class Dashboard(Observer, Checkpoint):
                 self.shares = gradient_shares(module, batch)
 
     def is_last(self, trainer: pl.Trainer) -> bool:
-        """Whether this is the fit's last epoch, whose figures are drawn after it."""
+        """Return whether this is the fit's last epoch, whose figures are drawn after it."""
         return trainer.current_epoch + 1 == trainer.max_epochs
 
     def saw_step(self, step: Step, batch: Batch) -> None:
