@@ -13,7 +13,7 @@ from amtml_pl.types import Step
 
 @dataclass(frozen=True)
 class LossComponent:
-    """One summand of a step's loss.
+    """Summand of a step's loss.
 
     Attributes:
         name: of the loss term, or of what the method adds to the terms.

@@ -13,7 +13,7 @@ from amtml_pl.types import OfferedFeatures, Step, TeacherOutputs, TensorShapes
 
 
 class LossTerm(nn.Module):
-    """One named summand of the total loss: maps a step to an unweighted scalar.
+    """Named summand of the total loss: maps a step to an unweighted scalar.
 
     A base class and not only a protocol, since most terms need no tap and learn nothing: all
     methods besides ``forward`` have a default here. Learned parameters of a term live in the term, so

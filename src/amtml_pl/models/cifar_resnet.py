@@ -12,7 +12,7 @@ from amtml_pl.errors import UserError
 
 
 class CifarResNet(nn.Module):
-    """A residual network for small images (He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385).
+    """Residual network for small images (He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385).
 
     Shortcuts that change shape are 1×1 convolutions with batch norm (option B), as in RepDistiller
     (https://github.com/HobbitLong/RepDistiller) and the AMTML code; the original's parameter-free

@@ -28,7 +28,7 @@ def logit_gradients(
 
 
 class AekdWeighting(Weighting):
-    """One weight per teacher and batch, which makes the summed gradient as short as possible.
+    """Weights per batch that make the teachers' summed gradient as short as possible.
 
     They minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``.
     After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"

@@ -14,7 +14,7 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 class FixedWeighting(Weighting):
-    """The same given weights for every sample.
+    """Given weights, the same for every sample.
 
     Args:
         weights: of each teacher by name, at least 0; divided by their sum. With None, `build` raises an

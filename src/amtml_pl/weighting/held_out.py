@@ -1,4 +1,4 @@
-"""One weight per teacher, learned from images that no teacher was trained on."""
+"""Teacher weights learned from images that no teacher was trained on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
 
 
 class HeldOutWeighting(Weighting):
-    """The same weights for every sample: those that best predict the validation labels.
+    """Weights that best predict the validation labels, the same for every sample.
 
     Not from a paper: what remains of adaptive weighting when it has to work on unseen images.
     """

@@ -159,7 +159,7 @@ def aggregated_weights(
 
 
 def reward(gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Return gains standardised in the batch and cut to [0, 1]; 0 if all are equal."""
+    """Return gains standardised in the batch and cut to [0, 1]; 0 if equal."""
     spread = gain.std(unbiased=False)
     return ((gain - gain.mean()) / spread.clamp_min(1e-8)).clamp(0, 1).detach()
 

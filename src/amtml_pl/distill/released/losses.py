@@ -47,7 +47,7 @@ class TemperedLoss(LossTerm):
 
 
 class ReleasedSoftTargetLoss(TemperedLoss):
-    """Element-mean KL towards targets that are not detached, at T = 5 in the notebook's call."""
+    """Element-mean KL towards targets that carry gradients; the notebook calls it with T = 5."""
 
     needs_teachers = trains_weighting = True
 
