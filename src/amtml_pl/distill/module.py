@@ -307,7 +307,9 @@ class StudentModule(pl.LightningModule):
         for observer in self.observers():
             observer.saw_step(step, batch)
 
-    def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
+    def log_losses(
+        self, step: Step, values: Mapping[str, Float[Tensor, ""]], total: Float[Tensor, ""]
+    ) -> None:
         """Add every unweighted term and the total to the epoch's means."""
         self.means.add({**values, "total": total}, len(step.labels))
 

@@ -154,7 +154,7 @@ def tile_of_angles(
     return torch.stack(products).sum() - torch.stack(squares).sum() / 2
 
 
-def pieces(tile: Float[Tensor, "n w B"]) -> tuple[Tensor, ...]:
+def pieces(tile: Float[Tensor, "n w B"]) -> tuple[Float[Tensor, " _"], ...]:
     """Split a tile's elements into runs short enough for a float32 sum."""
     return torch.split(tile.view(-1), ADDENDS)
 

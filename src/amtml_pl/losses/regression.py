@@ -36,7 +36,7 @@ def regression_errors(
 
 
 class FeatureRegression(LossTerm):
-    """FitNet-MKD: the weighted mean of regression errors, here with any weights.
+    """Weighted mean of regression errors; with uniform weights this is FitNet-MKD.
 
     ``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``.
     Each r_m is a 1×1 convolution and batch norm, and a ReLU where the teacher's map has one. The CA-MKD code

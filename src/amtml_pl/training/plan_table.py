@@ -193,10 +193,7 @@ def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool
             torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
         return time.perf_counter() - start
 
-    with (
-        evaluation_mode(network),
-        torch.set_grad_enabled(training),
-    ):  # blank images must train nothing
+    with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images train nothing
         return min(once(), once()) / images
 
 

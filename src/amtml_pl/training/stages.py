@@ -1,6 +1,4 @@
-"""Four frozen stages of a run, each made from the one before.
-
-They are Plan, Prepared, Ready and Fitted.
+"""Plan, Prepared, Ready, Fitted: frozen stages of a run, each from the one before.
 
 The functions are `amtml_pl.training.plan.plan`, `amtml_pl.training.pipeline.prepare`,
 `amtml_pl.training.connect.connect` and `amtml_pl.training.fit.fit`.

@@ -31,9 +31,9 @@ BINS = np.linspace(0, 1, 41)
 class TensorBoard(Logger):
     """Logger that writes for TensorBoard into the run's folder.
 
-    `training.dashboard.callback.Dashboard` decides the content. A step on its axes is an epoch, counted as in ``metrics.csv``. Lightning hands metrics to a logger after
-    ``last.ckpt`` has been written: a run that is killed between the two would lose an epoch, so they are
-    taken from the fit before that instead.
+    `training.dashboard.callback.Dashboard` decides the content. A step on its axes is an epoch, counted as in
+    ``metrics.csv``. Lightning hands metrics to a logger after ``last.ckpt`` has been written: a run that is
+    killed between the two would lose an epoch, so the dashboard takes them from the fit before that instead.
 
     Args:
         save_dir: the run's folder.

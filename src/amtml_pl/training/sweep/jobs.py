@@ -67,9 +67,9 @@ class SweepCallback(Callback):
         label = run_label(typed, left_out=())
         sweeper: Any = OmegaConf.to_container(hydra.sweeper)
         name = f"{label}-{sweep_hash(typed, sweeper)}"
-        hydra = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
+        hydra_words = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         named = [word for folder in folders for word in ("--config-dir", folder)]
-        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra, *typed])
+        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *typed])
         return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
