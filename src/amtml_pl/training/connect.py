@@ -92,7 +92,7 @@ def live_teachers(plan: Plan) -> LiveTeachers:
 
 
 def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, ClassifierHead]:
-    """Return the classifiers that terms run, by hint; one teacher is in memory at a time."""
+    """Return the classifiers that terms run, by hint; loads one teacher at a time."""
     cut: dict[str, ClassifierHead] = {}
     for selected in teachers:
         if hints := [hint for name, _, hint in (w.partition("/") for w in wanted) if name == selected.name]:

@@ -19,7 +19,7 @@ SETTINGS = "the values of optimizer, scheduler or trainer that the message names
 
 
 def check_parts(settings: Settings) -> None:
-    """Raise one UserError with all parts that do not fit, as far as meta tensors show."""
+    """Raise one UserError with all parts that do not fit on the meta device."""
     quieten()  # again: when Lightning is imported, it sets the level of its own log
     problems = [*student_problems(settings), *teacher_problems(settings), *training_problems(settings)]
     if len(problems) == 1:

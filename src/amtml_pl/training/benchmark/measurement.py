@@ -114,7 +114,7 @@ class Benchmark:
         return self.settings.teachers(self.settings.method.terms())
 
     def memory_figures(self) -> dict[str, Figure]:
-        """Return peak private memory of a cached run and a run from labels, in own processes."""
+        """Return peak private memory, in own processes, of runs with cache and with labels only."""
         peaks: dict[str, list[PeakMemory]] = {"ce": [], "cached": []}
         for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant, found in peaks.items():
