@@ -1,1 +1,1 @@
-"""The training step: the module, its step and objectives, and what a fit accounts for."""
+"""Training step: the module, its step and objectives, and the costs of a fit."""

@@ -1,4 +1,4 @@
-"""Which parts a training step is made of, and which of them cannot work together."""
+"""Parts of a training step, and which of them cannot work together."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from amtml_pl.weighting.scheme import Weighting
 
 @runtime_checkable
 class TeacherSource(Protocol):
-    """Where the teachers' outputs come from: live networks, or a cache of what they gave."""
+    """Source of the teachers' outputs: live networks, or a cache."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The M teachers, in the order of axis 1 of their logits."""
+        """Names of the M teachers, in the order of axis 1 of their logits."""
 
     def to(self, device: torch.device | str) -> TeacherSource:
-        """Moves whatever computes to a device."""
+        """Move the networks or tensors to a device."""
 
     def __call__(self, batch: Batch) -> TeacherOutputs:
-        """The teachers' outputs for exactly the images of the batch."""
+        """Return the teachers' outputs for exactly the images of the batch."""
 
 
 def check_composition(
@@ -34,7 +34,7 @@ def check_composition(
     teachers: TeacherSource | None,
     weighting: Weighting | None,
 ) -> None:
-    """Refuses parts that cannot work together, or that would train nothing without saying so."""
+    """Raise a UserError for parts that cannot work together or would train nothing."""
     if not terms:
         raise UserError("There is no loss term; expected at least one.", fix="loss=[ce]")
     if missing := sorted(set(terms) - set(coef)):
@@ -65,7 +65,7 @@ def check_composition(
 
 
 def refuse_without_teachers(terms: Mapping[str, LossTerm]) -> None:
-    """Refuses terms that need teachers, for a run that has none."""
+    """Raise a UserError for terms that need teachers, in a run without any."""
     if needing := [name for name, term in terms.items() if term.needs_teachers]:
         raise UserError(
             f"The loss terms {needing} need teachers, and the run has none.",

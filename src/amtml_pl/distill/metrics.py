@@ -1,4 +1,4 @@
-"""What is measured besides accuracy: how the teachers' weights are spread, and whether they collapsed."""
+"""Epoch statistics besides accuracy: means, and the spread of the teachers' weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 @dataclass(frozen=True)
 class WeightSummary:
-    """The weights of an epoch.
+    """Teacher weights of an epoch, in summary.
 
     Attributes:
         mean: mean weight of each teacher, in [0, 1].
@@ -29,9 +29,9 @@ class WeightSummary:
 
     @property
     def collapse(self) -> Literal["one-hot", "uniform"] | None:
-        """Which way the weights have collapsed, None where they have not.
+        """Kind of collapse of the weights; None if they have not collapsed.
 
-        One-hot: more than nine in ten samples listen to one teacher alone. Uniform: the entropy is
+        One-hot: more than nine in ten samples give one teacher a weight above 0.95. Uniform: the entropy is
         within 0.01 % of ln M, which no adapter that distinguishes anything shows. Both were found in
         the released code (``docs/method.md``).
         """
@@ -43,7 +43,7 @@ class WeightSummary:
         return "uniform" if self.entropy > (1 - 1e-4) * math.log(teachers) else None
 
     def describe(self) -> str:
-        """A sentence on the state of the adapter, for a warning."""
+        """Return a sentence on the state of the adapter, for a warning."""
         teachers = len(self.mean)
         if self.collapse == "one-hot":
             favourite = max(self.mean, key=lambda name: self.mean[name])
@@ -61,7 +61,7 @@ class WeightSummary:
 
 
 class WeightStatistics(Metric):
-    """Accumulates what a `WeightSummary` says over the batches (and ranks) of an epoch."""
+    """Metric that accumulates a `WeightSummary` over the batches and ranks of an epoch."""
 
     full_state_update = False
 
@@ -79,7 +79,7 @@ class WeightStatistics(Metric):
         self.samples: Tensor
 
     def update(self, weights: Float[Tensor, "B M"]) -> None:
-        """Adds the weights of one batch, rows sum to 1."""
+        """Add the weights of one batch; rows sum to 1."""
         weights = weights.detach().float()
         self.total += weights.sum(dim=0)
         self.entropy += torch.special.entr(weights).sum()
@@ -87,19 +87,19 @@ class WeightStatistics(Metric):
         self.samples += len(weights)
 
     def compute(self) -> Float[Tensor, " M_and_2"]:
-        """Mean weight of each teacher, mean entropy, share above 0.95, over all samples so far."""
+        """Return mean weights, mean entropy and share above 0.95 over all samples so far."""
         return torch.cat([self.total, torch.stack([self.entropy, self.above])]) / self.samples
 
     def summary(self) -> WeightSummary:
-        """The same by name."""
+        """Return the statistics by name."""
         *mean, entropy, above_95 = self.compute().tolist()
         return WeightSummary(dict(zip(self.teachers, mean, strict=True)), entropy, above_95)
 
 
 class EpochMeans:
-    """Means over the samples of an epoch of whatever a step measures, at one operation per step.
+    """Means over the samples of an epoch, at one operation per step.
 
-    Lightning's own means are lost where an epoch is gone on with from a checkpoint within it.
+    Lightning's own means are lost when an epoch is resumed from a checkpoint within it.
     """
 
     def __init__(self) -> None:
@@ -107,14 +107,14 @@ class EpochMeans:
         self.sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     def add(self, values: Mapping[str, Float[Tensor, ""]], samples: int) -> None:
-        """Adds the means of a batch of so many samples."""
+        """Add a batch's means, weighted by its number of samples."""
         names = tuple(values)
         new = torch.stack([value.detach().float() for value in values.values()]) * samples
         before, count = self.sums.get(names, (torch.zeros_like(new), 0))
         self.sums[names] = before.to(new.device) + new, count + samples
 
     def take(self) -> dict[str, float]:
-        """The means by name; from here on another epoch's are added up."""
+        """Return the means by name and start a new epoch."""
         means = {
             name: mean
             for names, (sums, count) in self.sums.items()
@@ -124,16 +124,16 @@ class EpochMeans:
         return means
 
     def so_far(self, name: str) -> float | None:
-        """The mean of one of them over the epoch so far; None before it has been measured."""
+        """Return one mean over the epoch so far; None before it has been measured."""
         for names, (sums, count) in self.sums.items():
             if name in names:
                 return float(sums[names.index(name)]) / count
         return None
 
     def state(self) -> list[dict[str, Any]]:
-        """For a checkpoint."""
+        """Return the sums for a checkpoint."""
         return [{"names": list(n), "sums": s.cpu(), "samples": c} for n, (s, c) in self.sums.items()]
 
     def load(self, state: list[dict[str, Any]]) -> None:
-        """Takes over what `state` gave."""
+        """Restore the sums that `state` gave."""
         self.sums = {tuple(of["names"]): (of["sums"], of["samples"]) for of in state}

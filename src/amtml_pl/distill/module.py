@@ -1,4 +1,4 @@
-"""What every way of training a student shares: its evaluation, its optimiser, its teachers."""
+"""Shared part of every way of training a student: evaluation, optimiser, teachers."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 class Observer(Callback):
-    """A callback that sees what steps have computed anyway; it changes nothing and draws no random number."""
+    """Callback that reads what steps compute; it changes nothing and draws no random number."""
 
     def saw_step(self, step: Step, batch: Batch) -> None:
-        """A training step: of the whole batch, and this process's share of the batch itself."""
+        """Receive a training step of the whole batch, and this process's share of it."""
 
     def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
-        """The student's logits for this process's share of a validation or test batch."""
+        """Receive the student's logits for this process's share of an evaluation batch."""
 
 
 log = logging.getLogger(__name__)
 
 
 class StudentModule(pl.LightningModule):
-    """A student that is trained in some way; evaluated, optimised and checkpointed in one.
+    """Student with its training step, evaluation, optimiser and checkpoint; a base class.
 
     Student, weighting and the projections inside the terms are submodules: trained, checkpointed, moved. The
-    teacher source is not, whatever it is made of.
+    teacher source is not.
 
     Args:
         student: the network to train, with the taps that terms and weighting read.
@@ -70,8 +70,8 @@ class StudentModule(pl.LightningModule):
         spent: what the fit costs; a callback, `amtml_pl.training.callbacks.Accounts`, keeps it.
 
     Raises:
-        UserError: if there is no term, one has no coefficient or needs teachers that are not there, teachers
-            come without a weighting, or a learned weighting without a term that trains it.
+        UserError: if there is no term, one has no coefficient or needs missing teachers, teachers come
+            without a weighting, or a learned weighting without a term that trains it.
     """
 
     blends_labels: ClassVar[bool] = True
@@ -116,18 +116,18 @@ class StudentModule(pl.LightningModule):
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
-        """One step; the loss, or None where the module steps its optimisers itself."""
+        """Return a step's loss; None where the module steps its optimisers itself."""
 
     @abstractmethod
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
-        """Every trainable parameter of the student's optimiser once, in named groups."""
+        """Yield every trainable parameter of the student's optimiser once, in named groups."""
 
     @abstractmethod
     def break_down(self, batch: Batch) -> StepBreakdown:
-        """The step that would be taken for a batch, summand by summand; nothing is trained."""
+        """Return a batch's step, summand by summand, without training."""
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Whatever can be trained, by whom it belongs to, the student first; no part is empty."""
+        """Return trainable parameters by part, the student first; no part is empty."""
         return trainable({"student": self.student})
 
     def loss_terms(self) -> dict[str, LossTerm]:
@@ -136,31 +136,31 @@ class StudentModule(pl.LightningModule):
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """The multiplier of everything that the student's loss sums up, for the run's record."""
+        """Multiplier of every summand of the student's loss, for the run's record."""
         return self.coef
 
     def total(self, values: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-        """Sum unweighted values, each times its coefficient."""
+        """Return the sum of unweighted values, each times its coefficient."""
         coef = self.coefficients
         return torch.stack([coef[name] * value for name, value in values.items()]).sum()
 
     def self_check(self) -> Iterator[tuple[str, str]]:
-        """What the method finds wrong with its own parts: a defect's name and a sentence on it."""
+        """Yield the method's own defects: a name and a sentence on each."""
         yield from ()
 
     def head_names(self) -> tuple[str, ...]:
-        """The hints whose teachers' classifiers a term runs, by flat name."""
+        """Return flat names of the hints whose teachers' classifiers a term runs."""
         return tuple(dict.fromkeys(name for term in self.loss_terms().values() for name in term.head_names()))
 
     def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
-        """Gives the terms the teachers' own classifiers, frozen, before the fit begins."""
+        """Pass the teachers' own classifiers, frozen, to the terms before the fit begins."""
         self.heads = dict(heads)
         for term in self.loss_terms().values():
             term.take_heads(self.heads)
 
     @property
     def needs_held_out(self) -> bool:
-        """Whether the weighting asks for the teachers' outputs on the validation split."""
+        """Return whether the weighting needs the teachers' outputs on the validation split."""
         return self.weighting is not None and self.weighting.needs_held_out
 
     def calibrate_weighting(
@@ -168,7 +168,7 @@ class StudentModule(pl.LightningModule):
         accuracy: Mapping[str, float],
         outputs: Callable[[], tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]],
     ) -> None:
-        """Let the weighting judge the teachers by validation accuracy; ``outputs`` is called if needed."""
+        """Fit the weighting to the teachers' validation accuracy and, if needed, their outputs."""
         if self.weighting is not None:
             self.weighting.set_teacher_accuracy(accuracy)
             if self.needs_held_out:
@@ -176,24 +176,24 @@ class StudentModule(pl.LightningModule):
 
     @property
     def networks_trained(self) -> int:
-        """How many networks a step trains, for the run's budget."""
+        """Number of networks that a step trains, for the run's budget."""
         return 1
 
     @property
     def learns_weights(self) -> bool:
-        """Whether the teachers' weights are learned, so that a collapse of theirs is worth a warning."""
+        """Return whether the teachers' weights are learned, so that a collapse deserves a warning."""
         return False
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the validation split."""
+        """Measure accuracy and cross-entropy on the validation split."""
         self.evaluate(batch, "val", self.val_accuracy, self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the test split."""
+        """Measure accuracy and cross-entropy on the test split."""
         self.evaluate(batch, "test", self.test_accuracy, self.test_loss)
 
     def evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy, loss: MeanMetric) -> None:
-        """Logs ``<split>/acc`` (in [0, 1]) and ``<split>/loss`` of a batch, averaged over all samples."""
+        """Log ``<split>/acc`` in [0, 1] and ``<split>/loss``, averaged over all samples."""
         logits = self.student(batch.images).logits
         accuracy.update(logits, batch.labels)
         loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
@@ -203,7 +203,7 @@ class StudentModule(pl.LightningModule):
         self.log(f"{split}/loss", loss, batch_size=len(batch))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One optimiser over named groups, and the schedule."""
+        """Return one optimiser over named groups, and the schedule."""
         optimizer = self.make_optimizer(list(self.parameter_groups()))
         if self.make_scheduler is None:
             return {"optimizer": optimizer}
@@ -213,14 +213,14 @@ class StudentModule(pl.LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """Puts the teachers, and their classifiers, where the batches will be."""
+        """Move the teachers and their classifiers to the device of the batches."""
         if self.teacher_source is not None:
             self.teacher_source.to(self.device)
         for head in self.heads.values():
             head.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the fit has measured of the epoch that it is in."""
+        """Save the measurements of the unfinished epoch."""
         checkpoint["collapse"] = self.collapse
         # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
         data = getattr(self.trainer, "datamodule", None)
@@ -232,7 +232,7 @@ class StudentModule(pl.LightningModule):
             checkpoint["measured"] = {"means": self.means.state(), "metrics": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes it over, where it is a fit that goes on."""
+        """Restore the measurements of the unfinished epoch, if a fit is resumed."""
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
         self.collapse = checkpoint["collapse"]
@@ -243,14 +243,14 @@ class StudentModule(pl.LightningModule):
                     setattr(metric, state, value.to(self.device))
 
     def epoch_metrics(self) -> dict[str, Metric]:
-        """Everything that is summed up over a training epoch, by name."""
+        """Return all metrics that are summed up over a training epoch, by name."""
         metrics: dict[str, Metric] = {"train/acc": self.train_accuracy}
         if self.weight_statistics is not None:
             metrics["weights"] = self.weight_statistics
         return metrics
 
     def on_train_epoch_end(self) -> None:
-        """Logs losses and how the teachers were weighted; warns when a learned weighting has collapsed."""
+        """Log losses and teacher weights; warn when a learned weighting has collapsed."""
         if not self.automatic_optimization:  # a loop that steps its optimisers itself has to step these too
             schedules = self.lr_schedulers() or []
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
@@ -272,7 +272,7 @@ class StudentModule(pl.LightningModule):
             log.warning("epoch %d/%s: %s", epoch, self.trainer.max_epochs, summary.describe())
 
     def seed_step(self, stage: int = 0) -> None:
-        """Starts random numbers from (seed, step, stage), so that they repeat on a resume.
+        """Seed random numbers by (seed, step, stage), so that they repeat on a resume.
 
         Args:
             stage: 0 before a process's own share goes through the networks, which may have dropout; 1 once
@@ -282,24 +282,24 @@ class StudentModule(pl.LightningModule):
         torch.manual_seed(random_bits(state, stage).item() >> 1)
 
     def gather_batch(self, share: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return what makes a whole batch of the shares of a run's processes; of one, it is the identity."""
+        """Return the function from a process's share to the whole batch; maybe the identity."""
         trained_by_several = self._trainer is not None and self._trainer.world_size > 1
         return WholeBatch(share) if trained_by_several else lambda tensor: tensor
 
     def teacher_outputs_of(self, batch: Batch) -> TeacherOutputs | None:
-        """The teachers' outputs, and the seconds they took."""
+        """Return the teachers' outputs, and count the seconds they took."""
         if self.teacher_source is None:
             return None
         with self.spent.on_teachers():
             return self.teacher_source(batch)
 
     def observers(self) -> list[Observer]:
-        """The trainer's callbacks that are shown every step and every evaluation."""
+        """Return the trainer's callbacks that observe every step and every evaluation."""
         callbacks: Iterable[Callback] = getattr(self._trainer, "callbacks", ())
         return [callback for callback in callbacks if isinstance(callback, Observer)]
 
     def update_metrics(self, step: Step, batch: Batch) -> None:
-        """Counts a whole batch: the student's accuracy on it, the teachers' weights."""
+        """Update accuracy and teacher weights with a whole batch."""
         self.train_accuracy.update(step.student.logits, step.labels)
         self.log("train/acc", self.train_accuracy, on_step=False, on_epoch=True)
         if self.weight_statistics is not None and step.weights is not None:
@@ -307,17 +307,19 @@ class StudentModule(pl.LightningModule):
         for observer in self.observers():
             observer.saw_step(step, batch)
 
-    def log_losses(self, step: Step, values: Mapping[str, Tensor], total: Tensor) -> None:
-        """Notes every term unweighted, and the total; the epoch's end logs their means over its samples."""
+    def log_losses(
+        self, step: Step, values: Mapping[str, Float[Tensor, ""]], total: Float[Tensor, ""]
+    ) -> None:
+        """Add every unweighted term and the total to the epoch's means."""
         self.means.add({**values, "total": total}, len(step.labels))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision widened to float32; float64 stays as it is."""
+    """Return half precision as float32; float64 stays as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def trainable(owners: Mapping[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
-    """The trainable parameters of each module; without those that have none."""
+    """Return the trainable parameters of each module that has any."""
     found = {name: [p for p in module.parameters() if p.requires_grad] for name, module in owners.items()}
     return {name: parameters for name, parameters in found.items() if parameters}

@@ -1,4 +1,4 @@
-"""Steps that would spoil the weights: they are not taken, but named and kept whole."""
+"""Steps with non-finite numbers: they are not taken, but reported and saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from amtml_pl.types import Batch, TeacherOutputs
 
 
 class NonFiniteGuard(Callback):
-    """Stops a fit before gradients that are no numbers spoil the weights, for good.
+    """Callback that stops a fit before non-finite gradients spoil the weights.
 
     Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
     """
@@ -34,13 +34,13 @@ class NonFiniteGuard(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Remembers the batch, for what may have to be said of it."""
+        """Remember the batch for a possible error message."""
         self.present = batch, batch_idx
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Raise a UserError if a gradient that the optimiser is about to use is not finite."""
+        """Raise a UserError if a gradient that the optimiser will use is not finite."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if trainer.precision == "16-mixed" or all_finite([cast("Tensor", p.grad) for p in parameters]):
             return
@@ -55,7 +55,7 @@ class NonFiniteGuard(Callback):
 def broken_loss(
     module: StudentModule, values: Mapping[str, Tensor], batch: Batch, batch_idx: int
 ) -> UserError:
-    """Return the error for a loss that is not a number: where, which terms, which samples."""
+    """Return the error for a non-finite loss: where, which terms, which samples."""
     broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
     return broken_step(module, (batch, batch_idx), "loss", broken or ["the weighted sum overflows"])
 
@@ -63,7 +63,7 @@ def broken_loss(
 def broken_step(
     module: StudentModule, present: tuple[Batch, int], what: str, broken: Sequence[str]
 ) -> UserError:
-    """Return the error for a step that is not taken; the step is kept in a file of the run's folder."""
+    """Return the error for a step that is not taken; save the step."""
     share, batch_idx = present
     batch = share.map(module.gather_batch(share.labels))
     about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
@@ -79,7 +79,7 @@ def broken_step(
 
 
 def terms_of_broken_gradients(module: StudentModule, batch: Batch) -> Iterator[str]:
-    """The loss terms whose gradient is not a number, of the present batch."""
+    """Yield the loss terms whose gradient is not finite for the present batch."""
     for objective in module.break_down(batch).objectives:
         parameters = [p for part in objective.trains for p in module.trainable_groups().get(part, ())]
         gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
@@ -88,9 +88,9 @@ def terms_of_broken_gradients(module: StudentModule, batch: Batch) -> Iterator[s
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether all numbers are finite, at the cost of one look at them all.
+    """Return whether all numbers are finite, with one wait for the device.
 
-    Their common norm says so, unless it overflows; then each tensor is looked at.
+    Their common norm is finite then, unless it overflows; in that case each tensor is checked.
     """
     if not tensors or bool(torch.isfinite(nn.utils.get_total_norm(tensors))):
         return True
@@ -98,7 +98,7 @@ def all_finite(tensors: list[Tensor]) -> bool:
 
 
 def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Mapping[str, Any]) -> None:
-    """Writes what it takes to compute a step again."""
+    """Write everything that is needed to compute a step again."""
     tensors = {f"state/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {"images": batch.images, "labels": batch.labels, "index": batch.index}
     facts = {**about, "view": batch.view, "split": batch.split}
@@ -113,7 +113,7 @@ def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Ma
 
 
 def load_reproduction(file: Path, module: nn.Module) -> Batch:
-    """Put a module in the state that broke; return the batch, for ``module.break_down(batch)``."""
+    """Restore a module to the state that broke; return the batch for ``module.break_down``."""
     with safe_open(file, framework="pt") as stored:
         tensors: dict[str, Tensor] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         about = json.loads(stored.metadata()["about"])
@@ -126,5 +126,5 @@ def load_reproduction(file: Path, module: nn.Module) -> Batch:
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by the rest of the name."""
+    """Return the tensors with a name prefix, by the rest of the name."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

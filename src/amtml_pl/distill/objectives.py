@@ -1,4 +1,4 @@
-"""A training step taken apart: what it minimises, summand by summand, and whom each summand is to train."""
+"""Parts of a training step: each summand of the loss, and what it trains."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from amtml_pl.types import Step
 
 @dataclass(frozen=True)
 class LossComponent:
-    """One summand of what a step minimises.
+    """Summand of a step's loss.
 
     Attributes:
         name: of the loss term, or of what the method adds to the terms.
         value: times its coefficient, with its graph.
-        trains: names of the module's parts, as `amtml_pl.distill.module.StudentModule.parts` has them, that
-            it claims to train; a name that is not there claims what has nothing to learn with.
+        trains: names of the module's parts, as `StudentModule.trainable_groups` has them, that it claims to
+            train; a name that is missing there has nothing that can be trained.
     """
 
     name: str
@@ -29,7 +29,7 @@ class LossComponent:
 
 @dataclass(frozen=True)
 class StepBreakdown:
-    """A step before it is taken; the summands whose coefficient is not 0, and what the terms looked at."""
+    """Step before it is taken: summands with a coefficient, and the terms' input."""
 
     objectives: Sequence[LossComponent]
     step: Step | None = None

@@ -1,4 +1,4 @@
-"""The training step: student, teachers, weights, losses. One module for every method that steps once."""
+"""Training step: student, teachers, weights, losses; for every method that steps once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from amtml_pl.types import Batch, Step
 
 
 class DistillModule(StudentModule):
-    """Trains a student from labels, and from teachers where there are any, by one optimiser."""
+    """Student trained from labels and any teachers, by one optimiser."""
 
     asks_weighting_alone: ClassVar[bool] = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
-        """One step, in the order a batch travels."""
+        """Return the loss of one step, in the order a batch travels."""
         self.seed_step()
         step = self.distill_step(batch)
         values = self.values(step)
@@ -34,10 +34,10 @@ class DistillModule(StudentModule):
         return loss
 
     def distill_step(self, batch: Batch) -> Step:
-        """What the student and the teachers give for a batch, and how the teachers are weighted.
+        """Return a batch's student and teacher outputs with the teachers' weights.
 
         Where several processes share a batch, the outputs of all are put together: weightings and terms see
-        the whole batch, whatever they make of it, and give what they give in one process.
+        the whole batch and return what they return in one process.
         """
         student = self.student(batch.images)
         with full_precision(batch):
@@ -61,12 +61,12 @@ class DistillModule(StudentModule):
             )
 
     def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
-        """Every term of a step, unweighted."""
+        """Return the unweighted value of every term."""
         with full_precision(step.labels):
             return {name: term(step) for name, term in self.terms.items()}
 
     def break_down(self, batch: Batch) -> StepBreakdown:
-        """The terms with a coefficient."""
+        """Return the loss terms whose coefficient is not 0, each times its coefficient."""
         self.seed_step()
         step = self.distill_step(batch)
         values = self.values(step)
@@ -78,14 +78,14 @@ class DistillModule(StudentModule):
         return StepBreakdown(objectives, step)
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The student, what each term learns, what the weighting learns."""
+        """Return trainable parameters of student, terms and weighting, by part."""
         learners = {f"terms.{name}": term for name, term in self.terms.items()}
         if self.weighting is not None:
             learners["weighting"] = self.weighting
         return {**super().trainable_groups(), **trainable(learners)}
 
     def expected_groups(self, name: str, term: LossTerm) -> tuple[str, ...]:
-        """Whom a term is to train."""
+        """Return the names of the parts that a term should train."""
         parts = self.trainable_groups()
         claimed = ["student"] if term.trains_student else []
         if term.learns or f"terms.{name}" in parts:
@@ -95,7 +95,7 @@ class DistillModule(StudentModule):
         return tuple(claimed)
 
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
-        """The student, what the terms learn, what the weighting learns: each trainable parameter once."""
+        """Yield optimiser groups of student, terms and weighting, each parameter once."""
         yield {"name": "student", "params": list(self.student.parameters())}
         if projections := list(self.terms.parameters()):
             yield {"name": "terms", "params": projections}
@@ -104,19 +104,20 @@ class DistillModule(StudentModule):
             yield group if self.weighting.lr is None else {**group, "lr": self.weighting.lr}
 
     def weighting_norm(self) -> Float[Tensor, ""] | None:
-        """Squared L2 norm of the weighting's parameters; None where it learns nothing."""
+        """Return the squared L2 norm of the weighting's parameters; None without any."""
         parameters = [] if self.weighting is None else list(self.weighting.parameters())
         return torch.stack([p.square().sum() for p in parameters]).sum() if parameters else None
 
     @property
     def learns_weights(self) -> bool:
-        """Whether the weighting has parameters."""
+        """Return whether the weighting has parameters."""
         return self.weighting_norm() is not None
 
 
 def full_precision(on: Batch | Tensor) -> torch.autocast:
-    """Whatever the trainer's precision: sums over classes, pairs and angles lose too much in half of it.
+    """Return a context that runs in float32 under any trainer precision.
 
+    Sums over classes, pairs and angles lose too much in half precision.
     Live teachers run in it too, as they do for the cache.
     """
     device = on.images.device if isinstance(on, Batch) else on.device

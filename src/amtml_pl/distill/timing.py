@@ -1,4 +1,4 @@
-"""What a fit costs, over all the sessions that it takes."""
+"""Cost of a fit, over all its sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Spending:
-    """Seconds and images, added up as they are spent; building the cache is not part of the fit's seconds."""
+    """Seconds and images of a fit so far; cache building counts apart."""
 
     teacher_seconds: float = 0.0
     cache_build_seconds: float = 0.0
@@ -22,29 +22,29 @@ class Spending:
 
     @property
     def fit_seconds(self) -> float:
-        """Seconds of the fit, over all sessions, up to the last saved state of each."""
+        """Seconds of the fit over all sessions, up to each one's last saved state."""
         return self.seconds_before + time.perf_counter() - self.started
 
     @contextmanager
     def on_teachers(self) -> Iterator[None]:
-        """What happens inside is waiting for the teachers."""
+        """Count the time inside as waiting for the teachers."""
         start = time.perf_counter()
         yield
         self.teacher_seconds += time.perf_counter() - start
 
     def count_build(self, seconds: float, computed: Mapping[str, int]) -> None:
-        """Counts what building the cache took, which is not the student's time."""
+        """Add the cost of building the cache, and leave it out of the fit's seconds."""
         self.cache_build_seconds += seconds
         self.started += seconds
         self.count_passes(computed)
 
     def count_passes(self, computed: Mapping[str, int]) -> None:
-        """Adds to what each teacher has looked at."""
+        """Add to the number of images that each teacher has seen."""
         for name, images in computed.items():
             self.teacher_passes[name] = self.teacher_passes.get(name, 0) + images
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the sums for a checkpoint."""
         return {
             "seconds_before": self.fit_seconds,
             "teacher_seconds": self.teacher_seconds,
@@ -54,7 +54,7 @@ class Spending:
         }
 
     def resume_from(self, state: Mapping[str, Any]) -> None:
-        """Adds what `state` gave in an earlier session."""
+        """Add the sums that `state` gave in an earlier session."""
         self.seconds_before += state["seconds_before"]
         self.teacher_seconds += state["teacher_seconds"]
         self.cache_build_seconds += state["cache_build_seconds"]

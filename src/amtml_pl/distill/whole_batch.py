@@ -1,4 +1,4 @@
-"""The batch of all processes of a run, put together of their shares."""
+"""Whole batch of all processes of a run, assembled from their shares."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 class WholeBatch:
-    """Puts rows together, of which each process has its share, in the order of a run of one process.
+    """Function that assembles the processes' rows in the order of a one-process run.
 
     The first row is of process 0, the second of process 1, …; shares may differ by a row. Every process gets
-    the whole and computes the same loss of it. The gradient of that loss that comes back to a share is
+    the whole batch and computes the same loss. The gradient of that loss that comes back to a share is
     multiplied by the number of processes, since their gradients are averaged: the average is then the
     gradient of a run of one process.
 
     Args:
-        share: ``(B_rank, ...)``, any of the tensors that will be put together.
+        share: ``(B_rank, ...)``, any of the tensors that will be assembled.
     """
 
     def __init__(self, share: Tensor) -> None:
@@ -29,13 +29,13 @@ class WholeBatch:
         self.sizes = torch.cat(sizes).tolist()
 
     def __call__(self, share: Tensor) -> Tensor:
-        """``(B_rank, ...)`` to ``(B, ...)``."""
+        """Return the whole batch (B, ...) from this process's share (B_rank, ...)."""
         whole: Tensor = _Whole.apply(share, self.sizes)
         return whole
 
 
 class _Whole(torch.autograd.Function):
-    """See `WholeBatch`."""
+    """Differentiable gathering; see `WholeBatch`."""
 
     @staticmethod
     def forward(ctx: Any, share: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -1,1 +1,1 @@
-"""One file per loss: a pure function on tensors, and a thin term that picks its arguments from the step."""
+"""Losses, one per file: a pure function, and a term that gets its arguments."""

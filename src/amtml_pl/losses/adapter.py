@@ -1,4 +1,4 @@
-"""What a learned weighting is trained for: the objectives of the adapter, and its regularisation."""
+"""Loss terms that train a learned weighting: the adapter's objectives and its regularisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amtml_pl.weighting.temperature import positive_temperature
 
 
 class JointAdapterLoss(LossTerm):
-    """The released objective, ``T² KL(q || p_s)``, for the adapter alone: the student is a constant.
+    """Released objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
 
     It favours the teachers that are closest to the present student, hence the collapses that
     ``docs/mathematics.md``, "amtml", describes; `NllAdapterLoss` is the well-posed alternative.
@@ -39,14 +39,15 @@ class JointAdapterLoss(LossTerm):
         self.mixture: Mixture = mixture
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The objective of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         soft_targets = step_soft_targets(step, self.temperature, self.mixture)
         return soft_target_loss(step.student.logits.detach(), soft_targets, self.temperature)
 
 
 class NllAdapterLoss(LossTerm):
-    """``-log q_y`` of the untempered mixture ``q = sum_m w_m softmax(z_m)``: weights that predict the label.
+    """Negative log-likelihood of the labels under the teachers' mixture, for the adapter alone.
 
+    ``-log q_y`` of the untempered mixture ``q = sum_m w_m softmax(z_m)``.
     An extension, not in the paper: unlike the joint objective it does not depend on the student's
     outputs, so that it cannot reward a teacher for resembling the student.
     """
@@ -56,14 +57,14 @@ class NllAdapterLoss(LossTerm):
     blends_labels = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The objective of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         probabilities = step_soft_targets(step, temperature=1.0)
         smallest = 1e-12  # a mixture can be 0 in float32 where every teacher is sure of another class
         return F.nll_loss(probabilities.clamp_min(smallest).log(), step.labels)
 
 
 class AdapterEntropy(LossTerm):
-    """``mean_b KL(w_b || prior)``: what keeps an adapter's objective from one-hot weights.
+    """Penalty ``mean_b KL(w_b || prior)`` that keeps the adapter from one-hot weights.
 
     An extension, not in the paper; with a uniform prior it is ``ln M - H(w_b)``. With coefficient c,
     weights that minimise the sum of both lie between the prior (c large) and the one-hot ones that the
@@ -75,7 +76,7 @@ class AdapterEntropy(LossTerm):
     orders_teachers = True  # as its prior does
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The divergence of the batch, in nats, at least 0; at most ln M for a uniform prior.
+        """Return the batch's mean divergence in nats, at least 0.
 
         Raises:
             UserError: if the step has no teachers.
@@ -87,7 +88,7 @@ class AdapterEntropy(LossTerm):
 
 
 class AdapterL2(LossTerm):
-    """``||W||² + ||theta||²`` of the adapter's latent factors.
+    """Squared norm ``||W||² + ||theta||²`` of the adapter's latent factors.
 
     Raises:
         UserError: in ``forward``, if the weighting learns nothing.
@@ -97,7 +98,7 @@ class AdapterL2(LossTerm):
     trains_student = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The squared norm, the same for every batch of a step."""
+        """Return the squared norm, a scalar."""
         if step.weighting_norm is None:
             raise UserError(
                 "The term 'adapter_l2' regularises a learned weighting, and the chosen one learns nothing.",

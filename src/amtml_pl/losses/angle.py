@@ -21,15 +21,15 @@ ADDENDS = 2**17  # one dot product of more loses the seventh digit of a float32 
 
 
 def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
-    """RKD-A: smooth-L1 distance of the cosines of all angles that triples of samples form.
+    """Return RKD-A: the smooth-L1 distance of all angles between triples of samples.
 
     ``psi(i, j, k) = <n_ij, n_ik>`` with ``n_ij = (x_j - x_i) / ||x_j - x_i||``; the loss is the mean over
     all B³ triples, degenerate ones included (they are 0 on both sides), after Park, Kim, Lu and Cho,
     "Relational Knowledge Distillation" (arXiv:1904.05068), eq. 8.
     Where two samples coincide, the angle and its gradient are zero instead of divided by 1e-12.
-    The B³ angles are never held together: some tiles of ``TILE`` numbers, or of ``B · max(128, 2 D, 2 E)``
-    where that is more, are all the memory. The gradient is made in the same pass as the value and cannot
-    be differentiated again.
+    The B³ angles are never all in memory: it takes some tiles of ``TILE`` numbers, or of
+    ``B · max(128, 2 D, 2 E)`` where that is more. The gradient is made in the same pass as the value and
+    cannot be differentiated again.
 
     Args:
         student: one row per sample, with gradients.
@@ -45,7 +45,7 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
 
 
 def angles(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
-    """Cosine of the angle at vertex i between the directions to j and k, for all (i, j, k).
+    """Return the cosine of every angle (i, j, k) at vertex i, (B, B, B).
 
     The definition, B³ numbers at once: `angle_loss` gives the same without it.
     """
@@ -58,7 +58,7 @@ def angles(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
 
 
 class TiledAngleLoss(torch.autograd.Function):
-    """The angle loss, with the student's gradient made beside the value and kept for the backward pass."""
+    """Angle loss whose forward pass also makes and keeps the student's gradient."""
 
     @staticmethod
     def forward(
@@ -67,7 +67,7 @@ class TiledAngleLoss(torch.autograd.Function):
         target: Float[Tensor, "B E"],
         trained: bool,
     ) -> Float[Tensor, ""]:
-        """The value; ``trained`` says whether the gradient will be asked for."""
+        """Return the loss; ``trained`` states whether the gradient is needed."""
         value, gradient = value_and_gradient(student, target, trained)
         ctx.save_for_backward(gradient)
         return value
@@ -75,7 +75,7 @@ class TiledAngleLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Float[Tensor, ""]) -> tuple[Float[Tensor, "B D"], None, None]:
-        """The chain rule for a scalar."""
+        """Return the kept gradient times the outer one: the chain rule for a scalar."""
         (gradient,) = ctx.saved_tensors
         return gradient * outer, None, None
 
@@ -83,7 +83,7 @@ class TiledAngleLoss(torch.autograd.Function):
 def value_and_gradient(
     student: Float[Tensor, "B D"], target: Float[Tensor, "B E"], trained: bool
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"]]:
-    """The loss and, if ``trained``, its gradient with respect to the student (else zeros).
+    """Return the angle loss and, if ``trained``, its gradient for the student (else zeros).
 
     With ``n`` the directions from a vertex, ``d`` the differences of its angles and ``c`` those clamped to
     [-1, 1], smooth L1 sums to ``c·d - c·c / 2``; its gradient for ``n`` is ``2 c n``, ``c`` being symmetric.
@@ -131,7 +131,9 @@ def tile_of_angles(
     tiles: Float[Tensor, "2 _"],
     pull: Float[Tensor, "n K B"] | None,
 ) -> Float[Tensor, ""]:
-    """The smooth-L1 sum over the angles at n vertices between the directions to ``rows`` and to all samples.
+    """Return the smooth-L1 sum over the angles of one tile.
+
+    The angles at n vertices between the directions to ``rows`` and to all samples.
 
     Args:
         unit: the directions from each vertex, student before target.
@@ -152,13 +154,13 @@ def tile_of_angles(
     return torch.stack(products).sum() - torch.stack(squares).sum() / 2
 
 
-def pieces(tile: Float[Tensor, "n w B"]) -> tuple[Tensor, ...]:
-    """The tile's elements in runs that are short enough for a sum in single precision."""
+def pieces(tile: Float[Tensor, "n w B"]) -> tuple[Float[Tensor, " _"], ...]:
+    """Split a tile's elements into runs short enough for a float32 sum."""
     return torch.split(tile.view(-1), ADDENDS)
 
 
 class AngleLoss(LossTerm):
-    """Angles between the student's softened outputs follow those between the integrated soft targets.
+    """Angle loss between the student's softened outputs and the integrated soft targets.
 
     Both sides are probabilities at the same temperature, so that a perfect student has zero loss (the
     released code compares log-probabilities or logits with probabilities; see `amtml_pl.distill.released`).
@@ -179,6 +181,6 @@ class AngleLoss(LossTerm):
         self.mixture: Mixture = mixture
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         targets = step_soft_targets(step, self.temperature, self.mixture).detach()
         return angle_loss(F.softmax(step.student.logits / self.temperature, dim=1), targets)

@@ -19,11 +19,12 @@ from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 def attention_losses(
     student: Float[Tensor, "B C H1 W1"], teacher: Float[Tensor, "B 1 H2 W2"]
 ) -> Float[Tensor, " B"]:
-    """``mean_hw (a(F_s) - a_t)²`` per sample, a the `attention_map`, after arXiv:1612.03928.
+    """Return each sample's mean squared distance of two attention maps, (B,).
 
+    ``mean_hw (a(F_s) - a_t)²``, a the `attention_map`, after arXiv:1612.03928.
     The mean is over positions, as in RepDistiller and mdistiller, whose weight of 1000 belongs to it. A
-    larger map of the student is average-pooled before its attention is taken; a larger attention map of the
-    teacher, which is all that is kept of it, after.
+    larger map of the student is average-pooled before its attention is computed; a larger attention map of
+    the teacher, of which nothing else is kept, is pooled itself.
 
     Args:
         student: a map with gradients.
@@ -36,7 +37,7 @@ def attention_losses(
 
 
 class AttentionLoss(LossTerm):
-    """``sum_m mean_b w_bm sum_stages`` of `attention_losses`.
+    """Weighted attention transfer: ``sum_m mean_b w_bm sum_stages`` of `attention_losses`.
 
     Stages are paired from the last one backwards, so that a teacher may have more of them.
 
@@ -52,11 +53,11 @@ class AttentionLoss(LossTerm):
         self.pairs: tuple[tuple[tuple[str, str], ...], ...] = ()
 
     def student_taps(self) -> tuple[str, ...]:
-        """All stages."""
+        """Return the paths of all stages."""
         return self.stages
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The attention maps of the teachers' stages.
+        """Return the names of the teachers' attention maps.
 
         Raises:
             UserError: if a teacher offers no stages.
@@ -64,7 +65,7 @@ class AttentionLoss(LossTerm):
         return tuple(name for pairs in self.paired(offered) for _, name in pairs)
 
     def paired(self, offered: Mapping[str, OfferedFeatures]) -> tuple[tuple[tuple[str, str], ...], ...]:
-        """Per teacher the pairs of a student's stage and a hint.
+        """Return, per teacher, pairs of a student's stage and a hint.
 
         Raises:
             UserError: if a teacher offers no stages.
@@ -83,7 +84,7 @@ class AttentionLoss(LossTerm):
         )
 
     def build(self, shapes: TensorShapes) -> None:
-        """Pairs the stages.
+        """Pair the student's stages with the teachers' hints.
 
         Raises:
             UserError: if every pair is of one position, whose attention is always 1.
@@ -98,7 +99,7 @@ class AttentionLoss(LossTerm):
             )
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted.
+        """Return the batch's unweighted loss, a scalar.
 
         Raises:
             UserError: if the step has no teachers.

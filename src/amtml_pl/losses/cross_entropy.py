@@ -30,7 +30,7 @@ class CrossEntropy(LossTerm):
         self.label_smoothing = label_smoothing
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Mean over the batch."""
+        """Return the batch's mean cross-entropy, a scalar."""
         own = self.towards(step.student.logits, step.labels)
         if step.mixed is None:
             return own
@@ -38,5 +38,5 @@ class CrossEntropy(LossTerm):
         return share * own + (1 - share) * self.towards(step.student.logits, step.mixed.labels)
 
     def towards(self, logits: Float[Tensor, "B K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
-        """Mean over the batch for one label per sample."""
+        """Return the mean cross-entropy with one label per sample, a scalar."""
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

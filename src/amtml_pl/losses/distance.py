@@ -12,8 +12,9 @@ TILE = 2**22  # coordinates of differences at a time: 16 MB in float32, all of 1
 
 
 def distance_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
-    """RKD-D: smooth-L1 distance of all pairwise distances, each side divided by its mean positive one.
+    """Return RKD-D: the smooth-L1 distance of all normalised pairwise distances.
 
+    Each side is divided by its mean positive distance.
     Mean over all B² pairs, the zero diagonal included, after Park, Kim, Lu and Cho, "Relational
     Knowledge Distillation" (arXiv:1904.05068), eq. 5.
 
@@ -28,7 +29,7 @@ def distance_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -
 
 
 def normalised_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
-    """Pairwise Euclidean distances divided by the mean of the positive ones; zeros if all coincide."""
+    """Return pairwise distances divided by the mean positive one, or zeros if there is none."""
     squared = squared_distances(points)
     apart = squared > 1e-24
     distance = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
@@ -37,8 +38,9 @@ def normalised_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
 
 
 def squared_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
-    """Sums of squared differences, of which at most ``max(TILE, B · D)`` are held at a time.
+    """Return squared pairwise distances (B, B), computed in blocks of rows.
 
+    At most ``max(TILE, B · D)`` squared differences are in memory at a time.
     Differences and not ``|x|² + |y|² - 2 <x, y>``, whose rounding would keep samples that coincide apart
     and so change the mean of the positive distances. The backward pass makes the differences anew.
     """
@@ -54,5 +56,5 @@ def squared_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
 
 
 def squares_between(some: Float[Tensor, "n D"], points: Float[Tensor, "B D"]) -> Float[Tensor, "n B"]:
-    """The squared distance of each of some points from every point."""
+    """Return the squared distance of each of n points from every point, (n, B)."""
     return (points[None, :, :] - some[:, None, :]).square().sum(dim=2)

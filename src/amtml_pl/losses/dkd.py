@@ -1,4 +1,4 @@
-"""Decoupled distillation: how sure the teacher is of the label, and how it orders the other classes."""
+"""Decoupled distillation: confidence in the label, and the order of the other classes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,10 @@ def decoupled_losses(
     labels: Int64[Tensor, " B"],
     temperature: float,
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Target-class and non-target-class knowledge distillation per sample, each times T².
+    """Return target-class and non-target-class distillation losses per sample, each times T².
 
     After Zhao et al., "Decoupled Knowledge Distillation" (arXiv:2203.08679), eq. 6 and 7: the divergence of
     the two-way outputs (label, any other), and that of the outputs over the K - 1 other classes.
-
-    Args:
-        student_logits: the student's.
-        teacher_logits: one teacher's.
-        labels: of the samples.
-        temperature: T > 0.
 
     Returns:
         Both ``(B,)``, values ≥ 0; the second is 0 for two classes.
@@ -50,7 +44,9 @@ def decoupled_losses(
 
 
 class DecoupledLoss(LossTerm):
-    """``sum_m mean_b w_bm (alpha · TCKD + beta · NCKD)``, ramped up at the beginning.
+    """Weighted decoupled distillation, ramped up at the beginning.
+
+    ``sum_m mean_b w_bm (alpha · TCKD + beta · NCKD)``.
 
     Args:
         temperature: T > 0.
@@ -81,7 +77,7 @@ class DecoupledLoss(LossTerm):
         self.alpha, self.beta = alpha, beta
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted.
+        """Return the batch's unweighted loss, a scalar.
 
         Raises:
             UserError: if the step has no teachers.

@@ -1,4 +1,4 @@
-"""What terms share that compare samples by their pooled last maps."""
+"""Shared part of terms that compare samples by their pooled last maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 
 class EmbeddingTerm(LossTerm):
-    """A term that reads one embedding per network: its last map, averaged over the positions.
+    """Term that reads one embedding per network: its last map, averaged over positions.
 
     Args:
         tap: the student's last map, as a dotted module path.
@@ -27,11 +27,11 @@ class EmbeddingTerm(LossTerm):
         self.names: tuple[str, ...] = ()
 
     def student_taps(self) -> tuple[str, ...]:
-        """The last map."""
+        """Return the path of the student's last map."""
         return (self.tap,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The teachers' embeddings.
+        """Return the names of the teachers' embeddings.
 
         Raises:
             UserError: if a teacher offers no last map.
@@ -44,11 +44,11 @@ class EmbeddingTerm(LossTerm):
         return tuple(f"{teacher}/{taps.hint}@1" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
-        """Notes the embeddings."""
+        """Store the names of the teachers' embeddings."""
         self.names = self.hints(shapes.offered)
 
     def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B _"]]]:
-        """The student's and the teachers', the latter in the step's order of the teachers.
+        """Return the student's embedding and the teachers', in the step's order.
 
         Raises:
             UserError: if the step has no teachers.

@@ -1,4 +1,4 @@
-"""Multi-group hint regression: successive student stages imitate the last features of the teachers."""
+"""Multi-group hint regression: successive student stages imitate the teachers' last features."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 def hint_loss(
     student: Float[Tensor, "B Cs H W"], teacher: Float[Tensor, "B Ct H W"], projection: Float[Tensor, "Ct Cs"]
 ) -> Float[Tensor, ""]:
-    """``mean (A·u(F_s) - u(F_t))²`` with u the L2 normalisation over channels at every pixel.
+    """Return the mean squared distance of a projected student map from a teacher's.
 
+    ``mean (A·u(F_s) - u(F_t))²`` with u the L2 normalisation over channels at every pixel.
     After the AMTML code's FitNet module (FitNets: Romero et al., arXiv:1412.6550), where A is meant to
     be learned but is in no optimiser; here it is a parameter of `HintLoss`.
 
@@ -37,7 +38,7 @@ def hint_loss(
 
 
 def group_of_teachers(teachers: int, stages: int) -> list[int]:
-    """The student stage that each teacher guides when none is named.
+    """Return, per teacher, the position of the student stage that it guides.
 
     Teachers are spread in order over the stages and end at the last one: three over three stages are
     0, 1, 2 (the paper's Fig. 2); two are 1, 2 (the released Hint notebook); five are 0, 1, 1, 2, 2.
@@ -46,7 +47,7 @@ def group_of_teachers(teachers: int, stages: int) -> list[int]:
 
 
 class HintLoss(LossTerm):
-    """Mean over groups of `hint_loss`, each group one teacher's hint and one student stage.
+    """Mean of `hint_loss` over groups, each one teacher's hint and one student stage.
 
     Where the two maps differ in size, the larger is average-pooled to the smaller first; maps that the
     released code pools to 1×1 and broadcasts are thus compared as means (``docs/mathematics.md``, "amtml").
@@ -67,20 +68,20 @@ class HintLoss(LossTerm):
         self.projections = nn.ParameterList()
 
     def student_taps(self) -> tuple[str, ...]:
-        """The stages of the groups."""
+        """Return the student's stages of the groups."""
         return self.stages if self.groups is None else tuple(dict.fromkeys(self.groups.values()))
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The teachers' features of the groups."""
+        """Return the teachers' features of the groups."""
         if self.groups is not None:
             return tuple(self.groups)
         return tuple(f"{teacher}/{taps.hint}" for teacher, taps in offered.items() if taps.hint)
 
     def build(self, shapes: TensorShapes) -> None:
-        """Creates one projection per group.
+        """Create one projection per group.
 
         Raises:
-            UserError: if there is no hint at all.
+            UserError: if no teacher offers a hint, or the student has no stages.
         """
         if not self.hints(shapes.offered) or not self.student_taps():
             raise UserError(
@@ -98,7 +99,7 @@ class HintLoss(LossTerm):
             self.projections.append(nn.Parameter(nn.init.kaiming_uniform_(projection, a=math.sqrt(5))))
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         hints = step.teachers.hints if step.teachers is not None else {}
         losses = []
         for (name, stage), projection in zip(self.pairs, self.projections, strict=True):
@@ -110,6 +111,6 @@ class HintLoss(LossTerm):
 def same_size(
     student: Float[Tensor, "B Cs H1 W1"], teacher: Float[Tensor, "B Ct H2 W2"]
 ) -> tuple[Float[Tensor, "B Cs H W"], Float[Tensor, "B Ct H W"]]:
-    """Both maps average-pooled to the smaller height and the smaller width of the two."""
+    """Average-pool two maps to the smaller height and the smaller width of both."""
     height, width = (min(student.shape[axis], teacher.shape[axis]) for axis in (2, 3))
     return pool(student, height, width), pool(teacher, height, width)

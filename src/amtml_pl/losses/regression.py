@@ -1,4 +1,4 @@
-"""Feature regression: the student's map, through a learned regressor per teacher, becomes each teacher's."""
+"""Feature regression: a learned regressor per teacher makes the teacher's map from the student's."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ Activation: TypeAlias = Literal["as_teacher", "relu"]
 def regression_errors(
     regressed: Sequence[Float[Tensor, "B ..."]], targets: Sequence[Float[Tensor, "B ..."]]
 ) -> Float[Tensor, "B M"]:
-    """``mean_chw (r_m(F_s) - F_m)²`` per sample and teacher.
+    """Return the mean squared error per sample and teacher, (B, M).
 
+    ``mean_chw (r_m(F_s) - F_m)²`` for the regressor r_m of teacher m.
     After FitNets (Romero et al., arXiv:1412.6550), eq. 3, with the mean over a map's elements in place of
     half their sum.
 
     Args:
         regressed: per teacher the student's map in that teacher's shape, with gradients.
         targets: per teacher its map.
-
-    Returns:
-        ``(B, M)``, values ≥ 0.
     """
     pairs = zip(regressed, targets, strict=True)
     return torch.stack([(made - target).square().flatten(1).mean(dim=1) for made, target in pairs], dim=1)
 
 
 class FeatureRegression(LossTerm):
-    """``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``: FitNet-MKD with uniform weights.
+    """Weighted mean of regression errors; with uniform weights this is FitNet-MKD.
 
+    ``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``.
     Each r_m is a 1×1 convolution and batch norm, and a ReLU where the teacher's map has one. The CA-MKD code
     always has the ReLU, which cannot give the negative values of stages that are not activated, such as a
     wide residual network's. Its other regressors (strided and transposed convolutions) where the sizes differ
@@ -81,11 +80,11 @@ class FeatureRegression(LossTerm):
         self.regressors = nn.ModuleList()
 
     def student_taps(self) -> tuple[str, ...]:
-        """The one stage."""
+        """Return the path of the one stage that is read."""
         return (self.student_stage,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The map of every teacher.
+        """Return the name of every teacher's map.
 
         Raises:
             UserError: if a teacher offers no such map.
@@ -96,7 +95,7 @@ class FeatureRegression(LossTerm):
         )
 
     def map_of(self, teacher: str, taps: OfferedFeatures) -> str:
-        """The module whose output is imitated.
+        """Return the path of the teacher's module whose output is imitated.
 
         Raises:
             UserError: if the teacher offers none.
@@ -116,13 +115,13 @@ class FeatureRegression(LossTerm):
         return taps.stages[self.stage - 1]
 
     def build(self, shapes: TensorShapes) -> None:
-        """Creates one regressor per teacher."""
+        """Create one regressor per teacher."""
         self.names = self.hints(shapes.offered)
         source = shapes.student[self.student_stage]
         self.regressors.extend(Regressor(source, shapes.hints[name]) for name in self.names)
 
     def regressed(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """Per teacher the student's map in that teacher's shape."""
+        """Return, per teacher, the student's map in that teacher's shape."""
         feature = step.student.features[self.student_stage]
         made = [regressor(feature) for regressor in self.each()]
         if self.activation == "relu":
@@ -130,11 +129,11 @@ class FeatureRegression(LossTerm):
         return tuple(activated(each, target) for each, target in zip(made, self.targets(step), strict=True))
 
     def each(self) -> Iterator[Regressor]:
-        """The regressors in the order of the teachers."""
+        """Yield the regressors in the order of the teachers."""
         yield from cast("Iterable[Regressor]", self.regressors)
 
     def targets(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """The teachers' maps in order.
+        """Return the teachers' maps in order.
 
         Raises:
             UserError: if the step has no teachers.
@@ -143,11 +142,11 @@ class FeatureRegression(LossTerm):
         return tuple(teachers.hints[name] for name in self.names)
 
     def errors(self, step: Step) -> Float[Tensor, "B M"]:
-        """The error of every sample and teacher."""
+        """Return the error of every sample and teacher, (B, M)."""
         return regression_errors(self.regressed(step), self.targets(step))
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         _, weights = require_teachers(step)
         return weighted_mean(
             self.errors(step), weights if step.feature_weights is None else step.feature_weights
@@ -155,7 +154,7 @@ class FeatureRegression(LossTerm):
 
 
 class Regressor(nn.Module):
-    """1×1 convolution and batch norm on a map brought to the size of the wanted one.
+    """1×1 convolution and batch norm on a map pooled to the teacher's size.
 
     Args:
         source: ``(C, H, W)`` of the student's map.
@@ -169,7 +168,7 @@ class Regressor(nn.Module):
         self.norm = nn.BatchNorm2d(wanted[0])
 
     def forward(self, feature: Float[Tensor, "B C1 H1 W1"]) -> Float[Tensor, "B C H W"]:
-        """The map in the teacher's shape.
+        """Return the student's map in the teacher's shape.
 
         Raises:
             UserError: for one value per channel in training, which batch norm would take to 0.
@@ -185,12 +184,12 @@ class Regressor(nn.Module):
 
 
 def activated(made: Float[Tensor, "B C H W"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """A ReLU of the map where the other one is nowhere negative; else the map."""
-    # Without a branch, for which a device would have to be waited.
+    """Apply a ReLU to a map where the other map is nowhere negative."""
+    # Without a branch, which would have to wait for the device.
     lowest = torch.where(like.amin() < 0, -torch.inf, 0.0).to(made)
     return torch.where(made <= lowest, lowest, made)
 
 
 def weighted_mean(errors: Float[Tensor, "B M"], weights: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
-    """``mean_b sum_m w_bm e_bm``, the weights being constants: a student must not choose its own targets."""
+    """Return ``mean_b sum_m w_bm e_bm``; the weights are constants, not the student's choice."""
     return (weights.detach() * errors).sum(dim=1).mean()

@@ -1,4 +1,4 @@
-"""AEKD-F: the teachers' maps weighted so that no teacher's pull on the student's map is opposed."""
+"""AEKD-F: weights of the teachers' maps under which their gradients oppose one another least."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amtml_pl.weighting.aekd import gradient_weights
 
 
 class AekdFeatureRegression(FeatureRegression):
-    """`FeatureRegression` with one weight per teacher and batch, from ``d errors_m / d F_s``.
+    """`FeatureRegression` with AEKD's weight per teacher and batch, from the feature's gradients.
 
     After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
     (NeurIPS 2020): the weights minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``, where g_m is
@@ -44,11 +44,11 @@ class AekdFeatureRegression(FeatureRegression):
         self.tolerance = tolerance
 
     def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
-        """The weights of the batch, which are constants."""
+        """Return the term's own weights, (B, M), as constants."""
         return self.weigh(self.errors(step), step.student.features[self.student_stage])
 
     def weigh(self, errors: Float[Tensor, "B M"], feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
-        """One weight per teacher, repeated for every sample."""
+        """Return one weight per teacher, repeated for every sample, (B, M)."""
         if not errors.requires_grad:
             return errors.new_full(errors.shape, 1 / errors.shape[1])
         means = errors.mean(dim=0)
@@ -58,6 +58,6 @@ class AekdFeatureRegression(FeatureRegression):
         return shares.expand_as(errors)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         errors = self.errors(step)
         return weighted_mean(errors, self.weigh(errors, step.student.features[self.student_stage]))

@@ -1,4 +1,4 @@
-"""CA-MKD's intermediate loss: a teacher's map counts where its own classifier understands the student's."""
+"""CA-MKD's intermediate loss: maps weighted by the teachers' own classifiers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from amtml_pl.weighting.confidence import confidence_weights
 
 
 class ConfidenceFeatureRegression(FeatureRegression):
-    """`FeatureRegression` with the weights ``(1 - softmax_m(CE(h_m(r_m(F_s)), y))_m) / (M - 1)``.
+    """`FeatureRegression` whose weights are the confidence of the teachers' own classifiers.
 
+    The weights are ``(1 - softmax_m(CE(h_m(r_m(F_s)), y))_m) / (M - 1)``.
     h_m is what teacher m computes from its map on: pooling and classifier. After Zhang, Chen and Wang,
     "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007), eq. 7 to 9. As opposed to
     the published code the weights are constants, and the mean is not divided by M once more
     (``docs/mathematics.md``, "camkd"); `amtml_pl.distill.released.regression` is the code.
 
-    The classifiers are the teachers' and nobody's to train. They are loaded once, without the rest of
+    The classifiers are the teachers' and are never trained. They are loaded once, without the rest of
     their networks, and are no submodules: in no optimiser and no checkpoint.
     """
 
@@ -29,19 +30,19 @@ class ConfidenceFeatureRegression(FeatureRegression):
     heads: tuple[nn.Module, ...] = ()  # in a tuple, which torch does not look into
 
     def head_names(self) -> tuple[str, ...]:
-        """All hints of the term."""
+        """Return all hints of the term."""
         return self.names
 
     def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
-        """Keeps those of its hints."""
+        """Keep the classifiers that belong to the term's hints."""
         self.heads = tuple(heads[name] for name in self.names)
 
     def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
-        """The weights of the batch, which are constants."""
+        """Return the term's own weights, (B, M), as constants."""
         return self.weigh(self.regressed(step), step)
 
     def weigh(self, regressed: Sequence[Float[Tensor, "B _ _ _"]], step: Step) -> Float[Tensor, "B M"]:
-        """How well each teacher's classifier understands the student's map in that teacher's shape.
+        """Return weights (B, M) by how well each classifier understands the student's map.
 
         Raises:
             RuntimeError: if the term has not received the classifiers.
@@ -54,7 +55,7 @@ class ConfidenceFeatureRegression(FeatureRegression):
         return weights
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         regressed = self.regressed(step)
         errors = regression_errors(regressed, self.targets(step))
         return weighted_mean(errors, self.weigh(regressed, step))

@@ -1,4 +1,4 @@
-"""Relational distillation: distances and angles between samples are those of the teachers' embeddings."""
+"""Relational distillation: distances and angles between samples follow the teachers' embeddings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from amtml_pl.types import Step
 
 
 class RelationLoss(EmbeddingTerm):
-    """``sum_m mean_b(w_bm) (distance · RKD-D + angle · RKD-A)`` between pooled last maps.
+    """Weighted distance and angle losses between pooled last maps.
 
+    ``sum_m mean_b(w_bm) (distance · RKD-D + angle · RKD-A)``.
     After Park et al., "Relational Knowledge Distillation" (arXiv:1904.05068); see
     `amtml_pl.losses.distance` and `amtml_pl.losses.angle` for the two parts.
 
@@ -29,7 +30,7 @@ class RelationLoss(EmbeddingTerm):
         self.distance, self.angle = distance, angle
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted.
+        """Return the batch's unweighted loss, a scalar.
 
         Raises:
             UserError: if the step has no teachers.

@@ -22,19 +22,16 @@ def integrated_soft_targets(
     temperature: float,
     mixture: Mixture = "probabilities",
 ) -> Float[Tensor, "B K"]:
-    """The weighted mixture of the teachers' softened outputs.
+    """Return the weighted mixture of the teachers' softened outputs, (B, K).
 
     ``probabilities``: ``q = sum_m w_m softmax(z_m / T)``, the paper's (its Fig. 4 prints numbers that
     only this mixture gives). ``logits``: ``q = softmax(sum_m w_m z_m / T)``, sharper where teachers agree.
 
     Args:
-        teacher_logits: per sample and teacher.
-        weights: per sample and teacher, rows sum to 1.
+        teacher_logits: not softened.
+        weights: rows sum to 1.
         temperature: T > 0.
-        mixture: what is mixed.
-
-    Returns:
-        Class probabilities per sample, ``(B, K)``.
+        mixture: whether probabilities or logits are averaged.
     """
     if mixture == "logits":
         return F.softmax(torch.einsum("bm,bmk->bk", weights, teacher_logits) / temperature, dim=1)
@@ -44,13 +41,14 @@ def integrated_soft_targets(
 def soft_target_loss(
     student_logits: Float[Tensor, "B K"], soft_targets: Float[Tensor, "B K"], temperature: float
 ) -> Float[Tensor, ""]:
-    """``T² · mean_b KL(q_b || softmax(z_b / T))``, after Hinton, Vinyals and Dean (arXiv:1503.02531).
+    """Return the distillation loss towards soft targets, a scalar.
 
+    ``T² · mean_b KL(q_b || softmax(z_b / T))``, after Hinton, Vinyals and Dean (arXiv:1503.02531).
     The factor T² keeps the size of the gradient independent of the temperature. The mean is over
     samples, the sum over classes, so that the strength does not depend on K.
 
     Args:
-        student_logits: the student's logits z.
+        student_logits: z.
         soft_targets: q, rows sum to 1.
         temperature: T > 0.
 
@@ -86,13 +84,15 @@ class SoftTargetLoss(LossTerm):
         self.mixture: Mixture = mixture
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         targets = step_soft_targets(step, self.temperature, self.mixture).detach()
         return soft_target_loss(step.student.logits, targets, self.temperature)
 
 
-def step_soft_targets(step: Step, temperature: float, mixture: Mixture = "probabilities") -> Tensor:
-    """The integrated soft targets of a step, differentiable with respect to its weights.
+def step_soft_targets(
+    step: Step, temperature: float, mixture: Mixture = "probabilities"
+) -> Float[Tensor, "B K"]:
+    """Return a step's integrated soft targets (B, K), differentiable in its weights.
 
     Raises:
         UserError: if the step has no teachers.

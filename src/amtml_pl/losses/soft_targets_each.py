@@ -18,24 +18,16 @@ Scale: TypeAlias = Literal["paper", "ebkd_code", "camkd_code"]
 def soft_target_losses(
     student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
 ) -> Float[Tensor, "B M"]:
-    """``T² KL(p_m || p_s)`` per sample and teacher, p at temperature T.
-
-    Args:
-        student_logits: the student's.
-        teacher_logits: the teachers'.
-        temperature: T > 0.
-
-    Returns:
-        ``(B, M)``, values ≥ 0.
-    """
+    """Return ``T² KL(p_m || p_s)`` per sample and teacher, (B, M); p at temperature T."""
     student = F.log_softmax(student_logits / temperature, dim=1)[:, None].expand_as(teacher_logits)
     teachers = F.log_softmax(teacher_logits / temperature, dim=2)
     return temperature**2 * F.kl_div(student, teachers, reduction="none", log_target=True).sum(dim=2)
 
 
 class PerTeacherSoftTargetLoss(LossTerm):
-    """``mean_b sum_m w_bm T² KL(p_m || p_s)``: with uniform weights the loss-average of CA-MKD's AVER.
+    """Weighted mean of the distillation losses towards each teacher.
 
+    ``mean_b sum_m w_bm T² KL(p_m || p_s)``: with uniform weights the loss-average of CA-MKD's AVER.
     Its gradient is that of the distillation towards the mixture ``sum_m w_m p_m``, with the same weights;
     its value is larger by what the teachers differ. The weights are constants.
 
@@ -57,7 +49,7 @@ class PerTeacherSoftTargetLoss(LossTerm):
         self.scale: Scale = scale
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted.
+        """Return the batch's unweighted loss, a scalar.
 
         Raises:
             UserError: if the step has no teachers.

@@ -1,4 +1,4 @@
-"""What the training step asks of every loss term."""
+"""Interface between the training step and every loss term."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from amtml_pl.types import OfferedFeatures, Step, TeacherOutputs, TensorShapes
 
 
 class LossTerm(nn.Module):
-    """One named summand of the total loss: maps a step to an unweighted scalar.
+    """Named summand of the total loss: maps a step to an unweighted scalar.
 
     A base class and not only a protocol, since most terms need no tap and learn nothing: all
-    methods besides ``forward`` have an answer here. Learned parameters of a term live in the term, so
+    methods besides ``forward`` have a default here. Learned parameters of a term live in the term, so
     that the optimiser trains them and the checkpoint holds them.
 
     Attributes:
-        needs_teachers: whether the term is nothing without teachers.
-        needs_learned_weighting: whether the term is nothing for a weighting that learns nothing.
-        trains_weighting: whether a learned weighting gets from the term what it is to learn.
-        blends_labels: whether the term does right by mixup's blended labels, if only by reading none.
+        needs_teachers: whether the term needs teachers.
+        needs_learned_weighting: whether the term needs a weighting with learned parameters.
+        trains_weighting: whether the term trains a learned weighting.
+        blends_labels: whether the term is correct with mixup's blended labels; one without labels is.
         trains_student: whether the student gets a gradient from the term.
         learns: whether the term is meant to learn something of its own, such as projections.
         orders_teachers: whether something of the term belongs to a teacher by its position.
@@ -41,11 +41,11 @@ class LossTerm(nn.Module):
     vanishes_at_targets: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
-        """The student's features that the term reads, as dotted module paths."""
+        """Return the student's features that the term reads, as dotted module paths."""
         return ()
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """The teachers' features that the term reads, as flat names ``"<teacher>/<tap>"``.
+        """Return the teachers' features that the term reads, as flat names ``"<teacher>/<tap>"``.
 
         Args:
             offered: per teacher, in order, the taps that its YAML offers.
@@ -53,11 +53,11 @@ class LossTerm(nn.Module):
         return ()
 
     def head_names(self) -> tuple[str, ...]:
-        """The hints in whose place the term puts its own maps, to run the teachers' classifiers on them."""
+        """Return the hints whose teachers' classifiers the term runs on its own maps."""
         return ()
 
     def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
-        """Receives the teachers' own classifiers, frozen, once they have their weights.
+        """Take the teachers' own classifiers, frozen and with their weights.
 
         Args:
             heads: from each of `head_names` to logits; they stay the teachers' and must not become
@@ -65,19 +65,19 @@ class LossTerm(nn.Module):
         """
 
     def build(self, shapes: TensorShapes) -> None:
-        """Creates the learned parameters, once, before the optimiser sees the term."""
+        """Create the learned parameters, once, before the optimiser gets them."""
 
     def own_weights(self, step: Step) -> Float[Tensor, "B M"] | None:
-        """The weights of the teachers that the term computes for itself; None where it takes the step's."""
+        """Return teacher weights (B, M) that the term computes itself; None for the step's."""
         return None
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The unweighted value of the term for one batch."""
+        """Return the batch's unweighted loss, a scalar."""
         raise NotImplementedError
 
 
 def require_teachers(step: Step) -> tuple[TeacherOutputs, Float[Tensor, "B M"]]:
-    """The teachers' outputs of a step, and their weights.
+    """Return a step's teacher outputs and weights (B, M).
 
     Raises:
         UserError: if the step has no teachers.

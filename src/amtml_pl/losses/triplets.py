@@ -1,4 +1,4 @@
-"""OKD's relative dissimilarity: of two samples, the one that the teachers find closer is closer."""
+"""OKD's relative dissimilarity: of two samples, the teachers decide which is closer."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from amtml_pl.types import Step
 
 
 def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P 3"]) -> Bool[Tensor, "P M"]:
-    """Whether each teacher finds the second sample of a triplet at least as close to the first as the third.
+    """Return each teacher's vote on a triplet, (P, M): second sample closer than third.
+
+    A tie of the two distances to the first sample counts as closer.
 
     Args:
         teachers: per teacher one embedding per sample.
         triplets: rows of samples (a, i, j).
     """
     a, i, j = triplets.unbind(dim=1)
-    asked = [(t[a] - t[i]).square().sum(1) <= (t[a] - t[j]).square().sum(1) for t in teachers]
-    return torch.stack(asked, dim=1)
+    closer = [(t[a] - t[i]).square().sum(1) <= (t[a] - t[j]).square().sum(1) for t in teachers]
+    return torch.stack(closer, dim=1)
 
 
 def triplet_terms(
     student: Float[Tensor, "B D"], triplets: Int64[Tensor, "P 3"], margin: float
 ) -> Float[Tensor, " P"]:
-    """``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)`` for triplets (a, i, j), i to be the closer one."""
+    """Return the margin loss of each triplet (a, i, j), i being closer, (P,).
+
+    ``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)``.
+    """
     a, i, j = triplets.unbind(dim=1)
     return F.relu(length(student[a] - student[i]) - length(student[a] - student[j]) + margin)
 
@@ -39,7 +44,7 @@ def relative_dissimilarity_loss(
     triplets: Int64[Tensor, "P 3"],
     margin: float,
 ) -> Float[Tensor, ""]:
-    """Mean of the `triplet_terms` in the order that the majority of the teachers gives each triplet.
+    """Return the mean of `triplet_terms`, each triplet ordered by the teachers' majority.
 
     After You et al., "Learning from Multiple Teacher Networks" (KDD 2017); see ``docs/mathematics.md``,
     "okd". Weights of conflicting teachers, which that paper has too, are left out.
@@ -54,22 +59,22 @@ def relative_dissimilarity_loss(
         A scalar; triplets with as many votes on either side are left out of the mean, which is 0 where
         none remains.
     """
-    asked = votes(teachers, triplets)
-    for_second = 2 * asked.sum(dim=1)
-    turned = torch.where((for_second > asked.shape[1])[:, None], triplets, triplets[:, [0, 2, 1]])
-    decided = (for_second != asked.shape[1]).to(student)
+    ballots = votes(teachers, triplets)
+    for_second = 2 * ballots.sum(dim=1)
+    turned = torch.where((for_second > ballots.shape[1])[:, None], triplets, triplets[:, [0, 2, 1]])
+    decided = (for_second != ballots.shape[1]).to(student)
     return (decided * triplet_terms(student, turned, margin)).sum() / decided.sum().clamp_min(1)
 
 
 def length(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
-    """Euclidean length with a gradient of 0, and not none, at 0."""
+    """Return Euclidean lengths (P,) whose gradient at 0 is 0, not undefined."""
     squared = difference.square().sum(dim=1)
     apart = squared > 0
     return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
 
 
 class TripletLoss(EmbeddingTerm):
-    """`relative_dissimilarity_loss` of pooled last maps, each scaled to length 1; B random triplets a batch.
+    """`relative_dissimilarity_loss` of pooled last maps of length 1; B random triplets a batch.
 
     Every teacher has one vote: the weights of the teachers play no part. Triplets are drawn from torch's
     generator, which every training step starts from (seed, step).
@@ -84,7 +89,7 @@ class TripletLoss(EmbeddingTerm):
         self.margin = margin
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted; 0 for fewer than three samples.
+        """Return the batch's unweighted loss, a scalar; 0 for fewer than three samples.
 
         Raises:
             UserError: if the step has no teachers.
@@ -96,13 +101,13 @@ class TripletLoss(EmbeddingTerm):
         return relative_dissimilarity_loss(student, teachers, triplets, self.margin)
 
     def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B _"]]]:
-        """As of `EmbeddingTerm`, scaled to length 1."""
+        """Return the embeddings of `EmbeddingTerm`, scaled to length 1."""
         student, teachers = super().embeddings(step)
         return F.normalize(student, dim=1), [F.normalize(teacher, dim=1) for teacher in teachers]
 
 
 def random_triplets(samples: int) -> Int64[Tensor, "P 3"]:
-    """As many triplets of different samples as there are samples, each sample first in one of them.
+    """Return one random triplet of different samples per first sample, (P, 3).
 
     Drawn on the CPU, whose generator gives the same triplets for a student on any device.
     """

@@ -1,1 +1,1 @@
-"""Networks for small images that torchvision and timm lack; any of their networks works as it is."""
+"""Networks for small images that torchvision and timm lack."""

@@ -1,4 +1,4 @@
-"""The residual networks of the CIFAR experiments: three stages of basic blocks, depth 6n+2."""
+"""Residual networks of the CIFAR experiments: three stages of basic blocks, depth 6n+2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amtml_pl.errors import UserError
 
 
 class CifarResNet(nn.Module):
-    """A residual network for small images (He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385).
+    """Residual network for small images (He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385).
 
     Shortcuts that change shape are 1×1 convolutions with batch norm (option B), as in RepDistiller
     (https://github.com/HobbitLong/RepDistiller) and the AMTML code; the original's parameter-free
@@ -49,7 +49,7 @@ class CifarResNet(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """The logits of normalised images of any size from 4×4 up."""
+        """Return logits (B, K) of normalised images of any size from 4×4 up."""
         stem = self.relu(self.bn1(self.conv1(images)))
         last = self.layer3(self.layer2(self.layer1(stem)))
         logits: Tensor = self.fc(self.avgpool(last).flatten(1))
@@ -57,7 +57,7 @@ class CifarResNet(nn.Module):
 
 
 def residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    """Basic blocks of one width, the first of which changes width and size."""
+    """Return basic blocks of one width; the first changes width and size."""
     shortcut = None
     if stride != 1 or in_channels != channels:
         shortcut = nn.Sequential(
@@ -69,7 +69,7 @@ def residual_stage(in_channels: int, channels: int, blocks: int, stride: int) ->
 
 
 def initialise_convolutions(network: nn.Module) -> None:
-    """Draws the weights of every convolution from N(0, 2 / fan_out) and zeroes its bias."""
+    """Draw every convolution's weights from N(0, 2 / fan_out) and zero its bias."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -78,18 +78,15 @@ def initialise_convolutions(network: nn.Module) -> None:
 
 
 def blocks_per_stage(network: str, depth: int, remainder: int) -> int:
-    """The n of ``depth = 6n + remainder``: three stages of n blocks of two convolutions.
+    """Return the n of ``depth = 6n + remainder``: blocks of two convolutions per stage.
 
     Args:
         network: the name that the message shows.
         depth: layers with weights.
         remainder: layers outside the blocks, as the architecture counts them.
 
-    Returns:
-        n, at least 1.
-
     Raises:
-        UserError: if there is no such n; names the nearest depths that have one.
+        UserError: if no such n exists; it names the nearest depths that have one.
     """
     blocks, rest = divmod(depth - remainder, 6)
     if rest == 0 and blocks >= 1:

@@ -1,4 +1,4 @@
-"""What a network computes from one of its modules on, cut out of it: a teacher's own classifier."""
+"""Part of a network behind one of its modules, cut out: a teacher's own classifier."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from amtml_pl.errors import UserError
 
 
 class ClassifierHead(nn.Module):
-    """The rest of a network behind a tap, frozen: from that module's output to logits.
+    """Rest of a network behind a tap, frozen: from that module's output to logits.
 
-    Only the modules that this takes are held, so that the network itself can be let go.
+    Only the modules that this takes are kept, so that the network itself can be freed.
 
     Args:
         network: from images to logits; not changed.
@@ -29,17 +29,17 @@ class ClassifierHead(nn.Module):
         self.class_map = None if class_map is None else list(class_map)
 
     def forward(self, feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """The logits, in the order of the data's classes."""
+        """Return logits (B, K), in the order of the data's classes."""
         logits: Tensor = self.rest(feature.clone())  # its first operation may be in place
         return logits if self.class_map is None else logits[:, self.class_map]
 
     def train(self, mode: bool = True) -> ClassifierHead:
-        """Stays in evaluation mode: its batch norm is the teacher's."""
+        """Stay in evaluation mode: its batch norm is the teacher's."""
         return super().train(False)
 
 
 class TracerTowards(fx.Tracer):
-    """Looks into the modules around a tap only: what others do inside need not be traceable.
+    """Tracer that enters only the modules around a tap; the others need not be traceable.
 
     Args:
         tap: its dotted path.
@@ -50,20 +50,20 @@ class TracerTowards(fx.Tracer):
         self.tap = tap
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module stays one node."""
+        """Return whether a module stays one node."""
         return not self.tap.startswith(f"{module_qualified_name}.")
 
 
 def behind(network: nn.Module, tap: str) -> fx.GraphModule:
-    """The network with a tap's output in the place of its input.
+    """Return the network with a tap's output in the place of its input.
 
     Raises:
-        UserError: as `Head`.
+        UserError: as `ClassifierHead`.
     """
     name = type(network).__name__
     try:
         cut = fx.GraphModule(network, TracerTowards(tap).trace(network))
-    except Exception as error:  # whatever the network's own code does when it meets a proxy
+    except Exception as error:  # any error of the network's own code when it meets a proxy
         raise UserError(
             f"What {name} computes behind {tap!r} cannot be cut out of it: {error}",
             fix="leave the term that needs the teachers' classifiers out of loss=[...], or another teacher",

@@ -1,4 +1,4 @@
-"""How a teacher's feature is read: as it is, pooled to a grid, or as a map of where it is large."""
+"""Ways to read a teacher's feature: unchanged, pooled to a grid, or as attention."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ ATTENTION = "attention"
 
 
 def attention_map(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
-    """``mean_c F²``, divided by its L2 norm over each sample's H·W positions.
+    """Return where a map is active, (B, 1, H, W): squared, averaged over channels, normalised.
 
+    ``mean_c F²``, divided by its L2 norm over each sample's H·W positions.
     After Zagoruyko and Komodakis, "Paying More Attention to Attention" (arXiv:1612.03928), with exponent 2.
     """
     return F.normalize(features.square().mean(dim=1, keepdim=True).flatten(1), dim=1).view(
@@ -27,7 +28,7 @@ def attention_map(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"
 
 @dataclass(frozen=True)
 class HintSpec:
-    """A tap and what is made of its map: the part of a hint's name behind the teacher.
+    """A tap and the reduction of its map: a hint's name without the teacher.
 
     Attributes:
         tap: the dotted path of a module.
@@ -40,10 +41,10 @@ class HintSpec:
 
     @staticmethod
     def of(name: str) -> HintSpec:
-        """``layer2``, ``layer2@4`` or ``layer2@attention``.
+        """Parse ``layer2``, ``layer2@4`` or ``layer2@attention``.
 
         Raises:
-            UserError: if what stands behind the @ is neither.
+            UserError: if the part behind the @ is neither a number nor ``attention``.
         """
         tap, marked, reduction = name.partition("@")
         if not marked:
@@ -61,7 +62,7 @@ class HintSpec:
         return self.tap if self.reduction is None else f"{self.tap}@{self.reduction}"
 
     def __call__(self, feature: Float[Tensor, "B C H1 W1"], pool_to: int | None) -> Float[Tensor, "B C2 H W"]:
-        """The feature as it is read.
+        """Return a feature map as this hint reads it.
 
         Args:
             feature: the map of the tap.
@@ -73,7 +74,7 @@ class HintSpec:
         return pool(feature, height, width)
 
     def shape(self, shape: Shape, pool_to: int | None) -> Shape:
-        """``(C, H, W)`` of what is read of a map of this shape."""
+        """Return the shape (C, H, W) that this hint has for a given map."""
         channels, height, width = shape
         if self.reduction == ATTENTION:
             return 1, height, width

@@ -1,4 +1,4 @@
-"""How a network is executed: memory layout and compilation; its numbers stay the same to rounding."""
+"""Execution of a network: memory layout and compilation, equal to rounding."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SAFE_INPUT_CHANNELS = 16
 def set_execution(
     network: nn.Module, *, channels_last: bool, compiled: bool, trained_on_cpu: bool = False
 ) -> None:
-    """Lays out and compiles a network in place; its ``state_dict`` keeps its names.
+    """Set a network's memory layout and compilation in place; its ``state_dict`` keeps its names.
 
     Args:
         network: the bare one, inside its taps.
         channels_last: whether weights and activations are stored with the channels last.
         compiled: whether ``torch.compile`` translates the forward and backward.
-        trained_on_cpu: whether it is; the forward alone is safe everywhere.
+        trained_on_cpu: whether the network is trained on the CPU; the forward alone is safe everywhere.
 
     Raises:
         UserError: if channels-last would corrupt memory on the CPU.
@@ -46,12 +46,12 @@ def set_execution(
 
 
 def device_for(accelerator: str | None) -> torch.device:
-    """Return where networks run: on CUDA where there is one, unless the CPU is asked for."""
+    """Return the device for networks: CUDA where it exists, unless the CPU is wanted."""
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def as_written() -> AbstractContextManager[object]:
-    """Inside, networks run as they are written, even those that have been compiled."""
+    """Run networks inside as they are written, even compiled ones."""
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to import it takes seconds
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -60,7 +60,7 @@ def as_written() -> AbstractContextManager[object]:
 
 @contextmanager
 def unsynchronised(network: nn.Module) -> Iterator[None]:
-    """Inside, batch norm takes its statistics from this process's batch alone, and has a second derivative.
+    """Make batch norm inside use this process's batch alone, with a second derivative.
 
     For a batch that every process has whole: its statistics are those that processes would have in common.
     """
@@ -75,7 +75,7 @@ def unsynchronised(network: nn.Module) -> Iterator[None]:
 
 
 def unsafe_convolutions(network: nn.Module) -> list[str]:
-    """The names of the convolutions whose CPU backward is broken in channels-last layout."""
+    """Return names of convolutions whose CPU backward is broken in channels-last layout."""
     return [
         name
         for name, module in network.named_modules()

@@ -8,15 +8,10 @@ from torch import Tensor
 
 
 def pool(features: Float[Tensor, "B C H1 W1"], height: int, width: int) -> Float[Tensor, "B C H W"]:
-    """Adaptive average pooling as two matrix products.
+    """Average-pool feature maps to a given height and width, as two matrix products.
 
     The backward of ``adaptive_avg_pool2d`` has no deterministic implementation on CUDA, and a run would
     stop there; these products have one.
-
-    Args:
-        features: maps of any size.
-        height: of the result, from 1.
-        width: of the result, from 1.
     """
     if features.shape[2:] == (height, width):
         return features
@@ -25,7 +20,10 @@ def pool(features: Float[Tensor, "B C H1 W1"], height: int, width: int) -> Float
 
 
 def averaging(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
-    """The matrix whose row i averages the inputs from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``."""
+    """Return the matrix that averages ``inputs`` numbers to ``outputs`` numbers.
+
+    Row i averages the inputs from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``.
+    """
     matrix = torch.zeros(outputs, inputs, dtype=torch.float64)
     for i in range(outputs):
         start, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)

@@ -1,4 +1,4 @@
-"""Networks made for 224×224 pixels, given a stem that leaves something of 32×32."""
+"""Adaptation of networks made for 224×224 pixels to images of 32×32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def adapt_stem(
     kernel_3x3: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> nn.Module:
-    """Removes early downsampling from a torchvision or timm network, in place.
+    """Remove early downsampling from a torchvision or timm network, in place.
 
     Modules are named by dotted path. A convolution keeps its type, groups and bias.
 
@@ -46,7 +46,7 @@ def adapt_stem(
 
 
 def make_3x3(convolution: nn.Conv2d) -> None:
-    """Turns a convolution into a 3×3 one with stride 1; in place, so that a subclass keeps its type."""
+    """Make a convolution 3×3 with stride 1, in place, so that its type stays."""
     old = convolution.weight
     convolution.kernel_size, convolution.stride = (3, 3), (1, 1)
     convolution.padding, convolution.dilation = (1, 1), (1, 1)
@@ -58,7 +58,7 @@ def make_3x3(convolution: nn.Conv2d) -> None:
 
 
 def find_convolution(network: nn.Module, path: str) -> nn.Conv2d:
-    """The convolution at a dotted path."""
+    """Return the convolution at a dotted path; a UserError for anything else."""
     module = find_module(network, path)
     if isinstance(module, nn.Conv2d):
         return module

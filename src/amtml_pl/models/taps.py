@@ -19,7 +19,7 @@ from amtml_pl.types import ModelOutputs, Shape
 
 
 class TappedNetwork(nn.Module):
-    """A network that takes images in [0, 1], normalises them itself, and gives logits and named features.
+    """A network that normalises its images itself and returns logits and named features.
 
     A tap is the dotted path of a module inside ``network`` and reads what that module returns:
     ``(B, C, H, W)`` stays, ``(B, C)`` becomes ``(B, C, 1, 1)``, tokens ``(B, T, C)`` become
@@ -35,7 +35,7 @@ class TappedNetwork(nn.Module):
         taps: the paths to read, in the order of the features; repeated ones are read once.
 
     Raises:
-        UserError: if a tap names no module, or ``mean`` or ``std`` are no three usable numbers.
+        UserError: if a tap names no module, or ``mean`` or ``std`` are not three usable numbers.
     """
 
     mean: Tensor
@@ -59,10 +59,7 @@ class TappedNetwork(nn.Module):
             find_module(network, tap).register_forward_hook(partial(self.recorder.record, tap))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
-        """Logits and features of images in [0, 1].
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1].
+        """Return logits and features of images in [0, 1].
 
         Returns:
             Logits ``(B, K)`` and one feature ``(B, C, H, W)`` per tap.
@@ -80,7 +77,7 @@ class TappedNetwork(nn.Module):
         return ModelOutputs(logits=logits, features={tap: recorded[tap] for tap in self.taps})
 
     def check(self, logits: object, recorded: Mapping[str, Tensor]) -> None:
-        """Refuses what is not one row of logits, and of every feature, per image."""
+        """Raise a UserError unless logits and every feature have one row per image."""
         name = type(self.network).__name__
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise UserError(
@@ -100,23 +97,23 @@ class TappedNetwork(nn.Module):
 
 
 class Recorder:
-    """Where the hooks of a tapped network put what they see, during its forward.
+    """Place where the hooks of a tapped network store their outputs during its forward.
 
-    Not the network itself: its hooks would hold it in a cycle, and a teacher that nobody needs any more would
-    stay in memory until the collector comes.
+    Not the network itself: its hooks would hold it in a cycle, and an unused teacher would stay in memory
+    until the garbage collector runs.
     """
 
     def __init__(self) -> None:
         self.recorded: dict[str, Tensor] | None = None
 
     def record(self, tap: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """Keeps a tapped module's output; the forward hook. Does nothing when the network runs on its own."""
+        """Store a tapped module's output; does nothing outside the tapped network's forward."""
         if self.recorded is not None:
             self.recorded[tap] = as_map(tap, output)
 
 
 def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, Shape]]:
-    """The number of classes and the shape of every tap, from a forward of one blank image.
+    """Return the number of classes and each tap's shape, from one blank image.
 
     Args:
         network: left as it was: training mode, batch-norm statistics and gradients.
@@ -135,7 +132,7 @@ def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What a network costs.
+    """Parameters and operations of a network.
 
     Attributes:
         parameters: all of them, trainable or not.
@@ -147,16 +144,13 @@ class NetworkCost:
 
 
 def cost(network: TappedNetwork, image_size: int) -> NetworkCost:
-    """Parameters, and multiply-accumulates per image.
+    """Count a network's parameters, and its multiply-accumulates per image.
 
     Norms, activations and pooling are not counted, as is usual.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         image_size: height and width of the image, in pixels.
-
-    Returns:
-        The two counts.
 
     Raises:
         UserError: as ``tap_shapes``.
@@ -170,17 +164,14 @@ def cost(network: TappedNetwork, image_size: int) -> NetworkCost:
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:
-    """The submodule at a dotted path.
+    """Return the submodule at a dotted path.
 
     Args:
         network: the module that the path starts in.
         path: such as ``layer2`` or ``features.denseblock1``.
 
-    Returns:
-        The submodule.
-
     Raises:
-        UserError: if there is none; names the closest paths, then the upper ones.
+        UserError: if the path names no module; it lists the closest paths, then the upper ones.
     """
     modules: dict[str, nn.Module] = dict(network.named_modules(remove_duplicate=False))
     if path and path in modules:
@@ -192,7 +183,7 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
 
 
 def suggest_paths(wrong: str, paths: Sequence[str], limit: int = 40) -> str:
-    """A sentence with the paths closest to a wrong one, then the right ones from the top level down."""
+    """Return a sentence with the paths closest to a wrong one, then existing paths."""
     close = difflib.get_close_matches(wrong, paths, n=3, cutoff=0.5)
     upper = sorted((path for path in paths if path), key=lambda path: path.count("."))
     closest = f"The closest: {', '.join(close)}. " if close else ""
@@ -201,7 +192,7 @@ def suggest_paths(wrong: str, paths: Sequence[str], limit: int = 40) -> str:
 
 
 def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
-    """A module's output as ``(B, C, H, W)``, copied."""
+    """Return a copy of a module's output as (B, C, H, W)."""
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
         raise UserError(
             f"The tap {tap!r} returns {describe(output)}; "
@@ -214,14 +205,14 @@ def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
 
 
 def describe(output: object) -> str:
-    """What something is, for a message: a tensor by its shape, anything else by its type."""
+    """Describe a value for a message: a tensor by its shape, else its type."""
     if isinstance(output, Tensor):
         return f"a {output.dtype} tensor of shape {tuple(output.shape)}"
     return f"a {type(output).__name__}"
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuses a mean or standard deviation that images cannot be normalised with."""
+    """Raise a UserError for a mean or standard deviation that cannot normalise images."""
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != 3:
             raise UserError(
@@ -236,7 +227,7 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
 
 
 def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
-    """The outputs for one black image, in evaluation mode and without gradients."""
+    """Return the outputs for one black image, in evaluation mode and without gradients."""
     image = torch.zeros(1, 3, image_size, image_size, dtype=network.mean.dtype, device=network.mean.device)
     try:
         with evaluation_mode(network), torch.no_grad():
@@ -251,7 +242,7 @@ def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Puts every module in evaluation mode and afterwards back in the mode that it was in, one by one."""
+    """Put every module in evaluation mode inside; afterwards restore each module's mode."""
     with mode_kept(network):
         network.eval()
         yield
@@ -259,7 +250,7 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """What is computed inside treats the network's parameters as constants."""
+    """Treat the network's parameters as constants inside."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -272,7 +263,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def mode_kept(network: nn.Module) -> Iterator[None]:
-    """Afterwards every module is in the mode that it was in, whatever has been done to it."""
+    """Restore every module's training or evaluation mode afterwards."""
     modes = {module: module.training for module in network.modules()}
     try:
         yield

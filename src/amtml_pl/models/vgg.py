@@ -20,8 +20,9 @@ CONVOLUTIONS = {
 
 
 class CifarVgg(nn.Module):
-    """VGG with batch norm (Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556), cut for small images.
+    """VGG with batch norm, cut for small images.
 
+    Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556.
     As in RepDistiller (https://github.com/HobbitLong/RepDistiller): one linear layer after global pooling
     instead of three, and the last max-pool only where more than 4×4 pixels are left, so that ``stage5`` is
     4×4 for images of 32 as of 64 pixels. Convolutions keep their bias, idle before a batch norm, so that
@@ -63,7 +64,7 @@ class CifarVgg(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """The logits of normalised images of any size from 8×8 up."""
+        """Return logits (B, K) of normalised images of any size from 8×8 up."""
         fine = self.stage2(self.pool(self.stage1(images)))
         coarse = self.stage4(self.pool(self.stage3(self.pool(fine))))
         logits: Tensor = self.fc(self.avgpool(self.stage5(self.shrink(coarse))).flatten(1))
@@ -71,15 +72,15 @@ class CifarVgg(nn.Module):
 
 
 class HalveAboveFour(nn.Module):
-    """Max-pools maps that are still larger than 4×4; a module, so that what lies behind it can be traced."""
+    """Max-pooling of maps larger than 4×4, as a module that can be traced."""
 
     def forward(self, features: Float[Tensor, "B C H1 W1"]) -> Float[Tensor, "B C H W"]:
-        """The map at half the size, or as it is."""
+        """Return the map at half the size, or unchanged up to 4×4."""
         return F.max_pool2d(features, 2) if min(features.shape[-2:]) > 4 else features
 
 
 def vgg_stage(in_channels: int, channels: int, convolutions: int) -> nn.Sequential:
-    """Convolutions of one width, each with batch norm and ReLU."""
+    """Return convolutions of one width, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for source in [in_channels] + [channels] * (convolutions - 1):
         layers += [

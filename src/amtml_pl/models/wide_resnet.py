@@ -50,14 +50,14 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """The logits of normalised images of any size from 4×4 up."""
+        """Return logits (B, K) of normalised images of any size from 4×4 up."""
         last = self.layer3(self.layer2(self.layer1(self.conv1(images))))
         logits: Tensor = self.fc(self.avgpool(self.relu(self.bn1(last))).flatten(1))
         return logits
 
 
 def wide_stage(in_channels: int, channels: int, blocks: int, stride: int, dropout: float) -> nn.Sequential:
-    """Pre-activation blocks of one width, the first of which changes width and size."""
+    """Return pre-activation blocks of one width; the first changes width and size."""
     first = PreActivationBlock(in_channels, channels, stride, dropout)
     return nn.Sequential(
         first, *(PreActivationBlock(channels, channels, 1, dropout) for _ in range(blocks - 1))
@@ -65,7 +65,7 @@ def wide_stage(in_channels: int, channels: int, blocks: int, stride: int, dropou
 
 
 class PreActivationBlock(nn.Module):
-    """Twice batch norm, ReLU and a 3×3 convolution, beside a shortcut (He et al. 2016, arXiv:1603.05027).
+    """Twice batch norm, ReLU and a 3×3 convolution, beside a shortcut (arXiv:1603.05027).
 
     Args:
         in_channels: channels of the input.
@@ -87,7 +87,7 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False)
 
     def forward(self, inputs: Float[Tensor, "B C_in H_in W_in"]) -> Float[Tensor, "B C H W"]:
-        """The block's output, not activated."""
+        """Return the block's output (B, C, H, W), not activated."""
         activated = self.relu(self.bn1(inputs))
         shortcut = inputs if self.shortcut is None else self.shortcut(activated)
         hidden = self.dropout(self.relu(self.bn2(self.conv1(activated))))

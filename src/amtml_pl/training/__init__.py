@@ -1,1 +1,1 @@
-"""One run from its plan to its record."""
+"""Run of an experiment, from its plan to its record."""

@@ -1,4 +1,4 @@
-"""From settings to the objects of a run: every part becomes what its constructor says."""
+"""Construction of a run's objects from its settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from amtml_pl.weighting.scheme import Weighting
 def data_module(
     settings: Settings, packed: PackedDataset, teachers: TeacherReader | None = None
 ) -> PackedDataModule:
-    """The run's splits, views and batches."""
+    """Return the run's data module: splits, views and batches."""
     make = settings.data.module.maker()
     module: PackedDataModule = make(packed=packed, order_seed=settings.seed, teachers=teachers)
     return module
@@ -34,7 +34,7 @@ def training_module(
     teachers: TeacherSource | None,
     hints: Mapping[str, Shape],
 ) -> StudentModule:
-    """The training loop with its student, terms and weighting, and their learned parameters.
+    """Build the training loop with student, terms, weighting and their learned parameters.
 
     The student is built before everything else that draws random numbers, so that all methods of a study
     start from the same student for the same seed.
@@ -83,7 +83,7 @@ def training_module(
 
 
 def check_who_steps(module: StudentModule) -> None:
-    """Refuse a loop whose class attribute and Lightning's switch disagree."""
+    """Raise a UserError if a loop and Lightning disagree on who steps."""
     if module.automatic_optimization == module.steps_itself:
         kind = type(module).__name__
         raise UserError(
@@ -94,7 +94,7 @@ def check_who_steps(module: StudentModule) -> None:
 
 
 def check_classes_of_student(settings: Settings, outputs: int) -> None:
-    """Refuses a student with another number of outputs than there are classes."""
+    """Raise a UserError unless the student has one output per class."""
     dataset = settings.dataset
     if dataset.num_classes != outputs:
         raise UserError(
@@ -105,7 +105,7 @@ def check_classes_of_student(settings: Settings, outputs: int) -> None:
 
 
 def refuse_mixup(mixup: float, module: StudentModule) -> None:
-    """Refuses parts that read one label per image."""
+    """Raise a UserError for parts that read one label per image."""
     blends = f"data.mixup={mixup} blends the labels of two images;"
     if blind := [name for name, term in module.loss_terms().items() if not term.blends_labels]:
         raise UserError(
@@ -125,7 +125,7 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
 
 
 def student_network(settings: Settings, taps: list[str]) -> TappedNetwork:
-    """Return the student, normalising by the data set's own statistics, laid out and compiled as asked."""
+    """Build the student with the data set's normalisation, memory layout and compilation."""
     method, dataset = settings.method, settings.dataset
     network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
     set_execution(

@@ -1,4 +1,4 @@
-"""What ``amtml_pl.cache`` does: it builds, verifies, lists and tidies teachers' cached outputs."""
+"""Actions of ``amtml_pl.cache``: build, verify, list and tidy teachers' cached outputs."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from amtml_pl.types import SplitName
 
 @dataclass(frozen=True)
 class Command:
-    """How the command was typed."""
+    """Command line as it was typed."""
 
     experiment: str | None
     words: Sequence[str]
 
     def __call__(self, action: str) -> str:
-        """The command with another action."""
-        told = [word for word in self.words if not word.startswith(("action=", "rows="))]
-        return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *told])
+        """Return the command with another action."""
+        kept = [word for word in self.words if not word.startswith(("action=", "rows="))]
+        return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *kept])
 
 
 def act(settings: Settings, command: Command, action: str, splits: list[SplitName], rows: int) -> None:
@@ -57,7 +57,7 @@ def act(settings: Settings, command: Command, action: str, splits: list[SplitNam
 
 
 def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -> None:
-    """Provide all that a run of this configuration would, up to the last view of its last epoch."""
+    """Build everything that a run of this configuration would, up to its last view."""
     refuse_uncached(settings)
     request = RunRequest(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
     prepared = prepare(plan(request))
@@ -80,7 +80,7 @@ def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -
 
 
 def verify(settings: Settings, command: Command, splits: list[SplitName], rows: int) -> None:
-    """Compare all shards, images and random rows with their origin; make nothing that is missing."""
+    """Compare all shards, images and random rows with their origin; build nothing."""
     refuse_uncached(settings)
     teachers = settings.teachers(settings.method.terms())
     data = packed_data(settings)
@@ -93,7 +93,7 @@ def verify(settings: Settings, command: Command, splits: list[SplitName], rows: 
 
 
 def verify_split(cache: RunCache, command: Command, rows: int) -> None:
-    """Verify the views of one split; a UserError names the first thing that differs."""
+    """Verify the views of one split; a UserError names the first difference."""
     split, there, augment = cache.split, cache.complete(), cache.data.augment
     if not there:
         raise UserError(
@@ -126,7 +126,7 @@ def verify_split(cache: RunCache, command: Command, rows: int) -> None:
 
 
 def refuse_uncached(settings: Settings) -> None:
-    """Refuses what keeps no cache."""
+    """Raise a UserError for an experiment without a cache."""
     if not settings.offered:
         raise UserError(
             "There is no teacher to cache.", fix="experiment=digits_amtml, or teacher=[resnet32,...]"
@@ -136,28 +136,28 @@ def refuse_uncached(settings: Settings) -> None:
 
 
 def packed_data(settings: Settings) -> PackedDataModule | None:
-    """The splits and views of the experiment; None while its images are not packed."""
+    """Return the experiment's splits and views; None while its images are not packed."""
     packed = find_packed(settings.dataset.source.build(), settings.dataset.packed_root)
     return None if packed is None else data_module(settings, packed)
 
 
 def remove_unused(settings: Settings, command: Command) -> None:
-    """Removes the stores that no existing run has used, nor the command's experiment would.
+    """Remove stores that neither an existing run nor the command's experiment uses.
 
     What was built ahead (``action=build``) is kept too, unless it was for the experiment of this command and
-    is not what that would use now. What a build of this moment holds is left alone, and what a killed one has
-    left is removed.
+    is not what that would use now. Stores that a running build has locked stay; leftovers of a killed
+    build are removed.
     """
     root, needed = settings.cache.root.parent, own_folders(settings)
-    judged = None if command.experiment is None else f"experiment={command.experiment}"
+    experiment = None if command.experiment is None else f"experiment={command.experiment}"
     unused = [
         store
         for store in stores_below(root)
-        if store.folder.resolve() not in needed and not store.is_used(judged)
+        if store.folder.resolve() not in needed and not store.is_used(experiment)
     ]
     try:
-        with ExitStack() as held:
-            busy = hold_idle(root, held)
+        with ExitStack() as locks:
+            busy = hold_idle(root, locks)
             unused = [store for store in unused if lock_name(store.folder) not in busy]
             freed = sum(store.bytes_on_disk() for store in unused)
             if unused:
@@ -184,7 +184,7 @@ def remove_unused(settings: Settings, command: Command) -> None:
 
 
 def own_folders(settings: Settings) -> set[Path]:
-    """The stores of the command's experiment, as far as they can be named without making anything."""
+    """Return the store folders of the command's experiment that can be named without building."""
     data = packed_data(settings) if settings.offered else None
     if data is None:
         return set()

@@ -1,4 +1,4 @@
-"""Callbacks of a fit: a row and a line per epoch, and what the run has cost so far."""
+"""Callbacks of a fit: a row and a line per epoch, and its cost."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def run_callbacks(
     stop: StopRequest | None,
     observers: Sequence[Checkpoint] = (),
 ) -> list[Callback]:
-    """The guard, the accounts, ``best.ckpt``, the table of epochs, ``last.ckpt``, and the progress.
+    """Return the callbacks of a run, in the order they must act.
 
     The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
-    epoch and writes its row again, instead of never. So are the epochs of those that only look.
+    epoch and writes its row again, instead of never. Observers act before it for the same reason.
     """
     best = BestCheckpoint(
         folder.best_checkpoint.parent,
@@ -54,29 +54,29 @@ def run_callbacks(
 
 
 class Accounts(Observer):
-    """Keeps what a fit costs over all the sessions that it takes."""
+    """Callback that counts a fit's cost over all its sessions."""
 
     def __init__(self, spent: Spending) -> None:
         self.spent = spent
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock of this session."""
+        """Start the clock of this session."""
         self.spent.started = time.perf_counter()
 
     def saw_step(self, step: Step, batch: Batch) -> None:
-        """Counts the images of all processes."""
+        """Count the images of all processes."""
         self.spent.images_seen += len(step.labels)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keeps what has been spent so far."""
+        """Save the cost so far."""
         checkpoint["spent"] = {**self.spent.state(), "teacher_passes": passes_of_all_ranks(self.spent)}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Counts on from there, where it is a fit that goes on."""
+        """Continue counting from the saved cost, if a fit is resumed."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self.spent.resume_from(checkpoint["spent"])
@@ -85,7 +85,7 @@ class Accounts(Observer):
 
 
 def passes_of_all_ranks(spent: Spending) -> dict[str, int]:
-    """Images that each teacher has looked at, for the cache that all ranks fill."""
+    """Return the number of images that each teacher has seen, over all ranks."""
     total = Counter[str]()
     for of_one_rank in all_gather_object(spent.teacher_passes):
         total.update(of_one_rank)
@@ -93,10 +93,10 @@ def passes_of_all_ranks(spent: Spending) -> dict[str, int]:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, which forgets the best epoch so far where the run's folder has moved meanwhile."""
+    """Lightning's checkpoint of the best epoch, which also survives a moved run folder."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state over, in the folder that it is in now."""
+        """Restore the state, with paths in the present folder."""
         here: dict[str, Any] = {"dirpath": self.dirpath}
         for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
             here[key] = self.here(state_dict[key])
@@ -105,14 +105,14 @@ class BestCheckpoint(ModelCheckpoint):
         self.current_score = state_dict["current_score"]  # Lightning saves it and does not take it over
 
     def here(self, file: str) -> str:
-        """A checkpoint's path in this folder; an empty one stays empty."""
+        """Return a checkpoint's path in the present folder; an empty one stays empty."""
         return str(Path(str(self.dirpath)) / Path(file).name) if file else ""
 
 
 class EpochTable(Checkpoint):
     """``metrics.csv``: one row per epoch with everything that was logged.
 
-    Its rows are in ``last.ckpt``. A resumed run writes the file anew from there, whatever has happened to it.
+    Its rows are in ``last.ckpt``. A resumed run writes the file anew from there, which repairs any damage.
     It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums.
     """
 
@@ -126,11 +126,11 @@ class EpochTable(Checkpoint):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the rows of a checkpoint."""
+        """Restore the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows that the checkpoint holds; without any, remove the file."""
+        """Write the rows that the checkpoint has; without any, remove the file."""
         if trainer.is_global_zero:
             self.write()
 
@@ -141,11 +141,11 @@ class EpochTable(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Notes the epoch's learning rate, which Lightning changes before the epoch's end is announced."""
+        """Note the epoch's learning rate before Lightning changes it."""
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds the epoch's row."""
+        """Add the epoch's row."""
         if not trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -154,7 +154,7 @@ class EpochTable(Checkpoint):
         self.write()
 
     def write(self) -> None:
-        """Replace the file; without rows there is none."""
+        """Replace the file; without rows, remove it."""
         if not self.rows:
             self.file.unlink(missing_ok=True)
             return
@@ -172,10 +172,10 @@ def epochs_in(checkpoint: Mapping[str, Any]) -> int:
 
 
 class EpochLines(Callback):
-    """One line per epoch, where there is no terminal for a progress bar."""
+    """Callback that prints one line per epoch, for an output that is not a terminal."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says how far the fit is."""
+        """Print the epoch and its validation accuracy."""
         if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
             accuracy = float(trainer.callback_metrics["val/acc"])
             epoch = trainer.current_epoch + 1

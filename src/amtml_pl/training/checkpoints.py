@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, resumable at any step, written before a fit obeys a request to stop."""
+"""Checkpoints that are whole or absent, resumable at any step, and written before a stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amtml_pl.system.signals import StopRequest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints appear under their name only when they are whole; the one before stays until then.
+    """Checkpoint writer that replaces a file only by a whole new one.
 
     Lightning's own transaction writes into the system's temporary folder and moves from there, which is
     a copy, and so can be cut off, where that is another file system.
@@ -43,14 +43,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt`` resumable to the step, from the first step on."""
+    """Callback that keeps ``last.ckpt`` resumable to the step, from the first step on."""
 
     def __init__(self, file: Path, every_seconds: float | None, stop: StopRequest | None) -> None:
         self.file, self.every_seconds, self.stop = file, every_seconds, stop
         self.saved = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the untrained state, unless the fit resumes from a later one."""
+        """Save the untrained state, unless the fit resumes from a later one."""
         if self.stop is not None:
             self.stop.install()
         if not broadcast_object(self.file.exists()):
@@ -64,32 +64,32 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves within the epoch, where it is time or the fit is to stop."""
+        """Save within the epoch, when it is time or the fit must stop."""
         done = batch_idx + 1
         # After the last batch comes validation; between two optimiser steps gradients would be lost.
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
         late = self.every_seconds is not None and time.monotonic() - self.saved >= self.every_seconds
-        due, told = any_rank(late and ranks.is_rank_zero(), self.stop_requested, device=pl_module.device)
-        if due or told:
+        due, stopping = any_rank(late and ranks.is_rank_zero(), self.stop_requested, device=pl_module.device)
+        if due or stopping:
             self.save(trainer, batches_done=done)
-        if told and self.stop is not None:
+        if stopping and self.stop is not None:
             self.stop.raise_if_requested()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the state after an epoch and its validation."""
+        """Save the state after an epoch and its validation."""
         self.save(trainer)
-        [told] = any_rank(self.stop_requested, device=pl_module.device)
-        if told and self.stop is not None:
+        [stopping] = any_rank(self.stop_requested, device=pl_module.device)
+        if stopping and self.stop is not None:
             self.stop.raise_if_requested()
 
     @property
     def stop_requested(self) -> bool:
-        """Whether this process has been."""
+        """Return whether this process has received a signal to stop."""
         return self.stop is not None and self.stop.number is not None
 
     def save(self, trainer: pl.Trainer, batches_done: int = 0) -> None:
-        """Writes the checkpoint, which says how much of the epoch is done."""
+        """Write the checkpoint with the number of finished batches of the epoch."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         data.batches_done = batches_done
         trainer.save_checkpoint(self.file)

@@ -1,4 +1,4 @@
-"""From prepared teachers to a module that can be fitted: their outputs, classifiers and accuracy reach it."""
+"""From prepared teachers to a module that can be fitted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.distill.doctor.report import Checkup, check_up, warn
@@ -29,10 +30,10 @@ from amtml_pl.types import Batch, TeacherOutputs
 
 
 def connect(prepared: Prepared) -> Ready:
-    """Take from the teachers what the first epoch needs of them, and build the module around it.
+    """Build the module with the teacher outputs that the first epoch needs.
 
     A cached run computes what its first view lacks; a live one loads its teachers' weights. Then the
-    weighting judges the teachers, and their classifiers are cut out, where a part of the method asks for it.
+    weighting is calibrated and classifiers are cut out, if a part of the method needs it.
 
     Raises:
         UserError: if outputs are missing and must not be made, are damaged, or do not fit on the disk.
@@ -62,7 +63,7 @@ def connect(prepared: Prepared) -> Ready:
 
 @dataclass(frozen=True)
 class CacheReader:
-    """Builds what a cached run misses of a view, and lets the loader read it ahead of the steps."""
+    """Reader of a run's cache that builds missing views before they are read."""
 
     cache: RunCache
     source: CachedTeachers
@@ -70,18 +71,18 @@ class CacheReader:
     may_build: bool
 
     def provide(self, view: int) -> None:
-        """Compute what is missing of the view; a UserError where it must not be made."""
+        """Compute the missing outputs of a view; a UserError if that is not allowed."""
         refuse_unprepared(self.cache, view, may_build=self.may_build)
         built = self.cache.provide([view])
         self.spent.count_build(built.seconds, built.teacher_passes)
 
     def in_loader(self) -> Callable[[Batch], TeacherOutputs] | None:
-        """What reads a batch's outputs; None where they are on the device already."""
+        """Return a function that reads a batch's outputs; None for outputs on the device."""
         return None if self.source.is_resident else self.source.read
 
 
 def live_teachers(plan: Plan) -> LiveTeachers:
-    """The networks with their weights, in the layout that they have for a cache."""
+    """Return the networks with their weights, executed as for a cache."""
     layout = plan.request.settings.cache.build  # so that both give the same numbers to the bit
     for selected, teacher in zip(plan.teachers, plan.live, strict=True):
         selected.load_weights(teacher)
@@ -91,7 +92,7 @@ def live_teachers(plan: Plan) -> LiveTeachers:
 
 
 def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, ClassifierHead]:
-    """The classifiers that terms run, by flat name of the hint; one teacher is in memory at a time."""
+    """Return the classifiers that terms run, by hint; loads one teacher at a time."""
     cut: dict[str, ClassifierHead] = {}
     for selected in teachers:
         if hints := [hint for name, _, hint in (w.partition("/") for w in wanted) if name == selected.name]:
@@ -102,8 +103,10 @@ def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dic
     return cut
 
 
-def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor, Tensor]:
-    """The teachers' logits for the validation split, ``(N, M, K)``, and its labels; kept as in a cache."""
+def held_out_outputs(
+    prepared: Prepared, module: StudentModule
+) -> tuple[Float[Tensor, "N M K"], Int64[Tensor, " N"]]:
+    """Return the teachers' validation logits and labels; compute missing ones."""
     plan, data = prepared.plan, prepared.data
     rows = data.split("val")
     labels = rows.stored.labels[rows.rows]
@@ -111,7 +114,7 @@ def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor,
     if isinstance(source, LiveTeachers) and not all(
         selected.is_as_constructed(teacher)
         for selected, teacher in zip(plan.teachers, source.teachers, strict=True)
-    ):  # what a random constructor has given must not be kept
+    ):  # outputs of random weights must not be kept
         outputs = [source(batch).logits for batch in data.eval_batches(rows)]
         return torch.cat(outputs), labels
     cache = held_out_cache(prepared)
@@ -123,8 +126,8 @@ def held_out_outputs(prepared: Prepared, module: StudentModule) -> tuple[Tensor,
     return stored_logits(cache), labels
 
 
-def held_out_logits(prepared: Prepared) -> Tensor | None:
-    """`held_out_outputs` without labels, where all of it has been computed before; None otherwise."""
+def held_out_logits(prepared: Prepared) -> Float[Tensor, "N M K"] | None:
+    """Return the teachers' validation logits; None unless all are cached."""
     cache = held_out_cache(prepared)
     if cache.missing():
         return None
@@ -133,20 +136,20 @@ def held_out_logits(prepared: Prepared) -> Tensor | None:
 
 
 def held_out_cache(prepared: Prepared) -> RunCache:
-    """The stores for the validation split; of live teachers exactly what they give."""
+    """Return the stores for the validation split; exact ones for live teachers."""
     settings = prepared.plan.request.settings
     options = settings.cache if settings.cached else exact(settings.cache)
     return RunCache(options, prepared.plan.teachers, prepared.data, prepared.accuracy, "val")
 
 
-def stored_logits(cache: RunCache) -> Tensor:
-    """The logits of evaluation, ``(N, M, K)``."""
+def stored_logits(cache: RunCache) -> Float[Tensor, "N M K"]:
+    """Return the cached logits of a split without augmentation, in float32."""
     logits = [teacher.logits.open(0).whole().float() for teacher in cache.teachers]
     return torch.stack(logits, dim=1)
 
 
 def take(cache: RunCache, request: RunRequest) -> None:
-    """Leave word that the run uses these stores, and check them, once for all processes of the run."""
+    """Register the run as a user of these stores, and check them once per run."""
     with rank_zero_first():
         if is_rank_zero():
             cache.note_use(request.folder.path, request.command)
@@ -155,7 +158,7 @@ def take(cache: RunCache, request: RunRequest) -> None:
 
 
 def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
-    """Refuses what would have to be computed where nothing is to be."""
+    """Raise a UserError for outputs that are missing and must not be computed."""
     if not may_build and view in cache.missing():
         raise UserError(
             f"prepare=false, and view {view} of the teachers' outputs for the {cache.split.name} "
@@ -165,7 +168,10 @@ def refuse_unprepared(cache: RunCache, view: int, *, may_build: bool) -> None:
 
 
 def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
-    """Compare the step with its claims, and the teachers, live ones if ``thoroughly``, with the labels."""
+    """Run the doctor on a ready run, write its report and print its warnings.
+
+    Live teachers are examined only if ``thoroughly``.
+    """
     examined: Mapping[str, TeacherExamination] = {}
     if ready.cache is not None:
         examined = ready.cache.examinations()

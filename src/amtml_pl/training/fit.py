@@ -1,4 +1,4 @@
-"""The fit of a run that is ready: trained or resumed, selected on validation, tested once."""
+"""Fit of a ready run: trained or resumed, selected on validation, tested once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from amtml_pl.types import SplitName
 
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
-    """Train or resume, select on validation, then read the test split once for best and last."""
+    """Train or resume, select on validation, then test best and last once."""
     folder, module, data = ready.request.folder, ready.module, ready.data
     options, stop = ready.request.settings.trainer, StopRequest()
     loggers = [part.maker()(save_dir=folder.path) for part in options.loggers]
@@ -43,7 +43,7 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
     trainer = make_trainer(options, folder, module, stop, loggers, dashboards)
     resume = folder.last_checkpoint if broadcast_object(folder.last_checkpoint.exists()) else None
     if resume is not None:
-        read_checkpoint(resume, module.state_dict())  # what is damaged is refused in words
+        read_checkpoint(resume, module.state_dict())  # a damaged file is a UserError
         console.print(f"Resuming from {resume}", markup=False)
     with interruptible(trainer):
         with stop.deferred():
@@ -64,7 +64,7 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
 
 
 def subject_of(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> RunContext:
-    """What a dashboard knows of the run before its fit."""
+    """Return the facts of a run that a dashboard needs before the fit."""
     method = ready.request.settings.method
     return RunContext(
         about=about,
@@ -91,7 +91,7 @@ def timing_of(spent: Spending) -> Timing:
 
 
 def accuracy_of_teachers(ready: Ready) -> dict[str, float]:
-    """``teacher/<name>/<split>/acc``; that of a recipe's teachers stands in their records."""
+    """Return ``teacher/<name>/<split>/acc``; a recipe's teachers have it in their records."""
     found = {name: dict(by_split) for name, by_split in ready.prepared.accuracy.items()}
     for teacher in ready.teachers:
         if teacher.has_own_weights:
@@ -106,7 +106,7 @@ def accuracy_of_teachers(ready: Ready) -> dict[str, float]:
 def measure_teacher(
     teacher: SelectedTeacher, data: PackedDataModule, settings: Settings, split: SplitName
 ) -> float:
-    """Return the accuracy of a teacher with its own weights, measured once and kept beside the teachers."""
+    """Return the accuracy of a teacher with its own weights, measured once."""
     images = {"digest": data.digest, "split": split, "seed": settings.data.seed}
     identity = {"teacher": teacher.identity(), "data": {**images, "val_size": settings.data.val_size}}
     folder, batches = settings.teachers_root / "measured", data.eval_batches(data.split(split))

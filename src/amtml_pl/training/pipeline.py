@@ -1,4 +1,4 @@
-"""One run from its plan to its record; a teacher that has to be trained first is a run of its own."""
+"""Pipeline of a run, from its plan to its record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def execute(request: RunRequest) -> RunRecord:
-    """Run from plan to record, in a folder that no other process works in."""
+    """Run from plan to record, in a folder that no other process uses."""
     init_processes()
     with lost_connections_reported(), sole_use(request.folder):
         if record := run_on_rank_zero(lambda: completed_before(request)):
@@ -65,7 +65,7 @@ def execute(request: RunRequest) -> RunRecord:
 
 @contextmanager
 def sole_use(folder: RunFolder) -> Iterator[None]:
-    """Inside, no other run works in the folder; it is waited for. A run's first process holds the lock."""
+    """Lock the run's folder inside, by the run's first process; wait for another run."""
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.lock_file)
     with rank_zero_first():
@@ -82,7 +82,7 @@ def sole_use(folder: RunFolder) -> Iterator[None]:
 
 
 def completed_before(request: RunRequest) -> RunRecord | None:
-    """The record of a run that the command has completed."""
+    """Return the record if the command has completed its run before."""
     settings, folder = request.settings, request.folder
     record = None if settings.force else folder.completed()
     if record is not None:
@@ -96,7 +96,7 @@ def completed_before(request: RunRequest) -> RunRecord | None:
 
 
 def prepare(planned: Plan) -> Prepared:
-    """Say what is missing, then pack the images and train the teachers; their outputs come later."""
+    """Show the plan, then pack the images and train the missing teachers."""
     request, settings = planned.request, planned.request.settings
     show_plan(planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
     if not settings.prepare:
@@ -106,13 +106,13 @@ def prepare(planned: Plan) -> Prepared:
     if half_done := request.folder.record():
         refuse_other_pixels(half_done, packed.digest, request.folder)
     data = data_module(settings, packed)
-    data.train_batches(0, 0, world_size())  # what ranks cannot share is refused before teachers are trained
+    data.train_batches(0, 0, world_size())  # a UserError for ranks comes before teachers are trained
     accuracy = {teacher.name: provide_teacher(teacher, data, settings) for teacher in planned.teachers}
     return Prepared(planned, data, accuracy)
 
 
 def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: Settings) -> dict[str, float]:
-    """Train a teacher by its own recipe where it has no weights yet, and refuse one that is too weak.
+    """Train a teacher without weights; raise a UserError for one that is too weak.
 
     Returns:
         Its accuracy by split, in [0, 1]; of one with weights of its own on validation alone.
@@ -141,7 +141,7 @@ def train_teacher(teacher: SelectedTeacher) -> RunRecord:
 
 
 def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunRecord:
-    """Fit, and record what becomes of it."""
+    """Fit, and record the result or the failure."""
     folder, settings = ready.request.folder, ready.request.settings
     if half_done := folder.record():
         refuse_other_teachers(half_done, ready.facts, folder)
@@ -153,7 +153,7 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
         with explained(folder), lost_connections_reported():
             fitted = fit(ready, about, gradient_share)
     except Exception as error:
-        with suppress(OSError):  # a full disk is full for this record too; it says interrupted already
+        with suppress(OSError):  # a full disk is full for this record too; its status is already interrupted
             folder.write_record(about.replaced(status="failed", error=str(error) or repr(error)))
         raise
     cache = None if ready.cache is None else ready.cache.describe(passes_of_all_ranks(ready.module.spent))
@@ -176,12 +176,12 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
 
 def is_top_level(settings: Settings) -> bool:
-    """Whether a run is neither one of a sweep's nor a teacher's."""
+    """Return whether a run belongs to neither a sweep nor a teacher."""
     return settings.alone and sweep_context.sweep is None
 
 
 def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
-    """Refuses a data set whose classes are not as many as the configuration says."""
+    """Raise a UserError if data set and configuration have different numbers of classes."""
     if len(packed.classes) != dataset.num_classes:
         raise UserError(
             f"The data set {dataset.name!r} has {len(packed.classes)} classes "
@@ -191,7 +191,7 @@ def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
 
 
 def refuse_other_pixels(record: RunRecord, digest: str | None, folder: RunFolder) -> None:
-    """Refuses what was trained before the images changed: its validation split was another."""
+    """Raise a UserError for a run that was trained before the images changed."""
     if digest is not None and record.dataset.digest != digest:
         raise UserError(
             f"{folder.path} was trained on other images of {record.dataset.name!r} "
@@ -201,7 +201,7 @@ def refuse_other_pixels(record: RunRecord, digest: str | None, folder: RunFolder
 
 
 def refuse_other_teachers(record: RunRecord, teachers: Mapping[str, TeacherFacts], folder: RunFolder) -> None:
-    """Refuses to go on with a run whose teachers were trained anew meanwhile."""
+    """Raise a UserError for resuming a run whose teachers have changed."""
     for name, facts in teachers.items():
         then = record.teachers[name].weights_digest if name in record.teachers else None
         if then != facts.weights_digest:

@@ -1,4 +1,4 @@
-"""What is there and what is missing of a run, of parts that were built once to see that they fit."""
+"""Plan of a run, from parts that are built once to check that they fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plan(request: RunRequest) -> Plan:
     teachers = settings.teachers(terms)
     cache = found_cache(settings, source, teachers, "train") if settings.cached else None
     live, hints = networks_and_hints(settings, teachers, cache)
-    unread: TeacherSource | None = None  # of teachers that nothing has been asked yet
+    unread: TeacherSource | None = None  # of teachers that have not run yet
     if teachers:
         unread = CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
     module = training_module(settings, terms, unread, hints)
@@ -48,7 +48,7 @@ def plan(request: RunRequest) -> Plan:
 def found_cache(
     settings: Settings, source: DatasetSource, teachers: tuple[SelectedTeacher, ...], split: SplitName
 ) -> RunCache | None:
-    """Return the run's stores for a split; None while images or a teacher's weights are missing."""
+    """Return the run's stores for a split; None while images or teacher weights are missing."""
     packed = find_packed(source, settings.dataset.packed_root)
     if packed is None or any(teacher.identity() is None for teacher in teachers):
         return None
@@ -59,7 +59,7 @@ def found_cache(
 def networks_and_hints(
     settings: Settings, teachers: tuple[SelectedTeacher, ...], cache: RunCache | None
 ) -> tuple[tuple[Teacher, ...], Mapping[str, Shape]]:
-    """Return the networks of a run that reads no cache, of others none, and the shape of every hint."""
+    """Return the networks of live teachers, if needed, and the shape of every hint."""
     if cache is not None and (known := cache.hint_shapes()) is not None:
         return (), known
     live: list[Teacher] = []

@@ -1,4 +1,4 @@
-"""What a run needs, and what of it is missing, in the order it is made."""
+"""Rows of a run's plan: what it needs, what is missing, in building order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from amtml_pl.types import Shape, counted_kinds
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One thing that a run needs; sizes in bytes and seconds are None where they are not known."""
+    """Requirement of a run; bytes and seconds are None if unknown."""
 
     what: str
     state: str
@@ -48,14 +48,14 @@ def make_plan(
     held_out: PlanStep | None = None,
     done: int = 0,
 ) -> list[PlanStep]:
-    """Looks for everything that the run needs and estimates what making it takes.
+    """List everything that the run needs, with an estimate of size and time.
 
     Times come from one timed pass of every network on this machine's CPU, so they are good to a factor of
     about two there, and an upper bound for an accelerator. A teacher whose outputs are all there is neither
     timed nor built.
     """
     here = is_packed(source, settings.dataset.packed_root) or source.missing() is None
-    images = training_images(settings, source) if here else None  # what is missing is said at once
+    images = training_images(settings, source) if here else None  # else only list what is missing
     size, epochs, cached = settings.dataset.image_size, settings.trainer.epochs, settings.cached
     steps = data_steps(settings.dataset, source)
     passes = epochs
@@ -88,7 +88,7 @@ def make_plan(
 
 
 def data_steps(dataset: DatasetOptions, source: DatasetSource) -> list[PlanStep]:
-    """The raw data, needed only until it is packed, and the packed data."""
+    """Return the rows for raw and packed data; raw data only until it is packed."""
     folder = packed_folder(source, dataset.packed_root)
     if (packed := find_packed(source, dataset.packed_root)) is not None:
         size = sum(file.stat().st_size for file in folder.iterdir())
@@ -107,7 +107,7 @@ def data_steps(dataset: DatasetOptions, source: DatasetSource) -> list[PlanStep]
 def teacher_step(
     settings: Settings, teacher: SelectedTeacher, images: int | None, timed: TappedNetwork | None
 ) -> PlanStep:
-    """Where a teacher's weights come from."""
+    """Return the row for the origin of a teacher's weights."""
     if teacher.has_own_weights:
         origin = teacher.node["weights"]["path"] or "its constructor"
         return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
@@ -128,20 +128,20 @@ def teacher_step(
 
 
 def views_of_run(settings: Settings) -> int:
-    """How many views the epochs of a run go through: min(V, E)."""
+    """Return the number of views that a run's epochs use: min(V, E)."""
     views, epochs = settings.data.views, settings.trainer.epochs
     distinct = settings.data.augment.build().distinct_views if views == "all" else views
     return int(epochs if distinct is None else min(distinct, epochs))
 
 
 def bytes_per_image(settings: Settings, teachers: int, hints: Mapping[str, Shape]) -> int:
-    """What an image's outputs take on the disk: of each teacher its logits, and the hints."""
+    """Return the bytes on disk of an image's outputs: all teachers' logits and hints."""
     logits = teachers * stored_bytes((settings.dataset.num_classes,), settings.cache.logits)
     return logits + sum(stored_bytes(shape, settings.cache.hints) for shape in hints.values())
 
 
 def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: float | None) -> PlanStep:
-    """Which of the teachers' outputs are kept already, and what computing the others takes."""
+    """Return the row for the teachers' outputs: cached ones, and the cost of the others."""
     if cache is not None and not views:
         kept = sum(store.bytes_on_disk() for store in cache.stores())
         state = f"cached, {counted(len(cache.views), 'view')}, in {cache.root}"
@@ -160,7 +160,7 @@ def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: fl
 
 
 def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> PlanStep:
-    """Whether the teachers have looked at the validation split, by which a weighting judges them."""
+    """Return the row for the teachers' outputs on the validation split."""
     what = "teacher outputs, validation"
     if cache is not None and not cache.missing():
         kept = sum(store.bytes_on_disk() for store in cache.stores())
@@ -173,7 +173,7 @@ def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> 
 
 
 def training_images(settings: Settings, source: DatasetSource) -> int | None:
-    """Images per epoch; None while the data set is not packed and its size is not known otherwise."""
+    """Return images per epoch; None while the data set's size is not known."""
     if settings.data.train_size is not None:
         return settings.data.train_size
     if (packed := find_packed(source, settings.dataset.packed_root)) is not None:
@@ -182,7 +182,7 @@ def training_images(settings: Settings, source: DatasetSource) -> int | None:
 
 
 def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool, images: int = 16) -> float:
-    """What an image takes on this machine's CPU: a forward, and with ``training`` its backward too."""
+    """Measure a network's CPU seconds per image: forward, and backward in ``training``."""
     batch = torch.zeros(images, 3, image_size, image_size)
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
 
@@ -193,12 +193,12 @@ def seconds_per_image(network: TappedNetwork, image_size: int, *, training: bool
             torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
         return time.perf_counter() - start
 
-    with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images must teach nothing
+    with evaluation_mode(network), torch.set_grad_enabled(training):  # blank images train nothing
         return min(once(), once()) / images
 
 
 def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> None:
-    """Prints the plan as a table."""
+    """Print the plan as a table."""
     table = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in ("", "state", "size", "estimated time" if on_cpu else "estimated time (this CPU)"):
         table.add_column(column, overflow="fold")
@@ -213,7 +213,7 @@ def show_plan(plan: Sequence[PlanStep], title: str, *, on_cpu: bool = True) -> N
 
 
 def refuse_missing(plan: Sequence[PlanStep]) -> None:
-    """Raise one UserError for everything of the plan that is missing."""
+    """Raise one UserError for everything in the plan that is missing."""
     missing = [step for step in plan if step.missing]
     if missing:
         listed = "\n".join(f"  - {step.what}: {step.state} ({step.by_hand})" for step in missing)

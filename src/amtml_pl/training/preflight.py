@@ -1,4 +1,4 @@
-"""Build all parts of a run on torch's meta device, so that what does not fit costs no weight and no image."""
+"""Early check of a run's parts on torch's meta device, without weights and images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTINGS = "the values of optimizer, scheduler or trainer that the message names
 
 
 def check_parts(settings: Settings) -> None:
-    """Raise a UserError with all that does not fit; what needs numbers or weights is left to the run."""
+    """Raise one UserError with all parts that do not fit on the meta device."""
     quieten()  # again: when Lightning is imported, it sets the level of its own log
     problems = [*student_problems(settings), *teacher_problems(settings), *training_problems(settings)]
     if len(problems) == 1:
@@ -30,7 +30,7 @@ def check_parts(settings: Settings) -> None:
 
 
 def student_problems(settings: Settings) -> Iterator[UserError]:
-    """What is wrong with the student: its taps and its classes."""
+    """Yield errors of the student: its taps and its classes."""
     try:
         method, dataset = settings.method, settings.dataset
         parts: list[LossTerm | Weighting] = [*method.terms().values()]
@@ -46,7 +46,7 @@ def student_problems(settings: Settings) -> Iterator[UserError]:
 
 
 def training_problems(settings: Settings) -> Iterator[UserError]:
-    """What the optimiser, its schedule over all epochs, and the trainer refuse."""
+    """Yield errors of optimiser, schedule over all epochs, and trainer."""
     try:
         optimizer = settings.method.optimizer.build()([nn.Parameter(torch.zeros(()))])
         if (make := settings.method.scheduler.build()) is not None:
@@ -56,7 +56,7 @@ def training_problems(settings: Settings) -> Iterator[UserError]:
                 schedule.step()
     except UserError as problem:
         yield problem
-    except Exception as error:  # whatever a constructor raises that was given the wrong number
+    except Exception as error:  # any error of a constructor with a wrong number
         yield UserError(f"The optimiser or its scheduler cannot be built: {error}.", fix=SETTINGS)
     try:
         settings.trainer.trainer.maker()(devices=1, num_nodes=1, logger=False)
@@ -67,7 +67,7 @@ def training_problems(settings: Settings) -> Iterator[UserError]:
 
 
 def teacher_problems(settings: Settings) -> Iterator[UserError]:
-    """What is wrong with each teacher: its classes, its class map, the hints that terms read."""
+    """Yield errors of each teacher: classes, class map, and hints that terms read."""
     try:
         selected = settings.teachers(settings.method.terms())
     except UserError as problem:
@@ -87,5 +87,5 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
 
 
 def needs_numbers(problem: UserError) -> bool:
-    """Whether a network has stumbled over the device that has none."""
+    """Return whether an error only means that the meta device has no numbers."""
     return "meta" in str(problem.__cause__ or "")

@@ -1,4 +1,4 @@
-"""How far a fit is, for a person who watches it."""
+"""Progress of a fit on a terminal."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.cache.teacher_stores import all_stores
 
-# Between two looks at the loss, which an accelerator has to be waited for.
+# Between two readings of the loss, which wait for the accelerator.
 SECONDS_BETWEEN_LOOKS = 0.5
 # Columns of a terminal that has room for a bar.
 WIDE = 110
 
 
 class FitProgress(Callback):
-    """One line that stays in its place; a narrow terminal has no bar, and cuts what does not fit."""
+    """Progress line that stays in place; a narrow terminal gets no bar."""
 
     def __init__(self, console: Console = console) -> None:
         columns = (
@@ -45,7 +45,7 @@ class FitProgress(Callback):
         self.accuracy = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows the line."""
+        """Show the line."""
         if not trainer.is_global_zero:
             return
         module = cast("StudentModule", pl_module)
@@ -61,7 +61,7 @@ class FitProgress(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Counts the step; now and then the numbers are brought up to date."""
+        """Count the step, and update the numbers now and then."""
         if self.task is None:
             return
         steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
@@ -74,14 +74,14 @@ class FitProgress(Callback):
             self.look(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the new accuracy."""
+        """Show the new accuracy."""
         if trainer.state.fn == TrainerFn.FITTING and self.task is not None:
             self.accuracy = f"val/acc {float(trainer.callback_metrics['val/acc']):.4f}  "
             self.look(trainer, cast("StudentModule", pl_module))
             self.bars.update(self.task, teachers=teachers_state(cast("StudentModule", pl_module)))
 
     def look(self, trainer: pl.Trainer, module: StudentModule) -> None:
-        """Brings the numbers up to date."""
+        """Update the numbers."""
         if self.task is None:
             return
         spent = module.spent
@@ -92,24 +92,24 @@ class FitProgress(Callback):
         self.bars.update(self.task, description=epoch, measured=measured)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves the line as it is."""
+        """Leave the line as it is and free the terminal."""
         self.stop()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Leaves the line as it is."""
+        """Leave the line as it is and free the terminal."""
         self.stop()
 
     def stop(self) -> None:
-        """Gives the terminal back."""
+        """Free the terminal."""
         if self.task is not None:
             self.bars.stop()
             self.task = None
 
 
 def teachers_state(module: StudentModule) -> str:
-    """Where the teachers' outputs come from, and how many of the views are there already."""
+    """Describe the source of the teachers' outputs, and how many views are complete."""
     source = module.teacher_source
     if source is None:
         return "no teachers"

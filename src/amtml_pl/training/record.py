@@ -1,4 +1,4 @@
-"""The record of a run before its fit: what is trained, on what, by which code."""
+"""Record of a run before its fit: what is trained, on what, by which code."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def describe(ready: Ready) -> RunRecord:
 
 
 def budget(ready: Ready) -> dict[str, Any]:
-    """What a run may spend, and what it starts from: equal for all methods of a fair study.
+    """Return a run's budget and starting point, equal for all methods of a study.
 
     Everything here is JSON; ``student_initial`` depends on the seed, all else does not.
     """

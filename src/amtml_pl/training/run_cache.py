@@ -1,4 +1,4 @@
-"""The cached teacher outputs of one run: which there must be, and making what is missing."""
+"""Cached teacher outputs of one run: which it needs, and building the missing ones."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from amtml_pl.types import Shape, SplitName
 
 
 class RunCache:
-    """The stores that a run reads, in the order of its teachers.
+    """Stores that a run reads, in the order of its teachers.
 
     Of validation and test these are the outputs for the images themselves, and logits only.
 
     Attributes:
-        trusted: those that this process has held against their checksums.
+        trusted: views that this process has compared with their checksums.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class RunCache:
         self.trusted: set[int] = set()
 
     def stores(self) -> list[TensorStore]:
-        """Every store, teacher by teacher."""
+        """Return every store, teacher by teacher."""
         return all_stores(self.teachers)
 
     def missing(self) -> list[int]:
-        """The views of which something has to be computed."""
+        """Return the views that are not complete."""
         stores = self.stores()
         return [view for view in self.views if not all(store.is_complete(view) for store in stores)]
 
     def complete(self) -> list[int]:
-        """The views of which everything is there."""
+        """Return the views that are complete."""
         missing = set(self.missing())
         return [view for view in self.views if view not in missing]
 
     def hint_shapes(self) -> dict[str, Shape] | None:
-        """``(C, H, W)`` of each hint by flat name; None where a store has not been begun."""
+        """Return (C, H, W) per hint by flat name; None before every store is begun."""
         shapes: dict[str, Shape] = {}
         for teacher in self.teachers:
             if teacher.logits.shape is None:
@@ -83,39 +83,39 @@ class RunCache:
         return shapes
 
     def facts(self) -> dict[str, TeacherFacts]:
-        """Return what the manifests hold of each teacher, without its examination."""
+        """Return the manifests' facts of each teacher, without its examination."""
         found = {name: facts.model_dump(exclude={"examination"}) for name, facts in self.examined().items()}
         return {name: TeacherFacts(**facts) for name, facts in found.items()}
 
     def examinations(self) -> dict[str, TeacherExamination]:
-        """Return what the examination of each teacher found when its outputs were built."""
+        """Return each teacher's examination from when its outputs were built."""
         return {name: facts.examination for name, facts in self.examined().items()}
 
     def examined(self) -> dict[str, ExaminedTeacher]:
-        """Return what the manifests hold of each teacher whose outputs have been built."""
+        """Return the manifests' facts of each teacher whose outputs have been built."""
         manifests = {teacher.name: teacher.logits.manifest() for teacher in self.teachers}
         return {name: manifest.facts for name, manifest in manifests.items() if manifest is not None}
 
     def nearest(self) -> str | None:
-        """Why a cache that exists is not this run's, for the first store that there is none of."""
+        """Explain why an existing cache does not fit this run; None without one."""
         for store in self.stores():
             if store.shape is None and (sentence := nearest(store.identity, store.folder)):
                 return sentence
         return None
 
     def check(self) -> None:
-        """Compare what there is with its checksums and today's pixels; a difference is a UserError."""
+        """Compare existing outputs with checksums and pixels; a difference is a UserError."""
         verify_checksums(self.teachers, self.views, console)
         if rows := self.options.probe:
             probe(self.teachers, self.split, self.data.augment, self.views, rows)
         self.trust_what_is_there()
 
     def trust_what_is_there(self) -> None:
-        """Takes it as checked, by this process or by another one of the run."""
+        """Mark all complete views as checked, by any process of the run."""
         self.trusted.update(self.complete())
 
     def refuse_full_disk(self, hints: Mapping[str, Shape]) -> None:
-        """Refuse a run whose missing outputs do not fit on the disk, before the first is computed."""
+        """Raise a UserError, before computing, if missing outputs do not fit on disk."""
         needed: dict[str, int] = {}
         for teacher in self.teachers:
             for tensor, store in teacher.stores.items():
@@ -128,8 +128,8 @@ class RunCache:
         refuse_full_disk(self.root, needed)
 
     def provide(self, views: Iterable[int]) -> Built:
-        """Compute what is missing of these views, and compare it with its checksums before it is read."""
-        wanted = sorted(set(views) & set(self.views) - self.trusted)  # by whomever they were built since
+        """Compute missing outputs of these views, then verify their checksums."""
+        wanted = sorted(set(views) & set(self.views) - self.trusted)  # others may have built them
         built = build(
             self.teachers, self.split, self.data.augment, wanted, self.root, self.options.build, console
         )
@@ -140,17 +140,17 @@ class RunCache:
         return built
 
     def note_use(self, run: Path | None, command: str) -> None:
-        """Leaves word in every store that a run refers to it, for ``action=info`` and ``action=gc``."""
+        """Note in every store that a run uses it, for ``action=info`` and ``action=gc``."""
         for store in self.stores():
             store.note_use(run, command)
 
     def describe(self, computed: Mapping[str, int]) -> CacheUse:
-        """Return what the run's record holds of the cache."""
+        """Return the cache's entry in the run's record."""
         size = len(self.split)
         views = [store.record(view) for store in self.stores() for view in self.views]
         return CacheUse(
             views=len(self.views),
-            # Of this run's shards alone: what other runs add to a store is no fact of this one.
+            # Of this run's shards alone: what other runs add to a store does not count.
             bytes=sum(shard.bytes for shards in views for shard in shards.values()),
             stores=tuple(str(store.folder.relative_to(self.root)) for store in self.stores()),
             teacher_passes={name: rows / size for name, rows in computed.items()},
@@ -158,7 +158,7 @@ class RunCache:
 
 
 def exact(options: CacheOptions) -> CacheOptions:
-    """The options that keep outputs exactly as live teachers give them."""
+    """Return options that keep outputs exactly as live teachers give them."""
     return replace(options, logits="float32", build=replace(options.build, precision="float32"))
 
 
@@ -169,7 +169,7 @@ def teacher_stores(
     split: SplitRows,
     accuracy: Mapping[str, float],
 ) -> TeacherStores:
-    """A teacher's stores for a split; what is evaluated on is not augmented, and no term reads its hints."""
+    """Return a teacher's stores for a split; only the training split has augmentation and hints."""
     taps = teacher.hints if split.name == "train" else ()
     augment = data.augment.identity() if split.name == "train" else None
     common = {
@@ -225,7 +225,7 @@ def examination(
     data: PackedDataModule,
     normalisation: tuple[list[float], list[float]],
 ) -> TeacherExamination:
-    """Return what some images of the validation split tell of a teacher that has its weights.
+    """Examine a teacher that has its weights, on images of the validation split.
 
     One that its recipe has trained saw images as it sees them now, and has the data's own classes.
     """

@@ -1,4 +1,4 @@
-"""What training reads of a configuration: below this module nothing else reads it by its keys."""
+"""Training's view of a configuration; no module below this one reads its keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from amtml_pl.types import OfferedFeatures
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """Which images: their source, classes, size and normalisation."""
+    """Options of the images: source, classes, size and normalisation."""
 
     name: str
     source: Part
@@ -39,7 +39,7 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How the images are split and batched."""
+    """Options of splits and batches."""
 
     module: Part
     augment: Part
@@ -53,7 +53,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What is trained, by which losses, weighting, loop and optimiser."""
+    """Options of the method: student, losses, weighting, loop and optimiser."""
 
     student: Part
     loss: Mapping[str, Part]
@@ -68,13 +68,13 @@ class MethodOptions:
     mixture: Mixture
 
     def terms(self) -> dict[str, LossTerm]:
-        """The loss terms, whose learned parameters are not built yet."""
+        """Return the loss terms, before their learned parameters are built."""
         return {name: node.build() for name, node in self.loss.items()}
 
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """How teachers' outputs are made, kept and read; ``normalisation`` is the data set's."""
+    """Options of the cache of teachers' outputs; ``normalisation`` is the data set's."""
 
     root: Path
     logits: Storage
@@ -88,7 +88,7 @@ class CacheOptions:
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """Lightning's trainer, its loggers, and how often the state is saved."""
+    """Options of Lightning's trainer, its loggers, and how often the state is saved."""
 
     trainer: Part
     loggers: tuple[Part, ...]
@@ -102,7 +102,7 @@ class TrainerOptions:
 
 @dataclass(frozen=True)
 class Settings:
-    """A checked configuration, part by part.
+    """Checked configuration, part by part.
 
     Attributes:
         offered: per teacher the modules whose outputs its YAML offers.
@@ -129,7 +129,7 @@ class Settings:
     config: DictConfig
 
     def teachers(self, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
-        """Return the selected teachers, with what the loss terms read of each."""
+        """Return the selected teachers, with the hints that the loss terms read."""
         return with_hints(self.selected, terms, self.offered)
 
     def study(self) -> str:
@@ -144,7 +144,7 @@ class Settings:
 
 
 def settings_of(config: DictConfig) -> Settings:
-    """Take a checked configuration apart."""
+    """Convert a checked configuration to `Settings`."""
     return Settings(
         seed=config.seed,
         dataset=dataset_options(config),
@@ -169,14 +169,14 @@ def settings_of(config: DictConfig) -> Settings:
 
 
 def selected_teacher(config: DictConfig, name: str) -> SelectedTeacher:
-    """Take the node of a teacher apart."""
+    """Convert a teacher's node."""
     node: Any = OmegaConf.to_container(config.teacher[name], resolve=True)
     network = Part(config.teacher[name].network)
     return SelectedTeacher(name, network, node, Recipe(config, name), config.dataset.image_size)
 
 
 def dataset_options(config: DictConfig) -> DatasetOptions:
-    """Take the node of the data set apart."""
+    """Convert the data set's node."""
     node = config.dataset
     return DatasetOptions(
         name=str(node.name),
@@ -191,14 +191,14 @@ def dataset_options(config: DictConfig) -> DatasetOptions:
 
 
 def data_options(config: DictConfig) -> DataOptions:
-    """Take the node of splits and batches apart."""
+    """Convert the node of splits and batches."""
     node = config.data
     sizes = {key: node[key] for key in ("batch_size", "views", "val_size", "train_size", "seed", "mixup")}
     return DataOptions(module=Part(node), augment=Part(node.augment), **sizes)
 
 
 def method_options(config: DictConfig) -> MethodOptions:
-    """Gather what makes the method."""
+    """Collect the nodes that make the method."""
     return MethodOptions(
         student=Part(config.student.network),
         loss={str(name): Part(node) for name, node in config.loss.items()},
@@ -212,7 +212,7 @@ def method_options(config: DictConfig) -> MethodOptions:
 
 
 def cache_options(config: DictConfig) -> CacheOptions:
-    """Take the node of the cache apart."""
+    """Convert the cache's node."""
     node = config.cache
     own = {key: node[key] for key in ("batch_size", "precision", "channels_last", "compile")}
     build_options = BuildOptions(
@@ -231,7 +231,7 @@ def cache_options(config: DictConfig) -> CacheOptions:
 
 
 def trainer_options(config: DictConfig) -> TrainerOptions:
-    """Take the nodes of trainer and loggers apart."""
+    """Convert the nodes of trainer and loggers."""
     node = config.trainer
     return TrainerOptions(
         trainer=Part(node),
@@ -246,7 +246,7 @@ def trainer_options(config: DictConfig) -> TrainerOptions:
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:
-    """Return a configuration whose places mean the same from any directory."""
+    """Return a configuration whose paths are absolute."""
     changed = deepcopy(config)
     for name, place in config.paths.items():
         changed.paths[name] = str(Path(place).resolve())

@@ -1,4 +1,4 @@
-"""A run as four frozen values, each made from the one before: Plan, Prepared, Ready, Fitted.
+"""Plan, Prepared, Ready, Fitted: frozen stages of a run, each from the one before.
 
 The functions are `amtml_pl.training.plan.plan`, `amtml_pl.training.pipeline.prepare`,
 `amtml_pl.training.connect.connect` and `amtml_pl.training.fit.fit`.
@@ -24,7 +24,7 @@ from amtml_pl.types import Shape
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that is asked for."""
+    """Request for a run."""
 
     settings: Settings
     folder: RunFolder
@@ -34,7 +34,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is there and what is missing, of parts that fit together; live teachers may lack their weights."""
+    """Plan of a run whose parts fit together; live teachers may lack their weights."""
 
     request: RunRequest
     source: DatasetSource
@@ -61,7 +61,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that the first step needs; the batches of its ``data`` carry the teachers' outputs."""
+    """Everything that the first step needs; batches of ``data`` carry teacher outputs."""
 
     prepared: Prepared
     module: StudentModule
@@ -71,18 +71,18 @@ class Ready:
 
     @property
     def request(self) -> RunRequest:
-        """What is asked for."""
+        """Request that the run answers."""
         return self.prepared.plan.request
 
     @property
     def teachers(self) -> tuple[SelectedTeacher, ...]:
-        """The selected ones."""
+        """Selected teachers."""
         return self.prepared.plan.teachers
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run has measured."""
+    """Measurements of a finished fit."""
 
     metrics: Mapping[str, float]
     timing: Timing

@@ -1,4 +1,4 @@
-"""What a person reads when a run has come to its end."""
+"""Summary of a run on the console at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = re.compile(r"/[A-Za-z0-9_/.+-]+")
 
 
 def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = True) -> None:
-    """Prints accuracies of the student (best and last) and its teachers, the time, and where to look next."""
+    """Print accuracies of student and teachers, the time, and the next commands."""
     metrics, timing = record.metrics, record.timed()
     table = Table(title=f"{escape(record.experiment or 'run')} (seed {record.seed})", title_justify="left")
     for column in ("accuracy", "validation", "test"):
@@ -40,7 +40,7 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
 
 
 def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
-    """What can be done with a completed run, each with what it is for."""
+    """Return commands for a completed run, each with its purpose."""
     watch = f"tensorboard --logdir {shlex.quote(str(folder))}", "then http://localhost:6006/#custom_scalars"
     agreement = ", agreement with its teachers" if record.teachers else ""
     return [
@@ -56,6 +56,6 @@ def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
 
 
 def word(key: str, folder: Path) -> str:
-    """An override that names a folder, quoted where need be: for Hydra, then for the shell."""
+    """Return an override that names a folder, quoted for Hydra and the shell."""
     place = str(folder)
     return f"{key}={place}" if PLAIN.fullmatch(place) else shlex.quote(f"{key}={hydra_literal(place)}")

@@ -1,4 +1,4 @@
-"""Lightning's trainer and what a fit needs around it: Ctrl-C, evaluated checkpoints, the weights alone."""
+"""Lightning's trainer and its surroundings: interrupts, evaluation, saved weights."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def make_trainer(
     loggers: Sequence[Logger] = (),
     observers: Sequence[Checkpoint] = (),
 ) -> pl.Trainer:
-    """Lightning's trainer with this project's checkpoints and table of epochs."""
+    """Return Lightning's trainer with this project's checkpoints and table of epochs."""
     make, minutes = options.trainer.maker(), options.checkpoint_minutes
-    # Only the processes that there are: for more, Lightning would start this command again for each.
+    # Only existing processes: for more, Lightning would start this command again for each.
     each = ranks.local_world_size()
-    there_are: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
+    processes: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
     if ranks.world_size() > 1:
-        there_are["strategy"] = shared_training(module)
+        processes["strategy"] = shared_training(module)
     every_seconds = None if minutes is None else 60 * minutes
     trainer: pl.Trainer = make(
         logger=list(loggers),
@@ -59,19 +59,19 @@ def make_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
         reload_dataloaders_every_n_epochs=1,
-        **there_are,
+        **processes,
     )
     return trainer
 
 
 def shared_training(module: StudentModule) -> DDPStrategy:
-    """How several processes train together; one that steps its optimisers itself leaves parameters out."""
+    """Return the DDP strategy; loops with manual optimisation may leave parameters unused."""
     return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=STEP_TIMEOUT)
 
 
 @contextmanager
 def interruptible(trainer: pl.Trainer) -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt again, which Lightning turns into an exit with status 1."""
+    """Raise KeyboardInterrupt on Ctrl-C inside, where Lightning would exit with status 1."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -85,8 +85,8 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
 
 @contextmanager
 def explained(folder: RunFolder) -> Iterator[None]:
-    """Turn a full memory and every OSError into a UserError: what was saved stays, and can be resumed."""
-    goes_on = "The last checkpoint is whole, and the same command goes on from it"
+    """Turn a full memory and every OSError into a UserError that explains resuming."""
+    resumable = "The last checkpoint is whole, and the same command goes on from it"
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -95,14 +95,14 @@ def explained(folder: RunFolder) -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0] or "no more can be had"
         raise UserError(
-            f"Out of memory: {reason}. {goes_on}.",
+            f"Out of memory: {reason}. {resumable}.",
             fix="free memory and repeat; smaller: cache.device=mapped (teachers' outputs stay on the disk), "
             "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
         ) from error
     except OSError as error:
         where = named_file(error) or folder.path
         raise UserError(
-            f"{where} cannot be read or written: {error.strerror or error}. {goes_on}.",
+            f"{where} cannot be read or written: {error.strerror or error}. {resumable}.",
             fix="check the disk or the mount, and repeat the command",
         ) from error
 
@@ -110,7 +110,7 @@ def explained(folder: RunFolder) -> Iterator[None]:
 def evaluate(
     trainer: pl.Trainer, module: pl.LightningModule, data: PackedDataModule, checkpoint: Path
 ) -> dict[str, float]:
-    """``val/acc``, ``val/loss``, ``test/acc``, ``test/loss`` of a checkpoint; the module then holds it."""
+    """Load a checkpoint into the module; return its accuracy and loss on validation and test."""
     found: dict[str, float] = {}
     read_checkpoint(checkpoint, module.state_dict())
     for run in (trainer.validate, trainer.test):
@@ -120,14 +120,14 @@ def evaluate(
 
 
 def save_weights(student: TappedNetwork, file: Path) -> None:
-    """Writes the student's network, without taps and normalisation, under its name only when whole."""
+    """Write the student's bare network, atomically."""
     state = student.network.state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     write_bytes(file, save(tensors))  # save_file would make it readable for its owner alone
 
 
 def weights_of_last_epoch(table: Path) -> dict[str, float]:
-    """How the teachers were weighted in the last epoch: ``weight/<teacher>``, ``weight_entropy`` and such.
+    """Return the last epoch's ``weight/<teacher>``, ``weight_entropy`` and similar metrics.
 
     Raises:
         UserError: if the table of epochs is damaged.

@@ -1,1 +1,1 @@
-"""One file per weighting scheme: how much each teacher counts for each sample."""
+"""Weighting schemes, one per file: how much each teacher counts for each sample."""

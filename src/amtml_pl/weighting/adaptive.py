@@ -1,4 +1,4 @@
-"""AMTML's adapter: latent factors of the teachers scored against the student's own features."""
+"""AMTML's adapter: latent factors of the teachers, scored by the student's features."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def latent_factor_weights(
     mixing: Float[Tensor, " D"],
     prior: Float[Tensor, " M"] | None = None,
 ) -> Float[Tensor, "B M"]:
-    """``w_b = softmax_m( log prior_m + sum_d beta_bd · theta_md · W_d )``.
+    """Return adapter weights (B, M): a softmax over latent-factor scores.
 
+    ``w_b = softmax_m( log prior_m + sum_d beta_bd · theta_md · W_d )``.
     After Liu, Zhang and Wang, Neurocomputing 415 (2020), Fig. 2, and the authors' code.
 
     Args:
@@ -38,7 +39,7 @@ def latent_factor_weights(
 
 
 class AdaptiveWeighting(Weighting):
-    """Per-sample weights from the max-pooled last feature map of the student, which is a constant here.
+    """Per-sample weights from the student's max-pooled last map, which is a constant here.
 
     The adapter's gradient comes from its own loss terms (`amtml_pl.losses.adapter`) and stops at the
     student's features. Two scales differ from the released code, where the softmax starts one-hot or is
@@ -67,11 +68,11 @@ class AdaptiveWeighting(Weighting):
         self.needs_held_out = prior == "held_out"
 
     def student_taps(self) -> tuple[str, ...]:
-        """The last feature map."""
+        """Return the path of the student's last feature map."""
         return (self.tap,)
 
     def build(self, shapes: TensorShapes) -> None:
-        """Creates theta ``(M, D)`` and W ``(D,)``, D = channels of the tap."""
+        """Create theta (M, D) and W (D,), D being the channels of the tap."""
         D = shapes.student[self.tap][0]
         self.theta = nn.Parameter(torch.randn(len(shapes.teachers), D) / D**0.5)
         self.mixing = nn.Parameter(torch.randn(D))
@@ -81,17 +82,17 @@ class AdaptiveWeighting(Weighting):
 
     @property
     def prior(self) -> Float[Tensor, " M"] | None:
-        """The weights of the teachers as a whole; None where it is uniform."""
+        """Weights of the teachers as a whole, (M,); None means uniform."""
         return self.held_out if self.needs_held_out else None
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Learns the prior."""
+        """Learn the prior from validation logits (N, M, K) and labels (N,)."""
         if self.needs_held_out:
             self.held_out.copy_(held_out_weights(logits, labels))
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return the teachers' weights for a batch, (B, M)."""
         beta = student.features[self.tap].detach().amax(dim=(2, 3)) / self.mixing.numel() ** 0.5
         return latent_factor_weights(beta, self.theta, self.mixing, self.prior)

@@ -1,4 +1,4 @@
-"""AEKD's weights: those for which the teachers' pulls on the student's logits oppose one another least."""
+"""AEKD's weights: those under which the teachers' gradients oppose one another least."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from amtml_pl.weighting.temperature import positive_temperature
 def logit_gradients(
     student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
 ) -> Float[Tensor, "M B K"]:
-    """``g_m = d/dz_s of T² mean_b KL(p_m || p_s) = T (p_s - p_m) / B`` in closed form, p at temperature T."""
+    """Return each teacher's distillation gradient for the student's logits, in closed form.
+
+    ``g_m = d/dz_s of T² mean_b KL(p_m || p_s) = T (p_s - p_m) / B``, p at temperature T.
+    """
     own = F.softmax(student_logits / temperature, dim=1)
     theirs = F.softmax(teacher_logits / temperature, dim=2)
     return temperature * (own[:, None] - theirs).transpose(0, 1) / len(own)
 
 
 class AekdWeighting(Weighting):
-    """One weight per teacher and batch, which minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``.
+    """Weights per batch that make the teachers' summed gradient as short as possible.
 
+    They minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``.
     After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
     (NeurIPS 2020). g is the gradient of each teacher's distillation loss with respect to the student's
     logits, in closed form; the program is solved exactly (`amtml_pl.weighting.minimum_norm`), where the
@@ -57,7 +61,7 @@ class AekdWeighting(Weighting):
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch, the same for every sample."""
+        """Return the teachers' weights for a batch, (B, M); all rows are the same."""
         with torch.no_grad():
             gradients = logit_gradients(student.logits, teachers.logits, self.temperature).double()
             g = gradients.flatten(1) if self.per_sample else gradients.mean(dim=1)
@@ -66,7 +70,7 @@ class AekdWeighting(Weighting):
 
 
 def gradient_weights(g: Float[Tensor, "M D"], tolerance: float, *, normalize: bool) -> Float[Tensor, " M"]:
-    """The weights of gradients g; ``normalize`` solves for their directions and divides by their lengths."""
+    """Return AEKD weights of gradients; ``normalize`` solves for directions and divides by lengths."""
     if not normalize:
         return minimum_norm_weights(g @ g.T, tolerance)
     lengths = g.norm(dim=1).clamp_min(torch.finfo(g.dtype).tiny)

@@ -14,14 +14,11 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 def confidence_weights(logits: Float[Tensor, "B M K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, "B M"]:
-    """``w_m = (1 - softmax_m(l)_m) / (M - 1)`` with ``l_m = CE(z_m, y)`` at temperature 1.
+    """Return weights (B, M) that are larger for a smaller cross-entropy with the label.
 
+    ``w_m = (1 - softmax_m(l)_m) / (M - 1)`` with ``l_m = CE(z_m, y)`` at temperature 1.
     After Zhang, Chen and Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007),
     eq. 2 and 3. No weight exceeds 1 / (M - 1): with three teachers the best gets at most a half.
-
-    Args:
-        logits: per sample and teacher.
-        labels: one per sample.
 
     Returns:
         Weights, rows sum to 1; 1 for a single teacher.
@@ -42,6 +39,6 @@ class ConfidenceWeighting(Weighting):
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return the teachers' weights for a batch, (B, M)."""
         with torch.no_grad():
             return confidence_weights(teachers.logits, labels)

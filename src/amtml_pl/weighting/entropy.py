@@ -12,13 +12,11 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
-    """``w_m = (1 - H_m / sum_j H_j) / (M - 1)``, H the entropy of the output at temperature 1.
+    """Return weights (B, M) that are larger for an output of smaller entropy.
 
+    ``w_m = (1 - H_m / sum_j H_j) / (M - 1)``, H the entropy of the output at temperature 1.
     As the CA-MKD code computes the entropy-based baseline (EBKD), whose own paper was not seen; there the
     rows sum to M - 1. A sure teacher counts more, be it right or wrong.
-
-    Args:
-        logits: per sample and teacher.
 
     Returns:
         Weights, rows sum to 1; uniform where no teacher has any doubt.
@@ -39,6 +37,6 @@ class EntropyWeighting(Weighting):
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return the teachers' weights for a batch, (B, M)."""
         with torch.no_grad():
             return entropy_weights(teachers.logits)

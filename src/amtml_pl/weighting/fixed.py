@@ -1,4 +1,4 @@
-"""Weights that the user gives."""
+"""Teacher weights that the user gives."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 class FixedWeighting(Weighting):
-    """The same weights for every sample.
+    """Given weights, the same for every sample.
 
     Args:
-        weights: of each teacher by name, at least 0; divided by their sum. Of None `build` says what to type.
+        weights: of each teacher by name, at least 0; divided by their sum. With None, `build` raises an
+            error that shows what to type.
     """
 
     orders_teachers = True
@@ -28,7 +29,7 @@ class FixedWeighting(Weighting):
         self.weights = {name: float(weight) for name, weight in (weights or {}).items()}
 
     def build(self, shapes: TensorShapes) -> None:
-        """Puts the weights in the order of the teachers.
+        """Put the given weights in the order of the teachers.
 
         Raises:
             UserError: if a teacher has none, another than the teachers has one, or they cannot be scaled.
@@ -50,5 +51,5 @@ class FixedWeighting(Weighting):
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return the given weights for a batch, (B, M)."""
         return self.shares.to(teachers.logits).expand(len(labels), -1)

@@ -1,4 +1,4 @@
-"""One weight per teacher, learned from images that no teacher was trained on."""
+"""Teacher weights learned from images that no teacher was trained on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ ITERATIONS = 500
 
 
 def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> Float[Tensor, " M"]:
-    """The weights of the mixture ``sum_m w_m softmax(z_m)`` under which held-out labels are likeliest.
+    """Return the weights (M,) under which the teachers' mixture best predicts held-out labels.
+
+    The mixture is ``sum_m w_m softmax(z_m)``; the likelihood of the labels is made largest.
 
     A concave problem, solved by expectation maximisation; one pseudo-observation per teacher keeps every
-    weight above 0. On their own training images teachers are judged by how well they have memorised them;
-    this is why the images must be others.
-
-    Args:
-        logits: of the teachers for N held-out images.
-        labels: of those images.
+    weight above 0. The images must be new to the teachers: on their own training images the weights would
+    measure how well they have memorised them.
 
     Returns:
         One weight per teacher, their sum 1.
@@ -37,9 +35,9 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
 
 
 class HeldOutWeighting(Weighting):
-    """The same weights for every sample: those that predict the labels of the validation split best.
+    """Weights that best predict the validation labels, the same for every sample.
 
-    Not from a paper: what remains of adaptive weighting when it is asked to hold on unseen images.
+    Not from a paper: what remains of adaptive weighting when it has to work on unseen images.
     """
 
     needs_held_out = True
@@ -47,16 +45,16 @@ class HeldOutWeighting(Weighting):
     shares: Tensor
 
     def build(self, shapes: TensorShapes) -> None:
-        """Makes place for the weights."""
+        """Register a buffer for the weights (M,), uniform at first."""
         M = len(shapes.teachers)
         self.register_buffer("shares", torch.full((M,), 1 / M))
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Learns the weights."""
+        """Learn the weights from validation logits (N, M, K) and labels (N,)."""
         self.shares.copy_(held_out_weights(logits, labels))
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return the learned weights for a batch, (B, M)."""
         return self.shares.to(teachers.logits).expand(len(labels), -1)

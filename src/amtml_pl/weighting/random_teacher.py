@@ -1,4 +1,4 @@
-"""Another teacher for every batch."""
+"""Another random teacher for every batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RandomTeacherWeighting(Weighting):
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return one-hot weights for a batch, (B, M): one random teacher."""
         B, M, _ = teachers.logits.shape
         drawn = torch.randint(M, (1,), device=labels.device).expand(B)
         return F.one_hot(drawn, M).to(teachers.logits)

@@ -1,4 +1,4 @@
-"""What the training step asks of every weighting."""
+"""Interface between the training step and every weighting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
 
 
 class Weighting(nn.Module):
-    """Maps a batch to one weight per sample and teacher; the rows sum to 1.
+    """Map from a batch to one weight per sample and teacher; rows sum to 1.
 
     A base class and not only a protocol for the same reason as `amtml_pl.losses.term.LossTerm`.
 
@@ -32,34 +32,29 @@ class Weighting(nn.Module):
     orders_teachers: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
-        """The student's features that the scheme reads, as dotted module paths."""
+        """Return the student's features that the scheme reads, as dotted module paths."""
         return ()
 
     def build(self, shapes: TensorShapes) -> None:
-        """Creates the learned parameters, once, before the optimiser sees the scheme."""
+        """Create the learned parameters, once, before the optimiser gets them."""
 
     @property
     def prior(self) -> Float[Tensor, " M"] | None:
-        """What learned weights are drawn to; None is uniform."""
+        """Weights (M,) that learned weights are drawn to; None means uniform."""
         return None
 
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
-        """Hears how good the teachers are, once, before the fit and after a resume.
+        """Take the teachers' accuracy, once, before the fit and after a resume.
 
         Args:
-            accuracy: of each teacher on the validation split, in [0, 1].
+            accuracy: of each teacher by name, on the validation split, in [0, 1].
         """
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Sees what the teachers say of the validation split, once, before the fit and after a resume.
-
-        Args:
-            logits: of the teachers, in order, for the N images.
-            labels: of the images.
-        """
+        """Fit to the teachers' validation outputs, once, before the fit and after a resume."""
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return the teachers' weights for a batch, (B, M)."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""One teacher alone."""
+"""All weight on one teacher."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class SingleTeacherWeighting(Weighting):
         self.position: int | None = None
 
     def build(self, shapes: TensorShapes) -> None:
-        """Finds the teacher.
+        """Find the named teacher's position.
 
         Raises:
-            UserError: if there is none of that name.
+            UserError: if no teacher has that name.
         """
         self.names = shapes.teachers
         if self.teacher == BEST:
@@ -50,17 +50,17 @@ class SingleTeacherWeighting(Weighting):
         self.position = self.names.index(self.teacher)
 
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
-        """Takes the best; of equally good ones the first."""
+        """Choose the teacher with the highest accuracy; of equally good ones the first."""
         if self.teacher == BEST:
             self.position = max(range(len(self.names)), key=lambda place: accuracy[self.names[place]])
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch.
+        """Return one-hot weights for a batch, (B, M).
 
         Raises:
-            RuntimeError: if the best is wanted and nobody has said how good they are.
+            RuntimeError: if the best is wanted and `set_teacher_accuracy` has not been called.
         """
         if self.position is None:
             raise RuntimeError("The best teacher is not known before the teachers have been judged.")

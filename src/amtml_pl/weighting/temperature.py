@@ -1,4 +1,4 @@
-"""The temperature of softened outputs."""
+"""Temperature of softened outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from amtml_pl.errors import UserError
 
 
 def positive_temperature(temperature: float) -> float:
-    """The temperature, checked.
+    """Return the temperature as a float, checked to be above 0.
 
     Raises:
         UserError: if it is not a number above 0.

@@ -1,4 +1,4 @@
-"""Plain averaging."""
+"""Plain averaging of the teachers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 class UniformWeighting(Weighting):
-    """Every teacher counts ``1 / M`` for every sample: with soft targets, the AvgMKD baseline."""
+    """Weight ``1 / M`` for every teacher and sample: with soft targets, the AvgMKD baseline."""
 
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return equal weights for a batch, (B, M)."""
         B, M, _ = teachers.logits.shape
         return teachers.logits.new_full((B, M), 1.0 / M)

@@ -1,1 +1,1 @@
-"""The doctor's checks: one file per question that is put to a training step, and one for teachers."""
+"""Doctor's checks: one file per question about a training step, and one for teachers."""

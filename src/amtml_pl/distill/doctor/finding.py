@@ -1,4 +1,4 @@
-"""What a check has to say."""
+"""Result of a check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a run; ``expected_defects`` lists it by its name."""
+    """Defect of a run; ``expected_defects`` lists it by its name."""
 
     name: str
     what: str

@@ -1,4 +1,4 @@
-"""Whether every objective trains those whom it claims to train, and nobody else."""
+"""Check that every objective trains what it claims to train, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ OUTWEIGHS = 100.0
 
 
 def gradient_norms(objective: LossComponent, parts: Mapping[str, Sequence[nn.Parameter]]) -> dict[str, float]:
-    """The L2 norm of an objective's gradient for each part of the module."""
+    """Return the L2 norm of an objective's gradient for each part of the module."""
     if not objective.value.requires_grad:
         return dict.fromkeys(parts, 0.0)
-    parameters = [parameter for held in parts.values() for parameter in held]
+    parameters = [parameter for own in parts.values() for parameter in own]
     gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
     rest = iter(gradients)
-    return {part: norm(next(rest) for _ in held) for part, held in parts.items()}
+    return {part: norm(next(rest) for _ in own) for part, own in parts.items()}
 
 
 def norm(gradients: Iterable[Tensor | None]) -> float:
-    """The L2 norm of gradients together; a parameter without one counts 0."""
+    """Return the common L2 norm of gradients; a missing one counts 0."""
     return math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
 
 
 def gradient_findings(objective: LossComponent, norms: Mapping[str, float]) -> Iterator[Finding]:
-    """Where an objective does not train what it claims to, or trains what it does not."""
+    """Yield findings where an objective does not train exactly what it claims to."""
     name = objective.name
     for part in objective.trains:
         if part.startswith("terms.") and part not in norms:
@@ -65,26 +65,26 @@ def gradient_findings(objective: LossComponent, norms: Mapping[str, float]) -> I
 
 
 def idle(part: str) -> str:
-    """The kind of defect that a missing gradient is."""
+    """Return the kind of defect of a missing gradient."""
     if part == "student":
         return "dead-term"
     return "idle-projections" if part.startswith("terms.") else f"idle-for-the-{part}"
 
 
 def in_words(part: str) -> str:
-    """A part of the module in a sentence."""
+    """Return a module part's name for a sentence."""
     return f"what the term {part[len('terms.') :]!r} learns" if part.startswith("terms.") else f"the {part}"
 
 
 def shares(length: Mapping[str, float]) -> dict[str, float]:
-    """Each norm as a share of their sum."""
+    """Return each norm as a share of their sum."""
     finite = {name: value for name, value in length.items() if math.isfinite(value)}
     total = sum(finite.values())
     return {name: value / total if total > 0 else 0.0 for name, value in finite.items()}
 
 
 def outweighing(length: Mapping[str, float]) -> Iterator[str]:
-    """A warning where one term's gradient is a hundred times that of the rest together."""
+    """Yield a warning if one term's gradient is 100 times all others together."""
     for name, value in length.items():
         rest = sum(length.values()) - value
         if rest > 0 and value > OUTWEIGHS * rest:

@@ -1,4 +1,4 @@
-"""Who holds which parameter: optimisers all that learns, once, and nobody what is the teachers'."""
+"""Check of parameter ownership: optimisers have each learned one once, no teacher's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amtml_pl.teachers.live import LiveTeachers
 
 
 def frozen_findings(module: StudentModule) -> Iterator[Finding]:
-    """Live teachers, or classifiers cut out of teachers, that are not frozen."""
+    """Yield findings for live teachers, or their classifiers, that are not frozen."""
     source = module.teacher_source
     networks: dict[str, nn.Module] = {f"{name} (its classifier)": head for name, head in module.heads.items()}
     if isinstance(source, LiveTeachers):
@@ -36,16 +36,16 @@ def frozen_findings(module: StudentModule) -> Iterator[Finding]:
 
 
 def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
-    """Trainable parameters in no optimiser or in several groups, and groups that hold anything else."""
+    """Yield findings for parameters in no or several optimiser groups, and for foreign ones."""
     groups = [*parameter_groups_in(module.configure_optimizers())]
-    held = Counter(id(parameter) for group in groups for parameter in group["params"])
+    uses = Counter(id(parameter) for group in groups for parameter in group["params"])
     parts = module.trainable_groups()
     known = {id(parameter) for parameters in parts.values() for parameter in parameters}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in known]
     for part, parameters in {**parts, "the rest": rest}.items():
         for kind, wrong in (
-            ("in-no-optimizer", [p for p in parameters if held[id(p)] == 0]),
-            ("in-several-groups", [p for p in parameters if held[id(p)] > 1]),
+            ("in-no-optimizer", [p for p in parameters if uses[id(p)] == 0]),
+            ("in-several-groups", [p for p in parameters if uses[id(p)] > 1]),
         ):
             if wrong:
                 yield Finding(
@@ -65,7 +65,7 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
 
 
 def parameter_groups_in(made: object) -> Iterator[dict[str, Any]]:
-    """Of whatever shape Lightning lets optimisers be given in: alone, listed, beside their schedules."""
+    """Yield parameter groups from any form in which Lightning accepts optimisers."""
     if isinstance(made, Optimizer):
         yield from made.param_groups
     elif isinstance(made, Mapping):

@@ -1,4 +1,4 @@
-"""The doctor's report on a run that is ready to begin: its step, its teachers, and what was expected."""
+"""Doctor's report on a run that is ready to begin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES = 32
 
 
 class Checkup(Record):
-    """The content of ``doctor.json``; a check that a teacher ended early is not ``whole``."""
+    """Content of ``doctor.json``; a check that a teacher ended early is not ``whole``."""
 
     findings: tuple[Finding, ...]
     expected_defects: tuple[str, ...] = ()
@@ -36,24 +36,24 @@ class Checkup(Record):
 
     @property
     def unexpected(self) -> list[Finding]:
-        """The findings that are not expected."""
+        """Findings that are not expected."""
         return [finding for finding in self.findings if finding.name not in self.expected_defects]
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def missing_defects(self) -> list[str]:
-        """The expected defects that were not found."""
+        """Expected defects that were not found."""
         found = {finding.name for finding in self.findings}
         return [name for name in self.expected_defects if name not in found] if self.whole else []
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def healthy(self) -> bool:
-        """Return True if the findings are exactly the expected ones."""
+        """Return whether the findings are exactly the expected ones."""
         return not self.unexpected and not self.missing_defects
 
     def refuse(self) -> None:
-        """Raise a UserError with all unexpected findings and all expected ones that were not found."""
+        """Raise a UserError if findings and expected defects differ."""
         lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
         lines += [f"  - {name}: expected of this method, and not found" for name in self.missing_defects]
         if lines:
@@ -70,7 +70,7 @@ def check_up(
     teachers: Mapping[str, TeacherExamination],
     expected: Sequence[str] = (),
 ) -> Checkup:
-    """Examines a module that is ready to be fitted."""
+    """Examine a module that is ready to be fitted; return the report."""
     batch = data.sample(SAMPLES).to(module.device)
     found = examine(module, batch)
     findings = [*found.findings]
@@ -100,7 +100,7 @@ def check_up(
 
 
 def show_checkup(found: Checkup) -> None:
-    """Prints the report."""
+    """Print the report."""
     table = Table(title="Share of the student's gradient", title_justify="left", show_edge=False)
     table.add_column("term")
     table.add_column("share", justify="right")
@@ -109,11 +109,11 @@ def show_checkup(found: Checkup) -> None:
     if found.gradient_share:
         console.print(table)
     for name, examined in found.teachers.items():
-        told = f"teacher {name}: accuracy {examined.accuracy:.4f} on {examined.images} images"
-        console.print(told, markup=False)
+        line = f"teacher {name}: accuracy {examined.accuracy:.4f} on {examined.images} images"
+        console.print(line, markup=False)
     for pair, shared in found.agreement.items():
-        told = f"{pair} name the same class for {shared:.1%} of {SAMPLES} training images"
-        console.print(told, markup=False)
+        line = f"{pair} name the same class for {shared:.1%} of {SAMPLES} training images"
+        console.print(line, markup=False)
     for finding in found.findings:
         known = "expected: " if finding.name in found.expected_defects else ""
         console.print(f"[red]{known}{escape(finding.name)}[/]: {escape(finding.what)}")
@@ -123,6 +123,6 @@ def show_checkup(found: Checkup) -> None:
 
 
 def warn(found: Checkup) -> None:
-    """Prints the warnings."""
+    """Print the report's warnings to the error console."""
     for warning in found.warnings:
         error_console.print(f"[yellow]warning:[/] {escape(warning)}")

@@ -1,4 +1,4 @@
-"""Proof, before a run begins, that its step trains what it claims to: every check, in order."""
+"""Check, before a run begins, that its step trains what it claims to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHARE_SAMPLES = 32
 
 @dataclass(frozen=True)
 class StepExamination:
-    """What a step's examination has found; it is not ``whole`` where a teacher is not frozen."""
+    """Findings on a training step; not ``whole`` if a teacher is not frozen."""
 
     findings: Sequence[Finding] = ()
     warnings: Sequence[str] = ()
@@ -32,9 +32,9 @@ class StepExamination:
 
 
 def examine(module: StudentModule, batch: Batch) -> StepExamination:
-    """Takes a training step apart for at least two images, without taking it.
+    """Examine a training step on two images or more, without taking it.
 
-    Parameters, running statistics, random state and accounts are left as they were.
+    Parameters, running statistics, random state and accounts stay unchanged.
     """
     if findings := [*frozen_findings(module)]:  # nothing else can be trusted then
         return StepExamination(findings, whole=False)
@@ -63,7 +63,7 @@ def examine(module: StudentModule, batch: Batch) -> StepExamination:
 
 
 def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
-    """Return each objective's share of the student's gradient at the first images; the fit is unchanged."""
+    """Return each objective's share of the student's gradient; the fit is unchanged."""
     some = batch.map(
         lambda tensor: tensor[:SHARE_SAMPLES] if tensor.ndim else tensor
     )  # mixup's share is 0-dim
@@ -75,7 +75,7 @@ def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
 
 @contextmanager
 def as_it_was(module: StudentModule) -> Iterator[None]:
-    """Training mode inside, nothing compiled; modes, buffers, accounts and random numbers are kept."""
+    """Use training mode inside, uncompiled; restore modes, buffers, accounts and random numbers."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     seconds = module.spent.teacher_seconds
     with torch.random.fork_rng(), mode_kept(module), as_written():

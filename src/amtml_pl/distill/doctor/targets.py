@@ -1,4 +1,4 @@
-"""Whether targets can be reached, and the teachers' classifiers are the teachers'."""
+"""Check that targets can be reached, and that classifiers are the teachers' own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CLOSE_ENOUGH = 0.1  # of the logits' deviation: stored in half precision they di
 
 
 def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Finding]:
-    """Terms that a student which has reached the soft targets could not bring to 0.
+    """Yield findings for terms that are not 0 at the soft targets.
 
-    The targets are those of teachers with random and clearly different outputs: the run's own may be so
-    poor, or so alike, that nothing could be told.
+    The targets are those of teachers with random and clearly different outputs: the run's own may be too
+    poor, or too alike, for a result.
     """
     if step.teachers is None or step.weights is None:
         return
@@ -44,7 +44,7 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
 
 
 def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Finding]:
-    """Classifiers that do not make the teacher's logits of the teacher's own map, as it is kept."""
+    """Yield findings for classifiers that do not reproduce the teacher's logits from its map."""
     if step.teachers is None:
         return
     for name, head in heads.items():

@@ -1,4 +1,4 @@
-"""What images that a teacher was not trained on tell of it: is it the network that it should be?"""
+"""Check of a teacher on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amtml_pl.teachers.cache.catalogue import TeacherExamination
 from amtml_pl.teachers.live import Teacher
 
 IMAGES = 256  # for accuracy and statistics
-IMAGES_PER_CLASS = 10  # for the classes: half of them to find the best assignment, half to judge it
+IMAGES_PER_CLASS = 10  # for the classes: half of them to find the best assignment, half to measure it
 CERTAIN = 3.0  # standard errors
 # Means and standard deviations that networks are commonly trained with.
 STATISTICS: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
@@ -33,20 +33,20 @@ def examine_teacher(
     labels: Int64[Tensor, " N"],
     others: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None,
 ) -> TeacherExamination:
-    """Its accuracy; for one whose origin is not known also that with other statistics or classes.
+    """Measure a teacher's accuracy; if needed also with other statistics or classes.
 
     Args:
         teacher: with its weights.
         images: in [0, 1], of a split that it was not trained on.
         labels: of the images.
         others: means and deviations to try besides the usual ones, by name, such as the data set's; None for
-            a teacher whose own were those of its training, and whose outputs the classes, for certain.
+            a teacher whose own statistics and classes are certainly right.
 
     Returns:
         The accuracy with other statistics is that on the first `IMAGES`. A gain is the number of images that
         are named rightly only then, minus those that are only now, over the root of the number of both.
     """
-    named = said(teacher, images)
+    named = predicted_classes(teacher, images)
     right = named == labels
     count, accuracy = len(labels), share(right)
     if others is None:
@@ -70,7 +70,7 @@ def examine_teacher(
                 continue
             teacher.network.mean.copy_(mean.new_tensor(other_mean).view_as(mean))
             teacher.network.std.copy_(std.new_tensor(other_std).view_as(std))
-            other = said(teacher, images) == labels
+            other = predicted_classes(teacher, images) == labels
             tried[name] = share(other)
             gain[name] = gain_in_standard_errors(other, right)
     finally:
@@ -91,36 +91,37 @@ def share(right: Bool[Tensor, " N"]) -> float:
 
 
 def images_to_examine(classes: int) -> int:
-    """How many images `examine_teacher` is best given."""
+    """Return how many images `examine_teacher` should get."""
     return max(IMAGES, IMAGES_PER_CLASS * classes)
 
 
 def gain_in_standard_errors(then: Bool[Tensor, " N"], now: Bool[Tensor, " N"]) -> float:
-    """By how much more is named rightly, as a multiple of what chance alone would give (McNemar)."""
+    """Return the gain in correct images, in standard errors of chance (McNemar)."""
     only_then, only_now = int((then & ~now).sum()), int((now & ~then).sum())
     return (only_then - only_now) / math.sqrt(max(only_then + only_now, 1))
 
 
-def said(teacher: Teacher, images: Float[Tensor, "N 3 H W"]) -> Int64[Tensor, " N"]:
-    """The class that the teacher names for each image."""
+def predicted_classes(teacher: Teacher, images: Float[Tensor, "N 3 H W"]) -> Int64[Tensor, " N"]:
+    """Return the class that the teacher predicts for each image."""
     device = teacher.network.mean.device
     batches = [teacher(part.to(device)).logits.argmax(dim=1).cpu() for part in torch.split(images, 128)]
     return torch.cat(batches)
 
 
 def reassigned_rightly(named: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) -> Bool[Tensor, " N"]:
-    """Which images are named rightly once the outputs mean the classes that fit the other images best.
+    """Return which images are correct once outputs are assigned to other classes.
 
-    Each half of the images, every class being spread over both, is judged by the one-to-one assignment that
-    makes the other half's accuracy largest: on its own images an assignment always finds something to gain,
-    and of many classes a lot.
+    The classes are those that fit the other images best.
+    Each half of the images, every class being spread over both, uses the one-to-one assignment that makes
+    the other half's accuracy largest: on its own images an assignment always gains something, and with many
+    classes much.
     """
     K = int(max(named.max(), labels.max())) + 1
     half = torch.empty_like(labels)
     half[labels.argsort(stable=True)] = torch.arange(len(labels)) % 2
     right = torch.zeros(len(labels), dtype=torch.bool)
-    for judged in (0, 1):
-        fitted, rows = half != judged, half == judged
+    for measured in (0, 1):
+        fitted, rows = half != measured, half == measured
         confusion = torch.bincount(named[fitted] * K + labels[fitted], minlength=K * K).view(K, K)
         # Of equally good assignments the one that leaves outputs where they are.
         outputs, classes = linear_sum_assignment(
@@ -133,7 +134,7 @@ def reassigned_rightly(named: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) 
 
 
 def teacher_findings(name: str, found: TeacherExamination) -> Iterator[Finding]:
-    """What an examination says against a teacher."""
+    """Yield findings of a teacher's examination."""
     accuracy, reassigned, gain = found.accuracy, found.accuracy_reassigned, found.gain_in_standard_errors
     better = {s: a for s, a in found.accuracy_with.items() if gain[s] > CERTAIN}
     best = max(better, key=lambda statistics: better[statistics]) if better else None
@@ -153,6 +154,6 @@ def teacher_findings(name: str, found: TeacherExamination) -> Iterator[Finding]:
 
 
 def agreement(logits: Float[Tensor, "N M K"]) -> Float[Tensor, "M M"]:
-    """The share of images for which two teachers name the same class, for every pair."""
+    """Return for every pair of teachers the share of equal predictions, (M, M)."""
     named = logits.argmax(dim=2)
     return (named[:, :, None] == named[:, None, :]).float().mean(dim=0)

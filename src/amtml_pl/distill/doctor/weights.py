@@ -1,4 +1,4 @@
-"""Whether the teachers' weights are weights, the same in any order, and not the student's to choose."""
+"""Check that teacher weights sum to 1, ignore order, and are constants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amtml_pl.weighting.scheme import Weighting
 def weight_findings(
     step: Step, terms: Mapping[str, LossTerm], student: Sequence[nn.Parameter]
 ) -> Iterator[Finding]:
-    """Weights that do not sum to 1, or that have a gradient to the student."""
+    """Yield findings for weights that do not sum to 1 or have a student gradient."""
     weighed: dict[str, Tensor | None] = {"weighting": step.weights, "features": step.feature_weights}
     weighed |= {name: term.own_weights(step) for name, term in terms.items()}
     for name, weights in weighed.items():
@@ -46,7 +46,7 @@ def weight_findings(
 def order_findings(
     step: Step, terms: Mapping[str, LossTerm], weighting: Weighting, seed_step: Callable[[], None]
 ) -> Iterator[Finding]:
-    """What is another when the teachers are listed in another order, by one place each."""
+    """Yield findings for values that change when the teachers change places."""
     if step.teachers is None or step.weights is None or len(step.teachers.names) < 2:
         return
     order = [*range(1, len(step.teachers.names)), 0]
@@ -81,10 +81,10 @@ def order_findings(
 
 
 def weights_far_and_near(weighting: Weighting, step: Step, teachers: TeacherOutputs) -> Float[Tensor, "B2 M"]:
-    """The weights of a step, and below them those of one whose logits differ a hundredth as much.
+    """Return a step's weights, and below them those for nearly equal logits, (2 B, M).
 
-    Differences become so small at the end of a training; a scheme that solves for something must not stop
-    solving there.
+    The logits then differ a hundredth as much, as at the end of a training; a scheme that solves a problem
+    must still solve it there.
     """
     middle = teachers.logits.mean(dim=1, keepdim=True)
     near = TeacherOutputs(teachers.names, middle + 0.01 * (teachers.logits - middle), teachers.hints)

@@ -1,1 +1,1 @@
-"""One file per method that changes the training loop: several networks, or optimisers that step apart."""
+"""Methods that change the training loop, one per file."""

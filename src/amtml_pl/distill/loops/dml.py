@@ -1,4 +1,4 @@
-"""Deep mutual learning: several students, untrained at first, teach one another."""
+"""Deep mutual learning: several untrained students teach one another."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from amtml_pl.types import Batch, ModelOutputs, Step
 
 
 def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
-    """``1 / P · sum_h mean_b KL(p_h || p)`` at temperature 1, the peers h being constants.
+    """Return the mean divergence from the peers, a scalar; the peers are constants.
 
+    ``1 / P · sum_h mean_b KL(p_h || p)`` at temperature 1.
     After Zhang et al., "Deep Mutual Learning" (arXiv:1706.00384), eq. 8.
 
     Returns:
@@ -37,9 +38,9 @@ def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> 
 
 
 def shown(network: TappedNetwork, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-    """What a network shows its peers: logits of its training mode, without a trace in its running statistics.
+    """Return a network's training-mode logits without changing its running statistics.
 
-    Else those of the student would average over every batch several times, unlike in all other methods.
+    Otherwise the student's would average over every batch several times, unlike in all other methods.
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     outputs: ModelOutputs = functional_call(network, buffers, (images,))
@@ -47,7 +48,7 @@ def shown(network: TappedNetwork, images: Float[Tensor, "B 3 H W"]) -> Float[Ten
 
 
 class MutualLearning(StudentModule):
-    """Trains the student and its peers in turn, each on its own terms and towards the others' outputs.
+    """Student and peers trained in turn, each on its terms and the others' outputs.
 
     After one network has been updated, the others see its new outputs. The student is the one that is
     evaluated, selected and saved. A step costs as many networks as there are.
@@ -60,7 +61,7 @@ class MutualLearning(StudentModule):
         coef_mutual: the multiplier of `mutual_loss`, not 0.
 
     Raises:
-        UserError: if there are teachers, no peers, nothing to be learned from these, or a term learns
+        UserError: if there are teachers, no peers, a coefficient of 0 for these, or a term that learns
             something of its own.
     """
 
@@ -91,11 +92,11 @@ class MutualLearning(StudentModule):
 
     @property
     def networks_trained(self) -> int:
-        """The student and its peers."""
+        """Number of networks: the student and its peers."""
         return 1 + len(self.peers)
 
     def networks(self) -> list[TappedNetwork]:
-        """The student first."""
+        """Return the student, then the peers."""
         return [self.student, *self.peers]
 
     def named_peers(self) -> dict[str, nn.Module]:
@@ -103,7 +104,7 @@ class MutualLearning(StudentModule):
         return {f"peer{j}": peer for j, peer in enumerate(self.peers, start=1)}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Updates each network once, in turn."""
+        """Update each network once, in turn."""
         self.seed_step()
         optimizers = cast("list[LightningOptimizer]", self.optimizers())  # the student's first
         whole = self.gather_batch(batch.labels)
@@ -122,7 +123,7 @@ class MutualLearning(StudentModule):
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
-            if j < len(self.peers):  # nobody looks at the last one any more
+            if j < len(self.peers):  # the last one's outputs are not used again
                 with torch.no_grad():
                     logits[j] = whole(shown(network, batch.images))
             if j == 0:
@@ -130,17 +131,17 @@ class MutualLearning(StudentModule):
                 self.log_losses(step, values, loss)
 
     def values(self, step: Step, others: Float[Tensor, "P B K"]) -> dict[str, Float[Tensor, ""]]:
-        """One network's terms, unweighted, and its distance from the others."""
+        """Return one network's unweighted terms, and its distance from the others."""
         with full_precision(step.labels):
             values = {name: term(step) for name, term in self.terms.items()}
             return {**values, "mutual": self.mutual(step.student.logits, others)}
 
     def mutual(self, logits: Float[Tensor, "B K"], others: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
-        """How far a network is from the others."""
+        """Return the mutual loss between a network and the others, a scalar."""
         return mutual_loss(logits, at_least_float32(others))
 
     def break_down(self, batch: Batch) -> StepBreakdown:
-        """Every network's terms, and what draws it to the others."""
+        """Return every network's terms and its mutual loss, with their coefficients."""
         self.seed_step()
         with torch.no_grad():
             logits = [shown(network, batch.images) for network in self.networks()]
@@ -159,20 +160,20 @@ class MutualLearning(StudentModule):
         return StepBreakdown(objectives)
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The student and its peers."""
+        """Return trainable parameters of the student and its peers, by part."""
         return {**super().trainable_groups(), **trainable(self.named_peers())}
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """Those of the terms, and of what draws the networks to one another."""
+        """Multipliers of the terms, and of the mutual loss."""
         return {**self.coef, "mutual": self.coef_mutual}
 
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
-        """The student's."""
+        """Yield the student's parameter group."""
         yield {"name": "student", "params": list(self.student.parameters())}
 
     def configure_optimizers(self) -> Any:
-        """One optimiser and schedule per network."""
+        """Return one optimiser and schedule per network."""
         groups = [list(self.parameter_groups())]
         groups += [[{"name": name, "params": list(p.parameters())}] for name, p in self.named_peers().items()]
         optimizers = [self.make_optimizer(group) for group in groups]
@@ -180,7 +181,7 @@ class MutualLearning(StudentModule):
         return optimizers, schedules
 
     def self_check(self) -> Iterator[tuple[str, str]]:
-        """Whether networks that agree have nothing to learn from one another."""
+        """Yield a defect if networks with equal outputs have a mutual loss above 0."""
         logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
         value = float(self.mutual(logits, torch.stack([logits] * len(self.peers))))
         if abs(value) > 1e-5:

@@ -1,4 +1,4 @@
-"""A few samples that the student gets wrong, with all that is known of them."""
+"""Buffer of samples that the student gets wrong, with all their data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amtml_pl.types import Batch, TeacherOutputs
 
 
 class HardSamples:
-    """Filled with whatever comes first; then random ones are replaced by samples that are wrong now."""
+    """Buffer of samples: filled first, then random ones are replaced by wrong ones."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -21,11 +21,11 @@ class HardSamples:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many are kept as can be."""
+        """Return whether the buffer is full."""
         return self.kept is not None and len(self.kept) == self.size
 
     def keep(self, batch: Batch, wrong: Bool[Tensor, " B"]) -> None:
-        """Takes samples of a batch: all while there is room, then those that are wrong."""
+        """Store samples of a batch: any while there is room, then the wrong ones."""
         batch = batch.map(Tensor.detach)
         if self.kept is None:
             self.kept = rows(batch, torch.arange(min(len(batch), self.size), device=wrong.device))
@@ -40,14 +40,14 @@ class HardSamples:
             self.kept = rows(joined(self.kept, rows(batch, new)), order)
 
     def some(self, count: int) -> Batch:
-        """Return random ones of them, at most so many; a RuntimeError while none is kept."""
+        """Return up to ``count`` random stored samples; a RuntimeError if none is stored."""
         if self.kept is None:
             raise RuntimeError("No sample has been kept yet.")
         drawn = torch.randperm(len(self.kept))[:count]
         return rows(self.kept, drawn.to(self.kept.labels.device))
 
     def state(self) -> dict[str, Any] | None:
-        """Tensors and names alone, for a checkpoint."""
+        """Return the buffer's tensors and names for a checkpoint."""
         if self.kept is None or self.kept.teachers is None:
             return None
         kept, outputs = self.kept, self.kept.teachers
@@ -57,7 +57,7 @@ class HardSamples:
         }  # fmt: skip
 
     def load(self, state: dict[str, Any] | None) -> None:
-        """Takes over what `state` gave."""
+        """Restore the buffer that `state` gave."""
         if state is None:
             self.kept = None
             return
@@ -66,12 +66,12 @@ class HardSamples:
 
 
 def rows(batch: Batch, which: Int64[Tensor, " _"]) -> Batch:
-    """Some samples of a batch, of whatever views they are."""
+    """Return some samples of a batch, which may be of different views."""
     return replace(batch, mixed=None).map(lambda tensor: tensor[which])
 
 
 def joined(first: Batch, second: Batch) -> Batch:
-    """The samples of both."""
+    """Return the samples of two batches as one."""
     if first.teachers is None or second.teachers is None:
         raise RuntimeError("Hard samples are kept with their teachers' outputs.")
     hints = {

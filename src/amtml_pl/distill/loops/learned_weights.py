@@ -1,4 +1,4 @@
-"""A distillation whose weights are learned by an optimiser of their own, apart from the student's."""
+"""Distillation whose teacher weights are learned by an optimiser of their own."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from amtml_pl.weighting.uniform import UniformWeighting
 
 
 class LearnedWeightsLoop(DistillModule):
-    """A step of the student as `DistillModule` takes it, then one of what weighs the teachers.
+    """Loop that steps the student as `DistillModule` does, then the weights' networks.
 
     Args:
         arguments: those of `DistillModule`; among the terms are ``kd_each`` and ``regression``, by which
-            outputs and features are weighed; the weighting is uniform, since its place is taken.
+            outputs and features are weighed; the weighting is uniform, since this loop replaces it.
         temperature: T > 0 of the divergences by which the teachers are weighed.
 
     Raises:
@@ -73,9 +73,9 @@ class LearnedWeightsLoop(DistillModule):
         student_optimizer.step()
         self.update_metrics(step, batch)
         self.log_losses(step, values, loss)
-        judged = self.to_judge(batch, step)
-        if judged is not None:
-            weights_loss = self.weights_loss(judged, step, float(student_optimizer.param_groups[0]["lr"]))
+        samples = self.to_judge(batch, step)
+        if samples is not None:
+            weights_loss = self.weights_loss(samples, step, float(student_optimizer.param_groups[0]["lr"]))
             if not torch.isfinite(weights_loss):
                 raise broken_loss(self, {"weights": weights_loss}, batch, batch_idx)
             weights_optimizer.zero_grad()
@@ -84,27 +84,27 @@ class LearnedWeightsLoop(DistillModule):
             self.means.add({"weights": weights_loss}, len(step.labels))
 
     def to_judge(self, batch: Batch, step: Step) -> Batch | None:
-        """The samples from which what weighs the teachers learns at this step; None where it does not."""
+        """Return the samples for this step's training of the weights; None for no training."""
         return batch
 
     @abstractmethod
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
-        """The loss of what weighs the teachers, without a gradient to the student, whose rate is ``lr``."""
+        """Return the loss of the networks that weigh the teachers, without student gradients."""
 
     @abstractmethod
     def weighers(self) -> dict[str, nn.Module]:
-        """What weighs the teachers, by name."""
+        """Return the networks that weigh the teachers, by name."""
 
     @abstractmethod
     def second_optimizer(self) -> Optimizer:
-        """The optimiser of what weighs the teachers."""
+        """Return the optimiser of the networks that weigh the teachers."""
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
-        """What weighs the teachers too."""
+        """Return trainable parameters by part, those that weigh the teachers included."""
         return {**super().trainable_groups(), **trainable(self.weighers())}
 
     def break_down(self, batch: Batch) -> StepBreakdown:
-        """The student's terms, and the loss of what weighs the teachers."""
+        """Return the student's terms, and the loss of the teachers' weights."""
         found = super().break_down(batch)
         if found.step is None:
             return found
@@ -115,17 +115,17 @@ class LearnedWeightsLoop(DistillModule):
         )
 
     def configure_optimizers(self) -> Any:
-        """The student's, with its schedule, and the other one."""
+        """Return the student's optimiser with its schedule, and the weights' optimiser."""
         optimizer = self.make_optimizer(list(self.parameter_groups()))
         schedules = [] if self.make_scheduler is None else [self.make_scheduler(optimizer)]
         return [optimizer, self.second_optimizer()], schedules
 
     @property
     def regression(self) -> FeatureRegression:
-        """The term by which the method weighs features; looked up, since it must not be a submodule twice."""
+        """Term whose features the method weighs; looked up to stay one submodule."""
         return cast("FeatureRegression", self.terms["regression"])
 
     @property
     def learns_weights(self) -> bool:
-        """They are what the second optimiser is for."""
+        """Return whether the weights are learned: always, by the second optimiser."""
         return True

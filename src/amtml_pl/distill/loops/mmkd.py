@@ -1,4 +1,4 @@
-"""MMKD: networks that weigh the teachers learn from what their weights do to the student on hard samples."""
+"""MMKD: networks that weigh the teachers learn from the student's hard samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 
 
 class MMKD(LearnedWeightsLoop):
-    """`DistillModule` whose weights, of outputs and of features, are given by two small networks.
+    """`DistillModule` whose weights, of outputs and of features, come from two small networks.
 
     After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), and
     its code; the formulas stand in ``docs/mathematics.md``, "mmkd". Every few steps these networks take a
@@ -71,7 +71,7 @@ class MMKD(LearnedWeightsLoop):
         self.hard = HardSamples(buffer_size)
 
     def distill_step(self, batch: Batch) -> Step:
-        """The step with the networks' weights, which are constants for the student."""
+        """Return the step with the networks' weights, which are constants for the student."""
         step = super().distill_step(batch)
         with torch.no_grad(), full_precision(batch):
             weights, feature_weights = self.weigh(step.student, require_teachers(step)[0])
@@ -80,7 +80,7 @@ class MMKD(LearnedWeightsLoop):
     def weigh(
         self, student: ModelOutputs, teachers: TeacherOutputs
     ) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
-        """The weights of the outputs and of the features, with gradients to the two networks alone."""
+        """Return the weights of outputs and of features, each (B, M), differentiable in the networks."""
         logits = torch.cat([teachers.logits, student.logits.detach()[:, None]], dim=1).flatten(1)
         maps = [teachers.hints[name] for name in self.regression.names]
         maps.append(student.features[self.regression.student_stage].detach())
@@ -88,12 +88,12 @@ class MMKD(LearnedWeightsLoop):
         return F.softmax(self.for_logits(logits), dim=1), F.softmax(self.for_features(statistics), dim=1)
 
     def on_train_start(self) -> None:
-        """Puts a checkpoint's hard samples, which are read into main memory, where the batches will be."""
+        """Move a checkpoint's hard samples to the device of the batches."""
         if self.hard.kept is not None:
             self.hard.kept = self.hard.kept.to(self.device)
 
     def to_judge(self, batch: Batch, step: Step) -> Batch | None:
-        """Some hard samples, every few steps, once there are enough of them; keeps those of the batch."""
+        """Store the batch's hard samples; return some every few steps, else None."""
         wrong = step.student.logits.argmax(dim=1) != step.labels
         whole = replace(batch, teachers=None).map(self.gather_batch(batch.labels))
         self.hard.keep(replace(whole, teachers=step.teachers), wrong)
@@ -102,12 +102,12 @@ class MMKD(LearnedWeightsLoop):
         return self.hard.some(len(step.labels)) if due else None
 
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
-        """`meta_loss` for the two networks alone."""
+        """Return `meta_loss`, with gradients for the two networks alone."""
         with full_precision(batch), frozen(self.regression):  # the regressors learn from the student's step
             return self.meta_loss(batch, lr)
 
     def meta_loss(self, batch: Batch, lr: float) -> Float[Tensor, ""]:
-        """The student's cross-entropy after its virtual moves; only the two networks get its gradient."""
+        """Return the student's cross-entropy after its virtual moves, a scalar."""
         parameters = {n: p.detach().requires_grad_() for n, p in self.student.named_parameters()}
         for matching in (True, True, False):
             student = self.virtual(parameters, batch)
@@ -123,11 +123,10 @@ class MMKD(LearnedWeightsLoop):
         return F.cross_entropy(self.virtual(parameters, batch).logits, batch.labels)
 
     def virtual(self, parameters: Mapping[str, Tensor], batch: Batch) -> ModelOutputs:
-        """The student's outputs with other parameters; its running statistics stay as they are.
+        """Return the student's outputs with other parameters; its running statistics stay unchanged.
 
-        Neither compiled nor with batch norm synchronised, even where the student is: what ``torch.compile``
-        makes has no second derivative, nor has torch's synchronised batch norm. Every process has the whole
-        batch here.
+        Neither compiled nor with synchronised batch norm, even where the student is: neither of the two has a
+        second derivative in torch. Every process has the whole batch here.
         """
         buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
         with as_written(), unsynchronised(self.student):
@@ -135,7 +134,7 @@ class MMKD(LearnedWeightsLoop):
         return outputs
 
     def matching(self, student: ModelOutputs, batch: Batch) -> Float[Tensor, ""]:
-        """The terms that depend on the weights, whose gradient reaches the networks that give them."""
+        """Return the loss terms that depend on the weights, with gradients to their networks."""
         if batch.teachers is None:
             raise RuntimeError("Samples to judge by come with their teachers' outputs.")
         teachers = batch.teachers
@@ -149,21 +148,21 @@ class MMKD(LearnedWeightsLoop):
         return (each + features).mean()
 
     def second_optimizer(self) -> torch.optim.Optimizer:
-        """Of both networks."""
+        """Return the optimiser of both networks."""
         both = [*self.for_logits.parameters(), *self.for_features.parameters()]
         return torch.optim.Adam(both, lr=self.meta_lr, weight_decay=self.meta_weight_decay)
 
     def weighers(self) -> dict[str, nn.Module]:
-        """The network for the outputs and the one for the features."""
+        """Return the network for the outputs and the one for the features."""
         return {"logits-network": self.for_logits, "features-network": self.for_features}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the hard samples too."""
+        """Save the hard samples too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["hard_samples"] = self.hard.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes them over."""
+        """Restore the hard samples too."""
         super().on_load_checkpoint(checkpoint)
         self.hard.load(checkpoint["hard_samples"])
 
@@ -172,7 +171,7 @@ STATISTICS = 3
 
 
 def similarity_statistics(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3"]:
-    """Mean, standard deviation and maximum of each sample's cosine similarities to the others; 0 if alone."""
+    """Return mean, deviation and maximum of each sample's cosine similarities to the others, (B, 3)."""
     rows = F.normalize(features.flatten(1), dim=1)
     B = len(rows)
     if B == 1:
@@ -182,6 +181,6 @@ def similarity_statistics(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "
 
 
 def weight_network(inputs: int, teachers: int) -> nn.Sequential:
-    """One hidden layer of half the inputs' width, one output per teacher."""
+    """Return a network with one hidden layer, half as wide, and one output per teacher."""
     hidden = max(inputs // 2, 1)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, teachers))

@@ -1,4 +1,4 @@
-"""MTKD-RL: an agent weighs the teachers and is rewarded for a low loss of the student."""
+"""MTKD-RL: an agent weighs the teachers, rewarded for the student's low loss."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from amtml_pl.weighting.confidence import confidence_weights
 
 
 class MTKDRL(LearnedWeightsLoop):
-    """`DistillModule` whose weights, of outputs and of features, are those of an agent that learns beside it.
+    """`DistillModule` whose weights, of outputs and of features, come from a learning agent.
 
     After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), and its
     code; the formulas stand in ``docs/mathematics.md``, "mtkd_rl". Per sample the agent sees how close the
     student's features and outputs are to each teacher's, how right that teacher is, and its features and
     outputs. Its shares are averaged with two fixed ones (static aggregation). The agent is trained by
-    regression towards 1, weighted by the standardised reward; rewards below the mean of the batch teach it
-    nothing, as published.
+    regression towards 1, weighted by the standardised reward; rewards below the mean of the batch have no
+    effect, as published.
 
     Departures: the agent learns after every step, and not once an epoch from all of its states; epoch 0 is
     weighted as all others and not by 1 for every teacher. The state is taken with the regressors in
@@ -59,7 +59,7 @@ class MTKDRL(LearnedWeightsLoop):
         self.agent = Agent(sum(channels) + M * (3 + K), hidden, M)
 
     def distill_step(self, batch: Batch) -> Step:
-        """The step with the agent's weights, which are constants for the student."""
+        """Return the step with the agent's weights, which are constants for the student."""
         step = super().distill_step(batch)
         with torch.no_grad(), full_precision(batch):
             self.seen = self.observe(step)
@@ -67,7 +67,7 @@ class MTKDRL(LearnedWeightsLoop):
         return replace(step, weights=weights, feature_weights=feature_weights)
 
     def observe(self, step: Step) -> Observation:
-        """What the agent sees of a step, constants."""
+        """Return the agent's observation of a step, as constants."""
         teachers, _ = require_teachers(step)
         logits, M = teachers.logits, teachers.logits.shape[1]
         with torch.no_grad(), evaluation_mode(self.regression):
@@ -90,7 +90,7 @@ class MTKDRL(LearnedWeightsLoop):
             )
 
     def weigh(self, seen: Observation) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
-        """The weights of the outputs and of the features, with gradients to the agent."""
+        """Return the weights of outputs and of features, each (B, M), differentiable in the agent."""
         for_logits, for_features = self.agent(seen.state)
         return (
             aggregated_weights(for_logits, seen.confidence, seen.divergence),
@@ -98,8 +98,8 @@ class MTKDRL(LearnedWeightsLoop):
         )
 
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
-        """The agent's loss: the larger the reward of a sample, the larger its weights should be."""
-        seen = self.seen  # what it has acted on
+        """Return the agent's loss, a scalar: more reward demands larger weights."""
+        seen = self.seen  # the observation that gave the step's weights
         if seen is None:
             raise RuntimeError("The agent has not seen the step that it is to learn from.")
         with full_precision(step.labels):
@@ -110,17 +110,17 @@ class MTKDRL(LearnedWeightsLoop):
             return agent_loss(weights, reward(-loss)) + agent_loss(feature_weights, reward(-loss))
 
     def second_optimizer(self) -> torch.optim.Optimizer:
-        """The agent's."""
+        """Return the optimiser of the agent."""
         return torch.optim.SGD(self.agent.parameters(), lr=self.agent_lr)
 
     def weighers(self) -> dict[str, nn.Module]:
-        """The agent."""
+        """Return the agent, by name."""
         return {"agent": self.agent}
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the agent sees of a batch (``state``), and what its reward is computed from."""
+    """Agent's view of a batch (``state``), and the inputs of its reward."""
 
     state: Float[Tensor, "B D"]
     cosine: Float[Tensor, "B M"]
@@ -131,7 +131,7 @@ class Observation:
 
 
 class Agent(nn.Module):
-    """One hidden layer and two heads, each a softmax over the teachers."""
+    """Network with one hidden layer and two heads, each a softmax over the teachers."""
 
     def __init__(self, inputs: int, hidden: int, teachers: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Agent(nn.Module):
         self.for_features = nn.Linear(hidden, teachers)
 
     def forward(self, state: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
-        """The shares for the outputs and for the features."""
+        """Return the shares for outputs and for features, each (B, M); rows sum to 1."""
         hidden = self.body(state)
         return F.softmax(self.for_logits(hidden), dim=1), F.softmax(self.for_features(hidden), dim=1)
 
@@ -148,7 +148,7 @@ class Agent(nn.Module):
 def aggregated_weights(
     policy: Float[Tensor, "B M"], confidence: Float[Tensor, "B M"], measure: Float[Tensor, "B M"]
 ) -> Float[Tensor, "B M"]:
-    """``(policy + confidence + softmax(measure)) / 3``; rows sum to 1.
+    """Return ``(policy + confidence + softmax(measure)) / 3``, (B, M); rows sum to 1.
 
     Args:
         policy: the agent's shares.
@@ -159,12 +159,15 @@ def aggregated_weights(
 
 
 def reward(gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Standardised in the batch and cut off at 0 and 1; 0 where all gains are equal."""
+    """Return gains standardised in the batch and cut to [0, 1]; 0 if equal."""
     spread = gain.std(unbiased=False)
     return ((gain - gain.mean()) / spread.clamp_min(1e-8)).clamp(0, 1).detach()
 
 
 def agent_loss(weights: Float[Tensor, "B M"], rewards: Float[Tensor, " B"]) -> Float[Tensor, ""]:
-    """``mean_b r_b mean_m -log w_bm``: the binary cross-entropy with 1, weighted by the reward."""
+    """Return the reward-weighted binary cross-entropy of the weights with 1, a scalar.
+
+    ``mean_b r_b mean_m -log w_bm``.
+    """
     smallest = torch.finfo(weights.dtype).tiny
     return (rewards * -weights.clamp_min(smallest).log().mean(dim=1)).mean()

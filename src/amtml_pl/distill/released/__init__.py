@@ -1,4 +1,4 @@
-"""The published AMTML code as it runs, defects included, beside the corrected terms and free of them.
+"""Published AMTML code as it runs, defects included, beside the corrected terms.
 
 Follows the notebook ``LR_adaptive_learning.ipynb`` of the authors' repository (commit 926ab3c) as
 described in ``docs/method.md``. Reproduced on purpose:

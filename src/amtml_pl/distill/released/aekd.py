@@ -17,7 +17,10 @@ from amtml_pl.weighting.temperature import positive_temperature
 
 
 def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Float[Tensor, " M"]:
-    """The dual coefficients of a one-class SVM on the unscaled products, as weights that sum to 1."""
+    """Return weights (M,) from a one-class SVM on the unscaled products.
+
+    They are its dual coefficients, scaled to sum to 1.
+    """
     M = len(gram)
     if M == 1:
         return gram.new_ones(1)
@@ -29,7 +32,7 @@ def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Floa
 
 
 class ReleasedAekdWeighting(Weighting):
-    """The quadratic program of `amtml_pl.weighting.aekd`, given to libsvm as it is.
+    """Quadratic program of `amtml_pl.weighting.aekd`, solved by libsvm without scaling.
 
     Its stopping tolerance is absolute and the products of batch-mean gradients are of the order of 1e-8 to
     1e-5: in most steps the solver returns its starting point, the weights 0.6, 0.4, 0, ... in the order in
@@ -50,7 +53,7 @@ class ReleasedAekdWeighting(Weighting):
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch, the same for every sample."""
+        """Return the teachers' weights for a batch, (B, M); all rows are the same."""
         with torch.no_grad():
             g = logit_gradients(student.logits, teachers.logits, self.temperature).double().mean(dim=1)
             weights = support_vector_weights(g @ g.T, self.tolerance)

@@ -11,9 +11,11 @@ from amtml_pl.distill.loops.dml import MutualLearning
 
 
 def released_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
-    """``1 / P · sum_h mean_bk p (log p - p_h)``: the logarithm of the peer is missing.
+    """Return the notebook's mutual loss, which lacks the logarithm of the peer.
 
-    ``KLDivLoss`` wants a log-probability first and gets a probability; its target is the network itself,
+    ``1 / P · sum_h mean_bk p (log p - p_h)``.
+
+    ``KLDivLoss`` expects a log-probability first and gets a probability; its target is the network itself,
     and its mean is over all elements. The notebook does not detach the peers; their gradients are cleared
     before they are used, so that this makes no difference.
     """
@@ -26,5 +28,5 @@ class ReleasedMutualLearning(MutualLearning):
     """`MutualLearning` with `released_mutual_loss`, which is not zero where all agree."""
 
     def mutual(self, logits: Float[Tensor, "B K"], others: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
-        """How far a network is from the others, so to say."""
+        """Return the released loss between a network and the others."""
         return released_mutual_loss(logits, others)

@@ -1,4 +1,4 @@
-"""The terms of the released notebook; what each reproduces is listed in `amtml_pl.distill.released`."""
+"""Terms of the released notebook; `amtml_pl.distill.released` lists what each reproduces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from amtml_pl.weighting.temperature import positive_temperature
 def element_mean_soft_target_loss(
     student_logits: Float[Tensor, "B K"], soft_targets: Float[Tensor, "B K"], temperature: float
 ) -> Float[Tensor, ""]:
-    """``2 T² / (B K) · sum_bk KL``: what ``KLDivLoss()`` with its old default mean gave, doubled."""
+    """Return the KL divergence averaged over all elements, and doubled.
+
+    ``2 T² / (B K) · sum_bk KL``: what ``KLDivLoss()`` with its old default mean gave, doubled.
+    """
     elements = soft_targets.numel()
     log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
     smallest = torch.finfo(soft_targets.dtype).tiny  # at 0 the gradient of q log q is not a number
@@ -32,7 +35,7 @@ def element_mean_soft_target_loss(
 
 
 class TemperedLoss(LossTerm):
-    """A term at a temperature.
+    """Loss term with a temperature.
 
     Args:
         temperature: T > 0.
@@ -44,12 +47,12 @@ class TemperedLoss(LossTerm):
 
 
 class ReleasedSoftTargetLoss(TemperedLoss):
-    """Element-mean KL towards targets that are not detached, at T = 5 in the notebook's call."""
+    """Element-mean KL towards targets that carry gradients; the notebook calls it with T = 5."""
 
     needs_teachers = trains_weighting = True
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         soft_targets = step_soft_targets(step, self.temperature)
         return element_mean_soft_target_loss(step.student.logits, soft_targets, self.temperature)
 
@@ -60,7 +63,7 @@ class ReleasedCrossEntropy(TemperedLoss):
     blends_labels = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Mean over the batch."""
+        """Return the batch's mean cross-entropy, a scalar."""
         return F.cross_entropy(step.student.logits / self.temperature, step.labels)
 
 
@@ -70,14 +73,14 @@ class ReleasedRelationLoss(TemperedLoss):
     needs_teachers = vanishes_at_targets = True
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted."""
+        """Return the batch's unweighted loss, a scalar."""
         soft_targets = step_soft_targets(step, self.temperature)
         student = F.log_softmax(step.student.logits / self.temperature, dim=1)
         return angle_loss(student, soft_targets) + distance_loss(student, soft_targets)
 
 
 class ReleasedHintLoss(LossTerm):
-    """The student's second stage against every teacher's second stage, through fixed random transforms.
+    """Hint loss between second stages, through fixed random transforms, one per teacher.
 
     The transforms are buffers, drawn from U(-0.005, 0.005): in the notebook no optimiser holds them.
     Its maps are of one size; where two differ, the larger is average-pooled to the smaller.
@@ -96,7 +99,7 @@ class ReleasedHintLoss(LossTerm):
         self.names: tuple[str, ...] = ()
 
     def student_taps(self) -> tuple[str, ...]:
-        """The second stage."""
+        """Return the path of the student's second stage."""
         return (self.tap,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
@@ -109,7 +112,7 @@ class ReleasedHintLoss(LossTerm):
         return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
-        """Draws one transform per teacher."""
+        """Draw one fixed transform per teacher."""
         self.names = self.hints(shapes.offered)
         student_channels = shapes.student[self.tap][0]
         for position, name in enumerate(self.names):
@@ -117,7 +120,7 @@ class ReleasedHintLoss(LossTerm):
             self.register_buffer(f"transform_{position}", transform)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Sum over the teachers; a constant 0 in stage 2."""
+        """Return the sum over the teachers, a scalar; 0 in stage 2."""
         student = step.student.features[self.tap]
         if step.teachers is None or step.epoch >= self.first_stage_epochs:
             return student.new_zeros(())
@@ -143,7 +146,7 @@ class ReleasedAdapterL2(LossTerm):
         self.first_stage_epochs = first_stage_epochs(epochs)
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The squared norm."""
+        """Return the squared norm, a scalar; 0 in stage 2."""
         if step.weighting_norm is None or step.epoch >= self.first_stage_epochs:
             return step.student.logits.new_zeros(())
         return step.weighting_norm

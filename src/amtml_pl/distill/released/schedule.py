@@ -1,4 +1,4 @@
-"""The two-stage schedule of the released notebook as one schedule, of any length."""
+"""Two-stage schedule of the released notebook as one schedule, of any length."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ EPOCHS = 280  # the notebook's: 80 of stage 1, 200 of stage 2
 
 
 def first_stage_epochs(epochs: int) -> int:
-    """The length of stage 1 in a run of this length: 80 of 280 epochs, and at least one."""
+    """Return the length of stage 1: 80 of 280 epochs, scaled, at least 1."""
     return max(1, round(epochs * 80 / EPOCHS))
 
 
 def two_stage_schedule(optimizer: Optimizer, epochs: int = EPOCHS) -> LambdaLR:
-    """Stage 1 trains student and adapter, stage 2 the student alone.
+    """Return a schedule whose stage 1 trains student and adapter, stage 2 the student.
 
     In 280 epochs: the student's learning rate stays at its initial value in stage 1 and drops tenfold at
     epochs 100 and 150 of stage 2, counted from 1 since the notebook steps its scheduler before the epoch.

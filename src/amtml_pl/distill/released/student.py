@@ -1,4 +1,4 @@
-"""The student of the released notebook: its initial weights and what its dummy forward leaves behind."""
+"""Student of the released notebook: its initial weights, and the effect of its dummy forward."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch import nn
 
 
 def released_student(network: nn.Module) -> nn.Module:
-    """Convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02), one forward of noise in train mode.
+    """Initialise a network as the notebook does, and run one forward of noise.
 
+    Convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02), the forward in training mode.
     The notebook's rule for linear layers tests for a lower-case name and never fires, so the classifier
     keeps its default. The noise, one 128×128 batch to find the pooled size, moves the running statistics
     of the batch norm once.

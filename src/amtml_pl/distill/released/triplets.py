@@ -1,4 +1,4 @@
-"""The triplet term of the AMTML notebooks as it runs."""
+"""Triplet term of the AMTML notebooks as it runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def released_triplet_terms(
     triplets: Int64[Tensor, "P 3"],
     margin: float,
 ) -> Float[Tensor, " P"]:
-    """The terms for the last teacher's order; where it would swap two rows, both become the third sample.
+    """Return the triplet terms (P,) in the last teacher's order, with the notebook's defect.
 
+    Where it would swap two rows, both become the third sample.
     Swapping views of a tensor overwrites the first with the second before the second is read, so that
     positive and negative are one sample and the term is the margin, without a gradient.
     """
@@ -27,14 +28,14 @@ def released_triplet_terms(
 
 
 class ReleasedTripletLoss(TripletLoss):
-    """No votes: the teacher that the notebook's loop leaves behind, the last one, orders every triplet.
+    """Triplet loss ordered by the last teacher alone, without votes.
 
     The notebook's distance over the width of stage 2's maps alone is not reproduced: maps of 32x16x16 would
-    have to be kept, and it is the corrected term's embeddings that are compared here.
+    have to be kept. The corrected term's embeddings are compared here.
     """
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """The loss of the batch, unweighted; 0 for fewer than three samples."""
+        """Return the batch's unweighted loss, a scalar; 0 for fewer than three samples."""
         student, teachers = self.embeddings(step)
         if len(student) < 3:
             return student.sum() * 0

@@ -1,4 +1,4 @@
-"""The adapter of the released notebook."""
+"""Adapter of the released notebook."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 class ReleasedWeighting(Weighting):
-    """Average-pooled representation with gradients to the student; theta and W from N(0, 1), seed 1.
+    """Released adapter: an average-pooled representation with gradients to the student.
 
+    Theta and W come from N(0, 1), seed 1.
     The notebook means to max-pool, but pools a map that is already averaged to 1×1.
 
     Args:
@@ -29,11 +30,11 @@ class ReleasedWeighting(Weighting):
         self.lr = lr
 
     def student_taps(self) -> tuple[str, ...]:
-        """The last feature map."""
+        """Return the path of the student's last feature map."""
         return (self.tap,)
 
     def build(self, shapes: TensorShapes) -> None:
-        """Draws theta ``(M, D)`` and W ``(D,)``."""
+        """Draw theta (M, D) and W (D,)."""
         D = shapes.student[self.tap][0]
         generator = torch.Generator().manual_seed(1)
         self.theta = nn.Parameter(torch.randn(len(shapes.teachers), D, generator=generator))
@@ -42,5 +43,5 @@ class ReleasedWeighting(Weighting):
     def forward(
         self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B M"]:
-        """The weights of the batch."""
+        """Return the teachers' weights for a batch, (B, M)."""
         return latent_factor_weights(student.features[self.tap].mean(dim=(2, 3)), self.theta, self.mixing)

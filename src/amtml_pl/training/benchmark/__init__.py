@@ -1,1 +1,1 @@
-"""What a training step costs, measured."""
+"""Measured cost of a training step."""

@@ -1,4 +1,4 @@
-"""What a benchmark measures: the runs that ``train`` would do, a few steps at a time and in turn.
+"""Measurements of a benchmark: real runs, a few steps at a time and in turn.
 
 Steps, cache build and memory are those of a run's own stages with its trainer; nothing of the
 way of a batch is written a second time here.
@@ -42,7 +42,7 @@ MEMORY_RUNS = 3
 
 
 class Benchmark:
-    """The measurements of one experiment, all on the same images and with the same teachers."""
+    """Measurements of one experiment, all on the same images with the same teachers."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Benchmark:
         self.folder, self.repetitions, self.steps = folder, repetitions, steps
 
     def figures(self) -> dict[str, Figure]:
-        """Everything that is measured, by name."""
+        """Return all measurements, by name."""
         with quiet():
             steps = self.step_figures()
             build = self.build_figures()
@@ -66,7 +66,7 @@ class Benchmark:
         return steps | build | memory
 
     def step_figures(self) -> dict[str, Figure]:
-        """Milliseconds per step of each variant, in turn, and what follows from them."""
+        """Return milliseconds per step of each variant, measured in turn, and derived figures."""
         fits = {variant: ShortFit(self.variants[variant], self.folder / variant) for variant in VARIANTS}
         milliseconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         shares = []
@@ -86,7 +86,7 @@ class Benchmark:
         }
 
     def build_figures(self) -> dict[str, Figure]:
-        """Images per second of the cache build, beside a loop that only runs the same teachers.
+        """Return images per second of the cache build, and of the bare teachers.
 
         Of a view after the first one: what is written once for all views is there already.
         """
@@ -106,15 +106,15 @@ class Benchmark:
         return {"build_images_per_second": Figure.of(rates), "build_rate_ratio": Figure.of(ratios)}
 
     def cache_in(self, folder: Path) -> RunCache:
-        """The cache of the run, below another folder."""
+        """Return the cache of the run, below another folder."""
         return RunCache(replace(self.settings.cache, root=folder), self.teachers(), self.data(), {})
 
     def teachers(self) -> tuple[SelectedTeacher, ...]:
-        """Those of the experiment."""
+        """Return the teachers of the experiment."""
         return self.settings.teachers(self.settings.method.terms())
 
     def memory_figures(self) -> dict[str, Figure]:
-        """Peak private memory of a cached run and of one from labels, each in processes of their own."""
+        """Return peak private memory, in own processes, of runs with cache and with labels only."""
         peaks: dict[str, list[PeakMemory]] = {"ce": [], "cached": []}
         for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant, found in peaks.items():
@@ -132,12 +132,12 @@ class Benchmark:
         }
 
     def data(self) -> PackedDataModule:
-        """The images of all variants."""
+        """Return the images of all variants."""
         dataset = self.settings.dataset
         return data_module(self.settings, pack(dataset.source.build(), dataset.packed_root))
 
     def break_even(self, figures: Mapping[str, Figure]) -> BreakEven:
-        """Return after how many epochs the time that cached steps save has paid for building the cache.
+        """Return after how many epochs building the cache has paid for itself.
 
         With E epochs and V views the first run computes min(V, E) views, every later run none.
         """
@@ -179,7 +179,7 @@ class Benchmark:
 
 
 def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float:
-    """Seconds for loading each teacher of a cache and running it over the cached images, and nothing else."""
+    """Return seconds for loading the teachers and running them over the cached images."""
     images = cache.data.augment(
         cache.split.stored.images[cache.split.rows], torch.arange(len(cache.split)), 1
     )
@@ -198,7 +198,7 @@ def bare_forwards(cache: RunCache, teachers: Sequence[SelectedTeacher]) -> float
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long something takes."""
+    """Return how many seconds a function takes."""
     start = time.perf_counter()
     work()
     if torch.cuda.is_available():

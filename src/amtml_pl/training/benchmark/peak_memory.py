@@ -1,4 +1,4 @@
-"""How much private memory a short run needs at most, in a process of its own."""
+"""Peak private memory of a short run, measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ INTERVAL = 0.002  # seconds between two looks
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """What a run held.
+    """Memory use of a run.
 
     Attributes:
-        megabytes: highest private memory, pages mapped from files not counted; None where the system does
-            not say.
+        megabytes: highest private memory, pages mapped from files not counted; None on systems
+            other than Linux.
         teacher_parameters: elements of all modules in memory that do not belong to the trained one.
     """
 
@@ -31,7 +31,7 @@ class PeakMemory:
 
 
 class Sampler:
-    """Looks at the private memory of this process from a thread."""
+    """Thread that samples the private memory of this process."""
 
     def __init__(self) -> None:
         self.highest: float | None = None
@@ -39,7 +39,7 @@ class Sampler:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Looks until the block ends."""
+        """Sample until the block ends."""
         thread = threading.Thread(target=self.look, daemon=True)
         thread.start()
         try:
@@ -49,7 +49,7 @@ class Sampler:
             thread.join()
 
     def look(self) -> None:
-        """Keeps the highest value."""
+        """Take a sample and keep the highest value."""
         while not self.stop.wait(INTERVAL):
             now = private_megabytes()
             if now is not None:
@@ -57,7 +57,7 @@ class Sampler:
 
 
 def private_megabytes() -> float | None:
-    """Anonymous memory of this process in MB; None where the system does not say (only Linux does)."""
+    """Return anonymous memory of this process in MB; None on systems other than Linux."""
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:
@@ -67,8 +67,8 @@ def private_megabytes() -> float | None:
 
 
 def parameters_beside(module: nn.Module) -> int:
-    """Elements of the parameters of every module in memory that is not part of ``module``."""
-    gc.collect()  # what nobody holds any more is not resident
+    """Count parameters of all modules in memory that are not part of ``module``."""
+    gc.collect()  # modules without a reference are not resident
     own = {id(parameter) for parameter in module.parameters()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # asking some lazy objects for their class warns

@@ -1,4 +1,4 @@
-"""``benchmark.json``: what a benchmark has measured, and under which conditions."""
+"""``benchmark.json``: a benchmark's measurements and their conditions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from amtml_pl.system.records import Command, Record
 
 
 class Figure(Record):
-    """One measured quantity.
+    """Measured quantity.
 
     Attributes:
         median: of the repetitions; None where it cannot be measured on this machine.
@@ -30,7 +30,7 @@ class Figure(Record):
 
 
 class BreakEven(Record):
-    """When the time that cached steps save has paid for building the cache."""
+    """Number of epochs after which building the cache has paid for itself."""
 
     seconds_saved_per_epoch: float
     seconds_to_build_a_view: float
@@ -42,7 +42,7 @@ class BreakEven(Record):
 
 
 class Conditions(Record):
-    """What was measured, how often, and on which machine.
+    """Conditions of a benchmark: what was measured, how often, on which machine.
 
     The build and the bare loop both load the teachers. The input lasts from the end of a step to the start of
     the next, which is an upper bound. Memory is the private memory of a process that trains after the build.
@@ -61,7 +61,7 @@ class Conditions(Record):
 
 
 class BenchmarkRecord(Record):
-    """The content of ``benchmark.json``; ``docs/cache.md`` has the meaning of each figure."""
+    """Content of ``benchmark.json``; ``docs/cache.md`` has the meaning of each figure."""
 
     experiment: str | None
     command: Command

@@ -1,4 +1,4 @@
-"""A few steps of a run, by its own module, data and trainer, timed or weighed; and its teachers' weights."""
+"""Short fits for measuring: a few steps by the run's own module, data and trainer."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from amtml_pl.types import Batch
 
 
 class ShortFit:
-    """A run whose trainer stops after a few steps; every call goes on with the same module."""
+    """Run whose trainer stops after a few steps; every call continues with the module."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.ready = connect(prepare(plan(RunRequest(settings, RunFolder(folder), None, "benchmark"))))
 
     def steps(self) -> StepTimer:
-        """A short fit by the trainer of a run, and what its steps took."""
+        """Run a short fit and return the times of its steps."""
         timer = StepTimer()
         request, module = self.ready.request, self.ready.module
         trainer = make_trainer(request.settings.trainer, request.folder, module)
@@ -44,7 +44,7 @@ class ShortFit:
 
 
 def peak_memory(settings: Settings, folder: Path) -> PeakMemory:
-    """What a short run holds in memory; for a process of its own."""
+    """Return the peak memory of a short run; call it in a new process."""
     quieten()
     sampler = Sampler()
     with quiet(), sampler.running():
@@ -55,7 +55,7 @@ def peak_memory(settings: Settings, folder: Path) -> PeakMemory:
 
 
 class StepTimer(Callback):
-    """Seconds of each step but the first, and of its inputs: fetching, augmenting, reading the cache."""
+    """Callback that times each step but the first, and its inputs (fetch, augment, cache)."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -65,7 +65,7 @@ class StepTimer(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Ends the step before."""
+        """End the timing of the step before."""
         now = time_when_done(pl_module.device)
         if batch_idx > 1:
             self.steps.append(now - self.started)
@@ -80,12 +80,12 @@ class StepTimer(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Ends what is not input."""
+        """End the part of the step that is not input."""
         self.ended = time_when_done(pl_module.device)
 
 
 def time_when_done(device: torch.device) -> float:
-    """The clock, after an accelerator has caught up."""
+    """Return the clock's time once the accelerator has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -93,7 +93,7 @@ def time_when_done(device: torch.device) -> float:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the console, which would tell of each short run as if it were one."""
+    """Silence the console, which would report each short run as a real one."""
     before = console.quiet
     console.quiet = True
     try:
@@ -103,17 +103,17 @@ def quiet() -> Iterator[None]:
 
 
 def images_are_packed(settings: Settings) -> bool:
-    """Return True if the data set can be measured; otherwise random images take its place."""
+    """Return whether the data set can be measured; otherwise random images replace it."""
     return is_packed(settings.dataset.source.build(), settings.dataset.packed_root)
 
 
 def untrained_teachers(settings: Settings) -> tuple[str, ...]:
-    """Return the teachers whose recipe has not trained them yet."""
+    """Return the teachers that their recipe has not trained yet."""
     return tuple(t.name for t in settings.selected if not t.has_own_weights and t.record() is None)
 
 
 def weights_for_teachers(settings: Settings, folder: Path) -> dict[str, Path]:
-    """Return a weights file for each teacher of a recipe; where there is none, it is made in the folder."""
+    """Return a weights file for each recipe's teacher; make missing ones in the folder."""
     untrained, files = untrained_teachers(settings), {}
     for teacher in settings.selected:
         if teacher.name in untrained:
@@ -124,7 +124,7 @@ def weights_for_teachers(settings: Settings, folder: Path) -> dict[str, Path]:
 
 
 def fresh_weights(teacher: SelectedTeacher, seed: int, folder: Path) -> Path:
-    """Write the weights of an untrained teacher, whose batch norms have seen noise."""
+    """Write the weights of an untrained teacher, after batch norm on noise."""
     pl.seed_everything(seed, verbose=False)
     network, size = teacher.fresh().network, teacher.image_size
     update_bn([torch.rand(64, 3, size, size)], network)  # a deep network's outputs overflow without

@@ -1,1 +1,1 @@
-"""What TensorBoard shows of a run: curves by whose they are, figures, a table of runs, a card."""
+"""TensorBoard's view of a run: grouped curves, figures, a table of runs, a card."""

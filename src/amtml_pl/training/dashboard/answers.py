@@ -1,4 +1,4 @@
-"""The student's answers on the images of an evaluation, and their figures."""
+"""Student's predictions on the images of an evaluation, and their figures."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class PredictionBuffer:
     logits: list[Float[Tensor, "B K"]] = field(default_factory=list)
 
     def add(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
-        """Keeps a batch's."""
+        """Store a batch's indices, labels and logits."""
         self.index.append(batch.index)
         self.labels.append(batch.labels)
         self.logits.append(logits.detach().float())
 
     def whole(self) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"], Float[Tensor, "N K"]]:
-        """Indices, labels and logits of all, on the CPU."""
+        """Return all indices, labels and logits, on the CPU."""
         return torch.cat(self.index).cpu(), torch.cat(self.labels).cpu(), torch.cat(self.logits).cpu()
 
     def scalars(self, held_out: Float[Tensor, "N M K"] | None, teachers: tuple[str, ...]) -> dict[str, float]:
-        """What follows from the answers on validation images, by tag; nothing before the first."""
+        """Return metrics of the validation predictions, by tag; none before the first."""
         if not self.logits:
             return {}
         index, labels, logits = self.whole()
@@ -53,7 +53,7 @@ def agreement_with_teachers(
     held_out: Float[Tensor, "N M K"],
     teachers: tuple[str, ...],
 ) -> dict[str, float]:
-    """How often each teacher names the student's class, and how often all together name the right one.
+    """Return how often teachers agree with the student, and the ensemble with labels.
 
     The ensemble is the plain mean of their probabilities: no label decides how much one of them counts.
     """
@@ -72,17 +72,17 @@ def agreement_with_teachers(
 def confusion_matrix(
     named: Int64[Tensor, " N"], labels: Int64[Tensor, " N"], classes: int
 ) -> Int64[Tensor, "K K"]:
-    """How many samples of each class (row) were named as each class (column)."""
+    """Count samples by label (row) and predicted class (column), (K, K)."""
     return torch.bincount(labels * classes + named, minlength=classes * classes).view(classes, classes)
 
 
 def shares_of_rows(counts: Int64[Tensor, "K K"]) -> Float[Tensor, "K K"]:
-    """Each row as shares of its class; zeros for a class without samples."""
+    """Return each row as shares of its class; zeros for a class without samples."""
     return counts.double() / counts.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 def draw_confusion(counts: Int64[Tensor, "K K"], classes: Sequence[str], title: str) -> Figure:
-    """Labels down, answers across, the colour being the share of the label's samples."""
+    """Draw labels down, predictions across, colour as the share of the label's samples."""
     side = 2.2 + 0.38 * min(len(classes), READABLE)
     figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
@@ -102,7 +102,7 @@ def draw_confusion(counts: Int64[Tensor, "K K"], classes: Sequence[str], title: 
 
 
 def draw_reliability(found: Reliability, title: str) -> Figure:
-    """Accuracy in each bin, beside the diagonal of a network that knows what it knows."""
+    """Draw accuracy in each bin, beside the diagonal of perfect calibration."""
     figure = new_figure(4.2, 4.6)
     axes, counts = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
     left = torch.arange(BINS) / BINS

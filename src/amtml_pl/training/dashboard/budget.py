@@ -1,4 +1,4 @@
-"""How much of a fit's time may go into looking at it."""
+"""Limit on the share of a fit's time that the dashboard takes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Budget:
 
     @contextmanager
     def spending(self, kind: str | None = None) -> Iterator[None]:
-        """What happens inside is the dashboard's; of a kind that can be left out, it is remembered."""
+        """Count the time inside as the dashboard's, and remember it per optional kind."""
         start = time.perf_counter()
         yield
         seconds = time.perf_counter() - start
@@ -39,6 +39,9 @@ class Budget:
             self.cost[kind] = seconds
 
     def allows(self, kind: str, first: float, part: float = 1.0) -> bool:
-        """Return True if work that takes ``first`` seconds at first stays within a part of the share."""
+        """Return whether optional work stays within a part of the share.
+
+        ``first`` is the estimate of its seconds before it has been measured.
+        """
         free = part * self.share * self.elapsed() - self.reserved()
         return self.spent + self.cost.get(kind, first) <= free

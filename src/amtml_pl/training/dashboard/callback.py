@@ -1,4 +1,4 @@
-"""What is written for TensorBoard, and when: each epoch its curves, figures where there is time, the end."""
+"""Timing of TensorBoard's content: curves each epoch, figures if time allows, the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CANDIDATES = 1024
 
 
 class Dashboard(Observer, Checkpoint):
-    """Looks at a fit and writes what it sees; of several processes of a run the first one does, alone.
+    """Callback that writes a fit's dashboard; only the first of several processes does.
 
     It only reads what steps compute anyway, but for the gradients' shares, after which everything is put
     back. It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums
@@ -57,14 +57,14 @@ class Dashboard(Observer, Checkpoint):
         self.means: dict[int, Float[Tensor, "K M"]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes up the table of the epochs before."""
+        """Restore the table of earlier epochs."""
         self.alone = trainer.world_size == 1
         if self.subject.teachers and trainer.is_global_zero:
             file = self.logger.folder / "weights_by_class.csv"
             self.by_class = WeightsByClass(file, self.subject.teachers, self.subject.classes, self.means)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed fit needs to show what an uninterrupted one shows."""
+        """Return the state that makes a resumed dashboard equal an uninterrupted one."""
         taught, kept = self.teaching, self.disputed.kept
         means = list(self.means.values())
         return {
@@ -79,7 +79,7 @@ class Dashboard(Observer, Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; the epoch that it was in may be half done."""
+        """Restore what `state_dict` gave; the epoch may be half done."""
         for name in ("epoch", "drawn", "wants_figures", "rates", "shares"):
             setattr(self, name, state_dict[name])
         taught, disputed, means = (state_dict[name] for name in ("teaching", "disputed", "means"))
@@ -89,7 +89,7 @@ class Dashboard(Observer, Checkpoint):
         self.means = dict(zip(means["epochs"], means["of"] if means["epochs"] else (), strict=True))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the event file, and writes what is known before the first step."""
+        """Open the event file, and write what is known before the first step."""
         if not trainer.is_global_zero:
             return
         module, subject = cast("StudentModule", pl_module), self.subject
@@ -114,7 +114,7 @@ class Dashboard(Observer, Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Begins an epoch; the rest of one that was half done belongs to what has been seen of it."""
+        """Begin an epoch, or continue one that was half done."""
         if self.logger.writer is None or trainer.current_epoch == self.epoch:
             return
         self.measure_shares(trainer, cast("StudentModule", pl_module), batch)
@@ -128,9 +128,9 @@ class Dashboard(Observer, Checkpoint):
             self.wants_figures = (due and allowed) or self.is_last(trainer)
 
     def measure_shares(self, trainer: pl.Trainer, module: StudentModule, batch: Batch) -> None:
-        """How much of the gradient each term has at an epoch's first batch, where there is time for it.
+        """Measure each term's share of the gradient at an epoch's first batch, if time allows.
 
-        Not of the fit's first batch, of which the doctor has said it; nor where processes share batches,
+        Not of the fit's first batch, which the doctor has measured; nor where processes share batches,
         since it would take all of them.
         """
         if trainer.global_step == 0 or not self.alone:
@@ -143,11 +143,11 @@ class Dashboard(Observer, Checkpoint):
                 self.shares = gradient_shares(module, batch)
 
     def is_last(self, trainer: pl.Trainer) -> bool:
-        """Whether this is the fit's last epoch, whose figures are drawn after it."""
+        """Return whether this is the fit's last epoch, whose figures are drawn later."""
         return trainer.current_epoch + 1 == trainer.max_epochs
 
     def saw_step(self, step: Step, batch: Batch) -> None:
-        """Keeps who named which class, with what weight; and whole samples, where figures will be drawn."""
+        """Store predictions and weights; store whole samples if figures will be drawn."""
         if not is_rank_zero():
             return
         with self.budget.spending():
@@ -161,22 +161,22 @@ class Dashboard(Observer, Checkpoint):
                 self.disputed.see(Examples(batch.images, step.labels, step.teachers.logits, weights, student))
 
     def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
-        """Keeps the student's answers."""
+        """Store the student's predictions."""
         if not is_rank_zero():
             return
         with self.budget.spending():
             self.answers[batch.split].add(batch, logits)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets the answers of the pass before."""
+        """Discard the predictions of the pass before."""
         self.answers["val"] = PredictionBuffer()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets the answers of the pass before."""
+        """Discard the predictions of the pass before."""
         self.answers["test"] = PredictionBuffer()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the epoch's curves, and its figures where the budget allows them."""
+        """Write the epoch's curves, and its figures if the budget allows them."""
         if self.logger.writer is None:
             return
         metrics = {tag_of(name): float(value) for name, value in trainer.callback_metrics.items()}
@@ -199,7 +199,7 @@ class Dashboard(Observer, Checkpoint):
             self.logger.flush()
 
     def tell_teaching(self) -> None:
-        """Curves, histograms and the table of the epoch's weights."""
+        """Write curves, histograms and the table of the epoch's weights."""
         if not self.teaching or self.by_class is None:
             return
         subject, taught = self.subject, Teaching.joined(self.teaching)
@@ -213,7 +213,7 @@ class Dashboard(Observer, Checkpoint):
 
     @property
     def last_means(self) -> Float[Tensor, "K M"] | None:
-        """The means of the last epoch; None where there are no teachers."""
+        """Return the last epoch's mean weights by class; None without teachers."""
         return next(reversed(self.means.values()), None)
 
     def conclude(
@@ -223,7 +223,7 @@ class Dashboard(Observer, Checkpoint):
         metrics: Mapping[str, float],
         timing: Mapping[str, float],
     ) -> None:
-        """Writes what the run has come to, once both checkpoints have been evaluated, the best one last."""
+        """Write the run's results once both checkpoints are evaluated, the best one last."""
         if not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)

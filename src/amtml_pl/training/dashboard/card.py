@@ -1,4 +1,4 @@
-"""What a run is, in words, for TensorBoard's page "Text"."""
+"""Description of a run for TensorBoard's page "Text"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from amtml_pl.training.dashboard.figures import RunContext
 
 
 def card(subject: RunContext, *, alone: bool) -> str:
-    """The run as Markdown."""
+    """Return the run's description as Markdown."""
     about, data = subject.about, subject.about.dataset
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes.items())
     rows = {
@@ -34,7 +34,7 @@ def card(subject: RunContext, *, alone: bool) -> str:
 
 
 def not_shown(subject: RunContext, *, alone: bool) -> list[str]:
-    """What cannot be shown of a run, ``alone`` or of several processes, and why."""
+    """List what the dashboard cannot show of a run, and why."""
     sentences = []
     if subject.teachers and subject.held_out is None:
         sentences.append(
@@ -55,7 +55,7 @@ def result_card(
     timing: Mapping[str, float],
     spent: Mapping[str, float],
 ) -> str:
-    """What came of it, as Markdown."""
+    """Return the run's result as Markdown."""
     lines = [
         "| metric | value |",
         "|---|---|",

@@ -1,4 +1,4 @@
-"""The images on which the teachers disagree most, and what is made of their disagreement."""
+"""Images on which the teachers disagree most, and the student's view of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Examples:
-    """Samples with everything that was made of them in their step.
+    """Samples with all outputs of their step.
 
     Attributes:
         images: ``(N, 3, H, W)`` in [0, 1].
@@ -41,39 +41,40 @@ class Examples:
 
     @staticmethod
     def joined(parts: Sequence[Examples]) -> Examples:
-        """The samples of several steps, on the CPU, numbers in float32."""
+        """Return the samples of several steps as one, on the CPU, in float32."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return Examples(*(torch.cat([on_cpu(part) for part in column]) for column in columns))
 
     def most_disputed(self, count: int) -> Examples:
-        """Those with the highest `disagreement`, the highest first."""
+        """Return the samples with the highest `disagreement`, the highest first."""
         order = disagreement(self.teachers).argsort(descending=True, stable=True)[:count]
         return Examples(*(column[order] for column in vars(self).values()))
 
 
 @dataclass
 class MostDisputed:
-    """The few most disputed of all samples that it is shown; no other is kept."""
+    """Buffer of the most disputed samples so far."""
 
     kept: Examples | None = None
     seen: int = 0
 
     def see(self, examples: Examples) -> None:
-        """Takes from a step's samples what is more disputed than what it has."""
+        """Store a step's samples that are more disputed than the stored ones."""
         before = [] if self.kept is None else [self.kept]
         self.kept = Examples.joined([*before, examples.most_disputed(EXAMPLES)]).most_disputed(EXAMPLES)
         self.seen += len(examples.labels)
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """A tensor on the CPU, without its history; half precision as float32."""
+    """Return a detached copy on the CPU; half precision becomes float32."""
     found = tensor.detach().cpu()
     return found.float() if found.is_floating_point() else found
 
 
 def disagreement(teacher_logits: Float[Tensor, "N M K"]) -> Float[Tensor, " N"]:
-    """The Jensen-Shannon divergence of the teachers' probabilities: ``H(mean_m p_m) − mean_m H(p_m)``.
+    """Return the Jensen-Shannon divergence of the teachers' probabilities, (N,).
 
+    ``H(mean_m p_m) − mean_m H(p_m)``.
     In nats, 0 where all agree, at most ln M. At T = 1: softened, teachers that name the same class with more
     and with less confidence would come before those that name different ones.
     """
@@ -90,7 +91,7 @@ def draw_examples(
     temperature: float,
     mixture: Mixture = "probabilities",
 ) -> Figure:
-    """Draw a row per sample, as Fig. 4 of the paper: image, weighted teachers, their mixture, student."""
+    """Draw a row per sample: image, weighted teachers, their mixture, student."""
     targets = integrated_soft_targets(examples.teachers, examples.weights, temperature, mixture)
     teachers = torch.softmax(examples.teachers / temperature, dim=2)
     student = torch.softmax(examples.student / temperature, dim=1)
@@ -124,7 +125,7 @@ def draw_examples(
 def draw_probabilities(
     axes: Axes, probabilities: Float[Tensor, " K"], shown: Int64[Tensor, " k"], label: int, title: str
 ) -> None:
-    """A bar for each class that is shown, the label's in another colour."""
+    """Draw a bar for each shown class, the label's in another colour."""
     colours = ["tab:green" if int(k) == label else "tab:blue" for k in shown]
     axes.bar(range(len(shown)), probabilities[shown].tolist(), color=colours)
     axes.set_xticks([])

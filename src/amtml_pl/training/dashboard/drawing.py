@@ -22,14 +22,14 @@ EAST_ASIAN = (
 
 
 def new_figure(width: float, height: float, *, fitted: bool = True) -> Figure:
-    """An empty figure, in inches of a hundred pixels."""
-    from matplotlib.figure import Figure  # only here: it takes half a second, for which nobody should wait
+    """Return an empty figure; inches have a hundred pixels."""
+    from matplotlib.figure import Figure  # only here: the import takes half a second
 
     return Figure(figsize=(width, height), dpi=100, layout="tight" if fitted else None)
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """A figure's ``(H, W, 3)`` uint8; a letter that no font of the machine has is a box."""
+    """Return a figure as (H, W, 3) uint8; letters without a font are boxes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.font_manager import fontManager
     from matplotlib.text import Text
@@ -47,6 +47,6 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def short(name: str, length: int = 14) -> str:
-    """A name that fits beside an axis, without meaning anything to matplotlib's mathematics."""
+    """Shorten a name to fit beside an axis, and escape matplotlib's mathematics."""
     shown = name if len(name) <= length else f"{name[: length - 1]}…"
     return shown.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""A run as its figures see it, and the figures of an epoch and of the end."""
+"""Facts of a run for its figures, and figures of an epoch and the end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from amtml_pl.training.dashboard.weights_by_class import draw_weights_by_class
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run that is about to be fitted.
+    """Facts of a run that is about to be fitted.
 
     Attributes:
         lr: the student's learning rate at the beginning; None where its optimizer has none.
-        held_out: ``(N, M, K)``, the teachers' logits for the validation images; None where nobody has asked
-            for them yet.
-        gradient_share: what the doctor has measured of each term; empty where it was not asked.
+        held_out: ``(N, M, K)``, the teachers' logits for the validation images; None where they are not
+            computed yet.
+        gradient_share: what the doctor has measured of each term; empty where it was not run.
     """
 
     about: RunRecord
@@ -45,14 +45,14 @@ class RunContext:
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Their names in order."""
+        """Names of the teachers in order."""
         return tuple(self.about.teachers)
 
 
 def write_answers(
     logger: TensorBoard, subject: RunContext, answers: PredictionBuffer, whose: str, epoch: int
 ) -> None:
-    """The confusion matrix and the reliability diagram of a pass over a split."""
+    """Write the confusion matrix and the reliability diagram of a pass."""
     if not answers.logits:
         return
     _, labels, logits = answers.whole()
@@ -70,7 +70,7 @@ def write_teaching(
     examples: Examples | None,
     epoch: int,
 ) -> None:
-    """The heat map of the weights by class, and the images that the teachers dispute."""
+    """Write the heat map of weights by class, and the disputed images."""
     if means is not None:
         heat_map = draw_weights_by_class(means, subject.classes, subject.teachers)
         logger.figure("ensemble/weights_by_class", heat_map, epoch)

@@ -1,4 +1,4 @@
-"""The event file of a run: `conf/logger/tensorboard.yaml`."""
+"""Event file of a run: `conf/logger/tensorboard.yaml`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ BINS = np.linspace(0, 1, 41)
 
 
 class TensorBoard(Logger):
-    """Writes for TensorBoard into the run's folder; `training.dashboard.callback.Dashboard` says what.
+    """Logger that writes for TensorBoard into the run's folder.
 
-    A step on its axes is an epoch, counted as in ``metrics.csv``. Lightning hands metrics to a logger after
-    ``last.ckpt`` has been written: a run that is killed between the two would lose an epoch, so they are
-    taken from the fit before that instead.
+    `training.dashboard.callback.Dashboard` decides the content. A step on its axes is an epoch, counted as in
+    ``metrics.csv``. Lightning hands metrics to a logger after ``last.ckpt`` has been written: a run that is
+    killed between the two would lose an epoch, so the dashboard takes them from the fit before that instead.
 
     Args:
         save_dir: the run's folder.
@@ -62,7 +62,7 @@ class TensorBoard(Logger):
         self.writer: SummaryWriter | None = None
 
     def begin(self, epoch: int) -> bool:
-        """Open the file, voiding what is there of this epoch and later; return True where nothing is left."""
+        """Open an event file; void this epoch and later; return whether no earlier event remains."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # only here: they take seconds
         from torch.utils.tensorboard import SummaryWriter
 
@@ -79,72 +79,72 @@ class TensorBoard(Logger):
 
     @property
     def opened(self) -> SummaryWriter:
-        """The writer; a RuntimeError before `begin` and after `close`."""
+        """Return the writer; a RuntimeError before `begin` and after `close`."""
         if self.writer is None:
             raise RuntimeError("The event file is not open.")
         return self.writer
 
     @property
     def events(self) -> Any:
-        """What the writer writes to, for what it has no method for."""
+        """Event writer below the writer, for calls that it has no method for."""
         return self.opened.file_writer
 
     def scalars(self, values: Mapping[str, float], epoch: int) -> None:
-        """One point on each of these curves."""
+        """Write one point on each of these curves."""
         for tag, value in values.items():
             self.opened.add_scalar(tag, value, epoch)
 
     def histogram(self, tag: str, values: Tensor, epoch: int) -> None:
-        """The distribution of numbers in [0, 1]."""
+        """Write the distribution of numbers in [0, 1]."""
         self.opened.add_histogram(tag, values.numpy(), epoch, bins=BINS)
 
     def figure(self, tag: str, figure: Figure, epoch: int) -> None:
-        """A figure as an image."""
+        """Write a figure as an image."""
         self.opened.add_image(tag, pixels(figure), epoch, dataformats="HWC")
 
     def graph(self, student: TappedNetwork, image_size: int) -> None:
-        """Trace the network for one image, in evaluation mode; what cannot be traced is a warning."""
+        """Trace the network for one image, in evaluation mode; a failure is a warning."""
         image = torch.zeros(1, 3, image_size, image_size, device=student.mean.device)
         with warnings.catch_warnings(), evaluation_mode(student), torch.random.fork_rng(), as_written():
             warnings.simplefilter("ignore")  # of the tracer, about Python's own control flow
             try:
                 self.opened.add_graph(student.network, image)
-            except Exception as error:  # whatever a user's network does that a trace cannot follow
+            except Exception as error:  # any error of a user's network that cannot be traced
                 reason = str(error).partition("\n")[0]
                 log.warning("TensorBoard shows no graph of the student: %s", reason)
 
     def flush(self) -> None:
-        """What has been given is in the file afterwards."""
+        """Write all pending events to the file."""
         self.opened.flush()
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
         if self.writer is not None:
             self.writer.close()
             self.writer = None
 
     @property
     def name(self) -> str:
-        """Nothing: the folder is the run's."""
+        """Empty name: the folder is the run's."""
         return ""
 
     @property
     def version(self) -> str:
-        """Nothing: the folder is the run's."""
+        """Empty version: the folder is the run's."""
         return ""
 
     @property
     def save_dir(self) -> str:
-        """The run's folder."""
+        """Folder of the run."""
         return str(self.folder)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Nothing: they have been written already."""
+        """Ignore metrics, which the dashboard has already written."""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """Nothing: they are written with the final metrics."""
+        """Ignore hyperparameters, which are written with the final metrics."""
 
     def finalize(self, status: str) -> None:
-        """Ends the file of a fit that has failed; after another one the results are still to come."""
+        """Close the file of a failed fit; after a completed one, results still follow."""
         if status != "success":
             self.close()

@@ -1,4 +1,4 @@
-"""What TensorBoard calls what: tags of metrics, charts, and the row of a run in its table."""
+"""TensorBoard's names: tags of metrics, charts, and a run's table row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENSEMBLE = {"weight_entropy": "ensemble/weight_entropy", "weight_above_0.95": "e
 
 
 def tag_of(metric: str) -> str:
-    """A weight is its teacher's, how all weights are spread the ensemble's, everything else the student's."""
+    """Return a metric's tag: its teacher's, the ensemble's or the student's."""
     if metric in ENSEMBLE:
         return ENSEMBLE[metric]
     first, _, rest = metric.partition("/")
@@ -36,14 +36,14 @@ FINAL = {
 
 
 def final_tags(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of ``run.json`` that belong to no epoch, by tag."""
+    """Return the metrics of ``run.json`` that belong to no epoch, by tag."""
     found = {tag: metrics[name] for name, tag in FINAL.items() if name in metrics}
     taught = {name: value for name, value in metrics.items() if name.startswith("teacher/")}
     return {**found, **{name: value for name, value in taught.items() if "/test/" in name}}
 
 
 def table_row(about: RunRecord, lr: float | None) -> list[Summary]:
-    """The columns of the table, and this run's values in it, for the run's own event file."""
+    """Return the table's columns and this run's values, for its event file."""
     from torch.utils.tensorboard.summary import hparams  # only here: it takes seconds
 
     # SummaryWriter.add_hparams would open a run of its own below this one.
@@ -52,9 +52,9 @@ def table_row(about: RunRecord, lr: float | None) -> list[Summary]:
 
 
 def hyperparameters(about: RunRecord, lr: float | None) -> dict[str, str | float]:
-    """What runs are told apart by; numbers as numbers, so that the table sorts and plots them."""
+    """Return what distinguishes runs; numbers stay numbers, for sorting and plotting."""
     budget, typed = about.budget, overrides_of(about.command)
-    # TensorBoard sorts the columns by name and shows the first five; which there are, the first run says.
+    # TensorBoard sorts the columns by name and shows the first five; the first run defines them.
     return {
         "dataset": about.dataset.name,
         "experiment": str(about.experiment),
@@ -76,7 +76,7 @@ def hyperparameters(about: RunRecord, lr: float | None) -> dict[str, str | float
 
 
 def last_part(target: str | None) -> str:
-    """The class or function that a dotted name ends in."""
+    """Return the class or function name at the end of a dotted name."""
     return "none" if target is None else target.rpartition(".")[2]
 
 
@@ -87,7 +87,7 @@ Layout = dict[str, dict[str, tuple[str, list[str]]]]
 
 
 def chart_layout(teachers: int, terms: Sequence[str]) -> Layout:
-    """Categories of charts, each of lines that are found by regular expressions.
+    """Return categories of charts, whose lines are found by regular expressions.
 
     The expressions name no teacher: charts of several runs are one where title and expressions are the same.
     """

@@ -1,4 +1,4 @@
-"""What the teachers gave, and how they were weighted, over the training steps of an epoch."""
+"""Teachers' outputs and weights over the training steps of an epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amtml_pl.types import Step
 
 @dataclass(frozen=True)
 class Teaching:
-    """One row for each sample that was trained on.
+    """Teachers' predictions and weights, one row per trained sample.
 
     Attributes:
         labels: ``(N,)``.
@@ -32,7 +32,7 @@ class Teaching:
 
     @staticmethod
     def of(step: Step, temperature: float, mixture: Mixture = "probabilities") -> Teaching | None:
-        """What a step shows of its teachers, on their device; None without teachers or weights."""
+        """Return a step's rows, on its device; None without teachers or weights."""
         if step.teachers is None or step.weights is None:
             return None
         with torch.no_grad():
@@ -48,12 +48,12 @@ class Teaching:
 
     @staticmethod
     def joined(parts: list[Teaching]) -> Teaching:
-        """All steps of an epoch, on the CPU."""
+        """Return all steps of an epoch as one, on the CPU."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return Teaching(*(torch.cat([part.cpu() for part in column]) for column in columns))
 
     def scalars(self, teachers: tuple[str, ...]) -> dict[str, float]:
-        """What the curves show, by tag.
+        """Return the values of the curves, by tag.
 
         Per teacher: how often it names the label and the student's class, and its part of the weights'
         entropy (the mean of −w ln w). Of the ensemble: how often its mixture names them.

@@ -1,4 +1,4 @@
-"""Whom the student listens to on which class: a table, a file, a heat map."""
+"""Teacher weights by class: a table, a file, a heat map."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 def mean_weights_by_class(
     weights: Float[Tensor, "N M"], labels: Int64[Tensor, " N"], classes: int
 ) -> Float[Tensor, "K M"]:
-    """The mean weight of each teacher over the samples of each class; NaN for a class without samples."""
+    """Return each teacher's mean weight per class, (K, M); NaN without samples."""
     sums = torch.zeros(classes, weights.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels, weights.double())
     return sums / torch.bincount(labels, minlength=classes)[:, None]
 
 
 class WeightsByClass:
-    """``weights_by_class.csv``, a row per epoch and class; a resumed run writes it anew."""
+    """``weights_by_class.csv``, a row per epoch and class; a resumed run rewrites it."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class WeightsByClass:
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as the text of a CSV file."""
+    """Return rows as the text of a CSV file."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue()
@@ -73,7 +73,7 @@ def as_csv(rows: Iterable[Sequence[object]]) -> str:
 def draw_weights_by_class(
     means: Float[Tensor, "K M"], classes: Sequence[str], teachers: Sequence[str]
 ) -> Figure:
-    """Teachers against classes, the colour being the mean weight."""
+    """Draw teachers against classes, the colour being the mean weight."""
     few = len(classes) <= READABLE
     figure = new_figure(2 + 0.45 * min(len(classes), READABLE), 1.6 + 0.5 * len(teachers))
     axes = figure.add_subplot()

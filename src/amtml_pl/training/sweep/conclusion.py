@@ -1,4 +1,4 @@
-"""How a sweep's command ends: with its leaderboard, its failures, and what goes on with it."""
+"""End of a sweep's command: leaderboard, failures, and the command to continue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXTRAS = {
 
 
 def with_leaderboard(begin: Callable[[], None]) -> None:
-    """Runs a command; a sweep ends with its leaderboard, its failures and what goes on with it.
+    """Run a command; after a sweep print leaderboard, failures and the command to continue.
 
     Exit status of a sweep: 0 if all jobs have completed, 2 if all others are a mistake of the user's,
     130 after Ctrl-C, 1 otherwise.
@@ -45,15 +45,15 @@ def with_leaderboard(begin: Callable[[], None]) -> None:
         begun = conclude(sweep_context.sweep)
         status = exit_status(status, begun)
         if status and begun:
-            said = "Interrupted. This goes on" if status == 130 else "This retries what has failed"
+            reason = "Interrupted. This goes on" if status == 130 else "This retries what has failed"
             repeat = escape(sweep_context.sweep.repeat)
-            error_console.print(f"{said}; what is completed is not repeated:\n  {repeat}")
+            error_console.print(f"{reason}; what is completed is not repeated:\n  {repeat}")
     if status:
         sys.exit(status)
 
 
 def refuse_missing_launcher(words: Sequence[str]) -> None:
-    """Ends a command that chooses a launcher which is not installed: Hydra could not say what brings it."""
+    """Exit if a command chooses a launcher that is not installed, and name its package."""
     for word in words:
         if extra := EXTRAS.get(word):
             try:
@@ -63,7 +63,7 @@ def refuse_missing_launcher(words: Sequence[str]) -> None:
 
 
 def conclude(sweep: SweepFolder) -> list[Job]:
-    """Prints the leaderboard and the failures; returns the jobs that this command has begun."""
+    """Print leaderboard and failures; return the jobs that this command has begun."""
     if not (sweep.path / "jobs").is_dir():
         return []
     jobs = sweep.publish()
@@ -73,13 +73,13 @@ def conclude(sweep: SweepFolder) -> list[Job]:
     if failed := [job for job in jobs if job.status == "failed"]:
         error_console.print(f"[bold red]{len(failed)} of {len(jobs)} jobs failed[/]:")
         for job in failed:
-            told = f"{own_overrides(job, jobs)}\n{indent(job.reason, '  ')}"
-            error_console.print(escape(indent(told, "  ")))
+            text = f"{own_overrides(job, jobs)}\n{indent(job.reason, '  ')}"
+            error_console.print(escape(indent(text, "  ")))
     return begun
 
 
 def leaderboard(jobs: Sequence[Job]) -> Table:
-    """A sweep's jobs for a person."""
+    """Return a table of a sweep's jobs."""
     shown = Table(title="Leaderboard", title_justify="left")
     for column in ("job", "status"):
         shown.add_column(column)
@@ -92,13 +92,13 @@ def leaderboard(jobs: Sequence[Job]) -> Table:
 
 
 def own_overrides(job: Job, jobs: Sequence[Job]) -> str:
-    """A job's overrides without those that all jobs of its sweep have."""
+    """Return a job's overrides without those that all jobs share."""
     own = without_common(job.overrides, [each.overrides for each in jobs])
     return " ".join(own) or f"job {job.number}"
 
 
 def exit_status(status: int, begun: Sequence[Job]) -> int:
-    """What a sweep's command ends with."""
+    """Return the exit status of a sweep's command."""
     if status not in (0, 1, 2) or not begun:
         return status
     others = [job for job in begun if job.status != "completed"]

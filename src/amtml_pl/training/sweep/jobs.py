@@ -1,4 +1,4 @@
-"""The jobs of a sweep, in whatever process a launcher runs them: none ends the others, all are recorded."""
+"""Jobs of a sweep, in any launcher's processes: all are recorded, none ends another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process
 
 @dataclass
 class SweepContext:
-    """The sweep that this process works for; None outside of one."""
+    """Sweep that this process works for; None outside of one."""
 
     sweep: SweepFolder | None = None
 
@@ -38,13 +38,13 @@ sweep_context = SweepContext()
 
 
 class SweepCallback(Callback):
-    """Hydra's callback that tells every process of a sweep, wherever a launcher starts it, of its folder."""
+    """Hydra's callback that passes the sweep's folder to every process of a sweep."""
 
     def __init__(self) -> None:
         self.sweep: SweepFolder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Name the sweep's folder before any job begins; a SystemExit for what is wrong with a typed word."""
+        """Name the sweep's folder before any job; a SystemExit for a wrong override."""
         try:
             self.sweep = sweep_context.sweep = self.of(config)
         except Exception:  # which Hydra would only warn of, and go on without a record of the jobs
@@ -52,7 +52,7 @@ class SweepCallback(Callback):
             raise SystemExit(1) from None
 
     def of(self, config: DictConfig) -> SweepFolder:
-        """The folder of the sweep that a configuration describes."""
+        """Return the folder of the sweep that a configuration describes."""
         hydra = config.hydra
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
         overrides: Any = OmegaConf.to_container(hydra.overrides)  # as typed, interpolations and all
@@ -67,19 +67,19 @@ class SweepCallback(Callback):
         label = run_label(typed, left_out=())
         sweeper: Any = OmegaConf.to_container(hydra.sweeper)
         name = f"{label}-{sweep_hash(typed, sweeper)}"
-        told = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
+        hydra_words = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         named = [word for folder in folders for word in ("--config-dir", folder)]
-        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *told, *typed])
+        repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *typed])
         return SweepFolder(outputs / "sweeps" / name, uuid.uuid4().hex, repeat)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Makes the sweep known in a worker, too."""
+        """Set the sweep in a worker process, too."""
         sweep_context.sweep = self.sweep
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job's function ended: why it failed, and with which status a signal has stopped the sweep."""
+    """End of a job's function: its error, and the status of a signal."""
 
     reason: str = ""
     mistake: bool = False
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
-    """One job of a sweep: recorded when it begins and when it ends, however it does.
+    """Run one job of a sweep; record its beginning and any kind of end.
 
     Returns:
         ``val/acc`` of the run's record; NaN for a job that has failed.
@@ -116,7 +116,7 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
 
 
 def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bool) -> Outcome:
-    """Runs a job in a process of its own where that can be had."""
+    """Run a job, if possible in a process of its own."""
     if not (may_fork and can_have_own_process()):
         return attempt(train, threads)
     try:
@@ -127,7 +127,7 @@ def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bo
 
 
 def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
-    """Calls a job's function and catches whatever it ends by."""
+    """Call a job's function and catch any error or exit."""
     quieten()
     command_state.mistakes.clear()
     if threads is not None:
@@ -151,7 +151,7 @@ def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
 
 
 def ended(job: Job, folder: RunFolder, outcome: Outcome) -> Job:
-    """A job with its result, which only the run's own record can tell."""
+    """Return a job with its result, taken from the run's own record."""
     if outcome.stopped is not None:
         return replace(job, status="interrupted", reason=outcome.reason)
     if outcome.reason:

@@ -1,4 +1,4 @@
-"""A search by Optuna whose trials are runs, and whose study is kept beside the sweep's leaderboard."""
+"""Search by Optuna whose trials are runs; its study lies beside the leaderboard."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Search:
-    """Trials until enough of them have completed, counted over all repetitions of the command.
+    """Trials until enough have completed, counted over all repetitions of the command.
 
-    What an earlier command was killed at is run again under its own number, and so is what had failed, once
-    in each command.
+    Trials of a killed command are run again under their own numbers; failed ones are repeated once in each
+    command.
 
     Args:
         overrides: as Hydra's grammar reads them; those with a choice, a range or an interval are searched.
@@ -50,25 +50,25 @@ class Search:
         self.study = open_study(seed, startup_trials, several_at_once=at_once > 1)
 
     def run(self) -> None:
-        """Runs what is missing."""
+        """Run the missing trials."""
         again = repeated(self.study)
         failed = 0
         while (missing := self.n_trials - self.completed() - failed) > 0:
             size = min(self.at_once, missing)
             batch, again = again[:size], again[size:]
-            asked = [self.study.ask(self.space).number for _ in range(size - len(batch))]
-            batch += [self.study.get_trials(deepcopy=False)[number] for number in asked]
+            new = [self.study.ask(self.space).number for _ in range(size - len(batch))]
+            batch += [self.study.get_trials(deepcopy=False)[number] for number in new]
             failed += self.launch(batch)
         console.print(f"{self.completed()} of {self.n_trials} trials have completed.")
 
     def completed(self) -> int:
-        """How many trials have."""
+        """Return the number of completed trials."""
         import optuna
 
         return len(self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
 
     def launch(self, trials: Sequence[FrozenTrial]) -> int:
-        """Runs trials and tells the study of them; returns how many have failed."""
+        """Run trials, report them to the study, and return how many have failed."""
         import optuna
 
         jobs = [[*self.fixed, *(f"{k}={v}" for k, v in trial.params.items())] for trial in trials]
@@ -84,7 +84,7 @@ class Search:
 
 
 def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optuna.Study:
-    """The sweep's study, from ``study.db`` in its folder."""
+    """Open the sweep's study, ``study.db`` in its folder."""
     imported("optuna", extra="optuna")
     import optuna
 
@@ -106,7 +106,7 @@ def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optu
 
 
 def repeated(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that an earlier command was killed at; what has failed when last tried is queued anew."""
+    """Return trials that were killed; queue those anew that failed last time."""
     import optuna
 
     trials = study.get_trials(deepcopy=False)
@@ -118,7 +118,7 @@ def repeated(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def distribution(override: Any) -> BaseDistribution:
-    """Return what Optuna may draw a value from; bounds that leave nothing are a UserError."""
+    """Return what Optuna may draw a value from; empty bounds are a UserError."""
     distributions: Any = imported("optuna", extra="optuna").distributions
     value: Any = override.value()
     try:
@@ -138,6 +138,6 @@ def distribution(override: Any) -> BaseDistribution:
 
 
 def number_distribution(distributions: Any, *values: float) -> Any:
-    """Of whole numbers where all bounds are."""
+    """Return a distribution of integers if all bounds are integers, else of floats."""
     whole = all(isinstance(value, int) for value in values)
     return distributions.IntDistribution if whole else distributions.FloatDistribution
