@@ -66,7 +66,7 @@ def gaussian_noise(images: Images, index: Int64[Tensor, " B"], severity: int, se
 def blur(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
     """Blur with a Gaussian kernel, cut off at four standard deviations."""
     sigma = BLUR_SIGMA[severity - 1]
-    blurred: Tensor = gaussian_blur(images, kernel_size=2 * round(4 * sigma) + 1, sigma=sigma)
+    blurred: Images = gaussian_blur(images, kernel_size=2 * round(4 * sigma) + 1, sigma=sigma)
     return blurred
 
 

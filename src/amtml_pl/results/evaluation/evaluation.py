@@ -99,7 +99,7 @@ def evaluate(
 
 
 def outputs(
-    network: Callable[[Tensor], ModelOutputs],
+    network: Callable[[Images], ModelOutputs],
     images: EvaluatedImages,
     precision: AbstractContextManager[object],
     change: Callable[[Images, Int64[Tensor, " B"]], Images] | None = None,

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode
 from amtml_pl.system.records import Positive, Record
+
+Images: TypeAlias = Float[Tensor, "B 3 H W"]
 
 REPETITIONS = 9
 WARM_UP = 2
@@ -52,7 +55,7 @@ def latency(network: TappedNetwork, image_size: int) -> Latency:
     return Latency(cpu=cpu_name(), threads=torch.get_num_threads(), batch_1=one, batch_128=many)
 
 
-def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int) -> Speed:
+def timed(forward: Callable[[Images], object], batch_size: int, image_size: int) -> Speed:
     """Measure milliseconds per image of any function of images.
 
     A repetition is as many forward passes as fill a twentieth of a second. Nine are timed after two for
@@ -75,7 +78,7 @@ def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int)
     return Speed(ms_per_image=median, spread=upper - lower, repetitions=len(values))
 
 
-def seconds_of(forward: Callable[[Tensor], object], images: Float[Tensor, "B 3 H W"], forwards: int) -> float:
+def seconds_of(forward: Callable[[Images], object], images: Images, forwards: int) -> float:
     """Return the seconds of some forward passes of the same images."""
     start = time.perf_counter()
     for _ in range(forwards):

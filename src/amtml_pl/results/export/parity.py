@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.results.evaluation.images import EvaluatedImages, own_images
+from amtml_pl.results.export.formats.student import Forward
 from amtml_pl.results.export.record import BeforeAndAfter, Parity
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.types import Split, SplitName
@@ -97,9 +98,7 @@ def local_images(run: FinishedRun, split: SplitName, most: int) -> EvaluatedImag
     return replace(images, rows=rows, labels=images.labels[chosen], batch_size=BATCH)
 
 
-def compare(
-    checkpoint: Callable[[Tensor], Tensor], exported: Callable[[Tensor], Tensor], shown: ParityImages
-) -> Parity:
+def compare(checkpoint: Forward, exported: Forward, shown: ParityImages) -> Parity:
     """Compare both forms of a student on the same images, in batches of several sizes."""
     before, after = [], []
     with torch.inference_mode():
