@@ -98,7 +98,7 @@ class Recipe:
     def command(self) -> str:
         """Return the command that trains the teacher alone, in the run's folder for it.
 
-        Its words compose the recipe as one would type it; then come all remaining differences.
+        Its words compose the recipe as typed by hand; then come all remaining differences.
 
         Raises:
             UserError: as ``recipe``.

@@ -5,7 +5,7 @@ drawn: splitmix64 jumps straight to the number that belongs to (seed, operation,
 a state, so the same numbers give the same pixels in any batch, order, worker, run and machine, and a
 teacher's outputs for a view can be computed once and kept.
 
-Two rules keep the pixels equal to the bit whatever the batch size and device: parameters are computed in
+Two rules keep the pixels equal to the bit for any batch size and device: parameters are computed in
 numpy on the CPU, and pixels see only integer arithmetic or one correctly rounded floating-point operation
 at a time (no batched matrix product, no floating-point sum, no transcendental function).
 """

@@ -42,7 +42,7 @@ def download(
         size: expected bytes; checked against the free disk space before anything is loaded.
 
     Raises:
-        UserError: no mirror gave the file whole (one reason per mirror), a mirror is no http(s) address,
+        UserError: no mirror sent the whole file (one reason per mirror), a mirror is not an http(s) address,
             the disk is too small, or the folder cannot be written.
     """
     for mirror in mirrors:

@@ -48,7 +48,7 @@ class ImageFolder:
         folder: the top of the tree.
         image_size: height and width of the packed images in pixels.
         splits: the subfolder of ``train``, of ``test`` and, where there is one, of ``val``; None for
-            ``train`` if the images are for evaluation only.
+            ``train`` if the images are only for evaluation.
 
     Raises:
         UserError: ``splits`` lacks train or test, has an unknown name, or names one folder twice.

@@ -46,7 +46,7 @@ def build(
     """Compute every missing shard of the given views, and return the work done.
 
     Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
-    was interrupted nor on which process builds what. Processes that lack the same views share them.
+    was interrupted nor on the process that builds a shard. Processes that lack the same views share them.
 
     Raises:
         UserError: if the disk is too small or cannot be written, or an output cannot be stored.
