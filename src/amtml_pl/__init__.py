@@ -11,7 +11,7 @@ __all__ = ["FinishedRun", "load_run"]
 
 
 def __getattr__(name: str) -> object:
-    """What notebooks ask for, imported when they do: the command line is to be fast, and needs no torch."""
+    """Return a name of `__all__`, imported at first use to make the package load fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from amtml_pl.results import run
@@ -20,5 +20,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """What tab completion offers, whether it has been imported or not."""
+    """Return the names for tab completion, with those not imported yet."""
     return sorted({*globals(), *__all__})

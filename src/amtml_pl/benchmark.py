@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.benchmark experiment=...``: what a step costs with live, cached and no teachers."""
+"""Measure what a step costs with live, cached and no teachers: ``python -m amtml_pl.benchmark``."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def main(job: Job) -> None:
 
 
 def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, images: int) -> Benchmark:
-    """Return the measurements of an experiment, which needs neither its data set nor trained teachers.
+    """Return the measurements of an experiment; its data set and trained teachers may be missing.
 
     Args:
         config: the checked configuration.
-        folder: an empty one for teachers, caches and runs; to be deleted afterwards.
-        repetitions: of every measurement.
-        steps: timed in each fit, after one that is not.
-        images: at least, to train on and to build the cache for.
+        folder: empty; takes teachers, caches and runs, and is deleted afterwards by the caller.
+        repetitions: how often each measurement is made.
+        steps: timed steps in each fit; one untimed step comes before them.
+        images: the least number to train on and to build the cache for.
 
     Raises:
         UserError: if the experiment has no teachers.
@@ -110,7 +110,7 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
 
 
 def on_few_images(config: Config, folder: Path, rows: int) -> Config:
-    """Return the same experiment, cached, in folders of its own, with nothing left to resolve."""
+    """Return the same experiment, cached, on few images and in its own folders."""
     own = Config(plain(config))
     own.data.train_size = max(rows, own.dataset.num_classes)
     own.data.val_size = max(own.dataset.num_classes, 64)
@@ -120,7 +120,7 @@ def on_few_images(config: Config, folder: Path, rows: int) -> Config:
 
 
 def variants(config: Config) -> Mapping[str, Config]:
-    """Return the experiment from labels only, with plain averaging, cached as it is, and live."""
+    """Return four variants: labels only, plain averaging, cached as configured, and live."""
     live, avg, ce = (deepcopy(config) for _ in range(3))
     live.teacher_source, ce.teacher = "live", {}
     for own, terms in ((ce, ["ce"]), (avg, ["ce", "kd"])):
@@ -132,7 +132,7 @@ def variants(config: Config) -> Mapping[str, Config]:
 
 
 def show(record: BenchmarkRecord) -> None:
-    """Print the figures, what they were measured on, and when the cache has paid."""
+    """Print the figures, their conditions, and when the cache starts to pay."""
     table = Table(title=escape(record.experiment or "benchmark"), title_justify="left")
     table.add_column("")
     table.add_column("median", justify="right")

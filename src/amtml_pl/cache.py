@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.cache action=...``: builds, verifies, lists and tidies teachers' cached outputs."""
+"""Build, verify, list and tidy teachers' cached outputs: ``python -m amtml_pl.cache action=...``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from amtml_pl.config.command_keys import CACHE_COMMAND
 
 @command("cache")
 def main(job: Job) -> None:
-    """Do one action on the cache. Exit status: 0 done, 2 a mistake of the user's or a damaged cache."""
+    """Run one action on the cache.
+
+    Exit status: 0 done, 2 a user's mistake or a damaged cache.
+    """
     with job.reporting(resumes=True):
         asked = job.take(*CACHE_COMMAND)
         check_command(asked, CACHE_COMMAND)

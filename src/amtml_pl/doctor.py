@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.doctor experiment=...``: does every part of a run train what it claims to?"""
+"""Check that every part of a run trains as it should: ``python -m amtml_pl.doctor experiment=...``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from amtml_pl.system.console import console
 
 @command("doctor")
 def main(job: Job) -> None:
-    """Prepare what a run needs, examine it and its teachers, write ``doctor.json``; train nothing else.
+    """Check a prepared run and its teachers, and write ``doctor.json``.
 
-    Exit status: 0 healthy, 2 a finding or a mistake of the user's.
+    Exit status: 0 healthy, 2 a finding or a user's mistake.
     """
     with job.reporting(own_folder=True):
         check_values(job.config)

@@ -1,17 +1,14 @@
-"""The one exception for mistakes that a user can mend."""
+"""The exceptions of the package."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake or a missing thing that the user can mend: shown without a traceback, exit status 2.
-
-    The message is made of sentences that say what is wrong, where, what was got and what was expected;
-    ``fix`` is the command or the change that mends it.
+    """A mistake that the user can correct; shown without a traceback, exit status 2.
 
     Args:
-        what: what is wrong and where, with the value that was got and the one expected.
-        fix: what to type or change; printed on a line of its own.
+        what: sentences: what is wrong and where, the value found and the value expected.
+        fix: the command or change that corrects it; printed on its own line.
     """
 
     def __init__(self, what: str, *, fix: str | None = None) -> None:
@@ -20,9 +17,9 @@ class UserError(Exception):
         super().__init__(what if fix is None else f"{what}\nTo fix it: {fix}")
 
 
-class AnotherFailed(Exception):  # noqa: N818 - it says what has happened, to processes that need not say it
-    """Another process of the run has ended, of which it tells itself."""
+class AnotherFailed(Exception):  # noqa: N818 - the failure is in another process
+    """The end of a run because another of its processes has ended and reported why."""
 
 
 class Preempted(BaseException):
-    """Somebody wants the machine back (SIGTERM); the same command goes on later."""
+    """The end of a process after SIGTERM; the same command resumes the run later."""

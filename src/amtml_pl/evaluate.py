@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.evaluate run=FOLDER``: what the student of a finished run is worth."""
+"""Evaluate the student of a finished run: ``python -m amtml_pl.evaluate run=FOLDER``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @command("evaluate", multirun=False)
 def main(job: Job) -> None:
-    """Measure, print tables, and write ``evaluate.json``. Exit status: 0 done, 2 a mistake of the user's."""
+    """Measure the student, print tables, and write ``evaluate.json``.
+
+    Exit status: 0 done, 2 a user's mistake.
+    """
     with job.reporting():
         asked = job.values(*(str(key) for key in job.config if key != "dataset"))
         check_command(asked, EVALUATE)
@@ -61,7 +64,7 @@ def main(job: Job) -> None:
 
 
 def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImages:
-    """Return the split that was asked for, of the run's own data set or of another one.
+    """Return the requested split, of the run's own data set or of another one.
 
     Raises:
         UserError: if the other data set's settings are incomplete, or its images do not suit the run.
@@ -75,10 +78,10 @@ def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImag
 
 
 def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]) -> Path:
-    """Where an evaluation lies in the run's folder, if the command does not say it.
+    """Return the default file for an evaluation, inside the run's folder.
 
-    What is not about the best epoch on the run's own test images, or was asked to say less, has another name,
-    and never takes its place.
+    Only a full evaluation of the best epoch on the run's own test images is ``evaluate.json``. Any other
+    evaluation has a longer name, and so never replaces it.
     """
     from amtml_pl.teachers.cache.catalogue import safe
 
@@ -94,7 +97,7 @@ def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]
 
 
 def earlier(file: Path) -> Evaluation | None:
-    """Return the evaluation that a file holds; None where it holds none."""
+    """Return the evaluation that a file holds; None if it holds none."""
     from amtml_pl.results.evaluation.record import Evaluation
     from amtml_pl.system.records import find_record
 

@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.export run=FOLDER``: the student of a finished run as a file for other runtimes."""
+"""Export the student of a finished run for other runtimes: ``python -m amtml_pl.export run=FOLDER``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @command("export", multirun=False)
 def main(job: Job) -> None:
-    """Write the student, check what was written, and only then give it its name.
+    """Write the student under a temporary name, check the file, then rename it.
 
     Exit status: 0 done, 2 a mistake of the user's.
     """
@@ -45,7 +45,7 @@ def main(job: Job) -> None:
 
 
 def show(entry: ExportRecord, shown: ParityImages) -> None:
-    """Prints what was checked and measured."""
+    """Print the results of the checks and measurements."""
     if shown.lacking:
         console.print(escape(f"  random images stand in for real ones: {shown.lacking}"))
     parity, speed = entry.parity, entry.latency

@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.predict model=FILE_OR_RUN images=...``: what a student sees in image files."""
+"""Classify image files: ``python -m amtml_pl.predict model=FILE_OR_RUN images=...``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  #
 
 @command("predict", multirun=False)
 def main(job: Job) -> None:
-    """Print the likeliest classes of every image, and write them where it is asked to.
+    """Print the likeliest classes of every image, and write them to ``out=``.
 
     Exit status: 0 done, 2 a mistake of the user's.
     """
@@ -40,15 +40,15 @@ def main(job: Job) -> None:
         found = predict(model, files, asked["top"])
         width = max(len(str(prediction.file)) for prediction in found)
         for prediction in found:
-            said = "  ".join(f"{name} {value:.4f}" for name, value in prediction.classes)
-            console.print(escape(f"{prediction.file!s:{width}}  {said}"))
+            listed = "  ".join(f"{name} {value:.4f}" for name, value in prediction.classes)
+            console.print(escape(f"{prediction.file!s:{width}}  {listed}"))
         if table:
             write_table(table, found)
             console.print(f"Written to {escape(str(table))}")
 
 
 def is_table(file: Path) -> bool:
-    """Whether a file is what this command writes."""
+    """Return whether a file is a table that this command writes."""
     try:
         with file.open(encoding="utf-8", errors="surrogateescape") as lines:
             return HEADER.fullmatch(lines.readline(1 << 20)) is not None

@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.report runs=FOLDER``: all completed runs below a folder, compared."""
+"""Compare all completed runs below a folder: ``python -m amtml_pl.report runs=FOLDER``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from amtml_pl.system.files import replacing
 
 @command("report")
 def main(job: Job) -> None:
-    """Print the leaderboard and write the report. Exit status: 0 done, 2 a mistake of the user's."""
+    """Print the leaderboard and write the report.
+
+    Exit status: 0 done, 2 a user's mistake.
+    """
     with job.reporting():
         asked = job.values()
         check_command(asked, REPORT)
@@ -56,10 +59,10 @@ def main(job: Job) -> None:
 
 
 def publish(out: Path, files: Mapping[str, str]) -> None:
-    """Writes all files or none: each under a temporary name first.
+    """Write all files, each under a temporary name first, or none.
 
     Raises:
-        UserError: if the folder cannot be written to; what was there before is as it was.
+        UserError: if the folder cannot be written to; the old files stay.
     """
     try:
         if folders := [name for name in files if (out / name).is_dir()]:
@@ -74,13 +77,13 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
         ) from error
 
 
-# What a narrow terminal goes without, the first one first.
+# Columns left out on a narrow terminal, in this order.
 DISPENSABLE = ("minutes", "epochs", "val/acc", "95 % interval", "budget")
-NARROWEST_TEXT = 20  # of a group's name or a budget, which go on in the next line
+NARROWEST_TEXT = 20  # of a group's name or a budget, which wrap to the next line
 
 
 def show(problems: Sequence[Problem], metric: str) -> None:
-    """Prints one table for each problem; of its columns as many as can be read."""
+    """Print one table for each problem, with as many columns as fit."""
     for problem in problems:
         head = columns(problem, metric)
         rows = [cells(group, problem, metric) for group in problem.groups]
@@ -100,7 +103,7 @@ def show(problems: Sequence[Problem], metric: str) -> None:
 
 
 def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric: str) -> list[int]:
-    """Which columns the console has room for."""
+    """Return the positions of the columns that the console has room for."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     for number, name in enumerate(head):
         if name in ("group", "budget"):
@@ -119,16 +122,16 @@ def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric:
 def warn(
     problems: Sequence[Problem], found: FoundRuns, folder: Path, broken: Sequence[tuple[Path, str]]
 ) -> None:
-    """Prints what a reader of the tables must know."""
-    told = [said] if (said := kept_apart(problems)) else []
+    """Print warnings about what the tables leave out or compare unfairly."""
+    warnings = [apart] if (apart := kept_apart(problems)) else []
     for problem in problems:
-        told += [f"{group.name}: unequal budget: {'; '.join(group.unequal)}"
-                 for group in problem.groups if group.unequal]  # fmt: skip
+        warnings += [f"{group.name}: unequal budget: {'; '.join(group.unequal)}"
+                     for group in problem.groups if group.unequal]  # fmt: skip
         if problem.baseline is None and any(other.baseline for other in problems):
-            told.append(f"{problem.title} has no such baseline")
-    told += [f"{shown(out.folder, folder)} is left out: {out.reason}" for out in found.left_out]
-    told += [f"{file} is left out of the curves: {reason}" for file, reason in broken]
-    for sentence in told:
+            warnings.append(f"{problem.title} has no such baseline")
+    warnings += [f"{shown(out.folder, folder)} is left out: {out.reason}" for out in found.left_out]
+    warnings += [f"{file} is left out of the curves: {reason}" for file, reason in broken]
+    for sentence in warnings:
         error_console.print(f"[yellow]warning:[/] {escape(sentence)}")
 
 

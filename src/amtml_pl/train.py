@@ -1,4 +1,4 @@
-"""``python -m amtml_pl.train experiment=...``: prepares what is missing, trains, and tests once."""
+"""Prepare what is missing, train, and test once: ``python -m amtml_pl.train experiment=...``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from amtml_pl.training.sweep.jobs import run_job, sweep_context
 
 
 def main() -> None:
-    """The command line. Exit status: 0 done, 2 a mistake of the user's, 130 interrupted, 1 anything else."""
+    """Run the command line.
+
+    Exit status: 0 done, 2 a user's mistake, 130 interrupted, 1 anything else.
+    """
     with_leaderboard(run)
 
 
 @command("train")
 def run(job: Job) -> float:
-    """Return the validation accuracy of one run, which a sweeper may maximise; NaN after a mistake."""
+    """Return one run's validation accuracy, which a sweeper may maximise; NaN after a mistake."""
     if sweep_context.sweep is None:
         return train(job)
-    import amtml_pl.training.pipeline  # noqa: F401 - jobs are forked from here, and need not import it each
+    import amtml_pl.training.pipeline  # noqa: F401 - forked jobs then share this import
 
     return run_job(lambda: train(job), sweep_context.sweep)
 
 
 def train(job: Job) -> float:
-    """Return as `run` does, from a run whose folder's record says so."""
+    """Train one run, or start its processes, and return its validation accuracy."""
     folder = RunFolder(job.folder)
     with job.reporting(own_folder=True, resumes=True):
         check_values(job.config)

@@ -1,4 +1,4 @@
-"""The nouns: what travels between the data, the networks, the weighting and the losses.
+"""The types that pass between data, networks, weighting and losses.
 
 Shape alphabet of the whole project: ``B`` batch, ``N`` split size, ``M`` teachers, ``K`` classes,
 ``C, H, W`` channels and size, ``V`` views.
@@ -39,7 +39,7 @@ class Split:
 
 
 def counted_kinds(left_out: Mapping[str, int]) -> str:
-    """Return what files were not read, such as ``left out: 12 files that are not read (.tif 10, .gif 2)``."""
+    """Return a summary of unread files, such as ``left out: 1 file that is not read (.tif 1)``."""
     number = sum(left_out.values())
     kinds = sorted(left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {count:,}" for suffix, count in kinds)
@@ -49,7 +49,7 @@ def counted_kinds(left_out: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What a network gives for a batch.
+    """The outputs of one network for a batch.
 
     Attributes:
         logits: ``(B, K)``.
@@ -60,13 +60,13 @@ class ModelOutputs:
     features: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ModelOutputs:
-        """The same outputs with every tensor changed."""
+        """Return the same outputs with every tensor changed."""
         return ModelOutputs(change(self.logits), {name: change(f) for name, f in self.features.items()})
 
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What all teachers give for a batch, live or read from a cache.
+    """The outputs of all teachers for a batch, live or read from a cache.
 
     Attributes:
         names: the M teachers, in the order of axis 1 of ``logits``.
@@ -79,31 +79,31 @@ class TeacherOutputs:
     hints: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TeacherOutputs:
-        """The same outputs with every tensor changed."""
+        """Return the same outputs with every tensor changed."""
         hints = {name: change(hint) for name, hint in self.hints.items()}
         return TeacherOutputs(self.names, change(self.logits), hints)
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """What the images of a batch are blended with, where mixup blends them.
+    """The partners that mixup blends into the images of a batch.
 
     Attributes:
-        labels: ``(B,)`` of each image's partner.
-        share: of the image itself, in [0, 1]; its partner has the rest.
+        labels: ``(B,)``, the label of each image's partner.
+        share: weight of the image itself, in [0, 1]; its partner has the rest.
     """
 
     labels: Int64[Tensor, " B"]
     share: Float[Tensor, ""]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Mixed:
-        """The same with every tensor changed."""
+        """Return the same with every tensor changed."""
         return Mixed(change(self.labels), change(self.share))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the data module yields.
+    """One batch as the data module yields it.
 
     Attributes:
         images: ``(B, 3, H, W)`` in [0, 1]; never normalised, every network owns its mean and deviation.
@@ -111,8 +111,8 @@ class Batch:
         index: ``(B,)``, each sample's row in its split.
         view: which augmented version of the samples this is; 0 is the image itself (evaluation).
         split: the split that ``index`` counts in.
-        teachers: what a cache holds for these images, where the loader has read it with them.
-        mixed: what the images are blended with; None where they are themselves.
+        teachers: cached outputs for these images; None if the loader does not read a cache.
+        mixed: what the images are blended with; None without mixup.
     """
 
     images: Float[Tensor, "B 3 H W"]
@@ -127,15 +127,15 @@ class Batch:
         return len(self.labels)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (Lightning asks for this method by name)."""
+        """Return the batch on another device (Lightning calls this method by name)."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (the torch ``DataLoader`` asks for this method by name)."""
+        """Return the batch in page-locked memory (the torch ``DataLoader`` calls this by name)."""
         return self.map(Tensor.pin_memory)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with every tensor changed."""
+        """Return the same batch with every tensor changed."""
         return replace(
             self,
             images=change(self.images),
@@ -148,19 +148,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """Everything that a loss term may look at.
+    """The inputs of a loss term in one training step.
 
     Attributes:
         student: the student's outputs, with gradients.
         labels: ``(B,)``.
-        teachers: the teachers' outputs without gradients; None when the student learns from labels alone.
+        teachers: the teachers' outputs without gradients; None if the student learns from labels alone.
         weights: ``(B, M)``, rows sum to 1, with gradients to a learned weighting; None without teachers.
         weighting_norm: squared L2 norm of the weighting's learned parameters, 0 where it has none.
         epoch: the current epoch, from 0; for terms that change with time.
         mixed: the labels that mixup has blended in; None without mixup.
-        feature_weights: ``(B, M)`` for the teachers' features, where a method weighs them apart from the
-            logits; None takes ``weights``.
-        prior: ``(M,)`` what a learned weighting is drawn to; None is uniform.
+        feature_weights: ``(B, M)`` for the teachers' features, where a method weighs them separately;
+            None means ``weights``.
+        prior: ``(M,)``, the target of a learned weighting's regulariser; None is uniform.
     """
 
     student: ModelOutputs
@@ -176,7 +176,7 @@ class Step:
 
 @dataclass(frozen=True)
 class OfferedFeatures:
-    """The feature maps that a teacher's YAML offers to the loss terms, as dotted module paths.
+    """The feature maps that a teacher's YAML offers to the loss terms, as module paths.
 
     Attributes:
         hint: the last map before the classifier; None where it offers none.
@@ -189,7 +189,7 @@ class OfferedFeatures:
 
 @dataclass(frozen=True)
 class TensorShapes:
-    """What a loss term or weighting must know to create its learned parameters.
+    """The shapes that a loss term or weighting needs to create its learned parameters.
 
     Attributes:
         classes: K.

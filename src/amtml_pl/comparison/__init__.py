@@ -1,1 +1,1 @@
-"""Comparing completed runs: from their folders to groups, statistics, tables, figures and a page."""
+"""Compare completed runs: groups, statistics, tables, figures and a page."""

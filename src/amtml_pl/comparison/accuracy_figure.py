@@ -1,4 +1,4 @@
-"""The figure of what each group has reached."""
+"""The figure of each group's accuracy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from amtml_pl.comparison.groups import Problem
 
 
 def accuracy_by_group(problem: Problem, metric: str) -> Figure:
-    """Draw a point for each seed, each group's mean with its 95 % interval, and the teachers as lines."""
+    """Return a figure with each seed's point, each group's mean, and the teachers as lines."""
     groups = problem.groups[::-1]  # plotly.js draws from below; the best is to be above
     names = distinct([group.name for group in groups])
     seeds: Trace = {"type": "scatter", "mode": "markers", "name": "one seed", "x": [], "y": [], "text": [],
@@ -61,7 +61,7 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
 
 
 def teacher_lines(problem: Problem, metric: str, names: Sequence[str]) -> Iterator[Trace]:
-    """Yield the teachers' own numbers, where the runs have them; hidden until chosen in the legend."""
+    """Yield a line for each teacher's own value, hidden until chosen in the legend."""
     found: dict[str, list[float]] = defaultdict(list)
     for run in problem.runs:
         for teacher in run.record.teachers:

@@ -1,4 +1,4 @@
-"""The group that all others of a problem are compared with."""
+"""Find the baseline of each problem, and compare all other groups with it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from amtml_pl.errors import UserError
 
 
 def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> None:
-    """Note in every group how it differs from the baseline of its problem, where that has one.
+    """Set every group's difference from the baseline of its problem, if it has one.
 
     Args:
         problems: all of a report.
         baseline: the name of a group, a method or an experiment.
-        metric: what is compared.
+        metric: the compared metric.
 
     Raises:
-        UserError: if nothing is named, no problem has it, or one has several that it may mean.
+        UserError: if the name is empty, in no problem, or ambiguous in one.
     """
     if not baseline:
         raise UserError("baseline= names no group.", fix="baseline=METHOD, or leave it out")
@@ -37,7 +37,7 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
 
 
 def found_in(problem: Problem, baseline: str) -> Group | None:
-    """Find the group of that name, or else the one of that method or experiment with the fewest settings."""
+    """Return the group with a name, or the simplest group of that method or experiment."""
     for group in problem.groups:
         if group.name == baseline:
             return group
@@ -56,7 +56,7 @@ def found_in(problem: Problem, baseline: str) -> Group | None:
 
 
 def known(problems: Sequence[Problem], wrong: str) -> str:
-    """Say the nearest name, or all of them."""
+    """Return the closest known name as a question, or else all names."""
     groups = [group for problem in problems for group in problem.groups]
     names = [name for g in groups for name in (g.first.method, g.first.experiment, g.name) if name]
     close = difflib.get_close_matches(wrong, names, n=1)

@@ -1,4 +1,4 @@
-"""The figure of what the cache has saved."""
+"""The figure of the teachers' work that the cache saved."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.comparison.recorded_run import Run
 from amtml_pl.runs.record import CacheUse
 
-MOST_EPOCHS = 10**9  # a damaged record says more
+MOST_EPOCHS = 10**9  # more means a damaged record
 
 
 def cache_savings(problem: Problem) -> Figure | None:
-    """Draw the passes over the training split that the teachers made, and those that a live run makes."""
+    """Return a figure of teacher passes that were made, found in the cache and saved."""
     cached = [
         group
         for group in problem.groups
@@ -57,15 +57,15 @@ def cache_savings(problem: Problem) -> Figure | None:
 
 
 def written(passes: float) -> str:
-    """``54,000`` or ``6.3``."""
+    """Return a number of passes as text, such as ``54,000`` or ``6.3``."""
     return f"{round(passes, 1):,.12g}"
 
 
 def passes_of(runs: Sequence[Run]) -> dict[Path, list[float]]:
-    """Return each run's share of the passes behind the stores that it uses: those made, those found ready.
+    """Return each run's share of the passes behind its stores: made, and found ready.
 
-    A store counts once, with the passes that its users made, and those for the rest of its views as found
-    ready; what it took is shared by them, whichever of them came first.
+    A store counts once: with the passes that its users made, and as found ready for the rest of its views.
+    All its users share both equally, in any order of running.
     """
     users: dict[tuple[str, str], list[tuple[Path, CacheUse]]] = defaultdict(list)
     for run in runs:
@@ -83,7 +83,7 @@ def passes_of(runs: Sequence[Run]) -> dict[Path, list[float]]:
 
 
 def stores_of(folder: Path, cache: CacheUse) -> list[tuple[str, str]]:
-    """Return where the logits of a run's teachers are kept, each with the teacher."""
+    """Return the stores of a run's logits, each with its teacher."""
     logits = [name for name in cache.stores if name.rpartition("/")[2].startswith("logits-")]
     if logits:
         return [(store, store.rpartition("/")[0]) for store in logits]
@@ -91,13 +91,13 @@ def stores_of(folder: Path, cache: CacheUse) -> list[tuple[str, str]]:
 
 
 def epochs_of(run: Run) -> int:
-    """Return how many epochs a run had; 0 where its record has no such number."""
+    """Return how many epochs a run had; 0 if its record has no valid number."""
     epochs = run.record.budget.get("epochs")
     return epochs if type(epochs) is int and 0 < epochs < MOST_EPOCHS else 0
 
 
 def time_saved(problem: Problem, cached: Sequence[Group]) -> str:
-    """Compare the seconds that live runs of the same teachers took per epoch with those of the cached runs.
+    """Return a sentence on the time for teachers in live runs and in cached runs.
 
     Live runs on other pixels do not count.
     """

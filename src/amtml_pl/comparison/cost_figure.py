@@ -1,4 +1,4 @@
-"""The figure of what it took: time against accuracy."""
+"""The figure of time against accuracy."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ MOST_LABELS = 12
 
 
 def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
-    """Draw a point for each group; the waiting for teachers is in the fit's seconds already.
+    """Return a figure with a point for each group: time of a fit, and metric.
 
-    Building what the cache lacked is one sum, as any run of a sweep may have come first.
+    The time includes waiting for teachers. Building the cache is one sum for all runs of a sweep, as any of
+    them may have built it.
     """
     costs = [minutes(group) for group in problem.groups]
     reached = [Estimate.of(list(group.by_seed(metric).values())) for group in problem.groups]
     names = distinct([group.name for group in problem.groups])
     labelled = worth_a_label(problem, costs)
-    told = [
+    texts = [
         plain(
             f"{group.name}: {estimate}, {cost:.1f} minutes, "
             f"{mean_seconds(group, 'teacher_seconds'):.1f} s of them for the teachers' outputs"
@@ -53,7 +54,7 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
         "marker": {"size": 10, "color": [colour(number) for number in range(len(names))]},
         "text": [name if number in labelled else "" for number, name in enumerate(names)],
         "textposition": ["middle left" if x > max(costs) / 2 else "middle right" for x in costs],
-        "customdata": told,
+        "customdata": texts,
         "hovertemplate": "%{customdata}<extra></extra>",
     }
     frame = Frame.of(reached)
@@ -80,9 +81,9 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
 
 
 def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:
-    """Number the groups that are named: of many only the best, the baseline and the unbeaten.
+    """Return the numbers of groups with a label: of many only best, baseline and unbeaten.
 
-    The best come first: one that is no cheaper than all before it is beaten in cost and metric.
+    Groups are in order of the metric, best first: one that is not cheaper than all before it is beaten.
     """
     groups = problem.groups
     if len(groups) <= MOST_LABELS:

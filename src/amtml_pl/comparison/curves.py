@@ -1,4 +1,4 @@
-"""What a run wrote while it trained, and its mean over the seeds of a group."""
+"""Read a run's values per epoch, and average them over the seeds of a group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """A number by epoch: its mean, least and largest over the runs that have the epoch."""
+    """A value by epoch: mean, smallest and largest of the runs with that epoch."""
 
     epochs: Sequence[int]
     mean: Sequence[float]
@@ -28,7 +28,7 @@ class MeanCurve:
 
     @classmethod
     def of(cls, runs: Sequence[Series]) -> MeanCurve:
-        """Average at least one run."""
+        """Return the mean of at least one run."""
         epochs = sorted({epoch for run in runs for epoch in run})
         values = [[run[epoch] for run in runs if epoch in run] for epoch in epochs]
         return cls(epochs, *([rounded(f(each)) for each in values] for f in (statistics.fmean, min, max)))
@@ -36,7 +36,7 @@ class MeanCurve:
 
 @dataclass(frozen=True)
 class WeightsByClass:
-    """The mean weight of each teacher (a row) on the images of each class (a column) in the last epoch."""
+    """The teachers' mean weights (rows) by class (columns) in the last epoch."""
 
     classes: Sequence[str]
     teachers: Sequence[str]
@@ -44,7 +44,7 @@ class WeightsByClass:
 
 
 def curves_of(group: Group, broken: list[tuple[Path, str]]) -> dict[str, MeanCurve]:
-    """Average every number that the runs of a group have written per epoch.
+    """Return the mean curve of every value in the runs' epoch tables.
 
     Args:
         group: some of its runs may lack the file.
@@ -58,7 +58,7 @@ def curves_of(group: Group, broken: list[tuple[Path, str]]) -> dict[str, MeanCur
 
 
 def weights_by_class_of(group: Group, broken: list[tuple[Path, str]]) -> WeightsByClass | None:
-    """Average the runs of a group whose ``weights_by_class.csv`` has the same classes and teachers."""
+    """Return the mean weights by class of runs with equal classes and teachers."""
     found = contents(group, "weights_by_class.csv", read_weights_by_class, broken)
     alike = [each for each in found if (each.classes, each.teachers) == (found[0].classes, found[0].teachers)]
     if not alike:
@@ -71,7 +71,7 @@ def weights_by_class_of(group: Group, broken: list[tuple[Path, str]]) -> Weights
 def contents(
     group: Group, name: str, read: Callable[[Path], Content], broken: list[tuple[Path, str]]
 ) -> list[Content]:
-    """Read a file of each run that has it."""
+    """Return the content of a file in each run that has it."""
     found = []
     for run in group.runs:
         try:
@@ -84,11 +84,11 @@ def contents(
 
 
 def read_metrics(file: Path) -> dict[str, Series]:
-    """Read the columns of a ``metrics.csv``; what is empty or cannot be averaged is no point.
+    """Return the columns of a ``metrics.csv``, without values that are empty or not finite.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no table of numbers.
+        ValueError: if it is not a table of numbers.
     """
     columns: dict[str, Series] = defaultdict(dict)
     for row in read_epochs(file):
@@ -99,11 +99,11 @@ def read_metrics(file: Path) -> dict[str, Series]:
 
 
 def read_weights_by_class(file: Path) -> WeightsByClass:
-    """Read the last epoch of a ``weights_by_class.csv``: the columns epoch, class and one per teacher.
+    """Return the last epoch of a table with columns epoch, class and teachers.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no such table.
+        ValueError: if it is not such a table.
     """
     rows = read_epochs(file)
     if "class" not in rows[0]:
@@ -121,5 +121,5 @@ def read_weights_by_class(file: Path) -> WeightsByClass:
 
 
 def rounded(value: float) -> float:
-    """Keep five digits: no eye sees more, and a page of many curves stays small."""
+    """Return a value with five digits, which keeps a page of many curves small."""
     return float(f"{value:.5g}")

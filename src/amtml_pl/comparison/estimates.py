@@ -1,4 +1,4 @@
-"""What a few seeds tell of a mean, and of a difference between two of them."""
+"""Estimate a mean, and the difference of two means, from a few seeds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 CONFIDENCE = 0.95
-LARGEST = 1e100  # sums of squares of what is larger overflow
-ROUNDING = 1e-6  # of a number: what records hold was measured in float32, which rounds to 6e-8 of it
+LARGEST = 1e100  # sums of larger squares overflow
+ROUNDING = 1e-6  # relative: records hold float32 measurements, rounded by 6e-8
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of n runs' numbers, and its 95 % interval by Student's t.
+    """The mean of n runs' values, and its 95 % interval by Student's t.
 
     Attributes:
-        deviation: their standard deviation (n - 1); None for one.
-        half_width: of the interval; None for one.
+        deviation: the standard deviation (n - 1); None for one value.
+        half_width: of the interval; None for one value.
     """
 
     n: int
@@ -30,7 +30,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
-        """Estimate the mean from at least one number."""
+        """Return the estimate from at least one value."""
         n, mean = len(values), statistics.fmean(values)
         if n < 2:
             return cls(n, mean, None, None)
@@ -43,34 +43,34 @@ class Estimate:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Both ends of the interval; twice the mean where there is none."""
+        """Both ends of the interval; twice the mean without an interval."""
         width = self.half_width or 0.0
         return self.mean - width, self.mean + width
 
     def interval(self) -> str:
-        """``[0.9071, 0.9329]``; empty for one number."""
+        """Return the interval as ``[0.9071, 0.9329]``; empty for one value."""
         return "" if self.half_width is None else f"[{self.ends[0]:.4f}, {self.ends[1]:.4f}]"
 
 
 def of_seeds(n: int) -> str:
-    """`` (2 seeds)``, beside a number that fewer have than might."""
+    """Return a number of seeds, as `` (2 seeds)``, for an incomplete value."""
     return f" ({n} seed{'s' if n > 1 else ''})"
 
 
 def can_be_averaged(value: float) -> bool:
-    """Whether a number is finite, and far from being too large to be counted with."""
+    """Return whether a value is finite and small enough to compute with."""
     return abs(value) < LARGEST
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much more one group has than the baseline, over the n seeds that both have.
+    """The mean difference between a group and the baseline, over their n common seeds.
 
     Attributes:
         partial: whether one of them has other seeds too.
         mean: of the differences; None without a common seed.
-        p: of the paired t-test, two-sided; None where it cannot be had.
-        without_p: why not; empty where it can.
+        p: of the paired t-test, two-sided; None if it cannot be computed.
+        without_p: the reason for that; else empty.
     """
 
     n: int
@@ -81,7 +81,7 @@ class PairedDifference:
 
     @classmethod
     def between(cls, own: Mapping[int, float], baseline: Mapping[int, float]) -> PairedDifference:
-        """Compare two groups' numbers by seed."""
+        """Return the difference of two groups' values by seed."""
         differences = [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
         n = len(differences)
         partial = n < max(len(own), len(baseline))
@@ -97,13 +97,13 @@ class PairedDifference:
         return cls(n, partial, mean, 2 * float(stdtr(n - 1, -abs(t))))
 
     def difference(self) -> str:
-        """``+0.0123``, of some seeds only ``+0.0123 (2 seeds)``; empty without a common seed."""
+        """Return ``+0.0123``, with some seeds only ``+0.0123 (2 seeds)``; empty without common seeds."""
         if self.mean is None:
             return ""
         return f"{self.mean:+.4f}{of_seeds(self.n) if self.partial else ''}"
 
     def probability(self) -> str:
-        """``0.0123``, or why there is none, in brackets."""
+        """Return the p-value, or the reason for its absence in brackets."""
         if self.p is None:
             return f"({self.without_p})"
         return f"{self.p:.4f}" if self.p >= 1e-4 else f"{self.p:.0e}"

@@ -1,4 +1,4 @@
-"""Groups that differ in nothing but what a figure has on its axes."""
+"""Find groups that differ only in the variables of a figure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Place = TypeVar("Place", bound=Hashable)
 
 @dataclass(frozen=True)
 class Family(Generic[Place]):
-    """Groups that differ in nothing but their place, best first.
+    """Groups that differ only in their place, best first.
 
-    Its name is what they have in common, as far as it tells them from other families.
+    Its name is what they have in common and other families do not.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Family(Generic[Place]):
 
 @dataclass(frozen=True)
 class Varied:
-    """What a figure lets differ: keys of what was typed and of a configuration, and facts of a record."""
+    """The variables of a figure: keys of overrides and configuration, and facts of a record."""
 
     settings: tuple[str, ...]
     facts: tuple[str, ...]
@@ -38,10 +38,10 @@ class Varied:
 def families_of(
     groups: Iterable[Group], varied: Varied, place_of: Callable[[Run], Place]
 ) -> list[Family[Place]]:
-    """Separate the groups of a problem by all but what is varied.
+    """Return the groups of a problem, separated by everything except the varied keys.
 
-    Two groups of one place are never of one family: what no record tells apart, as where a file of the
-    configuration was edited between two sweeps, is told apart by the configuration, or else by a number.
+    Two groups with the same place are never in one family. If no record separates them, as after an edit of
+    a configuration file between two sweeps, the configuration does, or else a number.
     """
     groups = list(groups)
     several = len({group.first.experiment for group in groups}) > 1
@@ -49,45 +49,45 @@ def families_of(
     for group in groups:
         words, facts = words_of(group.first, varied, several=several), facts_of(group.first, varied)
         alike[tuple(sorted(words)), tuple(sorted(facts.items()))].append(group)
-    names, told, members = [], [], []
+    names, facts_by_family, members = [], [], []
     for same in alike.values():
         first = same[0].first
         for more, own in one_of_each_place(same, varied, place_of):
             names.append(" ".join(words_of(first, varied, several=several)))
-            told.append({**facts_of(first, varied), **more})
+            facts_by_family.append({**facts_of(first, varied), **more})
             members.append(own)
-    names = told_apart(names, lambda alike: unlike_facts([told[number] for number in alike]))
+    names = told_apart(names, lambda alike: unlike_facts([facts_by_family[number] for number in alike]))
     return sorted(map(Family, names, members), key=lambda family: family.name)
 
 
 def words_of(run: Run, varied: Varied, *, several: bool) -> list[str]:
-    """The experiment, where there are several, the method and what else was typed, without what is varied."""
+    """Return a run's experiment, method and settings, without those that are varied."""
     first = [run.experiment, run.method] if several or not run.method else [run.method]
     own = [word for word in run.settings if key_of(word).partition(".")[0] not in varied.settings]
     return [*filter(None, first), *own]
 
 
 def facts_of(run: Run, varied: Varied) -> dict[str, str]:
-    """The facts of a record without those that are varied."""
+    """Return the facts of a record without those that are varied."""
     return {name: fact for name, fact in run.facts.items() if name.partition(".")[0] not in varied.facts}
 
 
 def one_of_each_place(
     groups: Sequence[Group], varied: Varied, place_of: Callable[[Run], Place]
 ) -> Iterator[tuple[dict[str, str], dict[Place, Group]]]:
-    """Parts of some groups in which no place comes twice, each with what its configuration says."""
+    """Yield parts of some groups with each place once, and what their configurations set."""
     if len({place_of(group.first) for group in groups}) == len(groups):
         yield {}, {place_of(group.first): group for group in groups}
         return
     configured: dict[Hashable, tuple[dict[str, str], list[Group]]] = {}
     for group in groups:
-        said = {
+        values = {
             name: text
             for name, text in configuration(group.first.folder).items()
             if is_label(name) and not {*name.split(".")} & {*varied.settings}
         }
-        configured.setdefault(tuple(sorted(said.items())), (said, []))[1].append(group)
-    for said, same in configured.values():
+        configured.setdefault(tuple(sorted(values.items())), (values, []))[1].append(group)
+    for values, same in configured.values():
         parts: list[dict[Place, Group]] = []
         for group in same:
             place = place_of(group.first)
@@ -95,4 +95,4 @@ def one_of_each_place(
             if free is None:
                 parts.append(free := {})
             free[place] = group
-        yield from ((said, part) for part in parts)
+        yield from ((values, part) for part in parts)

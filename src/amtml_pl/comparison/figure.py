@@ -1,4 +1,4 @@
-"""A figure of a report's page, as plotly.js draws it."""
+"""The data of a figure in a report's page, for plotly.js."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amtml_pl.comparison.estimates import Estimate
 
 Trace = dict[str, Any]
 
-# Ten colours that are told apart on white and on black; further groups have them again with other dashes.
+# Ten colours that differ on white and on black; further groups reuse them with other dashes.
 COLOURS = ("#3b7dd8", "#e07b39", "#2a9d6f", "#c94f7c", "#8a63d2", "#b8952b", "#3fa7ba", "#a0623a", "#7f8c8d",
            "#d64545")  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -21,9 +21,9 @@ LONGEST_NAME = 44
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the things that a figure can show, in the terms of plotly.js, and the label to choose it by.
+    """One choice in a figure: its label, and its data in the terms of plotly.js.
 
-    The layout has what is not the page's to say: axes, height, lines.
+    The layout has only what the page does not set: axes, height, lines.
     """
 
     label: str
@@ -33,12 +33,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a page shows between its tables.
+    """A figure between the tables of a page.
 
     Attributes:
         kind: a word for the page's anchors, such as ``accuracy``.
-        description: what is to be seen, for who reads and for who cannot see it.
-        choice: what the variants differ in.
+        description: the content of the figure in words, also for readers who cannot see it.
+        choice: the property in which the variants differ.
         is_wide: whether it takes the page's whole width.
     """
 
@@ -52,14 +52,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of an axis that is shown at first, and a sentence on what lies beyond it, if anything does."""
+    """The visible range of an axis, and a sentence if intervals go beyond it."""
 
     range: tuple[float, float]
     said: str
 
     @classmethod
     def of(cls, estimates: Sequence[Estimate], points: Sequence[float] = ()) -> Frame:
-        """Show every mean, every point, and every interval but those of two seeds, which are vast."""
+        """Return the range of all means, points and intervals, except those of two seeds."""
         ends = [*points]
         for estimate in estimates:
             low, high = estimate.ends if estimate.n > 2 else (estimate.mean, estimate.mean)
@@ -71,12 +71,12 @@ class Frame:
 
 
 def plain(text: str) -> str:
-    """Escape a text, in which plotly.js would take some HTML for markup."""
+    """Return a text with HTML escaped, as plotly.js reads some tags."""
     return html.escape(text, quote=False)
 
 
 def named(text: str) -> str:
-    """Escape a text, shortened in the middle to what an axis or a legend has room for."""
+    """Return an escaped text, shortened in the middle to fit an axis or a legend."""
     if len(text) <= LONGEST_NAME:
         return plain(text)
     half = LONGEST_NAME // 2 - 1
@@ -84,7 +84,7 @@ def named(text: str) -> str:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Shorten names of which no two may become the same."""
+    """Return shortened names, full where two would become the same."""
     short = [named(name) for name in names]
     pairs = zip(short, names, strict=True)
     return [label if short.count(label) == 1 else plain(name) for label, name in pairs]
@@ -96,12 +96,12 @@ def colour(number: int) -> str:
 
 
 def dash(number: int) -> str:
-    """Return how the lines of a group are dashed."""
+    """Return the dash style of a group's lines, by its number from 0."""
     return DASHES[number // len(COLOURS) % len(DASHES)]
 
 
 def faint(number: int) -> str:
-    """Return a group's colour for areas."""
+    """Return a group's colour for areas, by its number from 0."""
     red, green, blue = (int(colour(number)[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
 

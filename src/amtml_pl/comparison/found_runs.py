@@ -1,4 +1,4 @@
-"""The runs below a folder, and which of them cannot be compared and why."""
+"""Find the runs below a folder, and the reasons why some cannot be compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_RUN = "python -m amtml_pl.train experiment=digits_amtml"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that is not compared, or a folder that cannot be searched, and why."""
+    """A run or an unreadable folder that is not compared, with the reason."""
 
     folder: Path
     reason: str
@@ -27,21 +27,21 @@ class LeftOut:
 
 @dataclass
 class FoundRuns:
-    """The runs below a folder: those that are complete and whole, and all others."""
+    """The runs below a folder: complete and valid ones, and all others."""
 
     compared: list[Run] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
 def find_runs(folder: Path, metric: str) -> FoundRuns:
-    """Find all runs below a folder.
+    """Return all runs below a folder.
 
     Args:
         folder: any tree of run folders.
-        metric: what a run must have measured to be compared.
+        metric: the metric that a compared run must have.
 
     Raises:
-        UserError: if the folder does not exist, or holds nothing to compare.
+        UserError: if the folder does not exist, or holds no run to compare.
     """
     refuse_no_folder(folder)
     found = FoundRuns()
@@ -84,7 +84,7 @@ def refuse_no_folder(folder: Path) -> None:
 def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
     """Yield every folder that holds a run, in the order of their paths.
 
-    Links are followed, each place is looked into once; what cannot be looked into is left out.
+    Links are followed, each folder is searched once; unreadable folders are added to ``left_out``.
     """
 
     def unreadable(error: OSError) -> None:
@@ -121,7 +121,7 @@ def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
 
 
 def remedy(left_out: Sequence[LeftOut]) -> str:
-    """Say what brings something to compare."""
+    """Return how to get a run to compare."""
     reasons = {out.reason for out in left_out}
     if UNTOLD in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
@@ -133,5 +133,5 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
 
 
 def shown(run_folder: Path, below: Path) -> str:
-    """Return a run's folder relative to the one that was named."""
+    """Return a run's folder relative to the searched one."""
     return str(run_folder.relative_to(below)) if run_folder != below else str(run_folder)

@@ -1,4 +1,4 @@
-"""Runs that are compared with one another, and those of them that differ in nothing but the seed."""
+"""Group runs that differ only in the seed; separate those of other problems."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SMALLER_IS_BETTER = ("loss", "nll", "ece", "brier", "error", "kl")
 
 @dataclass
 class Group:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
     Attributes:
         runs: at least one, by seed.
-        name: what tells them from the other groups of their problem.
-        unequal: in what their budget differs from the baseline's, or from that of most groups.
-        against_baseline: None where no baseline is named.
+        name: unique among the groups of its problem.
+        unequal: differences of its budget from the baseline's, or from that of most groups.
+        against_baseline: None if no baseline is named.
     """
 
     runs: Sequence[Run]
@@ -33,29 +33,29 @@ class Group:
 
     @property
     def first(self) -> Run:
-        """One of them, for what all have in common."""
+        """The first run, for everything that all have in common."""
         return self.runs[0]
 
     def by_seed(self, metric: str) -> dict[int, float]:
-        """A measured number of each run that has it, by seed."""
+        """Return a metric of each run that has it, by seed."""
         records = [run.record for run in self.runs]
         return {record.seed: record.metrics[metric] for record in records if metric in record.metrics}
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Of a measured number; None where no run has it."""
+        """Return the estimate of a metric; None if no run has it."""
         values = list(self.by_seed(metric).values())
         return Estimate.of(values) if values else None
 
 
 @dataclass
 class Problem:
-    """Groups that may be compared: of the same pixels, with the same student.
+    """Comparable groups: of the same pixels, with the same student.
 
     Attributes:
         groups: best first.
-        title: what tells it from the other problems.
+        title: unique among the problems.
         common: the overrides that all groups have, the experiment included.
-        baseline: the one that all are compared with; None where none is named, or this problem lacks it.
+        baseline: the group that all are compared with; None if none is named, or not in this problem.
     """
 
     groups: list[Group]
@@ -70,21 +70,21 @@ class Problem:
 
     @property
     def student(self) -> NetworkFacts:
-        """The student that all runs have."""
+        """The student of all runs."""
         return self.groups[0].first.record.student
 
     @property
     def runs(self) -> list[Run]:
-        """Of all groups."""
+        """The runs of all groups."""
         return [run for group in self.groups for run in group.runs]
 
 
 def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
-    """Separate runs that must not be compared and groups the others by everything but the seed.
+    """Return runs as problems, and grouped in each by everything except the seed.
 
     Args:
         runs: each with the metric.
-        metric: what the groups of a problem are ranked by.
+        metric: ranks the groups of a problem.
     """
     studies: dict[tuple[str, NetworkFacts], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -110,21 +110,21 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
 
 
 def is_smaller_better(metric: str) -> bool:
-    """Return True for a metric to have little of, by its name."""
+    """Return whether smaller values of a metric are better, by its name."""
     return metric.rpartition("/")[2].removesuffix("_last") in SMALLER_IS_BETTER
 
 
 def title_of(problem: Problem) -> str:
-    """``digits (3f786850), CifarResNet with 19,954 parameters``."""
+    """Return a title: ``digits (3f786850), CifarResNet with 19,954 parameters``."""
     network = (problem.student.network or "").rpartition(".")[2]
-    told = f", {network} with {problem.student.parameters:,} parameters" if network else ""
-    return f"{problem.dataset.name} ({problem.dataset.digest[:8]}){told}"
+    student = f", {network} with {problem.student.parameters:,} parameters" if network else ""
+    return f"{problem.dataset.name} ({problem.dataset.digest[:8]}){student}"
 
 
 def note_budgets(problem: Problem) -> None:
-    """Note in every group in what its budget differs from the baseline's, or without one from the usual.
+    """Set every group's differences in budget from the baseline, or else from most groups.
 
-    Where no value of a field is more usual than another, it is named in all groups.
+    If no value of a field is more frequent than another, it is named in all groups.
     """
     budgets = [budget_of(group) for group in problem.groups]
     expected = budget_of(problem.baseline) if problem.baseline else {}
@@ -140,7 +140,7 @@ def note_budgets(problem: Problem) -> None:
 
 
 def usual(values: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Return the one that most have; None where others are as frequent."""
+    """Return the most frequent value; None if others are as frequent."""
     first, *others = Counter(values).most_common(2)
     return None if others and others[0][1] == first[1] else first[0]
 

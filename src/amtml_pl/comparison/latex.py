@@ -1,4 +1,4 @@
-"""A comparison as tables for a paper."""
+"""Write a comparison as LaTeX tables for a paper."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ FITTING = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def latex(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()) -> str:
-    r"""Write a ``booktabs`` table for each problem, for ``\input``; what its columns mean is below the first.
+    r"""Return a ``booktabs`` table for each problem, for ``\input``; the first one has the legend.
 
-    What was left out, each with the reason, is in comments.
+    Runs that were left out are in comments, with the reason.
     """
     comments = [r"\usepackage{booktabs,graphicx}"]
-    if said := kept_apart(problems):
-        comments.append(f"{said}.")
+    if apart := kept_apart(problems):
+        comments.append(f"{apart}.")
     comments += [f"left out: {each}" for each in left_out]
     head = "".join(f"% {one_line(comment, {})}\n" for comment in comments)
     return "\n".join([head, *(table(number, problems, metric) for number in range(len(problems)))])
 
 
 def table(number: int, problems: Sequence[Problem], metric: str) -> str:
-    """Write the table of a problem."""
+    """Return the table of a problem."""
     problem = problems[number]
     heads = ["group", "n", metric, "95 % interval", *(["difference", "p"] if problem.baseline else [])]
     is_long = any(len(group.name) > LONG for group in problem.groups)
@@ -63,27 +63,27 @@ def table(number: int, problems: Sequence[Problem], metric: str) -> str:
 
 
 def caption(number: int, problems: Sequence[Problem], metric: str) -> str:
-    """Say what the table is of, and what is unlike in it."""
+    """Return the caption: title, metric, baseline, and warnings."""
     problem = problems[number]
-    told = [f"{escaped(problem.title)}: {escaped(metric)}."]
+    sentences = [f"{escaped(problem.title)}: {escaped(metric)}."]
     if problem.baseline:
-        told.append(f"Differences are from {escaped(problem.baseline.name)}.")
+        sentences.append(f"Differences are from {escaped(problem.baseline.name)}.")
     if any(group.unequal for group in problem.groups):
-        told.append(r"$^\dagger$ has an unequal budget.")
+        sentences.append(r"$^\dagger$ has an unequal budget.")
     if len(problems) > 1:
-        told.append("Not to be compared with the other tables: their data or students are others.")
+        sentences.append("Not to be compared with the other tables: their data or students are others.")
     if number:
-        told.append(rf"Columns as in Table~\ref{{{label(problems[0])}}}.")
-    return " ".join(told)
+        sentences.append(rf"Columns as in Table~\ref{{{label(problems[0])}}}.")
+    return " ".join(sentences)
 
 
 def label(problem: Problem) -> str:
-    """``tab:digits-3f786850-cifarresnet-with-19-954-parameters``."""
+    """Return a label such as ``tab:digits-3f786850-cifarresnet-with-19-954-parameters``."""
     return f"tab:{re.sub(r'[^a-z0-9]+', '-', problem.title.lower()).strip('-')}"
 
 
 def row(group: Group, problem: Problem, metric: str) -> str:
-    r"""Write a row that does not begin with what the ``\\`` before it would take for its argument."""
+    r"""Return a row whose start LaTeX cannot take for an argument of the ``\\`` before it."""
     own = group.estimate(metric)
     interval = "" if own is None else own.interval()
     numbers = [str(len(group.runs)), measured(group, metric), interval, *compared(group, problem)]
@@ -96,10 +96,10 @@ def row(group: Group, problem: Problem, metric: str) -> str:
 
 
 def in_math(number: str) -> str:
-    """Write a number with the signs and powers of a paper."""
+    """Return a number with signs and powers as in a paper."""
     return POWER.sub(r"$\1\\cdot10^{-\2}$", SIGN.sub(r"$\1$", escaped(number)))
 
 
 def escaped(text: str) -> str:
-    """Escape a text for LaTeX."""
+    """Return a text escaped for LaTeX."""
     return one_line(text, ESCAPES)

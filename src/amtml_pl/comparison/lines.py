@@ -1,4 +1,4 @@
-"""Lines of means with their 95 % intervals, over something that was varied."""
+"""Draw lines of means with their 95 % intervals, over a varied setting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amtml_pl.comparison.figure import Frame, Variant, colour, named, plain, tit
 
 @dataclass(frozen=True)
 class Line:
-    """The means of a family by what is below them, and what is said of some beside mean and seeds."""
+    """The means of a family by the varied setting, and extra text for some points."""
 
     name: str
     points: Mapping[float | str, Estimate]
@@ -22,14 +22,14 @@ class Line:
 def drawn(
     label: str, lines: Sequence[Line], metric: str, below: str, axis: Mapping[str, Any]
 ) -> tuple[Variant, Frame]:
-    """Draw lines of at least two points each.
+    """Return lines of at least two points each, as one choice of a figure.
 
     Args:
-        label: what the variant is chosen by.
+        label: of the choice.
         lines: one for each family.
-        metric: on the axis at the left.
-        below: what the axis below shows, such as ``temperature``.
-        axis: what else is to be said of it, in the terms of plotly.js.
+        metric: the title of the vertical axis.
+        below: the title of the horizontal axis, such as ``temperature``.
+        axis: other properties of it, in the terms of plotly.js.
     """
     traces = [
         {

@@ -1,4 +1,4 @@
-"""What groups and their like are called: by what tells them apart."""
+"""Name groups, families and problems by their differences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Words = Sequence[str]
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """Name runs by what was typed: experiment, method, overrides; where that is alike, by what else differs.
+    """Return names from experiment, method and overrides; alike ones also by other differences.
 
     Args:
         runs: one of each group of a problem.
@@ -33,44 +33,44 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def common_words(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return what was typed for all runs, the experiment included."""
+    """Return the overrides that all runs have, the experiment included."""
     words = [identity(run) for run in runs]
     return tuple(word for word in words[0] if all(word in each for each in words))
 
 
 def identity(run: Run) -> list[str]:
-    """Return what was typed to say what was studied, the experiment and the method first."""
+    """Return the overrides that describe what was studied, experiment and method first."""
     first = [f"{key}={value}" for key, value in (("experiment", run.experiment), ("method", run.method))]
     return [*(word for word in first if not word.endswith("=")), *run.settings]
 
 
 def told_apart(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[Words]]) -> list[str]:
-    """Make names of which no two are the same.
+    """Return names that are all different.
 
     Args:
-        names: of which some are alike.
-        unlike: the words that tell some of them, by number, from one another; where these are alike too, a
-            number does.
+        names: some of them equal.
+        unlike: returns distinguishing words for equal names, by their positions; if these are equal too, a
+            number is added.
     """
     alike: dict[str, list[int]] = defaultdict(list)
     for number, name in enumerate(names):
         alike[name].append(number)
-    told = list(names)
+    found = list(names)
     for numbers in alike.values():
         if len(numbers) > 1:
             for number, words in zip(numbers, unlike(numbers), strict=True):
                 own = [word for word in words if len(word) <= LONGEST_FACT]
-                told[number] += f" ({', '.join(own[:3])})" if own else ""
-    total, counted = Counter(told), Counter[str]()
-    for number, name in enumerate(told):
+                found[number] += f" ({', '.join(own[:3])})" if own else ""
+    total, counted = Counter(found), Counter[str]()
+    for number, name in enumerate(found):
         if total[name] > 1:
             counted[name] += 1
-            told[number] = f"{name} #{counted[name]}"
-    return told
+            found[number] = f"{name} #{counted[name]}"
+    return found
 
 
 def unlike_runs(runs: Sequence[Run]) -> list[list[str]]:
-    """Return what is unlike in the records of some runs, or else in their configurations."""
+    """Return the differences in the records of some runs, or else in their configurations."""
     found = unlike_facts([run.facts for run in runs])
     if len({tuple(own) for own in found}) < len(runs):
         configured = unlike_facts([configuration(run.folder) for run in runs], absent="absent")
@@ -83,7 +83,7 @@ def unlike_facts(facts: Sequence[Mapping[str, str]], absent: str | None = None) 
 
     Args:
         facts: of each, by a dotted name.
-        absent: what stands for a fact that one lacks; by default it tells nothing.
+        absent: the text for a missing fact; by default a missing fact is not a difference.
     """
     names = dict.fromkeys(name for own in facts for name in own)
     unlike = [name for name in names if len({own.get(name, absent) for own in facts} - {None}) > 1]
@@ -91,7 +91,7 @@ def unlike_facts(facts: Sequence[Mapping[str, str]], absent: str | None = None) 
 
 
 def configuration(folder: Path) -> dict[str, str]:
-    """Return a run's configuration, flat, without its seed; empty where it cannot be read."""
+    """Return a run's configuration, flat, without its seed; empty if it cannot be read."""
     try:
         found = read_plain_yaml(folder / "config.yaml")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""One HTML page of a comparison that needs nothing but itself: no server, no network."""
+"""Write a comparison as one HTML page that needs no server and no network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from amtml_pl.comparison.teachers_figure import accuracy_by_teachers
 from amtml_pl.comparison.temperature_figures import temperature_figures
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
 
-# Columns whose cells a reader sorts as numbers.
+# Columns of text; the cells of all others sort as numbers.
 NO_NUMBERS = ("group", "budget")
 
 
@@ -35,13 +35,13 @@ def page(
     metric: str,
     broken: list[tuple[Path, str]],
 ) -> str:
-    """Write the page.
+    """Return the HTML page.
 
     Args:
         problems: a section each.
-        left_out: runs that are listed at the end.
-        folder: that the runs were found below.
-        metric: what the groups are compared by.
+        left_out: runs to list at the end.
+        folder: the searched folder.
+        metric: ranks and compares the groups.
         broken: files of runs that cannot be read are added here, with the reason.
     """
     environment = Environment(
@@ -66,12 +66,12 @@ def page(
 
 
 def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[str, Any]:
-    """Return what the template shows of a problem."""
+    """Return the template's values for a problem."""
     head = columns(problem, metric)
     rows = []
     for group in problem.groups:
         own = group.estimate(metric)
-        values: dict[str, float] = {}  # what a column is sorted by, by the beginning of its name
+        values: dict[str, float] = {}  # sort keys by the beginning of a column's name
         if own is not None and own.half_width is not None:
             values["95 % interval"] = own.ends[0]
         if group.is_baseline:
@@ -93,7 +93,7 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
 
 
 def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[Figure]:
-    """Draw all figures that have something to show."""
+    """Return all figures that have data."""
     curves = [curves_of(group, broken) for group in problem.groups]
     weights = [(group, weights_by_class_of(group, broken)) for group in problem.groups]
     by_class = [(group, found) for group, found in weights if found is not None]
@@ -111,6 +111,6 @@ def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) ->
 
 
 def harmless_json(value: object) -> str:
-    """Write JSON that cannot end the script element around it."""
+    """Return JSON that cannot end the script element around it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""A completed run as a comparison reads it, or why it cannot be compared."""
+"""Read a completed run for a comparison, or find why it cannot be compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.files import is_held
 
-# What is the same for all seeds: tells apart what was typed alike.
+# Equal for all seeds of a study; these separate runs of equal overrides.
 FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
 RUNNING = "still running"
 UNTOLD = "cannot be told to have ended: its lock may not be opened"
@@ -26,8 +26,8 @@ class Run:
 
     Attributes:
         record: its metrics are those that can be averaged.
-        method: what its command says after ``method=``; empty where it says nothing.
-        settings: the other overrides of its command that say what was studied.
+        method: the value of ``method=`` in its command; empty without one.
+        settings: the other overrides of its command that describe what was studied.
     """
 
     folder: Path
@@ -37,18 +37,18 @@ class Run:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name; empty where it has none."""
+        """The experiment's name; empty if there is none."""
         return self.record.experiment or ""
 
     @property
     def facts(self) -> dict[str, str]:
-        """``FACTS`` of the record, flat."""
+        """The ``FACTS`` of the record, flat."""
         plain = self.record.model_dump(include={*FACTS})
         return dict(flat({name: plain[name] for name in FACTS}))
 
 
-class NotCompared(Exception):  # noqa: N818 - no error: a run may well be unfinished
-    """Why a run is left out; the metrics that it has, if it lacks the one that is compared."""
+class NotCompared(Exception):  # noqa: N818 - not an error: a run may be unfinished
+    """The reason why a run is left out, perhaps with its other metrics."""
 
     def __init__(self, reason: str, metrics: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
@@ -56,7 +56,7 @@ class NotCompared(Exception):  # noqa: N818 - no error: a run may well be unfini
 
 
 def read_run(folder: RunFolder, metric: str) -> Run:
-    """Read what a completed run says of itself.
+    """Return a completed run.
 
     Raises:
         UserError: if its record cannot be read, or is of another format, or its tables were changed.
@@ -86,17 +86,17 @@ def read_run(folder: RunFolder, metric: str) -> Run:
 
 
 def unfinished(folder: RunFolder, record: RunRecord | None) -> str:
-    """Return what has become of a run that has not completed."""
+    """Return the state of a run that has not completed."""
     try:
         if is_held(folder.lock_file):
             return RUNNING
-    except OSError:  # only who may write to a lock learns whether a process holds it
+    except OSError:  # only with write access can a lock be tested
         return UNTOLD if record is None else f"{record.status}, or {RUNNING}: its lock may not be opened"
     return WITHOUT_WORDS if record is None else record.status
 
 
 def flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield nested fields by a dotted name, as texts; the first weights of a student belong to its seed."""
+    """Yield nested fields by dotted name as texts, without the student's initial weights."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", text) for inner, text in flat(value))

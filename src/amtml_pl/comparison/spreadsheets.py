@@ -1,4 +1,4 @@
-"""A comparison as CSV, which a spreadsheet opens without computing anything."""
+"""Write a comparison as CSV that a spreadsheet opens without evaluating anything."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.comparison.tables import epochs, minutes, one_line
 
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+FORMULA = ("=", "+", "-", "@")  # a cell that begins so is taken for one
 
 
 def csv_of_runs(problems: Sequence[Problem]) -> str:
-    """Write a line per run with all its metrics and times."""
+    """Return a line per run with all its metrics and times."""
     lines = []
     for problem, group in [(each, group) for each in problems for group in each.groups]:
         for run in group.runs:
             own = {**of_group(problem, group), "seed": run.record.seed, "folder": str(run.folder)}
-            # Again at the end: what a run calls its numbers does not replace what tells lines apart.
+            # Again at the end: a metric's name must not replace these columns.
             lines.append({**own, **run.record.metrics, **run.record.timed().model_dump(), **own})
     return comma_separated(lines)
 
 
 def csv_of_groups(problems: Sequence[Problem], metric: str) -> str:
-    """Write a line per group with its statistics."""
+    """Return a line per group with its statistics."""
     lines = []
     for problem, group in [(each, group) for each in problems for group in each.groups]:
         own, paired = group.estimate(metric), group.against_baseline
@@ -50,7 +50,7 @@ def csv_of_groups(problems: Sequence[Problem], metric: str) -> str:
 
 
 def of_group(problem: Problem, group: Group) -> dict[str, Any]:
-    """Return what says which group a line belongs to."""
+    """Return the columns that identify a group."""
     return {
         "dataset": problem.dataset.name,
         "digest": problem.dataset.digest[:8],
@@ -62,7 +62,7 @@ def of_group(problem: Problem, group: Group) -> dict[str, Any]:
 
 
 def comma_separated(lines: Iterable[Mapping[str, Any]]) -> str:
-    """Write a table whose columns are all that any line has."""
+    """Return a CSV table with the columns of all lines."""
     rows = [{harmless(name): harmless(cell) for name, cell in line.items()} for line in lines]
     text = io.StringIO()
     table = csv.DictWriter(
@@ -74,7 +74,7 @@ def comma_separated(lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def harmless(cell: object) -> object:
-    """Keep a spreadsheet from taking a text such as ``+coef.kd=1`` for a formula."""
+    """Return a cell that a spreadsheet does not take for a formula, such as ``+coef.kd=1``."""
     if not isinstance(cell, str):
         return cell
     text = one_line(cell, {})  # a carriage return would begin another row

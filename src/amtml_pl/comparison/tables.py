@@ -1,4 +1,4 @@
-"""What every table of a comparison shows of a group."""
+"""The columns and cells of a comparison's tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEGEND = (
 
 
 def columns(problem: Problem, metric: str) -> list[str]:
-    """Name the columns: what a person reads of a group."""
+    """Return the names of the columns."""
     return [
         "group",
         "n",
@@ -33,7 +33,7 @@ def columns(problem: Problem, metric: str) -> list[str]:
 
 
 def cells(group: Group, problem: Problem, metric: str) -> list[str]:
-    """Fill a cell for each of `columns`: numbers as mean ± standard deviation over seeds."""
+    """Return a group's cells in the order of `columns`; numbers as mean ± deviation."""
     own = group.estimate(metric)
     return [
         group.name,
@@ -48,13 +48,13 @@ def cells(group: Group, problem: Problem, metric: str) -> list[str]:
 
 
 def metrics_shown(problem: Problem, metric: str) -> list[str]:
-    """Choose what any run has of val/acc and of the metric for the best and the last epoch."""
+    """Return the shown metrics: val/acc, and the chosen one for the best and last epoch."""
     wanted = dict.fromkeys(("val/acc", metric, f"{metric.removesuffix('_last')}_last"))
     return [name for name in wanted if any(name in run.record.metrics for run in problem.runs)]
 
 
 def measured(group: Group, metric: str) -> str:
-    """Write mean ± standard deviation, with how many seeds have it where not all do."""
+    """Return mean ± standard deviation, with the number of seeds if not all have it."""
     estimate = group.estimate(metric)
     if estimate is None:
         return ""
@@ -62,7 +62,7 @@ def measured(group: Group, metric: str) -> str:
 
 
 def compared(group: Group, problem: Problem) -> list[str]:
-    """Write the difference from the baseline and its p-value."""
+    """Return the difference from the baseline and its p-value."""
     if problem.baseline is None or group.against_baseline is None:
         return []
     if group.is_baseline:
@@ -71,27 +71,27 @@ def compared(group: Group, problem: Problem) -> list[str]:
 
 
 def epochs(group: Group) -> str:
-    """Write how many epochs the students were trained."""
+    """Return how many epochs the students were trained."""
     return "/".join(sorted({str(run.record.budget.get("epochs", "?")) for run in group.runs}))
 
 
 def minutes(group: Group) -> float:
-    """Average the time of a fit, without what building the cache took."""
+    """Return the mean time of a fit, without building the cache."""
     return mean_seconds(group, "fit_seconds") / 60
 
 
 def mean_seconds(group: Group, name: str) -> float:
-    """Average a field of the runs' timing."""
+    """Return the mean of a field of the runs' timing."""
     return statistics.fmean(getattr(run.record.timed(), name) for run in group.runs)
 
 
 def kept_apart(problems: Sequence[Problem]) -> str:
-    """Say what a reader of several tables must know; nothing for one."""
+    """Return a warning for readers of several tables; empty for one table."""
     if len(problems) < 2:
         return ""
     return f"{len(problems)} problems (data set and student) are kept apart: never compare across tables"
 
 
 def one_line(text: str, escapes: Mapping[str, str]) -> str:
-    """Write a cell's text, which a record may have chosen, without what a table takes for its own."""
+    """Return a cell's text on one line, with a table's special characters escaped."""
     return "".join(escapes.get(character, character) for character in printable(text, keep=""))

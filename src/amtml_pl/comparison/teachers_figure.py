@@ -1,4 +1,4 @@
-"""The figure of what more teachers bring, as the paper's Fig. 3."""
+"""The figure of accuracy by number of teachers, as the paper's Fig. 3."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ VARIED = Varied(settings=("teacher",), facts=())
 
 
 def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
-    """Draw a line for each family whose groups have different numbers of teachers."""
+    """Return a figure with a line for each family that varies the number of teachers."""
     taught = [group for group in problem.groups if group.first.record.teachers]
     lines = []
-    # The order in which teachers were typed makes no other choice of them.
+    # The order in which teachers were typed does not matter here.
     for family in families_of(taught, VARIED, lambda run: tuple(sorted(run.record.teachers))):
         choices: dict[int, list[Group]] = defaultdict(list)
         for teachers, group in sorted(family.groups.items(), key=lambda item: len(item[0])):
@@ -45,7 +45,7 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
 
 
 def means_by_seed(groups: Sequence[Group], metric: str) -> list[float]:
-    """Average the groups that have a seed, which are no repetitions, to one number for each seed."""
+    """Return one mean for each seed, over the groups that have it."""
     found: dict[int, list[float]] = defaultdict(list)
     for group in groups:
         for seed, value in group.by_seed(metric).items():

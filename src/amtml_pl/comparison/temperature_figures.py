@@ -1,4 +1,4 @@
-"""Figures of what temperature and coefficients bring."""
+"""Figures of a metric by temperature and coefficients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cell = tuple[float, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a family has reached, by temperature and the coefficients of the terms that differ in them."""
+    """A family's estimates by temperature and by the coefficients that differ."""
 
     name: str
     terms: Sequence[str]
@@ -28,17 +28,17 @@ class Sweep:
 
     @property
     def temperatures(self) -> list[float]:
-        """All that there are."""
+        """All temperatures, rising."""
         return sorted({temperature for temperature, _ in self.cells})
 
     @property
     def coefficients(self) -> list[tuple[float, ...]]:
-        """All that there are, of the terms."""
+        """All tuples of the terms' coefficients, rising."""
         return sorted({coefficients for _, coefficients in self.cells})
 
 
 def temperature_figures(problem: Problem, metric: str) -> Iterator[Figure]:
-    """Draw a heat map of the methods with both varied, and lines of those with one of the two."""
+    """Yield a heat map of methods with both varied, and lines of those with one."""
     sweeps = sweeps_of(problem, metric)
     both = [s for s in sweeps if len(s.temperatures) > 1 and len(s.coefficients) > 1 and len(s.cells) > 2]
     if both:
@@ -56,7 +56,7 @@ def temperature_figures(problem: Problem, metric: str) -> Iterator[Figure]:
 
 
 def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
-    """Find the families of groups that differ in nothing but temperature and coefficients."""
+    """Return the families of groups that differ only in temperature and coefficients."""
     groups = [group for group in problem.groups if group.first.record.loss]
     sweeps = []
     for family in families_of(groups, VARIED, place_of):
@@ -73,13 +73,13 @@ def sweeps_of(problem: Problem, metric: str) -> list[Sweep]:
 
 
 def place_of(run: Run) -> tuple[float, Coefficients]:
-    """Return temperature and coefficients; a term with none is as good as absent."""
+    """Return temperature and coefficients, without coefficients of 0."""
     record = run.record
     return record.temperature, tuple((term, own) for term, own in sorted(record.loss.items()) if own)
 
 
 def heat_map(sweep: Sweep, metric: str) -> Variant:
-    """Draw a cell for each pair that was run."""
+    """Return a heat map with a cell for each pair that was run."""
     temperatures, coefficients = sweep.temperatures, sweep.coefficients
     cells = [[sweep.cells.get((t, c)) for t in temperatures] for c in coefficients]
     trace = {
@@ -98,12 +98,12 @@ def heat_map(sweep: Sweep, metric: str) -> Variant:
 
 
 def label_of(terms: Sequence[str], coefficients: Sequence[float]) -> str:
-    """``kd 1, hint 0.5``."""
+    """Return coefficients as text, such as ``kd 1, hint 0.5``."""
     return ", ".join(f"{plain(term)} {own:g}" for term, own in zip(terms, coefficients, strict=True))
 
 
 def over_temperatures(sweeps: Sequence[Sweep], metric: str) -> Figure:
-    """Draw a line for each method."""
+    """Return a figure with a line for each method, over the temperature."""
     lines = [Line(s.name, {t: e for (t, _), e in sorted(s.cells.items())}) for s in sweeps]
     temperatures = sorted({temperature for sweep in sweeps for temperature in sweep.temperatures})
     variant, frame = drawn("", lines, metric, "temperature", {"tickvals": temperatures})
@@ -116,11 +116,11 @@ def over_temperatures(sweeps: Sequence[Sweep], metric: str) -> Figure:
 
 
 def over_coefficients(sweeps: Sequence[Sweep], metric: str) -> Figure:
-    """Draw a line for each method whose runs differ in the coefficients of the chosen loss terms."""
+    """Return a figure with a line for each method, over the coefficients of chosen terms."""
     by_terms: dict[tuple[str, ...], list[Sweep]] = defaultdict(list)
     for sweep in sweeps:
         by_terms[tuple(sweep.terms)].append(sweep)
-    variants, said = [], ""
+    variants, note = [], ""
     for terms, own in sorted(by_terms.items()):
         lines = [Line(s.name, {label_of(terms, c): e for (_, c), e in sorted(s.cells.items())}) for s in own]
         below = f"coefficient{'s' if len(terms) > 1 else ''}"
@@ -128,11 +128,11 @@ def over_coefficients(sweeps: Sequence[Sweep], metric: str) -> Figure:
         axis = {"type": "category", "categoryarray": labels}
         variant, frame = drawn(", ".join(terms), lines, metric, below, axis)
         variants.append(variant)
-        said = said or frame.said
+        note = note or frame.said
     return Figure(
         "coefficients",
         f"{metric} by coefficient",
-        f"Mean {metric} with its 95 % interval over the seeds for each coefficient that was varied.{said}",
+        f"Mean {metric} with its 95 % interval over the seeds for each coefficient that was varied.{note}",
         variants,
         choice="loss term",
     )

@@ -1,4 +1,4 @@
-"""Figures of how it went: curves, and whom the student listened to."""
+"""Figures of the training: curves, and the teachers' weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from amtml_pl.comparison.groups import Group, Problem
 
 GroupCurves = Sequence[Mapping[str, MeanCurve]]
 SHOWN_AT_FIRST = 6
-MANY = 20  # classes: more have no room for gaps, for a half of the page, or for an order of their own
+MANY = 20  # classes: more are sorted, over the whole page and without gaps
 
 
 def training_curves(problem: Problem, curves: GroupCurves) -> Figure:
-    """Draw a line for each group, of a chosen number that was written per epoch."""
+    """Return a figure with a line for each group, of a chosen value per epoch."""
     metrics = dict.fromkeys(name for of_group in curves for name in of_group)
     names = distinct([group.name for group in problem.groups])
     variants = []
@@ -40,7 +40,7 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure:
 
 
 def with_range(name: str, curve: MeanCurve, number: int, *, visible: bool) -> Iterator[Trace]:
-    """Yield a line, and the area that all seeds lie in where there are several."""
+    """Yield a line, and the area between smallest and largest seed if they differ."""
     shared = {"type": "scatter", "legendgroup": name, "visible": True if visible else "legendonly"}
     x = list(curve.epochs)
     yield {**shared, "mode": "lines", "name": name, "x": x, "y": list(curve.mean),
@@ -53,7 +53,7 @@ def with_range(name: str, curve: MeanCurve, number: int, *, visible: bool) -> It
 
 
 def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure:
-    """Draw each teacher's mean weight by epoch, of a chosen group whose weights change."""
+    """Return a figure of each teacher's mean weight by epoch, for groups that change them."""
     layout: dict[str, Any] = {
         "xaxis": titled("epoch"),
         "yaxis": titled("mean weight", range=[0, 1.02]),
@@ -77,7 +77,7 @@ def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure:
 
 
 def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure:
-    """Draw a heat map of teachers and classes, of a chosen group."""
+    """Return a figure with a heat map of teachers and classes, of a chosen group."""
     has_many = any(len(weights.classes) > MANY for _, weights in found)
     order = " Classes are sorted by the teacher of the largest weight, and by that weight."
     return Figure(
@@ -92,7 +92,7 @@ def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure:
 
 
 def class_map(weights: WeightsByClass) -> tuple[Sequence[Trace], Mapping[str, Any]]:
-    """Draw a column for each class, of many in an order that makes areas of what is alike."""
+    """Return a heat map with a column for each class; many classes are sorted."""
     classes, teachers = distinct(weights.classes), distinct(weights.teachers)
     columns = list(zip(*weights.weights, strict=True))
     order = [*range(len(classes))]

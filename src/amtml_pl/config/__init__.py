@@ -1,1 +1,1 @@
-"""What may be typed: the schema, its checks, overrides and teachers' recipes; no torch."""
+"""Declare, check and compose the configuration; imports no torch."""

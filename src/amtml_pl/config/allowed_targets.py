@@ -1,4 +1,4 @@
-"""The constructors that a ``_target_`` may name, one by one: a configuration is not trusted.
+"""List the constructors that a ``_target_`` may name, as a configuration is not trusted.
 
 Our own are those that the installed ``conf/`` names, so that a new one needs no entry here. torch,
 torchvision and timm list theirs; Lightning's stand below. A user adds exact names by an environment variable.
@@ -67,7 +67,7 @@ def located(target: object) -> Callable[..., Any]:
 
 
 def is_listed(name: str) -> bool:
-    """Return True if a dotted name is one of the listed constructors."""
+    """Return whether a dotted name is one of the listed constructors."""
     if name in LIGHTNING or name in (*own_constructors(*GROUPS), TIMM):
         return True
     return name in torch_constructors() if name.startswith("torch.") else is_torchvision_builder(name)
@@ -75,7 +75,7 @@ def is_listed(name: str) -> bool:
 
 @lru_cache
 def own_constructors(*groups: str) -> frozenset[str]:
-    """Return the names that the installed configuration's groups give to our own constructors.
+    """Return our own constructors that groups of the installed configuration name.
 
     Args:
         groups: folders of ``conf/``.
@@ -99,7 +99,7 @@ def torch_constructors() -> frozenset[str]:
 
 
 def is_torchvision_builder(name: str) -> bool:
-    """Return True if torchvision lists a name among its classifiers."""
+    """Return whether torchvision lists a name among its classifiers."""
     if not name.startswith(TORCHVISION):
         return False
     from torchvision import models  # only here: as above
@@ -108,13 +108,13 @@ def is_torchvision_builder(name: str) -> bool:
 
 
 def close_name(target: str) -> str:
-    """Ask whether a listed name close to this one was meant."""
+    """Return a question about the closest listed name, for an error message."""
     close = difflib.get_close_matches(target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), n=1, cutoff=0.8)
     return f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists the names)"
 
 
 def users_names() -> tuple[str, ...]:
-    """Return the names that the user trusts, from the environment: a YAML must not add any.
+    """Return the names that the user trusts, from an environment variable, never from YAML.
 
     Raises:
         UserError: if the variable holds anything but dotted names.
@@ -129,7 +129,7 @@ def users_names() -> tuple[str, ...]:
 
 
 def extension(name: str) -> str:
-    """Return how a user allows a name that they trust."""
+    """Return how a user can allow a name."""
     first = name.partition(".")[0]
     if first in sys.stdlib_module_names:
         return "name a part of a run; nothing of Python's own library is one"
@@ -139,7 +139,7 @@ def extension(name: str) -> str:
 
 
 def refuse_foreign_targets(node: object) -> None:
-    """Check every ``_target_`` in plain nested values, and import what is listed.
+    """Raise for a ``_target_`` that may not be named; import the others.
 
     Raises:
         UserError: at the first that may not be named, or whose arguments are not plain.
@@ -167,10 +167,10 @@ def target_nodes(node: object) -> Iterator[Mapping[str, Any]]:
 
 
 def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a network's arguments hold besides numbers, names and lists of these.
+    """Yield errors for a network's arguments other than numbers, names and lists of these.
 
-    torchvision's and timm's builders pass their arguments on: signatures do not say what these may be.
-    Our own networks take networks besides. Other constructors' arguments are left to their signatures.
+    torchvision's and timm's builders pass their arguments on, and their signatures do not restrict them.
+    Our own networks take networks too. Other constructors' arguments are checked by their signatures.
 
     Args:
         node: with a ``_target_`` that may be named.
@@ -192,7 +192,7 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_plain(value: object) -> bool:
-    """Return True for a number, a name, nothing, or a list of these."""
+    """Return whether a value is a number, a name, None, or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return (
@@ -203,16 +203,16 @@ def is_plain(value: object) -> bool:
 
 
 def is_network(value: object) -> bool:
-    """Return True for a node whose ``_target_`` may be a network's constructor."""
+    """Return whether the ``_target_`` of a node may be a network's constructor."""
     return isinstance(value, Mapping) and not [*group_problems(value, ("student",), "")]
 
 
 def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[str]:
-    """Yield each ``_target_`` that is not a constructor of some groups of ``conf/``.
+    """Yield an error for each ``_target_`` outside some groups of ``conf/``.
 
     Args:
-        node: plain nested values that are going to be built.
-        groups: such as ``("student",)``, which has torchvision's and timm's networks too.
+        node: plain nested values that will be built.
+        groups: such as ``("student",)``, which includes torchvision's and timm's networks.
         path: of the node in its configuration, for the message.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
@@ -228,10 +228,10 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
 
 
 def resolved(name: str) -> Any:
-    """Return what a dotted name is_rank_zero to.
+    """Return the object that a dotted name refers to.
 
     Raises:
-        UserError: if it is_rank_zero to nothing, or its module fails while it is imported.
+        UserError: if there is none, or if importing its module fails.
     """
     first, *parts = name.split(".")
     path = first

@@ -1,4 +1,4 @@
-"""Nodes of the configuration: as plain values, and what they describe, built."""
+"""Convert nodes of the configuration to plain values, or build their objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Config: TypeAlias = DictConfig  # the composed configuration, for modules that k
 
 
 def plain(node: DictConfig | Mapping[str, Any], *, resolve: bool = True) -> dict[str, Any]:
-    """Return a node as plain values; unless resolved, with its interpolations as they are written."""
+    """Return a node as plain values; unless resolved, with its interpolations as written."""
     config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
     values: Any = OmegaConf.to_container(config, resolve=resolve)
     return dict(values)
@@ -41,14 +41,14 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:
-    """Build the object that a node describes, from plain values; None for no node.
+    """Build the object that a node describes; None for no node.
 
     Args:
         node: ``_target_`` and its arguments; plain values too.
-        partial: whether to leave the call to the caller, who adds arguments.
+        partial: whether to return a function that takes more arguments, instead of calling it.
 
     Raises:
-        UserError: if a ``_target_`` of it may not be named, or its constructor refuses the values.
+        UserError: if a ``_target_`` may not be named, or its constructor refuses the values.
     """
     if node is None:
         return None
@@ -64,20 +64,20 @@ def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False)
 
 @dataclass(frozen=True)
 class Part:
-    """A leaf of the configuration: a constructor and its arguments; None builds None."""
+    """A constructor and its arguments in the configuration; None builds None."""
 
     node: DictConfig | None
 
     def build(self) -> Any:
-        """Call the constructor."""
+        """Call the constructor and return the object."""
         return build(self.node)
 
     def maker(self) -> Any:
-        """Return the constructor, which the caller gives the other arguments."""
+        """Return the constructor with its arguments bound; the caller adds the others."""
         return build(self.node, partial=True)
 
     def plain(self) -> dict[str, Any]:
-        """Return the constructor's name and arguments as plain values; nothing for None."""
+        """Return the constructor's name and arguments as plain values; empty for None."""
         return {} if self.node is None else plain(self.node)
 
     @property
@@ -86,7 +86,7 @@ class Part:
         return self.plain().get("_target_")
 
     def __str__(self) -> str:
-        """``SGD(lr=0.1, momentum=0.9)``."""
+        """Return a short form, such as ``SGD(lr=0.1, momentum=0.9)``."""
         if not (values := self.plain()):
             return "none"
         arguments = ", ".join(f"{key}={value}" for key, value in values.items() if not key.startswith("_"))

@@ -1,4 +1,4 @@
-"""Whether a composed configuration is sound, in two stages."""
+"""Check a composed configuration, in two stages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MISSING = "???"  # the value of a key that the command must give
 
 
 def check(config: Config) -> None:
-    """Holds every value against its rule and binds every node to its constructor, before any work.
+    """Check every value by its rule and every node by its constructor, before any work.
 
     Raises:
         UserError: with all mistakes of the first stage that has some.
@@ -30,9 +30,9 @@ def check(config: Config) -> None:
 
 
 def check_values(config: Config) -> None:
-    """The first stage, of what can be said of plain values; neither torch nor a network is imported.
+    """Check plain values, the first stage; import neither torch nor a network.
 
-    The recipes of all teachers without weights of their own are checked too, here and in the second stage.
+    The recipes of all teachers without weights of their own are checked too, in both stages.
 
     Raises:
         UserError: with all mistakes at once, each with its key path and where it was written.
@@ -41,7 +41,7 @@ def check_values(config: Config) -> None:
 
 
 def check_constructors(config: Config) -> None:
-    """The second stage, of a configuration that has passed the first: arguments, their types, the devices.
+    """Check arguments, their types and the devices: the second stage.
 
     Raises:
         UserError: with all mistakes at once, each with its key path and where it was written.
@@ -50,7 +50,7 @@ def check_constructors(config: Config) -> None:
 
 
 def refuse(problems: list[str]) -> None:
-    """Lists mistakes.
+    """Raise for a list of mistakes.
 
     Raises:
         UserError: if there are any.
@@ -62,11 +62,11 @@ def refuse(problems: list[str]) -> None:
 
 
 def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
-    """Check what a command takes besides a run's configuration.
+    """Check the keys of a command outside a run's configuration.
 
     Args:
-        values: what was given.
-        keys: what each may be.
+        values: by key, as typed.
+        keys: the declarations.
 
     Raises:
         UserError: with all mistakes at once.
@@ -76,7 +76,7 @@ def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
 
 
 def refuse_no_run(folder: str | None, purpose: str) -> None:
-    """Raise a UserError for a command without a run."""
+    """Raise a UserError if a command was given no run."""
     if not folder:
         raise UserError(
             f"There is no run to {purpose}.", fix="run=FOLDER: what amtml_pl.train printed at its end"
@@ -84,15 +84,15 @@ def refuse_no_run(folder: str | None, purpose: str) -> None:
 
 
 def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:
-    """Return the settings of the data set that `evaluate` takes in the place of the run's own.
+    """Return the settings of the data set that `evaluate` uses instead of the run's own.
 
     Args:
         config: of the command.
-        paths: the roots that its interpolations see.
-        num_classes: where the command says nothing of it.
+        paths: the roots for its interpolations.
+        num_classes: K, if the command does not set it.
 
     Raises:
-        UserError: if a setting is missing, or is not what its key may be.
+        UserError: if a setting is missing or not valid.
     """
     own = plain(config, resolve=False)
     own["paths"] = {name: str(path) for name, path in paths.items()}
@@ -105,7 +105,7 @@ def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int
 
 
 def value_mistakes(config: Config) -> list[str]:
-    """What is wrong with the values; first the shape, since all else looks inside the nodes."""
+    """Return mistakes in the values; wrong shapes of nodes alone if there are any."""
     if misshapen := [*shape_problems(plain(config, resolve=False))]:
         return misshapen
     try:
@@ -116,14 +116,14 @@ def value_mistakes(config: Config) -> list[str]:
 
 
 def constructor_mistakes(config: Config) -> list[str]:
-    """What does not fit the constructors, or the machine."""
+    """Return what does not fit the constructors or the machine."""
     users_names()  # a mistake in it is one message, and not one for each constructor
     tree = plain(config)
     return [*node_problems(tree, ""), *loop_problems(tree), *device_problems(tree["trainer"])]
 
 
 def recipe_problems(config: Config, mistakes: Callable[[Config], list[str]]) -> Iterator[str]:
-    """Mistakes in the recipes of the teachers that have to be trained."""
+    """Yield mistakes in the recipes of the teachers that must be trained."""
     for name, node in config.teacher.items():
         if has_own_weights(config, str(name)):
             continue

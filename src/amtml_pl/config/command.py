@@ -1,4 +1,4 @@
-"""What makes a function a command: Hydra composes its job, and it ends as every command ends."""
+"""Make a function a command: compose its job with Hydra, and exit like every command."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from amtml_pl.system.signals import prepare_to_end, raise_on_sigterm
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a command: what Hydra has composed, and what was typed for it.
+    """One job of a command: its composed configuration and its typed words.
 
     Attributes:
         command: such as ``train``.
@@ -54,29 +54,29 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """The folder that Hydra has made for the job."""
+        """The folder that Hydra has created for the job."""
         return Path(HydraConfig.get().runtime.output_dir)
 
     @property
     def experiment(self) -> str | None:
-        """The experiment's name; None where the command chose none."""
+        """The name of the experiment; None if the command chose none."""
         chosen: str | None = HydraConfig.get().runtime.choices.get("experiment")
         return chosen
 
     @property
     def overrides(self) -> list[str]:
-        """What was typed, interpolations and all."""
+        """The overrides as typed, interpolations included."""
         words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
         return list(words)
 
     def values(self, *keys: str) -> dict[str, Any]:
-        """Return some keys that are there as plain values; without any, all of them."""
+        """Return some keys as plain values; all of them if none is named."""
         node = OmegaConf.masked_copy(self.config, [*keys]) if keys else self.config
         values: Any = OmegaConf.to_container(node, resolve=True)
         return dict(values)
 
     def take(self, *keys: str) -> dict[str, Any]:
-        """Return what `values` returns, and remove it: what is left describes a run."""
+        """Return what `values` returns, and remove it; the rest describes a run."""
         taken = self.values(*keys)
         with open_dict(self.config):
             for key in keys:
@@ -84,34 +84,34 @@ class Job:
         return taken
 
     def reporting(self, *, own_folder: bool = False, resumes: bool = False) -> AbstractContextManager[None]:
-        """Return what ends the command: a mistake with one message, Ctrl-C with what continues it.
+        """Return the context that reports mistakes and interruptions at the end of a command.
 
         Args:
-            own_folder: whether the job has a folder, which is removed where a mistake has left it empty.
+            own_folder: whether the job has a folder, which is removed if a mistake has left it empty.
             resumes: whether the same command continues where it was stopped.
         """
         debug = self.config.get("debug", False)
         return reporting(self.typed, debug=debug, folder=self.folder if own_folder else None, resumes=resumes)
 
     def typed(self) -> str:
-        """Return the command line of this job, be it one of a sweep's."""
+        """Return the command line of this job, also if it is part of a sweep."""
         return shlex.join(["python", "-m", f"amtml_pl.{self.command}", *self.words()])
 
     def words(self) -> list[str]:
-        """Return what composes this job again."""
+        """Return the arguments that compose this job again."""
         about = HydraConfig.get()
         own = [word for folder in own_folders(about) for word in ("--config-dir", folder)]
         if about.job.config_name not in (None, self.command):
             own += ["--config-name", about.job.config_name]
         of_hydra: Any = OmegaConf.to_container(about.overrides.hydra)
         words = [*self.overrides, *(word for word in of_hydra if word.startswith("hydra.searchpath="))]
-        # With ++, `words_alone` has added it; of a sweep's jobs, each has a folder of its own.
+        # With ++, `words_alone` has added it; each job of a sweep has its own folder.
         if about.mode == RunMode.RUN and any(word.startswith("hydra.run.dir=") for word in of_hydra):
             words.append(f"hydra.run.dir={hydra_literal(str(self.folder))}")
         return [*own, *words]
 
     def words_alone(self) -> list[str]:
-        """Return what composes this job in another process, outside of its sweep."""
+        """Return the arguments that compose this job in another process, without its sweep."""
         of_hydra: Any = OmegaConf.to_container(HydraConfig.get().overrides.hydra)
         callbacks = [word for word in of_hydra if word.lstrip("+").startswith("hydra.callbacks")]
         directory = hydra_literal(str(self.folder))
@@ -119,14 +119,14 @@ class Job:
 
 
 def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], Any]], Callable[[], None]]:
-    """Make a function of a job a command, whose main function is returned.
+    """Return a decorator that makes a function of a job a command.
 
-    Its exit status is 2 for a mistake of the user's, else what the job left. What needs torch is imported
-    within the function, after the checks of what was typed: torch takes seconds.
+    Its exit status is 2 for a user's mistake, else the job's. Modules that need torch are imported inside the
+    function, after the checks of the configuration: torch takes seconds.
 
     Args:
         name: of the command and of its file in ``conf/``.
-        multirun: whether the command can be a multirun, of which Hydra keeps a folder.
+        multirun: whether the command can be a multirun, whose folder Hydra keeps.
     """
 
     def decorate(work: Callable[[Job], Any]) -> Callable[[], None]:
@@ -145,7 +145,7 @@ def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], An
 
 
 def begun(work: Callable[[Job], Any], job: Job) -> Any:
-    """Return what a job returns, in whichever process Hydra's launcher has begun it."""
+    """Run a job, note that it has begun in this process, and return its result."""
     command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
     return work(job)
 
@@ -161,7 +161,7 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     if swept and not multirun:
         report_typed(["--multirun: expected one command for each, e.g. for run in A B; do ...; done"])
         sys.exit(2)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its exceptions on, which are said in other words here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on, to report them here
     try:
         # Each job of a sweep has a process already.
         status = status_of(run) if swept else in_limited_memory(lambda: status_of(run))
@@ -177,8 +177,8 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
 def status_of(run: Callable[[], object]) -> int:
     """Run a Hydra main function and return the exit status of the command.
 
-    A signal can come while a module is imported or a configuration is composed. What was interrupted
-    may raise another error from it.
+    A signal can come while a module is imported or a configuration is composed. The interrupted code
+    may turn it into another error.
     """
     try:
         run()
@@ -197,17 +197,17 @@ def status_of(run: Callable[[], object]) -> int:
 
 
 def refuse_composition(error: Exception) -> None:
-    """Print what is wrong with the command line, or with a file that is composed."""
+    """Print what is wrong with the command line or with a composed file."""
     if "debug=true" in sys.argv:
         traceback.print_exception(error)
     mistakes = []
-    with suppress(Exception):  # a file that cannot be read; the first exception says so
+    with suppress(Exception):  # an unreadable file, which the first exception reports
         mistakes = typed_mistakes()
     report_typed(mistakes or [reason(error)])
 
 
 def begin_in_utf8() -> None:
-    """Begin this process again in Python's UTF-8 mode where the locale cannot name every file.
+    """Restart this process in Python's UTF-8 mode if the locale cannot name every file.
 
     TensorBoard and others write names as UTF-8 in every locale. The terminal keeps its encoding.
     """
@@ -217,7 +217,7 @@ def begin_in_utf8() -> None:
 
 
 def typed_mistakes() -> list[str]:
-    """What is wrong with this process's command line; nothing where Hydra's exception is about more."""
+    """Return mistakes in this process's command line; none if it uses its own ``--config-name``."""
     arguments = get_args_parser().parse_args()
     if arguments.config_name is not None:
         return []
@@ -233,5 +233,5 @@ def typed_mistakes() -> list[str]:
 
 
 def own_folders(hydra: Any) -> list[str]:
-    """Where the user's own configuration files lie, as ``--config-dir`` has said it; absolute."""
+    """Return the absolute folders of the user's own configuration files, from ``--config-dir``."""
     return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]

@@ -1,4 +1,4 @@
-"""Declare what the other commands take, most of them beside the whole configuration of a run."""
+"""Declare the keys of the other commands, most of them beside a run's configuration."""
 
 from __future__ import annotations
 

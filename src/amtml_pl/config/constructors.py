@@ -1,4 +1,4 @@
-"""What does not fit the constructors that a configuration names, or the machine."""
+"""Find what does not fit the constructors in a configuration, or the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amtml_pl.errors import UserError
 
 
 def node_problems(node: object, path: str) -> Iterator[str]:
-    """Mistakes in a node and in all nodes below it."""
+    """Yield mistakes in a node and in all nodes below it."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield from target_problems(node, path)
@@ -28,7 +28,7 @@ def node_problems(node: object, path: str) -> Iterator[str]:
 
 
 def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Whether a node's arguments fit the signature of its target."""
+    """Yield arguments of a node that do not fit the signature of its target."""
     try:
         target = located(node["_target_"])
     except UserError as error:
@@ -60,7 +60,7 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def given_by_entry_point(path: str) -> set[str]:
-    """Arguments that the entry points pass themselves, and YAML therefore leaves out."""
+    """Return the arguments that entry points pass themselves, and YAML leaves out."""
     if path == "data":
         return {"packed", "order_seed"}
     if path == "loop":
@@ -69,9 +69,9 @@ def given_by_entry_point(path: str) -> set[str]:
 
 
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a callable's arguments; without those whose annotation cannot be evaluated.
+    """Return the types of a callable's arguments, without those that cannot be evaluated.
 
-    Foreign annotations may name what is imported for type checkers alone; most of that is of these modules.
+    Foreign annotations may use names imported for type checkers only; most come from these modules.
     """
     for_checkers = {**vars(collections.abc), **vars(typing)}
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
@@ -84,20 +84,20 @@ def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def becomes(value: object, hint: object) -> bool:
-    """Return whether nodes in a value become objects, of which the type is not known before."""
+    """Return whether nodes in a value become objects of a type unknown before."""
     is_group = isinstance(value, Mapping) and "_target_" not in value
     return holds_nodes(value) and not (is_group and inspect.isclass(hint))
 
 
 def holds_nodes(value: object) -> bool:
-    """Whether a value is, or contains, a node that becomes an object of its own."""
+    """Return whether a value is or contains a node that becomes an object."""
     if isinstance(value, Mapping):
         return "_target_" in value or any(holds_nodes(child) for child in value.values())
     return isinstance(value, list) and any(holds_nodes(child) for child in value)
 
 
 def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """What a loop that steps its optimisers itself cannot have: options that Lightning would apply."""
+    """Yield trainer options that a loop with its own optimiser steps cannot use."""
     name, trainer = tree["loop"]["_target_"], tree["trainer"]
     try:
         if not getattr(located(name), "steps_itself", False):
@@ -117,8 +117,8 @@ def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def device_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
-    """An accelerator that this machine has not."""
-    import torch  # only here: what has been said so far needs none
+    """Yield an error for an accelerator that this machine does not have."""
+    import torch  # only here: the checks before need none
 
     accelerator = trainer.get("accelerator")
     found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())

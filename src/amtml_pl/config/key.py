@@ -20,14 +20,14 @@ Identity = Literal[
 
 @dataclass(frozen=True)
 class Key(Rule):
-    """One key, in one place.
+    """The declaration of one key.
 
     Attributes:
         help: one line.
         identity: where the key counts for the run's hash.
         label: whether an override of it names a group of runs in the report.
         recipe: whether a teacher's recipe takes it from the run.
-        keys: those of a node; ``*`` stands for names of the user's.
+        keys: those of a node; ``*`` stands for names chosen by the user.
         constructed: whether a node has a ``_target_``, which declares its other keys.
     """
 
@@ -40,7 +40,7 @@ class Key(Rule):
 
 
 def key(rule: Rule, help_text: str, **about: Any) -> Key:
-    """Return a key that holds what a rule says."""
+    """Return a key whose value follows a rule."""
     return Key(**{**vars(rule), "help": help_text, **about})
 
 
@@ -50,13 +50,13 @@ def node(example: str, help_text: str, keys: Mapping[str, Key] | None = None, **
 
 
 def choice(*values: str) -> Rule:
-    """Return a rule for one of some words."""
+    """Return a rule for one of several words."""
     words = f"{', '.join(values[:-1])} or {values[-1]}"
     return Rule(Literal[values], words)
 
 
 def whole(least: int, *, null: bool = False) -> Rule:
-    """Return a rule for a whole number from some number on."""
+    """Return a rule for a whole number with a minimum."""
 
     def holds(value: int | None) -> bool:
         return value is None or value >= least

@@ -1,4 +1,4 @@
-"""Report mistakes in what is typed, all at once and short: Hydra names the first one, at length."""
+"""Report all mistakes in overrides, briefly; Hydra reports one, at length."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SEARCHED = "hydra.searchpath="
 
 
 def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool = True) -> list[str]:
-    """Return everything that is wrong with some overrides, each with what is known instead.
+    """Return all mistakes in some overrides, each with known alternatives.
 
-    Hydra must be initialised. Of a sweep over a group every choice is checked, of other values the first.
+    Hydra must be initialised. A sweep over a group is checked in every choice, of other values in the first.
 
     Args:
         typed: the overrides.
@@ -62,11 +62,11 @@ def searched_folders(typed: Sequence[str]) -> list[Path]:
 
 
 def options_of(group: str, folders: Sequence[Path]) -> list[str]:
-    """Return the choices of a group; none for a key, and for Hydra's own groups, which Hydra checks."""
+    """Return the choices of a group; none for a key or for Hydra's own groups."""
     if group.startswith("hydra"):
         return []
     stored: list[str] = []
-    with suppress(OSError):  # of a key, or a group that has files alone
+    with suppress(OSError):  # a key, or a group of files only
         stored = ConfigStore.instance().list(group)  # among them a teacher for each network
     files = (file.name for folder in folders for file in (folder / group).glob("*.yaml"))
     return sorted({Path(name).stem for name in (*stored, *files)})
@@ -87,7 +87,7 @@ def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]
 
 
 def values_of(override: Override) -> list[object]:
-    """Return the value of an override, or all that a sweep gives it; a pattern finds what exists."""
+    """Return the values of an override; none for a pattern or an interval."""
     if not override.is_sweep_override():
         return [override.value()]
     if isinstance(override.value(), Glob) or not override.is_discrete_sweep():
@@ -98,7 +98,7 @@ def values_of(override: Override) -> list[object]:
 
 
 def first_value(override: Override, options: Sequence[str] = ()) -> str:
-    """Return an override with the first of its values; empty for a search's interval."""
+    """Return an override with the first of its values; empty for a search interval."""
     if not override.is_sweep_override():
         return str(override.input_line)
     if isinstance(pattern := override.value(), Glob):
@@ -110,7 +110,7 @@ def first_value(override: Override, options: Sequence[str] = ()) -> str:
 
 
 def key_problems(sound: dict[str, str], config_name: str, folders: Sequence[Path]) -> Iterator[str]:
-    """Yield keys that do not exist in what the choices compose."""
+    """Yield keys that do not exist in the composed configuration."""
     words = [word for word in sound.values() if word]
     choices = [word for word in words if word.startswith("hydra") or options_of(key_of(word), folders)]
     try:
@@ -148,14 +148,14 @@ def strangers(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Itera
 
 
 def quoting(word: str) -> str:
-    """How a value is typed that Hydra's grammar takes for more than a text, such as a name with brackets."""
+    """Return how to quote a value that Hydra's grammar does not read as a text."""
     key, sign, value = word.partition("=")
     meant = sign and value and not set(value) & set("'\"\\")
     return f"; if it is meant as a text: '{key}=\"{value}\"'" if meant else ""
 
 
 def reason(error: Exception) -> str:
-    """Return the first useful line of a message of Hydra, with the YAML file that it names."""
+    """Return the first useful line of Hydra's message, and the YAML file that it names."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
     place = next((line for line in useful if line.startswith('in "')), "")  # of a mistake in a YAML file

@@ -1,4 +1,4 @@
-"""Where the configuration's own files lie, in a checkout or a wheel."""
+"""Find the configuration's own files, in a checkout or a wheel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def config_directory() -> Path:
-    """The folder of YAML files: inside the installed package, or the checkout's ``conf/``."""
+    """Return the folder of YAML files: inside the package, or the checkout's ``conf/``."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"

@@ -1,4 +1,4 @@
-"""How every command ends: its exit status, and one message for a mistake."""
+"""End a command: one message for a mistake, and the exit status."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from amtml_pl.system.signals import prepare_to_end
 # The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
 PREEMPTED = 75
 INTERRUPTED = 130  # of a shell, after Ctrl-C
-# The first process of a run that ends ends the others; it should be the one that says why.
+# How long a process waits for the one that reports, before its end would stop that one.
 SECONDS_TO_SAY_WHY = 5.0
 
 
 @dataclass
 class CommandState:
-    """How far this process has come.
+    """The progress of this process's command.
 
     Attributes:
-        begun: whether a job has begun, so that Hydra's own status 1 is no mistake in the command any more.
+        begun: whether a job has begun, after which Hydra's own status 1 is not a mistake in the command.
         sweeps: whether that job is one of a multirun, whose other jobs a mistake does not end.
-        mistakes: the messages of the mistakes that have ended jobs of a multirun.
+        mistakes: the messages of mistakes that have ended jobs of a multirun.
     """
 
     begun: bool = False
@@ -48,13 +48,13 @@ command_state = CommandState()
 def reporting(
     repeat: Callable[[], str], *, debug: bool, folder: Path | None = None, resumes: bool = True
 ) -> Iterator[None]:
-    """End a command as every command ends: a mistake with one message, Ctrl-C with what continues it.
+    """Report a mistake with one message, and an interruption with the command that continues.
 
     Args:
-        repeat: gives what is typed to repeat the command.
+        repeat: returns the command line that repeats the command.
         debug: whether a mistake shows its traceback.
-        resumes: whether the command goes on where it was stopped, and does not begin again.
-        folder: what Hydra has made for the command, removed where a mistake has left nothing in it.
+        resumes: whether the command continues where it was stopped, and does not start again.
+        folder: created by Hydra for the command; removed if a mistake has left it empty.
     """
     try:
         refuse_name_without_text(folder)
@@ -67,12 +67,12 @@ def reporting(
         mistake = refused_by_system(error, any_file=not resumes)
         if mistake is None and isinstance(error, UserError):
             mistake = error
-        if mistake is None:  # a defect, whose traceback is wanted
+        if mistake is None:  # a defect: show its traceback
             raise
         if debug:
             traceback.print_exc()
         if folder is not None:
-            with suppress(OSError):  # an empty folder harms less than a second message
+            with suppress(OSError):  # an empty folder is better than a second message
                 remove_untouched(folder)
         report_mistake(mistake)
     except KeyboardInterrupt:
@@ -86,7 +86,7 @@ def reporting(
 
 
 def refuse_name_without_text(folder: Path | None) -> None:
-    """Raise a UserError for a run folder whose name is not UTF-8: TensorBoard cannot write there.
+    """Raise if a run folder's name is not UTF-8, as TensorBoard cannot write there.
 
     Raises:
         UserError: naming the folder.
@@ -102,14 +102,14 @@ def refuse_name_without_text(folder: Path | None) -> None:
 
 
 def print_resume_hint(what: str, repeat: Callable[[], str], *, resumes: bool) -> None:
-    """What to type after a command was stopped; of several processes of a run the first one says it."""
+    """Print, in one process, the command to type after an interruption."""
     if is_rank_zero():
         how = "This continues where it stopped" if resumes else "This begins again"
         error_console.print(f"{what}. {how}:\n  {escape(repeat())}")
 
 
 def report_mistake(error: UserError) -> None:
-    """Prints the one message that a user needs. A sweep goes on with its next job; all else ends here."""
+    """Print the message for a mistake, and exit; a sweep continues with its next job."""
     if is_reporting_rank(str(error)):
         whose = f"rank {rank()}: " if world_size() > 1 else ""
         error_console.print(f"[bold red]error:[/] {whose}{escape(str(error))}")
@@ -121,7 +121,7 @@ def report_mistake(error: UserError) -> None:
 
 
 def report_typed(mistakes: list[str]) -> None:
-    """Prints what is wrong with the command line; of several processes of a run the first one does."""
+    """Print what is wrong with the command line, in one process of a run."""
     if not is_rank_zero():
         return
     count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
@@ -130,8 +130,8 @@ def report_typed(mistakes: list[str]) -> None:
 
 
 def is_reporting_rank(message: str) -> bool:
-    """Whether this is the process of the run that says something which others may have to say too."""
-    if not has_met():  # until then all of them make the same mistake
+    """Return whether this process is the one that reports a message of the whole run."""
+    if not has_met():  # until then all have the same mistake
         return is_rank_zero()
     # only here: it needs torch, which a mistake may precede
     from amtml_pl.system.collectives import is_first_to_say
@@ -140,21 +140,21 @@ def is_reporting_rank(message: str) -> bool:
 
 
 def has_met() -> bool:
-    """Whether this process is connected with the others of its run."""
+    """Return whether this process is connected with the others of its run."""
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_initialized()
 
 
 def wait_for_other_rank() -> None:
-    """Waits for another process of the run to say why it ends, and so to end this one."""
+    """Wait for another process of the run to report its error and end this one."""
     with suppress(Preempted):
         time.sleep(SECONDS_TO_SAY_WHY)
 
 
 def remove_untouched(folder: Path) -> None:
-    """Removes the run folder that Hydra made, where the run ended before it wrote anything.
+    """Remove the run folder that Hydra made, if the run ended before it wrote anything.
 
-    Of the folders above it, those that are empty then: ``runs/<experiment>`` and ``runs``.
+    The folders above it, ``runs/<experiment>`` and ``runs``, go too if they are empty then.
     """
     if not folder.is_dir() or any(file.name != ".lock" for file in folder.iterdir()):
         return

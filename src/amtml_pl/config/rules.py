@@ -1,4 +1,4 @@
-"""What a value may be: a type, a range, and the sentence for a value outside of it."""
+"""Rules for values: a type, a range, and the message for a value outside it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from beartype.door import is_bearable
 
 @dataclass(frozen=True)
 class Rule:
-    """What one value may be.
+    """The type and range of one value.
 
     Attributes:
         hint: its type.
         expected: type and range, as a message shows them.
-        holds: whether a value of that type is in range.
+        holds: returns whether a value of that type is in range.
         required: whether it may not be left out.
     """
 
@@ -37,11 +37,11 @@ class Rule:
 def rule_problems(
     node: Mapping[str, Any], rules: Mapping[str, Rule], path: str, known: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield keys of a node that are missing, unknown, or hold what their rule refuses.
+    """Yield keys of a node that are missing, unknown or against their rule.
 
     Args:
         node: the values.
-        rules: what each may be.
+        rules: by key.
         path: of the node, "" for the root.
         known: keys beside those with a rule.
     """
@@ -56,15 +56,16 @@ def rule_problems(
 
 
 def value_problem(value: object, rule: Rule, path: str) -> Iterator[str]:
-    """Yield what is wrong with one value, if anything is."""
+    """Yield the error for one value, if there is one."""
     if not fits(value, rule.hint) or not rule.holds(value):
         yield f"{path}={value!r}: expected {rule.expected}"
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a YAML value has the type of an argument: paths come as strings, tuples as lists.
+    """Return whether a YAML value has the type of an argument.
 
-    Unlike in Python, a boolean does not count as a number, nor a text as a sequence of letters.
+    Paths may be strings, and tuples lists. Unlike in Python, a boolean does not count as a number, nor a text
+    as a sequence of letters.
     """
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     if union:
@@ -89,7 +90,7 @@ def fits(value: Any, hint: Any) -> bool:
         candidates.append(tuple(value))
     if not any(is_bearable(candidate, hint, conf=conf) for candidate in candidates):
         return False
-    # beartype looks at one item of a list only
+    # beartype checks only one item of a list
     items = typing.get_args(hint) if isinstance(value, list) else ()
     kind = typing.get_origin(hint)
     return not (len(items) == 1 and kind in (list, Sequence, Iterable, Collection)) or all(
@@ -98,11 +99,11 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def readable(hint: object) -> str:
-    """A type as a person would write it."""
+    """Return a type in short form."""
     return hint.__name__ if inspect.isclass(hint) else re.sub(r"(typing|collections\.abc)\.", "", str(hint))
 
 
 def suggestion(name: str, known: Mapping[str, Any]) -> str:
-    """Asks whether a close known name was meant; lists the known ones where none is close."""
+    """Return a question about a close known name, or else the list of known names."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it takes {sorted(known)}"

@@ -1,4 +1,4 @@
-"""Whether a learning-rate schedule fits the length of its run."""
+"""Check whether a learning-rate schedule fits the length of its run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 
 def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
-    """Yield what of a schedule does not happen in a run, with what to type.
+    """Yield settings of a schedule that do not fit the run's length, with better values.
 
-    A schedule is not changed: published milestones stay what was published.
+    A schedule is not changed: published milestones stay as published.
 
     Args:
-        scheduler: the node, whose arguments are named as torch's schedules name them; of a sequence,
-            each schedule is looked at.
+        scheduler: the node, with the argument names of torch's schedules; of a sequence, each is checked.
         epochs: of the run; a schedule is stepped after each.
     """
     parts = scheduler.get("schedulers")
@@ -27,7 +26,7 @@ def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str
 
 
 def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, object]]:
-    """Yield each argument that does not fit, what happens instead, and a value that fits."""
+    """Yield each argument that does not fit, its effect, and a value that fits."""
     numbers = {key: value for key, value in node.items() if type(value) is int}
     milestones = node.get("milestones")
     if isinstance(milestones, list) and milestones and "schedulers" not in node and max(milestones) >= epochs:
@@ -48,7 +47,7 @@ def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, 
 
 
 def schedule_problems(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
-    """Yield what ends a run with an error: OneCycleLR takes no step after its last one."""
+    """Yield mistakes that end a run with an error: OneCycleLR stops after its last step."""
     steps = scheduler.get("total_steps")
     if type(steps) is int and 0 < steps < epochs:
         yield (

@@ -1,4 +1,4 @@
-"""Declare every key that may be typed, once: checks, names of runs, help and reference derive from it.
+"""Declare every key once; checks, names of runs, help and reference derive from it.
 
 Defaults are in ``conf/*.yaml``. A constructor's signature checks its arguments; declared here are those
 with a range, an identity or a label of their own.
@@ -268,7 +268,7 @@ KEYS: Mapping[str, Key] = {
         identity="never",
     ),
 }
-# What is typed for a run, and leaves no key of its own.
+# Keys that can be typed for a run, but are not in its configuration.
 COMPOSES: Mapping[str, Key] = {
     "method": Key(str | None, "a choice", help="loss, weighting, loop and their strength at once"),
     "experiment": Key(str | None, "a choice", help="problems and published experiments", label=False),
@@ -280,10 +280,10 @@ COMPOSES: Mapping[str, Key] = {
 
 
 def declared(path: str) -> tuple[Key | None, bool, bool]:
-    """Look a typed key up.
+    """Return the declaration of a typed key.
 
     Returns:
-        The deepest declared key on the path; whether it is that of the whole path; whether the result can
+        The deepest declared key on the path; whether that covers the whole path; whether the result can
         depend on it.
     """
     keys: Mapping[str, Key] = {**KEYS, **COMPOSES}
@@ -299,12 +299,12 @@ def declared(path: str) -> tuple[Key | None, bool, bool]:
 
 
 def changes_result(path: str) -> bool:
-    """Return False for a key that changes no result."""
+    """Return whether a key can change a result."""
     return declared(path)[2]
 
 
 def is_label(path: str) -> bool:
-    """Return True for a key whose overrides say what was studied, not where, how or with which seed."""
+    """Return whether overrides of a key describe what was studied, not where or how."""
     found, whole_path, result = declared(path)
     return result and not (whole_path and found is not None and not found.label)
 
@@ -321,7 +321,9 @@ def handed_to_recipes(keys: Mapping[str, Key] = KEYS, prefix: str = "") -> Itera
 def identified(
     node: Mapping[str, Any], keys: Mapping[str, Key], where: Collection[Identity]
 ) -> dict[str, Any]:
-    """Return the part of a node that counts for a run's hash; undeclared keys are a constructor's and count.
+    """Return the part of a node that counts for a run's hash.
+
+    Undeclared keys are arguments of a constructor, and count.
 
     Args:
         node: resolved values.

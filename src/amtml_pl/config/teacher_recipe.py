@@ -1,4 +1,4 @@
-"""How a teacher without weights of its own is trained: its recipe, and the command that says the same."""
+"""Compose the recipe that trains a teacher without weights, also as a command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from amtml_pl.errors import UserError
 
 
 def has_own_weights(config: DictConfig, teacher: str) -> bool:
-    """Whether a teacher comes with weights: a file's, or those that its constructor loads."""
+    """Return whether a teacher's weights come from a file or its constructor."""
     node = config.teacher[teacher]
     return bool(node.pretrained) or node.weights.path is not None
 
 
 def recipe(config: DictConfig, teacher: str) -> DictConfig:
-    """The configuration that trains a teacher: its own experiment, on the run's data.
+    """Return the configuration that trains a teacher: its own experiment, on the run's data.
 
     Only the network and its normalisation, the data (source, splits and their seed) and the paths come from
     the run; its ``seed``, ``trainer``, ``loss``, ``coef``, optimiser, views and augmentation stay the
@@ -52,7 +52,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     for path in handed_to_recipes():
         place, _, key = path.rpartition(".")
         given, taken = (OmegaConf.select(tree, place) if place else tree for tree in (config, own))
-        if key in given:  # else the check of the run's own node says that it lacks it
+        if key in given:  # else the check of the run's own node reports it
             # Nodes with their interpolations, so that the folder's hash is that of the same command typed.
             taken[key] = deepcopy(given[key])
     own.student = {key: deepcopy(node._get_node(key)) for key in ("network", "stages", "hint")}
@@ -63,42 +63,42 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that a command would compose; each is read from disk once."""
+    """Return the configuration that a command would compose; each is read from disk once."""
     return deepcopy(compose_once(GlobalHydra.instance().hydra, tuple(overrides)))
 
 
 @lru_cache
 def compose_once(_hydra: object, overrides: tuple[str, ...]) -> DictConfig:
-    """The same, shared: a run asks for its teachers' recipes many times over, to name folders by them."""
+    """Return the shared configuration; a run composes its teachers' recipes many times."""
     return compose("train", overrides=list(overrides))
 
 
 def recipe_overrides(config: DictConfig, teacher: str) -> list[str]:
-    """What composes a teacher's recipe, as one would type it."""
+    """Return the overrides that compose a teacher's recipe, as typed."""
     node = config.teacher[teacher]
     return [f"experiment={node.recipe}", *node.recipe_overrides]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run's teacher is trained; composed only where that is asked for."""
+    """The training of a run's teacher; composed only on demand."""
 
     run: DictConfig
     teacher: str
 
     def config(self) -> DictConfig:
-        """Return what `recipe` gives."""
+        """Return the configuration that `recipe` returns."""
         return recipe(self.run, self.teacher)
 
     @property
     def network(self) -> str:
-        """Which student YAML the network is; the teacher's own name where the command named none."""
+        """The network's student YAML; the teacher's own name if the command chose none."""
         return chosen(f"student@teacher.{self.teacher}") or self.teacher
 
     def command(self) -> str:
-        """Return the command that trains the teacher without the run, where the run looks for it.
+        """Return the command that trains the teacher alone, in the run's folder for it.
 
-        Its words compose the recipe as one would type it, then come all that still differs.
+        Its words compose the recipe as typed by hand; then come all remaining differences.
 
         Raises:
             UserError: as ``recipe``.
@@ -109,13 +109,13 @@ class Recipe:
         try:
             base = composed([*words, *choices])
             words += choices
-        except HydraException:  # a choice of the run that is no choice of the recipe's group
+        except HydraException:  # a choice of the run that the recipe's group does not have
             base = composed(words)
         return shlex.join(["python", "-m", "amtml_pl.train", *words, *differences(base, own)])
 
 
 def chosen(group: str) -> str | None:
-    """What the command chose of a group; None where there is no command, or nothing of the group."""
+    """Return the command's choice of a group; None if it has none."""
     if not HydraConfig.initialized():
         return None
     choice = HydraConfig.get().runtime.choices.get(group)
@@ -123,30 +123,30 @@ def chosen(group: str) -> str | None:
 
 
 def differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:
-    """The overrides that turn one composed configuration into another."""
-    told, meant = flat(base, resolve=False), flat(wanted, resolve=False)
-    if told.keys() == meant.keys() and told == meant:
+    """Yield the overrides that turn one composed configuration into another."""
+    old, new = flat(base, resolve=False), flat(wanted, resolve=False)
+    if old.keys() == new.keys() and old == new:
         return
-    told_value, meant_value = flat(base, resolve=True), flat(wanted, resolve=True)
-    for path, value in meant_value.items():
+    old_values, new_values = flat(base, resolve=True), flat(wanted, resolve=True)
+    for path, value in new_values.items():
         if path in KEYS and KEYS[path].identity == "never":
             continue
-        if path not in told:
+        if path not in old:
             yield f"++{path}={hydra_literal(value)}"
-        elif told[path] != meant[path] and told_value.get(path) != value:
+        elif old[path] != new[path] and old_values.get(path) != value:
             yield f"{path}={hydra_literal(value)}"
-    yield from (f"~{path}" for path in dict.fromkeys(topmost(path, meant) for path in told) if path)
+    yield from (f"~{path}" for path in dict.fromkeys(topmost(path, new) for path in old) if path)
 
 
 def topmost(path: str, meant: Collection[str]) -> str:
-    """Return the shortest beginning of a key path that no wanted one shares; empty for none."""
+    """Return the shortest prefix of a key path outside all wanted paths; else empty."""
     steps = path.split(".")
     beginnings = (".".join(steps[:count]) for count in range(1, len(steps) + 1))
     return next((b for b in beginnings if not any(f"{other}.".startswith(f"{b}.") for other in meant)), "")
 
 
 def flat(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
-    """Every leaf by its key path; a list is a leaf, and a mapping that is empty or names files."""
+    """Return every leaf by its key path; lists, empty mappings and file mappings are leaves."""
 
     def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         # A key with a dot, such as a file's name, can be typed only within the whole mapping.

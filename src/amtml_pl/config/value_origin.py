@@ -1,4 +1,4 @@
-"""Find where a value of the configuration was written: on the command line, or in which of the files."""
+"""Find where a configuration value was written: on the command line, or in which file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from amtml_pl.config.paths import config_directory
 
 
 def with_origin(problem: str) -> str:
-    """Return a mistake that begins with its key path, and where that was written."""
+    """Return a mistake followed by the place where its key was set."""
     path = re.match(r"[\w.]*", problem)
     place = origin(path[0].rstrip(".")) if path is not None and path[0] else None
     return problem if place is None else f"{problem} ({place})"
 
 
 def origin(path: str) -> str | None:
-    """Return ``command line``, or a file; None where no file sets the key, and outside of a command."""
+    """Return ``command line`` or the file that sets a key; None if unknown."""
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()
@@ -42,14 +42,14 @@ def origin(path: str) -> str | None:
 
 @lru_cache
 def composed_files(config_name: str, overrides: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return package and name of each file that a command composes, the one that counts first."""
+    """Return package and name of each composed file, by falling priority."""
     loader = GlobalHydra.instance().config_loader()
     composed = loader.compute_defaults_list(config_name, [*overrides], RunMode.RUN).defaults
     return [(each.package or "", each.config_path) for each in reversed(composed)]
 
 
 def folders_of_files() -> list[Path]:
-    """Return where the configuration's files lie: the user's own folders, and the installed one."""
+    """Return the folders of the configuration's files: the user's own, then the installed one."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
     own = [Path(source.path) for source in sources if source.schema == "file"]
     return [*own, *([] if config_directory() in own else [config_directory()])]
@@ -57,12 +57,12 @@ def folders_of_files() -> list[Path]:
 
 @lru_cache
 def content_of(file: Path) -> Any:
-    """Return a file's content; nothing where there is none."""
+    """Return a YAML file's content; empty if the file does not exist."""
     return OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
 
 
 def sets(node: Any, path: str) -> bool:
-    """Return True if a file's content sets a value, or something in it."""
+    """Return whether a file's content sets a value, or something in it."""
     for part in filter(None, path.split(".")):
         if not isinstance(node, dict) or part not in node:
             return False

@@ -1,4 +1,4 @@
-"""What is wrong in the values of a configuration, which are plain; needs neither torch nor a network."""
+"""Find mistakes in the plain values of a configuration; imports neither torch nor a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amtml_pl.config.schedules import schedule_problems
 from amtml_pl.config.schema import KEYS
 from amtml_pl.config.value_origin import content_of, folders_of_files
 
-# The list groups, and what an entry has that only its own YAML file brings.
+# The list groups, and the key that an entry has only from its own YAML file.
 SELECTED = {"loss": "_target_", "logger": "_target_", "teacher": "network"}
 SET_BY_ENTRY_POINT = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
@@ -52,7 +52,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def declared_problems(node: Mapping[str, Any], keys: Mapping[str, Key], path: str) -> Iterator[str]:
-    """Yield what the declared keys of a node, and of all nodes below it, refuse."""
+    """Yield mistakes in the declared keys of a node and of all nodes below it."""
     each = keys.get("*")
     constructed = "_target_" in node
     if each is None:
@@ -66,7 +66,7 @@ def declared_problems(node: Mapping[str, Any], keys: Mapping[str, Key], path: st
 
 
 def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, Any]) -> Iterator[str]:
-    """Yield coefficients of terms that do not exist; those of terms that are not selected are ignored."""
+    """Yield coefficients of terms that do not exist; those of unselected terms are ignored."""
     if strangers := coefficients.keys() - terms.keys():
         known = known_terms() | terms.keys()
         for name in sorted(strangers - known):
@@ -74,13 +74,13 @@ def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, An
 
 
 def known_terms() -> set[str]:
-    """Return the names of all terms that the files of ``loss`` bring."""
+    """Return the names of all terms in the files of ``loss``."""
     files = (file for folder in folders_of_files() for file in (folder / "loss").glob("*.yaml"))
     return {str(name) for content in map(content_of, files) for name in content.get("loss", content)}
 
 
 def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield a class map of a teacher that its recipe trains on the data's own classes."""
+    """Yield an error for a class map of a teacher that its recipe trains."""
     weights = node.get("weights")
     if not isinstance(weights, Mapping) or node.get("class_map") is None:
         return
@@ -92,7 +92,7 @@ def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what Lightning's trainer would take and this project cannot."""
+    """Yield options of Lightning's trainer that this project does not support."""
     for key in node.keys() & set(SET_BY_ENTRY_POINT):
         yield f"trainer.{key}: is set by the entry point; remove it"
     if node.get("accelerator") == "cpu" and str(node.get("precision")) == "16-mixed":
@@ -111,7 +111,7 @@ def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def mixup_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Blended images, of which a cache has no outputs."""
+    """Yield an error for mixup with a cache, which has no outputs of blended images."""
     if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
         yield (
             f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, and a cache holds what the "
@@ -120,7 +120,7 @@ def mixup_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def shared_batch_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """What several processes cannot share."""
+    """Yield batch settings that several processes cannot share."""
     devices, nodes = tree["trainer"].get("devices"), tree["trainer"].get("num_nodes", 1)
     batch_size, mixup = tree["data"].get("batch_size"), tree["data"].get("mixup")
     if not fits(devices, int) or not fits(nodes, int) or devices * nodes < 2:
@@ -136,7 +136,7 @@ def shared_batch_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Entries of a list group that only hold a setting for an entry that is not selected."""
+    """Yield entries of a list group with settings that are not selected."""
     for group in SELECTED:
         entries = tree.get(group, {})
         selected = [name for name, node in entries.items() if not is_stub(node, group)]
@@ -148,5 +148,5 @@ def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_stub(node: object, group: str) -> bool:
-    """Return True for an entry of a list group that lacks what only its own YAML file brings."""
+    """Return whether an entry of a list group has settings only, without its YAML file."""
     return group in SELECTED and not (isinstance(node, Mapping) and SELECTED[group] in node)

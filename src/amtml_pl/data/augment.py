@@ -5,7 +5,7 @@ drawn: splitmix64 jumps straight to the number that belongs to (seed, operation,
 a state, so the same numbers give the same pixels in any batch, order, worker, run and machine, and a
 teacher's outputs for a view can be computed once and kept.
 
-Two rules keep the pixels equal to the bit whatever the batch size and device: parameters are computed in
+Two rules keep the pixels equal to the bit for any batch size and device: parameters are computed in
 numpy on the CPU, and pixels see only integer arithmetic or one correctly rounded floating-point operation
 at a time (no batched matrix product, no floating-point sum, no transcendental function).
 """
@@ -30,23 +30,23 @@ from amtml_pl.errors import UserError
 
 @runtime_checkable
 class Operation(Protocol):
-    """One step of an augmentation, uint8 to uint8.
+    """One step of an augmentation, from uint8 images to uint8 images.
 
     Attributes:
-        name: in the fingerprint of a cache, which outlives the class's own name and module.
+        name: identifies the operation in a cache's fingerprint; independent of the class's name.
     """
 
     name: ClassVar[str]
 
     @property
     def distinct_views(self) -> int | None:
-        """After how many views they repeat; None if they do not."""
+        """The number of views before they repeat; None if they do not."""
         ...
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """View ``view`` (from 1) of each image; ``keys`` holds one random number per sample."""
+        """Return view ``view`` (from 1) of each image; ``keys`` has one random number per sample."""
         ...
 
 
@@ -64,12 +64,12 @@ class Augmentation:
 
     @property
     def distinct_views(self) -> int | None:
-        """After how many views they repeat, 162 for the standard crop and flip; None if they do not."""
+        """The number of views before they repeat (CropFlip: 162); None if endless."""
         counts = [operation.distinct_views for operation in self.operations]
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the views, as JSON; an operation that has none is refused."""
+        """Return what determines the views, as JSON; an operation without a name is a UserError."""
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
                 f"The operation {unnamed[0]} of the augmentation has no name, which a cache is found by.",
@@ -89,7 +89,7 @@ class Augmentation:
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], index: Int64[Tensor, " B"], view: int
     ) -> Float[Tensor, "B 3 H W"]:
-        """The given view of each image.
+        """Return the given view of each image.
 
         Args:
             images: the stored images, on any device.
@@ -107,7 +107,7 @@ class Augmentation:
 
 
 def as_floats(images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Return stored images in [0, 1]."""
+    """Return stored images as floats in [0, 1]."""
     # By a tensor: CUDA would multiply by the rounded reciprocal of a plain number.
     return images / torch.full((), 255.0, device=images.device)
 
@@ -137,13 +137,13 @@ class CropFlip:
 
     @property
     def distinct_views(self) -> int:
-        """All crops times, with flips, two."""
+        """The number of crops, doubled with flips."""
         return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
 
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """Each image's own crop and flip for this view."""
+        """Return each image's own crop and flip for this view."""
         B, _, H, W = images.shape
         order = random_bits(keys[:, None], np.arange(self.distinct_views)).argsort(axis=1)
         choice = torch.from_numpy(order[:, (view - 1) % self.distinct_views].copy()).to(images.device)
@@ -160,7 +160,7 @@ class CropFlip:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Fills a rectangle of random area and shape that lies inside the image.
+    """Erase a random rectangle inside the image.
 
     Source: Zhong et al., Random erasing data augmentation, AAAI 2020, algorithm 1,
     https://arxiv.org/abs/1708.04896. As in the authors' code only the size is drawn again when the
@@ -196,7 +196,7 @@ class RandomErasing:
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """Each image with, perhaps, one rectangle erased."""
+        """Return the images, some of them with a rectangle erased."""
         _, _, H, W = images.shape
         draws = uniform(keys, view, 3 + 2 * self._ATTEMPTS)
         area = H * W * (self.scale[0] + (self.scale[1] - self.scale[0]) * draws[:, 3::2])
@@ -214,7 +214,7 @@ class RandomErasing:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Blackens a square whose centre is any pixel; the square may leave the image.
+    """Blacken a square whose centre is any pixel; the square may leave the image.
 
     Source: DeVries and Taylor, Improved regularization of convolutional neural networks with cutout, 2017,
     https://arxiv.org/abs/1708.04552. One square per image.
@@ -234,7 +234,7 @@ class Cutout:
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """Each image with one square blackened."""
+        """Return each image with one square blackened."""
         _, _, H, W = images.shape
         draws = uniform(keys, view, 2)
         top = np.floor(draws[:, :1] * H) - self.size // 2
@@ -250,7 +250,7 @@ def _box(
     height: Float64[np.ndarray, "B 1"],
     width: Float64[np.ndarray, "B 1"],
 ) -> Bool[Tensor, "B 1 H W"]:
-    """True inside each sample's rectangle."""
+    """Return a mask that is True inside each sample's rectangle."""
     rows, columns = np.arange(images.shape[2]), np.arange(images.shape[3])
     inside_rows = (rows >= top) & (rows < top + height)
     inside_columns = (columns >= left) & (columns < left + width)

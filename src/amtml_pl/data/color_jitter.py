@@ -1,4 +1,4 @@
-"""Colour jitter, to the bit what Pillow's enhancers give.
+"""Jitter colours with exactly the results of Pillow's enhancers.
 
 torchvision's ``ColorJitter`` on PIL images with one difference: the four changes come in a fixed order
 (brightness, contrast, saturation, hue) instead of a random one, which would need four times the work in a
@@ -20,7 +20,7 @@ from amtml_pl.errors import UserError
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Changes brightness, contrast, saturation and hue by random amounts, each image by its own.
+    """Change brightness, contrast, saturation and hue of each image by random amounts.
 
     Args:
         brightness: b multiplies pixels by a factor from max(0, 1 - b) to 1 + b; 0 leaves them.
@@ -46,7 +46,7 @@ class ColorJitter:
     def __call__(
         self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """Each image with its own four amounts."""
+        """Return each image changed by its own four amounts."""
         draws = uniform(keys, view, 4)
         if self.brightness:
             images = _blend(torch.zeros_like(images), images, _factors(self.brightness, draws[:, 0]))
@@ -67,26 +67,26 @@ def _factors(amount: float, draws: Float64[np.ndarray, " B"]) -> Float32[Tensor,
 def _blend(
     start: UInt8[Tensor, "B _ _ _"], images: UInt8[Tensor, "B 3 H W"], factors: Float32[Tensor, "B 1 1 1"]
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """From ``start`` (0) through ``images`` (1) and beyond, rounded down as Pillow does."""
+    """Blend from ``start`` (0) through ``images`` (1) and beyond, rounded down as in Pillow."""
     difference = images.float() - start.float()
     return (start.float() + factors.to(images.device) * difference).clamp(0, 255).to(torch.uint8)
 
 
 def _grey(images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 1 H W"]:
-    """ITU-R 601 luma in 16-bit fixed point."""
+    """Return the ITU-R 601 luma, computed in 16-bit fixed point."""
     red, green, blue = images.int().unbind(dim=1)
     return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).to(torch.uint8)[:, None]
 
 
 def _mean_grey(images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 1 1 1"]:
-    """The rounded mean, in integers: a floating-point sum would depend on its order."""
+    """Return the rounded mean grey, in integers as a float sum depends on its order."""
     pixels = images.shape[2] * images.shape[3]
     total = _grey(images).sum(dim=(2, 3), keepdim=True)
     return ((2 * total + pixels) // (2 * pixels)).to(torch.uint8)
 
 
 def _turn_hue(images: UInt8[Tensor, "B 3 H W"], steps: Int64[np.ndarray, " B"]) -> UInt8[Tensor, "B 3 H W"]:
-    """To HSV in steps of 1/255, hue plus ``steps`` modulo 256, and back; single where Pillow's C is."""
+    """Add ``steps`` to the 8-bit hue modulo 256, with Pillow's mix of precisions."""
     colors = images.float()
     value, low = colors.amax(dim=1), colors.amin(dim=1)
     spread = value - low
@@ -104,7 +104,7 @@ def _turn_hue(images: UInt8[Tensor, "B 3 H W"], steps: Int64[np.ndarray, " B"]) 
     value, saturation = value.double(), (saturation / 255).float().double()
     low = value * (1 - saturation)
     falling, rising = value * (1 - saturation * rest), value * (1 - saturation * (1 - rest))
-    # What red takes in the six sectors of the circle; green lags behind it by two of them, blue by four.
+    # Red's levels in the six sectors of the circle; green lags behind it by two sectors, blue by four.
     levels = torch.stack([value, falling, low, low, rising, value], dim=1)
     lags = torch.tensor([0, 4, 2], device=images.device)[:, None, None]
     return (levels.gather(1, (sector.long()[:, None] + lags) % 6) + 0.5).floor().to(torch.uint8)

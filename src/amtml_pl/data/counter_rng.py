@@ -1,4 +1,4 @@
-"""Random numbers that are computed from what they belong to, instead of drawn from a generator.
+"""Compute random numbers from their position, instead of drawing them from a generator.
 
 splitmix64 is a random function of a counter: any number of its sequence is reached in one step, so there is
 no state to carry, save or restore.
@@ -16,7 +16,7 @@ _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 def random_bits(
     state: int | Integer[np.ndarray, "*S"], position: int | Integer[np.ndarray, "*P"]
 ) -> UInt64[np.ndarray, "*SP"]:
-    """The 64-bit numbers at the given positions of the splitmix64 sequences that start at ``state``.
+    """Return 64-bit numbers at positions of the splitmix64 sequences that start at ``state``.
 
     For one state, different positions give different numbers. A number may be the state of a further
     sequence: ``random_bits(random_bits(seed, a), b)`` is keyed by all three.
@@ -40,19 +40,19 @@ def random_bits(
 
 
 def uniform(keys: UInt64[np.ndarray, " B"], view: int, count: int) -> Float64[np.ndarray, "B {count}"]:
-    """``count`` numbers in [0, 1) per sample, a function of its key and the view."""
+    """Return ``count`` numbers in [0, 1) per sample, from its key and the view."""
     bits = random_bits(random_bits(keys, view)[:, None], np.arange(count))
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def permutation(size: int, state: int | UInt64[np.ndarray, " 1"]) -> Int64[np.ndarray, " {size}"]:
-    """The numbers 0 … size - 1 in an order that is a function of ``state``."""
+    """Return the numbers 0 … size - 1 in an order determined by ``state``."""
     # The keys differ from each other, so that every sorting algorithm gives the same order.
     return random_bits(state, np.arange(size)).argsort()
 
 
 def _uint64(number: int | Integer[np.ndarray, "*S"]) -> UInt64[np.ndarray, "*_"]:
-    """At least one-dimensional: arrays wrap around silently, numpy's scalars warn."""
+    """Return an array of at least one dimension, as numpy's scalars warn of overflow."""
     if isinstance(number, int):
         return np.array([number & _MASK], dtype=np.uint64)
     return number.astype(np.uint64)

@@ -1,4 +1,4 @@
-"""Image files that somebody names, and their pixels as the data sets of image files have them."""
+"""Find image files named by the user, and read their pixels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BATCH = 256
 
 
 def named_images(words: Sequence[str]) -> list[Path]:
-    """Return the files that words name, each once; a UserError if one of them names no image."""
+    """Return the image files that words name; a word without an image is a UserError."""
     found: dict[Path, None] = {}
     for word in words:
         files = [*files_of(word)]
         if not files:
             kinds = ", ".join(sorted(SUFFIXES))
             path = Path(word).expanduser()
-            said = f"no image in the folder {word!r}" if path.is_dir() else f"no image {word!r}"
+            lacking = f"no image in the folder {word!r}" if path.is_dir() else f"no image {word!r}"
             seen = "" if path.is_absolute() else f", seen from {Path.cwd()}"
             raise UserError(
-                f"There is {said}{seen}; known are {kinds}.",
+                f"There is {lacking}{seen}; known are {kinds}.",
                 fix="images=FOLDER, images=[FILE,FILE] or images='PATTERN', in quotes",
             )
         found.update(dict.fromkeys(files))
@@ -37,7 +37,7 @@ def named_images(words: Sequence[str]) -> list[Path]:
 
 
 def files_of(word: str) -> Iterator[Path]:
-    """The files that a word names."""
+    """Yield the image files that a word names: a file, a folder or a pattern."""
     path = Path(word).expanduser()
     if path.is_dir():
         yield from (path / name for name in image_names(FolderFiles(path), "."))
@@ -49,7 +49,7 @@ def files_of(word: str) -> Iterator[Path]:
 
 
 def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tensor, "B 3 S S"]]:
-    """Give the images in [0, 1], scaled and cut as an `ImageFolder`'s; all are decoded before the first."""
+    """Yield batches of images in [0, 1], scaled and cropped as in `ImageFolder`."""
     samples = [(str(file), 0) for file in files]
     stored = read_images(FolderFiles(Path.cwd()), samples, (), image_size, title="reading images")
     for images in torch.split(stored.images, BATCH):

@@ -1,4 +1,4 @@
-"""Whole batches, each made from one tensor of indices, in an order that can be resumed."""
+"""Make whole batches from tensors of indices, in an order that can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amtml_pl.types import Batch, TeacherOutputs
 
 
 class Order(Sampler[Int64[Tensor, " _"]]):
-    """The batches of an epoch from one of them on; Lightning counts those before it too."""
+    """A sampler that starts within an epoch; its length counts all batches."""
 
     def __init__(self, batches: Sequence[Int64[Tensor, " _"]], first: int) -> None:
         self.batches, self.first = batches, first
@@ -29,19 +29,19 @@ class Order(Sampler[Int64[Tensor, " _"]]):
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """Tells Lightning, by these two methods, that an epoch can be gone on with; the module sees to it."""
+    """A loader that Lightning can resume within an epoch, as it has these two methods."""
 
     def state_dict(self) -> dict[str, int]:
-        """Nothing: `PackedDataModule.state_dict` says where."""
+        """Return an empty state, as `PackedDataModule.state_dict` holds the position."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Nothing."""
+        """Do nothing, as `PackedDataModule` restores the position."""
 
 
 @dataclass(eq=False)
 class BatchReader(Dataset[Batch]):
-    """Makes a whole batch from one tensor of indices, with the teachers' outputs where a cache holds them."""
+    """A data set whose items are whole batches, with cached teacher outputs if available."""
 
     split: SplitRows
     augment: Augmentation

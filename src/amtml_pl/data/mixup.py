@@ -1,4 +1,4 @@
-"""Mixup: each image of a batch is blended with another one of the same batch, and so are their labels."""
+"""Mixup: blend each image and its label with another one of the same batch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def mixup(
     alpha: float,
     state: UInt64[np.ndarray, " 1"],
 ) -> tuple[Float[Tensor, "B 3 H W"], Mixed]:
-    """``λ x_i + (1 - λ) x_j`` with one λ ~ Beta(α, α) for the batch and j a permutation of it.
+    """Return the images blended as ``λ x_i + (1 - λ) x_j``, with j a permutation of the batch.
 
-    Source: Zhang, Cisse, Dauphin and Lopez-Paz, mixup: beyond empirical risk minimization, ICLR 2018,
-    https://arxiv.org/abs/1710.09412, as in the authors' code.
+    λ ~ Beta(α, α) is drawn once for the batch. Source: Zhang, Cisse, Dauphin and Lopez-Paz, mixup: beyond
+    empirical risk minimization, ICLR 2018, https://arxiv.org/abs/1710.09412, as in the authors' code.
 
     Args:
         images: a batch.
         labels: of the images.
         alpha: α > 0; the smaller, the closer λ is to 0 or 1.
-        state: decides λ and the permutation.
+        state: determines λ and the permutation.
 
     Returns:
-        The blended images, and what they are blended of.
+        The blended images ``(B, 3, H, W)``, and their partners.
     """
     share = np.random.Generator(np.random.Philox(int(state[0]))).beta(alpha, alpha)
     partner = torch.from_numpy(permutation(len(labels), state))
@@ -41,13 +41,13 @@ def mixup(
 
 @dataclass(frozen=True)
 class Mixup:
-    """Mixup for the batches of one epoch; a batch is known by its first sample, which no other one has."""
+    """Mixup for one epoch; a batch is identified by its first sample."""
 
     alpha: float
     state: UInt64[np.ndarray, " 1"]
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the batch with blended images, and what they are blended of."""
+        """Return the batch with blended images and their partners."""
         own = random_bits(self.state, int(batch.index[0]))
         images, mixed = mixup(batch.images, batch.labels, self.alpha, own)
         return replace(batch, images=images, mixed=mixed)

@@ -1,4 +1,4 @@
-"""Batches from packed images: disjoint splits, an order that can be replayed, one view per epoch."""
+"""Lightning's data module: disjoint splits, a replayable order, one view per epoch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from amtml_pl.data.splits import SplitRows, disjoint_splits
 from amtml_pl.errors import UserError
 from amtml_pl.types import Batch, SplitName, TeacherOutputs
 
-# Sets the random numbers of the order apart from those that other purposes take from an equal seed.
+# Separate the random numbers of order and mixup from others of an equal seed.
 _ORDER = 2**32
 _MIXUP = 2**32 + 1
 
 
 @runtime_checkable
 class TeacherReader(Protocol):
-    """Adds the teachers' outputs, as a cache holds them, to the training batches."""
+    """An object that adds cached teacher outputs to the training batches."""
 
     def provide(self, view: int) -> None:
         """Make a view readable, before the first batch of its epoch is made."""
 
     def in_loader(self) -> Callable[[Batch], TeacherOutputs] | None:
-        """What reads a batch's outputs in the loader; None leaves it to the training step."""
+        """Return the function that reads outputs in the loader; None to read in the step."""
 
 
 class PackedDataModule(pl.LightningDataModule):
@@ -50,23 +50,23 @@ class PackedDataModule(pl.LightningDataModule):
 
     Args:
         packed: the images and labels.
-        order_seed: of the order of the training batches.
+        order_seed: seed of the order of the training batches.
         augment: turns stored training images into their views.
         batch_size: training images per optimiser step, over all ranks together.
         eval_batch_size: images per validation or test batch, over all ranks together.
-        views: V, the number of views that the epochs go round; ``"all"`` means every distinct one, and a new
-            one each epoch where they are without end.
-        val_size: validation images, a whole number or a fraction of the packed training split; not used
-            where a validation split is packed.
+        views: V, the number of views that the epochs use in turn; ``"all"`` means every distinct one, or a
+            new one each epoch if there is no limit.
+        val_size: validation images, a whole number or a fraction of the packed training split; not used if
+            a validation split is packed.
         train_size: training images, stratified, from what validation leaves; None for all. A larger subset
             holds every smaller one.
-        seed: of the validation split and the training subset.
+        seed: seed of the validation split and the training subset.
         num_workers: processes that prepare batches; 0 prepares them between the steps.
         mixup: α of `amtml_pl.data.mixup.Mixup`, for training batches; 0 leaves the images alone.
         teachers: adds a cache's outputs to the training batches; None leaves them out.
 
     Attributes:
-        batches_done: of the trainer's current epoch, where a checkpoint is written or read within one.
+        batches_done: in the trainer's current epoch, when a checkpoint is written or read within it.
 
     Raises:
         UserError: if a size or a number of views is out of range.
@@ -108,7 +108,7 @@ class PackedDataModule(pl.LightningDataModule):
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The batches of the trainer's current epoch, of epoch 0 without a trainer."""
+        """Return the batches of the trainer's current epoch, of epoch 0 without a trainer."""
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         if self.teachers is not None:
             self.teachers.provide(self.train_view(epoch))
@@ -116,29 +116,30 @@ class PackedDataModule(pl.LightningDataModule):
         return self.train_batches(epoch, *self._rank_and_world_size(), first=first)
 
     def state_dict(self) -> dict[str, int]:
-        """Where in the epoch a checkpoint is (Lightning asks for this method by name)."""
+        """Return the position in the epoch (Lightning calls this method by name)."""
         return {"batches_done": self.batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Lets the next epoch begin there."""
+        """Restore the position in the epoch from a checkpoint."""
         self.batches_done = state_dict["batches_done"]
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation images in order, unaugmented."""
+        """Return the validation images in order, unaugmented."""
         return self.eval_batches(self.split("val"), *self._rank_and_world_size())
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """The test images in order, unaugmented."""
+        """Return the test images in order, unaugmented."""
         return self.eval_batches(self.split("test"), *self._rank_and_world_size())
 
     def train_batches(
         self, epoch: int, rank: int = 0, world_size: int = 1, *, first: int = 0
     ) -> DataLoader[Batch]:
-        """One rank's batches of an epoch, from one of them on; the loader's length counts those before too.
+        """Return one rank's batches of an epoch, from batch ``first`` on.
 
-        The ranks share each global batch of ``batch_size`` samples in turn: its first sample goes to rank 0,
-        the second to rank 1, … The last, short batch is kept; one of a single sample, on which batch norm
-        cannot train, is joined to the batch before it. So the batches do not depend on the number of ranks.
+        The loader's length counts the batches before ``first`` too. The ranks share each global batch of
+        ``batch_size`` samples in turn: its first sample goes to rank 0, the second to rank 1, … The last,
+        short batch is kept; one of a single sample, on which batch norm cannot train, is joined to the batch
+        before it. So the batches do not depend on the number of ranks.
 
         Raises:
             UserError: if a batch would leave a rank less than two samples.
@@ -165,14 +166,14 @@ class PackedDataModule(pl.LightningDataModule):
         return self._loader(reader, [batch[rank::world_size] for batch in batches], first)
 
     def sample(self, size: int) -> Batch:
-        """The first images of the first epoch, as its first batch would have them."""
+        """Return the first ``size`` images of the first epoch, as its first batch has them."""
         loader = self.train_batches(0)
         first: Int64[Tensor, " B"] = next(iter(loader.sampler))
         batch: Batch = loader.dataset[first[:size]]
         return batch
 
     def eval_batches(self, split: SplitRows, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-        """Return one rank's unaugmented batches of a split; all ranks together have each sample once."""
+        """Return one rank's unaugmented batches of a split; the ranks together have each sample once."""
         if world_size > len(split):
             raise UserError(
                 f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
@@ -183,7 +184,7 @@ class PackedDataModule(pl.LightningDataModule):
         return self._loader(BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
 
     def train_view(self, epoch: int) -> int:
-        """The view that an epoch trains on: 1 … V in turn."""
+        """Return the view that an epoch trains on: 1 … V in turn."""
         return 1 + (epoch if self.views is None else epoch % self.views)
 
     @property
@@ -193,22 +194,22 @@ class PackedDataModule(pl.LightningDataModule):
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """The number of classes, K."""
         return len(self.packed.classes)
 
     @property
     def image_size(self) -> int:
-        """H, which is W, in pixels."""
+        """The height and width of the images in pixels."""
         return self.split("train").stored.images.shape[2]
 
     @property
     def digest(self) -> str:
-        """What identifies the packed data."""
+        """The digest of the packed data."""
         return self.packed.digest
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Images per split."""
+        """The number of images of each split."""
         return {name: len(split) for name, split in self._splits.items()}
 
     def _loader(
@@ -228,7 +229,7 @@ class PackedDataModule(pl.LightningDataModule):
 
 
 def _resolve_views(views: int | Literal["all"], distinct: int | None) -> int | None:
-    """V; None for a new view in every epoch."""
+    """Return the number of views V; None for a new view in every epoch."""
     if views == "all":
         return distinct
     if distinct is not None and views > distinct:

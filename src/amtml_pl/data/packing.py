@@ -1,7 +1,7 @@
-"""A data set source, read once, into uint8 files that every run maps into memory.
+"""Read a data set once, and store it as uint8 files to map into memory.
 
 A packed folder holds ``<split>.images.npy``, ``<split>.labels.npy`` and ``manifest.json``. It is written
-beside its place and published by one rename, so that a folder with this name is whole.
+under a temporary name and renamed at the end, so that a folder with this name is complete.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FileName = Annotated[str, AfterValidator(plain)]
 
 
 class PackedManifest(Record):
-    """What a packed folder holds; the digest is over the pixels, labels and class names of all splits."""
+    """The content of a packed folder, with a digest of pixels, labels and classes."""
 
     format: Literal[2] = 2
     identity: dict[str, Any]
@@ -64,7 +64,7 @@ FORMAT_VERSION = PackedManifest.model_fields["format"].default
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """A packed data set whose tensors are mapped from disk and cost no memory of their own."""
+    """A packed data set; its tensors are mapped from disk, not held in memory."""
 
     folder: Path
     digest: str
@@ -74,7 +74,7 @@ class PackedDataset:
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:
-        """Map a packed folder; a UserError for a file that is missing or of another size or format."""
+        """Map a packed folder; missing files or other sizes or formats are a UserError."""
         manifest = read_manifest(folder)
         for name, size in manifest.files.items():
             got = (folder / name).stat().st_size if (folder / name).is_file() else 0
@@ -97,26 +97,26 @@ class PackedDataset:
 
 
 def packed_folder(source: DatasetSource, root: Path) -> Path:
-    """Where the packed form of a source lies below ``root``; another identity is another folder."""
+    """Return the folder of a source's packed form below ``root``, named by its identity."""
     identity = json.dumps({**source.identity(), "format": FORMAT_VERSION}, sort_keys=True)
     return root / f"{type(source).__name__.lower()}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def is_packed(source: DatasetSource, root: Path) -> bool:
-    """Whether the source has been packed below ``root``, from whatever state of the raw data."""
+    """Return whether a source has been packed below ``root``, perhaps from older raw data."""
     return (packed_folder(source, root) / MANIFEST).is_file()
 
 
 def find_packed(source: DatasetSource, root: Path) -> PackedDataset | None:
-    """Return the packed form of a source, where there is one; a UserError if it is damaged."""
+    """Return the packed form of a source, None if missing; damage is a UserError."""
     return PackedDataset.open(packed_folder(source, root)) if is_packed(source, root) else None
 
 
 def pack(source: DatasetSource, root: Path) -> PackedDataset:
-    """The packed form of a source, made first where it is missing or where the raw data has changed.
+    """Return the packed form of a source, packing first if it is missing or outdated.
 
-    Missing raw data is fetched. Two processes that pack the same source share the work. What is there already
-    is held against its digest, by the first process of a run.
+    Missing raw data is fetched. Two processes that pack the same source share the work. An existing folder is
+    compared with its digest, by the first process of a run.
 
     Raises:
         UserError: the raw data can be neither found nor fetched, or is damaged; a training class is empty
@@ -146,11 +146,11 @@ def _is_current(source: DatasetSource, root: Path) -> bool:
 
 
 def _pack_anew(source: DatasetSource, folder: Path) -> None:
-    """Writes the packed folder under a temporary name, then puts it into its place."""
+    """Write the packed folder under a temporary name, then rename it."""
     if folder.exists():
         log.info("The raw data of %s has changed since it was packed: packing it again.", folder.name)
     source.fetch()
-    signature = source.signature()  # before reading: what changes meanwhile is noticed the next time
+    signature = source.signature()  # before reading: the next run notices changes made meanwhile
     growing = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(growing, ignore_errors=True)  # left behind by a process that was killed
     growing.mkdir()
@@ -170,7 +170,7 @@ def _pack_anew(source: DatasetSource, folder: Path) -> None:
 
 
 def _write_splits(source: DatasetSource, signature: str | None, folder: Path) -> PackedManifest:
-    """Writes one split after the other, so that only one is in memory, and hashes them on the way."""
+    """Write one split after the other, to keep only one in memory, and hash them."""
     digest = hashlib.sha256()
     rows: dict[SplitName, int] = {}
     classes: tuple[str, ...] | None = None
@@ -200,12 +200,12 @@ def _write_splits(source: DatasetSource, signature: str | None, folder: Path) ->
 
 
 def _head(name: SplitName, split: Split) -> bytes:
-    """What the digest has of a split besides its arrays."""
+    """Return what the digest covers of a split besides its arrays."""
     return f"{name} {tuple(split.images.shape)} {json.dumps(split.classes)}".encode()
 
 
 def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], None], title: str) -> None:
-    """As ``np.save`` does, in chunks; written rather than mapped, so that a full disk is an error."""
+    """Write an array in chunks as ``np.save`` does; a full disk raises an error."""
     array, console = np.ascontiguousarray(array), Terminal(stderr=True)
     quiet = not is_watched(console)
     with file.open("wb") as out:
@@ -218,7 +218,7 @@ def _write_array(file: Path, array: np.ndarray, hashed: Callable[[memoryview], N
 
 
 def _check(split: Split, name: SplitName, classes: tuple[str, ...] | None) -> None:
-    """Refuses what a source must not give."""
+    """Raise a UserError if a source's split is not valid."""
     if classes is not None and split.classes != classes:
         raise UserError(f"The classes of split {name} differ from those of the first split.")
     if len(split) == 0 or len(split.images) != len(split.labels):
@@ -236,7 +236,7 @@ def _check(split: Split, name: SplitName, classes: tuple[str, ...] | None) -> No
 
 
 def read_manifest(folder: Path) -> PackedManifest:
-    """Return the manifest of a packed folder; a UserError if it is damaged or of another format."""
+    """Return a packed folder's manifest; damage or another format is a UserError."""
     return read_record(PackedManifest, folder / MANIFEST, fix=_again(folder))
 
 

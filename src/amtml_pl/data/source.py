@@ -1,4 +1,4 @@
-"""Where a data set comes from."""
+"""The interface of a data set's source."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from amtml_pl.types import Split, SplitName
 
 @runtime_checkable
 class DatasetSource(Protocol):
-    """Where a data set comes from: what ``amtml_pl.data.datasets`` has one file for each of."""
+    """The source of a data set; each file of ``amtml_pl.data.datasets`` has one."""
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
-        """``("train", "test")``, or with the data set's own ``"val"`` between them."""
+        """The names of the splits, ``("train", "test")`` or with ``"val"`` between them."""
 
     def missing(self) -> str | None:
-        """What is missing and where it was looked for; None when the raw data is here."""
+        """Return what is missing and where it was searched; None if nothing is."""
 
     def fetch(self) -> None:
-        """Downloads and verifies what is missing; a UserError says how else it can be provided."""
+        """Download and verify what is missing; a UserError names another way to provide it."""
 
     def download_bytes(self) -> int | None:
-        """What ``fetch`` would load; None when nothing can be downloaded, 0 when nothing need be."""
+        """Return the bytes to download; None if impossible, 0 if not needed."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the pixels, as JSON: the class and its arguments, but for places."""
+        """Return what determines the pixels, as JSON: class and arguments, without places."""
 
     def signature(self) -> str | None:
-        """A cheap identity of the raw data on this machine; None when there is none."""
+        """Return a cheap identity of the local raw data; None if there is none."""
 
     def read(self, split: SplitName) -> Split:
-        """One split, decoded."""
+        """Return one decoded split."""

@@ -1,4 +1,4 @@
-"""The disjoint training, validation and test images of a packed data set."""
+"""Choose disjoint training, validation and test images of a packed data set."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from amtml_pl.data.packing import PackedDataset
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
-# Sets the random numbers of the splits apart from those that other purposes take from an equal seed.
+# Separate the random numbers of the splits from others of an equal seed.
 _VALIDATION, _SUBSET = 2**33, 2**33 + 1
 
 
 def disjoint_splits(
     packed: PackedDataset, val_size: int | float, train_size: int | None, seed: int
 ) -> dict[SplitName, SplitRows]:
-    """Training, validation and, where packed, test images; the same for the same arguments.
+    """Return training, validation and, if packed, test images; a function of the arguments.
+
+    Every class keeps a training image; one of two images or more has a validation image, too.
 
     Args:
-        packed: its validation split is used where it has one, else a stratified part of its training split.
+        packed: its validation split is used if it has one, else a stratified part of its training split.
         val_size: validation images, a whole number or a fraction of the packed training split.
         train_size: training images, stratified, from what validation leaves; None for all.
         seed: of both choices.
-
-    Every class keeps a training image; one of two images or more has a validation image, too.
 
     Raises:
         UserError: if there is no training split, or a size is out of range.
@@ -59,12 +59,12 @@ def disjoint_splits(
 
 @dataclass(frozen=True)
 class SplitRows:
-    """A split as a choice of rows of a packed one; samples are counted from 0 within the choice.
+    """A split as chosen rows of a packed one; samples count within the choice.
 
     Attributes:
         name: of the split that batches belong to.
         stored: the packed split that holds the images.
-        rows: ``(N,)``, rising, the row of ``stored`` that each sample is.
+        rows: ``(N,)``, rising, each sample's row in ``stored``.
     """
 
     name: SplitName
@@ -76,7 +76,7 @@ class SplitRows:
 
     @property
     def digest(self) -> str:
-        """Which rows they are, for fingerprints."""
+        """The digest of the rows, for fingerprints."""
         return hashlib.sha256(self.rows.numpy().tobytes()).hexdigest()[:16]
 
 
@@ -88,7 +88,7 @@ def _whole(packed: PackedDataset, name: SplitName) -> SplitRows:
 def _stratified(
     labels: Int64[np.ndarray, " N"], size: int, state: UInt64[np.ndarray, " 1"], *, spare_one: bool
 ) -> Int64[np.ndarray, " {size}"]:
-    """``size`` positions, rising, with every class in proportion.
+    """Return ``size`` positions, rising, with every class in proportion.
 
     Each class is shuffled and spread evenly over [0, 1], its first sample at 0 and, where one of every class
     is to be spared, its last at 1; the samples that come first are taken. Unlike scikit-learn's

@@ -1,1 +1,1 @@
-"""A completed run, opened: its record, images, teachers, network and predictions."""
+"""Open a completed run: its record, images, teachers, network and predictions."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a finished run, and what each holds of the training module's own modules."""
+"""Load the checkpoints of a finished run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Which: TypeAlias = Literal["best", "last"]
 
 @dataclass(frozen=True)
 class RecordedCheckpoints:
-    """What a run has saved."""
+    """The checkpoints in a run's folder."""
 
     folder: RunFolder
     record: RunRecord
 
     def load(self, module: nn.Module, name: Literal["student", "weighting"], checkpoint: Which) -> None:
-        """Give a module of the training module its trained tensors, and set it to evaluation.
+        """Load a checkpoint's tensors into a submodule, and set it to evaluation mode.
 
         Raises:
             UserError: if the checkpoint is missing, damaged, changed after the run, or of another network.
@@ -39,10 +39,10 @@ class RecordedCheckpoints:
         module.requires_grad_(False).eval()
 
     def file(self, checkpoint: Which) -> Path:
-        """Return where a checkpoint lies.
+        """Return the path of a checkpoint.
 
         Raises:
-            UserError: if it is not there, or there is no such choice.
+            UserError: if it is missing, or the choice is unknown.
         """
         files = {"best": self.folder.best_checkpoint, "last": self.folder.last_checkpoint}
         if checkpoint not in files:

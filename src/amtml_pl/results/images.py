@@ -1,4 +1,4 @@
-"""The images of a finished run, found again by what its record says of them, wherever they lie now."""
+"""Find the images of a finished run by the digest in its record."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def recorded_images(run: Path, record: RunRecord, data: Path) -> PackedDataset:
 
 
 def packed_with(digest: str, root: Path) -> PackedDataset | None:
-    """Find the packed data set with a digest below a root; None where no whole one lies there."""
+    """Return the intact packed data set with a digest below a root; else None."""
     for file in sorted(root.glob(f"*/{MANIFEST}")):
         if file.parent.suffix:  # .tmp is being written, .old is being removed
             continue
-        with suppress(UserError, OSError):  # a damaged one is packed again by who needs it
+        with suppress(UserError, OSError):  # skip damaged data sets
             if read_manifest(file.parent).digest == digest:
                 packed = PackedDataset.open(file.parent)
                 packed.verify()

@@ -1,4 +1,4 @@
-"""A trained network, built again to be given its weights: nothing that it began with is fetched once more."""
+"""Build a network for given weights, without fetching its pretrained ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amtml_pl.config.build import build
 from amtml_pl.config.constructors import node_problems
 from amtml_pl.errors import UserError
 
-# Per beginning of a _target_, the arguments that load weights, and what leaves them out.
+# By the beginning of a _target_: arguments that load weights, with the value that loads none.
 PRETRAINED_ARGUMENTS: Mapping[str, Mapping[str, object]] = {
     "": {"pretrained": False},
     "torchvision.": {"weights": None},
@@ -20,10 +20,10 @@ PRETRAINED_ARGUMENTS: Mapping[str, Mapping[str, object]] = {
 
 
 def build_untrained(node: Mapping[str, Any]) -> nn.Module:
-    """Build a network from plain values, as in ``conf/student``, without weights to begin with.
+    """Build a network from plain values, as in ``conf/student``, without pretrained weights.
 
     Raises:
-        UserError: if its constructor is not a listed network's, takes something else, or fails.
+        UserError: if its constructor is not listed, refuses the arguments, or fails.
     """
     bare = without_pretrained_weights(node)
     if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
@@ -35,7 +35,7 @@ def build_untrained(node: Mapping[str, Any]) -> nn.Module:
 
 
 def without_pretrained_weights(node: Any) -> Any:
-    """Return plain nested values in which no network asks for weights to begin with."""
+    """Return plain nested values in which no network loads pretrained weights."""
     if isinstance(node, Mapping):
         target = str(node.get("_target_", ""))
         idle = {

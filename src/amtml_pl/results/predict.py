@@ -1,4 +1,4 @@
-"""A student that can be asked, from a file or a run, and what it sees in image files."""
+"""Open a student from a file or a run, and classify image files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.data.image_files import read_batches
@@ -22,19 +23,19 @@ from amtml_pl.system.files import output
 
 
 class OpenedModel:
-    """A student, and what it takes and gives.
+    """A student from a file or a run, ready to classify images.
 
     Args:
         place: an exported file, or the folder of a completed run.
-        checkpoint: of a run, which epoch's weights; no other place has a choice.
-        trust: whether a file may be opened that could run code of its author's.
+        checkpoint: of a run, which epoch's weights; must be ``best`` for a file.
+        trust: whether to open a file that could run its author's code.
 
     Attributes:
         classes: the K class names, in the order of the logits.
         image_size: height and width of the images, in pixels.
 
     Raises:
-        UserError: if there is no such place, or it cannot be opened.
+        UserError: if the place does not exist, or cannot be opened.
     """
 
     def __init__(self, place: Path, checkpoint: Which = "best", *, trust: bool = False) -> None:
@@ -61,23 +62,23 @@ class OpenedModel:
             self.forward = opened.forward
             self.classes, self.image_size = opened.card.classes, opened.card.image_size
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Compute the probability of each class.
+    def probabilities(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+        """Return the probability of each class.
 
         Args:
-            images: ``(B, 3, H, W)`` in [0, 1].
+            images: in [0, 1].
 
         Returns:
             ``(B, K)`` in float32, rows sum to 1.
 
         Raises:
-            UserError: if what was opened gives something else than one logit per class, or no number.
+            UserError: if the model does not return one finite logit per class.
         """
         anew = "write it again: python -m amtml_pl.export"
         try:
             with torch.inference_mode():
                 logits = self.forward(images)
-        except Exception as error:  # a stranger's graph fails in whatever way its runtime has
+        except Exception as error:  # a stranger's graph can raise anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"{self.place} cannot be run: {lines[0]:.300}.", fix=anew) from error
         expected = (len(images), len(self.classes))
@@ -102,12 +103,12 @@ class Prediction:
 
 
 def predict(model: OpenedModel, files: Sequence[Path], top: int = 1) -> list[Prediction]:
-    """Ask a student about image files.
+    """Return the likeliest classes of image files.
 
     Args:
         model: the student.
         files: at least one, each once.
-        top: how many classes are wanted of each.
+        top: how many classes to return for each.
 
     Raises:
         UserError: if an image cannot be read, or the student cannot be run.
@@ -122,10 +123,10 @@ def predict(model: OpenedModel, files: Sequence[Path], top: int = 1) -> list[Pre
 
 
 def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
-    """Replace a CSV file: ``file,class,probability,class_2,probability_2,...``, a row for each image.
+    """Write predictions as CSV: ``file,class,probability,class_2,probability_2,...``.
 
     Raises:
-        UserError: if it cannot be written; the one before stays.
+        UserError: if it cannot be written; the old file stays.
     """
     ranks = range(1, len(predictions[0].classes) + 1)
     endings = ["" if rank == 1 else f"_{rank}" for rank in ranks]

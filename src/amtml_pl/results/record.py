@@ -1,4 +1,4 @@
-"""What a run folder must hold to be looked into: the record and the configuration of a completed run."""
+"""Read and check the record and the configuration of a completed run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEACHER_RULES = {
 
 
 def completed_record(folder: RunFolder) -> RunRecord:
-    """Read the record of a run that can be looked into.
+    """Return the record of a completed run.
 
     Raises:
         UserError: if there is none.
@@ -47,10 +47,10 @@ def completed_record(folder: RunFolder) -> RunRecord:
         raise without_record(folder)
     if record.status != "completed":
         busy = folder.is_busy
-        said = {"failed": "failed", "interrupted": "is still going" if busy else "was interrupted"}
+        states = {"failed": "failed", "interrupted": "is still going" if busy else "was interrupted"}
         why = f" ({record.error})" if record.error else ""
         raise UserError(
-            f"The run in {folder.path} {said[record.status]}{why}; expected a completed one.",
+            f"The run in {folder.path} {states[record.status]}{why}; expected a completed one.",
             fix="the same command again, once the run has ended" if busy else f"{record.command} resumes it",
         )
     folder.refuse_changed(record, *folder.tables)
@@ -58,7 +58,7 @@ def completed_record(folder: RunFolder) -> RunRecord:
 
 
 def without_record(folder: RunFolder) -> UserError:
-    """Return the error for a folder without ``run.json``, which a run has from its fit on."""
+    """Return the error for a folder without ``run.json``, which exists from the fit on."""
     if folder.is_busy:
         return UserError(
             f"The run in {folder.path} is still going, and is being prepared; expected a completed one.",
@@ -79,7 +79,7 @@ def without_record(folder: RunFolder) -> UserError:
 
 
 def run_below(folder: Path) -> Path | None:
-    """Find the folder of a run below another one; None where none is found soon."""
+    """Return a run's folder below another folder; None if none is found quickly."""
     for place, subfolders, files in islice(os.walk(folder), FOLDERS_SEARCHED):
         subfolders.sort()
         if "run.json" in files:
@@ -88,7 +88,7 @@ def run_below(folder: Path) -> Path | None:
 
 
 def read_config(folder: RunFolder, record: RunRecord) -> dict[str, Any]:
-    """Read a run's configuration, as plain values.
+    """Return a run's configuration as plain values.
 
     Raises:
         UserError: if it is missing or damaged, or its teachers are not those of the record.
@@ -112,7 +112,7 @@ def read_config(folder: RunFolder, record: RunRecord) -> dict[str, Any]:
 
 
 def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong in a run's configuration, of what is read when the run is opened."""
+    """Yield mistakes in the parts of a configuration that an opened run reads."""
     yield from rule_problems(tree, {"seed": KEYS["seed"]}, "", known=tree.keys())
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
     for name in ("data", "cache", "teachers"):
@@ -137,7 +137,7 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[str, ...]]]:
-    """Yield what an opened run builds: path, node, and the groups of ``conf/`` that may name its parts."""
+    """Yield the parts to build: path, node, and the groups of ``conf/`` allowed in it."""
     yield "student.network", tree["student"].get("network"), ("student",)
     yield "data", tree["data"], ("data", "augment")
     for name, node in tree["teacher"].items():
@@ -152,7 +152,7 @@ def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[st
 
 
 def is_place(value: object) -> bool:
-    """Return True for the name of a file or folder, whether that is there or not."""
+    """Return whether a value can name a file or folder, existing or not."""
     if not isinstance(value, str):
         return False
     try:

@@ -1,4 +1,4 @@
-"""A run that has come to its end, opened for looking into it: ``from amtml_pl import load_run``."""
+"""Open a completed run to inspect it: ``from amtml_pl import load_run``."""
 
 from __future__ import annotations
 
@@ -38,20 +38,19 @@ def load_run(
     cache: Path | str | None = None,
     teachers: Path | str | None = None,
 ) -> FinishedRun:
-    """Open the folder of a completed run; it may have been moved, and its teachers may be gone.
+    """Open the folder of a completed run, which may have moved and lost its teachers.
+
+    Only its record and configuration are read.
 
     Args:
         folder: with ``run.json`` and ``config.yaml``, as ``amtml_pl.train`` has left it.
-        data: where raw and packed images lie; None takes the place that the run recorded.
-        cache: where teachers' outputs lie; None likewise.
-        teachers: where trained teachers lie; None likewise.
-
-    Returns:
-        The run. Nothing but its record and configuration has been read.
+        data: root of raw and packed images; None takes the folder that the run recorded.
+        cache: root of teachers' outputs; None likewise.
+        teachers: root of trained teachers; None likewise.
 
     Raises:
-        UserError: if the folder is no run's, the run failed or is not finished, or its record is damaged or
-            of another format.
+        UserError: if the folder is not a run's, the run failed or is not finished, or its record is damaged
+            or of another format.
     """
     run = RunFolder(Path(folder).expanduser().resolve())
     record = completed_record(run)
@@ -76,11 +75,11 @@ class FinishedRun:
     paths: Mapping[str, Path]
 
     def student(self, checkpoint: Which = "best", taps: Sequence[str] = ()) -> TappedNetwork:
-        """Load the trained student, in evaluation mode on the CPU; it normalises its images itself.
+        """Return the trained student, in evaluation mode on the CPU, with its normalisation.
 
         Args:
             checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one.
-            taps: dotted paths of modules whose outputs are wanted too.
+            taps: dotted paths of modules whose outputs are returned too.
 
         Raises:
             UserError: if the checkpoint is missing, damaged, or of another network.
@@ -98,7 +97,7 @@ class FinishedRun:
         return RecordedCheckpoints(RunFolder(self.path), self.record)
 
     def metrics(self) -> dict[str, list[float | None]]:
-        """Return everything that was logged: by name one value per epoch, None where there is none.
+        """Return all logged numbers: by name one value per epoch, None if not logged.
 
         ``pandas.DataFrame(run.metrics())`` makes a data frame of it.
 
@@ -116,14 +115,14 @@ class FinishedRun:
             ) from error
 
     def teacher_weights(self) -> dict[str, list[float | None]]:
-        """Return the mean weight of each teacher in every epoch, in [0, 1]; empty without teachers."""
+        """Return each teacher's mean weight by epoch, in [0, 1]; empty without teachers."""
         columns = self.metrics()
         return {name: columns[f"weight/{name}"] for name in self.teacher_names if f"weight/{name}" in columns}
 
     def sample_weights(
         self, split: SplitName = "train", view: int = 1, checkpoint: Which = "best"
     ) -> Float[Tensor, "N M"]:
-        """Return how the run's own weighting weighs the teachers for every image of a split.
+        """Return the run's own weights of the teachers for every image of a split.
 
         The teachers' outputs come from the cache, the student's from a checkpoint in evaluation mode; so the
         weights are those that the checkpoint would give, not those of the step that trained on the image.
@@ -140,7 +139,7 @@ class FinishedRun:
         return self.own_weighting(checkpoint).weights(self.images(split, view), outputs, labels)
 
     def own_weighting(self, checkpoint: Which = "best") -> OwnWeighting:
-        """Load the run's weighting as it was at a checkpoint, with the student of that checkpoint.
+        """Return the run's weighting at a checkpoint, with the student of that checkpoint.
 
         Raises:
             UserError: if the run has no teachers, or its weights belong to a whole batch or to its training
@@ -158,12 +157,12 @@ class FinishedRun:
     def images(
         self, split: SplitName, view: int = 0
     ) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
-        """Yield the images of a split in [0, 1], in order and in batches, and which samples they are.
+        """Yield batches of a split's images in [0, 1], in order, with their positions.
 
         Args:
             split: which images.
-            view: of the training images which augmented version, 0 for the images themselves; the others
-                have no versions.
+            view: the augmented version of training images, 0 for the images themselves; the others have no
+                versions.
 
         Raises:
             UserError: as `split`, or if the view is below 0.
@@ -182,7 +181,7 @@ class FinishedRun:
 
     @cached_property
     def teachers(self) -> tuple[RecordedTeacher, ...]:
-        """What is known of each teacher; none is loaded."""
+        """The recorded facts of each teacher; no network is loaded."""
         nodes, cache = self.config["teacher"], self.paths["cache"] / self.config["dataset"]["name"]
         return tuple(
             RecordedTeacher(name, nodes[name], facts, self.paths["teachers"], cache)
@@ -191,7 +190,7 @@ class FinishedRun:
 
     @cached_property
     def data(self) -> PackedDataModule:
-        """The images that the run was trained, selected and tested on.
+        """The data module with the images of the run.
 
         Raises:
             UserError: if they are not packed below the root of the images.
@@ -212,17 +211,17 @@ class FinishedRun:
         return self.data.split(name)
 
     def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:
-        """Read what the teachers gave for a whole split from the cache; no teacher is asked.
+        """Return the teachers' outputs for a whole split from the cache; no teacher is run.
 
         Args:
-            split: ``train``, with the hints; ``val`` and ``test``, where the cache holds any, without.
-            view: which augmented version of the training images, from 1; the others have no versions.
+            split: ``train``, with the hints; ``val`` and ``test`` without, if they are cached.
+            view: the augmented version of the training images, from 1; the others have no versions.
 
         Returns:
             Logits ``(N, M, K)`` and hints, in the order of the split.
 
         Raises:
-            UserError: if the run has no teachers, or the cache does not hold all of it any more.
+            UserError: if the run has no teachers, or the cache no longer holds all of it.
         """
         if not self.teachers:
             raise UserError(f"{self.path} is a run without teachers.")

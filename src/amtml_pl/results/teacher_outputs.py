@@ -1,4 +1,4 @@
-"""What the teachers of a finished run gave for its images, read from the cache; no teacher is asked."""
+"""Read the teachers' outputs of a finished run from the cache; no teacher is run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.data.splits import SplitRows
@@ -18,7 +19,7 @@ from amtml_pl.types import TeacherOutputs
 def training_outputs(
     teachers: Sequence[RecordedTeacher], cache: Path, stores: Sequence[str], view: int
 ) -> TeacherOutputs:
-    """Read logits and hints for a view of the training images.
+    """Return logits and hints for a view of the training images.
 
     Args:
         teachers: M teachers, in the order of their outputs.
@@ -29,7 +30,7 @@ def training_outputs(
     Raises:
         UserError: if the cache does not hold all of it.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Float[Tensor, "N ..."]] = {}
     for name in stores:
         store = store_in(cache, name)
         if not store.is_complete(view):
@@ -46,7 +47,7 @@ def training_outputs(
 def other_outputs(
     teachers: Sequence[RecordedTeacher], cache: Path, digest: str, rows: SplitRows
 ) -> TeacherOutputs:
-    """Read logits for a split that is not augmented, of the packed data with a digest.
+    """Return logits for an unaugmented split of the packed data with a digest.
 
     Raises:
         UserError: if the cache does not hold those of every teacher.
@@ -58,7 +59,7 @@ def other_outputs(
 
 
 def store_in(cache: Path, name: str) -> TensorStore:
-    """Open a store that a run's record names.
+    """Return a store that a run's record names.
 
     Raises:
         UserError: if it is not below the cache, or damaged.
@@ -74,7 +75,7 @@ def store_in(cache: Path, name: str) -> TensorStore:
 
 
 def absent(cache: Path, what: str) -> UserError:
-    """Return the error for outputs that are not there."""
+    """Return the error for missing outputs."""
     return UserError(
         f"The cache in {cache.parent} does not hold {what}.",
         fix="load_run(..., cache=FOLDER) where it lies now, or "

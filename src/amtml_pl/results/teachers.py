@@ -1,4 +1,4 @@
-"""The teachers of a finished run, found again by what its record says of them, wherever they lie now."""
+"""Find the teachers of a finished run by the facts in its record."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from amtml_pl.teachers.weights import load_weights
 
 @dataclass(frozen=True)
 class RecordedTeacher:
-    """One teacher of a run that has ended.
+    """One teacher of a finished run.
 
     Attributes:
         node: its network, statistics, class map and weights, as in the run's configuration.
-        facts: what ``run.json`` says of it.
-        teachers: the folder below which trained teachers lie.
+        facts: its entry in ``run.json``.
+        teachers: the root of trained teachers.
         cache: the folder of the cached outputs of all teachers.
     """
 
@@ -42,7 +42,7 @@ class RecordedTeacher:
     cache: Path
 
     def load(self) -> Teacher:
-        """Load the teacher with the weights that it taught with.
+        """Return the teacher with the weights that it had in the run.
 
         Raises:
             UserError: if no file that can be found holds exactly these weights.
@@ -60,7 +60,7 @@ class RecordedTeacher:
         raise self.not_here()
 
     def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
-        """Yield files that may hold its weights, and how each is read; None for the constructor's own."""
+        """Yield files that may hold its weights, and how to read each."""
         how = {key: value for key, value in self.node["weights"].items() if value and key != "path"}
         if self.own_file is not None:
             places = (self.own_file, self.teachers / self.own_file.name)
@@ -71,12 +71,12 @@ class RecordedTeacher:
 
     @property
     def own_file(self) -> Path | None:
-        """The file that the run named; None where there was none."""
+        """The weights file that the run named; None if there was none."""
         recorded = self.node["weights"].get("path")
         return None if recorded is None else Path(recorded)
 
     def not_here(self) -> UserError:
-        """Return the error for weights that no candidate has."""
+        """Return the error for weights that are in no candidate."""
         digest = self.facts.weights_digest[:12]
         where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
         if self.node["pretrained"]:
@@ -92,7 +92,7 @@ class RecordedTeacher:
         )
 
     def trained_files(self) -> Iterator[Path]:
-        """Yield the weights of all trained networks of its size, those under its name first."""
+        """Yield the weights of trained networks of its size, those with its name first."""
         files = sorted(self.teachers.glob("*/*/student.safetensors"))
         for file in sorted(files, key=lambda file: not file.parent.name.startswith(self.name)):
             with suppress(UserError):
@@ -101,14 +101,14 @@ class RecordedTeacher:
                     yield file
 
     def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
-        """Read its logits for a split without augmentation, where the cache holds them whole.
+        """Return its logits for an unaugmented split if the cache has them; else None.
 
         Args:
             digest: of the packed data.
             rows: the split.
         """
         for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
-            with suppress(UserError):  # of a damaged store, which may be another run's: there are the weights
+            with suppress(UserError):  # a damaged store, perhaps another run's; the weights remain
                 store = TensorStore.from_folder(folder)
                 found = store.fingerprint
                 same = (
@@ -123,7 +123,7 @@ class RecordedTeacher:
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:
-        """Return True for a store of what these weights gave, with the same statistics and class map."""
+        """Return whether a store has the outputs of these weights, statistics and class map."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
         manifest = store.manifest()
         return (
@@ -134,7 +134,7 @@ class RecordedTeacher:
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Return True for two lists of the same numbers, or nothing twice."""
+    """Return whether two lists hold the same numbers, or both are None."""
     if first is None or second is None:
         return first is second
     pairs = zip(first, second, strict=False)

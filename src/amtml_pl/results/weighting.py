@@ -1,4 +1,4 @@
-"""A finished run's own weighting, asked again how it weighs the teachers for an image."""
+"""Apply a finished run's own weighting to images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from amtml_pl.weighting.scheme import Weighting
 
 @dataclass(frozen=True)
 class OwnWeighting:
-    """A weighting as a checkpoint has it, and the student with the taps that it reads."""
+    """A run's weighting at a checkpoint, and the student with the taps that it reads."""
 
     scheme: Weighting
     student: TappedNetwork
@@ -31,11 +31,11 @@ class OwnWeighting:
         outputs: TeacherOutputs,
         labels: Int64[Tensor, " N"],
     ) -> Float[Tensor, "N M"]:
-        """Weigh the teachers for every image.
+        """Return the teachers' weights for every image.
 
         Args:
-            batches: the images in order, and which samples they are.
-            outputs: of the teachers for all images.
+            batches: the images in order, with their positions.
+            outputs: the teachers' outputs for all images.
             labels: of all images.
 
         Raises:
@@ -57,10 +57,10 @@ class OwnWeighting:
 
 
 def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
-    """Build a run's weighting, untrained.
+    """Return a run's weighting, untrained.
 
     Raises:
-        UserError: if it is not known from a sample alone how the run would weigh the teachers for it.
+        UserError: if its weights cannot be computed from single samples.
     """
     if not teachers:
         raise UserError("The run has no teachers to weigh.")

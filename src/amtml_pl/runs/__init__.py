@@ -1,1 +1,1 @@
-"""What a run folder is called and what it holds; no torch."""
+"""Name a run's folder and describe its content; imports no torch."""

@@ -1,4 +1,4 @@
-"""Reading back the tables of a run whose first column is the epoch, such as ``metrics.csv``."""
+"""Read the tables of a run whose first column is the epoch, such as ``metrics.csv``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def read_epochs(file: Path) -> list[dict[str, str]]:
-    """Read the rows by column.
+    """Return the rows, each by column.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is no such table.
+        ValueError: if it is not such a table.
     """
     try:
         with file.open(newline="", encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""The run folder: what it holds, who may write in it, and how half-written files are told from whole ones."""
+"""The run folder: its files, its lock, and checks that they are unchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
     def record(self) -> RunRecord | None:
-        """Return what ``run.json`` says; None where there is none.
+        """Return the record in ``run.json``; None if the file does not exist.
 
         Raises:
             UserError: if the file cannot be read as a run's record of this format.
@@ -45,31 +45,31 @@ class RunFolder:
 
         lost = self.path
         with suppress(OSError):  # of a closed folder
-            if self.last_checkpoint.is_file():  # which an interrupted run resumes from, without a record too
+            if self.last_checkpoint.is_file():  # an interrupted run resumes from it, even without a record
                 lost = self.record_file
         return find_record(RunRecord, self.record_file, fix=f"rm -r '{lost}'", anew="force=true")
 
     def seal(self) -> dict[str, str]:
-        """Return the digest of each file that a completed run is made of, by its name in the folder."""
+        """Return the digest of each file of a completed run, by name."""
         files = (*self.tables, *self.weights)
         return {self.name_of(file): digest_of_file(file) for file in files if file.is_file()}
 
     @property
     def tables(self) -> tuple[Path, ...]:
-        """The small files that commands read and check every time."""
+        """The small files that every command reads and checks."""
         return self.config_file, self.metrics_file, self.weights_by_class_file
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        """The files of tensors, which not every command reads."""
+        """The files of tensors, which only some commands read."""
         return self.weights_file, self.best_checkpoint, self.last_checkpoint
 
     def name_of(self, file: Path) -> str:
-        """Return what ``run.json`` calls a file of the folder."""
+        """Return a file's name in ``run.json``."""
         return file.relative_to(self.path).as_posix()
 
     def refuse_changed(self, record: RunRecord, *files: Path) -> None:
-        """Raise an error for a file of the folder that is not the one which the completed run has left.
+        """Raise for a file that has changed since the run completed.
 
         Raises:
             UserError: naming the first of them.
@@ -98,7 +98,7 @@ class RunFolder:
         return record if record is not None and record.status == "completed" else None
 
     def write_record(self, record: RunRecord) -> None:
-        """Replace ``run.json`` atomically; of several processes of a run, rank 0 does."""
+        """Replace ``run.json`` atomically, in one process of the run."""
         from amtml_pl.system.records import write_record
 
         if is_rank_zero():
@@ -106,14 +106,14 @@ class RunFolder:
 
     @property
     def is_busy(self) -> bool:
-        """Return True if a process works in the folder."""
+        """Return whether a process works in the folder."""
         try:
             return is_held(self.lock_file)
-        except OSError:  # nobody may write to the folder
+        except OSError:  # no write access
             return False
 
     def clear(self) -> None:
-        """Remove what an earlier run left, so that ``force=true`` starts from nothing."""
+        """Remove the files of an earlier run, for ``force=true``."""
         files = (self.record_file, self.doctor_file, self.broken_step, *self.weights)
         tables = (self.metrics_file, self.weights_by_class_file)
         written = ("events.out.tfevents.*", "evaluate.json", "evaluate-*.json", "export/student[.-]*",

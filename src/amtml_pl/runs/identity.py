@@ -1,4 +1,4 @@
-"""What a run is called: a folder named by everything that decides its result, and by nothing else."""
+"""Name a run's folder by a hash of everything that determines its result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from amtml_pl.system.limits import cores
 
 
 def share_of_cores(jobs: int) -> int:
-    """Return ``${amtml.share_of_cores:N}``: the cores of this machine for each of N jobs, one at least."""
+    """Return ``${amtml.share_of_cores:N}``: this machine's cores per job, at least one."""
     return max(1, cores() // jobs)
 
 
@@ -31,23 +31,23 @@ def resolve_run_folder(*, _root_: Config) -> str:
         typed = plain(_root_.hydra.overrides, resolve=False)["task"]
         label = str(choices.student) if _root_.role == "teacher" else run_label(typed)
         return str(run_folder(_root_, choices.get("experiment"), label))
-    except Exception:  # a configuration of any shape: `check` says what is wrong, once the run has begun
+    except Exception:  # not a valid configuration: `check` reports it later
         paths = _root_.get("paths")
         outputs = paths.get("outputs") if isinstance(paths, Config) else None
         return str(Path(str(outputs or "outputs")).resolve() / "runs" / "invalid")
 
 
 def run_folder(config: Config, experiment: str | None, label: str) -> Path:
-    """Return where a run keeps everything: found again by repeating the command.
+    """Return a run's folder, the same whenever the command is repeated.
 
     Args:
         config: the composed configuration.
-        experiment: its name; None where the command chose none.
+        experiment: its name; None if the command chose none.
         label: the readable part of the folder's name, the overrides or the network.
 
     Returns:
         ``<outputs>/runs/<experiment>/<label>-<hash>``; for a teacher ``<teachers>/<dataset>/<label>-<hash>``.
-        A folder with that hash that exists already under another label is taken.
+        An existing folder with that hash and another label is reused.
     """
     if config.role == "teacher":
         parent = Path(config.paths.teachers) / str(config.dataset.name)
@@ -60,11 +60,11 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
 
 
 def run_hash(config: Config) -> str:
-    """Return eight hexadecimal digits of everything that can change the result, and of nothing else.
+    """Return eight hexadecimal digits of everything that can change the result.
 
-    What counts is declared in `amtml_pl.config.schema`. So a temperature that no selected term reads, or a
-    coefficient of a term that is not selected, leaves the run what it was. A teacher counts with the content
-    of its recipe, or of its weights file, not with their names.
+    `amtml_pl.config.schema` declares what counts. So a temperature that no selected term reads, or a
+    coefficient of an unselected term, does not change the hash. A teacher counts with the content of its
+    recipe, or of its weights file, not with their names.
     """
     tree = {name: value for name, value in plain(config, resolve=False).items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
@@ -84,7 +84,7 @@ def run_hash(config: Config) -> str:
 
 
 def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
-    """Put what decides a teacher's weights into its resolved node, in the place of names and limits."""
+    """Replace names and limits in a teacher's node by what determines its weights."""
     if has_own_weights(config, name):
         path = config.teacher[name].weights.path
         node["weights"]["path"] = None if path is None else file_digest(Path(str(path)))
@@ -93,7 +93,7 @@ def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
         return
     try:
         own = recipe(config, name)
-    except UserError:  # `check` says so; the recipe's name stays in the node
+    except UserError:  # `check` reports it; the recipe's name stays in the node
         return
     for key in ("recipe", "recipe_overrides", "seed", "weights"):
         node.pop(key, None)
@@ -101,7 +101,7 @@ def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
 
 
 def file_digest(file: Path) -> str | None:
-    """Return the SHA-256 of a file's bytes; None where it cannot be read, which loading it reports."""
+    """Return the SHA-256 of a file; None if it cannot be read."""
     try:
         state = file.stat()
         return digest_of_version(file, state.st_mtime_ns, state.st_size)
@@ -111,7 +111,7 @@ def file_digest(file: Path) -> str | None:
 
 @lru_cache
 def digest_of_version(file: Path, _modified: int, _size: int) -> str:
-    """Read a file again only where it has changed: a folder is named several times."""
+    """Return the digest of a file, read again only after a change."""
     return digest_of_file(file)
 
 
@@ -122,7 +122,7 @@ def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "
 
 
 def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
-    """Return eight hexadecimal digits of what makes the jobs of a sweep; not of how many run at once.
+    """Return eight hexadecimal digits of everything that determines a sweep's jobs.
 
     Args:
         overrides: of the sweep's command.
@@ -138,5 +138,5 @@ def digest_of(values: list[Any], *, sort_keys: bool = False) -> str:
 
 
 def telling_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
-    """Return the overrides that are more than a place, a launcher, or a key that changes no result."""
+    """Return the overrides that can change a result, without some keys."""
     return [o for o in overrides if (key := key_of(o)) not in left_out and changes_result(key)]

@@ -1,4 +1,4 @@
-"""By which code and packages something was made."""
+"""Record the versions of code and packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amtml_pl.runs.record import GitState
 
 
 def versions(*others: str) -> dict[str, str]:
-    """The versions of Python, of the packages that decide a result, and of others."""
+    """Return the versions of Python, of packages that influence results, and of others."""
     packages = ("amtml-pl", "torch", "torchvision", "pytorch-lightning", "timm", "numpy", *others)
     found = {"python": platform.python_version()}
     for package in packages:
@@ -23,7 +23,7 @@ def versions(*others: str) -> dict[str, str]:
 
 
 def git_state() -> GitState | None:
-    """Commit of the checkout that the package is run from and whether it has changes; None outside of one."""
+    """Return commit and changes of the package's checkout; None outside a checkout."""
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""``run.json``: what was trained, on what and by which code, and what came of it."""
+"""The schema of ``run.json``: settings, code, data and results of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from amtml_pl.system.records import Command, Count, Positive, Record, Sealed
 
 Status: TypeAlias = Literal["completed", "failed", "interrupted"]
-# Of a completed run: what it has measured, and which files its record seals.
+# The metrics of a completed run, and files with a digest in its record.
 METRICS = ("val/acc", "val/acc_last", "test/acc", "test/acc_last")
 FILES = ("config.yaml", "metrics.csv")
 
@@ -22,7 +22,7 @@ class GitState(Record):
 
 
 class DatasetFacts(Record):
-    """The packed data set of a run: images per split, and the K class names in label order."""
+    """The packed data set of a run: images per split, and classes in label order."""
 
     name: str
     digest: str
@@ -39,7 +39,7 @@ class NetworkFacts(Record):
 
 
 class TeacherFacts(NetworkFacts):
-    """A teacher; its accuracy by split as far as it was known when its outputs were cached."""
+    """A teacher, and its accuracy by split as known when its outputs were cached."""
 
     weights_digest: str
     accuracy: dict[str, float] = Field(default_factory=dict)
@@ -49,7 +49,7 @@ class CacheUse(Record):
     """The cached teacher outputs that a run has read.
 
     Attributes:
-        views: of the training images.
+        views: number of versions of the training images.
         bytes: of the shards that hold them.
         stores: their folders, relative to the root of the data set's cache.
         teacher_passes: passes over the training split that each teacher has made for this run.
@@ -62,7 +62,7 @@ class CacheUse(Record):
 
 
 class Timing(Record):
-    """How long a run took; seconds but for the images per second of the fit."""
+    """The times of a run in seconds, and the images per second of the fit."""
 
     fit_seconds: float
     images_per_second: float
@@ -74,22 +74,22 @@ class RunRecord(Sealed):
     """The content of ``run.json``.
 
     Attributes:
-        experiment: None where the command chose none.
-        study: a hash that is the same for all seeds of what is otherwise equal.
-        command: what repeats the run.
-        git: None where the package was in no checkout.
-        processes: that trained the student.
-        threads: of torch; on a CPU, results repeat to the bit for as many.
+        experiment: None if the command chose none.
+        study: a hash of everything but the seed.
+        command: the command line that repeats the run.
+        git: None if the package was outside a checkout.
+        processes: number that trained the student.
+        threads: of torch; on a CPU, results repeat exactly with the same number.
         teachers: by name, in the order of their outputs.
         teacher_source: None without teachers.
         loop: the constructor of the training module.
         weighting: the constructor of the weighting; None without teachers.
         loss: the coefficient of each term.
         temperature: of the distillation.
-        budget: what the run may spend and starts from; equal for all methods of a fair study.
+        budget: training settings and initial weights; equal for all methods of a fair study.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.
-        error: why the run has failed.
+        error: the reason of a failure.
     """
 
     format: Literal[3] = 3
@@ -119,7 +119,7 @@ class RunRecord(Sealed):
 
     @model_validator(mode="after")
     def has_results(self) -> RunRecord:
-        """Check that a completed run has all that it is summed up by."""
+        """Check that a completed run has all its metrics, files and timing."""
         if self.status == "completed":
             taught = [f"teacher/{name}/{split}/acc" for name in self.teachers for split in ("val", "test")]
             absent = [f"metrics.{name}" for name in (*METRICS, *taught) if name not in self.metrics]

@@ -1,4 +1,4 @@
-"""A sweep's folder: what has become of each of its jobs, and the leaderboard of all of them."""
+"""A sweep's folder: the state of each job, and the leaderboard of all."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ COLUMNS = ("job", "status", "val/acc", "test/acc", "seconds", "overrides", "run"
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep, as its last attempt has left it.
+    """One job of a sweep, in the state after its last attempt.
 
     Attributes:
         number: its place in the sweep, from 0.
-        command: the sweep's command that has begun the last attempt, a text that no other command has.
-        status: ``interrupted`` is what neither ended nor runs any more.
+        command: a unique text for the sweep's command that began the last attempt.
+        status: ``interrupted`` means not ended and no longer running.
         reason: why it has not completed.
-        mistake: whether the user can mend the reason.
-        accuracy: ``val/acc`` and ``test/acc`` of the run's record, where the job has completed.
+        mistake: whether the user can correct the reason.
+        accuracy: ``val/acc`` and ``test/acc`` of the run's record, if the job has completed.
         seconds: ``fit_seconds`` of the run's record, over all attempts.
     """
 
@@ -46,14 +46,14 @@ class Job:
 
 
 class SweepFolder:
-    """``leaderboard.csv`` and ``sweep.json``, and in ``jobs/`` one file and one lock for each job.
+    """A folder with ``leaderboard.csv``, ``sweep.json``, and in ``jobs/`` a file and a lock per job.
 
     Processes on any machines that see the folder may write to it at once.
 
     Args:
         path: the folder; created by the first job.
         command: of this attempt, see `Job`.
-        repeat: what a user types to go on.
+        repeat: the command line that continues the sweep.
     """
 
     def __init__(self, path: Path, command: str, repeat: str) -> None:
@@ -65,14 +65,14 @@ class SweepFolder:
 
     @contextmanager
     def at_work(self, overrides: Sequence[str]) -> Iterator[None]:
-        """Count a job as running inside; the lock goes with the process, however that ends."""
+        """Hold a job's lock, which marks it as running until the process ends."""
         file = self.job_file(overrides)
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             yield
 
     def write(self, job: Job) -> None:
-        """Record a job, by the process that is at work on it, and bring the leaderboard up to date."""
+        """Record this process's job, and update the leaderboard."""
         write_text(self.job_file(job.overrides), json.dumps(asdict(job), indent=2) + "\n")
         self.publish()
 
@@ -81,20 +81,20 @@ class SweepFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".lock"):  # written by one at a time
             jobs = self.jobs()
-            told = [{**asdict(job), "overrides": list(job.overrides)} for job in jobs]
-            summary = {"format": 1, "command": self.repeat, "jobs": told}
+            listed = [{**asdict(job), "overrides": list(job.overrides)} for job in jobs]
+            summary = {"format": 1, "command": self.repeat, "jobs": listed}
             write_text(self.summary_file, json.dumps(summary, indent=2) + "\n")
             write_text(self.leaderboard_file, table(jobs))
         return jobs
 
     def jobs(self) -> list[Job]:
-        """Read all jobs that have begun in any command, best first, then in the sweep's order."""
+        """Return all jobs that any command has begun, best first, then in the sweep's order."""
         whole = (file for file in (self.path / "jobs").glob("*.json") if file.name[0] != ".")
         jobs = [read_job(file) for file in whole]
         return sorted(jobs, key=lambda job: (-(job.accuracy or (-1.0,))[0], job.number))
 
     def job_file(self, overrides: Sequence[str]) -> Path:
-        """Return where a job is recorded: found again by its overrides, as its number may change."""
+        """Return the file of a job, by its overrides, as its number may change."""
         digest = hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:12]
         return self.path / "jobs" / f"{digest}.json"
 
@@ -114,7 +114,7 @@ def read_job(file: Path) -> Job:
 
 
 def table(jobs: Sequence[Job]) -> str:
-    """Write the leaderboard as CSV."""
+    """Return the leaderboard as CSV."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -122,6 +122,6 @@ def table(jobs: Sequence[Job]) -> str:
         validation, test = job.accuracy or ("", "")
         seconds = "" if job.seconds is None else round(job.seconds, 3)
         reason = " ".join(job.reason.split())  # a row is a line
-        told = " ".join(job.overrides)
-        rows.writerow((job.number, job.status, validation, test, seconds, told, job.run, reason))
+        overrides = " ".join(job.overrides)
+        rows.writerow((job.number, job.status, validation, test, seconds, overrides, job.run, reason))
     return text.getvalue()

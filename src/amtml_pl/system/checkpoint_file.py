@@ -1,4 +1,4 @@
-"""Our own checkpoints, read as if somebody else had written them: run folders are copied and passed on."""
+"""Read our own checkpoints safely, as run folders may come from other people."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ FIX = "force=true with the same command: the run starts over"
 def read_checkpoint(
     file: Path, network: Mapping[str, Tensor] | None = None, *, fix: str = FIX
 ) -> dict[str, Any]:
-    """A whole checkpoint of Lightning's form, whose checksums are right; nothing in it is run.
+    """Return a checkpoint in Lightning's format after checking it; none of its code is run.
 
     Args:
         file: ``last.ckpt`` or ``best.ckpt``.
         network: the ``state_dict`` that it should fit; None does not compare.
-        fix: what brings another one.
+        fix: how to get another checkpoint, for the error message.
 
     Raises:
-        UserError: if it is missing, cut off, changed, no checkpoint or another network's, or would run code.
+        UserError: if it is missing, damaged, not a checkpoint, of another network, or would run code.
     """
     if not file.is_file():
         raise UserError(f"There is no checkpoint {file}.", fix=fix)
@@ -60,16 +60,16 @@ def read_checkpoint(
 def refuse_other_network(
     given: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path, fix: str
 ) -> None:
-    """Refuses tensors that are not those of a network, by name and shape.
+    """Raise if a file's tensors differ from a network's by name or shape.
 
     Args:
-        given: what a file holds.
-        expected: what the network has.
+        given: the file's tensors.
+        expected: the network's tensors.
         file: named in the message.
-        fix: what brings another one.
+        fix: how to get another file, for the error message.
 
     Raises:
-        UserError: with how many there are, and the first.
+        UserError: naming the number of differences and the first one.
     """
     wrong = state_differences(given, expected)
     if names := [*wrong.misshapen, *wrong.missing, *wrong.unexpected]:
@@ -83,12 +83,12 @@ def refuse_other_network(
 
 @dataclass(frozen=True)
 class StateDifferences:
-    """How the tensors of a file differ from those of a network, by name.
+    """The differences between the tensors of a file and those of a network, by name.
 
     Attributes:
-        missing: which the file lacks.
-        unexpected: which the network does not have.
-        misshapen: which have another shape.
+        missing: in the network only.
+        unexpected: in the file only.
+        misshapen: in both, with different shapes.
     """
 
     missing: list[str]
@@ -97,7 +97,7 @@ class StateDifferences:
 
 
 def state_differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> StateDifferences:
-    """Compare a file's ``state_dict`` with that of a network, by name and shape."""
+    """Return how a file's ``state_dict`` differs from a network's, by name and shape."""
     return StateDifferences(
         missing=[name for name in expected if name not in given],
         unexpected=[name for name in given if name not in expected],
@@ -106,7 +106,7 @@ def state_differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor
 
 
 class LightningCheckpoint(BaseModel):
-    """What Lightning reads of a checkpoint; one of weights alone lacks the last three."""
+    """The fields that Lightning reads; a file of weights alone lacks the last three."""
 
     model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
 

@@ -1,4 +1,4 @@
-"""What the processes of a run do together: meet, wait for the first of them, put a batch together."""
+"""Connect the processes of a run, and exchange values between them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from torch.distributed.rendezvous import rendezvous
 from amtml_pl.errors import AnotherFailed
 from amtml_pl.system import ranks
 
-# Others wait so long while the first process packs data and has teachers trained...
+# How long the others wait while the first process packs data and trains teachers.
 SETUP_TIMEOUT = timedelta(days=30)
-# ... and so long in a step, of which one of them never takes its part, stuck or gone without a sign.
+# How long processes wait in a step for one that is stuck or has disappeared.
 STEP_TIMEOUT = timedelta(hours=2)
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ Result = TypeVar("Result")
 
 @dataclass
 class Rendezvous:
-    """What connects the processes of a run besides torch's default group; None in a run of one.
+    """The connections of a run's processes, besides torch's default group.
 
     Attributes:
-        patient: the group in which they wait for the first of them.
-        store: what all of them read and write.
+        patient: the group with a long timeout, for waiting for the first process; None with one process.
+        store: the key-value store that all processes share; None with one process.
     """
 
     patient: dist.ProcessGroup | None = None
@@ -51,7 +51,7 @@ rendezvous_state = Rendezvous()
 
 
 def init_processes() -> None:
-    """Connects the processes of a run; does nothing for a run of one, or where they have met."""
+    """Connect the processes of a run, unless there is one only or they are connected."""
     if ranks.world_size() == 1 or dist.is_initialized():
         return
     backend = "gloo"
@@ -71,29 +71,32 @@ def init_processes() -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Ends this process once its launcher is gone, killed perhaps: the run's folder must not stay taken."""
+    """End this process once its launcher is gone, to free the run folder's lock."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def cluster_environment() -> ClusterEnvironment:
-    """Who has started this process, for Lightning, whose own guess takes a batch script for its tasks."""
+    """Return the launcher of this process, in Lightning's terms.
+
+    Lightning's own detection mistakes a batch script for the tasks that it starts.
+    """
     if ranks.world_size() == 1:
         return LightningEnvironment()
     if "WORLD_SIZE" in os.environ:
         return TorchElasticEnvironment()
-    return SLURMEnvironment(auto_requeue=False)  # a requeued job repeats the command, which goes on
+    return SLURMEnvironment(auto_requeue=False)  # a requeued job repeats the command, which resumes
 
 
 def destroy_processes() -> None:
-    """Disconnects them."""
+    """Close the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def all_gather_object(value: Result) -> list[Result]:
-    """The values of all processes, in order."""
+    """Return the values of all processes, in rank order."""
     if ranks.world_size() == 1:
         return [value]
     values: list[Any] = [None] * ranks.world_size()
@@ -103,10 +106,10 @@ def all_gather_object(value: Result) -> list[Result]:
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """What is inside happens in the first process, then, once it has succeeded, in the others.
+    """Run the body in the first process, then, once it has succeeded, in the others.
 
     Raises:
-        AnotherFailed: in the others, if it has not.
+        AnotherFailed: in the others, if the first process failed.
     """
     if ranks.world_size() == 1:
         yield
@@ -124,10 +127,10 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def run_on_rank_zero(decide: Callable[[], Result]) -> Result:
-    """What ``decide`` gives in the first process, in every one of them.
+    """Call ``decide`` in the first process and return its result in every process.
 
     Raises:
-        AnotherFailed: in the others, if it has raised.
+        AnotherFailed: in the others, if the call raised.
     """
     decision: list[Result] = []
     with rank_zero_first():
@@ -138,7 +141,7 @@ def run_on_rank_zero(decide: Callable[[], Result]) -> Result:
 
 
 def broadcast_object(value: Any) -> Any:
-    """The first process's value, in every one of them."""
+    """Return the first process's value in every process."""
     if ranks.world_size() == 1:
         return value
     values = [value]
@@ -147,7 +150,7 @@ def broadcast_object(value: Any) -> Any:
 
 
 def any_rank(*flags: bool, device: torch.device) -> list[bool]:
-    """Which of the flags are up in at least one process."""
+    """Return which of the flags are set in at least one process."""
     if ranks.world_size() == 1:
         return list(flags)
     raised = torch.tensor(flags, dtype=torch.uint8, device=device)
@@ -156,18 +159,18 @@ def any_rank(*flags: bool, device: torch.device) -> list[bool]:
 
 
 def is_first_to_say(message: str) -> bool:
-    """Whether no other process of the run has said so, when all of them come to the same end."""
+    """Return whether no other process of the run has reported this message yet."""
     if rendezvous_state.store is None:
         return True
     try:
         return int(rendezvous_state.store.add(f"said: {message}", 1)) == 1
-    except RuntimeError:  # whoever kept the store has gone
+    except RuntimeError:  # the process that kept the store has ended
         return True
 
 
 @contextmanager
 def lost_connections_reported() -> Iterator[None]:
-    """What the end of a process does to the others is not the reason why a run has ended.
+    """Turn a lost connection into `AnotherFailed`, since the other process reports the cause.
 
     Raises:
         AnotherFailed: for a lost connection.

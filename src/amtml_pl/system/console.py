@@ -1,4 +1,4 @@
-"""The two consoles of a command: texts that cannot command the terminal, and numbers with nouns."""
+"""The two consoles of a command, and small formatting of numbers and times."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from amtml_pl.system.ranks import is_rank_zero
 
 
 class Terminal(Console):
-    """Shows only what can be printed: a run's record or a folder's name may hold escape sequences."""
+    """A console that prints no escape sequences, such as those in a folder's name."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Every text that is printed, alone or in a table, comes through here."""
+        """Return a text for printing, alone or in a table, without control characters."""
         return super().render_str(printable(text), **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Prints as the base does; where an error cannot be said either, the exit status still says it.
+        """Print as the base class does; stop all output after an error.
 
         Raises:
             UserError: if the output cannot be written, as on a full disk.
@@ -45,7 +45,7 @@ class Terminal(Console):
                 ) from error
 
     def give_up(self) -> None:
-        """Says nothing more, and keeps Python from trying once more to write the rest when it ends."""
+        """Stop all output, and keep Python from writing the rest when it ends."""
         self.quiet = True
         with suppress(OSError, ValueError):  # a file of a test has no number
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -54,7 +54,7 @@ class Terminal(Console):
 
 
 def is_watched(console: Console) -> bool:
-    """Whether a console is a terminal with a person before it, who sees what moves; no log of a CI system."""
+    """Return whether a console is an interactive terminal, not a file or a CI log."""
     return console.file.isatty() and console.is_interactive and not os.environ.get("CI")
 
 
@@ -64,25 +64,25 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints what is logged as the console prints all else, so above a line that stays in its place.
+    """Print log records through the console, above any progress bar.
 
-    A handler of a stream would hold the standard output of before that line, and write into its middle.
+    A stream handler would keep the old standard output and write into the middle of the bar.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints the message."""
+        """Print the message of a record."""
         console.print(self.format(record), markup=False)
 
 
 for name in ("stdout", "stderr"):
     stream = getattr(sys, name)
-    if stream is None:  # closed by the caller, as by >&-: what is said is nobody's to hear
+    if stream is None:  # closed by the caller, as by >&-
         setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process
     elif isinstance(stream, io.TextIOWrapper):  # in a locale without ±, a command says ?
         stream.reconfigure(errors="replace")
 
 
-# Without a terminal there is no width to keep to: a table in a log is as wide as it needs to be.
+# A log has no width limit: a table there is as wide as it needs to be.
 console = Terminal(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not is_rank_zero()
 )
@@ -92,7 +92,7 @@ error_console = Terminal(highlight=False, soft_wrap=True, stderr=True)
 
 
 def quieten() -> None:
-    """Mutes what a user cannot act on."""
+    """Silence warnings of libraries that a user cannot act on."""
     threading.excepthook = report_thread
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -106,18 +106,18 @@ def quieten() -> None:
 
 
 def report_thread(failed: threading.ExceptHookArgs) -> None:
-    """Print what has ended a thread; not of TensorBoard's, whose error the fit meets at its next point."""
+    """Print an exception that ended a thread, except in TensorBoard's, which the fit reports."""
     if not type(failed.thread).__module__.startswith("tensorboard."):
         threading.__excepthook__(failed)
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun."""
+    """Return a number with its noun, such as ``2 runs``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it."""
+    """Return a time in seconds, minutes or hours, such as ``3 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

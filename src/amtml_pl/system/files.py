@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, read with a limit, and locks that are probed."""
+"""Write files atomically, read them with a size limit, and probe locks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from amtml_pl.errors import UserError
 
 
 def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], bool]) -> Path:
-    """The file that ``out=`` names, which nobody misses: a new one, or one that the command has written.
+    """Return the file of ``out=``, if it is new or written by this command.
 
     Args:
-        out: as it was typed.
-        suffix: that its name must have.
-        what: such files are, with an article.
-        is_one: whether a file that is there is such a one.
+        out: as typed.
+        suffix: required of the name.
+        what: the kind of file, with an article.
+        is_one: returns whether an existing file is of that kind.
 
     Raises:
         UserError: if it has another suffix, holds something else, is a folder, or cannot be written.
@@ -38,7 +38,7 @@ def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], b
 
 
 def refuse_unwritable(file: Path) -> None:
-    """Refuses a target before anything is computed for it; nothing is made.
+    """Raise if a file could not be written; create nothing.
 
     Raises:
         UserError: if it is a folder, or nothing can be written beside it.
@@ -54,13 +54,13 @@ def refuse_unwritable(file: Path) -> None:
 
 @contextmanager
 def replacing(file: Path, mark: str = "") -> Iterator[Path]:
-    """Yield a temporary name with a file's suffix; what is written there replaces the file atomically.
+    """Yield a temporary path; what is written there replaces the file atomically.
 
     Args:
-        file: what is replaced; its folder is made.
-        mark: part of the temporary name. An empty one is drawn, so that processes may write at once; while
-            there is no folder, the temporary file lies above it. A fixed one is for a single writer, who
-            overwrites what a killed process has left in the folder.
+        file: the file to replace; its folder is made.
+        mark: part of the temporary name. Empty draws a random one, so that processes may write at once; while
+            there is no folder, the temporary file lies above it. A fixed one is for a single writer, and
+            overwrites what a killed process left in the folder.
 
     Raises:
         OSError: if it cannot be written; the old file stays, as it does at any other exception.
@@ -96,7 +96,7 @@ def output(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a file by a text; see `write_bytes`."""
+    """Replace a file atomically by a text; see `write_bytes`."""
     write_bytes(file, text.encode())
 
 
@@ -111,12 +111,12 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def nearest_folder(file: Path) -> Path:
-    """The folder of a file, or the first above it that is there."""
+    """Return the folder of a file, or the nearest existing one above it."""
     return next(folder for folder in file.parents if folder.exists())
 
 
 def unwritable(file: Path, error: OSError) -> UserError:
-    """What to say of a target that cannot be written."""
+    """Return the error for a file that cannot be written."""
     return UserError(
         f"{file} cannot be written: {error.strerror or error}.", fix="out=FILE, in another folder"
     )
@@ -126,7 +126,7 @@ MOST_BYTES = 64 << 20
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a file that may be somebody else's.
+    """Return the text of a file that another program may have written.
 
     Raises:
         OSError: if it cannot be read.
@@ -151,7 +151,7 @@ def digest_of_file(file: Path, algorithm: str = "sha256") -> str:
 
 
 def is_held(lock_file: Path) -> bool:
-    """Return True if a process holds a lock.
+    """Return whether a process holds a lock.
 
     Raises:
         OSError: if the lock may not be opened.

@@ -1,4 +1,4 @@
-"""A process for one job alone: what ends it, however suddenly, ends nothing else."""
+"""Run one job in its own process, to keep a crash from ending the others."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessCrashedError(Exception):
-    """The process ended without a result, as after a segmentation fault or for want of memory."""
+    """A process ended without a result, as by a segmentation fault."""
 
 
 def can_have_own_process() -> bool:
-    """Whether a process can be forked here: on Linux, while this one has not used an accelerator.
+    """Return whether a process can be forked: on Linux, before an accelerator is used.
 
-    A fork knows all that is imported, so that a job starts at once.
+    A fork shares all imports, so that a job starts at once.
     """
     torch = sys.modules.get("torch")
     used = torch is not None and torch.cuda.is_initialized()
@@ -35,19 +35,16 @@ def can_have_own_process() -> bool:
 
 
 def in_own_process(function: Callable[[], Result]) -> Result:
-    """Runs a function in a process and a process group of its own, and gives what it returns.
+    """Return the result of a function that runs in its own process and process group.
 
-    Ctrl-C and SIGTERM are passed on to it once, and it is waited for; where this process is killed, it is
-    asked to end too.
+    Ctrl-C and SIGTERM are passed on to it once, and then this process waits for it. If this process is
+    killed, the other one gets SIGTERM too.
 
     Args:
         function: returns what can be pickled, and raises nothing.
 
-    Returns:
-        What the function returns.
-
     Raises:
-        ProcessCrashedError: if it ended without; the message says by which signal or status.
+        ProcessCrashedError: if it ended without a result; the message names the signal or status.
         KeyboardInterrupt: after Ctrl-C, when the process has ended.
         SystemExit: with 143 after SIGTERM, if the function does not decide otherwise.
     """
@@ -70,9 +67,9 @@ def in_own_process(function: Callable[[], Result]) -> Result:
 
 
 def run_in_child(function: Callable[[], Result], sender: Connection, parent: int) -> None:
-    """What the process does."""
+    """Run the function in the forked process and send its result to the parent."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-    os.setpgid(0, 0)  # Ctrl-C in a terminal reaches the parent alone, which passes it on once
+    os.setpgid(0, 0)  # Ctrl-C in a terminal reaches only the parent, which passes it on once
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
     if os.getppid() != parent:  # it has gone already
         sys.exit(1)
@@ -81,7 +78,7 @@ def run_in_child(function: Callable[[], Result], sender: Connection, parent: int
 
 @contextmanager
 def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
-    """Starts a process, to which SIGINT and SIGTERM go inside; gives those that came."""
+    """Start a process, pass SIGINT and SIGTERM on to it, and yield those received."""
     came: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
@@ -89,9 +86,7 @@ def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, number)
 
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, PASSED_ON
-    )  # what comes from here on waits until it can be passed on
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # later signals wait until they can be passed on
     process.start()
     before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
@@ -103,7 +98,7 @@ def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
 
 
 def exit_reason(exitcode: int | None) -> str:
-    """How a process ended, for a person."""
+    """Return how a process ended, as part of a sentence."""
     if exitcode is None or exitcode >= 0:
         return f"its process ended with status {exitcode} before the run did"
     name = signal.Signals(-exitcode).name

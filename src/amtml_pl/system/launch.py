@@ -1,4 +1,4 @@
-"""A run of several processes on this machine: a group of its own for each run, also within a sweep."""
+"""Start the processes of a run on this machine, in one group for each run."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ from amtml_pl.system.signals import GRACE_SECONDS
 
 
 def launch_ranks(command: Sequence[str], processes: int) -> None:
-    """Runs a Python command in so many processes that know of each other; when one dies, all end.
+    """Run a Python command in several connected processes; if one dies, all end.
 
     Args:
         command: arguments of the interpreter, such as ``["-m", "amtml_pl.train", …]``.
         processes: 2 or more.
 
     Raises:
-        SystemExit: with the status of the process that ended first, where it is not 0; that process has
-            said why.
+        SystemExit: with the status of the process that ended first, if not 0; that process has reported why.
         KeyboardInterrupt: after Ctrl-C.
         Preempted: after SIGTERM.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(
         logging.CRITICAL
-    )  # it repeats what a process says
+    )  # it repeats a process's own report
     threads = max(1, (os.cpu_count() or 1) // processes)
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # handed down; else each takes all cores
@@ -67,13 +66,13 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
 
 
 def run_detached(command: Sequence[str]) -> None:
-    """Runs a Python command in a process that is none of this run's group.
+    """Run a Python command in a process outside this run's group.
 
     Args:
         command: arguments of the interpreter.
 
     Raises:
-        SystemExit: with its status, where it is not 0; it has said why.
+        SystemExit: with its status, if not 0; the process has reported why.
     """
     alone = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "amtml_pl.system.launch", str(os.getpid()), *command],
@@ -81,7 +80,7 @@ def run_detached(command: Sequence[str]) -> None:
     )
     try:
         status = alone.wait()
-    except BaseException:  # told to stop: so is that process, which saves what it has
+    except BaseException:  # pass the request to stop on: the process saves its state
         alone.terminate()
         alone.wait(timeout=GRACE_SECONDS + 5)
         raise
@@ -90,16 +89,15 @@ def run_detached(command: Sequence[str]) -> None:
 
 
 def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
-    """How many processes this process has to start for a run; 1 where it is the run, or one of its processes.
+    """Return how many processes to start for a run; 1 if they are running.
 
     Args:
         devices: per machine; ``auto`` is every GPU.
-        nodes: machines.
+        nodes: number of machines.
         accelerator: as the trainer's.
 
     Raises:
-        UserError: if there are not as many processes as devices, or several machines and nobody has started
-            processes there.
+        UserError: if processes and devices differ in number, or another machine has no processes.
     """
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
     each = (torch.cuda.device_count() if on_gpu else 1) if devices == "auto" else int(devices)
@@ -128,7 +126,7 @@ def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
 
 
 def with_parent() -> None:
-    """Runs the command of this process's arguments, and ends with the process that they name."""
+    """Run the command of this process's arguments, and end when the named process ends."""
     parent, *sys.argv = sys.argv[1:]
     Thread(target=end_with_parent, args=(int(parent),), daemon=True).start()
     if sys.argv[0] == "-m":

@@ -1,4 +1,4 @@
-"""Recognise what the system refuses a process, and name the command that allows it."""
+"""Recognise limits that the system sets, and name the command that raises them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit that a shell sets for what it starts.
+    """A resource limit that a shell sets for the processes it starts.
 
     Attributes:
-        number: of the resource.
-        what: it bounds.
+        number: of the resource, as in ``resource``.
+        what: the limited resource, in words.
         option: of the shell's ``ulimit``.
-        unit: that the system counts in.
-        enough: a value that suffices for every command; None where no value does.
+        unit: of the value.
+        enough: a value that suffices for every command; None if no value does.
     """
 
     number: int
@@ -34,20 +34,20 @@ class Limit:
 
     @property
     def value(self) -> int | None:
-        """The most that this process may have; None where there is no limit."""
+        """The current limit of this process; None if unlimited."""
         soft, _ = resource.getrlimit(self.number)
         return None if soft == resource.RLIM_INFINITY else soft
 
     @property
     def sentence(self) -> str:
-        """What the limit is, after a space; nothing where there is none."""
+        """The limit as a sentence after a space; empty if unlimited."""
         if self.value is None:
             return ""
         return f" The limit on {self.what} is {self.value:,}{self.unit} (ulimit {self.option})."
 
     @property
     def fix(self) -> str:
-        """What raises it, before the command is repeated."""
+        """The shell command that raises the limit."""
         most = "unlimited" if self.enough is None else max(self.enough, 4 * (self.value or 0))
         return f"ulimit {self.option} {most}"
 
@@ -63,7 +63,7 @@ BY_ERRNO = {
     errno.EAGAIN: PROCESSES,  # of fork
     errno.ENOMEM: MEMORY,
 }
-# What libraries raise as RuntimeError or ImportError, by a part of its text.
+# Parts of the RuntimeErrors and ImportErrors of libraries.
 BY_TEXT = {
     "can't start new thread": PROCESSES,
     "can't allocate memory": MEMORY,
@@ -71,25 +71,25 @@ BY_TEXT = {
     "failed to map segment": MEMORY,
     "bad_alloc": MEMORY,
 }
-# A disk that is full or gone, or a folder that is closed to the user: no defect of the program.
+# A disk that is full or gone, or a folder without access: not a defect of the program.
 OF_THE_MACHINE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
 )
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 MORE_PROCESSES = "end other processes of yours, or raise the limit of the container on processes"
-OUT_OF_MEMORY = 71  # what a process of `in_limited_memory` returns
+OUT_OF_MEMORY = 71  # the status of a process of `in_limited_memory`
 NO_TEMPORARY_FOLDER = "No usable temporary directory"  # torch makes a file there when it is imported
 MOST_OF_OPENBLAS = 64  # threads in each of its two pools, numpy's and scipy's
 
 
 def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserError | None:
-    """Return the message for what the system has refused; None for any other error.
+    """Return the user's error for a request that the system refused; None for other errors.
 
-    A message that says already what could not be done keeps its words, and gets the limit's command.
+    A UserError keeps its message, and gets the command for the limit.
 
     Args:
-        error: what was raised.
-        any_file: whether every error that names a file is the system's.
+        error: the exception.
+        any_file: whether every error that names a file counts.
     """
     met = ([cause for cause in causes(error) if limit_behind(cause)] or [error])[-1]
     limit = limit_behind(met)
@@ -112,7 +112,7 @@ def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserEr
 
 
 def in_a_sentence(error: BaseException) -> str:
-    """Return what an error says."""
+    """Return an exception as one sentence."""
     if isinstance(error, OSError) and NO_TEMPORARY_FOLDER not in str(error):
         return f"{named_file(error) or 'A file'} cannot be read or written: {error.strerror or error}."
     first = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -126,7 +126,7 @@ def named_file(error: OSError) -> str | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what it was raised from or after; a UserError names its cause itself."""
+    """Yield an exception and its causes; a UserError's message already names its cause."""
     while error is not None:
         yield error
         alone = error.__suppress_context__ or isinstance(error, UserError)
@@ -134,7 +134,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def limit_behind(error: BaseException) -> Limit | None:
-    """Return the limit that an error has met; None where it met another, or there is no such limit."""
+    """Return the limit that caused an exception; None if none of ours did."""
     limit = kind_of(error)
     if limit is PROCESSES and MEMORY.value is not None:  # a thread's stack is memory too
         limit = MEMORY
@@ -145,7 +145,7 @@ def limit_behind(error: BaseException) -> Limit | None:
 
 
 def kind_of(error: BaseException) -> Limit | None:
-    """Return what an error says there is too little of."""
+    """Return the resource that an exception reports as exhausted; None if none."""
     if isinstance(error, OSError):
         if hasattr(error, "characters_written"):  # a pipe that is full, with the errno of a refused fork
             return None
@@ -160,12 +160,12 @@ def kind_of(error: BaseException) -> Limit | None:
 
 
 def refuse_few_threads() -> None:
-    """Raise a UserError where the numerical libraries could not have their threads.
+    """Raise if the numerical libraries could not start their threads.
 
     They do not report it: OpenBLAS sends the process a SIGINT, OpenMP ends it.
 
     Raises:
-        UserError: if this process may not start them.
+        UserError: if the system refuses the threads.
     """
     typed = os.environ.get("OMP_NUM_THREADS", "")
     each = min(int(typed) if typed.isdecimal() else cores(), cores())
@@ -189,21 +189,21 @@ def refuse_few_threads() -> None:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_limited_memory(run: Callable[[], int]) -> int:
-    """Run a function; where memory is limited in a process of its own, since C++ code ends its process.
+    """Run a function, in its own process if memory is limited: C++ may crash.
 
     Args:
         run: returns the exit status of the command.
 
     Returns:
-        What the function returns; 1 after an error that it raises, with its traceback.
+        The exit status; 1 after an exception, with its traceback.
 
     Raises:
-        ProcessCrashedError: if that process was ended so.
+        ProcessCrashedError: if the process ended for lack of memory.
     """
     if MEMORY.value is None or not can_have_own_process():
         return run()
@@ -214,7 +214,7 @@ def in_limited_memory(run: Callable[[], int]) -> int:
 
 
 def survived(run: Callable[[], int]) -> int:
-    """Run a function and return its status, or that of an error which the process can still report."""
+    """Return the status of a function, or one for an exception."""
     try:
         return run()
     except Exception as error:

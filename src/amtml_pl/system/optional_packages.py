@@ -1,4 +1,4 @@
-"""Packages that not everyone needs."""
+"""Import packages of the optional extras."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from amtml_pl.errors import UserError
 
 
 def imported(package: str, *, extra: str) -> ModuleType:
-    """A package of one of the project's extras.
+    """Return a package of one of the project's extras.
 
     Args:
-        package: its name, as it is imported.
-        extra: what brings it.
+        package: its import name.
+        extra: the extra that installs it.
 
     Raises:
         UserError: if it is not installed.

@@ -1,4 +1,4 @@
-"""YAML that holds data and nothing else: what a run folder passes on."""
+"""Read YAML files of other people as data only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MOST_LEVELS = 50
 
 
 def read_plain_yaml(file: Path) -> Any:
-    """Read a file as numbers, texts, lists and mappings by text.
+    """Return a YAML file as numbers, texts, lists and mappings.
 
     Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without
     aliases the time is linear in the file's size.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it holds anything else, naming it.
+        ValueError: if it holds anything else; the message names it.
     """
     if not file.is_file():
         raise FileNotFoundError(errno.ENOENT, "not a file", str(file))

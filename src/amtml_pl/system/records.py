@@ -1,4 +1,4 @@
-"""Records: JSON files of ours as typed models, read with one error and sealed against change."""
+"""Records: our JSON files as typed models, checked when they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBLEMS_SHOWN = 3
 
 
 def parsed_by_shell(command: str) -> str:
-    """Return a command that a shell could split.
+    """Return the given command if a shell can split it.
 
     Raises:
         ValueError: if its quotes are not closed, or it is empty.
@@ -36,17 +36,17 @@ Same = TypeVar("Same", bound="Record")
 
 
 class Record(BaseModel):
-    """A JSON object whose fields are all declared. It does not change once it is made."""
+    """A JSON object whose fields are all declared; immutable."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", ser_json_inf_nan="constants")
 
     def replaced(self: Same, **changes: Any) -> Same:
-        """Return a copy with other values, which are validated as those of a new record."""
+        """Return a copy with some values changed, all validated again."""
         return type(self)(**{**dict(self), **changes})
 
 
 class Sealed(Record):
-    """A record whose digest, set when it is written, is that of its other fields."""
+    """A record with a digest of its other fields, set when it is written."""
 
     digest: str = ""
 
@@ -55,13 +55,13 @@ R = TypeVar("R")
 
 
 def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
-    """Read a file that holds one record.
+    """Return the record that a file holds.
 
     Args:
         model: of the record, or a dataclass. A field ``format`` names the only format that is read.
         file: where it lies.
-        fix: what mends a damaged file.
-        anew: what replaces a file of another format; empty takes ``fix``.
+        fix: how to repair a damaged file, for the error message.
+        anew: how to replace a file of another format; empty means ``fix``.
 
     Raises:
         UserError: if the file cannot be read, has another format, or is damaged.
@@ -79,7 +79,7 @@ def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
 
 
 def find_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R | None:
-    """Return what `read_record` returns; None where there is no such file."""
+    """Return the record that a file holds; None if the file does not exist."""
     try:
         return read_record(model, file, fix=fix, anew=anew)
     except UserError as error:
@@ -121,12 +121,12 @@ def refuse_other_format(found: object, expected: object, file: Path, fix: str) -
 
 def damaged(file: Path, error: ValueError, fix: str) -> UserError:
     """Return the error for a file whose content is not a record."""
-    said = reasons(error) if isinstance(error, ValidationError) else f"{error!s:.400}"
-    return UserError(f"{file} is damaged: {said}.", fix=fix)
+    text = reasons(error) if isinstance(error, ValidationError) else f"{error!s:.400}"
+    return UserError(f"{file} is damaged: {text}.", fix=fix)
 
 
 def reasons(error: ValidationError) -> str:
-    """Return the first problems that a validation has found."""
+    """Return the first problems of a failed validation, as one text."""
     return "; ".join(map(problem, error.errors(include_url=False)[:PROBLEMS_SHOWN]))
 
 
@@ -153,17 +153,17 @@ def write_record(file: Path, record: BaseModel) -> None:
 
 
 def as_json(record: BaseModel) -> str:
-    """Return a record as a JSON text, sealed where its model is."""
+    """Return a record as JSON text, with a digest if its model is `Sealed`."""
     content = record.model_dump(mode="json", by_alias=True)
     return json.dumps(sealed(content) if isinstance(record, Sealed) else content, indent=2) + "\n"
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with the digest of all its other fields."""
+    """Return a JSON object with a digest of all its other fields."""
     return {**content, "digest": digest_of(content)}
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an object's fields except its own digest."""
+    """Return the SHA-256 of an object's fields, without its own digest."""
     fields = {name: value for name, value in content.items() if name != "digest"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Being told to stop: a fit finishes its step and saves before it obeys Ctrl-C or a scheduler's SIGTERM."""
+"""Finish the step and save before Ctrl-C or a scheduler's SIGTERM stops a fit."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from types import FrameType
 
 from amtml_pl.errors import Preempted
 
-# What schedulers send before they kill; torchrun, which passes it on, kills after 30 seconds.
+# From SIGTERM to the end; torchrun, which passes SIGTERM on, kills after 30 seconds.
 GRACE_SECONDS = 20.0
 
 
 def raise_on_sigterm() -> None:
-    """From here on SIGTERM ends the process by `Preempted`, as Ctrl-C does by KeyboardInterrupt."""
+    """Make SIGTERM raise `Preempted` from now on, as Ctrl-C raises KeyboardInterrupt."""
     signal.signal(signal.SIGTERM, preempt)
 
 
 def prepare_to_end() -> None:
-    """Ignore further signals: the process is about to end, and one of them has ended it."""
+    """Ignore further signals, as the process is already ending."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Where Ctrl-C has met code that was made from text, Python would end by SIGINT, and ignore the status.
-    exec("")  # noqa: S102 - it forgets that Ctrl-C
+    # After Ctrl-C inside exec'd code Python ends itself by SIGINT, without our status.
+    exec("")  # noqa: S102 - resets that state
 
 
 def preempt(number: int, frame: FrameType | None) -> None:
-    """A handler of signals."""
+    """Handle a signal by raising `Preempted`."""
     raise Preempted
 
 
 class StopRequest:
-    """Whether somebody has asked the fit to stop, by Ctrl-C or SIGTERM.
+    """A request to stop the fit, by Ctrl-C or SIGTERM.
 
     Attributes:
-        number: of the signal; None where nobody has.
+        number: of the signal; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, after `install`, signals are noted and obeyed later; afterwards as they were before."""
+        """Restore the signal handlers afterwards, then act on a signal that was noted."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -51,16 +51,16 @@ class StopRequest:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if self.number is not None:  # it came when the fit had nothing left to do
+        if self.number is not None:  # it came at the end of the fit
             self.raise_if_requested()
 
     def install(self) -> None:
-        """Begins to note signals; called once Lightning has put its own handlers in place."""
+        """Start to note signals, after Lightning has installed its own handlers."""
         signal.signal(signal.SIGINT, self.record)
         signal.signal(signal.SIGTERM, self.record)
 
     def record(self, number: int, frame: FrameType | None) -> None:
-        """Notes a first signal, for which there is some time; obeys a second one at once."""
+        """Note a first signal and allow some time; act on a second one at once."""
         if self.number is not None:
             self.raise_if_requested()
         self.number = number
@@ -68,11 +68,11 @@ class StopRequest:
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     def raise_if_requested(self) -> None:
-        """Stops.
+        """Raise the exception for the noted signal.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
-            Preempted: after SIGTERM, or where another process of the run was told to stop.
+            Preempted: after SIGTERM, or if another process of the run must stop.
         """
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self.number == signal.SIGINT:

@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote, read without running code and without believing their sizes."""
+"""Read files of ``torch.save`` without running their code or trusting their sizes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 
 
 def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:
-    """What a file holds: tensors, on the CPU, and plain containers.
+    """Return the tensors, on the CPU, and plain containers that a file holds.
 
-    torch itself compares no checksum, so that a flipped bit would be a wrong weight; and it unpacks what is
-    compressed, which ``torch.save`` never does, whatever that grows to.
+    torch itself compares no checksum, so that a flipped bit would be a wrong weight; and it unpacks
+    compressed data, which ``torch.save`` never writes, to any size.
 
     Args:
         path: the file.
-        with_checksums: whether to refuse the forms of older versions of torch, which have none.
+        with_checksums: whether to refuse the formats of older versions of torch, which have none.
 
     Raises:
         OSError: if it may not be read.
-        ValueError: if a checksum is wrong or lacking, or something in the file is compressed.
-        Exception: whatever torch raises at damaged bytes, or at a file that asks for more than tensors.
+        ValueError: if a checksum is wrong or missing, or something in the file is compressed.
+        Exception: of any kind, from torch, for damaged bytes or a file that holds more than tensors.
     """
-    with path.open("rb"):  # or what may not be read would be said to be no archive
+    with path.open("rb"):  # without read access is_zipfile would return False
         pass
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -35,5 +35,5 @@ def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:
                 raise ValueError(f"the checksum of {wrong:.80} in it is wrong")
     elif with_checksums:
         raise ValueError("it is cut off, or another kind of file")
-    with warnings.catch_warnings(action="ignore"):  # what torch warns of here, it refuses just after
+    with warnings.catch_warnings(action="ignore"):  # torch raises for the same reasons just after
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Frozen teachers: their outputs for a batch, and how good they are."""
+"""Run frozen teachers on batches, and measure their accuracy."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class LiveTeachers:
         self.teachers = tuple(teachers)
 
     def to(self, device: torch.device | str) -> LiveTeachers:
-        """Moves the teachers and returns them."""
+        """Move the teachers to a device and return them."""
         for teacher in self.teachers:
             teacher.network.to(device)
         return self
 
     def __call__(self, batch: Batch) -> TeacherOutputs:
-        """Logits and hints of all teachers, without gradients, on the device of the batch."""
+        """Return logits and hints of all teachers, without gradients, on the batch's device."""
         outputs = [teacher(batch.images) for teacher in self.teachers]
         hints = {
             f"{teacher.name}/{tap}": feature
@@ -50,17 +50,16 @@ class LiveTeachers:
 
 
 class Teacher:
-    """A trained network that is not trained any further: frozen, in evaluation mode.
+    """A frozen, trained network in evaluation mode.
 
     Args:
-        name: what YAML, shards, logs and messages call it; without "/", which separates it from a tap.
+        name: in YAML, shards, logs and messages; without "/", which separates it from a tap.
         network: frozen here.
-        class_map: position c holds the output of the network that means class c of the data; None where the
+        class_map: position c holds the index of the output that means class c of the data; None if the
             outputs are the classes.
-        pool: side of the grid that larger features are average-pooled to before anything reads them; None
-            leaves them as they are.
-        hints: what is read of the network's taps, each as `models.hint.HintSpec` says; None reads every
-            tap as it is.
+        pool: side of the grid that larger features are average-pooled to before use; None keeps them.
+        hints: readings of the network's taps, each as in `models.hint.HintSpec`; None reads every tap
+            unchanged.
 
     Raises:
         UserError: if the name cannot be used, or two classes are mapped to one output.
@@ -89,7 +88,7 @@ class Teacher:
             )
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
-        """Logits ``(B, K)`` in the order of the data's classes, and features; ordinary, detached tensors.
+        """Return logits ``(B, K)`` in the data's class order, and features; detached.
 
         Raises:
             RuntimeError: if the network was switched to training mode.
@@ -102,16 +101,16 @@ class Teacher:
         features = {str(r): r(output.features[r.tap], self.pool) for r in self.readings}
         outputs = ModelOutputs(logits, features)
         # Copied outside: autograd refuses to save inference tensors for the student's backward. Into one
-        # layout, whatever the network's: sums over it would else differ in their last bits from cached ones.
+        # layout for all networks: sums over another one would differ in their last bits from cached ones.
         return outputs.map(lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
 
     def hint_shapes(self, image_size: int) -> dict[str, Shape]:
-        """``(C, H, W)`` of each hint, by flat name ``"<teacher>/<tap>"``."""
+        """Return ``(C, H, W)`` of each hint, by flat name ``"<teacher>/<tap>"``."""
         _, taps = tap_shapes(self.network, image_size)
         return {f"{self.name}/{r}": r.shape(taps[r.tap], self.pool) for r in self.readings}
 
     def check_classes(self, num_classes: int, image_size: int) -> None:
-        """Refuses a number of outputs or a class map that do not fit the data."""
+        """Raise a UserError if the outputs or the class map do not fit the data."""
         outputs, _ = tap_shapes(self.network, image_size)
         place = f"teacher.{self.name}.class_map"
         if self.class_map is None and outputs != num_classes:
@@ -136,7 +135,7 @@ class Teacher:
 
 
 def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch]) -> float:
-    """Return the share of images that a network names rightly; no images are a UserError."""
+    """Return the share of images classified correctly; no images are a UserError."""
     module = network.network if isinstance(network, Teacher) else network
     right, total = 0, 0
     with evaluation_mode(module), torch.no_grad():
@@ -150,7 +149,7 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
 
 
 class MeasuredAccuracy(Sealed):
-    """The accuracy of a teacher on some images."""
+    """The accuracy of a teacher on given images."""
 
     accuracy: Share
     identity: dict[str, Any]
@@ -159,11 +158,7 @@ class MeasuredAccuracy(Sealed):
 def measured_accuracy(
     load: Callable[[], Teacher], batches: Iterable[Batch], folder: Path, identity: Mapping[str, Any]
 ) -> float:
-    """A teacher's accuracy, measured the first time and read from a record after that.
-
-    Returns:
-        The accuracy in [0, 1].
-    """
+    """Return a teacher's accuracy in [0, 1], measured once and then read from a record."""
     text = json.dumps(identity, sort_keys=True)
     path = folder / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     with suppress(UserError):  # a missing or damaged record is measured again
@@ -175,7 +170,7 @@ def measured_accuracy(
 
 
 def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
-    """Refuses a teacher that is too weak to be the network that it should be."""
+    """Raise a UserError if a teacher is weaker than expected."""
     if accuracy < min_accuracy:
         raise UserError(
             f"Teacher {name!r} reaches an accuracy of {accuracy:.4f}; expected at least {min_accuracy:.4f}. "
@@ -186,7 +181,7 @@ def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a module's ``state_dict``, in name order."""
+    """Return a SHA-256 of a module's ``state_dict``: names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""A teacher that a configuration selects: what is known of it while no network is in memory."""
+"""A teacher of the configuration: its facts, known without a network in memory."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class SelectedTeacher:
 
     Attributes:
         node: its configuration, as plain values.
-        image_size: H, which is W, of the images that it is shown.
-        hints: what terms read of its modules, each as `amtml_pl.models.hint.HintSpec` says.
+        image_size: H = W of its input images.
+        hints: readings of its modules by the terms, each as in `amtml_pl.models.hint.HintSpec`.
     """
 
     name: str
@@ -43,17 +43,17 @@ class SelectedTeacher:
     hints: tuple[str, ...] = ()
 
     def fresh(self) -> Teacher:
-        """The teacher as its constructor leaves it, without the weights of a file or a recipe."""
+        """Return the teacher as constructed, without weights of a file or a recipe."""
         return build_teacher(self.name, self.node, self.network.build(), self.hints)
 
     def load(self) -> Teacher:
-        """Return the teacher with its weights; a UserError if they are missing or do not fit."""
+        """Return the teacher with its weights; missing or unfit ones are a UserError."""
         teacher = self.fresh()
         self.load_weights(teacher)
         return teacher
 
     def load_weights(self, teacher: Teacher) -> None:
-        """Give a fresh teacher its weights; a UserError if their file is missing, changed or does not fit."""
+        """Load weights into a fresh teacher; a UserError if their file is missing or unfit."""
         if self.has_own_weights:
             if self.node["weights"]["path"] is not None:
                 given = {key: value for key, value in self.node["weights"].items() if value}
@@ -66,7 +66,7 @@ class SelectedTeacher:
 
     @property
     def has_own_weights(self) -> bool:
-        """Whether it comes with weights; otherwise its recipe trains them."""
+        """Return whether the weights come with it; otherwise its recipe trains them."""
         return bool(self.node["pretrained"]) or self.node["weights"]["path"] is not None
 
     @cached_property
@@ -75,34 +75,34 @@ class SelectedTeacher:
         return RunFolder(run_folder(self.recipe.config(), str(self.node["recipe"]), self.recipe.network))
 
     def completed(self) -> RunRecord | None:
-        """Return the record of the run that has trained it; None before."""
+        """Return the record of the run that trained it; None before."""
         with self.trained_again():
             return self.folder.completed()
 
     @contextmanager
     def trained_again(self) -> Iterator[None]:
-        """Inside, a teacher's damaged run is refused with the command that trains it again."""
+        """Add the command that trains the teacher again to errors about its run."""
         try:
             yield
         except UserError as error:
-            if isinstance(error.__cause__, OSError):  # a permission or a disk, which training does not mend
+            if isinstance(error.__cause__, OSError):  # training again does not help
                 raise
             raise UserError(error.what, fix=f"{self.recipe.command()} force=true") from error
 
     def record(self) -> RunRecord | None:
-        """Return the record of a teacher that its recipe has trained; None before."""
+        """Return the record of a teacher trained by its recipe; else None."""
         return None if self.has_own_weights else self.completed()
 
     def trained(self) -> RunRecord:
-        """Return the record of a teacher that has just been trained; none is a UserError."""
+        """Return the record of a teacher trained just now; none is a UserError."""
         if (record := self.record()) is None:
             raise UserError(f"{self.folder.path} has no completed run.", fix=self.recipe.command())
         return record
 
     def identity(self) -> dict[str, Any] | None:
-        """What decides its outputs for given pixels, as JSON; None while its weights do not exist.
+        """Return what determines the outputs, as JSON; None while the weights do not exist.
 
-        No network is built, but for weights that only the network's own constructor knows.
+        A network is built only if its own constructor loads the weights.
         """
         about = {key: self.node[key] for key in ("network", "mean", "std", "class_map")}
         if not self.has_own_weights:
@@ -118,17 +118,17 @@ class SelectedTeacher:
         return None if digest is None else {**about, "weights": {"sha256": digest, **weights}}
 
     def is_as_constructed(self, teacher: Teacher) -> bool:
-        """Whether the weights of a constructor are the same again; a random part of them would not be."""
+        """Return whether the constructor gave the same weights again; random ones differ."""
         own = self.has_own_weights and self.node["weights"]["path"] is None
         return not own or weights_digest(teacher.network) == self.constructed_digest
 
     @cached_property
     def constructed_digest(self) -> str:
-        """SHA-256 of the weights that the constructor loads by itself."""
+        """The SHA-256 of the weights that the constructor loads by itself."""
         return weights_digest(self.fresh().network)
 
     def facts(self, teacher: Teacher) -> TeacherFacts:
-        """Return what a record holds of the teacher."""
+        """Return the teacher's facts for a record."""
         return TeacherFacts(
             network=self.network.target,
             **vars(cost(teacher.network, self.image_size)),
@@ -150,7 +150,7 @@ def with_hints(
     terms: Mapping[str, LossTerm],
     offered: Mapping[str, OfferedFeatures],
 ) -> tuple[SelectedTeacher, ...]:
-    """Return the teachers with the hints that terms want of each; other teachers' are refused."""
+    """Return the teachers with the hints that terms read; unknown teachers are a UserError."""
     wanted: dict[str, list[str]] = {teacher.name: [] for teacher in teachers}
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, hint = name.partition("/")
@@ -164,5 +164,5 @@ def with_hints(
 
 
 def names(teachers: Sequence[SelectedTeacher]) -> tuple[str, ...]:
-    """Their names in order."""
+    """Return the teachers' names in order."""
     return tuple(teacher.name for teacher in teachers)

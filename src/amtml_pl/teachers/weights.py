@@ -1,8 +1,8 @@
-"""Weights from files that others wrote: read without running their code, and fitted key by key.
+"""Load weights from files of other people, without running their code.
 
 A pickle can run any program when it is opened. So ``.safetensors`` files are read by safetensors and
-everything else by ``torch.load(weights_only=True)``, which builds tensors and plain containers only; there
-is no way to ask for more.
+everything else by ``torch.load(weights_only=True)``, which builds tensors and plain containers only; no
+option allows more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.system.checkpoint_file import state_differences
 from amtml_pl.system.torch_files import read_torch_file
 
-# Where trainers commonly put the state dict inside a checkpoint.
+# Common keys of the state dict in a checkpoint.
 _KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net")
 _LISTED = 5
 
@@ -35,11 +35,11 @@ def load_weights(
     strip_prefixes: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
 ) -> None:
-    """Loads a file's weights into a network, all or nothing.
+    """Load a file's weights into a network, all or nothing.
 
     Raises:
-        UserError: as ``read_state_dict``, or if a tensor is missing, left over or of another shape; batch
-            norm's count of batches, which evaluation does not read, may be missing.
+        UserError: as ``read_state_dict``, or if a tensor is missing, left over or of another shape; only
+            batch norm's count of batches, which evaluation does not read, may be missing.
     """
     given = read_state_dict(path, key=key, strip_prefixes=strip_prefixes, rename=rename)
     expected = network.state_dict()
@@ -68,7 +68,7 @@ def read_state_dict(
     strip_prefixes: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU.
+    """Return the tensors of a file by name, on the CPU.
 
     Args:
         path: a ``.safetensors`` file, or one that ``torch.save`` wrote.
@@ -78,7 +78,7 @@ def read_state_dict(
         rename: regular expressions and their replacements, applied in this order by ``re.sub``.
 
     Raises:
-        UserError: if the file is missing, damaged, no weights file or would run code, the key does not lead
+        UserError: if the file is missing, damaged, without weights or would run code, the key does not lead
             to a state dict, a pattern is invalid, or two names become one.
     """
     found = _select(_read(Path(path)), key, path)
@@ -121,19 +121,19 @@ def _read(path: Path) -> object:
 
 
 def _would_run_code(path: Path, error: Exception) -> bool:
-    """Whether torch refused a pickle for what it asks for, and not for being none."""
+    """Return whether torch refused a pickle because it would run code."""
     if "GLOBAL" in str(error) or "TorchScript" in str(error):
         return True
     try:  # torch may stumble over an instruction before it comes to a global; listing them runs nothing
         with path.open("rb") as file:
             instructions = {instruction.name for instruction, _, _ in pickletools.genops(file)}
-    except Exception:  # the file is damaged, in whatever way
+    except Exception:  # the file is damaged
         return False
     return isinstance(error, UnpicklingError) and "REDUCE" in instructions
 
 
 def _select(content: object, key: str | None, path: Path | str) -> dict[str, Tensor]:
-    """The state dict inside a file's content."""
+    """Return the state dict inside a file's content."""
     if key is None and isinstance(content, dict):
         nested = [name for name in _KNOWN_KEYS if isinstance(content.get(name), dict)]
         if len(nested) > 1:
@@ -159,7 +159,7 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
 
 
 def _at(content: Any, key: str, path: Path | str) -> object:
-    """What lies under a key that may hold dots itself or lead through several levels."""
+    """Return the value under a key, which may contain dots or lead through several levels."""
     if isinstance(content, dict) and key in content:
         return content[key]
     first, _, rest = key.partition(".")
@@ -190,7 +190,7 @@ def _new_name(name: str, strip_prefixes: Sequence[str], rename: Mapping[str, str
 def _prefix_hint(
     given: Iterable[str], expected: Mapping[str, Tensor], strip_prefixes: Sequence[str]
 ) -> str | None:
-    """The common prefix without which more names would fit."""
+    """Return advice to strip a common prefix; None if it does not help."""
     names = list(given)
     fitting = {"": sum(name in expected for name in names)}
     for prefix in accumulate(re.findall(r"[^.]*\.", names[0])):

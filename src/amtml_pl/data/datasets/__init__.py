@@ -1,1 +1,1 @@
-"""One file per data set source: each finds, fetches and decodes the raw data of one data set."""
+"""Sources of data sets, one file each: find, fetch and decode the raw data."""

@@ -1,4 +1,4 @@
-"""What the sources of official archives share: finding the archive on this machine, or fetching it."""
+"""Find an official archive on this machine, or fetch it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ArchiveSource:
         self.mirrors, self.md5, self.members = list(mirrors), md5, dict(members or {})
 
     def missing(self) -> str | None:
-        """What is missing and where it was looked for; None when the raw data is here."""
+        """Return what is missing and where it was searched; None if nothing is."""
         if self._find() is not None:
             return None
         archives, folders = self._places()
@@ -56,7 +56,7 @@ class ArchiveSource:
         return sentence
 
     def fetch(self) -> None:
-        """Downloads what is missing and verifies it; a UserError says how else it can be provided."""
+        """Download and verify what is missing; a UserError names another way to provide it."""
         if self._find() is None:
             target = self._places()[0][0]
             try:
@@ -70,17 +70,17 @@ class ArchiveSource:
         self.files()
 
     def download_bytes(self) -> int | None:
-        """What fetch would load; None when nothing can be downloaded, 0 when nothing need be."""
+        """Return the bytes to download; None if impossible, 0 if not needed."""
         if self._find() is not None:
             return 0
         return self.size if self.mirrors else None
 
     def identity(self) -> dict[str, Any]:
-        """What decides the pixels, as JSON."""
+        """Return what determines the pixels, as JSON."""
         return {"source": type(self).__name__, "md5": self.md5}
 
     def signature(self) -> str | None:
-        """A cheap identity of the raw data on this machine; None when there is none."""
+        """Return a cheap identity of the local raw data; None if there is none."""
         found = self._find()
         if found is None:
             return None
@@ -129,5 +129,5 @@ def _verify(file: Path, md5: str, stamp: str) -> None:
 
 @lru_cache(maxsize=1)
 def _opened(archive: Path, top: str, signature: str) -> ArchiveFiles:
-    """Keeps the index of the archive from one split to the next: building it reads the whole stream."""
+    """Open an archive and keep its index between splits, as building it reads everything."""
     return ArchiveFiles(archive, top)

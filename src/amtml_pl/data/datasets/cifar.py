@@ -80,7 +80,7 @@ def read_batch(file: Path | BytesIO, where: str) -> dict[str, Any]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Knows numpy's names for an array, and refuses every other."""
+    """An unpickler that accepts numpy's names for arrays only."""
 
     def __init__(self, file: BytesIO, where: str) -> None:
         super().__init__(file, encoding="latin1")  # the official files were written by Python 2

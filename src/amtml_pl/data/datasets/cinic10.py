@@ -1,4 +1,4 @@
-"""CINIC-10: the classes of CIFAR-10 with images from ImageNet added, and a validation split of its own."""
+"""CINIC-10: CIFAR-10's classes with more images, from ImageNet."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class Cinic10(ArchiveSource):
     splits: tuple[SplitName, ...] = ("train", "val", "test")
 
     def read(self, split: SplitName) -> Split:
-        """One split, class by class, images in the order of their names."""
+        """Return one split, class by class, images in the order of their names."""
         subfolders = {"train": "train", "val": "valid", "test": "test"}
         return read_class_folders(self.files(), subfolders, split, image_size=32)

@@ -25,7 +25,7 @@ class Digits(Embedded):
     https://archive.ics.uci.edu/dataset/80 (its test part, the one that scikit-learn embeds).
 
     Args:
-        test_fraction: share of the images that form the test split, in (0, 1).
+        test_fraction: share of the images in the test split, in [0.01, 0.99].
         image_size: height and width of the result in pixels.
 
     Raises:
@@ -43,15 +43,15 @@ class Digits(Embedded):
         self.image_size = image_size
 
     def identity(self) -> dict[str, Any]:
-        """What decides the pixels, as JSON."""
+        """Return what determines the pixels, as JSON."""
         return {"source": "Digits", "test_fraction": self.test_fraction, "image_size": self.image_size}
 
     def signature(self) -> str | None:
-        """A cheap identity of the raw data on this machine; None when there is none."""
+        """Return a cheap identity of the local raw data; None if there is none."""
         return "embedded in scikit-learn"
 
     def read(self, split: SplitName) -> Split:
-        """One split, in the order of the whole data set."""
+        """Return one split, in the order of the whole data set."""
         digits = load_digits()
         parts = train_test_split(
             np.arange(len(digits.target)),

@@ -1,4 +1,4 @@
-"""One file from the first mirror that gives it whole."""
+"""Download one file from the first mirror that sends it completely."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ CHUNK_BYTES = 1 << 18
 def download(
     name: str, mirrors: Sequence[str], target: Path, *, checksum: str, size: int | None = None
 ) -> None:
-    """Loads ``<mirror>/<name>`` from the first mirror that gives it whole, unless it is already there.
+    """Download ``<mirror>/<name>`` from the first mirror that sends it completely, if missing.
 
-    A broken transfer stays as ``<target>.part`` and the next call goes on from there. Finding out that
-    no mirror answers takes four seconds together, however many mirrors there are.
+    A broken transfer stays as ``<target>.part`` and the next call resumes it. If no mirror answers, that
+    takes four seconds in total, for any number of mirrors.
 
     Args:
         name: the file's name on every mirror.
@@ -42,7 +42,7 @@ def download(
         size: expected bytes; checked against the free disk space before anything is loaded.
 
     Raises:
-        UserError: no mirror gave the file whole (one reason per mirror), a mirror is no http(s) address,
+        UserError: no mirror sent the whole file (one reason per mirror), a mirror is not an http(s) address,
             the disk is too small, or the folder cannot be written.
     """
     for mirror in mirrors:
@@ -61,7 +61,7 @@ def download(
 
 
 class _MirrorError(Exception):
-    """Why one mirror did not give the file."""
+    """The reason why one mirror did not send the file."""
 
 
 def _from_any_mirror(
@@ -94,7 +94,7 @@ def _check_free_space(part: Path, size: int | None) -> None:
 
 
 def _transfer(url: str, part: Path, size: int | None, *, opening_seconds: float) -> None:
-    """Append to ``part`` what it lacks, at most ``size`` bytes in all, or load it anew."""
+    """Append the missing bytes to ``part``, at most ``size`` in all, or load it again."""
     here = part.stat().st_size if part.exists() else 0
     try:
         with _open(url, here, opening_seconds) as response:
@@ -122,7 +122,7 @@ def _transfer(url: str, part: Path, size: int | None, *, opening_seconds: float)
 
 
 def _open(url: str, first_byte: int, seconds: float) -> http.client.HTTPResponse:
-    """Opens the address within a deadline that, unlike a socket's, covers the look-up of the host's name."""
+    """Open an address within a deadline that includes the look-up of the host's name."""
     headers = {"User-Agent": "amtml-pl", "Accept-Encoding": "identity"}
     if first_byte:
         headers["Range"] = f"bytes={first_byte}-"

@@ -1,18 +1,18 @@
-"""What data sets have in common that need no file from anywhere."""
+"""The common part of data sets that need no files."""
 
 from __future__ import annotations
 
 
 class Embedded:
-    """The part of a `amtml_pl.data.source.DatasetSource` that looks for raw data; nothing is missing."""
+    """The raw-data methods of a `amtml_pl.data.source.DatasetSource` that needs no files."""
 
     def missing(self) -> str | None:
-        """What is missing and where it was looked for; None when the raw data is here."""
+        """Return None: nothing can be missing."""
         return None
 
     def fetch(self) -> None:
-        """Nothing to do."""
+        """Do nothing, as there is nothing to fetch."""
 
     def download_bytes(self) -> int | None:
-        """What fetch would load; None when nothing can be downloaded, 0 when nothing need be."""
+        """Return 0: nothing must be downloaded."""
         return 0

@@ -19,7 +19,7 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 from amtml_pl.errors import UserError
 
-# What archivers, file servers and operating systems leave; names are compared in lower case.
+# Files left by archivers, file servers and operating systems; names are compared in lower case.
 DEBRIS = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "@recycle", "#recycle",
      "#snapshot", "$recycle.bin", "recycler", "lost+found", "system volume information"}
@@ -28,18 +28,18 @@ DEBRIS = frozenset(
 
 @runtime_checkable
 class Files(Protocol):
-    """Files by their names relative to one top, whether that is a folder or lies inside an archive."""
+    """Files by their names relative to the top of a folder or an archive."""
 
     where: Path
 
     def names(self, under: str) -> list[str]:
-        """The sorted names of all files below the folder ``under``, however deep, but for debris."""
+        """Return the sorted names of all files below the folder ``under``, without debris."""
 
     def folders(self, under: str) -> list[str]:
-        """The sorted names of the folders directly below ``under``, but for debris."""
+        """Return the sorted names of the folders directly below ``under``, without debris."""
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
-        """Each of the files once, in the order that is cheapest, as something that Pillow can open."""
+        """Yield each file once, in the cheapest order, as something that Pillow can open."""
 
 
 class FolderFiles:
@@ -49,7 +49,7 @@ class FolderFiles:
         self.where = folder
 
     def names(self, under: str) -> list[str]:
-        """See ``Files``; a folder that cannot be listed is a UserError."""
+        """Return the sorted file names below a folder; an unreadable one is a UserError."""
         found = []
         for folder, folders, files in os.walk(self.where / under, onerror=_refuse, followlinks=True):
             folders[:] = [name for name in folders if not is_debris(name)]
@@ -59,7 +59,7 @@ class FolderFiles:
         return sorted(found)
 
     def folders(self, under: str) -> list[str]:
-        """See ``Files``; a folder that cannot be listed is a UserError."""
+        """Return the sorted folders in a folder; an unreadable one is a UserError."""
         try:
             with os.scandir(self.where / under) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir() and not is_debris(entry.name))
@@ -67,30 +67,30 @@ class FolderFiles:
             _refuse(error)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
-        """See ``Files``; the order is that of ``names``."""
+        """Yield the files in the order of ``names``."""
         for name in names:
             yield name, self.where / name
 
 
 class ArchiveFiles:
-    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files are not seen."""
+    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files do not appear."""
 
     def __init__(self, archive: Path, top: str) -> None:
         self.where = archive
         self._top = top
 
     def names(self, under: str) -> list[str]:
-        """See ``Files``."""
+        """Return the sorted names of all files below a folder."""
         names = list(self._members)
         return names[bisect_left(names, f"{under}/") : bisect_left(names, f"{under}{chr(ord('/') + 1)}")]
 
     def folders(self, under: str) -> list[str]:
-        """See ``Files``."""
+        """Return the sorted names of the folders directly below a folder."""
         below = (name.removeprefix(f"{under}/") for name in self.names(under))
         return sorted({name.split("/")[0] for name in below if "/" in name})
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
-        """See ``Files``; the order is that of the archive."""
+        """Yield the files in the order of the archive."""
         wanted = {self._members[name]: name for name in names}
         if self.where.suffix == ".zip":
             with zipfile.ZipFile(self.where) as archive:
@@ -105,7 +105,7 @@ class ArchiveFiles:
 
     @cached_property
     def _members(self) -> dict[str, str]:
-        """The sorted names of the regular files, but for debris, and what the archive calls them."""
+        """The archive's name of each regular file, by sorted relative name, without debris."""
         if self.where.suffix == ".zip":
             with zipfile.ZipFile(self.where) as archive:
                 members = [info.filename for info in archive.infolist() if not info.is_dir()]
@@ -121,12 +121,12 @@ class ArchiveFiles:
 
 
 def is_debris(name: str) -> bool:
-    """Return whether a file or folder is hidden, or was left by an archiver or a file server."""
+    """Return whether a file is hidden, or left by an archiver or a file server."""
     return name.startswith(".") or name.lower() in DEBRIS
 
 
 def _refuse_circles(folder: Path, folders: Collection[str]) -> None:
-    """Refuses a link to a folder above itself, which would be followed for ever."""
+    """Raise for a link to a folder above itself, which would be followed forever."""
     above = os.path.realpath(folder)
     for name in folders:
         if (folder / name).is_symlink() and Path(above).is_relative_to(os.path.realpath(folder / name)):
@@ -137,7 +137,7 @@ def _refuse_circles(folder: Path, folders: Collection[str]) -> None:
 
 
 def tree_signature(folder: Path, members: Iterable[str]) -> str:
-    """A hash over the names, sizes and modification times of some files and folders below ``folder``."""
+    """Return a hash of the names, sizes and modification times of files below ``folder``."""
     files = FolderFiles(folder)
     listing = hashlib.sha256()
     for member in members:
@@ -147,10 +147,10 @@ def tree_signature(folder: Path, members: Iterable[str]) -> str:
 
 
 def stamp(file: Path) -> str:
-    """The size and modification time of one file."""
+    """Return the size and modification time of one file, as a text."""
     try:
         status = file.stat()
-    except OSError as error:  # such as a symbolic link that is_rank_zero nowhere
+    except OSError as error:  # such as a symbolic link with no target
         _refuse(error)
     return f"{status.st_size} bytes, modified {status.st_mtime_ns}"
 

@@ -1,4 +1,4 @@
-"""Any tree with one folder of images per class, and the decoding that all sources of image files share."""
+"""Read a tree with one folder of images per class, and decode image files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHUNK_IMAGES = 256
 MEMORY_BYTES = 2 << 30
 NAMED_FAILURES = 5
 
-# Pillow tries every format that it knows, whatever a file is called; some of them are programs (EPS).
+# By default Pillow tries all its formats, for any file name; some of them are programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
 
 ImageFile = tuple[str, Path | BytesIO]
@@ -48,7 +48,7 @@ class ImageFolder:
         folder: the top of the tree.
         image_size: height and width of the packed images in pixels.
         splits: the subfolder of ``train``, of ``test`` and, where there is one, of ``val``; None for
-            ``train`` where the images are only to be evaluated on.
+            ``train`` if the images are only for evaluation.
 
     Raises:
         UserError: ``splits`` lacks train or test, has an unknown name, or names one folder twice.
@@ -80,13 +80,13 @@ class ImageFolder:
         return tuple(name for name in names if name in self._subfolders)
 
     def missing(self) -> str | None:
-        """What is missing and where it was looked for; None when the raw data is here."""
+        """Return what is missing and where it was searched; None if nothing is."""
         paths = {split: self.folder.absolute() / sub for split, sub in self._subfolders.items()}
         absent = [f"{path} (split {split})" for split, path in paths.items() if not path.is_dir()]
         return f"The image folder lacks {', '.join(absent)}." if absent else None
 
     def fetch(self) -> None:
-        """Refuses missing folders: there is nothing to download."""
+        """Raise a UserError for missing folders, as nothing can be downloaded."""
         if missing := self.missing():
             raise UserError(
                 missing,
@@ -96,11 +96,11 @@ class ImageFolder:
             )
 
     def download_bytes(self) -> int | None:
-        """What fetch would load; None when nothing can be downloaded, 0 when nothing need be."""
+        """Return None: nothing can be downloaded."""
         return None
 
     def identity(self) -> dict[str, Any]:
-        """What decides the pixels, as JSON."""
+        """Return what determines the pixels, as JSON."""
         return {
             "source": "ImageFolder",
             "folder": str(self.folder.resolve()),
@@ -109,7 +109,7 @@ class ImageFolder:
         }
 
     def signature(self) -> str | None:
-        """A cheap identity of the raw data on this machine; None when there is none."""
+        """Return a cheap identity of the local raw data; None if there is none."""
         return None if self.missing() else tree_signature(self.folder, self._subfolders.values())
 
     def read(self, split: SplitName) -> Split:
@@ -121,7 +121,7 @@ class ImageFolder:
 def read_class_folders(
     files: Files, subfolders: Mapping[str, str], split: SplitName, image_size: int
 ) -> Split:
-    """Return one split of a tree with a folder per class; an empty or missing one is refused."""
+    """Return one split of a tree with class folders; an empty one is a UserError."""
     classes = {name: files.folders(subfolder) for name, subfolder in subfolders.items()}
     everywhere = sorted({name for names in classes.values() for name in names})
     for name, names in classes.items():
@@ -152,7 +152,7 @@ def read_class_folders(
 
 
 def image_names(files: Files, under: str) -> list[str]:
-    """The sorted names of all image files below a folder."""
+    """Return the sorted names of all image files below a folder."""
     return [name for name in files.names(under) if is_image(name)]
 
 
@@ -164,7 +164,7 @@ def is_image(name: str) -> bool:
 def read_images(
     files: Files, samples: Sequence[tuple[str, int]], classes: tuple[str, ...], image_size: int, *, title: str
 ) -> Split:
-    """Decode images on all cores, over 2 GiB into a temporary file; a UserError names the unreadable ones."""
+    """Decode images on all cores, many into a temporary file; name unreadable ones."""
     pixels = _empty((len(samples), 3, image_size, image_size))
     rows = {name: row for row, (name, _) in enumerate(samples)}
     failures: list[str] = []
@@ -196,7 +196,7 @@ def read_images(
 
 
 def _decoded(files: Iterator[ImageFile], decode: Callable[[list[ImageFile]], int]) -> Iterator[int]:
-    """Decodes chunks in threads (Pillow releases the lock), with few of them waiting in memory at a time."""
+    """Decode chunks in threads (Pillow releases the lock), with a limit on those in memory."""
     workers = min(16, os.cpu_count() or 1)
     waiting: deque[Future[int]] = deque()
     with ThreadPoolExecutor(workers) as pool:

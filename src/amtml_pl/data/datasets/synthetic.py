@@ -15,13 +15,13 @@ SEED = 0
 
 
 class Synthetic(Embedded):
-    """Uniformly random pixels; the labels go round the classes.
+    """Uniformly random pixels; the labels repeat 0 … K - 1.
 
     Args:
         num_classes: K, from 2.
         image_size: height and width in pixels, from 1.
-        train_images: of the training split, at least K.
-        test_images: of the test split, at least 1.
+        train_images: size of the training split, at least K.
+        test_images: size of the test split, at least 1.
 
     Raises:
         UserError: an argument is out of range.
@@ -42,7 +42,7 @@ class Synthetic(Embedded):
         self.images: dict[str, int] = {"train": train_images, "test": test_images}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the pixels, as JSON."""
+        """Return what determines the pixels, as JSON."""
         return {
             "source": "Synthetic",
             "classes": self.num_classes,
@@ -51,11 +51,11 @@ class Synthetic(Embedded):
         }
 
     def signature(self) -> str | None:
-        """A cheap identity of the raw data on this machine; None when there is none."""
+        """Return a cheap identity of the local raw data; None if there is none."""
         return "drawn"
 
     def read(self, split: SplitName) -> Split:
-        """One split, the same at every call."""
+        """Return one split, the same at every call."""
         count, size = self.images[split], self.image_size
         drawn = np.random.default_rng([SEED, self.splits.index(split)])
         images = torch.from_numpy(drawn.integers(0, 256, (count, 3, size, size), dtype=np.uint8))

@@ -32,7 +32,7 @@ class TinyImageNet(ArchiveSource):
     splits: tuple[SplitName, ...] = ("train", "test")
 
     def read(self, split: SplitName) -> Split:
-        """The training images class by class, or the validation images in the order of their names."""
+        """Return the training images by class, or the validation images by name."""
         files = self.files()
         if split == "train":
             train = read_class_folders(files, {"train": "train"}, "train", IMAGE_SIZE)
@@ -43,14 +43,14 @@ class TinyImageNet(ArchiveSource):
 
 
 def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
-    """Per validation image its name and label, in the order of the names."""
+    """Return the name and label of each validation image, in the order of the names."""
     labels = {name: label for label, name in enumerate(ids)}
     fields = [line.split("\t") for line in _lines(files, ANNOTATIONS)]
     return sorted((f"val/images/{image}", labels[label]) for image, label, *_ in fields)
 
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:
-    """The first word that WordNet gives for each id, with the id where two classes share it."""
+    """Return each id's first WordNet word, with the id if two classes share it."""
     words = dict(line.split("\t", 1) for line in _lines(files, WORDS) if "\t" in line)
     names = [words.get(name, name).split(",")[0].strip() for name in ids]
     count = Counter(names)

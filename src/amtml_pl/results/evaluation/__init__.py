@@ -1,1 +1,1 @@
-"""What the student of a completed run is worth."""
+"""Evaluate the student of a completed run."""

@@ -1,11 +1,11 @@
 """Five of the common corruptions of Hendrycks and Dietterich, in the strengths of CIFAR-10-C.
 
 "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR 2019,
-https://arxiv.org/abs/1903.12261) has fifteen and four more; these are one of noise, one of blur, and three of
-the digital ones and of the weather. A mean over them is no mCE, and not comparable with published ones.
+https://arxiv.org/abs/1903.12261) has fifteen and four more; these are one of noise, one of blur, and three
+digital or weather ones. A mean over them is not the mCE, and not comparable with published ones.
 
-The numbers below are those of the authors' ``make_cifar_c.py``, meant for images of 32×32 pixels. As there, a
-corrupted image is rounded down to whole numbers of 0 to 255. Not as there, the noise is a function of (seed,
+The numbers below are those of the authors' ``make_cifar_c.py``, for images of 32×32 pixels. As there, a
+corrupted image is rounded down to whole numbers of 0 to 255. Differently, the noise is a function of (seed,
 severity, sample), and a blur mirrors the image at its border.
 """
 
@@ -33,16 +33,16 @@ ADDED_BRIGHTNESS = (0.05, 0.10, 0.15, 0.20, 0.30)
 KEPT_CONTRAST = (0.75, 0.50, 0.40, 0.30, 0.15)
 JPEG_QUALITY = (80, 65, 58, 50, 40)
 
-# Sets the noise apart from what other purposes draw from an equal seed.
+# Separates the noise from other random numbers of an equal seed.
 _NOISE = 2**34
 
 
 def corrupt(images: Images, index: Int64[Tensor, " B"], kind: str, severity: int, seed: int = 0) -> Images:
-    """Corrupt images.
+    """Return the images with one corruption.
 
     Args:
-        images: ``(B, 3, H, W)`` in [0, 1].
-        index: ``(B,)``, which samples of their split they are.
+        images: in [0, 1].
+        index: each sample's position in its split.
         kind: a key of `CORRUPTIONS`.
         severity: from 1 to 5.
         seed: of the noise.
@@ -51,7 +51,7 @@ def corrupt(images: Images, index: Int64[Tensor, " B"], kind: str, severity: int
         ``(B, 3, H, W)``, whole 255ths in [0, 1].
     """
     changed = CORRUPTIONS[kind](images, index, severity, seed)
-    return (changed.clamp(0, 1) * 255 + 1e-4).floor() / 255  # a whole number stays what it is
+    return (changed.clamp(0, 1) * 255 + 1e-4).floor() / 255  # so that a whole number stays the same
 
 
 def gaussian_noise(images: Images, index: Int64[Tensor, " B"], severity: int, seed: int) -> Images:
@@ -64,34 +64,34 @@ def gaussian_noise(images: Images, index: Int64[Tensor, " B"], severity: int, se
 
 
 def blur(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """Blur by a Gaussian, cut off at four standard deviations."""
+    """Blur with a Gaussian kernel, cut off at four standard deviations."""
     sigma = BLUR_SIGMA[severity - 1]
-    blurred: Tensor = gaussian_blur(images, kernel_size=2 * round(4 * sigma) + 1, sigma=sigma)
+    blurred: Images = gaussian_blur(images, kernel_size=2 * round(4 * sigma) + 1, sigma=sigma)
     return blurred
 
 
 def brightness(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """Add to the value of HSV, which is the largest channel; hue and saturation stay."""
+    """Increase the HSV value, which is the largest channel; hue and saturation stay."""
     value = images.amax(dim=1, keepdim=True)
     brighter = (value + ADDED_BRIGHTNESS[severity - 1]).clamp(max=1)
     return torch.where(value > 0, images * (brighter / value.clamp(min=1e-6)), brighter)
 
 
 def contrast(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """Draw every value towards the mean of its channel in the image."""
+    """Move every value towards the mean of its channel in the image."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return mean + KEPT_CONTRAST[severity - 1] * (images - mean)
 
 
 def jpeg(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
-    """Write every image as a JPEG file and read it again."""
+    """Compress every image as JPEG and decode it."""
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     decoded = np.stack([through_jpeg(image, JPEG_QUALITY[severity - 1]) for image in pixels])
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images) / 255
 
 
 def through_jpeg(pixels: UInt8[np.ndarray, "H W 3"], quality: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Write one image and read it again."""
+    """Compress one image as JPEG and decode it."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))

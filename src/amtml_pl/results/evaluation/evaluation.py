@@ -1,4 +1,4 @@
-"""Measures a finished run's student on a split."""
+"""Measure a finished run's student on a split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.config.build import build
@@ -16,7 +16,7 @@ from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.results.checkpoints import Which
-from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Images, corrupt
 from amtml_pl.results.evaluation.images import EvaluatedImages
 from amtml_pl.results.evaluation.latency import latency as measured_latency
 from amtml_pl.results.evaluation.quality import accuracy_by_class, agreement, ensemble, quality
@@ -34,7 +34,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.types import ModelOutputs, TeacherOutputs
 
-# What a trainer's precision means for a forward; the others compute in the type of the weights.
+# The autocast type of a trainer's precision; the others compute in the type of the weights.
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
@@ -54,9 +54,9 @@ def evaluate(
         run: a completed one.
         images: of its own data set, or of another one with the same classes.
         checkpoint: which epoch's weights.
-        teachers: whether it is compared with its teachers, as far as they can be found.
-        latency: whether its time per image on this machine's CPU is measured.
-        corruptions: whether it is measured on corrupted images too.
+        teachers: whether to compare it with its teachers, as far as they can be found.
+        latency: whether to measure its time per image on this machine's CPU.
+        corruptions: whether to measure it on corrupted images too.
         seed: of the corruptions' noise.
 
     Raises:
@@ -99,18 +99,18 @@ def evaluate(
 
 
 def outputs(
-    network: Callable[[Tensor], ModelOutputs],
+    network: Callable[[Images], ModelOutputs],
     images: EvaluatedImages,
     precision: AbstractContextManager[object],
-    change: Callable[[Tensor, Tensor], Tensor] | None = None,
+    change: Callable[[Images, Int64[Tensor, " B"]], Images] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """Compute a network's logits for all images, on the CPU.
+    """Return a network's logits for all images, on the CPU.
 
     Args:
         network: a student or a teacher, in evaluation mode.
-        images: what it looks at.
-        precision: entered around every forward.
-        change: what is done to the images first, given which samples they are.
+        images: N of them.
+        precision: entered around every forward pass.
+        change: applied to images and their positions in the split before the pass.
     """
     module = network if isinstance(network, TappedNetwork) else getattr(network, "network", None)
     device = module.mean.device if isinstance(module, TappedNetwork) else torch.device("cpu")
@@ -123,13 +123,15 @@ def outputs(
     return torch.cat(logits)
 
 
-def teacher_outputs_of(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the logits of every teacher that can be found, ``(N, K)`` by ``teacher/<name>``.
+def teacher_outputs_of(
+    run: FinishedRun, images: EvaluatedImages
+) -> tuple[dict[str, Float[Tensor, "N K"]], dict[str, str]]:
+    """Return the logits of every teacher that can be found, by ``teacher/<name>``.
 
     Returns:
-        The logits, and what is left out with its reason; the ensemble too, where a teacher is missing.
+        The logits, and the reason for each part left out, which may be the ensemble too.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Float[Tensor, "N K"]] = {}
     left_out: dict[str, str] = {}
     for teacher in run.teachers:
         try:
@@ -144,12 +146,13 @@ def teacher_outputs_of(run: FinishedRun, images: EvaluatedImages) -> tuple[dict[
 
 
 def mix(
-    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], Ensemble | None]:
-    """Mix the teachers by the run's own weights, or in equal parts where it has none to offer.
+    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Float[Tensor, "N K"]]
+) -> tuple[dict[str, Float[Tensor, "N K"]], Ensemble | None]:
+    """Return the teachers' ensemble, by the run's own weights or else by equal ones.
 
     Returns:
-        Its log-probabilities by name, and what it is made of; neither where a teacher is missing.
+        Its log-probabilities under the name ``ensemble``, and its record; empty and None if a teacher is
+        missing.
     """
     if not teachers or len(teachers) < len(run.teachers):
         return {}, None
@@ -171,7 +174,7 @@ def mix(
 
 
 def mixture_of(run: FinishedRun) -> Mixture:
-    """Return what the run's first term with soft targets mixes, or else what the run's root says."""
+    """Return the mixture of the run's first term with soft targets, or of its root."""
     terms = [build(node) for node in run.config["loss"].values()]
     asked = [term.mixture for term in terms if hasattr(term, "mixture")]
     asked.append(run.config.get("mixture"))
@@ -181,10 +184,10 @@ def mixture_of(run: FinishedRun) -> Mixture:
 def own_weights(
     run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Float[Tensor, "N M K"]
 ) -> Float[Tensor, "N M"]:
-    """Return how the run's weighting weighs the teachers for each image.
+    """Return the teachers' weights for each image by the run's own weighting.
 
     Raises:
-        UserError: if it cannot be asked, or looks at the labels, which an ensemble must not know.
+        UserError: if there is none, or it reads the labels, which an ensemble must not know.
     """
     own = run.own_weighting(checkpoint)
     if own.scheme.reads_labels:
@@ -196,7 +199,7 @@ def own_weights(
 def teacher_logits(
     run: FinishedRun, teacher: RecordedTeacher, images: EvaluatedImages
 ) -> Float[Tensor, "N K"]:
-    """Return a teacher's logits: from the cache where it has them, else from its weights.
+    """Return a teacher's logits: from the cache if possible, else from its weights.
 
     Raises:
         UserError: if neither can be found.
@@ -213,7 +216,7 @@ def teacher_logits(
 def corrupted(
     student: TappedNetwork, images: EvaluatedImages, precision: AbstractContextManager[object], seed: int
 ) -> CorruptedAccuracy:
-    """Measure accuracy under each corruption and severity, and the mean of all."""
+    """Return the accuracy under each corruption and severity, and the mean of all."""
     accuracy: dict[str, tuple[float, ...]] = {}
     for kind in CORRUPTIONS:
         changes = (partial(corrupt, kind=kind, severity=severity, seed=seed) for severity in SEVERITIES)
@@ -224,7 +227,7 @@ def corrupted(
 
 
 def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentSize:
-    """Measure a student and its file."""
+    """Return the size of a student and of its file."""
     file = RunFolder(run.path).weights_file
     return StudentSize(
         **vars(cost(student, image_size)),
@@ -234,11 +237,11 @@ def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentS
 
 
 def device_of(run: FinishedRun) -> torch.device:
-    """Return where a run's networks are evaluated: the accelerator, unless it asked for the CPU."""
+    """Return the device for a run's networks: the accelerator, unless it chose the CPU."""
     return device_for(run.config["trainer"].get("accelerator"))
 
 
 def precision_of(run: FinishedRun) -> AbstractContextManager[object]:
-    """Return the precision of the run's own evaluation."""
+    """Return the autocast context of the run's own evaluation."""
     dtype = AUTOCAST.get(str(run.config["trainer"].get("precision", "32-true")))
     return nullcontext() if dtype is None else torch.autocast(device_of(run).type, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The images that a finished run is evaluated on: its own, or another data set's with the same classes."""
+"""Open the images for an evaluation, of the run's or another data set."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from amtml_pl.types import SplitName
 
 @dataclass(frozen=True)
 class EvaluatedImages:
-    """N images and what they are called.
+    """N images with their labels and names.
 
     Attributes:
         dataset: name of the data set.
         digest: of the packed data set.
         own: whether these are the images of the run's own split of that name.
-        labels: ``(N,)``, by the run's classes.
+        labels: in the run's class order.
         classes: the K class names, in the run's order.
-        batch_size: images that are evaluated together.
+        batch_size: images in one forward pass.
     """
 
     dataset: str
@@ -48,13 +48,13 @@ class EvaluatedImages:
         return as_floats(self.rows.stored.images[self.rows.rows[index]])
 
     def batches(self) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
-        """Yield the images in order and in batches, and which samples they are."""
+        """Yield batches of images in order, with their positions in the split."""
         for index in torch.split(torch.arange(len(self)), self.batch_size):
             yield self.at(index), index
 
 
 def own_images(run: FinishedRun, split: SplitName) -> EvaluatedImages:
-    """Open a split of the run's own data set.
+    """Return a split of the run's own data set.
 
     Raises:
         UserError: as `FinishedRun.split`.
@@ -65,15 +65,15 @@ def own_images(run: FinishedRun, split: SplitName) -> EvaluatedImages:
 
 
 def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName) -> EvaluatedImages:
-    """Open a split of another data set, whose classes have the names of the run's, in whatever order.
+    """Return a split of another data set with the run's class names, in any order.
 
     Args:
-        run: what is evaluated.
+        run: the evaluated run.
         dataset: the other data set's node, as in ``conf/dataset``.
         split: of its packed form.
 
     Raises:
-        UserError: if its classes or the size of its images differ, or the split cannot be had.
+        UserError: if its classes or the size of its images differ, or the split does not exist.
     """
     own, name = run.config["dataset"], dataset["name"]
     if dataset["image_size"] != own["image_size"]:
@@ -85,7 +85,7 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
     refuse_other_count(run, dataset["num_classes"], name)  # before anything is downloaded
     packed: PackedDataset = pack(build(dataset["source"]), run.paths["data"] / "packed")
     same = packed.digest == run.record.dataset.digest
-    if same and split == "val":  # the run's own images from another place: it is known how it splits them
+    if same and split == "val":  # the run's own images from another place, whose split is known
         return own_images(run, split)
     if split not in packed.splits:
         there = [*packed.splits]
@@ -113,7 +113,7 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
 
 
 def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
-    """Refuse another number of classes, which is all that can be compared where names are not known.
+    """Raise if the number of classes differs, the only check before their names are known.
 
     Raises:
         UserError: if it differs.
@@ -126,6 +126,6 @@ def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
 
 
 def some(names: set[str]) -> str:
-    """List a few names of many."""
+    """Return a list of the first few names as text."""
     first = sorted(names)[:5]
     return ", ".join(map(repr, first)) + (", ..." if len(names) > len(first) else "") if names else "none"

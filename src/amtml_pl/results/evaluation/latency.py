@@ -1,4 +1,4 @@
-"""How long a network takes for an image on this machine's CPU."""
+"""Measure a network's time per image on this machine's CPU."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode
 from amtml_pl.system.records import Positive, Record
+
+Images: TypeAlias = Float[Tensor, "B 3 H W"]
 
 REPETITIONS = 9
 WARM_UP = 2
@@ -31,7 +35,7 @@ class Speed(Record):
 
 
 class Latency(Record):
-    """How long a network takes for an image, in batches of 1 and of 128."""
+    """The time per image of a network, in batches of 1 and of 128."""
 
     cpu: str
     threads: Positive
@@ -51,11 +55,11 @@ def latency(network: TappedNetwork, image_size: int) -> Latency:
     return Latency(cpu=cpu_name(), threads=torch.get_num_threads(), batch_1=one, batch_128=many)
 
 
-def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int) -> Speed:
-    """Measure milliseconds per image of anything that takes images.
+def timed(forward: Callable[[Images], object], batch_size: int, image_size: int) -> Speed:
+    """Measure milliseconds per image of any function of images.
 
-    A repetition is as many forwards as fill a twentieth of a second. There are nine after two that warm up;
-    once 20 s are spent, no more than one that warms up and three.
+    A repetition is as many forward passes as fill a twentieth of a second. Nine are timed after two for
+    warming up; once 20 s are spent, only three after one.
     """
     images = torch.rand(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     begin = time.perf_counter()
@@ -74,8 +78,8 @@ def timed(forward: Callable[[Tensor], object], batch_size: int, image_size: int)
     return Speed(ms_per_image=median, spread=upper - lower, repetitions=len(values))
 
 
-def seconds_of(forward: Callable[[Tensor], object], images: Tensor, forwards: int) -> float:
-    """Time some forwards of the same images."""
+def seconds_of(forward: Callable[[Images], object], images: Images, forwards: int) -> float:
+    """Return the seconds of some forward passes of the same images."""
     start = time.perf_counter()
     for _ in range(forwards):
         forward(images)
@@ -83,7 +87,7 @@ def seconds_of(forward: Callable[[Tensor], object], images: Tensor, forwards: in
 
 
 def cpu_name() -> str:
-    """Return what the processor calls itself."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

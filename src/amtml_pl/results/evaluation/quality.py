@@ -1,4 +1,4 @@
-"""How good predictions are, and how far two networks agree, from their logits for a whole split."""
+"""Measure predictions and the agreement of two networks, from their logits for a whole split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Reliability:
     """Confidence (the highest probability) against accuracy, in bins of equal width.
 
     Bin i holds the confidences in ``(i / BINS, (i + 1) / BINS]``, as in Guo et al., "On Calibration of Modern
-    Neural Networks" (arXiv:1706.04599). Not torchmetrics': its bins are open at the right, so that a
+    Neural Networks" (arXiv:1706.04599). torchmetrics differs: its bins are open at the right, so that a
     confidence of exactly 1 has a bin of its own, and its sums in float32 are off by a tenth for some ten
     thousand confident predictions.
 
@@ -35,7 +35,7 @@ class Reliability:
 
     @staticmethod
     def of(probabilities: Float64[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> Reliability:
-        """Sort the samples into bins, by probabilities whose rows sum to 1."""
+        """Return the bins of some samples, from probabilities whose rows sum to 1."""
         confidence, named = probabilities.max(dim=1)
         edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
         place = torch.bucketize(confidence, edges)  # on an edge: the bin that ends there
@@ -48,7 +48,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean gap between the two, over all samples."""
+        """The expected calibration error: the mean gap between confidence and accuracy."""
         share = self.samples / self.samples.sum()
         return float((share * (self.confidence - self.accuracy).abs()).sum())
 
@@ -77,7 +77,7 @@ def quality(logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> dict[s
 def accuracy_by_class(
     logits: Float[Tensor, "N K"], labels: Int64[Tensor, " N"], classes: tuple[str, ...]
 ) -> dict[str, tuple[float | None, int]]:
-    """Return per class the accuracy on its images, None without any, and their number."""
+    """Return each class's accuracy, None without images, and its number of images."""
     right = logits.argmax(dim=1) == labels
     images = torch.bincount(labels, minlength=len(classes)).tolist()
     hits = torch.bincount(labels[right], minlength=len(classes)).tolist()
@@ -90,10 +90,10 @@ def accuracy_by_class(
 def agreement(
     student: Float[Tensor, "N K"], teacher_log_probabilities: Float[Tensor, "N K"]
 ) -> dict[str, float]:
-    """Compare a student's logits with a teacher.
+    """Compare a student's logits with a teacher's log-probabilities.
 
     Returns:
-        ``agreement``, the share of the images that both give the same class, and ``kl``, the mean of
+        ``agreement``, the share of images with the same class from both, and ``kl``, the mean of
         KL(teacher ‖ student) at temperature 1, in nats.
     """
     same = student.argmax(dim=1) == teacher_log_probabilities.argmax(dim=1)
@@ -107,7 +107,7 @@ def ensemble(
     weights: Float[Tensor, "N M"],
     mixture: Literal["probabilities", "logits"] = "probabilities",
 ) -> Float[Tensor, "N K"]:
-    """Mix the teachers' logits at temperature 1, by weights whose rows sum to 1, to log-probabilities."""
+    """Return log-probabilities of the teachers mixed by weights whose rows sum to 1."""
     if mixture == "logits":
         return torch.einsum("nm,nmk->nk", weights, teachers.float()).log_softmax(dim=1)
     return (teachers.float().log_softmax(dim=2) + weights.log()[:, :, None]).logsumexp(dim=1)

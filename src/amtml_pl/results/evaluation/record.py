@@ -1,4 +1,4 @@
-"""``evaluate.json``: how good a finished run's student is on a split."""
+"""The schema of ``evaluate.json``: measurements of a finished run's student on a split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EARLIER = "(its numbers are those of an earlier evaluation)"
 
 
 class EvaluatedDataset(Record):
-    """The images; ``own`` ones are of the run's own split."""
+    """The evaluated images; ``own`` means that they are of the run's own split."""
 
     name: str
     digest: str
@@ -25,7 +25,7 @@ class EvaluatedDataset(Record):
 
 
 class Ensemble(Record):
-    """The teachers' mixture, and why it is not by the run's own weights."""
+    """The teachers' mixture, and the reason if it does not use the run's own weights."""
 
     weights: Literal["own", "uniform"] = "own"
     weighting: str | None
@@ -50,7 +50,7 @@ class CorruptedAccuracy(Record):
 
 
 class StudentSize(Record):
-    """How large a student is, its tensors in memory, and its file where the run's folder has it."""
+    """The size of a student: its tensors in memory, and its file if it exists."""
 
     parameters: Count
     macs: Count
@@ -91,10 +91,10 @@ class Evaluation(Record):
         return self.metrics.get("/".join(part for part in (whose, self.split, name) if part))
 
     def with_earlier(self, before: Evaluation) -> Evaluation:
-        """Return this evaluation with what an earlier one of the same student and images had more of.
+        """Return this evaluation, completed by an earlier one of the same student and images.
 
-        These are the corruptions and the latency, where they were not asked for this time, and teachers and
-        their ensemble, where they cannot be asked any more; the reason that these are left out says so.
+        Added are corruptions and latency that were not measured this time, and teachers and their ensemble
+        that can no longer be found; the reason for leaving these out mentions it.
         """
         for subject in ("weights_digest", "split", "dataset"):
             if getattr(before, subject) != getattr(self, subject):

@@ -1,4 +1,4 @@
-"""An evaluation as tables on the console."""
+"""Print an evaluation as tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASSES_SHOWN = 20
 
 
 def show(found: Evaluation, teachers: tuple[str, ...]) -> None:
-    """Print what was measured, with the run's teachers in their order."""
+    """Print an evaluation, with the run's teachers in their order."""
     about, size = found.dataset, found.size
     title = (
         f"{found.experiment or 'run'} (seed {found.seed}), {found.checkpoint} epoch, "
@@ -51,7 +51,7 @@ def show(found: Evaluation, teachers: tuple[str, ...]) -> None:
 
 
 def show_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> None:
-    """Print a row for student, teachers and ensemble, within 80 columns for names of up to 12 letters."""
+    """Print a row for student, teachers and ensemble; short names fit into 80 columns."""
     groups = ([""], [f"teacher/{name}" for name in teachers], ["ensemble"])
     values = {whose: [found.metric(whose, name) for name in COLUMNS] for group in groups for whose in group}
     used = [place for place in range(len(COLUMNS)) if any(row[place] is not None for row in values.values())]
@@ -71,7 +71,7 @@ def show_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> N
 
 
 def show_ensemble(about: Ensemble) -> None:
-    """Print what the ensemble is made of."""
+    """Print the weights and the mixture of the ensemble."""
     scheme = str(about.weighting).rpartition(".")[2]
     whose = f"the run's own weights ({scheme})" if about.weights == "own" else "equal weights"
     mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about.mean_weight.items())
@@ -81,7 +81,7 @@ def show_ensemble(about: Ensemble) -> None:
 
 
 def show_classes(classes: Mapping[str, ClassAccuracy]) -> None:
-    """Print the accuracy by class, the worst first; of many classes the worst ones."""
+    """Print the accuracy by class, the worst first; of many classes only the worst."""
     present = {name: of for name, of in classes.items() if of.images}
     worst = sorted(present.items(), key=lambda item: item[1].acc or 0.0)[:CLASSES_SHOWN]
     more = f", the worst {len(worst)} of {len(present)}" if len(worst) < len(present) else ""

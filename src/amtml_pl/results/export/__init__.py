@@ -1,1 +1,1 @@
-"""The student of a completed run as a file, checked against the run first."""
+"""Export the student of a completed run, and check the file against the run."""

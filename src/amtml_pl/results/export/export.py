@@ -1,4 +1,4 @@
-"""From a finished run to a file that holds its student: written, compared with the checkpoint, then named."""
+"""Export a finished run's student: write the file, compare it with the checkpoint, rename it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
@@ -36,24 +37,22 @@ OTHER_FORMAT = "format=safetensors, which takes every network"
 
 
 class Export:
-    """One exported file of a run.
+    """The export of a run's student to one file.
 
     Args:
         run: a completed one.
         checkpoint: which epoch's weights.
         kind: one of `KINDS`.
-        int8: whether the student is written in 8 bits; of ONNX alone.
+        int8: whether to write the student in 8 bits; for ONNX only.
         int8_drop: the accuracy, in [0, 1], that it may lose by that.
         out: the file; None for the one in the run's folder.
 
     Attributes:
-        unrecorded: why the run's ``export.json`` will not have an entry for a file elsewhere; empty where
-            it will.
+        unrecorded: why the run's ``export.json`` will have no entry for a file elsewhere; empty if it will.
 
     Raises:
         UserError: if the format has no 8 bits or needs a package that is missing, the target cannot be
-            written or is another file than an exported student, or the record that the run has of its
-            exports is damaged.
+            written or is another file than an exported student, or the run's record of exports is damaged.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Export:
         read_entries(self.record_file)  # a damaged one is refused before anything is computed
 
     def target(self, out: str | None) -> Path:
-        """Return the file that ``out=`` names, or else the student's place in the run's folder.
+        """Return the file that ``out=`` names, or else the default in the run's folder.
 
         Raises:
             UserError: if it cannot be written, or is anything but an exported student of the same kind.
@@ -118,13 +117,13 @@ class Export:
         """Write the file, and its entry in the run's ``export.json``.
 
         Args:
-            command: what repeats the export.
+            command: the command line that repeats the export.
 
         Returns:
-            The entry, and the images that the file was compared with its checkpoint on.
+            The entry, and the images on which file and checkpoint were compared.
 
         Raises:
-            UserError: if the student cannot be exported, or its file does not give what the checkpoint gives.
+            UserError: if the student cannot be exported, or its file gives other logits than the checkpoint.
         """
         student, shown = self.run.student(self.checkpoint), parity_images(self.run)
         card = card_of_run(self.run, self.checkpoint)
@@ -134,8 +133,8 @@ class Export:
                 fix="paths.data=FOLDER, where the run's own images lie; or int8=false",
             )
 
-        def checkpoint(images: Tensor) -> Tensor:
-            logits: Tensor = student(images).logits
+        def checkpoint(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+            logits: Float[Tensor, "B K"] = student(images).logits
             return logits
 
         with output(self.file) as temporary:
@@ -170,7 +169,7 @@ class Export:
         return entry, shown
 
     def write_float32(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
-        """Write the student and compare it with its checkpoint.
+        """Write the student in float32 and compare it with its checkpoint.
 
         Raises:
             UserError: if it cannot be written, or gives other logits.
@@ -179,7 +178,7 @@ class Export:
             self.kind.write(StudentLogits(self.run.student(self.checkpoint)), card, file)
         except OSError:
             raise
-        except Exception as error:  # exporters fail in every possible way at what they cannot follow
+        except Exception as error:  # exporters raise anything for code that they do not support
             raise self.not_exported(error, int8=False) from error
         parity = compare(checkpoint, self.opened(file, int8=False), shown)
         if not parity.max_abs_logit_difference <= MOST_DIFFERENCE:  # it may be not a number
@@ -192,10 +191,10 @@ class Export:
         return parity
 
     def write_int8(self, file: Path, card: ModelCard, checkpoint: Forward, shown: ParityImages) -> Parity:
-        """Rewrite the student in 8 bits; unaugmented training images give the scales.
+        """Rewrite the student in 8 bits, with scales from unaugmented training images.
 
         Raises:
-            UserError: if the quantisation cannot follow the network, or ruins it.
+            UserError: if the quantisation cannot process the network, or loses too much accuracy.
         """
         images = local_images(self.run, "train", CALIBRATION_IMAGES)
         try:
@@ -211,13 +210,13 @@ class Export:
         return parity
 
     def opened(self, file: Path, *, int8: bool) -> Forward:
-        """Open what was just written, as others will open it."""
+        """Return the forward pass of a written file, opened as a user opens it."""
         exported = self.kind.open_file(file).forward
 
-        def forward(images: Tensor) -> Tensor:
+        def forward(images: Float[Tensor, "B 3 H W"]) -> Tensor:
             try:
                 return exported(images)
-            except Exception as error:  # a graph that is wrong for this size of batch, in its runtime's words
+            except Exception as error:  # a graph that is wrong for this batch size
                 raise self.not_exported(error, int8=int8) from error
 
         return forward
@@ -233,7 +232,7 @@ class Export:
 
 
 def card_of_run(run: FinishedRun, checkpoint: Which) -> ModelCard:
-    """Fill in the card of a run's student."""
+    """Return the model card of a run's student."""
     record, about = run.record, run.config["dataset"]
     ending = "" if checkpoint == "best" else "_last"
     return ModelCard(

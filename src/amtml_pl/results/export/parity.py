@@ -1,18 +1,19 @@
-"""Whether an exported student gives what its checkpoint gives, on the images that the run was selected on."""
+"""Compare an exported student with its checkpoint, on validation images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.results.evaluation.images import EvaluatedImages, own_images
+from amtml_pl.results.export.formats.student import Forward
 from amtml_pl.results.export.record import BeforeAndAfter, Parity
 from amtml_pl.results.run import FinishedRun
 from amtml_pl.types import Split, SplitName
@@ -26,10 +27,10 @@ OTHER_BATCHES = (1, 7)  # a graph that is right for one size of batch may be wro
 
 @dataclass(frozen=True)
 class ParityImages:
-    """What a checkpoint and its exported form are both shown.
+    """The images on which a checkpoint and its exported form are compared.
 
     Attributes:
-        lacking: why they are random ones; empty where they are of the run's validation split.
+        lacking: why the images are random; empty for images of the run's validation split.
     """
 
     images: EvaluatedImages
@@ -40,15 +41,15 @@ class ParityImages:
 
 
 def refuse_ruined(parity: Parity, shown: ParityImages, most_drop: float) -> None:
-    """Refuse a student in 8 bits that is too much worse than its checkpoint.
+    """Raise if the 8-bit student is much worse than its checkpoint.
 
     Args:
-        parity: how both compare on real images.
+        parity: the comparison, on real images.
         shown: these images.
         most_drop: the accuracy, in [0, 1], that it may lose.
 
     Raises:
-        UserError: if its logits are no numbers, or it loses more accuracy than it may.
+        UserError: if its logits are not finite, or it loses more accuracy than it may.
     """
     accuracy = parity.val_acc
     if accuracy is None or not math.isfinite(parity.max_abs_logit_difference):
@@ -67,7 +68,7 @@ def refuse_ruined(parity: Parity, shown: ParityImages, most_drop: float) -> None
 
 
 def parity_images(run: FinishedRun) -> ParityImages:
-    """Take at most 2,000 validation images, evenly spread; random ones where the run's data are not here.
+    """Return at most 2,000 validation images, evenly spread; random ones if none are found.
 
     Nothing is downloaded.
     """
@@ -86,7 +87,7 @@ def parity_images(run: FinishedRun) -> ParityImages:
 
 
 def local_images(run: FinishedRun, split: SplitName, most: int) -> EvaluatedImages:
-    """Take images of a split of a run's own data set, evenly spread over it.
+    """Return images of a split of a run's own data set, evenly spread over it.
 
     Raises:
         UserError: if they are not packed on this machine.
@@ -97,10 +98,8 @@ def local_images(run: FinishedRun, split: SplitName, most: int) -> EvaluatedImag
     return replace(images, rows=rows, labels=images.labels[chosen], batch_size=BATCH)
 
 
-def compare(
-    checkpoint: Callable[[Tensor], Tensor], exported: Callable[[Tensor], Tensor], shown: ParityImages
-) -> Parity:
-    """Show both forms of a student, images to logits, the same images in batches of several sizes."""
+def compare(checkpoint: Forward, exported: Forward, shown: ParityImages) -> Parity:
+    """Compare both forms of a student on the same images, in batches of several sizes."""
     before, after = [], []
     with torch.inference_mode():
         for images in batches(shown.images):
@@ -128,10 +127,10 @@ def batches(images: EvaluatedImages) -> Iterator[Float[Tensor, "B 3 H W"]]:
 
 
 def logits_like(expected: Float[Tensor, "B K"], found: Tensor) -> Float[Tensor, "B K"]:
-    """Return logits of the expected shape; of another shape, none that could be equal."""
+    """Return logits as float32 if the shape is as expected, else NaN."""
     return found.float() if found.shape == expected.shape else torch.full_like(expected, torch.nan)
 
 
-def share(hits: Tensor) -> float:
-    """Return the share that is true."""
+def share(hits: Bool[Tensor, " N"]) -> float:
+    """Return the share of true entries."""
     return float(hits.double().mean())

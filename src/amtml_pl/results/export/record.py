@@ -1,4 +1,4 @@
-"""``export.json``: the files that a run's student was exported to."""
+"""The schema of ``export.json``: the exported files of a run's student."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from amtml_pl.system.records import Count, Positive, Record, Share, as_json, fin
 
 
 class BeforeAndAfter(Record):
-    """A number of the checkpoint, and of its exported form."""
+    """One measurement of the checkpoint and of its exported form."""
 
     before: float
     after: float
 
 
 class Parity(Record):
-    """How an export compares with its checkpoint, on ``real`` validation images or on random ones.
+    """The comparison of an export with its checkpoint, on real or random images.
 
     Attributes:
-        max_abs_logit_difference: not a number where a logit is none.
-        same_class: share of the images that both give the same class.
+        max_abs_logit_difference: NaN if a logit is NaN.
+        same_class: share of the images with the same class from both.
         val_acc: in [0, 1], on real images.
     """
 
@@ -42,7 +42,7 @@ class Parity(Record):
 
 
 class BothLatencies(Record):
-    """How fast both forms are on a CPU."""
+    """The time per image of checkpoint and export on a CPU."""
 
     cpu: str
     threads: Positive
@@ -52,7 +52,7 @@ class BothLatencies(Record):
 
 
 class ExportRecord(Record):
-    """One exported file; its name is relative to the run's folder where it lies in it."""
+    """One exported file, named relative to the run's folder if it is inside."""
 
     format: str
     file: str
@@ -85,10 +85,10 @@ def add_entry(record: Path, entry: ExportRecord) -> None:
 
 
 def refuse_changed(file: Path) -> None:
-    """Raise an error for an export that is not the one which the ``export.json`` beside it records.
+    """Raise for an exported file that differs from its entry in ``export.json``.
 
     Raises:
-        UserError: if its SHA-256 is another. A file that was moved away alone has no record.
+        UserError: if its SHA-256 differs. A file that was moved away alone has no record.
     """
     entry = read_entries(file.with_name("export.json")).get(f"export/{file.name}")
     if entry is not None and (found := digest_of_file(file)) != entry.sha256:
@@ -99,7 +99,7 @@ def refuse_changed(file: Path) -> None:
 
 
 def read_entries(file: Path) -> dict[str, ExportRecord]:
-    """Return the entries of a run's ``export.json``, by file; none where there is no such file.
+    """Return the entries of a run's ``export.json``, by file; empty if it does not exist.
 
     Raises:
         UserError: if it is damaged.

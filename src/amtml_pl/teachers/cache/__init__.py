@@ -1,1 +1,1 @@
-"""Teachers' outputs, computed once and kept: read in the order storage, store, build, serve, trust."""
+"""Teachers' stored outputs; read the files in the order storage, store, build, serve, trust."""

@@ -1,4 +1,4 @@
-"""Computing what a cache lacks: one teacher in memory at a time, shard by shard, resumable at any instant."""
+"""Compute missing outputs, shard by shard, one teacher in memory at a time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 
-SETUP_TIMEOUT = 0.2  # seconds between two looks at what another process builds
+SETUP_TIMEOUT = 0.2  # seconds between two checks of another process's build
 
 
 @dataclass
 class Built:
-    """What a build has done."""
+    """The result of a build: images computed by each teacher, and the time taken."""
 
     teacher_passes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -43,10 +43,10 @@ def build(
     options: BuildOptions,
     console: Console,
 ) -> Built:
-    """Computes every missing shard of the given views.
+    """Compute every missing shard of the given views, and return the work done.
 
     Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
-    was interrupted nor on which process builds what. Processes that lack the same views share them.
+    was interrupted nor on the process that builds a shard. Processes that lack the same views share them.
 
     Raises:
         UserError: if the disk is too small or cannot be written, or an output cannot be stored.
@@ -69,7 +69,7 @@ def build(
 
 @dataclass(frozen=True)
 class Job:
-    """One build: what all its views have in common."""
+    """The common settings of all views in one build."""
 
     split: SplitRows
     augment: Augmentation
@@ -79,7 +79,7 @@ class Job:
     built: Built
 
     def build_views(self, teacher: TeacherStores, views: Sequence[int]) -> list[int]:
-        """Builds the views that no other process is at; returns those that one is."""
+        """Build the views that no other process is building; return the others."""
         loaded: Teacher | None = None
         postponed = []
         for view in views:
@@ -99,7 +99,7 @@ class Job:
         return postponed
 
     def loaded(self, teacher: TeacherStores, views: Sequence[int]) -> Teacher:
-        """The teacher where it computes, its manifests written and the disk found large enough."""
+        """Return the teacher on its device, after writing manifests and checking disk space."""
         loaded = ready_for_computing(teacher.load(), self.options)
         new = {tensor: store for tensor, store in teacher.stores.items() if store.manifest() is None}
         if new:
@@ -120,7 +120,7 @@ class Job:
     def build_view(
         self, teacher: TeacherStores, loaded: Teacher, view: int, missing: Mapping[str, Sequence[int]]
     ) -> None:
-        """Computes the shards that any tensor lacks and writes each to those that lack it."""
+        """Compute a view's missing shards, and write each to the tensors that lack it."""
         lacking: dict[range, dict[str, int]] = {}  # by rows: an older store may have shards of another length
         for tensor, numbers in missing.items():
             for number in numbers:
@@ -138,7 +138,7 @@ class Job:
 
     @contextmanager
     def locked(self, teacher: TeacherStores, view: int) -> Iterator[bool]:
-        """Holds a view of a teacher's stores, or says that another process does.
+        """Lock a view of a teacher's stores; yield whether no other process has it.
 
         The system frees the lock of a process that has died: a lock file that is left is not a held lock.
         """
@@ -152,7 +152,7 @@ class Job:
 
 
 def acquired(files: Sequence[Path], held: ExitStack) -> bool:
-    """Takes all locks, or none where another process has one."""
+    """Return whether all locks were free; then take them, else take none."""
     try:
         for file in files:
             held.enter_context(FileLock(file, timeout=0))

@@ -1,4 +1,4 @@
-"""The stores below a folder, whoever made them, and what tells two of them apart."""
+"""List the stores below a folder, and find where two of them differ."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ MOST_SHARDS = 1_000_000
 
 
 class TeacherExamination(Record):
-    """What images that a teacher was not trained on tell of it.
+    """What a teacher's outputs on images outside its training data show.
 
     Attributes:
-        accuracy_reassigned: with the outputs assigned to the classes anew.
-        gain_in_standard_errors: of each of these (``classes``: of other classes), how many more images are
-            named rightly, as a multiple of what chance gives.
+        accuracy_reassigned: with the outputs assigned to the classes again.
+        accuracy_with: by other statistics.
+        gain_in_standard_errors: for each of these (``classes``: of other classes), the number of additional
+            correct images, as a multiple of what chance gives.
     """
 
     images: Count
@@ -41,26 +42,26 @@ class TeacherExamination(Record):
 
     @model_validator(mode="after")
     def has_every_gain(self) -> TeacherExamination:
-        """Check that the gain of all other statistics is there."""
+        """Check that every other statistic has its gain."""
         if absent := self.accuracy_with.keys() - self.gain_in_standard_errors.keys():
             raise ValueError(f"the gain of {sorted(absent)} is missing")
         return self
 
 
 class ExaminedTeacher(TeacherFacts):
-    """A teacher and what its examination has found."""
+    """A teacher's facts and the results of its examination."""
 
     examination: TeacherExamination
 
 
 class StoreManifest(Record):
-    """What the rows of a store belong to.
+    """The description of a store's rows.
 
     Attributes:
         rows: N of the split.
         shape: of a row.
         shard_rows: rows of each shard but the last.
-        fingerprint: what decides the numbers; it names the store's folder.
+        fingerprint: everything that determines the numbers; it names the store's folder.
     """
 
     format: Literal[2] = 2
@@ -77,7 +78,7 @@ class StoreManifest(Record):
 
     @model_validator(mode="after")
     def can_be_counted(self) -> StoreManifest:
-        """Check that the shards are not too many to be listed."""
+        """Check that the number of shards is not too large to list."""
         if self.rows > MOST_SHARDS * self.shard_rows:
             many = f"{self.rows} rows in shards of {self.shard_rows}"
             raise ValueError(f"it claims {many:.200}")
@@ -88,14 +89,14 @@ FORMAT = StoreManifest.model_fields["format"].default
 
 
 class Use(Record):
-    """A run that has used a store; without a run, a command that has built it ahead of its runs."""
+    """A run that has used a store; with an empty ``run``, a command that built it."""
 
     run: str
     command: Command
 
     @property
     def exists(self) -> bool:
-        """Return True if the run's folder is there."""
+        """Return whether the run's folder exists."""
         try:
             return bool(self.run) and Path(self.run).exists()
         except (OSError, ValueError):  # a name that no folder can have
@@ -104,17 +105,17 @@ class Use(Record):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A folder with the outputs of a teacher."""
+    """A folder with one teacher's outputs; its manifest is None if damaged."""
 
     folder: Path
     manifest: StoreManifest | None
 
     def views(self) -> list[int]:
-        """The views that something is recorded of."""
+        """Return the views that have a record."""
         return recorded_views(self.folder)
 
     def users(self) -> list[Use]:
-        """Return the runs that have used it; a note that cannot be read counts for nothing."""
+        """Return the runs that have used the store; unreadable notes are skipped."""
         found = []
         for file in sorted(self.folder.glob("used_by/*.json")):
             with suppress(UserError):
@@ -122,16 +123,16 @@ class StoredTensor:
         return found
 
     def is_used(self, judged: str | None = None) -> bool:
-        """Return True if a run that exists has used it, or a command without ``judged`` has built it."""
+        """Return whether an existing run has used it, or a command without ``judged`` built it."""
         return any(use.exists if use.run else judged not in shlex.split(use.command) for use in self.users())
 
     def bytes_on_disk(self) -> int:
-        """What it takes."""
+        """Return the bytes of all files of the store."""
         return folder_bytes(self.folder)
 
 
 def stores_below(root: Path) -> list[StoredTensor]:
-    """Every store below a folder, in the order of their paths; damaged ones too."""
+    """Return all stores below a folder, also damaged ones, in the order of their paths."""
     found = []
     for file in sorted(root.rglob(MANIFEST)):
         try:
@@ -143,13 +144,13 @@ def stores_below(root: Path) -> list[StoredTensor]:
 
 
 def read_manifest(folder: Path) -> StoreManifest:
-    """Return the manifest of a store; a UserError if it is damaged or of another format."""
+    """Return a store's manifest; damage or another format is a UserError."""
     fix = f"rm -r '{folder}' and repeat the command: it is built again"
     return read_record(StoreManifest, folder / MANIFEST, fix=fix)
 
 
 def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
-    """Why the most similar neighbour of a store is not that store, as a sentence; None without neighbours."""
+    """Return how the most similar neighbour differs from a store; None without neighbours."""
     kind = folder.name.rpartition("-")[0]
     closest: tuple[list[tuple[str, str, str]], Path] | None = None
     for other in stores_below(folder.parent):
@@ -165,7 +166,10 @@ def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:
-    """Return where two JSON values differ: dotted key and both as texts; 1, 1.0 and true are three values."""
+    """Return where two JSON values differ: dotted key and both values as texts.
+
+    1, 1.0 and true are three different values.
+    """
     found: list[tuple[str, str, str]] = []
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in dict.fromkeys([*first, *second]):
@@ -184,13 +188,13 @@ def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str,
 
 
 def recorded_views(folder: Path) -> list[int]:
-    """The views that have a record in a store's folder."""
+    """Return the views that have a record in a store's folder."""
     found = (re.fullmatch(r"view-(\d+)\.json", file.name) for file in folder.glob("view-*.json"))
     return sorted(int(match[1]) for match in found if match)
 
 
 def folder_bytes(folder: Path) -> int:
-    """The bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):  # a build renames its files meanwhile
@@ -199,10 +203,10 @@ def folder_bytes(folder: Path) -> int:
 
 
 def lock_name(folder: Path) -> str:
-    """What the names of all locks of a store begin with; they lie in `LOCKS` below the root of the stores."""
+    """Return the common start of a store's lock file names, which lie in `LOCKS`."""
     return f"{folder.parent.name}-{folder.name}"
 
 
 def safe(name: str) -> str:
-    """A name as part of a path: another one for each name, without the ``-`` that parts a folder's name."""
+    """Return a name as part of a path: unique, without the separator ``-``."""
     return quote(name, safe="").replace("-", "%2D")

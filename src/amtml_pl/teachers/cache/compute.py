@@ -1,4 +1,4 @@
-"""A teacher's outputs for the rows of one shard, checked before anything is written."""
+"""Compute and check a teacher's outputs for the rows of one shard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from amtml_pl.teachers.live import Teacher
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How the teachers are run while a cache is built; other than float32 is autocast."""
+    """How teachers run during a build; a precision other than float32 uses autocast."""
 
     batch_size: int = 256
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -30,24 +30,24 @@ class BuildOptions:
     device: str = "auto"
 
     def resolved_device(self) -> torch.device:
-        """Where the teachers are run."""
+        """Return the device that the teachers run on."""
         if self.device != "auto":
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def autocast(self) -> torch.autocast:
-        """The context of every pass."""
+        """Return the autocast context for a forward pass."""
         dtype = getattr(torch, self.precision)
         return torch.autocast(self.resolved_device().type, dtype=dtype, enabled=dtype != torch.float32)
 
     def about(self) -> dict[str, bool | int | str]:
-        """Return what a manifest holds of it."""
+        """Return these options as a manifest stores them."""
         return {**vars(self), "device": self.resolved_device().type, "torch": str(torch.__version__)}
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What a teacher gives for some rows.
+    """A teacher's outputs for the R rows of one shard.
 
     Attributes:
         tensors: ``logits (R, K)`` and by tap ``(R, C, H, W)``, float32 on the CPU.
@@ -60,7 +60,7 @@ class Shard:
     place: tuple[str, int, Sequence[int]]
 
     def encoded(self, tensor: str, storage: Storage) -> dict[str, Tensor]:
-        """Return what is stored of a tensor; a UserError names the first sample that cannot be stored."""
+        """Return a tensor as it is stored; a UserError names the first unusable sample."""
         values = self.tensors[tensor]
         if len(rows := unusable_rows(values, storage)):
             teacher, view, sample = self.place
@@ -79,7 +79,7 @@ class Shard:
 
 
 def ready_for_computing(teacher: Teacher, options: BuildOptions) -> Teacher:
-    """The teacher on its device, laid out and compiled as asked."""
+    """Return the teacher on its device, in the memory layout and compilation of the options."""
     teacher.network.to(options.resolved_device())
     set_execution(teacher.network.network, channels_last=options.channels_last, compiled=options.compile)
     return teacher
@@ -94,7 +94,7 @@ def compute_shard(
     options: BuildOptions,
     advanced: Callable[[str, int], None] = lambda _teacher, _images: None,
 ) -> Shard:
-    """The teacher's outputs for exactly the pixels that a student sees."""
+    """Return a teacher's outputs for exactly the pixels that a student sees."""
     device = options.resolved_device()
     parts: dict[str, list[Tensor]] = {}
     pixels = []
@@ -111,9 +111,9 @@ def compute_shard(
 
 
 def batches_of(rows: Int64[Tensor, " R"], batch_size: int) -> list[Int64[Tensor, " _"]]:
-    """The rows in batches; a last one on its own joins the batch before.
+    """Return the rows in batches; a last batch of one row joins the batch before.
 
-    Of one image alone some CPU kernels give other last bits than of the same image among others.
+    Some CPU kernels give other last bits for an image alone than for the same image in a batch.
     """
     batches = list(torch.split(rows, batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:

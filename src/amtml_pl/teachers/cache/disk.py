@@ -1,4 +1,4 @@
-"""What to say where a cache does not fit or cannot be written."""
+"""Errors for a cache that does not fit on its disk or cannot be written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALLER = (
 
 
 def refuse_full_disk(root: Path, needed: Mapping[str, int]) -> None:
-    """Refuses to begin what cannot be finished."""
+    """Raise a UserError if a build needs more space than the disk has."""
     existing = next(folder for folder in (root.resolve(), *root.resolve().parents) if folder.exists())
     free, total = shutil.disk_usage(existing).free, sum(needed.values())
     if total > free:

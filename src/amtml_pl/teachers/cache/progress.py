@@ -1,4 +1,4 @@
-"""How far a build is: bars on a terminal, which go when it has ended; else a line for each teacher then."""
+"""Show a build's progress: bars on a terminal, else one line for each finished teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amtml_pl.system.console import is_watched
 
 
 class BuildProgress:
-    """Shows images, images per second and the time left of each teacher."""
+    """The progress display: images, images per second and time left of each teacher."""
 
     def __init__(
         self, console: Console, views: Mapping[str, Sequence[int]], images: Mapping[str, int]
@@ -29,7 +29,7 @@ class BuildProgress:
             TextColumn("teacher {task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn(),
         )  # fmt: skip
-        # They go again: the line of a fit, below which views are built one after the other, is to stay one.
+        # Removed at the end: views are built one by one under a fit's single progress line.
         self.bars = Progress(*columns, console=console, transient=True, disable=not is_watched(console))
         self.tasks: dict[str, TaskID] = {
             name: self.bars.add_task(f"{name}, {said(numbers)}", total=images[name], rate=0.0)
@@ -37,22 +37,22 @@ class BuildProgress:
         }
 
     def __enter__(self) -> BuildProgress:
-        """Begins to show."""
+        """Start the display."""
         self.bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends to show."""
+        """Stop the display."""
         self.bars.stop()
 
     def begins(self) -> None:
-        """A teacher begins to compute: what was before, loading and waiting, is not its speed."""
+        """Start a teacher's clock, so that loading and waiting do not count in its speed."""
         self.last = time.perf_counter()
 
     def advanced(self, teacher: str, images: int) -> None:
-        """Counts the images of a pass."""
+        """Count the images of a forward pass."""
         now = time.perf_counter()
         self.done[teacher] += images
         self.seconds[teacher] += now - self.last
@@ -60,7 +60,7 @@ class BuildProgress:
         self.bars.update(self.tasks[teacher], advance=images, rate=self.done[teacher] / self.seconds[teacher])
 
     def ends(self, teacher: str) -> None:
-        """Says what a teacher has computed, where there is no bar to see it on."""
+        """Print what a teacher has computed, if there is no bar."""
         if not is_watched(self.console):
             count = self.done[teacher]
             rate = count / self.seconds[teacher]
@@ -68,7 +68,7 @@ class BuildProgress:
             self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s", markup=False)
 
     def waits(self, root: Path) -> None:
-        """Says, once, that another process has all that is left."""
+        """Print once that another process builds everything that is left."""
         if not self.has_waited:
             self.console.print(
                 f"Waiting for another process that builds the same outputs in {root}", markup=False
@@ -77,7 +77,7 @@ class BuildProgress:
 
 
 def said(views: Sequence[int]) -> str:
-    """Views as a person says them."""
+    """Return views as text, such as ``views 1 to 5``."""
     if len(views) == 1:
         return f"view {views[0]}"
     whole = list(views) == list(range(views[0], views[-1] + 1))

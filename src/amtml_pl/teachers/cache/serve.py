@@ -1,4 +1,4 @@
-"""The teacher source of a cached run: it reads, and never computes."""
+"""The teacher source of a cached run, which reads and never computes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHARE_OF_FREE_MEMORY = 0.5
 
 
 class CachedTeachers:
-    """Gives what the teachers gave for the same pixels, in the numbers that were stored.
+    """A teacher source that returns the stored outputs for the same pixels.
 
     Args:
         names: the M teachers in order.
-        teachers: where their outputs lie; empty while it is not known yet, and nothing is read.
-        views: those that will be asked for.
-        device: ``mapped`` reads the rows of each batch from disk, in the loader's processes where it has
-            some; ``resident`` moves each view to the device once; ``auto`` does that on CUDA where all views
+        teachers: their stores; empty while they are not known yet, when nothing can be read.
+        views: all views that the run will use.
+        device: ``mapped`` reads the rows of each batch from disk, in the loader's processes if it has
+            some; ``resident`` moves each view to the device once; ``auto`` does that on CUDA if all views
             take at most half of the free memory.
     """
 
@@ -43,11 +43,11 @@ class CachedTeachers:
         self.device = torch.device("cpu")
         self.teachers, self.views = tuple(teachers), tuple(views)
         self.opened: tuple[int, dict[str, StoredView]] | None = None
-        self.resident: dict[int, dict[str, Tensor]] = {}
+        self.resident: dict[int, dict[str, Float[Tensor, "N ..."]]] = {}
         self.decided: bool | None = None
 
     def to(self, device: torch.device | str) -> CachedTeachers:
-        """Remembers where the batches are; views that lie elsewhere are let go."""
+        """Set the device of the batches, and drop views on another device."""
         if torch.device(device) != self.device:
             self.resident = {}
         self.device = torch.device(device)
@@ -56,9 +56,9 @@ class CachedTeachers:
 
     @property
     def is_resident(self) -> bool:
-        """Whether the views are kept on the device.
+        """Return whether the views are kept on the device.
 
-        It is decided once per device: views that have moved there are no longer free memory, and a forked
+        Decided once per device: views that have moved there are no longer free memory, and a forked
         loader's process, which inherits the decision, cannot ask CUDA.
         """
         if self.decided is None:
@@ -66,7 +66,7 @@ class CachedTeachers:
         return self.decided
 
     def fits_on_device(self) -> bool:
-        """Whether this is CUDA, and all views, as they are computed with, leave it half of its memory."""
+        """Return whether all views fit into half of a CUDA device's free memory."""
         if self.device.type != "cuda":
             return False
         stores = all_stores(self.teachers)
@@ -75,11 +75,11 @@ class CachedTeachers:
         return sum(sizes) * len(self.views) <= SHARE_OF_FREE_MEMORY * free
 
     def __call__(self, batch: Batch) -> TeacherOutputs:
-        """The teachers' outputs for exactly the images of the batch, on their device."""
+        """Return the teachers' outputs for the images of the batch, on their device."""
         return self.read(batch) if batch.teachers is None else batch.teachers
 
     def read(self, batch: Batch) -> TeacherOutputs:
-        """Return the stored rows of a batch of the training split; a UserError if its view is not built."""
+        """Return a training batch's stored rows; a UserError if its view is not built."""
         if batch.split != "train":
             raise RuntimeError(
                 f"The cache of a run holds its training split; the batch is of {batch.split!r}."
@@ -94,14 +94,14 @@ class CachedTeachers:
         return TeacherOutputs(self.names, logits, hints)
 
     def from_disk(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """The rows of every store, read from its maps."""
+        """Return a batch's rows of every store, read from the mapped files."""
         index = batch.index.cpu()
         return {
             name: view.rows(index).to(batch.images.device) for name, view in self.stored(batch.view).items()
         }
 
     def on_device(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """The rows of every store, gathered on the device of the batch."""
+        """Return a batch's rows of every store, from views kept on the device."""
         if batch.view not in self.resident:
             views = self.stored(batch.view)
             self.resident[batch.view] = {name: v.whole().to(batch.images.device) for name, v in views.items()}
@@ -109,7 +109,7 @@ class CachedTeachers:
         return {name: rows[index] for name, rows in self.resident[batch.view].items()}
 
     def stored(self, view: int) -> dict[str, StoredView]:
-        """Every store's rows of a view; only the view that was asked for last stays open."""
+        """Return every store's rows of a view; only the latest view stays open."""
         if self.opened is None or self.opened[0] != view:
             stores = {
                 f"{teacher.name}/{tensor}": store
@@ -120,16 +120,16 @@ class CachedTeachers:
         return self.opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a loader's process: it reads from disk, and needs neither maps nor the means to compute."""
+        """Return the state for a loader's process, without mapped files and loading functions."""
         stores = tuple(replace(teacher, load=unavailable, facts=unavailable) for teacher in self.teachers)
         return {**self.__dict__, "teachers": stores, "opened": None, "resident": {}}
 
 
 def decoded(storage: Storage) -> Storage:
-    """What the numbers of a storage are when they have been read."""
+    """Return the storage type of values after decoding."""
     return "float32" if storage == "int8" else storage
 
 
 def unavailable(*_: object) -> Any:
-    """Stands where a process has no means to load a teacher."""
+    """Raise, in place of a loading function in a loader's process."""
     raise RuntimeError("A loader's process cannot load teachers.")

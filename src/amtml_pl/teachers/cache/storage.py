@@ -1,4 +1,4 @@
-"""Numbers on disk: what is stored of a logit or a feature, and how it is read back."""
+"""Encode logits and features for the disk, and decode them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BELOW_LARGEST_FLOAT16 = np.nextafter(np.finfo(np.float16).max, np.float16(0))
 
 
 def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor]:
-    """What is stored of some rows.
+    """Return rows as they are stored.
 
     Args:
-        values: finite, and within float16 where that is asked for, see `unusable_rows`.
+        values: finite, and in the range of float16 for ``float16``, see `unusable_rows`.
         storage: ``int8`` for feature maps only: whole numbers times one scale per channel, which is the
             channel's largest absolute value over all rows and places, divided by 127; for a channel of zeros
-            it is the smallest normal number, so that the largest scale still says how coarse the rows are.
+            it is the smallest normal number, so that the largest scale still shows the rounding of the rows.
 
     Returns:
         ``values (R, *S)``, and for int8 ``scale (C,)``.
@@ -40,11 +40,11 @@ def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor
 
 
 def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, Tensor]:
-    """The same for logits, whose largest entry per row stays the largest.
+    """Return logits as they are stored; the largest of each row stays the largest.
 
-    Rounding to float16 keeps the order but for ties. Where one would hide which class a teacher names, the
-    true class is stored one step of float16 higher; there is none above the largest number, so that its
-    rivals are first lowered by one.
+    Rounding to float16 keeps the order except for ties. If a tie hides the row's largest entry, that entry is
+    stored one step of float16 higher. There is no step above the largest number, so that its rivals are
+    first lowered by one.
     """
     encoded = encode(logits, storage)
     if storage != "float16":
@@ -58,7 +58,7 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
 
 
 def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, "*C"] | None) -> Float[Tensor, "B ..."]:
-    """Stored rows as numbers to compute with: int8 as float32, everything else as it is.
+    """Return stored rows ready to compute with: int8 as float32, others unchanged.
 
     Args:
         values: stored rows.
@@ -67,13 +67,13 @@ def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, "*C"] | None) -> F
     return values if scale is None else values.float() * channelwise(scale, values.ndim)
 
 
-def channelwise(scale: Float[Tensor, "*C"], dimensions: int) -> Tensor:
-    """A scale that broadcasts against maps of so many dimensions."""
+def channelwise(scale: Float[Tensor, "*C"], dimensions: int) -> Float[Tensor, "_ _ ..."]:
+    """Return a scale that broadcasts against maps with this number of dimensions."""
     return scale.reshape(*(scale.shape if scale.ndim == 2 else (1, *scale.shape)), *[1] * (dimensions - 2))
 
 
 def unusable_rows(values: Float[Tensor, "R ..."], storage: Storage) -> Int64[Tensor, " _"]:
-    """The rows that cannot be stored: not finite, or too large for float16 where that is asked for."""
+    """Return the positions of rows that cannot be stored: not finite, or too large."""
     usable = torch.isfinite(values)
     if storage == "float16":
         usable &= values.abs() <= torch.finfo(torch.float16).max
@@ -81,15 +81,15 @@ def unusable_rows(values: Float[Tensor, "R ..."], storage: Storage) -> Int64[Ten
 
 
 def stored_bytes(shape: tuple[int, ...], storage: Storage) -> int:
-    """Bytes of one row on disk: its values, and the checksum of its pixels."""
+    """Return the bytes of one row on disk: its values and its pixels' checksum."""
     return bytes_per_row(shape, storage) + PIXEL_BYTES
 
 
 def bytes_per_row(shape: tuple[int, ...], storage: Storage) -> int:
-    """Bytes of the values of one row of the given shape."""
+    """Return the bytes of the values of one row."""
     return math.prod(shape) * BYTES[storage]
 
 
 def pixel_checksums(images: Float[Tensor, "B 3 H W"]) -> Int64[Tensor, " B"]:
-    """Return the CRC-32 of the bytes of each float32 image on the CPU, from 0 up to 2³² - 1."""
+    """Return the CRC-32 of each image's float32 bytes, from 0 to 2³² - 1."""
     return torch.tensor([zlib.crc32(image.data) for image in images.contiguous().numpy()], dtype=torch.int64)

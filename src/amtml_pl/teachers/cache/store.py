@@ -1,16 +1,16 @@
-"""One tensor of one teacher for one split, on disk: a manifest, and per view a record and its shards.
+"""The files of one teacher's tensor for one split: manifest, records and shards.
 
 ```
 <root>/<teacher>/<tensor>-<split>-<hash>/
-    manifest.json                        what the numbers belong to (the fingerprint), shape, rows per shard
+    manifest.json                        the fingerprint of the numbers, shape, rows per shard
     view-0001.json                       the shards of view 1: rows, bytes, sha256
     view-0001.00000.safetensors          rows 0, 1, …: `values`, for int8 `scale`, and the `pixels`' checksums
     used_by/<hash>.json                  which runs refer to it
 ```
 
 A shard is written under a temporary name, renamed, and then entered into its view's record: what is not in
-the record does not exist. Nothing says when, where or by whom it was computed, so that a build that was
-interrupted leaves the files of one that was not.
+the record does not exist. The files hold no time, host or user, so that an interrupted and repeated build
+leaves the same files as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ SHARD_ROWS = 4096
 
 @dataclass(frozen=True)
 class TensorStore:
-    """Where the rows of one tensor lie, and which of them are there.
+    """The stored rows of one tensor, some of which may be missing.
 
     Attributes:
         tensor: ``logits`` or a tap.
-        fingerprint: what decides the numbers, as nested JSON; another fingerprint is another folder.
-        shard_rows: of a new folder; one that exists keeps its own.
+        rows: N of the split.
+        fingerprint: everything that determines the numbers, as JSON; another one means another folder.
+        shard_rows: of a new folder; an existing one keeps its own.
     """
 
     root: Path
@@ -82,14 +83,14 @@ class TensorStore:
 
     @cached_property
     def folder(self) -> Path:
-        """Named by the fingerprint."""
+        """The folder of the store, named by the fingerprint."""
         text = json.dumps(self.identity, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self.root / safe(self.teacher) / f"{safe(self.tensor)}-{self.split}-{digest}"
 
     @classmethod
     def from_folder(cls, folder: Path) -> TensorStore:
-        """Return the store in a folder; a UserError if its manifest is damaged or of another folder."""
+        """Return the store in a folder; a wrong or damaged manifest is a UserError."""
         about = read_manifest(folder)
         names = about.teacher, about.tensor, about.split
         store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
@@ -101,7 +102,7 @@ class TensorStore:
         return store
 
     def manifest(self) -> StoreManifest | None:
-        """Return the manifest, None before the store is begun; a UserError if it belongs to other numbers."""
+        """Return the manifest, None before the store is begun; a wrong one is a UserError."""
         if not self._begun and (self.folder / MANIFEST).exists():
             manifest = read_manifest(self.folder)
             own = self._own()
@@ -117,7 +118,7 @@ class TensorStore:
     def begin(
         self, shape: tuple[int, ...], facts: ExaminedTeacher, built_with: Mapping[str, bool | int | str]
     ) -> None:
-        """Writes the manifest, unless there is one; of several processes the first does."""
+        """Write the manifest if there is none; of several processes only the first one writes."""
         manifest = StoreManifest(
             **self._own(), shape=shape, shard_rows=self.shard_rows, facts=facts, built_with=dict(built_with)
         )
@@ -129,39 +130,39 @@ class TensorStore:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Of a row; None where the store has not been begun."""
+        """The shape of a row; None before the store is begun."""
         manifest = self.manifest()
         return None if manifest is None else manifest.shape
 
     def shards(self) -> list[int]:
-        """The numbers of a view's shards."""
+        """Return the numbers of a view's shards."""
         return list(range(-(-self.rows // self._rows_per_shard())))
 
     def rows_of(self, number: int) -> range:
-        """The rows of a shard."""
+        """Return the rows of a shard."""
         first = number * self._rows_per_shard()
         return range(first, min(first + self._rows_per_shard(), self.rows))
 
     def missing(self, view: int) -> list[int]:
-        """The shards of a view that are not there; their content is not looked at.
+        """Return the shards that a view lacks; their content is not checked.
 
-        Without a manifest nothing is: what lies there cannot be read.
+        Without a manifest all are missing: nothing can be read.
         """
         recorded = {} if self.manifest() is None else self.record(view)
         return [n for n in self.shards() if n not in recorded or not self.shard_file(view, n).exists()]
 
     def is_complete(self, view: int) -> bool:
-        """Whether every shard of a view is there."""
+        """Return whether every shard of a view exists."""
         return not self.missing(view)
 
     def views(self) -> list[int]:
-        """The complete views."""
+        """Return the complete views."""
         return [view for view in recorded_views(self.folder) if self.is_complete(view)]
 
     def write(
         self, view: int, number: int, tensors: Mapping[str, Tensor], pixels: Int64[Tensor, " R"]
     ) -> None:
-        """Publish a shard whole, then enter it into its view's record; an OSError leaves nothing behind."""
+        """Publish a shard, then add it to its view's record; an OSError leaves nothing."""
         file = self.shard_file(view, number)
         content = save({**{k: v.contiguous() for k, v in tensors.items()}, "pixels": pixels})
         write_bytes(file, content)
@@ -177,10 +178,10 @@ class TensorStore:
         write_record(self.record_file(view), record)
 
     def verify(self, view: int) -> None:
-        """Compare every shard of a view with its checksum; a UserError names the first that differs."""
+        """Compare every shard of a view with its checksum; a difference is a UserError."""
         for number, entry in self.record(view).items():
             file = self.shard_file(view, number)
-            if not file.exists():  # then it is missing, and is built
+            if not file.exists():  # a missing shard is built again
                 continue
             try:
                 size, found = file.stat().st_size, digest_of_file(file)
@@ -206,16 +207,16 @@ class TensorStore:
         return StoredView(tuple(files), self._rows_per_shard())
 
     def record(self, view: int) -> dict[int, ShardRecord]:
-        """Return what is entered of a view's shards, by their numbers; a damaged record is a UserError."""
+        """Return the recorded shards of a view by number; a damaged record is a UserError."""
         shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
         return recorded_shards(self.record_file(view), view, shards)
 
     def bytes_on_disk(self) -> int:
-        """What the store takes now."""
+        """Return the bytes of all files of the store."""
         return folder_bytes(self.folder)
 
     def note_use(self, run: Path | None, command: str) -> None:
-        """Leaves word that a run refers to the store; a folder that cannot be written is left as it is."""
+        """Record that a run refers to the store; skip a folder that cannot be written."""
         place = "" if run is None else str(run.resolve())
         name = hashlib.sha256(os.fsencode(place or command)).hexdigest()[:12]
         text = as_json(Use(run=place, command=command))
@@ -227,15 +228,15 @@ class TensorStore:
             return
 
     def shard_file(self, view: int, number: int) -> Path:
-        """Where a shard lies."""
+        """Return the path of a shard."""
         return self.folder / f"view-{view:04d}.{number:05d}.safetensors"
 
     def record_file(self, view: int) -> Path:
-        """Where the record of a view lies."""
+        """Return the path of a view's record."""
         return self.folder / f"view-{view:04d}.json"
 
     def _own(self) -> dict[str, Any]:
-        """What this store's manifest must say."""
+        """Return the fields that this store's manifest must have."""
         own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
         return {**own, "storage": self.storage, "fingerprint": self.identity}
 

@@ -1,4 +1,4 @@
-"""A teacher as the cache knows it: its stores, and how to load it where something has to be computed."""
+"""The stores of one teacher, and the function that loads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amtml_pl.teachers.live import Teacher
 
 @dataclass(frozen=True)
 class TeacherStores:
-    """What is kept of one teacher for one split, and how it is loaded where something must be computed."""
+    """The stores of one teacher for one split, and the function that loads it."""
 
     name: str
     logits: TensorStore
@@ -22,16 +22,16 @@ class TeacherStores:
 
     @property
     def stores(self) -> dict[str, TensorStore]:
-        """All of them by tensor, the logits first."""
+        """All stores by tensor, the logits first."""
         return {"logits": self.logits, **self.hints}
 
     def missing(self, view: int) -> dict[str, list[int]]:
-        """Per tensor the shards that a view lacks, where it lacks any."""
+        """Return the missing shards of a view, by tensor; complete tensors are left out."""
         lacking = {tensor: store.missing(view) for tensor, store in self.stores.items()}
         return {tensor: shards for tensor, shards in lacking.items() if shards}
 
     def rows_to_compute(self, view: int) -> int:
-        """How many images the teacher has to look at for a view."""
+        """Return how many images the teacher must process for a view."""
         spans = {
             self.stores[tensor].rows_of(shard)
             for tensor, shards in self.missing(view).items()
@@ -41,5 +41,5 @@ class TeacherStores:
 
 
 def all_stores(teachers: Iterable[TeacherStores]) -> list[TensorStore]:
-    """Every store of some teachers, teacher by teacher."""
+    """Return every store of some teachers, teacher by teacher."""
     return [store for teacher in teachers for store in teacher.stores.values()]

@@ -1,4 +1,4 @@
-"""Why a cache can be believed: checksums of every file, of every image, and the teachers themselves."""
+"""Check a cache: checksums of its files, checksums of pixels, and the teachers' outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOLERANCE_OF_AUTOCAST = 5e-2
 
 
 def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], console: Console) -> None:
-    """Compare every shard of the given views with its checksum; a UserError names the first that differs."""
+    """Compare every shard of the views with its checksum; a difference is a UserError."""
     stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
     quiet = not is_watched(console) or len(work) < 2 * len(stores)
@@ -46,13 +46,13 @@ def probe(
     pairs: int = 64,
     generator: np.random.Generator | None = None,
 ) -> None:
-    """Derives the pixels of random samples and views anew, and holds them against those of the cache.
+    """Recompute the pixels of random samples and views, and compare them with the cache.
 
-    It needs no teacher, and notices what no fingerprint knows: other code of an augmentation, another
+    It needs no teacher, and detects what no fingerprint shows: changed code of an augmentation, another
     decoder, a damaged image.
 
     Raises:
-        UserError: at the first image that is another.
+        UserError: at the first image that differs.
     """
     stores = all_stores(teachers)
     there = [view for view in views if any(store.is_complete(view) for store in stores)]
@@ -72,7 +72,7 @@ def probe_every_shard(
     views: Sequence[int],
     generator: np.random.Generator | None = None,
 ) -> None:
-    """Compare one random sample of every shard: a build may have been begun by other code."""
+    """Compare a random sample of every shard, as old shards may come from other code."""
     generator = generator or np.random.default_rng()
     spans = {span for store in all_stores(teachers) for span in map(store.rows_of, store.shards())}
     for view in views:
@@ -87,7 +87,7 @@ def compare_pixels(
     view: int,
     samples: Int64[Tensor, " B"] | None = None,
 ) -> None:
-    """Compare the pixels of samples, or of all, with each store of the view; another is a UserError."""
+    """Compare pixels of samples, or of all, with each store; a difference is a UserError."""
     samples = torch.arange(len(split)) if samples is None else samples
     stores = all_stores(teachers)
     opened = [(store, store.open(view)) for store in stores if store.is_complete(view)]
@@ -114,13 +114,13 @@ def compare(
     options: BuildOptions,
     generator: np.random.Generator | None = None,
 ) -> dict[str, float]:
-    """Asks the teacher again for random samples of every view.
+    """Compute random samples of every view again, and return the largest difference.
 
     Returns:
         Per tensor the largest difference, as a share of the largest value in its row (int8: in its shard).
 
     Raises:
-        UserError: if a value differs by more than rounding, or the largest logit is another class's.
+        UserError: if a value differs by more than rounding, or another class has the largest logit.
     """
     generator = generator or np.random.default_rng()
     loaded = ready_for_computing(teacher.load(), options)
@@ -133,7 +133,7 @@ def compare(
             stored, now = store.open(view), shard.tensors[tensor]
             found = relative_difference(stored.rows(index).float(), now, largest_beside(stored, index))
             allowed = TOLERANCE[store.storage] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
-            if len(wrong := (~(found <= allowed)).nonzero().flatten()):  # NaN is no rounding either
+            if len(wrong := (~(found <= allowed)).nonzero().flatten()):  # also catches NaN
                 first = int(wrong[0])
                 raise other_teacher(
                     store,
@@ -148,7 +148,7 @@ def compare(
 
 
 def largest_beside(stored: StoredView, index: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """What int8 rounds by: the largest value of the shard that each row lies in; 0 for other storages."""
+    """Return the largest int8 value of each row's shard, which sets its rounding; else 0."""
     largest = [INT8_STEPS * shard["scale"].max() if "scale" in shard else 0.0 for shard in stored.shards]
     return torch.tensor(largest)[index // stored.shard_rows]
 
@@ -156,7 +156,7 @@ def largest_beside(stored: StoredView, index: Int64[Tensor, " B"]) -> Float[Tens
 def relative_difference(
     stored: Float[Tensor, "B ..."], now: Float[Tensor, "B ..."], beside: Float[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """The largest difference in each row, as a share of its largest value, or of a larger one beside it."""
+    """Return each row's largest difference, relative to its largest value or to ``beside``."""
     largest = torch.maximum(now.flatten(1).abs().amax(dim=1), beside)
     return (stored - now).flatten(1).abs().amax(dim=1) / largest.clamp_min(torch.finfo(torch.float32).tiny)
 
@@ -164,14 +164,14 @@ def relative_difference(
 def other_class(
     stored: Float[Tensor, "B K"], now: Float[Tensor, "B K"], options: BuildOptions
 ) -> Int64[Tensor, " _"]:
-    """The rows that name another class; storing keeps it, so that only a tie in computing excuses it."""
+    """Return the rows with another largest class, except for ties in computing."""
     tie = TOLERANCE["float32"] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
     lead = now.amax(dim=1) - now.gather(1, stored.argmax(dim=1, keepdim=True)).squeeze(1)
     return (lead > tie * now.abs().amax(dim=1)).nonzero().flatten()
 
 
 def other_teacher(store: TensorStore, view: int, sample: int, how: str) -> UserError:
-    """What to say of a value that the teacher does not give any more."""
+    """Return the error for a value that the teacher no longer gives."""
     return UserError(
         f"Teacher {store.teacher!r} gives other {store.tensor} for sample {sample} of {store.split} in view "
         f"{view} than {store.folder} holds: {how}.",

@@ -1,4 +1,4 @@
-"""The stores on a disk: what they are, what is wrong with them, and what a killed build has left."""
+"""List the stores on a disk, find damage, and remove incomplete files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from amtml_pl.teachers.cache.catalogue import (
 )
 from amtml_pl.teachers.cache.store import TensorStore
 
-CLASS_KEYS = ("_target_", "operation")  # their values speak for themselves
+CLASS_KEYS = ("_target_", "operation")  # listed by value alone
 
 
 def damaged_shards(store: TensorStore, view: int) -> list[int]:
-    """Return the shards of a recorded view that are absent or of another size; their bytes are not read."""
+    """Return a view's shards that are missing or of another size, without reading them."""
     absent = store.missing(view)
     sizes = {n: entry.bytes for n, entry in store.record(view).items() if n not in absent}
     return absent + [n for n, size in sizes.items() if store.shard_file(view, n).stat().st_size != size]
@@ -44,7 +44,7 @@ def hold_idle(root: Path, held: ExitStack) -> set[str]:
 
 
 def remove_leftovers(root: Path, busy: set[str]) -> int:
-    """Removes half-written files that a killed build has left; returns their bytes."""
+    """Remove half-written files of killed builds; return their bytes."""
     freed = 0
     for file in sorted(root.rglob(".*.json*")) + sorted(root.rglob(".view-*.safetensors")):
         folder = file.parent.parent if file.parent.name == "used_by" else file.parent
@@ -55,14 +55,14 @@ def remove_leftovers(root: Path, busy: set[str]) -> int:
 
 
 def remove_empty_folders(root: Path) -> None:
-    """Removes the folders in which nothing is left."""
+    """Remove all empty folders below a folder."""
     for folder in sorted((f for f in root.rglob("*") if f.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
 def show_info(root: Path) -> None:
-    """Lists every store below a folder: size, views, accuracy of the teacher, fingerprint, users."""
+    """Print every store below a folder: size, views, teacher's accuracy, fingerprint, users."""
     stores = stores_below(root)
     if not stores:
         console.print(f"Nothing is cached in {root.resolve()}.", markup=False)
@@ -79,7 +79,7 @@ def show_info(root: Path) -> None:
 
 
 def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
-    """One row of the list."""
+    """Return one row of the list."""
     place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
     users = [use.run or f"built ahead: {use.command}" for use in stored.users() if not use.run or use.exists]
     used = "\n".join(users) or "no run"
@@ -105,7 +105,7 @@ def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
 
 
 def short(value: object) -> str:
-    """A part of a fingerprint on one line."""
+    """Return a part of a fingerprint on one line."""
     if isinstance(value, dict):
         return ", ".join(
             short(child) if key in CLASS_KEYS else f"{key} {short(child)}"

@@ -1,4 +1,4 @@
-"""The rows of one view, mapped from its shards: what is read enters memory, shared by all processes."""
+"""The rows of one view, mapped from its shards and shared by all processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Num
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -20,7 +20,7 @@ from amtml_pl.teachers.cache.storage import decode
 
 @dataclass
 class StoredView:
-    """A complete view of one tensor: shards in order, all but the last of ``shard_rows`` rows."""
+    """A complete view of one tensor: shards in order, each of ``shard_rows`` rows but the last."""
 
     files: tuple[Path, ...]
     shard_rows: int
@@ -28,25 +28,25 @@ class StoredView:
 
     @property
     def shards(self) -> list[dict[str, Tensor]]:
-        """The shards' tensors, mapped at first use."""
+        """Each shard's ``values (R, ...)``, ``pixels (R,)`` and, for int8, ``scale (C,)``."""
         if self._shards is None:
             self._shards = [mapped(file) for file in self.files]
         return self._shards
 
     def rows(self, index: Int64[Tensor, " B"]) -> Float[Tensor, "B ..."]:
-        """The given rows, in any order, ready to compute with."""
+        """Return the given rows, decoded, in the order of ``index``."""
         return self._gather(index, "values")
 
     def pixels(self, index: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
-        """The checksums of the pixels that the given rows were computed from."""
+        """Return the checksums of the pixels that the given rows were computed from."""
         return self._gather(index, "pixels")
 
     def whole(self) -> Float[Tensor, "N ..."]:
-        """All rows."""
+        """Return all rows, decoded."""
         return torch.cat([decode(shard["values"], shard.get("scale")) for shard in self.shards])
 
-    def _gather(self, index: Int64[Tensor, " B"], name: str) -> Tensor:
-        """Sorted first, so that each shard is read once and in order."""
+    def _gather(self, index: Int64[Tensor, " B"], name: str) -> Num[Tensor, "B ..."]:
+        """Return rows of a tensor; they are sorted first, to read each shard once."""
         order = index.argsort()
         rising = index[order]
         last = torch.arange(1, len(self.shards)) * self.shard_rows
@@ -59,12 +59,12 @@ class StoredView:
         return torch.cat(parts)[order.argsort()]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the maps, which another process opens itself."""
+        """Return the state without the maps, which another process opens itself."""
         return {**self.__dict__, "_shards": None}
 
 
 def mapped(file: Path) -> dict[str, Tensor]:
-    """Map a shard's tensors; a UserError if the file is absent, truncated or no shard."""
+    """Return a shard's mapped tensors; an unreadable or other file is a UserError."""
     try:
         with safe_open(file, framework="pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
@@ -77,7 +77,7 @@ def mapped(file: Path) -> dict[str, Tensor]:
 
 
 def is_shard(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether there are rows of numbers, the checksum of each row's pixels, and for int8 its scale."""
+    """Return whether tensors are rows, their pixels' checksums and, for int8, a scale."""
     if not {"values", "pixels"} <= tensors.keys() <= {"values", "pixels", "scale"}:
         return False
     values, pixels = tensors["values"], tensors["pixels"]
@@ -93,12 +93,12 @@ def is_shard(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def again(file: Path) -> str:
-    """How a shard is built again."""
+    """Return the instruction for building a shard again."""
     return f"rm -r '{file}' and repeat the command: the shard is built again"
 
 
 class ShardRecord(Record):
-    """A shard that is whole."""
+    """One complete shard in a view's record."""
 
     file: str
     rows: tuple[Count, Count]
@@ -114,7 +114,7 @@ class ViewRecord(Record):
 
 
 def recorded_shards(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) -> dict[int, ShardRecord]:
-    """Return the shards that a view's record lists, by number; a wrong one is a UserError."""
+    """Return the shards that a view's record lists, by number; wrong entries are a UserError."""
     fix = f"rm '{file}' and repeat the command: the shards that it listed are built again"
     if (record := find_record(ViewRecord, file, fix=fix)) is None:
         return {}

@@ -1,1 +1,1 @@
-"""Files that hold a student alone: how each kind is written and opened again."""
+"""The formats of exported students: how each is written and opened."""

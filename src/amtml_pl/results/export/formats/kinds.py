@@ -1,4 +1,4 @@
-"""The kinds of file that a student can be exported to, and how to tell one from another."""
+"""The kinds of exported files, and how to recognise them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from amtml_pl.system.optional_packages import imported
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of file.
+    """One kind of exported file.
 
     Attributes:
-        open_file: opens what `write` wrote; of an unsafe kind only where the file is trusted.
-        card_of: reads the card of what `write` wrote; nothing else in the file is used.
-        unsafe: what opening a stranger's file could do; empty where it does nothing but compute.
-        packages: of the extra ``export`` that it needs.
+        open_file: opens a file of `write`; for an unsafe kind, only if the file is trusted.
+        card_of: reads the card of such a file; nothing else in the file is used.
+        unsafe: the danger of opening a stranger's file; empty if it runs no code.
+        packages: those of the extra ``export`` that it needs.
     """
 
     suffix: str
@@ -59,8 +59,8 @@ def open_exported(file: Path, *, trust: bool) -> OpenedStudent:
     """Open an exported student of any kind.
 
     Args:
-        file: what `amtml_pl.export` wrote, here or elsewhere.
-        trust: whether a file may be opened that could run code of its author's.
+        file: written by `amtml_pl.export`, here or elsewhere.
+        trust: whether to open a file that could run its author's code.
 
     Raises:
         UserError: if it is another kind of file, damaged, or not trusted.
@@ -77,10 +77,10 @@ def open_exported(file: Path, *, trust: bool) -> OpenedStudent:
 
 
 def is_exported(file: Path, kind: str) -> bool:
-    """Return True for an exported student of one kind; nothing in the file is run.
+    """Return whether a file is an exported student of a kind; run nothing in it.
 
     Raises:
-        UserError: if a package is missing that reading it takes.
+        UserError: if a package for reading it is missing.
     """
     KINDS[kind].refuse_missing_packages()
     try:
@@ -93,7 +93,7 @@ def is_exported(file: Path, kind: str) -> bool:
 
 
 def kind_of(file: Path) -> str:
-    """Tell a file's kind by its content; ONNX, which has no mark, by its name.
+    """Return a file's kind by its content, or for ONNX by its name.
 
     Raises:
         UserError: if it is none of them, or cannot be read.

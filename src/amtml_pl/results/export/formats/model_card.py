@@ -1,4 +1,4 @@
-"""What an exported student says of itself: its classes, its input, and where it comes from."""
+"""The metadata of an exported student: its classes, its input, and its origin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIX = "model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=F
 
 
 def without_interpolations(network: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration that means the same on every machine.
+    """Return the given configuration if it means the same on every machine.
 
     Raises:
         ValueError: if it has an interpolation, such as ${oc.env:NAME}, which reads a variable.
@@ -37,17 +37,17 @@ class ModelCard(Record):
 
     Attributes:
         classes: the K class names, in the order of the logits.
-        image_size: height and width of the images that it takes, in pixels.
+        image_size: height and width of its input images, in pixels.
         mean: of each colour channel, on the scale of [0, 1]. The student normalises its images itself; the
             bare network in a file of safetensors does not.
         std: likewise.
-        network: what the student was built from, as in ``conf/student``.
+        network: constructor and arguments, as in ``conf/student``.
         run: the last two parts of the run folder's name.
-        experiment: empty where the run had none.
-        commit: of the code that trained it; empty where it was in no checkout.
+        experiment: empty if the run had none.
+        commit: of the code that trained it; empty outside a checkout.
         data_digest: of the packed data set.
-        metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1]; of a student in 8 bits
-            ``val/acc_int8``, too, which is its own.
+        metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1]; for a student in 8
+            bits its own ``val/acc_int8``, too.
     """
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -67,7 +67,7 @@ class ModelCard(Record):
     metrics: dict[str, float]
 
     def texts(self) -> dict[str, str]:
-        """Return the card as texts by name, which all formats can hold; other values are JSON."""
+        """Return the card as texts by name, for all formats; other values become JSON."""
         size, K = self.image_size, len(self.classes)
         values = {
             name: value if isinstance(value, str) else json.dumps(value)
@@ -82,10 +82,10 @@ class ModelCard(Record):
 
     @classmethod
     def read(cls, texts: Mapping[str, str], file: Path) -> ModelCard:
-        """Read the card in the metadata of a file that somebody else may have written.
+        """Return the card from a file's metadata, which is not trusted.
 
         Raises:
-            UserError: if it lacks something or has it in another form.
+            UserError: if a value is missing or not valid.
         """
         if texts.get("amtml_pl") != FORMAT:
             raise foreign(file, f"amtml_pl={texts.get('amtml_pl', 'absent')!s:.20}, expected {FORMAT}")
@@ -105,7 +105,7 @@ def foreign(file: Path, why: str) -> UserError:
 
 @contextmanager
 def opening(file: Path, kind: str) -> Iterator[None]:
-    """Report the damage of a file, which makes its readers fail in every possible way, by one message."""
+    """Turn any exception of a file's reader into one UserError."""
     try:
         yield
     except UserError:

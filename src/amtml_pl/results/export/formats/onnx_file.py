@@ -1,4 +1,4 @@
-"""ONNX: a graph of operators for ONNX Runtime, and for most other runtimes."""
+"""ONNX files: a graph of operators for ONNX Runtime and most other runtimes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
@@ -21,9 +22,9 @@ INPUT, OUTPUT = "images", "logits"
 
 
 def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
-    """Write the graph with dynamic batch, its weights inside the file, the card in its metadata.
+    """Write the graph with dynamic batch, its weights inside the file, the card as metadata.
 
-    torch's exporter that follows `torch.export` is taken; the older one, which traces, is deprecated.
+    This uses torch's exporter based on `torch.export`; the older one, which traces, is deprecated.
     """
     with quiet():
         program: Any = torch.onnx.export(
@@ -43,16 +44,16 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
 
 
 def save(model: Any, card: ModelCard, file: Path) -> None:
-    """Write a model whose metadata are a card."""
+    """Write a model with a card as its metadata."""
     imported("onnx", extra="export").helper.set_model_props(model, card.texts())
     file.write_bytes(model.SerializeToString())
 
 
 def read(file: Path) -> tuple[Any, ModelCard]:
-    """Read a model and its card.
+    """Return the model and the card of a file.
 
     Raises:
-        UserError: if the file is damaged, or no exported student.
+        UserError: if the file is damaged, or not an exported student.
     """
     onnx = imported("onnx", extra="export")
     with opening(file, "onnx"):
@@ -61,17 +62,17 @@ def read(file: Path) -> tuple[Any, ModelCard]:
 
 
 def replace_card(file: Path, card: ModelCard) -> None:
-    """Replace the card of a student that has been written."""
+    """Replace the card in a written file."""
     save(read(file)[0], card, file)
 
 
 def card_of(file: Path) -> ModelCard:
-    """Read the card of a student; raises as `read`."""
+    """Return the card of a student; raises as `read`."""
     return read(file)[1]
 
 
 def open_file(file: Path) -> OpenedStudent:
-    """Open a student by ONNX Runtime, on as many threads as torch has.
+    """Open a student with ONNX Runtime, on as many threads as torch has.
 
     Raises:
         UserError: if the file is damaged, asks for other files, or is not an exported student.
@@ -86,7 +87,7 @@ def open_file(file: Path) -> OpenedStudent:
         )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what is an error is raised, too
+    options.log_severity_level = 4  # errors are raised, too
     with opening(file, "onnx"):
         content = model.SerializeToString()
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -94,7 +95,7 @@ def open_file(file: Path) -> OpenedStudent:
         if names != [INPUT, OUTPUT]:
             raise ValueError(f"inputs and outputs {names}, expected {[INPUT, OUTPUT]}")
 
-    def forward(images: Tensor) -> Tensor:
+    def forward(images: Float[Tensor, "B 3 H W"]) -> Tensor:
         [logits] = session.run([OUTPUT], {INPUT: images.numpy()})
         return torch.from_numpy(logits)
 
@@ -102,7 +103,7 @@ def open_file(file: Path) -> OpenedStudent:
 
 
 def parts(message: Any) -> Iterator[Any]:
-    """Yield a model, and every message in it."""
+    """Yield a message of a model, and every message in it."""
     yield message
     values = [value for field, value in message.ListFields() if field.message_type is not None]
     for value in values:
@@ -112,7 +113,7 @@ def parts(message: Any) -> Iterator[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide what the exporter and the quantisation log of their passes, and their advice."""
+    """Hide the logs of the exporter and the quantisation."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,4 +1,4 @@
-"""An ONNX student in 8-bit integers, for CPUs."""
+"""Quantise an ONNX student to 8-bit integers, for CPUs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.results.export.formats.model_card import ModelCard
@@ -14,24 +15,24 @@ from amtml_pl.results.export.formats.onnx_file import INPUT, quiet, save
 from amtml_pl.system.optional_packages import imported
 
 
-def quantise(file: Path, card: ModelCard, calibration: Iterator[Tensor]) -> None:
-    """Rewrite a student in float32 as one with weights and activations of 8 bits.
+def quantise(file: Path, card: ModelCard, calibration: Iterator[Float[Tensor, "B 3 H W"]]) -> None:
+    """Rewrite a float32 student with weights and activations of 8 bits.
 
-    Weights have a scale per channel; activations one per tensor, between the least and the largest value
-    that the calibration images give (ONNX Runtime's static quantisation). The student's normalisation and
-    what comes out of it stay in float32.
+    Weights have a scale per channel; activations one per tensor, from the smallest to the largest value
+    for the calibration images (ONNX Runtime's static quantisation). The student's normalisation and its
+    result stay in float32.
 
     Args:
         file: the student, an ONNX file of this project.
         card: its card.
-        calibration: batches of images ``(B, 3, H, W)`` in [0, 1], such as the student was trained on.
+        calibration: batches of images in [0, 1], similar to the training images.
     """
     onnx = imported("onnx", extra="export")
     quantization = imported("onnxruntime.quantization", extra="export")
     preparation = imported("onnxruntime.quantization.shape_inference", extra="export")
     with tempfile.TemporaryDirectory() as folder, quiet():
         folded, quantised = Path(folder) / "folded.onnx", Path(folder) / "quantised.onnx"
-        # All shapes but the batch are known: symbolic inference would find nothing that is missing.
+        # All shapes but the batch are known, so that symbolic inference would add nothing.
         preparation.quant_pre_process(file, folded, skip_symbolic_shape=True)
         quantization.quantize_static(
             folded,
@@ -48,12 +49,12 @@ def quantise(file: Path, card: ModelCard, calibration: Iterator[Tensor]) -> None
 
 
 class Calibration:
-    """Batches of images as ONNX Runtime asks for them."""
+    """A reader of image batches, with the method that ONNX Runtime calls."""
 
-    def __init__(self, batches: Iterator[Tensor]) -> None:
+    def __init__(self, batches: Iterator[Float[Tensor, "B 3 H W"]]) -> None:
         self.batches = batches
 
     def get_next(self) -> dict[str, Any] | None:
-        """Return the next batch by the name of its input, None after the last."""
+        """Return the next batch by the name of its input; None after the last."""
         batch = next(self.batches, None)
         return None if batch is None else {INPUT: batch.numpy()}

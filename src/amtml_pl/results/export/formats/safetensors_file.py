@@ -1,4 +1,4 @@
-"""safetensors: the weights alone, and in the metadata what the network is built from."""
+"""safetensors files: the weights alone, with the network's configuration as metadata."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AGAIN = "copy the file again, or write it again: python -m amtml_pl.export run=F
 def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
     """Write the weights by their names in the bare network, the card as metadata.
 
-    The normalisation is not inside, so that the weights fit the network anywhere: what the card says of the
-    input is what the bare network takes.
+    The normalisation is not inside, so that the weights fit the network anywhere: the card's description of
+    the input is that of the bare network.
     """
     state = student.student.network.state_dict()
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
@@ -30,10 +30,10 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
 
 
 def card_of(file: Path) -> ModelCard:
-    """Read the card of a student.
+    """Return the card of a student.
 
     Raises:
-        UserError: if the file is damaged, or no exported student.
+        UserError: if the file is damaged, or not an exported student.
     """
     with opening(file, "safetensors"), safe_open(file, framework="pt", device="cpu") as content:
         texts = content.metadata() or {}
@@ -41,10 +41,10 @@ def card_of(file: Path) -> ModelCard:
 
 
 def open_file(file: Path) -> OpenedStudent:
-    """Build a student from the card, as a configuration is: only by what a ``_target_`` may name.
+    """Build a student from its card; only listed constructors may be named.
 
     Raises:
-        UserError: if the file is damaged, no exported student, or its network cannot be built.
+        UserError: if the file is damaged, not an exported student, or its network cannot be built.
     """
     card = card_of(file)
     with opening(file, "safetensors"):

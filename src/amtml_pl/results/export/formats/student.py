@@ -1,4 +1,4 @@
-"""A student as every format holds it: from images to logits, and nothing else."""
+"""The exported part of a student: a function from images to logits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.results.export.formats.model_card import ModelCard
 
-Forward: TypeAlias = Callable[[Tensor], Tensor]
+Forward: TypeAlias = Callable[[Float[Tensor, "B 3 H W"]], Tensor]  # a stranger's output may have any shape
 
 
 class StudentLogits(nn.Module):
-    """A student that gives its logits alone; its normalisation is inside.
+    """A student that returns only its logits; its normalisation is inside.
 
     Args:
-        student: from here on in evaluation mode, with contiguous weights.
+        student: set to evaluation mode, with contiguous weights.
     """
 
     def __init__(self, student: TappedNetwork) -> None:
@@ -30,13 +30,13 @@ class StudentLogits(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
         """Return the logits of images in [0, 1]."""
-        logits: Tensor = self.student(images).logits
+        logits: Float[Tensor, "B K"] = self.student(images).logits
         return logits
 
 
 @dataclass(frozen=True)
 class OpenedStudent:
-    """A student that has been opened.
+    """An opened student.
 
     Attributes:
         forward: images ``(B, 3, H, W)`` in [0, 1], float32, to logits ``(B, K)``, on the CPU.
@@ -47,5 +47,5 @@ class OpenedStudent:
 
 
 def example(image_size: int) -> Float[Tensor, "2 3 H W"]:
-    """Return images to trace a graph with; two, since a batch of one is taken for a constant."""
+    """Return two images to trace a graph with, as one would fix the batch size."""
     return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))

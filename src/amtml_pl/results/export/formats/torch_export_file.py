@@ -1,4 +1,4 @@
-"""``torch.export``: torch's own graph, and the card in its zip archive."""
+"""``torch.export`` files: torch's own graph, with the card in its zip archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_BYTES = 16 << 20
 
 
 def card_of(file: Path) -> ModelCard:
-    """Read the card of an archive, and nothing else in it.
+    """Return the card of an archive; nothing else in it is read.
 
     Raises:
         UserError: if there is none.
@@ -33,7 +33,7 @@ def card_of(file: Path) -> ModelCard:
 
 
 def is_archive(file: Path) -> bool:
-    """Return True for a zip archive of torch.export, which holds models."""
+    """Return whether a zip archive is torch.export's, which contains models."""
     with opening(file, "torch_export"), zipfile.ZipFile(file) as archive:
         return any(name.partition("/")[2].startswith("models/") for name in archive.namelist())
 
@@ -52,10 +52,10 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
 
 
 def open_file(file: Path) -> OpenedStudent:
-    """Open a file that is trusted: torch unpickles parts of it and evaluates its expressions.
+    """Open a trusted file: torch unpickles parts of it and evaluates its expressions.
 
     Raises:
-        UserError: if the file is damaged, or no exported student.
+        UserError: if the file is damaged, or not an exported student.
     """
     card = card_of(file)
     with opening(file, "torch_export"):
