@@ -33,8 +33,8 @@ def main(job: Job) -> None:
     Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting():
-        asked = job.values()
-        check_command(asked, REPORT)
+        asked = {key: value if value is None else str(value) for key, value in job.values().items()}
+        check_command(asked, REPORT)  # all are texts; a folder may be called 2026
         folder, metric, baseline = Path(asked["runs"]), asked["metric"], asked["baseline"]
         out = Path(asked["out"]) if asked["out"] else folder / "report"
         if not asked["runs"]:

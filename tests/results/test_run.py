@@ -265,7 +265,7 @@ def test_a_run_that_has_no_record_yet_is_still_going_or_was_stopped(moved):
     expected = r"is still going, and is being prepared(.|\n)*once the run has ended"
     with FileLock(moved / ".lock"), pytest.raises(UserError, match=expected):
         load_run(moved)
-    with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*goes on with it"):
+    with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*resumes it"):
         load_run(moved)
 
 

@@ -89,7 +89,7 @@ class Fit:
         monkeypatch.setattr(timing, "time", clock)
         monkeypatch.setattr(callback, "write_answers", lambda *_: self.takes(costs["figures"], self.drawn))
         monkeypatch.setattr(callback, "write_teaching", lambda *_: None)
-        monkeypatch.setattr(callback, "card", lambda *_: "")
+        monkeypatch.setattr(callback, "card", lambda *_, **__: "")
         measure = lambda *_: self.takes(costs["shares"], self.measured)  # noqa: E731
         monkeypatch.setattr(callback, "gradient_shares", measure)
         subject = RunContext(a_run(status="interrupted"), ("a", "b"), 8, 1.0, "probabilities", None, {})
