@@ -156,7 +156,7 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
         (["model={run}/run.json", "images={pictures}"], "run.json is not an exported student"),
         (
             ["model={run}/checkpoints/best.ckpt", "images={pictures}"],
-            "torch.save, TorchScript or another archive wrote it",
+            "torch.save, TorchScript or another archive",
         ),
         (["model={run}/student.safetensors", "images={pictures}"], "was not written by amtml_pl.export"),
         (["model={onnx}", "images={tmp}/nowhere"], "There is no image"),

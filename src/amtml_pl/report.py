@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from rich.cells import cell_len
 from rich.markup import escape
@@ -33,8 +34,9 @@ def main(job: Job) -> None:
     Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting():
-        asked = {key: value if value is None else str(value) for key, value in job.values().items()}
-        check_command(asked, REPORT)  # all are texts; a folder may be called 2026
+        # All are texts: a folder may be called 2026.
+        asked: Any = {key: value if value is None else str(value) for key, value in job.values().items()}
+        check_command(asked, REPORT)
         folder, metric, baseline = Path(asked["runs"]), asked["metric"], asked["baseline"]
         out = Path(asked["out"]) if asked["out"] else folder / "report"
         if not asked["runs"]:

@@ -215,9 +215,7 @@ def test_without_preparation_a_view_that_vanishes_is_not_built(cached, configure
     for shard in shards(cached, "view-0002"):
         shard.unlink()
     made.cache.trusted.clear()
-    with pytest.raises(
-        UserError, match=r"view 2 of the teachers' outputs for the train split is missing below"
-    ):
+    with pytest.raises(UserError, match=r"view 2 of the teachers' outputs for the train split is missing"):
         made.data.teachers.provide(2)
 
 
