@@ -142,7 +142,7 @@ def test_the_process_of_a_teacher_ends_with_the_run_that_has_started_it(tmp_path
     script.write_text("import time\nprint('asleep', flush=True)\ntime.sleep(600)\n")
     # A launcher that starts the process as `run_detached` does, and is killed.
     launcher = tmp_path / "launches.py"
-    launcher.write_text(f"from amtml_pl.system.launch import run_detached\nrun_alone([{str(script)!r}])\n")
+    launcher.write_text(f"from amtml_pl.system.launch import run_detached\nrun_detached([{str(script)!r}])\n")
     run = subprocess.Popen([sys.executable, launcher], stdout=subprocess.PIPE, text=True)
     assert run.stdout.readline() == "asleep\n"
     assert len(alive(str(script))) == 1
