@@ -77,9 +77,8 @@ def fits(value: Any, hint: Any) -> bool:
     if isinstance(value, str) and typing.get_origin(hint) in (Sequence, Iterable, Collection):
         return False
     if isinstance(value, list) and any(isinstance(v, bool) for v in value):
-        inner = (
-            () if typing.get_origin(hint) is Literal else typing.get_args(hint)
-        )  # whose arguments are values
+        # The arguments of Literal are values.
+        inner = () if typing.get_origin(hint) is Literal else typing.get_args(hint)
         if inner and not any(fits(True, each) for each in inner if each is not Ellipsis):
             return False
     conf = BeartypeConf(is_pep484_tower=True)

@@ -34,9 +34,8 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
         KeyboardInterrupt: after Ctrl-C.
         Preempted: after SIGTERM.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # it repeats a process's own report
+    # It repeats the report of a process.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     threads = max(1, (os.cpu_count() or 1) // processes)
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # handed down; else each takes all cores

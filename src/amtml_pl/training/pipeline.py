@@ -134,9 +134,8 @@ def train_teacher(teacher: SelectedTeacher) -> RunRecord:
     if world_size() == 1:
         own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
         return execute(RunRequest(own, teacher.folder, recipe, teacher.recipe.command()))
-    run_detached(
-        shlex.split(teacher.recipe.command())[1:]
-    )  # this process is one of several that train the student
+    # This process is one of several that train the student.
+    run_detached(shlex.split(teacher.recipe.command())[1:])
     return teacher.trained()
 
 

@@ -231,9 +231,8 @@ def examination(
     """
     split = data.split("val")
     wanted = images_to_examine(data.num_classes)
-    order = torch.randperm(
-        len(split), generator=torch.Generator().manual_seed(0)
-    )  # rows may be sorted by class
+    # Rows may be sorted by class.
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
     some = split.rows[order[:wanted]]
     images, labels = as_floats(split.stored.images[some]), split.stored.labels[some]
     others = {"the data set's": normalisation}

@@ -64,9 +64,8 @@ def examine(module: StudentModule, batch: Batch) -> StepExamination:
 
 def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
     """Return each objective's share of the student's gradient; the fit is unchanged."""
-    some = batch.map(
-        lambda tensor: tensor[:SHARE_SAMPLES] if tensor.ndim else tensor
-    )  # mixup's share is 0-dim
+    # The share of mixup has no dimension.
+    some = batch.map(lambda tensor: tensor[:SHARE_SAMPLES] if tensor.ndim else tensor)
     with as_it_was(module):
         parts = {"student": module.trainable_groups()["student"]}
         objectives = [each for each in module.break_down(some).objectives if "student" in each.trains]
