@@ -45,10 +45,10 @@ ROWS = {
 def main(job: Job) -> None:
     """Measure, print a table, and write ``benchmark.json`` into the run's folder.
 
-    Exit status: 0 done, 2 a mistake of the user's.
+    Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting(own_folder=True):
-        asked = job.take("benchmark").get("benchmark", {})
+        asked = job.take("benchmark").get("benchmark") or {}
         check_command(asked, BENCHMARK)
         check_values(job.config)
         from amtml_pl.runs.provenance import git_state, versions

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def main(job: Job) -> None:
     """Write the student under a temporary name, check the file, then rename it.
 
-    Exit status: 0 done, 2 a mistake of the user's.
+    Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting():
         asked = job.values()

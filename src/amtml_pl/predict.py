@@ -21,7 +21,7 @@ HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  #
 def main(job: Job) -> None:
     """Print the likeliest classes of every image, and write them to ``out=``.
 
-    Exit status: 0 done, 2 a mistake of the user's.
+    Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting():
         asked = job.values()

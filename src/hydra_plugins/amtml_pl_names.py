@@ -19,7 +19,7 @@ OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=
 OmegaConf.register_new_resolver("amtml.share_of_cores", share_of_cores, replace=True)
 # No YAML can say that a node takes new keys, as coef.kd=2 does in a run without the term kd.
 coefficients = OmegaConf.create({"coef": DictConfig({}, flags={"struct": False})})
-ConfigStore.instance().store("coefficients", coefficients)
+ConfigStore.instance().store("amtml_coefficients", coefficients)
 
 
 class StudentsAsTeachers(SearchPathPlugin):

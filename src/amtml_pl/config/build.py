@@ -33,11 +33,14 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     try:
         values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
-        raise UserError(
-            f"{error.full_key} cannot be resolved: {reason}", fix=f"{error.full_key}=VALUE"
-        ) from error
+        raise unresolved(error) from error
     return dict(values)
+
+
+def unresolved(error: OmegaConfBaseException) -> UserError:
+    """Return the message for a key whose value is missing or refers to nothing."""
+    reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
+    return UserError(f"{error.full_key} cannot be resolved: {reason}", fix=f"{error.full_key}=VALUE")
 
 
 def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:

@@ -21,7 +21,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
+from amtml_pl.config.build import unresolved
 from amtml_pl.config.override_errors import command_line_mistakes, reason
 from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
@@ -70,10 +72,19 @@ class Job:
         return list(words)
 
     def values(self, *keys: str) -> dict[str, Any]:
-        """Return some keys as plain values; all of them if none is named."""
-        node = OmegaConf.masked_copy(self.config, [*keys]) if keys else self.config
-        values: Any = OmegaConf.to_container(node, resolve=True)
-        return dict(values)
+        """Return the given keys that exist as plain values; without any, all of them.
+
+        Raises:
+            UserError: if what is typed refers to a key that does not exist.
+        """
+        try:
+            found = {key: self.config.get(key) for key in keys or map(str, self.config) if key in self.config}
+            return {
+                key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+                for key, value in found.items()
+            }
+        except OmegaConfBaseException as error:
+            raise unresolved(error) from error
 
     def take(self, *keys: str) -> dict[str, Any]:
         """Return what `values` returns, and remove it; the rest describes a run."""
@@ -193,6 +204,8 @@ def status_of(run: Callable[[], object]) -> int:
             raise
         refuse_composition(error)
         return 2
+    finally:
+        command_state.sweeps = False
     return 2 if command_state.mistakes else 0
 
 

@@ -29,7 +29,9 @@ from amtml_pl.config.rules import Rule
 STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
 STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
-VAL_SIZE = Rule(int | float, "a number of images, or a fraction of them between 0.0 and 1.0", lambda v: v > 0)
+VAL_SIZE = Rule(
+    int | float | None, "a number of images, or a fraction of them", lambda v: v is None or v >= 0
+)
 
 DATASET = {
     "name": key(Rule(str, "a name", bool), "its name, in folders and tables"),

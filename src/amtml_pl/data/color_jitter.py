@@ -38,9 +38,9 @@ class ColorJitter:
 
     def __post_init__(self) -> None:
         for name, amount in vars(self).items():
-            if amount < 0:
+            if not amount >= 0:  # so that nan is refused, too
                 raise UserError(f"ColorJitter: {name} is {amount}, expected 0 or more.")
-        if self.hue > 0.5:
+        if not 0 <= self.hue <= 0.5:
             raise UserError(f"ColorJitter: hue is {self.hue}, expected a number in [0, 0.5].")
 
     def __call__(

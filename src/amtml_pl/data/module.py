@@ -89,6 +89,7 @@ class PackedDataModule(pl.LightningDataModule):
         teachers: TeacherReader | None = None,
     ) -> None:
         super().__init__()
+        _check_ranges(batch_size, eval_batch_size, num_workers, mixup)
         self.packed = packed
         self.order_seed = order_seed
         self.augment = augment
@@ -228,10 +229,22 @@ class PackedDataModule(pl.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
+def _check_ranges(batch_size: int, eval_batch_size: int, num_workers: int, mixup: float) -> None:
+    for name, count in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        if count < 1:
+            raise UserError(f"data.{name} is {count}, expected 1 or more.", fix=f"data.{name}=128")
+    if num_workers < 0:
+        raise UserError(f"data.num_workers is {num_workers}, expected 0 or more.", fix="data.num_workers=0")
+    if not 0 <= mixup < float("inf"):
+        raise UserError(f"data.mixup is {mixup}, expected 0 or more.", fix="data.mixup=0.2")
+
+
 def _resolve_views(views: int | Literal["all"], distinct: int | None) -> int | None:
     """Return the number of views V; None for a new view in every epoch."""
     if views == "all":
         return distinct
+    if views < 1:
+        raise UserError(f"data.views is {views}, expected 1 or more.", fix="data.views=all")
     if distinct is not None and views > distinct:
         raise UserError(
             f"data.views is {views}, but the augmentation has {distinct} distinct views.",

@@ -42,7 +42,7 @@ class StopRequest:
         self.number: int | None = None
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
+    def restoring_handlers(self) -> Iterator[None]:
         """Restore the signal handlers afterwards, then act on a signal that was noted."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -56,10 +56,10 @@ class StopRequest:
 
     def install(self) -> None:
         """Start to note signals, after Lightning has installed its own handlers."""
-        signal.signal(signal.SIGINT, self.record)
-        signal.signal(signal.SIGTERM, self.record)
+        signal.signal(signal.SIGINT, self.note)
+        signal.signal(signal.SIGTERM, self.note)
 
-    def record(self, number: int, frame: FrameType | None) -> None:
+    def note(self, number: int, frame: FrameType | None) -> None:
         """Note a first signal and allow some time; act on a second one at once."""
         if self.number is not None:
             self.raise_if_requested()

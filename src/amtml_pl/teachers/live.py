@@ -30,6 +30,11 @@ class LiveTeachers:
 
     def __init__(self, teachers: Sequence[Teacher]) -> None:
         self.names: tuple[str, ...] = tuple(teacher.name for teacher in teachers)
+        if not teachers or len({*self.names}) < len(self.names):
+            raise UserError(
+                f"The teachers are {list(self.names)}, expected one or more with different names.",
+                fix="teacher=[NAME, ...], or another name for each Teacher",
+            )
         self.teachers = tuple(teachers)
 
     def to(self, device: torch.device | str) -> LiveTeachers:

@@ -81,6 +81,11 @@ def read_state_dict(
         UserError: if the file is missing, damaged, without weights or would run code, the key does not lead
             to a state dict, a pattern is invalid, or two names become one.
     """
+    if isinstance(strip_prefixes, str):
+        raise UserError(
+            f"strip_prefixes is the text {strip_prefixes!r}; expected a list.",
+            fix=f"teacher.NAME.weights.strip_prefixes=[{strip_prefixes}]",
+        )
     found = _select(_read(Path(path)), key, path)
     renamed: dict[str, Tensor] = {}
     for old, tensor in found.items():

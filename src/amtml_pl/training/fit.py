@@ -46,7 +46,7 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
         read_checkpoint(resume, module.state_dict())  # a damaged file is a UserError
         console.print(f"Resuming from {resume}", markup=False)
     with interruptible(trainer):
-        with stop.deferred():
+        with stop.restoring_handlers():
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         timing = timing_of(module.spent)
         trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
@@ -55,9 +55,14 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
     with rank_zero_first():
         if is_rank_zero():
             save_weights(module.student, folder.weights_file)
-        taught = accuracy_of_teachers(ready)
+        teacher_accuracy = accuracy_of_teachers(ready)
     weighed = weights_of_last_epoch(folder.metrics_file)
-    metrics = {**best, **{f"{name}_last": value for name, value in last.items()}, **taught, **weighed}
+    metrics = {
+        **best,
+        **{f"{name}_last": value for name, value in last.items()},
+        **teacher_accuracy,
+        **weighed,
+    }
     for dashboard in dashboards:
         dashboard.conclude(trainer, module, metrics, timing.model_dump())
     return Fitted(metrics, timing)

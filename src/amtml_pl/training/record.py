@@ -18,7 +18,7 @@ def describe(ready: Ready) -> RunRecord:
     """Return the record of a run before its first step."""
     request, module, data = ready.request, ready.module, ready.data
     settings, method = request.settings, request.settings.method
-    taught = bool(ready.teachers)
+    has_teachers = bool(ready.teachers)
     return RunRecord(
         status="interrupted",
         experiment=request.experiment,
@@ -36,9 +36,9 @@ def describe(ready: Ready) -> RunRecord:
             network=method.student.target, **vars(cost(module.student, settings.dataset.image_size))
         ),
         teachers=dict(ready.facts),
-        teacher_source=("cached" if settings.cached else "live") if taught else None,
+        teacher_source=("cached" if settings.cached else "live") if has_teachers else None,
         loop=method.loop.target,  # some weigh the teachers themselves
-        weighting=method.weighting.target if taught else None,
+        weighting=method.weighting.target if has_teachers else None,
         loss=dict(module.coefficients),
         temperature=method.temperature,
         budget=budget(ready),

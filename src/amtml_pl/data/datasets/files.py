@@ -19,6 +19,7 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 from amtml_pl.errors import UserError
 
+NAMED_ABSENT = 5
 # Files left by archivers, file servers and operating systems; names are compared in lower case.
 DEBRIS = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "@recycle", "#recycle",
@@ -90,7 +91,13 @@ class ArchiveFiles:
         return sorted({name.split("/")[0] for name in below if "/" in name})
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
-        """Yield the files in the order of the archive."""
+        """Yield the files in the order of the archive; a member that it lacks is a UserError."""
+        if absent := [name for name in names if name not in self._members]:
+            raise UserError(
+                f"The archive {self.where} lacks {len(absent)} of the {len(names)} files asked for: "
+                f"{', '.join(absent[:NAMED_ABSENT])}.",
+                fix=f"delete {self.where} and repeat the command",
+            )
         wanted = {self._members[name]: name for name in names}
         if self.where.suffix == ".zip":
             with zipfile.ZipFile(self.where) as archive:

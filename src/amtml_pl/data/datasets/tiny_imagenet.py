@@ -9,6 +9,7 @@ from pathlib import Path
 from amtml_pl.data.datasets.archive import ArchiveSource
 from amtml_pl.data.datasets.files import Files
 from amtml_pl.data.datasets.image_folder import read_class_folders, read_images
+from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
 IMAGE_SIZE = 64
@@ -45,8 +46,16 @@ class TinyImageNet(ArchiveSource):
 def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     """Return the name and label of each validation image, in the order of the names."""
     labels = {name: label for label, name in enumerate(ids)}
-    fields = [line.split("\t") for line in _lines(files, ANNOTATIONS)]
-    return sorted((f"val/images/{image}", labels[label]) for image, label, *_ in fields)
+    samples = []
+    for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
+        fields = line.split("\t")
+        if len(fields) < 2 or fields[1] not in labels:
+            raise UserError(
+                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
+                "image, a tab and the id of a class in train."
+            )
+        samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
+    return sorted(samples)
 
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 
-SETUP_TIMEOUT = 0.2  # seconds between two checks of another process's build
+POLL_SECONDS = 0.2  # seconds between two checks of another process's build
 
 
 @dataclass
@@ -62,7 +62,7 @@ def build(
                 pending[teacher.name] = job.build_views(teacher, pending[teacher.name])
             if before == sum(map(len, pending.values())):
                 progress.waits(root)
-                time.sleep(SETUP_TIMEOUT)
+                time.sleep(POLL_SECONDS)
     built.seconds = time.perf_counter() - start
     return built
 
