@@ -37,10 +37,11 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return dict(values)
 
 
-def unresolved(error: OmegaConfBaseException) -> UserError:
+def unresolved(error: OmegaConfBaseException, key: str = "") -> UserError:
     """Return the message for a key whose value is missing or refers to nothing."""
-    reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
-    return UserError(f"{error.full_key} cannot be resolved: {reason}", fix=f"{error.full_key}=VALUE")
+    key = error.full_key or key
+    reason = str(error.msg or error).splitlines()[0]
+    return UserError(f"{key} cannot be resolved: {reason}", fix=f"{key}=VALUE")
 
 
 def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:

@@ -72,19 +72,16 @@ class Job:
         return list(words)
 
     def values(self, *keys: str) -> dict[str, Any]:
-        """Return the given keys that exist as plain values; without any, all of them.
+        """Return the given keys that exist as plain values; without any, all of them."""
+        return {key: self.value(key) for key in keys or map(str, self.config) if key in self.config}
 
-        Raises:
-            UserError: if what is typed refers to a key that does not exist.
-        """
+    def value(self, key: str) -> Any:
+        """Return one key's value as a plain one; a UserError if it refers to nothing."""
         try:
-            found = {key: self.config.get(key) for key in keys or map(str, self.config) if key in self.config}
-            return {
-                key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-                for key, value in found.items()
-            }
+            value = self.config[key]
+            return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
-            raise unresolved(error) from error
+            raise unresolved(error, key) from error
 
     def take(self, *keys: str) -> dict[str, Any]:
         """Return what `values` returns, and remove it; the rest describes a run."""
