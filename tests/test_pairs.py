@@ -153,7 +153,7 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
         module = method.module(node, method.kept)
         before = deepcopy(module.student.state_dict())
         optimizer = module.make_optimizer(list(module.parameter_groups()))
-        loss = torch.stack([each.value for each in module.break_down(batch()).objectives]).sum()
+        loss = torch.stack([each.value for each in module.break_down(batch()).components]).sum()
         loss.backward()
         optimizer.step()
         after = module.student.state_dict()

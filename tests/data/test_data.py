@@ -36,6 +36,17 @@ def module(packed=PACKED, *, order_seed=0, operations=CROP_FLIP, **arguments):
     return PackedDataModule(packed, order_seed=order_seed, augment=Augmentation(operations), **given)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"batch_size": 0}, "data.batch_size is 0, expected 1"), ({"views": -2}, "data.views is -2, expected 1"),
+     ({"eval_batch_size": 0}, "data.eval_batch_size is 0"), ({"num_workers": -1}, "data.num_workers is -1"),
+     ({"mixup": -1.0}, "data.mixup is -1.0, expected 0"), ({"mixup": float("nan")}, "data.mixup is nan")],
+)  # fmt: skip
+def test_sizes_out_of_range_are_refused_in_python_too(arguments, message):
+    with pytest.raises(UserError, match=message):
+        module(**arguments)
+
+
 def order(data, epoch=0, rank=0, world_size=1):
     return [batch.index.tolist() for batch in data.train_batches(epoch, rank, world_size)]
 

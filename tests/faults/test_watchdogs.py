@@ -166,7 +166,7 @@ def test_the_step_that_broke_is_kept_and_breaks_again(run, configure, tmp_path):
     assert record.status == "failed"
     assert str(batch.index.tolist()) in named
     values = {
-        objective.name: float(objective.value) for objective in again.module.break_down(batch).objectives
+        objective.name: float(objective.value) for objective in again.module.break_down(batch).components
     }
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     assert broken

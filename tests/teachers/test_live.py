@@ -46,6 +46,12 @@ def test_outputs_are_stacked_in_teacher_order_under_flat_names():
     assert shapes == {"big/conv": (5, 6, 6), "small/conv": (5, 6, 6), "small/fc": (4, 1, 1)}
 
 
+@pytest.mark.parametrize("names", [[], ["big", "big"]])
+def test_no_teacher_and_two_of_one_name_are_refused(names):
+    with pytest.raises(UserError, match="expected one or more with different names"):
+        LiveTeachers([Teacher(name, network()) for name in names])
+
+
 def test_shapes_are_known_without_a_batch():
     teacher = Teacher("small", network(taps=("conv", "fc")))
     hints = LiveTeachers([teacher])(batch()).hints

@@ -187,6 +187,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
         ({"a": torch.ones(1)}, {"key": "a"}, "holds a Tensor at a; expected tensors by name"),
         ([torch.ones(1)], {}, "holds a list at the top level"),
         ({}, {}, "holds an empty dict at the top level"),
+        (WEIGHTS, {"strip_prefixes": "module."}, "strip_prefixes is the text 'module.'; expected a list"),
         (WEIGHTS, {"rename": {"(": ""}}, r"rename: '\(' to '' is no valid substitution"),
         (WEIGHTS, {"rename": {"fc": r"\2"}}, "is no valid substitution: invalid group reference"),
         (WEIGHTS, {"rename": {"^conv.*": "x"}}, "Two tensors of .* would be named 'x', the second is 'conv"),

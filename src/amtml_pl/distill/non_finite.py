@@ -80,7 +80,7 @@ def broken_step(
 
 def terms_of_broken_gradients(module: StudentModule, batch: Batch) -> Iterator[str]:
     """Yield the loss terms whose gradient is not finite for the present batch."""
-    for objective in module.break_down(batch).objectives:
+    for objective in module.break_down(batch).components:
         parameters = [p for part in objective.trains for p in module.trainable_groups().get(part, ())]
         gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
         if not all_finite([gradient for gradient in gradients if gradient is not None]):

@@ -31,5 +31,5 @@ class LossComponent:
 class StepBreakdown:
     """Step before it is taken: summands with a coefficient, and the terms' input."""
 
-    objectives: Sequence[LossComponent]
+    components: Sequence[LossComponent]
     step: Step | None = None

@@ -1,8 +1,10 @@
 import zipfile
 
+import pytest
 import torch
 
 from amtml_pl.data.datasets.tiny_imagenet import TinyImageNet
+from amtml_pl.errors import UserError
 from archives import checksums, write_tiny_imagenet
 
 
@@ -43,3 +45,15 @@ def test_two_classes_with_one_word_are_told_apart_by_their_ids(tmp_path):
     archive = write_tiny_imagenet(tmp_path, classes=3)
     rewrite(archive, "words.txt", "n00000000\tcrane, bird\nn00000001\tcrane, machine\nn00000002\tegret\n")
     assert tiny_imagenet(archive).read("train").classes == ("crane (n00000000)", "crane (n00000001)", "egret")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [("val_0.JPEG\tn00000000\nval_1.JPEG\tn12345678\n", "line 2 of val/val_annotations.txt is .*n12345678"),
+     ("val_9999.JPEG\tn00000000\n", "lacks 1 of the 1 files asked for: val/images/val_9999.JPEG")],
+)  # fmt: skip
+def test_an_annotation_of_an_unknown_class_or_image_is_refused(tmp_path, annotations, message):
+    archive = write_tiny_imagenet(tmp_path)
+    rewrite(archive, "val/val_annotations.txt", annotations)
+    with pytest.raises(UserError, match=message):
+        tiny_imagenet(archive).read("test")

@@ -46,6 +46,17 @@ def test_a_figure_is_the_median_and_the_interquartile_range():
     assert Figure.of([]) == Figure(median=None, spread=None)
 
 
+def test_the_four_variants_differ_in_teachers_and_losses_alone(bench):
+    variants = bench().variants
+    methods = {name: settings.method for name, settings in variants.items()}
+    assert ([*methods["ce"].loss], [*methods["avg"].loss]) == (["ce"], ["ce", "kd"])
+    assert [*methods["cached"].loss] == [*methods["live"].loss]
+    assert {name: (len(settings.selected), settings.cached) for name, settings in variants.items()} == {
+        "ce": (0, False), "avg": (1, True), "cached": (1, True), "live": (1, False),
+    }  # fmt: skip
+    assert methods["avg"].weighting.target.endswith("UniformWeighting")
+
+
 def test_a_slow_step_is_seen_in_the_step_and_a_slow_reader_in_the_input(bench, tmp_path, monkeypatch):
     made = bench()
     with quiet():

@@ -43,8 +43,8 @@ def examine(module: StudentModule, batch: Batch) -> StepExamination:
     with as_it_was(module):
         dissection = module.break_down(batch)
         parts = module.trainable_groups()
-        norms = {each.name: gradient_norms(each, parts) for each in dissection.objectives}
-        for objective in dissection.objectives:
+        norms = {each.name: gradient_norms(each, parts) for each in dissection.components}
+        for objective in dissection.components:
             findings += gradient_findings(objective, norms[objective.name])
         if module.teacher_source is not None and len(module.teacher_source.names) == 1:
             # One teacher has nothing to be weighed against.
@@ -57,7 +57,7 @@ def examine(module: StudentModule, batch: Batch) -> StepExamination:
             findings += target_findings(dissection.step, terms)
             findings += head_findings(dissection.step, module.heads)
     reaching = {
-        o.name: norms[o.name].get("student", 0.0) for o in dissection.objectives if "student" in o.trains
+        o.name: norms[o.name].get("student", 0.0) for o in dissection.components if "student" in o.trains
     }
     return StepExamination(findings, [*outweighing(reaching)], shares(reaching))
 
@@ -68,7 +68,7 @@ def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
     some = batch.map(lambda tensor: tensor[:SHARE_SAMPLES] if tensor.ndim else tensor)
     with as_it_was(module):
         parts = {"student": module.trainable_groups()["student"]}
-        objectives = [each for each in module.break_down(some).objectives if "student" in each.trains]
+        objectives = [each for each in module.break_down(some).components if "student" in each.trains]
         return shares({each.name: gradient_norms(each, parts)["student"] for each in objectives})
 
 

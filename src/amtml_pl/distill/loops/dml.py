@@ -145,19 +145,19 @@ class MutualLearning(StudentModule):
         self.seed_step()
         with torch.no_grad():
             logits = [shown(network, batch.images) for network in self.networks()]
-        objectives: list[LossComponent] = []
+        components: list[LossComponent] = []
         for j, network in enumerate(self.networks()):
             part = "student" if j == 0 else f"peer{j}"
             others = torch.stack([each for h, each in enumerate(logits) if h != j])
             student = network(batch.images).map(at_least_float32)
             step = Step(student, batch.labels, None, None, None, self.current_epoch, batch.mixed)
             values = self.values(step, others)
-            objectives += [
+            components += [
                 LossComponent(name if j == 0 else f"{name}@{part}", coef * values[name], (part,))
                 for name, coef in self.coefficients.items()
                 if coef
             ]
-        return StepBreakdown(objectives)
+        return StepBreakdown(components)
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return trainable parameters of the student and its peers, by part."""

@@ -111,7 +111,7 @@ class LearnedWeightsLoop(DistillModule):
         lr = float(self.make_optimizer(list(self.parameter_groups())).param_groups[0]["lr"])
         loss = self.weights_loss(replace(batch, teachers=found.step.teachers), found.step, lr)
         return replace(
-            found, objectives=[*found.objectives, LossComponent("weights", loss, tuple(self.weighers()))]
+            found, components=[*found.components, LossComponent("weights", loss, tuple(self.weighers()))]
         )
 
     def configure_optimizers(self) -> Any:
