@@ -24,9 +24,9 @@ def read_epochs(file: Path) -> list[dict[str, str]]:
         raise ValueError("it has two columns of one name")
     if not rows:
         raise ValueError("it has no rows")
-    for row in rows:
+    for line, row in enumerate(rows, start=2):
         if len(row) != len(columns):
-            raise ValueError(f"it has a row of {len(row)} cells, expected {len(columns)}")
+            raise ValueError(f"line {line} has {len(row)} cells, expected {len(columns)}")
         if not row[0].isdecimal():
-            raise ValueError(f"it has the epoch {row[0]!r:.40}, expected a whole number, 0 or more")
+            raise ValueError(f"line {line} has the epoch {row[0]!r:.40}, expected a whole number, 0 or more")
     return [dict(zip(columns, row, strict=True)) for row in rows]
