@@ -42,7 +42,7 @@ def test_every_experiment_states_source_command_and_expectation(experiment):
     assert command[1] == f"experiment={experiment}"
 
 
-@pytest.mark.parametrize("place", range(max(map(len, CHOICES.values()))))
+@pytest.mark.parametrize("place", range(max(map(len, [*CHOICES.values(), *LOSSES.values()]))))
 def test_every_choice_of_every_group_passes_the_check(configure, place):
     """The choices of different groups are composed together."""
     chosen, terms = (
@@ -66,6 +66,11 @@ def test_a_trainer_for_gpus_is_refused_where_there_are_none(configure, trainer):
 
 def test_every_network_passes_the_check_as_a_teacher(configure):
     check(configure(f"teacher=[{','.join(STUDENTS)}]", "teacher_recipe=digits_teacher"))
+
+
+@pytest.mark.parametrize("student", STUDENTS[::5])
+def test_a_network_passes_the_check_as_a_student(configure, student):
+    check(configure(f"student={student}"))
 
 
 @pytest.mark.parametrize(
@@ -232,10 +237,12 @@ def test_keys_that_a_run_does_not_read_leave_its_hash_as_it_is(configure, run):
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in WITHOUT_TRACE])
-def test_a_key_changes_the_hash_of_a_run_that_reads_it(configure, key):
-    run = next(run for run in RUNS if reads(configure("experiment=digits", run), key))
-    changed = configure("experiment=digits", run, CHANGED[key])
-    assert run_hash(changed) != run_hash(configure("experiment=digits", run))
+def test_a_key_changes_the_hash_of_each_run_that_reads_it(configure, key):
+    reading = [run for run in RUNS if reads(configure("experiment=digits", run), key)]
+    assert reading
+    for run in reading:
+        changed = configure("experiment=digits", run, CHANGED[key])
+        assert run_hash(changed) != run_hash(configure("experiment=digits", run)), run
 
 
 def test_settings_of_the_machine_change_no_hash(configure):
