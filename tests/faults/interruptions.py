@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from amtml_pl.errors import Preempted
+from amtml_pl.system.limits import causes
 from amtml_pl.system.signals import raise_on_sigterm
 
 KINDS = {
@@ -31,14 +33,25 @@ def in_a_process(job: Callable[[], object]) -> int:
     if child == 0:
         status = FAILED
         try:
-            raise_on_sigterm()  # as every command does
-            job()
-            status = COMPLETED
-        except (KeyboardInterrupt, Preempted):
+            status = status_of(job)
+        except KeyboardInterrupt:  # a second one, while the first was handled
             status = INTERRUPTED
         finally:
             os._exit(status)
     return child
+
+
+def status_of(job: Callable[[], object]) -> int:
+    """Run a job as a command does; what it interrupted may have become another error."""
+    try:
+        raise_on_sigterm()
+        job()
+    except BaseException as error:
+        if any(isinstance(cause, KeyboardInterrupt | Preempted) for cause in causes(error)):
+            return INTERRUPTED
+        traceback.print_exc()
+        return FAILED
+    return COMPLETED
 
 
 def ended(child: int) -> str:
