@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ALONE = ("ce", "dml", "dml_reference")  # without teachers
 METHODS = sorted(file.stem for file in Path(__file__).parents[2].glob("conf/method/*.yaml"))
 TEACHERS = ("vgg8_quarter", "resnet8")
 SHORT = (
@@ -28,7 +29,7 @@ def main() -> None:
     folder, *methods = sys.argv[1:]
     root = Path(folder).resolve()
     for method in methods or METHODS:
-        words = [f"method={method}", *SHORT, *(() if method == "ce" else TAUGHT)]
+        words = [f"method={method}", *SHORT, *(() if method in ALONE else TAUGHT)]
         places = [f"paths.data={root}/data", f"paths.outputs={root}", f"hydra.run.dir={root}/{method}"]
         command = [sys.executable, "-m", "amtml_pl.train", *words, *places]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
