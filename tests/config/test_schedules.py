@@ -5,7 +5,9 @@ import torch
 import yaml
 from torch.optim import lr_scheduler
 
+from amtml_pl.config.checks import check
 from amtml_pl.config.schedules import schedule_problems, schedule_warnings
+from amtml_pl.errors import UserError
 
 
 def rates(kind, arguments, epochs):
@@ -59,6 +61,13 @@ def test_a_schedule_that_ends_before_its_run_is_refused():
     (problem,) = schedule_problems({"max_lr": 1.0, "total_steps": 3}, 5)
     assert problem.startswith("scheduler.total_steps=3: the schedule ends before the run; expected 5")
     assert not [*schedule_problems({"max_lr": 1.0, "total_steps": 5}, 5)]
+
+
+def test_a_schedule_that_ends_before_the_run_is_a_mistake_of_the_configuration(configure):
+    steps = ("~scheduler.factor", "+scheduler.max_lr=1.0", "+scheduler.total_steps=3", "trainer.max_epochs=5")
+    cycle = ("scheduler=constant", "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", *steps)
+    with pytest.raises(UserError, match=r"total_steps=3: the schedule ends before the run; expected 5"):
+        check(configure("experiment=digits", "method=ce", *cycle))
 
 
 @pytest.mark.parametrize(

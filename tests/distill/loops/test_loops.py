@@ -15,6 +15,7 @@ from amtml_pl.distill.loops.hard_samples import HardSamples
 from amtml_pl.distill.loops.mmkd import MMKD, similarity_statistics
 from amtml_pl.distill.loops.mtkd_rl import MTKDRL, Agent, agent_loss, reward
 from amtml_pl.distill.released.dml import ReleasedMutualLearning, released_mutual_loss
+from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.regression import FeatureRegression
@@ -22,6 +23,7 @@ from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers, Teacher
+from amtml_pl.training.assemble import check_who_steps
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
 from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.confidence import ConfidenceWeighting
@@ -416,3 +418,11 @@ def test_a_compiled_student_takes_meta_steps():
     taught = taught_by(module, batch)
     module.meta_loss(taught, lr=0.1).backward()
     assert module.for_logits[2].bias.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("steps_itself", [True, False])
+def test_a_loop_whose_attribute_and_lightnings_switch_disagree_is_refused(steps_itself):
+    own = {"steps_itself": steps_itself, "automatic_optimization": steps_itself}
+    loop = type("Own", (DistillModule,), own)
+    with pytest.raises(UserError, match=rf"(?s)Own sets automatic_optimization={steps_itself}.*opposite"):
+        check_who_steps(loop.__new__(loop))
