@@ -102,6 +102,9 @@ def test_weights_that_never_change_are_no_figure(tmp_path):
     assert "weights" not in figures(tmp_path)
 
 
+EXPECTED = "expected a whole number, 0 or more"
+
+
 @pytest.mark.parametrize(
     ("figure", "name", "text", "reason"),
     [
@@ -109,20 +112,10 @@ def test_weights_that_never_change_are_no_figure(tmp_path):
         ("curves", METRICS, "epoch,val/acc\n0,much\n", "could not convert string to float: 'much'"),
         ("curves", METRICS, "epoch,val/acc\n0\n", "line 2 has 1 cells, expected 2"),
         ("curves", METRICS, "epoch,val/acc\n0,\ud800\n", "codec can't decode"),
-        (
-            "curves",
-            METRICS,
-            "epoch,val/acc\n0,0.5\ninf,0.5\n",
-            "line 3 has the epoch 'inf', expected a whole number, 0 or more",
-        ),
+        ("curves", METRICS, "epoch,val/acc\n0,0.5\ninf,0.5\n", f"line 3 has the epoch 'inf', {EXPECTED}"),
         ("curves", METRICS, "epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
         ("classes", CLASSES, "epoch,class,vgg8\n", "it has no rows"),
-        (
-            "classes",
-            CLASSES,
-            "epoch,class,vgg8\nnan,cat,0.5\n",
-            "line 2 has the epoch 'nan', expected a whole number, 0 or more",
-        ),
+        ("classes", CLASSES, "epoch,class,vgg8\nnan,cat,0.5\n", f"line 2 has the epoch 'nan', {EXPECTED}"),
         ("classes", CLASSES, "epoch,class,vgg8\n0,cat,inf\n", "it has weights that are not finite"),
         ("classes", CLASSES, "epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "it has a class twice in epoch 3"),
     ],

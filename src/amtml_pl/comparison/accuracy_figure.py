@@ -54,7 +54,7 @@ def accuracy_by_group(problem: Problem, metric: str) -> Figure:
         "accuracy",
         f"{metric} by group",
         f"{metric} of {len(groups)} groups, best above: {best.name} with {best.estimate(metric)}."
-        f"{frame.said}",
+        f"{frame.note}",
         [Variant("", [seeds, mean, *teacher_lines(problem, metric, names)], layout)],
         is_wide=True,
     )

@@ -74,7 +74,7 @@ def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
         "cost",
         f"Cost against {metric}",
         f"Mean minutes of a fit, the waiting for the teachers included, against its mean {metric} with the "
-        f"95 % interval. {better} and left is better.{frame.said}{some if len(labelled) < len(names) else ''}"
+        f"95 % interval. {better} and left is better.{frame.note}{some if len(labelled) < len(names) else ''}"
         f"{building if total else ''}",
         [Variant("", [trace], layout)],
     )

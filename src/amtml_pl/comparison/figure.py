@@ -55,7 +55,7 @@ class Frame:
     """The visible range of an axis, and a sentence if intervals go beyond it."""
 
     range: tuple[float, float]
-    said: str
+    note: str
 
     @classmethod
     def of(cls, estimates: Sequence[Estimate], points: Sequence[float] = ()) -> Frame:

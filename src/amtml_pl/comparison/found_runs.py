@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amtml_pl.comparison.recorded_run import RUNNING, UNTOLD, WITHOUT_WORDS, NotCompared, Run, read_run
+from amtml_pl.comparison.recorded_run import RUNNING, UNKNOWN, WITHOUT_WORDS, NotCompared, Run, read_run
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import NetworkFacts
@@ -123,7 +123,7 @@ def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
 def remedy(left_out: Sequence[LeftOut]) -> str:
     """Return how to get a run to compare."""
     reasons = {out.reason for out in left_out}
-    if UNTOLD in reasons or any(RUNNING in reason for reason in reasons):
+    if UNKNOWN in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
     if reasons & {"interrupted", "failed", WITHOUT_WORDS}:
         return "repeat the command of a run, which run.json in its folder has: it resumes it"

@@ -16,7 +16,7 @@ from amtml_pl.system.files import is_held
 # Equal for all seeds of a study; these separate runs of equal overrides.
 FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
 RUNNING = "still running"
-UNTOLD = "cannot be told to have ended: its lock may not be opened"
+UNKNOWN = "cannot be told to have ended: its lock may not be opened"
 WITHOUT_WORDS = "ended without saying why"
 
 
@@ -91,7 +91,7 @@ def unfinished(folder: RunFolder, record: RunRecord | None) -> str:
         if is_held(folder.lock_file):
             return RUNNING
     except OSError:  # only with write access can a lock be tested
-        return UNTOLD if record is None else f"{record.status}, or {RUNNING}: its lock may not be opened"
+        return UNKNOWN if record is None else f"{record.status}, or {RUNNING}: its lock may not be opened"
     return WITHOUT_WORDS if record is None else record.status
 
 

@@ -39,7 +39,7 @@ def accuracy_by_teachers(problem: Problem, metric: str) -> Figure | None:
         "teachers",
         f"{metric} by number of teachers",
         f"Mean {metric} with its 95 % interval over the seeds for {', '.join(map(str, counts))} teachers; of "
-        f"several choices of as many teachers the mean for each seed.{frame.said}",
+        f"several choices of as many teachers the mean for each seed.{frame.note}",
         [variant],
     )
 

@@ -110,7 +110,7 @@ def over_temperatures(sweeps: Sequence[Sweep], metric: str) -> Figure:
     return Figure(
         "temperatures",
         f"{metric} by temperature",
-        f"Mean {metric} with its 95 % interval over the seeds for each temperature.{frame.said}",
+        f"Mean {metric} with its 95 % interval over the seeds for each temperature.{frame.note}",
         [variant],
     )
 
@@ -128,7 +128,7 @@ def over_coefficients(sweeps: Sequence[Sweep], metric: str) -> Figure:
         axis = {"type": "category", "categoryarray": labels}
         variant, frame = drawn(", ".join(terms), lines, metric, below, axis)
         variants.append(variant)
-        note = note or frame.said
+        note = note or frame.note
     return Figure(
         "coefficients",
         f"{metric} by coefficient",
