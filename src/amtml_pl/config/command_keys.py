@@ -21,7 +21,9 @@ from amtml_pl.config.key import (
 from amtml_pl.config.rules import Rule
 from amtml_pl.config.schema import KEYS
 
-OTHER_FOLDER = Rule(str | None, "a folder, or null for the recorded one")
+OTHER_FOLDER = Rule(
+    str | None, "a folder, or null for the recorded one; a number as a name in quotes: 'KEY=\"5\"'"
+)
 RUN = Key(str | None, "the folder of a completed run", help="the folder of a completed run")
 CHECKPOINT = key(choice("best", "last"), "the best epoch by validation accuracy, or the last one")
 DEBUG = KEYS["debug"]
