@@ -42,6 +42,7 @@ def test_half_of_a_first_file_that_a_killed_process_left_is_replaced(tmp_path):
     file = tmp_path / "new" / "table.csv"
     killed = replacing(file, mark="new")
     killed.__enter__().write_text("ha")
+    file.parent.mkdir(exist_ok=True)  # as right before the rename, at which the process is killed
     with replacing(file, mark="new") as temporary:
         temporary.write_text("whole")
     assert [each.name for each in tmp_path.rglob("*") if each.is_file()] == ["table.csv"]
