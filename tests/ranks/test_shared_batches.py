@@ -1,5 +1,6 @@
 """Runs of one, two and four processes (gloo) train on the same samples, and are the same run."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def runs(tmp_path_factory):
         if processes == 1:
             run_detached(command)
         else:
+            before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
             launch_ranks(command, processes)
+            assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
         for method in methods:
             files = [place / f"{method}-{rank}.pt" for rank in range(processes)]
             found[method, processes] = [torch.load(file) for file in files]

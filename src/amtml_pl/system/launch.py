@@ -19,7 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.system import ranks
 from amtml_pl.system.collectives import end_with_parent
-from amtml_pl.system.signals import GRACE_SECONDS
+from amtml_pl.system.signals import GRACE_SECONDS, restoring_handlers
 
 
 def launch_ranks(command: Sequence[str], processes: int) -> None:
@@ -44,7 +44,8 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
         rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5, run_id=str(os.getpid()),
     )  # fmt: skip
     try:
-        elastic_launch(launch, sys.executable)(*command)
+        with restoring_handlers(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            elastic_launch(launch, sys.executable)(*command)
     except ChildFailedError as error:
         rank, first = error.get_first_failure()
         if first.exitcode < 0:

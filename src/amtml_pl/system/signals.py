@@ -31,6 +31,17 @@ def preempt(number: int, frame: FrameType | None) -> None:
     raise Preempted
 
 
+@contextmanager
+def restoring_handlers(*numbers: int) -> Iterator[None]:
+    """Restore this process's handlers of some signals afterwards."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class StopRequest:
     """A request to stop the fit, by Ctrl-C or SIGTERM.
 
@@ -44,13 +55,11 @@ class StopRequest:
     @contextmanager
     def restoring_handlers(self) -> Iterator[None]:
         """Restore the signal handlers afterwards, then act on a signal that was noted."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with restoring_handlers(signal.SIGINT, signal.SIGTERM):
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
         if self.number is not None:  # it came at the end of the fit
             self.raise_if_requested()
 
