@@ -1,4 +1,3 @@
-# make setup | demo | test | test-slow | test-instruction-sets | lint | audit | benchmark | docs
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,9 +5,12 @@ BIN := $(VENV)/bin
 # tests/conftest.py has their order.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-slow test-instruction-sets benchmark lint audit docs clean
+.PHONY: help setup demo test test-slow test-instruction-sets benchmark lint audit docs clean
 
-setup: $(VENV)/.installed
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+setup: $(VENV)/.installed  ## create .venv with every extra
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 setup")'
@@ -18,38 +20,38 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 # Three teachers, then the same student from labels, from plain averaging, and from AMTML-KD.
-demo: setup
+demo: setup  ## train three teachers and three students on digits, print a table
 	$(BIN)/python -m amtml_pl.train --multirun experiment=digits method=ce,avg,amtml paths.outputs=outputs/demo
 	$(BIN)/python -m amtml_pl.report runs=outputs/demo/runs
 
-test: setup
+test: setup  ## run the fast tests
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-test-slow: setup
+test-slow: setup  ## run whole trainings, several processes, the browser
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 # What compares numbers, as two older processors compute them; make test computes as this one does.
-test-instruction-sets: setup
+test-instruction-sets: setup  ## run the tests that compare numbers as two older processors compute
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(BIN)/python -m pytest $(PARALLEL) -m "numbers and not slow"
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(PARALLEL) -m "numbers and not slow"
 
-benchmark: setup
+benchmark: setup  ## measure speed
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
-lint: setup
+lint: setup  ## check code, types, import layers, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 # Known vulnerabilities of what is installed; says so, and passes, where their database cannot be reached.
-audit: setup
+audit: setup  ## look for known vulnerabilities of the installed packages
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/audit
 
-# The site: docs/_build/html/index.html.
-docs: setup
+docs: setup  ## build the site: docs/_build/html/index.html
 	$(BIN)/python docs/reference.py
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
-clean:
+clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
