@@ -16,7 +16,7 @@ from amtml_pl.losses.angle import AngleLoss, angle_loss
 from amtml_pl.losses.cross_entropy import CrossEntropy
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.dkd import DecoupledLoss
-from amtml_pl.losses.hint import HintLoss, group_of_teachers, hint_loss, same_size
+from amtml_pl.losses.hint import HintLoss, hint_loss, same_size, stage_of_teachers
 from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.types import ModelOutputs, OfferedFeatures, TensorShapes
@@ -174,7 +174,7 @@ def test_distances_do_not_see_scale_and_their_gradient_is_right_and_finite_where
     [(1, 3, [2]), (2, 3, [1, 2]), (3, 3, [0, 1, 2]), (5, 3, [0, 1, 1, 2, 2]), (3, 1, [0, 0, 0])],
 )
 def test_teachers_are_spread_over_the_stages_and_end_at_the_last(teachers, stages, expected):
-    assert group_of_teachers(teachers, stages) == expected
+    assert stage_of_teachers(teachers, stages) == expected
 
 
 def test_a_hint_equals_a_loop_over_pixels():
