@@ -42,7 +42,7 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
 
 
 def angles(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
-    """Return the cosine of every angle (i, j, k) at vertex i, (B, B, B): the definition, for tests."""
+    """Return the cosine of every angle at every vertex, (B, B, B), by definition."""
     difference = points[None, :, :] - points[:, None, :]
     squared_length = difference.square().sum(dim=2, keepdim=True)
     apart = squared_length > 1e-24
@@ -122,7 +122,7 @@ def tile_of_angles(
     tiles: Float[Tensor, "2 _"],
     pull: Float[Tensor, "n K B"] | None,
 ) -> Float[Tensor, ""]:
-    """Return the smooth-L1 sum over one tile: angles at n vertices between ``rows`` and all samples.
+    """Return the smooth-L1 sum over a tile: n vertices, ``rows``, all samples.
 
     Args:
         unit: the directions from each vertex, student before target.

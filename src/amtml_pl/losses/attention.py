@@ -57,9 +57,9 @@ class AttentionLoss(LossTerm):
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
         """Return the names of the teachers' attention maps."""
-        return tuple(name for pairs in self.paired(offered) for _, name in pairs)
+        return tuple(name for pairs in self.stage_pairs(offered) for _, name in pairs)
 
-    def paired(self, offered: Mapping[str, OfferedFeatures]) -> list[list[tuple[str, str]]]:
+    def stage_pairs(self, offered: Mapping[str, OfferedFeatures]) -> list[list[tuple[str, str]]]:
         """Return, per teacher, pairs of a student's stage and a hint."""
         require_offered("The term 'attention'", offered, stage=1)
         return [
@@ -76,7 +76,7 @@ class AttentionLoss(LossTerm):
         Raises:
             UserError: if every pair is of one position, whose attention is always 1.
         """
-        self.pairs = self.paired(shapes.offered)
+        self.pairs = self.stage_pairs(shapes.offered)
         maps = [(shapes.student[s], shapes.hints[name]) for pairs in self.pairs for s, name in pairs]
         if all(min(own[1] * own[2], theirs[1] * theirs[2]) == 1 for own, theirs in maps):
             raise UserError(

@@ -28,12 +28,12 @@ class CrossEntropy(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's mean cross-entropy, a scalar."""
-        own = self.towards(step.student.logits, step.labels)
+        own = self.cross_entropy(step.student.logits, step.labels)
         if step.mixed is None:
             return own
         share = step.mixed.share
-        return share * own + (1 - share) * self.towards(step.student.logits, step.mixed.labels)
+        return share * own + (1 - share) * self.cross_entropy(step.student.logits, step.mixed.labels)
 
-    def towards(self, logits: Float[Tensor, "B K"], labels: Labels) -> Float[Tensor, ""]:
+    def cross_entropy(self, logits: Float[Tensor, "B K"], labels: Labels) -> Float[Tensor, ""]:
         """Return the mean cross-entropy with one label per sample, a scalar."""
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -19,7 +19,7 @@ from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 def hint_loss(
     student: Float[Tensor, "B Cs H W"], teacher: Float[Tensor, "B Ct H W"], projection: Float[Tensor, "Ct Cs"]
 ) -> Float[Tensor, ""]:
-    """Return the mean squared distance of a projected student map from a teacher's, a scalar ≥ 0.
+    """Return the mean squared distance of a projected student map from a teacher's.
 
     ``mean (A·u(F_s) - u(F_t))²`` over all elements, u the L2 normalisation over channels at every pixel.
     After the AMTML code's FitNet module (FitNets: Romero et al., arXiv:1412.6550), where A is meant to
@@ -34,7 +34,7 @@ def hint_loss(
     return F.mse_loss(projected, F.normalize(teacher, dim=1))
 
 
-def stage_of_teachers(teachers: int, stages: int) -> list[int]:
+def stage_per_teacher(teachers: int, stages: int) -> list[int]:
     """Return, per teacher, the position of the student stage that it guides.
 
     Teachers are spread in order over the stages and end at the last one: three over three stages are
@@ -52,7 +52,7 @@ class HintLoss(LossTerm):
     Args:
         stages: the student's stages, as dotted module paths from first to last.
         groups: student stage by flat teacher feature (``{"resnet56/layer3": "layer2"}``); None spreads the
-            teachers' offered hints over the stages, see `stage_of_teachers`.
+            teachers' offered hints over the stages, see `stage_per_teacher`.
     """
 
     needs_teachers = learns = True
@@ -75,7 +75,7 @@ class HintLoss(LossTerm):
         return tuple(f"{teacher}/{taps.hint}" for teacher, taps in offered.items() if taps.hint)
 
     def build(self, shapes: TensorShapes) -> None:
-        """Create one projection per group; raise a UserError if there is no hint or no stage."""
+        """Create one projection per group; raise a UserError without any hint or stage."""
         names = self.hints(shapes.offered)
         if not names or not self.student_taps():
             raise UserError(
@@ -84,7 +84,7 @@ class HintLoss(LossTerm):
             )
         groups = self.groups
         if groups is None:
-            stages = stage_of_teachers(len(names), len(self.stages))
+            stages = stage_per_teacher(len(names), len(self.stages))
             groups = {name: self.stages[stage] for name, stage in zip(names, stages, strict=True)}
         self.pairs = tuple(groups.items())
         for name, stage in self.pairs:

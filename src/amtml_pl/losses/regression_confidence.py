@@ -32,7 +32,7 @@ class ConfidenceFeatureRegression(FeatureRegression):
         """Return all hints of the term."""
         return self.names
 
-    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Keep the classifiers that belong to the term's hints."""
         self.heads = tuple(heads[name] for name in self.names)
 
@@ -41,7 +41,7 @@ class ConfidenceFeatureRegression(FeatureRegression):
         return self.errors_and_weights(step)[1]
 
     def errors_and_weights(self, step: Step) -> tuple[Float[Tensor, "B M"], TeacherWeights]:
-        """Return the errors (B, M), and weights by how well each classifier reads the student's map."""
+        """Return the errors (B, M), and each teacher's confidence as weights (B, M)."""
         regressed = self.regressed(step)
         return regression_errors(regressed, self.targets(step)), self.weigh(regressed, step)
 

@@ -58,7 +58,7 @@ class LossTerm(nn.Module):
         """Return the hints whose teachers' classifiers the term runs on its own maps."""
         return ()
 
-    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Take the teachers' own classifiers, frozen and with their weights.
 
         Args:
@@ -78,7 +78,7 @@ class LossTerm(nn.Module):
 
 
 def require_teachers(step: Step) -> tuple[TeacherOutputs, TeacherWeights]:
-    """Return a step's teacher outputs and weights (B, M); raise a UserError if it has none."""
+    """Return a step's teacher outputs and weights (B, M); none are a UserError."""
     if step.teachers is None or step.weights is None:
         raise UserError(
             "A loss term needs teachers, and the run has none.",
@@ -88,7 +88,7 @@ def require_teachers(step: Step) -> tuple[TeacherOutputs, TeacherWeights]:
 
 
 def require_offered(reader: str, offered: Mapping[str, OfferedFeatures], stage: int | None = None) -> None:
-    """Raise a UserError unless every teacher offers the stage, from 1; None is the last map."""
+    """Raise a UserError unless every teacher offers the stage (None: the last map)."""
     if stage is None:
         lacking = [name for name, taps in offered.items() if taps.hint is None]
     else:

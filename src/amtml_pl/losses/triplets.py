@@ -14,7 +14,7 @@ from amtml_pl.types import Step
 
 
 def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P 3"]) -> Bool[Tensor, "P M"]:
-    """Return True per triplet (a, i, j) and teacher, (P, M), if i is as close to a as j, or closer."""
+    """Return each teacher's vote, (P, M): True if ``||t_a - t_i|| <= ||t_a - t_j||``."""
     a, i, j = triplets.unbind(dim=1)
     closer = [(t[a] - t[i]).square().sum(1) <= (t[a] - t[j]).square().sum(1) for t in teachers]
     return torch.stack(closer, dim=1)
@@ -23,9 +23,9 @@ def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P
 def triplet_terms(
     student: Float[Tensor, "B D"], triplets: Int64[Tensor, "P 3"], margin: float
 ) -> Float[Tensor, " P"]:
-    """Return ``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)`` of each triplet (a, i, j), (P,)."""
+    """Return ``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)`` per triplet, (P,)."""
     a, i, j = triplets.unbind(dim=1)
-    return F.relu(length(student[a] - student[i]) - length(student[a] - student[j]) + margin)
+    return F.relu(safe_norm(student[a] - student[i]) - safe_norm(student[a] - student[j]) + margin)
 
 
 def relative_dissimilarity_loss(
@@ -53,7 +53,7 @@ def relative_dissimilarity_loss(
     return (decided * triplet_terms(student, turned, margin)).sum() / decided.sum().clamp_min(1)
 
 
-def length(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
+def safe_norm(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
     """Return Euclidean lengths (P,) whose gradient at 0 is 0, not undefined."""
     squared = difference.square().sum(dim=1)
     apart = squared > 0
@@ -90,7 +90,7 @@ class TripletLoss(EmbeddingTerm):
 
 
 def random_triplets(samples: int) -> Int64[Tensor, "P 3"]:
-    """Return one random triplet of different samples per first sample, (P, 3), drawn on the CPU."""
+    """Return one triplet of different samples per first sample, drawn on the CPU."""
     a = torch.arange(samples)
     i = (a + torch.randint(1, samples, (samples,))) % samples
     j = (a + torch.randint(1, samples - 1, (samples,))) % samples

@@ -140,7 +140,7 @@ def build_teacher(
     name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
 ) -> Teacher:
     """Return a teacher around a network."""
-    taps = [HintSpec.of(hint).tap for hint in hints]
+    taps = [HintSpec.parse(hint).tap for hint in hints]
     tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
     return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
 

@@ -12,7 +12,7 @@ from amtml_pl.weighting.scheme import Weighting
 
 
 def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
-    """Return weights (B, M) that are larger for an output of smaller entropy, right or wrong.
+    """Return weights (B, M) that are larger for an output of smaller entropy.
 
     ``w_m = (1 - H_m / sum_j H_j) / (M - 1)``, H the entropy of the output at temperature 1.
     As the CA-MKD code computes the entropy-based baseline (EBKD), whose own paper was not seen; there the

@@ -45,10 +45,10 @@ class Weighting(nn.Module):
         return None
 
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
-        """Take the teachers' validation accuracy in [0, 1] by name, before the fit and after a resume."""
+        """Take the teachers' validation accuracy by name, before a fit or resume."""
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Fit to the teachers' validation outputs, once, before the fit and after a resume."""
+        """Fit to the teachers' validation outputs, before a fit or resume."""
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""

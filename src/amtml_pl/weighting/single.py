@@ -31,7 +31,7 @@ class SingleTeacherWeighting(Weighting):
         self.position: int | None = None
 
     def build(self, shapes: TensorShapes) -> None:
-        """Find the position of the named teacher; raise a UserError if no teacher has that name."""
+        """Find the named teacher's position; raise a UserError if no teacher has that name."""
         self.names = shapes.teachers
         if self.teacher in self.names:
             self.position = self.names.index(self.teacher)
