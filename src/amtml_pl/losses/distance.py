@@ -46,9 +46,12 @@ def squared_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
     rows = max(1, TILE // max(1, points.numel()))
     if rows >= len(points):
         return squares_between(points, points)
-    options = {"use_reentrant": False, "preserve_rng_state": False}
-    blocks = torch.split(points, rows)
-    return torch.cat([checkpoint(squares_between, block, points, **options) for block in blocks])
+    return torch.cat(
+        [
+            checkpoint(squares_between, block, points, use_reentrant=False, preserve_rng_state=False)
+            for block in torch.split(points, rows)
+        ]
+    )
 
 
 def squares_between(block: Float[Tensor, "n D"], points: Float[Tensor, "B D"]) -> Float[Tensor, "n B"]:

@@ -17,7 +17,7 @@ def adapt_stem(
     kernel_3x3: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> nn.Module:
-    """Remove early downsampling from a torchvision or timm network, in place; return the network.
+    """Remove early downsampling from a torchvision or timm network, in place.
 
     Modules are named by dotted path. A convolution keeps its type, groups and bias.
 

@@ -36,7 +36,7 @@ def latent_factor_weights(
 
 
 class AdaptiveWeighting(Weighting):
-    """`latent_factor_weights` of each sample's max-pooled last map, which is a constant here.
+    """Per-sample weights from the student's max-pooled last map, which is a constant here.
 
     The adapter's gradient comes from its own loss terms (`amtml_pl.losses.adapter`). Two scales differ
     from the released code, where the softmax is one-hot at the start or within an epoch: theta starts at
@@ -45,8 +45,8 @@ class AdaptiveWeighting(Weighting):
 
     Args:
         tap: the student's last feature map, as a dotted module path.
-        prior: ``uniform``, the paper's; ``held_out`` is `held_out_weights` (an extension), so that the
-            adapter corrects the best constant weights instead of plain averaging.
+        prior: ``uniform``, the paper's; ``held_out`` takes the constant weights that predict the labels of
+            the validation split best, see `amtml_pl.weighting.held_out` (an extension).
         lr: learning rate of the adapter; None takes the student's.
     """
 

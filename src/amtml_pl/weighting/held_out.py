@@ -30,7 +30,7 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
 
 
 class HeldOutWeighting(Weighting):
-    """`held_out_weights` of the validation split, the same for every sample (not from a paper)."""
+    """Weights that best predict the validation labels, one per teacher (an extension)."""
 
     needs_held_out = orders_teachers = True
     shares: Tensor
