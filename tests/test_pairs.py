@@ -75,7 +75,7 @@ class Method:
     kept: Kept | None = None
 
     def module(self, student, source):
-        """The training module with another student, its teachers judged, as it is when the fit begins."""
+        """Return the training module with another student, its weighting calibrated."""
         self.config.student = student
         hints = {} if self.kept is None else self.kept.outputs.hints
         shapes = {name: tuple(hint.shape[1:]) for name, hint in hints.items()}

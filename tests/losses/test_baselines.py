@@ -397,7 +397,7 @@ def test_classifiers_of_the_teachers_are_in_no_checkpoint_and_no_optimiser():
 
 @pytest.mark.parametrize("tolerance", [0.1, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_weights_of_aekd_f_are_a_general_solvers_and_leave_no_pull_opposed(tolerance, seed):
+def test_the_weights_of_aekd_f_are_those_of_a_general_solver(tolerance, seed):
     term, step = built(
         AekdFeatureRegression(list(STAGES), tolerance=tolerance), B=2, M=4, seed=seed, dtype=torch.float64
     )
@@ -414,11 +414,6 @@ def test_the_weights_of_aekd_f_are_a_general_solvers_and_leave_no_pull_opposed(t
         constraints={"type": "eq", "fun": lambda a: a.sum() - 1}, options={"ftol": 1e-14, "maxiter": 500},
     ).x  # fmt: skip
     np.testing.assert_allclose(weights[0], found / lengths / sum(found / lengths), atol=1e-4)
-
-    own = weights[0].numpy() * lengths
-    own = own / own.sum()
-    along, squared_length = gram @ own, own @ gram @ own
-    assert (along[own < cap - 1e-6] >= squared_length - 1e-6).all()
 
 
 def mean_pulls(term, step):

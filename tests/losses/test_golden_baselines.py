@@ -161,13 +161,6 @@ def test_plain_feature_regression(golden, kind):
     assert_golden(term(step), expected["plain"])
 
 
-@pytest.mark.parametrize("kind", [FeatureRegression, ReleasedFeatureRegression])
-def test_feature_regression_towards_three_teachers(golden, kind):
-    given, expected = golden("camkd")
-    term, step = regression_of(kind, given["feat_s"], given["feat_t"], given["A"])
-    assert_golden(term(step), expected["mse"].mean())
-
-
 def test_the_quadratic_program_of_aekd(golden):
     given, expected = golden("aekd")
     toy = expected["toy_gram"].double()

@@ -1,4 +1,4 @@
-"""How a hint is named and read."""
+"""Names of hints, and the reductions that they name."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.numbers
 
 
 @pytest.mark.parametrize("name", ["layer2", "layer2@4", "layer2@attention", "features.denseblock1@1"])
-def test_a_name_is_read_and_written_alike(name):
+def test_a_name_is_parsed_and_written_back(name):
     assert str(HintSpec.parse(name)) == name
 
 

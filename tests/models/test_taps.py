@@ -31,7 +31,7 @@ def small_network():
 
 
 class Returning(nn.Module):
-    """Runs ``inner``, whose output only a tap sees, and returns logits."""
+    """Run ``inner``, whose output only a tap reads, and return logits."""
 
     def __init__(self, inner):
         super().__init__()
