@@ -78,9 +78,9 @@ def tracing_without_type_checks(monkeypatch):
     """Networks are traced with stand-ins for tensors, which no shape annotation fits."""
     import jaxtyping
 
-    from amtml_pl.models.classifier_head import TracerTowards
+    from amtml_pl.models.classifier_head import TapTracer
 
-    trace = TracerTowards.trace
+    trace = TapTracer.trace
 
     def unchecked(*arguments):
         jaxtyping.config.update("jaxtyping_disable", True)
@@ -89,7 +89,7 @@ def tracing_without_type_checks(monkeypatch):
         finally:
             jaxtyping.config.update("jaxtyping_disable", False)
 
-    monkeypatch.setattr(TracerTowards, "trace", unchecked)
+    monkeypatch.setattr(TapTracer, "trace", unchecked)
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ class Method:
     kept: Kept | None = None
 
     def module(self, student, source):
-        """The training module with another student, its teachers judged, as it is when the fit begins."""
+        """Return the training module with another student, its weighting calibrated."""
         self.config.student = student
         hints = {} if self.kept is None else self.kept.outputs.hints
         shapes = {name: tuple(hint.shape[1:]) for name, hint in hints.items()}
@@ -84,7 +84,9 @@ class Method:
         module = assemble.training_module(settings, settings.method.terms(), source, shapes)
         networks = {} if self.live is None else {t.name: t.network.network for t in self.live.teachers}
         wanted = [name.split("/") for name in module.head_names()]
-        module.take_heads({f"{name}/{tap}": ClassifierHead(networks[name], tap) for name, tap in wanted})
+        module.set_teacher_heads(
+            {f"{name}/{tap}": ClassifierHead(networks[name], tap) for name, tap in wanted}
+        )
         held_out = None if self.kept is None else (self.kept.outputs.logits, self.asked.labels)
         module.calibrate_weighting(dict.fromkeys(networks, 0.5), lambda: held_out)
         return module

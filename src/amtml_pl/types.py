@@ -16,6 +16,8 @@ from torch import Tensor
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
 Shape: TypeAlias = tuple[int, int, int]
+Labels: TypeAlias = Int64[Tensor, " B"]
+TeacherWeights: TypeAlias = Float[Tensor, "B M"]
 
 
 @dataclass(frozen=True)

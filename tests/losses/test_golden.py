@@ -38,14 +38,6 @@ def test_integrated_soft_targets(golden, mixture, name):
     assert_golden(integrated_soft_targets(logits, given["weights"], given["T"], mixture), expected[name])
 
 
-def test_equal_weights_give_the_average_of_the_softened_teachers(golden):
-    given, expected = golden("integrated_target")
-    logits = given["teacher_logits"].double().transpose(0, 1)
-    B, M, _ = logits.shape
-    weights = torch.full((B, M), 1 / M, dtype=torch.float64)
-    assert_golden(integrated_soft_targets(logits, weights, given["T"]), expected["average"])
-
-
 def test_soft_target_loss_and_its_gradient(golden):
     given, expected = golden("kd_loss")
     logits = given["student_logits"].double().requires_grad_()

@@ -1,11 +1,11 @@
-"""A regressor equals loops and can give what its teacher gives: negative values where that has some."""
+"""A regressor equals loops, and is negative where its teacher is."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amtml_pl.losses.regression import FeatureRegression, activated
+from amtml_pl.losses.regression import FeatureRegression, relu_like
 from amtml_pl.losses.regression_aekd import AekdFeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.types import OfferedFeatures, TensorShapes
@@ -17,7 +17,7 @@ KINDS = [FeatureRegression, AekdFeatureRegression, ConfidenceFeatureRegression]
 
 
 def built(kind, B=8, student=(3, 4, 4), teachers=((5, 4, 4), (6, 2, 3)), dtype=torch.float32, **options):
-    """One teacher whose map is activated and one whose map takes both signs, as a wide residual network's."""
+    """Return a term and a step: one teacher's map is activated, the other's takes both signs."""
     offered = {"t0": OfferedFeatures("layer3"), "t1": OfferedFeatures("layer3")}
     maps = dict(zip(("t0/layer3", "t1/layer3"), teachers, strict=True))
     taps = {"layer3": student}
@@ -31,7 +31,7 @@ def built(kind, B=8, student=(3, 4, 4), teachers=((5, 4, 4), (6, 2, 3)), dtype=t
 
 
 def regressed_by_loops(term, step):
-    """Per teacher: the student's map in its size, a 1×1 convolution, batch norm, a ReLU where it has one."""
+    """Return each teacher's regression: pooling, 1×1 convolution, batch norm, ReLU where it has one."""
     found = []
     for regressor, name in zip(term.regressors, term.names, strict=True):
         target = step.teachers.hints[name]
@@ -43,7 +43,7 @@ def regressed_by_loops(term, step):
 
 
 def resized_by_loops(maps, H, W):
-    """Every new position is the mean of the old ones that it covers any part of."""
+    """Return maps whose every position is the mean of the old ones that it covers any part of."""
     rows, columns = (covered(*sizes) for sizes in ((maps.shape[2], H), (maps.shape[3], W)))
     means = [maps[:, :, ys][:, :, :, xs].mean(dim=(2, 3)) for ys in rows for xs in columns]
     return torch.stack(means, dim=2).unflatten(2, (H, W))
@@ -56,7 +56,7 @@ def covered(old, new):
 
 
 def convolved_by_loops(maps, convolution):
-    """At every position of every sample the channels' weighted sum and the bias."""
+    """Return the channels' weighted sum and the bias at every position of every sample."""
     B, _, H, W = maps.shape
     kernel = convolution.weight[:, :, 0, 0]
     columns = [
@@ -66,7 +66,7 @@ def convolved_by_loops(maps, convolution):
 
 
 def normalised_by_loops(maps, norm):
-    """Every channel by its mean and variance in the batch, in evaluation by the running ones."""
+    """Normalise each channel by its mean and variance in the batch, in evaluation by the running ones."""
     channels = []
     for c in range(maps.shape[1]):
         values = maps[:, c]
@@ -116,10 +116,10 @@ def test_a_map_is_activated_where_the_teachers_is_and_as_published_every_map(kin
 def test_an_activated_map_has_the_value_and_gradient_of_a_relu():
     made = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     for like, expected in ((torch.rand(6, 3, 2, 2), F.relu(made)), (torch.rand(6, 3, 2, 2) - 0.9, made * 1)):
-        got = activated(made, like)
+        got = relu_like(made, like)
         torch.testing.assert_close(got, expected)
         torch.testing.assert_close(*(torch.autograd.grad(v.square().sum(), made)[0] for v in (got, expected)))
 
 
 def test_an_activation_of_nan_is_nan():
-    assert activated(torch.tensor([[[[torch.nan]]]]), torch.ones(1, 1, 1, 1)).isnan().all()
+    assert relu_like(torch.tensor([[[[torch.nan]]]]), torch.ones(1, 1, 1, 1)).isnan().all()

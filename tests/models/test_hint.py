@@ -1,4 +1,4 @@
-"""How a hint is named and read."""
+"""Names of hints, and the reductions that they name."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ pytestmark = pytest.mark.numbers
 
 
 @pytest.mark.parametrize("name", ["layer2", "layer2@4", "layer2@attention", "features.denseblock1@1"])
-def test_a_name_is_read_and_written_alike(name):
-    assert str(HintSpec.of(name)) == name
+def test_a_name_is_parsed_and_written_back(name):
+    assert str(HintSpec.parse(name)) == name
 
 
 @pytest.mark.parametrize("name", ["layer2@", "layer2@0", "layer2@big", "layer2@-1"])
 def test_another_reduction_is_refused_with_the_right_ones(name):
     with pytest.raises(UserError, match=r"expected a grid's side.*\n.*layer2@4 or layer2@attention"):
-        HintSpec.of(name)
+        HintSpec.parse(name)
 
 
 def test_an_attention_map_is_where_the_feature_is_large_and_of_length_one():

@@ -8,7 +8,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
-from amtml_pl.models.layout import set_execution, unsynchronised
+from amtml_pl.models.layout import local_batch_norm, set_execution
 from amtml_pl.models.taps import TappedNetwork
 from rounding import assert_rounded_alike
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.numbers
 
 
 class Short(nn.Module):
-    """What a residual network is made of, once: the fewer kernels, the sooner they are compiled."""
+    """A residual network with one of each operation: fewer kernels compile sooner."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ def outputs_and_gradient(network):
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_outputs_features_gradients_and_names_stay_what_they_were(compiled):
+def test_outputs_features_gradients_and_names_stay_the_same(compiled):
     plain, changed = (tapped(short=compiled) for _ in range(2))
     set_execution(changed.network, channels_last=True, compiled=compiled, trained_on_cpu=True)
     assert list(changed.state_dict()) == list(plain.state_dict())
@@ -61,7 +61,7 @@ def test_outputs_features_gradients_and_names_stay_what_they_were(compiled):
 
 def test_a_layout_that_would_corrupt_memory_is_refused_on_the_cpu_alone():
     thin = tapped(widths=(8, 8, 16, 32)).network
-    with pytest.raises(UserError, match=r"layer2.*fewer than 16 input channels.*corrupts memory"):
+    with pytest.raises(UserError, match=r"layer2.*fewer than 16 input channels"):
         set_execution(thin, channels_last=True, compiled=False, trained_on_cpu=True)
     set_execution(thin, channels_last=True, compiled=False, trained_on_cpu=False)
     assert thin.conv1.weight.is_contiguous(memory_format=torch.channels_last)
@@ -69,7 +69,7 @@ def test_a_layout_that_would_corrupt_memory_is_refused_on_the_cpu_alone():
 
 @pytest.fixture
 def one_of_two():
-    """A process that takes itself for one of two."""
+    """Let this process run as rank 0 of two."""
     dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
     yield
     dist.destroy_process_group()
@@ -84,7 +84,7 @@ def test_batch_norm_that_is_not_synchronised_for_a_while_has_a_second_derivative
         [first] = torch.autograd.grad(network(images).logits.square().mean(), weight, create_graph=True)
         return torch.autograd.grad(first.square().sum(), weight)[0]
 
-    with unsynchronised(synchronised):
+    with local_batch_norm(synchronised):
         assert torch.equal(second_derivative(synchronised), second_derivative(plain))
     with pytest.raises(ValueError, match="expected input tensor to be on"):  # synchronised again: not on CPUs
         synchronised(images)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amtml_pl.models.pooling import pool
+from amtml_pl.models.pooling import pool, pool_to_same_size
 
 pytestmark = pytest.mark.numbers
 
@@ -25,3 +25,9 @@ def test_pooling_is_torchs_adaptive_average_without_its_undeterministic_backward
             seen.add(type(node).__name__)
             graph += [following for following, _ in node.next_functions]
     assert not [name for name in seen if "AdaptiveAvgPool" in name]
+
+
+def test_maps_of_different_size_meet_at_the_smaller():
+    first, second = pool_to_same_size(torch.ones(2, 3, 32, 8), torch.ones(2, 5, 4, 16))
+    assert first.shape == (2, 3, 4, 8)
+    assert second.shape == (2, 5, 4, 8)

@@ -1,4 +1,4 @@
-"""The stem adapter changes the modules that it is told to, and nothing else."""
+"""The stem adapter changes the named modules, and nothing else."""
 
 import pytest
 import torch

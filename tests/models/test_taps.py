@@ -31,7 +31,7 @@ def small_network():
 
 
 class Returning(nn.Module):
-    """Runs ``inner``, whose output only a tap sees, and returns logits."""
+    """Run ``inner``, whose output only a tap reads, and return logits."""
 
     def __init__(self, inner):
         super().__init__()
@@ -78,11 +78,6 @@ class TestLogits:
             expected = (images[:, channel] - torch.tensor(mean[channel])) / torch.tensor(std[channel])
             torch.testing.assert_close(seen.features["inner"][:, channel], expected)
 
-    def test_one_image_is_a_batch_in_evaluation(self, images):
-        outputs = tapped(CifarResNet(8, 10), "fc").eval()(images[:1])
-        assert outputs.logits.shape == (1, 10)
-        assert torch.equal(outputs.features["fc"].flatten(1), outputs.logits)
-
     @pytest.mark.parametrize(
         ("output", "named"), [(lambda x: (x, x), "a tuple"), (lambda x: x, r"shape \(2, 3, 32, 32\)")]
     )
@@ -125,11 +120,10 @@ class TestTaps:
     def test_two_forwards_of_one_step_keep_their_own_features(self, images):
         network = tapped(CifarResNet(8, 10), "layer1").eval()
         first, second = network(images), network(images.flip(0))
-        assert_rounded_alike(
-            first.features["layer1"], second.features["layer1"].flip(0), products=9 * 16, layers=3
-        )
-        assert not torch.equal(first.features["layer1"], second.features["layer1"])
-        (first.features["layer1"].mean() + second.features["layer1"].mean()).backward()
+        first, second = first.features["layer1"], second.features["layer1"]
+        assert_rounded_alike(first, second.flip(0), products=9 * 16, layers=3)
+        assert not torch.equal(first, second)
+        (first.mean() + second.mean()).backward()
 
     def test_blocks_of_a_timm_transformer_can_be_tapped(self):
         timm = pytest.importorskip("timm")
@@ -141,17 +135,13 @@ class TestTaps:
 
 
 class TestRefusedTaps:
-    def test_a_wrong_path_is_answered_with_the_closest_and_then_the_right_ones_up_to_a_number(self):
-        with pytest.raises(UserError) as refused:
-            tapped(CifarResNet(110, 10), "network.layer2")
-        text = str(refused.value)
-        assert text.startswith("CifarResNet has no module 'network.layer2'. The closest: layer2, layer")
-        assert "There are: conv1, bn1, relu, layer1, layer2, layer3, avgpool, fc, layer1.0, layer1.1" in text
-        assert "deeper ones." in text
-        assert len(text) < 1000
+    def test_a_wrong_path_is_refused_with_the_closest_and_some_right_ones(self):
+        closest = r"^CifarResNet has no module 'network.layer2'\. The closest: layer2, layer"
+        with pytest.raises(UserError, match=closest + r".* There are: conv1, bn1.* and \d+ deeper ones\."):
+            tapped(CifarResNet(20, 10), "network.layer2")
 
     @pytest.mark.parametrize("path", ["", "layer1.", "layer1.7", "conv1.weight"])
-    def test_whatever_is_no_submodule_is_refused(self, path):
+    def test_a_path_without_a_submodule_is_refused(self, path):
         offered = r"(?s)has no module.*student\.stages=.*student\.hint=.*teacher\.NAME\.hint="
         with pytest.raises(UserError, match=offered):
             find_module(CifarResNet(8, 10), path)
@@ -160,14 +150,10 @@ class TestRefusedTaps:
 
     @pytest.mark.parametrize(
         ("output", "named"),
-        [
-            (lambda x: (x, x), "a tuple"),
-            (lambda x: x[0, 0, 0], r"a torch.float32 tensor of shape \(32,\)"),
-            (lambda x: x[:, :, None], r"a torch.float32 tensor of shape \(2, 3, 1, 32, 32\)"),
-            (lambda x: x > 0, "a torch.bool tensor"),
-        ],
-    )
-    def test_an_output_that_is_no_map_is_refused_by_tap_and_type(self, images, output, named):
+        [(lambda x: (x, x), "a tuple"), (lambda x: x > 0, "a torch.bool tensor"),
+         (lambda x: x[:, :, None], r"a torch.float32 tensor of shape \(2, 3, 1, 32, 32\)")],
+    )  # fmt: skip
+    def test_an_output_that_is_not_a_map_is_refused_by_tap_and_type(self, images, output, named):
         with pytest.raises(UserError, match=rf"The tap 'inner' returns {named}"):
             tapped(Returning(Calling(output)), "inner")(images)
 
@@ -182,12 +168,10 @@ class TestRefusedTaps:
 
     @pytest.mark.parametrize(
         ("mean", "std", "message"),
-        [
-            ([0.5], STD, r"mean=\[0.5\] has 1 values; expected 3(?s:.*)dataset.mean=.* or teacher.NAME.me"),
-            (MEAN, [0.2, 0.0, 0.2], r"greater than 0(?s:.*)dataset.std=.* or teacher.NAME.std="),
-            (MEAN, [0.2, float("nan"), 0.2], "expected three numbers greater than 0"),
-        ],
-    )
+        [([0.5], STD, r"mean=\[0.5\]; expected three numbers, one.*\n.*dataset.mean=.* or teacher.NAME.m"),
+         (MEAN, [0.2, 0.0, 0.2], r"three numbers greater than 0.*\n.*dataset.std=.* or teacher.NAME.std="),
+         (MEAN, [0.2, float("nan"), 0.2], "three numbers greater than 0")],
+    )  # fmt: skip
     def test_unusable_statistics_are_refused(self, mean, std, message):
         with pytest.raises(UserError, match=message):
             TappedNetwork(small_network(), mean=mean, std=std)
@@ -213,7 +197,7 @@ class TestLifeOfATappedNetwork:
         assert feature() is None
         assert raw[0]() is None
 
-    def test_a_forward_that_fails_or_passes_the_taps_by_keeps_nothing(self, images):
+    def test_a_failed_forward_and_one_of_the_bare_network_record_nothing(self, images):
         network = tapped(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(5, 5)), "0")
         with pytest.raises(RuntimeError):
             network(images)
@@ -230,7 +214,7 @@ class TestLifeOfATappedNetwork:
         other.load_state_dict(state)
         assert torch.equal(other(images).logits, network(images).logits)
 
-    def test_the_statistics_follow_the_network_to_another_type(self, images):
+    def test_the_statistics_follow_the_network_to_another_dtype(self, images):
         outputs = tapped(small_network(), "0").double()(images.double())
         assert outputs.logits.dtype == outputs.features["0"].dtype == torch.float64
 
@@ -252,7 +236,7 @@ class TestProbes:
         assert [module.training for module in network.modules()] == modes
         assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
-    def test_the_cost_of_a_small_network_is_the_one_counted_by_hand(self):
+    def test_the_cost_of_a_small_network_is_the_one_counted_manually(self):
         network = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2, padding=1),  # 16×16 outputs of 8 channels, each 3·9 products
             nn.BatchNorm2d(8),
@@ -261,10 +245,8 @@ class TestProbes:
             nn.Flatten(),
             nn.Linear(8, 10),
         )
-        by_hand = NetworkCost(
-            parameters=(8 * 27 + 8) + 16 + 8 * 9 + (80 + 10), macs=16 * 16 * 8 * 27 + 16 * 16 * 8 * 9 + 80
-        )
-        assert cost(tapped(network, "2"), 32) == by_hand
+        parameters, macs = (8 * 27 + 8) + 16 + 8 * 9 + (80 + 10), 16 * 16 * 8 * 27 + 16 * 16 * 8 * 9 + 80
+        assert cost(tapped(network, "2"), 32) == NetworkCost(parameters, macs)
 
     def test_a_network_too_deep_for_the_image_is_refused_and_keeps_its_training_mode(self):
         network = tapped(nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten(), nn.LazyLinear(10))).train()

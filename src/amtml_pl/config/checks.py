@@ -125,7 +125,7 @@ def constructor_mistakes(config: Config) -> list[str]:
 def recipe_problems(config: Config, mistakes: Callable[[Config], list[str]]) -> Iterator[str]:
     """Yield mistakes in the recipes of the teachers that must be trained."""
     for name, node in config.teacher.items():
-        if has_own_weights(config, str(name)):
+        if has_own_weights(node):
             continue
         try:
             own = recipe(config, str(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,10 +20,9 @@ from amtml_pl.config.schema import KEYS, handed_to_recipes
 from amtml_pl.errors import UserError
 
 
-def has_own_weights(config: DictConfig, teacher: str) -> bool:
-    """Return whether a teacher's weights come from a file or its constructor."""
-    node = config.teacher[teacher]
-    return bool(node.pretrained) or node.weights.path is not None
+def has_own_weights(teacher: DictConfig | Mapping[str, Any]) -> bool:
+    """Return True if a teacher's weights come from a file or its constructor."""
+    return bool(teacher["pretrained"]) or teacher["weights"]["path"] is not None
 
 
 def recipe(config: DictConfig, teacher: str) -> DictConfig:

@@ -152,11 +152,11 @@ class StudentModule(pl.LightningModule):
         """Return flat names of the hints whose teachers' classifiers a term runs."""
         return tuple(dict.fromkeys(name for term in self.loss_terms().values() for name in term.head_names()))
 
-    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Pass the teachers' own classifiers, frozen, to the terms before the fit begins."""
         self.heads = dict(heads)
         for term in self.loss_terms().values():
-            term.take_heads(self.heads)
+            term.set_teacher_heads(self.heads)
 
     @property
     def needs_held_out(self) -> bool:

@@ -10,13 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.soft_targets import Mixture, soft_target_loss, step_soft_targets
+from amtml_pl.losses.soft_targets import SoftTargetTerm, soft_target_loss, step_soft_targets
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
-from amtml_pl.weighting.temperature import positive_temperature
 
 
-class JointAdapterLoss(LossTerm):
+class JointAdapterLoss(SoftTargetTerm):
     """Released objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
 
     It favours the teachers that are closest to the present student, hence the collapses that
@@ -25,36 +24,26 @@ class JointAdapterLoss(LossTerm):
     Args:
         temperature: T > 0.
         mixture: what the targets mix, see `amtml_pl.losses.soft_targets.integrated_soft_targets`.
-
-    Raises:
-        UserError: if the temperature is not positive.
     """
 
-    needs_teachers = needs_learned_weighting = trains_weighting = True
+    needs_learned_weighting = trains_weighting = True
     trains_student = False
-
-    def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
-        super().__init__()
-        self.temperature = positive_temperature(temperature)
-        self.mixture: Mixture = mixture
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        soft_targets = step_soft_targets(step, self.temperature, self.mixture)
-        return soft_target_loss(step.student.logits.detach(), soft_targets, self.temperature)
+        return soft_target_loss(step.student.logits.detach(), self.soft_targets(step), self.temperature)
 
 
 class NllAdapterLoss(LossTerm):
     """Negative log-likelihood of the labels under the teachers' mixture, for the adapter alone.
 
     ``-log q_y`` of the untempered mixture ``q = sum_m w_m softmax(z_m)``.
-    An extension, not in the paper: unlike the joint objective it does not depend on the student's
-    outputs, so that it cannot reward a teacher for resembling the student.
+    An extension, not in the paper: it does not depend on the student's outputs, so that it cannot reward a
+    teacher for resembling the student.
     """
 
     needs_teachers = needs_learned_weighting = trains_weighting = True
-    trains_student = False
-    blends_labels = False
+    trains_student = blends_labels = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
@@ -66,9 +55,9 @@ class NllAdapterLoss(LossTerm):
 class AdapterEntropy(LossTerm):
     """Penalty ``mean_b KL(w_b || prior)`` that keeps the adapter from one-hot weights.
 
-    An extension, not in the paper; with a uniform prior it is ``ln M - H(w_b)``. With coefficient c,
-    weights that minimise the sum of both lie between the prior (c large) and the one-hot ones that the
-    joint objective alone ends in (c = 0).
+    An extension, not in the paper; with a uniform prior it is ``ln M - H(w_b)``. The larger its
+    coefficient, the closer to the prior are the weights that minimise its sum with the joint objective,
+    which alone makes them one-hot.
     """
 
     needs_teachers = needs_learned_weighting = True
@@ -76,11 +65,7 @@ class AdapterEntropy(LossTerm):
     orders_teachers = True  # as its prior does
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's mean divergence in nats, at least 0.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
+        """Return the batch's mean divergence in nats, at least 0."""
         _, w = require_teachers(step)
         smallest = torch.finfo(w.dtype).tiny  # at 0 the gradient of w log w is not a number
         log_prior = -math.log(w.shape[1]) if step.prior is None else step.prior.log()
@@ -88,17 +73,13 @@ class AdapterEntropy(LossTerm):
 
 
 class AdapterL2(LossTerm):
-    """Squared norm ``||W||² + ||theta||²`` of the adapter's latent factors.
-
-    Raises:
-        UserError: in ``forward``, if the weighting learns nothing.
-    """
+    """Squared norm ``||W||² + ||theta||²`` of the adapter's latent factors."""
 
     needs_learned_weighting = True
     trains_student = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the squared norm, a scalar."""
+        """Return the squared norm, a scalar; raise a UserError if the weighting learns nothing."""
         if step.weighting_norm is None:
             raise UserError(
                 "The term 'adapter_l2' regularises a learned weighting, and the chosen one learns nothing.",

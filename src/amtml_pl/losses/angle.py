@@ -10,10 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from amtml_pl.losses.soft_targets import Mixture, step_soft_targets
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.soft_targets import SoftTargetTerm
 from amtml_pl.types import Step
-from amtml_pl.weighting.temperature import positive_temperature
 
 TILE = 2**19  # angles, or coordinates of directions, at a time: 2 MB in float32, about a core's cache
 WIDTH = 128  # rows of a tile; where a batch is larger, the angles of one vertex are several tiles
@@ -24,16 +22,15 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     """Return RKD-A: the smooth-L1 distance of all angles between triples of samples.
 
     ``psi(i, j, k) = <n_ij, n_ik>`` with ``n_ij = (x_j - x_i) / ||x_j - x_i||``; the loss is the mean over
-    all B³ triples, degenerate ones included (they are 0 on both sides), after Park, Kim, Lu and Cho,
-    "Relational Knowledge Distillation" (arXiv:1904.05068), eq. 8.
-    Where two samples coincide, the angle and its gradient are zero instead of divided by 1e-12.
+    all B³ triples, after Park, Kim, Lu and Cho, "Relational Knowledge Distillation" (arXiv:1904.05068),
+    eq. 8. Where two samples coincide, the angle and its gradient are 0.
     The B³ angles are never all in memory: it takes some tiles of ``TILE`` numbers, or of
-    ``B · max(128, 2 D, 2 E)`` where that is more. The gradient is made in the same pass as the value and
-    cannot be differentiated again.
+    ``B · max(128, 2 D, 2 E)`` where that is more. The gradient is computed in the same pass as the value
+    and cannot be differentiated again.
 
     Args:
         student: one row per sample, with gradients.
-        target: one row per sample, no gradient reaches it; D and E may differ.
+        target: one row per sample, no gradient reaches it.
 
     Returns:
         A scalar ≥ 0, zero where both sides form the same angles.
@@ -45,10 +42,7 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
 
 
 def angles(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
-    """Return the cosine of every angle (i, j, k) at vertex i, (B, B, B).
-
-    The definition, B³ numbers at once: `angle_loss` gives the same without it.
-    """
+    """Return the cosine of every angle at every vertex, (B, B, B), by definition."""
     difference = points[None, :, :] - points[:, None, :]
     squared_length = difference.square().sum(dim=2, keepdim=True)
     apart = squared_length > 1e-24
@@ -58,16 +52,13 @@ def angles(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
 
 
 class TiledAngleLoss(torch.autograd.Function):
-    """Angle loss whose forward pass also makes and keeps the student's gradient."""
+    """Angle loss whose forward pass also computes the student's gradient, and saves it."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        student: Float[Tensor, "B D"],
-        target: Float[Tensor, "B E"],
-        trained: bool,
+        ctx: Any, student: Float[Tensor, "B D"], target: Float[Tensor, "B E"], trained: bool
     ) -> Float[Tensor, ""]:
-        """Return the loss; ``trained`` states whether the gradient is needed."""
+        """Return the loss; save the gradient, zeros unless ``trained``."""
         value, gradient = value_and_gradient(student, target, trained)
         ctx.save_for_backward(gradient)
         return value
@@ -75,7 +66,7 @@ class TiledAngleLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Float[Tensor, ""]) -> tuple[Float[Tensor, "B D"], None, None]:
-        """Return the kept gradient times the outer one: the chain rule for a scalar."""
+        """Return the saved gradient times the outer one: the chain rule for a scalar."""
         (gradient,) = ctx.saved_tensors
         return gradient * outer, None, None
 
@@ -96,7 +87,7 @@ def value_and_gradient(
     sign = points.new_tensor([1.0, -1.0]).view(2, 1, 1)
     width = min(B, WIDTH)
     chunk = min(B, max(1, TILE // (B * max(width, 2 * K))))
-    # Made once: memory that goes back to the system after each chunk costs more than the arithmetic.
+    # Allocated once: memory returned to the system after each chunk costs more than the arithmetic.
     units, signed = points.new_empty(2, chunk, 2, K, B).unbind()
     tiles = points.new_empty(2, chunk * width * B)
 
@@ -131,15 +122,13 @@ def tile_of_angles(
     tiles: Float[Tensor, "2 _"],
     pull: Float[Tensor, "n K B"] | None,
 ) -> Float[Tensor, ""]:
-    """Return the smooth-L1 sum over the angles of one tile.
-
-    The angles at n vertices between the directions to ``rows`` and to all samples.
+    """Return the smooth-L1 sum over a tile: n vertices, ``rows``, all samples.
 
     Args:
         unit: the directions from each vertex, student before target.
-        signed: the same, the target's negated, so that one product gives the difference of the angles.
+        signed: the same, the target's negated, so that one product gives the differences of the angles.
         rows: the samples j of this tile.
-        tiles: memory for the differences and for the clamped ones.
+        tiles: memory for the differences, plain and clamped.
         pull: half the gradient for the student's directions, to which the tile adds its part.
     """
     n, B = len(unit), unit.shape[3]
@@ -149,38 +138,26 @@ def tile_of_angles(
     torch.clamp(difference, -1, 1, out=clamped)
     if pull is not None:
         pull.baddbmm_(unit[:, 0, :, rows], clamped)
-    products = [torch.dot(c, d) for c, d in zip(pieces(clamped), pieces(difference), strict=True)]
-    squares = [torch.dot(c, c) for c in pieces(clamped)]
+    pieces = [torch.split(tile.view(-1), ADDENDS) for tile in (clamped, difference)]
+    products = [torch.dot(c, d) for c, d in zip(*pieces, strict=True)]
+    squares = [torch.dot(c, c) for c in pieces[0]]
     return torch.stack(products).sum() - torch.stack(squares).sum() / 2
 
 
-def pieces(tile: Float[Tensor, "n w B"]) -> tuple[Float[Tensor, " _"], ...]:
-    """Split a tile's elements into runs short enough for a float32 sum."""
-    return torch.split(tile.view(-1), ADDENDS)
-
-
-class AngleLoss(LossTerm):
+class AngleLoss(SoftTargetTerm):
     """Angle loss between the student's softened outputs and the integrated soft targets.
 
-    Both sides are probabilities at the same temperature, so that a perfect student has zero loss (the
-    released code compares log-probabilities or logits with probabilities; see `amtml_pl.distill.released`).
+    Both sides are probabilities at the same temperature, so that a perfect student has zero loss. (The
+    released code compares log-probabilities or logits with probabilities.)
 
     Args:
         temperature: T > 0.
         mixture: what the targets mix, see `amtml_pl.losses.soft_targets.integrated_soft_targets`.
-
-    Raises:
-        UserError: if the temperature is not positive.
     """
 
-    needs_teachers = vanishes_at_targets = True
-
-    def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
-        super().__init__()
-        self.temperature = positive_temperature(temperature)
-        self.mixture: Mixture = mixture
+    vanishes_at_targets = True
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        targets = step_soft_targets(step, self.temperature, self.mixture).detach()
-        return angle_loss(F.softmax(step.student.logits / self.temperature, dim=1), targets)
+        outputs = F.softmax(step.student.logits / self.temperature, dim=1)
+        return angle_loss(outputs, self.soft_targets(step).detach())

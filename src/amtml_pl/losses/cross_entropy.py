@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.types import Step
+from amtml_pl.types import Labels, Step
 
 
 class CrossEntropy(LossTerm):
@@ -18,9 +18,6 @@ class CrossEntropy(LossTerm):
 
     Args:
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1).
-
-    Raises:
-        UserError: if ``label_smoothing`` is outside its range.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -31,12 +28,12 @@ class CrossEntropy(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's mean cross-entropy, a scalar."""
-        own = self.towards(step.student.logits, step.labels)
+        own = self.cross_entropy(step.student.logits, step.labels)
         if step.mixed is None:
             return own
         share = step.mixed.share
-        return share * own + (1 - share) * self.towards(step.student.logits, step.mixed.labels)
+        return share * own + (1 - share) * self.cross_entropy(step.student.logits, step.mixed.labels)
 
-    def towards(self, logits: Float[Tensor, "B K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+    def cross_entropy(self, logits: Float[Tensor, "B K"], labels: Labels) -> Float[Tensor, ""]:
         """Return the mean cross-entropy with one label per sample, a scalar."""
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -14,9 +14,8 @@ TILE = 2**22  # coordinates of differences at a time: 16 MB in float32, all of 1
 def distance_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
     """Return RKD-D: the smooth-L1 distance of all normalised pairwise distances.
 
-    Each side is divided by its mean positive distance.
-    Mean over all B² pairs, the zero diagonal included, after Park, Kim, Lu and Cho, "Relational
-    Knowledge Distillation" (arXiv:1904.05068), eq. 5.
+    Each side is divided by its mean positive distance; the mean is over all B² pairs. After Park, Kim, Lu
+    and Cho, "Relational Knowledge Distillation" (arXiv:1904.05068), eq. 5.
 
     Args:
         student: one row per sample, with gradients (through the mean distance too).
@@ -40,21 +39,21 @@ def normalised_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
 def squared_distances(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
     """Return squared pairwise distances (B, B), computed in blocks of rows.
 
-    At most ``max(TILE, B · D)`` squared differences are in memory at a time.
-    Differences and not ``|x|² + |y|² - 2 <x, y>``, whose rounding would keep samples that coincide apart
-    and so change the mean of the positive distances. The backward pass makes the differences anew.
+    At most ``max(TILE, B · D)`` squared differences are in memory at a time; the backward pass computes
+    them anew. ``|x|² + |y|² - 2 <x, y>`` would round samples that coincide apart, and so change the mean of
+    the positive distances.
     """
     rows = max(1, TILE // max(1, points.numel()))
     if rows >= len(points):
         return squares_between(points, points)
     return torch.cat(
         [
-            checkpoint(squares_between, some, points, use_reentrant=False, preserve_rng_state=False)
-            for some in torch.split(points, rows)
+            checkpoint(squares_between, block, points, use_reentrant=False, preserve_rng_state=False)
+            for block in torch.split(points, rows)
         ]
     )
 
 
-def squares_between(some: Float[Tensor, "n D"], points: Float[Tensor, "B D"]) -> Float[Tensor, "n B"]:
+def squares_between(block: Float[Tensor, "n D"], points: Float[Tensor, "B D"]) -> Float[Tensor, "n B"]:
     """Return the squared distance of each of n points from every point, (n, B)."""
-    return (points[None, :, :] - some[:, None, :]).square().sum(dim=2)
+    return (points[None, :, :] - block[:, None, :]).square().sum(dim=2)

@@ -1,4 +1,4 @@
-"""Decoupled distillation: confidence in the label, and the order of the other classes."""
+"""Decoupled distillation: probability of the label, and proportions of the other classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
-from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.scheme import positive_temperature
 
 
 def decoupled_losses(
@@ -18,13 +18,11 @@ def decoupled_losses(
     labels: Int64[Tensor, " B"],
     temperature: float,
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Return target-class and non-target-class distillation losses per sample, each times T².
+    """Return target-class and non-target-class distillation losses per sample, (B,), each times T².
 
     After Zhao et al., "Decoupled Knowledge Distillation" (arXiv:2203.08679), eq. 6 and 7: the divergence of
-    the two-way outputs (label, any other), and that of the outputs over the K - 1 other classes.
-
-    Returns:
-        Both ``(B,)``, values ≥ 0; the second is 0 for two classes.
+    the two-way outputs (label, any other), and that of the outputs over the K - 1 other classes, which is 0
+    for two classes.
     """
     B, K = student_logits.shape
     others = torch.ones(B, K, dtype=torch.bool, device=labels.device).scatter(1, labels[:, None], value=False)
@@ -53,23 +51,15 @@ class DecoupledLoss(LossTerm):
         epochs: of the run.
         alpha: of the target class's part, at least 0.
         beta: of the other classes' part, at least 0.
-        warmup: the share of the epochs over which the term grows to its full size, in [0, 1]: 20 of 240 in
-            the published code.
-
-    Raises:
-        UserError: if the temperature is not positive.
+        warmup: share of the epochs over which the term grows to its full size, in [0, 1]; 20 of 240 in the
+            published code.
     """
 
     needs_teachers = True
     blends_labels = False
 
     def __init__(
-        self,
-        temperature: float,
-        epochs: int,
-        alpha: float = 1.0,
-        beta: float = 8.0,
-        warmup: float = 1 / 12,
+        self, temperature: float, epochs: int, alpha: float = 1.0, beta: float = 8.0, warmup: float = 1 / 12
     ) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
@@ -77,11 +67,7 @@ class DecoupledLoss(LossTerm):
         self.alpha, self.beta = alpha, beta
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
+        """Return the batch's unweighted loss, a scalar."""
         teachers, weights = require_teachers(step)
         logits = step.student.logits
         total = logits.new_zeros(())

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, require_teachers
+from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 
@@ -31,16 +30,8 @@ class EmbeddingTerm(LossTerm):
         return (self.tap,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """Return the names of the teachers' embeddings.
-
-        Raises:
-            UserError: if a teacher offers no last map.
-        """
-        if without := [teacher for teacher, taps in offered.items() if taps.hint is None]:
-            raise UserError(
-                f"{type(self).__name__} reads the last map, and the teachers {without} offer none.",
-                fix=f"teacher.{without[0]}.hint=MODULE",
-            )
+        """Return the names of the teachers' embeddings."""
+        require_offered(type(self).__name__, offered)
         return tuple(f"{teacher}/{taps.hint}@1" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
@@ -48,11 +39,7 @@ class EmbeddingTerm(LossTerm):
         self.names = self.hints(shapes.offered)
 
     def embeddings(self, step: Step) -> tuple[Float[Tensor, "B D"], list[Float[Tensor, "B _"]]]:
-        """Return the student's embedding and the teachers', in the step's order.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
+        """Return the student's embedding and the teachers', in the step's order."""
         teachers, _ = require_teachers(step)
         by_teacher = {name.partition("/")[0]: name for name in self.names}
         hints = [teachers.hints[by_teacher[teacher]].flatten(1) for teacher in teachers.names]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.pooling import pool
+from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
 
@@ -21,7 +21,7 @@ def hint_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean squared distance of a projected student map from a teacher's.
 
-    ``mean (A·u(F_s) - u(F_t))²`` with u the L2 normalisation over channels at every pixel.
+    ``mean (A·u(F_s) - u(F_t))²`` over all elements, u the L2 normalisation over channels at every pixel.
     After the AMTML code's FitNet module (FitNets: Romero et al., arXiv:1412.6550), where A is meant to
     be learned but is in no optimiser; here it is a parameter of `HintLoss`.
 
@@ -29,15 +29,12 @@ def hint_loss(
         student: a student feature map, with gradients.
         teacher: a teacher feature map of the same height and width.
         projection: A, a 1×1 convolution without bias from student to teacher channels.
-
-    Returns:
-        A scalar ≥ 0, the mean over all elements of the teacher's map.
     """
     projected = F.conv2d(F.normalize(student, dim=1), projection[:, :, None, None])
     return F.mse_loss(projected, F.normalize(teacher, dim=1))
 
 
-def group_of_teachers(teachers: int, stages: int) -> list[int]:
+def stage_per_teacher(teachers: int, stages: int) -> list[int]:
     """Return, per teacher, the position of the student stage that it guides.
 
     Teachers are spread in order over the stages and end at the last one: three over three stages are
@@ -55,7 +52,7 @@ class HintLoss(LossTerm):
     Args:
         stages: the student's stages, as dotted module paths from first to last.
         groups: student stage by flat teacher feature (``{"resnet56/layer3": "layer2"}``); None spreads the
-            teachers' offered hints over the stages, see `group_of_teachers`.
+            teachers' offered hints over the stages, see `stage_per_teacher`.
     """
 
     needs_teachers = learns = True
@@ -78,22 +75,18 @@ class HintLoss(LossTerm):
         return tuple(f"{teacher}/{taps.hint}" for teacher, taps in offered.items() if taps.hint)
 
     def build(self, shapes: TensorShapes) -> None:
-        """Create one projection per group.
-
-        Raises:
-            UserError: if no teacher offers a hint, or the student has no stages.
-        """
-        if not self.hints(shapes.offered) or not self.student_taps():
+        """Create one projection per group; raise a UserError without any hint or stage."""
+        names = self.hints(shapes.offered)
+        if not names or not self.student_taps():
             raise UserError(
                 "The term 'hint' has no teacher feature to imitate: no selected teacher offers one.",
                 fix="name a module of each teacher, e.g. teacher.resnet56.hint=layer3, or leave the term out",
             )
-        names = self.hints(shapes.offered)
-        if self.groups is None:
-            stages = [self.stages[stage] for stage in group_of_teachers(len(names), len(self.stages))]
-        else:
-            stages = list(self.groups.values())
-        self.pairs = tuple(zip(names, stages, strict=True))
+        groups = self.groups
+        if groups is None:
+            stages = stage_per_teacher(len(names), len(self.stages))
+            groups = {name: self.stages[stage] for name, stage in zip(names, stages, strict=True)}
+        self.pairs = tuple(groups.items())
         for name, stage in self.pairs:
             projection = torch.empty(shapes.hints[name][0], shapes.student[stage][0])
             self.projections.append(nn.Parameter(nn.init.kaiming_uniform_(projection, a=math.sqrt(5))))
@@ -103,14 +96,6 @@ class HintLoss(LossTerm):
         hints = step.teachers.hints if step.teachers is not None else {}
         losses = []
         for (name, stage), projection in zip(self.pairs, self.projections, strict=True):
-            student, teacher = same_size(step.student.features[stage], hints[name])
+            student, teacher = pool_to_same_size(step.student.features[stage], hints[name])
             losses.append(hint_loss(student, teacher, projection))
         return torch.stack(losses).mean()
-
-
-def same_size(
-    student: Float[Tensor, "B Cs H1 W1"], teacher: Float[Tensor, "B Ct H2 W2"]
-) -> tuple[Float[Tensor, "B Cs H W"], Float[Tensor, "B Ct H W"]]:
-    """Average-pool two maps to the smaller height and the smaller width of both."""
-    height, width = (min(student.shape[axis], teacher.shape[axis]) for axis in (2, 3))
-    return pool(student, height, width), pool(teacher, height, width)

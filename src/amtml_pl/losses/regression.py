@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, cast
 
 import torch
@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm, require_teachers
+from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
 from amtml_pl.models.pooling import pool
-from amtml_pl.types import OfferedFeatures, Shape, Step, TensorShapes
+from amtml_pl.types import OfferedFeatures, Shape, Step, TeacherWeights, TensorShapes
 
 Activation: TypeAlias = Literal["as_teacher", "relu"]
 
@@ -41,9 +41,9 @@ class FeatureRegression(LossTerm):
     ``sum_m mean_b w_bm · mean_chw (r_m(F_s) - F_m)²``.
     Each r_m is a 1×1 convolution and batch norm, and a ReLU where the teacher's map has one. The CA-MKD code
     always has the ReLU, which cannot give the negative values of stages that are not activated, such as a
-    wide residual network's. Its other regressors (strided and transposed convolutions) where the sizes differ
-    are left out: the student's map is first averaged, or repeated, to the teacher's size, always from the
-    original map; and so is its skipping of epoch 1.
+    wide residual network's. Where the sizes differ, the student's map is first averaged, or repeated, to
+    the teacher's size; the code's strided and transposed convolutions, and its skipping of epoch 1, are
+    left out.
 
     Args:
         stages: the student's stages, as dotted module paths from first to last.
@@ -69,7 +69,7 @@ class FeatureRegression(LossTerm):
         super().__init__()
         if not stages or (stage is not None and not 1 <= stage <= len(stages)):
             raise UserError(
-                f"A regression term is to read stage {stage} of the student's stages {list(stages)}.",
+                f"A regression term reads stage {stage}, which the student's stages {list(stages)} lack.",
                 fix="the term's stage=null for the last, or a number from 1; student.stages=[...] names them",
             )
         self.student_stage = (hint or stages[-1]) if stage is None else stages[stage - 1]
@@ -84,35 +84,13 @@ class FeatureRegression(LossTerm):
         return (self.student_stage,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """Return the name of every teacher's map.
-
-        Raises:
-            UserError: if a teacher offers no such map.
-        """
+        """Return the name of every teacher's map."""
+        require_offered("A regression term", offered, self.stage)
+        grid = "" if self.grid is None else f"@{self.grid}"
         return tuple(
-            f"{teacher}/{self.map_of(teacher, taps)}{'' if self.grid is None else f'@{self.grid}'}"
+            f"{teacher}/{taps.hint if self.stage is None else taps.stages[self.stage - 1]}{grid}"
             for teacher, taps in offered.items()
         )
-
-    def map_of(self, teacher: str, taps: OfferedFeatures) -> str:
-        """Return the path of the teacher's module whose output is imitated.
-
-        Raises:
-            UserError: if the teacher offers none.
-        """
-        if self.stage is None:
-            if taps.hint is None:
-                raise UserError(
-                    f"Teacher {teacher!r} offers no last map to imitate.",
-                    fix=f"teacher.{teacher}.hint=MODULE",
-                )
-            return taps.hint
-        if self.stage > len(taps.stages):
-            raise UserError(
-                f"Teacher {teacher!r} offers {len(taps.stages)} stages; the term reads stage {self.stage}.",
-                fix=f"teacher.{teacher}.stages=[...], or loss.regression.stage=null",
-            )
-        return taps.stages[self.stage - 1]
 
     def build(self, shapes: TensorShapes) -> None:
         """Create one regressor per teacher."""
@@ -120,24 +98,20 @@ class FeatureRegression(LossTerm):
         source = shapes.student[self.student_stage]
         self.regressors.extend(Regressor(source, shapes.hints[name]) for name in self.names)
 
+    def each(self) -> Iterable[Regressor]:
+        """Return the regressors in the order of the teachers."""
+        return cast("Iterable[Regressor]", self.regressors)
+
     def regressed(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Return, per teacher, the student's map in that teacher's shape."""
         feature = step.student.features[self.student_stage]
         made = [regressor(feature) for regressor in self.each()]
         if self.activation == "relu":
             return tuple(F.relu(each) for each in made)
-        return tuple(activated(each, target) for each, target in zip(made, self.targets(step), strict=True))
-
-    def each(self) -> Iterator[Regressor]:
-        """Yield the regressors in the order of the teachers."""
-        yield from cast("Iterable[Regressor]", self.regressors)
+        return tuple(relu_like(each, target) for each, target in zip(made, self.targets(step), strict=True))
 
     def targets(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """Return the teachers' maps in order.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
+        """Return the teachers' maps in order."""
         teachers, _ = require_teachers(step)
         return tuple(teachers.hints[name] for name in self.names)
 
@@ -145,12 +119,15 @@ class FeatureRegression(LossTerm):
         """Return the error of every sample and teacher, (B, M)."""
         return regression_errors(self.regressed(step), self.targets(step))
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar."""
+    def errors_and_weights(self, step: Step) -> tuple[Float[Tensor, "B M"], TeacherWeights]:
+        """Return the errors and the weights of their mean, each (B, M)."""
         _, weights = require_teachers(step)
-        return weighted_mean(
-            self.errors(step), weights if step.feature_weights is None else step.feature_weights
-        )
+        return self.errors(step), weights if step.feature_weights is None else step.feature_weights
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Return the batch's unweighted loss, a scalar; the weights are constants."""
+        errors, weights = self.errors_and_weights(step)
+        return (weights.detach() * errors).sum(dim=1).mean()
 
 
 class Regressor(nn.Module):
@@ -171,25 +148,19 @@ class Regressor(nn.Module):
         """Return the student's map in the teacher's shape.
 
         Raises:
-            UserError: for one value per channel in training, which batch norm would take to 0.
+            UserError: for one value per channel in training, which batch norm cannot normalise.
         """
         if self.training and len(feature) * self.size[0] * self.size[1] == 1:
             raise UserError(
-                "A regression term normalises each channel over a batch of one image whose map is 1x1: there "
-                "is one value, and nothing to normalise by.",
+                "A regression term cannot normalise a batch of one image whose map is 1x1.",
                 fix="data.batch_size=2 or more, or larger maps: loss.regression.grid=null hint_pool=null",
             )
         made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made
 
 
-def activated(made: Float[Tensor, "B C H W"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+def relu_like(made: Float[Tensor, "B C H W"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Apply a ReLU to a map where the other map is nowhere negative."""
     # Without a branch, which would have to wait for the device.
     lowest = torch.where(like.amin() < 0, -torch.inf, 0.0).to(made)
     return torch.where(made <= lowest, lowest, made)
-
-
-def weighted_mean(errors: Float[Tensor, "B M"], weights: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
-    """Return ``mean_b sum_m w_bm e_bm``; the weights are constants, not the student's choice."""
-    return (weights.detach() * errors).sum(dim=1).mean()

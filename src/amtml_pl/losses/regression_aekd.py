@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.losses.regression import Activation, FeatureRegression, weighted_mean
-from amtml_pl.types import Step
+from amtml_pl.losses.regression import Activation, FeatureRegression
+from amtml_pl.types import Step, TeacherWeights
 from amtml_pl.weighting.aekd import gradient_weights
 
 
@@ -19,8 +19,8 @@ class AekdFeatureRegression(FeatureRegression):
     After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
     (NeurIPS 2020): the weights minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``, where g_m is
     the gradient of teacher m's mean error, averaged over the batch and divided by its norm, and
-    ``a_m / ||g_m||`` is scaled to sum to 1 (the published code's ``is_norm``). The gradients are exact and
-    pass through the regressors; they cost one backward through each regressor, none through the student.
+    ``a_m / ||g_m||`` is scaled to sum to 1 (the published code's ``is_norm``). The exact gradients cost one
+    backward through each regressor, none through the student.
 
     Args:
         stages: as of `FeatureRegression`.
@@ -43,21 +43,17 @@ class AekdFeatureRegression(FeatureRegression):
         super().__init__(stages, stage, grid, activation, hint)
         self.tolerance = tolerance
 
-    def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
+    def own_weights(self, step: Step) -> TeacherWeights:
         """Return the term's own weights, (B, M), as constants."""
-        return self.weigh(self.errors(step), step.student.features[self.student_stage])
+        return self.errors_and_weights(step)[1]
 
-    def weigh(self, errors: Float[Tensor, "B M"], feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B M"]:
-        """Return one weight per teacher, repeated for every sample, (B, M)."""
+    def errors_and_weights(self, step: Step) -> tuple[Float[Tensor, "B M"], TeacherWeights]:
+        """Return the errors (B, M), and one weight per teacher, the same for every sample."""
+        errors, feature = self.errors(step), step.student.features[self.student_stage]
         if not errors.requires_grad:
-            return errors.new_full(errors.shape, 1 / errors.shape[1])
+            return errors, errors.new_full(errors.shape, 1 / errors.shape[1])
         means = errors.mean(dim=0)
         pulls = [torch.autograd.grad(mean, feature, retain_graph=True)[0] for mean in means]
         g = torch.stack([pull.mean(dim=0).flatten() for pull in pulls]).double()
         shares: Tensor = gradient_weights(g, self.tolerance, normalize=True).to(errors)
-        return shares.expand_as(errors)
-
-    def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar."""
-        errors = self.errors(step)
-        return weighted_mean(errors, self.weigh(errors, step.student.features[self.student_stage]))
+        return errors, shares.expand_as(errors)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.losses.regression import FeatureRegression, regression_errors, weighted_mean
-from amtml_pl.types import Step
+from amtml_pl.losses.regression import FeatureRegression, regression_errors
+from amtml_pl.types import Step, TeacherWeights
 from amtml_pl.weighting.confidence import confidence_weights
 
 
@@ -22,8 +22,7 @@ class ConfidenceFeatureRegression(FeatureRegression):
     the published code the weights are constants, and the mean is not divided by M once more
     (``docs/mathematics.md``, "camkd"); `amtml_pl.distill.released.regression` is the code.
 
-    The classifiers are the teachers' and are never trained. They are loaded once, without the rest of
-    their networks, and are no submodules: in no optimiser and no checkpoint.
+    The teachers' classifiers are never trained, and are no submodules: in no optimiser and no checkpoint.
     """
 
     blends_labels = False
@@ -33,29 +32,22 @@ class ConfidenceFeatureRegression(FeatureRegression):
         """Return all hints of the term."""
         return self.names
 
-    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Keep the classifiers that belong to the term's hints."""
         self.heads = tuple(heads[name] for name in self.names)
 
-    def own_weights(self, step: Step) -> Float[Tensor, "B M"]:
-        """Return the term's own weights, (B, M), as constants."""
-        return self.weigh(self.regressed(step), step)
+    def own_weights(self, step: Step) -> TeacherWeights:
+        """Return the term's own weights, (B, M)."""
+        return self.errors_and_weights(step)[1]
 
-    def weigh(self, regressed: Sequence[Float[Tensor, "B _ _ _"]], step: Step) -> Float[Tensor, "B M"]:
-        """Return weights (B, M) by how well each classifier understands the student's map.
+    def errors_and_weights(self, step: Step) -> tuple[Float[Tensor, "B M"], TeacherWeights]:
+        """Return the errors (B, M), and each teacher's confidence as weights (B, M)."""
+        regressed = self.regressed(step)
+        return regression_errors(regressed, self.targets(step)), self.weigh(regressed, step)
 
-        Raises:
-            RuntimeError: if the term has not received the classifiers.
-        """
-        if len(self.heads) != len(self.names):
-            raise RuntimeError("The teachers' classifiers have not been given to the term.")
+    def weigh(self, regressed: Sequence[Float[Tensor, "B _ _ _"]], step: Step) -> TeacherWeights:
+        """Return the confidence weights (B, M), as constants."""
         with torch.no_grad():
             logits = [head(made) for head, made in zip(self.heads, regressed, strict=True)]
             weights: Tensor = confidence_weights(torch.stack(logits, dim=1), step.labels)
         return weights
-
-    def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar."""
-        regressed = self.regressed(step)
-        errors = regression_errors(regressed, self.targets(step))
-        return weighted_mean(errors, self.weigh(regressed, step))

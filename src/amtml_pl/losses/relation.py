@@ -15,9 +15,8 @@ from amtml_pl.types import Step
 class RelationLoss(EmbeddingTerm):
     """Weighted distance and angle losses between pooled last maps.
 
-    ``sum_m mean_b(w_bm) (distance · RKD-D + angle · RKD-A)``.
-    After Park et al., "Relational Knowledge Distillation" (arXiv:1904.05068); see
-    `amtml_pl.losses.distance` and `amtml_pl.losses.angle` for the two parts.
+    ``sum_m mean_b(w_bm) (distance · RKD-D + angle · RKD-A)``, the parts being `distance_loss` and
+    `angle_loss`. After Park et al., "Relational Knowledge Distillation" (arXiv:1904.05068).
 
     Args:
         tap: the student's last map, as a dotted module path.
@@ -30,11 +29,7 @@ class RelationLoss(EmbeddingTerm):
         self.distance, self.angle = distance, angle
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
+        """Return the batch's unweighted loss, a scalar."""
         student, teachers = self.embeddings(step)
         _, weights = require_teachers(step)
         total = student.new_zeros(())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
-from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.scheme import positive_temperature
 
 Mixture: TypeAlias = Literal["probabilities", "logits"]
 
@@ -41,7 +41,7 @@ def integrated_soft_targets(
 def soft_target_loss(
     student_logits: Float[Tensor, "B K"], soft_targets: Float[Tensor, "B K"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Return the distillation loss towards soft targets, a scalar.
+    """Return the distillation loss towards soft targets, a scalar ≥ 0.
 
     ``T² · mean_b KL(q_b || softmax(z_b / T))``, after Hinton, Vinyals and Dean (arXiv:1503.02531).
     The factor T² keeps the size of the gradient independent of the temperature. The mean is over
@@ -51,9 +51,6 @@ def soft_target_loss(
         student_logits: z.
         soft_targets: q, rows sum to 1.
         temperature: T > 0.
-
-    Returns:
-        A scalar ≥ 0, zero where the student's softened output equals the target.
     """
     log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
     smallest = torch.finfo(soft_targets.dtype).tiny  # at 0 the gradient of q log q is not a number
@@ -62,40 +59,42 @@ def soft_target_loss(
     )
 
 
-class SoftTargetLoss(LossTerm):
-    """Distillation towards the integrated soft targets, which are constants here.
+def step_soft_targets(
+    step: Step, temperature: float, mixture: Mixture = "probabilities"
+) -> Float[Tensor, "B K"]:
+    """Return a step's `integrated_soft_targets` (B, K), differentiable in its weights."""
+    teachers, weights = require_teachers(step)
+    return integrated_soft_targets(teachers.logits, weights, temperature, mixture)
 
-    No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
-    targets (``docs/mathematics.md``, "amtml"). The adapter has a term of its own.
 
-    Args:
-        temperature: T > 0.
-        mixture: what the targets mix, see `integrated_soft_targets`.
+class SoftTargetTerm(LossTerm):
+    """Term that compares the student with a step's integrated soft targets; arguments as theirs."""
 
-    Raises:
-        UserError: if the temperature is not positive.
-    """
-
-    needs_teachers = vanishes_at_targets = True
+    needs_teachers = True
 
     def __init__(self, temperature: float, mixture: Mixture = "probabilities") -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
         self.mixture: Mixture = mixture
 
+    def soft_targets(self, step: Step) -> Float[Tensor, "B K"]:
+        """Return the step's targets (B, K), differentiable in its weights."""
+        return step_soft_targets(step, self.temperature, self.mixture)
+
+
+class SoftTargetLoss(SoftTargetTerm):
+    """Distillation towards the integrated soft targets, which are constants here.
+
+    No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
+    targets (``docs/mathematics.md``, "amtml"). `amtml_pl.losses.adapter` trains the weighting.
+
+    Args:
+        temperature: T > 0.
+        mixture: what the targets mix, see `integrated_soft_targets`.
+    """
+
+    vanishes_at_targets = True
+
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        targets = step_soft_targets(step, self.temperature, self.mixture).detach()
-        return soft_target_loss(step.student.logits, targets, self.temperature)
-
-
-def step_soft_targets(
-    step: Step, temperature: float, mixture: Mixture = "probabilities"
-) -> Float[Tensor, "B K"]:
-    """Return a step's integrated soft targets (B, K), differentiable in its weights.
-
-    Raises:
-        UserError: if the step has no teachers.
-    """
-    teachers, weights = require_teachers(step)
-    return integrated_soft_targets(teachers.logits, weights, temperature, mixture)
+        return soft_target_loss(step.student.logits, self.soft_targets(step).detach(), self.temperature)

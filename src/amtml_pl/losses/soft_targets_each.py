@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
-from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.scheme import positive_temperature
 
 Scale: TypeAlias = Literal["paper", "ebkd_code", "camkd_code"]
 
@@ -28,17 +28,14 @@ class PerTeacherSoftTargetLoss(LossTerm):
     """Weighted mean of the distillation losses towards each teacher.
 
     ``mean_b sum_m w_bm T² KL(p_m || p_s)``: with uniform weights the loss-average of CA-MKD's AVER.
-    Its gradient is that of the distillation towards the mixture ``sum_m w_m p_m``, with the same weights;
-    its value is larger by what the teachers differ. The weights are constants.
+    The weights are constants. Its gradient is that of the distillation towards the mixture
+    ``sum_m w_m p_m``; its value is larger where the teachers differ.
 
     Args:
         temperature: T > 0.
         scale: ``paper`` is 1; ``ebkd_code`` and ``camkd_code`` are the strengths of the published CA-MKD code
             with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (see
             ``docs/mathematics.md``, "ebkd" and "camkd").
-
-    Raises:
-        UserError: if the temperature is not positive.
     """
 
     needs_teachers = True
@@ -49,11 +46,7 @@ class PerTeacherSoftTargetLoss(LossTerm):
         self.scale: Scale = scale
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
+        """Return the batch's unweighted loss, a scalar."""
         teachers, weights = require_teachers(step)
         losses = soft_target_losses(step.student.logits, teachers.logits, self.temperature)
         M = losses.shape[1]

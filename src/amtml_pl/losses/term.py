@@ -9,25 +9,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.types import OfferedFeatures, Step, TeacherOutputs, TensorShapes
+from amtml_pl.types import OfferedFeatures, Step, TeacherOutputs, TeacherWeights, TensorShapes
 
 
 class LossTerm(nn.Module):
     """Named summand of the total loss: maps a step to an unweighted scalar.
 
-    A base class and not only a protocol, since most terms need no tap and learn nothing: all
-    methods besides ``forward`` have a default here. Learned parameters of a term live in the term, so
-    that the optimiser trains them and the checkpoint holds them.
+    A subclass overrides ``forward`` and what else it needs. Learned parameters of a term live in the term,
+    so that the optimiser trains them and the checkpoint holds them.
 
     Attributes:
-        needs_teachers: whether the term needs teachers.
-        needs_learned_weighting: whether the term needs a weighting with learned parameters.
-        trains_weighting: whether the term trains a learned weighting.
-        blends_labels: whether the term is correct with mixup's blended labels; one without labels is.
-        trains_student: whether the student gets a gradient from the term.
-        learns: whether the term is meant to learn something of its own, such as projections.
-        orders_teachers: whether something of the term belongs to a teacher by its position.
-        vanishes_at_targets: whether the term is 0 for a student whose softened output, at the term's
+        needs_teachers: True if the term needs teachers; ``forward`` raises a UserError without any.
+        needs_learned_weighting: True if the term needs a weighting with learned parameters.
+        trains_weighting: True if the term trains a learned weighting.
+        blends_labels: True if the term is correct with mixup's blended labels; one without labels is.
+        trains_student: True if the student gets a gradient from the term.
+        learns: True if the term trains parameters that belong to it, such as projections.
+        orders_teachers: True if something of the term belongs to a teacher by its position.
+        vanishes_at_targets: True if the term is 0 for a student whose softened output, at the term's
             ``temperature``, is the soft targets.
     """
 
@@ -49,6 +48,9 @@ class LossTerm(nn.Module):
 
         Args:
             offered: per teacher, in order, the taps that its YAML offers.
+
+        Raises:
+            UserError: if a teacher does not offer what the term reads.
         """
         return ()
 
@@ -56,18 +58,17 @@ class LossTerm(nn.Module):
         """Return the hints whose teachers' classifiers the term runs on its own maps."""
         return ()
 
-    def take_heads(self, heads: Mapping[str, nn.Module]) -> None:
+    def set_teacher_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Take the teachers' own classifiers, frozen and with their weights.
 
         Args:
-            heads: from each of `head_names` to logits; they stay the teachers' and must not become
-                submodules.
+            heads: from each of `head_names` to logits; they must not become submodules of the term.
         """
 
     def build(self, shapes: TensorShapes) -> None:
         """Create the learned parameters, once, before the optimiser gets them."""
 
-    def own_weights(self, step: Step) -> Float[Tensor, "B M"] | None:
+    def own_weights(self, step: Step) -> TeacherWeights | None:
         """Return teacher weights (B, M) that the term computes itself; None for the step's."""
         return None
 
@@ -76,15 +77,25 @@ class LossTerm(nn.Module):
         raise NotImplementedError
 
 
-def require_teachers(step: Step) -> tuple[TeacherOutputs, Float[Tensor, "B M"]]:
-    """Return a step's teacher outputs and weights (B, M).
-
-    Raises:
-        UserError: if the step has no teachers.
-    """
+def require_teachers(step: Step) -> tuple[TeacherOutputs, TeacherWeights]:
+    """Return a step's teacher outputs and weights (B, M); none are a UserError."""
     if step.teachers is None or step.weights is None:
         raise UserError(
             "A loss term needs teachers, and the run has none.",
             fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
         )
     return step.teachers, step.weights
+
+
+def require_offered(reader: str, offered: Mapping[str, OfferedFeatures], stage: int | None = None) -> None:
+    """Raise a UserError unless every teacher offers the stage (None: the last map)."""
+    if stage is None:
+        lacking = [name for name, taps in offered.items() if taps.hint is None]
+    else:
+        lacking = [name for name, taps in offered.items() if len(taps.stages) < stage]
+    if lacking:
+        wanted, key = ("the last map", "hint=MODULE") if stage is None else (f"stage {stage}", "stages=[...]")
+        raise UserError(
+            f"{reader} reads {wanted}, which the teachers {lacking} do not offer.",
+            fix=f"teacher.{lacking[0]}.{key}",
+        )

@@ -1,4 +1,4 @@
-"""OKD's relative dissimilarity: of two samples, the teachers decide which is closer."""
+"""OKD's relative dissimilarity: the teachers vote which of two samples is closer to a third."""
 
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ from amtml_pl.types import Step
 
 
 def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P 3"]) -> Bool[Tensor, "P M"]:
-    """Return each teacher's vote on a triplet, (P, M): second sample closer than third.
-
-    A tie of the two distances to the first sample counts as closer.
-
-    Args:
-        teachers: per teacher one embedding per sample.
-        triplets: rows of samples (a, i, j).
-    """
+    """Return each teacher's vote, (P, M): True if ``||t_a - t_i|| <= ||t_a - t_j||``."""
     a, i, j = triplets.unbind(dim=1)
     closer = [(t[a] - t[i]).square().sum(1) <= (t[a] - t[j]).square().sum(1) for t in teachers]
     return torch.stack(closer, dim=1)
@@ -30,12 +23,9 @@ def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P
 def triplet_terms(
     student: Float[Tensor, "B D"], triplets: Int64[Tensor, "P 3"], margin: float
 ) -> Float[Tensor, " P"]:
-    """Return the margin loss of each triplet (a, i, j), i being closer, (P,).
-
-    ``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)``.
-    """
+    """Return ``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)`` per triplet, (P,)."""
     a, i, j = triplets.unbind(dim=1)
-    return F.relu(length(student[a] - student[i]) - length(student[a] - student[j]) + margin)
+    return F.relu(safe_norm(student[a] - student[i]) - safe_norm(student[a] - student[j]) + margin)
 
 
 def relative_dissimilarity_loss(
@@ -47,17 +37,14 @@ def relative_dissimilarity_loss(
     """Return the mean of `triplet_terms`, each triplet ordered by the teachers' majority.
 
     After You et al., "Learning from Multiple Teacher Networks" (KDD 2017); see ``docs/mathematics.md``,
-    "okd". Weights of conflicting teachers, which that paper has too, are left out.
+    "okd". Weights of conflicting teachers, which that paper has too, are left out. The mean leaves out
+    triplets with as many votes on either side, and is 0 where none remains.
 
     Args:
         student: one embedding per sample, with gradients.
         teachers: per teacher one embedding per sample.
         triplets: rows of three different samples.
         margin: at least 0.
-
-    Returns:
-        A scalar; triplets with as many votes on either side are left out of the mean, which is 0 where
-        none remains.
     """
     ballots = votes(teachers, triplets)
     for_second = 2 * ballots.sum(dim=1)
@@ -66,7 +53,7 @@ def relative_dissimilarity_loss(
     return (decided * triplet_terms(student, turned, margin)).sum() / decided.sum().clamp_min(1)
 
 
-def length(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
+def safe_norm(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
     """Return Euclidean lengths (P,) whose gradient at 0 is 0, not undefined."""
     squared = difference.square().sum(dim=1)
     apart = squared > 0
@@ -76,8 +63,8 @@ def length(difference: Float[Tensor, "P D"]) -> Float[Tensor, " P"]:
 class TripletLoss(EmbeddingTerm):
     """`relative_dissimilarity_loss` of pooled last maps of length 1; B random triplets a batch.
 
-    Every teacher has one vote: the weights of the teachers play no part. Triplets are drawn from torch's
-    generator, which every training step starts from (seed, step).
+    Every teacher has one vote; their weights are not read. Triplets are drawn from torch's generator, which
+    every training step seeds by (seed, step).
 
     Args:
         tap: the student's last map, as a dotted module path.
@@ -89,11 +76,7 @@ class TripletLoss(EmbeddingTerm):
         self.margin = margin
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar; 0 for fewer than three samples.
-
-        Raises:
-            UserError: if the step has no teachers.
-        """
+        """Return the batch's unweighted loss, a scalar; 0 for fewer than three samples."""
         student, teachers = self.embeddings(step)
         if len(student) < 3:
             return student.sum() * 0
@@ -107,10 +90,7 @@ class TripletLoss(EmbeddingTerm):
 
 
 def random_triplets(samples: int) -> Int64[Tensor, "P 3"]:
-    """Return one random triplet of different samples per first sample, (P, 3).
-
-    Drawn on the CPU, whose generator gives the same triplets for a student on any device.
-    """
+    """Return one triplet of different samples per first sample, drawn on the CPU."""
     a = torch.arange(samples)
     i = (a + torch.randint(1, samples, (samples,))) % samples
     j = (a + torch.randint(1, samples - 1, (samples,))) % samples

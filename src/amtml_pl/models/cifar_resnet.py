@@ -23,9 +23,6 @@ class CifarResNet(nn.Module):
         num_classes: K.
         widths: channels of the stem and of the three stages; ``(32, 64, 128, 256)`` is the "x4" family,
             ``(8, 8, 16, 32)`` the thin student of the AMTML code.
-
-    Raises:
-        UserError: if the depth is not 6n+2, or there are not four positive widths.
     """
 
     def __init__(self, depth: int, num_classes: int, widths: Sequence[int] = (16, 16, 32, 64)) -> None:
@@ -33,8 +30,7 @@ class CifarResNet(nn.Module):
         blocks = blocks_per_stage("CifarResNet", depth, remainder=2)
         if len(widths) != 4 or min(widths) < 1:
             raise UserError(
-                f"CifarResNet got widths={list(widths)}; expected four positive numbers: "
-                "the channels of the stem and of the three stages.",
+                f"CifarResNet got widths={list(widths)}; expected four positive numbers.",
                 fix="widths=[16,16,32,64]",
             )
         stem, *stages = widths
@@ -78,15 +74,12 @@ def initialise_convolutions(network: nn.Module) -> None:
 
 
 def blocks_per_stage(network: str, depth: int, remainder: int) -> int:
-    """Return the n of ``depth = 6n + remainder``: blocks of two convolutions per stage.
+    """Return the n of ``depth = 6n + remainder``; a UserError names the nearest depths.
 
     Args:
-        network: the name that the message shows.
+        network: its name, for the message.
         depth: layers with weights.
-        remainder: layers outside the blocks, as the architecture counts them.
-
-    Raises:
-        UserError: if no such n exists; it names the nearest depths that have one.
+        remainder: layers outside the blocks of two convolutions, as the architecture counts them.
     """
     blocks, rest = divmod(depth - remainder, 6)
     if rest == 0 and blocks >= 1:

@@ -24,7 +24,7 @@ class ClassifierHead(nn.Module):
 
     def __init__(self, network: nn.Module, tap: str, class_map: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.rest = behind(network, tap).requires_grad_(False)
+        self.rest = cut_after(network, tap).requires_grad_(False)
         self.train(False)
         self.class_map = None if class_map is None else list(class_map)
 
@@ -38,34 +38,26 @@ class ClassifierHead(nn.Module):
         return super().train(False)
 
 
-class TracerTowards(fx.Tracer):
-    """Tracer that enters only the modules around a tap; the others need not be traceable.
-
-    Args:
-        tap: its dotted path.
-    """
+class TapTracer(fx.Tracer):
+    """Tracer that enters only the modules around a tap; the others need not be traceable."""
 
     def __init__(self, tap: str) -> None:
         super().__init__()
         self.tap = tap
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether a module stays one node."""
+        """Return True if a module stays one node."""
         return not self.tap.startswith(f"{module_qualified_name}.")
 
 
-def behind(network: nn.Module, tap: str) -> fx.GraphModule:
-    """Return the network with a tap's output in the place of its input.
-
-    Raises:
-        UserError: as `ClassifierHead`.
-    """
+def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
+    """Return the network with a tap's output in the place of its input; see `ClassifierHead`."""
     name = type(network).__name__
     try:
-        cut = fx.GraphModule(network, TracerTowards(tap).trace(network))
+        cut = fx.GraphModule(network, TapTracer(tap).trace(network))
     except Exception as error:  # any error of the network's own code when it meets a proxy
         raise UserError(
-            f"What {name} computes behind {tap!r} cannot be cut out of it: {error}",
+            f"The part of {name} behind {tap!r} cannot be traced: {error}",
             fix="leave the term that needs the teachers' classifiers out of loss=[...], or another teacher",
         ) from error
     images = next(node for node in cut.graph.nodes if node.op == "placeholder")
@@ -78,7 +70,7 @@ def behind(network: nn.Module, tap: str) -> fx.GraphModule:
     cut.graph.eliminate_dead_code()
     if images.users:
         raise UserError(
-            f"What {name} computes behind {tap!r} reads more than its output.",
+            f"The part of {name} behind {tap!r} reads more than its output.",
             fix="tap the last module before the classifier: teacher.NAME.hint=MODULE",
         )
     cut.graph.erase_node(images)

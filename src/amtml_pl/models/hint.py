@@ -16,9 +16,8 @@ ATTENTION = "attention"
 
 
 def attention_map(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Return where a map is active, (B, 1, H, W): squared, averaged over channels, normalised.
+    """Return ``mean_c F²``, divided by its L2 norm over positions, (B, 1, H, W).
 
-    ``mean_c F²``, divided by its L2 norm over each sample's H·W positions.
     After Zagoruyko and Komodakis, "Paying More Attention to Attention" (arXiv:1612.03928), with exponent 2.
     """
     return F.normalize(features.square().mean(dim=1, keepdim=True).flatten(1), dim=1).view(
@@ -40,12 +39,8 @@ class HintSpec:
     reduction: int | str | None = None
 
     @staticmethod
-    def of(name: str) -> HintSpec:
-        """Parse ``layer2``, ``layer2@4`` or ``layer2@attention``.
-
-        Raises:
-            UserError: if the part behind the @ is neither a number nor ``attention``.
-        """
+    def parse(name: str) -> HintSpec:
+        """Parse ``layer2``, ``layer2@4`` or ``layer2@attention``; raise a UserError for anything else."""
         tap, marked, reduction = name.partition("@")
         if not marked:
             return HintSpec(tap)
@@ -54,7 +49,7 @@ class HintSpec:
         if reduction == ATTENTION:
             return HintSpec(tap, ATTENTION)
         raise UserError(
-            f"The hint {name!r} is read as {reduction!r}; expected a grid's side, or {ATTENTION!r}.",
+            f"The hint {name!r} has the reduction {reduction!r}; expected a grid's side, or {ATTENTION!r}.",
             fix=f"{tap}, {tap}@4 or {tap}@{ATTENTION}",
         )
 
@@ -62,19 +57,14 @@ class HintSpec:
         return self.tap if self.reduction is None else f"{self.tap}@{self.reduction}"
 
     def __call__(self, feature: Float[Tensor, "B C H1 W1"], pool_to: int | None) -> Float[Tensor, "B C2 H W"]:
-        """Return a feature map as this hint reads it.
-
-        Args:
-            feature: the map of the tap.
-            pool_to: side of the grid where the reading itself names no reduction; None keeps the map.
-        """
+        """Return the tap's map, reduced; without a reduction, pooled to a grid of side ``pool_to``."""
         if self.reduction == ATTENTION:
             return attention_map(feature)
         _, height, width = self.shape((feature.shape[1], feature.shape[2], feature.shape[3]), pool_to)
         return pool(feature, height, width)
 
     def shape(self, shape: Shape, pool_to: int | None) -> Shape:
-        """Return the shape (C, H, W) that this hint has for a given map."""
+        """Return the reduced map's shape (C, H, W), given the tap's."""
         channels, height, width = shape
         if self.reduction == ATTENTION:
             return 1, height, width

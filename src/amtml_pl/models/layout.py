@@ -27,17 +27,14 @@ def set_execution(
         network: the bare one, inside its taps.
         channels_last: whether weights and activations are stored with the channels last.
         compiled: whether ``torch.compile`` translates the forward and backward.
-        trained_on_cpu: whether the network is trained on the CPU; the forward alone is safe everywhere.
-
-    Raises:
-        UserError: if channels-last would corrupt memory on the CPU.
+        trained_on_cpu: raise a UserError where channels-last would corrupt memory in the CPU's backward.
     """
     if channels_last:
         if trained_on_cpu and (unsafe := unsafe_convolutions(network)):
             raise UserError(
-                f"channels_last=true on the CPU: the strided 1x1 convolutions {unsafe[:3]} of "
-                f"{type(network).__name__} have fewer than {SAFE_INPUT_CHANNELS} input channels, for which "
-                "torch's backward corrupts memory in that layout.",
+                "channels_last=true would corrupt memory in torch's CPU backward: the strided 1x1 "
+                f"convolutions {unsafe[:3]} of {type(network).__name__} have fewer than "
+                f"{SAFE_INPUT_CHANNELS} input channels.",
                 fix="channels_last=false",
             )
         network.to(memory_format=torch.channels_last)
@@ -50,8 +47,8 @@ def device_for(accelerator: str | None) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def as_written() -> AbstractContextManager[object]:
-    """Run networks inside as they are written, even compiled ones."""
+def eager_execution() -> AbstractContextManager[object]:
+    """Run networks inside eagerly, even compiled ones."""
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to import it takes seconds
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -59,10 +56,10 @@ def as_written() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def unsynchronised(network: nn.Module) -> Iterator[None]:
+def local_batch_norm(network: nn.Module) -> Iterator[None]:
     """Make batch norm inside use this process's batch alone, with a second derivative.
 
-    For a batch that every process has whole: its statistics are those that processes would have in common.
+    For a batch that every process has whole: local statistics are then the synchronised ones.
     """
     synchronised = [module for module in network.modules() if isinstance(module, nn.SyncBatchNorm)]
     for module in synchronised:

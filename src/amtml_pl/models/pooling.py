@@ -10,16 +10,23 @@ from torch import Tensor
 def pool(features: Float[Tensor, "B C H1 W1"], height: int, width: int) -> Float[Tensor, "B C H W"]:
     """Average-pool feature maps to a given height and width, as two matrix products.
 
-    The backward of ``adaptive_avg_pool2d`` has no deterministic implementation on CUDA, and a run would
-    stop there; these products have one.
+    Unlike these products, ``adaptive_avg_pool2d`` has no deterministic backward on CUDA.
     """
     if features.shape[2:] == (height, width):
         return features
-    rows, columns = averaging(features.shape[2], height), averaging(features.shape[3], width)
+    rows, columns = averaging_matrix(features.shape[2], height), averaging_matrix(features.shape[3], width)
     return rows.to(features) @ features @ columns.to(features).T
 
 
-def averaging(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
+def pool_to_same_size(
+    first: Float[Tensor, "B C1 H1 W1"], second: Float[Tensor, "B C2 H2 W2"]
+) -> tuple[Float[Tensor, "B C1 H W"], Float[Tensor, "B C2 H W"]]:
+    """Average-pool two maps to the smaller height and the smaller width of both."""
+    height, width = (min(first.shape[axis], second.shape[axis]) for axis in (2, 3))
+    return pool(first, height, width), pool(second, height, width)
+
+
+def averaging_matrix(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
     """Return the matrix that averages ``inputs`` numbers to ``outputs`` numbers.
 
     Row i averages the inputs from ``floor(i n / m)`` up to ``ceil((i + 1) n / m)``.

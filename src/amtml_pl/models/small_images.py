@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from amtml_pl.errors import UserError
@@ -29,9 +28,6 @@ def adapt_stem(
             size are drawn anew from N(0, 2 / fan_out), those of a 3×3 kernel are kept.
         skip: modules that are replaced by the identity, usually the max-pool of the stem.
 
-    Returns:
-        The same network.
-
     Raises:
         UserError: if a path names no module, or no two-dimensional convolution where one is needed.
     """
@@ -51,14 +47,12 @@ def make_3x3(convolution: nn.Conv2d) -> None:
     convolution.kernel_size, convolution.stride = (3, 3), (1, 1)
     convolution.padding, convolution.dilation = (1, 1), (1, 1)
     if old.shape[2:] != (3, 3):
-        convolution.weight = nn.Parameter(
-            torch.empty(*old.shape[:2], 3, 3, dtype=old.dtype, device=old.device)
-        )
+        convolution.weight = nn.Parameter(old.new_empty(*old.shape[:2], 3, 3))
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
 
 
 def find_convolution(network: nn.Module, path: str) -> nn.Conv2d:
-    """Return the convolution at a dotted path; a UserError for anything else."""
+    """Return the convolution at a dotted path; raise a UserError for anything else."""
     module = find_module(network, path)
     if isinstance(module, nn.Conv2d):
         return module

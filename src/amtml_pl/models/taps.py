@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -45,24 +45,18 @@ class TappedNetwork(nn.Module):
         self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float], taps: Sequence[str] = ()
     ) -> None:
         super().__init__()
-        check_statistics(mean, std)
         self.network = network
         self.taps = tuple(dict.fromkeys(taps))
         # Not persistent: the config holds them, and exported weights stay those of the bare network.
-        self.register_buffer(
-            "mean", torch.tensor([float(v) for v in mean]).view(1, 3, 1, 1), persistent=False
-        )
-        self.register_buffer("std", torch.tensor([float(v) for v in std]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", channel_values("mean", mean), persistent=False)
+        self.register_buffer("std", channel_values("std", std), persistent=False)
         self.recorder = Recorder()
         for tap in self.taps:
             # A bound method follows its object through copy.deepcopy, so that a copy records into its own.
             find_module(network, tap).register_forward_hook(partial(self.recorder.record, tap))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
-        """Return logits and features of images in [0, 1].
-
-        Returns:
-            Logits ``(B, K)`` and one feature ``(B, C, H, W)`` per tap.
+        """Return logits (B, K) and features (B, C, H, W) of images in [0, 1].
 
         Raises:
             UserError: if the network returns no logits, or a tapped module is not run or returns no feature.
@@ -81,7 +75,7 @@ class TappedNetwork(nn.Module):
         name = type(self.network).__name__
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise UserError(
-                f"{name} returned {describe(logits)}; expected logits of shape (B, K).",
+                f"{name} returned {type_and_shape(logits)}; expected logits of shape (B, K).",
                 fix="choose a network, or an argument of it, that returns one row of logits per image",
             )
         if idle := [tap for tap in self.taps if tap not in recorded]:
@@ -112,67 +106,39 @@ class Recorder:
             self.recorded[tap] = as_map(tap, output)
 
 
-def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, Shape]]:
-    """Return the number of classes and each tap's shape, from one blank image.
-
-    Args:
-        network: left as it was: training mode, batch-norm statistics and gradients.
-        image_size: height and width of the images, in pixels.
-
-    Returns:
-        K, and ``(C, H, W)`` per tap.
-
-    Raises:
-        UserError: as ``TappedNetwork.forward``, or if the network cannot take images of this size.
-    """
-    outputs = blank_forward(network, image_size)
-    shapes = {tap: (f.shape[1], f.shape[2], f.shape[3]) for tap, f in outputs.features.items()}
-    return outputs.logits.shape[1], shapes
+def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
+    """Return a copy of a module's output as (B, C, H, W)."""
+    if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
+        raise UserError(
+            f"The tap {tap!r} returns {type_and_shape(output)}; "
+            "expected a tensor of real numbers, (B, C, H, W), (B, C) or (B, T, C).",
+            fix="tap a module inside it that returns one tensor",
+        )
+    if output.ndim == 3:
+        output = output.transpose(1, 2)
+    return output.reshape(*output.shape, *[1] * (4 - output.ndim)).clone()
 
 
-@dataclass(frozen=True)
-class NetworkCost:
-    """Parameters and operations of a network.
-
-    Attributes:
-        parameters: all of them, trainable or not.
-        macs: multiply-accumulates of convolutions and matrix products for one image.
-    """
-
-    parameters: int
-    macs: int
+def type_and_shape(value: object) -> str:
+    """Return a value's type for a message, and the shape of a tensor."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
 
 
-def cost(network: TappedNetwork, image_size: int) -> NetworkCost:
-    """Count a network's parameters, and its multiply-accumulates per image.
-
-    Norms, activations and pooling are not counted, as is usual.
-
-    Args:
-        network: left unchanged.
-        image_size: height and width of the image, in pixels.
-
-    Raises:
-        UserError: as ``tap_shapes``.
-    """
-    with FlopCounterMode(display=False) as counter:
-        blank_forward(network, image_size)
-    return NetworkCost(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        macs=counter.get_total_flops() // 2,
-    )
+def channel_values(name: Literal["mean", "std"], values: Sequence[float]) -> Float[Tensor, "1 3 1 1"]:
+    """Return a mean or std as a tensor; raise a UserError for unusable values."""
+    if len(values) != 3 or (name == "std" and not all(value > 0 for value in values)):
+        wanted = "three numbers" if name == "mean" else "three numbers greater than 0"
+        raise UserError(
+            f"{name}={list(values)}; expected {wanted}, one per colour channel.",
+            fix=f"dataset.{name}=[0.5,0.5,0.5] or teacher.NAME.{name}=[...]",
+        )
+    return torch.tensor([float(value) for value in values]).view(1, 3, 1, 1)
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:
-    """Return the submodule at a dotted path.
-
-    Args:
-        network: the module that the path starts in.
-        path: such as ``layer2`` or ``features.denseblock1``.
-
-    Raises:
-        UserError: if the path names no module; it lists the closest paths, then the upper ones.
-    """
+    """Return the submodule at a dotted path; a UserError suggests the closest paths."""
     modules: dict[str, nn.Module] = dict(network.named_modules(remove_duplicate=False))
     if path and path in modules:
         return modules[path]
@@ -191,43 +157,47 @@ def suggest_paths(wrong: str, paths: Sequence[str], limit: int = 40) -> str:
     return f"{closest}There are: {', '.join(upper[:limit]) or 'none'}{more}."
 
 
-def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
-    """Return a copy of a module's output as (B, C, H, W)."""
-    if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
-        raise UserError(
-            f"The tap {tap!r} returns {describe(output)}; "
-            "expected a tensor of real numbers, (B, C, H, W), (B, C) or (B, T, C).",
-            fix="tap a module inside it that returns one tensor",
-        )
-    if output.ndim == 3:
-        output = output.transpose(1, 2)
-    return output.reshape(*output.shape, *[1] * (4 - output.ndim)).clone()
+def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, Shape]]:
+    """Return K and the shape (C, H, W) of each tap, from a `blank_forward`."""
+    outputs = blank_forward(network, image_size)
+    shapes = {tap: (f.shape[1], f.shape[2], f.shape[3]) for tap, f in outputs.features.items()}
+    return outputs.logits.shape[1], shapes
 
 
-def describe(output: object) -> str:
-    """Describe a value for a message: a tensor by its shape, else its type."""
-    if isinstance(output, Tensor):
-        return f"a {output.dtype} tensor of shape {tuple(output.shape)}"
-    return f"a {type(output).__name__}"
+@dataclass(frozen=True)
+class NetworkCost:
+    """Parameters and operations of a network.
+
+    Attributes:
+        parameters: all of them, trainable or not.
+        macs: multiply-accumulates for one image, of convolutions and matrix products as is usual: norms,
+            activations and pooling are not counted.
+    """
+
+    parameters: int
+    macs: int
 
 
-def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise a UserError for a mean or standard deviation that cannot normalise images."""
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != 3:
-            raise UserError(
-                f"{name}={list(values)} has {len(values)} values; expected 3, one per colour channel.",
-                fix=f"dataset.{name}=[0.5,0.5,0.5] or teacher.NAME.{name}=[...]",
-            )
-    if not all(value > 0 for value in std):
-        raise UserError(
-            f"std={list(std)}; expected three numbers greater than 0.",
-            fix="dataset.std=[0.25,0.25,0.25] or teacher.NAME.std=[...]",
-        )
+def cost(network: TappedNetwork, image_size: int) -> NetworkCost:
+    """Count a network's parameters, and its multiply-accumulates in a `blank_forward`."""
+    with FlopCounterMode(display=False) as counter:
+        blank_forward(network, image_size)
+    return NetworkCost(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=counter.get_total_flops() // 2,
+    )
 
 
 def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
-    """Return the outputs for one black image, in evaluation mode and without gradients."""
+    """Return the outputs for one black image, in evaluation mode and without gradients.
+
+    Args:
+        network: left as it was, batch-norm statistics and training modes included.
+        image_size: height and width of the image, in pixels.
+
+    Raises:
+        UserError: as `TappedNetwork.forward`, or if the network cannot take an image of this size.
+    """
     image = torch.zeros(1, 3, image_size, image_size, dtype=network.mean.dtype, device=network.mean.device)
     try:
         with evaluation_mode(network), torch.no_grad():
@@ -243,9 +213,20 @@ def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode inside; afterwards restore each module's mode."""
-    with mode_kept(network):
+    with modes_restored(network):
         network.eval()
         yield
+
+
+@contextmanager
+def modes_restored(network: nn.Module) -> Iterator[None]:
+    """Restore every module's training or evaluation mode afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @contextmanager
@@ -259,14 +240,3 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def mode_kept(network: nn.Module) -> Iterator[None]:
-    """Restore every module's training or evaluation mode afterwards."""
-    modes = {module: module.training for module in network.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

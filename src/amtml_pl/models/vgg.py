@@ -9,14 +9,10 @@ from torch import Tensor, nn
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import initialise_convolutions
 
+# Convolutions of each stage, by the depth that names the network (it counts three linear layers).
 CONVOLUTIONS = {
-    8: (1, 1, 1, 1, 1),
-    11: (1, 1, 2, 2, 2),
-    13: (2, 2, 2, 2, 2),
-    16: (2, 2, 3, 3, 3),
-    19: (2, 2, 4, 4, 4),
-}
-"""Convolutions of each stage, by the depth that names the network (it counts three linear layers)."""
+    8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)
+}  # fmt: skip
 
 
 class CifarVgg(nn.Module):
@@ -32,9 +28,6 @@ class CifarVgg(nn.Module):
         depth: 8, 11, 13, 16 or 19.
         num_classes: K.
         width: multiplier of the stage widths 64, 128, 256, 512 and 512.
-
-    Raises:
-        UserError: if there is no such depth, or a stage would have no channel.
     """
 
     def __init__(self, depth: int, num_classes: int, width: float = 1.0) -> None:
@@ -83,9 +76,6 @@ def vgg_stage(in_channels: int, channels: int, convolutions: int) -> nn.Sequenti
     """Return convolutions of one width, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for source in [in_channels] + [channels] * (convolutions - 1):
-        layers += [
-            nn.Conv2d(source, channels, kernel_size=3, padding=1),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        ]
+        layers.append(nn.Conv2d(source, channels, kernel_size=3, padding=1))
+        layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

@@ -21,22 +21,17 @@ class WideResNet(nn.Module):
         widen_factor: multiplier of the stage widths 16, 32 and 64; the stem keeps 16 channels.
         num_classes: K.
         dropout: probability in [0, 1) of dropping a value between the two convolutions of a block.
-
-    Raises:
-        UserError: if the depth is not 6n+4, or another argument is outside its range.
     """
 
     def __init__(self, depth: int, widen_factor: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         blocks = blocks_per_stage("WideResNet", depth, remainder=4)
         if widen_factor < 1:
-            raise UserError(
-                f"WideResNet got widen_factor={widen_factor}; expected 1 or more.", fix="widen_factor=2"
-            )
+            problem = f"WideResNet got widen_factor={widen_factor}; expected 1 or more."
+            raise UserError(problem, fix="widen_factor=2")
         if not 0 <= dropout < 1:
-            raise UserError(
-                f"WideResNet got dropout={dropout}; expected a number in [0, 1).", fix="dropout=0.3"
-            )
+            problem = f"WideResNet got dropout={dropout}; expected a number in [0, 1)."
+            raise UserError(problem, fix="dropout=0.3")
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
         self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
         self.layer1 = wide_stage(16, widths[0], blocks, stride=1, dropout=dropout)
@@ -59,20 +54,12 @@ class WideResNet(nn.Module):
 def wide_stage(in_channels: int, channels: int, blocks: int, stride: int, dropout: float) -> nn.Sequential:
     """Return pre-activation blocks of one width; the first changes width and size."""
     first = PreActivationBlock(in_channels, channels, stride, dropout)
-    return nn.Sequential(
-        first, *(PreActivationBlock(channels, channels, 1, dropout) for _ in range(blocks - 1))
-    )
+    others = (PreActivationBlock(channels, channels, 1, dropout) for _ in range(blocks - 1))
+    return nn.Sequential(first, *others)
 
 
 class PreActivationBlock(nn.Module):
-    """Twice batch norm, ReLU and a 3×3 convolution, beside a shortcut (arXiv:1603.05027).
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels of the output.
-        stride: of the first convolution and of the shortcut.
-        dropout: probability of dropping a value before the second convolution.
-    """
+    """Twice batch norm, ReLU and a 3×3 convolution, beside a shortcut (arXiv:1603.05027)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, dropout: float) -> None:
         super().__init__()

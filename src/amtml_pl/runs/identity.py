@@ -85,7 +85,7 @@ def run_hash(config: Config) -> str:
 
 def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
     """Replace names and limits in a teacher's node by what determines its weights."""
-    if has_own_weights(config, name):
+    if has_own_weights(config.teacher[name]):
         path = config.teacher[name].weights.path
         node["weights"]["path"] = None if path is None else file_digest(Path(str(path)))
         for key in ("recipe", "recipe_overrides", "seed"):

@@ -84,7 +84,7 @@ class Teacher:
         self.network = network.requires_grad_(False).eval()
         self.class_map = None if class_map is None else tuple(class_map)
         self.pool = pool
-        self.readings = tuple(HintSpec.of(hint) for hint in (network.taps if hints is None else hints))
+        self.readings = tuple(HintSpec.parse(hint) for hint in (network.taps if hints is None else hints))
         if self.class_map is not None and len(set(self.class_map)) < len(self.class_map):
             repeated = sorted({column for column in self.class_map if self.class_map.count(column) > 1})
             raise UserError(

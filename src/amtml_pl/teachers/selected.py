@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from amtml_pl.config.build import Part
-from amtml_pl.config.teacher_recipe import Recipe
+from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.hint import HintSpec
@@ -66,8 +66,8 @@ class SelectedTeacher:
 
     @property
     def has_own_weights(self) -> bool:
-        """Return whether the weights come with it; otherwise its recipe trains them."""
-        return bool(self.node["pretrained"]) or self.node["weights"]["path"] is not None
+        """Return True if the weights come with it; otherwise its recipe trains them."""
+        return has_own_weights(self.node)
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -140,7 +140,7 @@ def build_teacher(
     name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
 ) -> Teacher:
     """Return a teacher around a network."""
-    taps = [HintSpec.of(hint).tap for hint in hints]
+    taps = [HintSpec.parse(hint).tap for hint in hints]
     tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
     return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
 

@@ -50,7 +50,7 @@ def connect(prepared: Prepared) -> Ready:
     if cache is not None and source is not None:
         reader = CacheReader(cache, source, module.spent, may_build=settings.prepare)
         reader.provide(prepared.data.train_view(0))
-    module.take_heads(heads(plan.teachers, module.head_names()))
+    module.set_teacher_heads(heads(plan.teachers, module.head_names()))
     accuracy = {name: by_split["val"] for name, by_split in prepared.accuracy.items()}
     module.calibrate_weighting(accuracy, lambda: held_out_outputs(prepared, module))
     data = data_module(settings, prepared.data.packed, reader)
@@ -98,7 +98,7 @@ def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dic
         if hints := [hint for name, _, hint in (w.partition("/") for w in wanted) if name == selected.name]:
             loaded = selected.load()
             for hint in hints:
-                head = ClassifierHead(loaded.network.network, HintSpec.of(hint).tap, loaded.class_map)
+                head = ClassifierHead(loaded.network.network, HintSpec.parse(hint).tap, loaded.class_map)
                 cut[f"{selected.name}/{hint}"] = head
     return cut
 

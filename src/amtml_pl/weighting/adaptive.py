@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
 from amtml_pl.weighting.held_out import held_out_weights
 from amtml_pl.weighting.scheme import Weighting
 
@@ -29,10 +29,7 @@ def latent_factor_weights(
         beta: one representation per sample.
         theta: one latent factor per teacher.
         mixing: W, shared by the teachers. Only the products ``theta_m ∘ W`` matter.
-        prior: what the weights are for a score of 0, above 0; None is uniform, as in the paper.
-
-    Returns:
-        Weights, rows sum to 1.
+        prior: the weights for a score of 0, above 0; None is uniform, as in the paper.
     """
     score = beta @ (theta * mixing).T
     return F.softmax(score if prior is None else score + prior.log(), dim=1)
@@ -41,18 +38,15 @@ def latent_factor_weights(
 class AdaptiveWeighting(Weighting):
     """Per-sample weights from the student's max-pooled last map, which is a constant here.
 
-    The adapter's gradient comes from its own loss terms (`amtml_pl.losses.adapter`) and stops at the
-    student's features. Two scales differ from the released code, where the softmax starts one-hot or is
-    so within an epoch: theta starts at N(0, 1/D) instead of N(0, 1), and the features are divided by √D,
-    so that a score and its gradient do not grow with the number of channels.
-
-    With a prior, ``w_b = softmax_m(log prior_m + score_bm)``: the adapter moves each sample's weights away
-    from what is known of the teachers as a whole, instead of from plain averaging.
+    The adapter's gradient comes from its own loss terms (`amtml_pl.losses.adapter`). Two scales differ
+    from the released code, where the softmax is one-hot at the start or within an epoch: theta starts at
+    N(0, 1/D) instead of N(0, 1), and the features are divided by √D. A score and its gradient then do not
+    grow with the number of channels D.
 
     Args:
         tap: the student's last feature map, as a dotted module path.
-        prior: ``uniform``, the paper's; ``held_out`` takes the weights that predict the labels of the
-            validation split best, see `amtml_pl.weighting.held_out` (an extension).
+        prior: ``uniform``, the paper's; ``held_out`` takes the constant weights that predict the labels of
+            the validation split best, see `amtml_pl.weighting.held_out` (an extension).
         lr: learning rate of the adapter; None takes the student's.
     """
 
@@ -73,10 +67,9 @@ class AdaptiveWeighting(Weighting):
 
     def build(self, shapes: TensorShapes) -> None:
         """Create theta (M, D) and W (D,), D being the channels of the tap."""
-        D = shapes.student[self.tap][0]
-        self.theta = nn.Parameter(torch.randn(len(shapes.teachers), D) / D**0.5)
+        M, D = len(shapes.teachers), shapes.student[self.tap][0]
+        self.theta = nn.Parameter(torch.randn(M, D) / D**0.5)
         self.mixing = nn.Parameter(torch.randn(D))
-        M = len(shapes.teachers)
         if self.needs_held_out:
             self.register_buffer("held_out", torch.full((M,), 1 / M))
 
@@ -86,13 +79,11 @@ class AdaptiveWeighting(Weighting):
         return self.held_out if self.needs_held_out else None
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Learn the prior from validation logits (N, M, K) and labels (N,)."""
+        """Fit the prior to validation logits (N, M, K) and labels (N,)."""
         if self.needs_held_out:
             self.held_out.copy_(held_out_weights(logits, labels))
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""
         beta = student.features[self.tap].detach().amax(dim=(2, 3)) / self.mixing.numel() ** 0.5
         return latent_factor_weights(beta, self.theta, self.mixing, self.prior)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
 from amtml_pl.weighting.minimum_norm import minimum_norm_weights
-from amtml_pl.weighting.scheme import Weighting
-from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.scheme import Weighting, positive_temperature
 
 
 def logit_gradients(
@@ -30,11 +27,10 @@ def logit_gradients(
 class AekdWeighting(Weighting):
     """Weights per batch that make the teachers' summed gradient as short as possible.
 
-    They minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``.
+    They minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``, g as in `logit_gradients`.
     After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
-    (NeurIPS 2020). g is the gradient of each teacher's distillation loss with respect to the student's
-    logits, in closed form; the program is solved exactly (`amtml_pl.weighting.minimum_norm`), where the
-    published solver stops at its starting point (``docs/mathematics.md``, "aekd").
+    (NeurIPS 2020). The program is solved exactly (`amtml_pl.weighting.minimum_norm`); the published solver
+    stops at its starting point (``docs/mathematics.md``, "aekd").
 
     Args:
         temperature: T > 0.
@@ -42,12 +38,9 @@ class AekdWeighting(Weighting):
         per_sample: whether the gradients of all samples enter the products; false takes each teacher's mean
             over the batch first, as the published code does.
         normalize: whether the gradients are divided by their lengths first and the weights by them after.
-
-    Raises:
-        UserError: if the temperature is not positive.
     """
 
-    weighs_batches: ClassVar[bool] = True
+    weighs_batches = True
 
     def __init__(
         self, temperature: float, tolerance: float = 0.6, per_sample: bool = False, normalize: bool = False
@@ -58,9 +51,7 @@ class AekdWeighting(Weighting):
         self.per_sample = per_sample
         self.normalize = normalize
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M); all rows are the same."""
         with torch.no_grad():
             gradients = logit_gradients(student.logits, teachers.logits, self.temperature).double()

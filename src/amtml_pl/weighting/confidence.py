@@ -1,27 +1,22 @@
-"""CA-MKD's weights: a teacher counts as it is right about the label."""
+"""CA-MKD's weights: a teacher counts more, the likelier it finds the label."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
 from amtml_pl.weighting.scheme import Weighting
 
 
-def confidence_weights(logits: Float[Tensor, "B M K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, "B M"]:
+def confidence_weights(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[Tensor, "B M"]:
     """Return weights (B, M) that are larger for a smaller cross-entropy with the label.
 
     ``w_m = (1 - softmax_m(l)_m) / (M - 1)`` with ``l_m = CE(z_m, y)`` at temperature 1.
     After Zhang, Chen and Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007),
-    eq. 2 and 3. No weight exceeds 1 / (M - 1): with three teachers the best gets at most a half.
-
-    Returns:
-        Weights, rows sum to 1; 1 for a single teacher.
+    eq. 2 and 3. Rows sum to 1, and no weight exceeds 1 / (M - 1): with three teachers, a half.
     """
     B, M, _ = logits.shape
     if M == 1:
@@ -34,11 +29,9 @@ def confidence_weights(logits: Float[Tensor, "B M K"], labels: Int64[Tensor, " B
 class ConfidenceWeighting(Weighting):
     """`confidence_weights` of the teachers' own outputs; constants."""
 
-    reads_labels: ClassVar[bool] = True
+    reads_labels = True
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""
         with torch.no_grad():
             return confidence_weights(teachers.logits, labels)

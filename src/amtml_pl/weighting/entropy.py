@@ -1,13 +1,13 @@
-"""EBKD's weights: a teacher counts as its output is sure."""
+"""EBKD's weights: a teacher counts more, the smaller the entropy of its output."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -16,10 +16,7 @@ def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
 
     ``w_m = (1 - H_m / sum_j H_j) / (M - 1)``, H the entropy of the output at temperature 1.
     As the CA-MKD code computes the entropy-based baseline (EBKD), whose own paper was not seen; there the
-    rows sum to M - 1. A sure teacher counts more, be it right or wrong.
-
-    Returns:
-        Weights, rows sum to 1; uniform where no teacher has any doubt.
+    rows sum to M - 1. Here they sum to 1, and are uniform where every entropy is 0.
     """
     B, M, _ = logits.shape
     if M == 1:
@@ -34,9 +31,7 @@ def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
 class EntropyWeighting(Weighting):
     """`entropy_weights` of the teachers' own outputs; constants."""
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""
         with torch.no_grad():
             return entropy_weights(teachers.logits)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -29,13 +28,8 @@ class FixedWeighting(Weighting):
         self.weights = {name: float(weight) for name, weight in (weights or {}).items()}
 
     def build(self, shapes: TensorShapes) -> None:
-        """Put the given weights in the order of the teachers.
-
-        Raises:
-            UserError: if a teacher has none, another than the teachers has one, or they cannot be scaled.
-        """
-        example = ",".join(f"{name}:1" for name in shapes.teachers)
-        fix = f"'weighting.weights={{{example}}}'"
+        """Order the weights as the teachers; raise a UserError for missing or unusable ones."""
+        fix = f"'weighting.weights={{{','.join(f'{name}:1' for name in shapes.teachers)}}}'"
         if set(self.weights) != set(shapes.teachers):
             raise UserError(
                 f"weighting.weights names {sorted(self.weights)}; the teachers are {list(shapes.teachers)}.",
@@ -48,8 +42,6 @@ class FixedWeighting(Weighting):
         given = torch.tensor([self.weights[name] for name in shapes.teachers])
         self.register_buffer("shares", given / given.sum(), persistent=False)
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the given weights for a batch, (B, M)."""
         return self.shares.to(teachers.logits).expand(len(labels), -1)

@@ -7,23 +7,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
 ITERATIONS = 500
 
 
 def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> Float[Tensor, " M"]:
-    """Return the weights (M,) under which the teachers' mixture best predicts held-out labels.
+    """Return weights (M,), their sum 1, under which the teachers' mixture best predicts held-out labels.
 
-    The mixture is ``sum_m w_m softmax(z_m)``; the likelihood of the labels is made largest.
-
-    A concave problem, solved by expectation maximisation; one pseudo-observation per teacher keeps every
-    weight above 0. The images must be new to the teachers: on their own training images the weights would
-    measure how well they have memorised them.
-
-    Returns:
-        One weight per teacher, their sum 1.
+    They maximise the likelihood of the labels under ``sum_m w_m softmax(z_m)``: a concave problem, solved by
+    expectation maximisation. One pseudo-observation per teacher keeps every weight above 0. The images must
+    be new to the teachers, whose memory of their training images would be measured otherwise.
     """
     N, M, _ = logits.shape
     log_likelihood = F.log_softmax(logits.double(), dim=2).gather(2, labels.view(N, 1, 1).expand(N, M, 1))
@@ -35,26 +30,19 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
 
 
 class HeldOutWeighting(Weighting):
-    """Weights that best predict the validation labels, the same for every sample.
+    """Weights that best predict the validation labels, one per teacher (an extension)."""
 
-    Not from a paper: what remains of adaptive weighting when it has to work on unseen images.
-    """
-
-    needs_held_out = True
-    orders_teachers = True
+    needs_held_out = orders_teachers = True
     shares: Tensor
 
     def build(self, shapes: TensorShapes) -> None:
         """Register a buffer for the weights (M,), uniform at first."""
-        M = len(shapes.teachers)
-        self.register_buffer("shares", torch.full((M,), 1 / M))
+        self.register_buffer("shares", torch.full((len(shapes.teachers),), 1 / len(shapes.teachers)))
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Learn the weights from validation logits (N, M, K) and labels (N,)."""
+        """Fit the weights to validation logits (N, M, K) and labels (N,)."""
         self.shares.copy_(held_out_weights(logits, labels))
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the learned weights for a batch, (B, M)."""
         return self.shares.to(teachers.logits).expand(len(labels), -1)

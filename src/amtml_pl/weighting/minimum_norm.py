@@ -13,15 +13,14 @@ def minimum_norm_weights(gram: Float[Tensor, "M M"], cap: float) -> Float[Tensor
     """Return the weights (M,) of the shortest convex combination of M vectors.
 
     ``argmin 1/2 aᵀ G a`` subject to ``sum a = 1`` and ``0 <= a_m <= max(cap, 1 / M)``.
-    Every teacher is at 0, at the cap, or free; for each such pattern the free ones follow from a linear
-    system, and the best admissible solution is the minimum, since the problem is convex. 3^M small systems
-    are solved at once: 243 for five teachers, 6,561 for eight. The matrix is scaled by its largest entry
-    first, so that the size of the gradients plays no part. Of several minima the shortest a is taken:
-    uniform weights where all vectors are alike.
+    Every weight is at 0, at the cap, or free. For each such pattern the free ones follow from a linear
+    system; the best admissible solution is the minimum, since the problem is convex. 3^M small systems are
+    solved at once: 243 for five teachers, 6,561 for eight. The matrix is scaled by its largest entry first.
+    Of several minima the shortest a is taken: uniform weights where all vectors are alike.
 
     Args:
         gram: products of the vectors, symmetric, no eigenvalue below 0.
-        cap: the largest weight, in [0, 1]; one that no weights summing to 1 could keep is raised.
+        cap: the largest weight, in [0, 1].
     """
     M = len(gram)
     if M == 1:

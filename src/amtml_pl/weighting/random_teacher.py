@@ -1,31 +1,23 @@
-"""Another random teacher for every batch."""
+"""All weight on a random teacher, drawn for each batch."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
-from torch import Tensor
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
 from amtml_pl.weighting.scheme import Weighting
 
 
 class RandomTeacherWeighting(Weighting):
     """All weight on one teacher per batch, each as likely as the others.
 
-    Drawn from torch's generator, which every training step starts from (seed, step), so that a run repeats
-    and resumes to the bit.
+    Drawn from torch's generator, which every training step seeds by (seed, step).
     """
 
-    orders_teachers = True
-    weighs_batches: ClassVar[bool] = True
+    orders_teachers = weighs_batches = True
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return one-hot weights for a batch, (B, M): one random teacher."""
         B, M, _ = teachers.logits.shape
         drawn = torch.randint(M, (1,), device=labels.device).expand(B)

@@ -8,21 +8,22 @@ from typing import ClassVar
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.errors import UserError
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
 
 
 class Weighting(nn.Module):
     """Map from a batch to one weight per sample and teacher; rows sum to 1.
 
-    A base class and not only a protocol for the same reason as `amtml_pl.losses.term.LossTerm`.
+    A subclass overrides ``forward`` and what else it needs.
 
     Attributes:
-        reads_labels: whether the weights depend on the labels, which mixup would blend.
-        weighs_batches: whether the weights of a sample depend on the others of its batch, or on chance.
-        needs_held_out: whether `fit_to_held_out` must be called before the fit.
-        lr: learning rate of what it learns; None takes the student's.
-        orders_teachers: whether something of the scheme belongs to a teacher by its position, so that the
-            columns do not simply follow the teachers when these change places.
+        reads_labels: True if the weights depend on the labels, which mixup would blend.
+        weighs_batches: True if a sample's weights depend on the rest of its batch, or on chance.
+        needs_held_out: True if `fit_to_held_out` must be called before the fit.
+        lr: learning rate of the scheme's parameters; None takes the student's.
+        orders_teachers: True if parameters belong to teachers by position, so that the columns of the
+            weights do not follow a permutation of the teachers.
     """
 
     reads_labels: ClassVar[bool] = False
@@ -44,17 +45,20 @@ class Weighting(nn.Module):
         return None
 
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
-        """Take the teachers' accuracy, once, before the fit and after a resume.
-
-        Args:
-            accuracy: of each teacher by name, on the validation split, in [0, 1].
-        """
+        """Take the teachers' validation accuracy by name, before a fit or resume."""
 
     def fit_to_held_out(self, logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]) -> None:
-        """Fit to the teachers' validation outputs, once, before the fit and after a resume."""
+        """Fit to the teachers' validation outputs, before a fit or resume."""
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""
         raise NotImplementedError
+
+
+def positive_temperature(temperature: float) -> float:
+    """Return a temperature as a float; raise a UserError unless it is above 0."""
+    if not temperature > 0:
+        raise UserError(
+            f"temperature is {temperature}; expected a number above 0 (softmax(z / T)).", fix="temperature=4"
+        )
+    return float(temperature)

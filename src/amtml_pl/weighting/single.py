@@ -6,11 +6,9 @@ import difflib
 from collections.abc import Mapping
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
-from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
 
 BEST = "best"
@@ -33,36 +31,25 @@ class SingleTeacherWeighting(Weighting):
         self.position: int | None = None
 
     def build(self, shapes: TensorShapes) -> None:
-        """Find the named teacher's position.
-
-        Raises:
-            UserError: if no teacher has that name.
-        """
+        """Find the named teacher's position; raise a UserError if no teacher has that name."""
         self.names = shapes.teachers
-        if self.teacher == BEST:
-            return
-        if self.teacher not in self.names:
+        if self.teacher in self.names:
+            self.position = self.names.index(self.teacher)
+        elif self.teacher != BEST:
             close = difflib.get_close_matches(self.teacher, self.names, n=1)
             raise UserError(
                 f"weighting.teacher={self.teacher}; the teachers are {list(self.names)}.",
                 fix=f"weighting.teacher={close[0] if close else BEST}",
             )
-        self.position = self.names.index(self.teacher)
 
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
         """Choose the teacher with the highest accuracy; of equally good ones the first."""
         if self.teacher == BEST:
             self.position = max(range(len(self.names)), key=lambda place: accuracy[self.names[place]])
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
-        """Return one-hot weights for a batch, (B, M).
-
-        Raises:
-            RuntimeError: if the best is wanted and `set_teacher_accuracy` has not been called.
-        """
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
+        """Return one-hot weights for a batch, (B, M)."""
         if self.position is None:
-            raise RuntimeError("The best teacher is not known before the teachers have been judged.")
+            raise RuntimeError("SingleTeacherWeighting needs set_teacher_accuracy() before forward().")
         B, M, _ = teachers.logits.shape
         return F.one_hot(labels.new_full((B,), self.position), M).to(teachers.logits)

@@ -15,7 +15,7 @@ from amtml_pl.distill.doctor.step import examine
 from amtml_pl.distill.doctor.teachers import agreement, teacher_findings
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
-from amtml_pl.models.layout import as_written
+from amtml_pl.models.layout import eager_execution
 from amtml_pl.system.console import console, error_console
 from amtml_pl.system.records import Record
 from amtml_pl.teachers.cache.catalogue import TeacherExamination
@@ -81,7 +81,7 @@ def check_up(
         f.name.startswith("teacher-in-training-mode/") for f in findings
     ):
         names = module.teacher_source.names
-        with torch.no_grad(), as_written():
+        with torch.no_grad(), eager_execution():
             shared = agreement(module.teacher_source(batch).logits.float())
         pairs = {
             f"{one} and {other}": float(shared[i, i + 1 + j])

@@ -14,8 +14,8 @@ from amtml_pl.distill.doctor.held import frozen_findings, optimizer_findings
 from amtml_pl.distill.doctor.targets import head_findings, target_findings
 from amtml_pl.distill.doctor.weights import order_findings, weight_findings
 from amtml_pl.distill.module import StudentModule
-from amtml_pl.models.layout import as_written
-from amtml_pl.models.taps import mode_kept
+from amtml_pl.models.layout import eager_execution
+from amtml_pl.models.taps import modes_restored
 from amtml_pl.types import Batch
 
 SHARE_SAMPLES = 32
@@ -77,7 +77,7 @@ def as_it_was(module: StudentModule) -> Iterator[None]:
     """Use training mode inside, uncompiled; restore modes, buffers, accounts and random numbers."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     seconds = module.spent.teacher_seconds
-    with torch.random.fork_rng(), mode_kept(module), as_written():
+    with torch.random.fork_rng(), modes_restored(module), eager_execution():
         module.train()
         try:
             yield

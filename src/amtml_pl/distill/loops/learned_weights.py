@@ -20,7 +20,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.types import Batch, Step
-from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.scheme import positive_temperature
 from amtml_pl.weighting.uniform import UniformWeighting
 
 

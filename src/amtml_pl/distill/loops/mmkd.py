@@ -18,7 +18,7 @@ from amtml_pl.distill.step import full_precision
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets_each import soft_target_losses
 from amtml_pl.losses.term import require_teachers
-from amtml_pl.models.layout import as_written, unsynchronised
+from amtml_pl.models.layout import eager_execution, local_batch_norm
 from amtml_pl.models.taps import evaluation_mode, frozen
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 
@@ -129,7 +129,7 @@ class MMKD(LearnedWeightsLoop):
         second derivative in torch. Every process has the whole batch here.
         """
         buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
-        with as_written(), unsynchronised(self.student):
+        with eager_execution(), local_batch_norm(self.student):
             outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
         return outputs
 

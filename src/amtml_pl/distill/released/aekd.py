@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
 from amtml_pl.weighting.aekd import logit_gradients
-from amtml_pl.weighting.scheme import Weighting
-from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.scheme import Weighting, positive_temperature
 
 
 def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Float[Tensor, " M"]:
@@ -43,16 +40,14 @@ class ReleasedAekdWeighting(Weighting):
         tolerance: the published code's -C.
     """
 
-    weighs_batches: ClassVar[bool] = True
+    weighs_batches = True
 
     def __init__(self, temperature: float, tolerance: float = 0.6) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
         self.tolerance = tolerance
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M); all rows are the same."""
         with torch.no_grad():
             g = logit_gradients(student.logits, teachers.logits, self.temperature).double().mean(dim=1)

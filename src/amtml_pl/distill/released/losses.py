@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.distill.released.schedule import EPOCHS, first_stage_epochs
-from amtml_pl.errors import UserError
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
-from amtml_pl.losses.hint import hint_loss, same_size
+from amtml_pl.losses.hint import hint_loss
 from amtml_pl.losses.soft_targets import step_soft_targets
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, require_offered
+from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
-from amtml_pl.weighting.temperature import positive_temperature
+from amtml_pl.weighting.scheme import positive_temperature
 
 
 def element_mean_soft_target_loss(
@@ -103,12 +103,8 @@ class ReleasedHintLoss(LossTerm):
         return (self.tap,)
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
-        """Return the second stage of every teacher; a UserError if one offers none."""
-        if without := [teacher for teacher, taps in offered.items() if len(taps.stages) < 2]:
-            raise UserError(
-                f"The released hint term reads second stages, and the teachers {without} offer none.",
-                fix=f"teacher.{without[0]}.stages=[...] with module names from first to last",
-            )
+        """Return the second stage of every teacher."""
+        require_offered("The term 'released_hint'", offered, stage=2)
         return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
@@ -126,7 +122,7 @@ class ReleasedHintLoss(LossTerm):
             return student.new_zeros(())
         total = student.new_zeros(())
         for position, name in enumerate(self.names):
-            own, theirs = same_size(student, step.teachers.hints[name])
+            own, theirs = pool_to_same_size(student, step.teachers.hints[name])
             total = total + hint_loss(own, theirs, self.get_buffer(f"transform_{position}"))
         return total
 

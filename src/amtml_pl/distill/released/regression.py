@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.losses.regression import FeatureRegression, regression_errors
+from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.types import Step
 from amtml_pl.weighting.confidence import confidence_weights
@@ -38,6 +38,5 @@ class ReleasedConfidenceFeatureRegression(ConfidenceFeatureRegression):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        regressed = self.regressed(step)
-        errors = regression_errors(regressed, self.targets(step))
-        return (self.weigh(regressed, step) * errors).mean()
+        errors, weights = self.errors_and_weights(step)
+        return (weights * errors).mean()

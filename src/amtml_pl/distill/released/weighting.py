@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import nn
 
-from amtml_pl.types import ModelOutputs, TeacherOutputs, TensorShapes
+from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights, TensorShapes
 from amtml_pl.weighting.adaptive import latent_factor_weights
 from amtml_pl.weighting.scheme import Weighting
 
@@ -40,8 +39,6 @@ class ReleasedWeighting(Weighting):
         self.theta = nn.Parameter(torch.randn(len(shapes.teachers), D, generator=generator))
         self.mixing = nn.Parameter(torch.randn(D, generator=generator))
 
-    def forward(
-        self, student: ModelOutputs, teachers: TeacherOutputs, labels: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B M"]:
+    def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""
         return latent_factor_weights(student.features[self.tap].mean(dim=(2, 3)), self.theta, self.mixing)

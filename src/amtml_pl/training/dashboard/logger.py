@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.models.layout import as_written
+from amtml_pl.models.layout import eager_execution
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode
 from amtml_pl.training.dashboard.drawing import pixels
 
@@ -105,7 +105,7 @@ class TensorBoard(Logger):
     def graph(self, student: TappedNetwork, image_size: int) -> None:
         """Trace the network for one image, in evaluation mode; a failure is a warning."""
         image = torch.zeros(1, 3, image_size, image_size, device=student.mean.device)
-        with warnings.catch_warnings(), evaluation_mode(student), torch.random.fork_rng(), as_written():
+        with warnings.catch_warnings(), evaluation_mode(student), torch.random.fork_rng(), eager_execution():
             warnings.simplefilter("ignore")  # of the tracer, about Python's own control flow
             try:
                 self.opened.add_graph(student.network, image)
