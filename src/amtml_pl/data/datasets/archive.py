@@ -16,8 +16,8 @@ from amtml_pl.system.files import digest_of_file
 class ArchiveSource:
     """Find, fetch and verify an official archive; a subclass reads its splits.
 
-    Nothing is read before its checksum is compared. An unpacked folder serves where every file in it has a
-    published checksum.
+    Nothing is read before its checksum is compared. An unpacked folder is accepted if every file in it has
+    a published checksum.
 
     Args:
         folder: where the archive or its unpacked folder lies, or is downloaded to. The folder above is
@@ -47,7 +47,7 @@ class ArchiveSource:
         if self._find() is not None:
             return None
         archives, folders = self._places()
-        looked = ", ".join(str(path) for path in (*archives, *folders))
+        looked = ", ".join(map(str, archives + folders))
         sentence = f"The raw data of {type(self).__name__} is missing: looked for {looked}."
         for folder in folders:
             absent = [member for member in self.members if not (folder / member).exists()]
@@ -60,7 +60,7 @@ class ArchiveSource:
         if self._find() is None:
             target = self._places()[0][0]
             try:
-                download(self.archive, self.mirrors, target, checksum=f"md5:{self.md5}", size=self.size)
+                download(self.archive, self.mirrors, target, md5=self.md5, size=self.size)
             except UserError as error:
                 raise UserError(
                     f"{self.missing()} {error.what}",
@@ -88,27 +88,27 @@ class ArchiveSource:
 
     def files(self) -> Files:
         """Return the raw data's files by name; a UserError unless all are there and verified."""
-        found, signature = self._find(), self.signature()
-        if found is None or signature is None:
-            raise UserError(str(self.missing()), fix=f"put the archive at {self._places()[0][0]}")
-        try:
-            if found.is_dir():
-                for name, md5 in self.members.items():
-                    _verify(found / name, md5, stamp(found / name))
-                return FolderFiles(found)
-            _verify(found, self.md5, signature)
-        except UserError as error:
-            target = self._places()[0][0] if found.is_dir() else found
-            fix = f"put the official {self.archive} at {target}"
-            if self.mirrors:
-                fix = f"curl --location --output '{target}' {self.mirrors[0].rstrip('/')}/{self.archive}"
-            raise UserError(error.what, fix=fix) from error
-        return _opened(found, self.unpacked, signature)
+        found, target = self._find(), self._places()[0][0]
+        if found is None:
+            raise UserError(str(self.missing()), fix=f"put the archive at {target}")
+        is_folder = found.is_dir()
+        official = (
+            {found / name: md5 for name, md5 in self.members.items()} if is_folder else {found: self.md5}
+        )
+        for file, md5 in official.items():
+            if (got := _md5(file, stamp(file))) != md5:
+                place = target if is_folder else found
+                fix = f"put the official {self.archive} at {place}"
+                if self.mirrors:
+                    fix = f"curl --location --output '{place}' {self.mirrors[0].rstrip('/')}/{self.archive}"
+                raise UserError(f"{file} is not the official file (got md5 {got}, expected {md5}).", fix=fix)
+        return FolderFiles(found) if is_folder else _opened(found, self.unpacked, stamp(found))
 
     def _places(self) -> tuple[list[Path], list[Path]]:
-        parents = self.folder.absolute(), self.folder.absolute().parent
-        folders = [parents[0] / self.unpacked, parents[0], parents[1] / self.unpacked]
-        return [parent / self.archive for parent in parents], folders if self.members else []
+        """Return where the archive may lie, the place of a download first, and its unpacked folder."""
+        here = self.folder.absolute()
+        folders = [here / self.unpacked, here, here.parent / self.unpacked]
+        return [here / self.archive, here.parent / self.archive], folders if self.members else []
 
     def _find(self) -> Path | None:
         archives, folders = self._places()
@@ -117,14 +117,12 @@ class ArchiveSource:
 
 
 @lru_cache(maxsize=32)
-def _verify(file: Path, md5: str, stamp: str) -> None:
-    """Compare a checksum, once for each state of a file; a UserError if it differs."""
+def _md5(file: Path, stamp: str) -> str:
+    """Return a file's MD5, computed once for each of its states."""
     try:
-        got = digest_of_file(file, "md5")
+        return digest_of_file(file, "md5")
     except OSError as error:
         raise UserError(f"The raw data cannot be read: {error}.") from error
-    if got != md5:
-        raise UserError(f"{file} is not the official file (got md5 {got}, expected {md5}).")
 
 
 @lru_cache(maxsize=1)
