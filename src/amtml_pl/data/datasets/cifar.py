@@ -89,7 +89,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in NAMES_OF_ARRAYS:
             raise UserError(
-                f"{self._where} asks to run {module:.80}.{name:.80} (expected arrays).",
+                f"{self._where} calls {module:.80}.{name:.80} (expected arrays).",
                 fix="leave out dataset.source.md5 and dataset.source.members: the official files are safe",
             )
         if name == "_reconstruct":  # numpy 2 warns of the module's old name
