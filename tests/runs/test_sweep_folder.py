@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from amtml_pl.runs.sweep_folder import Job, SweepFolder
+from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 def job(number, status="completed", accuracy=None, **fields):
     place = f"runs/{number}"
-    return Job(number, (f"seed={number}",), place, "this command", status, accuracy=accuracy, **fields)
+    return SweepJob(number, (f"seed={number}",), place, "this command", status, accuracy=accuracy, **fields)
 
 
 def rows(folder):
@@ -46,18 +46,18 @@ def test_a_job_that_is_tried_again_takes_the_place_of_its_first_attempt(folder):
 
 
 def test_a_job_counts_as_running_only_while_its_process_holds_its_lock(folder):
-    with folder.at_work(("seed=0",)):
+    with folder.hold_lock(("seed=0",)):
         folder.write(job(0, "running"))
         assert [found.status for found in folder.jobs()] == ["running"]
     (left,) = folder.publish()
     assert left.status == "interrupted"
-    assert "without saying why" in left.reason
+    assert "without giving a reason" in left.reason
     assert rows(folder)[0]["status"] == "interrupted"
 
 
 def write_several(folder, numbers):
     for number in numbers:
-        with folder.at_work((f"seed={number}",)):
+        with folder.hold_lock((f"seed={number}",)):
             folder.write(job(number, "running"))
             folder.write(job(number, accuracy=(number / 100, 0.5)))
 
