@@ -68,8 +68,10 @@ class PackedDataModule(pl.LightningDataModule):
 
     Attributes:
         batches_done: in the trainer's current epoch, when a checkpoint is written or read within it.
-        classes: the K class names in label order.
+        classes, num_classes: the K class names in label order, and K.
         digest: of the packed data.
+        image_size: height and width of the images in pixels.
+        sizes: number of images of each split.
 
     Raises:
         UserError: if a size or a number of views is out of range.
@@ -94,7 +96,7 @@ class PackedDataModule(pl.LightningDataModule):
         super().__init__()
         for name, value, smallest in (
             ("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0), ("mixup", mixup, 0),
+            ("num_workers", num_workers, 0), ("mixup", mixup, 0), ("val_size", val_size, 0),
         ):  # fmt: skip
             if not smallest <= value < math.inf:
                 raise UserError(f"data.{name} is {value}, expected {smallest} or more.")
@@ -102,7 +104,8 @@ class PackedDataModule(pl.LightningDataModule):
         if views != "all" and not 1 <= views <= (distinct or math.inf):
             most = "" if distinct is None else f" to {distinct}, the distinct views of the augmentation"
             raise UserError(f"data.views is {views}, expected 1{most or ' or more'}.", fix="data.views=all")
-        self.packed, self.classes, self.digest = packed, packed.classes, packed.digest
+        self.packed, self.digest = packed, packed.digest
+        self.classes, self.num_classes = packed.classes, len(packed.classes)
         self.order_seed = order_seed
         self.augment = augment
         self.batch_size = batch_size
@@ -113,6 +116,8 @@ class PackedDataModule(pl.LightningDataModule):
         self.teachers = teachers
         self.batches_done = 0
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
+        self.sizes: dict[str, int] = {name: len(split) for name, split in self._splits.items()}
+        self.image_size = self._splits["train"].stored.images.shape[2]
 
     def split(self, name: SplitName) -> SplitRows:
         """Return the images of a split; a UserError if the packed data has none."""
@@ -198,21 +203,6 @@ class PackedDataModule(pl.LightningDataModule):
     def train_view(self, epoch: int) -> int:
         """Return the view that an epoch trains on: 1 … V in turn."""
         return 1 + (epoch if self.views is None else epoch % self.views)
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes, K."""
-        return len(self.classes)
-
-    @property
-    def image_size(self) -> int:
-        """The height and width of the images in pixels."""
-        return self.split("train").stored.images.shape[2]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The number of images of each split."""
-        return {name: len(split) for name, split in self._splits.items()}
 
     def _loader(
         self, reader: BatchReader, batches: Sequence[Int64[Tensor, " _"]], first: int = 0

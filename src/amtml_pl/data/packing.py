@@ -221,10 +221,7 @@ def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int)
         if array.dtype != dtype or not fits or (kind == "images" and array.shape[1] != 3):
             raise _damaged(file, f"is {array.dtype} {array.shape}, expected {dtype.__name__} of {rows} rows")
         arrays.append(torch.from_numpy(array))
-    images, labels = arrays
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-        raise _damaged(file, f"has labels outside 0 to {len(classes) - 1}")
-    return Split(images, labels, classes)
+    return Split(*arrays, classes)
 
 
 def _damaged(file: Path, what: str) -> UserError:

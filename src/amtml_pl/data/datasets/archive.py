@@ -20,8 +20,7 @@ class ArchiveSource:
     a published checksum.
 
     Args:
-        folder: where the archive or its unpacked folder lies, or is downloaded to. The folder above is
-            searched as well.
+        folder: place of the archive, its unpacked folder or a download; the folder above is searched as well.
         mirrors: http(s) folders that hold the archive; empty for no download.
         md5: of the archive, as published.
         members: the md5 of each file of the unpacked folder, by its name; empty where none are published.

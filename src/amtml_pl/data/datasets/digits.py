@@ -10,18 +10,17 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from amtml_pl.data.datasets.embedded import Embedded
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
-SPLIT_SEED = 0
 BRIGHTEST = 16
 
 
-class Digits(Embedded):
+class Digits(DatasetSource):
     """1,797 grey 8×8 digits, enlarged bilinearly to colour images.
 
-    The split is stratified and drawn with a fixed seed, so that it is the same in every run. Source:
+    The split is stratified and the same in every run. Source:
     https://archive.ics.uci.edu/dataset/80 (its test part, the one that scikit-learn embeds).
 
     Args:
@@ -53,15 +52,15 @@ class Digits(Embedded):
     def read(self, split: SplitName) -> Split:
         """Return one split, in the order of the whole data set."""
         digits = load_digits()
-        parts = train_test_split(
+        train, test = train_test_split(
             np.arange(len(digits.target)),
             test_size=self.test_fraction,
-            random_state=SPLIT_SEED,
+            random_state=0,
             stratify=digits.target,
         )
-        rows = np.sort(parts[0] if split == "train" else parts[1])
+        rows = np.sort(train if split == "train" else test)
         grey = torch.from_numpy(digits.images[rows])[:, None] / BRIGHTEST
         enlarged = F.interpolate(grey, size=self.image_size, mode="bilinear", align_corners=False)
         images = (enlarged * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
         labels = torch.from_numpy(digits.target[rows]).to(torch.int64)
-        return Split(images, labels, tuple(str(name) for name in digits.target_names))
+        return Split(images, labels, tuple(map(str, digits.target_names)))

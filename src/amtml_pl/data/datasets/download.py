@@ -27,14 +27,7 @@ def download(name: str, mirrors: Sequence[str], target: Path, *, md5: str, size:
     """Download ``<mirror>/<name>`` from the first mirror that sends it completely, if missing.
 
     A broken transfer stays as ``<target>.part`` and the next call resumes it. If no mirror answers, that
-    takes four seconds in total, for any number of mirrors.
-
-    Args:
-        name: the file's name on every mirror.
-        mirrors: http(s) addresses of folders, tried in this order.
-        target: where the verified file lies in the end; its folder is created.
-        md5: of the file, in hexadecimal digits.
-        size: of the file in bytes.
+    takes four seconds in total, for any number of mirrors. ``mirrors`` are http(s) addresses of folders.
 
     Raises:
         UserError: no mirror sent the whole file (one reason per mirror), a mirror is not an http(s) address,

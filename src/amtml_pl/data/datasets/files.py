@@ -38,7 +38,13 @@ class FolderFiles:
         found = []
         for folder, folders, files in os.walk(self.where / under, onerror=_refuse, followlinks=True):
             folders[:] = [name for name in folders if not is_debris(name)]
-            _refuse_circles(Path(folder), folders)
+            here = Path(os.path.realpath(folder))
+            for link in folders:
+                if here.is_relative_to(os.path.realpath(Path(folder, link))):  # os.walk would never end
+                    raise UserError(
+                        f"The folder {Path(folder, link)} is a link to a folder that it lies in.",
+                        fix=f"rm '{Path(folder, link)}'",
+                    )
             prefix = PurePosixPath(under, Path(folder).relative_to(self.where / under).as_posix())
             found += [str(prefix / name) for name in files if not is_debris(name)]
         return sorted(found)
@@ -113,17 +119,6 @@ Files: TypeAlias = FolderFiles | ArchiveFiles
 def is_debris(name: str) -> bool:
     """Return True if a file is hidden, or left by an archiver or a file server."""
     return name.startswith(".") or name.lower() in DEBRIS
-
-
-def _refuse_circles(folder: Path, folders: Collection[str]) -> None:
-    """Raise for a link to a folder above itself, which would be followed forever."""
-    above = os.path.realpath(folder)
-    for name in folders:
-        if (folder / name).is_symlink() and Path(above).is_relative_to(os.path.realpath(folder / name)):
-            raise UserError(
-                f"The folder {folder / name} is a link to a folder that it lies in.",
-                fix=f"rm '{folder / name}'",
-            )
 
 
 def tree_signature(folder: Path, members: Iterable[str]) -> str:

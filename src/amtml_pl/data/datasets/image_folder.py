@@ -84,8 +84,8 @@ class ImageFolder:
             raise UserError(
                 missing,
                 fix="put one folder per class there, or name the folders: dataset.source.folder=FOLDER "
-                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'; amtml_pl.evaluate takes images "
-                "without a training split: dataset.source.splits.train=null",
+                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'; to evaluate only, without a "
+                "training split: dataset.source.splits.train=null",
             )
 
     def download_bytes(self) -> int | None:
@@ -94,12 +94,8 @@ class ImageFolder:
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the pixels, as JSON."""
-        return {
-            "source": "ImageFolder",
-            "folder": str(self.folder.resolve()),
-            "image_size": self.image_size,
-            "splits": self._subfolders,
-        }
+        place = {"folder": str(self.folder.resolve()), "splits": self._subfolders}
+        return {"source": "ImageFolder", "image_size": self.image_size, **place}
 
     def signature(self) -> str | None:
         """Return a cheap identity of the local raw data; None if there is none."""

@@ -46,16 +46,11 @@ class TinyImageNet(ArchiveSource):
 def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     """Return the name and label of each validation image, in the order of the names."""
     labels = {name: label for label, name in enumerate(ids)}
-    samples = []
-    for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
-        fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in labels:
-            raise UserError(
-                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
-                "image, a tab and the id of a class in train."
-            )
-        samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
-    return sorted(samples)
+    rows = [line.split("\t") for line in _lines(files, ANNOTATIONS)]
+    try:
+        return sorted((f"val/images/{row[0]}", labels[row[1]]) for row in rows)
+    except LookupError as error:
+        raise UserError(f"{files.where}: a line of {ANNOTATIONS} has no class of train ({error}).") from error
 
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:
