@@ -73,12 +73,6 @@ def test_an_epoch_has_every_training_image_once_in_batches_of_two_or_more(seed, 
     assert all(2 <= len(batch) <= B + 1 for batch in batches) or B == 1
 
 
-def test_a_last_batch_of_one_is_joined_to_the_batch_before_it():
-    assert [len(batch) for batch in order(module(train_size=65))] == [32, 33]
-    assert [len(batch) for batch in order(module(train_size=66))] == [32, 32, 2]
-    assert [len(batch) for batch in order(module(train_size=3, batch_size=1))] == [1, 1, 1]
-
-
 @settings(max_examples=20, deadline=None)
 @given(world_size=st.integers(1, 8), B=st.integers(8, 64), N=st.integers(8, 120), epoch=st.integers(0, 5))
 def test_the_sequence_of_samples_is_the_same_for_any_number_of_ranks(world_size, B, N, epoch):
@@ -132,11 +126,13 @@ def test_a_batch_holds_the_view_that_the_augmentation_gives_of_the_stored_images
     assert (batch.view, batch.split) == (3, "train")
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 7])
-def test_evaluation_has_every_image_once_over_all_ranks_unaugmented(world_size):
-    data = module(eval_batch_size=10)
+@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 10), (2, 10), (7, 2)])
+def test_evaluation_has_every_image_once_over_all_ranks_unaugmented(world_size, batch_size):
+    data = module(eval_batch_size=batch_size)
     for name, rows in (("val", data.split("val")), ("test", data.split("test"))):
-        batches = [b for rank in range(world_size) for b in data.eval_batches(rows, rank, world_size)]
+        shares = [[*data.eval_batches(rows, rank, world_size)] for rank in range(world_size)]
+        assert all(shares)  # also with more ranks than images in a batch
+        batches = [*chain.from_iterable(shares)]
         index = torch.cat([batch.index for batch in batches])
         assert sorted(index.tolist()) == list(range(len(rows)))
         assert world_size > 1 or index.tolist() == sorted(index.tolist())
@@ -145,24 +141,12 @@ def test_evaluation_has_every_image_once_over_all_ranks_unaugmented(world_size):
         assert all(torch.equal(found[i][0], rows.stored.images[rows.rows[i]] / 255) for i in range(len(rows)))
 
 
-def test_more_ranks_than_images_of_an_evaluation_batch_each_get_some():
-    data = module(eval_batch_size=2)
-    counts = [sum(len(b) for b in data.eval_batches(data.split("val"), rank, 7)) for rank in range(7)]
-    assert sum(counts) == len(data.split("val"))
-    assert min(counts) > 0
-
-
 def test_the_shipped_configuration_matches_the_constructor():
     config = OmegaConf.create({"data": OmegaConf.load(CONF / "data" / "default.yaml")})
     make = instantiate(config.data, _convert_="all", _partial_=True)
     data = make(packed=PACKED, order_seed=1, augment=Augmentation([CropFlip()]))
     assert (data.num_classes, data.classes, data.image_size, data.digest) == (3, CLASSES, 8, "digest")
     assert data.sizes == {"train": 135, "val": 15, "test": 31}
-
-
-def test_the_splits_do_not_change_with_the_order_seed():
-    assert torch.equal(module().split("val").rows, module(order_seed=5).split("val").rows)
-    assert not torch.equal(module().split("val").rows, module(seed=5).split("val").rows)
 
 
 class Recorder(pl.LightningModule):
@@ -198,12 +182,12 @@ def test_a_resumed_run_has_the_batches_of_an_uninterrupted_one(tmp_path):
         trainer.fit(learner, datamodule=module(num_workers=1, train_size=40), **options)
         return learner.seen
 
-    whole = fitted(trainer(tmp_path, 4))
-    first = trainer(tmp_path, 2)
+    whole = fitted(trainer(tmp_path, 2))
+    first = trainer(tmp_path, 1)
     half = fitted(first)
     first.save_checkpoint(tmp_path / "half.ckpt")
-    assert whole == half + fitted(trainer(tmp_path, 4), ckpt_path=tmp_path / "half.ckpt")
-    assert [view for _, view, _ in whole[::2]] == [1, 2, 3, 4]
+    assert whole == half + fitted(trainer(tmp_path, 2), ckpt_path=tmp_path / "half.ckpt")
+    assert [view for _, view, _ in whole] == [1, 1, 2, 2]
     assert whole[0][2] != whole[2][2]
 
 

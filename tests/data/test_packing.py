@@ -16,12 +16,13 @@ from amtml_pl.data.datasets.cifar import Cifar10
 from amtml_pl.data.datasets.digits import Digits
 from amtml_pl.data.datasets.image_folder import ImageFolder
 from amtml_pl.data.packing import PackedDataset, is_packed, pack, packed_folder
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split
 from archives import checksums, write_cifar10, write_image_folder
 
 
-class Made:
+class Made(DatasetSource):
     """A source of given labels that records which splits are read."""
 
     splits = ("train", "test")
@@ -29,14 +30,6 @@ class Made:
     def __init__(self, labels=(0, 1, 0), classes=("cat", "dog")):
         self.labels, self.classes = labels, classes
         self.now, self.reads = "first state", []
-
-    def missing(self):
-        return None
-
-    fetch = missing
-
-    def download_bytes(self):
-        return 0
 
     def identity(self):
         return {"source": "Made"}
@@ -115,7 +108,7 @@ def test_the_digest_depends_on_content_and_not_on_the_source_folder(tmp_path):
 
 
 def test_missing_raw_data_leaves_no_packed_folder(tmp_path):
-    with pytest.raises(UserError, match=r"The raw data of Cifar10 is missing"):
+    with pytest.raises(UserError, match=r"cifar-10-python.tar.gz is missing and could not be downloaded"):
         pack(Cifar10(tmp_path / "raw", [], md5="0"), tmp_path / "packed")
     assert [entry for entry in (tmp_path / "packed").iterdir() if entry.is_dir()] == []
 

@@ -109,7 +109,7 @@ def as_floats(images: Images) -> Float[Tensor, "B 3 H W"]:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Pad with zeros, crop at any place and flip half of the views, as usual for CIFAR.
+    """The standard CIFAR augmentation: pad with zeros, crop, flip half of the views.
 
     There are (2·padding + 1)² crops, twice as many with flips. Each sample has all of them, in its own order,
     before any repeats.

@@ -19,7 +19,7 @@ BATCH = 256
 
 
 def named_images(words: Sequence[str]) -> list[Path]:
-    """Return the image files of files, folders and patterns; a UserError if one has no image."""
+    """Return the image files that words name; a UserError if a word has none."""
     found: dict[Path, None] = {}
     for word in words:
         path = Path(word).expanduser()

@@ -14,9 +14,10 @@ from amtml_pl.types import Batch, Mixed
 
 @dataclass(frozen=True)
 class Mixup:
-    """Blend images as ``λ x_i + (1 - λ) x_j``, with j a permutation of the batch.
+    """Blend each image of a batch with another one, its partner.
 
-    λ ~ Beta(α, α) is drawn once for the batch. Source: Zhang, Cisse, Dauphin and Lopez-Paz, mixup: beyond
+    The result is ``λ x_i + (1 - λ) x_j``, with j a permutation of the batch; λ ~ Beta(α, α) is drawn once
+    for the batch. Source: Zhang, Cisse, Dauphin and Lopez-Paz, mixup: beyond
     empirical risk minimization, ICLR 2018, https://arxiv.org/abs/1710.09412, as in the authors' code.
 
     Args:

@@ -9,7 +9,7 @@ from amtml_pl.types import Split, SplitName
 
 @runtime_checkable
 class DatasetSource(Protocol):
-    """The source of a data set; a subclass without raw data inherits the first three methods."""
+    """The source of a data set; the first three methods have defaults for one without files."""
 
     @property
     def splits(self) -> tuple[SplitName, ...]:

@@ -99,7 +99,7 @@ def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
 
 
 def file_digest(file: Path) -> str | None:
-    """Return the SHA-256 of a file, read again only after a change; None if it cannot be read."""
+    """Return the SHA-256 of a file, cached until it changes; None if unreadable."""
     try:
         state = file.stat()
         return _digest_of_state(file, state.st_mtime_ns, state.st_size)

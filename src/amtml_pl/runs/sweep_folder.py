@@ -98,7 +98,7 @@ class SweepFolder:
 
 
 def _read_job(file: Path) -> SweepJob:
-    """Return a job, as interrupted if its process is gone; a UserError if its file is damaged."""
+    """Return a job, ``interrupted`` if its process is gone; a UserError for damage."""
     from amtml_pl.system.records import read_record
 
     job = read_record(SweepJob, file, fix=f"rm '{file}' and repeat the command")

@@ -47,25 +47,12 @@ class ArchiveSource:
             return None
         archives, folders = self._places()
         looked = ", ".join(map(str, archives + folders))
-        sentence = f"The raw data of {type(self).__name__} is missing: looked for {looked}."
-        for folder in folders:
-            absent = [member for member in self.members if not (folder / member).exists()]
-            if len(absent) < len(self.members):
-                sentence += f" {folder} lacks {', '.join(absent)}."
-        return sentence
+        return f"The raw data of {type(self).__name__} is missing: looked for {looked}."
 
     def fetch(self) -> None:
         """Download and verify what is missing; a UserError names another way to provide it."""
         if self._find() is None:
-            target = self._places()[0][0]
-            try:
-                download(self.archive, self.mirrors, target, md5=self.md5, size=self.size)
-            except UserError as error:
-                raise UserError(
-                    f"{self.missing()} {error.what}",
-                    fix=f"put the archive at {target}, or name a mirror that answers: "
-                    "'dataset.source.mirrors=[https://HOST/FOLDER]'",
-                ) from error
+            download(self.archive, self.mirrors, self._places()[0][0], md5=self.md5, size=self.size)
         self.files()
 
     def download_bytes(self) -> int | None:
@@ -91,10 +78,8 @@ class ArchiveSource:
         if found is None:
             raise UserError(str(self.missing()), fix=f"put the archive at {target}")
         is_folder = found.is_dir()
-        official = (
-            {found / name: md5 for name, md5 in self.members.items()} if is_folder else {found: self.md5}
-        )
-        for file, md5 in official.items():
+        sums = {found / name: md5 for name, md5 in self.members.items()} if is_folder else {found: self.md5}
+        for file, md5 in sums.items():
             if (got := _md5(file, stamp(file))) != md5:
                 place = target if is_folder else found
                 fix = f"put the official {self.archive} at {place}"
@@ -104,7 +89,7 @@ class ArchiveSource:
         return FolderFiles(found) if is_folder else _opened(found, self.unpacked, stamp(found))
 
     def _places(self) -> tuple[list[Path], list[Path]]:
-        """Return where the archive may lie, the place of a download first, and its unpacked folder."""
+        """Return the possible places of the archive (downloads first), and of its unpacked folder."""
         here = self.folder.absolute()
         folders = [here / self.unpacked, here, here.parent / self.unpacked]
         return [here / self.archive, here.parent / self.archive], folders if self.members else []

@@ -70,7 +70,11 @@ def _try_mirrors(name: str, mirrors: Sequence[str], target: Path, md5: str, size
             return
         part.unlink()
         reasons.append(f"\n  {url}: it sent another file, which was removed (got md5 {got}, expected {md5})")
-    raise UserError(f"{name} could not be downloaded: {''.join(reasons) or 'no mirror is named'}.")
+    raise UserError(
+        f"{target} is missing and could not be downloaded: {''.join(reasons) or 'no mirror is named'}.",
+        fix=f"put {name} at {target}, or name a mirror that answers: "
+        "'dataset.source.mirrors=[https://HOST/FOLDER]'",
+    )
 
 
 def _transfer(url: str, part: Path, size: int, *, opening_seconds: float) -> None:

@@ -1,7 +1,6 @@
-"""Files by name, from a folder or straight from an archive.
+"""Read files by name, from a folder or directly from an archive.
 
-Archives are never unpacked to disk: no member can land outside a folder, and nothing half-unpacked can
-be taken for whole.
+Archives are never unpacked to disk, so no member can be written outside a folder.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class FolderFiles:
 
 
 class ArchiveFiles:
-    """Files by their names relative to the top of a ``.tar.gz`` or ``.zip``; folders are those of files."""
+    """Files by their names relative to the top folder of a ``.tar.gz`` or ``.zip``."""
 
     def __init__(self, archive: Path, top: str) -> None:
         self.where = archive
@@ -117,7 +116,7 @@ Files: TypeAlias = FolderFiles | ArchiveFiles
 
 
 def is_debris(name: str) -> bool:
-    """Return True if a file is hidden, or left by an archiver or a file server."""
+    """Return True if a name is hidden, or an archiver's or a file server's."""
     return name.startswith(".") or name.lower() in DEBRIS
 
 

@@ -69,8 +69,6 @@ class ImageFolder:
             )
         if len({*self._subfolders.values()}) < len(self._subfolders):
             raise UserError(f"Two splits of {self.folder} share one subfolder: {self._subfolders}.")
-        if image_size < 1:
-            raise UserError(f"image_size is {image_size}, expected at least 1 pixel.")
 
     def missing(self) -> str | None:
         """Return what is missing and where it was searched; None if nothing is."""
@@ -166,20 +164,20 @@ def read_images(
         pass
     if failures:
         first = "; ".join(sorted(failures)[:NAMED_FAILURES])
-        more = f"; and {len(failures) - NAMED_FAILURES} more" if len(failures) > NAMED_FAILURES else ""
+        more = "; …" if len(failures) > NAMED_FAILURES else ""
         raise UserError(
             f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: "
             f"{first}{more}.",
-            fix="convert or replace these files, or leave them out, and repeat the command",
+            fix="convert, replace or remove these files, and repeat the command",
         )
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     return Split(torch.from_numpy(pixels), labels, classes)
 
 
 def _decoded(files: Iterator[ImageFile], decode: Callable[[ImageFile], None]) -> Iterator[None]:
-    """Decode one chunk of files in threads (Pillow releases the lock) while the next one is read."""
+    """Decode a chunk of files in threads while the next one is read."""
     running: Iterator[None] = iter(())
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
         while chunk := list(islice(files, CHUNK_IMAGES)):
             following = pool.map(decode, chunk)
             yield from running
