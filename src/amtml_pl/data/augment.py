@@ -173,15 +173,12 @@ class RandomErasing:
     value: int = 0
 
     def __post_init__(self) -> None:
-        probability, scale, ratio, value = self.probability, self.scale, self.ratio, self.value
-        if not 0 <= probability <= 1:
-            raise UserError(f"RandomErasing: probability is {probability}, expected a number in [0, 1].")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            raise UserError(f"RandomErasing: scale is {scale}, expected two rising numbers in (0, 1].")
-        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
-            raise UserError(f"RandomErasing: ratio is {ratio}, expected two rising positive numbers.")
-        if not 0 <= value <= 255:
-            raise UserError(f"RandomErasing: value is {value}, expected a whole number from 0 to 255.")
+        for name, pair, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+                raise UserError(f"RandomErasing: {name} is {pair}, expected two numbers, 0 < a ≤ b ≤ {most}.")
+        for name, number, most in (("probability", self.probability, 1), ("value", self.value, 255)):
+            if not 0 <= number <= most:
+                raise UserError(f"RandomErasing: {name} is {number}, expected a number in [0, {most}].")
 
     def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return the images, some of them with a rectangle erased."""

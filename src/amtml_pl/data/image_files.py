@@ -31,10 +31,8 @@ def named_images(words: Sequence[str]) -> list[Path]:
             matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
             files = [Path(match) for match in matches if is_image(match) and Path(match).is_file()]
         if not files:
-            lacking = f"no image in the folder {word!r}" if path.is_dir() else f"no image {word!r}"
-            seen = "" if path.is_absolute() else f", seen from {Path.cwd()}"
             raise UserError(
-                f"There is {lacking}{seen}; known are {', '.join(sorted(SUFFIXES))}.",
+                f"{word!r} has no image (seen from {Path.cwd()}); known are {', '.join(sorted(SUFFIXES))}.",
                 fix="images=FOLDER, images=[FILE,FILE] or images='PATTERN', in quotes",
             )
         found.update(dict.fromkeys(files))

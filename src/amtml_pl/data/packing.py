@@ -221,7 +221,8 @@ def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int)
         if array.dtype != dtype or not fits or (kind == "images" and array.shape[1] != 3):
             raise _damaged(file, f"is {array.dtype} {array.shape}, expected {dtype.__name__} of {rows} rows")
         arrays.append(torch.from_numpy(array))
-    return Split(*arrays, classes)
+    images, labels = arrays
+    return Split(images, labels, classes)
 
 
 def _damaged(file: Path, what: str) -> UserError:

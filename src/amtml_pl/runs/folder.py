@@ -38,11 +38,7 @@ class RunFolder:
         self.weights = (self.weights_file, self.best_checkpoint, self.last_checkpoint)
 
     def record(self) -> RunRecord | None:
-        """Return the record in ``run.json``; None if the file does not exist.
-
-        Raises:
-            UserError: if the file cannot be read as a run's record of this format.
-        """
+        """Return the record in ``run.json``, None if it does not exist; a UserError for damage."""
         from amtml_pl.runs.record import RunRecord
         from amtml_pl.system.records import find_record
 
@@ -74,8 +70,7 @@ class RunFolder:
                     fix=f"ask its owner for read access: ls -l '{self.path}'",
                 ) from error
             if found != expected:
-                got = "absent" if found is None else f"SHA-256 {found[:12]}"
-                wanted = "none" if expected is None else f"SHA-256 {expected[:12]}"
+                got, wanted = (f"SHA-256 {d[:12]}" if d else "no file" for d in (found, expected))
                 raise UserError(
                     f"{name} in {self.path} was changed after the run (got {got}, expected {wanted}).",
                     fix=f"copy the whole folder again, or repeat the run: {record.command} force=true",

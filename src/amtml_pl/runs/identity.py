@@ -38,16 +38,10 @@ def resolve_run_folder(*, _root_: Config) -> str:
 
 
 def run_folder(config: Config, experiment: str | None, label: str) -> Path:
-    """Return a run's folder, the same whenever the command is repeated.
+    """Return ``<outputs>/runs/<experiment>/<label>-<hash>``, the same for a repeated command.
 
-    Args:
-        config: the composed configuration.
-        experiment: its name; None if the command chose none.
-        label: the readable part of the folder's name, the overrides or the network.
-
-    Returns:
-        ``<outputs>/runs/<experiment>/<label>-<hash>``, for a teacher ``<teachers>/<dataset>/<label>-<hash>``;
-        an existing folder with that hash and any label.
+    A teacher's folder is ``<teachers>/<dataset>/<label>-<hash>``. ``label`` is the readable part of the
+    name, the overrides or the network. An existing folder with that hash is returned with any label.
     """
     if config.role == "teacher":
         parent = Path(config.paths.teachers) / str(config.dataset.name)

@@ -16,9 +16,6 @@ from filelock import FileLock
 
 from amtml_pl.system.files import is_held, write_text
 
-JobStatus = Literal["running", "completed", "failed", "interrupted"]
-COLUMNS = ("job", "status", "val/acc", "test/acc", "seconds", "overrides", "run", "reason")
-
 
 @dataclass(frozen=True)
 class SweepJob:
@@ -38,7 +35,7 @@ class SweepJob:
     overrides: tuple[str, ...]
     run: str
     command: str
-    status: JobStatus
+    status: Literal["running", "completed", "failed", "interrupted"]
     reason: str = ""
     mistake: bool = False
     accuracy: tuple[float, float] | None = None
@@ -111,7 +108,7 @@ def _leaderboard(jobs: Sequence[SweepJob]) -> str:
     """Return the leaderboard as CSV."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    rows.writerow(("job", "status", "val/acc", "test/acc", "seconds", "overrides", "run", "reason"))
     for job in jobs:
         seconds = "" if job.seconds is None else round(job.seconds, 3)
         reason = " ".join(job.reason.split())  # a row is a line

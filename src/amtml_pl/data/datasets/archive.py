@@ -24,16 +24,11 @@ class ArchiveSource:
         mirrors: http(s) folders that hold the archive; empty for no download.
         md5: of the archive, as published.
         members: the md5 of each file of the unpacked folder, by its name; empty where none are published.
-
-    Attributes:
-        archive: the archive's name.
-        unpacked: the name of the archive's top folder.
-        size: of the archive in bytes; a mirror may send no more.
     """
 
-    archive: ClassVar[str]
-    unpacked: ClassVar[str]
-    size: ClassVar[int]
+    archive: ClassVar[str]  # the name of the archive
+    unpacked: ClassVar[str]  # the name of its top folder
+    size: ClassVar[int]  # of the archive in bytes; a mirror may send no more
 
     def __init__(
         self, folder: str | Path, mirrors: Sequence[str], md5: str, members: Mapping[str, str] | None = None

@@ -14,8 +14,6 @@ from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
-BRIGHTEST = 16
-
 
 class Digits(DatasetSource):
     """1,797 grey 8×8 digits, enlarged bilinearly to colour images.
@@ -34,10 +32,11 @@ class Digits(DatasetSource):
     splits: tuple[SplitName, ...] = ("train", "test")
 
     def __init__(self, test_fraction: float = 0.2, image_size: int = 32) -> None:
-        if not 0.01 <= test_fraction <= 0.99:  # below, a class could be missing in one of the splits
-            raise UserError(f"test_fraction is {test_fraction}, expected 0.01 to 0.99.")
-        if image_size < 8:
-            raise UserError(f"image_size is {image_size}, expected at least the 8 pixels of the digits.")
+        if not 0.01 <= test_fraction <= 0.99 or image_size < 8:  # else a class could be missing in a split
+            raise UserError(
+                f"Digits: test_fraction is {test_fraction} and image_size is {image_size}, expected 0.01 to "
+                "0.99 and at least 8 pixels."
+            )
         self.test_fraction = test_fraction
         self.image_size = image_size
 
@@ -59,7 +58,7 @@ class Digits(DatasetSource):
             stratify=digits.target,
         )
         rows = np.sort(train if split == "train" else test)
-        grey = torch.from_numpy(digits.images[rows])[:, None] / BRIGHTEST
+        grey = torch.from_numpy(digits.images[rows])[:, None] / 16  # the brightest value
         enlarged = F.interpolate(grey, size=self.image_size, mode="bilinear", align_corners=False)
         images = (enlarged * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
         labels = torch.from_numpy(digits.target[rows]).to(torch.int64)

@@ -18,7 +18,6 @@ from typing import NoReturn, TypeAlias
 
 from amtml_pl.errors import UserError
 
-NAMED_ABSENT = 5
 # Files left by archivers, file servers and operating systems; names are compared in lower case.
 DEBRIS = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "@recycle", "#recycle",
@@ -84,7 +83,7 @@ class ArchiveFiles:
         if absent := [name for name in names if name not in self._members]:
             raise UserError(
                 f"The archive {self.where} lacks {len(absent)} of {len(names)} files: "
-                f"{', '.join(absent[:NAMED_ABSENT])}.",
+                f"{', '.join(absent[:5])}.",
                 fix=f"delete {self.where} and repeat the command",
             )
         wanted = {self._members[name]: name for name in names}
