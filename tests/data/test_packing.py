@@ -107,12 +107,6 @@ def test_the_digest_depends_on_content_and_not_on_the_source_folder(tmp_path):
     assert len({pack(Made(**given), tmp_path / str(n)).digest for n, given in enumerate(changes)}) == 4
 
 
-def test_missing_raw_data_leaves_no_packed_folder(tmp_path):
-    with pytest.raises(UserError, match=r"cifar-10-python.tar.gz is missing and could not be downloaded"):
-        pack(Cifar10(tmp_path / "raw", [], md5="0"), tmp_path / "packed")
-    assert [entry for entry in (tmp_path / "packed").iterdir() if entry.is_dir()] == []
-
-
 @pytest.mark.parametrize(
     ("labels", "complaint"),
     [((0, 0), "no image of class 'dog'"), ((0, 2), "labels 0 to 2, expected 0 to 1"),

@@ -1,4 +1,4 @@
-"""A sweep's folder: its leaderboard is whole at every instant, whoever writes to it."""
+"""A sweep's folder: its leaderboard is complete at any time, with any number of writers."""
 
 import csv
 import json
@@ -35,10 +35,10 @@ def test_the_leaderboard_has_the_best_job_first_and_all_others_behind_it(folder)
     assert (failed["status"], failed["reason"]) == ("failed", "lr=0 To fix it: lr=1")
     summary = json.loads(folder.summary_file.read_text())
     assert summary["command"] == "python -m amtml_pl.train -m seed=0,1"
-    assert [told["overrides"] for told in summary["jobs"]] == [["seed=2"], ["seed=0"], ["seed=1"]]
+    assert [listed["overrides"] for listed in summary["jobs"]] == [["seed=2"], ["seed=0"], ["seed=1"]]
 
 
-def test_a_job_that_is_tried_again_takes_the_place_of_its_first_attempt(folder):
+def test_a_repeated_job_replaces_its_first_attempt(folder):
     folder.write(job(3, "failed", reason="no"))
     folder.write(replace(job(7, accuracy=(0.5, 0.4)), overrides=("seed=3",)))
     (row,) = rows(folder)

@@ -9,7 +9,7 @@ from amtml_pl.types import Split, SplitName
 
 @runtime_checkable
 class DatasetSource(Protocol):
-    """The source of a data set; the first three methods have defaults for one without files."""
+    """The source of a data set; by default, its first three methods need no files."""
 
     @property
     def splits(self) -> tuple[SplitName, ...]:

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """One run's folder: ``config.yaml``, ``run.json``, ``checkpoints/``, ``metrics.csv``, event files.
-
-    Args:
-        path: the folder; created by the first write.
-    """
+    """A run's folder with configuration, record, checkpoints and tables; the first write creates it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

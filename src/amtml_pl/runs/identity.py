@@ -56,8 +56,8 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
 def run_hash(config: Config) -> str:
     """Return eight hexadecimal digits of everything that can change the result.
 
-    `amtml_pl.config.schema` declares which keys count. A temperature that no selected term reads does not
-    count. Of a teacher counts the content of its recipe or of its weights file, not their names.
+    `amtml_pl.config.schema` declares which keys count. A temperature that no selected term reads does not.
+    Of a teacher counts the content of its recipe or of its weights file, not their names.
     """
     tree = {name: value for name, value in plain(config, resolve=False).items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}

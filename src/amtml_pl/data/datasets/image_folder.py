@@ -28,7 +28,6 @@ from amtml_pl.types import Split, SplitName, counted_kinds
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 CHUNK_IMAGES = 256
 MEMORY_BYTES = 2 << 30
-NAMED_FAILURES = 5
 
 # By default Pillow tries all its formats, for any file name; some of them are programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
@@ -163,11 +162,9 @@ def read_images(
     for _ in track(done, title, total=len(samples), console=console, disable=not is_watched(console)):
         pass
     if failures:
-        first = "; ".join(sorted(failures)[:NAMED_FAILURES])
-        more = "; …" if len(failures) > NAMED_FAILURES else ""
+        shown = "; ".join([*sorted(failures)[:5], "…"][: len(failures)])
         raise UserError(
-            f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: "
-            f"{first}{more}.",
+            f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: {shown}.",
             fix="convert, replace or remove these files, and repeat the command",
         )
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)

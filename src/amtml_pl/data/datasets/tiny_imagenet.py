@@ -14,7 +14,6 @@ from amtml_pl.types import Split, SplitName
 
 IMAGE_SIZE = 64
 ANNOTATIONS = "val/val_annotations.txt"
-WORDS = "words.txt"
 
 
 class TinyImageNet(ArchiveSource):
@@ -39,8 +38,8 @@ class TinyImageNet(ArchiveSource):
             train = read_class_folders(files, {"train": "train"}, "train", IMAGE_SIZE)
             return replace(train, classes=_class_names(files, train.classes), left_out={})  # their boxes
         ids = files.folders("train")
-        samples = _annotated(files, ids)
-        return read_images(files, samples, _class_names(files, tuple(ids)), IMAGE_SIZE, title="reading test")
+        classes = _class_names(files, tuple(ids))
+        return read_images(files, _annotated(files, ids), classes, IMAGE_SIZE, title="reading test")
 
 
 def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
@@ -55,7 +54,7 @@ def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:
     """Return each id's first WordNet word, with the id if two classes share it."""
-    words = dict(line.split("\t", 1) for line in _lines(files, WORDS) if "\t" in line)
+    words = dict(line.split("\t", 1) for line in _lines(files, "words.txt") if "\t" in line)
     names = [words.get(name, name).split(",")[0].strip() for name in ids]
     count = Counter(names)
     return tuple(word if count[word] == 1 else f"{word} ({i})" for word, i in zip(names, ids, strict=True))
