@@ -21,7 +21,7 @@ def resumed(file, rows):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"epoch,step\n0,\xff\n", b"epoch,step\n0,4\n1,9\n2,12\n"])
-def test_a_resumed_run_writes_the_rows_of_its_checkpoint_whatever_the_file_holds(tmp_path, content):
+def test_a_resumed_run_writes_the_rows_of_its_checkpoint_over_any_file(tmp_path, content):
     file = tmp_path / "metrics.csv"
     if content is not None:
         file.write_bytes(content)
@@ -33,7 +33,7 @@ def test_a_resumed_run_writes_the_rows_of_its_checkpoint_whatever_the_file_holds
     assert weights_of_last_epoch(file) == {"weight/größe": 0.1 + 0.2}
 
 
-def test_a_fit_that_begins_has_no_table_of_an_earlier_one(tmp_path):
+def test_a_new_fit_removes_the_table_of_an_earlier_one(tmp_path):
     file = tmp_path / "metrics.csv"
     file.write_text("epoch,step\n0,4\n")
     resumed(file, [])

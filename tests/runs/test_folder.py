@@ -1,4 +1,4 @@
-"""The run folder: nothing half-written is taken for whole."""
+"""The run folder: a partly written file is never read as complete."""
 
 import json
 
@@ -14,7 +14,7 @@ from amtml_pl.training.checkpoints import AtomicCheckpointIO
 from records import a_record
 
 
-def test_a_record_is_replaced_whole(tmp_path):
+def test_a_record_is_replaced_atomically(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert folder.record() is None
     record = RunRecord.model_validate_json(json.dumps(a_record(files=dict.fromkeys(FILES, "0"))))
@@ -32,7 +32,7 @@ class Unpicklable:
         raise RuntimeError("cut off")
 
 
-def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_last_good_one(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_previous_one(tmp_path):
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last.ckpt cannot be written: cut off. The one before it is whole"):
@@ -40,7 +40,7 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_last_good_one(tmp_
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"epoch": 1}
 
 
-def test_a_run_says_what_code_and_versions_it_ran():
+def test_versions_and_the_commit_are_recorded():
     assert {"python", "torch", "pytorch-lightning", "amtml-pl"} <= set(versions())
     state = git_state()
     assert state is None or len(state.commit) == 40

@@ -1,4 +1,4 @@
-"""A sweep's folder: its leaderboard is whole at every instant, whoever writes to it."""
+"""A sweep's folder: its leaderboard is complete at any time, with any number of writers."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from amtml_pl.runs.sweep_folder import Job, SweepFolder
+from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 def job(number, status="completed", accuracy=None, **fields):
     place = f"runs/{number}"
-    return Job(number, (f"seed={number}",), place, "this command", status, accuracy=accuracy, **fields)
+    return SweepJob(number, (f"seed={number}",), place, "this command", status, accuracy=accuracy, **fields)
 
 
 def rows(folder):
@@ -35,10 +35,10 @@ def test_the_leaderboard_has_the_best_job_first_and_all_others_behind_it(folder)
     assert (failed["status"], failed["reason"]) == ("failed", "lr=0 To fix it: lr=1")
     summary = json.loads(folder.summary_file.read_text())
     assert summary["command"] == "python -m amtml_pl.train -m seed=0,1"
-    assert [told["overrides"] for told in summary["jobs"]] == [["seed=2"], ["seed=0"], ["seed=1"]]
+    assert [listed["overrides"] for listed in summary["jobs"]] == [["seed=2"], ["seed=0"], ["seed=1"]]
 
 
-def test_a_job_that_is_tried_again_takes_the_place_of_its_first_attempt(folder):
+def test_a_repeated_job_replaces_its_first_attempt(folder):
     folder.write(job(3, "failed", reason="no"))
     folder.write(replace(job(7, accuracy=(0.5, 0.4)), overrides=("seed=3",)))
     (row,) = rows(folder)
@@ -46,18 +46,18 @@ def test_a_job_that_is_tried_again_takes_the_place_of_its_first_attempt(folder):
 
 
 def test_a_job_counts_as_running_only_while_its_process_holds_its_lock(folder):
-    with folder.at_work(("seed=0",)):
+    with folder.hold_lock(("seed=0",)):
         folder.write(job(0, "running"))
         assert [found.status for found in folder.jobs()] == ["running"]
     (left,) = folder.publish()
     assert left.status == "interrupted"
-    assert "without saying why" in left.reason
+    assert "without giving a reason" in left.reason
     assert rows(folder)[0]["status"] == "interrupted"
 
 
 def write_several(folder, numbers):
     for number in numbers:
-        with folder.at_work((f"seed={number}",)):
+        with folder.hold_lock((f"seed={number}",)):
             folder.write(job(number, "running"))
             folder.write(job(number, accuracy=(number / 100, 0.5)))
 

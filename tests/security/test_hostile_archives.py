@@ -23,7 +23,7 @@ def test_a_payload_in_a_batch_is_refused_and_never_run_though_its_checksum_was_v
     names = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
     members = pickled({**dict.fromkeys(names, batch), "batches.meta": {"label_names": [*CIFAR10_CLASSES]}})
     archive = write_tar(hostile / "cifar-10-python.tar.gz", "cifar-10-batches-py", members)
-    with pytest.raises(UserError, match=r"data_batch_1 asks to run .* \(expected arrays\)"):
+    with pytest.raises(UserError, match=r"data_batch_1 calls .* \(expected arrays\)"):
         pack(Cifar10(hostile, [], **checksums(archive)), out)
 
 

@@ -1,13 +1,12 @@
 """Replayable augmentation of whole batches: a pure function of (seed, view, sample index).
 
-Every sample has views 1, 2, 3, …; view 0 is the image itself. A view's random numbers are computed, not
-drawn: splitmix64 jumps straight to the number that belongs to (seed, operation, sample, view). Nothing has
-a state, so the same numbers give the same pixels in any batch, order, worker, run and machine, and a
-teacher's outputs for a view can be computed once and kept.
+Every sample has views 1, 2, 3, …; view 0 is the image itself. A view's random numbers are computed from
+(seed, operation, sample, view), so no generator has a state. The same numbers give the same pixels in any
+batch, order, worker, run and machine. A teacher's outputs for a view can be computed once and kept.
 
-Two rules keep the pixels equal to the bit for any batch size and device: parameters are computed in
-numpy on the CPU, and pixels see only integer arithmetic or one correctly rounded floating-point operation
-at a time (no batched matrix product, no floating-point sum, no transcendental function).
+Two rules keep the pixels equal to the bit for any batch size and device. Parameters are computed in
+numpy on the CPU. Pixels see only integer arithmetic, or one correctly rounded floating-point operation at a
+time: no batched matrix product, no floating-point sum, no transcendental function.
 """
 
 from __future__ import annotations
@@ -16,16 +15,19 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, UInt8, UInt64
+from jaxtyping import Float, Float64, Int64, UInt8, UInt64
 from torch import Tensor
 from torch.nn import functional as F
 
 from amtml_pl.data.counter_rng import random_bits, uniform
 from amtml_pl.errors import UserError
+
+Images: TypeAlias = UInt8[Tensor, "B 3 H W"]
+Keys: TypeAlias = UInt64[np.ndarray, " B"]
 
 
 @runtime_checkable
@@ -41,13 +43,9 @@ class Operation(Protocol):
     @property
     def distinct_views(self) -> int | None:
         """The number of views before they repeat; None if they do not."""
-        ...
 
-    def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
-    ) -> UInt8[Tensor, "B 3 H W"]:
+    def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return view ``view`` (from 1) of each image; ``keys`` has one random number per sample."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +67,10 @@ class Augmentation:
         return None if None in counts else math.lcm(*(count for count in counts if count is not None))
 
     def identity(self) -> dict[str, Any]:
-        """Return what determines the views, as JSON; an operation without a name is a UserError."""
+        """Return what determines the views, as JSON; a UserError if an operation has no name."""
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
-                f"The operation {unnamed[0]} of the augmentation has no name, which a cache is found by.",
+                f"The operation {unnamed[0]} has no name, which identifies it in a cache.",
                 fix='name = "..." in the class; another name whenever its pixels change',
             )
         operations = [{"operation": operation.name, **vars(operation)} for operation in self.operations]
@@ -80,15 +78,12 @@ class Augmentation:
             json.dumps(operations)
         except TypeError as error:
             raise UserError(
-                f"An operation of the augmentation keeps what is no JSON ({error}), so it cannot be told "
-                "from another.",
+                f"An operation of the augmentation has an attribute that is not JSON ({error}).",
                 fix="keep numbers, texts and lists as its attributes, or teacher_source=live",
             ) from error
         return {"seed": self.seed, "operations": operations}
 
-    def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], index: Int64[Tensor, " B"], view: int
-    ) -> Float[Tensor, "B 3 H W"]:
+    def __call__(self, images: Images, index: Int64[Tensor, " B"], view: int) -> Float[Tensor, "B 3 H W"]:
         """Return the given view of each image.
 
         Args:
@@ -106,7 +101,7 @@ class Augmentation:
         return as_floats(images)
 
 
-def as_floats(images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+def as_floats(images: Images) -> Float[Tensor, "B 3 H W"]:
     """Return stored images as floats in [0, 1]."""
     # By a tensor: CUDA would multiply by the rounded reciprocal of a plain number.
     return images / torch.full((), 255.0, device=images.device)
@@ -114,10 +109,10 @@ def as_floats(images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """The standard CIFAR augmentation: pad with zeros, crop at any place, flip half of the time.
+    """The standard CIFAR augmentation: pad with zeros, crop, flip half of the views.
 
-    There are (2·padding + 1)² crops, twice as many with flips. Each sample meets all of them, in an order
-    of its own, before any returns.
+    There are (2·padding + 1)² crops, twice as many with flips. Each sample has all of them, in its own order,
+    before any repeats.
 
     Args:
         padding: pixels added on each side, from 0.
@@ -130,20 +125,15 @@ class CropFlip:
 
     def __post_init__(self) -> None:
         if self.padding < 0:
-            raise UserError(
-                f"CropFlip: padding is {self.padding}, expected 0 or more.",
-                fix="augment.operations: padding: 4",
-            )
+            raise UserError(f"CropFlip: padding is {self.padding}, expected 0 or more.")
 
     @property
     def distinct_views(self) -> int:
         """The number of crops, doubled with flips."""
         return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
 
-    def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
-    ) -> UInt8[Tensor, "B 3 H W"]:
-        """Return each image's own crop and flip for this view."""
+    def __call__(self, images: Images, keys: Keys, view: int) -> Images:
+        """Return each image's crop and flip for this view."""
         B, _, H, W = images.shape
         order = random_bits(keys[:, None], np.arange(self.distinct_views)).argsort(axis=1)
         choice = torch.from_numpy(order[:, (view - 1) % self.distinct_views].copy()).to(images.device)
@@ -165,7 +155,7 @@ class RandomErasing:
     Source: Zhong et al., Random erasing data augmentation, AAAI 2020, algorithm 1,
     https://arxiv.org/abs/1708.04896. As in the authors' code only the size is drawn again when the
     rectangle is larger than the image, here at most ten times: after that the image stays whole.
-    The constant filling is theirs for CIFAR up to its value; random filling is left out.
+    The constant filling is theirs for CIFAR, except for its value.
 
     Args:
         probability: of erasing at all, in [0, 1].
@@ -183,19 +173,14 @@ class RandomErasing:
     value: int = 0
 
     def __post_init__(self) -> None:
-        probability, scale, ratio, value = self.probability, self.scale, self.ratio, self.value
-        if not 0 <= probability <= 1:
-            raise UserError(f"RandomErasing: probability is {probability}, expected a number in [0, 1].")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            raise UserError(f"RandomErasing: scale is {scale}, expected two rising numbers in (0, 1].")
-        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
-            raise UserError(f"RandomErasing: ratio is {ratio}, expected two rising positive numbers.")
-        if not 0 <= value <= 255:
-            raise UserError(f"RandomErasing: value is {value}, expected a whole number from 0 to 255.")
+        for name, pair, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+                raise UserError(f"RandomErasing: {name} is {pair}, expected two numbers, 0 < a ≤ b ≤ {most}.")
+        for name, number, most in (("probability", self.probability, 1), ("value", self.value, 255)):
+            if not 0 <= number <= most:
+                raise UserError(f"RandomErasing: {name} is {number}, expected a number in [0, {most}].")
 
-    def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
-    ) -> UInt8[Tensor, "B 3 H W"]:
+    def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return the images, some of them with a rectangle erased."""
         _, _, H, W = images.shape
         draws = uniform(keys, view, 3 + 2 * self._ATTEMPTS)
@@ -209,7 +194,7 @@ class RandomErasing:
         width = np.where(erased, np.take_along_axis(widths, first, axis=1), 0)
         top = np.floor(draws[:, 1:2] * (H - height + 1))
         left = np.floor(draws[:, 2:3] * (W - width + 1))
-        return images.masked_fill(_box(images, top, left, height, width), self.value)
+        return _filled(images, top, left, height, width, self.value)
 
 
 @dataclass(frozen=True)
@@ -231,28 +216,27 @@ class Cutout:
         if self.size < 1:
             raise UserError(f"Cutout: size is {self.size}, expected a side of at least one pixel.")
 
-    def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
-    ) -> UInt8[Tensor, "B 3 H W"]:
+    def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return each image with one square blackened."""
         _, _, H, W = images.shape
         draws = uniform(keys, view, 2)
         top = np.floor(draws[:, :1] * H) - self.size // 2
         left = np.floor(draws[:, 1:] * W) - self.size // 2
         side = np.full_like(top, self.size)
-        return images.masked_fill(_box(images, top, left, side, side), 0)
+        return _filled(images, top, left, side, side, 0)
 
 
-def _box(
-    images: UInt8[Tensor, "B 3 H W"],
+def _filled(
+    images: Images,
     top: Float64[np.ndarray, "B 1"],
     left: Float64[np.ndarray, "B 1"],
     height: Float64[np.ndarray, "B 1"],
     width: Float64[np.ndarray, "B 1"],
-) -> Bool[Tensor, "B 1 H W"]:
-    """Return a mask that is True inside each sample's rectangle."""
+    value: int,
+) -> Images:
+    """Return the images with one rectangle of each filled."""
     rows, columns = np.arange(images.shape[2]), np.arange(images.shape[3])
     inside_rows = (rows >= top) & (rows < top + height)
     inside_columns = (columns >= left) & (columns < left + width)
     mask = torch.from_numpy(inside_rows[:, None, :, None] & inside_columns[:, None, None, :])
-    return mask.to(images.device)
+    return images.masked_fill(mask.to(images.device), value)

@@ -1,8 +1,7 @@
 """Jitter colours with exactly the results of Pillow's enhancers.
 
-torchvision's ``ColorJitter`` on PIL images with one difference: the four changes come in a fixed order
-(brightness, contrast, saturation, hue) instead of a random one, which would need four times the work in a
-batch.
+Unlike in torchvision's ``ColorJitter``, the four changes come in a fixed order: brightness, contrast,
+saturation, hue. A random order would need four times the work in a batch.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
+from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
+from amtml_pl.data.augment import Images, Keys
 from amtml_pl.data.counter_rng import uniform
 from amtml_pl.errors import UserError
 
@@ -38,15 +38,12 @@ class ColorJitter:
 
     def __post_init__(self) -> None:
         for name, amount in vars(self).items():
-            if not amount >= 0:  # so that nan is refused, too
-                raise UserError(f"ColorJitter: {name} is {amount}, expected 0 or more.")
-        if not 0 <= self.hue <= 0.5:
-            raise UserError(f"ColorJitter: hue is {self.hue}, expected a number in [0, 0.5].")
+            most = 0.5 if name == "hue" else float("inf")
+            if not 0 <= amount <= most:
+                raise UserError(f"ColorJitter: {name} is {amount}, expected a number in [0, {most}].")
 
-    def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], keys: UInt64[np.ndarray, " B"], view: int
-    ) -> UInt8[Tensor, "B 3 H W"]:
-        """Return each image changed by its own four amounts."""
+    def __call__(self, images: Images, keys: Keys, view: int) -> Images:
+        """Return each image with its four changes."""
         draws = uniform(keys, view, 4)
         if self.brightness:
             images = _blend(torch.zeros_like(images), images, _factors(self.brightness, draws[:, 0]))
@@ -64,28 +61,26 @@ def _factors(amount: float, draws: Float64[np.ndarray, " B"]) -> Float32[Tensor,
     return torch.from_numpy(low + (1.0 + amount - low) * draws).float()[:, None, None, None]
 
 
-def _blend(
-    start: UInt8[Tensor, "B _ _ _"], images: UInt8[Tensor, "B 3 H W"], factors: Float32[Tensor, "B 1 1 1"]
-) -> UInt8[Tensor, "B 3 H W"]:
+def _blend(start: UInt8[Tensor, "B _ _ _"], images: Images, factors: Float32[Tensor, "B 1 1 1"]) -> Images:
     """Blend from ``start`` (0) through ``images`` (1) and beyond, rounded down as in Pillow."""
     difference = images.float() - start.float()
     return (start.float() + factors.to(images.device) * difference).clamp(0, 255).to(torch.uint8)
 
 
-def _grey(images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 1 H W"]:
+def _grey(images: Images) -> UInt8[Tensor, "B 1 H W"]:
     """Return the ITU-R 601 luma, computed in 16-bit fixed point."""
     red, green, blue = images.int().unbind(dim=1)
     return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).to(torch.uint8)[:, None]
 
 
-def _mean_grey(images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 1 1 1"]:
+def _mean_grey(images: Images) -> UInt8[Tensor, "B 1 1 1"]:
     """Return the rounded mean grey, in integers as a float sum depends on its order."""
     pixels = images.shape[2] * images.shape[3]
     total = _grey(images).sum(dim=(2, 3), keepdim=True)
     return ((2 * total + pixels) // (2 * pixels)).to(torch.uint8)
 
 
-def _turn_hue(images: UInt8[Tensor, "B 3 H W"], steps: Int64[np.ndarray, " B"]) -> UInt8[Tensor, "B 3 H W"]:
+def _turn_hue(images: Images, steps: Int64[np.ndarray, " B"]) -> Images:
     """Add ``steps`` to the 8-bit hue modulo 256, with Pillow's mix of precisions."""
     colors = images.float()
     value, low = colors.amax(dim=1), colors.amin(dim=1)

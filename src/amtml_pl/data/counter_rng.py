@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int64, Integer, UInt64
 
-_MASK = 2**64 - 1
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -54,5 +53,5 @@ def permutation(size: int, state: int | UInt64[np.ndarray, " 1"]) -> Int64[np.nd
 def _uint64(number: int | Integer[np.ndarray, "*S"]) -> UInt64[np.ndarray, "*_"]:
     """Return an array of at least one dimension, as numpy's scalars warn of overflow."""
     if isinstance(number, int):
-        return np.array([number & _MASK], dtype=np.uint64)
+        return np.array([number % 2**64], dtype=np.uint64)
     return number.astype(np.uint64)

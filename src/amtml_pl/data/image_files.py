@@ -12,40 +12,31 @@ from torch import Tensor
 
 from amtml_pl.data.augment import as_floats
 from amtml_pl.data.datasets.files import FolderFiles
-from amtml_pl.data.datasets.image_folder import SUFFIXES, image_names, read_images
+from amtml_pl.data.datasets.image_folder import SUFFIXES, is_image, read_images
 from amtml_pl.errors import UserError
 
 BATCH = 256
 
 
 def named_images(words: Sequence[str]) -> list[Path]:
-    """Return the image files that words name; a word without an image is a UserError."""
+    """Return the image files that words name; a UserError if a word has none."""
     found: dict[Path, None] = {}
     for word in words:
-        files = [*files_of(word)]
+        path = Path(word).expanduser()
+        if path.is_dir():
+            files = [path / name for name in FolderFiles(path).names(".") if is_image(name)]
+        elif path.is_file():
+            files = [path]
+        else:
+            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+            files = [Path(match) for match in matches if is_image(match) and Path(match).is_file()]
         if not files:
-            kinds = ", ".join(sorted(SUFFIXES))
-            path = Path(word).expanduser()
-            lacking = f"no image in the folder {word!r}" if path.is_dir() else f"no image {word!r}"
-            seen = "" if path.is_absolute() else f", seen from {Path.cwd()}"
             raise UserError(
-                f"There is {lacking}{seen}; known are {kinds}.",
+                f"{word!r} has no image (seen from {Path.cwd()}); known are {', '.join(sorted(SUFFIXES))}.",
                 fix="images=FOLDER, images=[FILE,FILE] or images='PATTERN', in quotes",
             )
         found.update(dict.fromkeys(files))
     return [*found]
-
-
-def files_of(word: str) -> Iterator[Path]:
-    """Yield the image files that a word names: a file, a folder or a pattern."""
-    path = Path(word).expanduser()
-    if path.is_dir():
-        yield from (path / name for name in image_names(FolderFiles(path), "."))
-    elif path.is_file():
-        yield path
-    else:
-        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-        yield from (match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file())
 
 
 def read_batches(files: Sequence[Path], image_size: int) -> Iterator[Float[Tensor, "B 3 S S"]]:

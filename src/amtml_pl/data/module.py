@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
@@ -41,8 +42,8 @@ class PackedDataModule(pl.LightningDataModule):
 
     The validation split is the packed one where there is one, else a stratified part of the packed training
     split. The splits depend on ``seed`` alone, the order of the batches on (``order_seed``, epoch), the view
-    on the epoch, the pixels on (seed of the augmentation, view, index): nothing depends on the number of
-    workers, and the sequence of samples not on the number of ranks.
+    on the epoch, the pixels on (seed of the augmentation, view, index). Nothing depends on the number of
+    workers. The sequence of samples does not depend on the number of ranks.
 
     The trainer must rebuild the loader every epoch and leave its sampler alone
     (``reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False``): a loader that lives longer
@@ -67,6 +68,10 @@ class PackedDataModule(pl.LightningDataModule):
 
     Attributes:
         batches_done: in the trainer's current epoch, when a checkpoint is written or read within it.
+        classes, num_classes: the K class names in label order, and K.
+        digest: of the packed data.
+        image_size: height and width of the images in pixels.
+        sizes: number of images of each split.
 
     Raises:
         UserError: if a size or a number of views is out of range.
@@ -89,18 +94,30 @@ class PackedDataModule(pl.LightningDataModule):
         teachers: TeacherReader | None = None,
     ) -> None:
         super().__init__()
-        _check_ranges(batch_size, eval_batch_size, num_workers, mixup)
-        self.packed = packed
+        for name, value, smallest in (
+            ("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0), ("mixup", mixup, 0), ("val_size", val_size, 0),
+        ):  # fmt: skip
+            if not smallest <= value < math.inf:
+                raise UserError(f"data.{name} is {value}, expected {smallest} or more.")
+        distinct = augment.distinct_views
+        if views != "all" and not 1 <= views <= (distinct or math.inf):
+            most = "" if distinct is None else f" to {distinct}, the distinct views of the augmentation"
+            raise UserError(f"data.views is {views}, expected 1{most or ' or more'}.", fix="data.views=all")
+        self.packed, self.digest = packed, packed.digest
+        self.classes, self.num_classes = packed.classes, len(packed.classes)
         self.order_seed = order_seed
         self.augment = augment
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.views = _resolve_views(views, augment.distinct_views)
+        self.views = distinct if views == "all" else views  # None: a new view in every epoch
         self.num_workers = num_workers
         self.mixup = mixup
         self.teachers = teachers
         self.batches_done = 0
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
+        self.sizes: dict[str, int] = {name: len(split) for name, split in self._splits.items()}
+        self.image_size = self._splits["train"].stored.images.shape[2]
 
     def split(self, name: SplitName) -> SplitRows:
         """Return the images of a split; a UserError if the packed data has none."""
@@ -156,8 +173,7 @@ class PackedDataModule(pl.LightningDataModule):
             last = "the last batch of an epoch" if smallest < self.batch_size else "a batch"
             raise UserError(
                 f"{world_size} ranks cannot share {last}, which has {smallest} images; each needs 2.",
-                fix=f"data.batch_size={self.batch_size + world_size} or another, data.train_size, or fewer "
-                "trainer.devices",
+                fix=f"data.batch_size={self.batch_size + world_size}, or fewer trainer.devices",
             )
         blend = None
         if self.mixup:
@@ -188,31 +204,6 @@ class PackedDataModule(pl.LightningDataModule):
         """Return the view that an epoch trains on: 1 … V in turn."""
         return 1 + (epoch if self.views is None else epoch % self.views)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The K class names in label order."""
-        return self.packed.classes
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes, K."""
-        return len(self.packed.classes)
-
-    @property
-    def image_size(self) -> int:
-        """The height and width of the images in pixels."""
-        return self.split("train").stored.images.shape[2]
-
-    @property
-    def digest(self) -> str:
-        """The digest of the packed data."""
-        return self.packed.digest
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The number of images of each split."""
-        return {name: len(split) for name, split in self._splits.items()}
-
     def _loader(
         self, reader: BatchReader, batches: Sequence[Int64[Tensor, " _"]], first: int = 0
     ) -> DataLoader[Batch]:
@@ -227,27 +218,3 @@ class PackedDataModule(pl.LightningDataModule):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-
-def _check_ranges(batch_size: int, eval_batch_size: int, num_workers: int, mixup: float) -> None:
-    for name, count in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-        if count < 1:
-            raise UserError(f"data.{name} is {count}, expected 1 or more.", fix=f"data.{name}=128")
-    if num_workers < 0:
-        raise UserError(f"data.num_workers is {num_workers}, expected 0 or more.", fix="data.num_workers=0")
-    if not 0 <= mixup < float("inf"):
-        raise UserError(f"data.mixup is {mixup}, expected 0 or more.", fix="data.mixup=0.2")
-
-
-def _resolve_views(views: int | Literal["all"], distinct: int | None) -> int | None:
-    """Return the number of views V; None for a new view in every epoch."""
-    if views == "all":
-        return distinct
-    if views < 1:
-        raise UserError(f"data.views is {views}, expected 1 or more.", fix="data.views=all")
-    if distinct is not None and views > distinct:
-        raise UserError(
-            f"data.views is {views}, but the augmentation has {distinct} distinct views.",
-            fix="data.views=all, or another augmentation: augment=crop_flip",
-        )
-    return views

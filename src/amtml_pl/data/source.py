@@ -9,7 +9,7 @@ from amtml_pl.types import Split, SplitName
 
 @runtime_checkable
 class DatasetSource(Protocol):
-    """The source of a data set; each file of ``amtml_pl.data.datasets`` has one."""
+    """The source of a data set; by default, its first three methods need no files."""
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -17,12 +17,14 @@ class DatasetSource(Protocol):
 
     def missing(self) -> str | None:
         """Return what is missing and where it was searched; None if nothing is."""
+        return None
 
     def fetch(self) -> None:
         """Download and verify what is missing; a UserError names another way to provide it."""
 
     def download_bytes(self) -> int | None:
         """Return the bytes to download; None if impossible, 0 if not needed."""
+        return 0
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the pixels, as JSON: class and arguments, without places."""

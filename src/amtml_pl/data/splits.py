@@ -24,7 +24,7 @@ def disjoint_splits(
 ) -> dict[SplitName, SplitRows]:
     """Return training, validation and, if packed, test images; a function of the arguments.
 
-    Every class keeps a training image; one of two images or more has a validation image, too.
+    Every class keeps a training image. A class of two images or more has a validation image, too.
 
     Args:
         packed: its validation split is used if it has one, else a stratified part of its training split.
@@ -50,11 +50,9 @@ def disjoint_splits(
     if train_size is not None:
         _check_size("train_size", train_size, train_size, K, len(rows))
         rows = rows[_stratified(labels[rows], train_size, random_bits(seed, _SUBSET), spare_one=False)]
-    splits: dict[SplitName, SplitRows] = {
-        "train": SplitRows("train", stored, torch.from_numpy(rows)),
-        "val": val,
-    }
-    return splits | ({"test": _whole(packed, "test")} if "test" in packed.splits else {})
+    train = SplitRows("train", stored, torch.from_numpy(rows))
+    test: dict[SplitName, SplitRows] = {"test": _whole(packed, "test")} if "test" in packed.splits else {}
+    return {"train": train, "val": val, **test}
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,9 @@ def _stratified(
 ) -> Int64[np.ndarray, " {size}"]:
     """Return ``size`` positions, rising, with every class in proportion.
 
-    Each class is shuffled and spread evenly over [0, 1], its first sample at 0 and, where one of every class
-    is to be spared, its last at 1; the samples that come first are taken. Unlike scikit-learn's
-    ``StratifiedShuffleSplit`` this allows classes of one image and any remainder, and a larger choice holds
-    every smaller one.
+    Each class is shuffled and spread evenly over [0, 1], its first sample at 0 and, with ``spare_one``, its
+    last at 1. The first ``size`` samples are taken. Unlike scikit-learn's ``StratifiedShuffleSplit`` this
+    allows classes of one image and any remainder, and a larger choice holds every smaller one.
     """
     order = permutation(len(labels), state)
     shuffled = labels[order]
@@ -110,14 +107,9 @@ def _stratified(
 
 
 def _check_size(name: str, given: int | float, size: int, smallest: int, largest: int) -> None:
-    if isinstance(given, float) and not 0 < given < 1:
-        raise UserError(
-            f"data.{name} is {given}; a number with a decimal point is a fraction between 0 and 1.",
-            fix=f"data.{name}=0.1, or a whole number of images",
-        )
     if not smallest <= size <= largest:
         raise UserError(
             f"data.{name} is {given}, which is {size} images; expected from {smallest}, one per class, "
             f"to {largest}, what the packed training split can give.",
-            fix=f"data.{name}={max(smallest, largest // 10)}",
+            fix=f"data.{name}={max(smallest, largest // 10)} (a number with a decimal point is a fraction)",
         )

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from amtml_pl.config.paths import config_directory
-from amtml_pl.data.packing import MANIFEST, PackedDataset, read_manifest
+from amtml_pl.data.packing import MANIFEST, PackedDataset, PackedManifest
 from amtml_pl.errors import UserError
 from amtml_pl.runs.record import RunRecord
 
@@ -47,7 +47,7 @@ def packed_with(digest: str, root: Path) -> PackedDataset | None:
         if file.parent.suffix:  # .tmp is being written, .old is being removed
             continue
         with suppress(UserError, OSError):  # skip damaged data sets
-            if read_manifest(file.parent).digest == digest:
+            if PackedManifest.read(file.parent).digest == digest:
                 packed = PackedDataset.open(file.parent)
                 packed.verify()
                 return packed

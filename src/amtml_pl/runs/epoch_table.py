@@ -7,12 +7,7 @@ from pathlib import Path
 
 
 def read_epochs(file: Path) -> list[dict[str, str]]:
-    """Return the rows, each by column.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is not such a table.
-    """
+    """Return the rows by column; an OSError or ValueError for another file."""
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             columns, *rows = list(csv.reader(lines, strict=True)) or [[]]

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """One run's folder: ``config.yaml``, ``run.json``, ``checkpoints/``, ``metrics.csv``, event files.
-
-    Args:
-        path: the folder; created by the first write.
-    """
+    """A run's folder with configuration, record, checkpoints and tables; the first write creates it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,13 +29,12 @@ class RunFolder:
         self.broken_step = path / "not_finite.safetensors"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
+        # The small files that every command reads and checks; the files of tensors.
+        self.tables = (self.config_file, self.metrics_file, self.weights_by_class_file)
+        self.weights = (self.weights_file, self.best_checkpoint, self.last_checkpoint)
 
     def record(self) -> RunRecord | None:
-        """Return the record in ``run.json``; None if the file does not exist.
-
-        Raises:
-            UserError: if the file cannot be read as a run's record of this format.
-        """
+        """Return the record in ``run.json``, None if it does not exist; a UserError for damage."""
         from amtml_pl.runs.record import RunRecord
         from amtml_pl.system.records import find_record
 
@@ -52,30 +47,16 @@ class RunFolder:
     def seal(self) -> dict[str, str]:
         """Return the digest of each file of a completed run, by name."""
         files = (*self.tables, *self.weights)
-        return {self.name_of(file): digest_of_file(file) for file in files if file.is_file()}
+        return {self._name(file): digest_of_file(file) for file in files if file.is_file()}
 
-    @property
-    def tables(self) -> tuple[Path, ...]:
-        """The small files that every command reads and checks."""
-        return self.config_file, self.metrics_file, self.weights_by_class_file
-
-    @property
-    def weights(self) -> tuple[Path, ...]:
-        """The files of tensors, which only some commands read."""
-        return self.weights_file, self.best_checkpoint, self.last_checkpoint
-
-    def name_of(self, file: Path) -> str:
+    def _name(self, file: Path) -> str:
         """Return a file's name in ``run.json``."""
         return file.relative_to(self.path).as_posix()
 
     def refuse_changed(self, record: RunRecord, *files: Path) -> None:
-        """Raise for a file that has changed since the run completed.
-
-        Raises:
-            UserError: naming the first of them.
-        """
+        """Raise a UserError for the first file that has changed since the run completed."""
         for file in files:
-            name = self.name_of(file)
+            name = self._name(file)
             expected = record.files.get(name)
             try:
                 found = digest_of_file(file) if file.is_file() else None
@@ -85,8 +66,7 @@ class RunFolder:
                     fix=f"ask its owner for read access: ls -l '{self.path}'",
                 ) from error
             if found != expected:
-                got = "absent" if found is None else f"SHA-256 {found[:12]}"
-                wanted = "none" if expected is None else f"SHA-256 {expected[:12]}"
+                got, wanted = (f"SHA-256 {d[:12]}" if d else "no file" for d in (found, expected))
                 raise UserError(
                     f"{name} in {self.path} was changed after the run (got {got}, expected {wanted}).",
                     fix=f"copy the whole folder again, or repeat the run: {record.command} force=true",
@@ -106,7 +86,7 @@ class RunFolder:
 
     @property
     def is_busy(self) -> bool:
-        """Return whether a process works in the folder."""
+        """Return True if a process works in the folder."""
         try:
             return is_held(self.lock_file)
         except OSError:  # no write access
@@ -114,9 +94,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the files of an earlier run, for ``force=true``."""
-        files = (self.record_file, self.doctor_file, self.broken_step, *self.weights)
-        tables = (self.metrics_file, self.weights_by_class_file)
+        files = (self.record_file, self.doctor_file, self.broken_step, *self.weights, *self.tables[1:])
         written = ("events.out.tfevents.*", "evaluate.json", "evaluate-*.json", "export/student[.-]*",
                    "export/*export.json*", "**/.student*.*", ".evaluate*.json")  # fmt: skip
-        for file in (*files, *tables, *(found for name in written for found in self.path.glob(name))):
+        for file in (*files, *(found for name in written for found in self.path.glob(name))):
             file.unlink(missing_ok=True)

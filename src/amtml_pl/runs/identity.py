@@ -38,16 +38,10 @@ def resolve_run_folder(*, _root_: Config) -> str:
 
 
 def run_folder(config: Config, experiment: str | None, label: str) -> Path:
-    """Return a run's folder, the same whenever the command is repeated.
+    """Return ``<outputs>/runs/<experiment>/<label>-<hash>``, the same for a repeated command.
 
-    Args:
-        config: the composed configuration.
-        experiment: its name; None if the command chose none.
-        label: the readable part of the folder's name, the overrides or the network.
-
-    Returns:
-        ``<outputs>/runs/<experiment>/<label>-<hash>``; for a teacher ``<teachers>/<dataset>/<label>-<hash>``.
-        An existing folder with that hash and another label is reused.
+    A teacher's folder is ``<teachers>/<dataset>/<label>-<hash>``. ``label`` is the readable part of the
+    name, the overrides or the network. An existing folder with that hash is returned with any label.
     """
     if config.role == "teacher":
         parent = Path(config.paths.teachers) / str(config.dataset.name)
@@ -62,9 +56,8 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
 def run_hash(config: Config) -> str:
     """Return eight hexadecimal digits of everything that can change the result.
 
-    `amtml_pl.config.schema` declares what counts. So a temperature that no selected term reads, or a
-    coefficient of an unselected term, does not change the hash. A teacher counts with the content of its
-    recipe, or of its weights file, not with their names.
+    `amtml_pl.config.schema` declares which keys count. A temperature that no selected term reads does not.
+    Of a teacher counts the content of its recipe or of its weights file, not their names.
     """
     tree = {name: value for name, value in plain(config, resolve=False).items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
@@ -80,7 +73,7 @@ def run_hash(config: Config) -> str:
     # built, with parameters that they draw, in their order. One term has none: trained teachers are found.
     terms = list(config.loss)
     orders = [list(config.teacher), *([terms] if len(terms) > 1 else [])]
-    return digest_of([identified(resolved, KEYS, where), *orders], sort_keys=True)
+    return short_hash([identified(resolved, KEYS, where), *orders], sort_keys=True)
 
 
 def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
@@ -88,55 +81,48 @@ def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
     if has_own_weights(config.teacher[name]):
         path = config.teacher[name].weights.path
         node["weights"]["path"] = None if path is None else file_digest(Path(str(path)))
-        for key in ("recipe", "recipe_overrides", "seed"):
-            node.pop(key, None)
-        return
-    try:
-        own = recipe(config, name)
-    except UserError:  # `check` reports it; the recipe's name stays in the node
-        return
-    for key in ("recipe", "recipe_overrides", "seed", "weights"):
+    else:
+        try:
+            own = recipe(config, name)
+        except UserError:  # `check` reports it; the recipe's name stays in the node
+            return
+        node.pop("weights", None)
+        node["trained_by"] = run_hash(own)
+    for key in ("recipe", "recipe_overrides", "seed"):
         node.pop(key, None)
-    node["trained_by"] = run_hash(own)
 
 
 def file_digest(file: Path) -> str | None:
-    """Return the SHA-256 of a file; None if it cannot be read."""
+    """Return the SHA-256 of a file, cached until it changes; None if unreadable."""
     try:
         state = file.stat()
-        return digest_of_version(file, state.st_mtime_ns, state.st_size)
+        return _digest_of_state(file, state.st_mtime_ns, state.st_size)
     except OSError:
         return None
 
 
 @lru_cache
-def digest_of_version(file: Path, _modified: int, _size: int) -> str:
-    """Return the digest of a file, read again only after a change."""
+def _digest_of_state(file: Path, _modified: int, _size: int) -> str:
     return digest_of_file(file)
 
 
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:
     """Return the overrides of a command as part of a folder's name."""
-    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in telling_overrides(overrides, left_out)]
+    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", o).strip("-") for o in result_overrides(overrides, left_out)]
     return "_".join(words)[:80] or "default"
 
 
 def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
-    """Return eight hexadecimal digits of everything that determines a sweep's jobs.
-
-    Args:
-        overrides: of the sweep's command.
-        sweeper: Hydra's node of the sweeper, of which ``params`` count.
-    """
-    return digest_of([telling_overrides(overrides), sweeper["_target_"], sweeper.get("params")])
+    """Return a hash of a sweep's overrides and of the ``params`` of Hydra's sweeper node."""
+    return short_hash([result_overrides(overrides), sweeper["_target_"], sweeper.get("params")])
 
 
-def digest_of(values: list[Any], *, sort_keys: bool = False) -> str:
+def short_hash(values: list[Any], *, sort_keys: bool = False) -> str:
     """Return eight hexadecimal digits of the SHA-256 of plain values."""
     text = json.dumps(values, sort_keys=sort_keys, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def telling_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
+def result_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
     """Return the overrides that can change a result, without some keys."""
     return [o for o in overrides if (key := key_of(o)) not in left_out and changes_result(key)]

@@ -46,7 +46,7 @@ class TeacherFacts(NetworkFacts):
 
 
 class CacheUse(Record):
-    """The cached teacher outputs that a run has read.
+    """The cached teacher outputs of a run.
 
     Attributes:
         views: number of versions of the training images.
@@ -121,11 +121,12 @@ class RunRecord(Sealed):
     def has_results(self) -> RunRecord:
         """Check that a completed run has all its metrics, files and timing."""
         if self.status == "completed":
-            taught = [f"teacher/{name}/{split}/acc" for name in self.teachers for split in ("val", "test")]
-            absent = [f"metrics.{name}" for name in (*METRICS, *taught) if name not in self.metrics]
+            of_teachers = [
+                f"teacher/{name}/{split}/acc" for name in self.teachers for split in ("val", "test")
+            ]
+            absent = [f"metrics.{name}" for name in (*METRICS, *of_teachers) if name not in self.metrics]
             absent += [f"files.{name}" for name in FILES if name not in self.files]
-            if self.timing is None:
-                absent.append("timing")
+            absent += ["timing"] if self.timing is None else []
             if absent:
                 raise ValueError(f"it lacks {', '.join(absent)}")
         return self

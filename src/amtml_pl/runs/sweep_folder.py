@@ -16,12 +16,9 @@ from filelock import FileLock
 
 from amtml_pl.system.files import is_held, write_text
 
-JobStatus = Literal["running", "completed", "failed", "interrupted"]
-COLUMNS = ("job", "status", "val/acc", "test/acc", "seconds", "overrides", "run", "reason")
-
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One job of a sweep, in the state after its last attempt.
 
     Attributes:
@@ -29,7 +26,7 @@ class Job:
         command: a unique text for the sweep's command that began the last attempt.
         status: ``interrupted`` means not ended and no longer running.
         reason: why it has not completed.
-        mistake: whether the user can correct the reason.
+        mistake: True if the user can correct the reason.
         accuracy: ``val/acc`` and ``test/acc`` of the run's record, if the job has completed.
         seconds: ``fit_seconds`` of the run's record, over all attempts.
     """
@@ -38,7 +35,7 @@ class Job:
     overrides: tuple[str, ...]
     run: str
     command: str
-    status: JobStatus
+    status: Literal["running", "completed", "failed", "interrupted"]
     reason: str = ""
     mistake: bool = False
     accuracy: tuple[float, float] | None = None
@@ -52,7 +49,7 @@ class SweepFolder:
 
     Args:
         path: the folder; created by the first job.
-        command: of this attempt, see `Job`.
+        command: of this attempt, see `SweepJob`.
         repeat: the command line that continues the sweep.
     """
 
@@ -64,33 +61,31 @@ class SweepFolder:
         self.summary_file = path / "sweep.json"
 
     @contextmanager
-    def at_work(self, overrides: Sequence[str]) -> Iterator[None]:
+    def hold_lock(self, overrides: Sequence[str]) -> Iterator[None]:
         """Hold a job's lock, which marks it as running until the process ends."""
         file = self.job_file(overrides)
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             yield
 
-    def write(self, job: Job) -> None:
+    def write(self, job: SweepJob) -> None:
         """Record this process's job, and update the leaderboard."""
         write_text(self.job_file(job.overrides), json.dumps(asdict(job), indent=2) + "\n")
         self.publish()
 
-    def publish(self) -> list[Job]:
+    def publish(self) -> list[SweepJob]:
         """Rewrite the leaderboard from the jobs' files, and return the jobs, best first."""
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".lock"):  # written by one at a time
             jobs = self.jobs()
-            listed = [{**asdict(job), "overrides": list(job.overrides)} for job in jobs]
-            summary = {"format": 1, "command": self.repeat, "jobs": listed}
+            summary = {"format": 1, "command": self.repeat, "jobs": [asdict(job) for job in jobs]}
             write_text(self.summary_file, json.dumps(summary, indent=2) + "\n")
-            write_text(self.leaderboard_file, table(jobs))
+            write_text(self.leaderboard_file, _leaderboard(jobs))
         return jobs
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[SweepJob]:
         """Return all jobs that any command has begun, best first, then in the sweep's order."""
-        whole = (file for file in (self.path / "jobs").glob("*.json") if file.name[0] != ".")
-        jobs = [read_job(file) for file in whole]
+        jobs = [_read_job(file) for file in self.path.glob("jobs/[!.]*.json")]
         return sorted(jobs, key=lambda job: (-(job.accuracy or (-1.0,))[0], job.number))
 
     def job_file(self, overrides: Sequence[str]) -> Path:
@@ -99,29 +94,25 @@ class SweepFolder:
         return self.path / "jobs" / f"{digest}.json"
 
 
-def read_job(file: Path) -> Job:
-    """Return a job; a running one whose lock no process holds was interrupted.
-
-    Raises:
-        UserError: if its file is damaged.
-    """
+def _read_job(file: Path) -> SweepJob:
+    """Return a job, ``interrupted`` if its process is gone; a UserError for damage."""
     from amtml_pl.system.records import read_record
 
-    job = read_record(Job, file, fix=f"rm '{file}' and repeat the command")
+    job = read_record(SweepJob, file, fix=f"rm '{file}' and repeat the command")
     if job.status != "running" or is_held(file.with_suffix(".lock")):
         return job
-    return replace(job, status="interrupted", reason="its process ended without saying why")
+    return replace(job, status="interrupted", reason="its process ended without giving a reason")
 
 
-def table(jobs: Sequence[Job]) -> str:
+def _leaderboard(jobs: Sequence[SweepJob]) -> str:
     """Return the leaderboard as CSV."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    rows.writerow(("job", "status", "val/acc", "test/acc", "seconds", "overrides", "run", "reason"))
     for job in jobs:
-        validation, test = job.accuracy or ("", "")
         seconds = "" if job.seconds is None else round(job.seconds, 3)
         reason = " ".join(job.reason.split())  # a row is a line
         overrides = " ".join(job.overrides)
-        rows.writerow((job.number, job.status, validation, test, seconds, overrides, job.run, reason))
+        accuracy = job.accuracy or ("", "")
+        rows.writerow((job.number, job.status, *accuracy, seconds, overrides, job.run, reason))
     return text.getvalue()

@@ -1,7 +1,3 @@
-import zipfile
-
-import pytest
-
 from amtml_pl.data.datasets.cinic10 import Cinic10
 from amtml_pl.data.datasets.files import ArchiveFiles
 from amtml_pl.data.packing import pack
@@ -18,20 +14,11 @@ def test_the_archive_is_read_with_its_own_validation_split_and_leaves_nothing_on
     assert [*(tmp_path / "raw").iterdir()] == [archive]
 
 
-@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
-def test_files_that_an_archiver_adds_are_neither_class_nor_image(tmp_path, kind):
+def test_files_that_an_archiver_adds_are_neither_class_nor_image(tmp_path):
     names = (
         "train/cat/0.png", "train/cat/.AppleDouble/0.png", "train/cat/._0.png", "train/cat/Thumbs.db",
         "train/__MACOSX/cat/0.png", "train/@eaDir/0.png", "__MACOSX/train/dog/0.png",
     )  # fmt: skip
-    members = dict.fromkeys(names, b"x")
-    archive = tmp_path / f"images.{kind}"
-    if kind == "zip":
-        with zipfile.ZipFile(archive, "w") as file:
-            for name, content in members.items():
-                file.writestr(name, content)
-    else:
-        write_tar(archive, ".", members)
-    files = ArchiveFiles(archive, "images")
+    files = ArchiveFiles(write_tar(tmp_path / "images.tar.gz", ".", dict.fromkeys(names, b"x")), "images")
     assert files.folders("train") == ["cat"]
     assert files.names("train") == ["train/cat/0.png"]

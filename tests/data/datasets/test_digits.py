@@ -28,14 +28,6 @@ def test_at_their_own_size_the_digits_are_only_rescaled_and_none_is_in_both_spli
     assert len(rows) == len(originals)
 
 
-def test_nothing_is_missing_and_nothing_is_downloaded():
-    digits = Digits()
-    digits.fetch()
-    assert (digits.missing(), digits.download_bytes()) == (None, 0)
-    assert digits.signature() == Digits().signature()
-    assert digits.identity() != Digits(test_fraction=0.3).identity()
-
-
 @pytest.mark.parametrize("arguments", [{"test_fraction": 0}, {"test_fraction": 1.5}, {"image_size": 4}])
 def test_an_argument_out_of_range_is_refused_by_name(arguments):
     with pytest.raises(UserError, match=f"{next(iter(arguments))} is .* expected"):

@@ -13,7 +13,7 @@ def tiny_imagenet(archive):
 
 
 def rewrite(archive, name, content):
-    """The same archive with another content of one member."""
+    """Replace the content of one member of an archive."""
     with zipfile.ZipFile(archive) as old:
         members = {info.filename: old.read(info) for info in old.infolist()}
     with zipfile.ZipFile(archive, "w") as new:
@@ -41,7 +41,7 @@ def test_the_official_validation_split_with_its_annotations_is_the_test_split(tm
     assert (red, green, blue) == (0, 1, 2)
 
 
-def test_two_classes_with_one_word_are_told_apart_by_their_ids(tmp_path):
+def test_two_classes_with_one_word_are_named_with_their_ids(tmp_path):
     archive = write_tiny_imagenet(tmp_path, classes=3)
     rewrite(archive, "words.txt", "n00000000\tcrane, bird\nn00000001\tcrane, machine\nn00000002\tegret\n")
     assert tiny_imagenet(archive).read("train").classes == ("crane (n00000000)", "crane (n00000001)", "egret")
@@ -49,8 +49,8 @@ def test_two_classes_with_one_word_are_told_apart_by_their_ids(tmp_path):
 
 @pytest.mark.parametrize(
     ("annotations", "message"),
-    [("val_0.JPEG\tn00000000\nval_1.JPEG\tn12345678\n", "line 2 of val/val_annotations.txt is .*n12345678"),
-     ("val_9999.JPEG\tn00000000\n", "lacks 1 of the 1 files asked for: val/images/val_9999.JPEG")],
+    [("val_0.JPEG\tn00000000\nval_1.JPEG\tn12345678\n", r"annotations.txt has no class of train \('n123456"),
+     ("val_9999.JPEG\tn00000000\n", "lacks 1 of 1 files: val/images/val_9999.JPEG")],
 )  # fmt: skip
 def test_an_annotation_of_an_unknown_class_or_image_is_refused(tmp_path, annotations, message):
     archive = write_tiny_imagenet(tmp_path)

@@ -16,25 +16,19 @@ from amtml_pl.system.files import digest_of_file
 class ArchiveSource:
     """Find, fetch and verify an official archive; a subclass reads its splits.
 
-    Nothing is read before its checksum is compared. An unpacked folder serves where every file in it has a
-    published checksum.
+    Nothing is read before its checksum is compared. An unpacked folder is accepted if every file in it has
+    a published checksum.
 
     Args:
-        folder: where the archive or its unpacked folder lies, or is downloaded to. The folder above is
-            searched as well.
+        folder: place of the archive, its unpacked folder or a download; the folder above is searched as well.
         mirrors: http(s) folders that hold the archive; empty for no download.
         md5: of the archive, as published.
         members: the md5 of each file of the unpacked folder, by its name; empty where none are published.
-
-    Attributes:
-        archive: the archive's name.
-        unpacked: the name of the archive's top folder.
-        size: of the archive in bytes; a mirror may send no more.
     """
 
-    archive: ClassVar[str]
-    unpacked: ClassVar[str]
-    size: ClassVar[int]
+    archive: ClassVar[str]  # the name of the archive
+    unpacked: ClassVar[str]  # the name of its top folder
+    size: ClassVar[int]  # of the archive in bytes; a mirror may send no more
 
     def __init__(
         self, folder: str | Path, mirrors: Sequence[str], md5: str, members: Mapping[str, str] | None = None
@@ -47,26 +41,13 @@ class ArchiveSource:
         if self._find() is not None:
             return None
         archives, folders = self._places()
-        looked = ", ".join(str(path) for path in (*archives, *folders))
-        sentence = f"The raw data of {type(self).__name__} is missing: looked for {looked}."
-        for folder in folders:
-            absent = [member for member in self.members if not (folder / member).exists()]
-            if len(absent) < len(self.members):
-                sentence += f" {folder} lacks {', '.join(absent)}."
-        return sentence
+        looked = ", ".join(map(str, archives + folders))
+        return f"The raw data of {type(self).__name__} is missing: looked for {looked}."
 
     def fetch(self) -> None:
         """Download and verify what is missing; a UserError names another way to provide it."""
         if self._find() is None:
-            target = self._places()[0][0]
-            try:
-                download(self.archive, self.mirrors, target, checksum=f"md5:{self.md5}", size=self.size)
-            except UserError as error:
-                raise UserError(
-                    f"{self.missing()} {error.what}",
-                    fix=f"put the archive at {target}, or name a mirror that answers: "
-                    "'dataset.source.mirrors=[https://HOST/FOLDER]'",
-                ) from error
+            download(self.archive, self.mirrors, self._places()[0][0], md5=self.md5, size=self.size)
         self.files()
 
     def download_bytes(self) -> int | None:
@@ -88,27 +69,25 @@ class ArchiveSource:
 
     def files(self) -> Files:
         """Return the raw data's files by name; a UserError unless all are there and verified."""
-        found, signature = self._find(), self.signature()
-        if found is None or signature is None:
-            raise UserError(str(self.missing()), fix=f"put the archive at {self._places()[0][0]}")
-        try:
-            if found.is_dir():
-                for name, md5 in self.members.items():
-                    _verify(found / name, md5, stamp(found / name))
-                return FolderFiles(found)
-            _verify(found, self.md5, signature)
-        except UserError as error:
-            target = self._places()[0][0] if found.is_dir() else found
-            fix = f"put the official {self.archive} at {target}"
-            if self.mirrors:
-                fix = f"curl --location --output '{target}' {self.mirrors[0].rstrip('/')}/{self.archive}"
-            raise UserError(error.what, fix=fix) from error
-        return _opened(found, self.unpacked, signature)
+        found, target = self._find(), self._places()[0][0]
+        if found is None:
+            raise UserError(str(self.missing()), fix=f"put the archive at {target}")
+        is_folder = found.is_dir()
+        sums = {found / name: md5 for name, md5 in self.members.items()} if is_folder else {found: self.md5}
+        for file, md5 in sums.items():
+            if (got := _md5(file, stamp(file))) != md5:
+                place = target if is_folder else found
+                fix = f"put the official {self.archive} at {place}"
+                if self.mirrors:
+                    fix = f"curl --location --output '{place}' {self.mirrors[0].rstrip('/')}/{self.archive}"
+                raise UserError(f"{file} is not the official file (got md5 {got}, expected {md5}).", fix=fix)
+        return FolderFiles(found) if is_folder else _opened(found, self.unpacked, stamp(found))
 
     def _places(self) -> tuple[list[Path], list[Path]]:
-        parents = self.folder.absolute(), self.folder.absolute().parent
-        folders = [parents[0] / self.unpacked, parents[0], parents[1] / self.unpacked]
-        return [parent / self.archive for parent in parents], folders if self.members else []
+        """Return the possible places of the archive (downloads first), and of its unpacked folder."""
+        here = self.folder.absolute()
+        folders = [here / self.unpacked, here, here.parent / self.unpacked]
+        return [here / self.archive, here.parent / self.archive], folders if self.members else []
 
     def _find(self) -> Path | None:
         archives, folders = self._places()
@@ -117,14 +96,12 @@ class ArchiveSource:
 
 
 @lru_cache(maxsize=32)
-def _verify(file: Path, md5: str, stamp: str) -> None:
-    """Compare a checksum, once for each state of a file; a UserError if it differs."""
+def _md5(file: Path, stamp: str) -> str:
+    """Return a file's MD5, computed once for each of its states."""
     try:
-        got = digest_of_file(file, "md5")
+        return digest_of_file(file, "md5")
     except OSError as error:
         raise UserError(f"The raw data cannot be read: {error}.") from error
-    if got != md5:
-        raise UserError(f"{file} is not the official file (got md5 {got}, expected {md5}).")
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,6 @@ from amtml_pl.data.datasets.archive import ArchiveSource
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
-SIDE = 32
 NAMES_OF_ARRAYS = frozenset(
     {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
      ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
@@ -34,7 +33,7 @@ class _Cifar(ArchiveSource):
         wanted = (*self.batches[split], self.meta)
         content = {name: read_batch(file, f"{files.where}: {name}") for name, file in files.read(wanted)}
         batches = [content[name] for name in self.batches[split]]
-        images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, SIDE, SIDE)
+        images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
         labels = [label for batch in batches for label in batch[self.label_key]]
         classes = tuple(content[self.meta][self.names_key])
         return Split(torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64), classes)
@@ -89,7 +88,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in NAMES_OF_ARRAYS:
             raise UserError(
-                f"{self._where} asks to run {module:.80}.{name:.80} (expected arrays).",
+                f"{self._where} calls {module:.80}.{name:.80} (expected arrays).",
                 fix="leave out dataset.source.md5 and dataset.source.members: the official files are safe",
             )
         if name == "_reconstruct":  # numpy 2 warns of the module's old name

@@ -22,5 +22,4 @@ class Cinic10(ArchiveSource):
 
     def read(self, split: SplitName) -> Split:
         """Return one split, class by class, images in the order of their names."""
-        subfolders = {"train": "train", "val": "valid", "test": "test"}
-        return read_class_folders(self.files(), subfolders, split, image_size=32)
+        return read_class_folders(self.files(), {"train": "train", "val": "valid", "test": "test"}, split, 32)

@@ -10,18 +10,15 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from amtml_pl.data.datasets.embedded import Embedded
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
-SPLIT_SEED = 0
-BRIGHTEST = 16
 
-
-class Digits(Embedded):
+class Digits(DatasetSource):
     """1,797 grey 8×8 digits, enlarged bilinearly to colour images.
 
-    The split is stratified and drawn with a fixed seed, so that it is the same in every run. Source:
+    The split is stratified and the same in every run. Source:
     https://archive.ics.uci.edu/dataset/80 (its test part, the one that scikit-learn embeds).
 
     Args:
@@ -35,10 +32,11 @@ class Digits(Embedded):
     splits: tuple[SplitName, ...] = ("train", "test")
 
     def __init__(self, test_fraction: float = 0.2, image_size: int = 32) -> None:
-        if not 0.01 <= test_fraction <= 0.99:  # below, a class could be missing in one of the splits
-            raise UserError(f"test_fraction is {test_fraction}, expected 0.01 to 0.99.")
-        if image_size < 8:
-            raise UserError(f"image_size is {image_size}, expected at least the 8 pixels of the digits.")
+        if not 0.01 <= test_fraction <= 0.99 or image_size < 8:  # else a class could be missing in a split
+            raise UserError(
+                f"Digits: test_fraction is {test_fraction} and image_size is {image_size}, expected 0.01 to "
+                "0.99 and at least 8 pixels."
+            )
         self.test_fraction = test_fraction
         self.image_size = image_size
 
@@ -53,15 +51,15 @@ class Digits(Embedded):
     def read(self, split: SplitName) -> Split:
         """Return one split, in the order of the whole data set."""
         digits = load_digits()
-        parts = train_test_split(
+        train, test = train_test_split(
             np.arange(len(digits.target)),
             test_size=self.test_fraction,
-            random_state=SPLIT_SEED,
+            random_state=0,
             stratify=digits.target,
         )
-        rows = np.sort(parts[0] if split == "train" else parts[1])
-        grey = torch.from_numpy(digits.images[rows])[:, None] / BRIGHTEST
+        rows = np.sort(train if split == "train" else test)
+        grey = torch.from_numpy(digits.images[rows])[:, None] / 16  # the brightest value
         enlarged = F.interpolate(grey, size=self.image_size, mode="bilinear", align_corners=False)
         images = (enlarged * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
         labels = torch.from_numpy(digits.target[rows]).to(torch.int64)
-        return Split(images, labels, tuple(str(name) for name in digits.target_names))
+        return Split(images, labels, tuple(map(str, digits.target_names)))

@@ -1,7 +1,6 @@
-"""Files by name, from a folder or straight from an archive.
+"""Read files by name, from a folder or directly from an archive.
 
-Archives are never unpacked to disk: no member can land outside a folder, and nothing half-unpacked can
-be taken for whole.
+Archives are never unpacked to disk, so no member can be written outside a folder.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import NoReturn, TypeAlias
 
 from amtml_pl.errors import UserError
 
-NAMED_ABSENT = 5
 # Files left by archivers, file servers and operating systems; names are compared in lower case.
 DEBRIS = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "@recycle", "#recycle",
@@ -27,45 +25,35 @@ DEBRIS = frozenset(
 )  # fmt: skip
 
 
-@runtime_checkable
-class Files(Protocol):
-    """Files by their names relative to the top of a folder or an archive."""
-
-    where: Path
-
-    def names(self, under: str) -> list[str]:
-        """Return the sorted names of all files below the folder ``under``, without debris."""
-
-    def folders(self, under: str) -> list[str]:
-        """Return the sorted names of the folders directly below ``under``, without debris."""
-
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
-        """Yield each file once, in the cheapest order, as something that Pillow can open."""
-
-
 class FolderFiles:
-    """Files below a folder on disk; symbolic links are followed."""
+    """Files by their names relative to a folder on disk; symbolic links are followed."""
 
     def __init__(self, folder: Path) -> None:
         self.where = folder
 
     def names(self, under: str) -> list[str]:
-        """Return the sorted file names below a folder; an unreadable one is a UserError."""
+        """Return the sorted names of all files below a folder, without debris."""
         found = []
         for folder, folders, files in os.walk(self.where / under, onerror=_refuse, followlinks=True):
             folders[:] = [name for name in folders if not is_debris(name)]
-            _refuse_circles(Path(folder), folders)
+            here = Path(os.path.realpath(folder))
+            for link in folders:
+                if here.is_relative_to(os.path.realpath(Path(folder, link))):  # os.walk would never end
+                    raise UserError(
+                        f"The folder {Path(folder, link)} is a link to a folder that it lies in.",
+                        fix=f"rm '{Path(folder, link)}'",
+                    )
             prefix = PurePosixPath(under, Path(folder).relative_to(self.where / under).as_posix())
             found += [str(prefix / name) for name in files if not is_debris(name)]
         return sorted(found)
 
     def folders(self, under: str) -> list[str]:
-        """Return the sorted folders in a folder; an unreadable one is a UserError."""
+        """Return the sorted names of the folders directly below a folder, without debris."""
         try:
-            with os.scandir(self.where / under) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir() and not is_debris(entry.name))
+            names = [path.name for path in (self.where / under).iterdir() if path.is_dir()]
         except OSError as error:
             _refuse(error)
+        return sorted(name for name in names if not is_debris(name))
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
         """Yield the files in the order of ``names``."""
@@ -74,28 +62,28 @@ class FolderFiles:
 
 
 class ArchiveFiles:
-    """Files inside a ``.tar.gz`` or a ``.zip``; folders without files do not appear."""
+    """Files by their names relative to the top folder of a ``.tar.gz`` or ``.zip``."""
 
     def __init__(self, archive: Path, top: str) -> None:
         self.where = archive
         self._top = top
 
     def names(self, under: str) -> list[str]:
-        """Return the sorted names of all files below a folder."""
+        """Return the sorted names of all files below a folder, without debris."""
         names = list(self._members)
         return names[bisect_left(names, f"{under}/") : bisect_left(names, f"{under}{chr(ord('/') + 1)}")]
 
     def folders(self, under: str) -> list[str]:
-        """Return the sorted names of the folders directly below a folder."""
+        """Return the sorted names of the folders directly below a folder, without debris."""
         below = (name.removeprefix(f"{under}/") for name in self.names(under))
         return sorted({name.split("/")[0] for name in below if "/" in name})
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Path | BytesIO]]:
-        """Yield the files in the order of the archive; a member that it lacks is a UserError."""
+        """Yield the files in the order of the archive; a UserError if one is missing."""
         if absent := [name for name in names if name not in self._members]:
             raise UserError(
-                f"The archive {self.where} lacks {len(absent)} of the {len(names)} files asked for: "
-                f"{', '.join(absent[:NAMED_ABSENT])}.",
+                f"The archive {self.where} lacks {len(absent)} of {len(names)} files: "
+                f"{', '.join(absent[:5])}.",
                 fix=f"delete {self.where} and repeat the command",
             )
         wanted = {self._members[name]: name for name in names}
@@ -119,28 +107,16 @@ class ArchiveFiles:
         else:
             with tarfile.open(self.where, "r|gz") as tar:
                 members = [info.name for info in tar if info.isfile()]
-        named = {self._relative(member): member for member in members}
+        named = {PurePosixPath(name).as_posix().removeprefix(f"{self._top}/"): name for name in members}
         return {name: named[name] for name in sorted(named) if not any(map(is_debris, name.split("/")))}
 
-    def _relative(self, member: str) -> str:
-        parts = PurePosixPath(member).parts
-        return "/".join(parts[1:] if parts[:1] == (self._top,) else parts)
+
+Files: TypeAlias = FolderFiles | ArchiveFiles
 
 
 def is_debris(name: str) -> bool:
-    """Return whether a file is hidden, or left by an archiver or a file server."""
+    """Return True if a name is hidden, or an archiver's or a file server's."""
     return name.startswith(".") or name.lower() in DEBRIS
-
-
-def _refuse_circles(folder: Path, folders: Collection[str]) -> None:
-    """Raise for a link to a folder above itself, which would be followed forever."""
-    above = os.path.realpath(folder)
-    for name in folders:
-        if (folder / name).is_symlink() and Path(above).is_relative_to(os.path.realpath(folder / name)):
-            raise UserError(
-                f"The folder {folder / name} is a link to a folder that it lies in.",
-                fix=f"rm '{folder / name}'",
-            )
 
 
 def tree_signature(folder: Path, members: Iterable[str]) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from amtml_pl.types import Split, SplitName, counted_kinds
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 CHUNK_IMAGES = 256
 MEMORY_BYTES = 2 << 30
-NAMED_FAILURES = 5
 
 # By default Pillow tries all its formats, for any file name; some of them are programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
@@ -61,23 +59,15 @@ class ImageFolder:
         self.image_size = image_size
         given = {"train": "train", "test": "test"} if splits is None else dict(splits)
         self._subfolders = {split: place for split, place in given.items() if place is not None}
-        known = {"train", "test"} <= given.keys() <= {"train", "val", "test"}
-        if not known or not self._subfolders.keys() >= given.keys() - {"train"}:
+        self.splits: tuple[SplitName, ...] = tuple(s for s in get_args(SplitName) if s in self._subfolders)
+        if {*given} - {"val"} != {"train", "test"} or None in (given["test"], given.get("val", "")):
             raise UserError(
                 f"An image folder needs the splits train and test and may have val, got "
                 f"{', '.join(self._subfolders) or 'none'} for {self.folder}.",
                 fix="name the subfolder of each: 'dataset.source.splits={train: FOLDER, test: FOLDER}'",
             )
-        if len(set(self._subfolders.values())) < len(self._subfolders):
+        if len({*self._subfolders.values()}) < len(self._subfolders):
             raise UserError(f"Two splits of {self.folder} share one subfolder: {self._subfolders}.")
-        if image_size < 1:
-            raise UserError(f"image_size is {image_size}, expected at least 1 pixel.")
-
-    @property
-    def splits(self) -> tuple[SplitName, ...]:
-        """The splits that have a subfolder."""
-        names: tuple[SplitName, ...] = ("train", "val", "test")
-        return tuple(name for name in names if name in self._subfolders)
 
     def missing(self) -> str | None:
         """Return what is missing and where it was searched; None if nothing is."""
@@ -91,8 +81,8 @@ class ImageFolder:
             raise UserError(
                 missing,
                 fix="put one folder per class there, or name the folders: dataset.source.folder=FOLDER "
-                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'; amtml_pl.evaluate takes images "
-                "without a training split: dataset.source.splits.train=null",
+                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'; to evaluate only, without a "
+                "training split: dataset.source.splits.train=null",
             )
 
     def download_bytes(self) -> int | None:
@@ -101,12 +91,8 @@ class ImageFolder:
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the pixels, as JSON."""
-        return {
-            "source": "ImageFolder",
-            "folder": str(self.folder.resolve()),
-            "image_size": self.image_size,
-            "splits": self._subfolders,
-        }
+        place = {"folder": str(self.folder.resolve()), "splits": self._subfolders}
+        return {"source": "ImageFolder", "image_size": self.image_size, **place}
 
     def signature(self) -> str | None:
         """Return a cheap identity of the local raw data; None if there is none."""
@@ -151,13 +137,8 @@ def read_class_folders(
     return replace(whole, left_out=dict(left_out))
 
 
-def image_names(files: Files, under: str) -> list[str]:
-    """Return the sorted names of all image files below a folder."""
-    return [name for name in files.names(under) if is_image(name)]
-
-
 def is_image(name: str) -> bool:
-    """Return whether a file is read as an image, by its suffix."""
+    """Return True if a file has the suffix of an image."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
@@ -169,43 +150,36 @@ def read_images(
     rows = {name: row for row, (name, _) in enumerate(samples)}
     failures: list[str] = []
 
-    def decode(chunk: list[ImageFile]) -> int:
-        for name, file in chunk:
-            try:
-                pixels[rows[name]] = _pixels(file, image_size).transpose(2, 0, 1)
-            except Exception as error:  # Pillow raises anything on damaged files
-                failures.append(f"{name} ({error})")
-        return len(chunk)
+    def decode(file: ImageFile) -> None:
+        name, content = file
+        try:
+            pixels[rows[name]] = _pixels(content, image_size).transpose(2, 0, 1)
+        except Exception as error:  # Pillow raises anything on damaged files
+            failures.append(f"{name} ({error})")
 
     console = Terminal(stderr=True)
     done = _decoded(files.read(rows), decode)
-    for _ in track(
-        done, title, total=-(-len(samples) // CHUNK_IMAGES), console=console, disable=not is_watched(console)
-    ):
+    for _ in track(done, title, total=len(samples), console=console, disable=not is_watched(console)):
         pass
     if failures:
-        first = "; ".join(sorted(failures)[:NAMED_FAILURES])
-        more = f"; and {len(failures) - NAMED_FAILURES} more" if len(failures) > NAMED_FAILURES else ""
+        shown = "; ".join([*sorted(failures)[:5], "…"][: len(failures)])
         raise UserError(
-            f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: "
-            f"{first}{more}.",
-            fix="convert or replace these files, or leave them out, and repeat the command",
+            f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: {shown}.",
+            fix="convert, replace or remove these files, and repeat the command",
         )
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     return Split(torch.from_numpy(pixels), labels, classes)
 
 
-def _decoded(files: Iterator[ImageFile], decode: Callable[[list[ImageFile]], int]) -> Iterator[int]:
-    """Decode chunks in threads (Pillow releases the lock), with a limit on those in memory."""
-    workers = min(16, os.cpu_count() or 1)
-    waiting: deque[Future[int]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+def _decoded(files: Iterator[ImageFile], decode: Callable[[ImageFile], None]) -> Iterator[None]:
+    """Decode a chunk of files in threads while the next one is read."""
+    running: Iterator[None] = iter(())
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
         while chunk := list(islice(files, CHUNK_IMAGES)):
-            waiting.append(pool.submit(decode, chunk))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            following = pool.map(decode, chunk)
+            yield from running
+            running = following
+        yield from running
 
 
 def _pixels(file: Path | BytesIO, image_size: int) -> UInt8[np.ndarray, "S S 3"]:

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from amtml_pl.data.datasets.embedded import Embedded
+from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
 from amtml_pl.types import Split, SplitName
 
-SEED = 0
 
-
-class Synthetic(Embedded):
+class Synthetic(DatasetSource):
     """Uniformly random pixels; the labels repeat 0 … K - 1.
 
     Args:
@@ -43,12 +41,8 @@ class Synthetic(Embedded):
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the pixels, as JSON."""
-        return {
-            "source": "Synthetic",
-            "classes": self.num_classes,
-            "size": self.image_size,
-            "images": self.images,
-        }
+        sizes = {"classes": self.num_classes, "size": self.image_size, "images": self.images}
+        return {"source": "Synthetic", **sizes}
 
     def signature(self) -> str | None:
         """Return a cheap identity of the local raw data; None if there is none."""
@@ -57,7 +51,7 @@ class Synthetic(Embedded):
     def read(self, split: SplitName) -> Split:
         """Return one split, the same at every call."""
         count, size = self.images[split], self.image_size
-        drawn = np.random.default_rng([SEED, self.splits.index(split)])
+        drawn = np.random.default_rng([0, self.splits.index(split)])
         images = torch.from_numpy(drawn.integers(0, 256, (count, 3, size, size), dtype=np.uint8))
         labels = torch.arange(count) % self.num_classes
         return Split(images, labels, tuple(f"class{k}" for k in range(self.num_classes)))

@@ -14,7 +14,6 @@ from amtml_pl.types import Split, SplitName
 
 IMAGE_SIZE = 64
 ANNOTATIONS = "val/val_annotations.txt"
-WORDS = "words.txt"
 
 
 class TinyImageNet(ArchiveSource):
@@ -39,28 +38,23 @@ class TinyImageNet(ArchiveSource):
             train = read_class_folders(files, {"train": "train"}, "train", IMAGE_SIZE)
             return replace(train, classes=_class_names(files, train.classes), left_out={})  # their boxes
         ids = files.folders("train")
-        samples = _annotated(files, ids)
-        return read_images(files, samples, _class_names(files, tuple(ids)), IMAGE_SIZE, title="reading test")
+        classes = _class_names(files, tuple(ids))
+        return read_images(files, _annotated(files, ids), classes, IMAGE_SIZE, title="reading test")
 
 
 def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     """Return the name and label of each validation image, in the order of the names."""
     labels = {name: label for label, name in enumerate(ids)}
-    samples = []
-    for number, line in enumerate(_lines(files, ANNOTATIONS), start=1):
-        fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in labels:
-            raise UserError(
-                f"{files.where}: line {number} of {ANNOTATIONS} is {line!r:.120}, expected the name of an "
-                "image, a tab and the id of a class in train."
-            )
-        samples.append((f"val/images/{fields[0]}", labels[fields[1]]))
-    return sorted(samples)
+    rows = [line.split("\t") for line in _lines(files, ANNOTATIONS)]
+    try:
+        return sorted((f"val/images/{row[0]}", labels[row[1]]) for row in rows)
+    except LookupError as error:
+        raise UserError(f"{files.where}: a line of {ANNOTATIONS} has no class of train ({error}).") from error
 
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:
     """Return each id's first WordNet word, with the id if two classes share it."""
-    words = dict(line.split("\t", 1) for line in _lines(files, WORDS) if "\t" in line)
+    words = dict(line.split("\t", 1) for line in _lines(files, "words.txt") if "\t" in line)
     names = [words.get(name, name).split(",")[0].strip() for name in ids]
     count = Counter(names)
     return tuple(word if count[word] == 1 else f"{word} ({i})" for word, i in zip(names, ids, strict=True))

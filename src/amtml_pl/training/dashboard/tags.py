@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from amtml_pl.config.overrides import overrides_of, value_of
-from amtml_pl.runs.identity import telling_overrides
+from amtml_pl.runs.identity import result_overrides
 from amtml_pl.runs.record import RunRecord
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def hyperparameters(about: RunRecord, lr: float | None) -> dict[str, str | float
         "experiment": str(about.experiment),
         "loss": " + ".join(f"{coefficient:g} {term}" for term, coefficient in about.loss.items()),
         "method": value_of("method", typed) or "of the experiment",
-        "overrides": " ".join(telling_overrides(typed, left_out=("experiment", "method", "seed"))) or "none",
+        "overrides": " ".join(result_overrides(typed, left_out=("experiment", "method", "seed"))) or "none",
         "seed": float(about.seed),
         "student": last_part(about.student.network),
         "teachers": ", ".join(about.teachers) or "none",

@@ -12,7 +12,7 @@ from rich.table import Table
 from amtml_pl.config.overrides import without_common
 from amtml_pl.config.reporting import report_mistake
 from amtml_pl.errors import UserError
-from amtml_pl.runs.sweep_folder import Job, SweepFolder
+from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 from amtml_pl.system.console import console, error_console
 from amtml_pl.system.optional_packages import imported
 from amtml_pl.system.signals import prepare_to_end
@@ -62,7 +62,7 @@ def refuse_missing_launcher(words: Sequence[str]) -> None:
                 report_mistake(error)
 
 
-def conclude(sweep: SweepFolder) -> list[Job]:
+def conclude(sweep: SweepFolder) -> list[SweepJob]:
     """Print leaderboard and failures; return the jobs that this command has begun."""
     if not (sweep.path / "jobs").is_dir():
         return []
@@ -78,7 +78,7 @@ def conclude(sweep: SweepFolder) -> list[Job]:
     return begun
 
 
-def leaderboard(jobs: Sequence[Job]) -> Table:
+def leaderboard(jobs: Sequence[SweepJob]) -> Table:
     """Return a table of a sweep's jobs."""
     shown = Table(title="Leaderboard", title_justify="left")
     for column in ("job", "status"):
@@ -91,13 +91,13 @@ def leaderboard(jobs: Sequence[Job]) -> Table:
     return shown
 
 
-def own_overrides(job: Job, jobs: Sequence[Job]) -> str:
+def own_overrides(job: SweepJob, jobs: Sequence[SweepJob]) -> str:
     """Return a job's overrides without those that all jobs share."""
     own = without_common(job.overrides, [each.overrides for each in jobs])
     return " ".join(own) or f"job {job.number}"
 
 
-def exit_status(status: int, begun: Sequence[Job]) -> int:
+def exit_status(status: int, begun: Sequence[SweepJob]) -> int:
     """Return the exit status of a sweep's command."""
     if status not in (0, 1, 2) or not begun:
         return status

@@ -21,8 +21,8 @@ from amtml_pl.config.override_errors import command_line_mistakes
 from amtml_pl.config.reporting import command_state, report_typed
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.identity import run_label, sweep_hash, telling_overrides
-from amtml_pl.runs.sweep_folder import Job, SweepFolder
+from amtml_pl.runs.identity import result_overrides, run_label, sweep_hash
+from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 from amtml_pl.system.console import error_console, quieten
 from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
 
@@ -98,10 +98,10 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     hydra = HydraConfig.get()
     folder = RunFolder(Path(hydra.runtime.output_dir))
     typed: Any = OmegaConf.to_container(hydra.overrides.task)
-    overrides = tuple(telling_overrides(typed))
-    job = Job(int(hydra.job.num), overrides, str(folder.path), sweep.command, "running")
+    overrides = tuple(result_overrides(typed))
+    job = SweepJob(int(hydra.job.num), overrides, str(folder.path), sweep.command, "running")
     threads = hydra.launcher.get("cpus_per_task")
-    with sweep.at_work(overrides):
+    with sweep.hold_lock(overrides):
         sweep.write(job)
         try:
             outcome = outcome_of(train, threads, may_fork=hydra.launcher.get("may_fork", True))
@@ -150,7 +150,7 @@ def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
     return Outcome(command_state.mistakes[-1], mistake=True) if command_state.mistakes else Outcome()
 
 
-def ended(job: Job, folder: RunFolder, outcome: Outcome) -> Job:
+def ended(job: SweepJob, folder: RunFolder, outcome: Outcome) -> SweepJob:
     """Return a job with its result, taken from the run's own record."""
     if outcome.stopped is not None:
         return replace(job, status="interrupted", reason=outcome.reason)
