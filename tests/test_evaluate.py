@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from amtml_pl.evaluate import main
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS
 from amtml_pl.results.evaluation.record import Evaluation
-from amtml_pl.results.evaluation.tables import show
+from amtml_pl.results.evaluation.tables import print_evaluation
 from amtml_pl.results.run import load_run
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console
@@ -136,7 +136,7 @@ def test_the_table_fits_80_columns_and_has_no_empty_column(moved, evaluate):
     few = {name: value for name, value in found["metrics"].items() if not name.endswith("top5")}
     evaluation = Evaluation.model_validate_json(json.dumps({**found, "metrics": few}))
     with console.capture() as shown:
-        show(evaluation, ("vgg8_quarter", "resnet8"))
+        print_evaluation(evaluation, ("vgg8_quarter", "resnet8"))
     [header] = [row for row in shown.get().splitlines() if row.startswith("┃") and "NLL" in row]
     assert header.replace("┃", "").split() == ["acc", "NLL", "ECE", "Brier", "agree", "KL"]
 
@@ -159,7 +159,7 @@ def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(move
     ("weighting", "because"),
     [
         ({"_target_": "amtml_pl.weighting.confidence.ConfidenceWeighting"}, "reads the labels"),
-        ({"_target_": "amtml_pl.weighting.random_teacher.RandomTeacherWeighting"}, "for a batch as a whole"),
+        ({"_target_": "amtml_pl.weighting.random_teacher.RandomTeacherWeighting"}, "for a whole batch"),
     ],
 )
 def test_weights_that_an_ensemble_cannot_have_are_equal_ones(moved, evaluate, weighting, because):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
-from amtml_pl.results.evaluation.evaluation import evaluate
+from amtml_pl.results.evaluation.evaluation import evaluate_student
 from amtml_pl.results.evaluation.images import own_images
 from amtml_pl.teachers.live import measure_accuracy, weights_digest
 from rounding import rounding
@@ -53,7 +53,7 @@ def test_tab_completion_offers_the_api_and_a_run_is_shown_in_a_line(moved):
     assert len(repr(run)) < 1000
     own = {name for name in dir(run) if not name.startswith("_")}
     assert own == {
-        "path", "record", "config", "paths", "student", "checkpoints", "metrics", "teacher_weights",
+        "path", "record", "config", "paths", "student", "metrics", "teacher_weights",
         "sample_weights", "own_weighting", "images", "teacher_names", "teachers", "data", "split",
         "teacher_outputs",
     }  # fmt: skip
@@ -140,7 +140,7 @@ def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, ch
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"loop": {"_target_": "amtml_pl.distill.loops.mmkd.MMKD"}}, "made by MMKD, within"),
+        ({"loop": {"_target_": "amtml_pl.distill.loops.mmkd.MMKD"}}, "MMKD computes the teachers' weights within"),
         ({"weighting": {"_target_": "amtml_pl.weighting.aekd.AekdWeighting", "temperature": 4.0}}, "a whole"),
         ({"weighting": {"_target_": "amtml_pl.weighting.uniform.UniformWeighting"}}, "of another network"),
     ],
@@ -167,18 +167,18 @@ def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(m
     cache = shutil.copytree(load_run(moved).paths["cache"], tmp_path / "cache")
     (tmp_path / "empty").mkdir()
     run = load_run(moved, cache=cache, teachers=tmp_path / "empty")
-    whole = evaluate(run, own_images(run, "val"), latency=False).metrics
+    whole = evaluate_student(run, own_images(run, "val"), latency=False).metrics
     assert "ensemble/val/acc" in whole
     [kept] = (cache / "digits" / "resnet8").glob("logits-val-*")
     another = kept.with_name("logits-val-00000000")
     shutil.copytree(kept, another)
     (another / "manifest.json").write_text("[]")
-    assert evaluate(run, own_images(run, "val"), latency=False).metrics == whole
+    assert evaluate_student(run, own_images(run, "val"), latency=False).metrics == whole
     (kept / "manifest.json").write_text("[]")
-    left_out = evaluate(run, own_images(run, "val"), latency=False).left_out
+    left_out = evaluate_student(run, own_images(run, "val"), latency=False).left_out
     assert left_out.keys() >= {"teacher/resnet8", "ensemble"}
     with_weights = load_run(moved, cache=cache)
-    found = evaluate(with_weights, own_images(with_weights, "val"), latency=False)
+    found = evaluate_student(with_weights, own_images(with_weights, "val"), latency=False)
     assert found.left_out == {"latency": "latency=false"}
     assert found.metrics.keys() == whole.keys()
     [rows] = with_weights.data.eval_batches(with_weights.split("val"))
@@ -193,7 +193,7 @@ def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(move
     assert [teacher.load().name for teacher in run.teachers] == list(run.teacher_names)
     (tmp_path / "empty").mkdir()
     gone = load_run(moved, teachers=tmp_path / "empty").teachers[0]
-    with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' .* are not here"):
+    with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' .* are missing"):
         gone.load()
 
 
@@ -207,7 +207,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
     here = tmp_path / "here"
     here.mkdir()
     alone = load_run(moved, teachers=here).teachers[1]
-    with pytest.raises(UserError, match=r"gone/my.safetensors is not there, and no network below .*here"):
+    with pytest.raises(UserError, match=r"gone/my.safetensors does not exist, and no network below .*here"):
         alone.load()
     state = {f"module.{name}": tensor for name, tensor in teacher.load().network.network.state_dict().items()}
     save_file(state, here / "my.safetensors")
@@ -215,7 +215,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
     with changed_config(moved) as config:
         config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
     (here / "my.safetensors").unlink()
-    expected = r"student.safetensors holds others, and no(.|\n)*or which holds student"
+    expected = r"student.safetensors has other weights, and no(.|\n)*or which holds student"
     with pytest.raises(UserError, match=expected):
         load_run(moved, teachers=here).teachers[1].load()
 
@@ -255,14 +255,14 @@ def test_a_run_that_cannot_be_looked_into_is_refused_by_name(moved, changes, tex
 
 def test_a_run_that_another_process_works_on_is_still_going(moved):
     change_record(moved, status="interrupted")
-    with FileLock(moved / ".lock"), pytest.raises(UserError, match="is still going; expected a completed"):
+    with FileLock(moved / ".lock"), pytest.raises(UserError, match="is still running; expected a completed"):
         load_run(moved)
 
 
 def test_a_run_that_has_no_record_yet_is_still_going_or_was_stopped(moved):
     """As while its teachers are trained, or after `force=true` has removed the old record."""
     (moved / "run.json").unlink()
-    expected = r"is still going, and is being prepared(.|\n)*once the run has ended"
+    expected = r"is still running, and is being prepared(.|\n)*once the run has ended"
     with FileLock(moved / ".lock"), pytest.raises(UserError, match=expected):
         load_run(moved)
     with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*resumes it"):

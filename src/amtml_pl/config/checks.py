@@ -61,8 +61,8 @@ def refuse(problems: list[str]) -> None:
         raise UserError(f"The configuration has {count}:\n{listed}")
 
 
-def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
-    """Check the keys of a command outside a run's configuration.
+def check_command(values: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+    """Check the keys of a command outside a run's configuration, and return their values.
 
     Args:
         values: by key, as typed.
@@ -73,6 +73,7 @@ def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
     """
     if problems := [*declared_problems(values, keys, "")]:
         raise UserError("\n".join(problems))
+    return values
 
 
 def refuse_no_run(folder: str | None, purpose: str) -> None:

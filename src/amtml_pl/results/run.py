@@ -18,7 +18,7 @@ from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.layout import set_execution
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
-from amtml_pl.results.checkpoints import RecordedCheckpoints, Which
+from amtml_pl.results.checkpoints import Which, load_checkpoint
 from amtml_pl.results.images import recorded_images
 from amtml_pl.results.network import build_untrained
 from amtml_pl.results.record import completed_record, read_config
@@ -38,9 +38,9 @@ def load_run(
     cache: Path | str | None = None,
     teachers: Path | str | None = None,
 ) -> FinishedRun:
-    """Open the folder of a completed run, which may have moved and lost its teachers.
+    """Open the folder of a completed run; read only its record and configuration.
 
-    Only its record and configuration are read.
+    The folder may have moved, and its teachers may be gone.
 
     Args:
         folder: with ``run.json`` and ``config.yaml``, as ``amtml_pl.train`` has left it.
@@ -56,8 +56,9 @@ def load_run(
     record = completed_record(run)
     config = read_config(run, record)
     given = {"data": data, "cache": cache, "teachers": teachers}
-    places = {name: Path(place or config["paths"][name]) for name, place in given.items()}
-    paths = {name: place.expanduser().resolve() for name, place in places.items()}
+    paths = {
+        name: Path(place or config["paths"][name]).expanduser().resolve() for name, place in given.items()
+    }
     return FinishedRun(run.path, record, config, paths)
 
 
@@ -88,18 +89,11 @@ class FinishedRun:
         network = build_untrained(self.config["student"]["network"])
         student = TappedNetwork(network, mean=about["mean"], std=about["std"], taps=taps)
         set_execution(network, channels_last=bool(self.config.get("channels_last")), compiled=False)
-        self.checkpoints.load(student, "student", checkpoint)
+        load_checkpoint(student, "student", RunFolder(self.path), self.record, checkpoint)
         return student
 
-    @property
-    def checkpoints(self) -> RecordedCheckpoints:
-        """The files that hold the weights."""
-        return RecordedCheckpoints(RunFolder(self.path), self.record)
-
     def metrics(self) -> dict[str, list[float | None]]:
-        """Return all logged numbers: by name one value per epoch, None if not logged.
-
-        ``pandas.DataFrame(run.metrics())`` makes a data frame of it.
+        """Return all logged numbers by name: one value per epoch, None if not logged.
 
         Raises:
             UserError: if ``metrics.csv`` is missing or holds something else.
@@ -145,12 +139,12 @@ class FinishedRun:
             UserError: if the run has no teachers, or its weights belong to a whole batch or to its training
                 step; or as `student`.
         """
-        scheme = own_scheme(self.config, self.teacher_names)
-        student = self.student(checkpoint, taps=scheme.student_taps())
         names = self.teacher_names
+        scheme = own_scheme(self.config, names)
+        student = self.student(checkpoint, taps=scheme.student_taps())
         classes, features = tap_shapes(student, self.config["dataset"]["image_size"])
         scheme.build(TensorShapes(classes=classes, teachers=names, student=features))
-        self.checkpoints.load(scheme, "weighting", checkpoint)
+        load_checkpoint(scheme, "weighting", RunFolder(self.path), self.record, checkpoint)
         scheme.set_teacher_accuracy({name: self.record.metrics[f"teacher/{name}/val/acc"] for name in names})
         return OwnWeighting(scheme, student)
 

@@ -1,5 +1,6 @@
 """Every number of an evaluation, computed anew: in float64, from logits and pixels, by its definition."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,10 @@ from torchvision.utils import save_image
 
 from amtml_pl import load_run
 from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.results.evaluation import latency
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, corrupt
-from amtml_pl.results.evaluation.evaluation import corrupted, evaluate, precision_of
+from amtml_pl.results.evaluation.evaluation import corrupted, evaluate_student, precision_of
 from amtml_pl.results.evaluation.images import other_images, own_images
-from amtml_pl.results.evaluation.latency import timed
 from rounding import rounding
 from sealing import seal_again
 
@@ -84,7 +85,7 @@ def measures(p, labels, student):
 @pytest.mark.parametrize("mixture", ["probabilities", pytest.param("logits", marks=pytest.mark.slow)])
 def test_measures_of_student_teachers_and_ensemble_equal_their_definitions(moved, mixture):
     run = changed(moved, loss__kd__mixture=mixture)
-    found = evaluate(run, own_images(run, "test"), latency=False)
+    found = evaluate_student(run, own_images(run, "test"), latency=False)
     images, labels = images_and_labels(run)
     student = probabilities(run.student(), images)
     teachers = [probabilities(teacher.load(), images) for teacher in run.teachers]
@@ -123,7 +124,7 @@ def test_the_precision_is_the_runs_own(moved, precision, computed):
 
     hook = register_module_forward_hook(note)
     try:
-        evaluate(run, images, teachers=False, latency=False, corruptions=True)
+        evaluate_student(run, images, teachers=False, latency=False, corruptions=True)
     finally:
         hook.remove()
     layers = sum(isinstance(part, nn.Conv2d | nn.Linear) for part in run.student().modules())
@@ -182,7 +183,7 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
         "image_size": 32, "splits": {"train": None, "test": "test"},
     }  # fmt: skip
     dataset = {"name": "others", "num_classes": 10, "image_size": 32, "source": source}
-    found = evaluate(run, other_images(run, dataset, "test"), teachers=False, latency=False)
+    found = evaluate_student(run, other_images(run, dataset, "test"), teachers=False, latency=False)
     assert found.metrics["test/acc"] == pytest.approx(360 / 369)  # all but what lies in nine other folders
     expected = {}
     for k, name in enumerate(names):
@@ -191,28 +192,11 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
     assert {name: of.model_dump() for name, of in found.classes.items()} == expected
 
 
-def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
-    """By a clock that only the forward moves on: half a second for a batch of four."""
-    now = [0.0]
-    monkeypatch.setattr("amtml_pl.results.evaluation.latency.time.perf_counter", lambda: now[0])
-
-    def forward(images):
-        assert images.shape == (4, 3, 8, 8)
-        now[0] += 0.5
-
-    found = timed(forward, 4, 8)
-    assert found.ms_per_image == pytest.approx(125)
-    assert found.spread == pytest.approx(0)
-
-
-@pytest.mark.parametrize(("seconds", "forwards", "repetitions"), [(1, 11, 9), (30, 4, 3)])
-def test_a_network_that_takes_seconds_is_repeated_less_often(monkeypatch, seconds, forwards, repetitions):
-    now, made = [0.0], []
-    monkeypatch.setattr("amtml_pl.results.evaluation.latency.time.perf_counter", lambda: now[0])
-
-    def forward(images):
-        now[0] += seconds
-        made.append(images)
-
-    assert timed(forward, 2, 8).repetitions == repetitions
-    assert len(made) == forwards
+@pytest.mark.parametrize(("slow", "repetitions"), [(2.0, 9), (1e-4, 3)])
+def test_a_latency_is_for_one_image_of_a_batch_and_of_fewer_repetitions_if_slow(
+    monkeypatch, slow, repetitions
+):
+    monkeypatch.setattr(latency, "SLOW_SECONDS", slow)
+    found = latency.time_per_image(lambda images: time.sleep(0.02), 8, 4)
+    assert 2.5 <= found.ms_per_image < 10
+    assert found.repetitions == repetitions

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock
-from pydantic import AliasChoices, Field, RootModel
+from pydantic import RootModel
 
 from amtml_pl.errors import UserError
 from amtml_pl.results.checkpoints import Which
@@ -16,29 +15,18 @@ from amtml_pl.system.files import digest_of_file, output
 from amtml_pl.system.records import Count, Positive, Record, Share, as_json, find_record
 
 
-class BeforeAndAfter(Record):
-    """One measurement of the checkpoint and of its exported form."""
-
-    before: float
-    after: float
-
-
 class Parity(Record):
     """The comparison of an export with its checkpoint, on real or random images.
 
     Attributes:
         max_abs_logit_difference: NaN if a logit is NaN.
         same_class: share of the images with the same class from both.
-        val_acc: in [0, 1], on real images.
     """
 
     images: Count
     real: bool
     max_abs_logit_difference: float
     same_class: Share
-    val_acc: BeforeAndAfter | None = Field(
-        default=None, validation_alias=AliasChoices("val/acc", "val_acc"), serialization_alias="val/acc"
-    )
 
 
 class BothLatencies(Record):
@@ -57,7 +45,6 @@ class ExportRecord(Record):
     format: str
     file: str
     checkpoint: Which
-    precision: Literal["float32", "int8"]
     parity: Parity
     bytes: Count
     sha256: str
