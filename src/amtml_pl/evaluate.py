@@ -34,7 +34,7 @@ def main(job: Job) -> None:
         keys = (str(key) for key in job.config if key != "dataset")
         values = check_command(job.values(*keys), EVALUATE)
         roots = values["paths"]
-        refuse_no_run(values["run"], "evaluate")
+        refuse_no_run(values["run"])
         from amtml_pl.results.evaluation.evaluation import evaluate_student
         from amtml_pl.results.evaluation.tables import print_evaluation
         from amtml_pl.results.run import load_run

@@ -25,7 +25,7 @@ def main(job: Job) -> None:
     """
     with job.reporting():
         values = check_command(job.values(), EXPORT)
-        refuse_no_run(values["run"], "export")
+        refuse_no_run(values["run"])
         from amtml_pl.results.export.export import export_student
         from amtml_pl.results.run import load_run
 

@@ -27,7 +27,7 @@ def main(job: Job) -> None:
         values = check_command(job.values(), PREDICT)
         for key, fix in (("model", "model=FILE or FOLDER"), ("images", "images=FOLDER")):
             if not values[key]:
-                raise UserError(f"There is no {key.removesuffix('s')} to predict with.", fix=fix)
+                raise UserError(f"{key}= is missing.", fix=fix)
         words = [values["images"]] if isinstance(values["images"], str) else values["images"]
         out = values["out"]
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)

@@ -76,12 +76,10 @@ def check_command(values: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, 
     return values
 
 
-def refuse_no_run(folder: str | None, purpose: str) -> None:
+def refuse_no_run(folder: str | None) -> None:
     """Raise a UserError if a command was given no run."""
     if not folder:
-        raise UserError(
-            f"There is no run to {purpose}.", fix="run=FOLDER: what amtml_pl.train printed at its end"
-        )
+        raise UserError("run= is missing.", fix="run=FOLDER: what amtml_pl.train printed at its end")
 
 
 def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:

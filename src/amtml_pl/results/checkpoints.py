@@ -22,7 +22,7 @@ def load_checkpoint(
     record: RunRecord,
     checkpoint: Which,
 ) -> None:
-    """Load a part of a run's checkpoint into a module, and set it to evaluation mode.
+    """Load a part of a checkpoint into a module, which is then in evaluation mode.
 
     Raises:
         UserError: if the checkpoint is missing, damaged, changed after the run, or of another network.
@@ -38,14 +38,14 @@ def load_checkpoint(
 
 
 def checkpoint_file(folder: RunFolder, record: RunRecord, checkpoint: Which) -> Path:
-    """Return the path of a checkpoint; a UserError if it is missing, or the choice is unknown."""
+    """Return the path of a checkpoint; a UserError if it is missing or unknown."""
     files = {"best": folder.best_checkpoint, "last": folder.last_checkpoint}
     if checkpoint not in files:
-        raise UserError(f"There is no checkpoint {checkpoint!r}.", fix=f"one of {', '.join(files)}")
+        raise UserError(f"The checkpoint {checkpoint!r} is unknown.", fix=f"one of {', '.join(files)}")
     there = [name for name, file in files.items() if file.is_file()]
     if checkpoint not in there:
         raise UserError(
-            f"There is no checkpoint {files[checkpoint]}.",
+            f"The checkpoint {files[checkpoint]} does not exist.",
             fix=f"checkpoint={there[0]}" if there else f"{record.command} force=true",
         )
     return files[checkpoint]

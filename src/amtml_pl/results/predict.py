@@ -47,7 +47,7 @@ class Predictor:
             self.image_size = run.config["dataset"]["image_size"]
         elif not place.exists():
             raise UserError(
-                f"There is no model {place}.", fix="model=FILE or FOLDER, of an exported student or a run"
+                f"{place} does not exist.", fix="model=FILE or FOLDER, of an exported student or a run"
             )
         elif checkpoint != "best":
             raise UserError(

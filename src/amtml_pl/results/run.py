@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -162,7 +162,7 @@ class FinishedRun:
             UserError: as `split`, or if the view is below 0.
         """
         if view < 0:
-            raise UserError(f"There is no view {view}.", fix="view=0 for the images themselves, or 1 and up")
+            raise UserError(f"view={view}: expected 0 (the images themselves) or more.")
         rows = self.split(split)
         for index in torch.split(torch.arange(len(rows)), self.data.eval_batch_size):
             stored = rows.stored.images[rows.rows[index]]
@@ -200,8 +200,6 @@ class FinishedRun:
         Raises:
             UserError: as `data`, or if there is no such split.
         """
-        if name not in get_args(SplitName):
-            raise UserError(f"There is no split {name!r}.", fix=f"one of {', '.join(get_args(SplitName))}")
         return self.data.split(name)
 
     def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:

@@ -100,7 +100,7 @@ class RecordedTeacher:
                     yield file
 
     def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
-        """Return its cached logits for an unaugmented split of the packed data with a digest, if any."""
+        """Return its logits for an unaugmented split of packed data, if they are cached."""
         for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
             with suppress(UserError):  # a damaged store, perhaps another run's; the weights remain
                 store = TensorStore.from_folder(folder)

@@ -74,7 +74,5 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
     if not isinstance(scheme, Weighting):
         raise UserError(f"{settings!s:.200} builds a {type(scheme).__name__}; expected a weighting.")
     if scheme.weighs_batches:
-        raise UserError(
-            f"{type(scheme).__name__} weighs the teachers for a whole batch, not for an image."
-        )
+        raise UserError(f"{type(scheme).__name__} weighs the teachers for a whole batch, not for an image.")
     return scheme

@@ -194,7 +194,7 @@ def own_weights(
 def teacher_logits(
     run: FinishedRun, teacher: RecordedTeacher, images: EvaluatedImages
 ) -> Float[Tensor, "N K"]:
-    """Return a teacher's logits from the cache or its weights; a UserError if neither can be found."""
+    """Return a teacher's cached or computed logits; a UserError if neither is possible."""
     if images.own and images.rows.name != "train":
         cached = teacher.cached_logits(images.digest, images.rows)
         if cached is not None:

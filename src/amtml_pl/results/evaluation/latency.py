@@ -42,7 +42,7 @@ class Latency(Record):
 
 
 def latency(network: TappedNetwork, image_size: int) -> Latency:
-    """Measure milliseconds per image of a network on the CPU, for images of a side in pixels."""
+    """Measure a network on the CPU; ``image_size`` is the side of its images in pixels."""
     with evaluation_mode(network), torch.inference_mode():
         one, many = (time_per_image(network, size, image_size) for size in (1, 128))
     return Latency(cpu=cpu_name(), threads=torch.get_num_threads(), batch_1=one, batch_128=many)

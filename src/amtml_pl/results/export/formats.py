@@ -54,7 +54,7 @@ def open_exported(file: Path) -> OpenedStudent:
 
 
 def is_exported(file: Path, name: str) -> bool:
-    """Return True if a file is an exported student of a format; run nothing in it."""
+    """Return True if a file is an exported student of a format, without running it."""
     try:
         if format_of(file) != name:
             return False
