@@ -147,50 +147,53 @@ def run(configure, tmp_path):
     return go
 
 
-@pytest.fixture(scope="session")
-def common(tmp_path_factory):
-    """Return a folder that all workers share, for what is trained or exported once under a lock."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 def trained_once(folder, configure, *overrides):
-    """Train a run into a folder, unless a test or another worker has done it."""
-    from filelock import FileLock
-
+    """Train a run into a folder, unless a test has done it."""
     from amtml_pl.runs.folder import RunFolder
     from tiny_runs import trained
 
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            config = configure(*overrides, f"paths.outputs={folder.parent}/outputs")
-            experiment = overrides[0].removeprefix("experiment=")
-            repeat = "python -m amtml_pl.train experiment=x"
-            trained(config, RunFolder(folder), experiment=experiment, command=repeat)
+    if not folder.exists():
+        config = configure(*overrides, f"paths.outputs={folder.parent}/outputs")
+        experiment = overrides[0].removeprefix("experiment=")
+        repeat = "python -m amtml_pl.train experiment=x"
+        trained(config, RunFolder(folder), experiment=experiment, command=repeat)
     return folder
 
 
 @pytest.fixture
-def moved(configure, common, tmp_path):
+def moved(configure, shared, tmp_path):
     """Return a copy of the folder of a completed run with two teachers."""
     from tiny_runs import TINY
 
-    finished = trained_once(common / "finished", configure, "experiment=digits_amtml", *TINY)
+    finished = trained_once(shared / "finished", configure, "experiment=digits_amtml", *TINY)
     return shutil.copytree(finished, tmp_path / "moved")
 
 
 @pytest.fixture
-def learnt(configure, common, tmp_path):
+def learnt(configure, shared, tmp_path):
     """Return the same of a student that has learnt the digits; it takes half a minute once."""
     short = ("method=ce", "trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")
-    learnt = trained_once(common / "learnt", configure, "experiment=digits", *short)
+    learnt = trained_once(shared / "learnt", configure, "experiment=digits", *short)
     return shutil.copytree(learnt, tmp_path / "learnt")
 
 
+@pytest.fixture(scope="session")
+def common(tmp_path_factory):
+    """Return a folder that all workers of the session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture
-def exported(moved, common):
+def short_measurements(monkeypatch):
+    """Measure latencies for a fiftieth of the usual time."""
+    from amtml_pl.results.evaluation import latency
+
+    monkeypatch.setattr(latency, "SECONDS_PER_REPETITION", 0.001)
+
+
+@pytest.fixture
+def exported(moved, common, short_measurements):
     """Return the same as `moved`, its student exported to every format."""
     from filelock import FileLock
 

@@ -18,7 +18,6 @@ import amtml_pl
 from amtml_pl import export
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
-from amtml_pl.results.evaluation import latency
 from amtml_pl.results.evaluation.latency import Speed
 from amtml_pl.results.export.card import ModelCard
 from amtml_pl.results.export.export import export_student, targets
@@ -30,14 +29,10 @@ from amtml_pl.runs.folder import RunFolder
 from rounding import images_of, undecided
 from sealing import seal_again, write_record
 
+pytestmark = pytest.mark.usefixtures("short_measurements")
+
 FILES = {name: f"student{made.suffix}" for name, made in FORMATS.items()}
 DIGITS = tuple(map(str, range(10)))
-
-
-@pytest.fixture(autouse=True)
-def short_measurements(monkeypatch):
-    """Time latencies for a fiftieth of the usual time."""
-    monkeypatch.setattr(latency, "SECONDS_PER_REPETITION", 0.001)
 
 
 @pytest.mark.numbers

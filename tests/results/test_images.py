@@ -65,7 +65,6 @@ def test_missing_images_are_packed_again_from_a_named_folder(own_images, command
     assert f"run={own_images}/run paths.data={tmp_path}/new dataset=image_folder" in printed
     command(main, *words, "dataset=image_folder", f"dataset.source.folder={tmp_path}/moved_photos")
     assert (own_images / "run" / "evaluate-val-student.json").is_file()
-    command(main, *words)
 
 
 def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command, tmp_path):

@@ -12,7 +12,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.checkpoint_file import read_checkpoint, refuse_other_network
 
-Which: TypeAlias = Literal["best", "last"]
+CheckpointName: TypeAlias = Literal["best", "last"]
 
 
 def load_checkpoint(
@@ -20,7 +20,7 @@ def load_checkpoint(
     name: Literal["student", "weighting"],
     folder: RunFolder,
     record: RunRecord,
-    checkpoint: Which,
+    checkpoint: CheckpointName,
 ) -> None:
     """Load a part of a checkpoint into a module, which is then in evaluation mode.
 
@@ -37,7 +37,7 @@ def load_checkpoint(
     module.requires_grad_(False).eval()
 
 
-def checkpoint_file(folder: RunFolder, record: RunRecord, checkpoint: Which) -> Path:
+def checkpoint_file(folder: RunFolder, record: RunRecord, checkpoint: CheckpointName) -> Path:
     """Return the path of a checkpoint; a UserError if it is missing or unknown."""
     files = {"best": folder.best_checkpoint, "last": folder.last_checkpoint}
     if checkpoint not in files:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from amtml_pl.data.image_files import read_batches
 from amtml_pl.errors import UserError
-from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.export.card import first_line
 from amtml_pl.results.export.formats import open_exported
 from amtml_pl.results.export.record import refuse_changed
@@ -36,7 +36,7 @@ class Predictor:
         UserError: if the place does not exist, or cannot be opened.
     """
 
-    def __init__(self, place: Path, checkpoint: Which = "best") -> None:
+    def __init__(self, place: Path, checkpoint: CheckpointName = "best") -> None:
         self.place = place
         self.forward: Forward
         if place.is_dir():
@@ -114,6 +114,8 @@ def write_table(file: Path, predictions: Sequence[tuple[Path, list[tuple[str, fl
     header = ["file", *(f"{name}{ending}" for ending in endings for name in ("class", "probability"))]
     rows = [[image, *(cell for pair in classes for cell in pair)] for image, classes in predictions]
     # The bytes of a name that is not UTF-8 are written unchanged.
-    how = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-    with output(file) as temporary, temporary.open("w", **how) as lines:
+    with (
+        output(file) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines,
+    ):
         csv.writer(lines, lineterminator="\n").writerows([header, *rows])

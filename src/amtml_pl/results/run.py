@@ -18,7 +18,7 @@ from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.layout import set_execution
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
-from amtml_pl.results.checkpoints import Which, load_checkpoint
+from amtml_pl.results.checkpoints import CheckpointName, load_checkpoint
 from amtml_pl.results.images import recorded_images
 from amtml_pl.results.network import build_untrained
 from amtml_pl.results.record import completed_record, read_config
@@ -75,7 +75,7 @@ class FinishedRun:
     config: Mapping[str, Any] = field(repr=False)
     paths: Mapping[str, Path]
 
-    def student(self, checkpoint: Which = "best", taps: Sequence[str] = ()) -> TappedNetwork:
+    def student(self, checkpoint: CheckpointName = "best", taps: Sequence[str] = ()) -> TappedNetwork:
         """Return the trained student, in evaluation mode on the CPU, with its normalisation.
 
         Args:
@@ -114,7 +114,7 @@ class FinishedRun:
         return {name: columns[f"weight/{name}"] for name in self.teacher_names if f"weight/{name}" in columns}
 
     def sample_weights(
-        self, split: SplitName = "train", view: int = 1, checkpoint: Which = "best"
+        self, split: SplitName = "train", view: int = 1, checkpoint: CheckpointName = "best"
     ) -> Float[Tensor, "N M"]:
         """Return the run's own weights of the teachers for every image of a split.
 
@@ -132,7 +132,7 @@ class FinishedRun:
         labels = rows.stored.labels[rows.rows]
         return self.own_weighting(checkpoint).weights(self.images(split, view), outputs, labels)
 
-    def own_weighting(self, checkpoint: Which = "best") -> OwnWeighting:
+    def own_weighting(self, checkpoint: CheckpointName = "best") -> OwnWeighting:
         """Return the run's weighting at a checkpoint, with the student of that checkpoint.
 
         Raises:

@@ -16,7 +16,7 @@ from amtml_pl import load_run
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.results.evaluation import latency
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, corrupt
-from amtml_pl.results.evaluation.evaluation import corrupted, evaluate_student, precision_of
+from amtml_pl.results.evaluation.evaluation import corrupted_accuracy, evaluate_student, precision_of
 from amtml_pl.results.evaluation.images import other_images, own_images
 from rounding import rounding
 from sealing import seal_again
@@ -154,7 +154,7 @@ def test_every_corruption_and_severity_is_measured_with_the_seed(moved):
     images = few_images(run, 24)
     network = Seeing()
     blind = TappedNetwork(network, mean=[0, 0, 0], std=[1, 1, 1])
-    found = corrupted(blind, images, precision_of(run), seed=3)
+    found = corrupted_accuracy(blind, images, precision_of(run), seed=3)
     pixels, labels = (each[:24] for each in images_and_labels(run))
     accuracies = []
     for kind in CORRUPTIONS:

@@ -12,13 +12,15 @@ severity, sample), and a blur mirrors the image at its border.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
-from torchvision.transforms.v2.functional import jpeg as compress
 
 from amtml_pl.data.counter_rng import random_bits
 
@@ -83,8 +85,12 @@ def contrast(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: 
 
 def jpeg(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
     """Compress every image as JPEG and decode it."""
-    pixels = (images * 255).round().to(torch.uint8).cpu()
-    return compress(pixels, JPEG_QUALITY[severity - 1]).to(images) / 255
+    decoded = []
+    for pixels in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy():
+        file = BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY[severity - 1])
+        decoded.append(np.asarray(Image.open(file)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(images) / 255
 
 
 CORRUPTIONS: Mapping[str, Callable[[Images, Int64[Tensor, " B"], int, int], Images]] = {

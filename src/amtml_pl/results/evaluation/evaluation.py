@@ -15,7 +15,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork, cost
-from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Images, corrupt
 from amtml_pl.results.evaluation.images import EvaluatedImages
 from amtml_pl.results.evaluation.latency import latency as measured_latency
@@ -46,7 +46,7 @@ AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 def evaluate_student(
     run: FinishedRun,
     images: EvaluatedImages,
-    checkpoint: Which = "best",
+    checkpoint: CheckpointName = "best",
     *,
     teachers: bool = True,
     latency: bool = True,
@@ -99,8 +99,8 @@ def evaluate_student(
         classes={name: ClassAccuracy(acc=acc, images=count) for name, (acc, count) in by_class.items()},
         left_out=left_out,
         latency=speed,
-        size=sizes(run, student, size),
-        corruptions=corrupted(student, images, precision_of(run), seed) if corruptions else None,
+        size=student_size(run, student, size),
+        corruptions=corrupted_accuracy(student, images, precision_of(run), seed) if corruptions else None,
     )
 
 
@@ -148,7 +148,10 @@ def all_teacher_logits(
 
 
 def mixed_teachers(
-    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Float[Tensor, "N K"]]
+    run: FinishedRun,
+    images: EvaluatedImages,
+    checkpoint: CheckpointName,
+    teachers: Mapping[str, Float[Tensor, "N K"]],
 ) -> tuple[Float[Tensor, "N K"], Ensemble]:
     """Return log-probabilities of all teachers mixed by the run's weights, or else by equal ones."""
     logits = torch.stack([*teachers.values()], dim=1)
@@ -177,7 +180,7 @@ def mixture_of(run: FinishedRun) -> Mixture:
 
 
 def own_weights(
-    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Float[Tensor, "N M K"]
+    run: FinishedRun, images: EvaluatedImages, checkpoint: CheckpointName, teachers: Float[Tensor, "N M K"]
 ) -> Float[Tensor, "N M"]:
     """Return the teachers' weights for each image by the run's own weighting.
 
@@ -204,7 +207,7 @@ def teacher_logits(
     return logits_of(loaded, images, device, nullcontext())
 
 
-def corrupted(
+def corrupted_accuracy(
     student: TappedNetwork, images: EvaluatedImages, precision: AbstractContextManager[object], seed: int
 ) -> CorruptedAccuracy:
     """Return the accuracy under each corruption and severity, and the mean of all."""
@@ -217,7 +220,7 @@ def corrupted(
     return CorruptedAccuracy(seed=seed, mean_acc=sum(values) / len(values), acc=accuracy)
 
 
-def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentSize:
+def student_size(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentSize:
     """Return the size of a student and of its file."""
     file = RunFolder(run.path).weights_file
     return StudentSize(

@@ -95,7 +95,7 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
         missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
         raise UserError(
             f"The data set {name!r} has other classes than the run's {own['name']!r}: it lacks "
-            f"{some(missing)}, and has {some(foreign)} instead.",
+            f"{first_few(missing)}, and has {first_few(foreign)} instead.",
             fix="dataset=image_folder dataset.source.folder=FOLDER, with folders named as the classes",
         )
     refuse_other_count(run, len(packed.classes), name)
@@ -117,7 +117,7 @@ def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
         )
 
 
-def some(names: set[str]) -> str:
+def first_few(names: set[str]) -> str:
     """Return the first few names as text."""
     first = sorted(names)[:5]
     return ", ".join(map(repr, first)) + (", ..." if len(names) > len(first) else "") if names else "none"

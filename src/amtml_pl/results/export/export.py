@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.latency import cpu_name, time_per_image
 from amtml_pl.results.export.card import ModelCard, first_line
 from amtml_pl.results.export.formats import FORMATS, is_exported
@@ -45,7 +45,7 @@ class Exported:
 
 
 def export_student(
-    run: FinishedRun, checkpoint: Which, name: str, *, command: str, out: str | None = None
+    run: FinishedRun, checkpoint: CheckpointName, name: str, *, command: str, out: str | None = None
 ) -> Exported:
     """Write a run's student to a file, compare both, and add an entry to ``export.json``.
 
@@ -105,7 +105,9 @@ def export_student(
     return Exported(file, entry, images, unrecorded)
 
 
-def targets(run: FinishedRun, checkpoint: Which, name: str, out: str | None) -> tuple[Path, Path, str]:
+def targets(
+    run: FinishedRun, checkpoint: CheckpointName, name: str, out: str | None
+) -> tuple[Path, Path, str]:
     """Return the file to write, the run's ``export.json``, and why the latter cannot be written.
 
     Raises:
@@ -150,7 +152,7 @@ def refusing_failures(run: FinishedRun, name: str) -> Iterator[None]:
         ) from error
 
 
-def card_of_run(run: FinishedRun, checkpoint: Which) -> ModelCard:
+def card_of_run(run: FinishedRun, checkpoint: CheckpointName) -> ModelCard:
     """Return the model card of a run's student."""
     record, about = run.record, run.config["dataset"]
     ending = "" if checkpoint == "best" else "_last"

@@ -41,8 +41,8 @@ class ParityImages:
         return f"{len(self):,} {'random' if self.missing else 'validation'} images"
 
     def batches(self) -> Iterator[Float[Tensor, "B 3 H W"]]:
-        """Yield the images in [0, 1]; an exported graph can be wrong for some batch sizes."""
-        for rows in (self.rows[:1], self.rows[1:8], *self.rows[8:].split(BATCH)):
+        """Yield the images in [0, 1]; a graph can be wrong for some batch sizes."""
+        for rows in (self.rows[:1], self.rows[1:8], *torch.split(self.rows[8:], BATCH)):
             if len(rows):
                 yield as_floats(self.stored[rows])
 

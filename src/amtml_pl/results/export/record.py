@@ -8,7 +8,7 @@ from filelock import FileLock
 from pydantic import RootModel
 
 from amtml_pl.errors import UserError
-from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.latency import Speed
 from amtml_pl.runs.record import GitState
 from amtml_pl.system.files import digest_of_file, output
@@ -44,7 +44,7 @@ class ExportRecord(Record):
 
     format: str
     file: str
-    checkpoint: Which
+    checkpoint: CheckpointName
     parity: Parity
     bytes: Count
     sha256: str
