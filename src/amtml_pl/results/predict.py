@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,9 @@ from amtml_pl.results.export.record import refuse_changed
 from amtml_pl.results.export.student import Forward
 from amtml_pl.results.run import load_run
 from amtml_pl.system.files import output
+
+# An image, and its likeliest classes with their probabilities, the likeliest first.
+Prediction: TypeAlias = tuple[Path, list[tuple[str, float]]]
 
 
 class Predictor:
@@ -83,10 +87,8 @@ class Predictor:
         return logits.float().softmax(dim=1)
 
 
-def predict(
-    model: Predictor, files: Sequence[Path], top: int = 1
-) -> list[tuple[Path, list[tuple[str, float]]]]:
-    """Return each image file with its likeliest classes and their probabilities, in this order.
+def predict(model: Predictor, files: Sequence[Path], top: int = 1) -> list[Prediction]:
+    """Return the likeliest classes of image files, in the order of the files.
 
     Args:
         model: the student.
@@ -104,7 +106,7 @@ def predict(
     return [*zip(files, found, strict=True)]
 
 
-def write_table(file: Path, predictions: Sequence[tuple[Path, list[tuple[str, float]]]]) -> None:
+def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions as CSV: ``file,class,probability,class_2,probability_2,...``.
 
     Raises:
