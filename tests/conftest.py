@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,55 +147,67 @@ def run(configure, tmp_path):
     return go
 
 
+def trained_once(folder, configure, *overrides):
+    """Train a run into a folder, unless a test has done it."""
+    from amtml_pl.runs.folder import RunFolder
+    from tiny_runs import trained
+
+    if not folder.exists():
+        config = configure(*overrides, f"paths.outputs={folder.parent}/outputs")
+        experiment = overrides[0].removeprefix("experiment=")
+        repeat = "python -m amtml_pl.train experiment=x"
+        trained(config, RunFolder(folder), experiment=experiment, command=repeat)
+    return folder
+
+
 @pytest.fixture
 def moved(configure, shared, tmp_path):
-    """The folder of a completed run with two teachers, copied away from where it was trained."""
-    import shutil
+    """Return a copy of the folder of a completed run with two teachers."""
+    from tiny_runs import TINY
 
-    from amtml_pl.runs.folder import RunFolder
-    from tiny_runs import TINY, trained
-
-    finished = shared / "finished"
-    if not finished.exists():
-        config = configure("experiment=digits_amtml", *TINY, f"paths.outputs={shared}/outputs")
-        repeat = "python -m amtml_pl.train experiment=x"
-        trained(config, RunFolder(finished), experiment="digits_amtml", command=repeat)
+    finished = trained_once(shared / "finished", configure, "experiment=digits_amtml", *TINY)
     return shutil.copytree(finished, tmp_path / "moved")
 
 
 @pytest.fixture
 def learnt(configure, shared, tmp_path):
-    """Likewise, of a student alone that has learnt the digits; it takes half a minute once."""
-    import shutil
-
-    from amtml_pl.runs.folder import RunFolder
-    from tiny_runs import trained
-
-    learnt = shared / "learnt"
-    if not learnt.exists():
-        short = ("trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")
-        config = configure("experiment=digits", "method=ce", *short, f"paths.outputs={shared}/outputs")
-        repeat = "python -m amtml_pl.train experiment=x"
-        trained(config, RunFolder(learnt), experiment="digits", command=repeat)
+    """Return the same of a student that has learnt the digits; it takes half a minute once."""
+    short = ("method=ce", "trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")
+    learnt = trained_once(shared / "learnt", configure, "experiment=digits", *short)
     return shutil.copytree(learnt, tmp_path / "learnt")
 
 
-@pytest.fixture
-def exported(moved, shared):
-    """The same folder, its student exported to every format, and to ONNX in 8 bits."""
-    import shutil
+@pytest.fixture(scope="session")
+def common(tmp_path_factory):
+    """Return a folder that all workers of the session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    from amtml_pl.results.export.export import Export
-    from amtml_pl.results.export.formats.kinds import KINDS
+
+@pytest.fixture
+def short_measurements(monkeypatch):
+    """Measure latencies for a fiftieth of the usual time."""
+    from amtml_pl.results.evaluation import latency
+
+    monkeypatch.setattr(latency, "SECONDS_PER_REPETITION", 0.001)
+
+
+@pytest.fixture
+def exported(moved, common, short_measurements):
+    """Return the same as `moved`, its student exported to every format."""
+    from filelock import FileLock
+
+    from amtml_pl.results.export.export import export_student
+    from amtml_pl.results.export.formats import FORMATS
     from amtml_pl.results.run import load_run
 
-    kept = shared / "exported"
-    if not kept.exists():
-        run = load_run(shared / "finished")
-        for kind in KINDS:
-            Export(run, "best", kind, int8=False).write("the command")
-        Export(run, "best", "onnx", int8=True, int8_drop=1.0).write("the command")
-        (shared / "finished" / "export").rename(kept)
+    kept = common / "exported"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            for name in FORMATS:
+                export_student(load_run(moved), "best", name, command="the command")
+            shutil.copytree(moved / "export", kept)
+            return moved
     shutil.copytree(kept, moved / "export")
     return moved
 

@@ -31,35 +31,35 @@ def main(job: Job) -> None:
     Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting():
-        asked = job.values(*(str(key) for key in job.config if key != "dataset"))
-        check_command(asked, EVALUATE)
-        roots = asked["paths"]
-        refuse_no_run(asked["run"], "evaluate")
-        from amtml_pl.results.evaluation.evaluation import evaluate
-        from amtml_pl.results.evaluation.tables import show
+        keys = (str(key) for key in job.config if key != "dataset")
+        values = check_command(job.values(*keys), EVALUATE)
+        roots = values["paths"]
+        refuse_no_run(values["run"])
+        from amtml_pl.results.evaluation.evaluation import evaluate_student
+        from amtml_pl.results.evaluation.tables import print_evaluation
         from amtml_pl.results.run import load_run
         from amtml_pl.runs.provenance import git_state, versions
         from amtml_pl.system.records import as_json
 
         if job.config.get("dataset") is not None and roots["data"] is None:
             roots["data"] = os.environ.get("AMTML_DATA", "data")  # never below a root that a run folder names
-        finished = load_run(asked["run"], **roots)
-        out = asked["out"] and named_output(
-            asked["out"], suffix=".json", what="an evaluation", is_one=lambda file: earlier(file) is not None
+        run = load_run(values["run"], **roots)
+        out = values["out"] and named_output(
+            values["out"], suffix=".json", what="an evaluation", is_one=lambda file: earlier(file) is not None
         )
-        images = chosen_images(finished, job, asked["split"])
-        file = out or own_file(finished, images, asked)
+        images = chosen_images(run, job, values["split"])
+        file = out or default_file(run, images, values)
         refuse_unwritable(file)
-        options = {key: asked[key] for key in ("checkpoint", "teachers", "latency", "corruptions", "seed")}
-        if asked["latency"]:
+        options = {key: values[key] for key in ("checkpoint", "teachers", "latency", "corruptions", "seed")}
+        if values["latency"]:
             console.print("Measuring the latency on the CPU first (latency=false leaves it out)")
-        found = evaluate(finished, images, **options)
+        found = evaluate_student(run, images, **options)
         before = earlier(file)
         whole = found if before is None else found.with_earlier(before)
         about = {"command": job.typed(), "git": git_state(), "versions": versions()}
         with output(file) as temporary:
             temporary.write_text(as_json(whole.replaced(**about)))
-        show(found.replaced(left_out=whole.left_out), finished.teacher_names)
+        print_evaluation(found.replaced(left_out=whole.left_out), run.teacher_names)
         console.print(f"Written to {escape(str(file))}")
 
 
@@ -77,7 +77,7 @@ def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImag
     return other_images(run, settings, split)
 
 
-def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]) -> Path:
+def default_file(run: FinishedRun, images: EvaluatedImages, values: Mapping[str, Any]) -> Path:
     """Return the default file for an evaluation, inside the run's folder.
 
     Only a full evaluation of the best epoch on the run's own test images is ``evaluate.json``. Any other
@@ -88,11 +88,11 @@ def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]
     parts = ["evaluate"]
     if not images.own:
         parts.append(f"{safe(images.dataset)}-{images.digest[:8]}")
-    parts += [part for part in (images.rows.name, asked["checkpoint"]) if part not in ("test", "best")]
-    if not asked["teachers"]:
+    parts += [part for part in (images.rows.name, values["checkpoint"]) if part not in ("test", "best")]
+    if not values["teachers"]:
         parts.append("student")
-    if asked["corruptions"] and asked["seed"]:
-        parts.append(f"seed{asked['seed']}")
+    if values["corruptions"] and values["seed"]:
+        parts.append(f"seed{values['seed']}")
     return run.path / f"{'-'.join(parts)}.json"
 
 

@@ -14,8 +14,7 @@ from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.system.console import console
 
 if TYPE_CHECKING:
-    from amtml_pl.results.export.parity import ParityImages
-    from amtml_pl.results.export.record import ExportRecord
+    from amtml_pl.results.export.export import Exported
 
 
 @command("export", multirun=False)
@@ -25,42 +24,39 @@ def main(job: Job) -> None:
     Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting():
-        asked = job.values()
-        check_command(asked, EXPORT)
-        refuse_no_run(asked["run"], "export")
-        from amtml_pl.results.export.export import Export
+        values = check_command(job.values(), EXPORT)
+        refuse_no_run(values["run"])
+        from amtml_pl.results.export.export import export_student
         from amtml_pl.results.run import load_run
 
-        finished = load_run(asked["run"], **asked["paths"])
-        options = {key: asked[key] for key in ("int8", "int8_drop", "out")}
-        export = Export(finished, asked["checkpoint"], asked["format"], **options)
-        entry, shown = export.write(job.typed())
-        show(entry, shown)
-        if export.unrecorded:
-            console.print(f"  no entry in the run's export.json: {escape(export.unrecorded)}")
-        trust = " trust=true" if export.kind.unsafe else ""
-        console.print(f"Written to {escape(str(export.file))}")
-        model = shlex.quote(f"model={hydra_literal(str(export.file))}")
-        console.print(escape(f"  python -m amtml_pl.predict {model} images=FOLDER{trust}"))
+        run, options = (
+            load_run(values["run"], **values["paths"]),
+            {"command": job.typed(), "out": values["out"]},
+        )
+        print_export(export_student(run, values["checkpoint"], values["format"], **options))
 
 
-def show(entry: ExportRecord, shown: ParityImages) -> None:
-    """Print the results of the checks and measurements."""
-    if shown.lacking:
-        console.print(escape(f"  random images stand in for real ones: {shown.lacking}"))
+def print_export(exported: Exported) -> None:
+    """Print the results of the checks and measurements, and the command that uses the file."""
+    entry, images, file = exported.entry, exported.images, str(exported.file)
     parity, speed = entry.parity, entry.latency
+    if images.missing:
+        console.print(escape(f"  random images replace real ones: {images.missing}"))
     console.print(
         f"  max |Δlogit| {parity.max_abs_logit_difference:.2g}, the same class on "
-        f"{parity.same_class:.4f} of {shown}"
+        f"{parity.same_class:.4f} of {images}"
     )
-    if entry.precision == "int8" and (accuracy := parity.val_acc):
-        console.print(f"  accuracy on them {accuracy.before:.4f}, in int8 {accuracy.after:.4f}")
     before, after = (f"{form.ms_per_image:.3g} ms" for form in (speed.before, speed.after))
     console.print(
         f"  latency of one image {before} as checkpoint, {after} as exported "
         f"({escape(speed.cpu)}, {speed.threads} threads)"
     )
     console.print(f"  size {entry.bytes:,} bytes")
+    if exported.unrecorded:
+        console.print(f"  no entry in the run's export.json: {escape(exported.unrecorded)}")
+    console.print(f"Written to {escape(file)}")
+    model = shlex.quote(f"model={hydra_literal(file)}")
+    console.print(escape(f"  python -m amtml_pl.predict {model} images=FOLDER"))
 
 
 if __name__ == "__main__":

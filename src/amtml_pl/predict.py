@@ -24,31 +24,31 @@ def main(job: Job) -> None:
     Exit status: 0 done, 2 a user's mistake.
     """
     with job.reporting():
-        asked = job.values()
-        check_command(asked, PREDICT)
-        for key, what in (("model", "model=FILE or FOLDER"), ("images", "images=FOLDER")):
-            if not asked[key]:
-                raise UserError(f"There is no {key.removesuffix('s')} to predict with.", fix=what)
-        words = [asked["images"]] if isinstance(asked["images"], str) else asked["images"]
-        out = asked["out"]
+        values = check_command(job.values(), PREDICT)
+        for key, fix in (("model", "model=FILE or FOLDER"), ("images", "images=FOLDER")):
+            if not values[key]:
+                raise UserError(f"{key}= is missing.", fix=fix)
+        words = [values["images"]] if isinstance(values["images"], str) else values["images"]
+        out = values["out"]
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
         from amtml_pl.data.image_files import named_images
-        from amtml_pl.results.predict import OpenedModel, predict, write_table
+        from amtml_pl.results.predict import Predictor, predict, write_table
 
         files = named_images(words)
-        model = OpenedModel(Path(asked["model"]).expanduser(), asked["checkpoint"], trust=asked["trust"])
-        found = predict(model, files, asked["top"])
-        width = max(len(str(prediction.file)) for prediction in found)
-        for prediction in found:
-            listed = "  ".join(f"{name} {value:.4f}" for name, value in prediction.classes)
-            console.print(escape(f"{prediction.file!s:{width}}  {listed}"))
+        found = predict(
+            Predictor(Path(values["model"]).expanduser(), values["checkpoint"]), files, values["top"]
+        )
+        width = max(len(str(file)) for file in files)
+        for file, classes in found:
+            listed = "  ".join(f"{name} {value:.4f}" for name, value in classes)
+            console.print(escape(f"{file!s:{width}}  {listed}"))
         if table:
             write_table(table, found)
             console.print(f"Written to {escape(str(table))}")
 
 
 def is_table(file: Path) -> bool:
-    """Return whether a file is a table that this command writes."""
+    """Return True if a file is a table that this command writes."""
     try:
         with file.open(encoding="utf-8", errors="surrogateescape") as lines:
             return HEADER.fullmatch(lines.readline(1 << 20)) is not None

@@ -1,4 +1,4 @@
-"""A run on a user's own images, looked into from elsewhere: its images are known by their digest."""
+"""Runs on a user's own images: the packed images are found by their digest."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from sealing import seal_again
 
 @pytest.fixture
 def own_images(run, shared, tmp_path, monkeypatch):
-    """A run on images in a relative folder; this process has moved to another directory since."""
+    """Train on images in a relative folder, then change the working directory."""
     home = shared / "own_images"
     if not home.exists():
         write_image_folder(home / "photos", per_class={"train": 8, "test": 2})
@@ -38,12 +38,12 @@ def own_images(run, shared, tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def test_packed_images_suffice_wherever_the_photographs_lay(own_images, command):
+def test_packed_images_suffice_without_the_source(own_images, command):
     command(main, f"run={own_images}/run", "split=val", "teachers=false")
     assert len(load_run(own_images / "run").split("val")) == 6
 
 
-def test_a_damaged_packed_data_set_of_another_name_is_passed_over(own_images):
+def test_damaged_packed_data_sets_are_skipped(own_images):
     root = own_images / "data" / "packed"
     [whole] = root.glob("*/manifest.json")
     digest = load_run(own_images / "run").record.dataset.digest
@@ -56,20 +56,19 @@ def test_a_damaged_packed_data_set_of_another_name_is_passed_over(own_images):
     assert packed_with("0" * 64, root) is None
 
 
-def test_images_that_are_gone_are_packed_again_from_where_they_lie_now(own_images, command, tmp_path):
+def test_missing_images_are_packed_again_from_a_named_folder(own_images, command, tmp_path):
     shutil.rmtree(own_images / "data")
     (own_images / "photos").rename(tmp_path / "moved_photos")
-    asked = (f"run={own_images}/run", "split=val", "teachers=false", f"paths.data={tmp_path}/new")
-    said = command(main, *asked, status=2)
-    assert f"are not packed in {tmp_path}/new/packed" in said
-    assert f"run={own_images}/run paths.data={tmp_path}/new dataset=image_folder" in said
-    command(main, *asked, "dataset=image_folder", f"dataset.source.folder={tmp_path}/moved_photos")
+    words = (f"run={own_images}/run", "split=val", "teachers=false", f"paths.data={tmp_path}/new")
+    printed = command(main, *words, status=2)
+    assert f"are not packed in {tmp_path}/new/packed" in printed
+    assert f"run={own_images}/run paths.data={tmp_path}/new dataset=image_folder" in printed
+    command(main, *words, "dataset=image_folder", f"dataset.source.folder={tmp_path}/moved_photos")
     assert (own_images / "run" / "evaluate-val-student.json").is_file()
-    command(main, *asked)
 
 
 def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command, tmp_path):
-    """Its source is here, but only a typed one is read; a typed one is never packed below a recorded root."""
+    """Only a typed source is read, and never packed below a recorded root."""
     shutil.rmtree(own_images / "data")
     with pytest.raises(UserError, match=r"are not packed in .*home/data/packed"):
         load_run(own_images / "run").split("test")
@@ -81,7 +80,7 @@ def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command
 
 
 @pytest.mark.parametrize("name", ["x'; touch canary; '", "../digits", "image_folder"])
-def test_the_command_in_the_message_holds_no_name_of_the_record(own_images, name):
+def test_the_command_in_the_message_contains_no_recorded_name(own_images, name):
     shutil.rmtree(own_images / "data")
     record = load_run(own_images / "run").record
     record = record.replaced(dataset=record.dataset.replaced(name=name, digest="0" * 64))

@@ -1,4 +1,4 @@
-"""A trained network that is built again asks for no weights to begin with."""
+"""A network is rebuilt without its pretrained weights."""
 
 import pytest
 
@@ -10,7 +10,7 @@ TORCHVISION = {"_target_": SHUFFLENET, "weights": "IMAGENET1K_V1", "num_classes"
 TIMM = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
 
 
-def test_weights_to_begin_with_are_left_out_however_deep_and_nothing_else():
+def test_pretrained_weights_are_removed_at_any_depth_and_nothing_else():
     adapt = "amtml_pl.models.small_images.adapt_stem"
     node = {"_target_": adapt, "network": TORCHVISION, "skip": ["maxpool"]}
     assert without_pretrained_weights(node) == {**node, "network": {**TORCHVISION, "weights": None}}
@@ -30,7 +30,7 @@ def test_arguments_that_mean_something_else_stay(node):
 
 
 def test_a_network_with_a_pretrained_constructor_is_built_without_a_network_connection():
-    """Its weights would come from the internet, which tests have not."""
+    """Its weights would be downloaded, which tests cannot."""
     network = build_untrained(TORCHVISION)
     assert network.fc.out_features == 4
 

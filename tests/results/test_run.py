@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
-from amtml_pl.results.evaluation.evaluation import evaluate
+from amtml_pl.results.evaluation.evaluation import evaluate_student
 from amtml_pl.results.evaluation.images import own_images
+from amtml_pl.results.weighting import own_scheme
 from amtml_pl.teachers.live import measure_accuracy, weights_digest
+from amtml_pl.weighting.uniform import UniformWeighting
 from rounding import rounding
 from sealing import change_record, seal_again, write_record
 
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.numbers
 
 @contextmanager
 def changed_config(folder):
-    """Opens a run's configuration; what is changed in it is kept, and sealed again."""
+    """Yield a run's configuration, then save and seal it."""
     config = OmegaConf.load(folder / "config.yaml")
     yield config
     OmegaConf.save(config, folder / "config.yaml")
@@ -37,14 +39,14 @@ def changed_config(folder):
 
 
 @pytest.mark.slow
-def test_the_package_gives_load_run_and_imports_torch_only_when_it_is_asked_for():
+def test_the_package_imports_torch_at_the_first_use_of_load_run():
     look = "print('torch' in sys.modules)"
     words = [sys.executable, "-c", f"import sys, amtml_pl as a; {look}; a.load_run; {look}"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_tab_completion_offers_the_api_and_a_run_is_shown_in_a_line(moved):
+def test_tab_completion_lists_the_api_and_a_run_has_a_short_repr(moved):
     import amtml_pl
 
     assert {"load_run", "FinishedRun"} <= {*dir(amtml_pl)}
@@ -53,14 +55,14 @@ def test_tab_completion_offers_the_api_and_a_run_is_shown_in_a_line(moved):
     assert len(repr(run)) < 1000
     own = {name for name in dir(run) if not name.startswith("_")}
     assert own == {
-        "path", "record", "config", "paths", "student", "checkpoints", "metrics", "teacher_weights",
+        "path", "record", "config", "paths", "student", "metrics", "teacher_weights",
         "sample_weights", "own_weighting", "images", "teacher_names", "teachers", "data", "split",
         "teacher_outputs",
     }  # fmt: skip
 
 
 def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
-    """On a run of two teachers, whose folder lies where the page has its own."""
+    """The run has two teachers, and lies where the page has its folder."""
     page = (Path(__file__).parent.parent.parent / "docs" / "api.md").read_text()
     [place] = re.findall(r'^folder = "(.*)"$', page, re.MULTILINE)
     monkeypatch.chdir(moved.parent)
@@ -76,7 +78,7 @@ def test_the_code_of_the_documentation_runs_as_it_stands(moved, monkeypatch):
     assert made["teacher"](made["images"]).logits.shape == (len(made["images"]), K)
 
 
-def test_a_name_that_the_package_does_not_give_is_an_attribute_error():
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
     import amtml_pl
 
     with pytest.raises(AttributeError, match="has no attribute 'laod_run'"):
@@ -138,17 +140,20 @@ def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, ch
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "printed"),
     [
-        ({"loop": {"_target_": "amtml_pl.distill.loops.mmkd.MMKD"}}, "made by MMKD, within"),
+        (
+            {"loop": {"_target_": "amtml_pl.distill.loops.mmkd.MMKD"}},
+            "MMKD computes the teachers' weights within",
+        ),
         ({"weighting": {"_target_": "amtml_pl.weighting.aekd.AekdWeighting", "temperature": 4.0}}, "a whole"),
         ({"weighting": {"_target_": "amtml_pl.weighting.uniform.UniformWeighting"}}, "of another network"),
     ],
 )
-def test_weights_that_no_single_image_has_are_refused_by_name(moved, changes, said):
+def test_weights_of_whole_batches_are_refused_for_single_images(moved, changes, printed):
     with changed_config(moved) as config:
         config.update(changes)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=printed):
         load_run(moved).sample_weights()
 
 
@@ -163,22 +168,22 @@ def test_outputs_that_the_cache_does_not_hold_are_named(moved, tmp_path):
         load_run(moved, cache=tmp_path / "empty").teacher_outputs()
 
 
-def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(moved, tmp_path):
+def test_a_damaged_store_hides_neither_another_one_nor_the_weights(moved, tmp_path):
     cache = shutil.copytree(load_run(moved).paths["cache"], tmp_path / "cache")
     (tmp_path / "empty").mkdir()
     run = load_run(moved, cache=cache, teachers=tmp_path / "empty")
-    whole = evaluate(run, own_images(run, "val"), latency=False).metrics
+    whole = evaluate_student(run, own_images(run, "val"), latency=False).metrics
     assert "ensemble/val/acc" in whole
     [kept] = (cache / "digits" / "resnet8").glob("logits-val-*")
     another = kept.with_name("logits-val-00000000")
     shutil.copytree(kept, another)
     (another / "manifest.json").write_text("[]")
-    assert evaluate(run, own_images(run, "val"), latency=False).metrics == whole
+    assert evaluate_student(run, own_images(run, "val"), latency=False).metrics == whole
     (kept / "manifest.json").write_text("[]")
-    left_out = evaluate(run, own_images(run, "val"), latency=False).left_out
+    left_out = evaluate_student(run, own_images(run, "val"), latency=False).left_out
     assert left_out.keys() >= {"teacher/resnet8", "ensemble"}
     with_weights = load_run(moved, cache=cache)
-    found = evaluate(with_weights, own_images(with_weights, "val"), latency=False)
+    found = evaluate_student(with_weights, own_images(with_weights, "val"), latency=False)
     assert found.left_out == {"latency": "latency=false"}
     assert found.metrics.keys() == whole.keys()
     [rows] = with_weights.data.eval_batches(with_weights.split("val"))
@@ -188,17 +193,17 @@ def test_a_store_that_cannot_be_read_hides_neither_another_one_nor_the_weights(m
     assert found.metrics[name] == pytest.approx(whole[name], abs=within)
 
 
-def test_a_teacher_is_found_by_the_digest_of_its_weights_or_said_to_be_gone(moved, tmp_path):
+def test_a_teacher_is_found_by_the_digest_of_its_weights(moved, tmp_path):
     run = load_run(moved)
     assert [teacher.load().name for teacher in run.teachers] == list(run.teacher_names)
     (tmp_path / "empty").mkdir()
     gone = load_run(moved, teachers=tmp_path / "empty").teachers[0]
-    with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' .* are not here"):
+    with pytest.raises(UserError, match=r"weights of teacher 'vgg8_quarter' .* are missing"):
         gone.load()
 
 
-def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved, tmp_path):
-    """The run named a file; from there it has gone among the trained teachers, or anywhere."""
+def test_a_teacher_whose_file_has_moved_is_found_by_its_digest(moved, tmp_path):
+    """The run named a file, which has moved to the trained teachers or elsewhere."""
     with changed_config(moved) as config:
         config.teacher.resnet8.weights.path = f"{tmp_path}/gone/my.safetensors"
         config.teacher.resnet8.weights.strip_prefixes = ["module."]
@@ -207,7 +212,7 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
     here = tmp_path / "here"
     here.mkdir()
     alone = load_run(moved, teachers=here).teachers[1]
-    with pytest.raises(UserError, match=r"gone/my.safetensors is not there, and no network below .*here"):
+    with pytest.raises(UserError, match=r"gone/my.safetensors does not exist, and no network below .*here"):
         alone.load()
     state = {f"module.{name}": tensor for name, tensor in teacher.load().network.network.state_dict().items()}
     save_file(state, here / "my.safetensors")
@@ -215,12 +220,12 @@ def test_a_teacher_whose_own_file_is_gone_is_found_wherever_its_digest_is(moved,
     with changed_config(moved) as config:
         config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
     (here / "my.safetensors").unlink()
-    expected = r"student.safetensors holds others, and no(.|\n)*or which holds student"
+    expected = r"student.safetensors has other weights, and no(.|\n)*or which holds student"
     with pytest.raises(UserError, match=expected):
         load_run(moved, teachers=here).teachers[1].load()
 
 
-def test_images_that_are_others_now_are_refused(moved):
+def test_changed_images_are_refused(moved):
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["digest"] = "0" * 64
     write_record(moved, record)
@@ -229,7 +234,7 @@ def test_images_that_are_others_now_are_refused(moved):
         load_run(moved).data  # noqa: B018
 
 
-def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
+def test_another_folder_is_refused_with_the_name_of_a_run(moved, tmp_path):
     with pytest.raises(UserError, match="nowhere is not a folder"):
         load_run(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"has no run.json(.|\n)*such as '.*moved'"):
@@ -247,29 +252,29 @@ def test_a_folder_that_is_no_run_is_refused_with_one_that_is(moved, tmp_path):
         ({"metrics": {}}, r"run.json is damaged: it lacks metrics.val/acc"),
     ],
 )
-def test_a_run_that_cannot_be_looked_into_is_refused_by_name(moved, changes, text):
+def test_a_run_with_an_unusable_record_is_refused_with_the_reason(moved, changes, text):
     change_record(moved, **changes)
     with pytest.raises(UserError, match=text):
         load_run(moved)
 
 
-def test_a_run_that_another_process_works_on_is_still_going(moved):
+def test_a_run_with_a_held_lock_is_still_running(moved):
     change_record(moved, status="interrupted")
-    with FileLock(moved / ".lock"), pytest.raises(UserError, match="is still going; expected a completed"):
+    with FileLock(moved / ".lock"), pytest.raises(UserError, match="is still running; expected a completed"):
         load_run(moved)
 
 
-def test_a_run_that_has_no_record_yet_is_still_going_or_was_stopped(moved):
-    """As while its teachers are trained, or after `force=true` has removed the old record."""
+def test_a_run_without_a_record_is_still_running_or_was_stopped(moved):
+    """Teachers are being trained, or `force=true` has removed the old record."""
     (moved / "run.json").unlink()
-    expected = r"is still going, and is being prepared(.|\n)*once the run has ended"
+    expected = r"is still running, and is being prepared(.|\n)*once the run has ended"
     with FileLock(moved / ".lock"), pytest.raises(UserError, match=expected):
         load_run(moved)
     with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*resumes it"):
         load_run(moved)
 
 
-def test_an_example_of_a_run_is_not_looked_for_without_end(tmp_path):
+def test_the_search_for_an_example_of_a_run_is_bounded(tmp_path):
     for number in range(1200):
         (tmp_path / f"a{number}").mkdir()
     (tmp_path / "b").mkdir()
@@ -282,23 +287,23 @@ def test_an_example_of_a_run_is_not_looked_for_without_end(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ("", "is not a run's configuration"),
         ("a: [", "config.yaml cannot be read"),
         ("student: ${nothing}", r"config.yaml cannot be read: student='\${nothing}' is an interpolation"),
     ],
 )
-def test_a_damaged_configuration_is_refused_by_name(moved, text, said):
+def test_a_damaged_configuration_is_refused_by_name(moved, text, printed):
     (moved / "config.yaml").write_text(text)
     seal_again(moved)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=printed):
         load_run(moved)
 
 
-def test_a_checkpoint_that_is_gone_or_damaged_is_refused_by_name(moved):
+def test_a_missing_or_damaged_checkpoint_is_refused_by_name(moved):
     (moved / "checkpoints" / "best.ckpt").unlink()
-    with pytest.raises(UserError, match=r"There is no checkpoint .*best.ckpt(.|\n)*checkpoint=last"):
+    with pytest.raises(UserError, match=r"best.ckpt does not exist(.|\n)*checkpoint=last"):
         load_run(moved).student()
     (moved / "checkpoints" / "last.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match=r"last.ckpt .* cannot be read"):
@@ -313,9 +318,17 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(moved):
 
 
 def test_a_mistyped_choice_is_named(moved, monkeypatch):
-    """As in a notebook, where nothing but the function itself looks at what it is given."""
+    """A notebook has no runtime type checks."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     run = load_run(moved)
-    for ask in (lambda: run.student("bset"), lambda: run.split("tset"), lambda: [*run.images("train", -1)]):
-        with pytest.raises(UserError, match=r"There is no (checkpoint 'bset'|split 'tset'|view -1)"):
-            ask()
+    for call in (lambda: run.student("bset"), lambda: run.split("tset"), lambda: [*run.images("train", -1)]):
+        with pytest.raises(
+            UserError, match=r"checkpoint 'bset' is unknown|has no tset split|view=-1: expected"
+        ):
+            call()
+
+
+def test_a_loop_that_inherits_the_default_step_has_its_weighting(configure, monkeypatch):
+    monkeypatch.setenv("AMTML_TARGETS", "tiny_runs.OwnStep")
+    config = configure("experiment=digits", "method=avg", "loop._target_=tiny_runs.OwnStep")
+    assert isinstance(own_scheme(config, ["resnet8"]), UniformWeighting)

@@ -14,7 +14,7 @@ from watch import nothing_happens
 
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
-from amtml_pl.results.export.export import Export
+from amtml_pl.results.export.export import export_student
 from amtml_pl.runs.folder import RunFolder
 from sealing import change_record, seal_again, write_record
 
@@ -59,8 +59,8 @@ CONFIGURATIONS = {
     "a loss as the student": ("student.network", {"_target_": LOSS}, f"network._target_={LOSS} may not be"),
     "another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
     "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
-    "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is no file's name"),
-    "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is no mapping"),
+    "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path does not name a file"),
+    "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is not a mapping"),
     "positions": ("data._args_", [1], "data has the key _args_, expected arguments by name"),
     "a part of a call": ("data.augment._partial_", True, "data has the key _partial_"),
     "no constructor": ("data.augment", {"operations": [CROP], "seed": 0}, "data.augment={.*: expected Augm"),
@@ -155,7 +155,7 @@ def test_the_weights_of_a_recorded_constructor_are_not_downloaded(finished):
 
     change_configuration(finished, change)
     run = load_run(finished)
-    with nothing_happens(), pytest.raises(UserError, match="constructor downloads them, which opening a run"):
+    with nothing_happens(), pytest.raises(UserError, match="load_run downloads nothing"):
         run.teachers[1].load()
 
 
@@ -191,7 +191,7 @@ def test_a_run_folder_does_not_choose_where_an_export_is_written(finished, hosti
     (hostile / "victim").mkdir()
     (finished / "export").symlink_to(hostile / "victim")
     with pytest.raises(UserError, match="export is a symbolic link"):
-        Export(load_run(finished), "best", "safetensors", int8=False)
+        export_student(load_run(finished), "best", "safetensors", command="the command")
     assert not [*(hostile / "victim").iterdir()]
 
 

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from amtml_pl.distill.metrics import EpochMeans
 from amtml_pl.results.evaluation.record import Evaluation
-from amtml_pl.results.evaluation.tables import show_networks
+from amtml_pl.results.evaluation.tables import print_networks
 from amtml_pl.runs.record import FILES, METRICS
 from amtml_pl.system.console import Terminal
 from amtml_pl.training.plan_table import PlanStep, show_plan
@@ -126,7 +126,7 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     show_summary(record, folder)
     show_plan([PlanStep("packed [/x] data", "to write to d[/y]", missing=True)], "Plan of try[/z]")
     found = Evaluation.model_construct(split="test", metrics={"test/acc": 0.5})
-    show_networks(found, "try[/w] (seed 0)", ("big[/v]",))
+    print_networks(found, "try[/w] (seed 0)", ("big[/v]",))
     said = capsys.readouterr().out
     for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
         assert name in said

@@ -61,8 +61,8 @@ def refuse(problems: list[str]) -> None:
         raise UserError(f"The configuration has {count}:\n{listed}")
 
 
-def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
-    """Check the keys of a command outside a run's configuration.
+def check_command(values: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+    """Check the keys of a command outside a run's configuration, and return their values.
 
     Args:
         values: by key, as typed.
@@ -73,14 +73,13 @@ def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
     """
     if problems := [*declared_problems(values, keys, "")]:
         raise UserError("\n".join(problems))
+    return values
 
 
-def refuse_no_run(folder: str | None, purpose: str) -> None:
+def refuse_no_run(folder: str | None) -> None:
     """Raise a UserError if a command was given no run."""
     if not folder:
-        raise UserError(
-            f"There is no run to {purpose}.", fix="run=FOLDER: what amtml_pl.train printed at its end"
-        )
+        raise UserError("run= is missing.", fix="run=FOLDER: what amtml_pl.train printed at its end")
 
 
 def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:

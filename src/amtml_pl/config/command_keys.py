@@ -15,7 +15,6 @@ from amtml_pl.config.key import (
     key,
     leaves,
     node,
-    number,
     whole,
 )
 from amtml_pl.config.rules import Rule
@@ -71,13 +70,8 @@ EVALUATE = {
 }
 EXPORT = {
     "run": RUN,
-    "format": key(choice("onnx", "torch_export", "safetensors"), "of the file"),
+    "format": key(choice("onnx", "safetensors"), "of the file"),
     "checkpoint": CHECKPOINT,
-    "int8": key(SWITCH, "weights and activations of 8 bits, for CPUs; of ONNX"),
-    "int8_drop": key(
-        number("a number in [0, 1]", lambda v: 0 <= v <= 1),
-        "a student in 8 bits that loses more accuracy than this on the validation images is not published",
-    ),
     "out": key(FILE, "the file that is written; null: <run>/export/student.<suffix of the format>"),
     "paths": ROOTS,
     "debug": DEBUG,
@@ -95,10 +89,6 @@ PREDICT = {
     ),
     "top": key(whole(1), "classes that are printed of each image"),
     "checkpoint": CHECKPOINT,
-    "trust": key(
-        SWITCH,
-        "open torch.export files, which can run their author's code (docs/security.md)",
-    ),
     "out": key(FILE, "a CSV file that is written, too"),
     "debug": DEBUG,
 }

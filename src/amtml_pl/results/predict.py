@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,21 +13,24 @@ from torch import Tensor
 
 from amtml_pl.data.image_files import read_batches
 from amtml_pl.errors import UserError
-from amtml_pl.results.checkpoints import Which
-from amtml_pl.results.export.formats.kinds import open_exported
-from amtml_pl.results.export.formats.student import Forward
+from amtml_pl.results.checkpoints import CheckpointName
+from amtml_pl.results.export.card import first_line
+from amtml_pl.results.export.formats import open_exported
 from amtml_pl.results.export.record import refuse_changed
+from amtml_pl.results.export.student import Forward
 from amtml_pl.results.run import load_run
 from amtml_pl.system.files import output
 
+# An image, and its likeliest classes with their probabilities, the likeliest first.
+Prediction: TypeAlias = tuple[Path, list[tuple[str, float]]]
 
-class OpenedModel:
+
+class Predictor:
     """A student from a file or a run, ready to classify images.
 
     Args:
         place: an exported file, or the folder of a completed run.
         checkpoint: of a run, which epoch's weights; must be ``best`` for a file.
-        trust: whether to open a file that could run its author's code.
 
     Attributes:
         classes: the K class names, in the order of the logits.
@@ -38,7 +40,7 @@ class OpenedModel:
         UserError: if the place does not exist, or cannot be opened.
     """
 
-    def __init__(self, place: Path, checkpoint: Which = "best", *, trust: bool = False) -> None:
+    def __init__(self, place: Path, checkpoint: CheckpointName = "best") -> None:
         self.place = place
         self.forward: Forward
         if place.is_dir():
@@ -49,7 +51,7 @@ class OpenedModel:
             self.image_size = run.config["dataset"]["image_size"]
         elif not place.exists():
             raise UserError(
-                f"There is no model {place}.", fix="model=FILE or FOLDER, of an exported student or a run"
+                f"{place} does not exist.", fix="model=FILE or FOLDER, of an exported student or a run"
             )
         elif checkpoint != "best":
             raise UserError(
@@ -58,18 +60,12 @@ class OpenedModel:
             )
         else:
             refuse_changed(place)
-            opened = open_exported(place, trust=trust)
+            opened = open_exported(place)
             self.forward = opened.forward
             self.classes, self.image_size = opened.card.classes, opened.card.image_size
 
     def probabilities(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """Return the probability of each class.
-
-        Args:
-            images: in [0, 1].
-
-        Returns:
-            ``(B, K)`` in float32, rows sum to 1.
+        """Return float32 rows that sum to 1, for images in [0, 1].
 
         Raises:
             UserError: if the model does not return one finite logit per class.
@@ -79,31 +75,20 @@ class OpenedModel:
             with torch.inference_mode():
                 logits = self.forward(images)
         except Exception as error:  # a stranger's graph can raise anything
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{self.place} cannot be run: {lines[0]:.300}.", fix=anew) from error
-        expected = (len(images), len(self.classes))
-        if tuple(logits.shape) != expected:
+            raise UserError(f"{self.place} cannot be run: {first_line(error)}.", fix=anew) from error
+        if logits.shape != (expected := (len(images), len(self.classes))):
             raise UserError(
                 f"{self.place} gives outputs of shape {tuple(logits.shape)}, expected {expected}.", fix=anew
             )
         if not logits.isfinite().all():
             raise UserError(
-                f"{self.place} gives logits that are no finite numbers.",
-                fix=f"model= of another run; or {anew}",
+                f"{self.place} gives logits that are not finite.", fix=f"model= of another run; or {anew}"
             )
         return logits.float().softmax(dim=1)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The likeliest classes of an image with their probabilities, the likeliest first."""
-
-    file: Path
-    classes: tuple[tuple[str, float], ...]
-
-
-def predict(model: OpenedModel, files: Sequence[Path], top: int = 1) -> list[Prediction]:
-    """Return the likeliest classes of image files.
+def predict(model: Predictor, files: Sequence[Path], top: int = 1) -> list[Prediction]:
+    """Return the likeliest classes of image files, in the order of the files.
 
     Args:
         model: the student.
@@ -113,13 +98,12 @@ def predict(model: OpenedModel, files: Sequence[Path], top: int = 1) -> list[Pre
     Raises:
         UserError: if an image cannot be read, or the student cannot be run.
     """
-    found: list[Prediction] = []
+    found: list[list[tuple[str, float]]] = []
     for images in read_batches(files, model.image_size):
         values, classes = model.probabilities(images).topk(min(top, len(model.classes)), dim=1)
-        for row, names in zip(values.tolist(), classes.tolist(), strict=True):
-            likeliest = tuple((model.classes[name], value) for name, value in zip(names, row, strict=True))
-            found.append(Prediction(files[len(found)], likeliest))
-    return found
+        for row, numbers in zip(values.tolist(), classes.tolist(), strict=True):
+            found.append([*zip((model.classes[number] for number in numbers), row, strict=True)])
+    return [*zip(files, found, strict=True)]
 
 
 def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
@@ -128,13 +112,12 @@ def write_table(file: Path, predictions: Sequence[Prediction]) -> None:
     Raises:
         UserError: if it cannot be written; the old file stays.
     """
-    ranks = range(1, len(predictions[0].classes) + 1)
-    endings = ["" if rank == 1 else f"_{rank}" for rank in ranks]
-    header = ["file", *(f"{what}{ending}" for ending in endings for what in ("class", "probability"))]
-    text = io.StringIO(newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(header)
-    for prediction in predictions:
-        lines.writerow([prediction.file, *(cell for pair in prediction.classes for cell in pair)])
-    with output(file) as temporary:  # a name of other bytes than UTF-8 is written as it is
-        temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
+    endings = ["", *(f"_{rank}" for rank in range(2, len(predictions[0][1]) + 1))]
+    header = ["file", *(f"{name}{ending}" for ending in endings for name in ("class", "probability"))]
+    rows = [[image, *(cell for pair in classes for cell in pair)] for image, classes in predictions]
+    # The bytes of a name that is not UTF-8 are written unchanged.
+    with (
+        output(file) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines,
+    ):
+        csv.writer(lines, lineterminator="\n").writerows([header, *rows])

@@ -47,7 +47,7 @@ def completed_record(folder: RunFolder) -> RunRecord:
         raise without_record(folder)
     if record.status != "completed":
         busy = folder.is_busy
-        states = {"failed": "failed", "interrupted": "is still going" if busy else "was interrupted"}
+        states = {"failed": "failed", "interrupted": "is still running" if busy else "was interrupted"}
         why = f" ({record.error})" if record.error else ""
         raise UserError(
             f"The run in {folder.path} {states[record.status]}{why}; expected a completed one.",
@@ -61,7 +61,7 @@ def without_record(folder: RunFolder) -> UserError:
     """Return the error for a folder without ``run.json``, which exists from the fit on."""
     if folder.is_busy:
         return UserError(
-            f"The run in {folder.path} is still going, and is being prepared; expected a completed one.",
+            f"The run in {folder.path} is still running, and is being prepared; expected a completed one.",
             fix="the same command again, once the run has ended",
         )
     if folder.lock_file.exists():
@@ -117,20 +117,20 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):
-            yield f"paths.{name} is no folder's name"
+            yield f"paths.{name} does not name a folder"
     for name in ("weighting", "loop", "loss"):
         if not isinstance(tree.get(name, {}), dict):
-            yield f"{name} is no mapping"
+            yield f"{name} is not a mapping"
     for name, node in tree["teacher"].items():
         if not isinstance(node, dict):
-            yield f"teacher.{name} is no mapping"
+            yield f"teacher.{name} is not a mapping"
             continue
         yield from rule_problems(node, TEACHER_RULES, f"teacher.{name}", known=node.keys())
         if isinstance(weights := node.get("weights"), dict):
             given = {key: rule for key, rule in WEIGHTS.items() if key in weights or key == "path"}
             yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
             if weights.get("path") is not None and not is_place(weights["path"]):
-                yield f"teacher.{name}.weights.path is no file's name"
+                yield f"teacher.{name}.weights.path does not name a file"
     for path, node, groups in built_nodes(tree):
         yield from group_problems(node, groups, path)
         yield from node_problems(node, path)
@@ -152,7 +152,7 @@ def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[st
 
 
 def is_place(value: object) -> bool:
-    """Return whether a value can name a file or folder, existing or not."""
+    """Return True if a value can name a file or folder, existing or not."""
     if not isinstance(value, str):
         return False
     try:

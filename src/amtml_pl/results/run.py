@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,7 +18,7 @@ from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.layout import set_execution
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
-from amtml_pl.results.checkpoints import RecordedCheckpoints, Which
+from amtml_pl.results.checkpoints import CheckpointName, load_checkpoint
 from amtml_pl.results.images import recorded_images
 from amtml_pl.results.network import build_untrained
 from amtml_pl.results.record import completed_record, read_config
@@ -38,9 +38,9 @@ def load_run(
     cache: Path | str | None = None,
     teachers: Path | str | None = None,
 ) -> FinishedRun:
-    """Open the folder of a completed run, which may have moved and lost its teachers.
+    """Open the folder of a completed run; read only its record and configuration.
 
-    Only its record and configuration are read.
+    The folder may have moved, and its teachers may be gone.
 
     Args:
         folder: with ``run.json`` and ``config.yaml``, as ``amtml_pl.train`` has left it.
@@ -56,8 +56,9 @@ def load_run(
     record = completed_record(run)
     config = read_config(run, record)
     given = {"data": data, "cache": cache, "teachers": teachers}
-    places = {name: Path(place or config["paths"][name]) for name, place in given.items()}
-    paths = {name: place.expanduser().resolve() for name, place in places.items()}
+    paths = {
+        name: Path(place or config["paths"][name]).expanduser().resolve() for name, place in given.items()
+    }
     return FinishedRun(run.path, record, config, paths)
 
 
@@ -74,7 +75,7 @@ class FinishedRun:
     config: Mapping[str, Any] = field(repr=False)
     paths: Mapping[str, Path]
 
-    def student(self, checkpoint: Which = "best", taps: Sequence[str] = ()) -> TappedNetwork:
+    def student(self, checkpoint: CheckpointName = "best", taps: Sequence[str] = ()) -> TappedNetwork:
         """Return the trained student, in evaluation mode on the CPU, with its normalisation.
 
         Args:
@@ -88,18 +89,11 @@ class FinishedRun:
         network = build_untrained(self.config["student"]["network"])
         student = TappedNetwork(network, mean=about["mean"], std=about["std"], taps=taps)
         set_execution(network, channels_last=bool(self.config.get("channels_last")), compiled=False)
-        self.checkpoints.load(student, "student", checkpoint)
+        load_checkpoint(student, "student", RunFolder(self.path), self.record, checkpoint)
         return student
 
-    @property
-    def checkpoints(self) -> RecordedCheckpoints:
-        """The files that hold the weights."""
-        return RecordedCheckpoints(RunFolder(self.path), self.record)
-
     def metrics(self) -> dict[str, list[float | None]]:
-        """Return all logged numbers: by name one value per epoch, None if not logged.
-
-        ``pandas.DataFrame(run.metrics())`` makes a data frame of it.
+        """Return all logged numbers by name: one value per epoch, None if not logged.
 
         Raises:
             UserError: if ``metrics.csv`` is missing or holds something else.
@@ -120,7 +114,7 @@ class FinishedRun:
         return {name: columns[f"weight/{name}"] for name in self.teacher_names if f"weight/{name}" in columns}
 
     def sample_weights(
-        self, split: SplitName = "train", view: int = 1, checkpoint: Which = "best"
+        self, split: SplitName = "train", view: int = 1, checkpoint: CheckpointName = "best"
     ) -> Float[Tensor, "N M"]:
         """Return the run's own weights of the teachers for every image of a split.
 
@@ -138,19 +132,19 @@ class FinishedRun:
         labels = rows.stored.labels[rows.rows]
         return self.own_weighting(checkpoint).weights(self.images(split, view), outputs, labels)
 
-    def own_weighting(self, checkpoint: Which = "best") -> OwnWeighting:
+    def own_weighting(self, checkpoint: CheckpointName = "best") -> OwnWeighting:
         """Return the run's weighting at a checkpoint, with the student of that checkpoint.
 
         Raises:
             UserError: if the run has no teachers, or its weights belong to a whole batch or to its training
                 step; or as `student`.
         """
-        scheme = own_scheme(self.config, self.teacher_names)
-        student = self.student(checkpoint, taps=scheme.student_taps())
         names = self.teacher_names
+        scheme = own_scheme(self.config, names)
+        student = self.student(checkpoint, taps=scheme.student_taps())
         classes, features = tap_shapes(student, self.config["dataset"]["image_size"])
         scheme.build(TensorShapes(classes=classes, teachers=names, student=features))
-        self.checkpoints.load(scheme, "weighting", checkpoint)
+        load_checkpoint(scheme, "weighting", RunFolder(self.path), self.record, checkpoint)
         scheme.set_teacher_accuracy({name: self.record.metrics[f"teacher/{name}/val/acc"] for name in names})
         return OwnWeighting(scheme, student)
 
@@ -168,7 +162,7 @@ class FinishedRun:
             UserError: as `split`, or if the view is below 0.
         """
         if view < 0:
-            raise UserError(f"There is no view {view}.", fix="view=0 for the images themselves, or 1 and up")
+            raise UserError(f"view={view}: expected 0 (the images themselves) or more.")
         rows = self.split(split)
         for index in torch.split(torch.arange(len(rows)), self.data.eval_batch_size):
             stored = rows.stored.images[rows.rows[index]]
@@ -206,8 +200,6 @@ class FinishedRun:
         Raises:
             UserError: as `data`, or if there is no such split.
         """
-        if name not in get_args(SplitName):
-            raise UserError(f"There is no split {name!r}.", fix=f"one of {', '.join(get_args(SplitName))}")
         return self.data.split(name)
 
     def teacher_outputs(self, split: SplitName = "train", view: int = 1) -> TeacherOutputs:

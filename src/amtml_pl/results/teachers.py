@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,13 +79,13 @@ class RecordedTeacher:
         digest = self.facts.weights_digest[:12]
         where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
         if self.node["pretrained"]:
-            where = "its constructor downloads them, which opening a run does not, and "
+            where = "load_run downloads nothing, and "
         elif self.own_file is not None:
-            what = "holds others" if self.own_file.is_file() else "is not there"
-            where = f"the run's own file {self.own_file} {what}, and "
+            state = "has other weights" if self.own_file.is_file() else "does not exist"
+            where = f"the run's own file {self.own_file} {state}, and "
             fix += f", or which holds {self.own_file.name}"
         return UserError(
-            f"The weights of teacher {self.name!r} (digest {digest}) are not here: {where}no network below "
+            f"The weights of teacher {self.name!r} (digest {digest}) are missing: {where}no network below "
             f"{self.teachers} has them.",
             fix=fix,
         )
@@ -101,12 +100,7 @@ class RecordedTeacher:
                     yield file
 
     def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
-        """Return its logits for an unaugmented split if the cache has them; else None.
-
-        Args:
-            digest: of the packed data.
-            rows: the split.
-        """
+        """Return its logits for an unaugmented split of packed data, if they are cached."""
         for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
             with suppress(UserError):  # a damaged store, perhaps another run's; the weights remain
                 store = TensorStore.from_folder(folder)
@@ -123,19 +117,11 @@ class RecordedTeacher:
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:
-        """Return whether a store has the outputs of these weights, statistics and class map."""
+        """Return True if a store has the outputs of these weights, statistics and class map."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
         manifest = store.manifest()
         return (
             manifest is not None
             and manifest.facts.weights_digest == self.facts.weights_digest
-            and all(equal(about.get(key), node[key]) for key in ("mean", "std", "class_map"))
+            and all(about.get(key) == node[key] for key in ("mean", "std", "class_map"))
         )
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Return whether two lists hold the same numbers, or both are None."""
-    if first is None or second is None:
-        return first is second
-    pairs = zip(first, second, strict=False)
-    return len(first) == len(second) and all(math.isclose(a, b, rel_tol=1e-12) for a, b in pairs)

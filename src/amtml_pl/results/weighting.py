@@ -46,12 +46,12 @@ class OwnWeighting:
         with torch.inference_mode():
             for images, index in batches:
                 student = self.student(images.to(device))
-                taught = outputs.map(lambda tensor, rows=index: tensor[rows].float().to(device))  # type: ignore[misc]
+                teachers = outputs.map(lambda tensor, rows=index: tensor[rows].float().to(device))  # type: ignore[misc]
                 try:
-                    found.append(scheme(student, taught, labels[index].to(device)).cpu())
+                    found.append(scheme(student, teachers, labels[index].to(device)).cpu())
                 except KeyError as error:
                     raise UserError(
-                        f"{type(scheme).__name__} reads {error}, which is not kept of these images."
+                        f"{type(scheme).__name__} reads {error}, which is not cached for these images."
                     ) from error
         return torch.cat(found)
 
@@ -69,12 +69,10 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
         raise UserError("The run has no weighting (weighting: null).")
     loop = located(config["loop"]["_target_"])
     if not getattr(loop, "asks_weighting_alone", False):
-        raise UserError(f"The teachers' weights are made by {loop.__name__}, within its training step.")
+        raise UserError(f"{loop.__name__} computes the teachers' weights within its training step.")
     scheme = build(settings)
     if not isinstance(scheme, Weighting):
         raise UserError(f"{settings!s:.200} builds a {type(scheme).__name__}; expected a weighting.")
     if scheme.weighs_batches:
-        raise UserError(
-            f"{type(scheme).__name__} weighs the teachers for a batch as a whole, not for an image."
-        )
+        raise UserError(f"{type(scheme).__name__} weighs the teachers for a whole batch, not for an image.")
     return scheme

@@ -1,4 +1,4 @@
-"""Corrupted images: what each corruption does, stronger each time, and the same however they are batched."""
+"""Corruptions equal their published definitions, in any batch."""
 
 import colorsys
 from io import BytesIO
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.numbers
 
 @pytest.fixture
 def images():
-    """Smooth ones, as photographs are: noise alone would be what a JPEG file loses."""
+    """Return smooth images, as JPEG would remove most of pure noise."""
     coarse = torch.rand(6, 3, 5, 5, generator=torch.Generator().manual_seed(3))
     smooth = torch.nn.functional.interpolate(coarse, size=32, mode="bilinear")
     return (smooth * 255).round() / 255
@@ -25,7 +25,7 @@ INDEX = torch.arange(6)
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_every_corruption_gives_pixels_of_eight_bits_that_are_farther_off_at_a_higher_severity(images, kind):
+def test_a_corruption_gives_8_bit_pixels_that_differ_more_at_a_higher_severity(images, kind):
     distance = []
     for severity in SEVERITIES:
         found = corrupt(images, INDEX, kind, severity)
@@ -38,7 +38,7 @@ def test_every_corruption_gives_pixels_of_eight_bits_that_are_farther_off_at_a_h
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_a_sample_is_corrupted_alike_in_any_batch(images, kind):
+def test_a_sample_is_corrupted_equally_in_every_batch(images, kind):
     whole = corrupt(images, INDEX, kind, 3)
     some = torch.tensor([4, 1])
     off = ((corrupt(images[some], some, kind, 3) - whole[some]) * 255).abs().max()
@@ -57,7 +57,7 @@ PUBLISHED = {
 
 
 def blurred(image, sigma):
-    """One image by plain loops over a Gaussian cut off at four deviations, mirrored at its border."""
+    """Blur an image with a Gaussian cut off at four deviations, mirrored at the border."""
     reach = round(4 * sigma)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     kernel /= kernel.sum()
@@ -105,7 +105,7 @@ def test_noise_has_the_published_deviation_in_every_severity(severity):
     assert float(found.std()) == pytest.approx(PUBLISHED["gaussian_noise"][severity - 1], rel=0.03)
 
 
-def test_the_noise_of_two_images_differs_and_another_seed_is_other_noise():
+def test_the_noise_depends_on_the_image_and_the_seed():
     grey = torch.full((6, 3, 32, 32), 0.5)
     found = corrupt(grey, INDEX, "gaussian_noise", 5)
     assert not torch.equal(found[0], found[1])

@@ -1,5 +1,6 @@
-"""Every number of an evaluation, computed anew: in float64, from logits and pixels, by its definition."""
+"""Every number of an evaluation equals its definition, computed in float64 from logits and pixels."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,10 @@ from torchvision.utils import save_image
 
 from amtml_pl import load_run
 from amtml_pl.models.taps import TappedNetwork
+from amtml_pl.results.evaluation import latency
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, corrupt
-from amtml_pl.results.evaluation.evaluation import corrupted, evaluate, precision_of
+from amtml_pl.results.evaluation.evaluation import corrupted_accuracy, evaluate_student, precision_of
 from amtml_pl.results.evaluation.images import other_images, own_images
-from amtml_pl.results.evaluation.latency import timed
 from rounding import rounding
 from sealing import seal_again
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.numbers
 
 
 def changed(folder, **settings):
-    """The run with other values in its configuration."""
+    """Return the run with other values in its configuration."""
     config = OmegaConf.load(folder / "config.yaml")
     for place, value in settings.items():
         OmegaConf.update(config, place.replace("__", "."), value)
@@ -36,6 +37,13 @@ def changed(folder, **settings):
 def images_and_labels(run):
     rows = run.split("test")
     return rows.stored.images[rows.rows] / 255, rows.stored.labels[rows.rows].numpy()
+
+
+def few_images(run, number):
+    """Return the first test images of a run, to be evaluated."""
+    whole = own_images(run, "test")
+    rows = replace(whole.rows, rows=whole.rows.rows[:number])
+    return replace(whole, rows=rows, labels=whole.labels[:number])
 
 
 def softmax(logits):
@@ -55,7 +63,7 @@ def close_calls(p):
 
 
 def own_weights(run, images):
-    """Those of the adaptive weighting, from the tensors of the checkpoint."""
+    """Return the weights of the adaptive weighting, from the tensors of the checkpoint."""
     state = torch.load(run.path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     theta, mixing, prior = (state[f"weighting.{name}"] for name in ("theta", "mixing", "held_out"))
     features = run.student(taps=["layer3"])(images).features["layer3"].amax(dim=(2, 3))
@@ -64,7 +72,7 @@ def own_weights(run, images):
 
 
 def measures(p, labels, student):
-    """What `docs/evaluate.md` says of each name."""
+    """Return each measure as `docs/evaluate.md` defines it."""
     N, K = p.shape
     named, confidence = p.argmax(axis=1), p.max(axis=1)
     own = p[np.arange(N), labels]
@@ -84,7 +92,7 @@ def measures(p, labels, student):
 @pytest.mark.parametrize("mixture", ["probabilities", pytest.param("logits", marks=pytest.mark.slow)])
 def test_measures_of_student_teachers_and_ensemble_equal_their_definitions(moved, mixture):
     run = changed(moved, loss__kd__mixture=mixture)
-    found = evaluate(run, own_images(run, "test"), latency=False)
+    found = evaluate_student(run, own_images(run, "test"), latency=False)
     images, labels = images_and_labels(run)
     student = probabilities(run.student(), images)
     teachers = [probabilities(teacher.load(), images) for teacher in run.teachers]
@@ -110,11 +118,9 @@ def test_measures_of_student_teachers_and_ensemble_equal_their_definitions(moved
     ("precision", "computed"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)]
 )
 def test_the_precision_is_the_runs_own(moved, precision, computed):
-    """By what every convolution and classifier of the student gives, with and without corruptions."""
+    """Every convolution and classifier is checked, with and without corruptions."""
     run, given = changed(moved, trainer__precision=precision), []
-    whole = own_images(run, "test")
-    rows = replace(whole.rows, rows=whole.rows.rows[:8])
-    images = replace(whole, rows=rows, labels=whole.labels[:8])
+    images = few_images(run, 8)
 
     def note(module, _, output):
         is_layer = isinstance(module, nn.Conv2d | nn.Linear)
@@ -123,7 +129,7 @@ def test_the_precision_is_the_runs_own(moved, precision, computed):
 
     hook = register_module_forward_hook(note)
     try:
-        evaluate(run, images, teachers=False, latency=False, corruptions=True)
+        evaluate_student(run, images, teachers=False, latency=False, corruptions=True)
     finally:
         hook.remove()
     layers = sum(isinstance(part, nn.Conv2d | nn.Linear) for part in run.student().modules())
@@ -132,7 +138,7 @@ def test_the_precision_is_the_runs_own(moved, precision, computed):
 
 
 class Seeing(nn.Module):
-    """Remembers the images that it is shown."""
+    """Remember all input images."""
 
     def __init__(self):
         super().__init__()
@@ -143,13 +149,13 @@ class Seeing(nn.Module):
         return images.flatten(1)[:, 1000:1010]
 
 
-def test_the_student_is_shown_every_corruption_in_every_severity_in_order_and_by_the_seed(moved):
+def test_every_corruption_and_severity_is_measured_with_the_seed(moved):
     run = load_run(moved)
-    images = own_images(run, "test")
+    images = few_images(run, 24)
     network = Seeing()
     blind = TappedNetwork(network, mean=[0, 0, 0], std=[1, 1, 1])
-    found = corrupted(blind, images, precision_of(run), seed=3)
-    pixels, labels = images_and_labels(run)
+    found = corrupted_accuracy(blind, images, precision_of(run), seed=3)
+    pixels, labels = (each[:24] for each in images_and_labels(run))
     accuracies = []
     for kind in CORRUPTIONS:
         for severity in (1, 2, 3, 4, 5):
@@ -164,8 +170,8 @@ def test_the_student_is_shown_every_corruption_in_every_severity_in_order_and_by
     assert found.seed == 3
 
 
-def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_path):
-    """Its folders, which sort the other way round than the run's classes, hold what the student calls so."""
+def test_labels_of_another_data_set_follow_the_runs_class_names(moved, tmp_path):
+    """The folders, in reverse order of the run's classes, hold what the student predicts."""
     run = load_run(moved)
     names = [f"c{9 - k}" for k in range(10)]
     dataset = run.record.dataset.replaced(classes=tuple(names))
@@ -182,7 +188,7 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
         "image_size": 32, "splits": {"train": None, "test": "test"},
     }  # fmt: skip
     dataset = {"name": "others", "num_classes": 10, "image_size": 32, "source": source}
-    found = evaluate(run, other_images(run, dataset, "test"), teachers=False, latency=False)
+    found = evaluate_student(run, other_images(run, dataset, "test"), teachers=False, latency=False)
     assert found.metrics["test/acc"] == pytest.approx(360 / 369)  # all but what lies in nine other folders
     expected = {}
     for k, name in enumerate(names):
@@ -191,28 +197,9 @@ def test_the_labels_of_another_data_set_are_the_runs_by_their_names(moved, tmp_p
     assert {name: of.model_dump() for name, of in found.classes.items()} == expected
 
 
-def test_a_latency_is_for_one_image_of_a_batch(monkeypatch):
-    """By a clock that only the forward moves on: half a second for a batch of four."""
-    now = [0.0]
-    monkeypatch.setattr("amtml_pl.results.evaluation.latency.time.perf_counter", lambda: now[0])
-
-    def forward(images):
-        assert images.shape == (4, 3, 8, 8)
-        now[0] += 0.5
-
-    found = timed(forward, 4, 8)
-    assert found.ms_per_image == pytest.approx(125)
-    assert found.spread == pytest.approx(0)
-
-
-@pytest.mark.parametrize(("seconds", "forwards", "repetitions"), [(1, 11, 9), (30, 4, 3)])
-def test_a_network_that_takes_seconds_is_repeated_less_often(monkeypatch, seconds, forwards, repetitions):
-    now, made = [0.0], []
-    monkeypatch.setattr("amtml_pl.results.evaluation.latency.time.perf_counter", lambda: now[0])
-
-    def forward(images):
-        now[0] += seconds
-        made.append(images)
-
-    assert timed(forward, 2, 8).repetitions == repetitions
-    assert len(made) == forwards
+@pytest.mark.parametrize(("slow", "repetitions"), [(2.0, 9), (1e-4, 3)])
+def test_a_latency_is_per_image_with_fewer_repetitions_if_slow(monkeypatch, slow, repetitions):
+    monkeypatch.setattr(latency, "SLOW_SECONDS", slow)
+    found = latency.time_per_image(lambda images: time.sleep(0.02), 8, 4)
+    assert 2.5 <= found.ms_per_image < 10
+    assert found.repetitions == repetitions

@@ -1,4 +1,4 @@
-"""What predictions are worth; test_evaluated_numbers.py has each measure by its definition."""
+"""Edge cases of the measures; test_evaluated_numbers.py checks their definitions."""
 
 import math
 

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
@@ -85,16 +85,12 @@ def contrast(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: 
 
 def jpeg(images: Images, _index: Int64[Tensor, " B"], severity: int, _seed: int) -> Images:
     """Compress every image as JPEG and decode it."""
-    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    decoded = np.stack([through_jpeg(image, JPEG_QUALITY[severity - 1]) for image in pixels])
-    return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images) / 255
-
-
-def through_jpeg(pixels: UInt8[np.ndarray, "H W 3"], quality: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Compress one image as JPEG and decode it."""
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
+    decoded = []
+    for pixels in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy():
+        file = BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY[severity - 1])
+        decoded.append(np.asarray(Image.open(file)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(images) / 255
 
 
 CORRUPTIONS: Mapping[str, Callable[[Images, Int64[Tensor, " B"], int, int], Images]] = {

@@ -15,11 +15,16 @@ from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork, cost
-from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Images, corrupt
 from amtml_pl.results.evaluation.images import EvaluatedImages
 from amtml_pl.results.evaluation.latency import latency as measured_latency
-from amtml_pl.results.evaluation.quality import accuracy_by_class, agreement, ensemble, quality
+from amtml_pl.results.evaluation.quality import (
+    accuracy_by_class,
+    agreement_with_teacher,
+    ensemble,
+    quality,
+)
 from amtml_pl.results.evaluation.record import (
     ClassAccuracy,
     CorruptedAccuracy,
@@ -38,10 +43,10 @@ from amtml_pl.types import ModelOutputs, TeacherOutputs
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
-def evaluate(
+def evaluate_student(
     run: FinishedRun,
     images: EvaluatedImages,
-    checkpoint: Which = "best",
+    checkpoint: CheckpointName = "best",
     *,
     teachers: bool = True,
     latency: bool = True,
@@ -66,14 +71,15 @@ def evaluate(
     split, size, device = images.rows.name, run.config["dataset"]["image_size"], device_of(run)
     speed = measured_latency(student, size) if latency else None
     student.to(device)
-    logits = outputs(student, images, precision_of(run))
+    logits = logits_of(student, images, device, precision_of(run))
     metrics = {f"{split}/{name}": value for name, value in quality(logits, images.labels).items()}
-    found_teachers, left_out = (
-        teacher_outputs_of(run, images) if teachers else ({}, {"teachers": "teachers=false"})
-    )
-    mixed, about_mixed = mix(run, images, checkpoint, found_teachers)
-    for name, others in (found_teachers | mixed).items():
-        measured = quality(others, images.labels) | agreement(logits, others.float().log_softmax(dim=1))
+    others, left_out = all_teacher_logits(run, images) if teachers else ({}, {"teachers": "teachers=false"})
+    about_ensemble = None
+    if others and len(others) == len(run.teachers):
+        others["ensemble"], about_ensemble = mixed_teachers(run, images, checkpoint, others)
+    for name, other in others.items():
+        measured = quality(other, images.labels)
+        measured |= agreement_with_teacher(logits, other.float().log_softmax(dim=1))
         metrics |= {f"{name}/{split}/{what}": value for what, value in measured.items()}
     if not latency:
         left_out["latency"] = "latency=false"
@@ -89,18 +95,19 @@ def evaluate(
         ),
         device=device.type,
         metrics=metrics,
-        ensemble=about_mixed,
+        ensemble=about_ensemble,
         classes={name: ClassAccuracy(acc=acc, images=count) for name, (acc, count) in by_class.items()},
         left_out=left_out,
         latency=speed,
-        size=sizes(run, student, size),
-        corruptions=corrupted(student, images, precision_of(run), seed) if corruptions else None,
+        size=student_size(run, student, size),
+        corruptions=corrupted_accuracy(student, images, precision_of(run), seed) if corruptions else None,
     )
 
 
-def outputs(
+def logits_of(
     network: Callable[[Images], ModelOutputs],
     images: EvaluatedImages,
+    device: torch.device,
     precision: AbstractContextManager[object],
     change: Callable[[Images, Int64[Tensor, " B"]], Images] | None = None,
 ) -> Float[Tensor, "N K"]:
@@ -109,11 +116,10 @@ def outputs(
     Args:
         network: a student or a teacher, in evaluation mode.
         images: N of them.
+        device: of the network.
         precision: entered around every forward pass.
         change: applied to images and their positions in the split before the pass.
     """
-    module = network if isinstance(network, TappedNetwork) else getattr(network, "network", None)
-    device = module.mean.device if isinstance(module, TappedNetwork) else torch.device("cpu")
     logits = []
     with torch.inference_mode():
         for batch, index in images.batches():
@@ -123,14 +129,10 @@ def outputs(
     return torch.cat(logits)
 
 
-def teacher_outputs_of(
+def all_teacher_logits(
     run: FinishedRun, images: EvaluatedImages
 ) -> tuple[dict[str, Float[Tensor, "N K"]], dict[str, str]]:
-    """Return the logits of every teacher that can be found, by ``teacher/<name>``.
-
-    Returns:
-        The logits, and the reason for each part left out, which may be the ensemble too.
-    """
+    """Return logits by ``teacher/<name>``, and the reason for each part that cannot be found."""
     found: dict[str, Float[Tensor, "N K"]] = {}
     left_out: dict[str, str] = {}
     for teacher in run.teachers:
@@ -141,21 +143,17 @@ def teacher_outputs_of(
     if not run.teachers:
         left_out["teachers"] = "the run has none"
     elif left_out:
-        left_out["ensemble"] = f"{len(left_out)} of its {len(run.teachers)} teachers cannot be asked"
+        left_out["ensemble"] = f"{len(left_out)} of its {len(run.teachers)} teachers cannot be found"
     return found, left_out
 
 
-def mix(
-    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Mapping[str, Float[Tensor, "N K"]]
-) -> tuple[dict[str, Float[Tensor, "N K"]], Ensemble | None]:
-    """Return the teachers' ensemble, by the run's own weights or else by equal ones.
-
-    Returns:
-        Its log-probabilities under the name ``ensemble``, and its record; empty and None if a teacher is
-        missing.
-    """
-    if not teachers or len(teachers) < len(run.teachers):
-        return {}, None
+def mixed_teachers(
+    run: FinishedRun,
+    images: EvaluatedImages,
+    checkpoint: CheckpointName,
+    teachers: Mapping[str, Float[Tensor, "N K"]],
+) -> tuple[Float[Tensor, "N K"], Ensemble]:
+    """Return log-probabilities of all teachers mixed by the run's weights, or else by equal ones."""
     logits = torch.stack([*teachers.values()], dim=1)
     because, mixture = "", mixture_of(run)
     try:
@@ -170,19 +168,19 @@ def mix(
         mixture=mixture,
         mean_weight=dict(zip(run.teacher_names, weights.mean(dim=0).tolist(), strict=True)),
     )
-    return {"ensemble": ensemble(logits, weights, mixture)}, about
+    return ensemble(logits, weights, mixture), about
 
 
 def mixture_of(run: FinishedRun) -> Mixture:
     """Return the mixture of the run's first term with soft targets, or of its root."""
     terms = [build(node) for node in run.config["loss"].values()]
-    asked = [term.mixture for term in terms if hasattr(term, "mixture")]
-    asked.append(run.config.get("mixture"))
-    return "logits" if asked[0] == "logits" else "probabilities"
+    mixtures = [term.mixture for term in terms if hasattr(term, "mixture")]
+    first = mixtures[0] if mixtures else run.config.get("mixture")
+    return "logits" if first == "logits" else "probabilities"
 
 
 def own_weights(
-    run: FinishedRun, images: EvaluatedImages, checkpoint: Which, teachers: Float[Tensor, "N M K"]
+    run: FinishedRun, images: EvaluatedImages, checkpoint: CheckpointName, teachers: Float[Tensor, "N M K"]
 ) -> Float[Tensor, "N M"]:
     """Return the teachers' weights for each image by the run's own weighting.
 
@@ -199,34 +197,30 @@ def own_weights(
 def teacher_logits(
     run: FinishedRun, teacher: RecordedTeacher, images: EvaluatedImages
 ) -> Float[Tensor, "N K"]:
-    """Return a teacher's logits: from the cache if possible, else from its weights.
-
-    Raises:
-        UserError: if neither can be found.
-    """
+    """Return a teacher's cached or computed logits; a UserError if neither is possible."""
     if images.own and images.rows.name != "train":
         cached = teacher.cached_logits(images.digest, images.rows)
         if cached is not None:
             return cached
-    loaded = teacher.load()
-    loaded.network.to(device_of(run))
-    return outputs(loaded, images, nullcontext())
+    loaded, device = teacher.load(), device_of(run)
+    loaded.network.to(device)
+    return logits_of(loaded, images, device, nullcontext())
 
 
-def corrupted(
+def corrupted_accuracy(
     student: TappedNetwork, images: EvaluatedImages, precision: AbstractContextManager[object], seed: int
 ) -> CorruptedAccuracy:
     """Return the accuracy under each corruption and severity, and the mean of all."""
     accuracy: dict[str, tuple[float, ...]] = {}
     for kind in CORRUPTIONS:
         changes = (partial(corrupt, kind=kind, severity=severity, seed=seed) for severity in SEVERITIES)
-        logits = (outputs(student, images, precision, change) for change in changes)
+        logits = (logits_of(student, images, student.mean.device, precision, change) for change in changes)
         accuracy[kind] = tuple(quality(each, images.labels)["acc"] for each in logits)
     values = [value for each in accuracy.values() for value in each]
     return CorruptedAccuracy(seed=seed, mean_acc=sum(values) / len(values), acc=accuracy)
 
 
-def sizes(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentSize:
+def student_size(run: FinishedRun, student: TappedNetwork, image_size: int) -> StudentSize:
     """Return the size of a student and of its file."""
     file = RunFolder(run.path).weights_file
     return StudentSize(

@@ -43,14 +43,10 @@ class EvaluatedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def at(self, index: Int64[Tensor, " B"]) -> Float[Tensor, "B 3 H W"]:
-        """Return some of the images, in [0, 1] and unaugmented."""
-        return as_floats(self.rows.stored.images[self.rows.rows[index]])
-
     def batches(self) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]]:
-        """Yield batches of images in order, with their positions in the split."""
+        """Yield batches of unaugmented images in [0, 1], with their positions in the split."""
         for index in torch.split(torch.arange(len(self)), self.batch_size):
-            yield self.at(index), index
+            yield as_floats(self.rows.stored.images[self.rows.rows[index]]), index
 
 
 def own_images(run: FinishedRun, split: SplitName) -> EvaluatedImages:
@@ -99,7 +95,7 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
         missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
         raise UserError(
             f"The data set {name!r} has other classes than the run's {own['name']!r}: it lacks "
-            f"{some(missing)}, and has {some(foreign)} instead.",
+            f"{first_few(missing)}, and has {first_few(foreign)} instead.",
             fix="dataset=image_folder dataset.source.folder=FOLDER, with folders named as the classes",
         )
     refuse_other_count(run, len(packed.classes), name)
@@ -113,11 +109,7 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
 
 
 def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
-    """Raise if the number of classes differs, the only check before their names are known.
-
-    Raises:
-        UserError: if it differs.
-    """
+    """Raise a UserError if the number of classes differs; their names may be unknown yet."""
     if count != (expected := run.config["dataset"]["num_classes"]):
         raise UserError(
             f"The data set {name!r} has {count} classes; the run's has {expected}.",
@@ -125,7 +117,7 @@ def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
         )
 
 
-def some(names: set[str]) -> str:
-    """Return a list of the first few names as text."""
+def first_few(names: set[str]) -> str:
+    """Return the first few names as text."""
     first = sorted(names)[:5]
     return ", ".join(map(repr, first)) + (", ..." if len(names) > len(first) else "") if names else "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -18,12 +18,10 @@ from amtml_pl.system.records import Positive, Record
 
 Images: TypeAlias = Float[Tensor, "B 3 H W"]
 
-REPETITIONS = 9
-WARM_UP = 2
 SECONDS_PER_REPETITION = 0.05
-# A network that takes seconds for a batch is repeated less often.
-BUDGET_SECONDS = 20.0
-LEAST_REPETITIONS = 3
+REPETITIONS = 9
+# A network that takes long for a batch is timed less often.
+SLOW_SECONDS, SLOW_REPETITIONS = 2.0, 3
 
 
 class Speed(Record):
@@ -44,46 +42,22 @@ class Latency(Record):
 
 
 def latency(network: TappedNetwork, image_size: int) -> Latency:
-    """Measure milliseconds per image on the CPU.
-
-    Args:
-        network: on the CPU; left as it was.
-        image_size: height and width of the images, in pixels.
-    """
+    """Measure a network on the CPU; ``image_size`` is the side of its images in pixels."""
     with evaluation_mode(network), torch.inference_mode():
-        one, many = (timed(network, size, image_size) for size in (1, 128))
+        one, many = (time_per_image(network, size, image_size) for size in (1, 128))
     return Latency(cpu=cpu_name(), threads=torch.get_num_threads(), batch_1=one, batch_128=many)
 
 
-def timed(forward: Callable[[Images], object], batch_size: int, image_size: int) -> Speed:
-    """Measure milliseconds per image of any function of images.
-
-    A repetition is as many forward passes as fill a twentieth of a second. Nine are timed after two for
-    warming up; once 20 s are spent, only three after one.
-    """
+def time_per_image(forward: Callable[[Images], object], batch_size: int, image_size: int) -> Speed:
+    """Measure milliseconds per image of any function of images, after a call to warm up."""
     images = torch.rand(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-    begin = time.perf_counter()
-    forwards = 1
-    for _ in range(WARM_UP):
-        seconds = seconds_of(forward, images, forwards)
-        forwards = max(1, round(forwards * SECONDS_PER_REPETITION / seconds))
-        if time.perf_counter() - begin > BUDGET_SECONDS:
-            break
-    values: list[float] = []
-    while len(values) < REPETITIONS:
-        if len(values) >= LEAST_REPETITIONS and time.perf_counter() - begin > BUDGET_SECONDS:
-            break
-        values.append(1e3 * seconds_of(forward, images, forwards) / forwards / batch_size)
+    timer = timeit.Timer(lambda: forward(images))
+    seconds = timer.repeat(2, number=1)[1]  # the first call warms up
+    passes = max(1, round(SECONDS_PER_REPETITION / seconds))
+    repetitions = REPETITIONS if seconds < SLOW_SECONDS else SLOW_REPETITIONS
+    values = [1e3 * total / passes / batch_size for total in timer.repeat(repetitions, passes)]
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-    return Speed(ms_per_image=median, spread=upper - lower, repetitions=len(values))
-
-
-def seconds_of(forward: Callable[[Images], object], images: Images, forwards: int) -> float:
-    """Return the seconds of some forward passes of the same images."""
-    start = time.perf_counter()
-    for _ in range(forwards):
-        forward(images)
-    return time.perf_counter() - start
+    return Speed(ms_per_image=median, spread=upper - lower, repetitions=repetitions)
 
 
 def cpu_name() -> str:

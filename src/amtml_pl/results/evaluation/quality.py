@@ -87,7 +87,7 @@ def accuracy_by_class(
     }
 
 
-def agreement(
+def agreement_with_teacher(
     student: Float[Tensor, "N K"], teacher_log_probabilities: Float[Tensor, "N K"]
 ) -> dict[str, float]:
     """Compare a student's logits with a teacher's log-probabilities.

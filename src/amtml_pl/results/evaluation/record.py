@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.latency import Latency
 from amtml_pl.runs.record import GitState
 from amtml_pl.system.records import Count, Record, Share
@@ -70,7 +70,7 @@ class Evaluation(Record):
     format: Literal[2] = 2
     experiment: str | None
     seed: int
-    checkpoint: Which
+    checkpoint: CheckpointName
     weights_digest: str
     split: SplitName
     dataset: EvaluatedDataset

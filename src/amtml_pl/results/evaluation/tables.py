@@ -23,19 +23,19 @@ MEANING = "acc, top-5, agree (with the student): shares; NLL, KL(teacher ‖ stu
 CLASSES_SHOWN = 20
 
 
-def show(found: Evaluation, teachers: tuple[str, ...]) -> None:
+def print_evaluation(found: Evaluation, teachers: tuple[str, ...]) -> None:
     """Print an evaluation, with the run's teachers in their order."""
     about, size = found.dataset, found.size
     title = (
         f"{found.experiment or 'run'} (seed {found.seed}), {found.checkpoint} epoch, "
         f"{about.images:,} {found.split} images of {about.name}"
     )
-    show_networks(found, title, teachers)
-    show_classes(found.classes)
+    print_networks(found, title, teachers)
+    print_classes(found.classes)
     if found.corruptions is not None:
-        show_corruptions(found.corruptions)
+        print_corruptions(found.corruptions)
     if found.ensemble is not None:
-        show_ensemble(found.ensemble)
+        print_ensemble(found.ensemble)
     for name, reason in found.left_out.items():
         console.print(f"  {escape(f'left out: {name}: {reason}')}")
     if (speed := found.latency) is not None:
@@ -50,7 +50,7 @@ def show(found: Evaluation, teachers: tuple[str, ...]) -> None:
     )
 
 
-def show_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> None:
+def print_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> None:
     """Print a row for student, teachers and ensemble; short names fit into 80 columns."""
     groups = ([""], [f"teacher/{name}" for name in teachers], ["ensemble"])
     values = {whose: [found.metric(whose, name) for name in COLUMNS] for group in groups for whose in group}
@@ -70,7 +70,7 @@ def show_networks(found: Evaluation, title: str, teachers: tuple[str, ...]) -> N
     console.print(f"  {MEANING}")
 
 
-def show_ensemble(about: Ensemble) -> None:
+def print_ensemble(about: Ensemble) -> None:
     """Print the weights and the mixture of the ensemble."""
     scheme = str(about.weighting).rpartition(".")[2]
     whose = f"the run's own weights ({scheme})" if about.weights == "own" else "equal weights"
@@ -80,7 +80,7 @@ def show_ensemble(about: Ensemble) -> None:
     console.print(f"  {escape(text)}")
 
 
-def show_classes(classes: Mapping[str, ClassAccuracy]) -> None:
+def print_classes(classes: Mapping[str, ClassAccuracy]) -> None:
     """Print the accuracy by class, the worst first; of many classes only the worst."""
     present = {name: of for name, of in classes.items() if of.images}
     worst = sorted(present.items(), key=lambda item: item[1].acc or 0.0)[:CLASSES_SHOWN]
@@ -93,7 +93,7 @@ def show_classes(classes: Mapping[str, ClassAccuracy]) -> None:
     console.print(table)
 
 
-def show_corruptions(found: CorruptedAccuracy) -> None:
+def print_corruptions(found: CorruptedAccuracy) -> None:
     """Print the accuracy by corruption and severity."""
     title = f"accuracy under corruptions, mean {found.mean_acc:.4f} (a subset: docs/evaluate.md)"
     table = Table(title=title, title_justify="left")

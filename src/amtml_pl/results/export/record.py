@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock
-from pydantic import AliasChoices, Field, RootModel
+from pydantic import RootModel
 
 from amtml_pl.errors import UserError
-from amtml_pl.results.checkpoints import Which
+from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.latency import Speed
 from amtml_pl.runs.record import GitState
 from amtml_pl.system.files import digest_of_file, output
 from amtml_pl.system.records import Count, Positive, Record, Share, as_json, find_record
-
-
-class BeforeAndAfter(Record):
-    """One measurement of the checkpoint and of its exported form."""
-
-    before: float
-    after: float
 
 
 class Parity(Record):
@@ -29,16 +21,12 @@ class Parity(Record):
     Attributes:
         max_abs_logit_difference: NaN if a logit is NaN.
         same_class: share of the images with the same class from both.
-        val_acc: in [0, 1], on real images.
     """
 
     images: Count
     real: bool
     max_abs_logit_difference: float
     same_class: Share
-    val_acc: BeforeAndAfter | None = Field(
-        default=None, validation_alias=AliasChoices("val/acc", "val_acc"), serialization_alias="val/acc"
-    )
 
 
 class BothLatencies(Record):
@@ -56,8 +44,7 @@ class ExportRecord(Record):
 
     format: str
     file: str
-    checkpoint: Which
-    precision: Literal["float32", "int8"]
+    checkpoint: CheckpointName
     parity: Parity
     bytes: Count
     sha256: str

@@ -14,7 +14,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.system.records import Record, parse_record
 
 FORMAT = "2"
-TEXTS = ("precision", "run", "experiment", "checkpoint", "commit", "dataset", "data_digest")
+TEXTS = ("run", "experiment", "checkpoint", "commit", "dataset", "data_digest")
 FIX = "model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=FOLDER writes"
 
 
@@ -46,8 +46,7 @@ class ModelCard(Record):
         experiment: empty if the run had none.
         commit: of the code that trained it; empty outside a checkout.
         data_digest: of the packed data set.
-        metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1]; for a student in 8
-            bits its own ``val/acc_int8``, too.
+        metrics: the run's ``val/acc`` and ``test/acc`` for this checkpoint, in [0, 1].
     """
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -56,7 +55,6 @@ class ModelCard(Record):
     mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
     std: Annotated[tuple[Deviation, ...], Field(min_length=3, max_length=3)]
     network: Annotated[dict[str, Any], AfterValidator(without_interpolations)]
-    precision: Literal["float32", "int8"]
     run: str
     experiment: str
     seed: int
@@ -104,15 +102,20 @@ def foreign(file: Path, why: str) -> UserError:
 
 
 @contextmanager
-def opening(file: Path, kind: str) -> Iterator[None]:
-    """Turn any exception of a file's reader into one UserError."""
+def opening(file: Path, name: str) -> Iterator[None]:
+    """Turn any exception of a format's reader into a UserError."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {kind}: {reason:.200}.",
-            fix=f"copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format={kind}",
+            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {name}: {first_line(error)}.",
+            fix=f"copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format={name}",
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or else its type."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0]:.300}"

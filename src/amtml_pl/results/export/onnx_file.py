@@ -13,23 +13,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.results.export.formats.model_card import ModelCard, opening
-from amtml_pl.results.export.formats.student import OpenedStudent, StudentLogits, example
+from amtml_pl.results.export.card import ModelCard, opening
+from amtml_pl.results.export.student import OpenedStudent, StudentLogits
 from amtml_pl.system.optional_packages import imported
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUT, OUTPUT = "images", "logits"
 
 
-def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
+def write_onnx(student: StudentLogits, card: ModelCard, file: Path) -> None:
     """Write the graph with dynamic batch, its weights inside the file, the card as metadata.
 
     This uses torch's exporter based on `torch.export`; the older one, which traces, is deprecated.
     """
-    with quiet():
+    onnx, size = imported("onnx", extra="export"), card.image_size
+    example = torch.zeros(2, 3, size, size)  # one image would fix the batch size
+    with without_logs():
         program: Any = torch.onnx.export(
             student,
-            (example(card.image_size),),
+            (example,),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=[INPUT],
@@ -40,16 +42,11 @@ def write(student: StudentLogits, card: ModelCard, file: Path) -> None:
     for part in parts(model):
         if "metadata_props" in part.DESCRIPTOR.fields_by_name:
             del part.metadata_props[:]  # paths and lines of the user's code
-    save(model, card, file)
-
-
-def save(model: Any, card: ModelCard, file: Path) -> None:
-    """Write a model with a card as its metadata."""
-    imported("onnx", extra="export").helper.set_model_props(model, card.texts())
+    onnx.helper.set_model_props(model, card.texts())
     file.write_bytes(model.SerializeToString())
 
 
-def read(file: Path) -> tuple[Any, ModelCard]:
+def read_onnx(file: Path) -> tuple[Any, ModelCard]:
     """Return the model and the card of a file.
 
     Raises:
@@ -61,28 +58,23 @@ def read(file: Path) -> tuple[Any, ModelCard]:
     return model, ModelCard.read({entry.key: entry.value for entry in model.metadata_props}, file)
 
 
-def replace_card(file: Path, card: ModelCard) -> None:
-    """Replace the card in a written file."""
-    save(read(file)[0], card, file)
+def read_onnx_card(file: Path) -> ModelCard:
+    """Return the card of a student; raises as `read_onnx`."""
+    return read_onnx(file)[1]
 
 
-def card_of(file: Path) -> ModelCard:
-    """Return the card of a student; raises as `read`."""
-    return read(file)[1]
-
-
-def open_file(file: Path) -> OpenedStudent:
+def open_onnx(file: Path) -> OpenedStudent:
     """Open a student with ONNX Runtime, on as many threads as torch has.
 
     Raises:
-        UserError: if the file is damaged, asks for other files, or is not an exported student.
+        UserError: if the file is damaged, reads other files, or is not an exported student.
     """
     onnx, runtime = (imported(name, extra="export") for name in PACKAGES[:2])
-    model, card = read(file)
+    model, card = read_onnx(file)
     tensors = (part for part in parts(model) if isinstance(part, onnx.TensorProto))
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise UserError(
-            f"{file} takes weights from other files, which amtml_pl.export never writes. None was opened.",
+            f"{file} reads weights from other files (expected them inside).",
             fix="model=FILE with its weights inside: onnx.save(onnx.load(FILE), NEW)",
         )
     options = runtime.SessionOptions()
@@ -112,8 +104,8 @@ def parts(message: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the logs of the exporter and the quantisation."""
+def without_logs() -> Iterator[None]:
+    """Hide the logs of the exporter."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.results.export.formats.model_card import ModelCard
+from amtml_pl.results.export.card import ModelCard
 
 Forward: TypeAlias = Callable[[Float[Tensor, "B 3 H W"]], Tensor]  # a stranger's output may have any shape
 
@@ -44,8 +44,3 @@ class OpenedStudent:
 
     card: ModelCard
     forward: Forward
-
-
-def example(image_size: int) -> Float[Tensor, "2 3 H W"]:
-    """Return two images to trace a graph with, as one would fix the batch size."""
-    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))

@@ -1,1 +1,0 @@
-"""The formats of exported students: how each is written and opened."""
