@@ -199,11 +199,6 @@ class PackedDataModule(pl.LightningDataModule):
         return len(self.packed.classes)
 
     @property
-    def image_size(self) -> int:
-        """The height and width of the images in pixels."""
-        return self.split("train").stored.images.shape[2]
-
-    @property
     def digest(self) -> str:
         """The digest of the packed data."""
         return self.packed.digest
