@@ -46,7 +46,7 @@ def test_unfinished_runs_are_listed_by_what_became_of_them(folder):
     with FileLock(folder / "busy" / ".lock"):
         assert left_out(folder) == {
             "busy": "still running", "cut": "interrupted", "fell": "failed",
-            "lost": "ended without saying why",
+            "lost": "ended without a record",
         }  # fmt: skip
 
 
@@ -156,13 +156,13 @@ def test_a_run_whose_lock_may_not_be_opened_is_not_said_to_have_ended(shared):
     write_run(shared / "going", "digits_ce", 1, 0.9, status="interrupted")
     (shared / "going" / ".lock").touch(mode=0o444)
     with nobody():
-        assert left_out(shared)["going"] == "interrupted, or still running: its lock may not be opened"
+        assert left_out(shared)["going"] == "interrupted, or still running: its lock cannot be opened"
 
 
 def test_where_only_a_run_that_may_be_going_is_found_it_is_not_to_be_repeated(shared):
     (shared / "whole" / "run.json").unlink()
     (shared / "whole" / ".lock").touch(mode=0o444)
-    with nobody(), pytest.raises(UserError, match="cannot be told to have ended") as refused:
+    with nobody(), pytest.raises(UserError, match="may still be running") as refused:
         find_runs(shared, "test/acc")
     assert refused.value.fix == "the same command again, once a run has ended"
 

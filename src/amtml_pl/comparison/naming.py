@@ -1,4 +1,4 @@
-"""Name groups, families and problems by their differences."""
+"""Name groups, lines of a figure and problems by their differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from amtml_pl.comparison.recorded_run import Run, flat
+from amtml_pl.comparison.recorded_run import Run, flat_texts
 from amtml_pl.config.overrides import without_common
 from amtml_pl.system.plain_yaml import read_plain_yaml
 
@@ -96,4 +96,4 @@ def configuration(folder: Path) -> dict[str, str]:
         found = read_plain_yaml(folder / "config.yaml")
     except (OSError, ValueError):
         return {}
-    return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}
+    return {k: v for k, v in flat_texts(found) if k != "seed"} if isinstance(found, dict) else {}
