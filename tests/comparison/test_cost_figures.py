@@ -17,7 +17,7 @@ def test_methods_cost_the_same_whichever_came_first_and_built_the_cache(tmp_path
     for method in ("avg", "amtml"):
         for seed in (0, 1):
             built = 600.0 if (method, seed) == ("avg", 0) else 0.0
-            write_run(tmp_path / f"{method}{seed}", "small", seed, 0.6, told=f"method={method}",
+            write_run(tmp_path / f"{method}{seed}", "small", seed, 0.6, typed=f"method={method}",
                       timing={"fit_seconds": 60.0, "cache_build_seconds": built})  # fmt: skip
     figure = figures(tmp_path)["cost"]
     assert figure.variants[0].traces[0]["x"] == [1.0, 1.0]
@@ -27,14 +27,14 @@ def test_methods_cost_the_same_whichever_came_first_and_built_the_cache(tmp_path
 @pytest.mark.parametrize(("metric", "better"), [("test/acc", "Above"), ("test/loss", "Below")])
 def test_the_better_side_is_where_the_metric_is_better(tmp_path, metric, better):
     for method in ("ce", "avg"):
-        write_run(tmp_path / method, "small", 0, 0.6, told=f"method={method}", metrics={metric: 0.5})
+        write_run(tmp_path / method, "small", 0, 0.6, typed=f"method={method}", metrics={metric: 0.5})
     assert f"{better} and left is better" in figures(tmp_path, metric)["cost"].description
 
 
 def test_of_many_groups_the_best_the_baseline_and_the_unbeaten_are_labelled(tmp_path):
     cost = {0: 9, 5: 4, 7: 3, 12: 1}  # minutes by rank, best first; all others take 10
     for rank in range(14):
-        write_run(tmp_path / f"{rank}", "small", 0, 0.9 - rank / 100, told=f"method=m{rank}",
+        write_run(tmp_path / f"{rank}", "small", 0, 0.9 - rank / 100, typed=f"method=m{rank}",
                   timing={"fit_seconds": 60.0 * cost.get(rank, 10)})  # fmt: skip
     problem = problem_of(tmp_path)
     compare_with([problem], "m9", "test/acc")

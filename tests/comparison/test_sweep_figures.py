@@ -14,15 +14,15 @@ def write_swept(folder, study, temperature, kd, base, seeds=(0, 1, 2), **more):
     for seed in seeds:
         write_run(
             folder / f"{study}-{temperature}-{kd}-{seed}", "small", seed, base + seed / 100,
-            told=f"method=amtml temperature={temperature} coef.kd={kd}", study=f"{study} {temperature} {kd}",
+            typed=f"method=amtml temperature={temperature} coef.kd={kd}", study=f"{study} {temperature} {kd}",
             temperature=float(temperature), loss={"ce": 1.0, "kd": float(kd)}, **more,
         )  # fmt: skip
 
 
-def write_taught(folder, study, teachers, base, experiment="small", **more):
+def write_with_teachers(folder, study, teachers, base, experiment="small", **more):
     for seed in (0, 1, 2):
         write_run(folder / f"{study}-{len(teachers)}-{seed}", experiment, seed, base + seed / 100,
-                  told=f"method=avg teacher=[{','.join(teachers)}]", study=f"{study} {teachers}",
+                  typed=f"method=avg teacher=[{','.join(teachers)}]", study=f"{study} {teachers}",
                   teachers={name: {} for name in teachers}, **more)  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def sweeps(folder):
 
 def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
     for count in (1, 2, 3):
-        write_taught(tmp_path, "s", "abc"[:count], 0.6 + count / 100)
+        write_with_teachers(tmp_path, "s", "abc"[:count], 0.6 + count / 100)
     assert sweeps(tmp_path) == {TEACHERS: {"avg": pytest.approx({"1": 0.62, "2": 0.63, "3": 0.64})}}
 
 
@@ -53,9 +53,9 @@ def test_several_choices_of_as_many_teachers_are_averaged_for_each_seed(tmp_path
     for seed, values in enumerate(((0.6, 0.8), (0.7, 0.9))):
         for teacher, value in zip("ab", values, strict=True):
             write_run(tmp_path / f"{teacher}{seed}", "small", seed, value, study=teacher,
-                      told=f"method=avg teacher=[{teacher}]", teachers={teacher: {}})  # fmt: skip
+                      typed=f"method=avg teacher=[{teacher}]", teachers={teacher: {}})  # fmt: skip
         write_run(tmp_path / f"both{seed}", "small", seed, 0.9, study="both",
-                  told="method=avg teacher=[a,b]", teachers={"a": {}, "b": {}})  # fmt: skip
+                  typed="method=avg teacher=[a,b]", teachers={"a": {}, "b": {}})  # fmt: skip
     (line,) = figures(tmp_path)["sweep"].variants[0].traces
     assert line["x"] == ["1", "2"]
     assert line["y"] == pytest.approx([0.75, 0.9])
@@ -69,7 +69,7 @@ def test_runs_of_an_edited_experiment_are_other_lines(tmp_path):
         for temperature, kd in SQUARE:
             write_swept(tmp_path, study, temperature, kd, base, budget=budget)
         for teachers in ("a", "ab"):
-            write_taught(tmp_path, study, teachers, base, budget=budget)
+            write_with_teachers(tmp_path, study, teachers, base, budget=budget)
     old, new = (pytest.approx(dict.fromkeys("24", mean)) for mean in (0.51, 0.81))
     found = sweeps(tmp_path)
     assert found[TEMPERATURE] == {
@@ -84,7 +84,7 @@ def test_runs_of_an_edited_experiment_are_other_lines(tmp_path):
 def test_experiments_are_different_lines(tmp_path):
     for experiment, base in (("short", 0.5), ("long", 0.8)):
         for teachers in ("a", "ab"):
-            write_taught(tmp_path, experiment, teachers, base, experiment)
+            write_with_teachers(tmp_path, experiment, teachers, base, experiment)
     assert sweeps(tmp_path)[TEACHERS] == {
         "avg (experiment short)": pytest.approx({"1": 0.51, "2": 0.51}),
         "avg (experiment long)": pytest.approx({"1": 0.81, "2": 0.81}),
@@ -107,9 +107,9 @@ def test_runs_that_differ_in_the_configuration_alone_are_left_out_and_named(tmp_
 
 
 def test_the_same_teachers_in_another_order_are_one_choice(tmp_path):
-    write_taught(tmp_path, "one", "a", 0.5)
-    write_taught(tmp_path, "both", "ba", 0.7)
-    write_taught(tmp_path, "three", "cba", 0.8)
+    write_with_teachers(tmp_path, "one", "a", 0.5)
+    write_with_teachers(tmp_path, "both", "ba", 0.7)
+    write_with_teachers(tmp_path, "three", "cba", 0.8)
     assert sweeps(tmp_path)[TEACHERS] == {"avg": pytest.approx({"1": 0.51, "2": 0.71, "3": 0.81})}
 
 
@@ -128,7 +128,7 @@ def test_a_sweep_of_one_coefficient_is_a_line_in_its_order_with_intervals(tmp_pa
 
 def test_each_coefficient_that_was_swept_is_a_choice(tmp_path):
     for term, own in (("kd", 2.0), ("kd", 3.0), ("hint", 2.0), ("hint", 3.0)):
-        write_run(tmp_path / f"{term}{own}", "small", 0, 0.6, told=f"method={term} coef.{term}={own:g}",
+        write_run(tmp_path / f"{term}{own}", "small", 0, 0.6, typed=f"method={term} coef.{term}={own:g}",
                   temperature=4.0, loss={"kd": 1.0, "hint": 1.0, term: own})  # fmt: skip
     assert [*sweeps(tmp_path)] == ["coefficient of hint", KD]
     assert figures(tmp_path)["sweep"].choice == "swept setting"

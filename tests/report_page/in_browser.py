@@ -1,4 +1,4 @@
-"""What the tests of the report's page need, and what its figures are."""
+"""The browser of the page's tests, and the kinds of its figures."""
 
 import os
 import shutil

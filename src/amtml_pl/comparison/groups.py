@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from amtml_pl.comparison.estimates import Estimate, PairedDifference
-from amtml_pl.comparison.naming import common_words, names_of, told_apart, unlike_facts
+from amtml_pl.comparison.naming import common_words, make_distinct, names_of, unlike_facts
 from amtml_pl.comparison.recorded_run import Run, flat_texts
 from amtml_pl.runs.record import DatasetFacts, NetworkFacts
 
@@ -100,7 +100,7 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
         note_budgets(problem)
         problems.append(problem)
     students = [dict(flat_texts(problem.student.model_dump())) for problem in problems]
-    titles = told_apart(
+    titles = make_distinct(
         [title_of(problem) for problem in problems],
         lambda alike: unlike_facts([students[number] for number in alike], absent="absent"),
     )

@@ -29,7 +29,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
             kept = [word for word in kept if not word.startswith("experiment=")]
         short = (w.partition("=")[2] if w.startswith(("method=", "experiment=")) else w for w in kept)
         names.append(" ".join(short) or run.method or run.experiment or "unnamed")
-    return told_apart(names, lambda alike: unlike_runs([runs[number] for number in alike]))
+    return make_distinct(names, lambda alike: unlike_runs([runs[number] for number in alike]))
 
 
 def common_words(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def identity(run: Run) -> list[str]:
     return [*(word for word in first if not word.endswith("=")), *run.settings]
 
 
-def told_apart(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[Words]]) -> list[str]:
+def make_distinct(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[Words]]) -> list[str]:
     """Return names that are all different.
 
     Args:

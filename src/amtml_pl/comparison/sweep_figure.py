@@ -21,7 +21,7 @@ from amtml_pl.comparison.figure import (
     short_label,
 )
 from amtml_pl.comparison.groups import Group, Problem
-from amtml_pl.comparison.naming import told_apart, unlike_facts
+from amtml_pl.comparison.naming import make_distinct, unlike_facts
 from amtml_pl.comparison.recorded_run import Run
 from amtml_pl.config.overrides import key_of
 
@@ -128,7 +128,7 @@ def families_of(groups: Sequence[Group], setting: SweptSetting) -> tuple[dict[st
         alike[key].append(group)
     families = [own for own in alike.values() if len({setting.value_of(group.first) for group in own}) > 1]
     firsts = [own[0].first for own in families]
-    names = told_apart(
+    names = make_distinct(
         [" ".join(setting.words_of(run)) for run in firsts],
         lambda same: unlike_facts([setting.facts_of(firsts[number]) for number in same]),
     )

@@ -53,7 +53,7 @@ def test_figures_need_an_interval_of_at_least_one_epoch(tmp_path):
 
 
 @pytest.mark.numbers
-def test_the_event_file_holds_everything_that_the_run_has_measured(watched):
+def test_the_event_file_holds_all_metrics_of_the_run(watched):
     record, folder = watched
     found = events(folder)
     assert len(list(folder.path.glob("events.out.tfevents.*"))) == 1
@@ -84,7 +84,7 @@ def images_of(found):
 
 
 @pytest.mark.numbers
-def test_shares_of_the_gradient_are_the_doctors_at_first_and_measured_in_the_fit(watched):
+def test_gradient_shares_are_the_doctors_first_and_then_measured(watched):
     _, folder = watched
     found = events(folder)
     doctor = json.loads(folder.doctor_file.read_text())["gradient_share"]
@@ -108,7 +108,7 @@ def test_custom_scalars_lay_out_curves_that_exist(watched):
                 assert any(re.match(pattern, tag) for tag in tags), f"{chart.title}: {pattern}"
 
 
-def test_the_table_of_hyperparameters_has_the_final_metrics_in_the_run_itself(watched):
+def test_the_table_of_hyperparameters_has_the_final_metrics(watched):
     record, folder = watched
     assert not [path for path in folder.path.iterdir() if path.is_dir() and path.name != "checkpoints"]
     found = events(folder)
@@ -147,7 +147,7 @@ def test_the_weights_by_class_are_kept_for_every_epoch(watched):
 
 
 @pytest.mark.numbers
-def test_looking_at_a_run_changes_none_of_its_bits(moved, watched):
+def test_the_dashboard_changes_no_bit_of_a_run(moved, watched):
     """Of two runs with the same seed, one has no loggers."""
     seen_record, seen = watched
     unseen = RunFolder(moved)

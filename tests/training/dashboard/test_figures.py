@@ -72,7 +72,7 @@ def test_disagreement_is_the_jensen_shannon_divergence(random):
         assert float(found[n]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_most_disputed_images_come_first_and_bring_everything_along(random):
+def test_the_most_disputed_images_come_first_with_all_their_outputs(random):
     agreed = torch.zeros(1, M, K) + torch.tensor([9.0, 0, 0, 0, 0])
     disputed = 9.0 * torch.eye(K)[:M][None]
     between = torch.cat([disputed[:, :1], agreed[:, 1:]], dim=1) * 0.3
@@ -172,7 +172,7 @@ def test_validation_curves_compare_the_mean_of_the_teachers_with_student_and_lab
     assert PredictionBuffer().scalars(teachers, ("a", "b")) == {}
 
 
-def test_a_letter_that_the_first_font_lacks_comes_from_another_one_or_is_a_box_without_a_warning(monkeypatch):
+def test_a_letter_missing_from_the_first_font_is_drawn_without_a_warning(monkeypatch):
     def drawn(letter, *fonts):
         monkeypatch.setattr(drawing, "EAST_ASIAN", fonts)
         figure = new_figure(1, 1, fitted=False)
