@@ -18,20 +18,17 @@ def write_run(folder, experiment, seed, accuracy, *, status="completed", typed="
         (folder / name).touch()
     command = f"python -m amtml_pl.train experiment={experiment} seed={seed} {typed}".strip()
     measured = ("val/acc", "val/acc_last", "test/acc", "test/acc_last")
-    accuracies = [
-        f"teacher/{name}/{split}/acc" for name in more.get("teachers", ()) for split in ("val", "test")
-    ]
+    teachers, metrics = more.get("teachers", {}), more.get("metrics", {})
+    of_teachers = [f"teacher/{name}/{split}/acc" for name in teachers for split in ("val", "test")]
     fields = {
         "study": f"{experiment} {' '.join(without_places(overrides_of(command)))}",
         "budget": {"epochs": 8},
         **more,
         "dataset": {"name": "digits", "digest": digest, "sizes": {}, "classes": []} | more.get("dataset", {}),
-        "teachers": {name: TEACHER | facts for name, facts in more.get("teachers", {}).items()},
+        "teachers": {name: TEACHER | facts for name, facts in teachers.items()},
         "cache": {"views": 0, "bytes": 1, "stores": []} | more["cache"] if more.get("cache") else None,
         "student": STUDENT | more.get("student", {}),
-        "metrics": dict.fromkeys(measured, accuracy)
-        | dict.fromkeys(accuracies, 0.9)
-        | more.get("metrics", {}),
+        "metrics": dict.fromkeys(measured, accuracy) | dict.fromkeys(of_teachers, 0.9) | metrics,
         "timing": a_timing(**more.get("timing", {})),
         "files": RunFolder(folder).seal(),
     }

@@ -70,11 +70,14 @@ def test_runs_left_out_and_separate_problems_are_reported(tmp_path):
     ("words", "message"),
     [
         (["runs=nothing"], "is not a folder"),
-        (["runs=empty"], "No run lies below"),
+        (["runs=empty"], "No run found below"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
-        (["runs=runs", "metric=test/accc"], "has 'test/accc'; they have test/acc, test/acc_last, val/acc,"),
-        (["runs="], "runs= names no folder"),
-        (["runs=runs", "baseline="], "baseline= names no group"),
+        (
+            ["runs=runs", "metric=test/accc"],
+            "(got 'test/accc', expected one of test/acc, test/acc_last,",
+        ),
+        (["runs="], "runs= is empty"),
+        (["runs=runs", "baseline="], "baseline= is empty"),
         (["runs=unfinished"], "which run.json in its folder has: it resumes it"),
         (["runs=nan"], "with force=true: it starts over"),
         (["runs=runs", "out=file"], "cannot be written to"),

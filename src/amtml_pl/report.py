@@ -31,7 +31,7 @@ from amtml_pl.system.files import replacing
 def main(job: Job) -> None:
     """Print the leaderboard and write the report.
 
-    Exit status: 0 done, 2 a user's mistake.
+    Exit status: 0 success, 2 user error.
     """
     with job.reporting():
         # All are texts: a folder may be called 2026.
@@ -40,7 +40,7 @@ def main(job: Job) -> None:
         folder, metric, baseline = Path(asked["runs"]), asked["metric"], asked["baseline"]
         out = Path(asked["out"]) if asked["out"] else folder / "report"
         if not asked["runs"]:
-            raise UserError("runs= names no folder.", fix="runs=outputs/runs")
+            raise UserError("runs= is empty (expected a folder).", fix="runs=outputs/runs")
         found = find_runs(folder, metric)
         problems = problems_of(found.compared, metric)
         if baseline is not None:

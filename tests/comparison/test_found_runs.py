@@ -28,7 +28,7 @@ def folder(tmp_path):
 def test_a_damaged_record_is_left_out_with_the_reason(tmp_path, damage):
     write_run(tmp_path / "broken", "digits_ce", 0, 0.9)
     (tmp_path / "broken" / "run.json").write_text(damage)
-    with pytest.raises(UserError, match=r"No completed run lies below .*:\n  - broken: "):
+    with pytest.raises(UserError, match=r"No completed run found below .*:\n  - broken: "):
         find_runs(tmp_path, "test/acc")
     write_run(tmp_path / "whole", "digits_ce", 1, 0.9)
     found = find_runs(tmp_path, "test/acc")
@@ -90,7 +90,7 @@ def test_a_run_whose_table_was_changed_is_named(tmp_path, name):
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones(folder):
-    with pytest.raises(UserError, match=r"No completed run below .* has 'test/accuracy'; they have") as found:
+    with pytest.raises(UserError, match=r"has the metric \(got 'test/accuracy', expected one of") as found:
         find_runs(folder, "test/accuracy")
     assert found.value.fix == "metric=test/acc"
 

@@ -147,14 +147,14 @@ def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_
     assert by_name["ce temperature=9"].difference() == "-0.1000"
     compare_with(found, "ce temperature=9", "test/acc")  # a group's whole name
     assert problem.baseline.name == "ce temperature=9"
-    with pytest.raises(UserError, match="No group is called 'agv'; did you mean 'avg'"):
+    with pytest.raises(UserError, match=r"unknown group \(got 'agv', did you mean 'avg'\?\)"):
         compare_with(found, "agv", "test/acc")
 
 
 def test_an_ambiguous_baseline_is_an_error_that_lists_the_groups(tmp_path):
     for study in ("one", "two"):
         write_run(tmp_path / study, "digits", 0, 0.9, typed="method=ce", study=study)
-    with pytest.raises(UserError, match=r"(?s)baseline=ce may be one of 2 groups.*- ce #1.*- ce #2"):
+    with pytest.raises(UserError, match=r"(?s)baseline=ce is ambiguous: 2 groups.*- ce #1.*- ce #2"):
         compare_with(problems_in(tmp_path), "ce", "test/acc")
 
 

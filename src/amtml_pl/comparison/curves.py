@@ -66,7 +66,7 @@ def weights_by_class_of(group: Group, broken: list[tuple[Path, str]]) -> Weights
 def contents(
     group: Group, name: str, read: Callable[[Path], Content], broken: list[tuple[Path, str]]
 ) -> list[Content]:
-    """Return the content of a file in each run that has it; ``read`` may raise a ValueError."""
+    """Return the content of a file in each run that has a readable one."""
     found = []
     for run in group.runs:
         try:

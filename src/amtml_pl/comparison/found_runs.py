@@ -34,7 +34,7 @@ class FoundRuns:
 
 
 def find_runs(folder: Path, metric: str) -> FoundRuns:
-    """Return all runs below a folder.
+    """Return all runs below a folder, compared and left out.
 
     Args:
         folder: any tree of run folders.
@@ -101,7 +101,8 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
     names = sorted(others, key=lambda name: (name.startswith("teacher/"), name))
     close = difflib.get_close_matches(metric, names, n=1) or names[:1]
     return UserError(
-        f"No completed run below {folder.resolve()} has {metric!r}; they have {', '.join(names):.600}.",
+        f"No completed run below {folder.resolve()} has the metric (got {metric!r}, expected one of "
+        f"{', '.join(names):.600}).",
         fix=f"metric={close[0]}",
     )
 
@@ -109,14 +110,14 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
 def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
     """Return the error for a folder without a run to compare."""
     if not left_out:
-        return UserError(f"No run lies below {folder.resolve()}.", fix=FIRST_RUN)
+        return UserError(f"No run found below {folder.resolve()}.", fix=FIRST_RUN)
     listed = "".join(f"\n  - {relative_name(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-    return UserError(f"No completed run lies below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
+    return UserError(f"No completed run found below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
 
 
 def remedy(left_out: Sequence[LeftOut]) -> str:
-    """Return how to get a run to compare."""
+    """Return the fix for a folder without a run to compare."""
     reasons = {out.reason for out in left_out}
     if UNKNOWN in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"

@@ -56,7 +56,7 @@ class SweptSetting:
 
 
 def metric_by_swept_setting(problem: Problem, metric: str) -> PageFigure:
-    """Return a figure with lines of groups that differ in one setting; a choice per setting."""
+    """Return a figure with a line for groups that differ in one setting only."""
     variants, notes = [], dict[str, None]()
     for setting in swept_settings(problem):
         families, ambiguous = families_of(problem.groups, setting)

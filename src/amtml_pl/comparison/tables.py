@@ -63,7 +63,7 @@ def compared(group: Group, problem: Problem) -> list[str]:
 
 
 def epochs(group: Group) -> str:
-    """Return how many epochs the students were trained."""
+    """Return the number of epochs of the group's runs."""
     return "/".join(sorted({str(run.record.budget.get("epochs", "?")) for run in group.runs}))
 
 

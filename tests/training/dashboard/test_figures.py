@@ -119,10 +119,8 @@ def test_the_calibration_error_is_that_of_torchmetrics(random):
 
 @pytest.mark.parametrize("mixture", ["probabilities", "logits"])
 def test_agreement_and_entropy_of_the_steps_are_those_of_a_loop(random, mixture):
-    labels, teachers = (
-        torch.randint(K, (2 * N,), generator=random),
-        torch.randn(2 * N, M, K, generator=random),
-    )
+    labels = torch.randint(K, (2 * N,), generator=random)
+    teachers = torch.randn(2 * N, M, K, generator=random)
     student = torch.randn(2 * N, K, generator=random)
     weights = torch.softmax(torch.randn(2 * N, M, generator=random), dim=1)
     steps = zip(*(each.split(N) for each in (labels, teachers, weights, student)), strict=True)
