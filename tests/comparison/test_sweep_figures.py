@@ -41,12 +41,19 @@ def test_a_method_with_one_to_three_teachers_is_a_line(tmp_path):
 
 
 def test_temperatures_and_coefficients_are_two_choices_with_a_line_per_other_value(tmp_path):
-    for temperature, kd, accuracy in ((2, 1, 0.6), (4, 1, 0.7), (4, 10, 0.8)):
+    for temperature, kd, accuracy in ((2, 1, 0.6), (4, 1, 0.7), (4, 10, 0.8), (2, 10, 0.9)):
         write_swept(tmp_path, "s", temperature, kd, accuracy, seeds=(0,))
+    write_run(tmp_path / "default", "small", 0, 0.5, typed="method=amtml", temperature=8.0,
+              loss={"ce": 1.0, "kd": 1.0})  # fmt: skip
     assert sweeps(tmp_path) == {
-        TEMPERATURE: {"amtml coef.kd=1": {"2": 0.6, "4": 0.7}},
-        KD: {"amtml temperature=4": {"1": 0.7, "10": 0.8}},
-    }
+        TEMPERATURE: {
+            "amtml (kd 1.0)": {"2": 0.6, "4": 0.7, "8": 0.5}, "amtml (kd 10.0)": {"2": 0.9, "4": 0.8},
+        },
+        KD: {
+            "amtml (temperature 2.0)": {"1": 0.6, "10": 0.9},
+            "amtml (temperature 4.0)": {"1": 0.7, "10": 0.8},
+        },
+    }  # fmt: skip
 
 
 def test_several_choices_of_as_many_teachers_are_averaged_for_each_seed(tmp_path):
@@ -73,8 +80,8 @@ def test_runs_of_an_edited_experiment_are_other_lines(tmp_path):
     old, new = (pytest.approx(dict.fromkeys("24", mean)) for mean in (0.51, 0.81))
     found = sweeps(tmp_path)
     assert found[TEMPERATURE] == {
-        "amtml coef.kd=1 (epochs 15)": old, "amtml coef.kd=1 (epochs 30)": new,
-        "amtml coef.kd=10 (epochs 15)": old, "amtml coef.kd=10 (epochs 30)": new,
+        "amtml (kd 1.0, epochs 15)": old, "amtml (kd 1.0, epochs 30)": new,
+        "amtml (kd 10.0, epochs 15)": old, "amtml (kd 10.0, epochs 30)": new,
     }  # fmt: skip
     assert {name: [*line] for name, line in found[TEACHERS].items()} == {
         "avg (epochs 15)": ["1", "2"], "avg (epochs 30)": ["1", "2"],
@@ -101,8 +108,8 @@ def test_runs_that_differ_in_the_configuration_alone_are_left_out_and_named(tmp_
     assert "sweep" not in figures(tmp_path)
     for temperature in (2, 4):
         write_swept(tmp_path, "sound", temperature, 10, 0.7, seeds=(0,))
-    assert sweeps(tmp_path)[TEMPERATURE] == {"amtml coef.kd=10": {"2": 0.7, "4": 0.7}}
-    note = "amtml coef.kd=1 is left out: only config.yaml distinguishes its groups."
+    assert sweeps(tmp_path)[TEMPERATURE] == {"amtml (kd 10.0)": {"2": 0.7, "4": 0.7}}
+    note = "amtml (kd 1.0) is left out: only config.yaml distinguishes its groups."
     assert note in figures(tmp_path)["sweep"].description
 
 

@@ -34,7 +34,7 @@ class SweptSetting:
 
     Attributes:
         label: the title of its axis.
-        override: its key on the command line.
+        override: the beginning of its key on the command line.
         fact: its name among a run's facts; empty if it is not one.
         value_of: returns a run's value: a number, or the names of the teachers.
     """
@@ -45,8 +45,9 @@ class SweptSetting:
     value_of: Callable[[Run], float | tuple[str, ...]]
 
     def words_of(self, run: Run) -> list[str]:
-        """Return the words that describe a run, without this setting."""
-        others = (w for w in run.settings if not f"{key_of(w)}.".startswith(f"{self.override}."))
+        """Return the words that describe a run, without this setting and those that are facts."""
+        left_out = {self.override, "temperature", "coef"}
+        others = (word for word in run.settings if key_of(word).partition(".")[0] not in left_out)
         return [run.method or run.experiment, *others]
 
     def facts_of(self, run: Run) -> dict[str, str]:
@@ -107,7 +108,7 @@ def swept_settings(problem: Problem) -> Iterator[SweptSetting]:
     yield SweptSetting("number of teachers", "teacher", "", lambda run: tuple(sorted(run.record.teachers)))
     for term in sorted({term for run in problem.runs for term in run.record.loss}):
         value_of = partial(coefficient, term=term)
-        yield SweptSetting(f"coefficient of {term}", f"coef.{term}", f"loss.{term}", value_of)
+        yield SweptSetting(f"coefficient of {term}", "coef", f"loss.{term}", value_of)
 
 
 def coefficient(run: Run, term: str) -> float:
