@@ -1,4 +1,4 @@
-"""Run folders as `amtml_pl.train` leaves them, for what compares runs."""
+"""Run folders as `amtml_pl.train` writes them."""
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
@@ -12,22 +12,23 @@ from sealing import seal_again, write_record
 BUDGET = {"epochs": 8, "batch_size": 32, "networks_trained": 1, "student_initial": "a" * 16}
 
 
-def write_run(folder, experiment, seed, accuracy, *, status="completed", told="", digest="d" * 64, **more):
+def write_run(folder, experiment, seed, accuracy, *, status="completed", typed="", digest="d" * 64, **more):
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.yaml", "metrics.csv"):
         (folder / name).touch()
-    command = f"python -m amtml_pl.train experiment={experiment} seed={seed} {told}".strip()
+    command = f"python -m amtml_pl.train experiment={experiment} seed={seed} {typed}".strip()
     measured = ("val/acc", "val/acc_last", "test/acc", "test/acc_last")
-    taught = [f"teacher/{name}/{split}/acc" for name in more.get("teachers", ()) for split in ("val", "test")]
+    teachers, metrics = more.get("teachers", {}), more.get("metrics", {})
+    of_teachers = [f"teacher/{name}/{split}/acc" for name in teachers for split in ("val", "test")]
     fields = {
         "study": f"{experiment} {' '.join(without_places(overrides_of(command)))}",
         "budget": {"epochs": 8},
         **more,
         "dataset": {"name": "digits", "digest": digest, "sizes": {}, "classes": []} | more.get("dataset", {}),
-        "teachers": {name: TEACHER | facts for name, facts in more.get("teachers", {}).items()},
-        "cache": used(**more["cache"]) if more.get("cache") else None,
+        "teachers": {name: TEACHER | facts for name, facts in teachers.items()},
+        "cache": {"views": 0, "bytes": 1, "stores": []} | more["cache"] if more.get("cache") else None,
         "student": STUDENT | more.get("student", {}),
-        "metrics": dict.fromkeys(measured, accuracy) | dict.fromkeys(taught, 0.9) | more.get("metrics", {}),
+        "metrics": dict.fromkeys(measured, accuracy) | dict.fromkeys(of_teachers, 0.9) | metrics,
         "timing": a_timing(**more.get("timing", {})),
         "files": RunFolder(folder).seal(),
     }
@@ -38,22 +39,22 @@ def write_run(folder, experiment, seed, accuracy, *, status="completed", told=""
 def write_study(
     folder, methods=("ce", "avg", "amtml"), seeds=(0, 1, 2), epochs=8, teachers=("resnet14", "vgg8")
 ):
-    """Runs of several methods, teachers, temperatures and coefficients, with their curves and weights."""
+    """Write runs of several methods and seeds, with their curves and weights."""
     for number, method in enumerate(methods):
         for seed in seeds:
             teach = () if method == "ce" else teachers
             write_whole(folder / f"{method}-{seed}", method, seed, 0.6 + 0.02 * number, epochs, teach)
 
 
-def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", temperature=4.0, kd=1.0):
-    """One run with everything that a report can show."""
+def write_whole(folder, method, seed, accuracy, epochs, teachers, *, typed="", temperature=4.0, kd=1.0):
+    """Write a run with everything that a report can show."""
     reached = accuracy + 0.004 * ((seed * 7 + len(method)) % 5 - 2)
     fitted = 60.0 + 5 * len(method) + seed
     passes = dict.fromkeys(teachers, 2.0 if seed == 0 else 0.0)
     write_run(
         folder, "small", seed, reached,
-        told=f"method={method} {told}".strip(),
-        study=f"{method} {told}",
+        typed=f"method={method} {typed}".strip(),
+        study=f"{method} {typed}",
         teachers={name: {} for name in teachers},
         temperature=temperature,
         loss={"ce": 1.0, "kd": kd},
@@ -64,11 +65,6 @@ def write_whole(folder, method, seed, accuracy, epochs, teachers, *, told="", te
     )  # fmt: skip
     write_curves(folder, epochs, teachers, reached)
     seal_again(folder)
-
-
-def used(teacher_passes=None, stores=(), views=0):
-    """What a record has of a cache."""
-    return {"views": views, "bytes": 1, "stores": list(stores), "teacher_passes": teacher_passes or {}}
 
 
 def write_curves(folder, epochs, teachers, reached):
@@ -105,6 +101,6 @@ def problem_of(folder, metric="test/acc"):
 
 
 def figures(folder, metric="test/acc", broken=None):
-    """The figures of a folder's only problem, by kind."""
+    """Return the figures of a folder's only problem, by kind."""
     found = figures_of(problem_of(folder, metric), metric, [] if broken is None else broken)
     return {figure.kind: figure for figure in found}

@@ -33,8 +33,6 @@ PAGES = {
     "hparams": "hparams-main, tf-hparams-main",
     "histograms": "vz-histogram-timeseries, tb-histogram",
     "timeseries": "card-view",
-    "text": "tf-text-loader",
-    "graphs": "tf-graph-scene",
 }
 # Clicked before the picture is taken; what has a label.
 CLICKED = {"images": "Show actual image size"}

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.comparison.baseline import compare_with
-from amtml_pl.comparison.found_runs import FoundRuns, find_runs, shown
+from amtml_pl.comparison.found_runs import FoundRuns, find_runs, relative_name
 from amtml_pl.comparison.groups import Problem, problems_of
 from amtml_pl.comparison.latex import latex
 from amtml_pl.comparison.markdown import markdown
@@ -31,7 +31,7 @@ from amtml_pl.system.files import replacing
 def main(job: Job) -> None:
     """Print the leaderboard and write the report.
 
-    Exit status: 0 done, 2 a user's mistake.
+    Exit status: 0 success, 2 user error.
     """
     with job.reporting():
         # All are texts: a folder may be called 2026.
@@ -40,13 +40,13 @@ def main(job: Job) -> None:
         folder, metric, baseline = Path(asked["runs"]), asked["metric"], asked["baseline"]
         out = Path(asked["out"]) if asked["out"] else folder / "report"
         if not asked["runs"]:
-            raise UserError("runs= names no folder.", fix="runs=outputs/runs")
+            raise UserError("runs= is empty (expected a folder).", fix="runs=outputs/runs")
         found = find_runs(folder, metric)
         problems = problems_of(found.compared, metric)
         if baseline is not None:
             compare_with(problems, baseline, metric)
         broken: list[tuple[Path, str]] = []
-        left_out = [f"{shown(out.folder, folder)}: {out.reason}" for out in found.left_out]
+        left_out = [f"{relative_name(out.folder, folder)}: {out.reason}" for out in found.left_out]
         files = {
             "report.html": page(problems, found.left_out, folder, metric, broken),
             "report.md": markdown(problems, metric, left_out),
@@ -131,7 +131,7 @@ def warn(
                      for group in problem.groups if group.unequal]  # fmt: skip
         if problem.baseline is None and any(other.baseline for other in problems):
             warnings.append(f"{problem.title} has no such baseline")
-    warnings += [f"{shown(out.folder, folder)} is left out: {out.reason}" for out in found.left_out]
+    warnings += [f"{relative_name(out.folder, folder)} is left out: {out.reason}" for out in found.left_out]
     warnings += [f"{file} is left out of the curves: {reason}" for file, reason in broken]
     for sentence in warnings:
         error_console.print(f"[yellow]warning:[/] {escape(sentence)}")

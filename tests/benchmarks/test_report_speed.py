@@ -19,8 +19,8 @@ def runs(tmp_path_factory):
             for seed in range(5):
                 run, accuracy = f"{method}-{temperature}-{seed}", 0.6 + 0.01 * number + 0.001 * temperature
                 teachers = () if method == "ce" else ("resnet14", "vgg8", "wrn_10_1")
-                told = {"told": f"temperature={temperature}", "temperature": temperature}
-                write_whole(folder / run, method, seed, accuracy, 100, teachers, **told)
+                typed = {"typed": f"temperature={temperature}", "temperature": temperature}
+                write_whole(folder / run, method, seed, accuracy, 100, teachers, **typed)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Runs to compare, as several tests write them down."""
+"""Runs to compare."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from study import problems_in, write_run
 
 @pytest.fixture
 def problems(tmp_path):
-    """Three seeds of a baseline and of a method whose name has to be escaped."""
+    """Return three seeds of a baseline and of a method whose name needs escapes."""
     for seed, gain in enumerate((0.01, 0.02, 0.06)):
-        write_run(tmp_path / f"ce{seed}", "digits", seed, 0.9, told="method=ce")
-        write_run(tmp_path / f"avg{seed}", "digits", seed, 0.9 + gain, told="method=avg 'loss=[a_b|c,50%]'")
+        write_run(tmp_path / f"ce{seed}", "digits", seed, 0.9, typed="method=ce")
+        write_run(tmp_path / f"avg{seed}", "digits", seed, 0.9 + gain, typed="method=avg 'loss=[a_b|c,50%]'")
     return problems_in(tmp_path, "ce")

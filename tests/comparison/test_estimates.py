@@ -1,4 +1,4 @@
-"""What a few seeds tell, against scipy.stats."""
+"""Estimates from a few seeds, against scipy.stats."""
 
 import numpy as np
 import pytest
@@ -44,15 +44,15 @@ def test_only_seeds_that_both_have_are_paired():
 
 
 @pytest.mark.parametrize(
-    ("own", "baseline", "said"),
+    ("own", "baseline", "reason"),
     [({0: 0.9}, {1: 0.8}, "(no seed)"), ({0: 0.9, 1: 0.8}, {0: 0.8}, "(1 seed)"),
      ({0: 0.9, 1: 0.8}, {0: 0.8, 1: 0.7}, "(no spread)")],
 )  # fmt: skip
-def test_where_there_is_no_p_it_is_said_why(own, baseline, said):
-    assert PairedDifference.between(own, baseline).probability() == said
+def test_a_missing_p_has_a_reason(own, baseline, reason):
+    assert PairedDifference.between(own, baseline).probability() == reason
 
 
-def test_the_same_number_of_images_more_in_every_seed_is_no_spread_though_float32_rounds_it():
+def test_equal_differences_have_no_spread_though_float32_rounds_them():
     def measured(right):
         return {seed: float(np.float32(k) / np.float32(360)) for seed, k in enumerate(right)}
 

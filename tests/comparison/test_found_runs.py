@@ -1,4 +1,4 @@
-"""Which runs are compared, and what is said of the others."""
+"""Runs that are compared, and reasons for leaving others out."""
 
 import os
 import tempfile
@@ -19,16 +19,16 @@ def left_out(folder, metric="test/acc"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with one sound run."""
+    """Return a folder with one valid run."""
     write_run(tmp_path / "whole", "digits_ce", 0, 0.9)
     return tmp_path
 
 
 @pytest.mark.parametrize("damage", ["{", '{"format": 3, "status": "completed", "dataset": []}'])
-def test_a_damaged_record_is_named_and_passed_over(tmp_path, damage):
+def test_a_damaged_record_is_left_out_with_the_reason(tmp_path, damage):
     write_run(tmp_path / "broken", "digits_ce", 0, 0.9)
     (tmp_path / "broken" / "run.json").write_text(damage)
-    with pytest.raises(UserError, match=r"No completed run lies below .*:\n  - broken: "):
+    with pytest.raises(UserError, match=r"No completed run found below .*:\n  - broken: "):
         find_runs(tmp_path, "test/acc")
     write_run(tmp_path / "whole", "digits_ce", 1, 0.9)
     found = find_runs(tmp_path, "test/acc")
@@ -36,7 +36,7 @@ def test_a_damaged_record_is_named_and_passed_over(tmp_path, damage):
     assert list(left_out(tmp_path)) == ["broken"]
 
 
-def test_unfinished_runs_are_listed_by_what_became_of_them(folder):
+def test_unfinished_runs_are_listed_with_their_state(folder):
     write_run(folder / "cut", "digits_ce", 1, 0.9, status="interrupted")
     write_run(folder / "fell", "digits_ce", 2, 0.9, status="failed")
     for name in ("lost", "busy"):
@@ -46,7 +46,7 @@ def test_unfinished_runs_are_listed_by_what_became_of_them(folder):
     with FileLock(folder / "busy" / ".lock"):
         assert left_out(folder) == {
             "busy": "still running", "cut": "interrupted", "fell": "failed",
-            "lost": "ended without saying why",
+            "lost": "ended without a record",
         }  # fmt: skip
 
 
@@ -68,9 +68,9 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_a_run_of_a_later_format_or_without_a_number_for_a_figure_is_left_out(folder, changes, reason):
     write_run(folder / "odd", "digits_ce", 1, 0.9, **changes)
-    [(name, said)] = left_out(folder).items()
+    [(name, message)] = left_out(folder).items()
     assert name == "odd"
-    assert reason in said
+    assert reason in message
 
 
 def test_a_record_that_was_changed_is_named(folder):
@@ -85,12 +85,12 @@ def test_a_run_whose_table_was_changed_is_named(tmp_path, name):
     write_study(tmp_path, methods=("avg",), seeds=(0, 1))
     with (tmp_path / "avg-1" / name).open("a") as file:
         file.write("\n")
-    [said] = left_out(tmp_path).values()
-    assert said.startswith(f"{name} in {tmp_path}/avg-1 was changed after the run (got SHA-256 ")
+    [message] = left_out(tmp_path).values()
+    assert message.startswith(f"{name} in {tmp_path}/avg-1 was changed after the run (got SHA-256 ")
 
 
-def test_a_metric_that_no_run_has_is_answered_with_those_that_there_are(folder):
-    with pytest.raises(UserError, match=r"No completed run below .* has 'test/accuracy'; they have") as found:
+def test_an_unknown_metric_is_an_error_that_lists_the_known_ones(folder):
+    with pytest.raises(UserError, match=r"has the metric \(got 'test/accuracy', expected one of") as found:
         find_runs(folder, "test/accuracy")
     assert found.value.fix == "metric=test/acc"
 
@@ -101,15 +101,15 @@ def test_a_run_that_lacks_the_metric_is_left_out_where_another_has_it(folder):
     assert reason == "has no test/loss; it has val/acc, val/acc_last, test/acc, test/acc_last"
 
 
-def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
+def test_a_copy_of_a_run_is_left_out(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, "digits_ce", 0, 0.9, study="s")
     assert left_out(tmp_path) == {"b": "repeats seed 0 of the same study in a"}
 
 
 @contextmanager
-def nobody():
-    """Inside, this process may do what others may; root may do everything."""
+def unprivileged():
+    """Drop the rights of root inside; do nothing for other users."""
     if os.geteuid():
         yield
         return
@@ -122,7 +122,7 @@ def nobody():
 
 @pytest.fixture
 def shared():
-    """A folder of runs that everybody may look into."""
+    """Return a folder of runs that every user may read."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         write_run(Path(folder) / "whole", "digits_ce", 0, 0.9)
@@ -136,33 +136,36 @@ def shared():
     [(0o700, 0o000, "cannot be read: Permission denied"),
      (0o644, 0o644, "secret/run.json cannot be read: Permission denied.")],
 )  # fmt: skip
-def test_a_folder_that_may_not_be_looked_into_is_named(shared, of_root, own, reason):
+def test_a_folder_without_read_permission_is_named(shared, of_root, own, reason):
     write_run(shared / "secret", "digits_ce", 1, 0.9)
     (shared / "secret").chmod(own if os.geteuid() else of_root)
-    with nobody():
-        told = left_out(shared)
-    assert list(told) == ["secret"]
-    assert told["secret"].endswith(reason)
+    with unprivileged():
+        reasons = left_out(shared)
+    assert list(reasons) == ["secret"]
+    assert reasons["secret"].endswith(reason)
 
 
-def test_where_nothing_may_be_read_the_remedy_is_no_other_run(shared):
+def test_unreadable_runs_are_fixed_by_read_access(shared):
     (shared / "whole").chmod(0o700 if os.geteuid() == 0 else 0)
-    with nobody(), pytest.raises(UserError, match=r"- whole: cannot be read: Permission denied") as refused:
+    with (
+        unprivileged(),
+        pytest.raises(UserError, match=r"- whole: cannot be read: Permission") as refused,
+    ):
         find_runs(shared, "test/acc")
     assert "for read access" in refused.value.fix
 
 
-def test_a_run_whose_lock_may_not_be_opened_is_not_said_to_have_ended(shared):
+def test_a_run_with_an_unreadable_lock_may_still_be_running(shared):
     write_run(shared / "going", "digits_ce", 1, 0.9, status="interrupted")
     (shared / "going" / ".lock").touch(mode=0o444)
-    with nobody():
-        assert left_out(shared)["going"] == "interrupted, or still running: its lock may not be opened"
+    with unprivileged():
+        assert left_out(shared)["going"] == "interrupted, or still running: its lock cannot be opened"
 
 
-def test_where_only_a_run_that_may_be_going_is_found_it_is_not_to_be_repeated(shared):
+def test_a_run_that_may_still_be_running_is_not_repeated(shared):
     (shared / "whole" / "run.json").unlink()
     (shared / "whole" / ".lock").touch(mode=0o444)
-    with nobody(), pytest.raises(UserError, match="cannot be told to have ended") as refused:
+    with unprivileged(), pytest.raises(UserError, match="may still be running") as refused:
         find_runs(shared, "test/acc")
     assert refused.value.fix == "the same command again, once a run has ended"
 

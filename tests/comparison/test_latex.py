@@ -23,14 +23,14 @@ def test_latex_is_a_booktabs_table_whose_text_is_escaped(problems):
 def test_latex_has_signs_and_powers_as_a_paper_has_them(tmp_path):
     for seed in range(6):
         for method, accuracy in {"ce": 0.9, "avg": 0.7 + 0.00005 * seed}.items():
-            told = f"method={method} data.views=-1"
-            write_run(tmp_path / f"{method}{seed}", "x-1", seed, accuracy, told=told)
+            typed = f"method={method} data.views=-1"
+            write_run(tmp_path / f"{method}{seed}", "x-1", seed, accuracy, typed=typed)
     text = latex(problems_in(tmp_path, "ce"), "test/acc")
     assert re.search(r"avg & 6 & .* & \$-\$0\.1999 & \$\d\\cdot10\^{-1\d}\$ \\\\", text)
     assert "views=$" not in text  # of numbers only
 
 
-def test_latex_says_once_what_its_columns_mean_and_every_table_can_be_referred_to(tmp_path):
+def test_latex_has_one_legend_and_a_label_per_table(tmp_path):
     for number in (1, 2, 3):
         write_run(tmp_path / str(number), "digits", 0, 0.9, student={"network": "Net", "parameters": number})
     text = latex(problems_in(tmp_path), "test/acc")
@@ -43,17 +43,17 @@ def test_latex_says_once_what_its_columns_mean_and_every_table_can_be_referred_t
 
 def test_latex_marks_an_unequal_budget(tmp_path):
     for method, epochs in {"ce": 8, "avg": 8, "dml": 24}.items():
-        write_run(tmp_path / method, "digits", 0, 0.9, told=f"method={method}", budget={"epochs": epochs})
+        write_run(tmp_path / method, "digits", 0, 0.9, typed=f"method={method}", budget={"epochs": epochs})
     text = latex(problems_in(tmp_path), "test/acc")
     assert r"dml$^\dagger$ & 1" in text
     assert text.count(r"$^\dagger$") == 2  # in the row and in the caption
 
 
 @pytest.mark.skipif(PDFLATEX is None, reason="needs pdflatex (apt-get install texlive)")
-def test_latex_fits_a_column_whatever_the_groups_are_called(tmp_path):
+def test_latex_fits_a_column_with_long_and_odd_names(tmp_path):
     for k in (1, 2, 3):
-        told = f"student=wrn_16_2 augment=randaugment_erasing coef.hint={k} teacher=[resnet20,resnet32,vgg13]"
-        write_run(tmp_path / f"long{k}", "digits", 0, 0.9, told=told + " x=1" * (k == 2))
+        typed = f"student=wrn_16_2 augment=randaugment_erasing coef.hint={k} teacher=[resnet20,resnet32,vgg8]"
+        write_run(tmp_path / f"long{k}", "digits", 0, 0.9, typed=typed + " x=1" * (k == 2))
         write_run(tmp_path / f"odd{k}", f"[{'*#$%^&_~<>|' * k}", 0, 0.9, digest="e" * 64)
     (tmp_path / "report.tex").write_text(latex(problems_in(tmp_path), "test/acc", ["a\nb: cut"]))
     (tmp_path / "paper.tex").write_text(

@@ -1,4 +1,4 @@
-"""What the figures of a report show, and which are left out."""
+"""Data of the report's figures, and figures that are left out."""
 
 import json
 
@@ -17,38 +17,33 @@ def test_figures_without_data_are_left_out(tmp_path):
 
 def test_accuracy_has_a_point_per_seed_and_an_interval_per_group(tmp_path):
     write_study(tmp_path)
-    seeds, means, *teachers = figures(tmp_path)["accuracy"].variants[0].traces
+    figure = figures(tmp_path)["accuracy"]
+    (variant,) = figure.variants
+    seeds, means, *teachers = variant.traces
     assert len(seeds["x"]) == 9
     assert means["y"] == ["ce", "avg", "amtml"]  # from below
-    assert all(width > 0 for width in means["error_x"]["array"])
+    low, high = variant.layout["xaxis"]["range"]
+    for mean, width in zip(means["x"], means["error_x"]["array"], strict=True):
+        assert low < mean - width < mean + width < high
+    assert "beyond the frame" not in figure.description
     assert [trace["name"] for trace in teachers] == ["teacher resnet14", "teacher vgg8"]
 
 
-def test_intervals_of_two_seeds_do_not_squash_the_figure_and_it_is_said_that_they_go_beyond(tmp_path):
+def test_intervals_of_two_seeds_are_cut_and_the_caption_reports_it(tmp_path):
     for method, accuracies in {"ce": (0.60, 0.62), "avg": (0.63, 0.64)}.items():
         for seed, accuracy in enumerate(accuracies):
-            write_run(tmp_path / f"{method}{seed}", "digits", seed, accuracy, told=f"method={method}")
+            write_run(tmp_path / f"{method}{seed}", "digits", seed, accuracy, typed=f"method={method}")
     figure = figures(tmp_path)["accuracy"]
     low, high = figure.variants[0].layout["xaxis"]["range"]
     assert 0.59 < low < 0.60 < 0.64 < high < 0.65  # ce's interval is 0.61 ± 0.127
     assert figure.description.endswith("Intervals of two seeds go beyond the frame.")
 
 
-def test_where_every_interval_is_seen_nothing_is_said_of_the_frame(tmp_path):
-    write_study(tmp_path)
-    figure = figures(tmp_path)["accuracy"]
-    low, high = figure.variants[0].layout["xaxis"]["range"]
-    means = figure.variants[0].traces[1]
-    for mean, width in zip(means["x"], means["error_x"]["array"], strict=True):
-        assert low < mean - width < mean + width < high
-    assert "beyond the frame" not in figure.description
-
-
 METRICS, CLASSES = "metrics.csv", "weights_by_class.csv"
 
 
 def overwritten(folder, name, text):
-    """A run's table with another content, sealed again."""
+    """Overwrite a run's table, and seal the run again."""
     (folder / name).write_bytes(text.encode(errors="surrogatepass"))
     seal_again(folder)
     return folder / name
@@ -125,9 +120,9 @@ def test_a_broken_table_is_named_and_the_run_and_the_figure_stay(tmp_path, figur
     file = overwritten(tmp_path / "avg-0", name, text)
     broken = []
     assert figure in figures(tmp_path, broken=broken)  # of the other seed
-    [(named, said)] = broken
+    [(named, message)] = broken
     assert named == file
-    assert reason in said
+    assert reason in message
 
 
 def test_empty_cells_and_infinities_are_no_points(tmp_path):

@@ -35,7 +35,7 @@ def test_a_metric_named_like_a_column_does_not_replace_the_column(tmp_path):
     [*((text, f"'{text}") for text in ("=HYPERLINK(1)", "+coef.kd=1", "-1+1", "@SUM(1)")), ("\t=1", "' =1"),
      ("\r=1", "' =1"), ('x\n=1,"', 'x =1,"')],
 )  # fmt: skip
-def test_a_text_is_no_formula_of_a_spreadsheet_and_a_number_stays_one(tmp_path, text, cell):
+def test_a_text_is_not_a_spreadsheet_formula_and_a_number_stays_one(tmp_path, text, cell):
     hostile = {"name": text, "digest": "d" * 64}
     write_run(tmp_path / "a", "a", 0, 0.9, metrics={"test/acc": 0.9, text: 0.5}, dataset=hostile)
     write_run(tmp_path / "b", "b", 0, 0.8, dataset=hostile)
@@ -49,8 +49,8 @@ def test_a_text_is_no_formula_of_a_spreadsheet_and_a_number_stays_one(tmp_path, 
     assert float(second["difference"]) == pytest.approx(-0.1)
 
 
-def test_a_group_that_is_told_apart_by_an_added_key_is_a_text(tmp_path):
+def test_a_group_named_by_an_added_key_is_a_text(tmp_path):
     for number in (1, 2):
-        write_run(tmp_path / str(number), "small", 0, 0.9, told=f"method=avg +coef.mine={number}")
+        write_run(tmp_path / str(number), "small", 0, 0.9, typed=f"method=avg +coef.mine={number}")
     lines = csv.DictReader(io.StringIO(csv_of_groups(problems_in(tmp_path), "test/acc")))
     assert sorted(line["group"] for line in lines) == ["'+coef.mine=1", "'+coef.mine=2"]

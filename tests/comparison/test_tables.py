@@ -1,4 +1,4 @@
-"""What the tables of a comparison say, whatever they are written in."""
+"""Cells of the tables of a comparison, in every format."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def test_runs_left_out_and_groups_that_must_not_be_compared_are_named(tmp_path, 
     assert "kept apart" not in write(problems_in(tmp_path / "a"), "test/acc")
 
 
-def test_a_name_is_no_markup_of_markdown_or_latex(tmp_path):
+def test_a_name_is_escaped_for_markdown_and_latex(tmp_path):
     for number, name in enumerate(("[x](http://a)", "*b*_c_", "`d`~~e~~$f$", "g\\_h")):
         write_run(tmp_path / str(number), name, 0, 0.9)
     found = problems_in(tmp_path)
@@ -44,21 +44,21 @@ def test_a_name_is_no_markup_of_markdown_or_latex(tmp_path):
     assert r"{}*b*\_c\_ &" in latex(found, "test/acc")
 
 
-def test_a_difference_over_a_part_of_the_seeds_says_over_how_many(tmp_path):
+def test_a_difference_over_a_part_of_the_seeds_has_their_count(tmp_path):
     for method, seeds in {"ce": (0, 1), "avg": (0, 1, 2), "kd": (1, 5), "amtml": (0, 1)}.items():
         for seed in seeds:
-            write_run(tmp_path / f"{method}{seed}", "digits", seed, 0.5 + seed / 10, told=f"method={method}")
+            write_run(tmp_path / f"{method}{seed}", "digits", seed, 0.5 + seed / 10, typed=f"method={method}")
     found = problems_in(tmp_path, "ce")
-    told = {row.split(" | ")[0]: row.split(" | ")[7] for row in markdown(found, "test/acc").splitlines()
-            if row.startswith("| ")}  # fmt: skip
-    assert told["| avg"] == "+0.0000 (2 seeds)"
-    assert told["| kd"] == "+0.0000 (1 seed)"
-    assert told["| amtml"] == "+0.0000"
+    rows = [row.split(" | ") for row in markdown(found, "test/acc").splitlines() if row.startswith("| ")]
+    differences = {row[0]: row[7] for row in rows}
+    assert differences["| avg"] == "+0.0000 (2 seeds)"
+    assert differences["| kd"] == "+0.0000 (1 seed)"
+    assert differences["| amtml"] == "+0.0000"
     lines = csv.DictReader(io.StringIO(csv_of_groups(found, "test/acc")))
     assert {line["group"]: line["common_seeds"] for line in lines}["avg"] == "2"
 
 
-def test_a_number_that_fewer_seeds_have_says_how_many_and_one_that_none_has_is_no_column(tmp_path):
+def test_a_number_of_fewer_seeds_has_their_count_and_one_of_none_has_no_column(tmp_path):
     for seed in range(3):
         some = {"weight_entropy_last": 0.8} if seed == 0 else {}
         write_run(tmp_path / str(seed), "digits", seed, 0.9, metrics={"weight_entropy": 0.5, **some})

@@ -10,8 +10,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 COUNTERS = "loops"
 # Seconds, and the passes that the killed session made for the cache: costs, not results.
 COSTS = ("timing", "spent", "teacher_passes")
-# What TensorBoard shows of seconds.
-SECONDS = {"dashboard/share_of_fit", "result/text_summary"}
 
 
 def contents(folder: Path) -> dict[str, object]:
@@ -58,12 +56,7 @@ def points_by_tag(folder: Path) -> dict[str, list[tuple[int, object]]]:
         "histograms": lambda tag: [(e.step, repr(e.histogram_value)) for e in found.Histograms(tag)],
         "tensors": lambda tag: [(e.step, e.tensor_proto.SerializeToString()) for e in found.Tensors(tag)],
     }
-    return {
-        f"{kind} {tag}": read_one(tag)
-        for kind, read_one in read.items()
-        for tag in found.Tags()[kind]
-        if tag not in SECONDS
-    }
+    return {f"{kind} {tag}": read_one(tag) for kind, read_one in read.items() for tag in found.Tags()[kind]}
 
 
 def different(one: object, other: object, place: str = "") -> list[str]:

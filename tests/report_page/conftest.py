@@ -12,16 +12,16 @@ from study import problems_in, write_study, write_whole
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A report that has every figure."""
+    """Return the page of a report that has every figure."""
     folder = tmp_path_factory.mktemp("runs")
     write_study(folder)
     for number, teachers in enumerate((("resnet14",), ("resnet14", "vgg8", EVIL))):
-        told = f"teacher=[{','.join(teachers)}]"
-        write_whole(folder / f"count{number}", "avg", 0, 0.6, 8, teachers, told=told)
+        typed = f"teacher=[{','.join(teachers)}]"
+        write_whole(folder / f"count{number}", "avg", 0, 0.6, 8, teachers, typed=typed)
     for temperature, kd in ((2, 1), (2, 10), (8, 1), (8, 10)):
-        told = f"temperature={temperature} coef.kd={kd}"
-        varied = {"told": told, "temperature": temperature, "kd": kd}
-        write_whole(folder / told, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), **varied)
+        typed = f"temperature={temperature} coef.kd={kd}"
+        varied = {"typed": typed, "temperature": temperature, "kd": kd}
+        write_whole(folder / typed, "amtml", 0, 0.6 + kd / 100, 8, ("resnet14", "vgg8"), **varied)
     file, left_out = folder / "report.html", find_runs(folder, "test/acc").left_out
     file.write_text(page(problems_in(folder, "ce"), left_out, folder, "test/acc", []))
     return file

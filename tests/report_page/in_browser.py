@@ -1,4 +1,4 @@
-"""What the tests of the report's page need, and what its figures are."""
+"""The browser of the page's tests, and the kinds of its figures."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--window-size=1400,1000",
 )  # fmt: skip
-KINDS = ["accuracy", "teachers", "temperature", "curves", "weights", "classes", "cost", "cache"]
+KINDS = ["accuracy", "sweep", "curves", "weights", "classes", "cost"]
 EVIL = "<img src=x onerror=window.stolen=1>"
 
 NEEDS_BROWSER = [

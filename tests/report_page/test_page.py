@@ -1,4 +1,4 @@
-"""The report's page in a real browser: everything is drawn, everything reacts, nothing leaves the page."""
+"""The report's page in a real browser: drawn, interactive, without requests."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def test_the_page_opens_from_a_file_without_an_error_or_a_request(opened, report
     assert opened.execute_script("return window.stolen") is None
 
 
-def test_every_figure_is_drawn_with_all_its_traces_and_says_in_words_what_it_shows(opened):
+def test_every_figure_is_drawn_with_all_its_traces_and_a_label(opened):
     assert opened.execute_script("return Object.keys(figures).sort()") == sorted(f"{k}-0" for k in KINDS)
     for kind in KINDS:
         drawn, given, visible, shapes, label = opened.execute_script(

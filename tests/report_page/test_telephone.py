@@ -35,7 +35,7 @@ def test_on_a_telephone_a_figure_is_mostly_plot_and_its_legend_is_below(on_a_tel
     assert on_a_telephone.find_elements(By.CSS_SELECTOR, f"#{kind}-0 .modebar-btn") == []
 
 
-def test_short_names_of_a_telephone_still_tell_groups_apart_and_are_text(on_a_telephone):
+def test_short_names_on_a_telephone_are_distinct_text(on_a_telephone):
     shown = on_a_telephone.execute_script(
         "return document.getElementById('accuracy-0')._fullLayout.yaxis.ticktext"
     )

@@ -22,7 +22,7 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
         UserError: if the name is empty, in no problem, or ambiguous in one.
     """
     if not baseline:
-        raise UserError("baseline= names no group.", fix="baseline=METHOD, or leave it out")
+        raise UserError("baseline= is empty (expected a group).", fix="baseline=METHOD, or leave it out")
     for problem in problems:
         problem.baseline = found_in(problem, baseline)
         if problem.baseline is None:
@@ -33,7 +33,7 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
             group.against_baseline = PairedDifference.between(group.by_seed(metric), values)
         note_budgets(problem)
     if not any(problem.baseline for problem in problems):
-        raise UserError(f"No group is called {baseline!r}{known(problems, baseline)}", fix="baseline=METHOD")
+        raise unknown(problems, baseline)
 
 
 def found_in(problem: Problem, baseline: str) -> Group | None:
@@ -49,17 +49,19 @@ def found_in(problem: Problem, baseline: str) -> Group | None:
     if len(plainest) > 1:
         listed = "".join(f"\n  - {group.name}" for group in plainest)
         raise UserError(
-            f"baseline={baseline} may be one of {len(plainest)} groups of {problem.title}:{listed}",
+            f"baseline={baseline} is ambiguous: {len(plainest)} groups of {problem.title} match.{listed}",
             fix=f"\"baseline='{plainest[0].name}'\"",
         )
     return plainest[0] if plainest else None
 
 
-def known(problems: Sequence[Problem], wrong: str) -> str:
-    """Return the closest known name as a question, or else all names."""
+def unknown(problems: Sequence[Problem], baseline: str) -> UserError:
+    """Return the error for an unknown baseline, with the closest known name, or else all."""
     groups = [group for problem in problems for group in problem.groups]
-    names = [name for g in groups for name in (g.first.method, g.first.experiment, g.name) if name]
-    close = difflib.get_close_matches(wrong, names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(set(names))):.600}."
+    names = {name for g in groups for name in (g.first.method, g.first.experiment, g.name) if name}
+    close = difflib.get_close_matches(baseline, sorted(names), n=1)
+    expected = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(names)):.600}"
+    return UserError(
+        f"baseline= names an unknown group (got {baseline!r}, {expected}).",
+        fix=f"baseline={close[0] if close else 'METHOD'}",
+    )

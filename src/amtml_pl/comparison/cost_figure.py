@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from amtml_pl.comparison.estimates import Estimate
+from amtml_pl.comparison.estimates import Estimate, can_be_averaged
 from amtml_pl.comparison.figure import (
     COLOUR_OF_SEEDS,
-    Figure,
     Frame,
+    PageFigure,
     Variant,
+    axis,
     colour,
-    distinct,
-    plain,
-    titled,
+    distinct_labels,
+    escape_html,
 )
 from amtml_pl.comparison.groups import Problem, is_smaller_better
 from amtml_pl.comparison.tables import mean_seconds, minutes
@@ -22,60 +22,45 @@ from amtml_pl.comparison.tables import mean_seconds, minutes
 MOST_LABELS = 12
 
 
-def cost_against_accuracy(problem: Problem, metric: str) -> Figure:
+def cost_against_accuracy(problem: Problem, metric: str) -> PageFigure:
     """Return a figure with a point for each group: time of a fit, and metric.
 
     The time includes waiting for teachers. Building the cache is one sum for all runs of a sweep, as any of
     them may have built it.
     """
     costs = [minutes(group) for group in problem.groups]
-    reached = [Estimate.of(list(group.by_seed(metric).values())) for group in problem.groups]
-    names = distinct([group.name for group in problem.groups])
+    estimates = [Estimate.of([*group.by_seed(metric).values()]) for group in problem.groups]
+    names = distinct_labels([group.name for group in problem.groups])
     labelled = worth_a_label(problem, costs)
     texts = [
-        plain(
-            f"{group.name}: {estimate}, {cost:.1f} minutes, "
-            f"{mean_seconds(group, 'teacher_seconds'):.1f} s of them for the teachers' outputs"
-        )
-        for group, estimate, cost in zip(problem.groups, reached, costs, strict=True)
+        f"{group.name}: {estimate}, {cost:.1f} minutes, "
+        f"{mean_seconds(group, 'teacher_seconds'):.1f} s of them for the teachers' outputs"
+        for group, estimate, cost in zip(problem.groups, estimates, costs, strict=True)
     ]
     trace = {
-        "type": "scatter",
-        "mode": "markers+text",
-        "x": costs,
-        "y": [estimate.mean for estimate in reached],
-        "error_y": {
-            "type": "data",
-            "array": [e.half_width or 0 for e in reached],
-            "thickness": 1,
-            "width": 3,
-            "color": COLOUR_OF_SEEDS,
-        },
+        "type": "scatter", "mode": "markers+text", "x": costs, "y": [estimate.mean for estimate in estimates],
+        "error_y": {"type": "data", "array": [estimate.half_width or 0 for estimate in estimates],
+                    "thickness": 1, "width": 3, "color": COLOUR_OF_SEEDS},
         "marker": {"size": 10, "color": [colour(number) for number in range(len(names))]},
         "text": [name if number in labelled else "" for number, name in enumerate(names)],
         "textposition": ["middle left" if x > max(costs) / 2 else "middle right" for x in costs],
-        "customdata": texts,
+        "customdata": [escape_html(text) for text in texts],
         "hovertemplate": "%{customdata}<extra></extra>",
-    }
-    frame = Frame.of(reached)
+    }  # fmt: skip
+    frame = Frame.of(estimates)
     layout = {
-        "xaxis": titled("minutes of a fit", rangemode="tozero"),
-        "yaxis": titled(metric, range=frame.range),
+        "xaxis": axis("minutes of a fit", rangemode="tozero"),
+        "yaxis": axis(metric, range=frame.range),
         "showlegend": False,
     }
     better = "Below" if is_smaller_better(metric) else "Above"
-    total = sum(run.record.timed().cache_build_seconds for run in problem.runs)
-    building = (
-        f" Not in the points: the {total / 60:,.1f} minutes that these runs took to build what the cache "
-        "lacked, whichever came first."
-    )
-    some = " Named are the best, the baseline and those that none beats in both."
-    return Figure(
+    some = " Labelled are the best, the baseline and those that none beats in both."
+    return PageFigure(
         "cost",
         f"Cost against {metric}",
         f"Mean minutes of a fit, the waiting for the teachers included, against its mean {metric} with the "
         f"95 % interval. {better} and left is better.{frame.note}{some if len(labelled) < len(names) else ''}"
-        f"{building if total else ''}",
+        f"{cost_of_teachers(problem)}",
         [Variant("", [trace], layout)],
     )
 
@@ -90,3 +75,21 @@ def worth_a_label(problem: Problem, costs: Sequence[float]) -> set[int]:
         return {*range(len(groups))}
     unbeaten = {n for n, cost in enumerate(costs) if cost < min(costs[:n], default=math.inf)}
     return {0, *unbeaten, *(number for number, group in enumerate(groups) if group.is_baseline)}
+
+
+def cost_of_teachers(problem: Problem) -> str:
+    """Return sentences on the building of the cache, and the passes that it saved."""
+    records = [run.record for run in problem.runs]
+    made, live = 0.0, 0
+    for each in records:
+        epochs = each.budget.get("epochs")
+        if each.cache and type(epochs) is int and can_be_averaged(epochs):
+            made += sum(each.cache.teacher_passes.values())
+            live += epochs * len(each.teachers)
+    built = sum(each.timed().cache_build_seconds for each in records) / 60
+    building = f" Not in the points: the {built:,.1f} minutes in which any of these runs built the cache."
+    passes = (
+        f" The cached runs made {made:,.6g} passes of teachers over the training split; with live teachers "
+        f"they would have made {live:,}."
+    )
+    return f"{building if built else ''}{passes if live else ''}"

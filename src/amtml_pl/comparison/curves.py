@@ -44,12 +44,7 @@ class WeightsByClass:
 
 
 def curves_of(group: Group, broken: list[tuple[Path, str]]) -> dict[str, MeanCurve]:
-    """Return the mean curve of every value in the runs' epoch tables.
-
-    Args:
-        group: some of its runs may lack the file.
-        broken: files that cannot be read are added here, with the reason.
-    """
+    """Return the mean curve of every value in ``metrics.csv``; add unreadable files to ``broken``."""
     by_metric: dict[str, list[Series]] = defaultdict(list)
     for columns in contents(group, "metrics.csv", read_metrics, broken):
         for name, series in columns.items():
@@ -71,7 +66,7 @@ def weights_by_class_of(group: Group, broken: list[tuple[Path, str]]) -> Weights
 def contents(
     group: Group, name: str, read: Callable[[Path], Content], broken: list[tuple[Path, str]]
 ) -> list[Content]:
-    """Return the content of a file in each run that has it."""
+    """Return the content of a file in each run that has a readable one."""
     found = []
     for run in group.runs:
         try:
@@ -84,12 +79,7 @@ def contents(
 
 
 def read_metrics(file: Path) -> dict[str, Series]:
-    """Return the columns of a ``metrics.csv``, without values that are empty or not finite.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not a table of numbers.
-    """
+    """Return the columns of a ``metrics.csv``, without values that are empty or not finite."""
     columns: dict[str, Series] = defaultdict(dict)
     for row in read_epochs(file):
         for name, text in row.items():
@@ -99,12 +89,7 @@ def read_metrics(file: Path) -> dict[str, Series]:
 
 
 def read_weights_by_class(file: Path) -> WeightsByClass:
-    """Return the last epoch of a table with columns epoch, class and teachers.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not such a table.
-    """
+    """Return the last epoch of a table with columns epoch, class and teachers."""
     rows = read_epochs(file)
     if "class" not in rows[0]:
         raise ValueError("it has no column class")

@@ -58,7 +58,7 @@ def of_seeds(n: int) -> str:
 
 
 def can_be_averaged(value: float) -> bool:
-    """Return whether a value is finite and small enough to compute with."""
+    """Return True if a value is finite and small enough to compute with."""
     return abs(value) < LARGEST
 
 
@@ -67,7 +67,7 @@ class PairedDifference:
     """The mean difference between a group and the baseline, over their n common seeds.
 
     Attributes:
-        partial: whether one of them has other seeds too.
+        partial: True if one of them has other seeds too.
         mean: of the differences; None without a common seed.
         p: of the paired t-test, two-sided; None if it cannot be computed.
         without_p: the reason for that; else empty.

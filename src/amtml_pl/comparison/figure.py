@@ -32,14 +32,14 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PageFigure:
     """A figure between the tables of a page.
 
     Attributes:
         kind: a word for the page's anchors, such as ``accuracy``.
-        description: the content of the figure in words, also for readers who cannot see it.
+        description: the caption, also for readers who cannot see the figure.
         choice: the property in which the variants differ.
-        is_wide: whether it takes the page's whole width.
+        is_wide: True to take the page's whole width.
     """
 
     kind: str
@@ -60,34 +60,30 @@ class Frame:
     @classmethod
     def of(cls, estimates: Sequence[Estimate], points: Sequence[float] = ()) -> Frame:
         """Return the range of all means, points and intervals, except those of two seeds."""
-        ends = [*points]
-        for estimate in estimates:
-            low, high = estimate.ends if estimate.n > 2 else (estimate.mean, estimate.mean)
-            ends += [low, high]
+        ends = [*points, *(estimate.mean for estimate in estimates)]
+        ends += [end for estimate in estimates if estimate.n > 2 for end in estimate.ends]
         margin = 0.05 * (max(ends) - min(ends)) or 0.01
         low, high = min(ends) - margin, max(ends) + margin
         is_cut = any(estimate.ends[0] < low or estimate.ends[1] > high for estimate in estimates)
         return cls((low, high), " Intervals of two seeds go beyond the frame." if is_cut else "")
 
 
-def plain(text: str) -> str:
+def escape_html(text: str) -> str:
     """Return a text with HTML escaped, as plotly.js reads some tags."""
     return html.escape(text, quote=False)
 
 
-def named(text: str) -> str:
+def short_label(text: str) -> str:
     """Return an escaped text, shortened in the middle to fit an axis or a legend."""
-    if len(text) <= LONGEST_NAME:
-        return plain(text)
     half = LONGEST_NAME // 2 - 1
-    return plain(f"{text[:half]}…{text[-half:]}")
+    return escape_html(text if len(text) <= LONGEST_NAME else f"{text[:half]}…{text[-half:]}")
 
 
-def distinct(names: Sequence[str]) -> list[str]:
+def distinct_labels(names: Sequence[str]) -> list[str]:
     """Return shortened names, full where two would become the same."""
-    short = [named(name) for name in names]
+    short = [short_label(name) for name in names]
     pairs = zip(short, names, strict=True)
-    return [label if short.count(label) == 1 else plain(name) for label, name in pairs]
+    return [label if short.count(label) == 1 else escape_html(name) for label, name in pairs]
 
 
 def colour(number: int) -> str:
@@ -95,17 +91,6 @@ def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def dash(number: int) -> str:
-    """Return the dash style of a group's lines, by its number from 0."""
-    return DASHES[number // len(COLOURS) % len(DASHES)]
-
-
-def faint(number: int) -> str:
-    """Return a group's colour for areas, by its number from 0."""
-    red, green, blue = (int(colour(number)[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
-
-
-def titled(text: str, **more: object) -> dict[str, Any]:
-    """Return an axis with a title."""
-    return {"title": {"text": plain(text)}, "automargin": True, **more}
+def axis(title: str, **more: object) -> dict[str, Any]:
+    """Return an axis with a title, in the terms of plotly.js."""
+    return {"title": {"text": escape_html(title)}, "automargin": True, **more}

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amtml_pl.comparison.recorded_run import RUNNING, UNKNOWN, WITHOUT_WORDS, NotCompared, Run, read_run
+from amtml_pl.comparison.recorded_run import RUNNING, UNKNOWN, UNRECORDED, NotCompared, Run, read_run
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import NetworkFacts
@@ -34,7 +34,7 @@ class FoundRuns:
 
 
 def find_runs(folder: Path, metric: str) -> FoundRuns:
-    """Return all runs below a folder.
+    """Return all runs below a folder, compared and left out.
 
     Args:
         folder: any tree of run folders.
@@ -43,7 +43,12 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
     Raises:
         UserError: if the folder does not exist, or holds no run to compare.
     """
-    refuse_no_folder(folder)
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:
+        raise UserError(f"{folder} {UNREADABLE}{error.strerror}.", fix="runs=FOLDER") from error
+    if not is_folder:
+        raise UserError(f"{folder.resolve()} is not a folder.", fix=f"runs=FOLDER, or first {FIRST_RUN}")
     found = FoundRuns()
     by_seed: dict[tuple[str, NetworkFacts, str, int], Path] = {}
     others: set[str] = set()
@@ -64,21 +69,11 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
             if twin == run_folder:
                 found.compared.append(run)
             else:
-                repeats = f"repeats seed {record.seed} of the same study in {shown(twin, folder)}"
+                repeats = f"repeats seed {record.seed} of the same study in {relative_name(twin, folder)}"
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
         raise without_metric(folder, metric, others) if others else nothing_found(folder, found.left_out)
     return found
-
-
-def refuse_no_folder(folder: Path) -> None:
-    """Raise a UserError if the path is not a readable folder."""
-    try:
-        if folder.is_dir():
-            return
-    except OSError as error:
-        raise UserError(f"{folder} {UNREADABLE}{error.strerror}.", fix="runs=FOLDER") from error
-    raise UserError(f"{folder.resolve()} is not a folder.", fix=f"runs=FOLDER, or first of all {FIRST_RUN}")
 
 
 def run_folders(folder: Path, left_out: list[LeftOut]) -> Iterator[Path]:
@@ -106,7 +101,8 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
     names = sorted(others, key=lambda name: (name.startswith("teacher/"), name))
     close = difflib.get_close_matches(metric, names, n=1) or names[:1]
     return UserError(
-        f"No completed run below {folder.resolve()} has {metric!r}; they have {', '.join(names):.600}.",
+        f"No completed run below {folder.resolve()} has the metric (got {metric!r}, expected one of "
+        f"{', '.join(names):.600}).",
         fix=f"metric={close[0]}",
     )
 
@@ -114,24 +110,24 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
 def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
     """Return the error for a folder without a run to compare."""
     if not left_out:
-        return UserError(f"No run lies below {folder.resolve()}.", fix=FIRST_RUN)
-    listed = "".join(f"\n  - {shown(out.folder, folder)}: {out.reason}" for out in left_out[:20])
+        return UserError(f"No run found below {folder.resolve()}.", fix=FIRST_RUN)
+    listed = "".join(f"\n  - {relative_name(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-    return UserError(f"No completed run lies below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
+    return UserError(f"No completed run found below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
 
 
 def remedy(left_out: Sequence[LeftOut]) -> str:
-    """Return how to get a run to compare."""
+    """Return the fix for a folder without a run to compare."""
     reasons = {out.reason for out in left_out}
     if UNKNOWN in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
-    if reasons & {"interrupted", "failed", WITHOUT_WORDS}:
+    if reasons & {"interrupted", "failed", UNRECORDED}:
         return "repeat the command of a run, which run.json in its folder has: it resumes it"
     if any(UNREADABLE in reason for reason in reasons):
-        return "ask the folders' owner for read access (ls -ld names the owner), or pass runs=FOLDER"
+        return "ask the folders' owner for read access (ls -ld shows the owner), or pass runs=FOLDER"
     return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"
 
 
-def shown(run_folder: Path, below: Path) -> str:
+def relative_name(run_folder: Path, below: Path) -> str:
     """Return a run's folder relative to the searched one."""
     return str(run_folder.relative_to(below)) if run_folder != below else str(run_folder)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from amtml_pl.comparison.estimates import Estimate, PairedDifference
-from amtml_pl.comparison.naming import common_words, names_of, told_apart, unlike_facts
-from amtml_pl.comparison.recorded_run import Run, flat
+from amtml_pl.comparison.naming import common_words, make_distinct, names_of, unlike_facts
+from amtml_pl.comparison.recorded_run import Run, flat_texts
 from amtml_pl.runs.record import DatasetFacts, NetworkFacts
 
 SMALLER_IS_BETTER = ("loss", "nll", "ece", "brier", "error", "kl")
@@ -33,7 +33,7 @@ class Group:
 
     @property
     def first(self) -> Run:
-        """The first run, for everything that all have in common."""
+        """Return the first run, for everything that all have in common."""
         return self.runs[0]
 
     def by_seed(self, metric: str) -> dict[int, float]:
@@ -43,8 +43,8 @@ class Group:
 
     def estimate(self, metric: str) -> Estimate | None:
         """Return the estimate of a metric; None if no run has it."""
-        values = list(self.by_seed(metric).values())
-        return Estimate.of(values) if values else None
+        values = self.by_seed(metric).values()
+        return Estimate.of([*values]) if values else None
 
 
 @dataclass
@@ -65,17 +65,17 @@ class Problem:
 
     @property
     def dataset(self) -> DatasetFacts:
-        """The data set of the first run."""
+        """Return the data set of the first run."""
         return self.groups[0].first.record.dataset
 
     @property
     def student(self) -> NetworkFacts:
-        """The student of all runs."""
+        """Return the student of all runs."""
         return self.groups[0].first.record.student
 
     @property
     def runs(self) -> list[Run]:
-        """The runs of all groups."""
+        """Return the runs of all groups."""
         return [run for group in self.groups for run in group.runs]
 
 
@@ -99,8 +99,8 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
             group.name = name
         note_budgets(problem)
         problems.append(problem)
-    students = [dict(flat(problem.student.model_dump())) for problem in problems]
-    titles = told_apart(
+    students = [dict(flat_texts(problem.student.model_dump())) for problem in problems]
+    titles = make_distinct(
         [title_of(problem) for problem in problems],
         lambda alike: unlike_facts([students[number] for number in alike], absent="absent"),
     )
@@ -110,7 +110,7 @@ def problems_of(runs: Iterable[Run], metric: str) -> list[Problem]:
 
 
 def is_smaller_better(metric: str) -> bool:
-    """Return whether smaller values of a metric are better, by its name."""
+    """Return True if smaller values of a metric are better, by its name."""
     return metric.rpartition("/")[2].removesuffix("_last") in SMALLER_IS_BETTER
 
 

@@ -30,10 +30,10 @@ def latex(problems: Sequence[Problem], metric: str, left_out: Sequence[str] = ()
         comments.append(f"{apart}.")
     comments += [f"left out: {each}" for each in left_out]
     head = "".join(f"% {one_line(comment, {})}\n" for comment in comments)
-    return "\n".join([head, *(table(number, problems, metric) for number in range(len(problems)))])
+    return "\n".join([head, *(latex_table(number, problems, metric) for number in range(len(problems)))])
 
 
-def table(number: int, problems: Sequence[Problem], metric: str) -> str:
+def latex_table(number: int, problems: Sequence[Problem], metric: str) -> str:
     """Return the table of a problem."""
     problem = problems[number]
     heads = ["group", "n", metric, "95 % interval", *(["difference", "p"] if problem.baseline else [])]
@@ -71,7 +71,7 @@ def caption(number: int, problems: Sequence[Problem], metric: str) -> str:
     if any(group.unequal for group in problem.groups):
         sentences.append(r"$^\dagger$ has an unequal budget.")
     if len(problems) > 1:
-        sentences.append("Not to be compared with the other tables: their data or students are others.")
+        sentences.append("Not to be compared with the other tables: their data or students differ.")
     if number:
         sentences.append(rf"Columns as in Table~\ref{{{label(problems[0])}}}.")
     return " ".join(sentences)
@@ -83,7 +83,7 @@ def label(problem: Problem) -> str:
 
 
 def row(group: Group, problem: Problem, metric: str) -> str:
-    r"""Return a row whose start LaTeX cannot take for an argument of the ``\\`` before it."""
+    r"""Return a row that LaTeX cannot read as an argument of the ``\\`` before it."""
     own = group.estimate(metric)
     interval = "" if own is None else own.interval()
     numbers = [str(len(group.runs)), measured(group, metric), interval, *compared(group, problem)]

@@ -1,4 +1,4 @@
-"""Name groups, families and problems by their differences."""
+"""Name groups, lines of a figure and problems by their differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from amtml_pl.comparison.recorded_run import Run, flat
+from amtml_pl.comparison.recorded_run import Run, flat_texts
 from amtml_pl.config.overrides import without_common
 from amtml_pl.system.plain_yaml import read_plain_yaml
 
@@ -29,7 +29,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
             kept = [word for word in kept if not word.startswith("experiment=")]
         short = (w.partition("=")[2] if w.startswith(("method=", "experiment=")) else w for w in kept)
         names.append(" ".join(short) or run.method or run.experiment or "unnamed")
-    return told_apart(names, lambda alike: unlike_runs([runs[number] for number in alike]))
+    return make_distinct(names, lambda alike: unlike_runs([runs[number] for number in alike]))
 
 
 def common_words(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def identity(run: Run) -> list[str]:
     return [*(word for word in first if not word.endswith("=")), *run.settings]
 
 
-def told_apart(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[Words]]) -> list[str]:
+def make_distinct(names: Sequence[str], unlike: Callable[[Sequence[int]], Sequence[Words]]) -> list[str]:
     """Return names that are all different.
 
     Args:
@@ -96,4 +96,4 @@ def configuration(folder: Path) -> dict[str, str]:
         found = read_plain_yaml(folder / "config.yaml")
     except (OSError, ValueError):
         return {}
-    return {k: v for k, v in flat(found) if k != "seed"} if isinstance(found, dict) else {}
+    return {k: v for k, v in flat_texts(found) if k != "seed"} if isinstance(found, dict) else {}

@@ -13,15 +13,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from amtml_pl.comparison.accuracy_figure import accuracy_by_group
-from amtml_pl.comparison.cache_figure import cache_savings
 from amtml_pl.comparison.cost_figure import cost_against_accuracy
 from amtml_pl.comparison.curves import curves_of, weights_by_class_of
-from amtml_pl.comparison.figure import Figure
-from amtml_pl.comparison.found_runs import LeftOut, shown
+from amtml_pl.comparison.figure import PageFigure
+from amtml_pl.comparison.found_runs import LeftOut, relative_name
 from amtml_pl.comparison.groups import Problem
+from amtml_pl.comparison.sweep_figure import metric_by_swept_setting
 from amtml_pl.comparison.tables import LEGEND, cells, columns
-from amtml_pl.comparison.teachers_figure import accuracy_by_teachers
-from amtml_pl.comparison.temperature_figures import temperature_figures
 from amtml_pl.comparison.training_figures import training_curves, weights_by_class, weights_over_time
 
 # Columns of text; the cells of all others sort as numbers.
@@ -57,7 +55,7 @@ def page(
         metric=metric,
         runs=sum(len(problem.runs) for problem in problems),
         sections=sections,
-        left_out=[{"folder": shown(out.folder, folder), "reason": out.reason} for out in left_out],
+        left_out=[{"folder": relative_name(out.folder, folder), "reason": out.reason} for out in left_out],
         broken=[{"file": str(file), "reason": reason} for file, reason in broken],
         legend=LEGEND,
         figures=Markup(harmless_json(drawn)),  # noqa: S704 - it has no character that ends a script
@@ -65,7 +63,7 @@ def page(
     )
 
 
-def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[str, Any]:
+def section(problem: Problem, figures: Sequence[PageFigure], metric: str) -> dict[str, Any]:
     """Return the template's values for a problem."""
     head = columns(problem, metric)
     rows = []
@@ -92,22 +90,21 @@ def section(problem: Problem, figures: Sequence[Figure], metric: str) -> dict[st
     }
 
 
-def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[Figure]:
+def figures_of(problem: Problem, metric: str, broken: list[tuple[Path, str]]) -> list[PageFigure]:
     """Return all figures that have data."""
     curves = [curves_of(group, broken) for group in problem.groups]
-    weights = [(group, weights_by_class_of(group, broken)) for group in problem.groups]
-    by_class = [(group, found) for group, found in weights if found is not None]
+    by_class = [
+        (group, weights) for group in problem.groups if (weights := weights_by_class_of(group, broken))
+    ]
     found = (
         accuracy_by_group(problem, metric),
-        accuracy_by_teachers(problem, metric),
-        *temperature_figures(problem, metric),
+        metric_by_swept_setting(problem, metric),
         training_curves(problem, curves),
         weights_over_time(problem, curves),
         weights_by_class(by_class),
         cost_against_accuracy(problem, metric),
-        cache_savings(problem),
     )
-    return [figure for figure in found if figure is not None and figure.variants]
+    return [figure for figure in found if figure.variants]
 
 
 def harmless_json(value: object) -> str:

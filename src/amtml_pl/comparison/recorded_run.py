@@ -16,8 +16,8 @@ from amtml_pl.system.files import is_held
 # Equal for all seeds of a study; these separate runs of equal overrides.
 FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
 RUNNING = "still running"
-UNKNOWN = "cannot be told to have ended: its lock may not be opened"
-WITHOUT_WORDS = "ended without saying why"
+UNKNOWN = "may still be running: its lock cannot be opened"
+UNRECORDED = "ended without a record"
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Run:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name; empty if there is none."""
+        """Return the experiment's name; empty if there is none."""
         return self.record.experiment or ""
 
     @property
     def facts(self) -> dict[str, str]:
-        """The ``FACTS`` of the record, flat."""
-        plain = self.record.model_dump(include={*FACTS})
-        return dict(flat({name: plain[name] for name in FACTS}))
+        """Return the ``FACTS`` of the record, flat."""
+        fields = self.record.model_dump(include={*FACTS})
+        return dict(flat_texts({name: fields[name] for name in FACTS}))
 
 
 class NotCompared(Exception):  # noqa: N818 - not an error: a run may be unfinished
@@ -91,14 +91,14 @@ def unfinished(folder: RunFolder, record: RunRecord | None) -> str:
         if is_held(folder.lock_file):
             return RUNNING
     except OSError:  # only with write access can a lock be tested
-        return UNKNOWN if record is None else f"{record.status}, or {RUNNING}: its lock may not be opened"
-    return WITHOUT_WORDS if record is None else record.status
+        return UNKNOWN if record is None else f"{record.status}, or {RUNNING}: its lock cannot be opened"
+    return UNRECORDED if record is None else record.status
 
 
-def flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def flat_texts(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield nested fields by dotted name as texts, without the student's initial weights."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
-            yield from ((f"{name}.{inner}", text) for inner, text in flat(value))
+            yield from ((f"{name}.{inner}", text) for inner, text in flat_texts(value))
         elif name != "student_initial":
             yield name, str(value)

@@ -10,26 +10,18 @@ from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.system.console import printable
 
 LEGEND = (
-    "± is the standard deviation over the n seeds, the interval that of the mean by Student's t, p of the "
-    "two-sided paired t-test over the seeds that a group and the baseline have in common, in brackets why "
-    "there is none: one such seed, none, or differences that are all the same. A number that does not "
-    "rest on all seeds of its group, or a difference on those of both, says on how many. p is not corrected "
-    "for comparing many groups. Accuracies are in [0, 1]."
+    "± is the standard deviation over the n seeds. The interval is that of the mean, by Student's t. p is of "
+    "the two-sided paired t-test over the seeds that a group and the baseline share, not corrected for many "
+    "groups; brackets give the reason if there is none. A number over a part of the seeds gives their count. "
+    "Accuracies are in [0, 1]."
 )
 
 
 def columns(problem: Problem, metric: str) -> list[str]:
     """Return the names of the columns."""
-    return [
-        "group",
-        "n",
-        "epochs",
-        *metrics_shown(problem, metric),
-        "95 % interval",
-        *([f"difference from {problem.baseline.name}", "p"] if problem.baseline else []),
-        "minutes",
-        "budget",
-    ]
+    paired = [f"difference from {problem.baseline.name}", "p"] if problem.baseline else []
+    metrics = metrics_shown(problem, metric)
+    return ["group", "n", "epochs", *metrics, "95 % interval", *paired, "minutes", "budget"]
 
 
 def cells(group: Group, problem: Problem, metric: str) -> list[str]:
@@ -71,7 +63,7 @@ def compared(group: Group, problem: Problem) -> list[str]:
 
 
 def epochs(group: Group) -> str:
-    """Return how many epochs the students were trained."""
+    """Return the number of epochs of the group's runs."""
     return "/".join(sorted({str(run.record.budget.get("epochs", "?")) for run in group.runs}))
 
 

@@ -6,7 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from amtml_pl.comparison.curves import MeanCurve, WeightsByClass
-from amtml_pl.comparison.figure import Figure, Trace, Variant, colour, dash, distinct, faint, named, titled
+from amtml_pl.comparison.figure import (
+    COLOURS,
+    DASHES,
+    PageFigure,
+    Trace,
+    Variant,
+    axis,
+    colour,
+    distinct_labels,
+    short_label,
+)
 from amtml_pl.comparison.groups import Group, Problem
 
 GroupCurves = Sequence[Mapping[str, MeanCurve]]
@@ -14,10 +24,10 @@ SHOWN_AT_FIRST = 6
 MANY = 20  # classes: more are sorted, over the whole page and without gaps
 
 
-def training_curves(problem: Problem, curves: GroupCurves) -> Figure:
+def training_curves(problem: Problem, curves: GroupCurves) -> PageFigure:
     """Return a figure with a line for each group, of a chosen value per epoch."""
     metrics = dict.fromkeys(name for of_group in curves for name in of_group)
-    names = distinct([group.name for group in problem.groups])
+    names = distinct_labels([group.name for group in problem.groups])
     variants = []
     for metric in sorted(metrics, key=lambda name: (name != "val/acc", name)):
         traces: list[Trace] = []
@@ -25,10 +35,10 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure:
             if metric in of_group:
                 is_shown = number < SHOWN_AT_FIRST or problem.groups[number].is_baseline
                 traces += with_range(name, of_group[metric], number, visible=is_shown)
-        layout = {"xaxis": titled("epoch"), "yaxis": titled(metric), "height": 480, "showlegend": True,
+        layout = {"xaxis": axis("epoch"), "yaxis": axis(metric), "height": 480, "showlegend": True,
                   "legend": {"x": 1.02, "y": 1, "yanchor": "top", "orientation": "v"}}  # fmt: skip
         variants.append(Variant(metric, traces, layout))
-    return Figure(
+    return PageFigure(
         "curves",
         "Training curves",
         "Mean over the seeds of a group, and the range from the smallest to the largest. The legend shows "
@@ -41,48 +51,44 @@ def training_curves(problem: Problem, curves: GroupCurves) -> Figure:
 
 def with_range(name: str, curve: MeanCurve, number: int, *, visible: bool) -> Iterator[Trace]:
     """Yield a line, and the area between smallest and largest seed if they differ."""
-    shared = {"type": "scatter", "legendgroup": name, "visible": True if visible else "legendonly"}
-    x = list(curve.epochs)
-    yield {**shared, "mode": "lines", "name": name, "x": x, "y": list(curve.mean),
-           "line": {"color": colour(number), "dash": dash(number), "width": 2},
+    shared = {"type": "scatter", "mode": "lines", "legendgroup": name, "visible": visible or "legendonly"}
+    x, dash = list(curve.epochs), DASHES[number // len(COLOURS) % len(DASHES)]
+    yield {**shared, "name": name, "x": x, "y": list(curve.mean),
+           "line": {"color": colour(number), "dash": dash, "width": 2},
            "hovertemplate": f"{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>"}  # fmt: skip
     if curve.low != curve.high:
-        yield {**shared, "mode": "lines", "name": f"{name}: range", "x": x + x[::-1],
-               "y": [*curve.high, *reversed(curve.low)], "fill": "toself", "fillcolor": faint(number),
+        yield {**shared, "name": f"{name}: range", "x": x + x[::-1],
+               "y": [*curve.high, *reversed(curve.low)], "fill": "toself", "fillcolor": f"{colour(number)}26",
                "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}  # fmt: skip
 
 
-def weights_over_time(problem: Problem, curves: GroupCurves) -> Figure:
+def weights_over_time(problem: Problem, curves: GroupCurves) -> PageFigure:
     """Return a figure of each teacher's mean weight by epoch, for groups that change them."""
-    layout: dict[str, Any] = {
-        "xaxis": titled("epoch"),
-        "yaxis": titled("mean weight", range=[0, 1.02]),
-        "showlegend": True,
-    }
+    layout = {"xaxis": axis("epoch"), "yaxis": axis("mean weight", range=[0, 1.02]), "showlegend": True}
     variants = []
     for group, of_group in zip(problem.groups, curves, strict=True):
         weights = {name.removeprefix("weight/"): curve for name, curve in of_group.items()
                    if name.startswith("weight/")}  # fmt: skip
         if len(weights) > 1 and any(len({*curve.low, *curve.high}) > 1 for curve in weights.values()):
             traces = [trace for number, (teacher, curve) in enumerate(weights.items())
-                      for trace in with_range(named(teacher), curve, number, visible=True)]  # fmt: skip
+                      for trace in with_range(short_label(teacher), curve, number, visible=True)]  # fmt: skip
             variants.append(Variant(group.name, traces, layout))
-    return Figure(
+    return PageFigure(
         "weights",
-        "Whom the student listens to",
+        "Teacher weights by epoch",
         "Mean weight of each teacher over the training images of an epoch, and the range over the seeds.",
         variants,
         choice="group",
     )
 
 
-def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure:
+def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> PageFigure:
     """Return a figure with a heat map of teachers and classes, of a chosen group."""
     has_many = any(len(weights.classes) > MANY for _, weights in found)
     order = " Classes are sorted by the teacher of the largest weight, and by that weight."
-    return Figure(
+    return PageFigure(
         "classes",
-        "Whom the student listens to, class by class",
+        "Teacher weights by class",
         f"Mean weight of each teacher on the training images of each class in the last epoch."
         f"{order if has_many else ''}",
         [Variant(group.name, *class_map(weights)) for group, weights in found],
@@ -93,17 +99,16 @@ def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> Figure:
 
 def class_map(weights: WeightsByClass) -> tuple[Sequence[Trace], Mapping[str, Any]]:
     """Return a heat map with a column for each class; many classes are sorted."""
-    classes, teachers = distinct(weights.classes), distinct(weights.teachers)
+    classes, teachers = distinct_labels(weights.classes), distinct_labels(weights.teachers)
     columns = list(zip(*weights.weights, strict=True))
-    order = [*range(len(classes))]
-    if len(order) > MANY:
+    order, is_many = [*range(len(classes))], len(classes) > MANY
+    if is_many:
         order.sort(key=lambda number: (columns[number].index(max(columns[number])), -max(columns[number])))
-    gap = 1 if len(order) <= MANY else 0
     trace = {"type": "heatmap", "x": [classes[number] for number in order], "y": teachers,
              "z": [[row[number] for number in order] for row in weights.weights],
-             "colorscale": "Viridis", "zmin": 0, "zmax": 1, "xgap": gap, "ygap": 1,
+             "colorscale": "Viridis", "zmin": 0, "zmax": 1, "xgap": 0 if is_many else 1, "ygap": 1,
              "colorbar": {"title": {"text": "weight"}},
              "hovertemplate": "%{y} on %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
-    layout = {"xaxis": titled("class", type="category"), "yaxis": titled("", type="category"),
+    layout = {"xaxis": axis("class", type="category"), "yaxis": axis("", type="category"),
               "height": 220 + 34 * len(teachers)}  # fmt: skip
     return [trace], layout

@@ -16,8 +16,8 @@ from amtml_pl.teachers.live import measured_accuracy
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.connect import held_out_logits
 from amtml_pl.training.dashboard.callback import Dashboard
-from amtml_pl.training.dashboard.figures import RunContext
 from amtml_pl.training.dashboard.logger import TensorBoard
+from amtml_pl.training.dashboard.run_context import RunContext
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
 from amtml_pl.training.trainer import (
@@ -64,7 +64,7 @@ def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> 
         **weighed,
     }
     for dashboard in dashboards:
-        dashboard.conclude(trainer, module, metrics, timing.model_dump())
+        dashboard.conclude(trainer, metrics)
     return Fitted(metrics, timing)
 
 
@@ -74,7 +74,6 @@ def subject_of(ready: Ready, about: RunRecord, gradient_share: Mapping[str, floa
     return RunContext(
         about=about,
         classes=ready.data.classes,
-        image_size=ready.data.image_size,
         temperature=method.temperature,
         mixture=method.mixture,
         lr=method.optimizer.plain().get("lr"),

@@ -1,8 +1,7 @@
-"""What the figures show, against loops that say the same slowly; and that they can be drawn."""
+"""Numbers of the figures against slow loops; figures can be drawn."""
 
 import math
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,30 +9,23 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from amtml_pl.results.evaluation.quality import BINS, Reliability
-from amtml_pl.training.dashboard import disagreement as disputed_images
 from amtml_pl.training.dashboard import drawing
-from amtml_pl.training.dashboard.answers import (
-    PredictionBuffer,
-    agreement_with_teachers,
-    confusion_matrix,
-    draw_confusion,
-    draw_reliability,
-    shares_of_rows,
-)  # fmt: skip
+from amtml_pl.training.dashboard.answers import PredictionBuffer
 from amtml_pl.training.dashboard.disagreement import (
     EXAMPLES,
     Examples,
+    MostDisputed,
     disagreement,
     draw_examples,
 )
 from amtml_pl.training.dashboard.drawing import new_figure, pixels
-from amtml_pl.training.dashboard.teaching import Teaching
+from amtml_pl.training.dashboard.teaching import Teaching, concatenated
 from amtml_pl.training.dashboard.weights_by_class import (
-    WeightsByClass,
     draw_weights_by_class,
     mean_weights_by_class,
+    write_weights_by_class,
 )
-from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
+from amtml_pl.types import Batch
 from rounding import rounding
 
 pytestmark = pytest.mark.numbers
@@ -44,13 +36,6 @@ N, M, K = 40, 3, 5
 @pytest.fixture
 def random():
     return torch.Generator().manual_seed(0)
-
-
-def step(random, labels=None):
-    weights = torch.softmax(torch.randn(N, M, generator=random), dim=1)
-    labels = torch.randint(K, (N,), generator=random) if labels is None else labels
-    teachers = TeacherOutputs(("a", "b", "c"), torch.randn(N, M, K, generator=random))
-    return Step(ModelOutputs(torch.randn(N, K, generator=random)), labels, teachers, weights, None, 0)
 
 
 def test_mean_weights_by_class_are_those_of_a_loop(random):
@@ -64,31 +49,15 @@ def test_mean_weights_by_class_are_those_of_a_loop(random):
     assert found[K - 1].isnan().all()
 
 
-def test_the_table_of_weights_is_written_anew_from_what_a_checkpoint_holds(tmp_path):
+def test_the_table_of_weights_has_a_row_per_epoch_and_class_with_samples(tmp_path):
     file = tmp_path / "weights_by_class.csv"
     file.write_text("damaged,\xff")
-    means = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
-    table = WeightsByClass(file, ["a", "b"], ["cat", "dög"], {0: means, 1: means})
-    table.add(2, torch.tensor([[1.0, 0.0], [float("nan"), float("nan")]]))
-    of_an_epoch = ["cat,0.25,0.75", "dög,0.5,0.5"]
-    before = [f"{epoch},{row}" for epoch in (0, 1) for row in of_an_epoch]
-    assert file.read_text(encoding="utf-8").split() == ["epoch,class,a,b", *before, "2,cat,1,0"]
-
-
-def test_a_fit_that_begins_has_no_table_of_an_earlier_one(tmp_path):
-    file = tmp_path / "weights_by_class.csv"
-    file.write_text("epoch,class,a\n0,cat,1\n")
-    WeightsByClass(file, ["a"], ["cat"], {})
+    means = {0: torch.tensor([[0.25, 0.75], [0.5, 0.5]]), 2: torch.tensor([[1.0, 0.0], [float("nan")] * 2])}
+    write_weights_by_class(file, ["a", "b"], ["cat", "dög"], means)
+    rows = ["epoch,class,a,b", "0,cat,0.25,0.75", "0,dög,0.5,0.5", "2,cat,1,0"]
+    assert file.read_text(encoding="utf-8").split() == rows
+    write_weights_by_class(file, ["a", "b"], ["cat", "dög"], {})  # a fit that starts over
     assert not file.exists()
-
-
-def test_an_epoch_is_appended_to_the_table_of_weights_and_nothing_before_it_is_written_again(tmp_path):
-    file = tmp_path / "weights_by_class.csv"
-    table = WeightsByClass(file, ["a"], ["cat"], {0: torch.tensor([[0.5]])})
-    before = file.stat()
-    table.add(1, torch.tensor([[0.5]]))
-    assert file.stat().st_ino == before.st_ino  # a file that is replaced is another one
-    assert file.stat().st_size == before.st_size + len("1,cat,0.5\r\n")
 
 
 def test_disagreement_is_the_jensen_shannon_divergence(random):
@@ -103,7 +72,7 @@ def test_disagreement_is_the_jensen_shannon_divergence(random):
         assert float(found[n]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_most_disputed_images_come_first_and_bring_everything_along(random):
+def test_the_most_disputed_images_come_first_with_all_their_outputs(random):
     agreed = torch.zeros(1, M, K) + torch.tensor([9.0, 0, 0, 0, 0])
     disputed = 9.0 * torch.eye(K)[:M][None]
     between = torch.cat([disputed[:, :1], agreed[:, 1:]], dim=1) * 0.3
@@ -128,26 +97,16 @@ def test_the_most_disputed_of_all_steps_are_kept_and_nothing_else(random):
         )
         for _ in range(5)
     ]  # fmt: skip
-    disputed = disputed_images.MostDisputed()
+    disputed = MostDisputed()
     for each in steps:
         disputed.see(each)
         assert len(disputed.kept.images) == EXAMPLES
-    expected = Examples.joined(steps).most_disputed(EXAMPLES)
+    expected = concatenated(steps).most_disputed(EXAMPLES)
     assert disputed.seen == 30
     for name, column in vars(expected).items():
         assert torch.equal(getattr(disputed.kept, name), column), name
     assert not disputed.kept.images.requires_grad
     assert disputed.kept.teachers.dtype == torch.float32
-
-
-def test_the_confusion_matrix_counts_as_a_loop_does(random):
-    named, labels = torch.randint(K, (2, N), generator=random)
-    counts = confusion_matrix(named, labels, K)
-    for row in range(K):
-        for column in range(K):
-            pairs = zip(labels.tolist(), named.tolist(), strict=True)
-            assert counts[row, column] == sum(pair == (row, column) for pair in pairs)
-    assert shares_of_rows(counts).sum(dim=1).tolist() == pytest.approx([1.0] * K)
 
 
 def test_the_calibration_error_is_that_of_torchmetrics(random):
@@ -160,27 +119,26 @@ def test_the_calibration_error_is_that_of_torchmetrics(random):
 
 @pytest.mark.parametrize("mixture", ["probabilities", "logits"])
 def test_agreement_and_entropy_of_the_steps_are_those_of_a_loop(random, mixture):
-    steps = [step(random), step(random)]
-    taught = Teaching.joined([Teaching.of(each, 2.0, mixture) for each in steps])
-    found = taught.scalars(("a", "b", "c"))
-    labels = torch.cat([each.labels for each in steps]).tolist()
-    student = [row.index(max(row)) for each in steps for row in each.student.logits.tolist()]
-    weights = [row for each in steps for row in each.weights.tolist()]
-    named_together = []
-    for each in steps:
-        for n in range(N):
-            softened = [each.teachers.logits[n, m] / 2 for m in range(M)]
-            if mixture == "probabilities":
-                softened = [logits.softmax(dim=0) for logits in softened]
-            mixed = sum(each.weights[n, m] * softened[m] for m in range(M))
-            named_together.append(int(mixed.argmax()))
-    assert found["ensemble/train/acc"] == mean_equal(named_together, labels)
-    assert found["ensemble/agreement_student"] == mean_equal(named_together, student)
+    labels = torch.randint(K, (2 * N,), generator=random)
+    teachers = torch.randn(2 * N, M, K, generator=random)
+    student = torch.randn(2 * N, K, generator=random)
+    weights = torch.softmax(torch.randn(2 * N, M, generator=random), dim=1)
+    steps = zip(*(each.split(N) for each in (labels, teachers, weights, student)), strict=True)
+    found = concatenated([Teaching.of(*each, 2.0, mixture) for each in steps]).scalars(("a", "b", "c"))
+    predicted = [row.index(max(row)) for row in student.tolist()]
+    mixed = []
+    for n in range(2 * N):
+        softened = [teachers[n, m] / 2 for m in range(M)]
+        if mixture == "probabilities":
+            softened = [logits.softmax(dim=0) for logits in softened]
+        mixed.append(int(sum(weights[n, m] * softened[m] for m in range(M)).argmax()))
+    assert found["ensemble/train/acc"] == mean_equal(mixed, labels.tolist())
+    assert found["ensemble/agreement_student"] == mean_equal(mixed, predicted)
     for m, name in enumerate("abc"):
-        named = [row.index(max(row)) for each in steps for row in each.teachers.logits[:, m].tolist()]
-        assert found[f"teacher/{name}/agreement_label"] == mean_equal(named, labels)
-        assert found[f"teacher/{name}/agreement_student"] == mean_equal(named, student)
-        entropy = -sum(row[m] * math.log(row[m]) for row in weights) / len(weights)
+        named = [row.index(max(row)) for row in teachers[:, m].tolist()]
+        assert found[f"teacher/{name}/agreement_label"] == mean_equal(named, labels.tolist())
+        assert found[f"teacher/{name}/agreement_student"] == mean_equal(named, predicted)
+        entropy = -sum(row[m] * math.log(row[m]) for row in weights.tolist()) / (2 * N)
         assert found[f"teacher/{name}/weight_entropy"] == pytest.approx(entropy, rel=rounding(2 * N))
 
 
@@ -188,34 +146,31 @@ def mean_equal(first, second):
     return pytest.approx(sum(a == b for a, b in zip(first, second, strict=True)) / len(first))
 
 
-def test_a_step_without_teachers_shows_nothing_of_them(random):
-    assert Teaching.of(replace(step(random), teachers=None, weights=None), 1.0) is None
+def filled(logits, labels, *, in_batches_of):
+    """Return a buffer with one pass over a split, whose last batch comes first."""
+    buffer = PredictionBuffer()
+    rows = zip(torch.arange(len(labels)).split(in_batches_of), labels.split(in_batches_of),
+               logits.split(in_batches_of), strict=True)  # fmt: skip
+    for index, own, values in reversed([*rows]):
+        buffer.add(Batch(torch.rand(len(own), 3, 2, 2), own, index, 0, "val"), values)
+    return buffer
 
 
-def test_agreement_on_validation_images_counts_the_plain_mean_of_probabilities():
-    labels = torch.tensor([0, 1])
+def test_validation_curves_compare_the_mean_of_the_teachers_with_student_and_labels():
     student = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
     teachers = torch.tensor([[[5.0, 0.0], [0.0, 1.0]], [[0.0, 3.0], [1.0, 0.0]]])
-    found = agreement_with_teachers(student, labels, teachers, ("a", "b"))
+    buffer = filled(student, torch.tensor([0, 1]), in_batches_of=1)
+    assert buffer.whole()[0].tolist() == [1, 0]
+    found = buffer.scalars(teachers, ("a", "b"))
+    assert found.pop("student/val/ece") == pytest.approx(1 / (1 + math.exp(-2)) - 0.5)
     assert found == {
         "ensemble/val/acc": 1.0, "ensemble/val/agreement_student": 0.5,
         "teacher/a/val/agreement_student": 0.5, "teacher/b/val/agreement_student": 0.5,
     }  # fmt: skip
+    assert PredictionBuffer().scalars(teachers, ("a", "b")) == {}
 
 
-def test_answers_are_put_together_batch_by_batch(random):
-    answers = PredictionBuffer()
-    for first in (0, 4):
-        index = torch.arange(first, first + 4)
-        batch = Batch(torch.rand(4, 3, 2, 2, generator=random), index % K, index, 0, "val")
-        answers.add(batch, torch.full((4, K), float(first)))
-    index, labels, logits = answers.whole()
-    assert index.tolist() == list(range(8))
-    assert labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
-    assert logits[:, 0].tolist() == [0.0] * 4 + [4.0] * 4
-
-
-def test_a_letter_that_the_first_font_lacks_comes_from_another_one_or_is_a_box_without_a_warning(monkeypatch):
+def test_a_letter_missing_from_the_first_font_is_drawn_without_a_warning(monkeypatch):
     def drawn(letter, *fonts):
         monkeypatch.setattr(drawing, "EAST_ASIAN", fonts)
         figure = new_figure(1, 1, fitted=False)
@@ -229,7 +184,7 @@ def test_a_letter_that_the_first_font_lacks_comes_from_another_one_or_is_a_box_w
     assert not np.array_equal(box, drawn(only_in_another, "no such font", "DejaVu Serif"))
 
 
-@pytest.mark.parametrize("classes", [("cat $a", "dog_{b}", "<i>"), tuple(f"class {k}" for k in range(100))])
+@pytest.mark.parametrize("classes", [("cat $a", "dog_{b}", "<i>"), tuple(f"class {k}" for k in range(21))])
 def test_every_figure_can_be_drawn_for_few_classes_and_for_many(random, classes):
     k = len(classes)
     logits, labels = torch.randn(60, k, generator=random), torch.randint(k, (60,), generator=random)
@@ -237,8 +192,7 @@ def test_every_figure_can_be_drawn_for_few_classes_and_for_many(random, classes)
     teachers = torch.randn(60, M, k, generator=random)
     examples = Examples(torch.rand(60, 3, 8, 8, generator=random), labels, teachers, weights, logits)
     figures = [
-        draw_confusion(confusion_matrix(logits.argmax(dim=1), labels, k), classes, "student"),
-        draw_reliability(Reliability.of(logits.double().softmax(dim=1), labels), "student"),
+        filled(logits, labels, in_batches_of=32).draw_confusion(classes, "student"),
         draw_weights_by_class(mean_weights_by_class(weights, labels, k), classes, ["a", "b_1", "$c"]),
         draw_examples(examples.most_disputed(2), ["a", "b_1", "$c"], classes, 4.0),
     ]

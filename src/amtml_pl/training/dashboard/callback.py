@@ -1,4 +1,4 @@
-"""Timing of TensorBoard's content: curves each epoch, figures if time allows, the end."""
+"""Callback that writes TensorBoard's curves each epoch, and its figures in some epochs."""
 
 from __future__ import annotations
 
@@ -11,234 +11,188 @@ from jaxtyping import Float
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from amtml_pl.distill.doctor.step import SHARE_SAMPLES, gradient_shares
+from amtml_pl.distill.doctor.step import gradient_shares
 from amtml_pl.distill.module import Observer, StudentModule
 from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.training.dashboard.answers import PredictionBuffer
-from amtml_pl.training.dashboard.budget import Budget
-from amtml_pl.training.dashboard.card import card, result_card
-from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed
-from amtml_pl.training.dashboard.figures import RunContext, write_answers, write_teaching
+from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed, draw_examples
 from amtml_pl.training.dashboard.logger import TensorBoard
+from amtml_pl.training.dashboard.run_context import RunContext
 from amtml_pl.training.dashboard.tags import chart_layout, final_tags, table_row, tag_of
-from amtml_pl.training.dashboard.teaching import Teaching
-from amtml_pl.training.dashboard.weights_by_class import WeightsByClass, mean_weights_by_class
+from amtml_pl.training.dashboard.teaching import Teaching, concatenated
+from amtml_pl.training.dashboard.weights_by_class import (
+    draw_weights_by_class,
+    mean_weights_by_class,
+    write_weights_by_class,
+)
 from amtml_pl.types import Batch, Step
 
-# What the first of a kind is taken to need: a set of figures with matplotlib's own start, on a slow core.
-SECONDS_OF_FIRST_FIGURES = 3.0
-# What the figures of the end and the graph are taken to need, which are always made; kept back from the fit.
-SECONDS_OF_THE_END = 2.0
-# From so many of an epoch's images, which come in random order, the most disputed ones are shown.
+# The most disputed images are chosen among so many of an epoch's images, whose order is random.
 CANDIDATES = 1024
 
 
 class Dashboard(Observer, Checkpoint):
-    """Callback that writes a fit's dashboard; only the first of several processes does.
+    """Callback that writes a fit's dashboard, on rank 0 only.
 
-    It only reads what steps compute anyway, but for the gradients' shares, after which everything is put
-    back. It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums
-    of the epoch, and stands before the one that writes ``last.ckpt``, so that no epoch is lost.
+    It reads what a step computes anyway. Only the gradients' shares need extra passes, after which random
+    numbers and running statistics are restored. It is a ``Checkpoint`` because Lightning calls those last,
+    after the module has logged the epoch's metrics. It stands before the one that writes ``last.ckpt``, so
+    that no epoch is lost.
     """
 
-    def __init__(self, logger: TensorBoard, subject: RunContext) -> None:
-        self.logger, self.subject = logger, subject
-        self.budget = Budget(logger.budget, lambda: 0.0)
-        self.epoch = -1
-        self.drawn = -logger.figures_every
-        self.wants_figures = False
-        self.alone = True
+    def __init__(self, logger: TensorBoard, context: RunContext) -> None:
+        self.logger, self.context = logger, context
+        self.file = logger.folder / "weights_by_class.csv"
+        self.epoch, self.epochs = -1, 0
+        self.is_single_process = True
         self.rates: dict[str, float] = {}
         self.shares: dict[str, float] = {}
         self.teaching: list[Teaching] = []
         self.disputed = MostDisputed()
         self.answers = {"val": PredictionBuffer(), "test": PredictionBuffer()}
-        self.by_class: WeightsByClass | None = None
         self.means: dict[int, Float[Tensor, "K M"]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the table of earlier epochs."""
-        self.alone = trainer.world_size == 1
-        if self.subject.teachers and trainer.is_global_zero:
-            file = self.logger.folder / "weights_by_class.csv"
-            self.by_class = WeightsByClass(file, self.subject.teachers, self.subject.classes, self.means)
+        self.epochs, self.is_single_process = int(trainer.max_epochs or 0), trainer.world_size == 1
+        if self.context.teachers and trainer.is_global_zero:
+            write_weights_by_class(self.file, self.context.teachers, self.context.classes, self.means)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that makes a resumed dashboard equal an uninterrupted one."""
-        taught, kept = self.teaching, self.disputed.kept
-        means = list(self.means.values())
+        kept, means = self.disputed.kept, list(self.means.values())
         return {
             "epoch": self.epoch,
-            "drawn": self.drawn,
-            "wants_figures": self.wants_figures,
             "rates": self.rates,
             "shares": self.shares,
-            "teaching": vars(Teaching.joined(taught)) if taught else None,
+            "teaching": vars(concatenated(self.teaching)) if self.teaching else None,
             "disputed": {"kept": None if kept is None else vars(kept), "seen": self.disputed.seen},
             "means": {"epochs": list(self.means), "of": torch.stack(means) if means else None},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; the epoch may be half done."""
-        for name in ("epoch", "drawn", "wants_figures", "rates", "shares"):
+        for name in ("epoch", "rates", "shares"):
             setattr(self, name, state_dict[name])
-        taught, disputed, means = (state_dict[name] for name in ("teaching", "disputed", "means"))
-        self.teaching = [] if taught is None else [Teaching(**taught)]
+        teaching, disputed, means = (state_dict[name] for name in ("teaching", "disputed", "means"))
+        self.teaching = [] if teaching is None else [Teaching(**teaching)]
         kept = None if disputed["kept"] is None else Examples(**disputed["kept"])
         self.disputed = MostDisputed(kept, disputed["seen"])
         self.means = dict(zip(means["epochs"], means["of"] if means["epochs"] else (), strict=True))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the event file, and write what is known before the first step."""
+        """Open the event file, and lay out its charts."""
         if not trainer.is_global_zero:
             return
-        module, subject = cast("StudentModule", pl_module), self.subject
-        spent, before = module.spent, module.spent.seconds_before
-        self.budget.elapsed = lambda: spent.fit_seconds - before
-        epochs = max(int(trainer.max_epochs or 1), 1)
-        self.budget.reserved = lambda: SECONDS_OF_THE_END * (trainer.current_epoch + 1) / epochs
-        with self.budget.spending("opening"):
-            epoch = trainer.current_epoch
-            if self.logger.begin(epoch):
-                layout = chart_layout(len(subject.teachers), list(module.coefficients))
-                self.logger.opened.add_custom_scalars(layout)
-                self.logger.opened.add_text("run", card(subject, alone=self.alone), epoch)
-            if epoch == 0:
-                self.shares = dict(subject.gradient_share)
-            self.logger.flush()
+        if self.logger.begin(trainer.current_epoch):
+            terms = list(cast("StudentModule", pl_module).coefficients)
+            self.logger.opened.add_custom_scalars(chart_layout(len(self.context.teachers), terms))
+        if trainer.current_epoch == 0:
+            self.shares = dict(self.context.gradient_share)
+        self.logger.opened.flush()
 
     def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Begin an epoch, or continue one that was half done."""
         if self.logger.writer is None or trainer.current_epoch == self.epoch:
             return
-        self.measure_shares(trainer, cast("StudentModule", pl_module), batch)
-        with self.budget.spending():
-            self.epoch = trainer.current_epoch
-            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            self.rates = {g.get("name", f"group{place}"): float(g["lr"]) for place, g in enumerate(groups)}
-            self.teaching, self.disputed = [], MostDisputed()
-            due = self.epoch - self.drawn >= self.logger.figures_every
-            allowed = self.budget.allows("figures", SECONDS_OF_FIRST_FIGURES)
-            self.wants_figures = (due and allowed) or self.is_last(trainer)
+        self.epoch = trainer.current_epoch
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        self.rates = {g.get("name", f"group{place}"): float(g["lr"]) for place, g in enumerate(groups)}
+        self.teaching, self.disputed = [], MostDisputed()
+        # Not at the first step, which the doctor has measured; under DDP all ranks would have to take part.
+        if self.has_figures and trainer.global_step > 0 and self.is_single_process:
+            self.shares = gradient_shares(cast("StudentModule", pl_module), batch)
 
-    def measure_shares(self, trainer: pl.Trainer, module: StudentModule, batch: Batch) -> None:
-        """Measure each term's share of the gradient at an epoch's first batch, if time allows.
-
-        Not of the fit's first batch, which the doctor has measured; nor where processes share batches,
-        since it would take all of them.
-        """
-        if trainer.global_step == 0 or not self.alone:
-            return
-        # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
-        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SHARE_SAMPLES / len(batch))
-        first = passes * self.budget.elapsed() / trainer.global_step
-        if self.budget.allows("gradient shares", first, part=0.7):  # or nothing were left for figures
-            with self.budget.spending("gradient shares"):
-                self.shares = gradient_shares(module, batch)
-
-    def is_last(self, trainer: pl.Trainer) -> bool:
-        """Return whether this is the fit's last epoch, whose figures are drawn later."""
-        return trainer.current_epoch + 1 == trainer.max_epochs
+    @property
+    def has_figures(self) -> bool:
+        """Return True if the epoch has figures; the last one has them after the fit."""
+        return (self.epoch + 1) % self.logger.figures_every == 0 or self.epoch + 1 == self.epochs
 
     def saw_step(self, step: Step, batch: Batch) -> None:
         """Store predictions and weights; store whole samples if figures will be drawn."""
-        if not is_rank_zero():
+        if not is_rank_zero() or step.teachers is None or step.weights is None:
             return
-        with self.budget.spending():
-            taught = Teaching.of(step, self.subject.temperature, self.subject.mixture)
-            if taught is None or step.teachers is None or step.weights is None:
-                return
-            self.teaching.append(taught)
-            room = self.disputed.seen < CANDIDATES
-            if self.wants_figures and room and self.alone and len(taught.weights[0]) > 1:
-                student, weights = step.student.logits.detach(), step.weights.detach()
-                self.disputed.see(Examples(batch.images, step.labels, step.teachers.logits, weights, student))
+        seen = step.labels, step.teachers.logits, step.weights.detach(), step.student.logits.detach()
+        self.teaching.append(Teaching.of(*seen, self.context.temperature, self.context.mixture))
+        has_room = self.disputed.seen < CANDIDATES and step.weights.shape[1] > 1
+        if self.has_figures and has_room and self.is_single_process:  # else the images are a share of these
+            self.disputed.see(Examples(batch.images, *seen))
 
     def saw_evaluation(self, batch: Batch, logits: Float[Tensor, "B K"]) -> None:
         """Store the student's predictions."""
-        if not is_rank_zero():
-            return
-        with self.budget.spending():
+        if is_rank_zero():
             self.answers[batch.split].add(batch, logits)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Discard the predictions of the pass before."""
+        """Discard the predictions of the previous pass."""
         self.answers["val"] = PredictionBuffer()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Discard the predictions of the pass before."""
+        """Discard the predictions of the previous pass."""
         self.answers["test"] = PredictionBuffer()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's curves, and its figures if the budget allows them."""
+        """Write the epoch's curves, and its figures if it has some."""
         if self.logger.writer is None:
             return
-        metrics = {tag_of(name): float(value) for name, value in trainer.callback_metrics.items()}
-        with self.budget.spending():
-            accuracy = {f"teacher/{name}/val/acc": of["val"] for name, of in self.subject.accuracy.items()}
-            shares = {f"student/gradient_share/{name}": share for name, share in self.shares.items()}
-            rates = {f"{name}/lr": rate for name, rate in self.rates.items()}
-            answered = self.answers["val"].scalars(self.subject.held_out, self.subject.teachers)
-            self.logger.scalars({**metrics, **rates, **accuracy, **shares, **answered}, self.epoch)
-            self.shares = {}
-            self.tell_teaching()
-        if self.wants_figures and not self.is_last(trainer):
-            with self.budget.spending("figures"):
-                write_answers(self.logger, self.subject, self.answers["val"], "student/val", self.epoch)
-                write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, self.epoch)
-            self.drawn = self.epoch
-        with self.budget.spending():
-            share = self.budget.spent / max(self.budget.elapsed(), 1e-9)
-            self.logger.scalars({"dashboard/share_of_fit": share}, self.epoch)
-            self.logger.flush()
+        context = self.context
+        self.logger.scalars(
+            {
+                **{tag_of(name): float(value) for name, value in trainer.callback_metrics.items()},
+                **{f"{name}/lr": rate for name, rate in self.rates.items()},
+                **{f"teacher/{name}/val/acc": of["val"] for name, of in context.accuracy.items()},
+                **{f"student/gradient_share/{name}": share for name, share in self.shares.items()},
+                **self.answers["val"].scalars(context.held_out, context.teachers),
+            },
+            self.epoch,
+        )
+        self.shares = {}
+        if self.teaching:
+            self.write_teaching(concatenated(self.teaching))
+            self.teaching = []
+        if self.has_figures and self.epoch + 1 < self.epochs:
+            self.draw_confusion(self.answers["val"], "student/val", self.epoch)
+            self.draw_teaching(self.epoch)
+        self.logger.opened.flush()
 
-    def tell_teaching(self) -> None:
+    def write_teaching(self, teaching: Teaching) -> None:
         """Write curves, histograms and the table of the epoch's weights."""
-        if not self.teaching or self.by_class is None:
-            return
-        subject, taught = self.subject, Teaching.joined(self.teaching)
-        self.teaching = []
-        self.logger.scalars(taught.scalars(subject.teachers), self.epoch)
-        for name, weights in zip(subject.teachers, taught.weights.unbind(1), strict=True):
+        teachers, classes = self.context.teachers, self.context.classes
+        self.logger.scalars(teaching.scalars(teachers), self.epoch)
+        for name, weights in zip(teachers, teaching.weights.unbind(1), strict=True):
             self.logger.histogram(f"teacher/{name}/weights", weights, self.epoch)
-        means = mean_weights_by_class(taught.weights, taught.labels, len(subject.classes))
-        self.means[self.epoch] = means
-        self.by_class.add(self.epoch, means)
+        self.means[self.epoch] = mean_weights_by_class(teaching.weights, teaching.labels, len(classes))
+        write_weights_by_class(self.file, teachers, classes, self.means)
 
-    @property
-    def last_means(self) -> Float[Tensor, "K M"] | None:
-        """Return the last epoch's mean weights by class; None without teachers."""
-        return next(reversed(self.means.values()), None)
+    def draw_confusion(self, answers: PredictionBuffer, whose: str, epoch: int) -> None:
+        """Write the confusion matrix of the last pass over a split."""
+        if answers.logits:
+            figure = answers.draw_confusion(self.context.classes, whose)
+            self.logger.figure(f"{whose}/confusion", figure, epoch)
 
-    def conclude(
-        self,
-        trainer: pl.Trainer,
-        module: StudentModule,
-        metrics: Mapping[str, float],
-        timing: Mapping[str, float],
-    ) -> None:
+    def draw_teaching(self, epoch: int) -> None:
+        """Write the heat map of weights by class, and the disputed images."""
+        about, kept = self.context, self.disputed.kept
+        if self.means:
+            heat_map = draw_weights_by_class([*self.means.values()][-1], about.classes, about.teachers)
+            self.logger.figure("ensemble/weights_by_class", heat_map, epoch)
+        if kept is not None:
+            figure = draw_examples(kept, about.teachers, about.classes, about.temperature, about.mixture)
+            self.logger.figure("ensemble/disputed_images", figure, epoch)
+
+    def conclude(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
         """Write the run's results once both checkpoints are evaluated, the best one last."""
         if not trainer.is_global_zero:
             return
         end = int(trainer.max_epochs or 0)
-        if self.logger.writer is None:  # the fit had come to its end in an earlier session
+        if self.logger.writer is None:  # an earlier session has completed the fit
             self.logger.begin(end)
-        spent = {"in the fit": self.budget.spent}
-        with self.budget.spending("the end"):
-            for split in ("val", "test"):
-                whose = f"student/best/{split}"
-                write_answers(self.logger, self.subject, self.answers[split], whose, end)
-            write_teaching(self.logger, self.subject, self.last_means, self.disputed.kept, end)
-            self.logger.scalars(final_tags(metrics), end)
-            for summary in table_row(self.subject.about, self.subject.lr):
-                self.logger.events.add_summary(summary)
-            self.logger.graph(module.student, self.subject.image_size)
-        spent["after it"] = self.budget.cost["the end"]
-        self.logger.opened.add_text("result", result_card(metrics, timing, spent), end)
+        for split, answers in self.answers.items():
+            self.draw_confusion(answers, f"student/best/{split}", end)
+        self.draw_teaching(end)
+        self.logger.scalars(final_tags(metrics), end)
+        for summary in table_row(self.context.about, self.context.lr):
+            self.logger.events.add_summary(summary)
         self.logger.close()

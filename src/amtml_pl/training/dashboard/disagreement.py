@@ -1,4 +1,4 @@
-"""Images on which the teachers disagree most, and the student's view of them."""
+"""Images on which the teachers disagree most, with the student's prediction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
-from amtml_pl.training.dashboard.drawing import new_figure, short
+from amtml_pl.training.dashboard.drawing import new_figure, shorten
+from amtml_pl.training.dashboard.teaching import concatenated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,12 +40,6 @@ class Examples:
     weights: Float[Tensor, "N M"]
     student: Float[Tensor, "N K"]
 
-    @staticmethod
-    def joined(parts: Sequence[Examples]) -> Examples:
-        """Return the samples of several steps as one, on the CPU, in float32."""
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Examples(*(torch.cat([on_cpu(part) for part in column]) for column in columns))
-
     def most_disputed(self, count: int) -> Examples:
         """Return the samples with the highest `disagreement`, the highest first."""
         order = disagreement(self.teachers).argsort(descending=True, stable=True)[:count]
@@ -61,22 +56,15 @@ class MostDisputed:
     def see(self, examples: Examples) -> None:
         """Store a step's samples that are more disputed than the stored ones."""
         before = [] if self.kept is None else [self.kept]
-        self.kept = Examples.joined([*before, examples.most_disputed(EXAMPLES)]).most_disputed(EXAMPLES)
+        self.kept = concatenated([*before, examples.most_disputed(EXAMPLES)]).most_disputed(EXAMPLES)
         self.seen += len(examples.labels)
-
-
-def on_cpu(tensor: Tensor) -> Tensor:
-    """Return a detached copy on the CPU; half precision becomes float32."""
-    found = tensor.detach().cpu()
-    return found.float() if found.is_floating_point() else found
 
 
 def disagreement(teacher_logits: Float[Tensor, "N M K"]) -> Float[Tensor, " N"]:
     """Return the Jensen-Shannon divergence of the teachers' probabilities, (N,).
 
-    ``H(mean_m p_m) − mean_m H(p_m)``.
-    In nats, 0 where all agree, at most ln M. At T = 1: softened, teachers that name the same class with more
-    and with less confidence would come before those that name different ones.
+    ``H(mean_m p_m) − mean_m H(p_m)`` in nats, from 0 (all agree) to ln M. Temperature 1: softened, teachers
+    of one class and unlike confidence would come before teachers of different classes.
     """
     probabilities = torch.softmax(teacher_logits.double(), dim=2)
     entropy = torch.special.entr(probabilities).sum(dim=2).mean(dim=1)
@@ -106,18 +94,18 @@ def draw_examples(
         label = int(examples.labels[i])
         row[0].imshow(examples.images[i].clamp(0, 1).permute(1, 2, 0).numpy())
         row[0].set_axis_off()
-        row[0].set_title(short(classes[label]), fontsize=8)
+        row[0].set_title(shorten(classes[label]), fontsize=8)
         for m, name in enumerate(names):
-            title = f"{short(name)}\nweight {examples.weights[i, m]:.3f}"
+            title = f"{shorten(name)}\nweight {examples.weights[i, m]:.3f}"
             draw_probabilities(row[1 + m], teachers[i, m], shown, label, title)
         draw_probabilities(row[M + 1], targets[i], shown, label, "integrated target")
         draw_probabilities(row[M + 2], student[i], shown, label, "student")
         for axes in row[2:]:
-            axes.set_yticks([])  # those of the first one
+            axes.set_yticks([])  # shared with the first one
         for axes in row[1:]:
             axes.set_ylim(0, min(1.0, 1.1 * likeliest))
         for column in (row[1], row[M + 2]):
-            column.set_xticks(range(len(shown)), [short(classes[k], 8) for k in shown], rotation=90)
+            column.set_xticks(range(len(shown)), [shorten(classes[k], 8) for k in shown], rotation=90)
     figure.suptitle(f"Where the teachers disagree most (probabilities at T = {temperature:g})", fontsize=9)
     return figure
 

@@ -10,9 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# As many ticks as can be read.
-READABLE = 20
-# Fonts with Chinese, Japanese and Korean letters, of which a machine may have some; matplotlib brings none.
+READABLE = 20  # ticks on an axis
+# Fonts with Chinese, Japanese and Korean letters, if a machine has them; matplotlib brings none.
 EAST_ASIAN = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans", "WenQuanYi Zen Hei",
     "WenQuanYi Micro Hei", "IPAexGothic", "IPAGothic", "TakaoGothic", "NanumGothic", "Droid Sans Fallback",
@@ -46,7 +45,7 @@ def pixels(figure: Figure) -> np.ndarray:
     return drawn
 
 
-def short(name: str, length: int = 14) -> str:
+def shorten(name: str, length: int = 14) -> str:
     """Shorten a name to fit beside an axis, and escape matplotlib's mathematics."""
-    shown = name if len(name) <= length else f"{name[: length - 1]}…"
-    return shown.replace("$", r"\$")
+    name = name if len(name) <= length else f"{name[: length - 1]}…"
+    return name.replace("$", r"\$")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.models.layout import eager_execution
-from amtml_pl.models.taps import TappedNetwork, evaluation_mode
 from amtml_pl.training.dashboard.drawing import pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
-
-log = logging.getLogger(__name__)
 
 BINS = np.linspace(0, 1, 41)
 
@@ -32,37 +25,34 @@ class TensorBoard(Logger):
     """Logger that writes for TensorBoard into the run's folder.
 
     `training.dashboard.callback.Dashboard` decides the content. A step on its axes is an epoch, counted as in
-    ``metrics.csv``. Lightning hands metrics to a logger after ``last.ckpt`` has been written: a run that is
-    killed between the two would lose an epoch, so the dashboard takes them from the fit before that instead.
+    ``metrics.csv``. Lightning hands metrics to a logger after it has written ``last.ckpt``. A run that is
+    killed between the two would lose an epoch, so the dashboard writes them before.
 
     Args:
         save_dir: the run's folder.
-        budget: the share of the fit's time that may go into the dashboard, in [0, 1].
-        figures_every: epochs between two sets of figures, 1 or more; fewer are drawn where the budget is
-            spent. The last set is drawn after the fit, always.
+        figures_every: epochs between two sets of figures and of gradient shares, 1 or more. The last set of
+            figures is drawn after the fit.
 
     Raises:
-        UserError: if one of them is out of range.
+        UserError: if ``figures_every`` is less than 1.
     """
 
-    def __init__(self, save_dir: str | Path, budget: float = 0.02, figures_every: int = 1) -> None:
+    def __init__(self, save_dir: str | Path, figures_every: int = 5) -> None:
         super().__init__()
-        if not 0 <= budget <= 1:
-            raise UserError(
-                f"logger.tensorboard.budget is {budget}; expected a share of the fit's time in [0, 1].",
-                fix="logger.tensorboard.budget=0.02",
-            )
         if figures_every < 1:
             raise UserError(
-                f"logger.tensorboard.figures_every is {figures_every}; expected 1 or more epochs.",
+                f"logger.tensorboard.figures_every is too small (got {figures_every}, expected 1 or more).",
                 fix="logger.tensorboard.figures_every=5",
             )
-        self.folder = Path(save_dir)
-        self.budget, self.figures_every = budget, figures_every
+        self.folder, self.figures_every = Path(save_dir), figures_every
         self.writer: SummaryWriter | None = None
 
     def begin(self, epoch: int) -> bool:
-        """Open an event file; void this epoch and later; return whether no earlier event remains."""
+        """Open an event file, and void events of this and later epochs.
+
+        Returns:
+            True if no earlier event remains.
+        """
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # only here: they take seconds
         from torch.utils.tensorboard import SummaryWriter
 
@@ -79,14 +69,14 @@ class TensorBoard(Logger):
 
     @property
     def opened(self) -> SummaryWriter:
-        """Return the writer; a RuntimeError before `begin` and after `close`."""
+        """Return the writer; raise a RuntimeError before `begin` and after `close`."""
         if self.writer is None:
             raise RuntimeError("The event file is not open.")
         return self.writer
 
     @property
     def events(self) -> Any:
-        """Event writer below the writer, for calls that it has no method for."""
+        """Return the low-level event writer."""
         return self.opened.file_writer
 
     def scalars(self, values: Mapping[str, float], epoch: int) -> None:
@@ -95,27 +85,12 @@ class TensorBoard(Logger):
             self.opened.add_scalar(tag, value, epoch)
 
     def histogram(self, tag: str, values: Tensor, epoch: int) -> None:
-        """Write the distribution of numbers in [0, 1]."""
+        """Write the distribution of values in [0, 1]."""
         self.opened.add_histogram(tag, values.numpy(), epoch, bins=BINS)
 
     def figure(self, tag: str, figure: Figure, epoch: int) -> None:
         """Write a figure as an image."""
         self.opened.add_image(tag, pixels(figure), epoch, dataformats="HWC")
-
-    def graph(self, student: TappedNetwork, image_size: int) -> None:
-        """Trace the network for one image, in evaluation mode; a failure is a warning."""
-        image = torch.zeros(1, 3, image_size, image_size, device=student.mean.device)
-        with warnings.catch_warnings(), evaluation_mode(student), torch.random.fork_rng(), eager_execution():
-            warnings.simplefilter("ignore")  # of the tracer, about Python's own control flow
-            try:
-                self.opened.add_graph(student.network, image)
-            except Exception as error:  # any error of a user's network that cannot be traced
-                reason = str(error).partition("\n")[0]
-                log.warning("TensorBoard shows no graph of the student: %s", reason)
-
-    def flush(self) -> None:
-        """Write all pending events to the file."""
-        self.opened.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -125,17 +100,17 @@ class TensorBoard(Logger):
 
     @property
     def name(self) -> str:
-        """Empty name: the folder is the run's."""
+        """Return an empty name: the folder is the run's."""
         return ""
 
     @property
     def version(self) -> str:
-        """Empty version: the folder is the run's."""
+        """Return an empty version: the folder is the run's."""
         return ""
 
     @property
     def save_dir(self) -> str:
-        """Folder of the run."""
+        """Return the folder of the run."""
         return str(self.folder)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

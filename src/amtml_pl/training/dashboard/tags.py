@@ -26,10 +26,10 @@ def tag_of(metric: str) -> str:
     return metric if first == "teacher" else f"student/{metric}"
 
 
-# What run.json calls it, and the tag that holds it: of the student, so that all runs have it.
+# Final metrics of run.json and their tags; all runs have these of the student.
 FINAL = {
-    f"{split}/{what}{last}": f"student/{'last' if last else 'best'}/{split}/{what}"
-    for what in ("acc", "loss")
+    f"{split}/{metric}{last}": f"student/{'last' if last else 'best'}/{split}/{metric}"
+    for metric in ("acc", "loss")
     for split in ("test", "val")
     for last in ("", "_last")
 }
@@ -37,16 +37,15 @@ FINAL = {
 
 def final_tags(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of ``run.json`` that belong to no epoch, by tag."""
-    found = {tag: metrics[name] for name, tag in FINAL.items() if name in metrics}
-    taught = {name: value for name, value in metrics.items() if name.startswith("teacher/")}
-    return {**found, **{name: value for name, value in taught.items() if "/test/" in name}}
+    of_teachers = {k: value for k, value in metrics.items() if k.startswith("teacher/") and "/test/" in k}
+    return {tag: metrics[name] for name, tag in FINAL.items() if name in metrics} | of_teachers
 
 
 def table_row(about: RunRecord, lr: float | None) -> list[Summary]:
     """Return the table's columns and this run's values, for its event file."""
     from torch.utils.tensorboard.summary import hparams  # only here: it takes seconds
 
-    # SummaryWriter.add_hparams would open a run of its own below this one.
+    # SummaryWriter.add_hparams would open another run below this one.
     experiment, started, ended = hparams(hyperparameters(about, lr), dict.fromkeys(FINAL.values(), 0.0))  # type: ignore[no-untyped-call]
     return [experiment, started, ended]
 
@@ -81,27 +80,25 @@ def last_part(target: str | None) -> str:
 
 
 TEACHER = "teacher/[^/]+"
-
-
 Layout = dict[str, dict[str, tuple[str, list[str]]]]
 
 
 def chart_layout(teachers: int, terms: Sequence[str]) -> Layout:
     """Return categories of charts, whose lines are found by regular expressions.
 
-    The expressions name no teacher: charts of several runs are one where title and expressions are the same.
+    The expressions name no teacher: charts of several runs are one if title and expressions are the same.
     """
     layout = {
-        "Does it help? Student against teachers and ensemble": {
+        "Accuracy of student, teachers and ensemble": {
             "accuracy on validation images": ["student/val/acc", "ensemble/val/acc", f"{TEACHER}/val/acc"],
-            "accuracy on training images, as they were augmented": [
+            "accuracy on augmented training images": [
                 "student/train/acc", "ensemble/train/acc", f"{TEACHER}/agreement_label",
             ],
             "calibration error on validation images": ["student/val/ece"],
         },
     }  # fmt: skip
     if teachers > 1:
-        layout["Whom does it listen to?"] = {
+        layout["Teacher weights"] = {
             "mean weight of each teacher": [f"{TEACHER}/weight"],
             "agreement of each teacher with the student": [
                 f"{TEACHER}/agreement_student", "ensemble/agreement_student",
@@ -110,10 +107,10 @@ def chart_layout(teachers: int, terms: Sequence[str]) -> Layout:
                 "ensemble/weight_entropy", f"{TEACHER}/weight_entropy",
             ],
         }  # fmt: skip
-    layout["What is it trained by?"] = {
+    layout["Losses and gradients"] = {
         **{f"loss {term}, unweighted": [f"student/loss/{re.escape(term)}"] for term in terms},
         "loss, total": ["student/loss/total"],
-        "share of the student's gradient": ["student/gradient_share/.*"],  # of the terms that train it
+        "share of the student's gradient": ["student/gradient_share/.*"],
         "learning rates": ["[^/]+/lr"],
     }
     return {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
-from amtml_pl.types import Step
+
+Rows = TypeVar("Rows")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Teaching:
         labels: ``(N,)``.
         named: ``(N, M)``, the class that each teacher finds most likely.
         student: ``(N,)``, the class that the student found most likely in its step.
-        mixture: ``(N,)``, the class that the teachers find most likely as they were weighted.
+        mixture: ``(N,)``, the class that the weighted teachers find most likely.
         weights: ``(N, M)``, rows sum to 1.
     """
 
@@ -31,26 +34,17 @@ class Teaching:
     weights: Float[Tensor, "N M"]
 
     @staticmethod
-    def of(step: Step, temperature: float, mixture: Mixture = "probabilities") -> Teaching | None:
-        """Return a step's rows, on its device; None without teachers or weights."""
-        if step.teachers is None or step.weights is None:
-            return None
-        with torch.no_grad():
-            logits, weights = step.teachers.logits, step.weights.detach()
-            mixed = integrated_soft_targets(logits, weights, temperature, mixture)
-            return Teaching(
-                step.labels,
-                logits.argmax(dim=2),
-                step.student.logits.detach().argmax(dim=1),
-                mixed.argmax(dim=1),
-                weights,
-            )
-
-    @staticmethod
-    def joined(parts: list[Teaching]) -> Teaching:
-        """Return all steps of an epoch as one, on the CPU."""
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Teaching(*(torch.cat([part.cpu() for part in column]) for column in columns))
+    def of(
+        labels: Int64[Tensor, " B"],
+        teachers: Float[Tensor, "B M K"],
+        weights: Float[Tensor, "B M"],
+        student: Float[Tensor, "B K"],
+        temperature: float,
+        mixture: Mixture = "probabilities",
+    ) -> Teaching:
+        """Return a step's rows, on its device."""
+        mixed = integrated_soft_targets(teachers, weights, temperature, mixture)
+        return Teaching(labels, teachers.argmax(dim=2), student.argmax(dim=1), mixed.argmax(dim=1), weights)
 
     def scalars(self, teachers: tuple[str, ...]) -> dict[str, float]:
         """Return the values of the curves, by tag.
@@ -68,3 +62,14 @@ class Teaching:
             found[f"teacher/{name}/agreement_student"] = agrees
             found[f"teacher/{name}/weight_entropy"] = spread
         return found
+
+
+def concatenated(parts: Sequence[Rows]) -> Rows:
+    """Concatenate the fields of dataclasses of tensors, on the CPU, in float32."""
+
+    def on_cpu(tensor: Tensor) -> Tensor:
+        found = tensor.detach().cpu()
+        return found.float() if found.is_floating_point() else found
+
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return type(parts[0])(*(torch.cat([on_cpu(part) for part in column]) for column in columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.system.files import write_text
-from amtml_pl.training.dashboard.drawing import READABLE, new_figure, short
+from amtml_pl.training.dashboard.drawing import READABLE, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,44 +30,21 @@ def mean_weights_by_class(
     return sums / torch.bincount(labels, minlength=classes)[:, None]
 
 
-class WeightsByClass:
-    """``weights_by_class.csv``, a row per epoch and class; a resumed run rewrites it."""
-
-    def __init__(
-        self,
-        file: Path,
-        teachers: Sequence[str],
-        classes: Sequence[str],
-        epochs: Mapping[int, Float[Tensor, "K M"]],
-    ) -> None:
-        self.file, self.classes = file, tuple(classes)
-        self.columns = ["epoch", "class", *teachers]
-        if epochs:
-            rows = [row for epoch, means in epochs.items() for row in self.rows(epoch, means)]
-            write_text(file, as_csv([self.columns, *rows]))
-        else:
-            file.unlink(missing_ok=True)
-
-    def rows(self, epoch: int, means: Float[Tensor, "K M"]) -> list[list[object]]:
-        """Return the rows of an epoch; a class without samples has none."""
-        return [
-            [epoch, name, *(f"{weight:.6g}" for weight in row)]
-            for name, row in zip(self.classes, means.tolist(), strict=True)
-            if not math.isnan(row[0])
-        ]
-
-    def add(self, epoch: int, means: Float[Tensor, "K M"]) -> None:
-        """Append an epoch."""
-        head = [] if self.file.exists() else [self.columns]
-        with self.file.open("a", newline="", encoding="utf-8") as file:
-            file.write(as_csv([*head, *self.rows(epoch, means)]))
-
-
-def as_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as the text of a CSV file."""
+def write_weights_by_class(
+    file: Path, teachers: Sequence[str], classes: Sequence[str], epochs: Mapping[int, Float[Tensor, "K M"]]
+) -> None:
+    """Write a row per epoch and class with samples; without epochs, remove the file."""
+    if not epochs:
+        file.unlink(missing_ok=True)
+        return
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
+    table = csv.writer(text)
+    table.writerow(["epoch", "class", *teachers])
+    for epoch, means in epochs.items():
+        for name, row in zip(classes, means.tolist(), strict=True):
+            if not math.isnan(row[0]):
+                table.writerow([epoch, name, *(f"{weight:.6g}" for weight in row)])
+    write_text(file, text.getvalue())
 
 
 def draw_weights_by_class(
@@ -77,15 +54,15 @@ def draw_weights_by_class(
     few = len(classes) <= READABLE
     figure = new_figure(2 + 0.45 * min(len(classes), READABLE), 1.6 + 0.5 * len(teachers))
     axes = figure.add_subplot()
-    shown = axes.imshow(means.T.numpy(), aspect="auto", cmap="viridis", vmin=0.0)
-    axes.set_yticks(range(len(teachers)), [short(name) for name in teachers])
+    image = axes.imshow(means.T.numpy(), aspect="auto", cmap="viridis", vmin=0.0)
+    axes.set_yticks(range(len(teachers)), [shorten(name) for name in teachers])
     if few:
-        axes.set_xticks(range(len(classes)), [short(name) for name in classes], rotation=45, ha="right")
+        axes.set_xticks(range(len(classes)), [shorten(name) for name in classes], rotation=45, ha="right")
         for k, m in product(range(means.shape[0]), range(means.shape[1])):
             dark = float(means[k, m]) < 0.6 * float(means.nan_to_num().max())
             colour = "white" if dark else "black"
             axes.text(k, m, f"{means[k, m]:.2f}", ha="center", va="center", fontsize=7, color=colour)
     else:
         axes.set_xlabel(f"{len(classes)} classes in order")
-    figure.colorbar(shown, ax=axes, label="mean weight")
+    figure.colorbar(image, ax=axes, label="mean weight")
     return figure
