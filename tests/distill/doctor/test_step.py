@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from amtml_pl.distill.doctor.report import Checkup
-from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.doctor.checkup import Checkup
+from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.distill.released.losses import ReleasedRelationLoss
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.losses.adapter import AdapterEntropy, JointAdapterLoss
@@ -58,10 +58,10 @@ def names(found):
 
 
 def test_a_healthy_step_has_no_finding_and_the_shares_of_its_gradient_sum_to_one():
-    found = examine(module_of(healthy_terms(), AdaptiveWeighting("layer3")), batch())
+    found = check_step(module_of(healthy_terms(), AdaptiveWeighting("layer3")), batch())
     assert names(found) == []
-    assert list(found.share) == ["ce", "kd", "hint"]
-    assert sum(found.share.values()) == pytest.approx(1)
+    assert list(found.gradient_share) == ["ce", "kd", "hint"]
+    assert sum(found.gradient_share.values()) == pytest.approx(1)
 
 
 def test_nothing_is_changed_by_looking():
@@ -69,7 +69,7 @@ def test_nothing_is_changed_by_looking():
     module.eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     random = torch.get_rng_state()
-    examine(module, batch())
+    check_step(module, batch())
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert not any(part.training for part in module.modules())
@@ -83,15 +83,15 @@ class Detached(SoftTargetLoss):
 
 
 def test_a_detached_term_is_a_dead_term():
-    found = examine(module_of({"ce": CrossEntropy(), "kd": Detached(4.0)}), batch())
+    found = check_step(module_of({"ce": CrossEntropy(), "kd": Detached(4.0)}), batch())
     assert names(found) == ["dead-term/kd"]
     assert "gives the student no gradient" in found.findings[0].what
-    assert found.share["kd"] == 0
+    assert found.gradient_share["kd"] == 0
 
 
 def test_a_term_without_coefficient_is_not_judged():
     module = module_of({"ce": CrossEntropy(), "kd": Detached(4.0)}, coef={"ce": 1.0, "kd": 0.0})
-    assert names(examine(module, batch())) == []
+    assert names(check_step(module, batch())) == []
 
 
 class Forgetful(DistillModule):
@@ -102,7 +102,7 @@ class Forgetful(DistillModule):
 
 
 def test_a_projection_missing_from_the_optimiser_is_named():
-    found = examine(module_of(healthy_terms(), AdaptiveWeighting("layer3"), kind=Forgetful), batch())
+    found = check_step(module_of(healthy_terms(), AdaptiveWeighting("layer3"), kind=Forgetful), batch())
     assert names(found) == ["in-no-optimizer/terms.hint"]
 
 
@@ -110,7 +110,7 @@ def test_projections_that_are_not_trained_are_named():
     terms = healthy_terms()
     module = module_of(terms, AdaptiveWeighting("layer3"))
     terms["hint"].projections.requires_grad_(False)
-    assert names(examine(module, batch())) == ["untrained-projections/hint"]
+    assert names(check_step(module, batch())) == ["untrained-projections/hint"]
 
 
 class Twice(DistillModule):
@@ -132,7 +132,7 @@ class Teaching(DistillModule):
 def test_an_optimiser_that_holds_what_it_should_not_is_named(kind, name, monkeypatch):
     module = module_of(plain_terms(), kind=kind)
     monkeypatch.setattr(torch.optim.Optimizer, "add_param_group", unchecked_add)
-    assert names(examine(module, batch())) == [name]
+    assert names(check_step(module, batch())) == [name]
 
 
 def unchecked_add(self, group):
@@ -147,7 +147,7 @@ class Deaf(AdapterEntropy):
 
 def test_a_term_that_gives_the_weighting_nothing_is_named():
     terms = {"kd": SoftTargetLoss(4.0), "adapter": JointAdapterLoss(4.0), "adapter_entropy": Deaf()}
-    found = names(examine(module_of(terms, AdaptiveWeighting("layer3")), batch()))
+    found = names(check_step(module_of(terms, AdaptiveWeighting("layer3")), batch()))
     assert found == ["idle-for-the-weighting/adapter_entropy"]
 
 
@@ -158,7 +158,7 @@ class Leaking(SoftTargetLoss):
 
 def test_a_term_that_trains_what_it_does_not_claim_is_named():
     terms = {"kd": Leaking(4.0), "adapter": JointAdapterLoss(4.0)}
-    found = examine(module_of(terms, AdaptiveWeighting("layer3")), batch())
+    found = check_step(module_of(terms, AdaptiveWeighting("layer3")), batch())
     assert names(found)[0] == "trains-another/kd"
     assert "'the weighting'" in found.findings[0].what
 
@@ -171,7 +171,7 @@ def test_a_term_that_trains_what_it_does_not_claim_is_named():
 def test_a_teacher_that_is_not_frozen_is_named(spoil, name):
     module = module_of(plain_terms())
     spoil(module.teacher_source.teachers[1])
-    found = examine(module, batch())
+    found = check_step(module, batch())
     assert names(found) == [name]
     report = Checkup(
         findings=tuple(found.findings), expected_defects=("dead-term/kd",), whole=found.whole,
@@ -214,7 +214,7 @@ class Listed(UniformWeighting):
 )  # fmt: skip
 def test_weights_that_cannot_be_trusted_are_named(weighting, name):
     module = module_of(plain_terms(), weighting)
-    assert name in names(examine(module, batch()))
+    assert name in names(check_step(module, batch()))
 
 
 class WeighingFeatures(DistillModule):
@@ -254,12 +254,12 @@ def test_weights_of_the_features_that_cannot_be_trusted_are_named_too(feature_we
     terms = {"ce": CrossEntropy(), "regression": FeatureRegression(["layer3"])}
     module = module_of(terms, kind=WeighingFeatures)
     module.feature_weights = feature_weights
-    assert names(examine(module, batch())) == found
+    assert names(check_step(module, batch())) == found
 
 
 def test_weights_that_a_reversed_list_would_not_betray_are_named_too():
     module = module_of(plain_terms(), InTheMiddle(), teachers=("a", "b", "c"))
-    assert names(examine(module, batch())) == ["order-of-the-teachers/weighting"]
+    assert names(check_step(module, batch())) == ["order-of-the-teachers/weighting"]
 
 
 def with_heads(tap, side):
@@ -277,9 +277,9 @@ def with_heads(tap, side):
 
 
 def test_a_classifier_that_does_not_make_the_teachers_logits_of_its_map_is_named():
-    assert names(examine(with_heads("layer3", side=8), batch())) == []
-    assert names(examine(with_heads("relu", side=1), batch())) == []
-    found = examine(with_heads("layer3", side=1), batch())
+    assert names(check_step(with_heads("layer3", side=8), batch())) == []
+    assert names(check_step(with_heads("relu", side=1), batch())) == []
+    found = check_step(with_heads("layer3", side=1), batch())
     assert names(found) == ["not-the-teachers-classifier/a/layer3"]
     assert "hint_pool=null" in found.findings[0].what
 
@@ -287,14 +287,14 @@ def test_a_classifier_that_does_not_make_the_teachers_logits_of_its_map_is_named
 def test_a_classifier_that_asks_for_gradients_is_named():
     module = with_heads("layer3", side=8)
     module.heads["a/layer3"].requires_grad_(True)
-    assert names(examine(module, batch())) == ["trainable-teacher/a/layer3"]
+    assert names(check_step(module, batch())) == ["trainable-teacher/a/layer3"]
 
 
 def test_a_compiled_network_is_examined_as_it_is_written():
     calls = []
     module = module_of(plain_terms())
     module.student.network.compile(backend=lambda graph, inputs: calls.append(graph) or graph.forward)
-    assert names(examine(module, batch())) == []
+    assert names(check_step(module, batch())) == []
     assert calls == []
 
 
@@ -329,11 +329,11 @@ class Infinite(SoftTargetLoss):
     ids=lambda given: type(given).__name__ if isinstance(given, LossTerm) else "",
 )  # fmt: skip
 def test_a_term_with_a_wrong_value_or_gradient_is_named(term, found):
-    assert names(examine(module_of({"kd": SoftTargetLoss(4.0), "term": term}), batch())) == found
+    assert names(check_step(module_of({"kd": SoftTargetLoss(4.0), "term": term}), batch())) == found
 
 
 def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
-    found = examine(module_of(plain_terms(), coef={"ce": 1e6, "kd": 1.0}), batch())
+    found = check_step(module_of(plain_terms(), coef={"ce": 1e6, "kd": 1.0}), batch())
     assert names(found) == []
     assert len(found.warnings) == 1
     assert "'ce' outweighs the rest" in found.warnings[0]
@@ -342,19 +342,19 @@ def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
 def test_a_step_without_teachers_is_examined_too():
     sgd = partial(torch.optim.SGD, lr=0.1)
     module = DistillModule(small_network(), {"ce": CrossEntropy()}, {"ce": 1.0}, K, sgd)
-    found = examine(module, replace(batch(), view=1))
+    found = check_step(module, replace(batch(), view=1))
     assert names(found) == []
-    assert found.share == {"ce": 1.0}
+    assert found.gradient_share == {"ce": 1.0}
 
 
 def test_one_teacher_has_nothing_to_be_weighed_against_and_that_is_no_defect():
     terms = {"kd": SoftTargetLoss(4.0), "adapter": JointAdapterLoss(4.0)}
     module = module_of(terms, AdaptiveWeighting("layer3"), teachers=("a",))
-    assert names(examine(module, batch())) == []
+    assert names(check_step(module, batch())) == []
 
 
 def test_a_student_without_anything_to_train_is_found_and_not_a_traceback():
     module = module_of(plain_terms())
     module.student.requires_grad_(False)
     module.configure_optimizers = list
-    assert names(examine(module, batch())) == ["dead-term/ce", "dead-term/kd"]
+    assert names(check_step(module, batch())) == ["dead-term/ce", "dead-term/kd"]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.distill.loops.dml import MutualLearning, mutual_loss
 from amtml_pl.distill.loops.hard_samples import HardSamples
 from amtml_pl.distill.loops.mmkd import MMKD, similarity_statistics
@@ -123,7 +123,7 @@ def test_every_part_moves_the_schedule_steps_once_an_epoch_and_a_resumed_fit_end
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_doctor_finds_every_parameter_in_one_optimiser_and_nothing_wrong(name):
-    assert examine(MAKERS[name](), batches(1)[0]).findings == []
+    assert check_step(MAKERS[name](), batches(1)[0]).findings == ()
 
 
 @pytest.mark.parametrize("kind", [MTKDRL, MMKD])
@@ -141,13 +141,13 @@ def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
 @pytest.mark.parametrize("missing", [{"left_out": "kd_each"}, {"without_a_coefficient": "regression"}])
 def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing):
     [name] = missing.values()
-    with pytest.raises(UserError, match=rf"'{name}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
+    with pytest.raises(UserError, match=rf"needs the term '{name}'.*\n.*loss=\[ce,kd_each,regression\]"):
         weighing(kind, **missing)
 
 
 @pytest.mark.parametrize("kind", [MTKDRL, MMKD])
 def test_another_weighting_beside_its_own_is_refused(kind):
-    with pytest.raises(UserError, match=r"ConfidenceWeighting would not be asked.\n.*weighting=uniform"):
+    with pytest.raises(UserError, match=r"ignores ConfidenceWeighting.\n.*weighting=uniform"):
         weighing(kind, weighting=ConfidenceWeighting())
 
 
@@ -176,7 +176,7 @@ def test_the_mutual_loss_is_the_mean_of_the_divergences_from_the_peers():
 
 
 def test_the_doctor_knows_the_defect_of_the_released_mutual_learning():
-    [found] = examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings
+    [found] = check_step(mutual(ReleasedMutualLearning), batches(1)[0]).findings
     assert found.name == "not-zero-at-the-targets/mutual"
 
 
@@ -191,7 +191,7 @@ def test_saturated_outputs_leave_both_mutual_losses_finite():
 
 
 def test_mutual_learning_without_its_coefficient_is_refused():
-    with pytest.raises(UserError, match=r"coef_mutual=0 is none.\n.*method=ce"):
+    with pytest.raises(UserError, match=r"coef_mutual=0.*\n.*method=ce"):
         mutual(coef_mutual=0.0)
 
 
@@ -219,7 +219,7 @@ class HalfBlind(MMKD):
      (lambda: weighing(HalfBlind), ["idle-for-the-features-network/weights"])],
 )  # fmt: skip
 def test_the_doctor_sees_through_the_parts_of_a_loop_that_learn_nothing(make, found):
-    assert [finding.name for finding in examine(make(), batches(1)[0]).findings] == found
+    assert [finding.name for finding in check_step(make(), batches(1)[0]).findings] == found
 
 
 def test_peers_are_needed_and_counted():

@@ -12,7 +12,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from amtml_pl.distill.doctor.step import SHARE_SAMPLES, gradient_shares
-from amtml_pl.distill.module import Observer, StudentModule
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.observer import Observer
 from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.training.dashboard.answers import PredictionBuffer
 from amtml_pl.training.dashboard.budget import Budget
@@ -100,7 +101,7 @@ class Dashboard(Observer, Checkpoint):
         with self.budget.spending("opening"):
             epoch = trainer.current_epoch
             if self.logger.begin(epoch):
-                layout = chart_layout(len(subject.teachers), list(module.coefficients))
+                layout = chart_layout(len(subject.teachers), list(module.coef))
                 self.logger.opened.add_custom_scalars(layout)
                 self.logger.opened.add_text("run", card(subject, alone=self.alone), epoch)
             if epoch == 0:
@@ -136,7 +137,7 @@ class Dashboard(Observer, Checkpoint):
         if trainer.global_step == 0 or not self.alone:
             return
         # Of a step a third is its pass forward; this takes one back for each term, of some of the images.
-        passes = (1 + 2 * len(module.coefficients)) / 3 * min(1.0, SHARE_SAMPLES / len(batch))
+        passes = (1 + 2 * len(module.coef)) / 3 * min(1.0, SHARE_SAMPLES / len(batch))
         first = passes * self.budget.elapsed() / trainer.global_step
         if self.budget.allows("gradient shares", first, part=0.7):  # or nothing were left for figures
             with self.budget.spending("gradient shares"):
