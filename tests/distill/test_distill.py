@@ -208,9 +208,9 @@ def learned():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"terms": {}}, "There is no loss term"),
+        ({"terms": {}}, "The loss has no term"),
         ({"coef": {}}, r"loss terms \['ce'\] have no coefficient"),
-        ({"teachers": TEACHERS}, "There are teachers but no weighting"),
+        ({"teachers": TEACHERS}, "The teachers have no weighting"),
         ({"terms": {"kd": SoftTargetLoss(4.0)}}, r"\['kd'\] need teachers, and the run has none"),
         ({"teachers": TEACHERS, "weighting": UniformWeighting(), "terms": {"adapter": JointAdapterLoss(4.0)}},
          r"The terms \['adapter'\] train a weighting, and UniformWeighting learns nothing"),

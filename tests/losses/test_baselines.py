@@ -14,11 +14,11 @@ from scipy.optimize import minimize
 from test_regression import regressed_by_loops
 from torch import nn
 
-from amtml_pl.distill.released.regression import (
+from amtml_pl.distill.released.losses import (
     ReleasedConfidenceFeatureRegression,
     ReleasedFeatureRegression,
+    ReleasedTripletLoss,
 )
-from amtml_pl.distill.released.triplets import ReleasedTripletLoss
 from amtml_pl.errors import UserError
 from amtml_pl.losses.attention import AttentionLoss, attention_losses
 from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses

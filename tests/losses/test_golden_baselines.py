@@ -11,11 +11,12 @@ from amtml_pl.distill.loops.dml import mutual_loss
 from amtml_pl.distill.loops.mtkd_rl import aggregated_weights
 from amtml_pl.distill.released.aekd import ReleasedAekdWeighting, support_vector_weights
 from amtml_pl.distill.released.dml import released_mutual_loss
-from amtml_pl.distill.released.regression import (
+from amtml_pl.distill.released.losses import (
     ReleasedConfidenceFeatureRegression,
     ReleasedFeatureRegression,
+    ReleasedTripletLoss,
+    released_triplet_terms,
 )
-from amtml_pl.distill.released.triplets import ReleasedTripletLoss, released_triplet_terms
 from amtml_pl.losses.attention import AttentionLoss
 from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
 from amtml_pl.losses.embeddings import EmbeddingTerm

@@ -28,20 +28,17 @@ class EpochMeans:
         before, count = self.sums.get(names, (torch.zeros_like(new), 0))
         self.sums[names] = before.to(new.device) + new, count + samples
 
-    def take(self) -> dict[str, float]:
-        """Return the means by name and start a new epoch."""
+    def so_far(self) -> dict[str, float]:
+        """Return the means over the epoch so far, by name."""
         means: dict[str, float] = {}
         for names, (sums, count) in self.sums.items():
             means |= zip(names, (sums / count).tolist(), strict=True)
-        self.sums = {}
         return means
 
-    def so_far(self, name: str) -> float | None:
-        """Return one mean over the epoch so far; None before it has been measured."""
-        for names, (sums, count) in self.sums.items():
-            if name in names:
-                return float(sums[names.index(name)]) / count
-        return None
+    def take(self) -> dict[str, float]:
+        """Return the means by name and start a new epoch."""
+        means, self.sums = self.so_far(), {}
+        return means
 
     def state(self) -> list[dict[str, Any]]:
         """Return the sums for a checkpoint."""

@@ -109,16 +109,16 @@ class StudentModule(pl.LightningModule):
         """Return a step's loss; None where the module steps its optimisers itself."""
 
     @abstractmethod
-    def parameter_groups(self) -> Iterator[dict[str, Any]]:
-        """Yield every trainable parameter of the student's optimiser once, in named groups."""
-
-    @abstractmethod
     def break_down(self, batch: Batch) -> StepBreakdown:
         """Return a batch's step, summand by summand, without training."""
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return trainable parameters by group, the student first; no group is empty."""
         return trainable({"student": self.student})
+
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """Yield every trainable parameter of the student's optimiser once, in named groups."""
+        yield {"name": "student", "params": list(self.student.parameters())}
 
     def loss_terms(self) -> dict[str, LossTerm]:
         """Return the terms by name, in order."""
@@ -204,9 +204,8 @@ class StudentModule(pl.LightningModule):
             schedules = self.lr_schedulers() or []
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
                 cast("Any", schedule).step()
-        # Equal in all ranks, since each has the whole batch; averaged over them, since Lightning asks for it.
         means = self.means.take()
-        self.log_dict(means, sync_dist=True)
+        self.log_dict(means, sync_dist=True)  # equal in all ranks, which Lightning does not know
         if not self.learns_weights:
             return
         collapse, sentence = collapse_of(means)
@@ -219,8 +218,7 @@ class StudentModule(pl.LightningModule):
         """Seed random numbers by (seed, step, stage), so that they repeat on a resume.
 
         Args:
-            stage: 0 before a process's own share goes through the networks, which may have dropout; 1 once
-                the whole batch is gathered: what is drawn then is equal in every process.
+            stage: 0 before the networks' forward, which may have dropout; 1 once the batch is gathered.
         """
         state = random_bits(self.seed, self.global_step)
         torch.manual_seed(random_bits(state, stage).item() >> 1)

@@ -104,7 +104,7 @@ def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Ma
         tensors["logits"] = batch.teachers.logits
         tensors |= {f"hints/{name}": hint for name, hint in batch.teachers.hints.items()}
     if batch.mixed is not None:
-        tensors |= {"mixed/labels": batch.mixed.labels, "mixed/share": batch.mixed.share}
+        tensors |= {f"mixed/{name}": tensor for name, tensor in vars(batch.mixed).items()}
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_bytes(file, save(whole, {"about": json.dumps(facts)}))
 
@@ -116,10 +116,10 @@ def load_reproduction(file: Path, module: nn.Module) -> Batch:
         about = json.loads(stored.metadata()["about"])
     module.load_state_dict(below("state/", tensors))
     batch = Batch(tensors["images"], tensors["labels"], tensors["index"], about["view"], about["split"])
-    if "teachers" in about:
-        outputs = TeacherOutputs(tuple(about["teachers"]), tensors["logits"], below("hints/", tensors))
-        batch = replace(batch, teachers=outputs)
-    return batch
+    if "teachers" not in about:
+        return batch
+    outputs = TeacherOutputs(tuple(about["teachers"]), tensors["logits"], below("hints/", tensors))
+    return replace(batch, teachers=outputs)
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

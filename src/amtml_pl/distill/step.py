@@ -44,19 +44,11 @@ class DistillModule(StudentModule):
             student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
             teachers = None if teachers is None else teachers.map(at_least_float32).map(whole)
             self.seed_step(stage=1)
-            weights = None
+            weights = prior = None
             if teachers is not None and self.weighting is not None:
-                weights = self.weighting(student, teachers, labels)
-            return Step(
-                student=student,
-                labels=labels,
-                teachers=teachers,
-                weights=weights,
-                weighting_norm=self.weighting_norm(),
-                epoch=self.current_epoch,
-                mixed=batch.mixed,
-                prior=None if self.weighting is None else self.weighting.prior,
-            )
+                weights, prior = self.weighting(student, teachers, labels), self.weighting.prior
+            norm, epoch = self.weighting_norm(), self.current_epoch
+            return Step(student, labels, teachers, weights, norm, epoch, batch.mixed, prior=prior)
 
     def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
         """Return the unweighted value of every term."""
@@ -94,7 +86,7 @@ class DistillModule(StudentModule):
 
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Yield optimiser groups of student, terms and weighting, each parameter once."""
-        yield {"name": "student", "params": list(self.student.parameters())}
+        yield from super().parameter_groups()
         if projections := list(self.terms.parameters()):
             yield {"name": "terms", "params": projections}
         if self.weighting is not None and (factors := list(self.weighting.parameters())):

@@ -41,13 +41,9 @@ class Spending:
 
     def state(self) -> dict[str, Any]:
         """Return the sums for a checkpoint."""
-        return {
-            "seconds_before": self.fit_seconds,
-            "teacher_seconds": self.teacher_seconds,
-            "cache_build_seconds": self.cache_build_seconds,
-            "images_seen": self.images_seen,
-            "teacher_passes": dict(self.teacher_passes),
-        }
+        seconds = {"seconds_before": self.fit_seconds, "teacher_seconds": self.teacher_seconds}
+        counts = {"images_seen": self.images_seen, "teacher_passes": dict(self.teacher_passes)}
+        return {**seconds, "cache_build_seconds": self.cache_build_seconds, **counts}
 
     def resume_from(self, state: Mapping[str, Any]) -> None:
         """Add the sums that `state` gave in an earlier session."""

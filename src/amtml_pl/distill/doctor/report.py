@@ -51,9 +51,8 @@ def show_checkup(found: Checkup) -> None:
         table.add_row(escape(name), f"{share:.4f}")
     if found.gradient_share:
         console.print(table)
-    for name, examined in found.teachers.items():
-        line = f"teacher {name}: accuracy {examined.accuracy:.4f} on {examined.images} images"
-        console.print(line, markup=False)
+    for name, at in found.teachers.items():
+        console.print(f"teacher {name}: accuracy {at.accuracy:.4f} on {at.images} images", markup=False)
     for pair, agreement in found.agreement.items():
         line = f"{pair} predict the same class for {agreement:.1%} of {SAMPLES} training images"
         console.print(line, markup=False)

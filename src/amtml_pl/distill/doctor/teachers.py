@@ -39,14 +39,10 @@ def examine_teacher(
 
     Args:
         teacher: with its weights.
-        images: in [0, 1], of a split that it was not trained on.
+        images: in [0, 1], of a split that it was not trained on; other statistics see the first `IMAGES`.
         labels: of the images.
         others: means and deviations to try besides the usual ones, by name, such as the data set's; None for
             a teacher whose own statistics and classes are certainly right.
-
-    Returns:
-        The accuracy with other statistics is that on the first `IMAGES`. A gain is the number of images that
-        are correct only then, minus those that are correct only now, over the root of the number of both.
     """
     predicted = predicted_classes(teacher, images)
     right = reassigned = predicted == labels
@@ -99,7 +95,8 @@ def gain_in_standard_errors(then: Bool[Tensor, " N"], now: Bool[Tensor, " N"]) -
 def predicted_classes(teacher: Teacher, images: Float[Tensor, "N 3 H W"]) -> Int64[Tensor, " N"]:
     """Return the class that the teacher predicts for each image."""
     device = teacher.network.mean.device
-    return torch.cat([teacher(part.to(device)).logits.argmax(dim=1).cpu() for part in images.split(128)])
+    parts = torch.split(images, 128)
+    return torch.cat([teacher(part.to(device)).logits.argmax(dim=1).cpu() for part in parts])
 
 
 def correct_if_reassigned(predicted: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) -> Bool[Tensor, " N"]:

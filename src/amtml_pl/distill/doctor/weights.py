@@ -20,9 +20,9 @@ def weight_findings(
     step: Step, terms: Mapping[str, LossTerm], student: Sequence[nn.Parameter]
 ) -> Iterator[Finding]:
     """Yield findings for weights that do not sum to 1 or have a student gradient."""
-    weighed: dict[str, Tensor | None] = {"weighting": step.weights, "features": step.feature_weights}
-    weighed |= {name: term.own_weights(step) for name, term in terms.items()}
-    for name, weights in weighed.items():
+    found: dict[str, Tensor | None] = {"weighting": step.weights, "features": step.feature_weights}
+    found |= {name: term.own_weights(step) for name, term in terms.items()}
+    for name, weights in found.items():
         if weights is None:
             continue
         sums = weights.detach().sum(dim=1)
@@ -32,8 +32,8 @@ def weight_findings(
         if not weights.requires_grad or not student:
             continue
         # Along a random direction: the gradient of a norm, say, would be 0 for equal weights.
-        seen = (weights * torch.randn_like(weights)).sum()
-        if norm(torch.autograd.grad(seen, list(student), retain_graph=True, allow_unused=True)) > 0:
+        along = (weights * torch.randn_like(weights)).sum()
+        if norm(torch.autograd.grad(along, list(student), retain_graph=True, allow_unused=True)) > 0:
             yield Finding(
                 f"weights-of-the-students-choice/{name}",
                 f"the teachers' weights of {name!r} have a gradient to the student, which can lower its loss "

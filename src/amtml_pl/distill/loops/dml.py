@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,13 +22,10 @@ from amtml_pl.types import Batch, ModelOutputs, Step
 
 
 def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
-    """Return the mean divergence from the peers, a scalar; the peers are constants.
+    """Return the mean divergence from the peers, a scalar ≥ 0; the peers are constants.
 
     ``1 / P · sum_h mean_b KL(p_h || p)`` at temperature 1.
     After Zhang et al., "Deep Mutual Learning" (arXiv:1706.00384), eq. 8.
-
-    Returns:
-        A scalar ≥ 0, zero where all agree.
     """
     own = F.log_softmax(logits, dim=1)
     theirs = F.log_softmax(peers.detach(), dim=2)
@@ -36,11 +33,8 @@ def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> 
     return torch.stack(divergences).mean()
 
 
-def logits_for_peers(network: TappedNetwork, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-    """Return a network's logits (B, K) without gradients or a change of its running statistics.
-
-    These would average over every batch several times, unlike in all other methods.
-    """
+def logits_for_peers(network: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+    """Return a network's logits (B, K) without gradients or a second update of its running statistics."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with torch.no_grad():
         outputs: ModelOutputs = functional_call(network, buffers, (images,))
@@ -64,6 +58,7 @@ class MutualLearning(StudentModule):
     """
 
     steps_itself = True
+    mutual = staticmethod(mutual_loss)
 
     def __init__(
         self, *arguments: Any, peers: Sequence[nn.Module], coef_mutual: float = 1.0, **named: Any
@@ -84,60 +79,52 @@ class MutualLearning(StudentModule):
         self.coef["mutual"] = coef_mutual
         self.networks_trained = 1 + len(self.peers)
 
-    def networks(self) -> list[TappedNetwork]:
-        """Return the student, then the peers."""
-        return [self.student, *self.peers]
-
-    def named_peers(self) -> dict[str, nn.Module]:
-        """Return the peers by their groups' names: ``peer1``, ``peer2`` and so on."""
-        return {f"peer{j}": peer for j, peer in enumerate(self.peers, start=1)}
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the student and the peers by their groups' names: ``student``, ``peer1``, ``peer2``."""
+        return {"student": self.student, **{f"peer{j}": peer for j, peer in enumerate(self.peers, start=1)}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update each network once, in turn."""
         self.seed_step()
         optimizers = cast("list[LightningOptimizer]", self.optimizers())  # the student's first
         whole = self.gather_batch(batch.labels)
-        labels = whole(batch.labels)
-        logits = [whole(logits_for_peers(network, batch.images)) for network in self.networks()[1:]]
-        logits.insert(0, logits[0])  # the student's place, filled before it is read
-        for j, (network, optimizer) in enumerate(zip(self.networks(), optimizers, strict=True)):
-            student = network(batch.images).map(at_least_float32).map(whole)
-            others = torch.stack([each for h, each in enumerate(logits) if h != j])
-            step = Step(student, labels, None, None, None, self.current_epoch, batch.mixed)
-            values = self.values(step, others)
+        networks = self.networks()
+        logits = {
+            f"peer{j}": whole(logits_for_peers(p, batch.images)) for j, p in enumerate(self.peers, start=1)
+        }
+        for (name, network), optimizer in zip(networks.items(), optimizers, strict=True):
+            step, values = self.losses_of(name, batch, logits, whole)
             loss = self.total(values)
             require_finite(self, loss, values, batch, batch_idx)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
-            if j < len(self.peers):  # the last one's outputs are not used again
-                logits[j] = whole(logits_for_peers(network, batch.images))
-            if j == 0:
+            if name != f"peer{len(self.peers)}":  # the last one's outputs are not used again
+                logits[name] = whole(logits_for_peers(network, batch.images))
+            if name == "student":
                 self.update_metrics(step, batch, values, loss)
 
-    def values(self, step: Step, others: Float[Tensor, "P B K"]) -> dict[str, Float[Tensor, ""]]:
-        """Return one network's unweighted terms, and its distance from the others."""
-        with full_precision(step.labels):
+    def losses_of(
+        self, name: str, batch: Batch, logits: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor]
+    ) -> tuple[Step, dict[str, Float[Tensor, ""]]]:
+        """Return a network's step, and its unweighted terms and mutual loss for the others' logits."""
+        student = self.networks()[name](batch.images).map(at_least_float32).map(whole)
+        others = torch.stack([at_least_float32(peer) for other, peer in logits.items() if other != name])
+        step = Step(student, whole(batch.labels), None, None, None, self.current_epoch, batch.mixed)
+        with full_precision(batch):
             values = {name: term(step) for name, term in self.terms.items()}
-            return {**values, "mutual": self.mutual(step.student.logits, others)}
-
-    def mutual(self, logits: Float[Tensor, "B K"], others: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
-        """Return the mutual loss between a network and the others, a scalar."""
-        return mutual_loss(logits, at_least_float32(others))
+            return step, {**values, "mutual": self.mutual(student.logits, others)}
 
     def break_down(self, batch: Batch) -> StepBreakdown:
         """Return every network's terms and its mutual loss, with their coefficients."""
         self.seed_step()
-        logits = [logits_for_peers(network, batch.images) for network in self.networks()]
+        logits = {name: logits_for_peers(each, batch.images) for name, each in self.networks().items()}
         components: list[LossComponent] = []
-        for j, network in enumerate(self.networks()):
-            group = "student" if j == 0 else f"peer{j}"
-            others = torch.stack([each for h, each in enumerate(logits) if h != j])
-            student = network(batch.images).map(at_least_float32)
-            step = Step(student, batch.labels, None, None, None, self.current_epoch, batch.mixed)
-            values = self.values(step, others)
+        for group in logits:
+            _, values = self.losses_of(group, batch, logits, lambda share: share)
+            suffix = "" if group == "student" else f"@{group}"
             components += [
-                LossComponent(name if j == 0 else f"{name}@{group}", coef * values[name], (group,))
+                LossComponent(f"{name}{suffix}", coef * values[name], (group,))
                 for name, coef in self.coef.items()
                 if coef
             ]
@@ -145,17 +132,12 @@ class MutualLearning(StudentModule):
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return trainable parameters of the student and its peers, by group."""
-        return {**super().trainable_groups(), **trainable(self.named_peers())}
-
-    def parameter_groups(self) -> Iterator[dict[str, Any]]:
-        """Yield the student's parameter group."""
-        yield {"name": "student", "params": list(self.student.parameters())}
+        return trainable(self.networks())
 
     def configure_optimizers(self) -> Any:
         """Return one optimiser and schedule per network."""
-        groups = [list(self.parameter_groups())]
-        groups += [[{"name": name, "params": list(p.parameters())}] for name, p in self.named_peers().items()]
-        optimizers = [self.make_optimizer(group) for group in groups]
+        groups = [{"name": name, "params": list(each.parameters())} for name, each in self.networks().items()]
+        optimizers = [self.make_optimizer([group]) for group in groups]
         schedules = [] if self.make_scheduler is None else [self.make_scheduler(each) for each in optimizers]
         return optimizers, schedules
 
@@ -164,7 +146,5 @@ class MutualLearning(StudentModule):
         logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
         value = float(self.mutual(logits, torch.stack([logits] * len(self.peers))))
         if abs(value) > 1e-5:
-            yield (
-                "not-zero-at-the-targets/mutual",
-                f"the term 'mutual' is {value:.3g} for networks with equal outputs; expected 0",
-            )
+            what = f"the term 'mutual' is {value:.3g} for networks with equal outputs; expected 0"
+            yield "not-zero-at-the-targets/mutual", what

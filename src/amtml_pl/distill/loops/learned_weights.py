@@ -43,9 +43,8 @@ class LearnedWeightsLoop(DistillModule):
         super().__init__(*arguments, **named)
         self.temperature = positive_temperature(temperature)
         self.learns_weights = True
-        wanted = {"kd_each": PerTeacherSoftTargetLoss, "regression": FeatureRegression}
         method = type(self).__name__
-        for name, kind in wanted.items():
+        for name, kind in (("kd_each", PerTeacherSoftTargetLoss), ("regression", FeatureRegression)):
             if not isinstance(self.loss_terms().get(name), kind) or not self.coef[name]:
                 raise UserError(
                     f"{method} needs the term {name!r}, which is not selected or has the coefficient 0.",
@@ -69,8 +68,7 @@ class LearnedWeightsLoop(DistillModule):
         self.manual_backward(loss)
         student_optimizer.step()
         self.update_metrics(step, batch, values, loss)
-        samples = self.weights_batch(batch, step)
-        if samples is not None:
+        if (samples := self.weights_batch(batch, step)) is not None:
             weights_loss = self.weights_loss(samples, step, float(student_optimizer.param_groups[0]["lr"]))
             require_finite(self, weights_loss, {"weights": weights_loss}, batch, batch_idx)
             weights_optimizer.zero_grad()

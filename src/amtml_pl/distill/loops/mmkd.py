@@ -27,15 +27,13 @@ class MMKD(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, come from two small networks.
 
     After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), and
-    its code; the formulas stand in ``docs/mathematics.md``, "mmkd". Every few steps these networks take a
-    meta step: on samples that the student still gets wrong it is moved, virtually, twice by the matching
-    terms alone and once by cross-entropy; the gradient of its cross-entropy then reaches the networks
-    through those moves. The student itself stays where it was.
+    its code; formulas: ``docs/mathematics.md``, "mmkd". Every few steps these networks take a meta step, on
+    samples that the student gets wrong. Copies of its parameters take two steps by the matching terms and one
+    by cross-entropy; the gradient of the cross-entropy then reaches the networks through those steps.
 
-    Departures: the virtual moves are plain gradient descent, without momentum and weight decay; the feature
-    network sees, of each sample and network, the mean, deviation and maximum of its cosine similarities to
-    the rest of the batch, and not the B similarities themselves, so that a batch may have any size; the
-    regressors are in evaluation mode during the moves.
+    Departures: the virtual steps are plain gradient descent, without momentum and weight decay; the feature
+    network reads the mean, deviation and maximum of a sample's cosine similarities to its batch, so that a
+    batch may have any size; the regressors are in evaluation mode during the steps.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
@@ -95,8 +93,8 @@ class MMKD(LearnedWeightsLoop):
 
     def weights_batch(self, batch: Batch, step: Step) -> Batch | None:
         """Store the batch's hard samples; return some every few steps, else None."""
-        wrong = step.student.logits.argmax(dim=1) != step.labels
         whole = replace(batch, teachers=None).map(self.gather_batch(batch.labels))
+        wrong = step.student.logits.argmax(dim=1) != step.labels
         self.hard.keep(replace(whole, teachers=step.teachers), wrong)
         steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
         due = self.hard.is_full and steps % self.meta_every == 0
@@ -108,7 +106,7 @@ class MMKD(LearnedWeightsLoop):
             return self.meta_loss(batch, lr)
 
     def meta_loss(self, batch: Batch, lr: float) -> Float[Tensor, ""]:
-        """Return the student's cross-entropy after its virtual moves, a scalar."""
+        """Return the student's cross-entropy after its virtual steps, a scalar."""
         parameters = {n: p.detach().requires_grad_() for n, p in self.student.named_parameters()}
         for matching in (True, True, False):
             student = self.virtual_outputs(parameters, batch)

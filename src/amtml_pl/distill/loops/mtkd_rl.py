@@ -24,15 +24,13 @@ class MTKDRL(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, come from a learning agent.
 
     After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), and its
-    code; the formulas stand in ``docs/mathematics.md``, "mtkd_rl". Per sample the agent sees how close the
-    student's features and outputs are to each teacher's, how right that teacher is, and its features and
-    outputs. Its shares are averaged with two fixed ones (static aggregation). The agent is trained by
-    regression towards 1, weighted by the standardised reward; rewards below the mean of the batch have no
-    effect, as published.
+    code; formulas: ``docs/mathematics.md``, "mtkd_rl". Per sample the agent reads how close the student's
+    features and outputs are to each teacher's, that teacher's loss, and its features and outputs. Its shares
+    are averaged with two fixed ones (static aggregation). The agent is trained by regression towards 1,
+    weighted by the standardised reward; rewards below the mean of the batch have no effect, as published.
 
-    Departures: the agent learns after every step, and not once an epoch from all of its states; epoch 0 is
-    weighted as all others and not by 1 for every teacher. The state is taken with the regressors in
-    evaluation mode.
+    Departures: the agent learns after every step, not once an epoch from all states; epoch 0 has learned
+    weights, not 1 for every teacher; the regressors are in evaluation mode for the state.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
@@ -83,10 +81,8 @@ class MTKDRL(LearnedWeightsLoop):
     def weigh(self, seen: Observation) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
         """Return the weights of outputs and of features, each (B, M), differentiable in the agent."""
         for_logits, for_features = self.agent(seen.state)
-        return (
-            aggregated_weights(for_logits, seen.confidence, seen.divergence),
-            aggregated_weights(for_features, seen.confidence, seen.cosine),
-        )
+        weights = aggregated_weights(for_logits, seen.confidence, seen.divergence)
+        return weights, aggregated_weights(for_features, seen.confidence, seen.cosine)
 
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
         """Return the agent's loss, a scalar: more reward demands larger weights."""
