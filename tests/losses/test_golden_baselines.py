@@ -89,8 +89,8 @@ class ReleasedTripletsOfAnyLength(OfAnyLength, ReleasedTripletLoss): ...
 
 def test_triplets_by_votes_and_as_released(golden, monkeypatch):
     given, expected = golden("okd")
-    for module in ("losses", "distill.released"):
-        monkeypatch.setattr(f"amtml_pl.{module}.triplets.random_triplets", lambda samples: given["triplets"])
+    for module in ("losses.triplets", "distill.released.losses"):
+        monkeypatch.setattr(f"amtml_pl.{module}.random_triplets", lambda samples: given["triplets"])
     maps = [
         torch.as_tensor(each).double()[:, :, None, None] for each in (given["student"], *given["teachers"])
     ]

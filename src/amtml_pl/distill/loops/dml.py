@@ -108,8 +108,9 @@ class MutualLearning(StudentModule):
         self, name: str, batch: Batch, logits: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor]
     ) -> tuple[Step, dict[str, Float[Tensor, ""]]]:
         """Return a network's step, and its unweighted terms and mutual loss for the others' logits."""
-        student = self.networks()[name](batch.images).map(at_least_float32).map(whole)
-        others = torch.stack([at_least_float32(peer) for other, peer in logits.items() if other != name])
+        networks = self.networks()
+        student = networks[name](batch.images).map(at_least_float32).map(whole)
+        others = torch.stack([at_least_float32(logits[other]) for other in networks if other != name])
         step = Step(student, whole(batch.labels), None, None, None, self.current_epoch, batch.mixed)
         with full_precision(batch):
             values = {name: term(step) for name, term in self.terms.items()}
