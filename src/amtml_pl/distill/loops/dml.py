@@ -89,9 +89,8 @@ class MutualLearning(StudentModule):
         optimizers = cast("list[LightningOptimizer]", self.optimizers())  # the student's first
         whole = self.gather_batch(batch.labels)
         networks = self.networks()
-        logits = {
-            f"peer{j}": whole(logits_for_peers(p, batch.images)) for j, p in enumerate(self.peers, start=1)
-        }
+        peers = {name: network for name, network in networks.items() if name != "student"}
+        logits = {name: whole(logits_for_peers(peer, batch.images)) for name, peer in peers.items()}
         for (name, network), optimizer in zip(networks.items(), optimizers, strict=True):
             step, values = self.losses_of(name, batch, logits, whole)
             loss = self.total(values)
@@ -110,6 +109,7 @@ class MutualLearning(StudentModule):
         """Return a network's step, and its unweighted terms and mutual loss for the others' logits."""
         networks = self.networks()
         student = networks[name](batch.images).map(at_least_float32).map(whole)
+        # In the order of `networks`, on which the order of sums in the backward pass depends.
         others = torch.stack([at_least_float32(logits[other]) for other in networks if other != name])
         step = Step(student, whole(batch.labels), None, None, None, self.current_epoch, batch.mixed)
         with full_precision(batch):
