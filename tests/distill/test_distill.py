@@ -28,7 +28,6 @@ from steps import STAGES, small_module, small_network
 
 pytestmark = pytest.mark.numbers
 
-
 sgd = partial(torch.optim.SGD, lr=0.1)
 
 

@@ -64,8 +64,7 @@ def test_a_healthy_step_has_no_finding_and_the_shares_of_its_gradient_sum_to_one
 
 
 def test_the_check_changes_nothing():
-    module = adaptive(healthy_terms())
-    module.eval()
+    module = adaptive(healthy_terms()).eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     random = torch.get_rng_state()
     check_step(module, batch())
@@ -76,13 +75,24 @@ def test_the_check_changes_nothing():
     assert module.spent.teacher_seconds == 0
 
 
-class Detached(SoftTargetLoss):
-    def forward(self, step):
-        return super().forward(step).detach()
+def changed(change):
+    """Return a soft-target term with another value."""
+    forward = {"forward": lambda self, step: change(SoftTargetLoss.forward(self, step), step)}
+    return type("Changed", (SoftTargetLoss,), forward)(4.0)
+
+
+def weighting(weigh):
+    """Return a weighting that calls a function of student and labels."""
+    forward = {"forward": lambda self, student, teachers, labels: weigh(student, labels)}
+    return type("Own", (UniformWeighting,), forward)()
+
+
+def detached():
+    return {"ce": CrossEntropy(), "kd": changed(lambda value, step: value.detach())}
 
 
 def test_a_detached_term_is_a_dead_term():
-    found = check_step(module_of({"ce": CrossEntropy(), "kd": Detached(4.0)}), batch())
+    found = check_step(module_of(detached()), batch())
     assert names(found) == ["dead-term/kd"]
     assert "gives the student no gradient" in found.findings[0].what
     assert found.gradient_share["kd"] == 0
@@ -98,11 +108,9 @@ class ConstantWeights(AdapterEntropy):
         return super().forward(replace(step, weights=step.weights.detach()))
 
 
-class Middle(UniformWeighting):
-    """Weights that a reversed list of teachers would not change."""
-
-    def forward(self, student, teachers, labels):
-        return torch.tensor([0.2, 0.6, 0.2]).expand(len(labels), -1)
+def middle(student, labels):
+    """Return weights that a reversed list of teachers would not change."""
+    return torch.tensor([0.2, 0.6, 0.2]).expand(len(labels), -1)
 
 
 def adaptive(terms, **how):
@@ -134,12 +142,13 @@ def with_frozen_student():
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (lambda: module_of({"ce": CrossEntropy(), "kd": Detached(4.0)}, coef={"ce": 1.0, "kd": 0.0}), []),
+        (lambda: module_of(detached(), coef={"ce": 1.0, "kd": 0.0}), []),
         (lambda: adaptive(healthy_terms(), kind=WithoutTerms), ["in-no-optimizer/terms.hint"]),
         (with_fixed_projections, ["untrained-projections/hint"]),
         (with_frozen_student, ["dead-term/ce", "dead-term/kd"]),
         (lambda: adaptive(joint(entropy=ConstantWeights())), ["idle-for-the-weighting/entropy"]),
-        (lambda: module_of(plain_terms(), Middle(), teachers="abc"), ["order-of-the-teachers/weighting"]),
+        (lambda: module_of(plain_terms(), weighting(middle), teachers="abc"),
+         ["order-of-the-teachers/weighting"]),
         (lambda: adaptive(joint(), teachers=("a",)), []),
         (without_teachers, []),
     ],
@@ -179,13 +188,9 @@ def unchecked_add(self, group):
     self.param_groups.append({**self.defaults, **group})
 
 
-class Leaking(SoftTargetLoss):
-    def forward(self, step):
-        return super().forward(step) + step.weights.square().mean()
-
-
 def test_a_term_that_trains_what_it_does_not_claim_is_named():
-    found = check_step(adaptive(joint(kd=Leaking(4.0))), batch())
+    leaking = changed(lambda value, step: value + step.weights.square().mean())
+    found = check_step(adaptive(joint(kd=leaking)), batch())
     assert names(found)[0] == "trains-another/kd"
     assert "'the weighting'" in found.findings[0].what
 
@@ -203,36 +208,24 @@ def test_a_teacher_that_is_not_frozen_is_named(spoil, name):
     assert found.replaced(expected_defects=("dead-term/kd",)).missing_defects == []  # the check ended early
 
 
-class Doubled(UniformWeighting):
-    def forward(self, student, teachers, labels):
-        return 2 * super().forward(student, teachers, labels)
+def chosen(student, labels=None):
+    return student.logits[:, :2].softmax(dim=1)
 
 
-class Chosen(UniformWeighting):
-    def forward(self, student, teachers, labels):
-        return student.logits[:, :2].softmax(dim=1)
-
-
-class ChosenFromUniform(UniformWeighting):
-    def forward(self, student, teachers, labels):
-        return (0 * student.logits[:, :2] * student.logits.detach()[:, :2] + student.logits[:, :2]
-                - student.logits[:, :2].detach()).softmax(dim=1)  # fmt: skip
-
-
-class Listed(UniformWeighting):
-    def forward(self, student, teachers, labels):
-        return torch.tensor([0.6, 0.4]).expand(len(labels), -1)
+def chosen_but_equal(student, labels):
+    logits = student.logits[:, :2]
+    return (0 * logits * logits.detach() + logits - logits.detach()).softmax(dim=1)
 
 
 @pytest.mark.parametrize(
-    ("weighting", "name"),
-    [(Doubled(), "unnormalised-weights/weighting"), (Chosen(), "weights-of-the-students-choice/weighting"),
-     (ChosenFromUniform(), "weights-of-the-students-choice/weighting"),
-     (Listed(), "order-of-the-teachers/weighting")],
+    ("weigh", "name"),
+    [(lambda student, labels: torch.ones(len(labels), 2), "unnormalised-weights"),
+     (chosen, "weights-of-the-students-choice"), (chosen_but_equal, "weights-of-the-students-choice"),
+     (lambda student, labels: torch.tensor([0.6, 0.4]).expand(len(labels), -1), "order-of-the-teachers")],
 )  # fmt: skip
-def test_weights_that_cannot_be_trusted_are_named(weighting, name):
-    module = module_of(plain_terms(), weighting)
-    assert name in names(check_step(module, batch()))
+def test_weights_that_cannot_be_trusted_are_named(weigh, name):
+    module = module_of(plain_terms(), weighting(weigh))
+    assert f"{name}/weighting" in names(check_step(module, batch()))
 
 
 class WeighingFeatures(DistillModule):
@@ -252,14 +245,10 @@ def rows_off_by_as_much(step):
     return weights
 
 
-def chosen_by_the_student(step):
-    return step.student.logits[:, :2].softmax(dim=1)
-
-
 @pytest.mark.parametrize(
     ("feature_weights", "found"),
     [(good, []), (rows_off_by_as_much, ["unnormalised-weights/features"]),
-     (chosen_by_the_student, ["weights-of-the-students-choice/features"])],
+     (lambda step: chosen(step.student), ["weights-of-the-students-choice/features"])],
 )  # fmt: skip
 def test_weights_of_the_features_that_cannot_be_trusted_are_named_too(feature_weights, found):
     terms = {"ce": CrossEntropy(), "regression": FeatureRegression(["layer3"])}
@@ -314,23 +303,13 @@ class Exploding(LossTerm):
         return step.student.logits.sum() * float("inf")
 
 
-class NotANumberAtTheTargets(SoftTargetLoss):
-    def forward(self, step):
-        value = super().forward(step)
-        return value + torch.where(value.detach() < 1e-4, torch.nan, 0.0)
-
-
-class Infinite(SoftTargetLoss):
-    def forward(self, step):
-        return super().forward(step) + torch.inf
-
-
 @pytest.mark.parametrize(
     ("term", "found"),
     [(AngleLoss(4.0), []), (OnLogits(4.0), ["not-zero-at-the-targets/term"]),
      (ReleasedRelationLoss(4.0), ["not-zero-at-the-targets/term"]),
-     (NotANumberAtTheTargets(4.0), ["not-zero-at-the-targets/term"]),
-     (Infinite(4.0), ["not-finite-value/term"]),
+     (changed(lambda value, _: value + torch.where(value.detach() < 1e-4, torch.nan, 0.0)),
+      ["not-zero-at-the-targets/term"]),
+     (changed(lambda value, _: value + torch.inf), ["not-finite-value/term"]),
      (Exploding(), ["not-finite-value/term", "not-finite-gradient/term"])],
     ids=lambda given: type(given).__name__ if isinstance(given, LossTerm) else "",
 )  # fmt: skip
@@ -341,5 +320,5 @@ def test_a_term_with_a_wrong_value_or_gradient_is_named(term, found):
 def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
     found = check_step(module_of(plain_terms(), coef={"ce": 1e6, "kd": 1.0}), batch())
     assert names(found) == []
-    assert len(found.warnings) == 1
-    assert "'ce' outweighs the rest" in found.warnings[0]
+    [warning] = found.warnings
+    assert "'ce' outweighs the rest" in warning
