@@ -11,7 +11,7 @@ from torch import nn
 
 from amtml_pl.config.build import build
 from amtml_pl.config.paths import config_directory
-from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers
@@ -178,6 +178,6 @@ def test_a_pair_composes_to_what_student_and_method_say_alone(composed, student,
 def test_the_doctor_finds_in_a_pair_what_the_method_is_known_for(methods, method):
     taught, student = methods[method], PAIRED.get(method, "resnet8_thin")
     expected = taught.config.expected_defects
-    found = examine(taught.module(OmegaConf.load(STUDENTS[student]), taught.live), batch())
+    found = check_step(taught.module(OmegaConf.load(STUDENTS[student]), taught.live), batch())
     assert sorted(each.name for each in found.findings) == sorted(expected)
     assert bool(expected) is (method.endswith(("_reference", "_released")) and method != "ebkd_reference")

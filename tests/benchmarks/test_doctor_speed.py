@@ -5,7 +5,7 @@ import torch
 
 from amtml_pl.config.checks import check
 from amtml_pl.distill.doctor.report import SAMPLES
-from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.types import Batch
 from test_methods import METHODS, WITHOUT_TEACHERS
 from test_pairs import Method, teachers_of
@@ -24,6 +24,6 @@ def test_a_step_is_examined_within_ten_seconds(benchmark, configure, method):
     batch = Batch(torch.rand(SAMPLES, 3, 32, 32), labels, labels, 1, "train")
     made = Method(config, batch, *(teachers_of(config, batch) if config.teacher else ()))
     benchmark.pedantic(
-        examine, args=(made.module(config.student, made.kept), batch), rounds=3, warmup_rounds=1
+        check_step, args=(made.module(config.student, made.kept), batch), rounds=3, warmup_rounds=1
     )
     assert benchmark.stats.stats.median < SECONDS

@@ -28,7 +28,6 @@ from steps import STAGES, small_module, small_network
 
 pytestmark = pytest.mark.numbers
 
-
 sgd = partial(torch.optim.SGD, lr=0.1)
 
 
@@ -49,12 +48,10 @@ def distiller(terms=None, weighting=None, teachers=2, coef=None):
 
 def batches(count=3, size=8, split="train"):
     generator = torch.Generator().manual_seed(0)
-    made = []
-    for i in range(count):
-        images = torch.rand(size, 3, 32, 32, generator=generator)
-        labels = torch.randint(K, (size,), generator=generator)
-        made.append(Batch(images, labels, torch.arange(i * size, (i + 1) * size), 1, split))
-    return made
+    images = torch.rand(count, size, 3, 32, 32, generator=generator)
+    labels = torch.randint(K, (count, size), generator=generator)
+    index = torch.arange(count * size).view(count, size)
+    return [Batch(*tensors, 1, split) for tensors in zip(images, labels, index, strict=True)]
 
 
 def fit(module, data=None, epochs=1, resume=None, **options):
@@ -67,42 +64,28 @@ def fit(module, data=None, epochs=1, resume=None, **options):
     return trainer
 
 
-def test_a_fit_changes_student_projections_and_adapter_and_leaves_the_teachers_alone():
+def test_a_fit_trains_and_saves_student_projections_and_adapter_and_nothing_of_a_teacher(tmp_path):
     module, source = distiller()
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     frozen = [{k: v.clone() for k, v in t.network.state_dict().items()} for t in source.teachers]
-    fit(module)
-    for name, parameter in module.named_parameters():
-        assert not torch.equal(parameter, before[name]), f"{name} has not been trained"
+    fit(module).save_checkpoint(tmp_path / "c.ckpt")
+    assert [name for name, p in module.named_parameters() if torch.equal(p, before[name])] == []
     for teacher, old in zip(source.teachers, frozen, strict=True):
-        for name, value in teacher.network.state_dict().items():
-            torch.testing.assert_close(value, old[name], rtol=0, atol=0)
+        assert all(torch.equal(value, old[name]) for name, value in teacher.network.state_dict().items())
+    state = torch.load(tmp_path / "c.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if "teacher" in name]
+    assert {"weighting.theta", "weighting.mixing", "terms.hint.projections.0"} <= set(state)
 
 
-def test_every_trainable_parameter_is_in_exactly_one_named_group_and_the_adapter_has_its_own_rate():
-    module, source = distiller()
+@pytest.mark.parametrize(("lr", "rate"), [(0.01, 0.01), (None, 0.1)])
+def test_every_trainable_parameter_is_in_one_named_group_and_the_adapter_may_have_a_rate(lr, rate):
+    module, _ = distiller()
+    module.weighting.lr = lr
     optimizer = module.configure_optimizers()["optimizer"]
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in module.parameters())
     groups = [(group["name"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
-    assert groups == [("student", 0.1, 5e-4), ("terms", 0.1, 5e-4), ("weighting", 0.01, 0.0)]
-    assert not {id(p) for t in source.teachers for p in t.network.parameters()} & set(held)
-
-
-def test_the_adapter_takes_the_rate_of_the_student_where_it_has_none():
-    module, _ = distiller()
-    module.weighting.lr = None
-    rates = {group["name"]: group["lr"] for group in module.configure_optimizers()["optimizer"].param_groups}
-    assert rates["weighting"] == rates["student"]
-
-
-def test_the_checkpoint_holds_projections_and_adapter_and_nothing_of_a_teacher(tmp_path):
-    module, _ = distiller()
-    trainer = fit(module)
-    trainer.save_checkpoint(tmp_path / "c.ckpt")
-    state = torch.load(tmp_path / "c.ckpt", weights_only=True)["state_dict"]
-    assert not [name for name in state if "teacher" in name]
-    assert {"weighting.theta", "weighting.mixing", "terms.hint.projections.0"} <= set(state)
+    assert groups == [("student", 0.1, 5e-4), ("terms", 0.1, 5e-4), ("weighting", rate, 0.0)]
 
 
 def test_the_total_is_the_sum_of_coefficients_times_unweighted_terms_and_all_is_logged():
@@ -137,7 +120,7 @@ def test_a_loss_that_is_not_a_number_stops_with_epoch_step_term_and_rows():
 
 
 class OneHot(UniformWeighting):
-    """Learns something, and is collapsed from the start."""
+    """Weighting that learns and is collapsed from the start."""
 
     def build(self, shapes):
         self.logit = nn.Parameter(torch.tensor([30.0, 0.0]))
@@ -156,7 +139,7 @@ def test_a_collapsed_adapter_is_warned_of_once_and_by_name(caplog):
     assert "epoch 1/3: the adapter has collapsed to one teacher per sample: 100%" in warnings[0]
 
 
-def test_uniform_weights_that_nobody_learns_are_no_collapse(caplog):
+def test_uniform_weights_without_parameters_do_not_collapse(caplog):
     module, _ = distiller({"kd": SoftTargetLoss(4.0)}, UniformWeighting())
     with caplog.at_level(logging.WARNING, logger="amtml_pl"):
         trainer = fit(module)
@@ -180,10 +163,10 @@ def test_terms_see_float32_under_mixed_precision():
 
 def test_live_teachers_compute_in_float32_under_mixed_precision_as_those_of_a_cache_do():
     module, source = distiller()
-    batch, asked = batches(1)[0], []
-    module.teacher_outputs_of = lambda given: asked.append(source(given)) or asked[-1]
+    batch, outputs = batches(1)[0], []
+    module.teacher_outputs_of = lambda given: outputs.append(source(given)) or outputs[-1]
     fit(module, data=[batch], precision="bf16-mixed")
-    assert torch.equal(asked[0].logits, source(batch).logits)
+    assert torch.equal(outputs[0].logits, source(batch).logits)
 
 
 def test_a_single_image_and_a_single_teacher_make_a_step():
@@ -208,9 +191,9 @@ def learned():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"terms": {}}, "There is no loss term"),
+        ({"terms": {}}, "The loss has no term"),
         ({"coef": {}}, r"loss terms \['ce'\] have no coefficient"),
-        ({"teachers": TEACHERS}, "There are teachers but no weighting"),
+        ({"teachers": TEACHERS}, "The teachers have no weighting"),
         ({"terms": {"kd": SoftTargetLoss(4.0)}}, r"\['kd'\] need teachers, and the run has none"),
         ({"teachers": TEACHERS, "weighting": UniformWeighting(), "terms": {"adapter": JointAdapterLoss(4.0)}},
          r"The terms \['adapter'\] train a weighting, and UniformWeighting learns nothing"),
@@ -235,6 +218,6 @@ def test_dropout_draws_the_same_in_a_resumed_epoch_as_in_the_first_pass(tmp_path
     whole, first, second = noisy(), noisy(), noisy()
     fit(whole, epochs=2)
     fit(first, epochs=1).save_checkpoint(tmp_path / "c.ckpt")
-    torch.rand(7)  # whatever else the second process drew
+    torch.rand(7)  # other random numbers of the second process
     fit(second, epochs=2, resume=tmp_path / "c.ckpt")
     assert torch.equal(whole.student.network[2].weight, second.student.network[2].weight)

@@ -14,9 +14,8 @@ from scipy.optimize import minimize
 from test_regression import regressed_by_loops
 from torch import nn
 
-from amtml_pl.distill.released.regression import ReleasedConfidenceFeatureRegression as ReleasedConfidence
-from amtml_pl.distill.released.regression import ReleasedFeatureRegression
-from amtml_pl.distill.released.triplets import ReleasedTripletLoss
+from amtml_pl.distill.released.losses import ReleasedConfidenceFeatureRegression as ReleasedConfidence
+from amtml_pl.distill.released.losses import ReleasedFeatureRegression, ReleasedTripletLoss
 from amtml_pl.errors import UserError
 from amtml_pl.losses.attention import AttentionLoss
 from amtml_pl.losses.dkd import DecoupledLoss

@@ -11,9 +11,12 @@ from amtml_pl.distill.loops.dml import mutual_loss
 from amtml_pl.distill.loops.mtkd_rl import aggregated_weights
 from amtml_pl.distill.released.aekd import ReleasedAekdWeighting, support_vector_weights
 from amtml_pl.distill.released.dml import released_mutual_loss
-from amtml_pl.distill.released.regression import ReleasedConfidenceFeatureRegression as ReleasedConfidence
-from amtml_pl.distill.released.regression import ReleasedFeatureRegression
-from amtml_pl.distill.released.triplets import ReleasedTripletLoss, released_triplet_terms
+from amtml_pl.distill.released.losses import ReleasedConfidenceFeatureRegression as ReleasedConfidence
+from amtml_pl.distill.released.losses import (
+    ReleasedFeatureRegression,
+    ReleasedTripletLoss,
+    released_triplet_terms,
+)
 from amtml_pl.losses.attention import AttentionLoss
 from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
 from amtml_pl.losses.embeddings import EmbeddingTerm
@@ -86,8 +89,8 @@ class ReleasedTripletsOfAnyLength(OfAnyLength, ReleasedTripletLoss): ...
 
 def test_triplets_by_votes_and_as_released(golden, monkeypatch):
     given, expected = golden("okd")
-    for module in ("losses", "distill.released"):
-        monkeypatch.setattr(f"amtml_pl.{module}.triplets.random_triplets", lambda samples: given["triplets"])
+    for module in ("losses.triplets", "distill.released.losses"):
+        monkeypatch.setattr(f"amtml_pl.{module}.random_triplets", lambda samples: given["triplets"])
     embeddings = (given["student"], *given["teachers"])
     maps = [torch.as_tensor(each).double()[:, :, None, None] for each in embeddings]
     offered = dict.fromkeys("abc", OfferedFeatures("last"))

@@ -59,9 +59,9 @@ def observe(notes: Notes, exact: bool) -> None:
                 freeze_norms(self)
             notes.seen.append((batch.view, batch.index.tolist()))
 
-        def log_losses(self, step, values, total):
+        def update_metrics(self, step, batch, values, total):
             notes.losses.append({name: float(value) for name, value in {**values, "total": total}.items()})
-            original["log_losses"](self, step, values, total)
+            original["update_metrics"](self, step, batch, values, total)
 
         def on_train_end(self):
             notes.state.update({name: tensor.clone() for name, tensor in self.state_dict().items()})

@@ -1,1 +1,1 @@
-"""Training step: the module, its step and objectives, and the costs of a fit."""
+"""Training step: the module, its step and loss components, and the costs of a fit."""

@@ -36,18 +36,16 @@ def check_composition(
 ) -> None:
     """Raise a UserError for parts that cannot work together or would train nothing."""
     if not terms:
-        raise UserError("There is no loss term; expected at least one.", fix="loss=[ce]")
+        raise UserError("The loss has no term (expected at least one).", fix="loss=[ce]")
     if missing := sorted(set(terms) - set(coef)):
         raise UserError(f"The loss terms {missing} have no coefficient.", fix=f"+coef.{missing[0]}=1.0")
     if teachers is None:
         refuse_without_teachers(terms)
         return
     if weighting is None:
-        raise UserError("There are teachers but no weighting.", fix="weighting=uniform")
-    learned = any(True for _ in weighting.parameters())
-    scheme = type(weighting).__name__
-    idle = [name for name, term in terms.items() if term.needs_learned_weighting]
-    if idle and not learned:
+        raise UserError("The teachers have no weighting.", fix="weighting=uniform")
+    learned, scheme = any(True for _ in weighting.parameters()), type(weighting).__name__
+    if not learned and (idle := [name for name, term in terms.items() if term.needs_learned_weighting]):
         raise UserError(
             f"The terms {idle} train a weighting, and {scheme} learns nothing.",
             fix="weighting=adaptive, or leave them out of loss=[...]",
@@ -59,7 +57,7 @@ def check_composition(
         )
     if not any(term.needs_teachers for term in terms.values()):
         raise UserError(
-            f"There are teachers, {list(teachers.names)}, and no term of {list(terms)} learns from them.",
+            f"No term of {list(terms)} learns from the teachers {list(teachers.names)}.",
             fix="method=amtml (or another of conf/method/), or for labels alone method=ce",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from amtml_pl.distill.doctor.gradients import gradient_norms
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import write_bytes
@@ -28,14 +30,11 @@ class NonFiniteGuard(Callback):
     Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
     """
 
-    def __init__(self) -> None:
-        self.present: tuple[Batch, int] | None = None
-
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Remember the batch for a possible error message."""
-        self.present = batch, batch_idx
+        """Store the batch for a possible error message."""
+        self.batch, self.batch_idx = batch, batch_idx
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -44,27 +43,27 @@ class NonFiniteGuard(Callback):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if trainer.precision == "16-mixed" or all_finite([cast("Tensor", p.grad) for p in parameters]):
             return
-        if self.present is None or not isinstance(pl_module, StudentModule):
-            raise TypeError(f"{type(pl_module).__name__} took a step outside of a training batch.")
-        names = {id(p): name for name, p in pl_module.named_parameters()}
+        module = cast("StudentModule", pl_module)
+        names = {id(p): name for name, p in module.named_parameters()}
         broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
-        terms = terms_of_broken_gradients(pl_module, self.present[0])
-        raise broken_step(pl_module, self.present, "gradient", [*terms, *broken[:5]])
+        terms = terms_of_broken_gradients(module, self.batch)
+        raise non_finite_step(module, self.batch, self.batch_idx, "gradient", [*terms, *broken[:5]])
 
 
-def broken_loss(
-    module: StudentModule, values: Mapping[str, Tensor], batch: Batch, batch_idx: int
-) -> UserError:
-    """Return the error for a non-finite loss: where, which terms, which samples."""
-    broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-    return broken_step(module, (batch, batch_idx), "loss", broken or ["the weighted sum overflows"])
+def require_finite(
+    module: StudentModule, loss: Tensor, values: Mapping[str, Tensor], batch: Batch, batch_idx: int
+) -> None:
+    """Raise a UserError with terms and samples if a loss is not finite."""
+    if not torch.isfinite(loss):
+        broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
+        terms = broken or ["the weighted sum overflows"]
+        raise non_finite_step(module, batch, batch_idx, "loss", terms)
 
 
-def broken_step(
-    module: StudentModule, present: tuple[Batch, int], what: str, broken: Sequence[str]
+def non_finite_step(
+    module: StudentModule, share: Batch, batch_idx: int, what: str, broken: Sequence[str]
 ) -> UserError:
     """Return the error for a step that is not taken; save the step."""
-    share, batch_idx = present
     batch = share.map(module.gather_batch(share.labels))
     about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
     file = Path(module.trainer.default_root_dir) / "not_finite.safetensors"
@@ -80,15 +79,13 @@ def broken_step(
 
 def terms_of_broken_gradients(module: StudentModule, batch: Batch) -> Iterator[str]:
     """Yield the loss terms whose gradient is not finite for the present batch."""
-    for objective in module.break_down(batch).components:
-        parameters = [p for part in objective.trains for p in module.trainable_groups().get(part, ())]
-        gradients = torch.autograd.grad(objective.value, parameters, retain_graph=True, allow_unused=True)
-        if not all_finite([gradient for gradient in gradients if gradient is not None]):
-            yield f"loss/{objective.name}"
+    for component in module.break_down(batch).components:
+        if not all(map(math.isfinite, gradient_norms(component, module.trainable_groups()).values())):
+            yield f"loss/{component.name}"
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Return whether all numbers are finite, with one wait for the device.
+    """Return True if all numbers are finite, with one wait for the device.
 
     Their common norm is finite then, unless it overflows; in that case each tensor is checked.
     """
@@ -98,7 +95,7 @@ def all_finite(tensors: list[Tensor]) -> bool:
 
 
 def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Mapping[str, Any]) -> None:
-    """Write everything that is needed to compute a step again."""
+    """Write what `load_reproduction` needs to compute a step again."""
     tensors = {f"state/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {"images": batch.images, "labels": batch.labels, "index": batch.index}
     facts = {**about, "view": batch.view, "split": batch.split}
@@ -107,7 +104,7 @@ def save_reproduction(file: Path, module: StudentModule, batch: Batch, about: Ma
         tensors["logits"] = batch.teachers.logits
         tensors |= {f"hints/{name}": hint for name, hint in batch.teachers.hints.items()}
     if batch.mixed is not None:
-        tensors |= {"mixed/labels": batch.mixed.labels, "mixed/share": batch.mixed.share}
+        tensors |= {f"mixed/{name}": tensor for name, tensor in vars(batch.mixed).items()}
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_bytes(file, save(whole, {"about": json.dumps(facts)}))
 
@@ -119,10 +116,10 @@ def load_reproduction(file: Path, module: nn.Module) -> Batch:
         about = json.loads(stored.metadata()["about"])
     module.load_state_dict(below("state/", tensors))
     batch = Batch(tensors["images"], tensors["labels"], tensors["index"], about["view"], about["split"])
-    if "teachers" in about:
-        outputs = TeacherOutputs(tuple(about["teachers"]), tensors["logits"], below("hints/", tensors))
-        batch = replace(batch, teachers=outputs)
-    return batch
+    if "teachers" not in about:
+        return batch
+    outputs = TeacherOutputs(tuple(about["teachers"]), tensors["logits"], below("hints/", tensors))
+    return replace(batch, teachers=outputs)
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

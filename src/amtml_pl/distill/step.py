@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.distill.module import StudentModule, at_least_float32, trainable
-from amtml_pl.distill.non_finite import broken_loss
-from amtml_pl.distill.objectives import LossComponent, StepBreakdown
+from amtml_pl.distill.loss_components import LossComponent, StepBreakdown, trainable
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.non_finite import require_finite
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Batch, Step
 
@@ -19,7 +19,7 @@ from amtml_pl.types import Batch, Step
 class DistillModule(StudentModule):
     """Student trained from labels and any teachers, by one optimiser."""
 
-    asks_weighting_alone: ClassVar[bool] = True
+    uses_weighting_unchanged: ClassVar[bool] = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
         """Return the loss of one step, in the order a batch travels."""
@@ -27,16 +27,14 @@ class DistillModule(StudentModule):
         step = self.distill_step(batch)
         values = self.values(step)
         loss = self.total(values)
-        if not torch.isfinite(loss):
-            raise broken_loss(self, values, batch, batch_idx)
-        self.update_metrics(step, batch)
-        self.log_losses(step, values, loss)
+        require_finite(self, loss, values, batch, batch_idx)
+        self.update_metrics(step, batch, values, loss)
         return loss
 
     def distill_step(self, batch: Batch) -> Step:
         """Return a batch's student and teacher outputs with the teachers' weights.
 
-        Where several processes share a batch, the outputs of all are put together: weightings and terms see
+        Where several processes share a batch, the outputs of all are gathered: weightings and terms see
         the whole batch and return what they return in one process.
         """
         student = self.student(batch.images)
@@ -46,19 +44,11 @@ class DistillModule(StudentModule):
             student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
             teachers = None if teachers is None else teachers.map(at_least_float32).map(whole)
             self.seed_step(stage=1)
-            weights = None
+            weights = prior = None
             if teachers is not None and self.weighting is not None:
-                weights = self.weighting(student, teachers, labels)
-            return Step(
-                student=student,
-                labels=labels,
-                teachers=teachers,
-                weights=weights,
-                weighting_norm=self.weighting_norm(),
-                epoch=self.current_epoch,
-                mixed=batch.mixed,
-                prior=None if self.weighting is None else self.weighting.prior,
-            )
+                weights, prior = self.weighting(student, teachers, labels), self.weighting.prior
+            norm, epoch = self.weighting_norm(), self.current_epoch
+            return Step(student, labels, teachers, weights, norm, epoch, batch.mixed, prior=prior)
 
     def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
         """Return the unweighted value of every term."""
@@ -70,33 +60,33 @@ class DistillModule(StudentModule):
         self.seed_step()
         step = self.distill_step(batch)
         values = self.values(step)
-        objectives = [
+        components = [
             LossComponent(name, self.coef[name] * values[name], self.expected_groups(name, term))
             for name, term in self.loss_terms().items()
             if self.coef[name]
         ]
-        return StepBreakdown(objectives, step)
+        return StepBreakdown(components, step)
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return trainable parameters of student, terms and weighting, by part."""
+        """Return trainable parameters of student, terms and weighting, by group."""
         learners = {f"terms.{name}": term for name, term in self.terms.items()}
         if self.weighting is not None:
             learners["weighting"] = self.weighting
         return {**super().trainable_groups(), **trainable(learners)}
 
     def expected_groups(self, name: str, term: LossTerm) -> tuple[str, ...]:
-        """Return the names of the parts that a term should train."""
-        parts = self.trainable_groups()
-        claimed = ["student"] if term.trains_student else []
-        if term.learns or f"terms.{name}" in parts:
-            claimed.append(f"terms.{name}")
-        if term.needs_learned_weighting or (term.trains_weighting and "weighting" in parts):
-            claimed.append("weighting")
-        return tuple(claimed)
+        """Return the names of the parameter groups that a term should train."""
+        groups = self.trainable_groups()
+        expected = ["student"] if term.trains_student else []
+        if term.learns or f"terms.{name}" in groups:
+            expected.append(f"terms.{name}")
+        if term.needs_learned_weighting or (term.trains_weighting and "weighting" in groups):
+            expected.append("weighting")
+        return tuple(expected)
 
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Yield optimiser groups of student, terms and weighting, each parameter once."""
-        yield {"name": "student", "params": list(self.student.parameters())}
+        yield from super().parameter_groups()
         if projections := list(self.terms.parameters()):
             yield {"name": "terms", "params": projections}
         if self.weighting is not None and (factors := list(self.weighting.parameters())):
@@ -108,10 +98,10 @@ class DistillModule(StudentModule):
         parameters = [] if self.weighting is None else list(self.weighting.parameters())
         return torch.stack([p.square().sum() for p in parameters]).sum() if parameters else None
 
-    @property
-    def learns_weights(self) -> bool:
-        """Return whether the weighting has parameters."""
-        return self.weighting_norm() is not None
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return half precision as float32; float64 stays as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def full_precision(on: Batch | Tensor) -> torch.autocast:

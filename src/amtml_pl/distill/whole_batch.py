@@ -1,4 +1,4 @@
-"""Whole batch of all processes of a run, assembled from their shares."""
+"""Whole batch, gathered from the shares of all ranks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from torch import Tensor
 
 
 class WholeBatch:
-    """Function that assembles the processes' rows in the order of a one-process run.
+    """Function that gathers the rows of all ranks in the order of a one-process run.
 
-    The first row is of process 0, the second of process 1, …; shares may differ by a row. Every process gets
-    the whole batch and computes the same loss. The gradient of that loss that comes back to a share is
-    multiplied by the number of processes, since their gradients are averaged: the average is then the
-    gradient of a run of one process.
+    The first row is of rank 0, the second of rank 1, …; shares may differ by a row. Every rank gets the
+    whole batch and computes the same loss. DDP averages gradients, so that of a share is multiplied by the
+    world size: the average is the gradient of a run of one process.
 
     Args:
-        share: ``(B_rank, ...)``, any of the tensors that will be assembled.
+        share: ``(B_rank, ...)``, any of the tensors that will be gathered.
     """
 
     def __init__(self, share: Tensor) -> None:

@@ -68,7 +68,7 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
     if settings is None:
         raise UserError("The run has no weighting (weighting: null).")
     loop = located(config["loop"]["_target_"])
-    if not getattr(loop, "asks_weighting_alone", False):
+    if not getattr(loop, "uses_weighting_unchanged", False):
         raise UserError(f"{loop.__name__} computes the teachers' weights within its training step.")
     scheme = build(settings)
     if not isinstance(scheme, Weighting):

@@ -14,8 +14,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from amtml_pl.distill.module import Observer
 from amtml_pl.distill.non_finite import NonFiniteGuard
+from amtml_pl.distill.observer import Observer
 from amtml_pl.distill.timing import Spending
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.collectives import all_gather_object
@@ -81,7 +81,7 @@ class Accounts(Observer):
             return
         self.spent.resume_from(checkpoint["spent"])
         if not trainer.is_global_zero:
-            self.spent.teacher_passes = {}  # of all ranks until then; the first one has taken them over
+            self.spent.teacher_passes.clear()  # of all ranks until then; the first one has taken them over
 
 
 def passes_of_all_ranks(spent: Spending) -> dict[str, int]:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.distill.doctor.report import Checkup, check_up, warn
+from amtml_pl.distill.doctor.checkup import Checkup
+from amtml_pl.distill.doctor.report import check_up, print_warnings
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.timing import Spending
 from amtml_pl.errors import UserError
@@ -183,5 +184,5 @@ def examine(ready: Ready, *, thoroughly: bool = False) -> Checkup:
         }
     found = check_up(ready.module, ready.data, examined, ready.request.settings.expected_defects)
     write_record(ready.request.folder.doctor_file, found)
-    warn(found)
+    print_warnings(found)
     return found

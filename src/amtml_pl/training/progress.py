@@ -86,7 +86,7 @@ class FitProgress(Callback):
             return
         spent = module.spent
         rate = (spent.images_seen - self.images_before) / (spent.fit_seconds - spent.seconds_before)
-        loss = module.means.so_far("total")
+        loss = module.means.so_far().get("loss/total")
         measured = f"{'' if loss is None else f'loss {loss:.4f}  '}{self.accuracy}{rate:,.0f} img/s"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bars.update(self.task, description=epoch, measured=measured)

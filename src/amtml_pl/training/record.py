@@ -39,7 +39,7 @@ def describe(ready: Ready) -> RunRecord:
         teacher_source=("cached" if settings.cached else "live") if has_teachers else None,
         loop=method.loop.target,  # some weigh the teachers themselves
         weighting=method.weighting.target if has_teachers else None,
-        loss=dict(module.coefficients),
+        loss=dict(module.coef),
         temperature=method.temperature,
         budget=budget(ready),
     )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from amtml_pl.distill.doctor.step import examine
+from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.distill.loops.dml import MutualLearning, mutual_loss
 from amtml_pl.distill.loops.hard_samples import HardSamples
 from amtml_pl.distill.loops.mmkd import MMKD, similarity_statistics
@@ -88,7 +88,7 @@ def batches(count=4, B=8):
     ]
 
 
-def taught_by(module, batch):
+def with_teachers(module, batch):
     return replace(batch, teachers=module.teacher_source(batch))
 
 
@@ -123,7 +123,7 @@ def test_every_part_moves_the_schedule_steps_once_an_epoch_and_a_resumed_fit_end
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_doctor_finds_every_parameter_in_one_optimiser_and_nothing_wrong(name):
-    assert examine(MAKERS[name](), batches(1)[0]).findings == []
+    assert check_step(MAKERS[name](), batches(1)[0]).findings == ()
 
 
 @pytest.mark.parametrize("kind", [MTKDRL, MMKD])
@@ -137,47 +137,31 @@ def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
     torch.testing.assert_close(alone.weights, torch.ones(8, 1))
 
 
-@pytest.mark.parametrize("kind", [MTKDRL, MMKD])
 @pytest.mark.parametrize("missing", [{"left_out": "kd_each"}, {"without_a_coefficient": "regression"}])
-def test_a_term_by_which_it_weighs_must_be_there_and_count(kind, missing):
+def test_a_missing_term_or_coefficient_is_refused(missing):
     [name] = missing.values()
-    with pytest.raises(UserError, match=rf"'{name}' is not selected.*\n.*loss=\[ce,kd_each,regression\]"):
-        weighing(kind, **missing)
+    with pytest.raises(UserError, match=rf"needs the term '{name}'.*\n.*loss=\[ce,kd_each,regression\]"):
+        weighing(MMKD, **missing)
 
 
-@pytest.mark.parametrize("kind", [MTKDRL, MMKD])
-def test_another_weighting_beside_its_own_is_refused(kind):
-    with pytest.raises(UserError, match=r"ConfidenceWeighting would not be asked.\n.*weighting=uniform"):
-        weighing(kind, weighting=ConfidenceWeighting())
+def test_another_weighting_is_refused():
+    with pytest.raises(UserError, match=r"ignores ConfidenceWeighting.\n.*weighting=uniform"):
+        weighing(MMKD, weighting=ConfidenceWeighting())
 
 
 # ---- deep mutual learning
 
 
-def test_equal_networks_have_nothing_to_learn_from_one_another():
-    logits = torch.randn(5, K, dtype=torch.float64)
-    assert mutual_loss(logits, logits.expand(3, -1, -1)) == pytest.approx(0, abs=1e-12)
-
-
-def test_no_gradient_reaches_a_peer():
+def test_the_mutual_loss_is_the_mean_divergence_from_the_constant_peers():
     own, others = torch.randn(5, K, requires_grad=True), torch.randn(2, 5, K, requires_grad=True)
-    mutual_loss(own, others).backward()
-    assert own.grad.abs().sum() > 0
-    assert others.grad is None
-
-
-def test_the_mutual_loss_is_the_mean_of_the_divergences_from_the_peers():
-    own, others = torch.randn(5, K), torch.randn(2, 5, K)
     naive = sum(
         (p * (p / q).log()).sum()
         for peer in others for p, q in zip(peer.softmax(1), own.softmax(1), strict=True)
     ) / 10  # fmt: skip
-    torch.testing.assert_close(mutual_loss(own, others), naive)
-
-
-def test_the_doctor_knows_the_defect_of_the_released_mutual_learning():
-    [found] = examine(mutual(ReleasedMutualLearning), batches(1)[0]).findings
-    assert found.name == "not-zero-at-the-targets/mutual"
+    found = mutual_loss(own, others)
+    torch.testing.assert_close(found, naive)
+    found.backward()
+    assert others.grad is None
 
 
 def test_saturated_outputs_leave_both_mutual_losses_finite():
@@ -188,11 +172,6 @@ def test_saturated_outputs_leave_both_mutual_losses_finite():
         value.backward()
         assert torch.isfinite(value)
         assert torch.isfinite(logits.grad).all()
-
-
-def test_mutual_learning_without_its_coefficient_is_refused():
-    with pytest.raises(UserError, match=r"coef_mutual=0 is none.\n.*method=ce"):
-        mutual(coef_mutual=0.0)
 
 
 class Silent(MutualLearning):
@@ -215,17 +194,22 @@ class HalfBlind(MMKD):
     ("make", "found"),
     [(lambda: mutual(Silent), ["dead-term/mutual", "idle-for-the-peer1/mutual@peer1",
                                "idle-for-the-peer2/mutual@peer2"]),
+     (lambda: mutual(ReleasedMutualLearning), ["not-zero-at-the-targets/mutual"]),
      (lambda: weighing(Blind, hidden=8), ["idle-for-the-agent/weights"]),
      (lambda: weighing(HalfBlind), ["idle-for-the-features-network/weights"])],
 )  # fmt: skip
 def test_the_doctor_sees_through_the_parts_of_a_loop_that_learn_nothing(make, found):
-    assert [finding.name for finding in examine(make(), batches(1)[0]).findings] == found
+    assert [finding.name for finding in check_step(make(), batches(1)[0]).findings] == found
 
 
-def test_peers_are_needed_and_counted():
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [({"coef_mutual": 0.0}, "coef_mutual=0.*\n.*method=ce"), ({"peers": 0}, "at least one peer")],
+)
+def test_mutual_learning_without_peers_or_coefficient_is_refused(given, text):
     assert mutual(peers=3).networks_trained == 4
-    with pytest.raises(UserError, match="at least one peer"):
-        mutual(peers=0)
+    with pytest.raises(UserError, match=text):
+        mutual(**given)
 
 
 # ---- MTKD-RL
@@ -249,20 +233,19 @@ def test_a_rewarded_sample_pulls_its_weights_up_and_another_does_not():
 # ---- MMKD
 
 
-def test_the_student_stays_where_it_is_in_a_meta_step():
-    module, batch = weighing(MMKD), batches(1)[0]
-    taught = taught_by(module, batch)
+def test_a_meta_step_leaves_the_student_unchanged():
+    module = weighing(MMKD).train()
+    batch = with_teachers(module, batches(1)[0])
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
-    module.train()
-    module.meta_loss(taught, lr=0.1).backward()
+    module.meta_loss(batch, lr=0.1).backward()
     assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.student.parameters())
     for net in (module.for_logits, module.for_features):
         assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
 
 
-def taught_in_double_precision(module, batch):
-    """A batch with its teachers' outputs, everything in float64; batch norm of the regressors has trained."""
+def in_double_precision(module, batch):
+    """Return a batch with teacher outputs, all in float64; move the regressors' batch norm."""
     module.double()
     generator = torch.Generator().manual_seed(2)
     for regressor in module.regression.regressors:
@@ -272,27 +255,27 @@ def taught_in_double_precision(module, batch):
     for teacher in module.teacher_source.teachers:
         teacher.network.double()
     batch = replace(batch, images=batch.images.double())
-    return taught_by(module, batch)
+    return with_teachers(module, batch)
 
 
 def test_the_meta_loss_is_that_of_a_copy_which_takes_two_matching_steps_and_one_from_labels():
     module = weighing(MMKD)
-    taught = taught_in_double_precision(module, batches(1, B=4)[0])
+    batch = in_double_precision(module, batches(1, B=4)[0])
     copy = deepcopy(module.student)
     steps = torch.optim.SGD(copy.parameters(), lr=0.1)
     for matching in (True, True, False):
         steps.zero_grad()
-        outputs = copy(taught.images)
-        labelled = F.cross_entropy(outputs.logits, taught.labels)
-        loss = matched_by_loops(module, outputs, taught) if matching else labelled
+        outputs = copy(batch.images)
+        labelled = F.cross_entropy(outputs.logits, batch.labels)
+        loss = matched_by_loops(module, outputs, batch) if matching else labelled
         loss.backward()
         steps.step()
-    expected = F.cross_entropy(copy(taught.images).logits, taught.labels)
-    torch.testing.assert_close(module.meta_loss(taught, lr=0.1), expected, rtol=1e-9, atol=0)
+    expected = F.cross_entropy(copy(batch.images).logits, batch.labels)
+    torch.testing.assert_close(module.meta_loss(batch, lr=0.1), expected, rtol=1e-9, atol=0)
 
 
 def matched_by_loops(module, student, batch):
-    """Per sample: each teacher's divergence at T = 4 and error of its map, by what the networks give them."""
+    """Return the mean of divergences at T = 4 and errors of maps, weighted by the networks."""
     names, B = batch.teachers.names, len(batch.labels)
     targets = [batch.teachers.hints[f"{name}/layer3"] for name in names]
     own = student.features["layer3"]
@@ -315,7 +298,7 @@ def matched_by_loops(module, student, batch):
 
 
 def similarity_by_loops(maps, b):
-    """Mean, deviation and maximum of a sample's cosines to the other samples."""
+    """Return mean, deviation and maximum of a sample's cosines to the other samples."""
     rows = maps.flatten(1)
     cosines = [rows[b] @ rows[c] / (rows[b].norm() * rows[c].norm()) for c in range(len(rows)) if c != b]
     cosines = torch.stack(cosines)
@@ -324,28 +307,26 @@ def similarity_by_loops(maps, b):
 
 
 class Remembering(MMKD):
-    """Its networks see, in each of the two matching moves, what they saw in it the first time."""
+    """Loop whose networks see, in each of the two matching steps, what they saw in it the first time."""
 
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self.memories, self.asked = [], 0
+    memories, calls = (), 0
 
     def weigh(self, student, teachers):
         if len(self.memories) < 2:
-            self.memories.append(student.map(torch.detach))
-        remembered = self.memories[self.asked % 2]
-        self.asked += 1
+            self.memories = (*self.memories, student.map(torch.detach))
+        remembered = self.memories[self.calls % 2]
+        self.calls += 1
         return super().weigh(remembered, teachers)
 
 
 @pytest.mark.parametrize("weigher", ["for_logits", "for_features"])
 def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_not_what_they_see(weigher):
-    asked, module = weighing(MMKD), weighing(Remembering)
-    taught_in_double_precision(module, batches(1, B=4)[0])
-    taught = taught_in_double_precision(asked, batches(1, B=4)[0])
-    asked.meta_loss(taught, lr=0.1).backward()
-    module.meta_loss(taught, lr=0.1)  # to be remembered
-    pairs = [[*getattr(each, weigher).parameters()] for each in (module, asked)]
+    plain, module = weighing(MMKD), weighing(Remembering)
+    in_double_precision(module, batches(1, B=4)[0])
+    batch = in_double_precision(plain, batches(1, B=4)[0])
+    plain.meta_loss(batch, lr=0.1).backward()
+    module.meta_loss(batch, lr=0.1)  # to be remembered
+    pairs = [[*getattr(each, weigher).parameters()] for each in (module, plain)]
     entries = [
         (p, i, float(same.grad.view(-1)[i])) for p, same in zip(*pairs, strict=True) for i in range(p.numel())
     ]
@@ -354,13 +335,13 @@ def test_the_meta_gradient_is_the_derivative_through_what_the_networks_give_and_
     assert sum(gradient != 0 for _, _, gradient in drawn) >= 3  # others lead to hidden units that are silent
     for parameter, i, gradient in drawn:
         # Larger differences cross the kink of some ReLU in the student.
-        values = [meta_loss_beside(module, taught, parameter, i, away) for away in (1e-6, -1e-6)]
+        values = [meta_loss_beside(module, batch, parameter, i, away) for away in (1e-6, -1e-6)]
         within = 64 * torch.finfo(torch.float64).eps * max(values) / 2e-6  # of two losses that are rounded
         assert (values[0] - values[1]) / 2e-6 == pytest.approx(gradient, rel=1e-4, abs=within)
 
 
 def meta_loss_beside(module, batch, parameter, entry, away):
-    """The meta loss with one entry of a parameter moved, which is then put back."""
+    """Return the meta loss with one entry of a parameter moved, and move it back."""
     values = parameter.detach().view(-1)
     before = values[entry].clone()
     values[entry] += away
@@ -376,18 +357,17 @@ def test_similarities_are_described_for_any_batch():
 
 
 def test_hard_samples_fill_up_first_and_are_replaced_by_wrong_ones_after():
-    source = LiveTeachers([Teacher("t", network())])
-    taught = [replace(each, teachers=source(each)) for each in batches(3)]
+    source, right = LiveTeachers([Teacher("t", network())]), torch.zeros(8, dtype=torch.bool)
+    first, second, third = (replace(each, teachers=source(each)) for each in batches(3))
     kept = HardSamples(12)
-    kept.keep(taught[0], torch.zeros(8, dtype=torch.bool))
+    kept.keep(first, right)
     assert not kept.is_full
-    kept.keep(taught[1], torch.zeros(8, dtype=torch.bool))
+    kept.keep(second, right)
     assert kept.is_full
     wrong = torch.tensor([True, False] * 4)
-    kept.keep(taught[2], wrong)
+    kept.keep(third, wrong)
     found = {tuple(image.flatten()[:3].tolist()) for image in kept.kept.images}
-    for image, is_wrong in zip(taught[2].images, wrong, strict=True):
-        assert (tuple(image.flatten()[:3].tolist()) in found) is bool(is_wrong)
+    assert [tuple(image.flatten()[:3].tolist()) in found for image in third.images] == wrong.tolist()
     again = HardSamples(12)
     again.load(kept.state())
     assert torch.equal(again.kept.images, kept.kept.images)
@@ -404,19 +384,18 @@ def test_meta_steps_are_counted_over_epochs_that_are_shorter_than_the_time_betwe
 
 
 def test_hard_samples_of_a_checkpoint_go_where_the_student_is():
-    module, batch = weighing(MMKD, buffer_size=8), batches(1)[0]
-    taught = taught_by(module, batch)
-    module.hard.keep(taught, torch.zeros(8, dtype=torch.bool))
+    module = weighing(MMKD, buffer_size=8)
+    batch = with_teachers(module, batches(1)[0])
+    module.hard.keep(batch, torch.zeros(8, dtype=torch.bool))
     module.to("meta").on_train_start()  # a second device that every machine has
     assert module.hard.kept.images.device.type == "meta"
     assert module.hard.kept.teachers.logits.device.type == "meta"
 
 
 def test_a_compiled_student_takes_meta_steps():
-    module, batch = weighing(MMKD), batches(1)[0]
+    module = weighing(MMKD)
     module.student.network.compile(backend="aot_eager")
-    taught = taught_by(module, batch)
-    module.meta_loss(taught, lr=0.1).backward()
+    module.meta_loss(with_teachers(module, batches(1)[0]), lr=0.1).backward()
     assert module.for_logits[2].bias.grad.abs().sum() > 0
 
 

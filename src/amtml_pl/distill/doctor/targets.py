@@ -1,4 +1,4 @@
-"""Check that targets can be reached, and that classifiers are the teachers' own."""
+"""Check that targets can be reached, and that classifiers match their teachers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step, TeacherOutputs
@@ -19,8 +19,7 @@ CLOSE_ENOUGH = 0.1  # of the logits' deviation: stored in half precision they di
 def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Finding]:
     """Yield findings for terms that are not 0 at the soft targets.
 
-    The targets are those of teachers with random and clearly different outputs: the run's own may be too
-    poor, or too alike, for a result.
+    The targets come from random and clearly different teacher outputs, since those of the run may be alike.
     """
     if step.teachers is None or step.weights is None:
         return
@@ -35,7 +34,7 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
         smallest = torch.finfo(targets.dtype).tiny
         perfect = replace(step.student, logits=temperature * targets.clamp_min(smallest).log())
         value, usual = (float(term(each).detach()) for each in (replace(sharp, student=perfect), sharp))
-        if not abs(value) <= 1e-5 + 1e-3 * abs(usual):  # so that what is not a number is found
+        if not abs(value) <= 1e-5 + 1e-3 * abs(usual):  # also for a nan
             yield Finding(
                 f"not-zero-at-the-targets/{name}",
                 f"the term {name!r} is {value:.3g} for a student whose softened output is the soft targets, "
@@ -55,7 +54,7 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
         if not away <= CLOSE_ENOUGH:
             yield Finding(
                 f"not-the-teachers-classifier/{name}",
-                f"of the teacher's own map, as it is kept, its classifier makes logits that are {away:.2f} "
-                "standard deviations from the teacher's; expected the same (a map that is pooled before a "
-                "batch norm or ReLU is another: hint_pool=null loss.regression.grid=null)",
+                f"the teacher's classifier makes logits from its cached map that are {away:.2f} standard "
+                "deviations from the teacher's; expected equal ones (pooling before a batch norm or ReLU "
+                "changes a map: hint_pool=null loss.regression.grid=null)",
             )

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.teachers.cache.catalogue import TeacherExamination
 from amtml_pl.teachers.live import Teacher
+from amtml_pl.types import TeacherOutputs
+
+Statistics: TypeAlias = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 IMAGES = 256  # for accuracy and statistics
 IMAGES_PER_CLASS = 10  # for the classes: half of them to find the best assignment, half to measure it
 CERTAIN = 3.0  # standard errors
 # Means and standard deviations that networks are commonly trained with.
-STATISTICS: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
+USUAL: Statistics = {
     "ImageNet's": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "CIFAR-10's": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
     "CIFAR-100's": ([0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]),
@@ -28,66 +33,52 @@ STATISTICS: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
 
 
 def examine_teacher(
-    teacher: Teacher,
-    images: Float[Tensor, "N 3 H W"],
-    labels: Int64[Tensor, " N"],
-    others: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None,
+    teacher: Teacher, images: Float[Tensor, "N 3 H W"], labels: Int64[Tensor, " N"], others: Statistics | None
 ) -> TeacherExamination:
     """Measure a teacher's accuracy; if needed also with other statistics or classes.
 
     Args:
         teacher: with its weights.
-        images: in [0, 1], of a split that it was not trained on.
+        images: in [0, 1], of a split that it was not trained on; other statistics see the first `IMAGES`.
         labels: of the images.
         others: means and deviations to try besides the usual ones, by name, such as the data set's; None for
             a teacher whose own statistics and classes are certainly right.
-
-    Returns:
-        The accuracy with other statistics is that on the first `IMAGES`. A gain is the number of images that
-        are named rightly only then, minus those that are only now, over the root of the number of both.
     """
-    named = predicted_classes(teacher, images)
-    right = named == labels
-    count, accuracy = len(labels), share(right)
-    if others is None:
-        return TeacherExamination(
-            images=count,
-            accuracy=accuracy,
-            accuracy_reassigned=accuracy,
-            accuracy_with={},
-            gain_in_standard_errors={},
-        )
-    reassigned = reassigned_rightly(named, labels)
-    gain = {"classes": gain_in_standard_errors(reassigned, right)}
+    predicted = predicted_classes(teacher, images)
+    right = reassigned = predicted == labels
     tried: dict[str, float] = {}
-    mean, std = teacher.network.mean.clone(), teacher.network.std.clone()
-    images, labels, right = images[:IMAGES], labels[:IMAGES], right[:IMAGES]
-    try:
-        for name, (other_mean, other_std) in {**others, **STATISTICS}.items():
-            if torch.allclose(mean.flatten(), mean.new_tensor(other_mean), atol=0.02) and torch.allclose(
-                std.flatten(), std.new_tensor(other_std), atol=0.02
-            ):
-                continue
-            teacher.network.mean.copy_(mean.new_tensor(other_mean).view_as(mean))
-            teacher.network.std.copy_(std.new_tensor(other_std).view_as(std))
-            other = predicted_classes(teacher, images) == labels
-            tried[name] = share(other)
-            gain[name] = gain_in_standard_errors(other, right)
-    finally:
-        teacher.network.mean.copy_(mean)
-        teacher.network.std.copy_(std)
+    gain: dict[str, float] = {}
+    if others is not None:
+        reassigned = correct_if_reassigned(predicted, labels)
+        gain["classes"] = gain_in_standard_errors(reassigned, right)
+        for name, other in correct_with(teacher, images[:IMAGES], labels[:IMAGES], {**others, **USUAL}):
+            tried[name] = float(other.float().mean())
+            gain[name] = gain_in_standard_errors(other, right[:IMAGES])
     return TeacherExamination(
-        images=count,
-        accuracy=accuracy,
-        accuracy_reassigned=share(reassigned),
+        images=len(labels),
+        accuracy=float(right.float().mean()),
+        accuracy_reassigned=float(reassigned.float().mean()),
         accuracy_with=tried,
         gain_in_standard_errors=gain,
     )
 
 
-def share(right: Bool[Tensor, " N"]) -> float:
-    """Return the share of true entries."""
-    return float(right.float().mean())
+def correct_with(
+    teacher: Teacher, images: Float[Tensor, "N 3 H W"], labels: Int64[Tensor, " N"], statistics: Statistics
+) -> Iterator[tuple[str, Bool[Tensor, " N"]]]:
+    """Yield the correctly classified images for each mean and deviation that differs from the teacher's."""
+    network = teacher.network
+    own = network.mean.clone(), network.std.clone()
+    try:
+        for name, given in statistics.items():
+            mean, std = (o.new_tensor(values).view_as(o) for o, values in zip(own, given, strict=True))
+            if not (torch.allclose(own[0], mean, atol=0.02) and torch.allclose(own[1], std, atol=0.02)):
+                network.mean.copy_(mean)
+                network.std.copy_(std)
+                yield name, predicted_classes(teacher, images) == labels
+    finally:
+        network.mean.copy_(own[0])
+        network.std.copy_(own[1])
 
 
 def images_to_examine(classes: int) -> int:
@@ -104,32 +95,28 @@ def gain_in_standard_errors(then: Bool[Tensor, " N"], now: Bool[Tensor, " N"]) -
 def predicted_classes(teacher: Teacher, images: Float[Tensor, "N 3 H W"]) -> Int64[Tensor, " N"]:
     """Return the class that the teacher predicts for each image."""
     device = teacher.network.mean.device
-    batches = [teacher(part.to(device)).logits.argmax(dim=1).cpu() for part in torch.split(images, 128)]
-    return torch.cat(batches)
+    parts = torch.split(images, 128)
+    return torch.cat([teacher(part.to(device)).logits.argmax(dim=1).cpu() for part in parts])
 
 
-def reassigned_rightly(named: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) -> Bool[Tensor, " N"]:
+def correct_if_reassigned(predicted: Int64[Tensor, " N"], labels: Int64[Tensor, " N"]) -> Bool[Tensor, " N"]:
     """Return which images are correct once outputs are assigned to other classes.
 
-    The classes are those that fit the other images best.
     Each half of the images, every class being spread over both, uses the one-to-one assignment that makes
     the other half's accuracy largest: on its own images an assignment always gains something, and with many
     classes much.
     """
-    K = int(max(named.max(), labels.max())) + 1
+    K = int(max(predicted.max(), labels.max())) + 1
     half = torch.empty_like(labels)
     half[labels.argsort(stable=True)] = torch.arange(len(labels)) % 2
     right = torch.zeros(len(labels), dtype=torch.bool)
     for measured in (0, 1):
         fitted, rows = half != measured, half == measured
-        confusion = torch.bincount(named[fitted] * K + labels[fitted], minlength=K * K).view(K, K)
+        confusion = torch.bincount(predicted[fitted] * K + labels[fitted], minlength=K * K).view(K, K)
         # Of equally good assignments the one that leaves outputs where they are.
-        outputs, classes = linear_sum_assignment(
-            (2 * confusion + torch.eye(K, dtype=torch.int64)).numpy(), True
-        )
-        means = torch.empty(K, dtype=torch.int64)
-        means[torch.from_numpy(outputs)] = torch.from_numpy(classes)
-        right[rows] = means[named[rows]] == labels[rows]
+        gains = 2 * confusion + torch.eye(K, dtype=torch.int64)
+        _, classes = linear_sum_assignment(gains.numpy(), maximize=True)
+        right[rows] = torch.from_numpy(classes)[predicted[rows]] == labels[rows]
     return right
 
 
@@ -138,22 +125,20 @@ def teacher_findings(name: str, found: TeacherExamination) -> Iterator[Finding]:
     accuracy, reassigned, gain = found.accuracy, found.accuracy_reassigned, found.gain_in_standard_errors
     better = {s: a for s, a in found.accuracy_with.items() if gain[s] > CERTAIN}
     best = max(better, key=lambda statistics: better[statistics]) if better else None
-    in_words = f"teacher {name!r} names {accuracy:.1%} of {found.images} validation images rightly"
+    measured = f"teacher {name!r} classifies {accuracy:.1%} of {found.images} validation images correctly"
     # A teacher that sees strange images is often better with other outputs too: the better one counts.
     if best is not None and better[best] >= reassigned:
         yield Finding(
             f"wrong-mean-and-std/{name}",
-            f"{in_words} with the given mean and std, and {better[best]:.1%} with {best}; expected the "
+            f"{measured} with the given mean and std, and {better[best]:.1%} with {best}; expected the "
             "statistics that it was trained with to be its best",
         )
     elif gain.get("classes", 0.0) > CERTAIN and reassigned > accuracy + 0.02:
-        yield Finding(
-            f"wrong-class-map/{name}",
-            f"{in_words}, and {reassigned:.1%} if its outputs mean the classes in another order",
-        )
+        what = f"{measured}, and {reassigned:.1%} if its outputs mean the classes in another order"
+        yield Finding(f"wrong-class-map/{name}", what)
 
 
-def agreement(logits: Float[Tensor, "N M K"]) -> Float[Tensor, "M M"]:
-    """Return for every pair of teachers the share of equal predictions, (M, M)."""
-    named = logits.argmax(dim=2)
-    return (named[:, :, None] == named[:, None, :]).float().mean(dim=0)
+def prediction_agreement(teachers: TeacherOutputs) -> dict[str, float]:
+    """Return for every pair of teachers the share of images with the same predicted class."""
+    named = dict(zip(teachers.names, teachers.logits.float().argmax(dim=2).unbind(1), strict=True))
+    return {f"{a} and {b}": float((named[a] == named[b]).float().mean()) for a, b in combinations(named, 2)}

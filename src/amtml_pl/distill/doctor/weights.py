@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.distill.doctor.gradients import norm
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step, TeacherOutputs
@@ -20,22 +20,20 @@ def weight_findings(
     step: Step, terms: Mapping[str, LossTerm], student: Sequence[nn.Parameter]
 ) -> Iterator[Finding]:
     """Yield findings for weights that do not sum to 1 or have a student gradient."""
-    weighed: dict[str, Tensor | None] = {"weighting": step.weights, "features": step.feature_weights}
-    weighed |= {name: term.own_weights(step) for name, term in terms.items()}
-    for name, weights in weighed.items():
+    found: dict[str, Tensor | None] = {"weighting": step.weights, "features": step.feature_weights}
+    found |= {name: term.own_weights(step) for name, term in terms.items()}
+    for name, weights in found.items():
         if weights is None:
             continue
         sums = weights.detach().sum(dim=1)
         if not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
-            yield Finding(
-                f"unnormalised-weights/{name}",
-                f"the teachers' weights of {name!r} sum to {sums.min():.4f} to {sums.max():.4f}; expected 1",
-            )
+            what = f"the weights of {name!r} sum to {sums.min():.4f} to {sums.max():.4f}; expected 1"
+            yield Finding(f"unnormalised-weights/{name}", what)
         if not weights.requires_grad or not student:
             continue
         # Along a random direction: the gradient of a norm, say, would be 0 for equal weights.
-        seen = (weights * torch.randn_like(weights)).sum()
-        if norm(torch.autograd.grad(seen, list(student), retain_graph=True, allow_unused=True)) > 0:
+        along = (weights * torch.randn_like(weights)).sum()
+        if norm(torch.autograd.grad(along, list(student), retain_graph=True, allow_unused=True)) > 0:
             yield Finding(
                 f"weights-of-the-students-choice/{name}",
                 f"the teachers' weights of {name!r} have a gradient to the student, which can lower its loss "
@@ -50,12 +48,12 @@ def order_findings(
     if step.teachers is None or step.weights is None or len(step.teachers.names) < 2:
         return
     order = [*range(1, len(step.teachers.names)), 0]
-    names = tuple(step.teachers.names[position] for position in order)
+    names = (*step.teachers.names[1:], step.teachers.names[0])
     turned = TeacherOutputs(names, step.teachers.logits[:, order], step.teachers.hints)
 
     def weighed(teachers: TeacherOutputs) -> Tensor:
         seed_step()
-        return weights_far_and_near(weighting, step, teachers)
+        return weights_apart_and_near(weighting, step, teachers)
 
     if not weighting.orders_teachers and not torch.allclose(
         weighed(turned), weighed(step.teachers)[:, order], atol=1e-3
@@ -74,24 +72,19 @@ def order_findings(
         value = term(step)
         seed_step()
         if not torch.allclose(value, term(other), rtol=1e-3, atol=1e-6):
-            yield Finding(
-                f"order-of-the-teachers/{name}",
-                f"the term {name!r} has another value when the teachers are listed in another order",
-            )
+            what = f"the term {name!r} has another value when the teachers are listed in another order"
+            yield Finding(f"order-of-the-teachers/{name}", what)
 
 
-def weights_far_and_near(weighting: Weighting, step: Step, teachers: TeacherOutputs) -> Float[Tensor, "B2 M"]:
+def weights_apart_and_near(
+    weighting: Weighting, step: Step, teachers: TeacherOutputs
+) -> Float[Tensor, "B2 M"]:
     """Return a step's weights, and below them those for nearly equal logits, (2 B, M).
 
-    The logits then differ a hundredth as much, as at the end of a training; a scheme that solves a problem
-    must still solve it there.
+    There the logits differ a hundredth as much, as at the end of a training.
     """
     middle = teachers.logits.mean(dim=1, keepdim=True)
     near = TeacherOutputs(teachers.names, middle + 0.01 * (teachers.logits - middle), teachers.hints)
     logits = middle[:, 0] + 0.01 * (step.student.logits - middle[:, 0])
-    return torch.cat(
-        [
-            weighting(step.student, teachers, step.labels),
-            weighting(replace(step.student, logits=logits), near, step.labels),
-        ]
-    )
+    apart = weighting(step.student, teachers, step.labels)
+    return torch.cat([apart, weighting(replace(step.student, logits=logits), near, step.labels)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Int64
@@ -21,7 +21,7 @@ class HardSamples:
 
     @property
     def is_full(self) -> bool:
-        """Return whether the buffer is full."""
+        """Return True if the buffer is full."""
         return self.kept is not None and len(self.kept) == self.size
 
     def keep(self, batch: Batch, wrong: Bool[Tensor, " B"]) -> None:
@@ -40,29 +40,23 @@ class HardSamples:
             self.kept = rows(joined(self.kept, rows(batch, new)), order)
 
     def some(self, count: int) -> Batch:
-        """Return up to ``count`` random stored samples; a RuntimeError if none is stored."""
-        if self.kept is None:
-            raise RuntimeError("No sample has been kept yet.")
-        drawn = torch.randperm(len(self.kept))[:count]
-        return rows(self.kept, drawn.to(self.kept.labels.device))
+        """Return up to ``count`` random stored samples of a full buffer."""
+        kept = cast("Batch", self.kept)
+        return rows(kept, torch.randperm(len(kept))[:count].to(kept.labels.device))
 
     def state(self) -> dict[str, Any] | None:
         """Return the buffer's tensors and names for a checkpoint."""
         if self.kept is None or self.kept.teachers is None:
             return None
-        kept, outputs = self.kept, self.kept.teachers
-        return {
-            "images": kept.images, "labels": kept.labels, "index": kept.index,
-            "names": list(outputs.names), "logits": outputs.logits, "hints": dict(outputs.hints),
-        }  # fmt: skip
+        samples = {name: getattr(self.kept, name) for name in ("images", "labels", "index")}
+        return {**samples, **vars(self.kept.teachers), "names": list(self.kept.teachers.names)}
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Restore the buffer that `state` gave."""
-        if state is None:
-            self.kept = None
-            return
-        outputs = TeacherOutputs(tuple(state["names"]), state["logits"], state["hints"])
-        self.kept = Batch(state["images"], state["labels"], state["index"], 0, "train", outputs)
+        self.kept = None
+        if state is not None:
+            outputs = TeacherOutputs(tuple(state["names"]), state["logits"], state["hints"])
+            self.kept = Batch(state["images"], state["labels"], state["index"], 0, "train", outputs)
 
 
 def rows(batch: Batch, which: Int64[Tensor, " _"]) -> Batch:
@@ -72,16 +66,7 @@ def rows(batch: Batch, which: Int64[Tensor, " _"]) -> Batch:
 
 def joined(first: Batch, second: Batch) -> Batch:
     """Return the samples of two batches as one."""
-    if first.teachers is None or second.teachers is None:
-        raise RuntimeError("Hard samples are kept with their teachers' outputs.")
-    hints = {
-        name: torch.cat([hint, second.teachers.hints[name]]) for name, hint in first.teachers.hints.items()
-    }
-    logits = torch.cat([first.teachers.logits, second.teachers.logits])
-    return replace(
-        first,
-        images=torch.cat([first.images, second.images]),
-        labels=torch.cat([first.labels, second.labels]),
-        index=torch.cat([first.index, second.index]),
-        teachers=TeacherOutputs(first.teachers.names, logits, hints),
-    )
+    tensors: list[Tensor] = []
+    second.map(lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    rest = iter(tensors)  # both batches have the same fields, and `map` visits them in one order
+    return first.map(lambda tensor: torch.cat([tensor, next(rest)]))

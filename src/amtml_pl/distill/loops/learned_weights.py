@@ -1,4 +1,4 @@
-"""Distillation whose teacher weights are learned by an optimiser of their own."""
+"""Distillation whose teacher weights are learned by a second optimiser."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from amtml_pl.distill.module import trainable
-from amtml_pl.distill.non_finite import broken_loss
-from amtml_pl.distill.objectives import LossComponent, StepBreakdown
+from amtml_pl.distill.loss_components import LossComponent, StepBreakdown, trainable
+from amtml_pl.distill.non_finite import require_finite
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.regression import FeatureRegression
@@ -39,51 +37,46 @@ class LearnedWeightsLoop(DistillModule):
 
     blends_labels = False
     steps_itself = True
-    asks_weighting_alone = False
+    uses_weighting_unchanged = False
 
     def __init__(self, *arguments: Any, temperature: float = 4.0, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.temperature = positive_temperature(temperature)
-        wanted = {"kd_each": PerTeacherSoftTargetLoss, "regression": FeatureRegression}
+        self.learns_weights = True
         method = type(self).__name__
-        for name, kind in wanted.items():
+        for name, kind in (("kd_each", PerTeacherSoftTargetLoss), ("regression", FeatureRegression)):
             if not isinstance(self.loss_terms().get(name), kind) or not self.coef[name]:
                 raise UserError(
-                    f"{method} weighs the teachers' outputs and features, and the term {name!r} is not "
-                    "selected or its coefficient is 0.",
+                    f"{method} needs the term {name!r}, which is not selected or has the coefficient 0.",
                     fix=f"loss=[ce,kd_each,regression] coef.{name}=1.0, or method=mmkd, method=mtkd_rl",
                 )
         if not isinstance(self.weighting, UniformWeighting):
             raise UserError(
-                f"{method} weighs the teachers itself; {type(self.weighting).__name__} would not be asked.",
+                f"{method} weighs the teachers itself and ignores {type(self.weighting).__name__}.",
                 fix="weighting=uniform, or loop=distill",
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take both steps; a loss that is not finite is a UserError."""
+        """Take both steps; raise a UserError if a loss is not finite."""
         self.seed_step()
         student_optimizer, weights_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         step = self.distill_step(batch)
         values = self.values(step)
         loss = self.total(values)
-        if not torch.isfinite(loss):
-            raise broken_loss(self, values, batch, batch_idx)
+        require_finite(self, loss, values, batch, batch_idx)
         student_optimizer.zero_grad()
         self.manual_backward(loss)
         student_optimizer.step()
-        self.update_metrics(step, batch)
-        self.log_losses(step, values, loss)
-        samples = self.to_judge(batch, step)
-        if samples is not None:
+        self.update_metrics(step, batch, values, loss)
+        if (samples := self.weights_batch(batch, step)) is not None:
             weights_loss = self.weights_loss(samples, step, float(student_optimizer.param_groups[0]["lr"]))
-            if not torch.isfinite(weights_loss):
-                raise broken_loss(self, {"weights": weights_loss}, batch, batch_idx)
+            require_finite(self, weights_loss, {"weights": weights_loss}, batch, batch_idx)
             weights_optimizer.zero_grad()
             self.manual_backward(weights_loss)
             weights_optimizer.step()
-            self.means.add({"weights": weights_loss}, len(step.labels))
+            self.means.add({"loss/weights": weights_loss}, len(step.labels))
 
-    def to_judge(self, batch: Batch, step: Step) -> Batch | None:
+    def weights_batch(self, batch: Batch, step: Step) -> Batch | None:
         """Return the samples for this step's training of the weights; None for no training."""
         return batch
 
@@ -92,7 +85,7 @@ class LearnedWeightsLoop(DistillModule):
         """Return the loss of the networks that weigh the teachers, without student gradients."""
 
     @abstractmethod
-    def weighers(self) -> dict[str, nn.Module]:
+    def weighting_networks(self) -> dict[str, nn.Module]:
         """Return the networks that weigh the teachers, by name."""
 
     @abstractmethod
@@ -100,19 +93,17 @@ class LearnedWeightsLoop(DistillModule):
         """Return the optimiser of the networks that weigh the teachers."""
 
     def trainable_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return trainable parameters by part, those that weigh the teachers included."""
-        return {**super().trainable_groups(), **trainable(self.weighers())}
+        """Return trainable parameters by group, those that weigh the teachers included."""
+        return {**super().trainable_groups(), **trainable(self.weighting_networks())}
 
     def break_down(self, batch: Batch) -> StepBreakdown:
         """Return the student's terms, and the loss of the teachers' weights."""
         found = super().break_down(batch)
-        if found.step is None:
-            return found
+        step = cast("Step", found.step)
         lr = float(self.make_optimizer(list(self.parameter_groups())).param_groups[0]["lr"])
-        loss = self.weights_loss(replace(batch, teachers=found.step.teachers), found.step, lr)
-        return replace(
-            found, components=[*found.components, LossComponent("weights", loss, tuple(self.weighers()))]
-        )
+        loss = self.weights_loss(replace(batch, teachers=step.teachers), step, lr)
+        component = LossComponent("weights", loss, tuple(self.weighting_networks()))
+        return StepBreakdown([*found.components, component], step)
 
     def configure_optimizers(self) -> Any:
         """Return the student's optimiser with its schedule, and the weights' optimiser."""
@@ -124,8 +115,3 @@ class LearnedWeightsLoop(DistillModule):
     def regression(self) -> FeatureRegression:
         """Term whose features the method weighs; looked up to stay one submodule."""
         return cast("FeatureRegression", self.terms["regression"])
-
-    @property
-    def learns_weights(self) -> bool:
-        """Return whether the weights are learned: always, by the second optimiser."""
-        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,20 +27,18 @@ class MMKD(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, come from two small networks.
 
     After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), and
-    its code; the formulas stand in ``docs/mathematics.md``, "mmkd". Every few steps these networks take a
-    meta step: on samples that the student still gets wrong it is moved, virtually, twice by the matching
-    terms alone and once by cross-entropy; the gradient of its cross-entropy then reaches the networks
-    through those moves. The student itself stays where it was.
+    its code; formulas: ``docs/mathematics.md``, "mmkd". Every few steps these networks take a meta step, on
+    samples that the student gets wrong. Copies of its parameters take two steps by the matching terms and one
+    by cross-entropy; the gradient of the cross-entropy then reaches the networks through those steps.
 
-    Departures: the virtual moves are plain gradient descent, without momentum and weight decay; the feature
-    network sees, of each sample and network, the mean, deviation and maximum of its cosine similarities to
-    the rest of the batch, and not the B similarities themselves, so that a batch may have any size; the
-    regressors are in evaluation mode during the moves.
+    Departures: the virtual steps are plain gradient descent, without momentum and weight decay; the feature
+    network reads the mean, deviation and maximum of a sample's cosine similarities to its batch, so that a
+    batch may have any size; the regressors are in evaluation mode during the steps.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
         meta_every: steps of the student between meta steps, 1 or more.
-        buffer_size: how many hard samples are kept, 2 or more.
+        buffer_size: number of hard samples that are kept, 2 or more.
         meta_lr: learning rate of the two networks (Adam).
         meta_weight_decay: their weight decay.
 
@@ -60,7 +58,8 @@ class MMKD(LearnedWeightsLoop):
         super().__init__(*arguments, **named)
         if meta_every < 1 or buffer_size < 2:
             raise UserError(
-                f"meta_every is {meta_every} and buffer_size {buffer_size}; expected at least 1 and 2.",
+                f"The meta step cannot run (got meta_every={meta_every}, buffer_size={buffer_size}, "
+                "expected at least 1 and 2).",
                 fix="loop.meta_every=5 loop.buffer_size=256",
             )
         self.meta_every = meta_every
@@ -92,10 +91,10 @@ class MMKD(LearnedWeightsLoop):
         if self.hard.kept is not None:
             self.hard.kept = self.hard.kept.to(self.device)
 
-    def to_judge(self, batch: Batch, step: Step) -> Batch | None:
+    def weights_batch(self, batch: Batch, step: Step) -> Batch | None:
         """Store the batch's hard samples; return some every few steps, else None."""
-        wrong = step.student.logits.argmax(dim=1) != step.labels
         whole = replace(batch, teachers=None).map(self.gather_batch(batch.labels))
+        wrong = step.student.logits.argmax(dim=1) != step.labels
         self.hard.keep(replace(whole, teachers=step.teachers), wrong)
         steps = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs and sessions
         due = self.hard.is_full and steps % self.meta_every == 0
@@ -107,37 +106,32 @@ class MMKD(LearnedWeightsLoop):
             return self.meta_loss(batch, lr)
 
     def meta_loss(self, batch: Batch, lr: float) -> Float[Tensor, ""]:
-        """Return the student's cross-entropy after its virtual moves, a scalar."""
+        """Return the student's cross-entropy after its virtual steps, a scalar."""
         parameters = {n: p.detach().requires_grad_() for n, p in self.student.named_parameters()}
         for matching in (True, True, False):
-            student = self.virtual(parameters, batch)
+            student = self.virtual_outputs(parameters, batch)
             cross_entropy = F.cross_entropy(student.logits, batch.labels)
-            loss = self.matching(student, batch) if matching else cross_entropy
-            gradients = torch.autograd.grad(
-                loss, list(parameters.values()), create_graph=True, allow_unused=True
-            )
-            parameters = {
-                name: value if gradient is None else value - lr * gradient
-                for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
-            }
-        return F.cross_entropy(self.virtual(parameters, batch).logits, batch.labels)
+            loss = self.matching_loss(student, batch) if matching else cross_entropy
+            moved = list(parameters.values())
+            gradients = torch.autograd.grad(loss, moved, create_graph=True, allow_unused=True)
+            moved = [p if g is None else p - lr * g for p, g in zip(moved, gradients, strict=True)]
+            parameters = dict(zip(parameters, moved, strict=True))
+        return F.cross_entropy(self.virtual_outputs(parameters, batch).logits, batch.labels)
 
-    def virtual(self, parameters: Mapping[str, Tensor], batch: Batch) -> ModelOutputs:
+    def virtual_outputs(self, parameters: Mapping[str, Tensor], batch: Batch) -> ModelOutputs:
         """Return the student's outputs with other parameters; its running statistics stay unchanged.
 
-        Neither compiled nor with synchronised batch norm, even where the student is: neither of the two has a
-        second derivative in torch. Every process has the whole batch here.
+        Compilation and synchronised batch norm are off: torch has no second derivative of either. Every
+        process has the whole batch here.
         """
         buffers = {name: buffer.clone() for name, buffer in self.student.named_buffers()}
         with eager_execution(), local_batch_norm(self.student):
             outputs: ModelOutputs = functional_call(self.student, {**parameters, **buffers}, (batch.images,))
         return outputs
 
-    def matching(self, student: ModelOutputs, batch: Batch) -> Float[Tensor, ""]:
+    def matching_loss(self, student: ModelOutputs, batch: Batch) -> Float[Tensor, ""]:
         """Return the loss terms that depend on the weights, with gradients to their networks."""
-        if batch.teachers is None:
-            raise RuntimeError("Samples to judge by come with their teachers' outputs.")
-        teachers = batch.teachers
+        teachers = cast("TeacherOutputs", batch.teachers)
         weights, feature_weights = self.weigh(student, teachers)
         step = Step(student, batch.labels, teachers, weights, None, self.current_epoch)
         divergence = soft_target_losses(student.logits, teachers.logits, self.temperature)
@@ -152,7 +146,7 @@ class MMKD(LearnedWeightsLoop):
         both = [*self.for_logits.parameters(), *self.for_features.parameters()]
         return torch.optim.Adam(both, lr=self.meta_lr, weight_decay=self.meta_weight_decay)
 
-    def weighers(self) -> dict[str, nn.Module]:
+    def weighting_networks(self) -> dict[str, nn.Module]:
         """Return the network for the outputs and the one for the features."""
         return {"logits-network": self.for_logits, "features-network": self.for_features}
 

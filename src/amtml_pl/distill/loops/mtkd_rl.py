@@ -24,15 +24,13 @@ class MTKDRL(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, come from a learning agent.
 
     After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), and its
-    code; the formulas stand in ``docs/mathematics.md``, "mtkd_rl". Per sample the agent sees how close the
-    student's features and outputs are to each teacher's, how right that teacher is, and its features and
-    outputs. Its shares are averaged with two fixed ones (static aggregation). The agent is trained by
-    regression towards 1, weighted by the standardised reward; rewards below the mean of the batch have no
-    effect, as published.
+    code; formulas: ``docs/mathematics.md``, "mtkd_rl". Per sample the agent reads how close the student's
+    features and outputs are to each teacher's, that teacher's loss, and its features and outputs. Its shares
+    are averaged with two fixed ones (static aggregation). The agent is trained by regression towards 1,
+    weighted by the standardised reward; rewards below the mean of the batch have no effect, as published.
 
-    Departures: the agent learns after every step, and not once an epoch from all of its states; epoch 0 is
-    weighted as all others and not by 1 for every teacher. The state is taken with the regressors in
-    evaluation mode.
+    Departures: the agent learns after every step, not once an epoch from all states; epoch 0 has learned
+    weights, not 1 for every teacher; the regressors are in evaluation mode for the state.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
@@ -43,27 +41,19 @@ class MTKDRL(LearnedWeightsLoop):
         UserError: as `LearnedWeightsLoop`.
     """
 
-    def __init__(
-        self,
-        *arguments: Any,
-        hidden: int = 128,
-        agent_lr: float = 0.1,
-        **named: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, hidden: int = 128, agent_lr: float = 0.1, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.agent_lr = agent_lr
         channels = [regressor.project.out_channels for regressor in self.regression.each()]
         M = len(channels)
-        K = self.num_classes
-        self.seen: Observation | None = None
-        self.agent = Agent(sum(channels) + M * (3 + K), hidden, M)
+        self.agent = Agent(sum(channels) + M * (3 + self.num_classes), hidden, M)
 
     def distill_step(self, batch: Batch) -> Step:
         """Return the step with the agent's weights, which are constants for the student."""
         step = super().distill_step(batch)
         with torch.no_grad(), full_precision(batch):
-            self.seen = self.observe(step)
-            weights, feature_weights = self.weigh(self.seen)
+            self.observed = self.observe(step)
+            weights, feature_weights = self.weigh(self.observed)
         return replace(step, weights=weights, feature_weights=feature_weights)
 
     def observe(self, step: Step) -> Observation:
@@ -79,9 +69,8 @@ class MTKDRL(LearnedWeightsLoop):
             divergence = soft_target_losses(step.student.logits, logits, self.temperature)
             labels = step.labels[:, None].expand(-1, M)
             wrongness = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-            seen = [cosine, divergence, wrongness, *theirs, logits.flatten(1)]
             return Observation(
-                state=torch.cat(seen, dim=1),
+                state=torch.cat([cosine, divergence, wrongness, *theirs, logits.flatten(1)], dim=1),
                 cosine=cosine,
                 divergence=divergence,
                 confidence=confidence_weights(logits, step.labels),
@@ -92,16 +81,12 @@ class MTKDRL(LearnedWeightsLoop):
     def weigh(self, seen: Observation) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
         """Return the weights of outputs and of features, each (B, M), differentiable in the agent."""
         for_logits, for_features = self.agent(seen.state)
-        return (
-            aggregated_weights(for_logits, seen.confidence, seen.divergence),
-            aggregated_weights(for_features, seen.confidence, seen.cosine),
-        )
+        weights = aggregated_weights(for_logits, seen.confidence, seen.divergence)
+        return weights, aggregated_weights(for_features, seen.confidence, seen.cosine)
 
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
         """Return the agent's loss, a scalar: more reward demands larger weights."""
-        seen = self.seen  # the observation that gave the step's weights
-        if seen is None:
-            raise RuntimeError("The agent has not seen the step that it is to learn from.")
+        seen = self.observed  # it gave the step's weights
         with full_precision(step.labels):
             weights, feature_weights = self.weigh(seen)
             loss = self.coef.get("ce", 0.0) * seen.cross_entropy
@@ -113,7 +98,7 @@ class MTKDRL(LearnedWeightsLoop):
         """Return the optimiser of the agent."""
         return torch.optim.SGD(self.agent.parameters(), lr=self.agent_lr)
 
-    def weighers(self) -> dict[str, nn.Module]:
+    def weighting_networks(self) -> dict[str, nn.Module]:
         """Return the agent, by name."""
         return {"agent": self.agent}
 

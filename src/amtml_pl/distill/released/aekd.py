@@ -14,10 +14,7 @@ from amtml_pl.weighting.scheme import Weighting, positive_temperature
 
 
 def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Float[Tensor, " M"]:
-    """Return weights (M,) from a one-class SVM on the unscaled products.
-
-    They are its dual coefficients, scaled to sum to 1.
-    """
+    """Return the dual coefficients (M,) of a one-class SVM on the unscaled products; they sum to 1."""
     M = len(gram)
     if M == 1:
         return gram.new_ones(1)
@@ -31,9 +28,8 @@ def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Floa
 class ReleasedAekdWeighting(Weighting):
     """Quadratic program of `amtml_pl.weighting.aekd`, solved by libsvm without scaling.
 
-    Its stopping tolerance is absolute and the products of batch-mean gradients are of the order of 1e-8 to
-    1e-5: in most steps the solver returns its starting point, the weights 0.6, 0.4, 0, ... in the order in
-    which the teachers are listed (``docs/mathematics.md``, "aekd").
+    Its stopping tolerance is absolute and larger than the products of batch-mean gradients, 1e-8 to 1e-5:
+    most steps return the starting point, 0.6, 0.4, 0, ... by position (``docs/mathematics.md``, "aekd").
 
     Args:
         temperature: T > 0.

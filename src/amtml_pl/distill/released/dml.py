@@ -16,8 +16,7 @@ def released_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B
     ``1 / P · sum_h mean_bk p (log p - p_h)``.
 
     ``KLDivLoss`` expects a log-probability first and gets a probability; its target is the network itself,
-    and its mean is over all elements. The notebook does not detach the peers; their gradients are cleared
-    before they are used, so that this makes no difference.
+    and its mean is over all elements. (The notebook clears the gradients of the peers unused.)
     """
     own = F.log_softmax(logits, dim=1)  # and not the logarithm of a probability that may have become 0
     theirs = F.softmax(peers.detach(), dim=2)
@@ -27,6 +26,4 @@ def released_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B
 class ReleasedMutualLearning(MutualLearning):
     """`MutualLearning` with `released_mutual_loss`, which is not zero where all agree."""
 
-    def mutual(self, logits: Float[Tensor, "B K"], others: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
-        """Return the released loss between a network and the others."""
-        return released_mutual_loss(logits, others)
+    mutual = staticmethod(released_mutual_loss)

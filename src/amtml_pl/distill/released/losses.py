@@ -1,22 +1,26 @@
-"""Terms of the released notebook; `amtml_pl.distill.released` lists what each reproduces."""
+"""Terms of the released code; `amtml_pl.distill.released` lists what each reproduces."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.distill.released.schedule import EPOCHS, first_stage_epochs
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
+from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.losses.soft_targets import step_soft_targets
 from amtml_pl.losses.term import LossTerm, require_offered
+from amtml_pl.losses.triplets import TripletLoss, random_triplets, triplet_terms, votes
 from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
+from amtml_pl.weighting.confidence import confidence_weights
 from amtml_pl.weighting.scheme import positive_temperature
 
 
@@ -35,11 +39,7 @@ def element_mean_soft_target_loss(
 
 
 class TemperedLoss(LossTerm):
-    """Loss term with a temperature.
-
-    Args:
-        temperature: T > 0.
-    """
+    """Loss term with a temperature T > 0."""
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -118,9 +118,9 @@ class ReleasedHintLoss(LossTerm):
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the sum over the teachers, a scalar; 0 in stage 2."""
         student = step.student.features[self.tap]
-        if step.teachers is None or step.epoch >= self.first_stage_epochs:
-            return student.new_zeros(())
         total = student.new_zeros(())
+        if step.teachers is None or step.epoch >= self.first_stage_epochs:
+            return total
         for position, name in enumerate(self.names):
             own, theirs = pool_to_same_size(student, step.teachers.hints[name])
             total = total + hint_loss(own, theirs, self.get_buffer(f"transform_{position}"))
@@ -128,11 +128,7 @@ class ReleasedHintLoss(LossTerm):
 
 
 class ReleasedAdapterL2(LossTerm):
-    """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards.
-
-    Args:
-        epochs: of the run, both stages together.
-    """
+    """``||W||² + ||theta||²`` in stage 1 of all epochs (coefficient 0.1 in the notebook), 0 afterwards."""
 
     needs_learned_weighting = True
     trains_student = False
@@ -146,3 +142,61 @@ class ReleasedAdapterL2(LossTerm):
         if step.weighting_norm is None or step.epoch >= self.first_stage_epochs:
             return step.student.logits.new_zeros(())
         return step.weighting_norm
+
+
+class ReleasedFeatureRegression(FeatureRegression):
+    """FitNet-MKD of the CA-MKD code: its mean is a new tensor without a gradient."""
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Return the batch's loss, a scalar without a gradient."""
+        return self.errors(step).detach().mean()
+
+
+class ReleasedConfidenceFeatureRegression(ConfidenceFeatureRegression):
+    """CA-MKD as published: weights carry gradients to regressors and student, and M divides the mean.
+
+    The published loop also gives each teacher the student's map as resized for the teacher before it; that
+    is not reproduced.
+    """
+
+    def weigh(self, regressed: Sequence[Float[Tensor, "B _ _ _"]], step: Step) -> Float[Tensor, "B M"]:
+        """Return the confidence weights (B, M), with their gradient."""
+        logits = [head(made) for head, made in zip(self.heads, regressed, strict=True)]
+        return confidence_weights(torch.stack(logits, dim=1), step.labels)
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Return the batch's unweighted loss, a scalar."""
+        errors, weights = self.errors_and_weights(step)
+        return (weights * errors).mean()
+
+
+def released_triplet_terms(
+    student: Float[Tensor, "B D"],
+    last_teacher: Float[Tensor, "B ..."],
+    triplets: Int64[Tensor, "P 3"],
+    margin: float,
+) -> Float[Tensor, " P"]:
+    """Return the triplet terms (P,) in the last teacher's order, with the notebook's defect.
+
+    Where it would swap two rows, both become the third sample: swapping views of a tensor overwrites the
+    first before it is read. The term is then the margin, without a gradient.
+    """
+    second_is_closer = votes([last_teacher], triplets)[:, 0]
+    overwritten = triplets[:, [0, 2, 2]]
+    return triplet_terms(student, torch.where(second_is_closer[:, None], triplets, overwritten), margin)
+
+
+class ReleasedTripletLoss(TripletLoss):
+    """Triplet loss ordered by the last teacher alone, without votes.
+
+    The embeddings of the corrected term are compared. The notebook's distance over the width of stage 2's
+    maps is not reproduced: maps of 32x16x16 would have to be kept.
+    """
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Return the batch's unweighted loss, a scalar; 0 for fewer than three samples."""
+        student, teachers = self.embeddings(step)
+        if len(student) < 3:
+            return student.sum() * 0
+        triplets = random_triplets(len(student)).to(student.device)
+        return released_triplet_terms(student, teachers[-1], triplets, self.margin).mean()

@@ -18,15 +18,12 @@ def two_stage_schedule(optimizer: Optimizer, epochs: int = EPOCHS) -> LambdaLR:
 
     In 280 epochs: the student's learning rate stays at its initial value in stage 1 and drops tenfold at
     epochs 100 and 150 of stage 2, counted from 1 since the notebook steps its scheduler before the epoch.
-    The adapter's drops at epochs 40 and 70 of stage 1; in stage 2 it is 0, which freezes it as not stepping
-    its optimiser does. The student's momentum carries over. Other lengths scale all of these.
+    The adapter's drops at epochs 40 and 70 of stage 1, and is 0 in stage 2. The student's momentum carries
+    over. Other lengths scale all of these.
 
     Args:
         optimizer: its parameter groups carry a ``name``; ``weighting`` is the adapter's.
         epochs: of both stages together.
-
-    Returns:
-        A schedule that is stepped once an epoch.
     """
     first = first_stage_epochs(epochs)
     scale = epochs / EPOCHS
@@ -36,9 +33,7 @@ def two_stage_schedule(optimizer: Optimizer, epochs: int = EPOCHS) -> LambdaLR:
         return 0.1 ** ((second_stage_epoch >= 100 * scale) + (second_stage_epoch >= 150 * scale))
 
     def adapter(epoch: int) -> float:
-        if epoch >= first:
-            return 0.0
-        return 0.1 ** ((epoch + 1 >= 40 * scale) + (epoch + 1 >= 70 * scale))
+        return 0.1 ** ((epoch + 1 >= 40 * scale) + (epoch + 1 >= 70 * scale)) if epoch < first else 0.0
 
     is_adapter = [group.get("name") == "weighting" for group in optimizer.param_groups]
     return LambdaLR(optimizer, [adapter if its else student for its in is_adapter])

@@ -9,13 +9,9 @@ from torch import nn
 def released_student(network: nn.Module) -> nn.Module:
     """Initialise a network as the notebook does, and run one forward of noise.
 
-    Convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02), the forward in training mode.
-    The notebook's rule for linear layers tests for a lower-case name and never fires, so the classifier
-    keeps its default. The noise, one 128×128 batch to find the pooled size, moves the running statistics
-    of the batch norm once.
-
-    Returns:
-        The same network.
+    Convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02). The classifier keeps its default: the
+    notebook's rule for linear layers tests for a lower-case name. The noise, one 128×128 batch in training
+    mode to find the pooled size, moves the running statistics of the batch norm once.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -13,8 +13,7 @@ from amtml_pl.weighting.scheme import Weighting
 class ReleasedWeighting(Weighting):
     """Released adapter: an average-pooled representation with gradients to the student.
 
-    Theta and W come from N(0, 1), seed 1.
-    The notebook means to max-pool, but pools a map that is already averaged to 1×1.
+    Theta and W come from N(0, 1), seed 1. Max-pooling was intended, but the map is averaged to 1×1 before.
 
     Args:
         tap: the student's last feature map.

@@ -12,7 +12,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from amtml_pl.distill.doctor.step import gradient_shares
-from amtml_pl.distill.module import Observer, StudentModule
+from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.observer import Observer
 from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.training.dashboard.answers import PredictionBuffer
 from amtml_pl.training.dashboard.disagreement import Examples, MostDisputed, draw_examples
@@ -85,7 +86,7 @@ class Dashboard(Observer, Checkpoint):
         if not trainer.is_global_zero:
             return
         if self.logger.begin(trainer.current_epoch):
-            terms = list(cast("StudentModule", pl_module).coefficients)
+            terms = list(cast("StudentModule", pl_module).coef)
             self.logger.opened.add_custom_scalars(chart_layout(len(self.context.teachers), terms))
         if trainer.current_epoch == 0:
             self.shares = dict(self.context.gradient_share)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from amtml_pl.distill.doctor.finding import Finding
+from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.teachers.live import LiveTeachers
 
@@ -22,35 +22,32 @@ def frozen_findings(module: StudentModule) -> Iterator[Finding]:
         networks |= {teacher.name: teacher.network for teacher in source.teachers}
     for whose, network in networks.items():
         name = whose.partition(" ")[0]
-        if any(part.training for part in network.modules()):
+        if any(each.training for each in network.modules()):
             yield Finding(
                 f"teacher-in-training-mode/{name}",
                 f"teacher {whose} is in training mode: its dropout and batch norm would change its outputs; "
                 "expected evaluation mode",
             )
         if any(parameter.requires_grad for parameter in network.parameters()):
-            yield Finding(
-                f"trainable-teacher/{name}",
-                f"parameters of teacher {whose} ask for a gradient; expected frozen ones",
-            )
+            what = f"parameters of teacher {whose} require gradients; expected frozen ones"
+            yield Finding(f"trainable-teacher/{name}", what)
 
 
 def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
     """Yield findings for parameters in no or several optimiser groups, and for foreign ones."""
     groups = [*parameter_groups_in(module.configure_optimizers())]
     uses = Counter(id(parameter) for group in groups for parameter in group["params"])
-    parts = module.trainable_groups()
-    known = {id(parameter) for parameters in parts.values() for parameter in parameters}
+    trainable = module.trainable_groups()
+    known = {id(parameter) for parameters in trainable.values() for parameter in parameters}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in known]
-    for part, parameters in {**parts, "the rest": rest}.items():
-        for kind, wrong in (
-            ("in-no-optimizer", [p for p in parameters if uses[id(p)] == 0]),
-            ("in-several-groups", [p for p in parameters if uses[id(p)] > 1]),
-        ):
+    for name, parameters in {**trainable, "the rest": rest}.items():
+        counts = [uses[id(parameter)] for parameter in parameters]
+        several = sum(count > 1 for count in counts)
+        for kind, wrong in (("in-no-optimizer", counts.count(0)), ("in-several-groups", several)):
             if wrong:
                 yield Finding(
-                    f"{kind}/{part}",
-                    f"{len(wrong)} of the {len(parameters)} trainable parameters of {part!r} are "
+                    f"{kind}/{name}",
+                    f"{wrong} of the {len(parameters)} trainable parameters of {name!r} are "
                     f"{kind.replace('-', ' ')}; expected each in exactly one group of one optimiser",
                 )
     own = {id(parameter) for parameter in module.parameters()}

@@ -1,0 +1,60 @@
+"""Findings of the doctor, and the record of them in ``doctor.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import Field, computed_field
+
+from amtml_pl.errors import UserError
+from amtml_pl.system.records import Record
+from amtml_pl.teachers.cache.catalogue import TeacherExamination
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Defect of a run; ``expected_defects`` lists it by its name."""
+
+    name: str
+    what: str
+
+
+class Checkup(Record):
+    """Content of ``doctor.json``; a check that an unfrozen teacher ended early is not ``whole``."""
+
+    findings: tuple[Finding, ...]
+    expected_defects: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    gradient_share: dict[str, float] = Field(default_factory=dict)
+    teachers: dict[str, TeacherExamination] = Field(default_factory=dict)
+    agreement: dict[str, float] = Field(default_factory=dict)
+    whole: bool = True
+
+    @property
+    def unexpected(self) -> list[Finding]:
+        """Findings that are not expected."""
+        return [finding for finding in self.findings if finding.name not in self.expected_defects]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def missing_defects(self) -> list[str]:
+        """Expected defects that were not found."""
+        found = {finding.name for finding in self.findings}
+        return [name for name in self.expected_defects if name not in found] if self.whole else []
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def healthy(self) -> bool:
+        """Return True if the findings are exactly the expected ones."""
+        return not self.unexpected and not self.missing_defects
+
+    def refuse(self) -> None:
+        """Raise a UserError if findings and expected defects differ."""
+        lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
+        lines += [f"  - {name}: expected of this method, and not found" for name in self.missing_defects]
+        if lines:
+            raise UserError(
+                "The doctor stops this run before it trains:\n" + "\n".join(lines),
+                fix="correct it, or set expected_defects=[...] to exactly the findings that are meant to be "
+                "there (doctor=false skips the check)",
+            )
