@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,8 +150,6 @@ def run(configure, tmp_path):
 @pytest.fixture
 def moved(configure, shared, tmp_path):
     """The folder of a completed run with two teachers, copied away from where it was trained."""
-    import shutil
-
     from amtml_pl.runs.folder import RunFolder
     from tiny_runs import TINY, trained
 
@@ -163,10 +162,14 @@ def moved(configure, shared, tmp_path):
 
 
 @pytest.fixture
+def own_teachers(moved, shared, tmp_path):
+    """The override that names a copy of the trained teachers of the run in `moved`."""
+    return f"paths.teachers={shutil.copytree(shared / 'teachers', tmp_path / 'teachers')}"
+
+
+@pytest.fixture
 def learnt(configure, shared, tmp_path):
     """Likewise, of a student alone that has learnt the digits; it takes half a minute once."""
-    import shutil
-
     from amtml_pl.runs.folder import RunFolder
     from tiny_runs import trained
 
@@ -182,8 +185,6 @@ def learnt(configure, shared, tmp_path):
 @pytest.fixture
 def exported(moved, shared):
     """The same folder, its student exported to every format, and to ONNX in 8 bits."""
-    import shutil
-
     from amtml_pl.results.export.export import Export
     from amtml_pl.results.export.formats.kinds import KINDS
     from amtml_pl.results.run import load_run
