@@ -170,6 +170,12 @@ def moved(configure, shared, tmp_path):
 
 
 @pytest.fixture
+def own_teachers(moved, shared, tmp_path):
+    """The override that names a copy of the trained teachers of the run in `moved`."""
+    return f"paths.teachers={shutil.copytree(shared / 'teachers', tmp_path / 'teachers')}"
+
+
+@pytest.fixture
 def learnt(configure, shared, tmp_path):
     """Return the same of a student that has learnt the digits; it takes half a minute once."""
     short = ("method=ce", "trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")

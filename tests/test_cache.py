@@ -323,7 +323,7 @@ MISTAKES = {
     "no split": (("action=build", "splits=[]"), "a list of train, val, test"),
     "no rows": (("action=verify", "rows=0"), "1 or more"),
     "live teachers": (("action=build", *EXPERIMENT, "teacher_source=live"), "teacher_source=cached"),
-    "no teachers": (("action=build", "experiment=digits", "method=ce"), "no teacher to cache"),
+    "no teachers": (("action=build", "experiment=digits", "method=ce"), "no teachers to cache"),
     "a value of another type": (("action=build", "cache.batch_size=many"), "cache.batch_size"),
     "an unknown key": (("action=build", "cache.colour=red"), "colour"),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
-from amtml_pl.training.connect import examine
+from amtml_pl.training.connect import run_doctor
 from amtml_pl.training.plan import plan
 from amtml_pl.training.settings import settings_of
 from amtml_pl.training.stages import RunRequest
@@ -57,7 +57,7 @@ def test_a_run_s_doctor_finds_exactly_what_its_method_is_known_for(configure, tm
     """Of other methods test_pairs.py shows it."""
     folder = RunFolder(tmp_path / "run")
     made = ready(configure(*tiny(method)), folder)
-    found, expected = examine(made), made.request.settings.expected_defects
+    found, expected = run_doctor(made), made.request.settings.expected_defects
     assert sorted(finding.name for finding in found.findings) == sorted(expected)
     found.refuse()
     assert json.loads(folder.doctor_file.read_text())["healthy"] is True
@@ -89,7 +89,7 @@ def test_a_defect_that_was_expected_and_is_not_there_stops_the_run_too(configure
     expected = "expected_defects=[dead-term/kd]"
     made = ready(configure(*tiny("avg"), expected), RunFolder(tmp_path / "run"))
     with pytest.raises(UserError, match=r"dead-term/kd: expected of this method, and not found"):
-        examine(made).refuse()
+        run_doctor(made).refuse()
 
 
 @pytest.mark.slow

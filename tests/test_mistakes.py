@@ -57,7 +57,9 @@ PARTS = {
     "+trainer.gradient_clip_algorithm=none": ["The trainer cannot be built", "algorithms: ['value', 'norm']"],
     "experiment=digits_amtml student.stages=[layer1,layer9]": ["has no module 'layer9'. The closest: layer"],
     "experiment=digits_amtml student.hint=layr3": ["layr3", "The closest: layer3"],
-    "experiment=digits_amtml student.network.num_classes=7": ["The student has 7 outputs", "10 classes"],
+    "experiment=digits_amtml student.network.num_classes=7": [
+        "The student does not fit the classes of 'digits' (got 7 outputs, expected 10)"
+    ],
     "experiment=digits_amtml teacher.resnet8.network.num_classes=5": ["Teacher 'resnet8' has 5 outputs"],
 }
 # What ends a stage for all others, or is a mistake only by itself.
@@ -100,7 +102,7 @@ def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mis
     wrong = ("student.network.num_classes=7", "teacher.resnet8.network.num_classes=5")
     said = mistake("experiment=digits_amtml", *wrong)
     assert "has 2 parts that do not fit" in said
-    assert "The student has 7 outputs" in said
+    assert "(got 7 outputs, expected 10)" in said
     assert "Teacher 'resnet8' has 5 outputs" in said
 
 

@@ -48,7 +48,7 @@ def test_a_wrong_number_of_classes_says_the_right_one(mistake, tmp_path):
     write_image_folder(tmp_path / "mine", classes=("a", "b", "c"))
     own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", "dataset.num_classes=5")
     said = mistake(*own, *SMALL, "data.val_size=2")
-    assert "has 3 classes" in said
+    assert "(got 5, expected 3: a, b, c" in said
     assert "dataset.num_classes=3" in said
 
 

@@ -1,9 +1,12 @@
 """Runs of seconds: few images, small networks, one epoch for each teacher; without figures unless watched."""
 
+from pathlib import Path
+
 import torch
 from safetensors.torch import load_file
 
 from amtml_pl.config.checks import check
+from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.training.connect import connect
@@ -23,19 +26,40 @@ TINY, CE = ((*job, "logger=[]") for job in (WATCHED, WATCHED_CE))
 
 
 def request(config, folder, experiment="digits", command="the command"):
-    """A run that is asked for, of a configuration that passes the checks."""
+    """Return the request for a run, after the checks of its configuration."""
     check(config)
     return RunRequest(settings_of(config), folder, experiment, command)
 
 
 def trained(config, folder, **asked):
-    """What `run.json` says of a whole run."""
+    """Execute a run and return its record."""
     return execute(request(config, folder, **asked))
 
 
 def ready(config, folder):
-    """A run up to its first step."""
+    """Return a run before its first step."""
     return connect(prepare(plan(request(config, folder))))
+
+
+def at_step(monkeypatch, number, happens):
+    """Call a function in the given step, from 0, of a student but not of its teachers."""
+    count = StudentModule.update_metrics
+
+    def counted(self, step, batch):
+        if self.global_step == number and "teachers" not in Path(self.trainer.default_root_dir).parts:
+            happens(self)
+        count(self, step, batch)
+
+    monkeypatch.setattr(StudentModule, "update_metrics", counted)
+
+
+def failing(error):
+    """Return a function that raises an error, for `at_step`."""
+
+    def happens(_):
+        raise error
+
+    return happens
 
 
 def weights(folder):
@@ -49,7 +73,7 @@ def assert_bitwise_equal(first, second):
 
 
 def same_weights_each_time(**arguments):
-    """A network whose constructor brings its weights, as a pretrained one does."""
+    """Return a network whose constructor sets its weights, as of a pretrained one."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return CifarResNet(**arguments)

@@ -22,8 +22,8 @@ from amtml_pl.system.console import console
 from amtml_pl.system.records import write_record
 
 if TYPE_CHECKING:
+    from amtml_pl.training.benchmark.benchmark_record import BenchmarkRecord
     from amtml_pl.training.benchmark.measurement import Benchmark
-    from amtml_pl.training.benchmark.record import BenchmarkRecord
 
 ROWS = {
     "ce_step_ms": "cross-entropy step, ms",
@@ -34,7 +34,6 @@ ROWS = {
     "ratio_live_to_cached": "live step ÷ cached step",
     "input_share": "input path, share of a cached step",
     "build_images_per_second": "cache build, images/s through all teachers",
-    "build_rate_ratio": "cache build rate ÷ bare forward loop",
     "ce_peak_mb": "peak private memory, cross-entropy, MB",
     "peak_extra_mb": "peak private memory, cached - cross-entropy, MB",
     "teacher_parameters_resident": "teacher parameters in memory in a cached run",
@@ -52,7 +51,7 @@ def main(job: Job) -> None:
         check_command(asked, BENCHMARK)
         check_values(job.config)
         from amtml_pl.runs.provenance import git_state, versions
-        from amtml_pl.training.benchmark.record import BenchmarkRecord
+        from amtml_pl.training.benchmark.benchmark_record import BenchmarkRecord
 
         check_constructors(job.config)
         with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:
@@ -106,7 +105,7 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
     for name, file in weights_for_teachers(original, folder).items():
         short.teacher[name].weights = {"path": str(file), "key": None, "strip_prefixes": [], "rename": None}
     settings = {name: settings_of(variant) for name, variant in variants(short).items()}
-    return Benchmark(original, settings, folder, repetitions=repetitions, steps=steps)
+    return Benchmark(original, settings, folder, repetitions, steps)
 
 
 def on_few_images(config: Config, folder: Path, rows: int) -> Config:

@@ -17,11 +17,11 @@ def main(job: Job) -> None:
         asked = job.take(*CACHE_COMMAND)
         check_command(asked, CACHE_COMMAND)
         check_values(job.config)
-        from amtml_pl.training.cache_actions import Command, act
+        from amtml_pl.training.cache_actions import CacheCommand, act
         from amtml_pl.training.settings import settings_of
 
         check_constructors(job.config)
-        act(settings_of(job.config), Command(job.experiment, job.overrides), **asked)
+        act(settings_of(job.config), CacheCommand(job.experiment, job.overrides), **asked)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(job: Job) -> None:
     with job.reporting(own_folder=True):
         check_values(job.config)
         from amtml_pl.distill.doctor.report import show_checkup
-        from amtml_pl.training.connect import connect, examine
+        from amtml_pl.training.connect import connect, run_doctor
         from amtml_pl.training.pipeline import prepare
         from amtml_pl.training.plan import plan
         from amtml_pl.training.settings import settings_of
@@ -26,7 +26,7 @@ def main(job: Job) -> None:
         check_constructors(job.config)
         folder = RunFolder(job.folder)
         planned = plan(RunRequest(settings_of(job.config), folder, job.experiment, job.typed()))
-        found = examine(connect(prepare(planned)), thoroughly=True)
+        found = run_doctor(connect(prepare(planned)), thoroughly=True)
         show_checkup(found)
         console.print(f"Written to {folder.doctor_file}", markup=False)
         found.refuse()

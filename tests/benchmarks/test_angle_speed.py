@@ -1,4 +1,4 @@
-"""How fast the angle loss is beside its definition: make benchmark."""
+"""Speed of the angle loss relative to its definition: make benchmark."""
 
 import os
 import statistics
@@ -23,7 +23,7 @@ def two_threads():
 
 @pytest.mark.parametrize(("B", "K", "rounds"), [(128, 10, 60), (128, 100, 60), (1024, 10, 3)])
 def test_forward_and_backward_against_the_definition(benchmark, capsys, B, K, rounds):
-    """Both in turn in one process: on a shared machine only then is the ratio worth anything."""
+    """Measure both in turn in one process, since a shared machine's speed changes."""
     needed = NAIVE_TENSORS * 4 * B**3
     if os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < needed:
         pytest.skip(f"the definition needs {needed / 2**30:.0f} GiB of free memory at B = {B}")

@@ -1,4 +1,4 @@
-"""How fast views are made: pytest tests/benchmarks --benchmark-only."""
+"""Speed of making views: pytest tests/benchmarks --benchmark-only."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_crop_and_flip_reach_the_goal(benchmark):
 
 
 def images_per_second(benchmark, operations):
-    """Measured as a median over batches, and recorded."""
+    """Return and record the median over batches."""
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
     index = torch.arange(BATCH)
     benchmark(Augmentation(operations), images, index, 17)

@@ -1,4 +1,4 @@
-"""How long the check before a fit takes, for every method at the size of CIFAR-100: make benchmark."""
+"""Time of the check before a fit, for every method at the size of CIFAR-100: make benchmark."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ SECONDS = 10.0
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_is_examined_within_ten_seconds(benchmark, configure, method):
-    """Its teachers' outputs are there already, as a cache serves them."""
+    """The teachers' outputs exist already, as with a cache."""
     teachers = "teacher=[]" if method in WITHOUT_TEACHERS else "teacher=[resnet32,vgg8,wrn_16_2]"
     config = configure("experiment=cifar100", f"method={method}", "student=resnet20", teachers, "trainer=cpu")
     check(config)

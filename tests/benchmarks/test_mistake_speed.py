@@ -1,4 +1,4 @@
-"""How long a mistake takes to be said, as a whole process: make benchmark."""
+"""Time until a mistake is reported, of a whole process: make benchmark."""
 
 import subprocess
 import sys
@@ -13,12 +13,12 @@ CASES = [(stage, words) for stage, mistakes in STAGES.items() for words in mista
 
 
 @pytest.mark.parametrize(("stage", "words"), [*CASES, ("typed", "--help"), ("values", "--cfg job")])
-def test_a_mistake_is_said_within_its_stage_s_time(benchmark, tmp_path, stage, words):
+def test_a_mistake_is_reported_within_the_time_of_its_stage(benchmark, tmp_path, stage, words):
     command = [sys.executable, "-m", "amtml_pl.train", *words.split(" ")]
 
-    def say():
+    def report():
         return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
 
-    status = benchmark.pedantic(say, rounds=3)
+    status = benchmark.pedantic(report, rounds=3)
     assert status == (0 if words.startswith("--") else 2)
     assert benchmark.stats.stats.min < SECONDS[stage]

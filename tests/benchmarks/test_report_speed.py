@@ -1,4 +1,4 @@
-"""How long a report of 200 runs of 100 epochs takes, as a user waits for it: the whole command."""
+"""Time of the whole report command for 200 runs of 100 epochs."""
 
 import subprocess
 import sys

@@ -79,7 +79,7 @@ def test_mixup_with_a_cache_is_refused(configure):
     ("parts", "words"),
     [(["method=amtml", "loss=[ce,kd,adapter_nll]"], r"the loss terms \['adapter_nll'\] read one label"),
      (["method=mmkd"], "MMKD reads one label"), (["method=mtkd_rl"], "MTKDRL reads one"),
-     (["method=avg", "weighting=confidence"], "ConfidenceWeighting weighs the teachers by one label")],
+     (["method=avg", "weighting=confidence"], "ConfidenceWeighting reads one label")],
 )  # fmt: skip
 def test_parts_that_read_one_label_per_image_are_refused_with_mixup(run, parts, words):
     with pytest.raises(UserError, match=words):

@@ -23,10 +23,6 @@ KINDS = {
 INTERRUPTED, COMPLETED, FAILED = 10, 0, 1
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def in_a_process(job: Callable[[], object]) -> int:
     """Start a job in a forked process and return its process id."""
     child = os.fork()  # torch has one thread here, see conftest.py
@@ -42,7 +38,7 @@ def in_a_process(job: Callable[[], object]) -> int:
 
 
 def status_of(job: Callable[[], object]) -> int:
-    """Run a job as a command does; what it interrupted may have become another error."""
+    """Run a job as a command does, and return its status."""
     try:
         raise_on_sigterm()
         job()
@@ -55,7 +51,7 @@ def status_of(job: Callable[[], object]) -> int:
 
 
 def ended(child: int) -> str:
-    """Return how a forked process ended."""
+    """Return the end of a forked process."""
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return "interrupted" if os.WTERMSIG(status) == signal.SIGKILL else f"signal {os.WTERMSIG(status)}"
@@ -63,7 +59,7 @@ def ended(child: int) -> str:
 
 
 def after(child: int, seconds: float, signals: tuple[int, ...], between: float) -> None:
-    """Send signals to a process that has run for some seconds; one that has ended is left alone."""
+    """Send signals to a process after some seconds."""
     for number, wait in zip(signals, (seconds, between), strict=False):
         time.sleep(wait)
         os.kill(child, number)  # not waited for yet, so that its id is its own
@@ -73,7 +69,7 @@ def after(child: int, seconds: float, signals: tuple[int, ...], between: float) 
 
 
 def when_written(name, nth=1, *, step=None):
-    """Before a file gets its name: the nth of that name, or the checkpoint of a step."""
+    """Return an instant before a file gets its name: the nth of that name, or a step's checkpoint."""
 
     def arrange(monkeypatch, happens):
         seen = []
@@ -101,7 +97,7 @@ def step_of(checkpoint):
 
 
 def when_called(hook, step, *, of_the_student=True):
-    """When Lightning calls a hook of its callbacks after so many steps, of the student or of a teacher."""
+    """Return an instant when Lightning calls a hook after some steps of the student or a teacher."""
 
     def arrange(monkeypatch, happens):
         begin = pl.Trainer.__init__

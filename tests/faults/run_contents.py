@@ -1,4 +1,4 @@
-"""Everything that a run folder holds, without what must differ between two runs: times."""
+"""Contents of a run folder, without times, which differ between two runs."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ COSTS = ("timing", "spent", "teacher_passes")
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Return what can be compared of each file, by its name in the folder."""
+    """Return the comparable content of each file, by its name in the folder."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
     events = [file for file in files if "tfevents" in file.name]
     found = {str(file.relative_to(folder)): content(file) for file in files if file not in events}
@@ -60,10 +60,8 @@ def points_by_tag(folder: Path) -> dict[str, list[tuple[int, object]]]:
 
 
 def different(one: object, other: object, place: str = "") -> list[str]:
-    """Return where two folders do not hold the same, down to the fields of files."""
+    """Return the places where two folders differ, down to the fields of files."""
     if isinstance(one, dict) and isinstance(other, dict):
         names = sorted(one.keys() | other.keys())
-        return [
-            found for name in names for found in different(one.get(name), other.get(name), f"{place}/{name}")
-        ]
+        return [each for n in names for each in different(one.get(n), other.get(n), f"{place}/{n}")]
     return [] if one == other else [place]

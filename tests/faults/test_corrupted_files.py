@@ -5,61 +5,23 @@ import shutil
 
 import numpy as np
 import pytest
-from run_contents import contents, different, plain
+from run_contents import different, plain
 
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.page import figures_of
-from amtml_pl.distill.module import StudentModule
 from amtml_pl.errors import UserError
 from amtml_pl.results.run import load_run
-from amtml_pl.runs.folder import RunFolder
-from tiny_runs import WATCHED, trained
+from tiny_runs import at_step, failing
 
 # A maintainer types CORRUPTIONS=200 python -m pytest tests/faults -k damaged; another SEED draws others.
 CORRUPTIONS, SEED = (int(os.environ.get(name, number)) for name, number in (("CORRUPTIONS", 6), ("SEED", 0)))
-JOB = ("experiment=digits_amtml", *WATCHED)
-# Files that no command reads afterwards, as docs/runs.md says.
+# Files that no command reads afterwards (docs/runs.md).
 UNREAD = ("events.out.tfevents.", "doctor.json", ".lock", ".gitignore")
 
 
-@pytest.fixture
-def place(shared):
-    return shared / "damaged"
-
-
-@pytest.fixture
-def train(configure, place, monkeypatch):
-    """Runs the job in a folder below the place; what it ends with."""
-    monkeypatch.setattr("amtml_pl.training.dashboard.logger.pixels", lambda _: np.zeros((1, 1, 3), np.uint8))
-
-    def go(name):
-        roots = [f"paths.{root}={place / root}" for root in ("data", "teachers", "cache", "outputs")]
-        folder = RunFolder(place / name)
-        repeat = "python -m amtml_pl.train experiment=x"
-        trained(configure(*JOB, *roots), folder, experiment="digits_amtml", command=repeat)
-        return contents(folder.path)
-
-    return go
-
-
-def interrupted(train, monkeypatch):
-    """Leaves the folder of a run that was interrupted in its second epoch."""
-    count = StudentModule.update_metrics
-
-    def counted(self, *arguments):
-        if self.global_step == 6:
-            raise KeyboardInterrupt
-        count(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StudentModule, "update_metrics", counted)
-        with pytest.raises(KeyboardInterrupt):
-            train("cut")
-
-
 def looked_into(folder):
-    """What a completed run tells those who open it."""
+    """Return what `load_run` reads of a completed run."""
     run = load_run(folder)
     students = {which: plain(run.student(which).state_dict()) for which in ("best", "last")}
     found = {"students": students, "metrics": repr(run.metrics()), "config": repr(run.config)}
@@ -70,7 +32,7 @@ def looked_into(folder):
 
 
 def compared(folder):
-    """What a report shows of a completed run."""
+    """Return what a report shows of a completed run."""
     runs = find_runs(folder, "test/acc")
     broken = []
     figures = [repr(figure) for problem in problems_of(runs.compared, "test/acc")
@@ -81,7 +43,7 @@ def compared(folder):
 
 
 def readers(file, place, train):
-    """The commands that may read a file, by name."""
+    """Return the commands that may read a file, by name."""
     top = file.relative_to(place).parts[0]
     found = {}
     folder = next((each for each in file.parents if (each / "run.json").exists()), None)
@@ -89,17 +51,17 @@ def readers(file, place, train):
         found["load_run"] = lambda: looked_into(folder)
         found["report"] = lambda: compared(folder)
     if top == "run":
-        found["the same command"] = lambda: train("run")
+        found["the same command"] = lambda: train(name="run")
     elif top == "cut":
-        found["resume"] = lambda: train("cut")
+        found["resume"] = lambda: train(name="cut")
     else:
-        found["training"] = lambda: train("new")
+        found["training"] = lambda: train(name="new")
         found["load_run of the student"] = lambda: looked_into(place / "run")
     return found
 
 
 def damage(content, draw):
-    """A file's content with one fault, and the name of the fault."""
+    """Return a file's content with one fault, and the name of the fault."""
     kind = draw.choice(["bit", "cut", "longer", "digit", "empty"])
     changed = bytearray(content)
     digits = [i for i, byte in enumerate(content) if 48 <= byte <= 57]
@@ -118,7 +80,7 @@ def damage(content, draw):
 
 
 def outcome(read, expected):
-    """What a reader makes of a damaged file."""
+    """Return the outcome of reading a damaged file."""
     try:
         found = read()
     except UserError:
@@ -131,8 +93,11 @@ def outcome(read, expected):
 
 @pytest.mark.slow
 def test_a_damaged_file_is_refused_or_made_anew_or_harmless(train, place, monkeypatch):
-    train("run")
-    interrupted(train, monkeypatch)
+    train()
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, failing(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(name="cut")
     kept = place.with_name("undamaged")
     shutil.copytree(place, kept)
     expected = {}

@@ -1,4 +1,4 @@
-"""What a run does when it is told to stop, when numbers break, and when the machine gives out."""
+"""Runs that get a signal to stop, whose numbers break, or whose machine fails."""
 
 import math
 import os
@@ -9,44 +9,32 @@ import time
 import pytest
 import torch
 
-from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.non_finite import all_finite, load_reproduction
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import signals
-from tiny_runs import CE, TINY, assert_bitwise_equal, ready, weights
+from tiny_runs import CE, TINY, assert_bitwise_equal, at_step, ready, weights
 
 JOB = ("experiment=digits_amtml", *TINY, "checkpoint_minutes=null")
 LABELS_ONLY = ("experiment=digits", "method=ce", *CE, "doctor=false")
 
 
-def at_step(monkeypatch, number, happens):
-    """Lets something happen in the given step, from 0, of a student with or without teachers."""
-    count = StudentModule.update_metrics
-
-    def counted(self, *arguments):
-        if self.global_step == number and not self.trainer.default_root_dir.count("teachers/digits"):
-            happens(self)
-        count(self, *arguments)
-
-    monkeypatch.setattr(StudentModule, "update_metrics", counted)
-
-
 @pytest.fixture
 def whole(moved):
-    """The same job, where nothing has happened to it."""
+    """The same job without any fault."""
     return RunFolder(moved)
 
 
 def stopped(run, monkeypatch, step, *job, name="cut"):
-    """Leaves the folder of a run that is told to stop in the given step."""
+    """Leave the folder of a run that gets SIGTERM in the given step."""
     with monkeypatch.context() as patch:
         at_step(patch, step, lambda _: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Preempted):
             run(*job, name=name)
 
 
-def test_a_run_that_is_told_to_stop_saves_after_its_step_and_goes_on_there(run, monkeypatch, whole, tmp_path):
+@pytest.mark.numbers
+def test_a_run_that_gets_sigterm_saves_after_its_step_and_resumes_there(run, monkeypatch, whole, tmp_path):
     stopped(run, monkeypatch, 5, *JOB)
     folder = RunFolder(tmp_path / "cut")
     saved = torch.load(folder.last_checkpoint, weights_only=True)
@@ -63,7 +51,7 @@ def test_a_run_that_is_told_to_stop_saves_after_its_step_and_goes_on_there(run, 
 
 
 @pytest.mark.slow
-def test_a_folder_that_was_moved_is_gone_on_with_and_keeps_its_best_epoch(run, monkeypatch):
+def test_a_moved_folder_is_resumed_and_keeps_its_best_epoch(run, monkeypatch):
     best_first = (*JOB, "trainer.max_epochs=3", "optimizer.lr=0.5", "scheduler=constant")
     _, whole = run(*best_first, name="whole")
     stopped(run, monkeypatch, 9, *best_first, name="before")
@@ -97,11 +85,11 @@ def test_a_step_that_takes_longer_than_the_grace_is_not_waited_for(run, monkeypa
     assert time.monotonic() - begun < 50
 
 
-def test_a_second_signal_is_obeyed_at_once_and_signals_are_handled_as_before_afterwards(run, monkeypatch):
+def test_a_second_signal_stops_at_once_and_the_handlers_are_restored(run, monkeypatch):
     def insist(module):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("the second one was not obeyed")
+        raise AssertionError("the second signal was ignored")
 
     at_step(monkeypatch, 1, insist)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -110,32 +98,22 @@ def test_a_second_signal_is_obeyed_at_once_and_signals_are_handled_as_before_aft
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-class BrokenGradient(torch.autograd.Function):
-    """The value as it is, with a gradient that is no number."""
-
-    @staticmethod
-    def forward(ctx, value):
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * math.nan
-
-
 def broken_from_step_5(monkeypatch):
     from amtml_pl.losses.soft_targets import SoftTargetLoss
 
-    forward = SoftTargetLoss.forward
-    steps = []
+    forward, steps = SoftTargetLoss.forward, []
 
     def broken(self, step):
         steps.append(step)
-        return BrokenGradient.apply(forward(self, step)) if len(steps) > 5 else forward(self, step)
+        value = forward(self, step)
+        if len(steps) > 5 and value.requires_grad:
+            value.register_hook(lambda gradient: gradient * math.nan)
+        return value
 
     monkeypatch.setattr(SoftTargetLoss, "forward", broken)
 
 
-def test_a_gradient_that_is_no_number_names_its_term_and_leaves_the_weights_alone(run, tmp_path, monkeypatch):
+def test_a_gradient_that_is_nan_names_its_term_and_leaves_the_weights_alone(run, tmp_path, monkeypatch):
     broken_from_step_5(monkeypatch)
     expected = r"The gradient stopped being a number at epoch 1, step 5 .*loss/kd.*Rows"
     with pytest.raises(UserError, match=expected):
@@ -149,7 +127,7 @@ def test_a_gradient_that_is_no_number_names_its_term_and_leaves_the_weights_alon
 
 
 @pytest.mark.parametrize(("value", "finite"), [(3e38, True), (-math.inf, False), (math.nan, False)])
-def test_a_gradient_is_broken_when_a_number_of_it_is_none_however_large_it_is(value, finite):
+def test_only_infinite_or_nan_gradients_are_broken(value, finite):
     gradients = [torch.ones(2, 3), torch.tensor([0.0, value]), torch.ones(())]
     assert all_finite(gradients) is finite
 
@@ -162,19 +140,16 @@ def test_the_step_that_broke_is_kept_and_breaks_again(run, configure, tmp_path):
     again = ready(configure(*huge), RunFolder(tmp_path / "again"))
     batch = load_reproduction(tmp_path / "run" / "not_finite.safetensors", again.module)
     record = RunFolder(tmp_path / "run").record()
-    named = record.error
     assert record.status == "failed"
-    assert str(batch.index.tolist()) in named
-    values = {
-        objective.name: float(objective.value) for objective in again.module.break_down(batch).components
-    }
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    assert str(batch.index.tolist()) in record.error
+    components = again.module.break_down(batch).components
+    broken = [each.name for each in components if not each.value.isfinite()]
     assert broken
-    assert all(f"loss/{name} = " in named for name in broken)
+    assert all(f"loss/{name} = " in record.error for name in broken)
 
 
 def in_a_process_that_may_write(limit, job):
-    """What a job says in a process whose files may only have so many bytes from a moment on; see `full`."""
+    """Return a job's error in a process with a limit of file sizes, set when it calls its argument."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -186,8 +161,8 @@ def in_a_process_that_may_write(limit, job):
             os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
-    with os.fdopen(reader) as said:
-        return said.read()
+    with os.fdopen(reader) as message:
+        return message.read()
 
 
 @pytest.mark.slow
@@ -198,9 +173,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, whole, t
         at_step(monkeypatch, 2, lambda _: full())
         run(*every_step, name="cut")
 
-    said = in_a_process_that_may_write(20_000, job)
-    assert "last.ckpt cannot be written" in said
-    assert "The one before it is whole" in said
+    message = in_a_process_that_may_write(20_000, job)
+    assert "last.ckpt cannot be written" in message
+    assert "The one before it is whole" in message
     folder = RunFolder(tmp_path / "cut")
     assert torch.load(folder.last_checkpoint, weights_only=True)["global_step"] == 2
     assert [file.name for file in folder.path.rglob(".*")] == [".lock"]
@@ -208,15 +183,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, whole, t
     assert_bitwise_equal(weights(whole), weights(cut))
 
 
-def test_memory_that_is_full_is_said_with_what_takes_less(run, tmp_path, monkeypatch):
+def test_out_of_memory_advises_what_takes_less(run, tmp_path, monkeypatch):
     at_step(monkeypatch, 2, lambda _: torch.empty(2**50))
-    with pytest.raises(UserError, match=r"Out of memory(.|\n)*goes on from it(.|\n)*smaller data.batch_size"):
+    with pytest.raises(UserError, match=r"Out of memory(.|\n)*resumes from it(.|\n)*smaller data.batch_size"):
         run(*LABELS_ONLY)
     assert RunFolder(tmp_path / "run").record().status == "failed"
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_its_cache_ends_in_words_and_goes_on(run, whole, tmp_path, monkeypatch):
+def test_a_run_that_loses_its_cache_ends_with_one_message_and_resumes(run, whole, tmp_path, monkeypatch):
     cache, away = tmp_path / "outputs" / "cache", tmp_path / "away"
 
     def unmount(module):

@@ -1,4 +1,4 @@
-"""A run that reads its teachers' outputs is the run that its live teachers would have given."""
+"""A run with cached teacher outputs is the same as with live teachers."""
 
 import json
 import shutil
@@ -19,11 +19,10 @@ from amtml_pl.training.trainer import make_trainer
 from amtml_pl.types import Batch
 from rounding import rounding, undecided
 from sealing import change_record, seal_again
-from tiny_runs import CE, TINY, assert_bitwise_equal, ready, weights
+from tiny_runs import TINY, assert_bitwise_equal, failing, ready, weights
 
 AMTML = ("experiment=digits_amtml", *TINY)
-# Outputs in float32, from passes of the same size live and cached: some processors round a pass of few images
-# otherwise than one of many.
+# Passes of the same size live and cached: some processors round a pass of few images otherwise.
 ROUNDED_ALIKE = (
     *AMTML, "trainer.max_epochs=1", "data.train_size=96",
     "cache.logits=float32", "cache.hints=float32", "cache.batch_size=32",
@@ -32,26 +31,13 @@ ROUNDED_ALIKE = (
 
 @pytest.fixture
 def cached(moved, shared, tmp_path):
-    """The teachers' outputs of a finished run, in a place of their own."""
+    """Return a copy of the teachers' outputs of a finished run."""
     return shutil.copytree(shared / "outputs" / "cache", tmp_path / "outputs" / "cache")
-
-
-@pytest.fixture
-def own_teachers(moved, shared, tmp_path):
-    """The override that names a copy of the trained teachers."""
-    return f"paths.teachers={shutil.copytree(shared / 'teachers', tmp_path / 'teachers')}"
 
 
 def prepared(configure, tmp_path, *overrides):
     """A run up to its first step."""
     return ready(configure(*AMTML, *overrides), RunFolder(tmp_path / "prepared"))
-
-
-def no_teacher(monkeypatch):
-    def refuse(self):
-        raise AssertionError(f"teacher {self.name} was built")
-
-    monkeypatch.setattr(SelectedTeacher, "fresh", refuse)
 
 
 def shards(cache, view=""):
@@ -66,7 +52,7 @@ def flip_a_bit(file):
 
 
 def train_anew(folder):
-    """Other weights of a teacher in its folder, as of one that was trained anew."""
+    """Change a teacher's weights in its folder, as another training does."""
     state = load_file(folder / "student.safetensors")
     other = {name: tensor + 1 if "fc" in name else tensor for name, tensor in state.items()}
     save_file(other, folder / "student.safetensors")
@@ -74,7 +60,7 @@ def train_anew(folder):
 
 
 def other_crops(monkeypatch):
-    """An augmentation whose code has changed and whose settings have not."""
+    """Change the code of an augmentation, but not its settings."""
     original = CropFlip.__call__
 
     def other_code(self, images, keys, view):
@@ -84,44 +70,35 @@ def other_crops(monkeypatch):
 
 
 @pytest.mark.numbers
-def test_float32_outputs_train_the_student_that_live_teachers_train_to_the_bit(run):
-    """With pooled hints: whole ones are those of live teachers, as the next test but one shows."""
-    _, live = run(*ROUNDED_ALIKE, "hint_pool=2", "teacher_source=live", name="live")
-    _, cached = run(*ROUNDED_ALIKE, "hint_pool=2", name="cached")
-    assert_bitwise_equal(weights(live), weights(cached))
+def test_a_cached_run_trains_the_student_of_live_teachers_to_the_bit_and_holds_no_teacher(
+    configure, tmp_path
+):
+    """With pooled hints: whole ones are those of live teachers, as a later test shows."""
+
+    def fitted(source):
+        job = (*ROUNDED_ALIKE, "hint_pool=2", f"teacher_source={source}")
+        made = ready(configure(*job), RunFolder(tmp_path / source))
+        trainer = make_trainer(made.request.settings.trainer, made.request.folder, made.module)
+        trainer.fit(made.module, datamodule=made.data)
+        held.append(parameters_beside(made.module) - others)
+        return made.module.student.state_dict()
+
+    others, held = parameters_beside(nn.Identity()), []  # of other tests
+    cached = fitted("cached")
+    assert_bitwise_equal(fitted("live"), cached)
+    assert held[0] == 0 < held[1]
 
 
 def test_an_image_passes_each_teacher_once_per_view_and_in_no_later_run(moved, cached, run, monkeypatch):
     first = RunFolder(moved).completed()
     assert first.cache.teacher_passes == {"vgg8_quarter": 2.0, "resnet8": 2.0}
     assert first.timing.cache_build_seconds > 0
-    no_teacher(monkeypatch)
+    monkeypatch.setattr(SelectedTeacher, "fresh", failing(AssertionError("a teacher was built")))
     three = ("data.views=2", "trainer.max_epochs=3", "seed=1", "doctor=false")
     later, folder = run(*AMTML, *three, name="later")
     assert later.cache.teacher_passes == {}
     assert later.teachers == first.teachers
     assert folder.weights_file.exists()
-
-
-def test_a_subset_of_the_teachers_uses_the_same_outputs(cached, configure, tmp_path, monkeypatch):
-    no_teacher(monkeypatch)
-    one = ("method=avg", *(word for word in TINY if "vgg8_quarter" not in word), "teacher=[resnet8]")
-    averaged = ready(configure("experiment=digits", *one), RunFolder(tmp_path / "averaged"))
-    assert averaged.cache.missing() == []
-
-
-def test_a_cached_run_holds_no_teacher(cached, configure, tmp_path):
-    others = parameters_beside(nn.Identity())  # of other tests
-    made = prepared(configure, tmp_path)
-    trainer = make_trainer(made.request.settings.trainer, made.request.folder, made.module)
-    trainer.fit(made.module, datamodule=made.data)
-    assert parameters_beside(made.module) == others
-
-
-def test_a_live_run_holds_its_teachers(configure, tmp_path):
-    others = parameters_beside(nn.Identity())
-    made = prepared(configure, tmp_path, "teacher_source=live")
-    assert parameters_beside(made.module) > others
 
 
 @pytest.mark.numbers
@@ -150,36 +127,32 @@ def test_a_thousand_samples_meet_the_pixels_and_outputs_of_live_teachers(cached,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("override", ["data.num_workers=2", "cache.device=resident"])
-def test_who_reads_the_cache_and_where_it_is_kept_change_nothing(moved, cached, run, override):
+def test_loader_workers_and_the_place_of_the_cache_change_nothing(moved, cached, run, override):
     _, other = run(*AMTML, override, name="other")
     assert_bitwise_equal(weights(RunFolder(moved)), weights(other))
 
 
-HINTS = ("*/*/layer3-*", "*/*/stage5-*")
-
-
-@pytest.mark.parametrize(
-    "without", [(), HINTS], ids=["whole views", "views that a new hint makes incomplete"]
-)
-def test_a_flipped_bit_of_any_view_is_refused_before_the_first_step(cached, configure, tmp_path, without):
-    for store in [store for pattern in without for store in cached.glob(pattern)]:
+@pytest.fixture(params=["whole views", "views that a new hint makes incomplete"])
+def cached_views(request, cached):
+    """The teachers' outputs, whole or without any hint."""
+    stores = [*cached.glob("*/*/layer3-*"), *cached.glob("*/*/stage5-*")]
+    for store in [] if request.param == "whole views" else stores:
         shutil.rmtree(store)
-    damaged = shards(cached, "view-0002")[-1]
+    return cached
+
+
+def test_a_flipped_bit_of_any_view_is_refused_before_the_first_step(cached_views, configure, tmp_path):
+    damaged = shards(cached_views, "view-0002")[-1]
     whole = damaged.read_bytes()
     flip_a_bit(damaged)
     with pytest.raises(UserError, match=rf"checksum of .*{damaged.name} is wrong"):
         prepared(configure, tmp_path, "seed=1")
-    damaged.unlink()  # as the message says
+    damaged.unlink()  # the fix of the message
     prepared(configure, tmp_path, "seed=1").data.teachers.provide(2)
     assert damaged.read_bytes() == whole
 
 
-@pytest.mark.parametrize(
-    "without", [(), HINTS], ids=["whole views", "views that a new hint makes incomplete"]
-)
-def test_changed_code_of_an_augmentation_is_refused(cached, configure, tmp_path, monkeypatch, without):
-    for store in [store for pattern in without for store in cached.glob(pattern)]:
-        shutil.rmtree(store)
+def test_changed_code_of_an_augmentation_is_refused(cached_views, configure, tmp_path, monkeypatch):
     other_crops(monkeypatch)
     with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view \d are not those"):
         prepared(configure, tmp_path, "seed=1")
@@ -215,7 +188,9 @@ def test_without_preparation_a_view_that_vanishes_is_not_built(cached, configure
     for shard in shards(cached, "view-0002"):
         shard.unlink()
     made.cache.trusted.clear()
-    with pytest.raises(UserError, match=r"view 2 of the teachers' outputs for the train split is missing"):
+    with pytest.raises(
+        UserError, match=r"no teacher outputs for view 2 of the train split, and prepare=false"
+    ):
         made.data.teachers.provide(2)
 
 
@@ -225,19 +200,8 @@ def test_the_record_of_a_cached_run_names_its_stores_and_the_stores_name_the_run
     assert record.cache.views == 2
     assert len(record.cache.stores) == 4
     for name in record.cache.stores:
-        users = [
-            json.loads(note.read_text())["run"] for note in (cached / "digits" / name / "used_by").iterdir()
-        ]
-        assert str((shared / "finished").resolve()) in users
-
-
-def test_a_run_without_teachers_has_no_cache_and_no_teacher_source(configure, tmp_path):
-    config = configure("experiment=digits", "method=ce", *CE)
-    assert config.teacher_source == "cached"
-    made = ready(config, RunFolder(tmp_path))
-    assert made.cache is None
-    assert made.module.teacher_source is None
-    assert made.module.terms.keys() == {"ce"}
+        notes = (cached / "digits" / name / "used_by").iterdir()
+        assert str((shared / "finished").resolve()) in [json.loads(note.read_text())["run"] for note in notes]
 
 
 def test_weights_that_are_replaced_within_a_run_are_refused(cached, own_teachers, configure, tmp_path):
@@ -250,7 +214,7 @@ def test_weights_that_are_replaced_within_a_run_are_refused(cached, own_teachers
         made.data.teachers.provide(2)
 
 
-def test_a_half_done_run_does_not_go_on_with_other_teachers(moved, own_teachers, run, tmp_path):
+def test_an_interrupted_run_is_not_resumed_with_other_teachers(moved, own_teachers, run, tmp_path):
     change_record(moved, status="interrupted")
     for folder in (tmp_path / "teachers" / "digits").glob("resnet8-*"):
         train_anew(folder)
@@ -258,7 +222,7 @@ def test_a_half_done_run_does_not_go_on_with_other_teachers(moved, own_teachers,
         run(*AMTML, own_teachers, name="moved")
 
 
-def test_a_pixel_that_has_changed_in_the_packed_file_is_noticed(moved, shared, configure, tmp_path):
+def test_a_pixel_that_has_changed_in_the_packed_file_is_refused(moved, shared, configure, tmp_path):
     shutil.copytree(shared / "data", tmp_path / "data")
     for file in (tmp_path / "data" / "packed").glob("digits-*/train.images.npy"):
         flip_a_bit(file)

@@ -1,4 +1,4 @@
-"""What a run needs, said before anything is done."""
+"""The plan lists all that a run needs before it starts."""
 
 import re
 import shlex
@@ -27,10 +27,15 @@ CIFAR = (
 
 def plan_of(config, done=0):
     settings = settings_of(config)
-    source, teachers = settings.dataset.source.build(), settings.teachers(settings.method.terms())
-    hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(32).items()}
+    source, teachers = settings.dataset.source.build(), settings.teachers()
+    student = student_network(settings, [])
     cache = found_cache(settings, source, teachers, "train")
-    return make_plan(settings, source, student_network(settings, []), teachers, hints, cache, done=done)
+    return make_plan(settings, source, student, teachers, hints_of(settings), cache, done=done)
+
+
+def hints_of(settings):
+    shapes = [t.fresh().hint_shapes(settings.dataset.image_size) for t in settings.teachers()]
+    return {name: shape for each in shapes for name, shape in each.items()}
 
 
 def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(configure, tmp_path, capsys):
@@ -40,9 +45,12 @@ def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(conf
         "data set cifar10, packed data, teacher resnet8, teacher vgg8_quarter, teacher outputs, student"
     )
     assert [step.missing for step in plan] == [True, True, True, True, True, False]
-    assert all(step.seconds is None for step in plan)  # nothing is timed while the data may not be had
+    assert all(step.seconds is None for step in plan)  # nothing is timed without data
     show_plan(plan, "Plan")
     shown = capsys.readouterr().out
+    assert "this CPU" not in shown
+    show_plan(plan, "Plan", on_cpu=False)
+    assert "estimated time (this CPU)" in capsys.readouterr().out
     assert "200 epochs of cifar10_teacher" in shown
     assert "losses ce, kd" in shown
 
@@ -66,13 +74,6 @@ def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure)
     assert plan_of(config, done=3)[-1].seconds == 0.0
     config.trainer.max_epochs = 1
     assert plan_of(config)[-1].state == "1 epoch, losses ce"
-
-
-def test_times_of_another_accelerators_run_are_named_as_this_cpus(capsys):
-    show_plan([], "Plan", on_cpu=False)
-    assert "estimated time (this CPU)" in capsys.readouterr().out
-    show_plan([], "Plan")
-    assert "this CPU" not in capsys.readouterr().out
 
 
 OWN = ("dataset=image_folder", "dataset.name=mine", "dataset.source.folder=/my", "dataset.num_classes=10")
@@ -103,17 +104,17 @@ def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(conf
     with pytest.raises(UserError) as raised:
         refuse_missing(plan_of(config))
     text = str(raised.value)
-    assert "prepare=false, and 5 of what the run needs is missing" in text
+    assert "prepare=false, and the run has 5 missing parts" in text
     assert "cifar-10-python.tar.gz" in text
     assert "experiment=cifar10_teacher" in text
     assert "python -m amtml_pl.cache action=build" in text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2.0 h")]
+    ("seconds", "text"), [(89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2.0 h")]
 )
-def test_durations_are_said_as_a_person_would(seconds, said):
-    assert duration(seconds) == said
+def test_durations_have_a_readable_unit(seconds, text):
+    assert duration(seconds) == text
 
 
 EXPERIMENTS = (config_directory() / "experiment").glob("*.yaml")
@@ -121,25 +122,22 @@ STATED = [path.stem for path in EXPERIMENTS if " GB on disk" in path.read_text()
 
 
 @pytest.mark.parametrize("experiment", STATED)
-def test_the_cache_takes_what_the_experiments_header_says(configure, experiment):
+def test_the_cache_has_the_size_in_the_experiments_header(configure, experiment):
     header = (config_directory() / "experiment" / f"{experiment}.yaml").read_text()
     stated = float(re.search(r"# Cache: +([\d.]+) GB on disk for all 162 views", header)[1])
-    settings = settings_of(config := configure(f"experiment={experiment}"))
-    teachers = settings.teachers(settings.method.terms())
-    size = config.dataset.image_size
-    hints = {name: shape for t in teachers for name, shape in t.fresh().hint_shapes(size).items()}
-    images = {"cinic10": 90_000, "tiny_imagenet": 90_000}.get(config.dataset.name, 45_000)
-    size = images * 162 * bytes_per_image(settings, len(teachers), hints)
+    settings = settings_of(configure(f"experiment={experiment}"))
+    images = {"cinic10": 90_000, "tiny_imagenet": 90_000}.get(settings.dataset.name, 45_000)
+    size = images * 162 * bytes_per_image(settings, len(settings.selected), hints_of(settings))
     assert size / 1e9 == pytest.approx(stated, rel=0.1)
 
 
-def test_a_schedule_that_does_not_fit_the_run_is_warned_of_and_left_as_it_is(configure, capsys):
+def test_a_schedule_that_does_not_fit_the_run_gives_a_warning(configure, capsys):
     config = configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=60")
     show_plan(plan_of(config), "Plan")
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("warning:") == 1
-    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100, 150" in said
-    assert "'scheduler.milestones=[30,45]'" in said
+    shown = " ".join(capsys.readouterr().err.split())
+    assert shown.count("warning:") == 1
+    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100, 150" in shown
+    assert "'scheduler.milestones=[30,45]'" in shown
     show_plan(plan_of(configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=200")), "Plan")
     assert "warning" not in capsys.readouterr().err
 
@@ -150,8 +148,7 @@ def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
         cat = tmp_path / "own" / "train" / "cat"
         (cat / f"{len([*cat.iterdir()])}{suffix}").write_bytes(b"II*")
     own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/own", "dataset.num_classes=3")
-    config = configure("experiment=digits", "method=ce", *own, f"paths.data={tmp_path}/data")
-    dataset = settings_of(config).dataset
+    dataset = settings_of(configure("experiment=digits", *own, f"paths.data={tmp_path}/data")).dataset
     source = dataset.source.build()
     pack(source, dataset.packed_root)
     (step,) = data_steps(dataset, source)

@@ -68,9 +68,9 @@ def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False)
 
 @dataclass(frozen=True)
 class Part:
-    """A constructor and its arguments in the configuration; None builds None."""
+    """A constructor and its arguments as plain values; None builds None."""
 
-    node: DictConfig | None
+    node: Mapping[str, Any] | None
 
     def build(self) -> Any:
         """Call the constructor and return the object."""
@@ -82,7 +82,7 @@ class Part:
 
     def plain(self) -> dict[str, Any]:
         """Return the constructor's name and arguments as plain values; empty for None."""
-        return {} if self.node is None else plain(self.node)
+        return {} if self.node is None else dict(self.node)
 
     @property
     def target(self) -> str | None:

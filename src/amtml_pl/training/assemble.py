@@ -29,29 +29,23 @@ def data_module(
 
 
 def training_module(
-    settings: Settings,
-    terms: Mapping[str, LossTerm],
-    teachers: TeacherSource | None,
-    hints: Mapping[str, Shape],
+    settings: Settings, teachers: TeacherSource | None, hints: Mapping[str, Shape]
 ) -> StudentModule:
     """Build the training loop with student, terms, weighting and their learned parameters.
 
-    The student is built before everything else that draws random numbers, so that all methods of a study
-    start from the same student for the same seed.
+    The student is the first to draw random numbers. So all methods of a study start from the same student
+    for the same seed.
 
     Raises:
-        UserError: if a tap does not exist, the student has the wrong number of classes, or a part cannot take
-            the labels of mixup.
+        UserError: if a tap does not exist, the number of classes is wrong, or a part does not fit mixup.
     """
+    method, terms = settings.method, settings.method.terms()
     if teachers is None:
         refuse_without_teachers(terms)
     pl.seed_everything(settings.seed, verbose=False)
-    method = settings.method
     weighting: Weighting = method.weighting.build()
-    taps = dict.fromkeys([*(t for term in terms.values() for t in term.student_taps())])
-    if teachers is not None:
-        taps.update(dict.fromkeys(weighting.student_taps()))
-    student = student_network(settings, list(taps))
+    parts: list[LossTerm | Weighting] = [*terms.values(), *([] if teachers is None else [weighting])]
+    student = student_network(settings, list(dict.fromkeys(t for part in parts for t in part.student_taps())))
     K, features = tap_shapes(student, settings.dataset.image_size)
     check_classes_of_student(settings, K)
     shapes = TensorShapes(
@@ -61,10 +55,8 @@ def training_module(
         hints=hints,
         offered=settings.offered,
     )
-    for term in terms.values():
-        term.build(shapes)
-    if teachers is not None:
-        weighting.build(shapes)
+    for part in parts:
+        part.build(shapes)
     module: StudentModule = method.loop.maker()(
         student=student,
         terms=terms,
@@ -78,17 +70,17 @@ def training_module(
     )
     if settings.data.mixup:
         refuse_mixup(settings.data.mixup, module)
-    check_who_steps(module)
+    check_optimization(module)
     return module
 
 
-def check_who_steps(module: StudentModule) -> None:
-    """Raise a UserError if a loop and Lightning disagree on who steps."""
+def check_optimization(module: StudentModule) -> None:
+    """Raise a UserError unless ``steps_itself`` is the opposite of ``automatic_optimization``."""
     if module.automatic_optimization == module.steps_itself:
         kind = type(module).__name__
         raise UserError(
-            f"{kind} sets automatic_optimization={module.automatic_optimization}, and steps_itself is "
-            f"{module.steps_itself}; expected one to be the other's opposite.",
+            f"{kind} has automatic_optimization={module.automatic_optimization} (got steps_itself="
+            f"{module.steps_itself}, expected {not module.steps_itself}).",
             fix=f"steps_itself = {not module.automatic_optimization}, a class attribute of {kind}",
         )
 
@@ -98,40 +90,33 @@ def check_classes_of_student(settings: Settings, outputs: int) -> None:
     dataset = settings.dataset
     if dataset.num_classes != outputs:
         raise UserError(
-            f"The student has {outputs} outputs; the data set {dataset.name!r} has "
-            f"{dataset.num_classes} classes.",
+            f"The student does not fit the classes of {dataset.name!r} (got {outputs} outputs, expected "
+            f"{dataset.num_classes}).",
             fix="num_classes: ${dataset.num_classes} in the student's YAML, as in conf/student/resnet20.yaml",
         )
 
 
 def refuse_mixup(mixup: float, module: StudentModule) -> None:
     """Raise a UserError for parts that read one label per image."""
-    blends = f"data.mixup={mixup} blends the labels of two images;"
-    if blind := [name for name, term in module.loss_terms().items() if not term.blends_labels]:
-        raise UserError(
-            f"{blends} the loss terms {blind} read one label per image.",
-            fix="data.mixup=0, or leave them out of loss=[...]",
-        )
-    if module.weighting is not None and module.weighting.reads_labels:
-        raise UserError(
-            f"{blends} {type(module.weighting).__name__} weighs the teachers by one label per image.",
-            fix="data.mixup=0, or weighting=uniform",
-        )
-    if not module.blends_labels:
-        raise UserError(
-            f"{blends} {type(module).__name__} reads one label per image.",
-            fix="data.mixup=0, or loop=distill",
-        )
+    unfit = [name for name, term in module.loss_terms().items() if not term.blends_labels]
+    if unfit:
+        reader, fix = f"the loss terms {unfit} read", "leave them out of loss=[...]"
+    elif module.weighting is not None and module.weighting.reads_labels:
+        reader, fix = f"{type(module.weighting).__name__} reads", "weighting=uniform"
+    elif not module.blends_labels:
+        reader, fix = f"{type(module).__name__} reads", "loop=distill"
+    else:
+        return
+    raise UserError(
+        f"data.mixup={mixup} blends the labels of two images, and {reader} one label per image.",
+        fix=f"data.mixup=0, or {fix}",
+    )
 
 
 def student_network(settings: Settings, taps: list[str]) -> TappedNetwork:
     """Build the student with the data set's normalisation, memory layout and compilation."""
     method, dataset = settings.method, settings.dataset
     network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
-    set_execution(
-        network.network,
-        channels_last=method.channels_last,
-        compiled=method.compile,
-        trained_on_cpu=settings.trainer.on_cpu,
-    )
+    layout = {"channels_last": method.channels_last, "compiled": method.compile}
+    set_execution(network.network, **layout, trained_on_cpu=settings.trainer.on_cpu)
     return network

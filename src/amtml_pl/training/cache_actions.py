@@ -32,8 +32,8 @@ from amtml_pl.types import SplitName
 
 
 @dataclass(frozen=True)
-class Command:
-    """Command line as it was typed."""
+class CacheCommand:
+    """Command line as typed."""
 
     experiment: str | None
     words: Sequence[str]
@@ -44,7 +44,7 @@ class Command:
         return shlex.join(["python", "-m", "amtml_pl.cache", f"action={action}", *kept])
 
 
-def act(settings: Settings, command: Command, action: str, splits: list[SplitName], rows: int) -> None:
+def act(settings: Settings, command: CacheCommand, action: str, splits: list[SplitName], rows: int) -> None:
     """Do one action on the cache."""
     if action == "build":
         build_ahead(settings, command, splits)
@@ -56,71 +56,63 @@ def act(settings: Settings, command: Command, action: str, splits: list[SplitNam
         show_info(settings.cache.root.parent)
 
 
-def build_ahead(settings: Settings, command: Command, splits: list[SplitName]) -> None:
-    """Build everything that a run of this configuration would, up to its last view."""
+def build_ahead(settings: Settings, command: CacheCommand, splits: list[SplitName]) -> None:
+    """Build all outputs that a run of this configuration would, up to its last view."""
     refuse_uncached(settings)
     request = RunRequest(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
-    prepared = prepare(plan(request))
-    planned = prepared.plan
+    planned = plan(request)
+    prepared = prepare(planned)
     needed: list[SplitName] = ["val"] if planned.needs_held_out else []
     for split in dict.fromkeys([*splits, *needed]):
-        cache = RunCache(settings.cache, planned.teachers, prepared.data, prepared.accuracy, split)
+        cache = RunCache(settings, planned.teachers, prepared.data, prepared.accuracy, split)
         cache.check()
         cache.refuse_full_disk(planned.hints)
         cache.note_use(None, request.command)
         built = cache.provide(cache.views)
         rows = sum(built.teacher_passes.values())
-        size = decimal(sum(store.bytes_on_disk() for store in cache.stores()))
+        done = f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all there already"
         console.print(
-            f"{split}: {counted(len(cache.views), 'view')} of "
-            f"{counted(len(cache.teachers), 'teacher')}, {size} in {cache.root}, "
-            + (f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all there already"),
+            f"{split}: {counted(len(cache.views), 'view')} of {counted(len(cache.teachers), 'teacher')}, "
+            f"{decimal(cache.bytes_on_disk())} in {cache.root}, {done}",
             markup=False,
         )
 
 
-def verify(settings: Settings, command: Command, splits: list[SplitName], rows: int) -> None:
+def verify(settings: Settings, command: CacheCommand, splits: list[SplitName], rows: int) -> None:
     """Compare all shards, images and random rows with their origin; build nothing."""
     refuse_uncached(settings)
-    teachers = settings.teachers(settings.method.terms())
-    data = packed_data(settings)
+    teachers, data = settings.teachers(), packed_data(settings)
     untrained = [teacher.name for teacher in teachers if teacher.identity() is None]
     if data is None or untrained:
-        lacking = "the packed images" if data is None else f"the weights of {', '.join(untrained)}"
-        raise UserError(f"There is nothing to verify: {lacking} do not exist yet.", fix=command("build"))
+        missing = "packed images" if data is None else f"weights of {', '.join(untrained)}"
+        raise UserError(f"Nothing can be verified: the {missing} do not exist yet.", fix=command("build"))
     for split in splits:
-        verify_split(RunCache(settings.cache, teachers, data, {}, split), command, rows)
+        verify_split(RunCache(settings, teachers, data, {}, split), command, rows)
 
 
-def verify_split(cache: RunCache, command: Command, rows: int) -> None:
-    """Verify the views of one split; a UserError names the first difference."""
+def verify_split(cache: RunCache, command: CacheCommand, rows: int) -> None:
+    """Verify the views of one split; raise a UserError for the first difference."""
     split, there, augment = cache.split, cache.complete(), cache.data.augment
     if not there:
+        other = f"; {nearest}" if (nearest := cache.nearest()) else ""
         raise UserError(
-            f"Nothing of the {split.name} split is cached in {cache.root} for this experiment"
-            + (f"; {other}." if (other := cache.nearest()) else "."),
+            f"The cache {cache.root} has no {split.name} split of this experiment{other}.",
             fix=command("build"),
         )
     cache.data.packed.verify()
     verify_checksums(cache.teachers, cache.views, console)
     for view in there:
         compare_pixels(cache.teachers, split, augment, view)
-    console.print(
-        f"{split.name}: {counted(len(there), 'view')}"
-        + (f" of {len(cache.views)}" if len(there) < len(cache.views) else "")
-        + f", every checksum right, every image the one that the teachers saw ({cache.root})",
-        markup=False,
-    )
-    table = Table(
-        title=f"{min(rows, len(split))} random images of each view, computed again",
-        title_justify="left", show_edge=False,
-    )  # fmt: skip
+    of_all = f" of {len(cache.views)}" if len(there) < len(cache.views) else ""
+    done = "every checksum right, every image the one that the teachers saw"
+    console.print(f"{split.name}: {counted(len(there), 'view')}{of_all}, {done} ({cache.root})", markup=False)
+    title = f"{min(rows, len(split))} random images of each view, computed again"
+    table = Table(title=title, title_justify="left", show_edge=False)
     for column in ("teacher", "tensor", "stored as", "largest relative difference", "same class named"):
         table.add_column(column, overflow="fold")
     for teacher in cache.teachers:
         for tensor, difference in compare(teacher, split, augment, there, rows, cache.options.build).items():
-            named = "always" if tensor == "logits" else ""
-            stored = teacher.stores[tensor].storage
+            named, stored = "always" if tensor == "logits" else "", teacher.stores[tensor].storage
             table.add_row(escape(teacher.name), tensor, stored, f"{difference:.1e}", named)
     console.print(table)
 
@@ -128,9 +120,8 @@ def verify_split(cache: RunCache, command: Command, rows: int) -> None:
 def refuse_uncached(settings: Settings) -> None:
     """Raise a UserError for an experiment without a cache."""
     if not settings.offered:
-        raise UserError(
-            "There is no teacher to cache.", fix="experiment=digits_amtml, or teacher=[resnet32,...]"
-        )
+        fix = "experiment=digits_amtml, or teacher=[resnet32,...]"
+        raise UserError("The experiment has no teachers to cache (got teacher=[]).", fix=fix)
     if not settings.cached:
         raise UserError("teacher_source=live keeps no cache.", fix="teacher_source=cached")
 
@@ -141,34 +132,26 @@ def packed_data(settings: Settings) -> PackedDataModule | None:
     return None if packed is None else data_module(settings, packed)
 
 
-def remove_unused(settings: Settings, command: Command) -> None:
+def remove_unused(settings: Settings, command: CacheCommand) -> None:
     """Remove stores that neither an existing run nor the command's experiment uses.
 
-    What was built ahead (``action=build``) is kept too, unless it was for the experiment of this command and
-    is not what that would use now. Stores that a running build has locked stay; leftovers of a killed
-    build are removed.
+    Stores of ``action=build`` stay, unless they were built for this experiment and it would no longer use
+    them. Stores that a running build has locked stay. Leftovers of a killed build are removed.
     """
-    root, needed = settings.cache.root.parent, own_folders(settings)
+    root, needed = settings.cache.root.parent, stores_of_experiment(settings)
     experiment = None if command.experiment is None else f"experiment={command.experiment}"
-    unused = [
-        store
-        for store in stores_below(root)
-        if store.folder.resolve() not in needed and not store.is_used(experiment)
-    ]
+    unused = [s for s in stores_below(root) if not (s.folder.resolve() in needed or s.is_used(experiment))]
     try:
         with ExitStack() as locks:
             busy = hold_idle(root, locks)
-            unused = [store for store in unused if lock_name(store.folder) not in busy]
-            freed = sum(store.bytes_on_disk() for store in unused)
-            if unused:
-                console.print("No run that exists refers to these, nor does the experiment of this command:")
-            for store in unused:
-                console.print(
-                    f"  {store.folder.relative_to(root)}  {decimal(store.bytes_on_disk())}", markup=False
-                )
-            for store in unused:
-                shutil.rmtree(store.folder)
-            freed += remove_leftovers(root, busy)
+            sizes = {s.folder: s.bytes_on_disk() for s in unused if lock_name(s.folder) not in busy}
+            if sizes:
+                console.print("Neither an existing run nor this experiment uses:")
+            for folder, size in sizes.items():
+                console.print(f"  {folder.relative_to(root)}  {decimal(size)}", markup=False)
+            for folder in sizes:
+                shutil.rmtree(folder)
+            freed = sum(sizes.values()) + remove_leftovers(root, busy)
         remove_empty_folders(root)
     except OSError as error:
         raise UserError(
@@ -177,18 +160,16 @@ def remove_unused(settings: Settings, command: Command) -> None:
     if freed:
         console.print(f"Removed, {decimal(freed)} freed.")
     else:
-        console.print(
-            f"Nothing to remove in {root.resolve()}: all is used by a run, a build or this experiment.",
-            markup=False,
-        )
+        used = "all is used by a run, a build or this experiment"
+        console.print(f"Nothing to remove in {root.resolve()}: {used}.", markup=False)
 
 
-def own_folders(settings: Settings) -> set[Path]:
+def stores_of_experiment(settings: Settings) -> set[Path]:
     """Return the store folders of the command's experiment that can be named without building."""
     data = packed_data(settings) if settings.offered else None
     if data is None:
         return set()
-    named = [t for t in settings.teachers(settings.method.terms()) if t.identity() is not None]
+    named = [teacher for teacher in settings.teachers() if teacher.identity() is not None]
     splits = [split for split in get_args(SplitName) if split in data.sizes]
-    caches = [RunCache(settings.cache, named, data, {}, split) for split in splits]
-    return {store.folder.resolve() for cache in caches for store in cache.stores()}
+    caches = [RunCache(settings, named, data, {}, split) for split in splits]
+    return {store.folder.resolve() for cache in caches for store in cache.stores}

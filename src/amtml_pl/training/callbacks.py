@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +14,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from amtml_pl.distill.non_finite import NonFiniteGuard
 from amtml_pl.distill.observer import Observer
 from amtml_pl.distill.timing import Spending
-from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.collectives import all_gather_object
-from amtml_pl.system.console import console, is_watched
+from amtml_pl.system.console import console
 from amtml_pl.system.files import write_text
-from amtml_pl.system.signals import StopRequest
-from amtml_pl.training.checkpoints import LastCheckpoint
-from amtml_pl.training.progress import FitProgress
 from amtml_pl.types import Batch, Step
-
-
-def run_callbacks(
-    folder: RunFolder,
-    spent: Spending,
-    every_seconds: float | None,
-    stop: StopRequest | None,
-    observers: Sequence[Checkpoint] = (),
-) -> list[Callback]:
-    """Return the callbacks of a run, in the order they must act.
-
-    The table is written before ``last.ckpt``: a fit that is killed between the two repeats the end of the
-    epoch and writes its row again, instead of never. Observers act before it for the same reason.
-    """
-    best = BestCheckpoint(
-        folder.best_checkpoint.parent,
-        folder.best_checkpoint.stem,
-        monitor="val/acc",
-        mode="max",
-        enable_version_counter=False,
-        save_weights_only=True,
-    )
-    progress = FitProgress() if is_watched(console) else EpochLines()
-    last = LastCheckpoint(folder.last_checkpoint, every_seconds, stop)
-    table = EpochTable(folder.metrics_file)
-    return [NonFiniteGuard(), Accounts(spent), best, table, *observers, last, progress]
 
 
 class Accounts(Observer):
@@ -81,7 +50,7 @@ class Accounts(Observer):
             return
         self.spent.resume_from(checkpoint["spent"])
         if not trainer.is_global_zero:
-            self.spent.teacher_passes.clear()  # of all ranks until then; the first one has taken them over
+            self.spent.teacher_passes = {}  # rank 0 has restored those of all ranks
 
 
 def passes_of_all_ranks(spent: Spending) -> dict[str, int]:
@@ -97,23 +66,22 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, with paths in the present folder."""
-        here: dict[str, Any] = {"dirpath": self.dirpath}
-        for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
-            here[key] = self.here(state_dict[key])
-        here["best_k_models"] = {self.here(f): score for f, score in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **here})
-        self.current_score = state_dict["current_score"]  # Lightning saves it and does not take it over
 
-    def here(self, file: str) -> str:
-        """Return a checkpoint's path in the present folder; an empty one stays empty."""
-        return str(Path(str(self.dirpath)) / Path(file).name) if file else ""
+        def here(file: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(file).name) if file else ""
+
+        keys = ("best_model_path", "last_model_path", "kth_best_model_path")
+        changed: dict[str, Any] = {"dirpath": self.dirpath, **{key: here(state_dict[key]) for key in keys}}
+        changed["best_k_models"] = {here(f): score for f, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **changed})
+        self.current_score = state_dict["current_score"]  # Lightning saves it and does not restore it
 
 
 class EpochTable(Checkpoint):
     """``metrics.csv``: one row per epoch with everything that was logged.
 
-    Its rows are in ``last.ckpt``. A resumed run writes the file anew from there, which repairs any damage.
-    It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its own sums.
+    Its rows are in ``last.ckpt``, from which a resumed run rewrites the file and so repairs any damage.
+    It is a ``Checkpoint`` because Lightning calls those last, after the module has logged its sums.
     """
 
     def __init__(self, file: Path) -> None:
@@ -135,11 +103,7 @@ class EpochTable(Checkpoint):
             self.write()
 
     def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note the epoch's learning rate before Lightning changes it."""
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -148,9 +112,8 @@ class EpochTable(Checkpoint):
         """Add the epoch's row."""
         if not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self.rate}
-        self.rows.append(row | metrics)
+        self.rows.append(row | {name: float(value) for name, value in trainer.callback_metrics.items()})
         self.write()
 
     def write(self) -> None:
@@ -167,7 +130,7 @@ class EpochTable(Checkpoint):
 
 
 def epochs_in(checkpoint: Mapping[str, Any]) -> int:
-    """Return how many epochs a checkpoint has in its table."""
+    """Return the number of epochs in a checkpoint's table."""
     return len(checkpoint.get("callbacks", {}).get(EpochTable.__qualname__, {"rows": ()})["rows"])
 
 
@@ -177,6 +140,5 @@ class EpochLines(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch and its validation accuracy."""
         if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
-            accuracy = float(trainer.callback_metrics["val/acc"])
-            epoch = trainer.current_epoch + 1
+            epoch, accuracy = trainer.current_epoch + 1, float(trainer.callback_metrics["val/acc"])
             console.print(f"epoch {epoch}/{trainer.max_epochs}: val/acc {accuracy:.4f}")

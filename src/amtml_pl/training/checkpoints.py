@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, resumable at any step, and written before a stop."""
+"""Checkpoints: written atomically, resumable at any step, and saved before a stop."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from amtml_pl.system.signals import StopRequest
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoint writer that replaces a file only by a whole new one.
 
-    Lightning's own transaction writes into the system's temporary folder and moves from there, which is
-    a copy, and so can be cut off, where that is another file system.
+    Lightning writes into the system's temporary folder and moves from there. On another file system that is
+    a copy, which can be cut off.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the target, then rename; a full disk, for instance, is a UserError."""
+        """Write beside the target, then rename; raise a UserError if that fails."""
         target = Path(path)
         try:
             with replacing(target, mark="new") as temporary:
@@ -38,7 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(
                 f"The checkpoint {target} cannot be written: {reason}. "
                 f"{'The one before it is whole' if target.exists() else 'There is none before it'}.",
-                fix="free some space, or let the folder be written to; then repeat the command",
+                fix="free some space, or make the folder writable; then repeat the command",
             ) from error
 
 
@@ -46,23 +46,19 @@ class LastCheckpoint(Checkpoint):
     """Callback that keeps ``last.ckpt`` resumable to the step, from the first step on."""
 
     def __init__(self, file: Path, every_seconds: float | None, stop: StopRequest | None) -> None:
-        self.file, self.every_seconds, self.stop = file, every_seconds, stop
+        self.file, self.every_seconds, self.handles_signals = file, every_seconds, stop is not None
+        self.stop = stop or StopRequest()
         self.saved = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the untrained state, unless the fit resumes from a later one."""
-        if self.stop is not None:
+        if self.handles_signals:
             self.stop.install()
         if not broadcast_object(self.file.exists()):
             self.save(trainer)
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within the epoch, when it is time or the fit must stop."""
         done = batch_idx + 1
@@ -70,23 +66,19 @@ class LastCheckpoint(Checkpoint):
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
         late = self.every_seconds is not None and time.monotonic() - self.saved >= self.every_seconds
-        due, stopping = any_rank(late and ranks.is_rank_zero(), self.stop_requested, device=pl_module.device)
+        stop = self.stop.number is not None
+        due, stopping = any_rank(late and ranks.is_rank_zero(), stop, device=pl_module.device)
         if due or stopping:
             self.save(trainer, batches_done=done)
-        if stopping and self.stop is not None:
+        if stopping:
             self.stop.raise_if_requested()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the state after an epoch and its validation."""
         self.save(trainer)
-        [stopping] = any_rank(self.stop_requested, device=pl_module.device)
-        if stopping and self.stop is not None:
+        [stopping] = any_rank(self.stop.number is not None, device=pl_module.device)
+        if stopping:
             self.stop.raise_if_requested()
-
-    @property
-    def stop_requested(self) -> bool:
-        """Return whether this process has received a signal to stop."""
-        return self.stop is not None and self.stop.number is not None
 
     def save(self, trainer: pl.Trainer, batches_done: int = 0) -> None:
         """Write the checkpoint with the number of finished batches of the epoch."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from amtml_pl.data.module import PackedDataModule
-from amtml_pl.data.packing import PackedDataset, find_packed, pack
+from amtml_pl.data.packing import find_packed, pack
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
@@ -29,24 +29,24 @@ from amtml_pl.teachers.live import check_accuracy
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
-from amtml_pl.training.connect import connect, examine
+from amtml_pl.training.connect import connect, run_doctor
 from amtml_pl.training.fit import fit, measure_teacher
+from amtml_pl.training.initial_record import initial_record
 from amtml_pl.training.plan import plan
 from amtml_pl.training.plan_table import refuse_missing, show_plan
-from amtml_pl.training.record import describe
-from amtml_pl.training.settings import DatasetOptions, Settings, settings_of
+from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
 from amtml_pl.training.summary import show_summary
 from amtml_pl.training.sweep.jobs import sweep_context
-from amtml_pl.training.trainer import explained
+from amtml_pl.training.trainer import machine_errors_explained
 
 log = logging.getLogger(__name__)
 
 
 def execute(request: RunRequest) -> RunRecord:
-    """Run from plan to record, in a folder that no other process uses."""
+    """Execute a run from plan to record, in a folder that no other process uses."""
     init_processes()
-    with lost_connections_reported(), sole_use(request.folder):
+    with lost_connections_reported(), locked(request.folder):
         if record := run_on_rank_zero(lambda: completed_before(request)):
             return record
         with rank_zero_first():
@@ -57,15 +57,15 @@ def execute(request: RunRequest) -> RunRecord:
             prepared = prepare(planned)
         ready = connect(prepared)
         with rank_zero_first():
-            checkup = examine(ready) if request.settings.doctor and is_rank_zero() else None
+            checkup = run_doctor(ready) if request.settings.doctor and is_rank_zero() else None
             if checkup is not None:
                 checkup.refuse()
         return fit_and_record(ready, {} if checkup is None else checkup.gradient_share)
 
 
 @contextmanager
-def sole_use(folder: RunFolder) -> Iterator[None]:
-    """Lock the run's folder inside, by the run's first process; wait for another run."""
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder's lock on rank 0, blocking while another process has it."""
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.lock_file)
     with rank_zero_first():
@@ -85,24 +85,33 @@ def completed_before(request: RunRequest) -> RunRecord | None:
     """Return the record if the command has completed its run before."""
     settings, folder = request.settings, request.folder
     record = None if settings.force else folder.completed()
-    if record is not None:
-        packed = find_packed(settings.dataset.source.build(), settings.dataset.packed_root)
-        refuse_other_pixels(record, None if packed is None else packed.digest, folder)
-        folder.refuse_changed(record, *folder.tables, *filter(Path.exists, folder.weights))
-        console.print(f"Already completed: {folder.path} (force=true starts over)", markup=False)
-        show_summary(record, folder.path, with_next_commands=is_top_level(settings))
-        return record
-    return None
+    if record is None:
+        return None
+    if packed := find_packed(settings.dataset.source.build(), settings.dataset.packed_root):
+        refuse_other_pixels(record, packed.digest, folder)
+    folder.refuse_changed(record, *folder.tables, *filter(Path.exists, folder.weights))
+    console.print(f"Already completed: {folder.path} (force=true starts over)", markup=False)
+    show_summary(record, folder.path, with_next_commands=is_top_level(settings))
+    return record
 
 
 def prepare(planned: Plan) -> Prepared:
-    """Show the plan, then pack the images and train the missing teachers."""
+    """Show the plan, then pack the images and train the missing teachers.
+
+    Raises:
+        UserError: for missing things with ``prepare=false``, or data that do not fit the configuration.
+    """
     request, settings = planned.request, planned.request.settings
     show_plan(planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
     if not settings.prepare:
         refuse_missing(planned.steps)
-    packed = pack(planned.source, settings.dataset.packed_root)
-    check_classes(settings.dataset, packed)
+    dataset, packed = settings.dataset, pack(planned.source, settings.dataset.packed_root)
+    if (classes := len(packed.classes)) != dataset.num_classes:
+        raise UserError(
+            f"dataset.num_classes does not fit {dataset.name!r} (got {dataset.num_classes}, expected "
+            f"{classes}: {', '.join(packed.classes[:5])}, ...).",
+            fix=f"dataset.num_classes={classes}",
+        )
     if half_done := request.folder.record():
         refuse_other_pixels(half_done, packed.digest, request.folder)
     data = data_module(settings, packed)
@@ -115,28 +124,25 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
     """Train a teacher without weights; raise a UserError for one that is too weak.
 
     Returns:
-        Its accuracy by split, in [0, 1]; of one with weights of its own on validation alone.
+        Accuracy in [0, 1] by split; for weights from elsewhere on validation alone.
     """
     if teacher.has_own_weights:
         accuracy = {"val": measure_teacher(teacher, data, settings, "val")}
     else:
-        record = teacher.record() or train_teacher(teacher)
+        if (record := teacher.record()) is None:
+            console.rule(f"teacher {teacher.name}", align="left")
+            command = teacher.recipe.command()
+            if world_size() == 1:
+                own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
+                record = execute(RunRequest(own, teacher.folder, recipe, command))
+            else:  # outside the student's process group
+                run_detached(shlex.split(command)[1:])
+                record = teacher.trained()
         refuse_other_pixels(record, data.digest, teacher.folder)
         accuracy = {split: record.metrics[f"{split}/acc"] for split in ("val", "test")}
     if (least := teacher.node["min_accuracy"]) is not None:
         check_accuracy(teacher.name, accuracy["val"], least)
     return accuracy
-
-
-def train_teacher(teacher: SelectedTeacher) -> RunRecord:
-    """Train a teacher in a run of its own."""
-    console.rule(f"teacher {teacher.name}", align="left")
-    if world_size() == 1:
-        own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
-        return execute(RunRequest(own, teacher.folder, recipe, teacher.recipe.command()))
-    # This process is one of several that train the student.
-    run_detached(shlex.split(teacher.recipe.command())[1:])
-    return teacher.trained()
 
 
 def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunRecord:
@@ -146,27 +152,20 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
         refuse_other_teachers(half_done, ready.facts, folder)
     if is_rank_zero():
         write_text(folder.config_file, settings.text())
-    about = describe(ready)
-    folder.write_record(about)  # the truth about a run that is killed from here on
+    about = initial_record(ready)
+    folder.write_record(about)  # if the process is killed later, run.json already says "interrupted"
     try:
-        with explained(folder), lost_connections_reported():
+        with machine_errors_explained(folder), lost_connections_reported():
             fitted = fit(ready, about, gradient_share)
     except Exception as error:
         with suppress(OSError):  # a full disk is full for this record too; its status is already interrupted
             folder.write_record(about.replaced(status="failed", error=str(error) or repr(error)))
         raise
-    cache = None if ready.cache is None else ready.cache.describe(passes_of_all_ranks(ready.module.spent))
+    cache = None if ready.cache is None else ready.cache.usage(passes_of_all_ranks(ready.module.spent))
 
     def completed() -> RunRecord:
-        folder.write_record(
-            about.replaced(
-                status="completed",
-                metrics=dict(fitted.metrics),
-                timing=fitted.timing,
-                cache=cache,
-                files=folder.seal(),
-            )
-        )
+        result = {"metrics": dict(fitted.metrics), "timing": fitted.timing, "cache": cache}
+        folder.write_record(about.replaced(status="completed", **result, files=folder.seal()))
         return folder.completed() or about
 
     record = run_on_rank_zero(completed)
@@ -175,26 +174,16 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
 
 def is_top_level(settings: Settings) -> bool:
-    """Return whether a run belongs to neither a sweep nor a teacher."""
+    """Return True if a run belongs to neither a sweep nor a teacher."""
     return settings.alone and sweep_context.sweep is None
 
 
-def check_classes(dataset: DatasetOptions, packed: PackedDataset) -> None:
-    """Raise a UserError if data set and configuration have different numbers of classes."""
-    if len(packed.classes) != dataset.num_classes:
-        raise UserError(
-            f"The data set {dataset.name!r} has {len(packed.classes)} classes "
-            f"({', '.join(packed.classes[:5])}, ...); dataset.num_classes is {dataset.num_classes}.",
-            fix=f"dataset.num_classes={len(packed.classes)}",
-        )
-
-
-def refuse_other_pixels(record: RunRecord, digest: str | None, folder: RunFolder) -> None:
+def refuse_other_pixels(record: RunRecord, digest: str, folder: RunFolder) -> None:
     """Raise a UserError for a run that was trained before the images changed."""
-    if digest is not None and record.dataset.digest != digest:
+    if record.dataset.digest != digest:
         raise UserError(
-            f"{folder.path} was trained on other images of {record.dataset.name!r} "
-            f"(digest {record.dataset.digest[:12]}) than are packed now ({digest[:12]}).",
+            f"{folder.path} was trained on other images of {record.dataset.name!r} than are packed now "
+            f"(got digest {record.dataset.digest[:12]}, expected {digest[:12]}).",
             fix=f"start it over: {record.command} force=true",
         )
 
@@ -205,7 +194,7 @@ def refuse_other_teachers(record: RunRecord, teachers: Mapping[str, TeacherFacts
         then = record.teachers[name].weights_digest if name in record.teachers else None
         if then != facts.weights_digest:
             raise UserError(
-                f"{folder.path} began with other weights of teacher {name!r} (digest {str(then)[:12]}) than "
-                f"there are now ({facts.weights_digest[:12]}).",
+                f"{folder.path} began with other weights of teacher {name!r} than there are now (got digest "
+                f"{facts.weights_digest[:12]}, expected {str(then)[:12]}).",
                 fix=f"start it over: {record.command} force=true",
             )

@@ -14,7 +14,7 @@ from amtml_pl.teachers.selected import SelectedTeacher, names
 from amtml_pl.training.assemble import data_module, training_module
 from amtml_pl.training.callbacks import epochs_in
 from amtml_pl.training.plan_table import held_out_step, make_plan
-from amtml_pl.training.run_cache import RunCache, exact
+from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Plan, RunRequest
 from amtml_pl.types import Shape, SplitName
@@ -23,24 +23,22 @@ from amtml_pl.types import Shape, SplitName
 def plan(request: RunRequest) -> Plan:
     """Return a run's plan.
 
-    Every part is built once, so that what does not fit costs no hour; `connect` builds those that train.
+    Every part is built once to find early what does not fit; `connect` builds those that train.
     """
-    settings = request.settings
+    settings, last = request.settings, request.folder.last_checkpoint
     source: DatasetSource = settings.dataset.source.build()
-    terms = settings.method.terms()
-    teachers = settings.teachers(terms)
+    teachers = settings.teachers()
     cache = found_cache(settings, source, teachers, "train") if settings.cached else None
     live, hints = networks_and_hints(settings, teachers, cache)
     unread: TeacherSource | None = None  # of teachers that have not run yet
     if teachers:
         unread = CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
-    module = training_module(settings, terms, unread, hints)
+    module = training_module(settings, unread, hints)
     held_out = None
     if module.needs_held_out:
         held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
-    done, last = 0, request.folder.last_checkpoint
-    if settings.resume and not settings.force and last.exists():
-        done = epochs_in(read_checkpoint(last))
+    resumed = settings.resume and not settings.force and last.exists()
+    done = epochs_in(read_checkpoint(last)) if resumed else 0
     steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
     return Plan(request, source, teachers, live, hints, module.needs_held_out, tuple(steps))
 
@@ -52,8 +50,7 @@ def found_cache(
     packed = find_packed(source, settings.dataset.packed_root)
     if packed is None or any(teacher.identity() is None for teacher in teachers):
         return None
-    options = settings.cache if settings.cached else exact(settings.cache)
-    return RunCache(options, teachers, data_module(settings, packed), {}, split)
+    return RunCache(settings, teachers, data_module(settings, packed), {}, split)
 
 
 def networks_and_hints(
@@ -68,7 +65,7 @@ def networks_and_hints(
     for selected in teachers:
         teacher = selected.fresh()
         teacher.check_classes(dataset.num_classes, dataset.image_size)
-        if selected.has_own_weights:  # read first: what does not fit must not cost an hour
+        if selected.has_own_weights:  # read now, so that an unfit file is reported before hours of work
             selected.load_weights(teacher)
         hints |= teacher.hint_shapes(dataset.image_size)
         if not settings.cached:

@@ -1,4 +1,4 @@
-"""Rows of a run's plan: what it needs, what is missing, in building order."""
+"""Rows of a run's plan: its needs in building order, and which are missing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import DatasetOptions, Settings
 from amtml_pl.types import Shape, counted_kinds
 
+BUILD = "python -m amtml_pl.cache action=build, with the overrides of this run"
+
 
 @dataclass(frozen=True)
 class PlanStep:
@@ -34,7 +36,7 @@ class PlanStep:
     missing: bool = False
     size: int | None = None
     seconds: float | None = None
-    by_hand: str | None = None
+    fix: str | None = None
     warning: str | None = None
 
 
@@ -50,15 +52,14 @@ def make_plan(
 ) -> list[PlanStep]:
     """List everything that the run needs, with an estimate of size and time.
 
-    Times come from one timed pass of every network on this machine's CPU, so they are good to a factor of
-    about two there, and an upper bound for an accelerator. A teacher whose outputs are all there is neither
-    timed nor built.
+    Times are measured on this machine's CPU, with an error of a factor of two. They are an upper bound for an
+    accelerator. A teacher whose outputs are all cached is neither timed nor built.
     """
     here = is_packed(source, settings.dataset.packed_root) or source.missing() is None
-    images = training_images(settings, source) if here else None  # else only list what is missing
+    images = training_images(settings, source) if here else None
     size, epochs, cached = settings.dataset.image_size, settings.trainer.epochs, settings.cached
-    steps = data_steps(settings.dataset, source)
     passes = epochs
+    steps = data_steps(settings.dataset, source)
     if cached:
         passes = views_of_run(settings) if cache is None else len(cache.missing())
     forwards: float | None = 0.0
@@ -94,14 +95,12 @@ def data_steps(dataset: DatasetOptions, source: DatasetSource) -> list[PlanStep]
         size = sum(file.stat().st_size for file in folder.iterdir())
         left_out = f"; {counted_kinds(packed.left_out)}" if packed.left_out else ""
         return [PlanStep(f"data set {dataset.name}", f"packed in {folder}{left_out}", size=size)]
-    missing = source.missing()
-    download = source.download_bytes()
-    if missing is None:
-        raw = PlanStep(f"data set {dataset.name}", "found")
-    else:
-        state = "missing" if download is None else "to download"
-        raw = PlanStep(f"data set {dataset.name}", state, True, size=download, by_hand=missing)
-    return [raw, PlanStep("packed data", f"to write to {folder}", True, by_hand="prepare=true")]
+    raw = PlanStep(f"data set {dataset.name}", "found")
+    if (missing := source.missing()) is not None:
+        known = source.download_bytes()
+        state = "missing" if known is None else "to download"
+        raw = PlanStep(raw.what, state, missing=True, size=known, fix=missing)
+    return [raw, PlanStep("packed data", f"to write to {folder}", True, fix="prepare=true")]
 
 
 def teacher_step(
@@ -111,8 +110,7 @@ def teacher_step(
     if teacher.has_own_weights:
         origin = teacher.node["weights"]["path"] or "its constructor"
         return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
-    record = teacher.record()
-    if record is not None:
+    if (record := teacher.record()) is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
     epochs = teacher.recipe.config().trainer.max_epochs
     seconds = None
@@ -123,7 +121,7 @@ def teacher_step(
         f"to train, {counted(epochs, 'epoch')} of {teacher.node['recipe']}",
         missing=True,
         seconds=seconds,
-        by_hand=None if settings.prepare else teacher.recipe.command(),  # costs half a second
+        fix=None if settings.prepare else teacher.recipe.command(),  # costs half a second
     )
 
 
@@ -143,33 +141,22 @@ def bytes_per_image(settings: Settings, teachers: int, hints: Mapping[str, Shape
 def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: float | None) -> PlanStep:
     """Return the row for the teachers' outputs: cached ones, and the cost of the others."""
     if cache is not None and not views:
-        kept = sum(store.bytes_on_disk() for store in cache.stores())
         state = f"cached, {counted(len(cache.views), 'view')}, in {cache.root}"
-        return PlanStep("teacher outputs", state, size=kept)
+        return PlanStep("teacher outputs", state, size=cache.bytes_on_disk())
     state = f"to compute, {counted(views, 'view')}, each before its first epoch"
     if cache is not None and (other := cache.nearest()):
         state += f"; {other}"
-    return PlanStep(
-        "teacher outputs",
-        state,
-        missing=True,
-        size=size,
-        seconds=seconds,
-        by_hand="python -m amtml_pl.cache action=build, with the overrides of this run",
-    )
+    return PlanStep("teacher outputs", state, missing=True, size=size, seconds=seconds, fix=BUILD)
 
 
 def held_out_step(settings: Settings, teachers: int, cache: RunCache | None) -> PlanStep:
     """Return the row for the teachers' outputs on the validation split."""
     what = "teacher outputs, validation"
     if cache is not None and not cache.missing():
-        kept = sum(store.bytes_on_disk() for store in cache.stores())
-        return PlanStep(what, f"cached in {cache.root}", size=kept)
+        return PlanStep(what, f"cached in {cache.root}", size=cache.bytes_on_disk())
     size = None if cache is None else len(cache.split) * bytes_per_image(settings, teachers, {})
-    by_hand = "python -m amtml_pl.cache action=build, with the overrides of this run"
-    if not settings.cached:  # for which that command has nothing to do
-        by_hand = "prepare=true"
-    return PlanStep(what, "to compute once", missing=True, size=size, by_hand=by_hand)
+    fix = BUILD if settings.cached else "prepare=true"
+    return PlanStep(what, "to compute once", missing=True, size=size, fix=fix)
 
 
 def training_images(settings: Settings, source: DatasetSource) -> int | None:
@@ -216,8 +203,8 @@ def refuse_missing(plan: Sequence[PlanStep]) -> None:
     """Raise one UserError for everything in the plan that is missing."""
     missing = [step for step in plan if step.missing]
     if missing:
-        listed = "\n".join(f"  - {step.what}: {step.state} ({step.by_hand})" for step in missing)
+        listed = "\n".join(f"  - {step.what}: {step.state} ({step.fix})" for step in missing)
         raise UserError(
-            f"prepare=false, and {len(missing)} of what the run needs is missing:\n{listed}",
+            f"prepare=false, and the run has {counted(len(missing), 'missing part')}:\n{listed}",
             fix="prepare=true",
         )

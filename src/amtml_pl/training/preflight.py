@@ -19,8 +19,8 @@ SETTINGS = "the values of optimizer, scheduler or trainer that the message names
 
 
 def check_parts(settings: Settings) -> None:
-    """Raise one UserError with all parts that do not fit on the meta device."""
-    quieten()  # again: when Lightning is imported, it sets the level of its own log
+    """Raise one UserError for all parts that do not fit on the meta device."""
+    quieten()  # again: the import of Lightning has set the level of its log
     problems = [*student_problems(settings), *teacher_problems(settings), *training_problems(settings)]
     if len(problems) == 1:
         raise problems[0]
@@ -69,13 +69,11 @@ def training_problems(settings: Settings) -> Iterator[UserError]:
 def teacher_problems(settings: Settings) -> Iterator[UserError]:
     """Yield errors of each teacher: classes, class map, and hints that terms read."""
     try:
-        selected = settings.teachers(settings.method.terms())
+        selected = settings.teachers()
     except UserError as problem:
         yield problem
         return
-    for teacher in selected:
-        if teacher.node["pretrained"]:
-            continue
+    for teacher in (each for each in selected if not each.node["pretrained"]):
         try:
             with torch.device("meta"):
                 network = teacher.fresh()
@@ -87,5 +85,5 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
 
 
 def needs_numbers(problem: UserError) -> bool:
-    """Return whether an error only means that the meta device has no numbers."""
+    """Return True if an error only means that the meta device has no numbers."""
     return "meta" in str(problem.__cause__ or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -17,10 +17,8 @@ from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.cache.teacher_stores import all_stores
 
-# Between two readings of the loss, which wait for the accelerator.
-SECONDS_BETWEEN_LOOKS = 0.5
-# Columns of a terminal that has room for a bar.
-WIDE = 110
+UPDATE_SECONDS = 0.5  # seldom, since reading the loss waits for the accelerator
+WIDE = 110  # columns of a terminal with room for a bar
 
 
 class FitProgress(Callback):
@@ -41,71 +39,52 @@ class FitProgress(Callback):
         self.bars = Progress(*columns, console=console)
         self.task: TaskID | None = None
         self.images_before = 0
-        self.looked = 0.0
+        self.updated = 0.0
         self.accuracy = ""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the line."""
-        if not trainer.is_global_zero:
-            return
-        module = cast("StudentModule", pl_module)
-        self.images_before = module.spent.images_seen
-        self.task = self.bars.add_task("", total=None, measured="", teachers=teachers_state(module))
-        self.bars.start()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Show the line on rank 0."""
+        if trainer.is_global_zero:
+            self.images_before = pl_module.spent.images_seen
+            self.task = self.bars.add_task("", total=None, measured="", teachers=teachers_state(pl_module))
+            self.bars.start()
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Count the step, and update the numbers now and then."""
-        if self.task is None:
-            return
-        steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
-        module = cast("StudentModule", pl_module)
-        done = trainer.current_epoch * steps + batch_idx + 1
-        self.bars.update(self.task, total=epochs * steps, completed=done)
-        now = time.monotonic()
-        if now - self.looked >= SECONDS_BETWEEN_LOOKS:
-            self.looked = now
-            self.look(trainer, module)
+        if self.task is not None:
+            steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
+            done = trainer.current_epoch * steps + batch_idx + 1
+            self.bars.update(self.task, total=epochs * steps, completed=done)
+            if time.monotonic() - self.updated >= UPDATE_SECONDS:
+                self.updated = time.monotonic()
+                self.update(self.task, trainer, pl_module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Show the new accuracy."""
         if trainer.state.fn == TrainerFn.FITTING and self.task is not None:
             self.accuracy = f"val/acc {float(trainer.callback_metrics['val/acc']):.4f}  "
-            self.look(trainer, cast("StudentModule", pl_module))
-            self.bars.update(self.task, teachers=teachers_state(cast("StudentModule", pl_module)))
+            self.update(self.task, trainer, pl_module)
+            self.bars.update(self.task, teachers=teachers_state(pl_module))
 
-    def look(self, trainer: pl.Trainer, module: StudentModule) -> None:
-        """Update the numbers."""
-        if self.task is None:
-            return
-        spent = module.spent
+    def update(self, task: TaskID, trainer: pl.Trainer, module: StudentModule) -> None:
+        """Update loss, accuracy and images per second."""
+        spent, loss = module.spent, module.means.so_far().get("loss/total")
         rate = (spent.images_seen - self.images_before) / (spent.fit_seconds - spent.seconds_before)
-        loss = module.means.so_far().get("loss/total")
         measured = f"{'' if loss is None else f'loss {loss:.4f}  '}{self.accuracy}{rate:,.0f} img/s"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.bars.update(self.task, description=epoch, measured=measured)
+        self.bars.update(task, description=epoch, measured=measured)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the line as it is and free the terminal."""
-        self.stop()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Leave the line as it is and free the terminal."""
-        self.stop()
-
-    def stop(self) -> None:
-        """Free the terminal."""
+    def on_train_end(self, *_: object) -> None:
+        """Free the terminal, and leave the line as it is."""
         if self.task is not None:
             self.bars.stop()
             self.task = None
+
+    def on_exception(self, *_: object) -> None:
+        """Free the terminal, and leave the line as it is."""
+        self.on_train_end()
 
 
 def teachers_state(module: StudentModule) -> str:

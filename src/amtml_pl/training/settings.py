@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from amtml_pl.config.build import Part
+from amtml_pl.config.build import Part, plain
 from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.losses.term import LossTerm
@@ -74,7 +74,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """Options of the cache of teachers' outputs; ``normalisation`` is the data set's."""
+    """Options of stored teacher outputs; exact ones for live teachers."""
 
     root: Path
     logits: Storage
@@ -82,8 +82,6 @@ class CacheOptions:
     build: BuildOptions
     device: Place
     probe: int
-    epochs: int
-    normalisation: tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,6 @@ class TrainerOptions:
     loggers: tuple[Part, ...]
     epochs: int
     on_cpu: bool
-    precision: str
-    gradient_clip_val: float | None
-    accumulate_grad_batches: int
     checkpoint_minutes: float | None
 
 
@@ -108,6 +103,7 @@ class Settings:
         offered: per teacher the modules whose outputs its YAML offers.
         cached: whether the teachers' outputs come from a cache; False without teachers.
         alone: whether the run is not one that trains a teacher.
+        config: source of `study` and `text`.
     """
 
     seed: int
@@ -128,9 +124,9 @@ class Settings:
     alone: bool
     config: DictConfig
 
-    def teachers(self, terms: Mapping[str, LossTerm]) -> tuple[SelectedTeacher, ...]:
+    def teachers(self) -> tuple[SelectedTeacher, ...]:
         """Return the selected teachers, with the hints that the loss terms read."""
-        return with_hints(self.selected, terms, self.offered)
+        return with_hints(self.selected, self.method.terms(), self.offered)
 
     def study(self) -> str:
         """Return the hash that the runs of all seeds share."""
@@ -139,120 +135,85 @@ class Settings:
         return run_hash(any_seed)
 
     def text(self) -> str:
-        """Return the resolved YAML, which means the same from any directory."""
-        return OmegaConf.to_yaml(with_absolute_paths(self.config), resolve=True)
+        """Return the resolved YAML with absolute paths."""
+        config = deepcopy(self.config)
+        for name, place in config.paths.items():
+            config.paths[name] = str(Path(place).resolve())
+        if isinstance(folder := config.dataset.source.get("folder"), str):
+            config.dataset.source.folder = str(Path(folder).expanduser().resolve())
+        for teacher in config.teacher.values():
+            if teacher.weights.path is not None:
+                teacher.weights.path = str(Path(teacher.weights.path).resolve())
+        return OmegaConf.to_yaml(config, resolve=True)
 
 
 def settings_of(config: DictConfig) -> Settings:
     """Convert a checked configuration to `Settings`."""
-    return Settings(
-        seed=config.seed,
-        dataset=dataset_options(config),
-        data=data_options(config),
-        method=method_options(config),
+    dataset, data, cache, trainer = config.dataset, config.data, config.cache, config.trainer
+    cached = bool(config.teacher) and config.teacher_source == "cached"
+    exact = {} if cached else {"precision": "float32"}
+    build = options(BuildOptions, cache, device=trainer.get("accelerator"), **exact)
+    settings: Settings = options(
+        Settings,
+        config,
+        dataset=options(
+            DatasetOptions,
+            dataset,
+            name=str(dataset.name),
+            source=part(dataset.source),
+            mean=list(dataset.mean),
+            std=list(dataset.std),
+            packed_root=Path(config.paths.data) / "packed",
+        ),
+        data=options(DataOptions, data, module=part(data), augment=part(data.augment)),
+        method=options(
+            MethodOptions,
+            config,
+            student=part(config.student.network),
+            loss={str(name): part(node) for name, node in config.loss.items()},
+            coef={str(name): value for name, value in config.coef.items()},
+            **{key: part(config[key]) for key in ("weighting", "loop", "optimizer", "scheduler")},
+        ),
         selected=tuple(selected_teacher(config, str(name)) for name in config.teacher),
-        offered={
-            str(name): OfferedFeatures(node.hint, tuple(node.stages)) for name, node in config.teacher.items()
-        },
-        cached=bool(config.teacher) and config.teacher_source == "cached",
-        cache=cache_options(config),
+        offered={str(k): OfferedFeatures(n.hint, tuple(n.stages)) for k, n in config.teacher.items()},
+        cached=cached,
+        cache=options(
+            CacheOptions,
+            cache,
+            root=Path(config.paths.cache) / str(dataset.name),
+            build=build,
+            **({} if cached else {"logits": "float32"}),
+        ),
         teachers_root=Path(config.paths.teachers),
-        trainer=trainer_options(config),
-        prepare=config.prepare,
-        force=config.force,
+        trainer=options(
+            TrainerOptions,
+            trainer,
+            trainer=part(trainer),
+            loggers=tuple(part(logger) for logger in config.get("logger", {}).values()),
+            epochs=trainer.max_epochs,
+            on_cpu=device_for(trainer.get("accelerator")).type == "cpu",
+            checkpoint_minutes=config.checkpoint_minutes,
+        ),
         resume=config.resume != "never",
-        doctor=config.doctor,
         expected_defects=tuple(config.expected_defects),
         alone=config.role == "student",
         config=config,
     )
+    return settings
+
+
+def options(kind: Any, node: DictConfig, **others: Any) -> Any:
+    """Build a dataclass from a node's values of the same names, and from other values."""
+    same = {field.name: node.get(field.name) for field in fields(kind) if field.name not in others}
+    return kind(**same, **others)
+
+
+def part(node: DictConfig | None) -> Part:
+    """Convert a node with a ``_target_``."""
+    return Part(None if node is None else plain(node))
 
 
 def selected_teacher(config: DictConfig, name: str) -> SelectedTeacher:
     """Convert a teacher's node."""
-    node: Any = OmegaConf.to_container(config.teacher[name], resolve=True)
-    network = Part(config.teacher[name].network)
-    return SelectedTeacher(name, network, node, Recipe(config, name), config.dataset.image_size)
-
-
-def dataset_options(config: DictConfig) -> DatasetOptions:
-    """Convert the data set's node."""
-    node = config.dataset
-    return DatasetOptions(
-        name=str(node.name),
-        source=Part(node.source),
-        num_classes=node.num_classes,
-        image_size=node.image_size,
-        train_images=node.get("train_images"),
-        mean=list(node.mean),
-        std=list(node.std),
-        packed_root=Path(config.paths.data) / "packed",
-    )
-
-
-def data_options(config: DictConfig) -> DataOptions:
-    """Convert the node of splits and batches."""
-    node = config.data
-    sizes = {key: node[key] for key in ("batch_size", "views", "val_size", "train_size", "seed", "mixup")}
-    return DataOptions(module=Part(node), augment=Part(node.augment), **sizes)
-
-
-def method_options(config: DictConfig) -> MethodOptions:
-    """Collect the nodes that make the method."""
-    return MethodOptions(
-        student=Part(config.student.network),
-        loss={str(name): Part(node) for name, node in config.loss.items()},
-        coef={str(name): value for name, value in config.coef.items()},
-        weighting=Part(config.weighting),
-        loop=Part(config.loop),
-        optimizer=Part(config.optimizer),
-        scheduler=Part(config.scheduler),
-        **{key: config[key] for key in ("channels_last", "compile", "temperature", "mixture")},
-    )
-
-
-def cache_options(config: DictConfig) -> CacheOptions:
-    """Convert the cache's node."""
-    node = config.cache
-    own = {key: node[key] for key in ("batch_size", "precision", "channels_last", "compile")}
-    build_options = BuildOptions(
-        **own, device="cpu" if config.trainer.get("accelerator") == "cpu" else "auto"
-    )
-    return CacheOptions(
-        root=Path(config.paths.cache) / str(config.dataset.name),
-        logits=node.logits,
-        hints=node.hints,
-        build=build_options,
-        device=node.device,
-        probe=node.probe,
-        epochs=config.trainer.max_epochs,
-        normalisation=(list(config.dataset.mean), list(config.dataset.std)),
-    )
-
-
-def trainer_options(config: DictConfig) -> TrainerOptions:
-    """Convert the nodes of trainer and loggers."""
-    node = config.trainer
-    return TrainerOptions(
-        trainer=Part(node),
-        loggers=tuple(Part(logger) for logger in config.get("logger", {}).values()),
-        epochs=node.max_epochs,
-        on_cpu=device_for(node.get("accelerator")).type == "cpu",
-        precision=str(node.get("precision", "32-true")),
-        gradient_clip_val=node.get("gradient_clip_val"),
-        accumulate_grad_batches=node.get("accumulate_grad_batches", 1),
-        checkpoint_minutes=config.checkpoint_minutes,
-    )
-
-
-def with_absolute_paths(config: DictConfig) -> DictConfig:
-    """Return a configuration whose paths are absolute."""
-    changed = deepcopy(config)
-    for name, place in config.paths.items():
-        changed.paths[name] = str(Path(place).resolve())
-    if isinstance(folder := config.dataset.source.get("folder"), str):
-        changed.dataset.source.folder = str(Path(folder).expanduser().resolve())
-    for name, teacher in config.teacher.items():
-        if teacher.weights.path is not None:
-            changed.teacher[name].weights.path = str(Path(teacher.weights.path).resolve())
-    return changed
+    node = plain(config.teacher[name])
+    return SelectedTeacher(name, Part(node["network"]), node, Recipe(config, name), config.dataset.image_size)

@@ -1,7 +1,7 @@
-"""Plan, Prepared, Ready, Fitted: frozen stages of a run, each from the one before.
+"""Frozen stages of a run: Plan, Prepared, Ready, Fitted.
 
-The functions are `amtml_pl.training.plan.plan`, `amtml_pl.training.pipeline.prepare`,
-`amtml_pl.training.connect.connect` and `amtml_pl.training.fit.fit`.
+`amtml_pl.training` makes each from the one before: `plan.plan`, `pipeline.prepare`, `connect.connect` and
+`fit.fit`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from amtml_pl.runs.record import TeacherFacts, Timing
 from amtml_pl.teachers.live import Teacher
 from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.plan_table import PlanStep
-from amtml_pl.training.run_cache import RunCache
+from amtml_pl.training.run_cache import Accuracy, RunCache
 from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Request for a run."""
+    """Configuration, folder and command of a run."""
 
     settings: Settings
     folder: RunFolder
@@ -34,7 +34,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of a run whose parts fit together; live teachers may lack their weights."""
+    """Run whose parts fit together; live teachers may lack their weights."""
 
     request: RunRequest
     source: DatasetSource
@@ -47,21 +47,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Packed images, and teachers with their weights.
-
-    Attributes:
-        data: splits and views; its batches carry no teacher outputs.
-        accuracy: by teacher and split, in [0, 1].
-    """
+    """Packed images, in batches without teacher outputs, and the accuracy of trained teachers."""
 
     plan: Plan
     data: PackedDataModule
-    accuracy: Mapping[str, Mapping[str, float]]
+    accuracy: Accuracy
 
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that the first step needs; batches of ``data`` carry teacher outputs."""
+    """Module, batches with teacher outputs, and the facts of the teachers."""
 
     prepared: Prepared
     module: StudentModule

@@ -13,7 +13,7 @@ from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.runs.record import RunRecord
 from amtml_pl.system.console import console, duration
 
-# A folder that neither Hydra nor a shell reads anything into.
+# A folder without special characters of Hydra or a shell.
 PLAIN = re.compile(r"/[A-Za-z0-9_/.+-]+")
 
 
@@ -23,13 +23,10 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
     table = Table(title=f"{escape(record.experiment or 'run')} (seed {record.seed})", title_justify="left")
     for column in ("accuracy", "validation", "test"):
         table.add_column(column, justify="left" if column == "accuracy" else "right")
-    rows = [
-        ("student, best epoch", "val/acc", "test/acc"),
-        ("student, last epoch", "val/acc_last", "test/acc_last"),
-    ]
-    rows += [(f"teacher {t}", f"teacher/{t}/val/acc", f"teacher/{t}/test/acc") for t in record.teachers]
-    for name, validation, test in rows:
-        table.add_row(escape(name), f"{metrics[validation]:.4f}", f"{metrics[test]:.4f}")
+    rows = {"student, best epoch": "*/acc", "student, last epoch": "*/acc_last"}
+    rows |= {f"teacher {name}": f"teacher/{name}/*/acc" for name in record.teachers}
+    for name, key in rows.items():
+        table.add_row(escape(name), *(f"{metrics[key.replace('*', split)]:.4f}" for split in ("val", "test")))
     console.print(table)
     console.print(
         f"Trained in {duration(timing.fit_seconds)} ({timing.images_per_second:.0f} images/s). "
@@ -45,17 +42,14 @@ def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     agreement = ", agreement with its teachers" if record.teachers else ""
     return [
         *([watch] if any(folder.glob("events.out.tfevents.*")) else []),
-        (f"python -m amtml_pl.evaluate {word('run', folder)}", f"accuracy, calibration{agreement}"),
-        (
-            f"python -m amtml_pl.export {word('run', folder)} format=onnx",
-            "the student alone, for any runtime",
-        ),
-        (f"python -m amtml_pl.predict {word('model', folder)} images='photos/*.jpg'", "names images"),
-        (f"python -m amtml_pl.report {word('runs', folder.parent)}", "all runs of the experiment"),
+        (f"python -m amtml_pl.evaluate {override('run', folder)}", f"accuracy, calibration{agreement}"),
+        (f"python -m amtml_pl.export {override('run', folder)} format=onnx", "the student, for any runtime"),
+        (f"python -m amtml_pl.predict {override('model', folder)} images='photos/*.jpg'", "names images"),
+        (f"python -m amtml_pl.report {override('runs', folder.parent)}", "all runs of the experiment"),
     ]
 
 
-def word(key: str, folder: Path) -> str:
+def override(key: str, folder: Path) -> str:
     """Return an override that names a folder, quoted for Hydra and the shell."""
     place = str(folder)
     return f"{key}={place}" if PLAIN.fullmatch(place) else shlex.quote(f"{key}={hydra_literal(place)}")

@@ -18,18 +18,20 @@ from safetensors.torch import save
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.non_finite import NonFiniteGuard
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.runs.epoch_table import read_epochs
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import ranks
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.collectives import STEP_TIMEOUT, cluster_environment
+from amtml_pl.system.console import console, is_watched
 from amtml_pl.system.files import write_bytes
 from amtml_pl.system.limits import named_file
 from amtml_pl.system.signals import StopRequest
-from amtml_pl.training.callbacks import run_callbacks
-from amtml_pl.training.checkpoints import AtomicCheckpointIO
+from amtml_pl.training.callbacks import Accounts, BestCheckpoint, EpochLines, EpochTable
+from amtml_pl.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
+from amtml_pl.training.progress import FitProgress
 from amtml_pl.training.settings import TrainerOptions
 
 
@@ -42,19 +44,36 @@ def make_trainer(
     observers: Sequence[Checkpoint] = (),
 ) -> pl.Trainer:
     """Return Lightning's trainer with this project's checkpoints and table of epochs."""
-    make, minutes = options.trainer.maker(), options.checkpoint_minutes
+    minutes, best = options.checkpoint_minutes, folder.best_checkpoint
+    callbacks = [
+        NonFiniteGuard(),
+        Accounts(module.spent),
+        BestCheckpoint(
+            best.parent,
+            best.stem,
+            monitor="val/acc",
+            mode="max",
+            enable_version_counter=False,
+            save_weights_only=True,
+        ),
+        # Before last.ckpt: a fit that is killed in between repeats the epoch's end and writes its row again.
+        EpochTable(folder.metrics_file),
+        *observers,
+        LastCheckpoint(folder.last_checkpoint, None if minutes is None else 60 * minutes, stop),
+        FitProgress() if is_watched(console) else EpochLines(),
+    ]
     # Only existing processes: for more, Lightning would start this command again for each.
     each = ranks.local_world_size()
     processes: dict[str, Any] = {"devices": each, "num_nodes": ranks.world_size() // each}
     if ranks.world_size() > 1:
-        processes["strategy"] = shared_training(module)
-    every_seconds = None if minutes is None else 60 * minutes
-    trainer: pl.Trainer = make(
+        manual = not module.automatic_optimization  # such a loop may leave parameters unused
+        processes["strategy"] = DDPStrategy(find_unused_parameters=manual, timeout=STEP_TIMEOUT)
+    trainer: pl.Trainer = options.trainer.maker()(
         logger=list(loggers),
-        callbacks=run_callbacks(folder, module.spent, every_seconds, stop, observers),
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), cluster_environment()],
         default_root_dir=folder.path,
-        enable_progress_bar=False,  # `run_callbacks` brings its own
+        enable_progress_bar=False,  # replaced by `FitProgress`
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module's sampler knows ranks and epochs itself
@@ -62,11 +81,6 @@ def make_trainer(
         **processes,
     )
     return trainer
-
-
-def shared_training(module: StudentModule) -> DDPStrategy:
-    """Return the DDP strategy; loops with manual optimisation may leave parameters unused."""
-    return DDPStrategy(find_unused_parameters=not module.automatic_optimization, timeout=STEP_TIMEOUT)
 
 
 @contextmanager
@@ -84,18 +98,17 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def explained(folder: RunFolder) -> Iterator[None]:
-    """Turn a full memory and every OSError into a UserError that explains resuming."""
-    resumable = "The last checkpoint is whole, and the same command goes on from it"
+def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
+    """Turn out-of-memory errors and every OSError into a UserError that explains resuming."""
+    resumable = "The last checkpoint is whole, and the same command resumes from it"
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # The CPU's allocator reports by a plain RuntimeError.
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
-        reason = str(error).partition("\n")[0] or "no more can be had"
         raise UserError(
-            f"Out of memory: {reason}. {resumable}.",
+            f"Out of memory: {str(error).partition(chr(10))[0]}. {resumable}.",
             fix="free memory and repeat; smaller: cache.device=mapped (teachers' outputs stay on the disk), "
             "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
         ) from error
@@ -107,10 +120,10 @@ def explained(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def evaluate(
+def validate_and_test(
     trainer: pl.Trainer, module: pl.LightningModule, data: PackedDataModule, checkpoint: Path
 ) -> dict[str, float]:
-    """Load a checkpoint into the module; return its accuracy and loss on validation and test."""
+    """Load a checkpoint; return its accuracy and loss on validation and test."""
     found: dict[str, float] = {}
     read_checkpoint(checkpoint, module.state_dict())
     for run in (trainer.validate, trainer.test):
@@ -123,20 +136,4 @@ def save_weights(student: TappedNetwork, file: Path) -> None:
     """Write the student's bare network, atomically."""
     state = student.network.state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    write_bytes(file, save(tensors))  # save_file would make it readable for its owner alone
-
-
-def weights_of_last_epoch(table: Path) -> dict[str, float]:
-    """Return the last epoch's ``weight/<teacher>``, ``weight_entropy`` and similar metrics.
-
-    Raises:
-        UserError: if the table of epochs is damaged.
-    """
-    try:
-        last = read_epochs(table)[-1]
-        return {name: float(value) for name, value in last.items() if name.startswith("weight") and value}
-    except ValueError as error:
-        raise UserError(
-            f"{table} is damaged: {error}.",
-            fix="the same command again: it writes the table anew from the last checkpoint",
-        ) from error
+    write_bytes(file, save(tensors))  # save_file would make it readable only for its owner

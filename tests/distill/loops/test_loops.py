@@ -23,7 +23,7 @@ from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers, Teacher
-from amtml_pl.training.assemble import check_who_steps
+from amtml_pl.training.assemble import check_optimization
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
 from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
 from amtml_pl.weighting.confidence import ConfidenceWeighting
@@ -403,5 +403,7 @@ def test_a_compiled_student_takes_meta_steps():
 def test_a_loop_whose_attribute_and_lightnings_switch_disagree_is_refused(steps_itself):
     own = {"steps_itself": steps_itself, "automatic_optimization": steps_itself}
     loop = type("Own", (DistillModule,), own)
-    with pytest.raises(UserError, match=rf"(?s)Own sets automatic_optimization={steps_itself}.*opposite"):
-        check_who_steps(loop.__new__(loop))
+    with pytest.raises(
+        UserError, match=rf"(?s)Own has automatic_optimization={steps_itself}.*expected {not steps_itself}"
+    ):
+        check_optimization(loop.__new__(loop))

@@ -14,7 +14,7 @@ from torch import Tensor
 from amtml_pl.data.augment import Augmentation
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
-from amtml_pl.models.layout import set_execution
+from amtml_pl.models.layout import device_for, set_execution
 from amtml_pl.teachers.cache.storage import Storage, encode, encode_logits, pixel_checksums, unusable_rows
 from amtml_pl.teachers.live import Teacher
 
@@ -27,13 +27,11 @@ class BuildOptions:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
     compile: bool = False
-    device: str = "auto"
+    device: str | None = None
 
     def resolved_device(self) -> torch.device:
         """Return the device that the teachers run on."""
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return device_for(self.device)
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context for a forward pass."""

@@ -15,8 +15,7 @@ from torch.optim.swa_utils import update_bn
 from amtml_pl.data.packing import is_packed
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, quieten
-from amtml_pl.teachers.selected import SelectedTeacher
-from amtml_pl.training.benchmark.peak_memory import PeakMemory, Sampler, parameters_beside
+from amtml_pl.training.benchmark.peak_memory import parameters_beside, peak_private_memory
 from amtml_pl.training.connect import connect
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.plan import plan
@@ -43,15 +42,17 @@ class ShortFit:
         return timer
 
 
-def peak_memory(settings: Settings, folder: Path) -> PeakMemory:
-    """Return the peak memory of a short run; call it in a new process."""
+def memory_of_short_fit(settings: Settings, folder: Path) -> tuple[list[float], int]:
+    """Measure a short run in this new process.
+
+    Returns:
+        Peak private memory in MB, empty except on Linux; the parameters in memory outside the trained module.
+    """
     quieten()
-    sampler = Sampler()
-    with quiet(), sampler.running():
+    with silenced_console(), peak_private_memory() as peak:
         fit = ShortFit(settings, folder)
         fit.steps()
-        beside = parameters_beside(fit.ready.module)
-    return PeakMemory(sampler.highest, beside)
+        return peak, parameters_beside(fit.ready.module)
 
 
 class StepTimer(Callback):
@@ -92,10 +93,9 @@ def time_when_done(device: torch.device) -> float:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the console, which would report each short run as a real one."""
-    before = console.quiet
-    console.quiet = True
+def silenced_console() -> Iterator[None]:
+    """Print nothing inside, where each short run would be reported as a real one."""
+    console.quiet, before = True, console.quiet
     try:
         yield
     finally:
@@ -103,7 +103,7 @@ def quiet() -> Iterator[None]:
 
 
 def images_are_packed(settings: Settings) -> bool:
-    """Return whether the data set can be measured; otherwise random images replace it."""
+    """Return True if the data set can be measured; otherwise random images replace it."""
     return is_packed(settings.dataset.source.build(), settings.dataset.packed_root)
 
 
@@ -113,20 +113,15 @@ def untrained_teachers(settings: Settings) -> tuple[str, ...]:
 
 
 def weights_for_teachers(settings: Settings, folder: Path) -> dict[str, Path]:
-    """Return a weights file for each recipe's teacher; make missing ones in the folder."""
-    untrained, files = untrained_teachers(settings), {}
+    """Return a weights file for each recipe's teacher; write random weights of untrained ones."""
+    files = {}
     for teacher in settings.selected:
-        if teacher.name in untrained:
-            files[teacher.name] = fresh_weights(teacher, settings.seed, folder)
-        elif not teacher.has_own_weights:
+        if not teacher.has_own_weights:
             files[teacher.name] = teacher.folder.weights_file
+        if teacher.name in untrained_teachers(settings):
+            pl.seed_everything(settings.seed, verbose=False)
+            network, size = teacher.fresh().network, teacher.image_size
+            update_bn([torch.rand(64, 3, size, size)], network)  # without, deep networks' outputs overflow
+            files[teacher.name] = folder / f"{teacher.name}.safetensors"
+            save_weights(network, files[teacher.name])
     return files
-
-
-def fresh_weights(teacher: SelectedTeacher, seed: int, folder: Path) -> Path:
-    """Write the weights of an untrained teacher, after batch norm on noise."""
-    pl.seed_everything(seed, verbose=False)
-    network, size = teacher.fresh().network, teacher.image_size
-    update_bn([torch.rand(64, 3, size, size)], network)  # a deep network's outputs overflow without
-    save_weights(network, file := folder / f"{teacher.name}.safetensors")
-    return file

@@ -18,19 +18,15 @@ from amtml_pl.system.optional_packages import imported
 from amtml_pl.system.signals import prepare_to_end
 from amtml_pl.training.sweep.jobs import sweep_context
 
-# What brings the plugin that a launcher of conf/launcher/ needs.
-EXTRAS = {
-    "launcher=joblib": "joblib",
-    "launcher=submitit_local": "submitit",
-    "launcher=slurm": "submitit",
-}
+# The extra that installs a launcher's plugin.
+EXTRAS = {"launcher=joblib": "joblib", "launcher=submitit_local": "submitit", "launcher=slurm": "submitit"}
 
 
 def with_leaderboard(begin: Callable[[], None]) -> None:
     """Run a command; after a sweep print leaderboard, failures and the command to continue.
 
-    Exit status of a sweep: 0 if all jobs have completed, 2 if all others are a mistake of the user's,
-    130 after Ctrl-C, 1 otherwise.
+    Exit status of a sweep: 0 if all jobs have completed, 2 if all others failed by user errors, 130 after
+    Ctrl-C, 1 otherwise.
     """
     sweep_context.sweep, status = None, 0
     try:
@@ -45,15 +41,15 @@ def with_leaderboard(begin: Callable[[], None]) -> None:
         begun = conclude(sweep_context.sweep)
         status = exit_status(status, begun)
         if status and begun:
-            reason = "Interrupted. This goes on" if status == 130 else "This retries what has failed"
+            reason = "Interrupted. To resume" if status == 130 else "To retry the failed jobs"
             repeat = escape(sweep_context.sweep.repeat)
-            error_console.print(f"{reason}; what is completed is not repeated:\n  {repeat}")
+            error_console.print(f"{reason} (completed jobs are not repeated):\n  {repeat}")
     if status:
         sys.exit(status)
 
 
 def refuse_missing_launcher(words: Sequence[str]) -> None:
-    """Exit if a command chooses a launcher that is not installed, and name its package."""
+    """Exit if a command's launcher is not installed, and name its package."""
     for word in words:
         if extra := EXTRAS.get(word):
             try:
@@ -66,9 +62,14 @@ def conclude(sweep: SweepFolder) -> list[SweepJob]:
     """Print leaderboard and failures; return the jobs that this command has begun."""
     if not (sweep.path / "jobs").is_dir():
         return []
-    jobs = sweep.publish()
-    console.print(leaderboard(jobs))
-    console.print(f"The leaderboard is kept in {sweep.leaderboard_file}", markup=False)
+    jobs, table = sweep.publish(), Table(title="Leaderboard", title_justify="left")
+    for column in ("job", "status", "val/acc", "test/acc"):
+        table.add_column(column, justify="right" if "/" in column else "left")
+    for job in jobs:
+        accuracy = [f"{value:.4f}" for value in job.accuracy or ()] or ["", ""]
+        table.add_row(escape(own_overrides(job, jobs)), escape(job.status), *accuracy)
+    console.print(table)
+    console.print(f"Written to {sweep.leaderboard_file}", markup=False)
     begun = [job for job in jobs if job.command == sweep.command]
     if failed := [job for job in jobs if job.status == "failed"]:
         error_console.print(f"[bold red]{len(failed)} of {len(jobs)} jobs failed[/]:")
@@ -76,19 +77,6 @@ def conclude(sweep: SweepFolder) -> list[SweepJob]:
             text = f"{own_overrides(job, jobs)}\n{indent(job.reason, '  ')}"
             error_console.print(escape(indent(text, "  ")))
     return begun
-
-
-def leaderboard(jobs: Sequence[SweepJob]) -> Table:
-    """Return a table of a sweep's jobs."""
-    shown = Table(title="Leaderboard", title_justify="left")
-    for column in ("job", "status"):
-        shown.add_column(column)
-    for column in ("val/acc", "test/acc"):
-        shown.add_column(column, justify="right")
-    for job in jobs:
-        accuracy = [f"{value:.4f}" for value in job.accuracy or ()] or ["", ""]
-        shown.add_row(escape(own_overrides(job, jobs)), escape(job.status), *accuracy)
-    return shown
 
 
 def own_overrides(job: SweepJob, jobs: Sequence[SweepJob]) -> str:

@@ -1,4 +1,4 @@
-"""Jobs of a sweep, in any launcher's processes: all are recorded, none ends another."""
+"""Run and record the jobs of a sweep, in any launcher's processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -44,14 +44,14 @@ class SweepCallback(Callback):
         self.sweep: SweepFolder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Name the sweep's folder before any job; a SystemExit for a wrong override."""
+        """Name the sweep's folder before any job; raise a SystemExit for a wrong override."""
         try:
-            self.sweep = sweep_context.sweep = self.of(config)
-        except Exception:  # which Hydra would only warn of, and go on without a record of the jobs
+            self.sweep = sweep_context.sweep = self.sweep_folder(config)
+        except Exception:  # Hydra would only warn, and continue without a record of the jobs
             traceback.print_exc()
             raise SystemExit(1) from None
 
-    def of(self, config: DictConfig) -> SweepFolder:
+    def sweep_folder(self, config: DictConfig) -> SweepFolder:
         """Return the folder of the sweep that a configuration describes."""
         hydra = config.hydra
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
@@ -64,9 +64,8 @@ class SweepCallback(Callback):
         if mistakes := command_line_mistakes([*own, *typed, *of_file], "train"):
             report_typed(mistakes)
             raise SystemExit(2)
-        label = run_label(typed, left_out=())
         sweeper: Any = OmegaConf.to_container(hydra.sweeper)
-        name = f"{label}-{sweep_hash(typed, sweeper)}"
+        name = f"{run_label(typed, left_out=())}-{sweep_hash(typed, sweeper)}"
         hydra_words = [o for o in overrides["hydra"] if not o.startswith("hydra.mode=")]
         named = [word for folder in folders for word in ("--config-dir", folder)]
         repeat = shlex.join(["python", "-m", "amtml_pl.train", "--multirun", *named, *hydra_words, *typed])
@@ -79,7 +78,7 @@ class SweepCallback(Callback):
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a job's function: its error, and the status of a signal."""
+    """Error of a job's function, and the exit status after a signal."""
 
     reason: str = ""
     mistake: bool = False
@@ -87,7 +86,7 @@ class Outcome:
 
 
 def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
-    """Run one job of a sweep; record its beginning and any kind of end.
+    """Run one job of a sweep; record its beginning and its end.
 
     Returns:
         ``val/acc`` of the run's record; NaN for a job that has failed.
@@ -100,11 +99,17 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     typed: Any = OmegaConf.to_container(hydra.overrides.task)
     overrides = tuple(result_overrides(typed))
     job = SweepJob(int(hydra.job.num), overrides, str(folder.path), sweep.command, "running")
-    threads = hydra.launcher.get("cpus_per_task")
+    threads, may_fork = hydra.launcher.get("cpus_per_task"), hydra.launcher.get("may_fork", True)
     with sweep.hold_lock(overrides):
         sweep.write(job)
         try:
-            outcome = outcome_of(train, threads, may_fork=hydra.launcher.get("may_fork", True))
+            if may_fork and can_have_own_process():
+                outcome = in_own_process(lambda: attempt(train, threads))
+            else:
+                outcome = attempt(train, threads)
+        except ProcessCrashedError as crash:
+            error_console.print(f"[bold red]crashed:[/] {escape(str(crash))}")
+            outcome = Outcome(str(crash))
         except (KeyboardInterrupt, SystemExit):
             sweep.write(replace(job, status="interrupted", reason="interrupted"))
             raise
@@ -113,17 +118,6 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     if outcome.stopped is not None:
         raise SystemExit(outcome.stopped)
     return math.nan if job.accuracy is None else job.accuracy[0]
-
-
-def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bool) -> Outcome:
-    """Run a job, if possible in a process of its own."""
-    if not (may_fork and can_have_own_process()):
-        return attempt(train, threads)
-    try:
-        return in_own_process(lambda: attempt(train, threads))
-    except ProcessCrashedError as crash:
-        error_console.print(f"[bold red]crashed:[/] {escape(str(crash))}")
-        return Outcome(str(crash))
 
 
 def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
@@ -143,7 +137,7 @@ def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
             status = stop.code if isinstance(stop.code, int) else 1
             return Outcome(f"stopped with status {status}", stopped=status)
         if stop.code:
-            return Outcome(f"it ended with status {stop.code}", mistake=stop.code == 2)
+            return Outcome(f"exit status {stop.code}", mistake=stop.code == 2)
     except Exception as error:
         traceback.print_exc()
         return Outcome(f"{type(error).__name__}: {error}")
@@ -151,16 +145,15 @@ def attempt(train: Callable[[], object], threads: int | None) -> Outcome:
 
 
 def ended(job: SweepJob, folder: RunFolder, outcome: Outcome) -> SweepJob:
-    """Return a job with its result, taken from the run's own record."""
-    if outcome.stopped is not None:
-        return replace(job, status="interrupted", reason=outcome.reason)
-    if outcome.reason:
-        return replace(job, status="failed", reason=outcome.reason, mistake=outcome.mistake)
+    """Return a job with its result from the run's record."""
+    if outcome.reason or outcome.stopped is not None:
+        status: Literal["failed", "interrupted"] = "failed" if outcome.stopped is None else "interrupted"
+        return replace(job, status=status, reason=outcome.reason, mistake=outcome.mistake)
     try:
         record = folder.completed()
     except UserError as error:
         return replace(job, status="failed", reason=str(error), mistake=True)
     if record is None:
-        return replace(job, status="failed", reason="it ended without a completed run.json")
+        return replace(job, status="failed", reason="the run has no completed run.json")
     accuracy = record.metrics["val/acc"], record.metrics["test/acc"]
     return replace(job, status="completed", accuracy=accuracy, seconds=record.timed().fit_seconds)

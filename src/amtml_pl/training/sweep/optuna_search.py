@@ -1,4 +1,4 @@
-"""Search by Optuna whose trials are runs; its study lies beside the leaderboard."""
+"""Search by Optuna whose trials are runs; its study is beside the leaderboard."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 class Search:
     """Trials until enough have completed, counted over all repetitions of the command.
 
-    Trials of a killed command are run again under their own numbers; failed ones are repeated once in each
-    command.
+    A repeated command runs killed trials again under their numbers, and failed ones once.
 
     Args:
-        overrides: as Hydra's grammar reads them; those with a choice, a range or an interval are searched.
-        launch: runs jobs from their overrides and the number of the first, as Hydra's launchers do.
+        overrides: parsed by Hydra; those with a choice, a range or an interval are searched.
+        launch: a Hydra launcher's function of the jobs' overrides and the first job's number.
         n_trials: completed trials to reach.
         at_once: trials that the launcher gets together.
         seed: of the search.
-        startup_trials: drawn at random before the search learns.
+        startup_trials: random trials before the search learns.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Search:
 
 
 def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optuna.Study:
-    """Open the sweep's study, ``study.db`` in its folder."""
+    """Open ``study.db`` in the sweep's folder."""
     imported("optuna", extra="optuna")
     import optuna
 
@@ -106,7 +105,7 @@ def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optu
 
 
 def repeated(study: optuna.Study) -> list[FrozenTrial]:
-    """Return trials that were killed; queue those anew that failed last time."""
+    """Return killed trials, and queue those again that failed last time."""
     import optuna
 
     trials = study.get_trials(deepcopy=False)
@@ -118,26 +117,23 @@ def repeated(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def distribution(override: Any) -> BaseDistribution:
-    """Return what Optuna may draw a value from; empty bounds are a UserError."""
+    """Return the distribution of a value; raise a UserError for empty bounds."""
     distributions: Any = imported("optuna", extra="optuna").distributions
     value: Any = override.value()
     try:
-        if override.is_choice_sweep() or not (override.is_range_sweep() or override.is_interval_sweep()):
-            found = distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
-        elif override.is_range_sweep():
-            values: list[Any] = list(override.sweep_iterator())  # Hydra leaves out the end of a range
-            kind = number_distribution(distributions, *values)
-            found = kind(min(values), max(values), step=abs(value.step))
+        if override.is_range_sweep():
+            values = sorted(override.sweep_iterator())  # Hydra leaves out the end of a range
+            how = {"step": abs(value.step)}
+        elif override.is_interval_sweep():
+            values, how = [value.start, value.end], {"log": "log" in value.tags}
         else:
-            kind = number_distribution(distributions, value.start, value.end)
-            found = kind(value.start, value.end, log="log" in value.tags)
+            choices: BaseDistribution = distributions.CategoricalDistribution(
+                [*override.sweep_string_iterator()]
+            )
+            return choices
+        whole = all(isinstance(value, int) for value in values)
+        kind = distributions.IntDistribution if whole else distributions.FloatDistribution
+        numbers: BaseDistribution = kind(values[0], values[-1], **how)
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"{override.input_line}: cannot be searched ({error}).") from error
-    drawn: BaseDistribution = found
-    return drawn
-
-
-def number_distribution(distributions: Any, *values: float) -> Any:
-    """Return a distribution of integers if all bounds are integers, else of floats."""
-    whole = all(isinstance(value, int) for value in values)
-    return distributions.IntDistribution if whole else distributions.FloatDistribution
+    return numbers

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
+
+import numpy as np
 
 from amtml_pl.runs.record import GitState
 from amtml_pl.system.records import Command, Record
 
 
-class Figure(Record):
-    """Measured quantity.
-
-    Attributes:
-        median: of the repetitions; None where it cannot be measured on this machine.
-        spread: interquartile range of the repetitions.
-    """
+class Statistic(Record):
+    """Median and interquartile range of the repetitions; None if it cannot be measured here."""
 
     median: float | None = None
     spread: float | None = None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Figure:
-        """Return the figure of some repetitions."""
-        if len(values) < 2:
-            return cls(median=values[0], spread=0.0) if values else cls()
-        lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median=statistics.median(values), spread=upper - lower)
+    def of(cls, values: Sequence[float]) -> Statistic:
+        """Return the statistic of some repetitions."""
+        if not values:
+            return cls()
+        lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+        return cls(median=median, spread=upper - lower)
 
 
 class BreakEven(Record):
@@ -42,10 +38,10 @@ class BreakEven(Record):
 
 
 class Conditions(Record):
-    """Conditions of a benchmark: what was measured, how often, on which machine.
+    """Conditions of a benchmark: images, teachers, repetitions and machine.
 
-    The build and the bare loop both load the teachers. The input lasts from the end of a step to the start of
-    the next, which is an upper bound. Memory is the private memory of a process that trains after the build.
+    The build includes loading the teachers. The input lasts from the end of a step to the start of the next,
+    which is an upper bound. Memory is the private memory of a process that trains after the build.
     """
 
     images: str
@@ -65,7 +61,7 @@ class BenchmarkRecord(Record):
 
     experiment: str | None
     command: Command
-    figures: dict[str, Figure]
+    figures: dict[str, Statistic]
     break_even: BreakEven
     conditions: Conditions
     git: GitState | None
