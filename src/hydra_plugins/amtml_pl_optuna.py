@@ -16,12 +16,7 @@ class OptunaSweeper(Sweeper):
     """Searches for the overrides with the best validation accuracy, see `training.sweep.optuna_search`."""
 
     def __init__(
-        self,
-        params: Mapping[str, Any],
-        n_trials: int,
-        max_batch_size: int,
-        seed: int,
-        startup_trials: int,
+        self, params: Mapping[str, Any], n_trials: int, max_batch_size: int, seed: int, startup_trials: int
     ) -> None:
         self.params = params
         self.settings = {

@@ -95,10 +95,7 @@ PREDICT = {
     ),
     "top": key(whole(1), "classes that are printed of each image"),
     "checkpoint": CHECKPOINT,
-    "trust": key(
-        SWITCH,
-        "open torch.export files, which can run their author's code (docs/security.md)",
-    ),
+    "trust": key(SWITCH, "open torch.export files, which can run their author's code (docs/security.md)"),
     "out": key(FILE, "a CSV file that is written, too"),
     "debug": DEBUG,
 }

@@ -197,9 +197,7 @@ KEYS: Mapping[str, Key] = {
         identity="readers",
     ),
     "teacher_recipe": key(
-        TEXT_OR_NULL,
-        "the experiment that trains a teacher without weights of its own",
-        identity="readers",
+        TEXT_OR_NULL, "the experiment that trains a teacher without weights of its own", identity="readers"
     ),
     # how teachers answer
     "teacher_source": key(
