@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from amtml_pl.config.checks import check
 from amtml_pl.config.command_keys import COMMANDS, help_of
 from amtml_pl.config.key import leaves
+from amtml_pl.config.key_roles import handed_to_recipes
 from amtml_pl.config.paths import config_directory
-from amtml_pl.config.schema import KEYS, handed_to_recipes
+from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import recipe
 from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_folder, run_hash, run_label

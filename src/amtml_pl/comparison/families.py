@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 from amtml_pl.comparison.groups import Group
 from amtml_pl.comparison.naming import configuration, told_apart, unlike_facts
 from amtml_pl.comparison.recorded_run import Run
+from amtml_pl.config.key_roles import is_label
 from amtml_pl.config.overrides import key_of
-from amtml_pl.config.schema import is_label
 
 Place = TypeVar("Place", bound=Hashable)
 

@@ -9,7 +9,7 @@ from amtml_pl.config.key import (
     FILE,
     FOLDER,
     SWITCH,
-    TEXT_OR_NULL,
+    TEXT,
     Key,
     choice,
     key,
@@ -101,9 +101,7 @@ PREDICT = {
 }
 REPORT = {
     "runs": key(FOLDER, "any tree of run folders"),
-    "baseline": key(
-        TEXT_OR_NULL, "a method, an experiment or a group's name, compared with all others seed by seed"
-    ),
+    "baseline": key(TEXT, "a method, an experiment or a group's name, compared with all others seed by seed"),
     "metric": Key(str, "a metric of run.json", help="what groups are ranked and compared by"),
     "out": key(FILE, "the folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
 }

@@ -75,7 +75,7 @@ def number(expected: str, holds: Callable[[float], bool] = lambda _: True, *, nu
 SWITCH = Rule(bool, "true or false")
 FOLDER = Rule(str, "a folder")
 FILE = Rule(str | None, "a file or null")
-TEXT_OR_NULL = Rule(str | None, "a text or null")
+TEXT = Rule(str | None, "a text or null")
 SEED = Rule(int, "a whole number, 0 or more, at most 4294967295", lambda v: 0 <= v < 2**32)
 
 

@@ -1,57 +1,47 @@
 """Declare every key once; checks, names of runs, help and reference derive from it.
 
 Defaults are in ``conf/*.yaml``. A constructor's signature checks its arguments; declared here are those
-with a range, an identity or a label of their own.
+with a range, an identity or a label.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
-from amtml_pl.config.key import (
-    FILE,
-    FOLDER,
-    SEED,
-    SWITCH,
-    TEXT_OR_NULL,
-    Identity,
-    Key,
-    choice,
-    key,
-    node,
-    number,
-    whole,
-)
+from amtml_pl.config.key import FILE, FOLDER, SEED, SWITCH, TEXT, Key, choice, key, node, number, whole
 from amtml_pl.config.rules import Rule
 
-STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
 STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
+NAME = Rule(str, "a name", bool)
+STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
+NETWORK = Rule(dict, "a network, with its _target_", lambda v: "_target_" in v)
+CLASS_MAP = Rule(list[int] | None, "a list with one output per class, or null")
+RENAME = Rule(dict[str, str] | None, "a mapping of regular expression to replacement, or null")
+PRECISION = Rule(
+    int | str,
+    "one of 32-true, 32, bf16-mixed, 16-mixed",
+    lambda v: str(v) in ("32-true", "32", "bf16-mixed", "16-mixed"),
+)
+MIRRORS = Rule(Any, "a list of addresses")
+DEVICES = Rule(int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1)
+VIEWS = Rule(int | Literal["all"], "a whole number, 1 or more, or all")
+SHARE = number("a number in [0, 1]", lambda v: 0 <= v <= 1, null=True)
 VAL_SIZE = Rule(
     int | float | None, "a number of images, or a fraction of them", lambda v: v is None or v >= 0
 )
 
 DATASET = {
-    "name": key(Rule(str, "a name", bool), "its name, in folders and tables"),
+    "name": key(NAME, "its name, in folders and tables"),
     "source": node(
         "dataset=digits",
         "where its images come from",
-        {
-            "mirrors": Key(
-                Any,
-                "a list of addresses",
-                help="where it is downloaded from",
-                identity="never",
-                required=False,
-            )
-        },
+        {"mirrors": key(MIRRORS, "where it is downloaded from", identity="never", required=False)},
     ),
     "num_classes": key(whole(2), "classes"),
-    "image_size": Key(
-        int, "a number of pixels, 1 or more", lambda v: v >= 1, help="side of an image, in pixels"
-    ),
+    "image_size": key(whole(1), "side of an image, in pixels"),
     "train_images": key(
         whole(1, null=True), "for the plan's estimate before the data is packed", identity="never"
     ),
@@ -59,7 +49,7 @@ DATASET = {
     "std": key(STD, "of the pixels of the training split"),
 }
 DATA = {
-    "augment": Key(Any, "a view's operations, e.g. augment=none", help="what a view does to an image"),
+    "augment": key(Rule(Any, "a view's operations, e.g. augment=none"), "what a view does to an image"),
     "batch_size": key(whole(1), "over all ranks together"),
     "eval_batch_size": key(whole(1), "of evaluation", identity="never"),
     "mixup": key(
@@ -69,50 +59,35 @@ DATA = {
     "seed": key(SEED, "validation split, training subset and augmentation", recipe=True),
     "train_size": key(whole(1, null=True), "images to train on; null: all others", recipe=True),
     "val_size": key(VAL_SIZE, "images of the validation split", recipe=True),
-    "views": Key(int | Literal["all"], "a whole number, 1 or more, or all", help="versions of every image"),
+    "views": key(VIEWS, "versions of every image"),
 }
 TRAINER = {
     "max_epochs": key(whole(1), "epochs"),
-    "precision": Key(
-        int | str,
-        "one of 32-true, 32, bf16-mixed, 16-mixed",
-        lambda v: str(v) in ("32-true", "32", "bf16-mixed", "16-mixed"),
-        required=False,
-        help="of the student's arithmetic",
-    ),
-    "devices": Key(
-        int | Literal["auto"],
-        "a whole number, 1 or more, or auto",
-        lambda v: v == "auto" or v >= 1,
-        help="processes on each machine",
-    ),
+    "precision": key(PRECISION, "of the student's arithmetic", required=False),
+    "devices": key(DEVICES, "processes on each machine"),
     "num_nodes": key(whole(1), "machines"),
-    "accelerator": Key(str, "auto, cpu, gpu or another of Lightning's names", bool, help="what computes"),
+    "accelerator": key(Rule(str, "auto, cpu, gpu or another of Lightning's names", bool), "what computes"),
 }
 WEIGHTS = {
     "path": key(FILE, "a safetensors or torch file; null trains the recipe"),
-    "key": key(TEXT_OR_NULL, "where the state dict is nested; null finds state_dict and model by itself"),
-    "strip_prefixes": Key(
-        list[str], "a list of texts, e.g. [module.]", help="prefixes of the file's keys to remove"
+    "key": key(TEXT, "where the state dict is nested; null finds state_dict and model by itself"),
+    "strip_prefixes": key(
+        Rule(list[str], "a list of texts, e.g. [module.]"), "prefixes of the file's keys to remove"
     ),
-    "rename": Key(
-        dict[str, str] | None,
-        "a mapping of regular expression to replacement, or null",
-        help="{regular expression: replacement}, in order",
-    ),
+    "rename": key(RENAME, "{regular expression: replacement}, in order"),
 }
-NETWORK = Rule(dict, "a network, with its _target_", lambda v: "_target_" in v)
-LAST_MAP = Rule(str | None, "a module's name or null")
-# The file of a network, for a student. The same file is part of a teacher's, whose taps always count.
-STUDENT = {
-    "network": key(NETWORK, "its constructor and arguments"),
-    "stages": key(STAGES, "its maps from first to last, for terms that read stages", identity="readers"),
-    "hint": key(LAST_MAP, "the module that returns its last map", identity="readers"),
-}
-TEACHER = {
+NETWORK_FILE = {
     "network": key(NETWORK, "its constructor and arguments"),
     "stages": key(STAGES, "its maps from first to last, for terms that read stages"),
-    "hint": key(LAST_MAP, "the module that returns its last map"),
+    "hint": key(Rule(str | None, "a module's name or null"), "the module that returns its last map"),
+}
+# A student's taps count where a term reads them. Those of a teacher always count.
+STUDENT = {
+    name: each if name == "network" else replace(each, identity="readers")
+    for name, each in NETWORK_FILE.items()
+}
+TEACHER = {
+    **NETWORK_FILE,
     "pretrained": key(SWITCH, "the network's constructor loads weights of its own (timm's pretrained=true)"),
     "weights": Key(
         dict,
@@ -120,25 +95,18 @@ TEACHER = {
         keys=WEIGHTS,
         help="weights of your own",
     ),
-    "recipe": Key(str | None, "an experiment's name or null", help="the experiment that trains it"),
-    "recipe_overrides": Key(
-        list[str],
-        "a list of overrides, e.g. ['optimizer.lr=0.01']",
-        help="as typed after the recipe's experiment",
+    "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains it"),
+    "recipe_overrides": key(
+        Rule(list[str], "a list of overrides, e.g. ['optimizer.lr=0.01']"),
+        "as typed after the recipe's experiment",
     ),
     "seed": key(SEED, "the recipe's seed"),
     "mean": key(MEAN, "of the pixels that it was trained on"),
     "std": key(STD, "of the pixels that it was trained on"),
-    "class_map": Key(
-        list[int] | None,
-        "a list with one output per class, or null",
-        help="position c: the teacher's output for our class c; null takes them as they are",
+    "class_map": key(
+        CLASS_MAP, "position c: the teacher's output for our class c; null takes them as they are"
     ),
-    "min_accuracy": key(
-        number("a number in [0, 1]", lambda v: 0 <= v <= 1, null=True),
-        "on the validation split; below it the run stops",
-        identity="never",
-    ),
+    "min_accuracy": key(SHARE, "on the validation split; below it the run stops", identity="never"),
     "pool": key(whole(1, null=True), "side of the grid that its hints are pooled to"),
 }
 CACHE = {
@@ -168,10 +136,8 @@ PATHS = {
     "cache": key(FOLDER, "teachers' outputs (AMTML_CACHE)"),
     "teachers": key(FOLDER, "trained teachers (AMTML_TEACHERS)"),
 }
-
-# The whole configuration of a run.
-KEYS: Mapping[str, Key] = {
-    # read by every run
+# Read by every run.
+BASICS = {
     "seed": key(
         SEED,
         "initial weights and batch order; data.seed (validation split and views) is another one",
@@ -180,26 +146,25 @@ KEYS: Mapping[str, Key] = {
     "role": key(choice("student", "teacher"), "teacher: the run's folder is kept under paths.teachers"),
     "channels_last": key(SWITCH, "memory layout of the student (docs/results.md: faster, where it is safe)"),
     "compile": key(SWITCH, "torch.compile the student"),
-    # read by terms, weightings and teachers
+}
+# Read by terms, weightings and teachers.
+SHARED = {
     "temperature": key(
         number("a number above 0 (softmax(z / T)), e.g. temperature=4", lambda v: 0 < v < float("inf")),
         "T of every softened output",
-        identity="readers",
     ),
     "mixture": key(
         choice("probabilities", "logits"),
         "what the integrated soft targets mix: probabilities (the paper's) or logits",
-        identity="readers",
     ),
     "hint_pool": key(
         whole(1, null=True),
         "side of the grid that teachers' hints are pooled to: 1 keeps each channel's mean; null keeps all",
-        identity="readers",
     ),
-    "teacher_recipe": key(
-        TEXT_OR_NULL, "the experiment that trains a teacher without weights of its own", identity="readers"
-    ),
-    # how teachers answer
+    "teacher_recipe": key(TEXT, "the experiment that trains a teacher without weights of its own"),
+}
+# How teachers answer.
+TEACHER_OUTPUTS = {
     "teacher_source": key(
         choice("cached", "live"),
         "cached: teachers run once per view and their outputs are kept; live: they run in every step",
@@ -211,34 +176,31 @@ KEYS: Mapping[str, Key] = {
         CACHE,
         identity="cached",
     ),
-    # how the command works, without a trace in the result
-    "expected_defects": Key(
-        list[str],
-        "a list of findings of the doctor",
-        help="findings of the doctor that the method is known for; exactly these must be found",
-        identity="never",
+}
+# How the command works, without a trace in the result.
+COMMAND = {
+    "expected_defects": key(
+        Rule(list[str], "a list of findings of the doctor"),
+        "findings of the doctor that the method is known for; exactly these must be found",
     ),
     "checkpoint_minutes": key(
         number("a number of minutes, 0 or more", lambda v: v >= 0, null=True),
         "between checkpoints within an epoch; 0 saves after every step, null at its end only",
-        identity="never",
     ),
     "resume": key(
         choice("auto", "never"),
         "auto: continue an unfinished run of the same command; never: start it over",
-        identity="never",
     ),
     "prepare": key(
-        SWITCH,
-        "download, pack, train and compute what is missing; false makes it an error",
-        identity="never",
-        recipe=True,
+        SWITCH, "download, pack, train and compute what is missing; false makes it an error", recipe=True
     ),
-    "force": key(SWITCH, "start over where the run's folder already holds a result", identity="never"),
-    "doctor": key(SWITCH, "examine the step before it is trained", identity="never"),
-    "debug": key(SWITCH, "show the traceback of an error", identity="never", recipe=True),
-    "paths": node("conf/train.yaml", "folders that all runs share", PATHS, identity="never", recipe=True),
-    # groups: each choice is a file of conf/<group>
+    "force": key(SWITCH, "start over where the run's folder already holds a result"),
+    "doctor": key(SWITCH, "examine the step before it is trained"),
+    "debug": key(SWITCH, "show the traceback of an error", recipe=True),
+    "paths": node("conf/train.yaml", "folders that all runs share", PATHS, recipe=True),
+}
+# Each choice of a group is a file of conf/<group>.
+GROUPS = {
     "dataset": node("dataset=digits", "where images come from", DATASET, recipe=True),
     "data": node("data=default", "splits, batches and views", DATA, constructed=True),
     "student": node("student=resnet20", "the network to train", STUDENT),
@@ -268,73 +230,21 @@ KEYS: Mapping[str, Key] = {
         identity="never",
     ),
 }
+# The whole configuration of a run.
+KEYS: Mapping[str, Key] = {
+    **BASICS,
+    **{name: replace(each, identity="readers") for name, each in SHARED.items()},
+    **TEACHER_OUTPUTS,
+    **{name: replace(each, identity="never") for name, each in COMMAND.items()},
+    **GROUPS,
+}
 # Keys that can be typed for a run, but are not in its configuration.
+CHOICE = Rule(str | None, "a choice")
 COMPOSES: Mapping[str, Key] = {
-    "method": Key(str | None, "a choice", help="loss, weighting, loop and their strength at once"),
-    "experiment": Key(str | None, "a choice", help="problems and published experiments", label=False),
-    "sweep": Key(str | None, "a choice", help="ready multiruns", label=False),
-    "launcher": Key(str | None, "a choice", help="where the jobs of a multirun run", identity="never"),
+    "method": key(CHOICE, "loss, weighting, loop and their strength at once"),
+    "experiment": key(CHOICE, "problems and published experiments", label=False),
+    "sweep": key(CHOICE, "ready multiruns", label=False),
+    "launcher": key(CHOICE, "where the jobs of a multirun run", identity="never"),
     "hydra": Key(dict, "Hydra's settings", help="Hydra's own", identity="never"),
     "benchmark": Key(dict, "its settings", help="how amtml_pl.benchmark measures", identity="never"),
 }
-
-
-def declared(path: str) -> tuple[Key | None, bool, bool]:
-    """Return the declaration of a typed key.
-
-    Returns:
-        The deepest declared key on the path; whether that covers the whole path; whether the result can
-        depend on it.
-    """
-    keys: Mapping[str, Key] = {**KEYS, **COMPOSES}
-    found: Key | None = None
-    counts = True
-    for part in re.split(r"[./]", path):
-        below = keys.get(part) or keys.get("*")
-        if below is None:
-            return found, False, counts
-        found, keys = below, below.keys
-        counts = counts and found.identity != "never"
-    return found, True, counts
-
-
-def changes_result(path: str) -> bool:
-    """Return whether a key can change a result."""
-    return declared(path)[2]
-
-
-def is_label(path: str) -> bool:
-    """Return whether overrides of a key describe what was studied, not where or how."""
-    found, whole_path, result = declared(path)
-    return result and not (whole_path and found is not None and not found.label)
-
-
-def handed_to_recipes(keys: Mapping[str, Key] = KEYS, prefix: str = "") -> Iterator[str]:
-    """Yield the keys that a teacher's recipe takes from the run."""
-    for name, each in keys.items():
-        if each.recipe:
-            yield f"{prefix}{name}"
-        elif "*" not in each.keys:
-            yield from handed_to_recipes(each.keys, f"{prefix}{name}.")
-
-
-def identified(
-    node: Mapping[str, Any], keys: Mapping[str, Key], where: Collection[Identity]
-) -> dict[str, Any]:
-    """Return the part of a node that counts for a run's hash.
-
-    Undeclared keys are arguments of a constructor, and count.
-
-    Args:
-        node: resolved values.
-        keys: declared for it.
-        where: the identities that apply to the run.
-    """
-    found = {}
-    for name, value in node.items():
-        each = keys.get(name) or keys.get("*")
-        if each is None:
-            found[name] = value
-        elif each.identity in where:
-            found[name] = identified(value, each.keys, where) if isinstance(value, Mapping) else value
-    return found

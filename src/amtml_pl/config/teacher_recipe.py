@@ -15,8 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from amtml_pl.config.key_roles import handed_to_recipes
 from amtml_pl.config.overrides import hydra_literal
-from amtml_pl.config.schema import KEYS, handed_to_recipes
+from amtml_pl.config.schema import KEYS
 from amtml_pl.errors import UserError
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from amtml_pl.config.build import Config, plain
 from amtml_pl.config.key import Identity
+from amtml_pl.config.key_roles import changes_result, identified
 from amtml_pl.config.overrides import key_of
-from amtml_pl.config.schema import KEYS, changes_result, identified
+from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import digest_of_file
