@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from amtml_pl.config.checks import check_command, constructor_mistakes, refuse, value_mistakes
-from amtml_pl.config.command import Job
-from amtml_pl.config.command_keys import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT, REPORT
+from amtml_pl.config.checks import constructor_mistakes, refuse, value_mistakes
+from amtml_pl.config.command import CommandJob
+from amtml_pl.config.command_keys import EVALUATE, EXPORT, PREDICT, REPORT
 from amtml_pl.config.override_errors import first_value
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -120,14 +120,12 @@ def hold(name, words):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         told = OverridesParser.create().parse_overrides([word for word in words if word not in FLAGS])
         config = compose(name, [word for word in map(first_value, told) if word])
-    job = Job(name, config)
+    job = CommandJob(name, config)
     if name in OF_A_RUN:
-        check_command(job.values(*(key for key in config if key != "dataset")), OF_A_RUN[name])
+        job.options(COMMANDS[name], without="dataset")
         return
-    if name == "cache":
-        check_command(job.take(*CACHE_COMMAND), CACHE_COMMAND)
-    if name == "benchmark":
-        check_command(job.take("benchmark")["benchmark"], BENCHMARK)
+    if name in ("cache", "benchmark"):
+        job.take(COMMANDS[name])
     with initialize_config_dir(str(config_directory()), version_base="1.3"):  # a teacher's recipe is composed
         refuse(value_mistakes(config))  # those of the recipes are checked with the experiments
         assert [mistake for mistake in constructor_mistakes(config) if "none is found" not in mistake] == []

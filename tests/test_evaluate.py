@@ -236,7 +236,7 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "There is no run to evaluate"),
+        ([], "run is missing: expected a folder that amtml_pl.train printed"),
         (["run={tmp}/nowhere"], "nowhere is not a folder"),
         (["run={tmp}"], "is not the folder of a run"),
         (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from amtml_pl import doctor
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check, constructor_mistakes, value_mistakes
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -140,7 +140,7 @@ def test_weights_of_ones_own_are_set_as_the_documentation_says(configure):
     typed = "weighting.weights={vgg8_quarter:1,resnet8:3}"
     config = configure("experiment=digits", "method=avg", *TINY, "weighting=fixed", typed)
     check(config)
-    scheme = build(config.weighting)
+    scheme = build_object(config.weighting)
     scheme.build(TensorShapes(classes=10, teachers=("vgg8_quarter", "resnet8")))
     assert scheme.shares.tolist() == [0.25, 0.75]
 

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
 from amtml_pl.distill.doctor.step import examine
 from amtml_pl.models.classifier_head import ClassifierHead
@@ -138,7 +138,7 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
         pytest.importorskip("timm")
     node = OmegaConf.load(STUDENTS[student])
     with torch.device("meta"):
-        network = build(with_student(methods["ce"].config, node).student.network)
+        network = build_object(with_student(methods["ce"].config, node).student.network)
         classes, shapes = tap_shapes(
             TappedNetwork(network, **STATISTICS, taps=[*node.stages, node.hint]), SIDE
         )

@@ -149,8 +149,8 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["images={pictures}"], "There is no model to predict with"),
-        (["model={onnx}"], "There is no image to predict with"),
+        (["images={pictures}"], "model is missing: expected an exported student"),
+        (["model={onnx}"], "images is missing: expected images=FOLDER"),
         (["model={tmp}/nowhere", "images={pictures}"], "There is no model"),
         (["model={tmp}", "images={pictures}"], "name the folder of a run, such as"),
         (["model={run}/run.json", "images={pictures}"], "run.json is not an exported student"),

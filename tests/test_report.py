@@ -15,7 +15,7 @@ from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.tables import columns
 from amtml_pl.errors import UserError
-from amtml_pl.report import main, publish, show
+from amtml_pl.report import main, print_leaderboards, publish
 from amtml_pl.system.console import console
 from sealing import seal_again
 from study import write_run, write_study
@@ -73,7 +73,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_said(tmp_pa
         (["runs=empty"], "No run lies below"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
         (["runs=runs", "metric=test/accc"], "has 'test/accc'; they have test/acc, test/acc_last, val/acc,"),
-        (["runs="], "runs= names no folder"),
+        (["runs="], "runs='': expected"),
         (["runs=runs", "baseline="], "baseline= names no group"),
         (["runs=unfinished"], "which run.json in its folder has: it resumes it"),
         (["runs=nan"], "with force=true: it starts over"),
@@ -123,7 +123,7 @@ def test_on_any_terminal_every_number_that_is_shown_can_be_read(tmp_path, capsys
     problems = problems_of(find_runs(tmp_path, "test/acc").compared, "test/acc")
     compare_with(problems, "ce", "test/acc")
     monkeypatch.setattr(console, "_width", width)
-    show(problems, "test/acc")
+    print_leaderboards(problems, "test/acc")
     said = capsys.readouterr().out
     assert max(len(line) for line in said.splitlines() if line[0] in "┏┃┡│└") <= width
     assert "…" not in said

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command, refuse_no_run
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import EXPORT
 from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.system.console import console
@@ -19,23 +18,17 @@ if TYPE_CHECKING:
 
 
 @command("export", multirun=False)
-def main(job: Job) -> None:
-    """Write the student under a temporary name, check the file, then rename it.
-
-    Exit status: 0 done, 2 a user's mistake.
-    """
+def main(job: CommandJob) -> None:
+    """Write the student under a temporary name, check the file, then rename it."""
     with job.reporting():
-        asked = job.values()
-        check_command(asked, EXPORT)
-        refuse_no_run(asked["run"], "export")
+        options = job.options(EXPORT)
         from amtml_pl.results.export.export import Export
         from amtml_pl.results.run import load_run
 
-        finished = load_run(asked["run"], **asked["paths"])
-        options = {key: asked[key] for key in ("int8", "int8_drop", "out")}
-        export = Export(finished, asked["checkpoint"], asked["format"], **options)
-        entry, shown = export.write(job.typed())
-        show(entry, shown)
+        finished = load_run(options["run"], **options["paths"])
+        chosen = {key: options[key] for key in ("int8", "int8_drop", "out")}
+        export = Export(finished, options["checkpoint"], options["format"], **chosen)
+        print_export(*export.write(job.typed()))
         if export.unrecorded:
             console.print(f"  no entry in the run's export.json: {escape(export.unrecorded)}")
         trust = " trust=true" if export.kind.unsafe else ""
@@ -44,7 +37,7 @@ def main(job: Job) -> None:
         console.print(escape(f"  python -m amtml_pl.predict {model} images=FOLDER{trust}"))
 
 
-def show(entry: ExportRecord, shown: ParityImages) -> None:
+def print_export(entry: ExportRecord, shown: ParityImages) -> None:
     """Print the results of the checks and measurements."""
     if shown.lacking:
         console.print(escape(f"  random images stand in for real ones: {shown.lacking}"))

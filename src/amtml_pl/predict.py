@@ -7,10 +7,8 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import PREDICT
-from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.files import named_output
 
@@ -18,26 +16,20 @@ HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  #
 
 
 @command("predict", multirun=False)
-def main(job: Job) -> None:
-    """Print the likeliest classes of every image, and write them to ``out=``.
-
-    Exit status: 0 done, 2 a user's mistake.
-    """
+def main(job: CommandJob) -> None:
+    """Print the likeliest classes of every image, and write them to ``out=``."""
     with job.reporting():
-        asked = job.values()
-        check_command(asked, PREDICT)
-        for key, what in (("model", "model=FILE or FOLDER"), ("images", "images=FOLDER")):
-            if not asked[key]:
-                raise UserError(f"There is no {key.removesuffix('s')} to predict with.", fix=what)
-        words = [asked["images"]] if isinstance(asked["images"], str) else asked["images"]
-        out = asked["out"]
+        options = job.options(PREDICT)
+        images, out = options["images"], options["out"]
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
         from amtml_pl.data.image_files import named_images
         from amtml_pl.results.predict import OpenedModel, predict, write_table
 
-        files = named_images(words)
-        model = OpenedModel(Path(asked["model"]).expanduser(), asked["checkpoint"], trust=asked["trust"])
-        found = predict(model, files, asked["top"])
+        files = named_images([images] if isinstance(images, str) else images)
+        model = OpenedModel(
+            Path(options["model"]).expanduser(), options["checkpoint"], trust=options["trust"]
+        )
+        found = predict(model, files, options["top"])
         width = max(len(str(prediction.file)) for prediction in found)
         for prediction in found:
             listed = "  ".join(f"{name} {value:.4f}" for name, value in prediction.classes)
@@ -48,7 +40,7 @@ def main(job: Job) -> None:
 
 
 def is_table(file: Path) -> bool:
-    """Return whether a file is a table that this command writes."""
+    """Return True if a file is a table that this command writes."""
     try:
         with file.open(encoding="utf-8", errors="surrogateescape") as lines:
             return HEADER.fullmatch(lines.readline(1 << 20)) is not None

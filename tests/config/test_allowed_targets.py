@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from amtml_pl.config.allowed_targets import located, refuse_foreign_targets, target_nodes
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -163,11 +163,11 @@ def test_nothing_is_built_that_may_not_be_named_whatever_was_checked(tmp_path):
     for node in (harm, {"_target_": "torch.optim.SGD", "lr": harm},
                  {"_target_": "torch.optim.lr_scheduler.SequentialLR", "schedulers": [[harm]]}):  # fmt: skip
         with pytest.raises(UserError, match=r"_target_=os.system: os.system may not be named"):
-            build(OmegaConf.create(node))
+            build_object(OmegaConf.create(node))
     assert not canary.exists()
 
 
 def test_an_interpolation_does_not_hide_a_name():
     config = OmegaConf.create({"name": "os.system", "student": {"_target_": "${name}", "command": "true"}})
     with pytest.raises(UserError, match=r"_target_=os.system: os.system may not be named"):
-        build(config.student)
+        build_object(config.student)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
 from amtml_pl.system import ranks
@@ -16,7 +16,7 @@ from amtml_pl.training.settings import settings_of
 def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure):
     config = configure("experiment=digits", "method=ce", "trainer=ddp", "trainer.accelerator=cpu")
     config.trainer.devices = 1
-    made = build(config.trainer, partial=True)(strategy="ddp")
+    made = build_object(config.trainer, partial=True)(strategy="ddp")
     assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
     synchronised = made.strategy._layer_sync.apply(student_network(settings_of(config), []))
     kinds = [type(module) for module in synchronised.modules()]

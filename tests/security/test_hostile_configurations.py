@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nested import FUZZ, nested, places, with_value
 from omegaconf import OmegaConf
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
 
@@ -39,7 +39,7 @@ def test_harm_in_any_node_is_refused_by_the_check_and_by_the_building(configurat
         with pytest.raises(UserError, match=name.rpartition(".")[0]):
             check(config)
         with pytest.raises(UserError, match=r"_target_="):
-            build(OmegaConf.select(config, path[0]))
+            build_object(OmegaConf.select(config, path[0]))
 
 
 def test_harm_that_an_argument_hides_is_refused(configuration, canary):
@@ -53,7 +53,7 @@ def test_harm_that_an_argument_hides_is_refused(configuration, canary):
         with pytest.raises(UserError):
             check(config)
         with pytest.raises(UserError, match="_target_="):
-            build(config[path[0]])
+            build_object(config[path[0]])
 
 
 @FUZZ

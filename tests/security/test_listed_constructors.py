@@ -12,7 +12,7 @@ from watch import ACTS, CODE, nothing_happens
 
 from amtml_pl.config import allowed_targets as allowed
 from amtml_pl.config.allowed_targets import GROUPS, TIMM, TORCHVISION, located, target_nodes
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
 
 
@@ -67,9 +67,9 @@ def test_our_own_construct_and_do_nothing_else(configure, group, name):
     partial = CHOICES[group][2]
     with torch.device("meta"):
         for node in nodes_of(configure, group, name):
-            build(node, partial=partial)  # what is imported for it is imported
+            build_object(node, partial=partial)  # what is imported for it is imported
             with nothing_happens(ACTS + CODE):
-                build(node, partial=partial)
+                build_object(node, partial=partial)
 
 
 def constructs(name, device="meta", **arguments):

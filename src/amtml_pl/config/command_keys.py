@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from amtml_pl.config.key import (
-    FILE,
-    FOLDER,
-    SWITCH,
-    TEXT,
-    Key,
-    choice,
-    key,
-    leaves,
-    node,
-    number,
-    whole,
-)
+from amtml_pl.config.key import FILE, FOLDER, SWITCH, TEXT, Key, choice, key, leaves, node, number, whole
 from amtml_pl.config.rules import Rule
 from amtml_pl.config.schema import KEYS
 
-OTHER_FOLDER = Rule(
-    str | None, "a folder, or null for the recorded one; a number as a name in quotes: 'KEY=\"5\"'"
+OTHER_FOLDER = Rule(str | None, "a folder, or null for the recorded one; a number in quotes: 'KEY=\"5\"'")
+RUN = key(
+    Rule(str, "a folder that amtml_pl.train printed at its end: run=FOLDER", bool),
+    "the folder of a completed run",
 )
-RUN = Key(str | None, "the folder of a completed run", help="the folder of a completed run")
 CHECKPOINT = key(choice("best", "last"), "the best epoch by validation accuracy, or the last one")
 DEBUG = KEYS["debug"]
 ROOTS = node(
@@ -84,13 +73,15 @@ EXPORT = {
 }
 PREDICT = {
     "model": Key(
-        str | None,
-        "an exported student or the folder of a completed run",
+        str,
+        "an exported student or the folder of a completed run: model=FILE_OR_FOLDER",
+        bool,
         help="what amtml_pl.export has written, or the folder of a completed run",
     ),
     "images": Key(
-        str | list[str] | None,
-        "a file, a folder, a pattern such as 'photos/*.jpg', or a list of them",
+        str | list[str],
+        "images=FOLDER, a file, a pattern such as 'photos/*.jpg', or a list of them",
+        bool,
         help="a file, a folder (all images below it), a pattern in quotes, or a list: images=[a.jpg,b.jpg]",
     ),
     "top": key(whole(1), "classes that are printed of each image"),

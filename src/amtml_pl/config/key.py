@@ -73,7 +73,7 @@ def number(expected: str, holds: Callable[[float], bool] = lambda _: True, *, nu
 
 
 SWITCH = Rule(bool, "true or false")
-FOLDER = Rule(str, "a folder")
+FOLDER = Rule(str, "a folder", bool)
 FILE = Rule(str | None, "a file or null")
 TEXT = Rule(str | None, "a text or null")
 SEED = Rule(int, "a whole number, 0 or more, at most 4294967295", lambda v: 0 <= v < 2**32)

@@ -95,7 +95,7 @@ def test_the_break_even_is_the_first_epoch_whose_savings_pay_the_views(bench):
 
 
 def test_experiments_without_teachers_are_refused(configure, tmp_path):
-    with pytest.raises(UserError, match="no teacher to compare with"):
+    with pytest.raises(UserError, match="A benchmark needs teachers"):
         benchmark.benchmark_of(
             configure("experiment=digits", "method=ce"), tmp_path, repetitions=1, steps=2, images=8
         )

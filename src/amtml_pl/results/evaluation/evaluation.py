@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.models.layout import device_for
@@ -175,7 +175,7 @@ def mix(
 
 def mixture_of(run: FinishedRun) -> Mixture:
     """Return the mixture of the run's first term with soft targets, or of its root."""
-    terms = [build(node) for node in run.config["loss"].values()]
+    terms = [build_object(node) for node in run.config["loss"].values()]
     asked = [term.mixture for term in terms if hasattr(term, "mixture")]
     asked.append(run.config.get("mixture"))
     return "logits" if asked[0] == "logits" else "probabilities"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.records import Record, parse_record
 
 FORMAT = "2"
@@ -111,8 +111,7 @@ def opening(file: Path, kind: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {kind}: {reason:.200}.",
+            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {kind}: {first_line(error):.200}.",
             fix=f"copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format={kind}",
         ) from error
