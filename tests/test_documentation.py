@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from amtml_pl.config.checks import constructor_mistakes, refuse, value_mistakes
 from amtml_pl.config.command import CommandJob
-from amtml_pl.config.command_keys import EVALUATE, EXPORT, PREDICT, REPORT
+from amtml_pl.config.command_keys import COMMANDS
 from amtml_pl.config.override_errors import first_value
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -26,8 +26,6 @@ PAGES = [ROOT / "README.md", *(page for page in DOCS.rglob("*.md") if "_build" n
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 COMMAND = re.compile(r"(?:python|torchrun [\w -]+?) -m amtml_pl\.(\w+)((?: .*)?)$")
 FLAGS = ("-m", "--multirun", "--help", "--cfg", "job", "…")
-# The commands that take no run's configuration, and what each takes that other rules hold.
-OF_A_RUN = {"evaluate": EVALUATE, "export": EXPORT, "predict": PREDICT, "report": REPORT}
 
 
 def anchor(heading):
@@ -86,7 +84,7 @@ def commands_in_sentences():
                     yield "evaluate" if page.name == "evaluate.md" else "train", words
 
 
-COMMANDS = commands()
+IN_BLOCKS = commands()
 IN_SENTENCES = {f"{name} {shlex.join(words)}": (name, words) for name, words in commands_in_sentences()}
 
 
@@ -102,14 +100,14 @@ def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
 
 
 def test_the_pages_hold_many_commands():
-    assert len(COMMANDS) > 60
+    assert len(IN_BLOCKS) > 60
     assert len(IN_SENTENCES) >= 8
 
 
-@pytest.mark.parametrize("command", {**COMMANDS, **IN_SENTENCES})
+@pytest.mark.parametrize("command", IN_BLOCKS | IN_SENTENCES)
 def test_every_command_composes_and_is_sound(command):
     """Of a sweep its first job; what needs a folder of the reader's own is left out."""
-    name, words = (COMMANDS | IN_SENTENCES)[command]
+    name, words = (IN_BLOCKS | IN_SENTENCES)[command]
     if "--config-dir" in words:
         pytest.skip("it needs a folder of the reader's own: other tests have one, from the page")
     hold(name, [] if "--help" in words else words)
@@ -121,7 +119,8 @@ def hold(name, words):
         told = OverridesParser.create().parse_overrides([word for word in words if word not in FLAGS])
         config = compose(name, [word for word in map(first_value, told) if word])
     job = CommandJob(name, config)
-    if name in OF_A_RUN:
+    if "teacher" not in config:  # a command without a run's configuration
+        config |= {key: "given" for key in ("run", "model", "images") if config.get(key, "") is None}
         job.options(COMMANDS[name], without="dataset")
         return
     if name in ("cache", "benchmark"):
