@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -44,48 +44,54 @@ def test_every_link_leads_somewhere(page):
             assert fragment in [anchor(heading) for heading in headings], f"{page.name}: {path}#{fragment}"
 
 
-def commands():
-    """What can be typed: lines of shell blocks, and the commands of the configuration's files, once each."""
+def commands_in_blocks():
+    """Yield the commands of shell blocks, and of the configuration's files."""
     texts = [
         block.replace("\\\n", " ")
         for page in PAGES
         if page.name != "tutorial.md"  # which is followed as a whole
         for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     ]
-    texts += [
-        line.partition("Command:")[2].partition("   (")[0]
-        for file in config_directory().glob("*/*.yaml")
-        for line in file.read_text().splitlines()
-        if line.startswith("# Command:")
-    ]
-    told = []
+    for file in config_directory().glob("*/*.yaml"):
+        found = re.findall(r"^# Command:(.*?)(?:   \(.*)?$", file.read_text(), re.MULTILINE)
+        texts += found
     for line in "\n".join(texts).splitlines():
         if command := COMMAND.search(line.partition("   #")[0].strip()):
-            told.append((command[1], shlex.split(command[2], comments=True)))
-    return {f"{name} {shlex.join(words)}": (name, words) for name, words in told}
+            yield command[1], shlex.split(command[2], comments=True)
 
 
 def commands_in_sentences():
-    """What can be typed of the inline code: whole commands, and the overrides of one."""
+    """Yield the commands of inline code: whole ones, and the overrides of one."""
     for page in PAGES:
         # followed as a whole; generated; wrong on purpose
         if page.name in ("tutorial.md", "reference.md", "mistakes.md"):
             continue
         text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
         for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", text):
-            told = " ".join(code.split())
-            if "…" in told or "..." in told:
+            typed = " ".join(code.split())
+            if "…" in typed or "..." in typed:
                 continue
-            if command := COMMAND.search(told):
+            if command := COMMAND.search(typed):
                 yield command[1], shlex.split(command[2])
-            elif re.match(r"[+~'\w.]+=", told) and " " in told:
-                words = shlex.split(told)
+            elif re.match(r"[+~'\w.]+=", typed) and " " in typed:
+                words = shlex.split(typed)
                 if all("=" in word for word in words):
                     yield "evaluate" if page.name == "evaluate.md" else "train", words
 
 
-IN_BLOCKS = commands()
-IN_SENTENCES = {f"{name} {shlex.join(words)}": (name, words) for name, words in commands_in_sentences()}
+def first_job(words):
+    """Return the words of a sweep's first job, or of the only one; none for ``--help``."""
+    overrides = [] if "--help" in words else [word for word in words if word not in FLAGS]
+    firsts = map(first_value, OverridesParser.create().parse_overrides(overrides))
+    return tuple(word for word in firsts if word and not word.startswith("seed="))
+
+
+IN_BLOCKS, IN_SENTENCES = [*commands_in_blocks()], [*commands_in_sentences()]
+JOBS = {  # once each; --config-dir needs a folder of the reader, which other tests have
+    (name, first_job(words)): None
+    for name, words in (*IN_BLOCKS, *IN_SENTENCES)
+    if "--config-dir" not in words
+}
 
 
 def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
@@ -100,34 +106,35 @@ def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
 
 
 def test_the_pages_hold_many_commands():
-    assert len(IN_BLOCKS) > 60
+    assert len(IN_BLOCKS) > 80
     assert len(IN_SENTENCES) >= 8
 
 
-@pytest.mark.parametrize("command", IN_BLOCKS | IN_SENTENCES)
-def test_every_command_composes_and_is_sound(command):
-    """Of a sweep its first job; what needs a folder of the reader's own is left out."""
-    name, words = (IN_BLOCKS | IN_SENTENCES)[command]
-    if "--config-dir" in words:
-        pytest.skip("it needs a folder of the reader's own: other tests have one, from the page")
-    hold(name, [] if "--help" in words else words)
+# An experiment alone is checked with the configuration.
+@pytest.mark.parametrize("job", [job for job in JOBS if len(job[1]) > 1 or job[0] != "train"], ids=str)
+def test_every_command_composes_and_is_sound(hold, job):
+    hold(*job)
 
 
-def hold(name, words):
-    """Composes what is typed behind a command, and holds it as the command does."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        told = OverridesParser.create().parse_overrides([word for word in words if word not in FLAGS])
-        config = compose(name, [word for word in map(first_value, told) if word])
-    job = CommandJob(name, config)
-    if "teacher" not in config:  # a command without a run's configuration
-        config |= {key: "given" for key in ("run", "model", "images") if config.get(key, "") is None}
-        job.options(COMMANDS[name], without="dataset")
-        return
-    if name in ("cache", "benchmark"):
-        job.take(COMMANDS[name])
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):  # a teacher's recipe is composed
+@pytest.fixture
+def hold(configure):  # which keeps Hydra initialised
+    """Compose a command's overrides, and check them as the command does."""
+
+    def composed(name, words):
+        config = compose(name, [*words])
+        job = CommandJob(name, config)
+        if "teacher" not in config:  # a command without a run's configuration
+            for key in ("run", "model", "images"):
+                if config.get(key, "") is None:
+                    config[key] = "given"
+            job.options(COMMANDS[name], without="dataset")
+            return
+        if name in ("cache", "benchmark"):
+            job.take(COMMANDS[name])
         refuse(value_mistakes(config))  # those of the recipes are checked with the experiments
         assert [mistake for mistake in constructor_mistakes(config) if "none is found" not in mistake] == []
+
+    return composed
 
 
 @pytest.mark.parametrize(
@@ -135,12 +142,12 @@ def hold(name, words):
     [("export", "format=onxx"), ("evaluate", "split=tets"), ("predict", "top=0"), ("cache", "action=biuld"),
      ("benchmark", "benchmark.steps=1"), ("doctor", "temperature=0")],
 )  # fmt: skip
-def test_a_mistake_in_a_documented_command_would_be_found(name, word):
+def test_a_mistake_in_a_documented_command_would_be_found(hold, name, word):
     with pytest.raises(UserError, match=word.split(".")[-1].split("=")[0]):
         hold(name, [word])
 
 
-def test_the_teacher_of_your_own_composes_from_the_page(tmp_path):
+def test_the_teacher_of_your_own_composes_from_the_page(hold, tmp_path):
     page = (DOCS / "teachers.md").read_text()
     [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     [defaults] = re.findall(r"^`(defaults: .*)`\. A file", page, re.MULTILINE)
@@ -213,15 +220,12 @@ def said_of(group, choice):
     raise AssertionError(f"{group}={choice} has no block")
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOSEN, ids=map("=".join, CHOSEN))
-def test_the_reference_has_every_key_of_a_choice_with_its_value(group, choice):
+@pytest.mark.parametrize(("group", "choice"), CHOSEN)
+def test_the_reference_has_every_key_of_a_choice_with_its_value(configure, group, choice):
     """What Hydra composes is the oracle."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        config = compose(f"{group}/{choice}")
-    tree = OmegaConf.to_container(config, resolve=False)
-    found = dict(
-        leaves(tree["data" if group == "augment" else group], "data" if group == "augment" else group)
-    )
+    tree = OmegaConf.to_container(compose(f"{group}/{choice}"), resolve=False)
+    place = "data" if group == "augment" else group
+    found = dict(leaves(tree[place], place))
     if group == "loss":
         found |= dict(leaves(tree["coef"], "coef"))
     said = said_of(group, choice)
