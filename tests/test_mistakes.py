@@ -38,10 +38,13 @@ VALUES = {
     "resume=always": ["resume='always': expected auto or never"],
     "temperature=${nothing}": ["temperature cannot be resolved: "],
     "+nonsense=1": ["nonsense: there is no such key"],
-    "data.mixup=0.2 method=avg experiment=digits": ["data.mixup=0.2: mixup blends images", "a cache holds"],
+    "data.mixup=0.2 method=avg experiment=digits": [
+        "data.mixup=0.2: mixup blends images",
+        "a cache holds",
+    ],
     "~data.batch_size": ["data.batch_size is missing"],
     "~trainer.devices": ["trainer.devices is missing: expected a whole number, 1 or more, or auto"],
-    "+trainer.strategy=fsdp": ["trainer.strategy=fsdp: several processes always share batches by DDP"],
+    "+trainer.strategy=fsdp": ["trainer.strategy=fsdp: ranks always share batches by DDP"],
     "dataset.num_classes=1": ["dataset.num_classes=1: expected a whole number, 2 or more"],
 }
 CONSTRUCTORS = {

@@ -26,9 +26,8 @@ def main(job: CommandJob) -> None:
         from amtml_pl.results.predict import OpenedModel, predict, write_table
 
         files = named_images([images] if isinstance(images, str) else images)
-        model = OpenedModel(
-            Path(options["model"]).expanduser(), options["checkpoint"], trust=options["trust"]
-        )
+        path = Path(options["model"]).expanduser()
+        model = OpenedModel(path, options["checkpoint"], trust=options["trust"])
         found = predict(model, files, options["top"])
         width = max(len(str(prediction.file)) for prediction in found)
         for prediction in found:

@@ -83,7 +83,7 @@ def test_processes_are_started_where_nobody_has_started_any():
     [
         (["data.batch_size=129"], r"batch_size=129: expected a multiple of the 2 processes(.|\n)*e.g. 130"),
         (["data.mixup=0.2"], "data.mixup=0.2: blends images of a whole batch; expected 0 with 2 processes"),
-        (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp: several processes always share batches by DDP"),
+        (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp: ranks always share batches by DDP"),
     ],
 )
 def test_a_batch_that_processes_cannot_share_is_refused(configure, overrides, message):

@@ -36,7 +36,7 @@ from amtml_pl.config.reporting import (
     report_mistake,
     report_typed,
     reporting,
-)
+)  # fmt: skip
 from amtml_pl.config.teacher_recipe import chosen
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.system.console import quieten
@@ -78,7 +78,7 @@ class CommandJob:
         return {key: self.value(key) for key in map(str, self.config) if key != without}
 
     def value(self, key: str) -> Any:
-        """Return the plain value of a key; raise a UserError if it refers to nothing."""
+        """Return the plain value of a key; raise a UserError for an unresolved one."""
         try:
             value = self.config[key]
             return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -99,14 +99,9 @@ class CommandJob:
         return values
 
     def reporting(self, *, own_folder: bool = False, resumes: bool = False) -> AbstractContextManager[None]:
-        """Return the context that reports mistakes and interruptions; see `reporting`.
-
-        Args:
-            own_folder: True if the job has a folder.
-            resumes: True if the same command continues where it was stopped.
-        """
-        debug = self.config.get("debug", False)
-        return reporting(self.typed, debug=debug, folder=self.folder if own_folder else None, resumes=resumes)
+        """Return `reporting` for this job, with its folder if it has one."""
+        debug, folder = self.config.get("debug", False), self.folder if own_folder else None
+        return reporting(self.typed, debug=debug, folder=folder, resumes=resumes)
 
     def typed(self) -> str:
         """Return the command line of this job, also if it is part of a sweep."""
@@ -138,8 +133,7 @@ def command(
 ) -> Callable[[Callable[[CommandJob], Any]], Callable[[], None]]:
     """Return a decorator that makes a function of a job a command.
 
-    The exit status is 2 for a user's mistake, else the job's. The function imports modules that need torch
-    after its checks of the configuration, as torch takes seconds.
+    The function imports torch after its checks of the configuration, as that takes seconds.
 
     Args:
         name: of the command and of its file in ``conf/``.
@@ -187,19 +181,16 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
 
 
 def status_of(run: Callable[[], object]) -> int:
-    """Run a Hydra main function and return the exit status of the command.
-
-    A signal during an import or a composition can arrive as the cause of another error.
-    """
+    """Run a Hydra main function and return the exit status of the command."""
     try:
         run()
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         return 2 if status == 1 and not command_state.begun else status
     except BaseException as error:
-        stopped = next((c for c in causes(error) if isinstance(c, KeyboardInterrupt | Preempted)), None)
-        if stopped is not None:
-            return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else PREEMPTED
+        for cause in causes(error):  # an import or a composition turns a signal into another error
+            if isinstance(cause, KeyboardInterrupt | Preempted):
+                return INTERRUPTED if isinstance(cause, KeyboardInterrupt) else PREEMPTED
         if command_state.begun or not isinstance(error, Exception):
             raise
         refuse_composition(error)
@@ -220,10 +211,7 @@ def refuse_composition(error: Exception) -> None:
 
 
 def begin_in_utf8() -> None:
-    """Restart this process in Python's UTF-8 mode if the locale cannot name every file.
-
-    TensorBoard and others write names as UTF-8 in every locale. The terminal keeps its encoding.
-    """
+    """Restart in Python's UTF-8 mode if the locale cannot name every file that TensorBoard writes."""
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         own = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{locale.getencoding()}:replace"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **own})  # noqa: S606

@@ -25,17 +25,13 @@ ROOTS = node(
         "teachers": key(OTHER_FOLDER, "the trained teachers"),
     },
 )
+SPLITS = Rule(list[Literal["train", "val", "test"]], "a list of train, val, test: splits=[train,val]", bool)
 CACHE_COMMAND = {
     "action": key(
         choice("build", "verify", "info", "gc"),
-        "build: compute ahead what a run needs; verify: compare it with them; info: list; gc: tidy up",
+        "build: compute ahead; verify: recompute a sample; info: list; gc: delete what no run uses",
     ),
-    "splits": Key(
-        list[Literal["train", "val", "test"]],
-        "a list of train, val, test, e.g. splits=[train,val]",
-        bool,
-        help="of action=build and action=verify; val and test hold the logits of the images themselves",
-    ),
+    "splits": key(SPLITS, "of action=build and action=verify; val and test hold the logits alone"),
     "rows": key(whole(1), "of action=verify: random rows of each view that each teacher looks at again"),
 }
 BENCHMARK = {
@@ -48,41 +44,30 @@ EVALUATE = {
     "checkpoint": CHECKPOINT,
     "split": key(choice("test", "val", "train"), "whose images"),
     "corruptions": key(SWITCH, "also under five common corruptions in five strengths"),
-    "teachers": key(
-        SWITCH,
-        "compare with the teachers, where their outputs or weights can be found; false saves that time",
-    ),
+    "teachers": key(SWITCH, "compare with the teachers that are found; false saves that time"),
     "latency": key(SWITCH, "measure milliseconds per image on the CPU; false saves that time"),
     "seed": key(whole(0), "of the corruptions' noise"),
     "out": key(FILE, "the file that is written; null: <run>/evaluate.json"),
     "paths": ROOTS,
     "debug": DEBUG,
 }
+DROP = number("a number in [0, 1]", lambda v: 0 <= v <= 1)
 EXPORT = {
     "run": RUN,
     "format": key(choice("onnx", "torch_export", "safetensors"), "of the file"),
     "checkpoint": CHECKPOINT,
     "int8": key(SWITCH, "weights and activations of 8 bits, for CPUs; of ONNX"),
-    "int8_drop": key(
-        number("a number in [0, 1]", lambda v: 0 <= v <= 1),
-        "a student in 8 bits that loses more accuracy than this on the validation images is not published",
-    ),
+    "int8_drop": key(DROP, "largest loss of validation accuracy with which int8 is published"),
     "out": key(FILE, "the file that is written; null: <run>/export/student.<suffix of the format>"),
     "paths": ROOTS,
     "debug": DEBUG,
 }
+MODEL = Rule(str, "an exported student or the folder of a completed run: model=FILE_OR_FOLDER", bool)
+IMAGES = Rule(str | list[str], "images=FOLDER, a file, a pattern such as 'photos/*.jpg', or a list", bool)
 PREDICT = {
-    "model": Key(
-        str,
-        "an exported student or the folder of a completed run: model=FILE_OR_FOLDER",
-        bool,
-        help="what amtml_pl.export has written, or the folder of a completed run",
-    ),
-    "images": Key(
-        str | list[str],
-        "images=FOLDER, a file, a pattern such as 'photos/*.jpg', or a list of them",
-        bool,
-        help="a file, a folder (all images below it), a pattern in quotes, or a list: images=[a.jpg,b.jpg]",
+    "model": key(MODEL, "an exported student, or the folder of a completed run"),
+    "images": key(
+        IMAGES, "a file, a folder (all images below it), a pattern in quotes, or a list: [a.jpg,b.jpg]"
     ),
     "top": key(whole(1), "classes that are printed of each image"),
     "checkpoint": CHECKPOINT,

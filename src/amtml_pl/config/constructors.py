@@ -14,6 +14,13 @@ from amtml_pl.config.allowed_targets import argument_problems, located, target_n
 from amtml_pl.config.rules import fits, readable, suggestion
 from amtml_pl.errors import UserError
 
+# Arguments that entry points pass, and YAML leaves out.
+GIVEN = {
+    "data": {"packed", "order_seed"},
+    "loop": {"student", "terms", "coef", "num_classes", "optimizer"},
+    "logger": {"save_dir"},
+}
+
 
 def node_problems(node: object, path: str) -> Iterator[str]:
     """Yield mistakes in a node and in all nodes below it."""
@@ -43,7 +50,8 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     if not node.get("_partial_", False):
         named = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         required = {name for name in named if parameters[name].default is inspect.Parameter.empty}
-        for name in sorted(required - arguments.keys() - given_by_entry_point(path)):
+        given = GIVEN.get("logger" if path.startswith("logger.") else path, set())
+        for name in sorted(required - arguments.keys() - given):
             yield f"{path}: {node['_target_']} needs the argument {name!r}"
     hints = type_hints(target)
     for name, value in arguments.items():
@@ -56,15 +64,6 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.{name} mixes nodes with other values; expected nodes alone"
         if hint is not None and not fits(value, hint) and not becomes_objects(value, hint):
             yield f"{path}.{name}={value!r}: expected {readable(hint)}"
-
-
-def given_by_entry_point(path: str) -> set[str]:
-    """Return the arguments that entry points pass themselves, and YAML leaves out."""
-    if path == "data":
-        return {"packed", "order_seed"}
-    if path == "loop":
-        return {"student", "terms", "coef", "num_classes", "optimizer"}
-    return {"save_dir"} if path.startswith("logger.") else set()
 
 
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def reporting(
         if debug:
             traceback.print_exc()
         if folder is not None:
-            with suppress(OSError):  # an empty folder is better than a second message
+            with suppress(OSError):  # up to a folder that is not empty
                 remove_untouched(folder)
         report_mistake(mistake)
     except (KeyboardInterrupt, Preempted) as stop:
@@ -136,15 +136,10 @@ def wait_for_other_rank() -> None:
 
 
 def remove_untouched(folder: Path) -> None:
-    """Remove the run folder that Hydra made, if the run ended before it wrote anything.
-
-    The folders above it, ``runs/<experiment>`` and ``runs``, go too if they are empty then.
-    """
-    if not folder.is_dir() or any(file.name != ".lock" for file in folder.iterdir()):
-        return
-    (folder / ".lock").unlink(missing_ok=True)
-    folder.rmdir()
-    if folder.parent.parent.name == "runs":
-        with suppress(OSError):  # until one that is not empty
+    """Remove a run folder without files, and ``runs/<experiment>`` and ``runs`` if they are empty."""
+    if all(file.name == ".lock" for file in folder.iterdir()):
+        (folder / ".lock").unlink(missing_ok=True)
+        folder.rmdir()
+        if folder.parent.parent.name == "runs":
             folder.parent.rmdir()
             folder.parent.parent.rmdir()

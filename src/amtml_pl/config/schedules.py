@@ -9,8 +9,6 @@ from typing import Any
 def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
     """Yield settings of a schedule that do not fit the run's length, with better values.
 
-    A schedule is not changed: published milestones stay as published.
-
     Args:
         scheduler: the node, with the argument names of torch's schedules; of a sequence, each is checked.
         epochs: of the run; a schedule is stepped after each.
@@ -50,7 +48,4 @@ def schedule_problems(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str
     """Yield mistakes that end a run with an error: OneCycleLR stops after its last step."""
     steps = scheduler.get("total_steps")
     if type(steps) is int and 0 < steps < epochs:
-        yield (
-            f"scheduler.total_steps={steps}: the schedule ends before the run; expected {epochs} "
-            "(trainer.max_epochs)"
-        )
+        yield f"scheduler.total_steps={steps}: the schedule ends before the run; expected {epochs} epochs"

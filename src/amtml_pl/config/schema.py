@@ -20,18 +20,14 @@ STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,la
 NETWORK = Rule(dict, "a network, with its _target_", lambda v: "_target_" in v)
 CLASS_MAP = Rule(list[int] | None, "a list with one output per class, or null")
 RENAME = Rule(dict[str, str] | None, "a mapping of regular expression to replacement, or null")
-PRECISION = Rule(
-    int | str,
-    "one of 32-true, 32, bf16-mixed, 16-mixed",
-    lambda v: str(v) in ("32-true", "32", "bf16-mixed", "16-mixed"),
-)
+PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
+PRECISION = Rule(int | str, f"one of {', '.join(PRECISIONS)}", lambda v: str(v) in PRECISIONS)
+DEFECTS = Rule(list[str], "a list of findings of the doctor")
 MIRRORS = Rule(Any, "a list of addresses")
 DEVICES = Rule(int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1)
 VIEWS = Rule(int | Literal["all"], "a whole number, 1 or more, or all")
 SHARE = number("a number in [0, 1]", lambda v: 0 <= v <= 1, null=True)
-VAL_SIZE = Rule(
-    int | float | None, "a number of images, or a fraction of them", lambda v: v is None or v >= 0
-)
+VAL_SIZE = Rule(int | float | None, "a number of images, or a fraction", lambda v: v is None or v >= 0)
 
 DATASET = {
     "name": key(NAME, "its name, in folders and tables"),
@@ -42,9 +38,7 @@ DATASET = {
     ),
     "num_classes": key(whole(2), "classes"),
     "image_size": key(whole(1), "side of an image, in pixels"),
-    "train_images": key(
-        whole(1, null=True), "for the plan's estimate before the data is packed", identity="never"
-    ),
+    "train_images": key(whole(1, null=True), "for the plan's estimate before packing", identity="never"),
     "mean": key(MEAN, "of the pixels of the training split"),
     "std": key(STD, "of the pixels of the training split"),
 }
@@ -52,9 +46,7 @@ DATA = {
     "augment": key(Rule(Any, "a view's operations, e.g. augment=none"), "what a view does to an image"),
     "batch_size": key(whole(1), "over all ranks together"),
     "eval_batch_size": key(whole(1), "of evaluation", identity="never"),
-    "mixup": key(
-        number("a number, 0 or more", lambda v: v >= 0), "mixup's alpha; above 0 it needs teacher_source=live"
-    ),
+    "mixup": key(number("a number, 0 or more", lambda v: v >= 0), "alpha; needs teacher_source=live"),
     "num_workers": key(whole(0), "processes that prepare batches", identity="never", recipe=True),
     "seed": key(SEED, "validation split, training subset and augmentation", recipe=True),
     "train_size": key(whole(1, null=True), "images to train on; null: all others", recipe=True),
@@ -71,9 +63,7 @@ TRAINER = {
 WEIGHTS = {
     "path": key(FILE, "a safetensors or torch file; null trains the recipe"),
     "key": key(TEXT, "where the state dict is nested; null finds state_dict and model by itself"),
-    "strip_prefixes": key(
-        Rule(list[str], "a list of texts, e.g. [module.]"), "prefixes of the file's keys to remove"
-    ),
+    "strip_prefixes": key(Rule(list[str], "a list, e.g. [module.]"), "prefixes of keys to remove"),
     "rename": key(RENAME, "{regular expression: replacement}, in order"),
 }
 NETWORK_FILE = {
@@ -89,33 +79,20 @@ STUDENT = {
 TEACHER = {
     **NETWORK_FILE,
     "pretrained": key(SWITCH, "the network's constructor loads weights of its own (timm's pretrained=true)"),
-    "weights": Key(
-        dict,
-        "a mapping with path, key, strip_prefixes, rename; for a file weights.path=FILE",
-        keys=WEIGHTS,
-        help="weights of your own",
-    ),
+    "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="a file's weights"),
     "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains it"),
-    "recipe_overrides": key(
-        Rule(list[str], "a list of overrides, e.g. ['optimizer.lr=0.01']"),
-        "as typed after the recipe's experiment",
-    ),
+    "recipe_overrides": key(Rule(list[str], "a list, e.g. ['optimizer.lr=0.01']"), "of the recipe"),
     "seed": key(SEED, "the recipe's seed"),
     "mean": key(MEAN, "of the pixels that it was trained on"),
     "std": key(STD, "of the pixels that it was trained on"),
-    "class_map": key(
-        CLASS_MAP, "position c: the teacher's output for our class c; null takes them as they are"
-    ),
+    "class_map": key(CLASS_MAP, "position c: the teacher's output for our class c; null: as they are"),
     "min_accuracy": key(SHARE, "on the validation split; below it the run stops", identity="never"),
     "pool": key(whole(1, null=True), "side of the grid that its hints are pooled to"),
 }
 CACHE = {
     "logits": key(choice("float16", "float32"), "how logits are kept"),
     "hints": key(choice("float32", "float16", "int8"), "how hints are kept; int8 with a scale per channel"),
-    "precision": key(
-        choice("float32", "bfloat16", "float16"),
-        "of the teachers while the cache is built; float16 and bfloat16 are autocast",
-    ),
+    "precision": key(choice("float32", "bfloat16", "float16"), "of the teachers' forward, by autocast"),
     "channels_last": key(SWITCH, "memory layout of the teachers while the cache is built", identity="never"),
     "compile": key(SWITCH, "torch.compile the teachers while the cache is built", identity="never"),
     "batch_size": key(whole(1), "images per teacher pass while the cache is built", identity="never"),
@@ -124,11 +101,7 @@ CACHE = {
         "auto: on the accelerator where all views fit; mapped: from disk; resident: always on the device",
         identity="never",
     ),
-    "probe": key(
-        whole(0),
-        "random (sample, view) pairs whose pixels are compared with the cache at every start",
-        identity="never",
-    ),
+    "probe": key(whole(0), "random images compared with the cache at every start", identity="never"),
 }
 PATHS = {
     "data": key(FOLDER, "images; packed files lie in <data>/packed (AMTML_DATA)"),
@@ -138,11 +111,7 @@ PATHS = {
 }
 # Read by every run.
 BASICS = {
-    "seed": key(
-        SEED,
-        "initial weights and batch order; data.seed (validation split and views) is another one",
-        label=False,
-    ),
+    "seed": key(SEED, "initial weights and batch order; splits and views: data.seed", label=False),
     "role": key(choice("student", "teacher"), "teacher: the run's folder is kept under paths.teachers"),
     "channels_last": key(SWITCH, "memory layout of the student (docs/results.md: faster, where it is safe)"),
     "compile": key(SWITCH, "torch.compile the student"),
@@ -153,10 +122,7 @@ SHARED = {
         number("a number above 0 (softmax(z / T)), e.g. temperature=4", lambda v: 0 < v < float("inf")),
         "T of every softened output",
     ),
-    "mixture": key(
-        choice("probabilities", "logits"),
-        "what the integrated soft targets mix: probabilities (the paper's) or logits",
-    ),
+    "mixture": key(choice("probabilities", "logits"), "mixed to soft targets; the paper: probabilities"),
     "hint_pool": key(
         whole(1, null=True),
         "side of the grid that teachers' hints are pooled to: 1 keeps each channel's mean; null keeps all",
@@ -170,30 +136,17 @@ TEACHER_OUTPUTS = {
         "cached: teachers run once per view and their outputs are kept; live: they run in every step",
         identity="teachers",
     ),
-    "cache": node(
-        "conf/train.yaml",
-        "how teachers' outputs are made, kept and served (docs/cache.md)",
-        CACHE,
-        identity="cached",
-    ),
+    "cache": node("conf/train.yaml", "of the teachers' outputs (docs/cache.md)", CACHE, identity="cached"),
 }
 # How the command works, without a trace in the result.
 COMMAND = {
-    "expected_defects": key(
-        Rule(list[str], "a list of findings of the doctor"),
-        "findings of the doctor that the method is known for; exactly these must be found",
-    ),
+    "expected_defects": key(DEFECTS, "of the method; the doctor must find exactly these"),
     "checkpoint_minutes": key(
         number("a number of minutes, 0 or more", lambda v: v >= 0, null=True),
         "between checkpoints within an epoch; 0 saves after every step, null at its end only",
     ),
-    "resume": key(
-        choice("auto", "never"),
-        "auto: continue an unfinished run of the same command; never: start it over",
-    ),
-    "prepare": key(
-        SWITCH, "download, pack, train and compute what is missing; false makes it an error", recipe=True
-    ),
+    "resume": key(choice("auto", "never"), "auto: continue an unfinished run; never: start it over"),
+    "prepare": key(SWITCH, "download, pack, train and build what is missing; else an error", recipe=True),
     "force": key(SWITCH, "start over where the run's folder already holds a result"),
     "doctor": key(SWITCH, "examine the step before it is trained"),
     "debug": key(SWITCH, "show the traceback of an error", recipe=True),
@@ -209,9 +162,7 @@ GROUPS = {
         "the teachers: `teacher=[resnet32,resnet56]`",
         {"*": Key(dict, "a teacher", help="one teacher", keys=TEACHER)},
     ),
-    "weighting": node(
-        "weighting=uniform", "how the teachers are weighed", constructed=True, identity="teachers"
-    ),
+    "weighting": node("weighting=uniform", "of the teachers", constructed=True, identity="teachers"),
     "loss": node("loss=[ce]", "the terms of the loss: `loss=[ce,kd]`"),
     "coef": node(
         "coef.ce=1",
@@ -222,13 +173,7 @@ GROUPS = {
     "optimizer": node("optimizer=sgd", "the optimiser", constructed=True),
     "scheduler": node("scheduler=constant", "the learning rate over the epochs", constructed=True),
     "trainer": node("trainer=auto", "where, and for how long", TRAINER, constructed=True, label=False),
-    "logger": Key(
-        dict,
-        "a list, e.g. logger=[]",
-        required=False,
-        help="what records the curves: `logger=[]` for none",
-        identity="never",
-    ),
+    "logger": Key(dict, "a list, e.g. logger=[]", required=False, help="of the curves", identity="never"),
 }
 # The whole configuration of a run.
 KEYS: Mapping[str, Key] = {
