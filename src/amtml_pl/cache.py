@@ -9,7 +9,7 @@ from amtml_pl.config.command_keys import CACHE_COMMAND
 
 @command("cache")
 def main(job: CommandJob) -> None:
-    """Run one action on the cache; exit with status 2 for a mistake or a damaged cache."""
+    """Run one action on the cache; exit with status 2 if it is damaged."""
     with job.reporting(resumes=True):
         options = job.take(CACHE_COMMAND)
         check_values(job.config)

@@ -10,7 +10,7 @@ from amtml_pl.system.console import console
 
 @command("doctor")
 def main(job: CommandJob) -> None:
-    """Check a prepared run, and write ``doctor.json``; exit with status 2 for a mistake or a finding."""
+    """Check a prepared run, and write ``doctor.json``; exit with status 2 for a finding."""
     with job.reporting(own_folder=True):
         check_values(job.config)
         from amtml_pl.distill.doctor.report import show_checkup

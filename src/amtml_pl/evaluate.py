@@ -57,7 +57,7 @@ def main(job: CommandJob) -> None:
 
 
 def chosen_images(run: FinishedRun, job: CommandJob, split: SplitName) -> EvaluatedImages:
-    """Return the requested split, of the run's data set or of the one that the command names."""
+    """Return the requested split of the command's data set, or of the run's."""
     from amtml_pl.results.evaluation.images import other_images, own_images
 
     if job.config.get("dataset") is None:

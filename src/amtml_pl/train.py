@@ -10,7 +10,7 @@ from amtml_pl.training.sweep.jobs import run_job, sweep_context
 
 
 def main() -> None:
-    """Run the command line; exit with status 0, 2 for a mistake, 130 or 75 if stopped, else 1."""
+    """Run the command line; exit with status 130 after SIGINT, 75 after SIGTERM."""
     with_leaderboard(run)
 
 

@@ -40,7 +40,7 @@ class Split:
 
 
 def counted_kinds(left_out: Mapping[str, int]) -> str:
-    """Return a summary of unread files: ``left out: 1 file that is not read (.tif 1)``."""
+    """Return a summary of unread files: ``left out: 1 file … (.tif 1)``."""
     number = sum(left_out.values())
     kinds = sorted(left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {count:,}" for suffix, count in kinds)

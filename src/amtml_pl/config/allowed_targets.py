@@ -26,15 +26,11 @@ OWN = re.compile(r"^[^#\n]*_target_:\s*(amtml_pl(?:\.\w+)+)", re.MULTILINE)
 GROUPS = ("augment", "data", "dataset", "logger", "loop", "loss", "scheduler", "student", "weighting")
 TIMM = "timm.create_model"
 TORCHVISION = "torchvision.models."
+LOGGERS = ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")
 LIGHTNING = (
     "pytorch_lightning.Trainer",
-    "pytorch_lightning.loggers.CSVLogger",
-    "pytorch_lightning.loggers.MLFlowLogger",
-    "pytorch_lightning.loggers.TensorBoardLogger",
-    "pytorch_lightning.loggers.WandbLogger",
-    "pytorch_lightning.profilers.AdvancedProfiler",
-    "pytorch_lightning.profilers.PyTorchProfiler",
-    "pytorch_lightning.profilers.SimpleProfiler",
+    *(f"pytorch_lightning.loggers.{name}" for name in LOGGERS),
+    *(f"pytorch_lightning.profilers.{name}Profiler" for name in ("Advanced", "PyTorch", "Simple")),
 )
 # Text that a network may take: names of modules, layers and weights. No path, URL, interpolation or code.
 NAMES = re.compile(r"(\w[\w-]*(\.\w[\w-]*)*)?")
@@ -171,7 +167,7 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_plain(value: object) -> bool:
-    """Return True if a value is a number, a name, None, or a list of these."""
+    """Return True for a number, a name, None, or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return bool(NAMES.fullmatch(value)) if isinstance(value, str) else isinstance(value, int | float | None)
@@ -198,7 +194,7 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
 
 
 def imported_object(name: str) -> Any:
-    """Return the object that a dotted name refers to; raise a UserError if it cannot be imported."""
+    """Return the object of a dotted name; raise a UserError if it cannot be imported."""
     path, *parts = name.split(".")
     try:
         found: Any = import_module(path)

@@ -52,13 +52,7 @@ def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
 
 
 def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:
-    """Return the checked settings of the data set that `evaluate` uses instead of the run's.
-
-    Args:
-        config: of the command.
-        paths: the roots for its interpolations.
-        num_classes: K, if the command does not set it.
-    """
+    """Return the checked settings of the data set that `evaluate` uses instead of the run's."""
     own = plain_values(config, resolve=False)
     own["paths"] = {name: str(path) for name, path in paths.items()}
     if own["dataset"].get("num_classes") == "???":  # not given by the command

@@ -74,7 +74,7 @@ class CommandJob:
         return list(words)
 
     def values(self, *, without: str = "") -> dict[str, Any]:
-        """Return the plain values of all keys but one; raise a UserError for an unresolved one."""
+        """Return the plain values of all keys but one."""
         return {key: self.value(key) for key in map(str, self.config) if key != without}
 
     def value(self, key: str) -> Any:

@@ -66,9 +66,7 @@ MODEL = Rule(str, "an exported student or the folder of a completed run: model=F
 IMAGES = Rule(str | list[str], "images=FOLDER, a file, a pattern such as 'photos/*.jpg', or a list", bool)
 PREDICT = {
     "model": key(MODEL, "an exported student, or the folder of a completed run"),
-    "images": key(
-        IMAGES, "a file, a folder (all images below it), a pattern in quotes, or a list: [a.jpg,b.jpg]"
-    ),
+    "images": key(IMAGES, "a file, a folder (all images below it), a pattern in quotes, or a list of them"),
     "top": key(whole(1), "classes that are printed of each image"),
     "checkpoint": CHECKPOINT,
     "trust": key(SWITCH, "open torch.export files, which can run their author's code (docs/security.md)"),

@@ -1,4 +1,4 @@
-"""Derive from the schema which keys identify a run, label it, or reach its teachers' recipes."""
+"""Derive which keys identify a run, label it, or reach its teachers' recipes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amtml_pl.config.schema import COMPOSES, KEYS
 
 
 def keys_along(path: str) -> Iterator[Key | None]:
-    """Yield the declaration of each part of a typed key; None for a constructor's argument, the last."""
+    """Yield the declaration of each part of a key; None for a constructor's argument."""
     keys: Mapping[str, Key] = {**KEYS, **COMPOSES}
     for part in re.split(r"[./]", path):
         found = keys.get(part) or keys.get("*")

@@ -26,10 +26,7 @@ SEARCHED = "hydra.searchpath="
 def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool = True) -> list[str]:
     """Return all mistakes in some overrides, each with known alternatives; Hydra must be initialised.
 
-    Args:
-        typed: the overrides. Every choice of a swept group is checked, and the first of other values.
-        config_name: of the command, such as ``train``.
-        swept: True if a key may have several values.
+    Every choice of a swept group is checked, and the first of other values.
     """
     problems: list[str] = []
     sound: dict[str, str] = {}

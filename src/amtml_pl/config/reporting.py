@@ -87,7 +87,7 @@ def reporting(
 
 
 def refuse_other_encoding(folder: Path) -> None:
-    """Raise a UserError if a run folder's name is not UTF-8, as TensorBoard cannot write there."""
+    """Raise a UserError if a folder's name is not UTF-8, as TensorBoard requires."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:

@@ -39,14 +39,7 @@ class Rule:
 def rule_problems(
     node: Mapping[str, Any], rules: Mapping[str, Rule], path: str, known: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield keys of a node that are missing, unknown or against their rule.
-
-    Args:
-        node: the values.
-        rules: by key.
-        path: of the node, "" for the root.
-        known: keys without a rule.
-    """
+    """Yield keys of a node that are missing, unknown or against their rule."""
     prefix = f"{path}." if path else ""
     for key in node.keys() - rules.keys() - set(known):
         yield f"{prefix}{key}: there is no such key{suggestion(str(key), {**rules, **dict.fromkeys(known)})}"

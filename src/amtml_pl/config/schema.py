@@ -23,19 +23,15 @@ RENAME = Rule(dict[str, str] | None, "a mapping of regular expression to replace
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 PRECISION = Rule(int | str, f"one of {', '.join(PRECISIONS)}", lambda v: str(v) in PRECISIONS)
 DEFECTS = Rule(list[str], "a list of findings of the doctor")
-MIRRORS = Rule(Any, "a list of addresses")
 DEVICES = Rule(int | Literal["auto"], "a whole number, 1 or more, or auto", lambda v: v == "auto" or v >= 1)
 VIEWS = Rule(int | Literal["all"], "a whole number, 1 or more, or all")
 SHARE = number("a number in [0, 1]", lambda v: 0 <= v <= 1, null=True)
 VAL_SIZE = Rule(int | float | None, "a number of images, or a fraction", lambda v: v is None or v >= 0)
 
+MIRRORS = Key(Any, "a list of URLs", required=False, help="where it is downloaded from", identity="never")
 DATASET = {
     "name": key(NAME, "its name, in folders and tables"),
-    "source": node(
-        "dataset=digits",
-        "where its images come from",
-        {"mirrors": key(MIRRORS, "where it is downloaded from", identity="never", required=False)},
-    ),
+    "source": node("dataset=digits", "where its images come from", {"mirrors": MIRRORS}),
     "num_classes": key(whole(2), "classes"),
     "image_size": key(whole(1), "side of an image, in pixels"),
     "train_images": key(whole(1, null=True), "for the plan's estimate before packing", identity="never"),
@@ -123,17 +119,14 @@ SHARED = {
         "T of every softened output",
     ),
     "mixture": key(choice("probabilities", "logits"), "mixed to soft targets; the paper: probabilities"),
-    "hint_pool": key(
-        whole(1, null=True),
-        "side of the grid that teachers' hints are pooled to: 1 keeps each channel's mean; null keeps all",
-    ),
+    "hint_pool": key(whole(1, null=True), "side of the grid that hints are pooled to; null keeps all"),
     "teacher_recipe": key(TEXT, "the experiment that trains a teacher without weights of its own"),
 }
 # How teachers answer.
 TEACHER_OUTPUTS = {
     "teacher_source": key(
         choice("cached", "live"),
-        "cached: teachers run once per view and their outputs are kept; live: they run in every step",
+        "cached: teachers run once per view; live: in every step",
         identity="teachers",
     ),
     "cache": node("conf/train.yaml", "of the teachers' outputs (docs/cache.md)", CACHE, identity="cached"),
@@ -152,23 +145,17 @@ COMMAND = {
     "debug": key(SWITCH, "show the traceback of an error", recipe=True),
     "paths": node("conf/train.yaml", "folders that all runs share", PATHS, recipe=True),
 }
+ONE_TEACHER = Key(dict, "a teacher", help="one teacher", keys=TEACHER)
+COEF = key(number("a number"), "multiplier of a term; the default is in conf/loss")
 # Each choice of a group is a file of conf/<group>.
 GROUPS = {
     "dataset": node("dataset=digits", "where images come from", DATASET, recipe=True),
     "data": node("data=default", "splits, batches and views", DATA, constructed=True),
     "student": node("student=resnet20", "the network to train", STUDENT),
-    "teacher": node(
-        "teacher=[]",
-        "the teachers: `teacher=[resnet32,resnet56]`",
-        {"*": Key(dict, "a teacher", help="one teacher", keys=TEACHER)},
-    ),
+    "teacher": node("teacher=[]", "the teachers: `teacher=[resnet32,resnet56]`", {"*": ONE_TEACHER}),
     "weighting": node("weighting=uniform", "of the teachers", constructed=True, identity="teachers"),
     "loss": node("loss=[ce]", "the terms of the loss: `loss=[ce,kd]`"),
-    "coef": node(
-        "coef.ce=1",
-        "multiplier of each term; one of a term that is not selected is ignored",
-        {"*": key(number("a number"), "multiplier of a term; the default is in conf/loss")},
-    ),
+    "coef": node("coef.ce=1", "multipliers of the terms; those of unselected ones are ignored", {"*": COEF}),
     "loop": node("loop=distill", "the training step, and which optimisers take it", constructed=True),
     "optimizer": node("optimizer=sgd", "the optimiser", constructed=True),
     "scheduler": node("scheduler=constant", "the learning rate over the epochs", constructed=True),

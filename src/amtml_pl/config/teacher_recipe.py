@@ -144,7 +144,7 @@ def flattened(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
 
 
 def leaves_of(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of plain values; a key with a dot can be typed only within its mapping."""
+    """Yield the leaves of plain values, among them mappings whose keys have a dot."""
     if isinstance(node, dict) and node and not any("." in str(key) for key in node):
         for key, child in node.items():
             yield from leaves_of(child, f"{path}.{key}" if path else str(key))

@@ -33,7 +33,7 @@ def origin(path: str) -> str | None:
     if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
         return "command line"
     for package, name in composed_files(hydra.job.config_name, (*words["hydra"], *words["task"])):
-        inside = not package or path == package or path.startswith(f"{package}.")
+        inside = not package or f"{path}.".startswith(f"{package}.")
         for folder in folders_of_files() if inside else ():
             if sets(content_of(folder / f"{name}.yaml"), path.removeprefix(package).lstrip(".")):
                 return f"conf/{name}.yaml" if folder == config_directory() else f"{folder}/{name}.yaml"

@@ -141,5 +141,5 @@ def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_stub(node: object, group: str) -> bool:
-    """Return True if an entry of a list group has settings only, without its YAML file."""
+    """Return True if an entry of a list group lacks its YAML file."""
     return group in SELECTED and not (isinstance(node, Mapping) and SELECTED[group] in node)
