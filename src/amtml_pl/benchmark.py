@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.build import Config
+from amtml_pl.config.build import Config, plain_values
 from amtml_pl.config.checks import check_constructors, check_values
 from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import COMMANDS
@@ -86,7 +86,7 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
     if not config.teacher:
         raise UserError("A benchmark needs teachers (got teacher=[]).", fix="experiment=cifar100_amtml")
     original = settings_of(config)
-    short = deepcopy(config)
+    short = Config(plain_values(config))
     rows = max(images, (steps + 2) * config.data.batch_size)
     short.data.train_size = max(rows, short.dataset.num_classes)
     short.data.val_size = max(short.dataset.num_classes, 64)

@@ -21,7 +21,7 @@ NOT_LISTED = (
     "os.system", "torch.load", "torch.hub.load", "hydra.utils.call", "amtml_pl",
     "amtml_pl.system.files.write_text", "amtml_pl.data.augment.np.load",
     "amtml_pl.data.datasets.download.download", "amtml_pl.losses.angle.angle_loss",
-    "amtml_pl.training.sweep.jobs.SweepCallback", "amtml_pl.losses.nothing.Loss", "torch.nn.Linear",
+    "amtml_pl.losses.nothing.Loss", "torch.nn.Linear",
     "torch.optim.Optimizer", "torch.optim.swa_utils.AveragedModel", "torch.optim.lr_scheduler.LRScheduler",
     "timm.models.load_checkpoint", "timm.create_model.x", "torchvision.models.ResNet",
     "torchvision.models.get_model", "torchvision.models.detection.fasterrcnn_resnet50_fpn",
@@ -33,7 +33,7 @@ MARK = "the package was imported"
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of somebody else's, which leaves a file behind when it is imported."""
+    """Write a foreign package that creates a file when it is imported."""
     (tmp_path / "strangers").mkdir()
     (tmp_path / "strangers" / "__init__.py").write_text(
         f"from pathlib import Path\nfrom os import system\nimport json\n"
@@ -100,7 +100,7 @@ def test_the_environment_adds_exact_names(package, monkeypatch):
 
 
 @pytest.mark.parametrize("names", ["my package", "mypackage"])
-def test_a_variable_that_holds_anything_but_dotted_names_is_refused(monkeypatch, names):
+def test_a_variable_with_other_than_dotted_names_is_rejected(monkeypatch, names):
     monkeypatch.setenv("AMTML_TARGETS", names)
     with pytest.raises(
         UserError, match=rf"(?s)AMTML_TARGETS names {names!r}.*export AMTML_TARGETS=mypackage.MyNe"
@@ -157,7 +157,7 @@ def test_the_check_names_the_key_path_of_what_may_not_be_named(configure, overri
         check(configure("experiment=digits", "method=ce", *overrides))
 
 
-def test_nothing_is_built_that_may_not_be_named_whatever_was_checked(tmp_path):
+def test_a_name_that_may_not_be_named_is_never_built(tmp_path):
     canary = tmp_path / "canary"
     harm = {"_target_": "os.system", "command": f"touch {canary}"}
     for node in (harm, {"_target_": "torch.optim.SGD", "lr": harm},

@@ -49,11 +49,8 @@ def test_every_choice_of_every_group_passes_the_check(configure, place):
     chosen, terms = (
         {group: names[place % len(names)] for group, names in groups.items()} for groups in (CHOICES, LOSSES)
     )
-    needed = [
-        "++trainer.accelerator=cpu",
-        "++trainer.sync_batchnorm=false",
-        f"loss=[{','.join(terms.values())}]",
-    ]
+    needed = ["++trainer.accelerator=cpu", "++trainer.sync_batchnorm=false"]
+    needed.append(f"loss=[{','.join(terms.values())}]")
     if chosen["dataset"] == "image_folder":
         needed += ["dataset.source.folder=x", "dataset.num_classes=3"]
     check(configure(*(f"{group}={name}" for group, name in chosen.items()), *needed))
@@ -158,9 +155,8 @@ def test_overrides_of_a_single_teachers_recipe_are_its_own(configure):
 
 
 def test_a_teacher_without_weights_and_without_recipe_says_how_to_get_either(configure):
-    with pytest.raises(
-        UserError, match=r"neither weights nor a recipe(.|\n)*teacher.resnet8.weights.path=FILE"
-    ):
+    message = r"neither weights nor a recipe(.|\n)*teacher.resnet8.weights.path=FILE"
+    with pytest.raises(UserError, match=message):
         recipe(configure("teacher=[resnet8]"), "resnet8")
     with pytest.raises(UserError, match="cannot be composed"):
         recipe(configure("teacher=[resnet8]", "teacher_recipe=nothing"), "resnet8")
@@ -186,7 +182,7 @@ def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(co
     check(configure(*own, "trainer.gradient_clip_val=1.0", "+trainer.accumulate_grad_batches=2"))
 
 
-# Another value of every key at the root.
+# An override of every root key.
 CHANGED = {
     override.partition("=")[0].partition(".")[0]: override
     for override in (
@@ -198,14 +194,14 @@ CHANGED = {
         "loop=dml", "optimizer.lr=3", "scheduler=constant", "trainer.max_epochs=3", "logger=[]",
     )
 }  # fmt: skip
-# What says how the command works, and no more.
+# Keys that change no result.
 WITHOUT_TRACE = {
     "expected_defects", "checkpoint_minutes", "resume", "prepare", "force", "doctor", "debug", "paths",
     "logger",
 }  # fmt: skip
 OF_TEACHERS = {"teacher_source", "cache", "weighting"}
 SHARED = {"temperature", "mixture", "hint_pool", "teacher_recipe"}
-RUNS = ("method=ce", "method=avg", "method=amtml")
+RUNS = ("method=ce", "method=amtml")
 
 
 def test_the_taps_of_a_network_make_another_run_where_a_term_reads_them_and_never_another_teacher(configure):
@@ -218,7 +214,7 @@ def test_the_taps_of_a_network_make_another_run_where_a_term_reads_them_and_neve
 
 
 def reads(config, key):
-    """Whether a composed run reads a key; the text of its nodes is the oracle."""
+    """Return True if a composed run reads a key, by the text of its nodes."""
     if key in WITHOUT_TRACE:
         return False
     if key in OF_TEACHERS:
