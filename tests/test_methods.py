@@ -1,4 +1,4 @@
-"""Every method as a user chooses it: it composes on every data set, and the doctor finds what it should."""
+"""Every method composes on every data set, and the doctor finds what it should."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_every_method_composes_on_every_problem(configure, problem):
 
 
 @pytest.mark.parametrize("method", QUICK)
-def test_a_run_s_doctor_finds_exactly_what_its_method_is_known_for(configure, tmp_path, method):
+def test_the_doctor_finds_exactly_the_expected_defects(configure, tmp_path, method):
     """Of other methods test_pairs.py shows it."""
     folder = RunFolder(tmp_path / "run")
     made = ready(configure(*tiny(method)), folder)
@@ -85,7 +85,7 @@ def test_all_methods_start_from_the_same_student_and_see_the_same_batches(config
     assert all(torch.equal(batch.images, first_batches[0].images) for batch in first_batches)
 
 
-def test_a_defect_that_was_expected_and_is_not_there_stops_the_run_too(configure, tmp_path):
+def test_a_missing_expected_defect_stops_the_run(configure, tmp_path):
     expected = "expected_defects=[dead-term/kd]"
     made = ready(configure(*tiny("avg"), expected), RunFolder(tmp_path / "run"))
     with pytest.raises(UserError, match=r"dead-term/kd: expected of this method, and not found"):
@@ -136,7 +136,7 @@ def test_the_sweep_of_methods_holds_every_corrected_one():
     assert named == {m for m in METHODS if not m.endswith(("_reference", "_released")) and m[:6] != "amtml_"}
 
 
-def test_weights_of_ones_own_are_set_as_the_documentation_says(configure):
+def test_fixed_weights_are_set_as_documented(configure):
     typed = "weighting.weights={vgg8_quarter:1,resnet8:3}"
     config = configure("experiment=digits", "method=avg", *TINY, "weighting=fixed", typed)
     check(config)
@@ -145,6 +145,6 @@ def test_weights_of_ones_own_are_set_as_the_documentation_says(configure):
     assert scheme.shares.tolist() == [0.25, 0.75]
 
 
-def test_weights_of_ones_own_that_are_not_given_are_asked_for_with_what_to_type(mistake):
+def test_missing_fixed_weights_are_reported_with_an_override(mistake):
     said = mistake("experiment=digits", "method=avg", *TINY, "weighting=fixed")
     assert "To fix it: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in said

@@ -23,18 +23,18 @@ TINY, CE = ((*job, "logger=[]") for job in (WATCHED, WATCHED_CE))
 
 
 def request(config, folder, experiment="digits", command="the command"):
-    """A run that is asked for, of a configuration that passes the checks."""
+    """Return the request of a run, after the checks of its configuration."""
     check(config)
     return RunRequest(settings_of(config), folder, experiment, command)
 
 
 def trained(config, folder, **asked):
-    """What `run.json` says of a whole run."""
+    """Train a run, and return its record."""
     return execute(request(config, folder, **asked))
 
 
 def ready(config, folder):
-    """A run up to its first step."""
+    """Return a run that is ready for its first step."""
     return connect(prepare(plan(request(config, folder))))
 
 
@@ -49,7 +49,7 @@ def assert_bitwise_equal(first, second):
 
 
 def same_weights_each_time(**arguments):
-    """A network whose constructor brings its weights, as a pretrained one does."""
+    """Return a network whose constructor sets its weights, as a pretrained one does."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return CifarResNet(**arguments)

@@ -78,9 +78,3 @@ def test_a_missing_pip_audit_fails_with_the_command_that_installs_it(audit):
     done = audit(installed=False)
     assert done.returncode == 1
     assert "pip-audit is not installed\nTo fix it: make setup" in done.stderr
-
-
-def test_ci_audits():
-    root = AUDIT.parents[1]
-    assert "make audit" in (root / ".ci" / "run").read_text()
-    assert ".ci/audit" in (root / "Makefile").read_text()

@@ -97,15 +97,6 @@ def test_a_record_of_gigabytes_is_not_read(hostile):
         RunFolder(hostile).record()
 
 
-def test_mistakes_in_a_record_are_named(hostile):
-    wrong = with_value(with_value(RECORD, ("seed",), "0"), ("dataset", "digest"), 7)
-    write(RunFolder(hostile), wrong)
-    with pytest.raises(
-        UserError, match=r"(?s)seed is '0', expected a valid integer; dataset.digest is 7, .*rm -r"
-    ):
-        RunFolder(hostile).record()
-
-
 @FUZZ
 @given(value=JSON)
 @example(value={"accuracy": float("nan")})
