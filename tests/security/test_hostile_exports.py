@@ -77,7 +77,6 @@ def test_a_payload_in_a_torch_export_file_is_not_run(whole, file, canary, payloa
 
 NETWORKS = {
     "a command": ({"_target_": "os.system", "command": "touch CANARY"}, "os.system may not be named"),
-    "not a network": ({"_target_": "amtml_pl.data.datasets.digits.Digits"}, "Digits may not be named"),
     "code as a name": (
         {"_target_": "amtml_pl.models.small_images.adapt_stem", "skip": ["x'); open('CANARY', 'w') #"],
          "network": {"_target_": "torchvision.models.resnet18", "num_classes": 3}},

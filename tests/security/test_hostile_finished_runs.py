@@ -14,8 +14,7 @@ from watch import nothing_happens
 from amtml_pl import load_run
 from amtml_pl.errors import UserError
 from amtml_pl.results.export.export import Export
-from amtml_pl.runs.folder import RunFolder
-from sealing import change_record, seal_again, write_record
+from sealing import seal_again, write_record
 
 VALUES = nested("../../x", "\0", "x" * 300, "${nothing}", "os.system", keys=["_target_", "path", "stores"])
 # Not changed: these determine how large a network is built.
@@ -49,12 +48,10 @@ def test_a_whole_run_is_read(finished):
 LOSS = "amtml_pl.losses.cross_entropy.CrossEntropy"
 CROP = {"_target_": "amtml_pl.data.augment.CropFlip", "padding": 4, "flip": True}
 CONFIGURATIONS = {
-    "no data": ("data", {"_target_": "amtml_pl.data.module.PackedDataModule"}, "needs the argument"),
     "no loop": ("loop", {}, "loop has no _target_"),
     "no seed": ("seed", None, "seed is missing: expected a whole num"),
     "a loss as the student": ("student.network", {"_target_": LOSS}, f"network._target_={LOSS} may not be"),
     "another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
-    "a list of weights": ("teacher.resnet8.weights.path", ["x"], r"weights.path=\['x'\]: expected a file"),
     "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is no file's name"),
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is no mapping"),
     "positions": ("data._args_", [1], "data has the key _args_, expected arguments by name"),
@@ -87,19 +84,10 @@ EXTRACTOR = {
         "return_layers": {"layer1": "x'); open('canary', 'w') #"},
     },
 }
-DOWNLOAD = {"_target_": "amtml_pl.data.datasets.download.download", "urls": ["http://x"], "file": "canary"}
 PICKLE = "student: !!python/object/apply:os.system ['touch canary']\n"
 # A malicious change, and the reason for which it is rejected.
 HARM = {
     "code in names of modules": (("student.network", EXTRACTOR), "network._target_=.*feature_extraction"),
-    "code in names of ours": (
-        ("student.network", {
-            "_target_": "amtml_pl.models.small_images.adapt_stem", "skip": ["x'); open('canary', 'w') #"],
-            "network": {"_target_": "torchvision.models.resnet18", "num_classes": 10},
-        }),
-        "student.network: skip=.*expected numbers, names",
-    ),
-    "a teacher that writes": (("teacher.resnet8.network", DOWNLOAD), "resnet8.network._target_="),
     "the environment": (("dataset.source.mirrors", ["http://127.0.0.1:9/${oc.env:HOME}"]), "is an interpol"),
 }  # fmt: skip
 
@@ -119,14 +107,8 @@ def test_a_tag_in_a_configuration_is_rejected(finished):
         load_run(finished)
 
 
-SOURCES = {
-    "download": {"_target_": "amtml_pl.data.datasets.cifar.Cifar10", "root": "x", "mirrors": ["http://x"]},
-    "photographs": {"_target_": "amtml_pl.data.datasets.image_folder.ImageFolder", "folder": "/etc"},
-}
-
-
-@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_a_recorded_source_is_not_built(finished, hostile, source):
+def test_a_recorded_source_is_not_built(finished, hostile):
+    source = {"_target_": "amtml_pl.data.datasets.image_folder.ImageFolder", "folder": "/etc"}
     change_configuration(finished, ("dataset.source", source), ("paths.data", str(hostile / "root")))
     run = load_run(finished)
     with nothing_happens(), pytest.raises(UserError, match="are not packed in"):
@@ -180,18 +162,13 @@ def test_a_run_folder_does_not_choose_where_an_export_is_written(finished, hosti
 @pytest.mark.slow
 @settings(FUZZ, phases=[Phase.generate])  # shrinking takes a second per example
 @given(data=st.data(), value=VALUES)
-@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
-def test_a_run_with_any_value_in_a_field_is_read_or_rejected(finished, name, data, value):
-    file, record = finished / name, finished / "run.json"
-    whole, before = file.read_text(), record.read_text()
+def test_a_run_with_any_value_in_its_configuration_is_read_or_rejected(finished, data, value):
+    file = finished / "config.yaml"
+    whole = file.read_text()
     tree = yaml.load(whole, yaml.CSafeLoader)
     path = data.draw(st.sampled_from([path for path in places(tree) if path and not {*path} & {*NOT_HERE}]))
     changed = without(tree, path) if data.draw(st.booleans()) else with_value(tree, path, value)
     file.write_text(json.dumps(changed))  # which is YAML too
-    files = {} if name == "run.json" else {"files": RunFolder(finished).seal()}
-    change_record(finished, **files)
-    try:
-        messages(finished)
-    finally:
-        record.write_text(before)
-        file.write_text(whole)
+    seal_again(finished)
+    messages(finished)
+    file.write_text(whole)
