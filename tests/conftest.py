@@ -251,10 +251,10 @@ def mistake(tmp_path, shared, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", ["train", *words, *typed])
         with pytest.raises(SystemExit) as stop:
             main()
-        said = capfd.readouterr().err
+        output = capfd.readouterr().err
         assert stop.value.code == 2
-        assert "Traceback" not in said
-        assert said.count("error:") == 1
-        return said
+        assert "Traceback" not in output
+        assert output.count("error:") == 1
+        return output
 
     return made

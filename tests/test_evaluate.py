@@ -47,14 +47,14 @@ def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved,
     record = json.loads((moved / "run.json").read_text())["metrics"]
     cases = (("best", "test", "", "evaluate.json"), ("last", "val", "_last", "evaluate-val-last.json"))
     for checkpoint, split, ending, name in cases:
-        said = evaluate(f"run={moved}", f"checkpoint={checkpoint}", f"split={split}")
-        assert f"{moved}/{name}" in said
+        output = evaluate(f"run={moved}", f"checkpoint={checkpoint}", f"split={split}")
+        assert f"{moved}/{name}" in output
         found = written(moved, name)
         assert found["metrics"][f"{split}/acc"] == record[f"{split}/acc{ending}"]
         loss = record[f"{split}/loss{ending}"]
         assert found["metrics"][f"{split}/nll"] == pytest.approx(loss, rel=1e-5)
         assert (found["checkpoint"], found["split"]) == (checkpoint, split)
-        assert f"{record[f'{split}/acc{ending}']:.4f}" in said
+        assert f"{record[f'{split}/acc{ending}']:.4f}" in output
         for teacher in load_run(moved).teachers:
             key = f"teacher/{teacher.name}/{split}/acc"
             within = 1e-6 + share_that_could_change(teacher, images_of(load_run(moved), split))
@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_the_run_for_both_checkpoints_and_splits(moved,
 
 @pytest.mark.slow
 def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
-    said = evaluate(f"run={moved}", "corruptions=true", latency="latency=true")
+    output = evaluate(f"run={moved}", "corruptions=true", latency="latency=true")
     found = written(moved)
     names = {"acc", "acc_top5", "nll", "ece", "brier"}
     whose = ("teacher/vgg8_quarter/", "teacher/resnet8/", "ensemble/")
@@ -73,7 +73,7 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     assert found["weights_digest"] == weights_digest(load_run(moved).student())
     assert found["ensemble"]["weights"] == "own"
     mean = f"mean vgg8_quarter {found['ensemble']['mean_weight']['vgg8_quarter']:.4f}"
-    assert f"mixed by the run's own weights (AdaptiveWeighting), {mean}" in said
+    assert f"mixed by the run's own weights (AdaptiveWeighting), {mean}" in output
     assert found["classes"].keys() == set(DIGITS)
     hits = sum(of["acc"] * of["images"] for of in found["classes"].values())
     assert hits / 360 == pytest.approx(found["metrics"]["test/acc"])
@@ -84,9 +84,9 @@ def test_everything_that_is_measured_is_printed_and_written(moved, evaluate):
     assert found["size"]["file_bytes"] == (moved / "student.safetensors").stat().st_size
     for batch in ("batch_1", "batch_128"):
         assert found["latency"][batch]["ms_per_image"] > 0
-    assert found["latency"]["cpu"] in said
+    assert found["latency"]["cpu"] in output
     for title in ("ensemble", "by class", "accuracy under corruptions", "ms per image in batches of 128"):
-        assert title in said
+        assert title in output
     assert [file.name for file in moved.glob(".evaluate*")] == []
     assert "accuracy under corruptions" not in evaluate(f"run={moved}")
     assert written(moved)["corruptions"] == found["corruptions"]
@@ -105,7 +105,7 @@ def test_figures_of_teachers_stay_where_the_teachers_are_gone(moved, evaluate, t
     (tmp_path / "empty").mkdir()
     gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
     for _ in range(2):  # the second time from what the first has kept
-        said = evaluate(f"run={moved}", *gone)
+        output = evaluate(f"run={moved}", *gone)
         found = written(moved)
         kept = ("metrics", "ensemble", "latency", "corruptions", "classes")
         assert {name: found[name] for name in kept} == {name: whole[name] for name in kept}
@@ -113,8 +113,8 @@ def test_figures_of_teachers_stay_where_the_teachers_are_gone(moved, evaluate, t
         assert found["left_out"].keys() == names
         for reason in found["left_out"].values():
             assert reason.count("(its numbers are those of an earlier evaluation)") == 1
-            assert reason in said
-        assert "ms per image" not in said
+            assert reason in output
+        assert "ms per image" not in output
     (moved / "evaluate.json").write_text(json.dumps({**whole, "weights_digest": "another student's"}))
     evaluate(f"run={moved}", *gone)
     found = written(moved)
@@ -124,8 +124,8 @@ def test_figures_of_teachers_stay_where_the_teachers_are_gone(moved, evaluate, t
 
 
 def test_the_table_fits_80_columns_and_has_no_empty_column(moved, evaluate):
-    said = evaluate(f"run={moved}")
-    rows = said[said.index("┏") : said.index("by class")].splitlines()
+    output = evaluate(f"run={moved}")
+    rows = output[output.index("┏") : output.index("by class")].splitlines()
     assert max(map(len, rows)) <= 80
     table = [row for row in rows if row[0] in "┏┃┡│├└"]
     assert table[1].replace("┃", "").split() == ["acc", "top-5", "NLL", "ECE", "Brier", "agree", "KL"]
@@ -143,11 +143,11 @@ def test_the_table_fits_80_columns_and_has_no_empty_column(moved, evaluate):
 def test_without_teachers_it_measures_the_student_and_says_what_is_left_out(moved, evaluate, tmp_path):
     (tmp_path / "empty").mkdir()
     gone = [f"paths.{root}={tmp_path}/empty" for root in ("teachers", "cache")]
-    said = evaluate(f"run={moved}", *gone)
+    output = evaluate(f"run={moved}", *gone)
     found = written(moved)
     assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble", "latency"}
     assert found["ensemble"] is None
-    assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in said
+    assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in output
     assert not [name for name in found["metrics"] if not name.startswith("test/")]
     evaluate(f"run={moved}", "teachers=false")
     assert written(moved, "evaluate-student.json")["left_out"]["teachers"] == "teachers=false"
@@ -168,12 +168,12 @@ def test_weights_that_an_ensemble_cannot_have_are_equal_ones(moved, evaluate, we
     seal_again(moved)
     if "confidence" in weighting["_target_"]:
         without_learned_weights(moved)
-    said = evaluate(f"run={moved}")
+    output = evaluate(f"run={moved}")
     about = written(moved)["ensemble"]
     assert about["weights"] == "uniform"
     assert because in about["because"]
     assert about["mean_weight"] == pytest.approx({"vgg8_quarter": 0.5, "resnet8": 0.5})
-    assert f"mixed by equal weights, mean vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}" in said
+    assert f"mixed by equal weights, mean vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}" in output
 
 
 def without_learned_weights(folder):
@@ -218,28 +218,28 @@ def test_another_data_set_is_matched_by_its_class_names(moved, evaluate, tmp_pat
     assert not found["dataset"]["own"]
     assert list(found["classes"]) == run_names
     assert found["metrics"].keys() >= {"test/acc", "teacher/resnet8/test/kl"}
-    said = evaluate(f"run={moved}", *only_test, "split=val", status=2)
-    assert "has no split 'val', only ['test']; a validation split is a run's own" in said
-    assert "or leave dataset= out" in said
+    output = evaluate(f"run={moved}", *only_test, "split=val", status=2)
+    assert "has no split 'val', only ['test']; a validation split is a run's own" in output
+    assert "or leave dataset= out" in output
 
 
 def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
     write_image_folder(tmp_path / "others", classes=("0", "1", "cat"))
     words = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/others")
-    said = evaluate(f"run={moved}", *words, f"paths.data={tmp_path}/data", status=2)
-    assert "has other classes than the run's 'digits'" in said
-    assert "has 'cat' instead" in said
+    output = evaluate(f"run={moved}", *words, f"paths.data={tmp_path}/data", status=2)
+    assert "has other classes than the run's 'digits'" in output
+    assert "has 'cat' instead" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "run is missing: expected a folder that amtml_pl.train printed"),
         (["run={tmp}/nowhere"], "nowhere is not a folder"),
         (["run={tmp}"], "is not the folder of a run"),
         (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),
-        (["run={moved}", "spilt=val"], "spilt: there is no such key; did you mean 'split'?"),
-        (["run={moved}", "dataset=nothing"], "dataset=nothing: there is no such choice"),
+        (["run={moved}", "spilt=val"], "spilt: unknown key; did you mean 'split'?"),
+        (["run={moved}", "dataset=nothing"], "dataset=nothing: unknown choice"),
         (["run={moved}", "dataset=image_folder"], "dataset.source.folder cannot be resolved: Missing"),
         (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
         (["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"], "has 100 classes; the run's has 10"),
@@ -249,11 +249,11 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
         (["run={moved}", "out={moved}"], "is a folder"),
     ],
 )
-def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_path, words, said):
+def test_a_mistake_overwrites_nothing(moved, evaluate, tmp_path, words, message):
     (moved / "evaluate.json").write_text("before")
     typed = [word.format(moved=moved, tmp=tmp_path) for word in words]
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    assert said in evaluate(*typed, status=2)
+    assert message in evaluate(*typed, status=2)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert not (tmp_path / "none").exists()
 
@@ -261,9 +261,9 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(moved, evaluate, tmp_pa
 def test_a_missing_checkpoint_leaves_the_evaluation_before_it(moved, evaluate):
     (moved / "evaluate.json").write_text("before")
     (moved / "checkpoints" / "best.ckpt").unlink()
-    said = evaluate(f"run={moved}", status=2)
-    assert "There is no checkpoint" in said
-    assert "checkpoint=last" in said
+    output = evaluate(f"run={moved}", status=2)
+    assert "There is no checkpoint" in output
+    assert "checkpoint=last" in output
     assert (moved / "evaluate.json").read_text() == "before"
 
 
@@ -281,8 +281,8 @@ def test_a_run_with_one_changed_digit_is_refused_with_the_command_that_repeats_i
     digit = next(letter for letter in reversed(text) if letter in "123456789")
     before, _, after = text.rpartition(digit)
     (moved / name).write_text(f"{before}0{after}")
-    said = evaluate(f"run={moved}", status=2)
-    assert name in said
-    assert "is damaged: its digest" in said if name == "run.json" else "was changed after the run" in said
-    assert "force=true" in said
+    output = evaluate(f"run={moved}", status=2)
+    assert name in output
+    assert "is damaged: its digest" in output if name == "run.json" else "was changed after the run" in output
+    assert "force=true" in output
     assert not (moved / "evaluate.json").exists()

@@ -72,13 +72,13 @@ def share_that_could_change(student, images):
 
 @pytest.mark.slow
 def test_torch_loads_its_own_format_without_this_package(exported):
-    told = (
+    code = (
         "import sys, torch; student = torch.export.load(sys.argv[1]).module(); "
         "assert not any(name.startswith('amtml') for name in sys.modules); "
         "print(tuple(student(torch.zeros(3, 3, 32, 32)).shape))"
     )
     file = exported / "export" / "student.pt2"
-    words = [sys.executable, "-W", "ignore", "-c", told, file]
+    words = [sys.executable, "-W", "ignore", "-c", code, file]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "(3, 10)"
 
 
@@ -152,15 +152,17 @@ def test_a_student_that_8_bits_ruin_is_not_published(learnt, command):
     before = contents(learnt / "export")
     torch.save(checkpoint, file)
     seal_again(learnt)
-    said = command(export.main, f"run={learnt}", "int8=true", status=2)
-    assert re.search(r"falls from 0\.9\d* to 0\.[0-6]\d*, expected to fall by at most int8_drop=0\.02", said)
-    assert "Nothing was published" in said
-    assert "int8=false; or int8_drop=0." in said
+    output = command(export.main, f"run={learnt}", "int8=true", status=2)
+    assert re.search(
+        r"falls from 0\.9\d* to 0\.[0-6]\d*, expected to fall by at most int8_drop=0\.02", output
+    )
+    assert "Nothing was published" in output
+    assert "int8=false; or int8_drop=0." in output
     assert contents(learnt / "export") == before
 
 
 @pytest.mark.parametrize(
-    ("difference", "before", "after", "said"),
+    ("difference", "before", "after", "output"),
     [
         (math.nan, 0.1, 0.1, "gives logits that are no finite numbers, on 60 validation images"),
         (0.5, 0.95, 0.92, "falls from 0.9500 to 0.9200"),
@@ -168,18 +170,18 @@ def test_a_student_that_8_bits_ruin_is_not_published(learnt, command):
         (0.5, 0.9, 0.95, None),
     ],
 )
-def test_8_bits_may_lose_as_much_accuracy_as_int8_drop(moved, difference, before, after, said):
+def test_8_bits_may_lose_as_much_accuracy_as_int8_drop(moved, difference, before, after, output):
     run, accuracy = load_run(moved), BeforeAndAfter(before=before, after=after)
     found = Parity(
         images=60, real=True, max_abs_logit_difference=difference, same_class=1.0, val_acc=accuracy
     )
-    with pytest.raises(UserError, match=said) if said else nullcontext():
+    with pytest.raises(UserError, match=output) if output else nullcontext():
         refuse_ruined(found, parity_images(run), 0.02)
 
 
 @pytest.mark.numbers
 def test_the_command_prints_and_records_parity_and_latency(moved, command):
-    said = command(export.main, f"run={moved}", "format=torch_export", "checkpoint=last")
+    output = command(export.main, f"run={moved}", "format=torch_export", "checkpoint=last")
     entries = json.loads((moved / "export" / "export.json").read_text())
     assert entries.keys() == {"export/student-last.pt2"}
     entry = entries["export/student-last.pt2"]
@@ -192,8 +194,8 @@ def test_the_command_prints_and_records_parity_and_latency(moved, command):
     assert entry["parity"]["same_class"] == pytest.approx(1, abs=within)
     for when in ("before", "after"):
         assert entry["latency"][when]["ms_per_image"] > 0
-        assert f"{entry['latency'][when]['ms_per_image']:.3g} ms" in said
-    assert f"the same class on {entry['parity']['same_class']:.4f} of 60 validation images" in said
+        assert f"{entry['latency'][when]['ms_per_image']:.3g} ms" in output
+    assert f"the same class on {entry['parity']['same_class']:.4f} of 60 validation images" in output
     assert entry["bytes"] == (moved / "export" / "student-last.pt2").stat().st_size
     card = open_exported(moved / "export" / "student-last.pt2", trust=True).card
     metrics = json.loads((moved / "run.json").read_text())["metrics"]
@@ -246,15 +248,15 @@ def test_where_the_data_are_not_the_runs_random_images_stand_in_and_int8_is_refu
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["digest"] = "0" * 64
     write_record(moved, record)
-    said = command(export.main, f"run={moved}", "format=safetensors")
-    assert "random images stand in for real ones" in said
-    assert "are not packed in" in said
+    output = command(export.main, f"run={moved}", "format=safetensors")
+    assert "random images stand in for real ones" in output
+    assert "are not packed in" in output
     entries = json.loads((moved / "export" / "export.json").read_text())
     parity = entries["export/student.safetensors"]["parity"]
     assert not parity["real"]
     assert parity["val/acc"] is None
-    said = command(export.main, f"run={moved}", "int8=true", status=2)
-    assert "int8=true takes real images" in said
+    output = command(export.main, f"run={moved}", "int8=true", status=2)
+    assert "int8=true takes real images" in output
     assert not (moved / "export" / "student.int8.onnx").exists()
 
 
@@ -302,23 +304,23 @@ def with_network(moved, tmp_path, monkeypatch):
 
 def test_a_graph_that_gives_other_logits_is_not_published(with_network, exported, command):
     moved, before = with_network("Shifty"), contents(exported / "export")
-    said = command(export.main, f"run={moved}", "format=torch_export", status=2)
-    assert "does not give what the checkpoint gives: max |Δlogit| is 0.01 on 60 validation images" in said
-    assert "expected at most 0.0001. Nothing was published" in said
+    output = command(export.main, f"run={moved}", "format=torch_export", status=2)
+    assert "does not give what the checkpoint gives: max |Δlogit| is 0.01 on 60 validation images" in output
+    assert "expected at most 0.0001. Nothing was published" in output
     assert contents(moved / "export") == before
 
 
 def test_a_network_that_graphs_cannot_hold_is_exported_as_safetensors_alone(with_network, command):
     moved = with_network("Choosing")
-    said = command(export.main, f"run={moved}", "format=torch_export", status=2)
-    assert "lab_networks.Choosing cannot be exported as torch_export" in said
-    assert "format=safetensors" in said
+    output = command(export.main, f"run={moved}", "format=torch_export", status=2)
+    assert "lab_networks.Choosing cannot be exported as torch_export" in output
+    assert "format=safetensors" in output
     assert not (moved / "export").exists()
     command(export.main, f"run={moved}", "format=safetensors")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "run is missing: expected a folder that amtml_pl.train printed"),
         (["run={tmp}/nowhere"], "nowhere is not a folder"),
@@ -334,21 +336,21 @@ def test_a_network_that_graphs_cannot_hold_is_exported_as_safetensors_alone(with
         (["run={moved}", "formt=onnx"], "did you mean 'format'?"),
     ],
 )
-def test_a_mistake_is_one_message_and_overwrites_nothing(moved, command, tmp_path, words, said):
+def test_a_mistake_overwrites_nothing(moved, command, tmp_path, words, message):
     before = contents(moved)
     typed = [word.format(moved=moved, tmp=tmp_path) for word in words]
-    assert said in command(export.main, *typed, status=2)
+    assert message in command(export.main, *typed, status=2)
     assert contents(moved) == before
 
 
 @pytest.mark.parametrize(
-    ("damaged", "said"),
+    ("damaged", "output"),
     [("checkpoints/best.ckpt", "best.ckpt"), ("export/export.json", "export.json is damaged")],
 )
-def test_damage_is_named_before_anything_is_written(exported, command, damaged, said):
+def test_damage_is_named_before_anything_is_written(exported, command, damaged, output):
     (exported / damaged).write_text("{")
     before = contents(exported / "export")
-    assert said in command(export.main, f"run={exported}", status=2)
+    assert output in command(export.main, f"run={exported}", status=2)
     assert contents(exported / "export") == before
 
 
@@ -381,8 +383,8 @@ def test_a_failure_in_8_bits_alone_suggests_int8_false(moved, tmp_path):
 def test_a_multirun_is_refused_and_leaves_nothing_behind(moved, command, monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    said = command(export.main, "-m", f"run={moved},{moved}", status=2)
-    assert "--multirun is not supported" in said
+    output = command(export.main, "-m", f"run={moved},{moved}", status=2)
+    assert "--multirun is not supported" in output
     assert [*(tmp_path / "here").iterdir()] == []
 
 
@@ -390,8 +392,8 @@ def test_a_run_that_cannot_be_written_to_is_exported_elsewhere_without_an_entry(
     (moved / "export").write_text("in the way")
     words = (f"run={moved}", "format=safetensors")
     assert "student.safetensors cannot be written" in command(export.main, *words, status=2)
-    said = command(export.main, *words, f"out={tmp_path}/new/mine.safetensors")
-    assert "no entry in the run's export.json" in said
+    output = command(export.main, *words, f"out={tmp_path}/new/mine.safetensors")
+    assert "no entry in the run's export.json" in output
     assert open_exported(tmp_path / "new" / "mine.safetensors", trust=False).card.classes == DIGITS
     assert (moved / "export").read_text() == "in the way"
 
@@ -411,9 +413,9 @@ def test_only_an_export_of_the_same_kind_gives_its_place_to_an_export(exported, 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it(moved, command, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    said = command(export.main, f"run={moved}", status=2)
-    assert "The package 'onnxscript' is not installed" in said
-    assert "pip install 'amtml-pl[export]'" in said
+    output = command(export.main, f"run={moved}", status=2)
+    assert "The package 'onnxscript' is not installed" in output
+    assert "pip install 'amtml-pl[export]'" in output
     command(export.main, f"run={moved}", "format=safetensors")
 
 

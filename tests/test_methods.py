@@ -106,9 +106,9 @@ def test_the_command_ends_with_two_for_a_teacher_with_a_wrong_class_map(tmp_path
     trained = "teacher.resnet8.recipe_overrides=['trainer.max_epochs=4','logger=[]']"
     overrides = ("experiment=digits", "method=avg", "trainer=cpu", "teacher=[resnet8]")
     assert invoke(doctor.main, tmp_path, shared, *overrides, trained, "force=true") == 0
-    said = capfd.readouterr().out
-    assert "Nothing is wrong" in said
-    own = re.search(r"Everything is in (\S+/resnet8-\w+)", said)[1]
+    output = capfd.readouterr().out
+    assert "Nothing is wrong" in output
+    own = re.search(r"Everything is in (\S+/resnet8-\w+)", output)[1]
     weights_of = f"teacher.resnet8.weights.path={own}/student.safetensors"
     shifted = "teacher.resnet8.class_map=[1,2,3,4,5,6,7,8,9,0]"
     assert invoke(doctor.main, tmp_path, shared, *overrides, weights_of, shifted) == 2
@@ -146,5 +146,5 @@ def test_fixed_weights_are_set_as_documented(configure):
 
 
 def test_missing_fixed_weights_are_reported_with_an_override(mistake):
-    said = mistake("experiment=digits", "method=avg", *TINY, "weighting=fixed")
-    assert "To fix it: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in said
+    output = mistake("experiment=digits", "method=avg", *TINY, "weighting=fixed")
+    assert "To fix it: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in output

@@ -55,7 +55,7 @@ def rows(file):
 def test_files_have_the_probabilities_of_the_checkpoint(exported, pictures, command, tmp_path, model):
     words = (f"model={exported / model}", f"images={pictures}", f"out={tmp_path}/found/predictions.csv")
     trust = ["trust=true"] if model.endswith(".pt2") else []
-    said = command(predict.main, *words, "top=2", *trust)
+    output = command(predict.main, *words, "top=2", *trust)
     run = load_run(exported)
     logits = run.student()(images_of(run, "test")[:COUNT]).logits
     expected, decided = logits.softmax(1).topk(2), ~undecided(logits, MOST_DIFFERENCE)
@@ -67,7 +67,7 @@ def test_files_have_the_probabilities_of_the_checkpoint(exported, pictures, comm
         assert row["class"] == run.data.classes[k]
     for column, values in zip(("probability", "probability_2"), expected.values.T.tolist(), strict=True):
         assert [float(row[column]) for row in found] == pytest.approx(values, abs=MOST_DIFFERENCE / 2 + 1e-6)
-    printed = [line.split()[:3] for line in said.splitlines()]
+    printed = [line.split()[:3] for line in output.splitlines()]
     for row in found:
         assert [row["file"], row["class"], f"{float(row['probability']):.4f}"] in printed
 
@@ -140,13 +140,13 @@ def test_a_file_name_that_is_not_utf_8_is_kept_in_the_table(exported, pictures, 
 
 
 def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported, pictures, command):
-    said = command(predict.main, f"model={exported}/export/student.pt2", f"images={pictures}", status=2)
-    assert "student.pt2 is not opened" in said
-    assert "trust=true" in said
+    output = command(predict.main, f"model={exported}/export/student.pt2", f"images={pictures}", status=2)
+    assert "student.pt2 is not opened" in output
+    assert "trust=true" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["images={pictures}"], "model is missing: expected an exported student"),
         (["model={onnx}"], "images is missing: expected images=FOLDER"),
@@ -167,7 +167,7 @@ def test_a_file_that_could_run_code_is_opened_only_where_it_is_trusted(exported,
         (["model={onnx}", "images={pictures}", "out={long}.csv"], "File name too long"),
     ],
 )
-def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, command, tmp_path, words, said):
+def test_a_mistake_overwrites_nothing(exported, pictures, command, tmp_path, words, message):
     table = tmp_path / "predictions.csv"
     table.write_text("file,class,probability\nbefore")
     places = {"run": exported, "onnx": exported / FILES["onnx"], "tmp": tmp_path, "pictures": pictures}
@@ -176,16 +176,16 @@ def test_a_mistake_is_one_message_and_overwrites_nothing(exported, pictures, com
     if not any(word.startswith("out=") for word in typed):
         typed.append(f"out={table}")
     before = {file: file.read_bytes() for file in (table, *exported.rglob("*.*"), *pictures.glob("*.png"))}
-    assert said in command(predict.main, *typed, status=2)
+    assert message in command(predict.main, *typed, status=2)
     assert {file: file.read_bytes() for file in before} == before
 
 
 def test_an_unreadable_image_is_named_and_nothing_is_written(exported, pictures, command, tmp_path):
     (pictures / "more" / "021.png").write_bytes((pictures / "more" / "022.png").read_bytes()[:100])
     words = (f"model={exported}/{FILES['onnx']}", f"images={pictures}", f"out={tmp_path}/p.csv")
-    said = command(predict.main, *words, status=2)
-    assert "1 of 40 images" in said
-    assert "021.png" in said
+    output = command(predict.main, *words, status=2)
+    assert "1 of 40 images" in output
+    assert "021.png" in output
     assert not (tmp_path / "p.csv").exists()
 
 
@@ -224,11 +224,11 @@ def test_ctrl_c_during_the_import_of_torch_prints_one_message(tmp_path):
     while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, output = process.communicate()
     assert process.returncode == 130
-    assert "Traceback" not in said
-    assert "Interrupted. This begins again:" in said
-    assert "python -m amtml_pl.predict model=nowhere images=nowhere" in said
+    assert "Traceback" not in output
+    assert "Interrupted. This begins again:" in output
+    assert "python -m amtml_pl.predict model=nowhere images=nowhere" in output
 
 
 def test_a_moved_export_works_without_its_run(exported, pictures, command, tmp_path):
@@ -236,8 +236,8 @@ def test_a_moved_export_works_without_its_run(exported, pictures, command, tmp_p
     far.mkdir()
     shutil.move(exported / "export" / "student.safetensors", far / "mine.safetensors")
     shutil.rmtree(exported)
-    said = command(predict.main, f"model={far}/mine.safetensors", f"images={pictures}/000.png", "top=1")
-    assert said.count("000.png") == 1
+    output = command(predict.main, f"model={far}/mine.safetensors", f"images={pictures}/000.png", "top=1")
+    assert output.count("000.png") == 1
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "onnx"])
@@ -246,5 +246,5 @@ def test_a_file_with_one_changed_weight_is_refused_by_its_record(exported, pictu
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
-    said = command(predict.main, f"model={file}", f"images={pictures}", status=2)
-    assert f"{file.name} was changed after the export" in said
+    output = command(predict.main, f"model={file}", f"images={pictures}", status=2)
+    assert f"{file.name} was changed after the export" in output

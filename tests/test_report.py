@@ -60,11 +60,11 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_reported(re
     write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=4)
     (tmp_path / "a" / "metrics.csv").write_text("nonsense")
     seal_again(tmp_path / "a")
-    said = " ".join(report("runs=.").err.split())
-    assert "2 problems (data set and student) are kept apart" in said
-    assert "cut is left out: interrupted" in said
-    assert "later is left out: later/run.json has format 4; expected 3; a later version" in said
-    assert "a/metrics.csv is left out of the curves: its first column is 'nonsense'" in said
+    output = " ".join(report("runs=.").err.split())
+    assert "2 problems (data set and student) are kept apart" in output
+    assert "cut is left out: interrupted" in output
+    assert "later is left out: later/run.json has format 4; expected 3; a later version" in output
+    assert "a/metrics.csv is left out of the curves: its first column is 'nonsense'" in output
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):
         text = (tmp_path / "report" / name).read_text()
@@ -73,7 +73,7 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_reported(re
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["runs=nothing"], "is not a folder"),
         (["runs=empty"], "No run lies below"),
@@ -87,14 +87,14 @@ def test_runs_that_are_left_out_and_problems_that_are_kept_apart_are_reported(re
         (["runs=runs", "bsaeline=ce"], "baseline"),
     ],
 )
-def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, command, monkeypatch, words, said):
+def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, command, monkeypatch, words, message):
     write_study(tmp_path / "runs", seeds=(0,))
     write_run(tmp_path / "unfinished" / "cut", "digits_ce", 1, 0.9, status="failed")
     write_run(tmp_path / "nan" / "run", "digits_ce", 1, float("nan"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("mine")
     monkeypatch.chdir(tmp_path)
-    assert said in " ".join(command(main, *words, status=2).split())
+    assert message in " ".join(command(main, *words, status=2).split())
     assert (tmp_path / "file").read_text() == "mine"
     assert not [*tmp_path.rglob("report.*")]
 
@@ -130,16 +130,16 @@ def test_on_any_terminal_every_number_that_is_shown_can_be_read(tmp_path, capsys
     compare_with(problems, "ce", "test/acc")
     monkeypatch.setattr(console, "_width", width)
     print_leaderboards(problems, "test/acc")
-    said = capsys.readouterr().out
-    assert max(len(line) for line in said.splitlines() if line[0] in "┏┃┡│└") <= width
-    assert "…" not in said
+    output = capsys.readouterr().out
+    assert max(len(line) for line in output.splitlines() if line[0] in "┏┃┡│└") <= width
+    assert "…" not in output
     [problem] = problems
     for group in problem.groups:
-        assert f" {group.estimate('test/acc')} " in said
-        assert f" {group.against_baseline.difference()} " in said or group.is_baseline
-    absent = {name for name in columns(problem, "test/acc") if name not in said}
+        assert f" {group.estimate('test/acc')} " in output
+        assert f" {group.against_baseline.difference()} " in output or group.is_baseline
+    absent = {name for name in columns(problem, "test/acc") if name not in output}
     assert absent == set()
-    assert ("too wide for here: " in said) is (width < 200)
+    assert ("too wide for here: " in output) is (width < 200)
 
 
 @pytest.mark.parametrize("closed", ["", ">&-"])

@@ -36,20 +36,20 @@ def command(tmp_path, shared):
 
 
 def test_a_missing_archive_is_reported_with_both_ways_to_provide_it(mistake, tmp_path):
-    said = mistake("experiment=cifar100_amtml", "dataset.source.mirrors=[http://127.0.0.1:9]", *SMALL)
-    assert "cifar-100-python.tar.gz" in said
-    assert str(tmp_path / "data" / "cifar100") in said
-    assert "127.0.0.1:9" in said
-    assert "mirrors" in said.split("To fix it:")[1]
-    assert "put" in said.split("To fix it:")[1]
+    output = mistake("experiment=cifar100_amtml", "dataset.source.mirrors=[http://127.0.0.1:9]", *SMALL)
+    assert "cifar-100-python.tar.gz" in output
+    assert str(tmp_path / "data" / "cifar100") in output
+    assert "127.0.0.1:9" in output
+    assert "mirrors" in output.split("To fix it:")[1]
+    assert "put" in output.split("To fix it:")[1]
 
 
 def test_a_wrong_number_of_classes_is_reported_with_the_right_one(mistake, tmp_path):
     write_image_folder(tmp_path / "mine", classes=("a", "b", "c"))
     own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", "dataset.num_classes=5")
-    said = mistake(*own, *SMALL, "data.val_size=2")
-    assert "has 3 classes" in said
-    assert "dataset.num_classes=3" in said
+    output = mistake(*own, *SMALL, "data.val_size=2")
+    assert "has 3 classes" in output
+    assert "dataset.num_classes=3" in output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
@@ -68,8 +68,8 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    said = errors.partition("Interrupted. This continues where it stopped:")[2]
-    python, flag, module, *words = shlex.split(said)
+    output = errors.partition("Interrupted. This continues where it stopped:")[2]
+    python, flag, module, *words = shlex.split(output)
     assert (python, flag, module) == ("python", "-m", "amtml_pl.train")
     assert json.loads(record.read_text())["status"] == "interrupted"
     again = command(*words)

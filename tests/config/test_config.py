@@ -235,7 +235,7 @@ def test_a_coefficient_is_typed_for_any_term_and_its_default_is_in_the_terms_fil
     config = configure("loss=[ce]", "coef.kd=2")
     check(config)
     assert run_hash(config) == run_hash(configure("loss=[ce]"))
-    with pytest.raises(UserError, match=r"coef.kdd: there is no such term; did you mean 'kd'\?"):
+    with pytest.raises(UserError, match=r"coef.kdd: unknown term; did you mean 'kd'\?"):
         check(configure("coef.kdd=2"))
 
 

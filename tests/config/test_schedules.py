@@ -19,7 +19,7 @@ def rates(kind, arguments, epochs):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         ({"milestones": [100, 150]}, "in 60 epochs the rate never changes at 100, 150."),
         ({"step_size": 60}, "in 60 epochs its first period does not end."),
@@ -30,9 +30,9 @@ def rates(kind, arguments, epochs):
         ({"start_factor": 0.1, "total_iters": 61}, "in 60 epochs it does not reach its end."),
     ],
 )
-def test_a_schedule_behind_the_last_epoch_has_a_warning_with_an_override_that_fits(arguments, said):
+def test_a_schedule_behind_the_last_epoch_has_a_warning_with_an_override_that_fits(arguments, output):
     (warning,) = schedule_warnings(arguments, 60)
-    assert said in warning
+    assert output in warning
     key, _, value = warning.rpartition("scheduler.")[2].rstrip(".").rstrip("'").partition("=")
     assert not [*schedule_warnings({**arguments, key: yaml.safe_load(value)}, 60)]
 

@@ -76,7 +76,7 @@ def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]
                 yield f"{group}=null: expected one of {options}"
             elif name is not None and str(name) not in options:
                 meant = suggestion(str(name), dict.fromkeys(options))
-                yield f"{group}={name}: there is no such choice{meant}"
+                yield f"{group}={name}: unknown choice{meant}"
 
 
 def values_of(override: Override) -> list[object]:
@@ -135,7 +135,7 @@ def strangers(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Itera
                 )
             elif path != "coef":  # which takes the names of all terms
                 known = node if path else {**node, **COMPOSES}
-                yield f"{path}{'.' if path else ''}{part}: there is no such key{suggestion(part, known)}"
+                yield f"{path}{'.' if path else ''}{part}: unknown key{suggestion(part, known)}"
             return
         node, path = node[part], f"{path}.{part}" if path else part
 

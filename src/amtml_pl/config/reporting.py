@@ -19,7 +19,7 @@ from amtml_pl.system.limits import refuse_few_threads, refused_by_system
 from amtml_pl.system.ranks import is_rank_zero, rank, world_size
 from amtml_pl.system.signals import prepare_to_end
 
-# The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
+# EX_TEMPFAIL of sysexits.h: schedulers try again later.
 PREEMPTED = 75
 INTERRUPTED = 130  # of a shell, after Ctrl-C
 # Seconds for which a rank waits for the one that reports, as its own end would stop that one.

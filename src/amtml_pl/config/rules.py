@@ -42,7 +42,7 @@ def rule_problems(
     """Yield keys of a node that are missing, unknown or against their rule."""
     prefix = f"{path}." if path else ""
     for key in node.keys() - rules.keys() - set(known):
-        yield f"{prefix}{key}: there is no such key{suggestion(str(key), {**rules, **dict.fromkeys(known)})}"
+        yield f"{prefix}{key}: unknown key{suggestion(str(key), {**rules, **dict.fromkeys(known)})}"
     for key, rule in rules.items():
         if key in node:
             yield from value_problem(node[key], rule, f"{prefix}{key}")

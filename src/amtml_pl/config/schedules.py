@@ -1,4 +1,4 @@
-"""Check whether a learning-rate schedule fits the length of its run."""
+"""Check that a learning-rate schedule fits the length of its run."""
 
 from __future__ import annotations
 

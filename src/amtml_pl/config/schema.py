@@ -74,7 +74,7 @@ STUDENT = {
 }
 TEACHER = {
     **NETWORK_FILE,
-    "pretrained": key(SWITCH, "the network's constructor loads weights of its own (timm's pretrained=true)"),
+    "pretrained": key(SWITCH, "the network's constructor loads weights (timm's pretrained=true)"),
     "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="a file's weights"),
     "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains it"),
     "recipe_overrides": key(Rule(list[str], "a list, e.g. ['optimizer.lr=0.01']"), "of the recipe"),
@@ -120,7 +120,7 @@ SHARED = {
     ),
     "mixture": key(choice("probabilities", "logits"), "mixed to soft targets; the paper: probabilities"),
     "hint_pool": key(whole(1, null=True), "side of the grid that hints are pooled to; null keeps all"),
-    "teacher_recipe": key(TEXT, "the experiment that trains a teacher without weights of its own"),
+    "teacher_recipe": key(TEXT, "the experiment that trains a teacher without weights"),
 }
 # How teachers answer.
 TEACHER_OUTPUTS = {

@@ -72,7 +72,7 @@ def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, An
         in_files = (str(name) for file in files for name in content_of(file).get("loss", content_of(file)))
         known = {*in_files, *terms}
         for name in sorted(strangers - known):
-            yield f"coef.{name}: there is no such term{suggestion(name, dict.fromkeys(known))}"
+            yield f"coef.{name}: unknown term{suggestion(name, dict.fromkeys(known))}"
 
 
 def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
