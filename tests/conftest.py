@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,44 +146,36 @@ def run(configure, tmp_path):
     return go
 
 
+def copy_of_run(configure, kept, target, experiment, *overrides):
+    """Return a copy of a completed run, which is trained once."""
+    from amtml_pl.runs.folder import RunFolder
+    from tiny_runs import trained
+
+    if not kept.exists():
+        config = configure(f"experiment={experiment}", *overrides, f"paths.outputs={kept.parent}/outputs")
+        repeat = "python -m amtml_pl.train experiment=x"
+        trained(config, RunFolder(kept), experiment=experiment, command=repeat)
+    return shutil.copytree(kept, target)
+
+
 @pytest.fixture
 def moved(configure, shared, tmp_path):
     """Return a moved copy of a completed run with two teachers."""
-    import shutil
+    from tiny_runs import TINY
 
-    from amtml_pl.runs.folder import RunFolder
-    from tiny_runs import TINY, trained
-
-    finished = shared / "finished"
-    if not finished.exists():
-        config = configure("experiment=digits_amtml", *TINY, f"paths.outputs={shared}/outputs")
-        repeat = "python -m amtml_pl.train experiment=x"
-        trained(config, RunFolder(finished), experiment="digits_amtml", command=repeat)
-    return shutil.copytree(finished, tmp_path / "moved")
+    return copy_of_run(configure, shared / "finished", tmp_path / "moved", "digits_amtml", *TINY)
 
 
 @pytest.fixture
 def learnt(configure, shared, tmp_path):
     """Return a copy of a run whose student has learnt the digits, in half a minute."""
-    import shutil
-
-    from amtml_pl.runs.folder import RunFolder
-    from tiny_runs import trained
-
-    learnt = shared / "learnt"
-    if not learnt.exists():
-        short = ("trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")
-        config = configure("experiment=digits", "method=ce", *short, f"paths.outputs={shared}/outputs")
-        repeat = "python -m amtml_pl.train experiment=x"
-        trained(config, RunFolder(learnt), experiment="digits", command=repeat)
-    return shutil.copytree(learnt, tmp_path / "learnt")
+    words = ("method=ce", "trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")
+    return copy_of_run(configure, shared / "learnt", tmp_path / "learnt", "digits", *words)
 
 
 @pytest.fixture
 def exported(moved, shared):
     """Return `moved` with its student exported to every format, and to ONNX in 8 bits."""
-    import shutil
-
     from amtml_pl.results.export.export import Export
     from amtml_pl.results.export.formats.kinds import KINDS
     from amtml_pl.results.run import load_run
