@@ -27,4 +27,4 @@ class Preempted(BaseException):
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message; its type if that is empty."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.models.layout import as_written
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode
 from amtml_pl.training.dashboard.drawing import pixels
@@ -110,8 +110,7 @@ class TensorBoard(Logger):
             try:
                 self.opened.add_graph(student.network, image)
             except Exception as error:  # any error of a user's network that cannot be traced
-                reason = str(error).partition("\n")[0]
-                log.warning("TensorBoard shows no graph of the student: %s", reason)
+                log.warning("TensorBoard shows no graph of the student: %s", first_line(error))
 
     def flush(self) -> None:
         """Write all pending events to the file."""
