@@ -1,4 +1,4 @@
-"""Writes small data sets in the official formats, with images whose colour tells their class."""
+"""Write small data sets in the official formats, with a colour for each class."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def write_tar(archive: Path, top: str, members: dict[str, bytes]) -> Path:
 
 
 def checksums(archive: Path) -> dict[str, Any]:
-    """The arguments with which a source takes an archive for the official one."""
+    """Return the arguments with which a source accepts an archive as official."""
     members = {}
     if archive.name.startswith("cifar"):
         with tarfile.open(archive) as tar:
@@ -131,7 +131,7 @@ def checksums(archive: Path) -> dict[str, Any]:
 
 
 def official(archive: Path) -> str:
-    """The override with which a run takes an archive for the official one."""
+    """Return the override with which a run accepts an archive as official."""
     return f"dataset.source.md5={md5(archive.read_bytes())}"
 
 

@@ -27,7 +27,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 @pytest.fixture
 def golden():
-    """A golden case by name: its inputs and outputs, lists as float64 or int64 tensors or ragged lists."""
+    """Return a function that gives the inputs and outputs of a golden case as tensors."""
 
     def case(name: str) -> tuple[dict, dict]:
         found = GOLDEN["cases"][name]
@@ -52,7 +52,7 @@ def is_whole(value) -> bool:
     return all(is_whole(v) for v in value) if isinstance(value, list) else isinstance(value, int)
 
 
-# With several workers, who take a file at a time: what takes minutes first, so that all end together.
+# Longest first, so that several workers end together.
 LONGEST = (
     "test_shared_batches.py", "test_process_groups.py", "test_tutorial.py",
     "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_cached_runs.py",
@@ -62,21 +62,21 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the longest files first; the others stay in the order of their names."""
+    """Put the longest files first; the others stay in the order of their names."""
     if gone := {*LONGEST} - {file.name for file in Path(__file__).parent.rglob("test_*.py")}:
         raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that do not exist: {sorted(gone)}")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
-# A background job of a shell is deaf to Ctrl-C, and so would be the processes that tests start and interrupt.
+# A background job of a shell ignores SIGINT, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # small tensors, and a machine that others use too
 
 
 @pytest.fixture(autouse=True)
 def tracing_without_type_checks(monkeypatch):
-    """Networks are traced with stand-ins for tensors, which no shape annotation fits."""
+    """Switch shape checks off while a network is traced with stand-ins for tensors."""
     import jaxtyping
 
     from amtml_pl.models.classifier_head import TapTracer
@@ -95,7 +95,7 @@ def tracing_without_type_checks(monkeypatch):
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """A folder for what tests may share: packed digits, and teachers that are trained once."""
+    """Return a folder that tests share: packed digits, and teachers that are trained once."""
     return tmp_path_factory.mktemp("shared")
 
 
@@ -104,10 +104,9 @@ COMPOSED, HYDRA = {}, []
 
 @pytest.fixture
 def configure(tmp_path, shared):
-    """Composes a configuration as the command line does, with outputs below ``tmp_path``.
+    """Return a function that composes overrides, once each, with outputs below ``tmp_path``.
 
-    What the same overrides compose is composed once. Hydra stays initialised for the test, since a teacher's
-    recipe is composed from within a run.
+    Hydra stays initialised for the test, as a run composes its teachers' recipes.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -135,7 +134,7 @@ def configure(tmp_path, shared):
 
 @pytest.fixture
 def run(configure, tmp_path):
-    """Runs overrides in a folder of their own; a second call with the same name repeats the command."""
+    """Return a function that trains a run; the same name resumes it."""
     from amtml_pl.runs.folder import RunFolder
     from tiny_runs import trained
 
@@ -220,7 +219,7 @@ def exported(moved, common, short_measurements):
 
 @pytest.fixture
 def command(monkeypatch, capfd):
-    """Runs a command in this process; gives what it has said, and ends with the status that is expected."""
+    """Return a function that runs a command in this process, and returns what it prints."""
     from hydra.core.global_hydra import GlobalHydra
 
     def made(main, *words, status=0):
@@ -243,7 +242,7 @@ def command(monkeypatch, capfd):
 
 @pytest.fixture
 def follow():
-    """Types all shell blocks of a page of docs/ one after the other, in a folder."""
+    """Return a function that runs all shell blocks of a page of docs/ in a folder."""
 
     def typed(page, folder):
         text = (Path(__file__).parent.parent / "docs" / page).read_text()
@@ -261,7 +260,7 @@ def follow():
 
 @pytest.fixture
 def mistake(tmp_path, shared, monkeypatch, capfd):
-    """The message of a command that must end with status 2, run in this process to save its imports."""
+    """Return a function that runs a wrong command in this process, and returns its message."""
     from amtml_pl.train import main
 
     def made(*words):
@@ -271,10 +270,10 @@ def mistake(tmp_path, shared, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", ["train", *words, *typed])
         with pytest.raises(SystemExit) as stop:
             main()
-        said = capfd.readouterr().err
+        output = capfd.readouterr().err
         assert stop.value.code == 2
-        assert "Traceback" not in said
-        assert said.count("error:") == 1
-        return said
+        assert "Traceback" not in output
+        assert output.count("error:") == 1
+        return output
 
     return made

@@ -8,17 +8,14 @@ from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExaminatio
 STUDENT = {"network": "models.CifarResNet", "parameters": 19954, "macs": 1000}
 TEACHER = {**STUDENT, "weights_digest": "w", "accuracy": {}}
 EXAMINATION = TeacherExamination(
-    images=10,
-    accuracy=0.9,
-    accuracy_reassigned=0.9,
-    accuracy_with={"imagenet": 0.1},
+    images=10, accuracy=0.9, accuracy_reassigned=0.9, accuracy_with={"imagenet": 0.1},
     gain_in_standard_errors={"classes": 0.0, "imagenet": -1.0},
-)
+)  # fmt: skip
 EXAMINED = ExaminedTeacher(**TeacherFacts(**TEACHER).model_dump(), examination=EXAMINATION)
 
 
 def a_record(**changes):
-    """The fields of a completed run's ``run.json``, without teachers."""
+    """Return the fields of a completed run's ``run.json``, without teachers."""
     return {
         "format": 3, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
         "command": "python -m amtml_pl.train experiment=digits",
@@ -35,7 +32,7 @@ def a_record(**changes):
 
 
 def a_run(**changes):
-    """`a_record` as commands read it."""
+    """Return `a_record` as commands read it."""
     return RunRecord.model_validate_json(json.dumps(a_record(**changes)))
 
 

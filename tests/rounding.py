@@ -1,4 +1,4 @@
-"""How far two computations of the same numbers differ by rounding alone, whatever the processor.
+"""Bound the difference of two computations that rounding alone causes on any processor.
 
 A processor may add the products of a sum in any order, fused or not. The last digits then differ.
 """

@@ -14,7 +14,7 @@ CLASSES, STAGES = 4, ("layer1", "layer2", "layer3")
 
 
 def make_step(B=6, M=3, K=5, *, seed=0, epoch=0, weights=None, taps=None, hints=None, dtype=torch.float32):
-    """A step with leaf student logits and weights, so that a test can ask who receives a gradient."""
+    """Return a step whose student logits and weights are leaves, to check their gradients."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -30,14 +30,8 @@ def make_step(B=6, M=3, K=5, *, seed=0, epoch=0, weights=None, taps=None, hints=
     )
     if weights is None:
         weights = normal(B, M).softmax(dim=1)
-    return Step(
-        student=student,
-        labels=torch.randint(K, (B,), generator=generator),
-        teachers=teachers,
-        weights=weights.detach().requires_grad_(),
-        weighting_norm=None,
-        epoch=epoch,
-    )
+    labels = torch.randint(K, (B,), generator=generator)
+    return Step(student, labels, teachers, weights.detach().requires_grad_(), None, epoch)
 
 
 def small_network(taps=()):
@@ -45,7 +39,7 @@ def small_network(taps=()):
 
 
 def small_module(terms, weighting, coef=None, kind=DistillModule, teachers=("t0", "t1"), **optimizer):
-    """A loop with a small student and small teachers."""
+    """Return a loop with a small student and small teachers."""
     torch.manual_seed(0)
     student = small_network(STAGES)
     source = LiveTeachers([Teacher(name, small_network(("layer3",))) for name in teachers])

@@ -1,4 +1,4 @@
-"""The command ``python -m amtml_pl.cache`` as a user meets it: what it prints, makes, leaves and removes."""
+"""The command ``python -m amtml_pl.cache``: what it prints, builds, keeps and removes."""
 
 import json
 import re
@@ -19,7 +19,7 @@ EXPERIMENT = ("experiment=digits_amtml", *TINY)
 
 
 def invoke(main, place, shared, *words):
-    """A command in this process, which saves its imports; its exit status."""
+    """Run a command in this process, and return its exit status."""
     roots = {"data": shared / "data", "teachers": shared / "teachers", "outputs": place / "outputs"}
     typed = [f"paths.{name}={folder}" for name, folder in roots.items()]
     with pytest.MonkeyPatch.context() as patch:
@@ -34,7 +34,7 @@ def invoke(main, place, shared, *words):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, shared):
-    """What action=build leaves for the experiment, validation included."""
+    """Return the cache that action=build makes for the experiment, validation included."""
     place = tmp_path_factory.mktemp("built")
     status = invoke(cache.main, place, shared, "action=build", *EXPERIMENT, "splits=[train,val]")
     assert status == 0
@@ -43,14 +43,14 @@ def built(tmp_path_factory, shared):
 
 @pytest.fixture
 def root(built, tmp_path):
-    """A cache of its own for each test, that nobody has left word in."""
+    """Return a copy of the cache without records of use."""
     ignore = shutil.ignore_patterns("used_by")
     return Path(shutil.copytree(built, tmp_path / "outputs" / "cache", ignore=ignore)) / "digits"
 
 
 @pytest.fixture
 def command(tmp_path, shared, capfd):
-    """What a command of the cache prints."""
+    """Return a function that runs a command, and returns what it prints."""
 
     def call(*words, status=0, main=cache.main):
         capfd.readouterr()
@@ -64,7 +64,7 @@ def command(tmp_path, shared, capfd):
 
 
 def files(root):
-    """Every file with its content; locks and notes of users are no part of a store."""
+    """Return every file of the stores with its content."""
     aside = {".locks", "used_by"}
     found = sorted(file for file in root.rglob("*") if file.is_file() and not aside & set(file.parts))
     return {str(file.relative_to(root)): file.read_bytes() for file in found}
@@ -114,8 +114,8 @@ def test_a_run_after_a_build_asks_no_teacher(root, command, tmp_path, monkeypatc
 def test_a_second_build_finds_all_there_even_from_a_run_folder(root, command, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"format": 0, "dataset": {"digest": "another"}}))
     before = files(root)
-    said = command("action=build", *EXPERIMENT)
-    assert re.search(r"train: 2 views of 2 teachers, .* all there already", said)
+    output = command("action=build", *EXPERIMENT)
+    assert re.search(r"train: 2 views of 2 teachers, .* all there already", output)
     assert files(root) == before
 
 
@@ -124,9 +124,9 @@ def test_validation_logits_serve_every_augmentation_and_number_of_views(root, co
     val = sorted(folder.name for folder in root.glob("*/logits-val-*"))
     assert len(val) == 2
     assert not list(root.glob("*/layer3-val-*"))
-    said = command("action=build", *EXPERIMENT, "splits=[val]", "augment=none", "data.views=1")
-    assert "val: 1 view of 2 teachers" in said
-    assert "all there already" in said
+    output = command("action=build", *EXPERIMENT, "splits=[val]", "augment=none", "data.views=1")
+    assert "val: 1 view of 2 teachers" in output
+    assert "all there already" in output
     assert sorted(folder.name for folder in root.glob("*/logits-val-*")) == val
     manifest = json.loads((store(root, "resnet8/logits-val-*") / "manifest.json").read_text())
     assert manifest["fingerprint"]["augment"] is None
@@ -141,21 +141,21 @@ def test_an_empty_cache_says_so(command, tmp_path):
 
 def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root, command, tmp_path):
     use(store(root, "resnet8/logits-train-*"), tmp_path)
-    said = command("action=info")
+    output = command("action=info")
     for folder in stores(root):
-        assert folder.name[-12:] in said
-    assert "6 stores" in said
-    assert re.search(r"\b[\d.]+ [kM]B", said)
-    assert re.search(r"0\.\d{4}", said)
+        assert folder.name[-12:] in output
+    assert "6 stores" in output
+    assert re.search(r"\b[\d.]+ [kM]B", output)
+    assert re.search(r"0\.\d{4}", output)
     for part in ("split: name train, size 100", "storage: float16", "precision float32", "padding 4"):
-        assert part in said
-    assert str(tmp_path) in said
-    assert "no run" in said
-    assert "damaged" not in said
+        assert part in output
+    assert str(tmp_path) in output
+    assert "no run" in output
+    assert "damaged" not in output
 
 
 def listed(root, capfd):
-    """The list without the command line around it."""
+    """Return the list that action=info prints."""
     show_info(root.parent)
     return capfd.readouterr().out
 
@@ -171,9 +171,9 @@ DAMAGES = {
 def test_a_damaged_store_is_listed_as_damaged(root, capfd, damage):
     name, content, words = DAMAGES[damage]
     (store(root, "resnet8/logits-train-*") / name).write_bytes(content)
-    said = re.sub(r"[\s│|]+", " ", listed(root, capfd))
-    assert len(re.findall(r"(?<!is )damaged: ", said)) == 1
-    assert re.search("damaged: .*" + words, said)
+    output = re.sub(r"[\s│|]+", " ", listed(root, capfd))
+    assert len(re.findall(r"(?<!is )damaged: ", output)) == 1
+    assert re.search("damaged: .*" + words, output)
 
 
 # ---- action=verify
@@ -181,12 +181,12 @@ def test_a_damaged_store_is_listed_as_damaged(root, capfd, damage):
 
 def test_a_right_cache_passes_with_the_largest_differences_per_tensor(root, command):
     before = files(root)
-    said = command("action=verify", *EXPERIMENT, "rows=16", "splits=[train,val]")
-    assert "train: 2 views, every checksum right" in said
-    assert "val: 1 view, every" in said
+    output = command("action=verify", *EXPERIMENT, "rows=16", "splits=[train,val]")
+    assert "train: 2 views, every checksum right" in output
+    assert "val: 1 view, every" in output
     for tensor in ("resnet8.*logits.*always", "resnet8.*layer3", "vgg8_quarter.*stage5"):
-        assert re.search(rf"{tensor}.*", said)
-    differences = re.findall(r"\d\.\de[+-]\d\d", said)
+        assert re.search(rf"{tensor}.*", output)
+    differences = re.findall(r"\d\.\de[+-]\d\d", output)
     assert len(differences) > 2
     assert all(float(found) < 1e-3 for found in differences)
     assert files(root) == before
@@ -194,8 +194,8 @@ def test_a_right_cache_passes_with_the_largest_differences_per_tensor(root, comm
 
 def test_a_flipped_byte_fails_and_is_left_as_it_is(root, command):
     damaged, before = flip_a_byte(root), files(root)
-    said = command("action=verify", *EXPERIMENT, status=2)
-    assert f"checksum of {damaged} is wrong" in said
+    output = command("action=verify", *EXPERIMENT, status=2)
+    assert f"checksum of {damaged} is wrong" in output
     assert files(root) == before
 
 
@@ -209,8 +209,8 @@ def test_a_teacher_that_answers_otherwise_fails(root, command, monkeypatch):
         return teacher
 
     monkeypatch.setattr(SelectedTeacher, "load", other)
-    said = command("action=verify", *EXPERIMENT, "rows=4", status=2)
-    assert re.search(r"Teacher '\w+' gives other logits for sample \d+ of train in view 1", said)
+    output = command("action=verify", *EXPERIMENT, "rows=4", status=2)
+    assert re.search(r"Teacher '\w+' gives other logits for sample \d+ of train in view 1", output)
 
 
 def test_views_that_are_not_built_are_counted_and_not_built(root, command):
@@ -223,17 +223,10 @@ def test_views_that_are_not_built_are_counted_and_not_built(root, command):
 @pytest.mark.parametrize("action", ["verify", "info", "gc"])
 def test_without_images_and_teachers_nothing_is_made(command, tmp_path, action):
     elsewhere = [f"paths.data={tmp_path}/data", f"paths.teachers={tmp_path}/teachers"]
-    said = command(f"action={action}", *EXPERIMENT, *elsewhere, status=2 if action == "verify" else 0)
+    output = command(f"action={action}", *EXPERIMENT, *elsewhere, status=2 if action == "verify" else 0)
     if action == "verify":
-        assert "packed images do not exist" in said
-        assert "action=build" in said
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_trained_teachers_nothing_is_verified_and_none_is_trained(built, command, tmp_path):
-    said = command("action=verify", *EXPERIMENT, f"paths.teachers={tmp_path}/teachers", status=2)
-    assert "the weights of" in said
-    assert "vgg8_quarter" in said
+        assert "packed images do not exist" in output
+        assert "action=build" in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -242,9 +235,9 @@ def test_without_trained_teachers_nothing_is_verified_and_none_is_trained(built,
 
 def test_stores_without_a_run_and_an_experiment_are_listed_and_removed(root, command):
     names = [folder.name for folder in stores(root)]
-    said = command("action=gc")
-    assert all(name in said for name in names)
-    assert "freed" in said
+    output = command("action=gc")
+    assert all(name in output for name in names)
+    assert "freed" in output
     assert list(root.parent.rglob("*.safetensors")) == []
     assert "Nothing to remove" in command("action=gc")
 

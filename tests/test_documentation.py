@@ -1,4 +1,4 @@
-"""What the documentation says is so: links lead somewhere, commands can be typed, the site can be made."""
+"""The documentation's links, commands and reference are right, and its site builds."""
 
 import importlib.util
 import re
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from amtml_pl.config.checks import check_command, constructor_mistakes, refuse, value_mistakes
-from amtml_pl.config.command import Job
-from amtml_pl.config.command_keys import BENCHMARK, CACHE_COMMAND, EVALUATE, EXPORT, PREDICT, REPORT
+from amtml_pl.config.checks import constructor_mistakes, refuse, value_mistakes
+from amtml_pl.config.command import CommandJob
+from amtml_pl.config.command_keys import COMMANDS
 from amtml_pl.config.override_errors import first_value
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -26,12 +26,10 @@ PAGES = [ROOT / "README.md", *(page for page in DOCS.rglob("*.md") if "_build" n
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 COMMAND = re.compile(r"(?:python|torchrun [\w -]+?) -m amtml_pl\.(\w+)((?: .*)?)$")
 FLAGS = ("-m", "--multirun", "--help", "--cfg", "job", "…")
-# The commands that take no run's configuration, and what each takes that other rules hold.
-OF_A_RUN = {"evaluate": EVALUATE, "export": EXPORT, "predict": PREDICT, "report": REPORT}
 
 
 def anchor(heading):
-    """What GitHub and MyST make of a heading, in links."""
+    """Return the anchor that GitHub and MyST give a heading."""
     text = re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading).strip().lower()
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
@@ -46,48 +44,54 @@ def test_every_link_leads_somewhere(page):
             assert fragment in [anchor(heading) for heading in headings], f"{page.name}: {path}#{fragment}"
 
 
-def commands():
-    """What can be typed: lines of shell blocks, and the commands of the configuration's files, once each."""
+def commands_in_blocks():
+    """Yield the commands of shell blocks, and of the configuration's files."""
     texts = [
         block.replace("\\\n", " ")
         for page in PAGES
         if page.name != "tutorial.md"  # which is followed as a whole
         for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     ]
-    texts += [
-        line.partition("Command:")[2].partition("   (")[0]
-        for file in config_directory().glob("*/*.yaml")
-        for line in file.read_text().splitlines()
-        if line.startswith("# Command:")
-    ]
-    told = []
+    for file in config_directory().glob("*/*.yaml"):
+        found = re.findall(r"^# Command:(.*?)(?:   \(.*)?$", file.read_text(), re.MULTILINE)
+        texts += found
     for line in "\n".join(texts).splitlines():
         if command := COMMAND.search(line.partition("   #")[0].strip()):
-            told.append((command[1], shlex.split(command[2], comments=True)))
-    return {f"{name} {shlex.join(words)}": (name, words) for name, words in told}
+            yield command[1], shlex.split(command[2], comments=True)
 
 
 def commands_in_sentences():
-    """What can be typed of the inline code: whole commands, and the overrides of one."""
+    """Yield the commands of inline code: whole ones, and the overrides of one."""
     for page in PAGES:
         # followed as a whole; generated; wrong on purpose
         if page.name in ("tutorial.md", "reference.md", "mistakes.md"):
             continue
         text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
         for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", text):
-            told = " ".join(code.split())
-            if "…" in told or "..." in told:
+            typed = " ".join(code.split())
+            if "…" in typed or "..." in typed:
                 continue
-            if command := COMMAND.search(told):
+            if command := COMMAND.search(typed):
                 yield command[1], shlex.split(command[2])
-            elif re.match(r"[+~'\w.]+=", told) and " " in told:
-                words = shlex.split(told)
+            elif re.match(r"[+~'\w.]+=", typed) and " " in typed:
+                words = shlex.split(typed)
                 if all("=" in word for word in words):
                     yield "evaluate" if page.name == "evaluate.md" else "train", words
 
 
-COMMANDS = commands()
-IN_SENTENCES = {f"{name} {shlex.join(words)}": (name, words) for name, words in commands_in_sentences()}
+def first_job(words):
+    """Return the words of a sweep's first job, or of the only one; none for ``--help``."""
+    overrides = [] if "--help" in words else [word for word in words if word not in FLAGS]
+    firsts = map(first_value, OverridesParser.create().parse_overrides(overrides))
+    return tuple(word for word in firsts if word and not word.startswith("seed="))
+
+
+IN_BLOCKS, IN_SENTENCES = [*commands_in_blocks()], [*commands_in_sentences()]
+JOBS = {  # once each; --config-dir needs a folder of the reader, which other tests have
+    (name, first_job(words)): None
+    for name, words in (*IN_BLOCKS, *IN_SENTENCES)
+    if "--config-dir" not in words
+}
 
 
 def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
@@ -102,35 +106,35 @@ def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
 
 
 def test_the_pages_hold_many_commands():
-    assert len(COMMANDS) > 60
+    assert len(IN_BLOCKS) > 80
     assert len(IN_SENTENCES) >= 8
 
 
-@pytest.mark.parametrize("command", {**COMMANDS, **IN_SENTENCES})
-def test_every_command_composes_and_is_sound(command):
-    """Of a sweep its first job; what needs a folder of the reader's own is left out."""
-    name, words = (COMMANDS | IN_SENTENCES)[command]
-    if "--config-dir" in words:
-        pytest.skip("it needs a folder of the reader's own: other tests have one, from the page")
-    hold(name, [] if "--help" in words else words)
+# An experiment alone is checked with the configuration.
+@pytest.mark.parametrize("job", [job for job in JOBS if len(job[1]) > 1 or job[0] != "train"], ids=str)
+def test_every_command_composes_and_is_sound(hold, job):
+    hold(*job)
 
 
-def hold(name, words):
-    """Composes what is typed behind a command, and holds it as the command does."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        told = OverridesParser.create().parse_overrides([word for word in words if word not in FLAGS])
-        config = compose(name, [word for word in map(first_value, told) if word])
-    job = Job(name, config)
-    if name in OF_A_RUN:
-        check_command(job.values(*(key for key in config if key != "dataset")), OF_A_RUN[name])
-        return
-    if name == "cache":
-        check_command(job.take(*CACHE_COMMAND), CACHE_COMMAND)
-    if name == "benchmark":
-        check_command(job.take("benchmark")["benchmark"], BENCHMARK)
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):  # a teacher's recipe is composed
+@pytest.fixture
+def hold(configure):  # which keeps Hydra initialised
+    """Compose a command's overrides, and check them as the command does."""
+
+    def composed(name, words):
+        config = compose(name, [*words])
+        job = CommandJob(name, config)
+        if "teacher" not in config:  # a command without a run's configuration
+            for key in ("run", "model", "images"):
+                if config.get(key, "") is None:
+                    config[key] = "given"
+            job.options(COMMANDS[name], without="dataset")
+            return
+        if name in ("cache", "benchmark"):
+            job.take(COMMANDS[name])
         refuse(value_mistakes(config))  # those of the recipes are checked with the experiments
         assert [mistake for mistake in constructor_mistakes(config) if "none is found" not in mistake] == []
+
+    return composed
 
 
 @pytest.mark.parametrize(
@@ -138,12 +142,12 @@ def hold(name, words):
     [("export", "format=onxx"), ("evaluate", "split=tets"), ("predict", "top=0"), ("cache", "action=biuld"),
      ("benchmark", "benchmark.steps=1"), ("doctor", "temperature=0")],
 )  # fmt: skip
-def test_a_mistake_in_a_documented_command_would_be_found(name, word):
+def test_a_mistake_in_a_documented_command_would_be_found(hold, name, word):
     with pytest.raises(UserError, match=word.split(".")[-1].split("=")[0]):
         hold(name, [word])
 
 
-def test_the_teacher_of_your_own_composes_from_the_page(tmp_path):
+def test_the_teacher_of_your_own_composes_from_the_page(hold, tmp_path):
     page = (DOCS / "teachers.md").read_text()
     [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     [defaults] = re.findall(r"^`(defaults: .*)`\. A file", page, re.MULTILINE)
@@ -154,25 +158,15 @@ def test_the_teacher_of_your_own_composes_from_the_page(tmp_path):
     hold("train", [f"hydra.searchpath=[{tmp_path}]", *shlex.split(command)])
 
 
-def test_the_reference_is_what_the_yaml_files_and_docstrings_say():
+def test_the_reference_is_generated_from_the_yaml_files_and_docstrings():
     spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    said = (DOCS / "reference.md").read_text()
-    assert said == made.reference(), "python docs/reference.py writes it anew"
-
-
-CHOSEN = [  # the first and the last of each group: one table holds them all
-    (group.name, file.stem)
-    for group in sorted(config_directory().iterdir())
-    if group.is_dir() and group.name not in ("hydra", "method", "experiment", "sweep", "launcher")
-    for files in [sorted(group.glob("*.yaml"))]
-    for file in dict.fromkeys(files[:1] + files[-1:])
-]
+    assert (DOCS / "reference.md").read_text() == made.reference(), "python docs/reference.py writes it anew"
 
 
 def leaves(node, path):
-    """The dotted keys of a configuration that hold no keys themselves, and their values; no constructors."""
+    """Yield the dotted keys and values of a configuration's leaves, without constructors."""
     if isinstance(node, dict) and node:
         children = node.items()
     elif isinstance(node, list) and any(isinstance(child, dict) for child in node):
@@ -186,7 +180,7 @@ def leaves(node, path):
 
 
 def sections():
-    """The sections of the reference, by the words before the colon of their headings."""
+    """Return the sections of the reference, by the words before the colon of their headings."""
     page = (DOCS / "reference.md").read_text()
     return {section.splitlines()[0].partition(":")[0]: section for section in page.split("\n## ")[1:]}
 
@@ -196,49 +190,18 @@ def cells(line):
 
 
 def value_of(text):
-    """A value that is typed; in a list, YAML wants interpolations in quotes."""
+    """Return a typed value; YAML requires quotes around interpolations in a list."""
     return yaml.safe_load(re.sub(r"(?<=[\[ ])(\$\{[\w.]+\})(?=[,\]])", r"'\1'", text))
 
 
-def said_of(group, choice):
-    """The value of each key of a choice, as the reference's tables have it."""
-    for block in sections()[group].split("\n\n**")[1:]:
-        names, _, rest = block.partition("**\n")
-        if f"`{choice}`" in names:
-            of_all, _, below = rest.partition("\n| choice | ")
-            rows = [cells(line) for line in of_all.splitlines() if line.startswith("| `")]
-            found = {row[0]: row[1] for row in rows}
-            if below:
-                header, _, *lines = below.splitlines()
-                [own] = [cells(line) for line in lines if cells(line)[:1] == [choice]]
-                found |= dict(zip(cells(header), own[1:], strict=True))
-            return found
-    raise AssertionError(f"{group}={choice} has no block")
-
-
-@pytest.mark.parametrize(("group", "choice"), CHOSEN, ids=map("=".join, CHOSEN))
-def test_the_reference_has_every_key_of_a_choice_with_its_value(group, choice):
-    """What Hydra composes is the oracle."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        config = compose(f"{group}/{choice}")
-    tree = OmegaConf.to_container(config, resolve=False)
-    found = dict(
-        leaves(tree["data" if group == "augment" else group], "data" if group == "augment" else group)
-    )
-    if group == "loss":
-        found |= dict(leaves(tree["coef"], "coef"))
-    said = said_of(group, choice)
-    assert {key: value_of(said[key]) if key in said else "?" for key in found} == found
-
-
-def test_the_reference_has_every_key_of_the_root_and_of_what_sets_several():
+def test_the_reference_has_every_key_of_the_root_and_of_composed_choices():
     """Methods, experiments, sweeps and launchers set keys anywhere; each is in its line."""
     root = OmegaConf.to_container(OmegaConf.load(config_directory() / "train.yaml"), resolve=False)
     inside = ("defaults", "hydra", "teacher", "loss")
     own = {key: value for key, value in root.items() if key not in inside}
     rows = [cells(line) for line in sections()["Root keys"].splitlines() if line.startswith("| `")]
-    said = {row[0]: value_of(row[1]) for row in rows}
-    assert {key: said.get(key, "?") for key, _ in leaves(own, "")} == dict(leaves(own, ""))
+    listed = {row[0]: value_of(row[1]) for row in rows}
+    assert {key: listed.get(key, "?") for key, _ in leaves(own, "")} == dict(leaves(own, ""))
     for group in ("method", "experiment", "sweep", "launcher"):
         for file in (config_directory() / group).glob("*.yaml"):
             [line] = [row for row in sections()[group].splitlines() if row.startswith(f"| `{file.stem}` |")]

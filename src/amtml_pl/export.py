@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command, refuse_no_run
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import EXPORT
 from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.system.console import console
@@ -18,22 +17,15 @@ if TYPE_CHECKING:
 
 
 @command("export", multirun=False)
-def main(job: Job) -> None:
-    """Write the student under a temporary name, check the file, then rename it.
-
-    Exit status: 0 done, 2 a user's mistake.
-    """
+def main(job: CommandJob) -> None:
+    """Write the student under a temporary name, check the file, then rename it."""
     with job.reporting():
-        values = check_command(job.values(), EXPORT)
-        refuse_no_run(values["run"])
+        options = job.options(EXPORT)
         from amtml_pl.results.export.export import export_student
         from amtml_pl.results.run import load_run
 
-        run, options = (
-            load_run(values["run"], **values["paths"]),
-            {"command": job.typed(), "out": values["out"]},
-        )
-        print_export(export_student(run, values["checkpoint"], values["format"], **options))
+        run, chosen = load_run(options["run"], **options["paths"]), (options["checkpoint"], options["format"])
+        print_export(export_student(run, *chosen, command=job.typed(), out=options["out"]))
 
 
 def print_export(exported: Exported) -> None:

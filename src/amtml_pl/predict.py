@@ -7,10 +7,8 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from amtml_pl.config.checks import check_command
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import PREDICT
-from amtml_pl.errors import UserError
 from amtml_pl.system.console import console
 from amtml_pl.system.files import named_output
 
@@ -18,26 +16,18 @@ HEADER = re.compile(r"file,class,probability(,class_\d+,probability_\d+)*\n")  #
 
 
 @command("predict", multirun=False)
-def main(job: Job) -> None:
-    """Print the likeliest classes of every image, and write them to ``out=``.
-
-    Exit status: 0 done, 2 a user's mistake.
-    """
+def main(job: CommandJob) -> None:
+    """Print the likeliest classes of every image, and write them to ``out=``."""
     with job.reporting():
-        values = check_command(job.values(), PREDICT)
-        for key, fix in (("model", "model=FILE or FOLDER"), ("images", "images=FOLDER")):
-            if not values[key]:
-                raise UserError(f"{key}= is missing.", fix=fix)
-        words = [values["images"]] if isinstance(values["images"], str) else values["images"]
-        out = values["out"]
+        options = job.options(PREDICT)
+        images, out = options["images"], options["out"]
         table = out and named_output(out, suffix=".csv", what="a table of predictions", is_one=is_table)
         from amtml_pl.data.image_files import named_images
         from amtml_pl.results.predict import Predictor, predict, write_table
 
-        files = named_images(words)
-        found = predict(
-            Predictor(Path(values["model"]).expanduser(), values["checkpoint"]), files, values["top"]
-        )
+        files = named_images([images] if isinstance(images, str) else images)
+        model = Predictor(Path(options["model"]).expanduser(), options["checkpoint"])
+        found = predict(model, files, options["top"])
         width = max(len(str(file)) for file in files)
         for file, classes in found:
             listed = "  ".join(f"{name} {value:.4f}" for name, value in classes)

@@ -20,7 +20,7 @@ from amtml_pl.comparison.page import page
 from amtml_pl.comparison.spreadsheets import csv_of_groups, csv_of_runs
 from amtml_pl.comparison.tables import cells, columns, kept_apart
 from amtml_pl.config.checks import check_command
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.config.command_keys import REPORT
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console, error_console
@@ -28,19 +28,14 @@ from amtml_pl.system.files import replacing
 
 
 @command("report")
-def main(job: Job) -> None:
-    """Print the leaderboard and write the report.
-
-    Exit status: 0 success, 2 user error.
-    """
+def main(job: CommandJob) -> None:
+    """Print the leaderboard and write the report."""
     with job.reporting():
         # All are texts: a folder may be called 2026.
-        asked: Any = {key: value if value is None else str(value) for key, value in job.values().items()}
-        check_command(asked, REPORT)
-        folder, metric, baseline = Path(asked["runs"]), asked["metric"], asked["baseline"]
-        out = Path(asked["out"]) if asked["out"] else folder / "report"
-        if not asked["runs"]:
-            raise UserError("runs= is empty (expected a folder).", fix="runs=outputs/runs")
+        options: Any = {key: value if value is None else str(value) for key, value in job.values().items()}
+        check_command(options, REPORT)
+        folder, metric, baseline = Path(options["runs"]), options["metric"], options["baseline"]
+        out = Path(options["out"]) if options["out"] else folder / "report"
         found = find_runs(folder, metric)
         problems = problems_of(found.compared, metric)
         if baseline is not None:
@@ -55,17 +50,13 @@ def main(job: Job) -> None:
             "groups.csv": csv_of_groups(problems, metric),
         }
         publish(out, files)
-        show(problems, metric)
-        warn(problems, found, folder, broken)
+        print_leaderboards(problems, metric)
+        print_warnings(problems, found, folder, broken)
         console.print(f"Saved in {escape(str(out))}: {', '.join(files)}")
 
 
 def publish(out: Path, files: Mapping[str, str]) -> None:
-    """Write all files, each under a temporary name first, or none.
-
-    Raises:
-        UserError: if the folder cannot be written to; the old files stay.
-    """
+    """Write all files, or raise a UserError and keep the old ones."""
     try:
         if folders := [name for name in files if (out / name).is_dir()]:
             raise IsADirectoryError(f"{out / folders[0]} is a folder")
@@ -74,9 +65,8 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
                 temporary = whole.enter_context(replacing(out / name))
                 temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UserError(
-            f"The report cannot be written to {out.resolve()}: {error}.", fix="out=FOLDER"
-        ) from error
+        message = f"The report cannot be written to {out.resolve()}: {error}."
+        raise UserError(message, fix="out=FOLDER") from error
 
 
 # Columns left out on a narrow terminal, in this order.
@@ -84,7 +74,7 @@ DISPENSABLE = ("minutes", "epochs", "val/acc", "95 % interval", "budget")
 NARROWEST_TEXT = 20  # of a group's name or a budget, which wrap to the next line
 
 
-def show(problems: Sequence[Problem], metric: str) -> None:
+def print_leaderboards(problems: Sequence[Problem], metric: str) -> None:
     """Print one table for each problem, with as many columns as fit."""
     for problem in problems:
         head = columns(problem, metric)
@@ -121,7 +111,7 @@ def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric:
     return kept
 
 
-def warn(
+def print_warnings(
     problems: Sequence[Problem], found: FoundRuns, folder: Path, broken: Sequence[tuple[Path, str]]
 ) -> None:
     """Print warnings about what the tables leave out or compare unfairly."""

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from amtml_pl.config.checks import check_constructors, check_values
-from amtml_pl.config.command import Job, command
+from amtml_pl.config.command import CommandJob, command
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.training.sweep.conclusion import with_leaderboard
 from amtml_pl.training.sweep.jobs import run_job, sweep_context
 
 
 def main() -> None:
-    """Run the command line.
-
-    Exit status: 0 done, 2 a user's mistake, 130 interrupted, 1 anything else.
-    """
+    """Run the command line; exit with status 130 after SIGINT, 75 after SIGTERM."""
     with_leaderboard(run)
 
 
 @command("train")
-def run(job: Job) -> float:
-    """Return one run's validation accuracy, which a sweeper may maximise; NaN after a mistake."""
+def run(job: CommandJob) -> float:
+    """Train one run, as a sweep's job if in one, and return its validation accuracy."""
     if sweep_context.sweep is None:
         return train(job)
     import amtml_pl.training.pipeline  # noqa: F401 - forked jobs then share this import
@@ -27,8 +24,8 @@ def run(job: Job) -> float:
     return run_job(lambda: train(job), sweep_context.sweep)
 
 
-def train(job: Job) -> float:
-    """Train one run, or start its processes, and return its validation accuracy."""
+def train(job: CommandJob) -> float:
+    """Train one run, or start its ranks; return its validation accuracy, NaN after a mistake."""
     folder = RunFolder(job.folder)
     with job.reporting(own_folder=True, resumes=True):
         check_values(job.config)

@@ -7,8 +7,8 @@ Shape alphabet of the whole project: ``B`` batch, ``N`` split size, ``M`` teache
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -18,6 +18,7 @@ SplitName: TypeAlias = Literal["train", "val", "test"]
 Shape: TypeAlias = tuple[int, int, int]
 Labels: TypeAlias = Int64[Tensor, " B"]
 TeacherWeights: TypeAlias = Float[Tensor, "B M"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Split:
 
 
 def counted_kinds(left_out: Mapping[str, int]) -> str:
-    """Return a summary of unread files, such as ``left out: 1 file that is not read (.tif 1)``."""
+    """Return a summary of unread files: ``left out: 1 file … (.tif 1)``."""
     number = sum(left_out.values())
     kinds = sorted(left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {count:,}" for suffix, count in kinds)
@@ -49,8 +50,26 @@ def counted_kinds(left_out: Mapping[str, int]) -> str:
     return f"left out: {number:,} {are} not read ({listed})"
 
 
+class Tensors:
+    """A dataclass with tensors, also in mappings and in dataclasses below it."""
+
+    def map(self: T, change: Callable[[Tensor], Tensor]) -> T:
+        """Return the same values with every tensor changed."""
+        return _mapped(self, change)  # type: ignore[no-any-return]
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: _mapped(each, change) for name, each in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _mapped(getattr(value, f.name), change) for f in fields(value)})
+    return value
+
+
 @dataclass(frozen=True)
-class ModelOutputs:
+class ModelOutputs(Tensors):
     """The outputs of one network for a batch.
 
     Attributes:
@@ -61,13 +80,9 @@ class ModelOutputs:
     logits: Float[Tensor, "B K"]
     features: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> ModelOutputs:
-        """Return the same outputs with every tensor changed."""
-        return ModelOutputs(change(self.logits), {name: change(f) for name, f in self.features.items()})
-
 
 @dataclass(frozen=True)
-class TeacherOutputs:
+class TeacherOutputs(Tensors):
     """The outputs of all teachers for a batch, live or read from a cache.
 
     Attributes:
@@ -80,14 +95,9 @@ class TeacherOutputs:
     logits: Float[Tensor, "B M K"]
     hints: Mapping[str, Float[Tensor, "B _ _ _"]] = field(default_factory=dict)
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> TeacherOutputs:
-        """Return the same outputs with every tensor changed."""
-        hints = {name: change(hint) for name, hint in self.hints.items()}
-        return TeacherOutputs(self.names, change(self.logits), hints)
-
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(Tensors):
     """The partners that mixup blends into the images of a batch.
 
     Attributes:
@@ -98,13 +108,9 @@ class Mixed:
     labels: Int64[Tensor, " B"]
     share: Float[Tensor, ""]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Mixed:
-        """Return the same with every tensor changed."""
-        return Mixed(change(self.labels), change(self.share))
-
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Tensors):
     """One batch as the data module yields it.
 
     Attributes:
@@ -135,17 +141,6 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory (the torch ``DataLoader`` calls this by name)."""
         return self.map(Tensor.pin_memory)
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the same batch with every tensor changed."""
-        return replace(
-            self,
-            images=change(self.images),
-            labels=change(self.labels),
-            index=change(self.index),
-            teachers=None if self.teachers is None else self.teachers.map(change),
-            mixed=None if self.mixed is None else self.mixed.map(change),
-        )
 
 
 @dataclass(frozen=True)

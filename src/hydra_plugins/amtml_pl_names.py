@@ -1,4 +1,4 @@
-"""What YAML files may name besides each other; a plugin that Hydra looks for here."""
+"""Register the resolvers, the coefficients and the teachers that YAML files refer to."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from amtml_pl.runs.identity import resolve_run_folder, share_of_cores
 OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
 OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
 OmegaConf.register_new_resolver("amtml.share_of_cores", share_of_cores, replace=True)
-# No YAML can say that a node takes new keys, as coef.kd=2 does in a run without the term kd.
-coefficients = OmegaConf.create({"coef": DictConfig({}, flags={"struct": False})})
-ConfigStore.instance().store("amtml_coefficients", coefficients)
+# YAML cannot allow new keys in a node, as for coef.kd=2 in a run without the term kd.
+new_keys = DictConfig({}, flags={"struct": False})
+ConfigStore.instance().store("amtml_coefficients", OmegaConf.create({"coef": new_keys}))
 
 
 class StudentsAsTeachers(SearchPathPlugin):
-    """Offers a teacher for each network that has no file of its own in ``conf/teacher``."""
+    """Offers a teacher for each network without a file in ``conf/teacher``."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Stores what such a file would hold: the network, and what every teacher has besides."""
+        """Store the content of such a file: the network, and the keys of every teacher."""
         for folder in configuration_folders(search_path):
             for network in (folder / "student").glob("*.yaml"):
                 name = network.stem
@@ -36,7 +36,7 @@ class StudentsAsTeachers(SearchPathPlugin):
 
 
 def configuration_folders(search_path: ConfigSearchPath) -> Iterator[Path]:
-    """The project's folder, and the user's own one, which Hydra adds only after its plugins."""
+    """Yield the project's folder, and the user's, which Hydra adds only after its plugins."""
     for place in search_path.get_path():
         if place.path is not None and "://" not in place.path.removeprefix("file://"):
             yield Path(place.path.removeprefix("file://"))

@@ -1,4 +1,4 @@
-"""A sweeper that searches with Optuna; Hydra looks for its plugins in this package."""
+"""Provide a sweeper that searches with Optuna; Hydra looks for its plugins here."""
 
 from __future__ import annotations
 
@@ -13,33 +13,20 @@ from omegaconf import DictConfig
 
 
 class OptunaSweeper(Sweeper):
-    """Searches for the overrides with the best validation accuracy, see `training.sweep.optuna_search`."""
+    """Searches for the overrides with the best validation accuracy."""
 
-    def __init__(
-        self,
-        params: Mapping[str, Any],
-        n_trials: int,
-        max_batch_size: int,
-        seed: int,
-        startup_trials: int,
-    ) -> None:
-        self.params = params
-        self.settings = {
-            "n_trials": n_trials,
-            "at_once": max_batch_size,
-            "seed": seed,
-            "startup_trials": startup_trials,
-        }
+    def __init__(self, params: Mapping[str, Any], max_batch_size: int, **settings: int) -> None:
+        self.params, self.settings = params, {"at_once": max_batch_size, **settings}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes the launcher that runs the trials."""
+        """Create the launcher that runs the trials."""
         self.config_loader = hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Searches until enough trials have completed."""
+        """Search until enough trials have completed."""
         # Not above: Hydra imports this file in every command.
         from amtml_pl.config.reporting import report_mistake
         from amtml_pl.errors import UserError

@@ -1,4 +1,4 @@
-"""A launcher that runs the jobs of a multirun as tasks of Ray; Hydra looks for plugins in this package."""
+"""Provide a launcher that runs the jobs of a multirun as Ray tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class RayLauncher(Launcher):
-    """Runs jobs as Ray's tasks, as many at once as the cores and accelerators allow.
+    """Runs jobs as Ray tasks, as many at once as the cores and accelerators allow.
 
     Args:
         address: of a cluster, ``auto`` for the one that this machine belongs to; None starts one here.
@@ -30,11 +30,11 @@ class RayLauncher(Launcher):
         self.address, self.cpus_per_task, self.gpus_per_task = address, cpus_per_task, gpus_per_task
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes what every job needs."""
+        """Keep what every job needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs and waits for all; one whose process crashes does not end the others."""
+        """Run the jobs and wait for all; a crashed process does not end the others."""
         # Not above: Hydra imports this file in every command.
         from amtml_pl.config.reporting import report_mistake
         from amtml_pl.errors import UserError
@@ -66,17 +66,12 @@ class RayLauncher(Launcher):
 
 
 def run_one(context: tuple[Any, ...], overrides: list[str], number: int) -> JobReturn:
-    """One job, in a worker of Ray."""
+    """Run one job in a Ray worker."""
     hydra_context, config, task_function, singletons = context
     setup_globals()
     Singleton.set_state(singletons)
     job_config = hydra_context.config_loader.load_sweep_config(config, overrides)
     with open_dict(job_config):
         job_config.hydra.job.id = job_config.hydra.job.num = number
-    return run_job(
-        hydra_context=hydra_context,
-        task_function=task_function,
-        config=job_config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    folder = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+    return run_job(task_function, job_config, hydra_context=hydra_context, **folder)

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from amtml_pl.config.allowed_targets import located, refuse_foreign_targets, target_nodes
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check
 from amtml_pl.config.paths import config_directory
 from amtml_pl.errors import UserError
@@ -21,7 +21,7 @@ NOT_LISTED = (
     "os.system", "torch.load", "torch.hub.load", "hydra.utils.call", "amtml_pl",
     "amtml_pl.system.files.write_text", "amtml_pl.data.augment.np.load",
     "amtml_pl.data.datasets.download.download", "amtml_pl.losses.angle.angle_loss",
-    "amtml_pl.training.sweep.jobs.SweepCallback", "amtml_pl.losses.nothing.Loss", "torch.nn.Linear",
+    "amtml_pl.losses.nothing.Loss", "torch.nn.Linear",
     "torch.optim.Optimizer", "torch.optim.swa_utils.AveragedModel", "torch.optim.lr_scheduler.LRScheduler",
     "timm.models.load_checkpoint", "timm.create_model.x", "torchvision.models.ResNet",
     "torchvision.models.get_model", "torchvision.models.detection.fasterrcnn_resnet50_fpn",
@@ -33,7 +33,7 @@ MARK = "the package was imported"
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of somebody else's, which leaves a file behind when it is imported."""
+    """Write a foreign package that creates a file when it is imported."""
     (tmp_path / "strangers").mkdir()
     (tmp_path / "strangers" / "__init__.py").write_text(
         f"from pathlib import Path\nfrom os import system\nimport json\n"
@@ -100,7 +100,7 @@ def test_the_environment_adds_exact_names(package, monkeypatch):
 
 
 @pytest.mark.parametrize("names", ["my package", "mypackage"])
-def test_a_variable_that_holds_anything_but_dotted_names_is_refused(monkeypatch, names):
+def test_a_variable_with_other_than_dotted_names_is_rejected(monkeypatch, names):
     monkeypatch.setenv("AMTML_TARGETS", names)
     with pytest.raises(
         UserError, match=rf"(?s)AMTML_TARGETS names {names!r}.*export AMTML_TARGETS=mypackage.MyNe"
@@ -157,17 +157,17 @@ def test_the_check_names_the_key_path_of_what_may_not_be_named(configure, overri
         check(configure("experiment=digits", "method=ce", *overrides))
 
 
-def test_nothing_is_built_that_may_not_be_named_whatever_was_checked(tmp_path):
+def test_a_name_that_may_not_be_named_is_never_built(tmp_path):
     canary = tmp_path / "canary"
     harm = {"_target_": "os.system", "command": f"touch {canary}"}
     for node in (harm, {"_target_": "torch.optim.SGD", "lr": harm},
                  {"_target_": "torch.optim.lr_scheduler.SequentialLR", "schedulers": [[harm]]}):  # fmt: skip
         with pytest.raises(UserError, match=r"_target_=os.system: os.system may not be named"):
-            build(OmegaConf.create(node))
+            build_object(OmegaConf.create(node))
     assert not canary.exists()
 
 
 def test_an_interpolation_does_not_hide_a_name():
     config = OmegaConf.create({"name": "os.system", "student": {"_target_": "${name}", "command": "true"}})
     with pytest.raises(UserError, match=r"_target_=os.system: os.system may not be named"):
-        build(config.student)
+        build_object(config.student)

@@ -1,4 +1,4 @@
-"""What a recorded command says of its run."""
+"""The overrides of a recorded command."""
 
 from amtml_pl.config.overrides import key_of, overrides_of, without_places
 
@@ -18,10 +18,10 @@ def test_a_group_is_the_same_key_whatever_package_it_is_put_into():
 
 
 def test_neither_how_a_run_works_nor_its_seed_names_a_group_of_the_report():
-    silent = [
+    others = [
         "experiment=x", "sweep=tune", "seed=1", "trainer=cpu", "launcher=joblib", "paths.data=/x",
         "debug=true", "expected_defects=[a]", "hydra/launcher=ray", "cache.batch_size=3",
         "data.num_workers=2",
     ]  # fmt: skip
-    told = ["trainer.max_epochs=3", "teacher.resnet8.seed=1", "data.seed=1", "method=avg", "+mine.key=1"]
-    assert without_places([*silent, *told]) == told
+    labels = ["trainer.max_epochs=3", "teacher.resnet8.seed=1", "data.seed=1", "method=avg", "+mine.key=1"]
+    assert without_places([*others, *labels]) == labels

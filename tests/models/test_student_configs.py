@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
 from amtml_pl.models.taps import NetworkCost, TappedNetwork, cost
 
@@ -21,7 +21,7 @@ def student(configure):
         if name.startswith("timm_"):
             pytest.importorskip("timm")
         config = configure(f"teacher=[{','.join(NAMES)}]", f"dataset.num_classes={num_classes}")
-        return TappedNetwork(build(config.teacher[name].network), mean=[0.5] * 3, std=[0.5] * 3)
+        return TappedNetwork(build_object(config.teacher[name].network), mean=[0.5] * 3, std=[0.5] * 3)
 
     return made
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
 from amtml_pl.system import ranks
@@ -16,7 +16,7 @@ from amtml_pl.training.settings import settings_of
 def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure):
     config = configure("experiment=digits", "method=ce", "trainer=ddp", "trainer.accelerator=cpu")
     config.trainer.devices = 1
-    made = build(config.trainer, partial=True)(strategy="ddp")
+    made = build_object(config.trainer, partial=True)(strategy="ddp")
     assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
     synchronised = made.strategy._layer_sync.apply(student_network(settings_of(config), []))
     kinds = [type(module) for module in synchronised.modules()]
@@ -83,7 +83,7 @@ def test_processes_are_started_where_nobody_has_started_any():
     [
         (["data.batch_size=129"], r"batch_size=129: expected a multiple of the 2 processes(.|\n)*e.g. 130"),
         (["data.mixup=0.2"], "data.mixup=0.2: blends images of a whole batch; expected 0 with 2 processes"),
-        (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp: several processes always share batches by DDP"),
+        (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp: ranks always share batches by DDP"),
     ],
 )
 def test_a_batch_that_processes_cannot_share_is_refused(configure, overrides, message):

@@ -1,21 +1,24 @@
-"""Every test here runs in a folder of its own, and may change nothing but what lies in ``out``."""
+"""Every test here runs in an empty folder, and may change nothing outside of ``out``."""
+
+import pickle
 
 import pytest
+from canary import Payload
 
 
 @pytest.fixture(autouse=True)
 def only_out_is_touched(tmp_path, monkeypatch):
-    """The working folder is watched with all beside it; ``hostile`` is for what a test itself lays there."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "hostile").mkdir()
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "secret.txt").write_text("nobody asked for this")
+    """Watch the working folder and those beside it; a test itself writes to ``hostile``."""
+    for name in ("out", "hostile", "here"):
+        (tmp_path / name).mkdir()
+    secret = tmp_path / "here" / "secret.txt"
+    secret.write_text("unchanged")
     monkeypatch.chdir(tmp_path / "here")
     yield
-    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*"))
-    beside = [name for name in left if name.split("/")[0] not in ("out", "hostile")]
+    left = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*"))
+    beside = [str(file) for file in left if file.parts[0] not in ("out", "hostile")]
     assert beside == ["here", "here/secret.txt"]
-    assert (tmp_path / "here" / "secret.txt").read_text() == "nobody asked for this"
+    assert secret.read_text() == "unchanged"
 
 
 @pytest.fixture
@@ -30,7 +33,16 @@ def out(tmp_path):
 
 @pytest.fixture
 def canary(tmp_path):
-    """A file that a payload would write; it must not be there in the end."""
+    """Return a file that a payload would write; it must not exist in the end."""
     file = tmp_path / "out" / "canary"
     yield file
     assert not file.exists(), "code from a file was run"
+
+
+@pytest.fixture
+def payload(canary):
+    """Return a payload, after an ordinary unpickling has run it."""
+    harm = Payload(canary)
+    pickle.loads(pickle.dumps(harm))  # noqa: S301 (only here)
+    canary.unlink()
+    return harm

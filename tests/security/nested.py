@@ -1,4 +1,4 @@
-"""Nested plain values: their places, and others to put there."""
+"""Nested plain values: their places, and other values to put there."""
 
 import copy
 
@@ -9,13 +9,12 @@ FUZZ = settings(
     derandomize=True, deadline=None, max_examples=25, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
-
 NUMBERS = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats()
 
 
-def nested(*told, keys=()):
-    """Any JSON, with some texts and keys more often than chance would draw them."""
-    leaves = NUMBERS | st.text(max_size=12) | st.sampled_from(told)
+def nested(*texts, keys=()):
+    """Return a strategy of JSON values that draws some texts and keys more often."""
+    leaves = NUMBERS | st.text(max_size=12) | st.sampled_from(texts)
     names = st.text(max_size=6) | st.sampled_from(["x", *keys])
     return st.recursive(
         leaves,
@@ -25,7 +24,7 @@ def nested(*told, keys=()):
 
 
 def places(tree, path=()):
-    """Where values lie, with those that hold others; the first is the whole."""
+    """Yield the place of every value, of mappings and lists too; the first is the whole."""
     yield path
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, child in children:
@@ -33,19 +32,19 @@ def places(tree, path=()):
 
 
 def with_value(tree, path, value):
-    """A copy with another value at one place."""
-    return changed(tree, path, lambda node, key: node.__setitem__(key, value)) if path else value
+    """Return a copy with another value at one place."""
+    whole = {"": copy.deepcopy(tree)}
+    node = whole
+    for key in ("", *path[:-1]) if path else ():
+        node = node[key]
+    node[path[-1] if path else ""] = value
+    return whole[""]
 
 
 def without(tree, path):
-    """A copy that lacks one place."""
-    return changed(tree, path, lambda node, key: node.__delitem__(key))
-
-
-def changed(tree, path, change):
-    tree = copy.deepcopy(tree)
-    node = tree
+    """Return a copy that lacks one place."""
+    whole = node = copy.deepcopy(tree)
     for key in path[:-1]:
         node = node[key]
-    change(node, path[-1])
-    return tree
+    del node[path[-1]]
+    return whole

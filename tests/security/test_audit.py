@@ -1,8 +1,7 @@
-"""The audit of the dependencies: a finding fails; a database that cannot be reached is said, and passes."""
+"""The audit of the dependencies fails for a finding; an unreachable database is reported, and passes."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 AUDIT = Path(__file__).parents[2] / ".ci" / "audit"
 SOUND = {"name": "torch", "version": "2.14.1", "vulns": []}
 SKIPPED = {"name": "amtml-pl", "skip_reason": "distribution marked as editable"}
+UNKNOWN = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited"}
 VULNERABLE = {
     "name": "pillow", "version": "1.0",
     "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1", "2.0"], "aliases": [], "description": "x"}],
@@ -20,18 +20,19 @@ VULNERABLE = {
 
 @pytest.fixture
 def audit(out):
-    """Runs the script with a pip-audit that says what it is told to; what it was asked is kept."""
+    """Return a function that runs the script with a pip-audit of prescribed output."""
 
     def run(stdout="", stderr="", status=0, installed=True):
-        (out / "said").write_text(stdout)
-        (out / "complained").write_text(stderr)
+        (out / "stdout").write_text(stdout)
+        (out / "stderr").write_text(stderr)
         program = out / "pip-audit"
-        acts = f'echo "$@" > {out}/asked\ncat {out}/said\ncat {out}/complained >&2\nexit {status}\n'
+        acts = f'echo "$@" > {out}/arguments\ncat {out}/stdout\ncat {out}/stderr >&2\nexit {status}\n'
         program.write_text(f"#!/bin/sh\n{acts}")
         program.chmod(0o755 if installed else 0o644)
-        places = f"{out}{os.pathsep}/usr/bin{os.pathsep}/bin"
-        kept = {"capture_output": True, "text": True, "check": False}
-        return subprocess.run([sys.executable, AUDIT], env={"PATH": places}, **kept)
+        path = f"{out}{os.pathsep}/usr/bin{os.pathsep}/bin"
+        return subprocess.run(
+            [sys.executable, AUDIT], env={"PATH": path}, capture_output=True, text=True, check=False
+        )
 
     return run
 
@@ -40,57 +41,40 @@ def report(*packages):
     return json.dumps({"dependencies": list(packages), "fixes": []})
 
 
-def test_without_a_finding_it_passes_and_says_of_how_many_packages(audit, out):
+def test_an_audit_without_a_finding_passes_with_the_number_of_packages(audit, out):
     done = audit(report(SOUND, SKIPPED))
     assert done.returncode == 0
     assert done.stdout == "audit: no known vulnerability in 1 packages; not known to the database: amtml-pl\n"
-    assert "--timeout 5" in (out / "asked").read_text()
+    assert "--timeout 5" in (out / "arguments").read_text()
 
 
-@pytest.mark.parametrize(("complaint", "status"), [("Found 1 known vulnerability", 0), ("Read timed out", 1)])
-def test_a_finding_fails_with_its_name_and_the_versions_that_mend_it(audit, complaint, status):
-    done = audit(report(SOUND, VULNERABLE), complaint, status)
+def test_a_finding_fails_with_its_name_and_the_fixed_versions(audit):
+    done = audit(report(SOUND, VULNERABLE), "Read timed out", 1)
     assert done.returncode == 1
     assert "pillow 1.0: PYSEC-1, mended in 1.1, 2.0" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "complaint",
-    ["Could not connect to PyPI's vulnerability feed", "gaierror: Temporary failure in name resolution",
-     "requests.exceptions.ReadTimeout: Read timed out. (read timeout=5)"],
+    ("stdout", "stderr", "reason"),
+    [("", "Traceback\ngaierror: Temporary failure in name resolution", "cannot be reached (gaierror:"),
+     ("", "requests.exceptions.ReadTimeout: Read timed out.", "cannot be reached (requests."),
+     (report(UNKNOWN, SKIPPED), "", "it knows none of the 2 packages")],
 )  # fmt: skip
-def test_a_database_that_cannot_be_reached_is_said_and_passes(audit, complaint):
-    done = audit("", f"Traceback\n{complaint}", 1)
+def test_a_missing_database_is_reported_and_passes(audit, stdout, stderr, reason):
+    done = audit(stdout, stderr, int(not stdout))
     assert done.returncode == 0
-    assert f"audit: NOT DONE, the database of vulnerabilities cannot be reached ({complaint})" in done.stdout
+    assert "NOT DONE" in done.stdout
+    assert reason in done.stdout
 
 
-def test_a_database_that_knows_nothing_is_no_proof_of_anything(audit):
-    """A mirror of packages answers in the database's place, that it has never heard of any of them."""
-    unknown = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited"}
-    done = audit(report(unknown, SKIPPED))
-    assert done.returncode == 0
-    assert re.search("NOT DONE.*it knows none of the 2 packages", done.stdout)
-
-
-@pytest.mark.parametrize(
-    ("stdout", "stderr", "status"),
-    [("", "error: unrecognized arguments: --local", 2), ("not json", "KeyError: 'x'", 1),
-     ('{"other": 1}', "", 0)],
-)  # fmt: skip
-def test_an_audit_that_cannot_be_parsed_fails(audit, stdout, stderr, status):
-    done = audit(stdout, stderr, status)
+@pytest.mark.parametrize(("stdout", "status"), [("", 2), ("not json", 1), ('{"other": 1}', 0)])
+def test_an_audit_that_cannot_be_parsed_fails(audit, stdout, status):
+    done = audit(stdout, "error: unrecognized arguments: --local", status)
     assert done.returncode == 1
     assert f"pip-audit ended with status {status}" in done.stderr
 
 
-def test_without_pip_audit_it_fails_and_says_how_to_install_it(audit):
+def test_a_missing_pip_audit_fails_with_the_command_that_installs_it(audit):
     done = audit(installed=False)
     assert done.returncode == 1
     assert "pip-audit is not installed\nTo fix it: make setup" in done.stderr
-
-
-def test_ci_audits():
-    root = AUDIT.parents[1]
-    assert "make audit" in (root / ".ci" / "run").read_text()
-    assert ".ci/audit" in (root / "Makefile").read_text()

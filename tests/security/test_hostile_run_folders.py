@@ -1,11 +1,12 @@
-"""``run.json`` and packed data that were damaged or made up: used as they are, or refused with a message."""
+"""Damaged or forged ``run.json`` and packed data are used unchanged, or rejected."""
 
+import functools
 import hashlib
 import json
 
 import numpy as np
 import pytest
-from canary import PAYLOADS, flipped, outcome, refused, works
+from canary import flipped, outcome
 from hypothesis import example, given
 from hypothesis import strategies as st
 from nested import FUZZ, nested, places, with_value, without
@@ -37,14 +38,14 @@ JSON = nested("completed", "../../x", "\0", "'", "9" * 400, "[red]", "$(touch ca
 
 
 def write(folder, record):
-    """As somebody does who knows how a record is sealed."""
+    """Write a record with a valid seal."""
     for file in (folder.config_file, folder.metrics_file):
         file.touch()
     folder.record_file.write_text(json.dumps(sealed(record) if isinstance(record, dict) else record))
 
 
 def use(folder):
-    """All that is done with the record of a run, of a teacher and of a half-done run."""
+    """Do all that commands do with the record of a run."""
     if (record := folder.record()) is None:
         return None
     refuse_other_pixels(record, "d" * 64, folder)
@@ -76,17 +77,15 @@ def test_a_whole_record_is_used_and_reported(hostile):
 @example(path=("command",), value="an 'unclosed quotation")
 @example(path=("metrics", "val/acc"), value="0.9")
 @example(path=("seed",), value="[bold]")
-def test_a_record_with_anything_in_the_place_of_a_field_is_used_or_refused(hostile, path, value):
+def test_a_record_with_any_value_in_a_field_is_used_or_rejected(hostile, path, value):
     folder = RunFolder(hostile)
     write(folder, with_value(RECORD, path, value))
     outcome(use, folder)
     outcome(report, folder)
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 200_000, '{"format": ' + "9" * 5000 + "}", "\0"], ids=["lists", "digits", "nul"]
-)
-def test_a_record_that_no_reader_of_json_survives_is_refused(hostile, text):
+@pytest.mark.parametrize("text", ["[" * 200_000, "9" * 5000, "\0"], ids=["lists", "digits", "nul"])
+def test_a_record_that_breaks_readers_of_json_is_rejected(hostile, text):
     RunFolder(hostile).record_file.write_text(text)
     with pytest.raises(UserError, match=r"run\.json"):
         RunFolder(hostile).record()
@@ -99,45 +98,22 @@ def test_a_record_of_gigabytes_is_not_read(hostile):
         RunFolder(hostile).record()
 
 
-def test_mistakes_in_a_record_are_named(hostile):
-    wrong = with_value(with_value(RECORD, ("seed",), "0"), ("dataset", "digest"), 7)
-    write(RunFolder(hostile), wrong)
-    with pytest.raises(
-        UserError, match=r"(?s)seed is '0', expected a valid integer; dataset.digest is 7, .*rm -r"
-    ):
-        RunFolder(hostile).record()
-
-
 @FUZZ
 @given(value=JSON)
 @example(value={"accuracy": float("nan")})
 @example(value={"accuracy": 7})
-def test_a_measured_accuracy_is_believed_only_where_it_can_be_one(hostile, value):
+def test_a_measured_accuracy_outside_0_to_1_is_measured_again(hostile, value):
     def teacher():
         raise UserError("measured again")
 
-    identity = {"teacher": "t"}
-    for record in hostile.glob("accuracy-*.json"):
-        record.unlink()
-    with refused():
-        measured_accuracy(teacher, [], hostile, identity)
-    (hostile / name_of_accuracy(identity)).write_text(json.dumps(value))
-    found = outcome(measured_accuracy, teacher, [], hostile, identity)
+    digest = hashlib.sha256(b'{"teacher": "t"}').hexdigest()[:16]
+    (hostile / f"accuracy-{digest}.json").write_text(json.dumps(value))
+    found = outcome(measured_accuracy, teacher, [], hostile, {"teacher": "t"})
     assert isinstance(found, UserError) or 0 <= found <= 1
-
-
-def name_of_accuracy(identity):
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return f"accuracy-{digest}.json"
 
 
 SOURCE = Digits(image_size=8)
 IMAGES = {name: SOURCE.read(name).images for name in SOURCE.splits}
-
-
-@pytest.fixture
-def packed(hostile):
-    return pack(SOURCE, hostile).folder
 
 
 def opened(folder):
@@ -150,49 +126,50 @@ def is_as_packed(found):
     return all(found.splits[name].images.equal(images) for name, images in IMAGES.items())
 
 
-@pytest.mark.parametrize("kind", [*PAYLOADS, None])
-def test_a_pickled_array_among_packed_data_is_never_unpickled_nor_an_archive_opened(packed, canary, kind):
-    file = packed / "train.images.npy"
+@pytest.mark.parametrize("kind", ["pickle", "archive"])
+def test_a_pickle_or_an_archive_among_packed_arrays_is_not_opened(hostile, payload, kind):
+    file = pack(SOURCE, hostile).folder / "train.images.npy"
     with file.open("wb") as written:
-        if kind is None:
+        if kind == "archive":
             np.savez(written, a=np.zeros(3))
         else:
-            assert works(kind(canary))
-            np.save(written, np.array([kind(canary)], dtype=object), allow_pickle=True)
-    manifest = json.loads((packed / MANIFEST).read_text())
+            np.save(written, np.array([payload], dtype=object), allow_pickle=True)
+    manifest = json.loads((file.parent / MANIFEST).read_text())
     manifest["files"][file.name] = file.stat().st_size
-    (packed / MANIFEST).write_text(json.dumps(manifest))
+    (file.parent / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"train\.images\.npy cannot be mapped"):
-        opened(packed)
+        opened(file.parent)
 
 
-@FUZZ
-@given(name=st.sampled_from(["train.images.npy", "test.labels.npy", MANIFEST]),
-       bits=st.lists(st.integers(0, 2**30), min_size=1, max_size=3))  # fmt: skip
-def test_flipped_bits_in_packed_data_are_noticed(hostile, name, bits):
-    file = pack(SOURCE, hostile).folder / name
-    content = whole = file.read_bytes()
-    for bit in bits:
-        content = flipped(content, bit)
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    return pack(SOURCE, tmp_path_factory.mktemp("packed")).folder
+
+
+def opened_with(file, content):
+    """Return the packed data with other bytes in one file, or a UserError."""
+    whole = file.read_bytes()
     file.write_bytes(content)
     try:
-        found = outcome(opened, file.parent)
-        assert isinstance(found, UserError) or is_as_packed(found)
+        return outcome(opened, file.parent)
     finally:
         file.write_bytes(whole)
 
 
 @FUZZ
+@given(name=st.sampled_from(["train.images.npy", "test.labels.npy", MANIFEST]),
+       bits=st.lists(st.integers(0, 2**30), min_size=1, max_size=3))  # fmt: skip
+def test_flipped_bits_in_packed_data_are_detected(packed, name, bits):
+    found = opened_with(packed / name, functools.reduce(flipped, bits, (packed / name).read_bytes()))
+    assert isinstance(found, UserError) or is_as_packed(found)
+
+
+@FUZZ
 @given(data=st.data(), value=JSON)
-def test_a_manifest_with_anything_in_the_place_of_a_field_is_used_or_refused(hostile, data, value):
-    file = pack(SOURCE, hostile).folder / MANIFEST
-    whole = file.read_text()
-    tree = json.loads(whole)
+def test_a_manifest_with_any_value_in_a_field_is_used_or_rejected(packed, data, value):
+    tree = json.loads((packed / MANIFEST).read_text())
     path = data.draw(st.sampled_from([*places(tree)]))
     gone = bool(path) and data.draw(st.booleans())
-    file.write_text(json.dumps(without(tree, path) if gone else with_value(tree, path, value)))
-    try:
-        found = outcome(opened, file.parent)
-        assert isinstance(found, UserError) or is_as_packed(found) or path == ("splits",)
-    finally:
-        file.write_text(whole)
+    changed = without(tree, path) if gone else with_value(tree, path, value)
+    found = opened_with(packed / MANIFEST, json.dumps(changed).encode())
+    assert isinstance(found, UserError) or is_as_packed(found) or path == ("splits",)

@@ -1,4 +1,4 @@
-"""What Python reports of itself when something is written, sent, started or run as code."""
+"""Watch Python's audit events of writing, sending, starting and running code."""
 
 from __future__ import annotations
 
@@ -12,32 +12,28 @@ CODE = ("exec", "compile", "ctypes.", "pickle.")
 READS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.getxattr", "os.putenv", "os.unsetenv")
 
 
-class Watch:
-    """An audit hook, of which a process has one: it cannot be removed again."""
+WATCHED: list[str] = []
+SEEN: list[str] = []
 
-    def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
-        self.seen: list[str] = []
-        sys.addaudithook(self.note)
 
-    def note(self, event: str, arguments: tuple[object, ...]) -> None:
-        """Keep an event that is watched for."""
-        if not self.names:
-            return
+def note(event: str, arguments: tuple[object, ...]) -> None:
+    """Keep a watched event."""
+    if WATCHED:
         writes = event == "open" and int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if writes or (event.startswith(self.names) and event not in READS):
-            self.seen.append(f"{event} {arguments!r:.200}")
+        if writes or (event.startswith(tuple(WATCHED)) and event not in READS):
+            SEEN.append(f"{event} {arguments!r:.200}")
 
 
-WATCH = Watch()
+sys.addaudithook(note)  # once in a process, as it cannot be removed
 
 
 @contextmanager
 def nothing_happens(names: tuple[str, ...] = ACTS) -> Iterator[None]:
     """Fail if anything is written, sent or started meanwhile; with ``ACTS + CODE`` also run as code."""
-    WATCH.names, WATCH.seen = names, []
+    SEEN.clear()
+    WATCHED.extend(names)
     try:
         yield
     finally:
-        WATCH.names = ()
-    assert not WATCH.seen, WATCH.seen
+        WATCHED.clear()
+    assert not SEEN, SEEN

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.teacher_recipe import Recipe, recipe
 from amtml_pl.data.packing import pack
@@ -61,7 +61,7 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
     raw, _, *trained = plan_of(config)
     assert (raw.state, raw.missing) == ("found", False)
     assert all(step.seconds > 0 for step in trained)
-    packed = pack(build(config.dataset.source), Path(config.paths.data) / "packed")
+    packed = pack(build_object(config.dataset.source), Path(config.paths.data) / "packed")
     step = plan_of(config)[0]
     assert step.state == f"packed in {packed.folder}"
     assert step.size >= 40 * 3 * 32 * 32

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amtml_pl.comparison.recorded_run import RUNNING, UNKNOWN, UNRECORDED, NotCompared, Run, read_run
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import NetworkFacts
 
@@ -62,7 +62,7 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
             others.update(reason.metrics)
             found.left_out.append(LeftOut(run_folder, str(reason)))
         except UserError as error:
-            found.left_out.append(LeftOut(run_folder, error.what.splitlines()[0]))
+            found.left_out.append(LeftOut(run_folder, first_line(error)))
         except OSError as error:
             found.left_out.append(LeftOut(run_folder, f"{UNREADABLE}{error.strerror or error}"))
         else:

@@ -26,15 +26,11 @@ OWN = re.compile(r"^[^#\n]*_target_:\s*(amtml_pl(?:\.\w+)+)", re.MULTILINE)
 GROUPS = ("augment", "data", "dataset", "logger", "loop", "loss", "scheduler", "student", "weighting")
 TIMM = "timm.create_model"
 TORCHVISION = "torchvision.models."
+LOGGERS = ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")
 LIGHTNING = (
     "pytorch_lightning.Trainer",
-    "pytorch_lightning.loggers.CSVLogger",
-    "pytorch_lightning.loggers.MLFlowLogger",
-    "pytorch_lightning.loggers.TensorBoardLogger",
-    "pytorch_lightning.loggers.WandbLogger",
-    "pytorch_lightning.profilers.AdvancedProfiler",
-    "pytorch_lightning.profilers.PyTorchProfiler",
-    "pytorch_lightning.profilers.SimpleProfiler",
+    *(f"pytorch_lightning.loggers.{name}" for name in LOGGERS),
+    *(f"pytorch_lightning.profilers.{name}Profiler" for name in ("Advanced", "PyTorch", "Simple")),
 )
 # Text that a network may take: names of modules, layers and weights. No path, URL, interpolation or code.
 NAMES = re.compile(r"(\w[\w-]*(\.\w[\w-]*)*)?")
@@ -45,9 +41,7 @@ UNCHECKED = ("_args_", "feature_cls", "features_only")
 
 
 def located(target: object) -> Callable[..., Any]:
-    """Return the class or function that a ``_target_`` names.
-
-    Nothing is imported for a name that is not listed.
+    """Return the class or function that a ``_target_`` names, imported only if it is listed.
 
     Raises:
         UserError: if the name is not listed, cannot be imported, or is neither a class nor a function.
@@ -56,18 +50,22 @@ def located(target: object) -> Callable[..., Any]:
         shown = repr(target) if isinstance(target, str) else f"a {type(target).__name__}"
         raise UserError(f"it is {shown:.80}, expected a dotted name", fix="package.module.Class")
     if target not in users_names() and not is_listed(target):
-        raise UserError(f"{target} may not be named{close_name(target)}", fix=extension(target))
-    found = resolved(target)
+        close = difflib.get_close_matches(
+            target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), 1, cutoff=0.8
+        )
+        meant = f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists the names)"
+        raise UserError(f"{target} may not be named{meant}", fix=extension(target))
+    found = imported_object(target)
     if not inspect.isclass(found) and not inspect.isroutine(found):
         raise UserError(
             f"{target} is a {type(found).__name__}, expected a class or a function",
-            fix="name what is to be constructed",
+            fix="name a class or a function",
         )
     return found
 
 
 def is_listed(name: str) -> bool:
-    """Return whether a dotted name is one of the listed constructors."""
+    """Return True if a dotted name is one of the listed constructors."""
     if name in LIGHTNING or name in (*own_constructors(*GROUPS), TIMM):
         return True
     return name in torch_constructors() if name.startswith("torch.") else is_torchvision_builder(name)
@@ -75,11 +73,7 @@ def is_listed(name: str) -> bool:
 
 @lru_cache
 def own_constructors(*groups: str) -> frozenset[str]:
-    """Return our own constructors that groups of the installed configuration name.
-
-    Args:
-        groups: folders of ``conf/``.
-    """
+    """Return our constructors that the files of some folders of ``conf/`` name."""
     files = (file for group in groups for file in (config_directory() / group).rglob("*.yaml"))
     return frozenset(name for file in files for name in OWN.findall(file.read_text(encoding="utf-8")))
 
@@ -99,7 +93,7 @@ def torch_constructors() -> frozenset[str]:
 
 
 def is_torchvision_builder(name: str) -> bool:
-    """Return whether torchvision lists a name among its classifiers."""
+    """Return True if torchvision lists a name among its classifiers."""
     if not name.startswith(TORCHVISION):
         return False
     from torchvision import models  # only here: as above
@@ -107,18 +101,8 @@ def is_torchvision_builder(name: str) -> bool:
     return name.removeprefix(TORCHVISION) in models.list_models(module=models)
 
 
-def close_name(target: str) -> str:
-    """Return a question about the closest listed name, for an error message."""
-    close = difflib.get_close_matches(target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), n=1, cutoff=0.8)
-    return f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists the names)"
-
-
 def users_names() -> tuple[str, ...]:
-    """Return the names that the user trusts, from an environment variable, never from YAML.
-
-    Raises:
-        UserError: if the variable holds anything but dotted names.
-    """
+    """Return the names that the user trusts, from an environment variable, never from YAML."""
     names = tuple(filter(None, (name.strip() for name in os.environ.get(VARIABLE, "").split(","))))
     if wrong := [name for name in names if not NAME.fullmatch(name) or "." not in name]:
         raise UserError(
@@ -132,36 +116,30 @@ def extension(name: str) -> str:
     """Return how a user can allow a name."""
     first = name.partition(".")[0]
     if first in sys.stdlib_module_names:
-        return "name a part of a run; nothing of Python's own library is one"
+        return "name a part of a run, not an object of Python's standard library"
     if first in ("amtml_pl", "hydra", "pytorch_lightning", "timm", "torch", "torchvision"):
         return "name a constructor that docs/security.md lists"
     return f"where you trust it: export {VARIABLE}={name}"
 
 
 def refuse_foreign_targets(node: object) -> None:
-    """Raise for a ``_target_`` that may not be named; import the others.
-
-    Raises:
-        UserError: at the first that may not be named, or whose arguments are not plain.
-    """
+    """Raise a UserError for a ``_target_`` that may not be named; import the others."""
     nodes = [*target_nodes(node)]
     for target in (each["_target_"] for each in nodes):
         try:
             located(target)
         except UserError as error:
             raise UserError(f"_target_={target!s:.80}: {error.what}.", fix=error.fix) from None
-    for problem in (problem for each in nodes for problem in argument_problems(each)):
-        raise UserError(f"{problem}.")
+    for each in nodes:
+        for problem in argument_problems(each):
+            raise UserError(f"{problem}.")
 
 
 def target_nodes(node: object) -> Iterator[Mapping[str, Any]]:
     """Yield every mapping with a ``_target_`` in plain nested values, outer ones first."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node
-        children: Any = node.values()
-    else:
-        children = node if isinstance(node, list | tuple) else ()
+    if isinstance(node, Mapping) and "_target_" in node:
+        yield node
+    children = node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
     for child in children:
         yield from target_nodes(child)
 
@@ -169,11 +147,8 @@ def target_nodes(node: object) -> Iterator[Mapping[str, Any]]:
 def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
     """Yield errors for a network's arguments other than numbers, names and lists of these.
 
-    torchvision's and timm's builders pass their arguments on, and their signatures do not restrict them.
-    Our own networks take networks too. Other constructors' arguments are checked by their signatures.
-
-    Args:
-        node: with a ``_target_`` that may be named.
+    The signatures of torchvision's and timm's builders do not restrict them, as other constructors' do. Our
+    networks take networks too.
     """
     target = node["_target_"]
     ours = target in own_constructors("student")
@@ -182,7 +157,7 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
     for key, value in node.items():
         if key in (*FILES, *UNCHECKED):
             yield f"{target} may not take {key!r} (weights come from teacher.NAME.weights.path)"
-        elif not (is_plain(value) or (ours and is_network(value))):
+        elif not (is_plain(value) or (ours and not any(group_problems(value, ("student",), "")))):
             yield f"{key}={value!r:.80} of {target}: expected numbers, names, or lists of these"
     if target == TIMM:
         from timm import is_model  # only here: as above
@@ -192,19 +167,10 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is a number, a name, None, or a list of these."""
+    """Return True for a number, a name, None, or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
-    return (
-        value is None
-        or isinstance(value, int | float)
-        or (isinstance(value, str) and NAMES.fullmatch(value) is not None)
-    )
-
-
-def is_network(value: object) -> bool:
-    """Return whether the ``_target_`` of a node may be a network's constructor."""
-    return isinstance(value, Mapping) and not [*group_problems(value, ("student",), "")]
+    return bool(NAMES.fullmatch(value)) if isinstance(value, str) else isinstance(value, int | float | None)
 
 
 def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[str]:
@@ -227,21 +193,16 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
                 yield f"{path} has the key {key}, expected arguments by name"
 
 
-def resolved(name: str) -> Any:
-    """Return the object that a dotted name refers to.
-
-    Raises:
-        UserError: if there is none, or if importing its module fails.
-    """
-    first, *parts = name.split(".")
-    path = first
+def imported_object(name: str) -> Any:
+    """Return the object of a dotted name; raise a UserError if it cannot be imported."""
+    path, *parts = name.split(".")
     try:
-        found: Any = import_module(first)
+        found: Any = import_module(path)
         for part in parts:
             path = f"{path}.{part}"
             if not hasattr(found, part):  # a module that its package has not imported yet
                 import_module(path)
             found = getattr(found, part)
     except Exception as error:
-        raise UserError(f"{name} cannot be imported ({error})", fix="name what exists") from error
+        raise UserError(f"{name} cannot be imported ({error})", fix="check the name") from error
     return found

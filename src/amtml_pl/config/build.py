@@ -12,24 +12,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.allowed_targets import refuse_foreign_targets
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 
 Config: TypeAlias = DictConfig  # the composed configuration, for modules that know no OmegaConf
 
 
-def plain(node: DictConfig | Mapping[str, Any], *, resolve: bool = True) -> dict[str, Any]:
-    """Return a node as plain values; unless resolved, with its interpolations as written."""
-    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
-    values: Any = OmegaConf.to_container(config, resolve=resolve)
+def as_config(node: DictConfig | Mapping[str, Any]) -> DictConfig:
+    """Return a node as one of OmegaConf."""
+    return node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
+
+
+def plain_values(node: DictConfig | Mapping[str, Any], *, resolve: bool = True) -> dict[str, Any]:
+    """Return a node as plain values, with interpolations resolved or as written."""
+    values: Any = OmegaConf.to_container(as_config(node), resolve=resolve)
     return dict(values)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain values, with each interpolation resolved and each key set.
-
-    Raises:
-        UserError: naming the key for which that fails.
-    """
+    """Return a configuration as plain values; raise a UserError for a missing or unresolved one."""
     try:
         values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -40,24 +40,23 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def unresolved(error: OmegaConfBaseException, key: str = "") -> UserError:
     """Return the message for a key whose value is missing or refers to nothing."""
     key = error.full_key or key
-    reason = str(error.msg or error).splitlines()[0]
-    return UserError(f"{key} cannot be resolved: {reason}", fix=f"{key}=VALUE")
+    return UserError(f"{key} cannot be resolved: {first_line(error)}", fix=f"{key}=VALUE")
 
 
-def build(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:
+def build_object(node: DictConfig | Mapping[str, Any] | None, *, partial: bool = False) -> Any:
     """Build the object that a node describes; None for no node.
 
     Args:
         node: ``_target_`` and its arguments; plain values too.
-        partial: whether to return a function that takes more arguments, instead of calling it.
+        partial: True to return a function that takes more arguments.
 
     Raises:
         UserError: if a ``_target_`` may not be named, or its constructor refuses the values.
     """
     if node is None:
         return None
-    config = node if isinstance(node, DictConfig) else OmegaConf.create(dict(node))
-    refuse_foreign_targets(plain(config))
+    config = as_config(node)
+    refuse_foreign_targets(plain_values(config))
     try:
         return instantiate(config, _convert_="all", **({"_partial_": True} if partial else {}))
     except InstantiationException as error:
@@ -74,11 +73,11 @@ class Part:
 
     def build(self) -> Any:
         """Call the constructor and return the object."""
-        return build(self.node)
+        return build_object(self.node)
 
     def maker(self) -> Any:
         """Return the constructor with its arguments bound; the caller adds the others."""
-        return build(self.node, partial=True)
+        return build_object(self.node, partial=True)
 
     def plain(self) -> dict[str, Any]:
         """Return the constructor's name and arguments as plain values; empty for None."""
@@ -86,7 +85,7 @@ class Part:
 
     @property
     def target(self) -> str | None:
-        """The constructor's dotted name."""
+        """Dotted name of the constructor."""
         return self.plain().get("_target_")
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amtml_pl.config.allowed_targets import users_names
-from amtml_pl.config.build import Config, plain, resolved
+from amtml_pl.config.build import Config, plain_values, resolved
 from amtml_pl.config.constructors import device_problems, loop_problems, node_problems
 from amtml_pl.config.key import Key
 from amtml_pl.config.schema import DATASET
@@ -16,23 +16,15 @@ from amtml_pl.config.value_origin import with_origin
 from amtml_pl.config.values import declared_problems, shape_problems, stub_problems, value_problems
 from amtml_pl.errors import UserError
 
-MISSING = "???"  # the value of a key that the command must give
-
 
 def check(config: Config) -> None:
-    """Check every value by its rule and every node by its constructor, before any work.
-
-    Raises:
-        UserError: with all mistakes of the first stage that has some.
-    """
+    """Check every value by its rule, then every node by its constructor."""
     check_values(config)
     check_constructors(config)
 
 
 def check_values(config: Config) -> None:
-    """Check plain values, the first stage; import neither torch nor a network.
-
-    The recipes of all teachers without weights of their own are checked too, in both stages.
+    """Check plain values, also of the teachers' recipes, without importing torch.
 
     Raises:
         UserError: with all mistakes at once, each with its key path and where it was written.
@@ -41,61 +33,29 @@ def check_values(config: Config) -> None:
 
 
 def check_constructors(config: Config) -> None:
-    """Check arguments, their types and the devices: the second stage.
-
-    Raises:
-        UserError: with all mistakes at once, each with its key path and where it was written.
-    """
+    """Check arguments, their types and the devices, as `check_values` does for plain values."""
     refuse([*constructor_mistakes(config)] or [*recipe_problems(config, constructor_mistakes)])
 
 
 def refuse(problems: list[str]) -> None:
-    """Raise for a list of mistakes.
-
-    Raises:
-        UserError: if there are any.
-    """
+    """Raise a UserError with all mistakes of a list, if it has any."""
     if problems:
         listed = "\n".join(f"  - {with_origin(problem)}" for problem in problems)
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}"
         raise UserError(f"The configuration has {count}:\n{listed}")
 
 
-def check_command(values: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
-    """Check the keys of a command outside a run's configuration, and return their values.
-
-    Args:
-        values: by key, as typed.
-        keys: the declarations.
-
-    Raises:
-        UserError: with all mistakes at once.
-    """
+def check_command(values: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
+    """Check the values of a command's own keys; raise a UserError with all mistakes."""
     if problems := [*declared_problems(values, keys, "")]:
         raise UserError("\n".join(problems))
-    return values
-
-
-def refuse_no_run(folder: str | None) -> None:
-    """Raise a UserError if a command was given no run."""
-    if not folder:
-        raise UserError("run= is missing.", fix="run=FOLDER: what amtml_pl.train printed at its end")
 
 
 def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int) -> dict[str, Any]:
-    """Return the settings of the data set that `evaluate` uses instead of the run's own.
-
-    Args:
-        config: of the command.
-        paths: the roots for its interpolations.
-        num_classes: K, if the command does not set it.
-
-    Raises:
-        UserError: if a setting is missing or not valid.
-    """
-    own = plain(config, resolve=False)
+    """Return the checked settings of the data set that `evaluate` uses instead of the run's."""
+    own = plain_values(config, resolve=False)
     own["paths"] = {name: str(path) for name, path in paths.items()}
-    if own["dataset"].get("num_classes") == MISSING:
+    if own["dataset"].get("num_classes") == "???":  # not given by the command
         own["dataset"]["num_classes"] = num_classes
     settings: dict[str, Any] = resolved(Config(own)["dataset"])
     if wrong := [*declared_problems(settings, DATASET, "dataset")]:
@@ -105,7 +65,7 @@ def dataset_settings(config: Config, paths: Mapping[str, Path], num_classes: int
 
 def value_mistakes(config: Config) -> list[str]:
     """Return mistakes in the values; wrong shapes of nodes alone if there are any."""
-    if misshapen := [*shape_problems(plain(config, resolve=False))]:
+    if misshapen := [*shape_problems(plain_values(config, resolve=False))]:
         return misshapen
     try:
         tree = resolved(config)
@@ -115,9 +75,9 @@ def value_mistakes(config: Config) -> list[str]:
 
 
 def constructor_mistakes(config: Config) -> list[str]:
-    """Return what does not fit the constructors or the machine."""
-    users_names()  # a mistake in it is one message, and not one for each constructor
-    tree = plain(config)
+    """Return mistakes in the arguments of constructors and in the devices."""
+    users_names()  # else a mistake in it is reported for each constructor
+    tree = plain_values(config)
     return [*node_problems(tree, ""), *loop_problems(tree), *device_problems(tree["trainer"])]
 
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from amtml_pl.config.build import unresolved
+from amtml_pl.config.checks import check_command
+from amtml_pl.config.key import Key
 from amtml_pl.config.override_errors import command_line_mistakes, reason
 from amtml_pl.config.overrides import hydra_literal
 from amtml_pl.config.paths import config_directory
@@ -34,7 +36,8 @@ from amtml_pl.config.reporting import (
     report_mistake,
     report_typed,
     reporting,
-)
+)  # fmt: skip
+from amtml_pl.config.teacher_recipe import chosen
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.system.console import quieten
 from amtml_pl.system.forked_job import ProcessCrashedError
@@ -43,7 +46,7 @@ from amtml_pl.system.signals import prepare_to_end, raise_on_sigterm
 
 
 @dataclass(frozen=True)
-class Job:
+class CommandJob:
     """One job of a command: its composed configuration and its typed words.
 
     Attributes:
@@ -56,50 +59,49 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """The folder that Hydra has created for the job."""
+        """Folder that Hydra has created for the job."""
         return Path(HydraConfig.get().runtime.output_dir)
 
     @property
     def experiment(self) -> str | None:
-        """The name of the experiment; None if the command chose none."""
-        chosen: str | None = HydraConfig.get().runtime.choices.get("experiment")
-        return chosen
+        """Name of the experiment; None if the command chose none."""
+        return chosen("experiment")
 
     @property
     def overrides(self) -> list[str]:
-        """The overrides as typed, interpolations included."""
+        """Overrides as typed, interpolations included."""
         words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
         return list(words)
 
-    def values(self, *keys: str) -> dict[str, Any]:
-        """Return the given keys that exist as plain values; without any, all of them."""
-        return {key: self.value(key) for key in keys or map(str, self.config) if key in self.config}
+    def values(self, *, without: str = "") -> dict[str, Any]:
+        """Return the plain values of all keys but one."""
+        return {key: self.value(key) for key in map(str, self.config) if key != without}
 
     def value(self, key: str) -> Any:
-        """Return one key's value as a plain one; a UserError if it refers to nothing."""
+        """Return the plain value of a key; raise a UserError for an unresolved one."""
         try:
             value = self.config[key]
             return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
             raise unresolved(error, key) from error
 
-    def take(self, *keys: str) -> dict[str, Any]:
-        """Return what `values` returns, and remove it; the rest describes a run."""
-        taken = self.values(*keys)
+    def options(self, keys: Mapping[str, Key], *, without: str = "") -> dict[str, Any]:
+        """Return the values of all keys but one, checked by their declarations."""
+        check_command(values := self.values(without=without), keys)
+        return values
+
+    def take(self, keys: Mapping[str, Key]) -> dict[str, Any]:
+        """Return the checked values of some keys, and remove them; the rest describes a run."""
+        check_command(values := {key: self.value(key) for key in keys}, keys)
         with open_dict(self.config):
             for key in keys:
-                self.config.pop(key, None)
-        return taken
+                del self.config[key]
+        return values
 
     def reporting(self, *, own_folder: bool = False, resumes: bool = False) -> AbstractContextManager[None]:
-        """Return the context that reports mistakes and interruptions at the end of a command.
-
-        Args:
-            own_folder: whether the job has a folder, which is removed if a mistake has left it empty.
-            resumes: whether the same command continues where it was stopped.
-        """
-        debug = self.config.get("debug", False)
-        return reporting(self.typed, debug=debug, folder=self.folder if own_folder else None, resumes=resumes)
+        """Return `reporting` for this job, with its folder if it has one."""
+        debug, folder = self.config.get("debug", False), self.folder if own_folder else None
+        return reporting(self.typed, debug=debug, folder=folder, resumes=resumes)
 
     def typed(self) -> str:
         """Return the command line of this job, also if it is part of a sweep."""
@@ -108,7 +110,7 @@ class Job:
     def words(self) -> list[str]:
         """Return the arguments that compose this job again."""
         about = HydraConfig.get()
-        own = [word for folder in own_folders(about) for word in ("--config-dir", folder)]
+        own = [word for folder in user_config_folders(about) for word in ("--config-dir", folder)]
         if about.job.config_name not in (None, self.command):
             own += ["--config-name", about.job.config_name]
         of_hydra: Any = OmegaConf.to_container(about.overrides.hydra)
@@ -126,22 +128,24 @@ class Job:
         return [*self.words(), *callbacks, "hydra.mode=RUN", f"++hydra.run.dir={directory}"]
 
 
-def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], Any]], Callable[[], None]]:
+def command(
+    name: str, *, multirun: bool = True
+) -> Callable[[Callable[[CommandJob], Any]], Callable[[], None]]:
     """Return a decorator that makes a function of a job a command.
 
-    Its exit status is 2 for a user's mistake, else the job's. Modules that need torch are imported inside the
-    function, after the checks of the configuration: torch takes seconds.
+    The function imports torch after its checks of the configuration, as that takes seconds.
 
     Args:
         name: of the command and of its file in ``conf/``.
-        multirun: whether the command can be a multirun, whose folder Hydra keeps.
+        multirun: True if the command can be a multirun, whose folder Hydra keeps.
     """
 
-    def decorate(work: Callable[[Job], Any]) -> Callable[[], None]:
+    def decorate(work: Callable[[CommandJob], Any]) -> Callable[[], None]:
         @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
         @functools.wraps(work)
         def run(config: DictConfig) -> Any:
-            return begun(work, Job(name, config))
+            command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
+            return work(CommandJob(name, config))
 
         @functools.wraps(work)
         def main() -> None:
@@ -150,12 +154,6 @@ def command(name: str, *, multirun: bool = True) -> Callable[[Callable[[Job], An
         return main
 
     return decorate
-
-
-def begun(work: Callable[[Job], Any], job: Job) -> Any:
-    """Run a job, note that it has begun in this process, and return its result."""
-    command_state.begun, command_state.sweeps = True, HydraConfig.get().mode == RunMode.MULTIRUN
-    return work(job)
 
 
 def start(run: Callable[[], object], *, multirun: bool = True) -> None:
@@ -167,7 +165,7 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     command_state.mistakes.clear()
     swept = get_args_parser().parse_args().multirun
     if swept and not multirun:
-        report_typed(["--multirun: expected one command for each, e.g. for run in A B; do ...; done"])
+        report_typed(["--multirun is not supported: expected one command for each run folder"])
         sys.exit(2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on, to report them here
     try:
@@ -183,20 +181,16 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
 
 
 def status_of(run: Callable[[], object]) -> int:
-    """Run a Hydra main function and return the exit status of the command.
-
-    A signal can come while a module is imported or a configuration is composed. The interrupted code
-    may turn it into another error.
-    """
+    """Run a Hydra main function and return the exit status of the command."""
     try:
         run()
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         return 2 if status == 1 and not command_state.begun else status
     except BaseException as error:
-        stopped = next((c for c in causes(error) if isinstance(c, KeyboardInterrupt | Preempted)), None)
-        if stopped is not None:
-            return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else PREEMPTED
+        for cause in causes(error):  # an import or a composition turns a signal into another error
+            if isinstance(cause, KeyboardInterrupt | Preempted):
+                return INTERRUPTED if isinstance(cause, KeyboardInterrupt) else PREEMPTED
         if command_state.begun or not isinstance(error, Exception):
             raise
         refuse_composition(error)
@@ -210,38 +204,35 @@ def refuse_composition(error: Exception) -> None:
     """Print what is wrong with the command line or with a composed file."""
     if "debug=true" in sys.argv:
         traceback.print_exception(error)
-    mistakes = []
+    mistakes: list[str] = []
     with suppress(Exception):  # an unreadable file, which the first exception reports
         mistakes = typed_mistakes()
     report_typed(mistakes or [reason(error)])
 
 
 def begin_in_utf8() -> None:
-    """Restart this process in Python's UTF-8 mode if the locale cannot name every file.
-
-    TensorBoard and others write names as UTF-8 in every locale. The terminal keeps its encoding.
-    """
+    """Restart in Python's UTF-8 mode if the locale cannot name every file that TensorBoard writes."""
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         own = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{locale.getencoding()}:replace"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **own})  # noqa: S606
 
 
 def typed_mistakes() -> list[str]:
-    """Return mistakes in this process's command line; none if it uses its own ``--config-name``."""
+    """Return mistakes in this process's command line; none if it has a ``--config-name``."""
     arguments = get_args_parser().parse_args()
     if arguments.config_name is not None:
         return []
-    own = [] if arguments.config_dir is None else [Path(arguments.config_dir).resolve()]
+    typed = list(arguments.overrides)
+    if arguments.config_dir is not None:
+        typed.insert(0, f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]")
+    name = Path(sys.argv[0]).stem.removeprefix("amtml-")
+    if not (config_directory() / f"{name}.yaml").is_file():
+        name = "train"
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        name = f"{Path(sys.argv[0]).stem.removeprefix('amtml-')}"
-        return command_line_mistakes(
-            [*(f"hydra.searchpath=[file://{folder}]" for folder in own), *arguments.overrides],
-            name if (config_directory() / f"{name}.yaml").is_file() else "train",
-            swept=arguments.multirun,
-        )
+        return command_line_mistakes(typed, name, swept=arguments.multirun)
 
 
-def own_folders(hydra: Any) -> list[str]:
-    """Return the absolute folders of the user's own configuration files, from ``--config-dir``."""
+def user_config_folders(hydra: Any) -> list[str]:
+    """Return the absolute folders of the user's configuration files, from ``--config-dir``."""
     return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]

@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from amtml_pl.config.key import (
-    FILE,
-    FOLDER,
-    SWITCH,
-    TEXT_OR_NULL,
-    Key,
-    choice,
-    key,
-    leaves,
-    node,
-    whole,
-)
+from amtml_pl.config.key import FILE, FOLDER, SWITCH, TEXT, Key, choice, key, leaves, node, whole
 from amtml_pl.config.rules import Rule
 from amtml_pl.config.schema import KEYS
 
-OTHER_FOLDER = Rule(
-    str | None, "a folder, or null for the recorded one; a number as a name in quotes: 'KEY=\"5\"'"
+OTHER_FOLDER = Rule(str | None, "a folder, or null for the recorded one; a number in quotes: 'KEY=\"5\"'")
+RUN = key(
+    Rule(str, "a folder that amtml_pl.train printed at its end: run=FOLDER", bool),
+    "the folder of a completed run",
 )
-RUN = Key(str | None, "the folder of a completed run", help="the folder of a completed run")
 CHECKPOINT = key(choice("best", "last"), "the best epoch by validation accuracy, or the last one")
 DEBUG = KEYS["debug"]
 ROOTS = node(
@@ -35,17 +25,13 @@ ROOTS = node(
         "teachers": key(OTHER_FOLDER, "the trained teachers"),
     },
 )
+SPLITS = Rule(list[Literal["train", "val", "test"]], "a list of train, val, test: splits=[train,val]", bool)
 CACHE_COMMAND = {
     "action": key(
         choice("build", "verify", "info", "gc"),
-        "build: compute ahead what a run needs; verify: compare it with them; info: list; gc: tidy up",
+        "build: compute ahead; verify: recompute a sample; info: list; gc: delete what no run uses",
     ),
-    "splits": Key(
-        list[Literal["train", "val", "test"]],
-        "a list of train, val, test, e.g. splits=[train,val]",
-        bool,
-        help="of action=build and action=verify; val and test hold the logits of the images themselves",
-    ),
+    "splits": key(SPLITS, "of action=build and action=verify; val and test hold the logits alone"),
     "rows": key(whole(1), "of action=verify: random rows of each view that each teacher looks at again"),
 }
 BENCHMARK = {
@@ -58,10 +44,7 @@ EVALUATE = {
     "checkpoint": CHECKPOINT,
     "split": key(choice("test", "val", "train"), "whose images"),
     "corruptions": key(SWITCH, "also under five common corruptions in five strengths"),
-    "teachers": key(
-        SWITCH,
-        "compare with the teachers, where their outputs or weights can be found; false saves that time",
-    ),
+    "teachers": key(SWITCH, "compare with the teachers that are found; false saves that time"),
     "latency": key(SWITCH, "measure milliseconds per image on the CPU; false saves that time"),
     "seed": key(whole(0), "of the corruptions' noise"),
     "out": key(FILE, "the file that is written; null: <run>/evaluate.json"),
@@ -76,17 +59,11 @@ EXPORT = {
     "paths": ROOTS,
     "debug": DEBUG,
 }
+MODEL = Rule(str, "an exported student or the folder of a completed run: model=FILE_OR_FOLDER", bool)
+IMAGES = Rule(str | list[str], "images=FOLDER, a file, a pattern such as 'photos/*.jpg', or a list", bool)
 PREDICT = {
-    "model": Key(
-        str | None,
-        "an exported student or the folder of a completed run",
-        help="what amtml_pl.export has written, or the folder of a completed run",
-    ),
-    "images": Key(
-        str | list[str] | None,
-        "a file, a folder, a pattern such as 'photos/*.jpg', or a list of them",
-        help="a file, a folder (all images below it), a pattern in quotes, or a list: images=[a.jpg,b.jpg]",
-    ),
+    "model": key(MODEL, "an exported student, or the folder of a completed run"),
+    "images": key(IMAGES, "a file, a folder (all images below it), a pattern in quotes, or a list of them"),
     "top": key(whole(1), "classes that are printed of each image"),
     "checkpoint": CHECKPOINT,
     "out": key(FILE, "a CSV file that is written, too"),
@@ -94,9 +71,7 @@ PREDICT = {
 }
 REPORT = {
     "runs": key(FOLDER, "any tree of run folders"),
-    "baseline": key(
-        TEXT_OR_NULL, "a method, an experiment or a group's name, compared with all others seed by seed"
-    ),
+    "baseline": key(TEXT, "a method, an experiment or a group's name, compared with all others seed by seed"),
     "metric": Key(str, "a metric of run.json", help="what groups are ranked and compared by"),
     "out": key(FILE, "the folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
 }

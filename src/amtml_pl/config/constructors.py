@@ -10,9 +10,16 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from amtml_pl.config.allowed_targets import argument_problems, located
+from amtml_pl.config.allowed_targets import argument_problems, located, target_nodes
 from amtml_pl.config.rules import fits, readable, suggestion
 from amtml_pl.errors import UserError
+
+# Arguments that entry points pass, and YAML leaves out.
+GIVEN = {
+    "data": {"packed", "order_seed"},
+    "loop": {"student", "terms", "coef", "num_classes", "optimizer"},
+    "logger": {"save_dir"},
+}
 
 
 def node_problems(node: object, path: str) -> Iterator[str]:
@@ -38,42 +45,30 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     parameters = inspect.signature(target).parameters
     arguments = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for name in arguments.keys() - parameters.keys():
-        if not takes_any:
-            yield f"{path}.{name}: {node['_target_']} has no such argument{suggestion(name, parameters)}"
-    required = {
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    for name in () if takes_any else arguments.keys() - parameters.keys():
+        yield f"{path}.{name}: {node['_target_']} has no such argument{suggestion(name, parameters)}"
     if not node.get("_partial_", False):
-        for name in sorted(required - arguments.keys() - given_by_entry_point(path)):
+        named = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        required = {name for name in named if parameters[name].default is inspect.Parameter.empty}
+        given = GIVEN.get("logger" if path.startswith("logger.") else path, set())
+        for name in sorted(required - arguments.keys() - given):
             yield f"{path}: {node['_target_']} needs the argument {name!r}"
     hints = type_hints(target)
     for name, value in arguments.items():
         hint = hints.get(name)
-        if isinstance(value, list) and holds_nodes(value) and not all(isinstance(v, Mapping) for v in value):
+        if (
+            isinstance(value, list)
+            and any(target_nodes(value))
+            and not all(isinstance(v, Mapping) for v in value)
+        ):
             yield f"{path}.{name} mixes nodes with other values; expected nodes alone"
-        if hint is not None and not fits(value, hint) and not becomes(value, hint):
+        if hint is not None and not fits(value, hint) and not becomes_objects(value, hint):
             yield f"{path}.{name}={value!r}: expected {readable(hint)}"
 
 
-def given_by_entry_point(path: str) -> set[str]:
-    """Return the arguments that entry points pass themselves, and YAML leaves out."""
-    if path == "data":
-        return {"packed", "order_seed"}
-    if path == "loop":
-        return {"student", "terms", "coef", "num_classes", "optimizer"}
-    return {"save_dir"} if path.startswith("logger.") else set()
-
-
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of a callable's arguments, without those that cannot be evaluated.
-
-    Foreign annotations may use names imported for type checkers only; most come from these modules.
-    """
-    for_checkers = {**vars(collections.abc), **vars(typing)}
+    """Return the types of a callable's arguments, without those that cannot be evaluated."""
+    for_checkers = {**vars(collections.abc), **vars(typing)}  # foreign code imports these for checkers only
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
@@ -83,17 +78,10 @@ def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-def becomes(value: object, hint: object) -> bool:
-    """Return whether nodes in a value become objects of a type unknown before."""
+def becomes_objects(value: object, hint: object) -> bool:
+    """Return True if nodes in a value become objects of a type unknown before."""
     is_group = isinstance(value, Mapping) and "_target_" not in value
-    return holds_nodes(value) and not (is_group and inspect.isclass(hint))
-
-
-def holds_nodes(value: object) -> bool:
-    """Return whether a value is or contains a node that becomes an object."""
-    if isinstance(value, Mapping):
-        return "_target_" in value or any(holds_nodes(child) for child in value.values())
-    return isinstance(value, list) and any(holds_nodes(child) for child in value)
+    return any(target_nodes(value)) and not (is_group and inspect.isclass(hint))
 
 
 def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -104,16 +92,12 @@ def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             return
     except UserError:  # which `node_problems` reports
         return
-    if trainer.get("accumulate_grad_batches", 1) != 1:
-        yield (
-            f"trainer.accumulate_grad_batches={trainer['accumulate_grad_batches']}: the training loop {name} "
-            "steps its optimisers itself, in every batch; expected 1"
-        )
-    if trainer.get("gradient_clip_val"):
-        yield (
-            f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: the training loop {name} steps its "
-            "optimisers itself, where Lightning clips nothing; expected null"
-        )
+    for key, default in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
+        if trainer.get(key, default) not in (default, 0):
+            yield (
+                f"trainer.{key}={trainer[key]}: the training loop {name} steps its optimisers itself; "
+                f"expected {'null' if default is None else default}"
+            )
 
 
 def device_problems(trainer: Mapping[str, Any]) -> Iterator[str]:

@@ -25,10 +25,10 @@ class Key(Rule):
     Attributes:
         help: one line.
         identity: where the key counts for the run's hash.
-        label: whether an override of it names a group of runs in the report.
-        recipe: whether a teacher's recipe takes it from the run.
+        label: True if an override of it names a group of runs in the report.
+        recipe: True if a teacher's recipe takes it from the run.
         keys: those of a node; ``*`` stands for names chosen by the user.
-        constructed: whether a node has a ``_target_``, which declares its other keys.
+        constructed: True if a node has a ``_target_``, which declares its other keys.
     """
 
     help: str = ""
@@ -51,31 +51,27 @@ def node(example: str, help_text: str, keys: Mapping[str, Key] | None = None, **
 
 def choice(*values: str) -> Rule:
     """Return a rule for one of several words."""
-    words = f"{', '.join(values[:-1])} or {values[-1]}"
-    return Rule(Literal[values], words)
+    return Rule(Literal[values], f"{', '.join(values[:-1])} or {values[-1]}")
+
+
+def number(
+    expected: str, holds: Callable[[float], bool] = lambda _: True, *, null: bool = False, hint: type = float
+) -> Rule:
+    """Return a rule for a number in a range."""
+    if not null:
+        return Rule(hint, expected, holds)
+    return Rule(hint | None, f"{expected}, or null", lambda value: value is None or holds(value))
 
 
 def whole(least: int, *, null: bool = False) -> Rule:
     """Return a rule for a whole number with a minimum."""
-
-    def holds(value: int | None) -> bool:
-        return value is None or value >= least
-
-    words = f"a whole number, {least} or more"
-    return Rule(int | None, f"{words}, or null", holds) if null else Rule(int, words, holds)
-
-
-def number(expected: str, holds: Callable[[float], bool] = lambda _: True, *, null: bool = False) -> Rule:
-    """Return a rule for a number in a range."""
-    if not null:
-        return Rule(float, expected, holds)
-    return Rule(float | None, f"{expected}, or null", lambda value: value is None or holds(value))
+    return number(f"a whole number, {least} or more", lambda v: v >= least, null=null, hint=int)
 
 
 SWITCH = Rule(bool, "true or false")
-FOLDER = Rule(str, "a folder")
+FOLDER = Rule(str, "a folder", bool)
 FILE = Rule(str | None, "a file or null")
-TEXT_OR_NULL = Rule(str | None, "a text or null")
+TEXT = Rule(str | None, "a text or null")
 SEED = Rule(int, "a whole number, 0 or more, at most 4294967295", lambda v: 0 <= v < 2**32)
 
 

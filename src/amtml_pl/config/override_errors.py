@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,9 @@ SEARCHED = "hydra.searchpath="
 
 
 def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool = True) -> list[str]:
-    """Return all mistakes in some overrides, each with known alternatives.
+    """Return all mistakes in some overrides, each with known alternatives; Hydra must be initialised.
 
-    Hydra must be initialised. A sweep over a group is checked in every choice, of other values in the first.
-
-    Args:
-        typed: the overrides.
-        config_name: of the command, such as ``train``.
-        swept: whether a key may have several values.
+    Every choice of a swept group is checked, and the first of other values.
     """
     problems: list[str] = []
     sound: dict[str, str] = {}
@@ -49,9 +44,8 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
             problems += wrong
         else:
             sound[word] = first_value(override, options)
-    return [
-        f"{problem} (command line)" for problem in (*problems, *key_problems(sound, config_name, folders))
-    ]
+    problems += key_problems(sound, config_name, folders)
+    return [f"{problem} (command line)" for problem in problems]
 
 
 def searched_folders(typed: Sequence[str]) -> list[Path]:
@@ -65,11 +59,10 @@ def options_of(group: str, folders: Sequence[Path]) -> list[str]:
     """Return the choices of a group; none for a key or for Hydra's own groups."""
     if group.startswith("hydra"):
         return []
-    stored: list[str] = []
+    names = [file.name for folder in folders for file in (folder / group).glob("*.yaml")]
     with suppress(OSError):  # a key, or a group of files only
-        stored = ConfigStore.instance().list(group)  # among them a teacher for each network
-    files = (file.name for folder in folders for file in (folder / group).glob("*.yaml"))
-    return sorted({Path(name).stem for name in (*stored, *files)})
+        names += ConfigStore.instance().list(group)  # among them a teacher for each network
+    return sorted({Path(name).stem for name in names})
 
 
 def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]:
@@ -83,7 +76,7 @@ def option_problems(override: Override, options: Sequence[str]) -> Iterator[str]
                 yield f"{group}=null: expected one of {options}"
             elif name is not None and str(name) not in options:
                 meant = suggestion(str(name), dict.fromkeys(options))
-                yield f"{group}={name}: there is no such choice{meant}"
+                yield f"{group}={name}: unknown choice{meant}"
 
 
 def values_of(override: Override) -> list[object]:
@@ -101,12 +94,12 @@ def first_value(override: Override, options: Sequence[str] = ()) -> str:
     """Return an override with the first of its values; empty for a search interval."""
     if not override.is_sweep_override():
         return str(override.input_line)
+    values: Iterable[str] = ()
     if isinstance(pattern := override.value(), Glob):
-        matches = pattern.filter(list(options))
-        return f"{override.get_key_element()}={matches[0]}" if matches else ""
-    if not override.is_discrete_sweep():
-        return ""
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+        values = pattern.filter(list(options))
+    elif override.is_discrete_sweep():
+        values = override.sweep_string_iterator()
+    return next((f"{override.get_key_element()}={value}" for value in values), "")
 
 
 def key_problems(sound: dict[str, str], config_name: str, folders: Sequence[Path]) -> Iterator[str]:
@@ -142,21 +135,21 @@ def strangers(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Itera
                 )
             elif path != "coef":  # which takes the names of all terms
                 known = node if path else {**node, **COMPOSES}
-                yield f"{path}{'.' if path else ''}{part}: there is no such key{suggestion(part, known)}"
+                yield f"{path}{'.' if path else ''}{part}: unknown key{suggestion(part, known)}"
             return
         node, path = node[part], f"{path}.{part}" if path else part
 
 
 def quoting(word: str) -> str:
-    """Return how to quote a value that Hydra's grammar does not read as a text."""
+    """Return how to quote a value that Hydra's grammar does not read as text."""
     key, sign, value = word.partition("=")
     meant = sign and value and not set(value) & set("'\"\\")
-    return f"; if it is meant as a text: '{key}=\"{value}\"'" if meant else ""
+    return f"; to type it as text: '{key}=\"{value}\"'" if meant else ""
 
 
 def reason(error: Exception) -> str:
     """Return the first useful line of Hydra's message, and the YAML file that it names."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = filter(None, map(str.strip, str(error).splitlines()))
     useful = [line for line in lines if not line.startswith(("Error parsing override", "See https://"))]
     place = next((line for line in useful if line.startswith('in "')), "")  # of a mistake in a YAML file
     first = useful[0] if useful else type(error).__name__

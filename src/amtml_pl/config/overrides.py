@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from amtml_pl.config.schema import is_label
+from amtml_pl.config.key_roles import is_label
 
 # The options of Hydra that are followed by their value.
 WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")

@@ -19,11 +19,11 @@ from amtml_pl.system.limits import refuse_few_threads, refused_by_system
 from amtml_pl.system.ranks import is_rank_zero, rank, world_size
 from amtml_pl.system.signals import prepare_to_end
 
-# The status that tells a scheduler to try again later: EX_TEMPFAIL of sysexits.h.
+# EX_TEMPFAIL of sysexits.h: schedulers try again later.
 PREEMPTED = 75
 INTERRUPTED = 130  # of a shell, after Ctrl-C
-# How long a process waits for the one that reports, before its end would stop that one.
-SECONDS_TO_SAY_WHY = 5.0
+# Seconds for which a rank waits for the one that reports, as its own end would stop that one.
+REPORT_TIMEOUT = 5.0
 
 
 @dataclass
@@ -31,8 +31,8 @@ class CommandState:
     """The progress of this process's command.
 
     Attributes:
-        begun: whether a job has begun, after which Hydra's own status 1 is not a mistake in the command.
-        sweeps: whether that job is one of a multirun, whose other jobs a mistake does not end.
+        begun: True after a job has begun; then Hydra's status 1 is not a mistake in the command.
+        sweeps: True if that job is one of a multirun, whose other jobs a mistake does not end.
         mistakes: the messages of mistakes that have ended jobs of a multirun.
     """
 
@@ -52,12 +52,12 @@ def reporting(
 
     Args:
         repeat: returns the command line that repeats the command.
-        debug: whether a mistake shows its traceback.
-        resumes: whether the command continues where it was stopped, and does not start again.
+        debug: True to show the traceback of a mistake.
         folder: created by Hydra for the command; removed if a mistake has left it empty.
+        resumes: True if the command continues where it was stopped, instead of starting again.
     """
     try:
-        refuse_name_without_text(folder)
+        refuse_other_encoding(folder or Path())
         refuse_few_threads()
         yield
     except AnotherFailed:
@@ -72,40 +72,29 @@ def reporting(
         if debug:
             traceback.print_exc()
         if folder is not None:
-            with suppress(OSError):  # an empty folder is better than a second message
+            with suppress(OSError):  # up to a folder that is not empty
                 remove_untouched(folder)
         report_mistake(mistake)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Preempted) as stop:
         prepare_to_end()
-        print_resume_hint("Interrupted", repeat, resumes=resumes)
-        sys.exit(INTERRUPTED)
-    except Preempted:
-        prepare_to_end()
-        print_resume_hint("Preempted", repeat, resumes=resumes)
-        sys.exit(PREEMPTED)
+        what, status = (
+            ("Preempted", PREEMPTED) if isinstance(stop, Preempted) else ("Interrupted", INTERRUPTED)
+        )
+        if is_rank_zero():
+            how = "This continues where it stopped" if resumes else "This begins again"
+            error_console.print(f"{what}. {how}:\n  {escape(repeat())}")
+        sys.exit(status)
 
 
-def refuse_name_without_text(folder: Path | None) -> None:
-    """Raise if a run folder's name is not UTF-8, as TensorBoard cannot write there.
-
-    Raises:
-        UserError: naming the folder.
-    """
+def refuse_other_encoding(folder: Path) -> None:
+    """Raise a UserError if a folder's name is not UTF-8, as TensorBoard requires."""
     try:
-        str(folder or "").encode()
+        str(folder).encode()
     except UnicodeEncodeError:
-        name = os.fsencode(str(folder)).decode(errors="backslashreplace")
+        name = os.fsencode(folder).decode(errors="backslashreplace")
         raise UserError(
-            f"The run folder {name} has a name that is not UTF-8 text.",
-            fix="rename the folder, or choose another one: paths.outputs=FOLDER",
+            f"The run folder {name} has a name that is not UTF-8 text.", fix="paths.outputs=FOLDER"
         ) from None
-
-
-def print_resume_hint(what: str, repeat: Callable[[], str], *, resumes: bool) -> None:
-    """Print, in one process, the command to type after an interruption."""
-    if is_rank_zero():
-        how = "This continues where it stopped" if resumes else "This begins again"
-        error_console.print(f"{what}. {how}:\n  {escape(repeat())}")
 
 
 def report_mistake(error: UserError) -> None:
@@ -130,8 +119,9 @@ def report_typed(mistakes: list[str]) -> None:
 
 
 def is_reporting_rank(message: str) -> bool:
-    """Return whether this process is the one that reports a message of the whole run."""
-    if not has_met():  # until then all have the same mistake
+    """Return True if this process reports a message of the whole run."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_initialized():  # until then all have the same mistake
         return is_rank_zero()
     # only here: it needs torch, which a mistake may precede
     from amtml_pl.system.collectives import is_first_to_say
@@ -139,28 +129,17 @@ def is_reporting_rank(message: str) -> bool:
     return is_first_to_say(message)
 
 
-def has_met() -> bool:
-    """Return whether this process is connected with the others of its run."""
-    distributed = sys.modules.get("torch.distributed")
-    return distributed is not None and distributed.is_initialized()
-
-
 def wait_for_other_rank() -> None:
-    """Wait for another process of the run to report its error and end this one."""
+    """Wait until another rank has reported its error and ends this process."""
     with suppress(Preempted):
-        time.sleep(SECONDS_TO_SAY_WHY)
+        time.sleep(REPORT_TIMEOUT)
 
 
 def remove_untouched(folder: Path) -> None:
-    """Remove the run folder that Hydra made, if the run ended before it wrote anything.
-
-    The folders above it, ``runs/<experiment>`` and ``runs``, go too if they are empty then.
-    """
-    if not folder.is_dir() or any(file.name != ".lock" for file in folder.iterdir()):
-        return
-    (folder / ".lock").unlink(missing_ok=True)
-    folder.rmdir()
-    if folder.parent.parent.name == "runs":
-        with suppress(OSError):  # until one that is not empty
+    """Remove a run folder without files, and ``runs/<experiment>`` and ``runs`` if they are empty."""
+    if all(file.name == ".lock" for file in folder.iterdir()):
+        (folder / ".lock").unlink(missing_ok=True)
+        folder.rmdir()
+        if folder.parent.parent.name == "runs":
             folder.parent.rmdir()
             folder.parent.parent.rmdir()

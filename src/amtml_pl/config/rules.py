@@ -11,10 +11,12 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
+
+SEQUENCES = (Sequence, Iterable, Collection)
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Rule:
     Attributes:
         hint: its type.
         expected: type and range, as a message shows them.
-        holds: returns whether a value of that type is in range.
-        required: whether it may not be left out.
+        holds: returns True if a value of that type is in range.
+        required: False if it may be left out.
     """
 
     hint: Any
@@ -37,17 +39,10 @@ class Rule:
 def rule_problems(
     node: Mapping[str, Any], rules: Mapping[str, Rule], path: str, known: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield keys of a node that are missing, unknown or against their rule.
-
-    Args:
-        node: the values.
-        rules: by key.
-        path: of the node, "" for the root.
-        known: keys beside those with a rule.
-    """
+    """Yield keys of a node that are missing, unknown or against their rule."""
     prefix = f"{path}." if path else ""
     for key in node.keys() - rules.keys() - set(known):
-        yield f"{prefix}{key}: there is no such key{suggestion(str(key), {**rules, **dict.fromkeys(known)})}"
+        yield f"{prefix}{key}: unknown key{suggestion(str(key), {**rules, **dict.fromkeys(known)})}"
     for key, rule in rules.items():
         if key in node:
             yield from value_problem(node[key], rule, f"{prefix}{key}")
@@ -56,45 +51,34 @@ def rule_problems(
 
 
 def value_problem(value: object, rule: Rule, path: str) -> Iterator[str]:
-    """Yield the error for one value, if there is one."""
+    """Yield the error for one value that its rule rejects."""
     if not fits(value, rule.hint) or not rule.holds(value):
-        yield f"{path}={value!r}: expected {rule.expected}"
+        shown = f"{path} is missing" if value is None else f"{path}={value!r}"
+        yield f"{shown}: expected {rule.expected}"
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Return whether a YAML value has the type of an argument.
+    """Return True if a YAML value has the type of an argument.
 
-    Paths may be strings, and tuples lists. Unlike in Python, a boolean does not count as a number, nor a text
-    as a sequence of letters.
+    Paths may be strings, and tuples lists. Unlike in Python, bools are rejected as numbers, and strings as
+    sequences.
     """
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    if union:
-        return any(fits(value, alternative) for alternative in typing.get_args(hint))
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(fits(value, alternative) for alternative in inner)
     if isinstance(value, bool) and hint in (int, float, complex):
         return False
     if isinstance(value, float) and not math.isfinite(value):
         return False
-    if isinstance(value, str) and typing.get_origin(hint) in (Sequence, Iterable, Collection):
+    if isinstance(value, str) and kind in SEQUENCES:
         return False
-    if isinstance(value, list) and any(isinstance(v, bool) for v in value):
-        # The arguments of Literal are values.
-        inner = () if typing.get_origin(hint) is Literal else typing.get_args(hint)
-        if inner and not any(fits(True, each) for each in inner if each is not Ellipsis):
-            return False
-    conf = BeartypeConf(is_pep484_tower=True)
-    candidates: list[object] = [value]
-    if isinstance(value, str):
-        candidates.append(Path(value))
-    if isinstance(value, list):
-        candidates.append(tuple(value))
-    if not any(is_bearable(candidate, hint, conf=conf) for candidate in candidates):
-        return False
-    # beartype checks only one item of a list
-    items = typing.get_args(hint) if isinstance(value, list) else ()
-    kind = typing.get_origin(hint)
-    return not (len(items) == 1 and kind in (list, Sequence, Iterable, Collection)) or all(
-        fits(v, items[0]) for v in value
-    )
+    if isinstance(value, list) and kind is tuple:
+        hints = inner[:1] * len(value) if Ellipsis in inner else inner
+        return len(hints) == len(value) and all(map(fits, value, hints))
+    if isinstance(value, list) and kind in (list, *SEQUENCES):  # beartype checks only one item of a list
+        return all(fits(item, inner[0]) for item in value)
+    other = Path(value) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    return any(is_bearable(each, hint, conf=BeartypeConf(is_pep484_tower=True)) for each in (value, other))
 
 
 def readable(hint: object) -> str:
@@ -103,6 +87,6 @@ def readable(hint: object) -> str:
 
 
 def suggestion(name: str, known: Mapping[str, Any]) -> str:
-    """Return a question about a close known name, or else the list of known names."""
+    """Return the closest known name as a question; without one, the list of known names."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it takes {sorted(known)}"

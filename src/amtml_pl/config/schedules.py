@@ -1,4 +1,4 @@
-"""Check whether a learning-rate schedule fits the length of its run."""
+"""Check that a learning-rate schedule fits the length of its run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
     """Yield settings of a schedule that do not fit the run's length, with better values.
-
-    A schedule is not changed: published milestones stay as published.
 
     Args:
         scheduler: the node, with the argument names of torch's schedules; of a sequence, each is checked.
@@ -50,7 +48,4 @@ def schedule_problems(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str
     """Yield mistakes that end a run with an error: OneCycleLR stops after its last step."""
     steps = scheduler.get("total_steps")
     if type(steps) is int and 0 < steps < epochs:
-        yield (
-            f"scheduler.total_steps={steps}: the schedule ends before the run; expected {epochs} "
-            "(trainer.max_epochs)"
-        )
+        yield f"scheduler.total_steps={steps}: the schedule ends before the run; expected {epochs} epochs"

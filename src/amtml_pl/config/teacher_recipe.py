@@ -15,8 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from amtml_pl.config.key_roles import handed_to_recipes
 from amtml_pl.config.overrides import hydra_literal
-from amtml_pl.config.schema import KEYS, handed_to_recipes
+from amtml_pl.config.schema import KEYS
 from amtml_pl.errors import UserError
 
 
@@ -26,11 +27,9 @@ def has_own_weights(teacher: DictConfig | Mapping[str, Any]) -> bool:
 
 
 def recipe(config: DictConfig, teacher: str) -> DictConfig:
-    """Return the configuration that trains a teacher: its own experiment, on the run's data.
+    """Return the configuration that trains a teacher: its recipe, on the run's data.
 
-    Only the network and its normalisation, the data (source, splits and their seed) and the paths come from
-    the run; its ``seed``, ``trainer``, ``loss``, ``coef``, optimiser, views and augmentation stay the
-    recipe's.
+    The network, its normalisation, and the keys that the schema declares for recipes come from the run.
 
     Raises:
         UserError: if the teacher names no recipe, or one that does not exist.
@@ -91,17 +90,11 @@ class Recipe:
 
     @property
     def network(self) -> str:
-        """The network's student YAML; the teacher's own name if the command chose none."""
+        """Name of the network's YAML; the teacher's name if the command chose none."""
         return chosen(f"student@teacher.{self.teacher}") or self.teacher
 
     def command(self) -> str:
-        """Return the command that trains the teacher alone, in the run's folder for it.
-
-        Its words compose the recipe as typed by hand; then come all remaining differences.
-
-        Raises:
-            UserError: as ``recipe``.
-        """
+        """Return the command that trains the teacher alone, in the run's folder for it."""
         own, words = self.config(), recipe_overrides(self.run, self.teacher)
         dataset = chosen("dataset")
         choices = [f"student={self.network}", *([] if dataset is None else [f"dataset={dataset}"])]
@@ -110,7 +103,7 @@ class Recipe:
             words += choices
         except HydraException:  # a choice of the run that the recipe's group does not have
             base = composed(words)
-        return shlex.join(["python", "-m", "amtml_pl.train", *words, *differences(base, own)])
+        return shlex.join(["python", "-m", "amtml_pl.train", *words, *override_differences(base, own)])
 
 
 def chosen(group: str) -> str | None:
@@ -121,13 +114,13 @@ def chosen(group: str) -> str | None:
     return None if choice is None else str(choice)
 
 
-def differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:
+def override_differences(base: DictConfig, wanted: DictConfig) -> Iterator[str]:
     """Yield the overrides that turn one composed configuration into another."""
-    old, new = flat(base, resolve=False), flat(wanted, resolve=False)
-    if old.keys() == new.keys() and old == new:
+    old, new = flattened(base, resolve=False), flattened(wanted, resolve=False)
+    if old == new:
         return
-    old_values, new_values = flat(base, resolve=True), flat(wanted, resolve=True)
-    for path, value in new_values.items():
+    old_values = flattened(base, resolve=True)
+    for path, value in flattened(wanted, resolve=True).items():
         if path in KEYS and KEYS[path].identity == "never":
             continue
         if path not in old:
@@ -144,15 +137,15 @@ def topmost(path: str, meant: Collection[str]) -> str:
     return next((b for b in beginnings if not any(f"{other}.".startswith(f"{b}.") for other in meant)), "")
 
 
-def flat(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
-    """Return every leaf by its key path; lists, empty mappings and file mappings are leaves."""
+def flattened(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    """Return every leaf by its key path; lists and empty mappings are leaves."""
+    return dict(leaves_of(OmegaConf.to_container(config, resolve=resolve), ""))
 
-    def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-        # A key with a dot, such as a file's name, can be typed only within the whole mapping.
-        if isinstance(node, dict) and node and not any("." in str(key) for key in node):
-            for key, child in node.items():
-                yield from leaves(child, f"{path}.{key}" if path else str(key))
-        else:
-            yield path, node
 
-    return dict(leaves(OmegaConf.to_container(config, resolve=resolve), ""))
+def leaves_of(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of plain values, among them mappings whose keys have a dot."""
+    if isinstance(node, dict) and node and not any("." in str(key) for key in node):
+        for key, child in node.items():
+            yield from leaves_of(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node

@@ -19,8 +19,8 @@ from amtml_pl.config.paths import config_directory
 def with_origin(problem: str) -> str:
     """Return a mistake followed by the place where its key was set."""
     path = re.match(r"[\w.]*", problem)
-    place = origin(path[0].rstrip(".")) if path is not None and path[0] else None
-    return problem if place is None else f"{problem} ({place})"
+    place = origin(path[0].rstrip(".")) if path and path[0] else None
+    return f"{problem} ({place})" if place else problem
 
 
 def origin(path: str) -> str | None:
@@ -33,7 +33,7 @@ def origin(path: str) -> str | None:
     if any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed):
         return "command line"
     for package, name in composed_files(hydra.job.config_name, (*words["hydra"], *words["task"])):
-        inside = not package or path == package or path.startswith(f"{package}.")
+        inside = not package or f"{path}.".startswith(f"{package}.")
         for folder in folders_of_files() if inside else ():
             if sets(content_of(folder / f"{name}.yaml"), path.removeprefix(package).lstrip(".")):
                 return f"conf/{name}.yaml" if folder == config_directory() else f"{folder}/{name}.yaml"
@@ -62,7 +62,7 @@ def content_of(file: Path) -> Any:
 
 
 def sets(node: Any, path: str) -> bool:
-    """Return whether a file's content sets a value, or something in it."""
+    """Return True if a file's content sets a value, or one below it."""
     for part in filter(None, path.split(".")):
         if not isinstance(node, dict) or part not in node:
             return False

@@ -68,15 +68,11 @@ def declared_problems(node: Mapping[str, Any], keys: Mapping[str, Key], path: st
 def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, Any]) -> Iterator[str]:
     """Yield coefficients of terms that do not exist; those of unselected terms are ignored."""
     if strangers := coefficients.keys() - terms.keys():
-        known = known_terms() | terms.keys()
+        files = [file for folder in folders_of_files() for file in (folder / "loss").glob("*.yaml")]
+        in_files = (str(name) for file in files for name in content_of(file).get("loss", content_of(file)))
+        known = {*in_files, *terms}
         for name in sorted(strangers - known):
-            yield f"coef.{name}: there is no such term{suggestion(name, dict.fromkeys(known))}"
-
-
-def known_terms() -> set[str]:
-    """Return the names of all terms in the files of ``loss``."""
-    files = (file for folder in folders_of_files() for file in (folder / "loss").glob("*.yaml"))
-    return {str(name) for content in map(content_of, files) for name in content.get("loss", content)}
+            yield f"coef.{name}: unknown term{suggestion(name, dict.fromkeys(known))}"
 
 
 def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -86,8 +82,8 @@ def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
         return
     if weights.get("path") is None and not node.get("pretrained"):
         yield (
-            f"{path}.class_map={node['class_map']!r}: expected null for a teacher without own weights, "
-            "which its recipe trains on the data's own classes"
+            f"{path}.class_map={node['class_map']!r}: expected null for a teacher that its recipe trains "
+            "on the data's classes"
         )
 
 
@@ -95,27 +91,24 @@ def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
     """Yield options of Lightning's trainer that this project does not support."""
     for key in node.keys() & set(SET_BY_ENTRY_POINT):
         yield f"trainer.{key}: is set by the entry point; remove it"
+    for key in node.keys() & set(NOT_HONOURED):
+        yield f"trainer.{key}: is not supported, as every run validates and saves every epoch; remove it"
     if node.get("accelerator") == "cpu" and str(node.get("precision")) == "16-mixed":
         yield "trainer.precision=16-mixed: the CPU has bfloat16 only; expected bf16-mixed or 32-true"
     if node.get("accelerator") == "cpu" and node.get("sync_batchnorm"):
         yield "trainer.sync_batchnorm=True: batch norm is synchronised on GPUs only; expected false"
     if node.get("strategy") not in (None, "auto", "ddp"):
-        yield (
-            f"trainer.strategy={node['strategy']}: several processes always share batches by DDP here; "
-            "expected none"
-        )
+        yield f"trainer.strategy={node['strategy']}: ranks always share batches by DDP; expected none"
     if node.get("limit_train_batches") == 0:
         yield "trainer.limit_train_batches=0: a run trains; expected 1 or more"
-    for key in node.keys() & set(NOT_HONOURED):
-        yield f"trainer.{key}: cannot be honoured by this version, which validates and saves every epoch"
 
 
 def mixup_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield an error for mixup with a cache, which has no outputs of blended images."""
     if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
         yield (
-            f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, and a cache holds what the "
-            "teachers gave for single images; expected 0, or teacher_source=live: they see the blended ones"
+            f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, but a cache holds outputs "
+            "for single images; expected 0, or teacher_source=live"
         )
 
 
@@ -148,5 +141,5 @@ def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_stub(node: object, group: str) -> bool:
-    """Return whether an entry of a list group has settings only, without its YAML file."""
+    """Return True if an entry of a list group lacks its YAML file."""
     return group in SELECTED and not (isinstance(node, Mapping) and SELECTED[group] in node)

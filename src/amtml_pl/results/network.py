@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from amtml_pl.config.allowed_targets import group_problems
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.config.constructors import node_problems
 from amtml_pl.errors import UserError
 
@@ -28,7 +28,7 @@ def build_untrained(node: Mapping[str, Any]) -> nn.Module:
     bare = without_pretrained_weights(node)
     if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
         raise UserError(f"The recorded network cannot be built: {'; '.join(problems[:3])}.")
-    built = build(bare)
+    built = build_object(bare)
     if not isinstance(built, nn.Module):
         raise UserError(f"{dict(node)!s:.200} builds a {type(built).__name__}; expected a network.")
     return built

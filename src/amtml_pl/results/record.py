@@ -21,7 +21,7 @@ from amtml_pl.system.plain_yaml import read_plain_yaml
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
 FOLDERS_SEARCHED = 1000  # for an example of a run's folder
 TEACHER_RULES = {
-    key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained")
+    key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained", "pool")
 }
 
 

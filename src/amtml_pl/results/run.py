@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
@@ -190,7 +190,7 @@ class FinishedRun:
             UserError: if they are not packed below the root of the images.
         """
         packed = recorded_images(self.path, self.record, self.paths["data"])
-        make = build(self.config["data"], partial=True)
+        make = build_object(self.config["data"], partial=True)
         module: PackedDataModule = make(packed=packed, order_seed=self.config["seed"])
         return module
 

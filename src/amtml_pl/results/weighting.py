@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.config.allowed_targets import located
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import TeacherOutputs
@@ -70,7 +70,7 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
     loop = located(config["loop"]["_target_"])
     if not getattr(loop, "uses_weighting_unchanged", False):
         raise UserError(f"{loop.__name__} computes the teachers' weights within its training step.")
-    scheme = build(settings)
+    scheme = build_object(settings)
     if not isinstance(scheme, Weighting):
         raise UserError(f"{settings!s:.200} builds a {type(scheme).__name__}; expected a weighting.")
     if scheme.weighs_batches:

@@ -9,10 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from amtml_pl.config.build import Config, plain
+from amtml_pl.config.build import Config, plain_values
 from amtml_pl.config.key import Identity
+from amtml_pl.config.key_roles import changes_result, identified
 from amtml_pl.config.overrides import key_of
-from amtml_pl.config.schema import KEYS, changes_result, identified
+from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import digest_of_file
@@ -28,7 +29,7 @@ def resolve_run_folder(*, _root_: Config) -> str:
     """Return ``${amtml.run_folder:}``, from the whole configuration that Hydra has composed."""
     choices = _root_.hydra.runtime.choices
     try:
-        typed = plain(_root_.hydra.overrides, resolve=False)["task"]
+        typed = plain_values(_root_.hydra.overrides, resolve=False)["task"]
         label = str(choices.student) if _root_.role == "teacher" else run_label(typed)
         return str(run_folder(_root_, choices.get("experiment"), label))
     except Exception:  # not a valid configuration: `check` reports it later
@@ -59,9 +60,9 @@ def run_hash(config: Config) -> str:
     `amtml_pl.config.schema` declares which keys count. A temperature that no selected term reads does not.
     Of a teacher counts the content of its recipe or of its weights file, not their names.
     """
-    tree = {name: value for name, value in plain(config, resolve=False).items() if name in KEYS}
+    tree = {name: value for name, value in plain_values(config, resolve=False).items() if name in KEYS}
     tree["paths"] = {name: f"<{name}>" for name in config.paths}
-    resolved = plain(tree)
+    resolved = plain_values(tree)
     for name, node in resolved["teacher"].items():
         identify_teacher(config, name, node)
     used = {name: coef for name, coef in resolved["coef"].items() if name in resolved["loss"]}

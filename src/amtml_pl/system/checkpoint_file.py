@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.records import Count, reasons
 from amtml_pl.system.torch_files import read_torch_file
 
@@ -40,10 +40,9 @@ def read_checkpoint(
             fix=f"ask its owner for read access: ls -l {file.parent}",
         ) from error
     except Exception as error:  # damaged bytes make the readers fail in every possible way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"The checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: {reason:.200}. "
-            "Nothing in it was run.",
+            f"The checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: "
+            f"{first_line(error):.200}. Nothing in it was run.",
             fix=fix,
         ) from error
     try:

@@ -14,14 +14,14 @@ from filelock import FileLock, Timeout
 from amtml_pl.errors import UserError
 
 
-def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], bool]) -> Path:
+def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], object]) -> Path:
     """Return the file of ``out=``, if it is new or written by this command.
 
     Args:
         out: as typed.
         suffix: required of the name.
         what: the kind of file, with an article.
-        is_one: returns whether an existing file is of that kind.
+        is_one: returns a true value if an existing file is of that kind.
 
     Raises:
         UserError: if it has another suffix, holds something else, is a folder, or cannot be written.

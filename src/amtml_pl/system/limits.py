@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event, Thread
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
 
 
@@ -115,7 +115,7 @@ def in_a_sentence(error: BaseException) -> str:
     """Return an exception as one sentence."""
     if isinstance(error, OSError) and NO_TEMPORARY_FOLDER not in str(error):
         return f"{named_file(error) or 'A file'} cannot be read or written: {error.strerror or error}."
-    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    first = first_line(error)
     return f"Out of memory: {first}." if kind_of(error) is MEMORY else f"{first}."
 
 

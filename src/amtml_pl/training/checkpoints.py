@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.system import ranks
 from amtml_pl.system.collectives import any_rank, broadcast_object
 from amtml_pl.system.files import replacing
@@ -34,9 +34,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 with temporary.open("rb") as written:
                     os.fsync(written.fileno())  # else a machine that loses power may keep the name alone
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its writer
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"The checkpoint {target} cannot be written: {reason}. "
+                f"The checkpoint {target} cannot be written: {first_line(error)}. "
                 f"{'The one before it is whole' if target.exists() else 'There is none before it'}.",
                 fix="free some space, or make the folder writable; then repeat the command",
             ) from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.system.console import quieten
@@ -63,7 +63,7 @@ def training_problems(settings: Settings) -> Iterator[UserError]:
     except UserError as problem:
         yield problem
     except Exception as error:
-        yield UserError(f"The trainer cannot be built: {str(error).splitlines()[0]}", fix=SETTINGS)
+        yield UserError(f"The trainer cannot be built: {first_line(error)}", fix=SETTINGS)
 
 
 def teacher_problems(settings: Settings) -> Iterator[UserError]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.errors import UserError
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.models.layout import device_for
@@ -173,7 +173,7 @@ def mixed_teachers(
 
 def mixture_of(run: FinishedRun) -> Mixture:
     """Return the mixture of the run's first term with soft targets, or of its root."""
-    terms = [build(node) for node in run.config["loss"].values()]
+    terms = [build_object(node) for node in run.config["loss"].values()]
     mixtures = [term.mixture for term in terms if hasattr(term, "mixture")]
     first = mixtures[0] if mixtures else run.config.get("mixture")
     return "logits" if first == "logits" else "probabilities"

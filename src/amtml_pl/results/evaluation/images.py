@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.config.build import build
+from amtml_pl.config.build import build_object
 from amtml_pl.data.augment import as_floats
 from amtml_pl.data.packing import PackedDataset, pack
 from amtml_pl.data.splits import SplitRows
@@ -79,7 +79,7 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
             fix=f"dataset.image_size={own['image_size']}",
         )
     refuse_other_count(run, dataset["num_classes"], name)  # before anything is downloaded
-    packed: PackedDataset = pack(build(dataset["source"]), run.paths["data"] / "packed")
+    packed: PackedDataset = pack(build_object(dataset["source"]), run.paths["data"] / "packed")
     same = packed.digest == run.record.dataset.digest
     if same and split == "val":  # the run's own images from another place, whose split is known
         return own_images(run, split)

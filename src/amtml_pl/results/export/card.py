@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.records import Record, parse_record
 
 FORMAT = "2"
@@ -110,12 +110,6 @@ def opening(file: Path, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {name}: {first_line(error)}.",
+            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {name}: {first_line(error):.300}.",
             fix=f"copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format={name}",
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or else its type."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{lines[0]:.300}"

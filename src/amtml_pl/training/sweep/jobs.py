@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from amtml_pl.config.command import own_folders
+from amtml_pl.config.command import user_config_folders
 from amtml_pl.config.override_errors import command_line_mistakes
 from amtml_pl.config.reporting import command_state, report_typed
 from amtml_pl.errors import UserError
@@ -57,7 +57,7 @@ class SweepCallback(Callback):
         outputs = Path(OmegaConf.select(config, "paths.outputs") or "outputs").resolve()
         overrides: Any = OmegaConf.to_container(hydra.overrides)  # as typed, interpolations and all
         typed = overrides["task"]
-        folders = own_folders(hydra)
+        folders = user_config_folders(hydra)
         own = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
         own += [word for word in overrides["hydra"] if word.startswith("hydra.searchpath=")]
         of_file = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
