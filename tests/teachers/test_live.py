@@ -98,7 +98,7 @@ def test_a_class_map_puts_the_outputs_in_the_order_of_our_classes():
     ("classes", "class_map", "text"),
     [
         (9, None, r"(?s)Teacher 'big' has 9 outputs; expected 4, one per class.*teacher.big.class_map"),
-        (9, [0, 1, 2], "class_map of teacher 'big' has 3 entries; expected 4"),
+        (9, [0, 1, 2], "Teacher 'big' has a class_map with 3 entries; expected 4"),
         (9, [0, 1, 2, 9], r"class_map of teacher 'big' names the outputs \[9\]; expected from 0 to 8"),
         (9, [0, 1, 2, -1], r"names the outputs \[-1\]"),
     ],

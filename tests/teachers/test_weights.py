@@ -173,7 +173,7 @@ def test_damaged_files_and_other_kinds_of_files_are_refused_by_name(tmp_path: Pa
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
     for path in (tmp_path / "nothing.pt", tmp_path):
-        with pytest.raises(UserError, match=f"There is no weights file {path}"):
+        with pytest.raises(UserError, match=f"The weights file {path} does not exist"):
             read_state_dict(path)
 
 
@@ -181,15 +181,15 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
     ("content", "arguments", "text"),
     [
         ({"state_dict": WEIGHTS, "model": WEIGHTS}, {}, r"several state dicts: \['state_dict', 'model'\]"),
-        ({"student": WEIGHTS}, {}, "holds 1 entries at the top level that are no tensors: student"),
+        ({"student": WEIGHTS}, {}, "holds 1 entries at the top level that are not tensors: student"),
         ({"student": WEIGHTS}, {"key": "teacher"}, "has no key 'teacher' at this level; it has student"),
         ({"a": {"b": WEIGHTS}}, {"key": "a.c"}, "has no key 'c' at this level; it has b"),
         ({"a": torch.ones(1)}, {"key": "a"}, "holds a Tensor at a; expected tensors by name"),
         ([torch.ones(1)], {}, "holds a list at the top level"),
         ({}, {}, "holds an empty dict at the top level"),
         (WEIGHTS, {"strip_prefixes": "module."}, "strip_prefixes is the text 'module.'; expected a list"),
-        (WEIGHTS, {"rename": {"(": ""}}, r"rename: '\(' to '' is no valid substitution"),
-        (WEIGHTS, {"rename": {"fc": r"\2"}}, "is no valid substitution: invalid group reference"),
+        (WEIGHTS, {"rename": {"(": ""}}, r"rename: '\(' to '' is not a valid substitution"),
+        (WEIGHTS, {"rename": {"fc": r"\2"}}, "is not a valid substitution: invalid group reference"),
         (WEIGHTS, {"rename": {"^conv.*": "x"}}, "Two tensors of .* would be named 'x', the second is 'conv"),
     ],
 )

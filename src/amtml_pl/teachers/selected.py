@@ -27,20 +27,14 @@ from amtml_pl.types import OfferedFeatures
 
 @dataclass(frozen=True)
 class SelectedTeacher:
-    """One entry of ``teacher=[...]``, with the features that the loss terms read.
-
-    Attributes:
-        node: its configuration, as plain values.
-        image_size: H = W of its input images.
-        hints: readings of its modules by the terms, each as in `amtml_pl.models.hint.HintSpec`.
-    """
+    """One entry of ``teacher=[...]``, with the features that the loss terms read."""
 
     name: str
     network: Part
-    node: Mapping[str, Any]
+    node: Mapping[str, Any]  # its configuration, as plain values
     recipe: Recipe
-    image_size: int
-    hints: tuple[str, ...] = ()
+    image_size: int  # H = W of its input images
+    hints: tuple[str, ...] = ()  # each as in `amtml_pl.models.hint.HintSpec`
 
     def fresh(self) -> Teacher:
         """Return the teacher as constructed, without weights of a file or a recipe."""
@@ -53,20 +47,19 @@ class SelectedTeacher:
         return teacher
 
     def load_weights(self, teacher: Teacher) -> None:
-        """Load weights into a fresh teacher; a UserError if their file is missing or unfit."""
-        if self.has_own_weights:
-            if self.node["weights"]["path"] is not None:
-                given = {key: value for key, value in self.node["weights"].items() if value}
-                load_weights(teacher.network.network, **given)
-        else:
-            with self.trained_again():
+        """Load weights into a fresh teacher; missing or unfit ones are a UserError."""
+        if not self.has_own_weights:
+            with self.suggesting_recipe():
                 if (record := self.record()) is not None:
                     self.folder.refuse_changed(record, self.folder.weights_file)
             load_weights(teacher.network.network, self.folder.weights_file)
+        elif self.node["weights"]["path"] is not None:
+            given = {key: value for key, value in self.node["weights"].items() if value}
+            load_weights(teacher.network.network, **given)
 
     @property
     def has_own_weights(self) -> bool:
-        """Return whether the weights come with it; otherwise its recipe trains them."""
+        """Return True if the weights come with it; otherwise its recipe trains them."""
         return bool(self.node["pretrained"]) or self.node["weights"]["path"] is not None
 
     @cached_property
@@ -76,16 +69,16 @@ class SelectedTeacher:
 
     def completed(self) -> RunRecord | None:
         """Return the record of the run that trained it; None before."""
-        with self.trained_again():
+        with self.suggesting_recipe():
             return self.folder.completed()
 
     @contextmanager
-    def trained_again(self) -> Iterator[None]:
+    def suggesting_recipe(self) -> Iterator[None]:
         """Add the command that trains the teacher again to errors about its run."""
         try:
             yield
         except UserError as error:
-            if isinstance(error.__cause__, OSError):  # training again does not help
+            if isinstance(error.__cause__, OSError):  # another training does not help
                 raise
             raise UserError(error.what, fix=f"{self.recipe.command()} force=true") from error
 
@@ -100,25 +93,24 @@ class SelectedTeacher:
         return record
 
     def identity(self) -> dict[str, Any] | None:
-        """Return what determines the outputs, as JSON; None while the weights do not exist.
+        """Return all causes of the outputs, as JSON; None while the weights do not exist.
 
         A network is built only if its own constructor loads the weights.
         """
         about = {key: self.node[key] for key in ("network", "mean", "std", "class_map")}
-        if not self.has_own_weights:
-            if self.completed() is None:
-                return None
-            digest = file_digest(self.folder.weights_file)
-            return None if digest is None else {**about, "weights": {"sha256": digest}}
         weights = dict(self.node["weights"])
         path = weights.pop("path")
-        if path is None:
+        if not self.has_own_weights:
+            digest = file_digest(self.folder.weights_file) if self.completed() else None
+            weights = {}
+        elif path is None:
             return {**about, "weights": {"of_constructor": self.constructed_digest}}
-        digest = file_digest(Path(path))
+        else:
+            digest = file_digest(Path(path))
         return None if digest is None else {**about, "weights": {"sha256": digest, **weights}}
 
     def is_as_constructed(self, teacher: Teacher) -> bool:
-        """Return whether the constructor gave the same weights again; random ones differ."""
+        """Return True if the constructor gave the same weights again; random ones differ."""
         own = self.has_own_weights and self.node["weights"]["path"] is None
         return not own or weights_digest(teacher.network) == self.constructed_digest
 
@@ -139,7 +131,7 @@ class SelectedTeacher:
 def build_teacher(
     name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
 ) -> Teacher:
-    """Return a teacher around a network."""
+    """Return a teacher around a network, as its configuration has it."""
     taps = [HintSpec.of(hint).tap for hint in hints]
     tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
     return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
