@@ -9,19 +9,19 @@ import time
 
 import pytest
 
-from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+from amtml_pl.system.forked_job import ProcessCrashedError, can_fork, run_forked
 
-pytestmark = pytest.mark.skipif(not can_have_own_process(), reason="no fork here")
+pytestmark = pytest.mark.skipif(not can_fork(), reason="no fork here")
 
 KILLED_PARENT = """
 import os, sys, time
-from amtml_pl.system.forked_job import in_own_process
+from amtml_pl.system.forked_job import run_forked
 
 def work():
     print(os.getpid(), flush=True)
     time.sleep(60)
 
-in_own_process(work)
+run_forked(work)
 """
 
 
@@ -32,7 +32,7 @@ def test_a_forked_job_returns_its_result_and_changes_nothing_in_this_process():
         held[0] = 1
         return os.getpid(), os.getpgid(0)
 
-    process, group = in_own_process(function)
+    process, group = run_forked(function)
     assert process != os.getpid()
     assert group == process
     assert held == [0]
@@ -45,12 +45,12 @@ def test_a_forked_job_returns_its_result_and_changes_nothing_in_this_process():
 )  # fmt: skip
 def test_a_process_that_ends_too_early_is_told_by_its_signal_or_status(end, told):
     with pytest.raises(ProcessCrashedError, match=told):
-        in_own_process(end)
+        run_forked(end)
 
 
 def interrupted_while(function, number):
     threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
-    return in_own_process(function)
+    return run_forked(function)
 
 
 def test_ctrl_c_reaches_the_function_once_and_its_answer_is_awaited():

@@ -42,7 +42,9 @@ FULL = Path("/dev/full")
 def test_output_that_cannot_be_written_is_said_once_and_not_tried_again():
     with FULL.open("w") as full:
         terminal = Terminal(file=full)
-        with pytest.raises(UserError, match=r"cannot be written to its output: No space left.*\n.*>FILE"):
+        with pytest.raises(
+            UserError, match=r"output of the command cannot be written: No space left.*\n.*>FILE"
+        ):
             terminal.print("the leaderboard")
         terminal.print("more of it")
 

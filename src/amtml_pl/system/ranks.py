@@ -39,7 +39,7 @@ def local_world_size() -> int:
 
 
 def is_rank_zero() -> bool:
-    """Return whether this is the process that prints and writes the run's files."""
+    """Return True if this is the process that prints and writes the run's files."""
     return rank() == 0
 
 

@@ -17,12 +17,12 @@ def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:
     compressed data, which ``torch.save`` never writes, to any size.
 
     Args:
-        path: the file.
-        with_checksums: whether to refuse the formats of older versions of torch, which have none.
+        path: a file of ``torch.save``.
+        with_checksums: refuse the formats of older versions of torch, which have none.
 
     Raises:
-        OSError: if it may not be read.
-        ValueError: if a checksum is wrong or missing, or something in the file is compressed.
+        OSError: if it cannot be read.
+        ValueError: if a checksum is wrong or missing, or a part is compressed.
         Exception: of any kind, from torch, for damaged bytes or a file that holds more than tensors.
     """
     with path.open("rb"):  # without read access is_zipfile would return False

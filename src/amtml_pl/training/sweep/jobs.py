@@ -24,7 +24,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import run_label, sweep_hash, telling_overrides
 from amtml_pl.runs.sweep_folder import Job, SweepFolder
 from amtml_pl.system.console import error_console, quieten
-from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+from amtml_pl.system.forked_job import ProcessCrashedError, can_fork, run_forked
 
 
 @dataclass
@@ -117,10 +117,10 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
 
 def outcome_of(train: Callable[[], object], threads: int | None, *, may_fork: bool) -> Outcome:
     """Run a job, if possible in a process of its own."""
-    if not (may_fork and can_have_own_process()):
+    if not (may_fork and can_fork()):
         return attempt(train, threads)
     try:
-        return in_own_process(lambda: attempt(train, threads))
+        return run_forked(lambda: attempt(train, threads))
     except ProcessCrashedError as crash:
         error_console.print(f"[bold red]crashed:[/] {escape(str(crash))}")
         return Outcome(str(crash))
