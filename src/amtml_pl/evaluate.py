@@ -83,11 +83,11 @@ def own_file(run: FinishedRun, images: EvaluatedImages, asked: Mapping[str, Any]
     Only a full evaluation of the best epoch on the run's own test images is ``evaluate.json``. Any other
     evaluation has a longer name, and so never replaces it.
     """
-    from amtml_pl.teachers.cache.catalogue import safe
+    from amtml_pl.teachers.cache.catalogue import path_part
 
     parts = ["evaluate"]
     if not images.own:
-        parts.append(f"{safe(images.dataset)}-{images.digest[:8]}")
+        parts.append(f"{path_part(images.dataset)}-{images.digest[:8]}")
     parts += [part for part in (images.rows.name, asked["checkpoint"]) if part not in ("test", "best")]
     if not asked["teachers"]:
         parts.append("student")

@@ -15,8 +15,8 @@ from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
 from amtml_pl.errors import UserError
 from amtml_pl.runs.record import CacheUse, TeacherFacts
 from amtml_pl.system.console import console
-from amtml_pl.teachers.cache.build import Built, build
-from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, nearest
+from amtml_pl.teachers.cache.build import BuildStats, build_stores
+from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, nearest_store
 from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
@@ -99,7 +99,7 @@ class RunCache:
     def nearest(self) -> str | None:
         """Explain why an existing cache does not fit this run; None without one."""
         for store in self.stores():
-            if store.shape is None and (sentence := nearest(store.identity, store.folder)):
+            if store.shape is None and (sentence := nearest_store(store.identity, store.folder)):
                 return sentence
         return None
 
@@ -127,10 +127,10 @@ class RunCache:
                 needed[teacher.name] = needed.get(teacher.name, 0) + size
         refuse_full_disk(self.root, needed)
 
-    def provide(self, views: Iterable[int]) -> Built:
+    def provide(self, views: Iterable[int]) -> BuildStats:
         """Compute missing outputs of these views, then verify their checksums."""
         wanted = sorted(set(views) & set(self.views) - self.trusted)  # others may have built them
-        built = build(
+        built = build_stores(
             self.teachers, self.split, self.data.augment, wanted, self.root, self.options.build, console
         )
         verify_checksums(self.teachers, wanted, console)

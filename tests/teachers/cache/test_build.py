@@ -35,7 +35,7 @@ from torch import nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.teachers.cache.build import build
+from amtml_pl.teachers.cache.build import build_stores
 from amtml_pl.teachers.cache.compute import BuildOptions, ready_for_computing
 from amtml_pl.teachers.live import Teacher
 from rounding import assert_rounded_alike
@@ -284,7 +284,7 @@ def spoiled(root, value, logits="float16"):
 def test_an_output_that_is_no_number_is_refused_with_its_sample(tmp_path, value, logits):
     with pytest.raises(UserError, match=r"'big'.*logits.*sample 13 in view 0") as refused:
         spoiled(tmp_path, value, logits)
-    assert "mend the teacher" in refused.value.fix
+    assert "correct the teacher" in refused.value.fix
     assert len(stores(tmp_path, taps=(), logits=logits).logits.missing(0)) == 2  # the first shard is kept
 
 
@@ -392,7 +392,7 @@ class Screen(io.StringIO):
 
 
 def told(tmp_path, console, views=(1,)):
-    build([stores(tmp_path)], split(), AUGMENT, views, tmp_path, BuildOptions(), console)
+    build_stores([stores(tmp_path)], split(), AUGMENT, views, tmp_path, BuildOptions(), console)
     return console.file.getvalue()
 
 

@@ -123,7 +123,7 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_a_wrong_checksum(tmp_path, place, 
         with pytest.raises(UserError, match="checksum") as raised:
             store.verify(1)
         assert file.name in raised.value.what
-        assert raised.value.fix.startswith(f"rm '{file}'")
+        assert raised.value.fix.startswith(f"rm -r '{file}'")
     finally:
         file.write_bytes(whole)
     store.verify(1)
@@ -148,7 +148,7 @@ def test_a_damaged_record_is_refused_and_names_the_file_to_remove(tmp_path, dama
     for asked in (store.missing, store.verify, store.open):
         with pytest.raises(UserError, match=file.name) as raised:
             asked(1)
-        assert raised.value.fix.startswith(f"rm '{file}'")
+        assert raised.value.fix.startswith(f"rm -r '{file}'")
 
 
 @pytest.mark.parametrize("content", [b"[]", b"\xff\xfe"])

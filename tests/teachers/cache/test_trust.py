@@ -14,7 +14,7 @@ from amtml_pl.data.augment import Augmentation, CropFlip
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.teachers.cache.storage import pixel_checksums
-from amtml_pl.teachers.cache.trust import compare, compare_pixels, probe, verify_checksums
+from amtml_pl.teachers.cache.trust import compare_outputs, compare_pixels, probe, verify_checksums
 from rounding import rounding
 
 pytestmark = pytest.mark.numbers
@@ -52,7 +52,7 @@ def test_a_flipped_bit_is_noticed_and_the_fix_restores_the_file(root):
     file.write_bytes(content)
     with pytest.raises(UserError, match=rf"checksum of {file}.*expected") as refused:
         verify_checksums([teacher], VIEWS, CONSOLE)
-    assert f"rm '{file}'" in refused.value.fix
+    assert f"rm -r '{file}'" in refused.value.fix
     file.unlink()
     assert built(root, [stores(root)], VIEWS).teacher_passes == {"big": 8}
     assert tree(root) == whole
@@ -151,13 +151,13 @@ CHANGES = {
 def test_another_teacher_is_noticed(root, change):
     teacher = stores(root, load=CHANGES[change])
     with pytest.raises(UserError, match=r"'big' gives other logits for sample \d+ of train in view 1"):
-        compare(teacher, split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
+        compare_outputs(teacher, split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
 
 
 def test_the_message_names_teacher_tensor_sample_and_view_and_the_difference(root):
     doubled = changed(lambda made: made.fc.weight.mul_(2))
     with pytest.raises(UserError) as refused:
-        compare(stores(root, load=doubled), split(), AUGMENT, [2], ROWS, OPTIONS)
+        compare_outputs(stores(root, load=doubled), split(), AUGMENT, [2], ROWS, OPTIONS)
     folder = stores(root).logits.folder
     assert f"'big' gives other logits for sample 0 of train in view 2 than {folder}" in str(refused.value)
     assert "of the largest, at most 2e-03 is rounding" in str(refused.value)
@@ -190,12 +190,12 @@ def test_a_hint_that_changes_alone_is_noticed(tmp_path, storage, within):
 
     built(tmp_path, [branched(1.0)], VIEWS)
     other_batches = replace(OPTIONS, batch_size=7)
-    found = compare(branched(1.0), split(), AUGMENT, VIEWS, ROWS, other_batches, generator())
+    found = compare_outputs(branched(1.0), split(), AUGMENT, VIEWS, ROWS, other_batches, generator())
     assert found.keys() == {"logits", "branch"}
     assert 0 <= found["logits"] < 1e-3
     assert 0 <= found["branch"] <= within
     with pytest.raises(UserError, match="gives other branch"):
-        compare(branched(1.05), split(), AUGMENT, VIEWS, ROWS, OPTIONS)
+        compare_outputs(branched(1.05), split(), AUGMENT, VIEWS, ROWS, OPTIONS)
 
 
 def test_another_class_is_noticed_even_where_the_logits_are_almost_the_same(tmp_path):
@@ -209,7 +209,7 @@ def test_another_class_is_noticed_even_where_the_logits_are_almost_the_same(tmp_
 
     built(tmp_path, [stores(tmp_path, load=tied(0))], VIEWS)
     with pytest.raises(UserError, match="gives other logits"):
-        compare(stores(tmp_path, load=tied(1)), split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
+        compare_outputs(stores(tmp_path, load=tied(1)), split(), AUGMENT, VIEWS, 5, OPTIONS, generator())
 
 
 def test_int8_hints_of_a_faint_image_beside_strong_ones_are_rounding(tmp_path):
@@ -225,4 +225,4 @@ def test_int8_hints_of_a_faint_image_beside_strong_ones_are_rounding(tmp_path):
     teacher = stores(tmp_path, hints="int8", load=load)
     plain = Augmentation([], seed=3)
     built(tmp_path, [teacher], [0], images=images)
-    compare(teacher, images, plain, [0], ROWS, OPTIONS, generator())
+    compare_outputs(teacher, images, plain, [0], ROWS, OPTIONS, generator())

@@ -12,7 +12,6 @@ from rich.filesize import decimal
 
 from amtml_pl.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SMALLER = (
     "free some space, or paths.cache=FOLDER on a larger disk; smaller: fewer data.views, hint_pool=1, "
     "cache.hints=int8"
@@ -42,7 +41,7 @@ def writing(root: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         place = error.filename or root
-        if error.errno in FULL:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             what = f"The disk is full: {place} cannot be written ({error.strerror})."
             raise UserError(what, fix=SMALLER) from error
         raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,7 +12,6 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
 Storage: TypeAlias = Literal["float32", "float16", "int8"]
-BYTES: Mapping[Storage, int] = {"float32": 4, "float16": 2, "int8": 1}
 INT8_STEPS = 127
 PIXEL_BYTES = 8
 BELOW_LARGEST_FLOAT16 = np.nextafter(np.finfo(np.float16).max, np.float16(0))
@@ -57,19 +55,14 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
     return encoded
 
 
-def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, "*C"] | None) -> Float[Tensor, "B ..."]:
-    """Return stored rows ready to compute with: int8 as float32, others unchanged.
-
-    Args:
-        values: stored rows.
-        scale: of int8 rows, ``(C,)`` or per row ``(B, C)``; None for the others.
-    """
+def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, " C"] | None) -> Float[Tensor, "B ..."]:
+    """Return stored rows for computing: int8 rows, which have a scale, as float32; others unchanged."""
     return values if scale is None else values.float() * channelwise(scale, values.ndim)
 
 
-def channelwise(scale: Float[Tensor, "*C"], dimensions: int) -> Float[Tensor, "_ _ ..."]:
+def channelwise(scale: Float[Tensor, " C"], dimensions: int) -> Float[Tensor, "1 C ..."]:
     """Return a scale that broadcasts against maps with this number of dimensions."""
-    return scale.reshape(*(scale.shape if scale.ndim == 2 else (1, *scale.shape)), *[1] * (dimensions - 2))
+    return scale.reshape(1, -1, *[1] * (dimensions - 2))
 
 
 def unusable_rows(values: Float[Tensor, "R ..."], storage: Storage) -> Int64[Tensor, " _"]:
@@ -87,7 +80,8 @@ def stored_bytes(shape: tuple[int, ...], storage: Storage) -> int:
 
 def bytes_per_row(shape: tuple[int, ...], storage: Storage) -> int:
     """Return the bytes of the values of one row."""
-    return math.prod(shape) * BYTES[storage]
+    dtype: torch.dtype = getattr(torch, storage)
+    return math.prod(shape) * dtype.itemsize
 
 
 def pixel_checksums(images: Float[Tensor, "B 3 H W"]) -> Int64[Tensor, " B"]:
