@@ -44,8 +44,8 @@ def slurm(monkeypatch, **variables):
 
 def test_a_task_of_slurm_knows_its_place_and_a_process_of_its_own_does_not(monkeypatch):
     slurm(monkeypatch, STEP_ID="0", PROCID="5", LOCALID="1", NTASKS="8")
-    assert not [name for name in ranks.environment_alone() if name.startswith("SLURM")]
-    assert "PATH" in ranks.environment_alone()
+    assert not [name for name in ranks.single_process_environment() if name.startswith("SLURM")]
+    assert "PATH" in ranks.single_process_environment()
     assert (ranks.rank(), ranks.local_rank(), ranks.world_size(), ranks.is_rank_zero()) == (5, 1, 8, False)
 
 
@@ -64,7 +64,7 @@ def test_a_process_of_torchrun_knows_its_place(monkeypatch):
     for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert (ranks.rank(), ranks.local_rank(), ranks.world_size()) == (3, 1, 4)
-    assert not {"RANK", "WORLD_SIZE"} & set(ranks.environment_alone())
+    assert not {"RANK", "WORLD_SIZE"} & set(ranks.single_process_environment())
     assert processes_wanted(2, 2, "cpu") == 1  # it is one of those that are wanted
     with pytest.raises(UserError, match=r"4 processes have been started, 2 of them here(.|\n)*devices=2"):
         processes_wanted(3, 1, "cpu")

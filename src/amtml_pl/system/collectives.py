@@ -66,10 +66,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def cluster_environment() -> ClusterEnvironment:
-    """Return the launcher of this process, in Lightning's terms.
-
-    Lightning's own detection mistakes a batch script for the tasks that it starts.
-    """
+    """Return Lightning's name for the launcher; its own detection mistakes a batch script for tasks."""
     if ranks.world_size() == 1:
         return LightningEnvironment()
     if "WORLD_SIZE" in os.environ:

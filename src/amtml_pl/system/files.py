@@ -81,7 +81,7 @@ def output(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a file atomically by a text; see `write_bytes`."""
+    """Replace a file by a text, as `write_bytes` does."""
     write_bytes(file, text.encode())
 
 
@@ -109,8 +109,7 @@ def read_text(file: Path) -> str:
     """Return a text from others; raise a ValueError if it is no regular UTF-8 file or too large."""
     if file.exists() and not file.is_file():
         raise ValueError("it is not a regular file")
-    size = file.stat().st_size
-    if size > MOST_BYTES:
+    if (size := file.stat().st_size) > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
     return file.read_text(encoding="utf-8")
 

@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TypeVar
 
+from amtml_pl.system.signals import restoring_handlers
+
 Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
@@ -85,17 +87,15 @@ def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
 
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # later signals wait until they can be passed on
     process.start()
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-    try:
+    with restoring_handlers(*PASSED_ON):
+        for number in PASSED_ON:
+            signal.signal(number, pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def exit_reason(exitcode: int | None) -> str:
-    """Return how a process ended, as part of a sentence."""
+    """Return the reason why a process ended, as part of a sentence."""
     if exitcode is None or exitcode >= 0:
         return f"its process ended with status {exitcode} before the run did"
     name = signal.Signals(-exitcode).name

@@ -66,15 +66,13 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
 
 def run_detached(command: Sequence[str]) -> None:
     """Run a Python command outside this run's group; exit with its status if that is not 0."""
-    alone = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "amtml_pl.system.launch", str(os.getpid()), *command],
-        env=ranks.environment_alone(),
-    )
+    words = [sys.executable, "-m", "amtml_pl.system.launch", str(os.getpid()), *command]
+    process = subprocess.Popen(words, env=ranks.single_process_environment())  # noqa: S603
     try:
-        status = alone.wait()
+        status = process.wait()
     except BaseException:  # forward the request to stop: the process saves its state
-        alone.terminate()
-        alone.wait(timeout=GRACE_SECONDS + 5)
+        process.terminate()
+        process.wait(timeout=GRACE_SECONDS + 5)
         raise
     if status != 0:
         sys.exit(status if status > 0 else 1)

@@ -80,18 +80,17 @@ def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserEr
         return UserError(f"{what}{limit.sentence}", fix=limit.fix)
     names_file = any_file and isinstance(error, OSError) and bool(error.filename)
     number = error.errno if isinstance(error, OSError) else None
-    fixes = {
-        "free memory, and repeat the command": exhausted_resource(error) is MEMORY,
-        MORE_PROCESSES: exhausted_resource(error) is PROCESSES,
-        "free space in one of them, or choose another folder: export TMPDIR=FOLDER": (
-            NO_TEMPORARY_FOLDER in str(error)
+    fixes = (
+        (exhausted_resource(error) is MEMORY, "free memory, and repeat the command"),
+        (exhausted_resource(error) is PROCESSES, MORE_PROCESSES),
+        (NO_TEMPORARY_FOLDER in str(error), "free space there, or another folder: export TMPDIR=FOLDER"),
+        (names_file and number in MISSING_FILE_ERRORS, "name a file that exists"),
+        (
+            names_file or number in DISK_ERRORS,
+            "free space there, get write access (ls -ld) or another folder",
         ),
-        "name a file that exists": names_file and number in MISSING_FILE_ERRORS,
-        "free space there, get write access (ls -ld), or name another folder": (
-            names_file or number in DISK_ERRORS
-        ),
-    }
-    return next((UserError(what, fix=fix) for fix, applies in fixes.items() if applies), None)
+    )
+    return next((UserError(what, fix=fix) for applies, fix in fixes if applies), None)
 
 
 def as_sentence(error: BaseException) -> str:

@@ -62,17 +62,15 @@ def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
     try:
         content = read_text(file)
     except OSError as error:
-        raise UserError(
-            f"{file} cannot be read: {error.strerror or error}.",
-            fix=f"ask its owner for read access: ls -l '{file.parent}'",
-        ) from error
+        owner = f"ask its owner for read access: ls -l '{file.parent}'"
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.", fix=owner) from error
     except ValueError as error:
         raise damaged(file, error, fix) from error
     return parse_record(model, content, file, fix=fix, anew=anew)
 
 
 def find_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R | None:
-    """Return as `read_record`; None if the file does not exist."""
+    """Return the record in a file as `read_record` does; None if the file does not exist."""
     try:
         return read_record(model, file, fix=fix, anew=anew)
     except UserError as error:

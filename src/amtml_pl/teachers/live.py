@@ -45,11 +45,8 @@ class LiveTeachers:
     def __call__(self, batch: Batch) -> TeacherOutputs:
         """Return logits and hints of all teachers, without gradients, on the batch's device."""
         outputs = [teacher(batch.images) for teacher in self.teachers]
-        hints = {
-            f"{teacher.name}/{tap}": feature
-            for teacher, output in zip(self.teachers, outputs, strict=True)
-            for tap, feature in output.features.items()
-        }
+        pairs = zip(self.names, outputs, strict=True)
+        hints = {f"{name}/{tap}": value for name, output in pairs for tap, value in output.features.items()}
         return TeacherOutputs(self.names, torch.stack([output.logits for output in outputs], dim=1), hints)
 
 

@@ -67,11 +67,6 @@ class SelectedTeacher:
         """The run folder of a teacher that its recipe trains."""
         return RunFolder(run_folder(self.recipe.config(), str(self.node["recipe"]), self.recipe.network))
 
-    def completed(self) -> RunRecord | None:
-        """Return the record of the run that trained it; None before."""
-        with self.suggesting_recipe():
-            return self.folder.completed()
-
     @contextmanager
     def suggesting_recipe(self) -> Iterator[None]:
         """Add the command that trains the teacher again to errors about its run."""
@@ -84,7 +79,10 @@ class SelectedTeacher:
 
     def record(self) -> RunRecord | None:
         """Return the record of a teacher trained by its recipe; else None."""
-        return None if self.has_own_weights else self.completed()
+        if self.has_own_weights:
+            return None
+        with self.suggesting_recipe():
+            return self.folder.completed()
 
     def trained(self) -> RunRecord:
         """Return the record of a teacher trained just now; none is a UserError."""
@@ -101,7 +99,7 @@ class SelectedTeacher:
         weights = dict(self.node["weights"])
         path = weights.pop("path")
         if not self.has_own_weights:
-            digest = file_digest(self.folder.weights_file) if self.completed() else None
+            digest = file_digest(self.folder.weights_file) if self.record() else None
             weights = {}
         elif path is None:
             return {**about, "weights": {"of_constructor": self.constructed_digest}}
@@ -147,10 +145,8 @@ def with_hints(
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, hint = name.partition("/")
         if teacher not in wanted:
-            raise UserError(
-                f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}.",
-                fix="name one of them, or add it to teacher=[...]",
-            )
+            what = f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}."
+            raise UserError(what, fix="name one of them, or add it to teacher=[...]")
         wanted[teacher].append(hint)
     return tuple(replace(teacher, hints=tuple(wanted[teacher.name])) for teacher in teachers)
 

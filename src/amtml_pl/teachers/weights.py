@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import safetensors.torch
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.checkpoint_file import mismatched_tensors
-from amtml_pl.system.torch_files import read_torch_file
+from amtml_pl.system.checkpoint_file import mismatched_tensors, read_torch_file
 
 # Common keys of the state dict in a checkpoint.
 _KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net")
@@ -99,10 +97,9 @@ def _read(path: Path) -> object:
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         if _would_run_code(path, error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f" ({named[1]})" if named else ""
+            what = f"{path} holds more than tensors{f' ({named[1]})' if named else ''}"
             raise UserError(
-                f"{path} holds more than tensors{what}: reading it would execute code from the file. "
-                "Nothing of it was executed.",
+                f"{what}: reading it would execute code from the file. Nothing of it was executed.",
                 fix="if you trust it, write its tensors alone: safetensors.torch.save_file(tensors, FILE)",
             ) from None
         raise UserError(
@@ -146,16 +143,16 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
     return {str(name): tensor for name, tensor in content.items()}
 
 
-def _at(content: Any, key: str, path: Path | str) -> object:
+def _at(content: object, key: str, path: Path | str) -> object:
     """Return the value under a key, which may contain dots or lead through several levels."""
-    if isinstance(content, dict) and key in content:
-        return content[key]
+    level = content if isinstance(content, dict) else {}
+    if key in level:
+        return level[key]
     first, _, rest = key.partition(".")
-    if isinstance(content, dict) and first in content and rest:
-        return _at(content[first], rest, path)
-    names = [str(name) for name in content] if isinstance(content, dict) else []
+    if first in level and rest:
+        return _at(level[first], rest, path)
     raise UserError(
-        f"{path} has no key {key!r} at this level; it has {_some(names)}.",
+        f"{path} has no key {key!r} at this level; it has {_some([*map(str, level)])}.",
         fix="teacher.NAME.weights.key=ONE_OF_THESE, after the levels above it and a dot",
     )
 

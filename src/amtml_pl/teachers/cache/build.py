@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,9 +48,6 @@ def build_stores(
 
     Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
     was interrupted nor on the process that builds a shard. Processes that lack the same views share them.
-
-    Raises:
-        UserError: if the disk is too small or cannot be written, or an output cannot be stored.
     """
     start = time.perf_counter()
     pending = {t.name: [view for view in views if t.missing(view)] for t in teachers}
@@ -106,13 +104,11 @@ class BuildJob:
             for tensor, store in new.items():
                 with writing(self.root):
                     store.begin(tuple(one.tensors[tensor].shape[1:]), facts, self.options.about())
-        lacking = sum(
-            len(store.rows_of(number)) * stored_bytes(store.shape or (), store.storage)
-            for view in views
-            for store in teacher.stores.values()
-            for number in store.missing(view)
-        )
-        refuse_full_disk(self.root, {teacher.name: lacking})
+        size = 0
+        for store, view in itertools.product(teacher.stores.values(), views):
+            rows = sum(len(store.rows_of(number)) for number in store.missing(view))
+            size += rows * stored_bytes(store.shape or (), store.storage)
+        refuse_full_disk(self.root, {teacher.name: size})
         return loaded
 
     def build_view(

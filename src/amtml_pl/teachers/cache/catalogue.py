@@ -113,9 +113,7 @@ class StoredTensor:
 
     def is_used(self, excluded: str | None = None) -> bool:
         """Return True if an existing run used it, or a command without ``excluded`` built it."""
-        return any(
-            use.exists if use.run else excluded not in shlex.split(use.command) for use in self.users()
-        )
+        return any(u.exists if u.run else excluded not in shlex.split(u.command) for u in self.users())
 
     def bytes_on_disk(self) -> int:
         """Return the bytes of all files of the store."""

@@ -41,10 +41,8 @@ def writing(root: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         place = error.filename or root
+        what = f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}."
+        fix = "paths.cache=FOLDER that you may write, or its owner: python -m amtml_pl.cache action=build"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what = f"The disk is full: {place} cannot be written ({error.strerror})."
-            raise UserError(what, fix=SMALLER) from error
-        raise UserError(
-            f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}.",
-            fix="paths.cache=FOLDER that you may write, or its owner: python -m amtml_pl.cache action=build",
-        ) from error
+            what, fix = f"The disk is full: {place} cannot be written ({error.strerror}).", SMALLER
+        raise UserError(what, fix=fix) from error

@@ -24,11 +24,9 @@ class BuildProgress:
         self.seconds = dict.fromkeys(self.views, 0.0)
         self.last = time.perf_counter()
         self.has_waited = False
-        columns = (
-            TextColumn("teacher {task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn(),
-        )  # fmt: skip
-        # Removed at the end: views are built one by one under a fit's single progress line.
+        name, rate = TextColumn("teacher {task.description}"), TextColumn("{task.fields[rate]:.0f} images/s")
+        columns = (name, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+        # Transient: views are built one by one under a fit's single progress line.
         self.bars = Progress(*columns, console=console, transient=True, disable=not is_watched(console))
         self.tasks = {
             name: self.bars.add_task(f"{name}, {views_text(numbers)}", total=images[name], rate=0.0)

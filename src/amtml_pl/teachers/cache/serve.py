@@ -69,12 +69,11 @@ class CachedTeachers:
         """Return True if all views, with int8 as float32, fit into half of CUDA's free memory."""
         if self.device.type != "cuda":
             return False
-        size = sum(
-            store.rows
-            * bytes_per_row(store.shape or (), "float32" if store.storage == "int8" else store.storage)
-            for store in all_stores(self.teachers)
-        )
-        return size * len(self.views) <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(self.device)[0]
+        size = 0
+        for store in all_stores(self.teachers):
+            decoded = "float32" if store.storage == "int8" else store.storage
+            size += len(self.views) * store.rows * bytes_per_row(store.shape or (), decoded)
+        return size <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(self.device)[0]
 
     def __call__(self, batch: Batch) -> TeacherOutputs:
         """Return the teachers' outputs for the images of the batch, on their device."""
@@ -83,9 +82,7 @@ class CachedTeachers:
     def read(self, batch: Batch) -> TeacherOutputs:
         """Return a training batch's stored rows; a UserError if its view is not built."""
         if batch.split != "train":
-            raise RuntimeError(
-                f"The cache of a run holds its training split; the batch is of {batch.split!r}."
-            )
+            raise RuntimeError(f"A run's cache holds its training split; the batch is of {batch.split!r}.")
         device = batch.images.device
         if self.is_resident:
             if batch.view not in self.resident:
@@ -96,11 +93,7 @@ class CachedTeachers:
             index, views = batch.index.cpu(), self.stored(batch.view)
             found = {name: view.rows(index).to(device) for name, view in views.items()}
         logits = torch.stack([found[f"{name}/logits"] for name in self.names], dim=1)
-        hints = {
-            f"{teacher.name}/{tap}": found[f"{teacher.name}/{tap}"]
-            for teacher in self.teachers
-            for tap in teacher.hints
-        }
+        hints = {name: rows for name, rows in found.items() if not name.endswith("/logits")}
         return TeacherOutputs(self.names, logits, hints)
 
     def stored(self, view: int) -> dict[str, StoredView]:

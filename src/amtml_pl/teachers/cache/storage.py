@@ -18,16 +18,13 @@ BELOW_LARGEST_FLOAT16 = np.nextafter(np.finfo(np.float16).max, np.float16(0))
 
 
 def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor]:
-    """Return rows as they are stored.
+    """Return rows as they are stored: ``values (R, *S)``, and for int8 ``scale (C,)``.
 
     Args:
         values: finite, and in the range of float16 for ``float16``, see `unusable_rows`.
         storage: ``int8`` for feature maps only: whole numbers times one scale per channel, which is the
             channel's largest absolute value over all rows and places, divided by 127; for a channel of zeros
             it is the smallest normal number, so that the largest scale still shows the rounding of the rows.
-
-    Returns:
-        ``values (R, *S)``, and for int8 ``scale (C,)``.
     """
     if storage != "int8":
         return {"values": values.to(getattr(torch, storage))}
@@ -41,8 +38,7 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
     """Return logits as they are stored; the largest of each row stays the largest.
 
     Rounding to float16 keeps the order except for ties. If a tie hides the row's largest entry, that entry is
-    stored one step of float16 higher. There is no step above the largest number, so that its rivals are
-    first lowered by one.
+    stored one step of float16 higher, and its rivals are first lowered from the largest number, if need be.
     """
     encoded = encode(logits, storage)
     if storage != "float16":

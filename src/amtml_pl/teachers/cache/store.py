@@ -177,11 +177,9 @@ class TensorStore:
 
     def open(self, view: int) -> StoredView:
         """Return a view's rows, mapped; missing shards are a UserError."""
-        if not self.is_complete(view):
-            raise UserError(
-                f"View {view} in {self.folder} lacks the shards {self.missing(view)[:5]}.",
-                fix="python -m amtml_pl.cache action=build, with the overrides of the run",
-            )
+        if missing := self.missing(view):
+            fix = "python -m amtml_pl.cache action=build, with the overrides of the run"
+            raise UserError(f"View {view} in {self.folder} lacks the shards {missing[:5]}.", fix=fix)
         files = [self.shard_file(view, number) for number in self.shards()]
         return StoredView(tuple(files), self._rows_per_shard())
 

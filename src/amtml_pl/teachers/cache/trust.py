@@ -48,8 +48,7 @@ def probe(
 ) -> None:
     """Recompute the pixels of random samples and views, and compare them with the cache.
 
-    It needs no teacher, and detects changes that no fingerprint shows: changed code of an augmentation,
-    another decoder, a damaged image.
+    It needs no teacher, and detects changes of an augmentation's code, of a decoder, or of an image.
     """
     stores, generator = all_stores(teachers), generator or np.random.default_rng()
     complete = [view for view in views if any(store.is_complete(view) for store in stores)]

@@ -12,13 +12,7 @@ from rich.table import Table
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console, counted
-from amtml_pl.teachers.cache.catalogue import (
-    LOCKS,
-    StoredTensor,
-    lock_name,
-    recorded_views,
-    stores_below,
-)
+from amtml_pl.teachers.cache.catalogue import LOCKS, StoredTensor, lock_name, recorded_views, stores_below
 from amtml_pl.teachers.cache.store import TensorStore
 
 CLASS_KEYS = ("_target_", "operation")  # listed by value alone
@@ -46,7 +40,7 @@ def hold_idle(root: Path, held: ExitStack) -> set[str]:
 def remove_leftovers(root: Path, busy: set[str]) -> int:
     """Remove half-written files of killed builds; return their bytes."""
     freed = 0
-    for file in sorted(root.rglob(".*.json*")) + sorted(root.rglob(".view-*.safetensors")):
+    for file in [*root.rglob(".*.json*"), *root.rglob(".view-*.safetensors")]:
         folder = file.parent.parent if file.parent.name == "used_by" else file.parent
         if lock_name(folder) not in busy:
             freed += file.stat().st_size
