@@ -113,7 +113,7 @@ def refuse_other_network(
 
 
 def mismatched_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the names of a file's tensors that do not fit a network, by kind of mismatch."""
+    """Return the names of tensors that do not fit a network, by kind of mismatch."""
     shared = [name for name in expected if name in given]
     return {
         "missing": [name for name in expected if name not in given],

@@ -85,7 +85,7 @@ def all_gather_object(value: Result) -> list[Result]:
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Run the body in the first process, then in the others; there raise `AnotherFailed` if it failed."""
+    """Run the body on rank 0, then on the others, or raise `AnotherFailed` there."""
     if ranks.world_size() == 1:
         yield
     elif ranks.is_rank_zero():

@@ -45,7 +45,7 @@ class Terminal(Console):
 
 
 def is_watched(console: Console) -> bool:
-    """Return True if a console is an interactive terminal, not a file or a CI log."""
+    """Return True if a console is an interactive terminal outside CI."""
     return console.file.isatty() and console.is_interactive and not os.environ.get("CI")
 
 

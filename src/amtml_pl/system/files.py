@@ -15,7 +15,7 @@ from amtml_pl.errors import UserError
 
 
 def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], bool]) -> Path:
-    """Return the file of ``out=``; raise a UserError unless it is new or written by this command.
+    """Return the file of ``out=`` if it is new or written by this command.
 
     Args:
         out: as typed.
@@ -34,7 +34,7 @@ def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], b
 
 
 def refuse_unwritable(file: Path) -> None:
-    """Raise a UserError if a file is a folder or could not be written; create nothing."""
+    """Raise a UserError if a file could not be written; create nothing."""
     if file.is_dir():
         raise UserError(f"{file} is a folder.", fix="out=FILE")
     try:
@@ -46,7 +46,7 @@ def refuse_unwritable(file: Path) -> None:
 
 @contextmanager
 def replacing(file: Path, mark: str = "") -> Iterator[Path]:
-    """Yield a temporary path whose file then replaces another one atomically, unless there is an error.
+    """Yield a temporary path whose file replaces another one atomically on success.
 
     Args:
         file: the file to replace; its folder is made.
@@ -72,7 +72,7 @@ def replacing(file: Path, mark: str = "") -> Iterator[Path]:
 
 @contextmanager
 def output(file: Path) -> Iterator[Path]:
-    """Yield as `replacing`, for a file named by the user; raise a UserError if it cannot be written."""
+    """Yield as `replacing` does, with a UserError if the file cannot be written."""
     try:
         with replacing(file) as temporary:
             yield temporary
@@ -106,7 +106,7 @@ MOST_BYTES = 64 << 20
 
 
 def read_text(file: Path) -> str:
-    """Return a text from others; raise a ValueError if it is no regular UTF-8 file or too large."""
+    """Return a text; raise a ValueError for a special, binary or huge file."""
     if file.exists() and not file.is_file():
         raise ValueError("it is not a regular file")
     if (size := file.stat().st_size) > MOST_BYTES:
@@ -121,7 +121,7 @@ def digest_of_file(file: Path, algorithm: str = "sha256") -> str:
 
 
 def is_held(lock_file: Path) -> bool:
-    """Return True if a process holds a lock; raise an OSError if it cannot be opened."""
+    """Return True if a process holds a lock; an unreadable one is an OSError."""
     if lock_file.is_symlink() or not lock_file.is_file():  # some versions of filelock empty a link's target
         return False
     try:

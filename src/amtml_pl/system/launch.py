@@ -65,7 +65,7 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
 
 
 def run_detached(command: Sequence[str]) -> None:
-    """Run a Python command outside this run's group; exit with its status if that is not 0."""
+    """Run a Python command outside this run's group; exit with its status if not 0."""
     words = [sys.executable, "-m", "amtml_pl.system.launch", str(os.getpid()), *command]
     process = subprocess.Popen(words, env=ranks.single_process_environment())  # noqa: S603
     try:

@@ -13,7 +13,7 @@ MOST_LEVELS = 50
 
 
 def read_plain_yaml(file: Path) -> Any:
-    """Return a YAML file as numbers, texts, lists and mappings; raise a ValueError for anything else.
+    """Return a YAML file as plain values; raise a ValueError for anything else.
 
     Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without
     aliases the time is linear in the file's size.
@@ -33,7 +33,7 @@ def read_plain_yaml(file: Path) -> Any:
 
 
 def refuse_references(text: str) -> None:
-    """Raise a ValueError if YAML has a tag, an anchor, an alias, or too many levels."""
+    """Raise a ValueError if YAML has tags, anchors, aliases, or too many levels."""
     level = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -46,7 +46,7 @@ def refuse_references(text: str) -> None:
 
 
 def refuse_special_values(value: object, path: str) -> None:
-    """Raise a ValueError if nested values hold anything but data, such as a date or an interpolation."""
+    """Raise a ValueError for nested values like dates, interpolations and null keys."""
     if isinstance(value, dict):
         for key, child in value.items():
             if key is None:

@@ -70,7 +70,7 @@ def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
 
 
 def find_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R | None:
-    """Return the record in a file as `read_record` does; None if the file does not exist."""
+    """Return as `read_record` does; None if the file does not exist."""
     try:
         return read_record(model, file, fix=fix, anew=anew)
     except UserError as error:

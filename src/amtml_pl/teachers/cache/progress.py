@@ -34,7 +34,7 @@ class BuildProgress:
         }
 
     def restart_clock(self) -> None:
-        """Start to measure time, so that loading and waiting do not count in a teacher's speed."""
+        """Restart the clock, so that loading and waiting do not count."""
         self.last = time.perf_counter()
 
     def advance(self, teacher: str, images: int) -> None:
@@ -46,7 +46,7 @@ class BuildProgress:
         self.bars.update(self.tasks[teacher], advance=images, rate=rate)
 
     def finish(self, teacher: str) -> None:
-        """Print a teacher's images and speed, if there is no bar."""
+        """Print a teacher's images and speed where no bar shows them."""
         if not is_watched(self.console):
             rate = self.computed[teacher] / self.seconds[teacher]
             what = f"teacher {teacher}, {views_text(self.views[teacher])}: {self.computed[teacher]:,} images"

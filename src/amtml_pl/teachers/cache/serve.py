@@ -66,7 +66,7 @@ class CachedTeachers:
         return self.decided
 
     def fits_on_device(self) -> bool:
-        """Return True if all views, with int8 as float32, fit into half of CUDA's free memory."""
+        """Return True if all decoded views fit into half of CUDA's free memory."""
         if self.device.type != "cuda":
             return False
         size = 0
