@@ -83,7 +83,7 @@ def info_row(stored: StoredTensor, root: Path) -> tuple[str, ...]:
         return place, "", size, "", f"damaged: {error.what}", used
     accuracy = stored.manifest.facts.accuracy.get("val") if stored.manifest else None
     about = [
-        f"{key}: {fingerprint_text(value)}" for key, value in store.identity.items() if value is not None
+        f"{key}: {abbreviated(value)}" for key, value in store.identity.items() if value is not None
     ]
     if damaged:
         about.insert(0, f"damaged: views {damaged} lack bytes or shards")
@@ -91,12 +91,12 @@ def info_row(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     return place, str(len(views) - len(damaged)), size, shown, "\n".join(about), used
 
 
-def fingerprint_text(value: object) -> str:
+def abbreviated(value: object) -> str:
     """Return a part of a fingerprint on one line."""
     if isinstance(value, dict):
-        given = {key: fingerprint_text(child) for key, child in value.items() if child not in (None, [], {})}
+        given = {key: abbreviated(child) for key, child in value.items() if child not in (None, [], {})}
         return ", ".join(text if key in CLASS_KEYS else f"{key} {text}" for key, text in given.items())
     if isinstance(value, list):
-        return "[" + ", ".join(map(fingerprint_text, value)) + "]"
+        return "[" + ", ".join(map(abbreviated, value)) + "]"
     text = str(value)
     return text if len(text) < 20 or " " in text or "." in text else text[:12]
