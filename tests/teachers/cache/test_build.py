@@ -165,14 +165,7 @@ def test_one_teacher_is_in_memory_at_a_time(tmp_path, no_chance_collection):
 # ---- interruption
 
 
-def test_sessions_leave_the_files_of_one_go(tmp_path, whole):
-    root = tmp_path / "sessions"
-    for views in ([2], [1], [1, 2]):
-        built(root, [stores(root)], views)
-    assert tree(root) == whole
-
-
-@pytest.mark.parametrize("passes", [2, 4, 9])
+@pytest.mark.parametrize("passes", [2, 9])
 def test_a_build_killed_while_it_computes_leaves_the_files_of_one_go(tmp_path, whole, passes):
     root, kill = tmp_path / "killed", killed_at(passes)
     child = Process(lambda: built(root, [stores(root, load=watched([], before=kill))], [1, 2]))
@@ -330,15 +323,6 @@ def test_a_complete_cache_serves_a_user_who_may_not_write(place):
 
     assert Process(use, uid=NOBODY).answer() == f"(0, {ROWS})"
     assert times(place) == before
-
-
-def test_unreadable_weights_are_not_reported_as_an_unwritable_cache(tmp_path):
-    def load():
-        raise FileNotFoundError(2, "No such file or directory", "weights.safetensors")
-
-    with pytest.raises((UserError, FileNotFoundError)) as raised:
-        built(tmp_path, [stores(tmp_path, load=load)], [1])
-    assert "cannot be written" not in str(raised.value)
 
 
 @pytest.mark.numbers

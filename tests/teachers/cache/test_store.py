@@ -1,7 +1,6 @@
 """A store on disk: written rows are read back, and damaged files are refused by name."""
 
 import json
-import multiprocessing
 import re
 from pathlib import Path
 
@@ -53,24 +52,6 @@ def test_the_manifest_has_the_fingerprint_and_facts_of_the_numbers(tmp_path):
     assert manifest.fingerprint == {**FINGERPRINT, "format": FORMAT, "storage": "float32"}
     assert manifest.facts == EXAMINED
     assert a_store(tmp_path).shape == SHAPE
-
-
-def test_of_several_processes_that_begin_at_once_one_writes_the_manifest(tmp_path):
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(4)
-    processes = [context.Process(target=begin_with_others, args=(barrier, tmp_path, n)) for n in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert a_store(tmp_path).manifest().built_with["process"] in range(4)
-    assert [file.name for file in a_store(tmp_path).folder.iterdir()] == ["manifest.json"]
-
-
-def begin_with_others(barrier, root, number):
-    barrier.wait()
-    a_store(root).begin(SHAPE, EXAMINED, {"process": number})
 
 
 def test_the_bytes_of_a_view_are_those_on_disk_but_for_headers(tmp_path):
@@ -168,24 +149,6 @@ def test_a_folder_where_a_shard_would_be_is_refused_by_name(tmp_path):
 
 
 # ---- interruption
-
-
-def test_without_its_manifest_everything_is_missing_and_is_built_again(tmp_path):
-    store = built(tmp_path, views=(1,))
-    before = tree(store.folder)
-    (store.folder / "manifest.json").unlink()
-    assert a_store(tmp_path).missing(1) == [0, 1, 2, 3, 4]
-    assert a_store(tmp_path).views() == []
-    assert tree(built(tmp_path, views=(1,)).folder) == before
-
-
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
-    store = built(tmp_path, views=())
-    before = tree(store.folder)
-    store.shard_file(1, 0).mkdir()  # a rename onto a folder fails, for root too
-    with pytest.raises(OSError, match="directory"):
-        write(store, 1, [0])
-    assert tree(store.folder) == before
 
 
 # ---- users
