@@ -347,13 +347,6 @@ def live_rows(teacher, data):
     return {tensor: torch.cat([rows[tensor] for rows in passes]) for tensor in passes[0]}
 
 
-def test_the_manifest_records_the_options_of_the_build(tmp_path):
-    teacher = stores(tmp_path)
-    built(tmp_path, [teacher], [1], options=BuildOptions(precision="bfloat16", batch_size=9))
-    options = teacher.logits.manifest().built_with
-    assert (options["precision"], options["batch_size"]) == ("bfloat16", 9)
-
-
 class Screen(io.StringIO):
     def isatty(self):
         return True

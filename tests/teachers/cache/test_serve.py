@@ -98,12 +98,6 @@ def test_outputs_that_came_with_the_batch_are_returned_unchanged(root, images):
     assert_same(unconnected(carrying), source(root)(wanted))
 
 
-def test_the_loader_reads_unless_the_device_holds_the_views(root):
-    assert not source(root, "mapped").is_resident
-    assert not source(root, "auto").is_resident  # on the CPU, whose memory the maps are in already
-    assert source(root, "resident").is_resident
-
-
 def test_resident_outputs_are_gathered_without_reading_the_disk_again(root, images, monkeypatch):
     resident, wanted = source(root, "resident"), batch(images, shuffled()[:64], 1)
     expected = resident(wanted)

@@ -38,15 +38,6 @@ def test_int8_is_at_most_half_a_step_of_its_channel_off(values):
     assert (off <= encoded["scale"] / 2 * (1 + 1e-4)).all()
 
 
-def test_the_scale_of_int8_is_that_of_a_naive_loop_over_channels():
-    encoded = encode(maps(), "int8")
-    assert encoded["values"].dtype == torch.int8
-    for channel in range(3):
-        largest = max(abs(float(value)) for value in maps()[:, channel].flatten())
-        assert encoded["scale"][channel].item() == pytest.approx(largest / 127)
-        assert encoded["values"][:, channel].abs().max() == 127
-
-
 def test_a_channel_of_zeros_is_read_back_as_zeros_and_its_scale_hides_no_other():
     values = maps()
     values[:, 1] = 0
