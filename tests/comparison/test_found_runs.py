@@ -162,7 +162,7 @@ def test_a_run_whose_lock_may_not_be_opened_is_not_said_to_have_ended(shared):
 def test_where_only_a_run_that_may_be_going_is_found_it_is_not_to_be_repeated(shared):
     (shared / "whole" / "run.json").unlink()
     (shared / "whole" / ".lock").touch(mode=0o444)
-    with nobody(), pytest.raises(UserError, match="cannot be told to have ended") as refused:
+    with nobody(), pytest.raises(UserError, match="may still be running") as refused:
         find_runs(shared, "test/acc")
     assert refused.value.fix == "the same command again, once a run has ended"
 

@@ -116,7 +116,7 @@ def test_weights_that_do_not_fit_are_refused_with_an_example(weights, words):
 def test_the_best_teacher_has_all_the_weight_and_of_equals_the_first():
     scheme = SingleTeacherWeighting()
     scheme.build(SHAPES)
-    with pytest.raises(RuntimeError, match="judged"):
+    with pytest.raises(RuntimeError, match="evaluated"):
         weigh(scheme, make_step())
     scheme.set_teacher_accuracy({"t0": 0.5, "t1": 0.7, "t2": 0.7})
     assert weigh(scheme, make_step()).tolist() == [[0, 1, 0]] * 6

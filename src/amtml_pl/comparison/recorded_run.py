@@ -16,7 +16,7 @@ from amtml_pl.system.files import is_held
 # Equal for all seeds of a study; these separate runs of equal overrides.
 FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
 RUNNING = "still running"
-UNKNOWN = "cannot be told to have ended: its lock may not be opened"
+UNKNOWN = "may still be running: its lock cannot be opened"
 WITHOUT_WORDS = "ended without saying why"
 
 

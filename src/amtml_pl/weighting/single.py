@@ -63,6 +63,6 @@ class SingleTeacherWeighting(Weighting):
             RuntimeError: if the best is wanted and `set_teacher_accuracy` has not been called.
         """
         if self.position is None:
-            raise RuntimeError("The best teacher is not known before the teachers have been judged.")
+            raise RuntimeError("The best teacher is not known before the teachers have been evaluated.")
         B, M, _ = teachers.logits.shape
         return F.one_hot(labels.new_full((B,), self.position), M).to(teachers.logits)
