@@ -167,7 +167,7 @@ def test_a_full_disk_behind_the_output_is_one_message(tmp_path):
     words = ["/bin/bash", "-c", command]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: What the command says cannot be written to its output")
+    assert done.stderr.startswith("error: The output of the command cannot be written")
     assert "Traceback" not in done.stderr
 
 

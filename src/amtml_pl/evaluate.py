@@ -71,11 +71,11 @@ def default_file(run: FinishedRun, images: EvaluatedImages, options: Mapping[str
 
     A full evaluation of the best epoch on the run's test images is ``evaluate.json``.
     """
-    from amtml_pl.teachers.cache.catalogue import safe
+    from amtml_pl.teachers.cache.catalogue import path_part
 
     parts = ["evaluate"]
     if not images.own:
-        parts.append(f"{safe(images.dataset)}-{images.digest[:8]}")
+        parts.append(f"{path_part(images.dataset)}-{images.digest[:8]}")
     parts += [part for part in (images.rows.name, options["checkpoint"]) if part not in ("test", "best")]
     if not options["teachers"]:
         parts.append("student")

@@ -1,4 +1,4 @@
-"""One process of some runs: what it has trained on and what came of it, written down for a test to compare.
+"""One process of some runs; it writes its batches, losses and last state for a test to compare.
 
 ``python member.py FOLDER METHOD,METHOD… [--exact] OVERRIDE…`` runs each method in ``FOLDER/METHOD``.
 
@@ -32,14 +32,14 @@ ALONE = ("dml",)  # has no teachers
 
 
 class Notes:
-    """What a run has trained on, its losses, and its last state."""
+    """The batches of a run, its losses, and its last state."""
 
     def __init__(self):
         self.seen, self.losses, self.state = [], [], {}
 
 
 def observe(notes: Notes, exact: bool) -> None:
-    """Takes the place of what every training module inherits, for the rest of the process."""
+    """Replace methods of the base of all training modules, for the rest of the process."""
 
     class Observed(StudentModule):
         def setup(self, stage):
@@ -78,8 +78,7 @@ def main(folder: Path, methods: list[str], exact: bool, overrides: list[str]) ->
     observe(notes, exact)
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         for method in methods:
-            taught = method not in ALONE
-            words = [word for word in overrides if taught or not word.startswith("teacher")]
+            words = [word for word in overrides if method not in ALONE or not word.startswith("teacher")]
             config = compose("train", overrides=["experiment=digits", f"method={method}", *words])
             request = RunRequest(settings_of(config), RunFolder(folder / method), method, "the command")
             record = execute(request)

@@ -1,4 +1,4 @@
-"""Runs of several processes as they are typed: one folder, one fate, no process left behind."""
+"""Runs of several processes by their commands: one folder, one status, no process left behind."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LONG = ("trainer.max_epochs=6", "checkpoint_minutes=0")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Packed data, trained teachers, and the environment that names them."""
+    """The environment with the folders of packed data, trained teachers and the cache."""
     folder = tmp_path_factory.mktemp("prepared")
     environment = {**os.environ, "AMTML_DATA": str(folder / "data")}
     environment |= {"AMTML_TEACHERS": str(folder / "teachers"), "AMTML_CACHE": str(folder / "cache")}
@@ -30,7 +30,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def train(prepared, tmp_path):
-    """Begins a command in a folder of the test's own."""
+    """Start a training command in a folder for the test."""
 
     def begin(*words, outputs="outputs"):
         environment = {**prepared, "AMTML_OUTPUTS": str(tmp_path / outputs)}
@@ -42,8 +42,8 @@ def train(prepared, tmp_path):
 
 
 def ended(process, timeout=240):
-    said, _ = process.communicate(timeout=timeout)
-    return process.returncode, said
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
 
 
 def records(folder):
@@ -56,7 +56,7 @@ def student(folder):
 
 
 def alive(mark):
-    """The processes whose command line holds a text."""
+    """Return the other processes whose command line contains a text."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -70,19 +70,18 @@ def alive(mark):
 def wait_until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it has not come to that"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.05)
 
 
-def has_trained(folder, steps=6):
-    """Whether a run has a checkpoint of that many steps, which it writes after each of them."""
-    [table] = [*folder.rglob("runs/*/*/metrics.csv")] or [None]
-    return table is not None and len(table.read_text().splitlines()) > steps // 4
+def has_trained(folder):
+    """Return True if a run has written metrics of an epoch."""
+    return any(len(table.read_text().splitlines()) > 1 for table in folder.rglob("runs/*/*/metrics.csv"))
 
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """A run that nothing happens to, examined first, under torchrun: its folder, and what was said."""
+    """The folder and output of an uninterrupted run under torchrun, with the doctor."""
     folder = tmp_path_factory.mktemp("whole")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "amtml_pl.train"]
     environment = {**prepared, "AMTML_OUTPUTS": str(folder)}
@@ -92,40 +91,43 @@ def whole(prepared, tmp_path_factory):
     return folder, done.stdout
 
 
-def test_torchrun_as_the_documentation_has_it(whole):
-    folder, said = whole
+def test_a_run_under_torchrun_completes_and_prints_once(whole):
+    folder, output = whole
     [record] = records(folder)
     assert record["status"] == "completed"
     assert record["cache"]["teacher_passes"].keys() <= {"vgg8_quarter", "resnet8"}
-    assert said.count("digits_amtml (seed 0)") == 1  # the other process is silent
+    assert output.count("digits_amtml (seed 0)") == 1  # the other process is silent
 
 
-def test_a_sweep_starts_a_group_for_each_of_its_jobs(train, tmp_path):
-    status, said = ended(train("-m", *RUN, "trainer.devices=2", "seed=0,1"))
-    assert status == 0, said
-    found = sorted((record["seed"], record["status"]) for record in records(tmp_path))
-    assert found == [(0, "completed"), (1, "completed")]
+def test_a_sweep_starts_a_group_for_each_job_and_prints_a_message_of_all_processes_once(train, tmp_path):
+    status, output = ended(train("-m", *RUN, "trainer.devices=2", "optimizer.lr=1e30,0.05"))
+    assert status != 0, output
+    assert output.count("stopped being a number") == 1, output
+    found = {record["status"]: record for record in records(tmp_path)}
+    assert found.keys() == {"completed", "failed"}
+    assert "stopped being a number" in found["failed"]["error"]
+    assert "Traceback" not in output
     assert len([*(tmp_path / "outputs" / "runs").glob("*/")]) == 1
 
 
-def test_a_run_whose_process_dies_ends_as_a_whole_and_is_gone_on_with(train, whole, tmp_path):
-    """Whoever starts its processes: here the command itself does, and the whole run was torchrun's."""
-    mark = str(tmp_path)  # which the processes are told as the place of their run
+def test_a_run_whose_process_dies_ends_as_a_whole_and_can_be_resumed(train, whole, tmp_path):
+    """The command starts the processes here, and torchrun those of the uninterrupted run."""
+    mark = str(tmp_path)  # in the command line of the processes
     broken = train(*RUN, *LONG, outputs="broken")
     wait_until(lambda: has_trained(tmp_path / "broken"))
     *_, last = sorted(pid for pid in alive(mark) if pid != broken.pid)
     os.kill(last, signal.SIGKILL)
-    status, said = ended(broken, timeout=60)
-    assert status == 1, said
-    assert "Process 1 of the run was ended by SIGKILL" in said
-    assert "Traceback" not in said
+    status, output = ended(broken, timeout=60)
+    assert status == 1, output
+    assert "Process 1 of the run was ended by SIGKILL" in output
+    assert "Traceback" not in output
     assert alive(mark) == []
     [record] = records(tmp_path / "broken")
     assert record["status"] in ("interrupted", "failed")
     assert record.get("error", "Another process").startswith("Another process")
-    status, said = ended(train(*RUN, *LONG, outputs="broken"))
-    assert status == 0, said
-    assert "Resuming from" in said
+    status, output = ended(train(*RUN, *LONG, outputs="broken"))
+    assert status == 0, output
+    assert "Resuming from" in output
     assert_bitwise_equal(student(whole[0]), student(tmp_path / "broken"))
 
 
@@ -137,7 +139,7 @@ def test_a_group_ends_when_its_launcher_is_killed(train, tmp_path):
     wait_until(lambda: alive(mark) == [], seconds=20)
 
 
-def test_the_process_of_a_teacher_ends_with_the_run_that_has_started_it(tmp_path):
+def test_the_process_of_a_teacher_ends_with_the_run_that_started_it(tmp_path):
     script = tmp_path / "sleeps.py"
     script.write_text("import time\nprint('asleep', flush=True)\ntime.sleep(600)\n")
     # A launcher that starts the process as `run_detached` does, and is killed.
@@ -151,23 +153,14 @@ def test_the_process_of_a_teacher_ends_with_the_run_that_has_started_it(tmp_path
     wait_until(lambda: alive(str(script)) == [], seconds=20)
 
 
-def test_a_group_that_is_preempted_saves_and_says_so_by_its_status(train, tmp_path):
+def test_a_preempted_group_saves_and_exits_with_status_75(train, tmp_path):
     mark = f"seed={os.getpid() + 2}"
     launcher = train(*RUN, mark, "trainer.max_epochs=500", "checkpoint_minutes=null")
     wait_until(lambda: has_trained(tmp_path))
     launcher.terminate()
-    status, said = ended(launcher, timeout=60)
-    assert status == 75, said
-    assert "Preempted. This continues where it stopped" in said
+    status, output = ended(launcher, timeout=60)
+    assert status == 75, output
+    assert "Preempted. This continues where it stopped" in output
     assert alive(mark) == []
     [record] = records(tmp_path)
     assert record["status"] == "interrupted"
-
-
-def test_a_message_of_all_processes_is_printed_once(train, tmp_path):
-    status, said = ended(train(*RUN, "optimizer.lr=1e30"))
-    assert status == 2, said
-    assert said.count("stopped being a number") == 1
-    assert "Traceback" not in said
-    [record] = records(tmp_path)
-    assert "stopped being a number" in record["error"]

@@ -12,8 +12,8 @@ from tiny_runs import TINY
 pytestmark = pytest.mark.numbers
 
 MEMBER = str(Path(__file__).with_name("member.py"))
-# What each method makes of a whole batch: pairs and triplets of samples, one program per batch, samples kept
-# from batch to batch, rewards standardised in the batch, networks that are stepped in turn.
+# Each method uses the whole batch differently: pairs and triplets of samples, one program per batch, samples
+# kept from batch to batch, rewards standardised in the batch, networks that are stepped in turn.
 METHODS = ("amtml", "rkd", "okd", "aekd_f", "mmkd", "mtkd_rl", "dml")
 RUNS = {1: METHODS, 2: METHODS, 4: ("amtml",)}
 CASES = [(method, size) for size in (2, 4) for method in RUNS[size]]
@@ -22,7 +22,7 @@ STEPS = 8  # 2 epochs of 125 images in batches of 32: the last one, of 29, is sh
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What every process of every run has noted: by method and number of processes, in the order of ranks."""
+    """Return the notes of all processes by method and number of processes, in the order of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     paths = [f"paths.{name}={folder / name}" for name in ("data", "teachers", "outputs")]
     size = ("data.train_size=125", "dataset.source.test_fraction=0.05", "optimizer.lr=0.001", "doctor=false")

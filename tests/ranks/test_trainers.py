@@ -1,4 +1,4 @@
-"""The trainers for several processes, as far as a machine without a GPU can tell."""
+"""The trainers for several processes, on a machine without a GPU."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_batch_norm_is_synchronised_under_slurm_and_not_elsewhere(configure, tra
     assert made.get("sync_batchnorm") is synchronised
 
 
-def test_slurm_s_tasks_and_machines_are_the_trainer_s(configure, monkeypatch):
+def test_the_trainer_takes_tasks_and_machines_from_slurm(configure, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
     trainer = configure("experiment=cifar100_amtml", "trainer=slurm").trainer
@@ -42,15 +42,15 @@ def slurm(monkeypatch, **variables):
         monkeypatch.setenv(f"SLURM_{name}", value)
 
 
-def test_a_task_of_slurm_knows_its_place_and_a_process_of_its_own_does_not(monkeypatch):
+def test_a_task_of_slurm_knows_its_rank_and_a_single_process_does_not(monkeypatch):
     slurm(monkeypatch, STEP_ID="0", PROCID="5", LOCALID="1", NTASKS="8")
-    assert not [name for name in ranks.environment_alone() if name.startswith("SLURM")]
-    assert "PATH" in ranks.environment_alone()
+    assert not [name for name in ranks.single_process_environment() if name.startswith("SLURM")]
+    assert "PATH" in ranks.single_process_environment()
     assert (ranks.rank(), ranks.local_rank(), ranks.world_size(), ranks.is_rank_zero()) == (5, 1, 8, False)
 
 
 @pytest.mark.parametrize(("tasks", "here"), [("4", 4), ("8(x2)", 8), ("2,1", 1)])
-def test_a_task_of_slurm_counts_its_neighbours_where_every_machine_has_as_many(monkeypatch, tasks, here):
+def test_a_task_of_slurm_counts_the_tasks_of_its_machine(monkeypatch, tasks, here):
     slurm(monkeypatch, STEP_ID="0", NTASKS="16", STEP_TASKS_PER_NODE=tasks)
     assert ranks.local_world_size() == here
 
@@ -60,17 +60,17 @@ def test_a_batch_script_of_slurm_is_one_process(monkeypatch):
     assert (ranks.rank(), ranks.world_size()) == (0, 1)
 
 
-def test_a_process_of_torchrun_knows_its_place(monkeypatch):
+def test_a_process_of_torchrun_knows_its_rank(monkeypatch):
     for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert (ranks.rank(), ranks.local_rank(), ranks.world_size()) == (3, 1, 4)
-    assert not {"RANK", "WORLD_SIZE"} & set(ranks.environment_alone())
-    assert processes_wanted(2, 2, "cpu") == 1  # it is one of those that are wanted
+    assert not {"RANK", "WORLD_SIZE"} & set(ranks.single_process_environment())
+    assert processes_wanted(2, 2, "cpu") == 1  # they are running already
     with pytest.raises(UserError, match=r"4 processes have been started, 2 of them here(.|\n)*devices=2"):
         processes_wanted(3, 1, "cpu")
 
 
-def test_processes_are_started_where_nobody_has_started_any():
+def test_processes_are_started_unless_a_launcher_has_done_it():
     assert processes_wanted(1, 1, "cpu") == 1
     assert processes_wanted(2, 1, "cpu") == 2
     assert processes_wanted("auto", 1, "auto") == 1  # there is no GPU here

@@ -9,7 +9,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.runs.record import FILES, RunRecord
-from amtml_pl.system.records import digest_of
+from amtml_pl.system.records import digest_of_fields
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
 from records import a_record
 
@@ -23,7 +23,7 @@ def test_a_record_is_replaced_atomically(tmp_path):
     folder.write_record(record)
     read = folder.completed()
     assert read.replaced(digest="") == record
-    assert read.digest == digest_of(json.loads(folder.record_file.read_text()))
+    assert read.digest == digest_of_fields(json.loads(folder.record_file.read_text()))
     assert [file.name for file in folder.path.iterdir()] == ["run.json"]
 
 

@@ -1,4 +1,4 @@
-"""A run that goes on from a damaged checkpoint says so, instead of training on."""
+"""A damaged checkpoint is an error, and the run does not resume from it."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tiny_runs import CE
 
 
 @pytest.mark.slow
-def test_a_run_does_not_go_on_from_a_checkpoint_with_a_changed_weight(run):
+def test_a_run_does_not_resume_from_a_checkpoint_with_a_changed_weight(run):
     command = ("experiment=digits", "method=ce", *CE, "trainer.max_epochs=1", "doctor=false")
     _, folder = run(*command)
     change_record(folder.path, status="interrupted")

@@ -1,4 +1,4 @@
-"""What a person sees of a run: on a real terminal, and where nobody watches."""
+"""The output of a run: on a terminal, and in a log."""
 
 import io
 import os
@@ -27,14 +27,14 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def typed(shared, tmp_path, *overrides):
-    """The command of a run in a process of its own."""
+    """Return the command of a run in another process."""
     places = {"data": shared / "data", "teachers": shared / "teachers", "outputs": tmp_path / "outputs"}
     paths = [f"paths.{name}={folder}" for name, folder in places.items()]
     return [sys.executable, "-m", "amtml_pl.train", *overrides, *paths]
 
 
 def on_a_terminal(command, **environment):
-    """What a command writes to a pseudo-terminal of 160 columns, and its status."""
+    """Return a command's output on a pseudo-terminal of 160 columns, and its status."""
     ours, theirs = pty.openpty()
     unset = {name: value for name, value in os.environ.items() if name not in ("CI", "TERM", "COLUMNS")}
     process = subprocess.Popen(
@@ -42,40 +42,40 @@ def on_a_terminal(command, **environment):
         env={**unset, "TERM": "xterm-256color", "COLUMNS": "160", **environment},
     )  # fmt: skip
     os.close(theirs)
-    said = b""
+    output = b""
     try:
         while piece := os.read(ours, 65536):
-            said += piece
-    except OSError:  # how Linux says that nobody has the other end any more
+            output += piece
+    except OSError:  # Linux's end of file
         pass
     os.close(ours)
-    return ESCAPES.sub("", said.decode()).replace("\r", "\n"), process.wait()
+    return ESCAPES.sub("", output.decode()).replace("\r", "\n"), process.wait()
 
 
 @pytest.mark.slow
 def test_a_terminal_shows_the_plan_the_fit_on_one_line_and_the_next_commands(shared, tmp_path):
-    said, status = on_a_terminal(typed(shared, tmp_path, "experiment=digits_amtml", *TINY))
-    assert status == 0, said
-    assert said.index("Plan of digits_amtml") < said.index("epoch 1/2")
+    output, status = on_a_terminal(typed(shared, tmp_path, "experiment=digits_amtml", *TINY))
+    assert status == 0, output
+    assert output.index("Plan of digits_amtml") < output.index("epoch 1/2")
     line = r"epoch 2/2 \S+ loss \d+\.\d{4}  val/acc 0\.\d{4}  [\d,]+ img/s \d:\d\d:\d\d cache 2/2"
-    assert re.search(line, said), said
-    assert "epoch 1/2: val/acc" not in said
-    *_, summary = said.partition("student, best epoch")
+    assert re.search(line, output), output
+    assert "epoch 1/2: val/acc" not in output
+    *_, summary = output.partition("student, best epoch")
     for module in ("evaluate", "export", "predict", "report"):
         assert f"python -m amtml_pl.{module} " in summary
     assert "tensorboard" not in summary  # which this run has not written for
     for chatter in ("weights_only", "Restoring states", "max_epochs=2` reached", "GPU available"):
-        assert chatter not in said
+        assert chatter not in output
 
 
 @pytest.mark.slow
-def test_where_nobody_watches_there_is_a_line_for_each_epoch_and_nothing_moves(shared, tmp_path):
+def test_a_log_has_a_line_for_each_epoch_and_no_bar(shared, tmp_path):
     command = typed(shared, tmp_path, "experiment=digits_amtml", *TINY, f"paths.cache={tmp_path}/cold")
-    said, status = on_a_terminal(command, CI="true")
-    assert status == 0, said
-    assert re.findall(r"epoch (\d)/2: val/acc 0\.\d{4}", said) == ["1", "2"]
-    assert said.count("images computed") == 6  # two teachers, two views and the validation images
-    assert not re.search(r"\d:\d\d:\d\d|-:--:--|checksums of the cache", said)  # the time left, of all bars
+    output, status = on_a_terminal(command, CI="true")
+    assert status == 0, output
+    assert re.findall(r"epoch (\d)/2: val/acc 0\.\d{4}", output) == ["1", "2"]
+    assert output.count("images computed") == 6  # two teachers, two views and the validation images
+    assert not re.search(r"\d:\d\d:\d\d|-:--:--|checksums of the cache", output)  # the time left, of all bars
 
 
 WARNS = """
@@ -96,15 +96,15 @@ with bars:
 
 
 @pytest.mark.slow
-def test_a_warning_during_the_fit_stands_on_a_line_of_its_own():
-    said, status = on_a_terminal([sys.executable, "-c", WARNS])
-    assert status == 0, said
-    assert "\nepoch 1/2: [the] adapter has collapsed\n" in said
-    assert "loss 1.2345" in said.partition("collapsed")[2]
+def test_a_warning_during_the_fit_is_on_a_separate_line():
+    output, status = on_a_terminal([sys.executable, "-c", WARNS])
+    assert status == 0, output
+    assert "\nepoch 1/2: [the] adapter has collapsed\n" in output
+    assert "loss 1.2345" in output.partition("collapsed")[2]
 
 
 @pytest.mark.parametrize(("width", "has_bar"), [(80, False), (109, False), (110, True), (160, True)])
-def test_the_line_of_a_fit_tells_all_its_numbers_on_a_narrow_terminal(width, has_bar):
+def test_the_line_of_a_fit_has_all_its_numbers_on_a_narrow_terminal(width, has_bar):
     screen = io.StringIO()
     console = Terminal(file=screen, width=width, force_terminal=True, highlight=False)
     bars = FitProgress(console).bars
@@ -118,7 +118,7 @@ def test_the_line_of_a_fit_tells_all_its_numbers_on_a_narrow_terminal(width, has
 
 
 def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
-    """Which is how somebody's commands would name a wrong folder, were they taken for Rich's markup."""
+    """Rich would take the brackets for markup, and the next commands would name another folder."""
     folder = tmp_path / "B[bold]x"
     accuracies = [*METRICS, "teacher/big[blue]/val/acc", "teacher/big[blue]/test/acc"]
     made = {"metrics": dict.fromkeys(accuracies, 0.5), "files": dict.fromkeys(FILES, "")}
@@ -127,21 +127,21 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     show_plan([PlanStep("packed [/x] data", "to write to d[/y]", missing=True)], "Plan of try[/z]")
     found = Evaluation.model_construct(split="test", metrics={"test/acc": 0.5})
     print_networks(found, "try[/w] (seed 0)", ("big[/v]",))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
-        assert name in said
-    assert f"Everything is in {folder}\n" in said
+        assert name in output
+    assert f"Everything is in {folder}\n" in output
     for command, _ in next_commands(record, folder):
-        assert f"  {command}  # " in said
-    assert "try[red] (seed 0)" in said
-    assert "teacher big[blue]" in said
+        assert f"  {command}  # " in output
+    assert "try[red] (seed 0)" in output
+    assert "teacher big[blue]" in output
 
 
 @pytest.mark.parametrize(
     "name",
-    ["it's a run", "My Runs (copy), b", "x [1]", "a=b", "~tmp", "ünï", "50%", "{a:b}$HOME", "ends\\"],
+    ["it's a run", "My Runs (copy), b", "x [1]", "a=b", "~tmp", "50%", "{a:b}$HOME", "ends\\"],
 )
-def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path, name):
+def test_the_next_commands_can_be_pasted_for_every_name_of_a_folder(tmp_path, name):
     folder = tmp_path / name / "run"
     folder.mkdir(parents=True)
     (folder / "events.out.tfevents.1").touch()
@@ -164,15 +164,15 @@ def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path,
 
 def test_the_next_commands_name_only_what_the_run_has(tmp_path):
     alone = next_commands(a_run(status="interrupted"), tmp_path)
-    taught = next_commands(a_run(status="interrupted", teachers={"a": TEACHER}), tmp_path)
+    distilled = next_commands(a_run(status="interrupted", teachers={"a": TEACHER}), tmp_path)
     assert "tensorboard" not in str(alone)
     assert alone[0][1] == "accuracy, calibration"
-    assert taught[0][1] == "accuracy, calibration, agreement with its teachers"
+    assert distilled[0][1] == "accuracy, calibration, agreement with its teachers"
     (tmp_path / "events.out.tfevents.1").touch()
     assert next_commands(a_run(status="interrupted"), tmp_path)[0][0].startswith("tensorboard --logdir ")
 
 
-def test_the_mean_of_an_epoch_so_far_can_be_looked_at_without_ending_it():
+def test_the_mean_of_an_epoch_so_far_can_be_read_without_ending_it():
     means = EpochMeans()
     assert means.so_far().get("total") is None
     means.add({"ce": torch.tensor(1.0), "total": torch.tensor(2.0)}, 3)

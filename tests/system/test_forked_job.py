@@ -1,4 +1,4 @@
-"""A job's own process: what it returns, how its crash is told, and that signals reach it once."""
+"""A forked job returns its result, reports its crash, and gets each signal once."""
 
 import os
 import signal
@@ -9,19 +9,19 @@ import time
 
 import pytest
 
-from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+from amtml_pl.system.forked_job import ProcessCrashedError, can_fork, run_forked
 
-pytestmark = pytest.mark.skipif(not can_have_own_process(), reason="no fork here")
+pytestmark = pytest.mark.skipif(not can_fork(), reason="no fork here")
 
 KILLED_PARENT = """
 import os, sys, time
-from amtml_pl.system.forked_job import in_own_process
+from amtml_pl.system.forked_job import run_forked
 
 def work():
     print(os.getpid(), flush=True)
     time.sleep(60)
 
-in_own_process(work)
+run_forked(work)
 """
 
 
@@ -32,28 +32,28 @@ def test_a_forked_job_returns_its_result_and_changes_nothing_in_this_process():
         held[0] = 1
         return os.getpid(), os.getpgid(0)
 
-    process, group = in_own_process(function)
+    process, group = run_forked(function)
     assert process != os.getpid()
     assert group == process
     assert held == [0]
 
 
 @pytest.mark.parametrize(
-    ("end", "told"),
+    ("end", "reason"),
     [(lambda: os.kill(os.getpid(), signal.SIGKILL), r"ended by SIGKILL \(out of memory\?\)"),
      (lambda: os._exit(3), "status 3 before the run did")],
 )  # fmt: skip
-def test_a_process_that_ends_too_early_is_told_by_its_signal_or_status(end, told):
-    with pytest.raises(ProcessCrashedError, match=told):
-        in_own_process(end)
+def test_a_process_that_ends_too_early_is_reported_with_its_signal_or_status(end, reason):
+    with pytest.raises(ProcessCrashedError, match=reason):
+        run_forked(end)
 
 
 def interrupted_while(function, number):
     threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
-    return in_own_process(function)
+    return run_forked(function)
 
 
-def test_ctrl_c_reaches_the_function_once_and_its_answer_is_awaited():
+def test_ctrl_c_reaches_the_function_once_and_its_result_is_awaited():
     def function():
         try:
             time.sleep(30)
@@ -64,7 +64,7 @@ def test_ctrl_c_reaches_the_function_once_and_its_answer_is_awaited():
     assert interrupted_while(function, signal.SIGINT) == "put in order"
 
 
-def test_sigterm_ends_a_function_that_does_not_answer_it_and_this_process_with_143():
+def test_sigterm_ends_a_function_that_ignores_it_and_this_process_with_143():
     with pytest.raises(SystemExit) as stop:
         interrupted_while(lambda: time.sleep(30), signal.SIGTERM)
     assert stop.value.code == 143

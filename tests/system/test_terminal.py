@@ -1,4 +1,4 @@
-"""What texts from elsewhere may do to a terminal: nothing."""
+"""Texts from other people do not control a terminal."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ CLEARS_THE_SCREEN = "run\x1b[2J\x07\x9b1m"
 
 
 @pytest.mark.parametrize("place", ["alone", "cell", "title", "column"])
-def test_no_text_that_is_printed_commands_the_terminal(place):
+def test_no_printed_text_controls_the_terminal(place):
     written = io.StringIO()
     terminal = Terminal(file=written, width=80)
     table = Table(title=CLEARS_THE_SCREEN if place == "title" else "runs")
@@ -25,7 +25,7 @@ def test_no_text_that_is_printed_commands_the_terminal(place):
     assert not {"\x1b", "\x07", "\x9b"} & set(written.getvalue())
 
 
-def test_a_name_that_no_encoding_has_can_be_printed_and_lines_and_columns_stay():
+def test_a_name_with_surrogates_can_be_printed_and_lines_and_columns_stay():
     assert printable("what:\n\tfix ± …") == "what:\n\tfix ± …"
     assert printable("a\udcffb\ud800").encode() == b"a b "
 
@@ -39,16 +39,18 @@ FULL = Path("/dev/full")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
-def test_output_that_cannot_be_written_is_said_once_and_not_tried_again():
+def test_unwritable_output_is_reported_once_and_not_tried_again():
     with FULL.open("w") as full:
         terminal = Terminal(file=full)
-        with pytest.raises(UserError, match=r"cannot be written to its output: No space left.*\n.*>FILE"):
+        with pytest.raises(
+            UserError, match=r"output of the command cannot be written: No space left.*\n.*>FILE"
+        ):
             terminal.print("the leaderboard")
         terminal.print("more of it")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
-def test_where_not_even_a_mistake_can_be_written_the_exit_status_says_it(monkeypatch):
+def test_an_error_that_cannot_be_printed_raises_nothing(monkeypatch):
     with FULL.open("w") as full:
         monkeypatch.setattr("sys.stderr", full)
         Terminal(stderr=True).print("error: this and that")

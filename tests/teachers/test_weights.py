@@ -141,9 +141,6 @@ def test_a_file_that_would_run_code_is_refused_and_never_run(tmp_path: Path, for
     with pytest.raises(UserError, match=r"would execute code from the file\. Nothing of it was executed"):
         read_state_dict(path)
     assert not target.exists()
-    if form == "pickle":
-        pickle.loads(path.read_bytes())  # noqa: S301
-        assert target.exists()  # the file is as dangerous as it claims
 
 
 def test_the_object_that_is_more_than_a_tensor_is_named(saved):
@@ -151,48 +148,41 @@ def test_the_object_that_is_more_than_a_tensor_is_named(saved):
         read_state_dict(saved({"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1)}))
 
 
-def half(path):
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    return path
-
-
 def test_damaged_files_and_other_kinds_of_files_are_refused_by_name(tmp_path: Path, saved):
     save_file(WEIGHTS, tmp_path / "half.safetensors")
     torch.save(WEIGHTS, tmp_path / "half_legacy.pt", _use_new_zipfile_serialization=False)
-    (tmp_path / "text.pt").write_text("hello\nworld")
-    (tmp_path / "page.pt").write_text("<!DOCTYPE html><html></html>")
-    (tmp_path / "empty.pt").touch()
-    (tmp_path / "text.safetensors").write_text("hello\nworld")
-    paths = [half(tmp_path / "half.safetensors"), half(tmp_path / "half_legacy.pt"), half(saved(WEIGHTS))]
-    paths += [tmp_path / name for name in ("text.pt", "page.pt", "empty.pt", "text.safetensors")]
+    paths = [tmp_path / "half.safetensors", tmp_path / "half_legacy.pt", saved(WEIGHTS)]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for name in ("page.pt", "page.safetensors", "empty.pt"):
+        paths.append(tmp_path / name)
+        paths[-1].write_text("" if name == "empty.pt" else "<!DOCTYPE html><html></html>")
     for path in paths:
         with pytest.raises(UserError, match=rf"{path.name} \(\d+ bytes\) cannot be read as weights"):
             read_state_dict(path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
-    for path in (tmp_path / "nothing.pt", tmp_path):
-        with pytest.raises(UserError, match=f"There is no weights file {path}"):
-            read_state_dict(path)
+def test_a_missing_file_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match=f"The weights file {tmp_path}/nothing.pt does not exist"):
+        read_state_dict(tmp_path / "nothing.pt")
 
 
 @pytest.mark.parametrize(
     ("content", "arguments", "text"),
     [
         ({"state_dict": WEIGHTS, "model": WEIGHTS}, {}, r"several state dicts: \['state_dict', 'model'\]"),
-        ({"student": WEIGHTS}, {}, "holds 1 entries at the top level that are no tensors: student"),
+        ({"student": WEIGHTS}, {}, "holds 1 entries at the top level that are not tensors: student"),
         ({"student": WEIGHTS}, {"key": "teacher"}, "has no key 'teacher' at this level; it has student"),
         ({"a": {"b": WEIGHTS}}, {"key": "a.c"}, "has no key 'c' at this level; it has b"),
         ({"a": torch.ones(1)}, {"key": "a"}, "holds a Tensor at a; expected tensors by name"),
         ([torch.ones(1)], {}, "holds a list at the top level"),
         ({}, {}, "holds an empty dict at the top level"),
         (WEIGHTS, {"strip_prefixes": "module."}, "strip_prefixes is the text 'module.'; expected a list"),
-        (WEIGHTS, {"rename": {"(": ""}}, r"rename: '\(' to '' is no valid substitution"),
-        (WEIGHTS, {"rename": {"fc": r"\2"}}, "is no valid substitution: invalid group reference"),
+        (WEIGHTS, {"rename": {"(": ""}}, r"rename: '\(' to '' is not a valid substitution"),
+        (WEIGHTS, {"rename": {"fc": r"\2"}}, "is not a valid substitution: invalid group reference"),
         (WEIGHTS, {"rename": {"^conv.*": "x"}}, "Two tensors of .* would be named 'x', the second is 'conv"),
     ],
 )
-def test_a_file_without_a_state_dict_is_refused_with_the_key_that_mends_it(saved, content, arguments, text):
+def test_a_file_without_a_state_dict_is_refused_with_the_key_to_set(saved, content, arguments, text):
     with pytest.raises(UserError, match=rf"(?s){text}.*To fix it: .*teacher\.NAME\.weights\."):
         read_state_dict(saved(content), **arguments)

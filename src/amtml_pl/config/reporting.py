@@ -124,9 +124,9 @@ def is_reporting_rank(message: str) -> bool:
     if distributed is None or not distributed.is_initialized():  # until then all have the same mistake
         return is_rank_zero()
     # only here: it needs torch, which a mistake may precede
-    from amtml_pl.system.collectives import is_first_to_say
+    from amtml_pl.system.collectives import is_first_to_report
 
-    return is_first_to_say(message)
+    return is_first_to_report(message)
 
 
 def wait_for_other_rank() -> None:

@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.data.image_files import read_batches
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.results.checkpoints import CheckpointName
-from amtml_pl.results.export.card import first_line
 from amtml_pl.results.export.formats import open_exported
 from amtml_pl.results.export.record import refuse_changed
 from amtml_pl.results.export.student import Forward
@@ -75,7 +74,7 @@ class Predictor:
             with torch.inference_mode():
                 logits = self.forward(images)
         except Exception as error:  # a stranger's graph can raise anything
-            raise UserError(f"{self.place} cannot be run: {first_line(error)}.", fix=anew) from error
+            raise UserError(f"{self.place} cannot be run: {first_line(error):.300}.", fix=anew) from error
         if logits.shape != (expected := (len(images), len(self.classes))):
             raise UserError(
                 f"{self.place} gives outputs of shape {tuple(logits.shape)}, expected {expected}.", fix=anew

@@ -16,7 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.results.network import build_untrained
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import TeacherFacts
-from amtml_pl.teachers.cache.catalogue import safe
+from amtml_pl.teachers.cache.catalogue import path_part
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.live import Teacher, weights_digest
 from amtml_pl.teachers.selected import build_teacher
@@ -101,7 +101,7 @@ class RecordedTeacher:
 
     def cached_logits(self, digest: str, rows: SplitRows) -> Float[Tensor, "N K"] | None:
         """Return its logits for an unaugmented split of packed data, if they are cached."""
-        for folder in sorted((self.cache / safe(self.name)).glob(f"logits-{rows.name}-*")):
+        for folder in sorted((self.cache / path_part(self.name)).glob(f"logits-{rows.name}-*")):
             with suppress(UserError):  # a damaged store, perhaps another run's; the weights remain
                 store = TensorStore.from_folder(folder)
                 found = store.fingerprint

@@ -1,107 +1,22 @@
-"""Read our own checkpoints safely, as run folders may come from other people."""
+"""Read files of ``torch.save`` safely, as run folders and weights may come from other people."""
 
 from __future__ import annotations
 
+import warnings
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.records import Count, reasons
-from amtml_pl.system.torch_files import read_torch_file
 
 FIX = "force=true with the same command: the run starts over"
-
-
-def read_checkpoint(
-    file: Path, network: Mapping[str, Tensor] | None = None, *, fix: str = FIX
-) -> dict[str, Any]:
-    """Return a checkpoint in Lightning's format after checking it; none of its code is run.
-
-    Args:
-        file: ``last.ckpt`` or ``best.ckpt``.
-        network: the ``state_dict`` that it should fit; None does not compare.
-        fix: how to get another checkpoint, for the error message.
-
-    Raises:
-        UserError: if it is missing, damaged, not a checkpoint, of another network, or would run code.
-    """
-    if not file.is_file():
-        raise UserError(f"There is no checkpoint {file}.", fix=fix)
-    try:
-        found: dict[str, Any] = read_torch_file(file, with_checksums=True)
-    except OSError as error:
-        raise UserError(
-            f"The checkpoint {file} cannot be read: {error.strerror or error}. It may be whole.",
-            fix=f"ask its owner for read access: ls -l {file.parent}",
-        ) from error
-    except Exception as error:  # damaged bytes make the readers fail in every possible way
-        raise UserError(
-            f"The checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: "
-            f"{first_line(error):.200}. Nothing in it was run.",
-            fix=fix,
-        ) from error
-    try:
-        LightningCheckpoint.model_validate(found)
-    except ValidationError as error:
-        raise UserError(
-            f"The file {file} is not a checkpoint of a run: {reasons(error)}.", fix=fix
-        ) from error
-    if network is not None:
-        refuse_other_network(found["state_dict"], network, file, fix)
-    return found
-
-
-def refuse_other_network(
-    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path, fix: str
-) -> None:
-    """Raise if a file's tensors differ from a network's by name or shape.
-
-    Args:
-        given: the file's tensors.
-        expected: the network's tensors.
-        file: named in the message.
-        fix: how to get another file, for the error message.
-
-    Raises:
-        UserError: naming the number of differences and the first one.
-    """
-    wrong = state_differences(given, expected)
-    if names := [*wrong.misshapen, *wrong.missing, *wrong.unexpected]:
-        here, there = (tuple(of[names[0]].shape) if names[0] in of else "none" for of in (expected, given))
-        raise UserError(
-            f"The file {file} is of another network: {len(names)} tensors differ, the first is "
-            f"{names[0]:.80}: {there}, expected {here}.",
-            fix=fix,
-        )
-
-
-@dataclass(frozen=True)
-class StateDifferences:
-    """The differences between the tensors of a file and those of a network, by name.
-
-    Attributes:
-        missing: in the network only.
-        unexpected: in the file only.
-        misshapen: in both, with different shapes.
-    """
-
-    missing: list[str]
-    unexpected: list[str]
-    misshapen: list[str]
-
-
-def state_differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> StateDifferences:
-    """Return how a file's ``state_dict`` differs from a network's, by name and shape."""
-    return StateDifferences(
-        missing=[name for name in expected if name not in given],
-        unexpected=[name for name in given if name not in expected],
-        misshapen=[name for name in expected if name in given and given[name].shape != expected[name].shape],
-    )
 
 
 class LightningCheckpoint(BaseModel):
@@ -116,3 +31,91 @@ class LightningCheckpoint(BaseModel):
     loops: dict[Any, Any] | None = None
     optimizer_states: list[dict[Any, Any]] | None = None
     lr_schedulers: list[dict[Any, Any]] | None = None
+
+
+def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:
+    """Return the tensors, on the CPU, and plain containers that a file holds.
+
+    torch itself compares no checksum, so that a flipped bit would be a wrong weight; and it unpacks
+    compressed data, which ``torch.save`` never writes, to any size.
+
+    Args:
+        path: a file of ``torch.save``.
+        with_checksums: refuse the formats of older versions of torch, which have none.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if a checksum is wrong or missing, or a part is compressed.
+        Exception: of any kind, from torch, for damaged bytes or a file that holds more than tensors.
+    """
+    with path.open("rb"):  # without read access is_zipfile would return False
+        pass
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, which torch.save never does")
+            if wrong := archive.testzip():
+                raise ValueError(f"the checksum of {wrong:.80} in it is wrong")
+    elif with_checksums:
+        raise ValueError("it is cut off, or another kind of file")
+    with warnings.catch_warnings(action="ignore"):  # torch raises for the same reasons just after
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_checkpoint(
+    file: Path, network: Mapping[str, Tensor] | None = None, *, fix: str = FIX
+) -> dict[str, Any]:
+    """Return a checkpoint in Lightning's format after checking it, without running its code.
+
+    Args:
+        file: ``last.ckpt`` or ``best.ckpt``.
+        network: the ``state_dict`` that it should fit; None does not compare.
+        fix: how to get another checkpoint, for the error message.
+
+    Raises:
+        UserError: if it is missing, damaged, not a checkpoint, of another network, or would run code.
+    """
+    if not file.is_file():
+        raise UserError(f"The checkpoint {file} does not exist.", fix=fix)
+    try:
+        found: dict[str, Any] = read_torch_file(file, with_checksums=True)
+        LightningCheckpoint.model_validate(found)
+    except OSError as error:
+        raise UserError(
+            f"The checkpoint {file} cannot be read: {error.strerror or error}. It may be intact.",
+            fix=f"ask its owner for read access: ls -l {file.parent}",
+        ) from error
+    except ValidationError as error:
+        raise UserError(f"{file} is not a checkpoint of a run: {reasons(error)}.", fix=fix) from error
+    except Exception as error:  # damaged bytes make the readers fail in every possible way
+        raise UserError(
+            f"The checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: "
+            f"{first_line(error):.200}. Nothing in it was run.",
+            fix=fix,
+        ) from error
+    if network is not None:
+        refuse_other_network(found["state_dict"], network, file, fix)
+    return found
+
+
+def refuse_other_network(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path, fix: str
+) -> None:
+    """Raise a UserError if a file's tensors differ from a network's by name or shape."""
+    if names := [*chain(*mismatched_tensors(given, expected).values())]:
+        here, there = (tuple(of[names[0]].shape) if names[0] in of else "none" for of in (expected, given))
+        raise UserError(
+            f"The file {file} is of another network: {len(names)} tensors differ, the first is "
+            f"{names[0]:.80}: {there}, expected {here}.",
+            fix=fix,
+        )
+
+
+def mismatched_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Return the names of tensors that do not fit a network, by kind of mismatch."""
+    shared = [name for name in expected if name in given]
+    return {
+        "missing": [name for name in expected if name not in given],
+        "not expected": [name for name in given if name not in expected],
+        "of another shape": [name for name in shared if given[name].shape != expected[name].shape],
+    }

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -34,20 +33,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-@dataclass
 class Rendezvous:
-    """The connections of a run's processes, besides torch's default group.
+    """The connections of a run's processes besides torch's default group; None with one process."""
 
-    Attributes:
-        patient: the group with a long timeout, for waiting for the first process; None with one process.
-        store: the key-value store that all processes share; None with one process.
-    """
-
-    patient: dist.ProcessGroup | None = None
-    store: Store | None = None
-
-
-rendezvous_state = Rendezvous()
+    setup_group: dist.ProcessGroup | None = None  # its timeout is SETUP_TIMEOUT
+    store: Store | None = None  # of keys and values, shared by all processes
 
 
 def init_processes() -> None:
@@ -60,13 +50,11 @@ def init_processes() -> None:
         backend = "cpu:gloo,cuda:nccl"
     cluster = cluster_environment()
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = cluster.main_address, str(cluster.main_port)
-    rendezvous_state.store, rank, world_size = next(rendezvous("env://", ranks.rank(), ranks.world_size()))
-    dist.init_process_group(
-        backend, timeout=STEP_TIMEOUT, store=rendezvous_state.store, rank=rank, world_size=world_size
-    )
-    patient = dist.new_group(timeout=SETUP_TIMEOUT, backend="gloo")
-    rendezvous_state.patient = cast("dist.ProcessGroup", patient)  # every process is of it
-    atexit.register(destroy_processes)
+    store, rank, world_size = next(rendezvous("env://", ranks.rank(), ranks.world_size()))
+    dist.init_process_group(backend, timeout=STEP_TIMEOUT, store=store, rank=rank, world_size=world_size)
+    group = dist.new_group(timeout=SETUP_TIMEOUT, backend="gloo")
+    Rendezvous.store, Rendezvous.setup_group = store, cast("dist.ProcessGroup", group)
+    atexit.register(dist.destroy_process_group)
     Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
@@ -78,10 +66,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def cluster_environment() -> ClusterEnvironment:
-    """Return the launcher of this process, in Lightning's terms.
-
-    Lightning's own detection mistakes a batch script for the tasks that it starts.
-    """
+    """Return Lightning's name for the launcher; its own detection mistakes a batch script for tasks."""
     if ranks.world_size() == 1:
         return LightningEnvironment()
     if "WORLD_SIZE" in os.environ:
@@ -89,28 +74,18 @@ def cluster_environment() -> ClusterEnvironment:
     return SLURMEnvironment(auto_requeue=False)  # a requeued job repeats the command, which resumes
 
 
-def destroy_processes() -> None:
-    """Close the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def all_gather_object(value: Result) -> list[Result]:
     """Return the values of all processes, in rank order."""
     if ranks.world_size() == 1:
         return [value]
     values: list[Any] = [None] * ranks.world_size()
-    dist.all_gather_object(values, value, group=rendezvous_state.patient)
+    dist.all_gather_object(values, value, group=Rendezvous.setup_group)
     return values
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Run the body in the first process, then, once it has succeeded, in the others.
-
-    Raises:
-        AnotherFailed: in the others, if the first process failed.
-    """
+    """Run the body on rank 0, then on the others, or raise `AnotherFailed` there."""
     if ranks.world_size() == 1:
         yield
     elif ranks.is_rank_zero():
@@ -127,11 +102,7 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def run_on_rank_zero(decide: Callable[[], Result]) -> Result:
-    """Call ``decide`` in the first process and return its result in every process.
-
-    Raises:
-        AnotherFailed: in the others, if the call raised.
-    """
+    """Return the result of ``decide`` in the first process; elsewhere raise `AnotherFailed` if it raised."""
     decision: list[Result] = []
     with rank_zero_first():
         if ranks.is_rank_zero():
@@ -145,7 +116,7 @@ def broadcast_object(value: Any) -> Any:
     if ranks.world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0, group=rendezvous_state.patient, device=torch.device("cpu"))
+    dist.broadcast_object_list(values, src=0, group=Rendezvous.setup_group, device=torch.device("cpu"))
     return values[0]
 
 
@@ -158,26 +129,22 @@ def any_rank(*flags: bool, device: torch.device) -> list[bool]:
     return [bool(flag) for flag in raised.tolist()]
 
 
-def is_first_to_say(message: str) -> bool:
-    """Return whether no other process of the run has reported this message yet."""
-    if rendezvous_state.store is None:
+def is_first_to_report(message: str) -> bool:
+    """Return True if no other process of the run has reported this message yet."""
+    if Rendezvous.store is None:
         return True
     try:
-        return int(rendezvous_state.store.add(f"said: {message}", 1)) == 1
+        return int(Rendezvous.store.add(f"reported: {message}", 1)) == 1
     except RuntimeError:  # the process that kept the store has ended
         return True
 
 
 @contextmanager
 def lost_connections_reported() -> Iterator[None]:
-    """Turn a lost connection into `AnotherFailed`, since the other process reports the cause.
-
-    Raises:
-        AnotherFailed: for a lost connection.
-    """
+    """Turn a lost connection into `AnotherFailed`, since the other process reports the cause."""
     try:
         yield
     except RuntimeError as error:
         if ranks.world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
-            raise AnotherFailed("Another process of the run has ended; it says why.") from error
+            raise AnotherFailed("Another process of the run has ended and reports the cause.") from error
         raise

@@ -27,34 +27,25 @@ class Terminal(Console):
         return super().render_str(printable(text), **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as the base class does; stop all output after an error.
-
-        Raises:
-            UserError: if the output cannot be written, as on a full disk.
-        """
+        """Print as the base class does; raise a UserError if the output cannot be written."""
         try:
             super().print(*objects, **options)
         except BrokenPipeError:
             raise
         except OSError as error:
-            self.give_up()
+            self.quiet = True
+            # Keep Python from writing the rest when it ends; a file of a test has no number.
+            with suppress(OSError, ValueError), Path(os.devnull).open("w") as devnull:
+                os.dup2(devnull.fileno(), self.file.fileno())
             if not self.stderr:
                 raise UserError(
-                    f"What the command says cannot be written to its output: {error.strerror or error}.",
+                    f"The output of the command cannot be written: {error.strerror or error}.",
                     fix="free some space there, or send the output elsewhere: >FILE",
                 ) from error
 
-    def give_up(self) -> None:
-        """Stop all output, and keep Python from writing the rest when it ends."""
-        self.quiet = True
-        with suppress(OSError, ValueError):  # a file of a test has no number
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.file.fileno())
-            os.close(nowhere)
-
 
 def is_watched(console: Console) -> bool:
-    """Return whether a console is an interactive terminal, not a file or a CI log."""
+    """Return True if a console is an interactive terminal outside CI."""
     return console.file.isatty() and console.is_interactive and not os.environ.get("CI")
 
 
@@ -64,10 +55,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 class ConsoleHandler(logging.Handler):
-    """Print log records through the console, above any progress bar.
-
-    A stream handler would keep the old standard output and write into the middle of the bar.
-    """
+    """Print log records above any progress bar; a stream handler would write into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message of a record."""
@@ -78,7 +66,7 @@ for name in ("stdout", "stderr"):
     stream = getattr(sys, name)
     if stream is None:  # closed by the caller, as by >&-
         setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process
-    elif isinstance(stream, io.TextIOWrapper):  # in a locale without ±, a command says ?
+    elif isinstance(stream, io.TextIOWrapper):  # in a locale without ±, a command prints ?
         stream.reconfigure(errors="replace")
 
 
@@ -86,8 +74,6 @@ for name in ("stdout", "stderr"):
 console = Terminal(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200, quiet=not is_rank_zero()
 )
-
-
 error_console = Terminal(highlight=False, soft_wrap=True, stderr=True)
 
 
@@ -100,7 +86,7 @@ def quieten() -> None:
         ".*does not have many workers.*",  # whole batches are made by one tensor operation
         ".*number of training batches .* smaller than the logging interval.*",  # small data sets
         ".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
-        ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own affair
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # inside Lightning
     ):
         warnings.filterwarnings("ignore", message)
 

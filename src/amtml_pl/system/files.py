@@ -15,22 +15,18 @@ from amtml_pl.errors import UserError
 
 
 def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], object]) -> Path:
-    """Return the file of ``out=``, if it is new or written by this command.
+    """Return the file of ``out=`` if it is new or written by this command.
 
     Args:
         out: as typed.
         suffix: required of the name.
         what: the kind of file, with an article.
         is_one: returns a true value if an existing file is of that kind.
-
-    Raises:
-        UserError: if it has another suffix, holds something else, is a folder, or cannot be written.
     """
     file = Path(out).expanduser().resolve()
     if file.suffix != suffix and not file.is_dir():
-        raise UserError(
-            f"out={out}: {what} has a name that ends in {suffix}.", fix=f"out={Path(out).with_suffix(suffix)}"
-        )
+        fix = f"out={Path(out).with_suffix(suffix)}"
+        raise UserError(f"out={out}: {what} has a name that ends in {suffix}.", fix=fix)
     refuse_unwritable(file)
     if file.exists() and not is_one(file):
         raise UserError(f"{file} is not {what}, and is left as it is.", fix="out=FILE, with another name")
@@ -38,11 +34,7 @@ def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], o
 
 
 def refuse_unwritable(file: Path) -> None:
-    """Raise if a file could not be written; create nothing.
-
-    Raises:
-        UserError: if it is a folder, or nothing can be written beside it.
-    """
+    """Raise a UserError if a file could not be written; create nothing."""
     if file.is_dir():
         raise UserError(f"{file} is a folder.", fix="out=FILE")
     try:
@@ -54,16 +46,13 @@ def refuse_unwritable(file: Path) -> None:
 
 @contextmanager
 def replacing(file: Path, mark: str = "") -> Iterator[Path]:
-    """Yield a temporary path; what is written there replaces the file atomically.
+    """Yield a temporary path whose file replaces another one atomically on success.
 
     Args:
         file: the file to replace; its folder is made.
         mark: part of the temporary name. Empty draws a random one, so that processes may write at once; while
             there is no folder, the temporary file lies above it. A fixed one is for a single writer, and
             overwrites what a killed process left in the folder.
-
-    Raises:
-        OSError: if it cannot be written; the old file stays, as it does at any other exception.
     """
     folder = file.parent if mark else nearest_folder(file)
     temporary = folder / f".{file.stem}.{mark or secrets.token_hex(8)}{file.suffix}"
@@ -83,11 +72,7 @@ def replacing(file: Path, mark: str = "") -> Iterator[Path]:
 
 @contextmanager
 def output(file: Path) -> Iterator[Path]:
-    """Yield what `replacing` yields, for a file that the user has named.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
+    """Yield as `replacing` does, with a UserError if the file cannot be written."""
     try:
         with replacing(file) as temporary:
             yield temporary
@@ -96,16 +81,12 @@ def output(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a file atomically by a text; see `write_bytes`."""
+    """Replace a file by a text, as `write_bytes` does."""
     write_bytes(file, text.encode())
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Replace a file atomically, by one process at a time.
-
-    Raises:
-        OSError: if it cannot be written; it names the file.
-    """
+    """Replace a file atomically, by one process at a time; an OSError names the file."""
     with replacing(file, mark="new") as temporary:
         temporary.write_bytes(content)
 
@@ -117,45 +98,30 @@ def nearest_folder(file: Path) -> Path:
 
 def unwritable(file: Path, error: OSError) -> UserError:
     """Return the error for a file that cannot be written."""
-    return UserError(
-        f"{file} cannot be written: {error.strerror or error}.", fix="out=FILE, in another folder"
-    )
+    reason = error.strerror or error
+    return UserError(f"{file} cannot be written: {reason}.", fix="out=FILE, in another folder")
 
 
 MOST_BYTES = 64 << 20
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a file that another program may have written.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not a regular file, not UTF-8, or far larger than any file of ours.
-    """
+    """Return a text; raise a ValueError for a special, binary or huge file."""
     if file.exists() and not file.is_file():
         raise ValueError("it is not a regular file")
-    size = file.stat().st_size
-    if size > MOST_BYTES:
+    if (size := file.stat().st_size) > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
     return file.read_text(encoding="utf-8")
 
 
 def digest_of_file(file: Path, algorithm: str = "sha256") -> str:
-    """Return the hexadecimal digest of a file's bytes, without reading it into memory.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
+    """Return the hexadecimal digest of a file's bytes, without reading it into memory."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def is_held(lock_file: Path) -> bool:
-    """Return whether a process holds a lock.
-
-    Raises:
-        OSError: if the lock may not be opened.
-    """
+    """Return True if a process holds a lock; an unreadable one is an OSError."""
     if lock_file.is_symlink() or not lock_file.is_file():  # some versions of filelock empty a link's target
         return False
     try:

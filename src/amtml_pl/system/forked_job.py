@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TypeVar
 
+from amtml_pl.system.signals import restoring_handlers
+
 Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
@@ -24,24 +26,21 @@ class ProcessCrashedError(Exception):
     """A process ended without a result, as by a segmentation fault."""
 
 
-def can_have_own_process() -> bool:
-    """Return whether a process can be forked: on Linux, before an accelerator is used.
-
-    A fork shares all imports, so that a job starts at once.
-    """
+def can_fork() -> bool:
+    """Return True if a process can be forked: on Linux, before an accelerator is used."""
     torch = sys.modules.get("torch")
-    used = torch is not None and torch.cuda.is_initialized()
-    return sys.platform == "linux" and threading.current_thread() is threading.main_thread() and not used
+    uses_cuda = torch is not None and torch.cuda.is_initialized()
+    return sys.platform == "linux" and threading.current_thread() is threading.main_thread() and not uses_cuda
 
 
-def in_own_process(function: Callable[[], Result]) -> Result:
+def run_forked(function: Callable[[], Result]) -> Result:
     """Return the result of a function that runs in its own process and process group.
 
-    Ctrl-C and SIGTERM are passed on to it once, and then this process waits for it. If this process is
-    killed, the other one gets SIGTERM too.
+    A fork shares all imports, so that the function starts at once. Ctrl-C and SIGTERM are passed on to it
+    once, and then this process waits for it. If this process is killed, the other one gets SIGTERM too.
 
     Args:
-        function: returns what can be pickled, and raises nothing.
+        function: returns a picklable value, and raises nothing.
 
     Raises:
         ProcessCrashedError: if it ended without a result; the message names the signal or status.
@@ -51,15 +50,15 @@ def in_own_process(function: Callable[[], Result]) -> Result:
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=run_in_child, args=(function, sender, os.getpid()), daemon=False)
-    with passing_on_signals(process) as asked_to_end:
+    with passing_on_signals(process) as received:
         sender.close()
         try:
             result: Result = receiver.recv()
         except EOFError:
             process.join()
-            if signal.SIGINT in asked_to_end:
+            if signal.SIGINT in received:
                 raise KeyboardInterrupt from None
-            if signal.SIGTERM in asked_to_end:
+            if signal.SIGTERM in received:
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise ProcessCrashedError(exit_reason(process.exitcode)) from None
         process.join()
@@ -79,26 +78,24 @@ def run_in_child(function: Callable[[], Result], sender: Connection, parent: int
 @contextmanager
 def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
     """Start a process, pass SIGINT and SIGTERM on to it, and yield those received."""
-    came: list[int] = []
+    received: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, number)
 
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # later signals wait until they can be passed on
     process.start()
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with restoring_handlers(*PASSED_ON):
+        for number in PASSED_ON:
+            signal.signal(number, pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        yield received
 
 
 def exit_reason(exitcode: int | None) -> str:
-    """Return how a process ended, as part of a sentence."""
+    """Return the reason why a process ended, as part of a sentence."""
     if exitcode is None or exitcode >= 0:
         return f"its process ended with status {exitcode} before the run did"
     name = signal.Signals(-exitcode).name

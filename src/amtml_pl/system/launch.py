@@ -34,11 +34,10 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
         KeyboardInterrupt: after Ctrl-C.
         Preempted: after SIGTERM.
     """
-    # It repeats the report of a process.
+    # Its log repeats the report of a process.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # handed down; else each takes all cores
+    before = os.environ.get("OMP_NUM_THREADS")  # inherited by the processes; else each takes all cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     launch = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.5, run_id=str(os.getpid()),
@@ -50,10 +49,10 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
         rank, first = error.get_first_failure()
         if first.exitcode < 0:
             name = signal.Signals(-first.exitcode).name
-            reason = ", as a system does that is out of memory" if name == "SIGKILL" else ""
+            reason = " (out of memory?)" if name == "SIGKILL" else ""
             sys.stderr.write(
                 f"Process {rank} of the run was ended by {name}{reason}, and the others with it. "
-                "The same command goes on from the last checkpoint.\n"
+                "The same command resumes from the last checkpoint.\n"
             )
         sys.exit(max(first.exitcode, 1))
     except SignalException as stopped:
@@ -66,23 +65,14 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
 
 
 def run_detached(command: Sequence[str]) -> None:
-    """Run a Python command in a process outside this run's group.
-
-    Args:
-        command: arguments of the interpreter.
-
-    Raises:
-        SystemExit: with its status, if not 0; the process has reported why.
-    """
-    alone = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "amtml_pl.system.launch", str(os.getpid()), *command],
-        env=ranks.environment_alone(),
-    )
+    """Run a Python command outside this run's group; exit with its status if not 0."""
+    words = [sys.executable, "-m", "amtml_pl.system.launch", str(os.getpid()), *command]
+    process = subprocess.Popen(words, env=ranks.single_process_environment())  # noqa: S603
     try:
-        status = alone.wait()
-    except BaseException:  # pass the request to stop on: the process saves its state
-        alone.terminate()
-        alone.wait(timeout=GRACE_SECONDS + 5)
+        status = process.wait()
+    except BaseException:  # forward the request to stop: the process saves its state
+        process.terminate()
+        process.wait(timeout=GRACE_SECONDS + 5)
         raise
     if status != 0:
         sys.exit(status if status > 0 else 1)
@@ -91,30 +81,23 @@ def run_detached(command: Sequence[str]) -> None:
 def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
     """Return how many processes to start for a run; 1 if they are running.
 
-    Args:
-        devices: per machine; ``auto`` is every GPU.
-        nodes: number of machines.
-        accelerator: as the trainer's.
-
     Raises:
         UserError: if processes and devices differ in number, or another machine has no processes.
     """
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    each = (torch.cuda.device_count() if on_gpu else 1) if devices == "auto" else int(devices)
-    if on_gpu and each > torch.cuda.device_count():
+    gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
+    each = (gpus or 1) if devices == "auto" else int(devices)
+    if gpus and each > gpus:
         raise UserError(
-            f"trainer.devices is {devices}; this machine has {torch.cuda.device_count()} GPUs.",
-            fix=f"trainer.devices={torch.cuda.device_count()}",
+            f"trainer.devices is {devices}; this machine has {gpus} GPUs.", fix=f"trainer.devices={gpus}"
         )
-    started, wanted = ranks.world_size(), each * nodes
+    started, here, wanted = ranks.world_size(), ranks.local_world_size(), each * nodes
     if started == wanted:
         return 1
     if started > 1:
         raise UserError(
-            f"{started} processes have been started, {ranks.local_world_size()} of them here, for "
-            f"trainer.devices={devices} on trainer.num_nodes={nodes}: expected {wanted}.",
-            fix=f"trainer.devices={ranks.local_world_size()} "
-            f"trainer.num_nodes={started // max(ranks.local_world_size(), 1)}",
+            f"{started} processes have been started, {here} of them here, for trainer.devices={devices} on "
+            f"trainer.num_nodes={nodes}: expected {wanted}.",
+            fix=f"trainer.devices={here} trainer.num_nodes={started // max(here, 1)}",
         )
     if nodes > 1:
         raise UserError(
@@ -125,7 +108,7 @@ def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
     return wanted
 
 
-def with_parent() -> None:
+def run_until_parent_ends() -> None:
     """Run the command of this process's arguments, and end when the named process ends."""
     parent, *sys.argv = sys.argv[1:]
     Thread(target=end_with_parent, args=(int(parent),), daemon=True).start()
@@ -137,4 +120,4 @@ def with_parent() -> None:
 
 
 if __name__ == "__main__":
-    with_parent()
+    run_until_parent_ends()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from threading import Event, Thread
 
 from amtml_pl.errors import UserError, first_line
-from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+from amtml_pl.system.forked_job import ProcessCrashedError, can_fork, run_forked
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,12 @@ class Limit:
     """A resource limit that a shell sets for the processes it starts.
 
     Attributes:
-        number: of the resource, as in ``resource``.
-        what: the limited resource, in words.
         option: of the shell's ``ulimit``.
-        unit: of the value.
         enough: a value that suffices for every command; None if no value does.
     """
 
-    number: int
-    what: str
+    number: int  # one of resource.RLIMIT_...
+    resource: str
     option: str
     unit: str = ""
     enough: int | None = None
@@ -43,13 +40,13 @@ class Limit:
         """The limit as a sentence after a space; empty if unlimited."""
         if self.value is None:
             return ""
-        return f" The limit on {self.what} is {self.value:,}{self.unit} (ulimit {self.option})."
+        return f" The limit on {self.resource} is {self.value:,}{self.unit} (ulimit {self.option})."
 
     @property
     def fix(self) -> str:
         """The shell command that raises the limit."""
-        most = "unlimited" if self.enough is None else max(self.enough, 4 * (self.value or 0))
-        return f"ulimit {self.option} {most}"
+        raised = "unlimited" if self.enough is None else max(self.enough, 4 * (self.value or 0))
+        return f"ulimit {self.option} {raised}"
 
 
 FILE_SIZE = Limit(resource.RLIMIT_FSIZE, "the size of a file", "-f", " bytes")
@@ -57,66 +54,51 @@ MEMORY = Limit(resource.RLIMIT_AS, "memory", "-v", " bytes")
 OPEN_FILES = Limit(resource.RLIMIT_NOFILE, "open files", "-n", enough=4096)
 PROCESSES = Limit(resource.RLIMIT_NPROC, "processes and threads of a user", "-u", enough=4096)
 
-BY_ERRNO = {
-    errno.EFBIG: FILE_SIZE,
-    errno.EMFILE: OPEN_FILES,
-    errno.EAGAIN: PROCESSES,  # of fork
-    errno.ENOMEM: MEMORY,
-}
+# EAGAIN comes from fork.
+BY_ERRNO = {errno.EFBIG: FILE_SIZE, errno.EMFILE: OPEN_FILES, errno.EAGAIN: PROCESSES, errno.ENOMEM: MEMORY}
 # Parts of the RuntimeErrors and ImportErrors of libraries.
-BY_TEXT = {
-    "can't start new thread": PROCESSES,
-    "can't allocate memory": MEMORY,
-    "annot allocate memory": MEMORY,
-    "failed to map segment": MEMORY,
-    "bad_alloc": MEMORY,
-}
+MEMORY_TEXTS = ("can't allocate memory", "annot allocate memory", "failed to map segment", "bad_alloc")
+BY_TEXT = {"can't start new thread": PROCESSES} | dict.fromkeys(MEMORY_TEXTS, MEMORY)
 # A disk that is full or gone, or a folder without access: not a defect of the program.
-OF_THE_MACHINE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
-)
-NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
+MISSING_FILE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 MORE_PROCESSES = "end other processes of yours, or raise the limit of the container on processes"
 OUT_OF_MEMORY = 71  # the status of a process of `in_limited_memory`
 NO_TEMPORARY_FOLDER = "No usable temporary directory"  # torch makes a file there when it is imported
-MOST_OF_OPENBLAS = 64  # threads in each of its two pools, numpy's and scipy's
+OPENBLAS_THREADS = 64  # at most in each of its two pools, numpy's and scipy's
 
 
 def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserError | None:
     """Return the user's error for a request that the system refused; None for other errors.
 
-    A UserError keeps its message, and gets the command for the limit.
-
-    Args:
-        error: the exception.
-        any_file: whether every error that names a file counts.
+    A UserError keeps its message, and gets the command for the limit. With ``any_file``, every error that
+    names a file counts.
     """
-    met = ([cause for cause in causes(error) if limit_behind(cause)] or [error])[-1]
-    limit = limit_behind(met)
-    what = error.what if isinstance(error, UserError) else in_a_sentence(met)
-    if limit is not None:
+    cause = ([cause for cause in causes(error) if limit_behind(cause)] or [error])[-1]
+    what = error.what if isinstance(error, UserError) else as_sentence(cause)
+    if (limit := limit_behind(cause)) is not None:
         return UserError(f"{what}{limit.sentence}", fix=limit.fix)
-    if kind_of(error) is MEMORY:
-        return UserError(what, fix="free memory, and repeat the command")
-    if kind_of(error) is PROCESSES:
-        return UserError(what, fix=MORE_PROCESSES)
-    if NO_TEMPORARY_FOLDER in str(error):
-        return UserError(
-            what, fix="free space in one of them, or choose another folder: export TMPDIR=FOLDER"
-        )
-    if isinstance(error, OSError) and any_file and error.filename and error.errno in NOT_THERE:
-        return UserError(what, fix="name a file that exists")
-    if isinstance(error, OSError) and (error.errno in OF_THE_MACHINE or (any_file and error.filename)):
-        return UserError(what, fix="free space there, get write access (ls -ld), or name another folder")
-    return None
+    names_file = any_file and isinstance(error, OSError) and bool(error.filename)
+    number = error.errno if isinstance(error, OSError) else None
+    fixes = (
+        (exhausted_resource(error) is MEMORY, "free memory, and repeat the command"),
+        (exhausted_resource(error) is PROCESSES, MORE_PROCESSES),
+        (NO_TEMPORARY_FOLDER in str(error), "free space there, or another folder: export TMPDIR=FOLDER"),
+        (names_file and number in MISSING_FILE_ERRORS, "name a file that exists"),
+        (
+            names_file or number in DISK_ERRORS,
+            "free space there, get write access (ls -ld) or another folder",
+        ),
+    )
+    return next((UserError(what, fix=fix) for applies, fix in fixes if applies), None)
 
 
-def in_a_sentence(error: BaseException) -> str:
+def as_sentence(error: BaseException) -> str:
     """Return an exception as one sentence."""
     if isinstance(error, OSError) and NO_TEMPORARY_FOLDER not in str(error):
         return f"{named_file(error) or 'A file'} cannot be read or written: {error.strerror or error}."
     first = first_line(error)
-    return f"Out of memory: {first}." if kind_of(error) is MEMORY else f"{first}."
+    return f"Out of memory: {first}." if exhausted_resource(error) is MEMORY else f"{first}."
 
 
 def named_file(error: OSError) -> str | None:
@@ -135,7 +117,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def limit_behind(error: BaseException) -> Limit | None:
     """Return the limit that caused an exception; None if none of ours did."""
-    limit = kind_of(error)
+    limit = exhausted_resource(error)
     if limit is PROCESSES and MEMORY.value is not None:  # a thread's stack is memory too
         limit = MEMORY
     if limit is None or limit.value is None:
@@ -144,7 +126,7 @@ def limit_behind(error: BaseException) -> Limit | None:
     return None if limit is PROCESSES and limit.value >= (limit.enough or 0) else limit
 
 
-def kind_of(error: BaseException) -> Limit | None:
+def exhausted_resource(error: BaseException) -> Limit | None:
     """Return the resource that an exception reports as exhausted; None if none."""
     if isinstance(error, OSError):
         if hasattr(error, "characters_written"):  # a pipe that is full, with the errno of a refused fork
@@ -160,17 +142,14 @@ def kind_of(error: BaseException) -> Limit | None:
 
 
 def refuse_few_threads() -> None:
-    """Raise if the numerical libraries could not start their threads.
+    """Raise a UserError if the numerical libraries could not start their threads.
 
     They do not report it: OpenBLAS sends the process a SIGINT, OpenMP ends it.
-
-    Raises:
-        UserError: if the system refuses the threads.
     """
-    typed = os.environ.get("OMP_NUM_THREADS", "")
-    each = min(int(typed) if typed.isdecimal() else cores(), cores())
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    each = min(int(requested) if requested.isdecimal() else cores(), cores())
     end = Event()
-    needed = each + 2 * (min(each, MOST_OF_OPENBLAS) - 1)
+    needed = each + 2 * (min(each, OPENBLAS_THREADS) - 1)
     threads = [Thread(target=end.wait, daemon=True) for _ in range(needed)]
     try:
         for thread in threads:
@@ -194,31 +173,27 @@ def cores() -> int:
 
 
 def in_limited_memory(run: Callable[[], int]) -> int:
-    """Run a function, in its own process if memory is limited: C++ may crash.
+    """Return a function's exit status; run it in its own process if memory is limited.
 
-    Args:
-        run: returns the exit status of the command.
-
-    Returns:
-        The exit status; 1 after an exception, with its traceback.
+    C++ may crash there. The status is 1 after an exception, with its traceback.
 
     Raises:
         ProcessCrashedError: if the process ended for lack of memory.
     """
-    if MEMORY.value is None or not can_have_own_process():
+    if MEMORY.value is None or not can_fork():
         return run()
-    status = in_own_process(lambda: survived(run))
+    status = run_forked(lambda: caught_status(run))
     if status == OUT_OF_MEMORY:
         raise ProcessCrashedError("its process ran out of memory")
     return status
 
 
-def survived(run: Callable[[], int]) -> int:
+def caught_status(run: Callable[[], int]) -> int:
     """Return the status of a function, or one for an exception."""
     try:
         return run()
     except Exception as error:
-        if MEMORY in map(limit_behind, causes(error)):  # not even for the message was there enough
+        if MEMORY in map(limit_behind, causes(error)):  # too little even for the message
             return OUT_OF_MEMORY
         traceback.print_exc()  # as Python itself does
         return 1

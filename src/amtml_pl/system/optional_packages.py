@@ -9,18 +9,9 @@ from amtml_pl.errors import UserError
 
 
 def imported(package: str, *, extra: str) -> ModuleType:
-    """Return a package of one of the project's extras.
-
-    Args:
-        package: its import name.
-        extra: the extra that installs it.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+    """Return a package that an extra of the project installs; raise a UserError without it."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"The package {package!r} is not installed.", fix=f"pip install 'amtml-pl[{extra}]'"
-        ) from error
+        fix = f"pip install 'amtml-pl[{extra}]'"
+        raise UserError(f"The package {package!r} is not installed.", fix=fix) from error

@@ -13,14 +13,10 @@ MOST_LEVELS = 50
 
 
 def read_plain_yaml(file: Path) -> Any:
-    """Return a YAML file as numbers, texts, lists and mappings.
+    """Return a YAML file as plain values; raise a ValueError for anything else.
 
     Nothing is resolved: an interpolation, a tag, an anchor or an alias makes the file invalid. Without
     aliases the time is linear in the file's size.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it holds anything else; the message names it.
     """
     if not file.is_file():
         raise FileNotFoundError(errno.ENOENT, "not a file", str(file))
@@ -32,16 +28,12 @@ def read_plain_yaml(file: Path) -> Any:
         tree = yaml.load(text, yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(str(error).replace("\n", " ")) from error
-    refuse_others(tree, "")
+    refuse_special_values(tree, "")
     return tree
 
 
 def refuse_references(text: str) -> None:
-    """Raise if YAML has a tag, an anchor, an alias, or too many levels.
-
-    Raises:
-        ValueError: naming it and its line.
-    """
+    """Raise a ValueError if YAML has tags, anchors, aliases, or too many levels."""
     level = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -53,21 +45,17 @@ def refuse_references(text: str) -> None:
                 raise ValueError(f"line {line} has the {what} {value:.80}, expected plain values")
 
 
-def refuse_others(value: object, path: str) -> None:
-    """Raise if nested values hold anything but data, such as a date or an interpolation.
-
-    Raises:
-        ValueError: naming the value and its key.
-    """
+def refuse_special_values(value: object, path: str) -> None:
+    """Raise a ValueError for nested values like dates, interpolations and null keys."""
     if isinstance(value, dict):
         for key, child in value.items():
             if key is None:
                 raise ValueError(f"{path or 'the file'} has the key null, expected a name")
-            refuse_others(key, f"a key of {path or 'the file'}")
-            refuse_others(child, f"{path}.{key}" if path else str(key))
+            refuse_special_values(key, f"a key of {path or 'the file'}")
+            refuse_special_values(child, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for position, child in enumerate(value):
-            refuse_others(child, f"{path}[{position}]")
+            refuse_special_values(child, f"{path}[{position}]")
     elif not (value is None or isinstance(value, str | int | float)):
         raise ValueError(f"{path:.200} is a {type(value).__name__}, expected plain values")
     elif isinstance(value, str) and ("${" in value or value == "???"):

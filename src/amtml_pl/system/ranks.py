@@ -39,7 +39,7 @@ def local_world_size() -> int:
 
 
 def is_rank_zero() -> bool:
-    """Return whether this is the process that prints and writes the run's files."""
+    """Return True if this is the process that prints and writes the run's files."""
     return rank() == 0
 
 
@@ -52,10 +52,8 @@ def number_from(torchrun: str, slurm: str, *, otherwise: int) -> int:
     return otherwise
 
 
-def environment_alone() -> Mapping[str, str]:
+def single_process_environment() -> Mapping[str, str]:
     """Return the environment without the variables that make a process part of a run."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in TORCHRUN_VARIABLES and not name.startswith(("SLURM_", "PMI_", "PMIX_"))
-    }
+    prefixes = ("SLURM_", "PMI_", "PMIX_")
+    names = [n for n in os.environ if n not in TORCHRUN_VARIABLES and not n.startswith(prefixes)]
+    return {name: os.environ[name] for name in names}

@@ -17,18 +17,14 @@ from amtml_pl.system.files import read_text, write_text
 PROBLEMS_SHOWN = 3
 
 
-def parsed_by_shell(command: str) -> str:
-    """Return the given command if a shell can split it.
-
-    Raises:
-        ValueError: if its quotes are not closed, or it is empty.
-    """
+def shell_command(command: str) -> str:
+    """Return a command; raise a ValueError if it is empty or has open quotes."""
     if not shlex.split(command):
         raise ValueError("a command is empty")
     return command
 
 
-Command = Annotated[str, AfterValidator(parsed_by_shell)]
+Command = Annotated[str, AfterValidator(shell_command)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -55,31 +51,26 @@ R = TypeVar("R")
 
 
 def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
-    """Return the record that a file holds.
+    """Return the record in a file; raise a UserError if it is unreadable or damaged.
 
     Args:
         model: of the record, or a dataclass. A field ``format`` names the only format that is read.
         file: where it lies.
         fix: how to repair a damaged file, for the error message.
         anew: how to replace a file of another format; empty means ``fix``.
-
-    Raises:
-        UserError: if the file cannot be read, has another format, or is damaged.
     """
     try:
         content = read_text(file)
     except OSError as error:
-        raise UserError(
-            f"{file} cannot be read: {error.strerror or error}.",
-            fix=f"ask its owner for read access: ls -l '{file.parent}'",
-        ) from error
+        owner = f"ask its owner for read access: ls -l '{file.parent}'"
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.", fix=owner) from error
     except ValueError as error:
         raise damaged(file, error, fix) from error
     return parse_record(model, content, file, fix=fix, anew=anew)
 
 
 def find_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R | None:
-    """Return the record that a file holds; None if the file does not exist."""
+    """Return as `read_record` does; None if the file does not exist."""
     try:
         return read_record(model, file, fix=fix, anew=anew)
     except UserError as error:
@@ -89,11 +80,7 @@ def find_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R | 
 
 
 def parse_record(model: type[R], text: str, file: Path, *, fix: str, anew: str = "") -> R:
-    """Return the record that a JSON text holds; the arguments are those of `read_record`.
-
-    Raises:
-        UserError: if it has another format, or is damaged.
-    """
+    """Return the record in a JSON text; the arguments are those of `read_record`."""
     try:
         content = json.loads(text)
         expected = getattr(model, "model_fields", {}).get("format")
@@ -106,7 +93,7 @@ def parse_record(model: type[R], text: str, file: Path, *, fix: str, anew: str =
         raise damaged(file, ValueError("it is nested too deeply"), fix) from None
     except ValueError as error:
         raise damaged(file, error, fix) from error
-    if isinstance(found, Sealed) and content.get("digest") != digest_of(content):
+    if isinstance(found, Sealed) and content.get("digest") != digest_of_fields(content):
         raise damaged(file, ValueError("its digest is not that of its other fields"), fix)
     return found
 
@@ -144,11 +131,7 @@ def problem(found: Mapping[str, Any]) -> str:
 
 
 def write_record(file: Path, record: BaseModel) -> None:
-    """Replace a file by a record, atomically.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Replace a file by a record, atomically."""
     write_text(file, as_json(record))
 
 
@@ -160,10 +143,10 @@ def as_json(record: BaseModel) -> str:
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object with a digest of all its other fields."""
-    return {**content, "digest": digest_of(content)}
+    return {**content, "digest": digest_of_fields(content)}
 
 
-def digest_of(content: Mapping[str, Any]) -> str:
+def digest_of_fields(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of an object's fields, without its own digest."""
     fields = {name: value for name, value in content.items() if name != "digest"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ GRACE_SECONDS = 20.0
 
 def raise_on_sigterm() -> None:
     """Make SIGTERM raise `Preempted` from now on, as Ctrl-C raises KeyboardInterrupt."""
-    signal.signal(signal.SIGTERM, preempt)
+    signal.signal(signal.SIGTERM, raise_preempted)
 
 
 def prepare_to_end() -> None:
@@ -26,7 +26,7 @@ def prepare_to_end() -> None:
     exec("")  # noqa: S102 - resets that state
 
 
-def preempt(number: int, frame: FrameType | None) -> None:
+def raise_preempted(number: int, frame: FrameType | None) -> None:
     """Handle a signal by raising `Preempted`."""
     raise Preempted
 
@@ -43,18 +43,13 @@ def restoring_handlers(*numbers: int) -> Iterator[None]:
 
 
 class StopRequest:
-    """A request to stop the fit, by Ctrl-C or SIGTERM.
+    """A request to stop the fit, by Ctrl-C or SIGTERM."""
 
-    Attributes:
-        number: of the signal; None if there was none.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
+    number: int | None = None  # of the signal
 
     @contextmanager
     def restoring_handlers(self) -> Iterator[None]:
-        """Restore the signal handlers afterwards, then act on a signal that was noted."""
+        """Restore the signal handlers afterwards, then act on a recorded signal."""
         with restoring_handlers(signal.SIGINT, signal.SIGTERM):
             try:
                 yield
@@ -64,12 +59,12 @@ class StopRequest:
             self.raise_if_requested()
 
     def install(self) -> None:
-        """Start to note signals, after Lightning has installed its own handlers."""
-        signal.signal(signal.SIGINT, self.note)
-        signal.signal(signal.SIGTERM, self.note)
+        """Start to record signals, after Lightning has installed its own handlers."""
+        signal.signal(signal.SIGINT, self.record)
+        signal.signal(signal.SIGTERM, self.record)
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Note a first signal and allow some time; act on a second one at once."""
+    def record(self, number: int, frame: FrameType | None) -> None:
+        """Record a first signal and allow some time; act on a second one at once."""
         if self.number is not None:
             self.raise_if_requested()
         self.number = number
@@ -77,12 +72,7 @@ class StopRequest:
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     def raise_if_requested(self) -> None:
-        """Raise the exception for the noted signal.
-
-        Raises:
-            KeyboardInterrupt: after Ctrl-C.
-            Preempted: after SIGTERM, or if another process of the run must stop.
-        """
+        """Raise KeyboardInterrupt after Ctrl-C, else `Preempted`, also for another process's signal."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self.number == signal.SIGINT:
             raise KeyboardInterrupt

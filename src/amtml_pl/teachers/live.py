@@ -24,8 +24,7 @@ from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 class LiveTeachers:
     """A teacher source that runs every teacher on every batch.
 
-    Not an ``nn.Module`` on purpose: assigned to a module it enters neither its parameters nor its
-    ``state_dict``, checkpoints or distributed wrapper.
+    It is not an ``nn.Module``, so that no module gets its parameters.
     """
 
     def __init__(self, teachers: Sequence[Teacher]) -> None:
@@ -46,11 +45,8 @@ class LiveTeachers:
     def __call__(self, batch: Batch) -> TeacherOutputs:
         """Return logits and hints of all teachers, without gradients, on the batch's device."""
         outputs = [teacher(batch.images) for teacher in self.teachers]
-        hints = {
-            f"{teacher.name}/{tap}": feature
-            for teacher, output in zip(self.teachers, outputs, strict=True)
-            for tap, feature in output.features.items()
-        }
+        pairs = zip(self.names, outputs, strict=True)
+        hints = {f"{name}/{tap}": value for name, output in pairs for tap, value in output.features.items()}
         return TeacherOutputs(self.names, torch.stack([output.logits for output in outputs], dim=1), hints)
 
 
@@ -63,11 +59,7 @@ class Teacher:
         class_map: position c holds the index of the output that means class c of the data; None if the
             outputs are the classes.
         pool: side of the grid that larger features are average-pooled to before use; None keeps them.
-        hints: readings of the network's taps, each as in `models.hint.HintSpec`; None reads every tap
-            unchanged.
-
-    Raises:
-        UserError: if the name cannot be used, or two classes are mapped to one output.
+        hints: readings of the taps, each as in `models.hint.HintSpec`; None reads every tap unchanged.
     """
 
     def __init__(
@@ -93,11 +85,7 @@ class Teacher:
             )
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
-        """Return logits ``(B, K)`` in the data's class order, and features; detached.
-
-        Raises:
-            RuntimeError: if the network was switched to training mode.
-        """
+        """Return logits ``(B, K)`` in the data's class order, and features; detached."""
         if any(module.training for module in self.network.modules()):
             raise RuntimeError(f"Teacher {self.name!r} was switched to training mode; teachers stay frozen.")
         with torch.inference_mode():
@@ -106,7 +94,7 @@ class Teacher:
         features = {str(r): r(output.features[r.tap], self.pool) for r in self.readings}
         outputs = ModelOutputs(logits, features)
         # Copied outside: autograd refuses to save inference tensors for the student's backward. Into one
-        # layout for all networks: sums over another one would differ in their last bits from cached ones.
+        # layout: sums over another one would differ in their last bits from cached ones.
         return outputs.map(lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
 
     def hint_shapes(self, image_size: int) -> dict[str, Shape]:
@@ -117,25 +105,18 @@ class Teacher:
     def check_classes(self, num_classes: int, image_size: int) -> None:
         """Raise a UserError if the outputs or the class map do not fit the data."""
         outputs, _ = tap_shapes(self.network, image_size)
-        place = f"teacher.{self.name}.class_map"
-        if self.class_map is None and outputs != num_classes:
+        found = outputs if self.class_map is None else len(self.class_map)
+        if found != num_classes:
+            has = "has {} outputs" if self.class_map is None else "has a class_map with {} entries"
             raise UserError(
-                f"Teacher {self.name!r} has {outputs} outputs; expected {num_classes}, one per class.",
-                fix=f"{place}=[...]: for each of the {num_classes} classes, which output means it",
+                f"Teacher {self.name!r} {has.format(found)}; expected {num_classes}, one per class.",
+                fix=f"teacher.{self.name}.class_map=[...]: for each class, the number of its output",
             )
-        if self.class_map is None:
-            return
-        if len(self.class_map) != num_classes:
-            raise UserError(
-                f"The class_map of teacher {self.name!r} has {len(self.class_map)} entries; expected "
-                f"{num_classes}, one per class.",
-                fix=f"{place}=[...] with {num_classes} entries",
-            )
-        if wrong := [column for column in self.class_map if not 0 <= column < outputs]:
+        if wrong := [column for column in self.class_map or () if not 0 <= column < outputs]:
             raise UserError(
                 f"The class_map of teacher {self.name!r} names the outputs {wrong[:5]}; expected from 0 to "
                 f"{outputs - 1}.",
-                fix=f"{place}=[...] with outputs that the teacher has",
+                fix=f"teacher.{self.name}.class_map=[...] with outputs that the teacher has",
             )
 
 
@@ -169,7 +150,7 @@ def measured_accuracy(
     with suppress(UserError):  # a missing or damaged record is measured again
         return read_record(MeasuredAccuracy, path, fix=f"rm '{path}'").accuracy
     accuracy = measure_accuracy(load(), batches)
-    with replacing(path) as temporary:  # runs that share the teacher may measure it at once
+    with replacing(path) as temporary:  # several runs may measure the same teacher
         temporary.write_text(as_json(MeasuredAccuracy(accuracy=accuracy, identity=dict(identity))))
     return accuracy
 
@@ -181,7 +162,7 @@ def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
             f"Teacher {name!r} reaches an accuracy of {accuracy:.4f}; expected at least {min_accuracy:.4f}. "
             "Likely causes: mean and std are not those that it was trained with, the class_map is wrong, or "
             "these are the wrong weights.",
-            fix=f"mend teacher.{name}, or accept the teacher as it is: teacher.{name}.min_accuracy=0",
+            fix=f"correct teacher.{name}, or accept the teacher as it is: teacher.{name}.min_accuracy=0",
         )
 
 

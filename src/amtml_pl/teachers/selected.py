@@ -27,20 +27,14 @@ from amtml_pl.types import OfferedFeatures
 
 @dataclass(frozen=True)
 class SelectedTeacher:
-    """One entry of ``teacher=[...]``, with the features that the loss terms read.
-
-    Attributes:
-        node: its configuration, as plain values.
-        image_size: H = W of its input images.
-        hints: readings of its modules by the terms, each as in `amtml_pl.models.hint.HintSpec`.
-    """
+    """One entry of ``teacher=[...]``, with the features that the loss terms read."""
 
     name: str
     network: Part
-    node: Mapping[str, Any]
+    node: Mapping[str, Any]  # its configuration, as plain values
     recipe: Recipe
-    image_size: int
-    hints: tuple[str, ...] = ()
+    image_size: int  # H = W of its input images
+    hints: tuple[str, ...] = ()  # each as in `amtml_pl.models.hint.HintSpec`
 
     def fresh(self) -> Teacher:
         """Return the teacher as constructed, without weights of a file or a recipe."""
@@ -53,16 +47,15 @@ class SelectedTeacher:
         return teacher
 
     def load_weights(self, teacher: Teacher) -> None:
-        """Load weights into a fresh teacher; a UserError if their file is missing or unfit."""
-        if self.has_own_weights:
-            if self.node["weights"]["path"] is not None:
-                given = {key: value for key, value in self.node["weights"].items() if value}
-                load_weights(teacher.network.network, **given)
-        else:
-            with self.trained_again():
+        """Load weights into a fresh teacher; missing or unfit ones are a UserError."""
+        if not self.has_own_weights:
+            with self.suggesting_recipe():
                 if (record := self.record()) is not None:
                     self.folder.refuse_changed(record, self.folder.weights_file)
             load_weights(teacher.network.network, self.folder.weights_file)
+        elif self.node["weights"]["path"] is not None:
+            given = {key: value for key, value in self.node["weights"].items() if value}
+            load_weights(teacher.network.network, **given)
 
     @property
     def has_own_weights(self) -> bool:
@@ -74,24 +67,22 @@ class SelectedTeacher:
         """The run folder of a teacher that its recipe trains."""
         return RunFolder(run_folder(self.recipe.config(), str(self.node["recipe"]), self.recipe.network))
 
-    def completed(self) -> RunRecord | None:
-        """Return the record of the run that trained it; None before."""
-        with self.trained_again():
-            return self.folder.completed()
-
     @contextmanager
-    def trained_again(self) -> Iterator[None]:
+    def suggesting_recipe(self) -> Iterator[None]:
         """Add the command that trains the teacher again to errors about its run."""
         try:
             yield
         except UserError as error:
-            if isinstance(error.__cause__, OSError):  # training again does not help
+            if isinstance(error.__cause__, OSError):  # another training does not help
                 raise
             raise UserError(error.what, fix=f"{self.recipe.command()} force=true") from error
 
     def record(self) -> RunRecord | None:
         """Return the record of a teacher trained by its recipe; else None."""
-        return None if self.has_own_weights else self.completed()
+        if self.has_own_weights:
+            return None
+        with self.suggesting_recipe():
+            return self.folder.completed()
 
     def trained(self) -> RunRecord:
         """Return the record of a teacher trained just now; none is a UserError."""
@@ -100,25 +91,24 @@ class SelectedTeacher:
         return record
 
     def identity(self) -> dict[str, Any] | None:
-        """Return what determines the outputs, as JSON; None while the weights do not exist.
+        """Return all causes of the outputs, as JSON; None while the weights do not exist.
 
         A network is built only if its own constructor loads the weights.
         """
         about = {key: self.node[key] for key in ("network", "mean", "std", "class_map")}
-        if not self.has_own_weights:
-            if self.completed() is None:
-                return None
-            digest = file_digest(self.folder.weights_file)
-            return None if digest is None else {**about, "weights": {"sha256": digest}}
         weights = dict(self.node["weights"])
         path = weights.pop("path")
-        if path is None:
+        if not self.has_own_weights:
+            digest = file_digest(self.folder.weights_file) if self.record() else None
+            weights = {}
+        elif path is None:
             return {**about, "weights": {"of_constructor": self.constructed_digest}}
-        digest = file_digest(Path(path))
+        else:
+            digest = file_digest(Path(path))
         return None if digest is None else {**about, "weights": {"sha256": digest, **weights}}
 
     def is_as_constructed(self, teacher: Teacher) -> bool:
-        """Return whether the constructor gave the same weights again; random ones differ."""
+        """Return True if the constructor gave the same weights again; random ones differ."""
         own = self.has_own_weights and self.node["weights"]["path"] is None
         return not own or weights_digest(teacher.network) == self.constructed_digest
 
@@ -155,10 +145,8 @@ def with_hints(
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, hint = name.partition("/")
         if teacher not in wanted:
-            raise UserError(
-                f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}.",
-                fix="name one of them, or add it to teacher=[...]",
-            )
+            what = f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}."
+            raise UserError(what, fix="name one of them, or add it to teacher=[...]")
         wanted[teacher].append(hint)
     return tuple(replace(teacher, hints=tuple(wanted[teacher.name])) for teacher in teachers)
 

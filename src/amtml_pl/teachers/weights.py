@@ -1,9 +1,4 @@
-"""Load weights from files of other people, without running their code.
-
-A pickle can run any program when it is opened. So ``.safetensors`` files are read by safetensors and
-everything else by ``torch.load(weights_only=True)``, which builds tensors and plain containers only; no
-option allows more.
-"""
+"""Load weights from files of other people, without running code that a pickle may hold."""
 
 from __future__ import annotations
 
@@ -13,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import safetensors.torch
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.checkpoint_file import state_differences
-from amtml_pl.system.torch_files import read_torch_file
+from amtml_pl.system.checkpoint_file import mismatched_tensors, read_torch_file
 
 # Common keys of the state dict in a checkpoint.
 _KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net")
@@ -35,23 +28,20 @@ def load_weights(
     strip_prefixes: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
 ) -> None:
-    """Load a file's weights into a network, all or nothing.
+    """Load a file's weights into a network; raise a UserError unless all of them fit.
 
-    Raises:
-        UserError: as ``read_state_dict``, or if a tensor is missing, left over or of another shape; only
-            batch norm's count of batches, which evaluation does not read, may be missing.
+    Only batch norm's count of batches, which evaluation does not read, may be missing.
     """
     given = read_state_dict(path, key=key, strip_prefixes=strip_prefixes, rename=rename)
     expected = network.state_dict()
-    wrong = state_differences(given, expected)
-    missing = [name for name in wrong.missing if not name.endswith("num_batches_tracked")]
-    if missing or wrong.unexpected or wrong.misshapen:
-        misshapen = [
+    wrong = mismatched_tensors(given, expected)
+    wrong["missing"] = [name for name in wrong["missing"] if not name.endswith("num_batches_tracked")]
+    if any(wrong.values()):
+        wrong["of another shape"] = [
             f"{name} {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
-            for name in wrong.misshapen
+            for name in wrong["of another shape"]
         ]
-        problems = {"missing": missing, "not expected": wrong.unexpected, "of another shape": misshapen}
-        listed = "; ".join(f"{len(k)} {what}: {_some(k)}" for what, k in problems.items() if k)
+        listed = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in wrong.items() if names)
         raise UserError(
             f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors: {listed}.",
             fix=_prefix_hint(given, expected, strip_prefixes)
@@ -78,8 +68,7 @@ def read_state_dict(
         rename: regular expressions and their replacements, applied in this order by ``re.sub``.
 
     Raises:
-        UserError: if the file is missing, damaged, without weights or would run code, the key does not lead
-            to a state dict, a pattern is invalid, or two names become one.
+        UserError: if the file is missing, damaged, without weights or runs code, or an argument is wrong.
     """
     if isinstance(strip_prefixes, str):
         raise UserError(
@@ -101,22 +90,17 @@ def read_state_dict(
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        raise UserError(
-            f"There is no weights file {path.absolute()}.",
-            fix="name an existing file: teacher.NAME.weights.path=FILE",
-        )
+        fix = "name an existing file: teacher.NAME.weights.path=FILE"
+        raise UserError(f"The weights file {path.absolute()} does not exist.", fix=fix)
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return read_torch_file(path)
+        return safetensors.torch.load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         if _would_run_code(path, error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f" ({named[1]})" if named else ""
+            what = f"{path} holds more than tensors{f' ({named[1]})' if named else ''}"
             raise UserError(
-                f"{path} holds more than tensors{what}: reading it would execute code from the file. "
-                "Nothing of it was executed.",
-                fix="where you trust it, write its tensors alone: safetensors.torch.save_file(tensors, FILE)",
+                f"{what}: reading it would execute code from the file. Nothing of it was executed.",
+                fix="if you trust it, write its tensors alone: safetensors.torch.save_file(tensors, FILE)",
             ) from None
         raise UserError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is damaged, cut off or "
@@ -126,10 +110,10 @@ def _read(path: Path) -> object:
 
 
 def _would_run_code(path: Path, error: Exception) -> bool:
-    """Return whether torch refused a pickle because it would run code."""
+    """Return True if torch refused a pickle because it would run code."""
     if "GLOBAL" in str(error) or "TorchScript" in str(error):
         return True
-    try:  # torch may stumble over an instruction before it comes to a global; listing them runs nothing
+    try:  # torch may fail at an instruction before it reaches a global; listing them runs nothing
         with path.open("rb") as file:
             instructions = {instruction.name for instruction, _, _ in pickletools.genops(file)}
     except Exception:  # the file is damaged
@@ -148,31 +132,27 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
         content = content[nested[0]] if nested else content
     elif key is not None:
         content = _at(content, key, path)
+    place = key or "the top level"
+    fix = "teacher.NAME.weights.key=WHERE the state dict lies in the file, dotted for deeper levels"
     if not isinstance(content, dict) or not content:
-        raise UserError(
-            f"{path} holds {'an empty' if content == {} else 'a'} {type(content).__name__} at "
-            f"{key or 'the top level'}; expected tensors by name.",
-            fix="teacher.NAME.weights.key=WHERE the state dict lies in the file",
-        )
+        found = f"{'an empty' if content == {} else 'a'} {type(content).__name__}"
+        raise UserError(f"{path} holds {found} at {place}; expected tensors by name.", fix=fix)
     if other := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
-        raise UserError(
-            f"{path} holds {len(other)} entries at {key or 'the top level'} that are no tensors: "
-            f"{_some(other)}.",
-            fix="teacher.NAME.weights.key=WHERE the state dict lies in the file, dotted for deeper levels",
-        )
+        what = f"{path} holds {len(other)} entries at {place} that are not tensors: {_some(other)}."
+        raise UserError(what, fix=fix)
     return {str(name): tensor for name, tensor in content.items()}
 
 
-def _at(content: Any, key: str, path: Path | str) -> object:
+def _at(content: object, key: str, path: Path | str) -> object:
     """Return the value under a key, which may contain dots or lead through several levels."""
-    if isinstance(content, dict) and key in content:
-        return content[key]
+    level = content if isinstance(content, dict) else {}
+    if key in level:
+        return level[key]
     first, _, rest = key.partition(".")
-    if isinstance(content, dict) and first in content and rest:
-        return _at(content[first], rest, path)
-    names = [str(name) for name in content] if isinstance(content, dict) else []
+    if first in level and rest:
+        return _at(level[first], rest, path)
     raise UserError(
-        f"{path} has no key {key!r} at this level; it has {_some(names)}.",
+        f"{path} has no key {key!r} at this level; it has {_some([*map(str, level)])}.",
         fix="teacher.NAME.weights.key=ONE_OF_THESE, after the levels above it and a dot",
     )
 
@@ -185,7 +165,7 @@ def _new_name(name: str, strip_prefixes: Sequence[str], rename: Mapping[str, str
             name = re.sub(pattern, replacement, name)
         except (re.error, IndexError) as error:
             raise UserError(
-                f"rename: {pattern!r} to {replacement!r} is no valid substitution: {error}.",
+                f"rename: {pattern!r} to {replacement!r} is not a valid substitution: {error}.",
                 fix="teacher.NAME.weights.rename={PATTERN: REPLACEMENT} as Python's re.sub takes them; "
                 "a plain dot is \\.",
             ) from None
@@ -202,10 +182,8 @@ def _prefix_hint(
         if all(name.startswith(prefix) for name in names):
             fitting[prefix] = sum(name.removeprefix(prefix) in expected for name in names)
     best = max(fitting, key=fitting.__getitem__)
-    if not best:
-        return None
-    prefixes = [*strip_prefixes, best]
-    return f"all keys start with {best!r}: add teacher.NAME.weights.strip_prefixes={prefixes}"
+    advice = f"all keys start with {best!r}: add teacher.NAME.weights.strip_prefixes="
+    return f"{advice}{[*strip_prefixes, best]}" if best else None
 
 
 def _some(names: Sequence[str]) -> str:

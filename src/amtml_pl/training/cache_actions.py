@@ -20,7 +20,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, counted
 from amtml_pl.teachers.cache.catalogue import lock_name, stores_below
-from amtml_pl.teachers.cache.trust import compare, compare_pixels, verify_checksums
+from amtml_pl.teachers.cache.trust import compare_outputs, compare_pixels, verify_checksums
 from amtml_pl.teachers.cache.upkeep import hold_idle, remove_empty_folders, remove_leftovers, show_info
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.pipeline import prepare
@@ -111,7 +111,8 @@ def verify_split(cache: RunCache, command: CacheCommand, rows: int) -> None:
     for column in ("teacher", "tensor", "stored as", "largest relative difference", "same class named"):
         table.add_column(column, overflow="fold")
     for teacher in cache.teachers:
-        for tensor, difference in compare(teacher, split, augment, there, rows, cache.options.build).items():
+        differences = compare_outputs(teacher, split, augment, there, rows, cache.options.build)
+        for tensor, difference in differences.items():
             named, stored = "always" if tensor == "logits" else "", teacher.stores[tensor].storage
             table.add_row(escape(teacher.name), tensor, stored, f"{difference:.1e}", named)
     console.print(table)

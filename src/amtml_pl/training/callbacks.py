@@ -50,7 +50,7 @@ class Accounts(Observer):
             return
         self.spent.resume_from(checkpoint["spent"])
         if not trainer.is_global_zero:
-            self.spent.teacher_passes = {}  # rank 0 has restored those of all ranks
+            self.spent.teacher_passes.clear()  # rank 0 has restored those of all ranks
 
 
 def passes_of_all_ranks(spent: Spending) -> dict[str, int]:

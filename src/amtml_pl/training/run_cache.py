@@ -15,8 +15,8 @@ from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
 from amtml_pl.errors import UserError
 from amtml_pl.runs.record import CacheUse
 from amtml_pl.system.console import console
-from amtml_pl.teachers.cache.build import Built, build
-from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, nearest
+from amtml_pl.teachers.cache.build import BuildStats, build_stores
+from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, nearest_store
 from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
@@ -85,7 +85,7 @@ class RunCache:
     def nearest(self) -> str | None:
         """Explain why an existing cache does not fit this run; None without one."""
         for store in self.stores:
-            if store.shape is None and (sentence := nearest(store.identity, store.folder)):
+            if store.shape is None and (sentence := nearest_store(store.identity, store.folder)):
                 return sentence
         return None
 
@@ -106,7 +106,7 @@ class RunCache:
                 needed[teacher.name] += rows * stored_bytes(shape, store.storage)
         refuse_full_disk(self.root, needed)
 
-    def provide(self, views: Iterable[int]) -> Built:
+    def provide(self, views: Iterable[int]) -> BuildStats:
         """Compute missing outputs of these views, then verify their checksums.
 
         Raises:
@@ -120,7 +120,8 @@ class RunCache:
                 fix="prepare=true, or python -m amtml_pl.cache action=build with these overrides",
             )
         augment = self.data.augment
-        built = build(self.teachers, self.split, augment, wanted, self.root, self.options.build, console)
+        options = self.options.build
+        built = build_stores(self.teachers, self.split, augment, wanted, self.root, options, console)
         verify_checksums(self.teachers, wanted, console)
         if self.options.probe:
             probe_every_shard(self.teachers, self.split, augment, wanted)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from amtml_pl.config.build import Part, plain
+from amtml_pl.config.build import Part, plain_values
 from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.losses.term import LossTerm
@@ -210,10 +210,10 @@ def options(kind: Any, node: DictConfig, **others: Any) -> Any:
 
 def part(node: DictConfig | None) -> Part:
     """Convert a node with a ``_target_``."""
-    return Part(None if node is None else plain(node))
+    return Part(None if node is None else plain_values(node))
 
 
 def selected_teacher(config: DictConfig, name: str) -> SelectedTeacher:
     """Convert a teacher's node."""
-    node = plain(config.teacher[name])
+    node = plain_values(config.teacher[name])
     return SelectedTeacher(name, Part(node["network"]), node, Recipe(config, name), config.dataset.image_size)

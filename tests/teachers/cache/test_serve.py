@@ -1,6 +1,7 @@
-"""What a cache serves is what the teachers gave, whatever the batch, the order, the place and the process."""
+"""A cache serves the teachers' outputs for every batch, order, device and process."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,8 +68,8 @@ def test_a_cache_gives_what_live_teachers_give_to_rounding(root, images):
     networks = {"small": network(2, ("act",)), "big": network(1, ("conv", "pool"))}
     live = LiveTeachers([Teacher(name, made) for name, made in networks.items()])
     for view in VIEWS:
-        asked = batch(images, shuffled()[:128], view)
-        given, expected = source(root)(asked), live(asked)
+        wanted = batch(images, shuffled()[:128], view)
+        given, expected = source(root)(wanted), live(wanted)
         assert given.names == expected.names == NAMES
         assert given.logits.dtype == torch.float16
         torch.testing.assert_close(given.logits.float(), expected.logits, rtol=1e-3, atol=1e-4)
@@ -88,41 +89,35 @@ def test_a_sample_has_the_same_outputs_in_batches_of_any_size_and_order(root, im
         assert_same(served(batch(images, index, 2)), rows_of(everything, index))
 
 
-def test_outputs_that_came_with_the_batch_are_taken_as_they_are(root, images):
-    asked = batch(images, shuffled()[:64], 1)
-    attached = source(root).read(asked)
-    carrying = batch(images, asked.index, 1, teachers=attached)
+def test_outputs_that_came_with_the_batch_are_returned_unchanged(root, images):
+    wanted = batch(images, shuffled()[:64], 1)
+    attached = source(root).read(wanted)
+    carrying = batch(images, wanted.index, 1, teachers=attached)
     unconnected = CachedTeachers(NAMES)  # it need not read
     assert unconnected(carrying) is attached
-    assert_same(unconnected(carrying), source(root)(asked))
-
-
-def test_the_loader_reads_unless_the_device_holds_the_views(root):
-    assert not source(root, "mapped").is_resident
-    assert not source(root, "auto").is_resident  # on the CPU, whose memory the maps are in already
-    assert source(root, "resident").is_resident
+    assert_same(unconnected(carrying), source(root)(wanted))
 
 
 def test_resident_outputs_are_gathered_without_reading_the_disk_again(root, images, monkeypatch):
-    resident, asked = source(root, "resident"), batch(images, shuffled()[:64], 1)
-    expected = resident(asked)
+    resident, wanted = source(root, "resident"), batch(images, shuffled()[:64], 1)
+    expected = resident(wanted)
     monkeypatch.setattr(CachedTeachers, "stored", lambda *_: pytest.fail("the disk was read again"))
-    assert_same(resident(asked), expected)
+    assert_same(resident(wanted), expected)
     with pytest.raises(pytest.fail.Exception):
-        resident(batch(images, asked.index, 2))
+        resident(batch(images, wanted.index, 2))
 
 
-def test_views_that_lie_on_another_device_are_let_go(root, images):
-    resident, asked = source(root, "resident"), batch(images, shuffled()[:64], 1)
-    expected = resident(asked)
+def test_views_on_another_device_are_dropped(root, images):
+    resident, wanted = source(root, "resident"), batch(images, shuffled()[:64], 1)
+    expected = resident(wanted)
     assert resident.to("cpu").resident
     resident.to("meta")  # a second device that every machine has
     assert resident.resident == {}
-    assert_same(resident.to("cpu")(asked), expected)
+    assert_same(resident.to("cpu")(wanted), expected)
 
 
-def as_computed_with(root):
-    """Bytes of all views: int8 hints are float32 once they are read."""
+def decoded_bytes(root):
+    """Return the bytes of all views, int8 hints as float32."""
     outputs = source(root)(batch(split(ROWS), torch.arange(ROWS), 1))
     tensors = [outputs.logits, *outputs.hints.values()]
     return len(VIEWS) * sum(tensor.nbytes for tensor in tensors)
@@ -130,7 +125,7 @@ def as_computed_with(root):
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_views_move_to_cuda_where_they_leave_half_of_its_free_memory(root, monkeypatch, missing):
-    free = 2 * as_computed_with(root) - missing
+    free = 2 * decoded_bytes(root) - missing
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 2 * free))
     assert source(root).to("cuda").is_resident == (missing == 0)
 
@@ -145,7 +140,7 @@ def test_where_the_views_are_kept_is_decided_once_for_a_device(root, monkeypatch
 
 
 class Reader:
-    """What a run reads in its loader, of views that are there."""
+    """The reader of a run's loader, for existing views."""
 
     def __init__(self, served):
         self.served = served
@@ -177,7 +172,7 @@ def test_the_loader_brings_each_sample_its_own_outputs(root, tmp_path, num_worke
     assert sorted(torch.cat(met).tolist()) == list(range(ROWS))
 
 
-def test_only_the_view_that_was_asked_for_last_is_open(root, images):
+def test_only_the_latest_view_is_open(root, images):
     served, index = source(root), torch.arange(4)
     for view in (1, 2, 1):
         served(batch(images, index, view))
@@ -187,18 +182,15 @@ def test_only_the_view_that_was_asked_for_last_is_open(root, images):
 
 @pytest.mark.parametrize("device", ["mapped", "resident"])
 def test_a_copy_for_another_process_holds_no_rows_and_serves_the_same(root, images, device):
-    served, asked = source(root, device), batch(images, shuffled()[:64], 1)
-    expected = served(asked)
+    served, wanted = source(root, device), batch(images, shuffled()[:64], 1)
+    expected = served(wanted)
     content = pickle.dumps(served)
     assert len(content) < 20_000  # the rows of a view are ten times that
-    assert_same(pickle.loads(content)(asked), expected)  # noqa: S301
-    assert_same(served(asked), expected)
-
-
-def test_a_copy_for_another_process_cannot_load_teachers(root):
-    for teacher in pickle.loads(pickle.dumps(source(root))).teachers:  # noqa: S301
-        with pytest.raises(RuntimeError, match="cannot load teachers"):
-            teacher.load()
+    copy = pickle.loads(content)  # noqa: S301
+    assert_same(copy(wanted), expected)
+    assert_same(served(wanted), expected)
+    with pytest.raises(RuntimeError, match="cannot load teachers"):
+        copy.teachers[0].load()
 
 
 def test_a_view_that_was_not_built_is_refused(root, images):
@@ -207,7 +199,6 @@ def test_a_view_that_was_not_built_is_refused(root, images):
     assert "action=build" in refused.value.fix
 
 
-def test_another_split_is_never_answered_with_rows_of_the_training_split(root, images):
-    asked = batch(images, torch.arange(3), 1)
+def test_another_split_never_gets_rows_of_the_training_split(root, images):
     with pytest.raises(RuntimeError, match="'val'"):
-        source(root)(type(asked)(asked.images, asked.labels, asked.index, 1, "val"))
+        source(root)(replace(batch(images, torch.arange(3), 1), split="val"))

@@ -24,7 +24,7 @@ def test_rows_in_any_order_and_repeated_are_those_of_a_naive_loop(tmp_path, stor
     assert view.rows(torch.tensor(index)).equal(torch.stack([whole[i] for i in index]))
 
 
-def test_the_checksums_of_pixels_come_back_whole_in_the_order_asked_for(tmp_path):
+def test_the_checksums_of_pixels_are_in_the_order_of_the_index(tmp_path):
     index = torch.tensor([22, 0, 22, 7])
     assert built(tmp_path).open(1).pixels(index).tolist() == pixels_of(1)[index].tolist()
 
@@ -35,7 +35,7 @@ def test_a_row_that_the_split_does_not_have_is_never_another_row(tmp_path, row):
         built(tmp_path).open(1).rows(torch.tensor([0, row]))
 
 
-def test_a_truncated_shard_that_nobody_verified_is_refused_by_name_when_it_is_read(tmp_path):
+def test_an_unverified_truncated_shard_is_refused_by_name_when_it_is_read(tmp_path):
     store = built(tmp_path)
     file = store.shard_file(1, 0)
     file.write_bytes(file.read_bytes()[:-100])
@@ -52,7 +52,7 @@ def test_gathering_rows_of_a_large_view_takes_no_private_memory_beyond_them(tmp_
         values = torch.full((2048, width), float(number))
         store.write(1, number, encode(values, "float32"), torch.arange(2048))
     del values
-    index = torch.arange(0, rows, 64)  # touches every shard; 1 MiB is asked for
+    index = torch.arange(0, rows, 64)  # touches every shard; 1 MiB in all
     store.open(1).rows(index)
     before = private_bytes()
     view = store.open(1)

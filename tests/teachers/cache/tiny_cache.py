@@ -13,7 +13,7 @@ from torch import nn
 from amtml_pl.data.augment import Augmentation, CropFlip
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.models.taps import TappedNetwork
-from amtml_pl.teachers.cache.build import build
+from amtml_pl.teachers.cache.build import build_stores
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
@@ -65,7 +65,9 @@ def stores(root, name="big", *, seed=0, taps=("conv",), logits="float16", hints=
 
 def built(root, teachers, views, *, images=None, options=OPTIONS, console=None):
     console = console or Console(file=io.StringIO())
-    return build(teachers, split() if images is None else images, AUGMENT, views, root, options, console)
+    return build_stores(
+        teachers, split() if images is None else images, AUGMENT, views, root, options, console
+    )
 
 
 def batch(images, index, view, teachers=None):

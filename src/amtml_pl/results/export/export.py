@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.results.checkpoints import CheckpointName
 from amtml_pl.results.evaluation.latency import cpu_name, time_per_image
-from amtml_pl.results.export.card import ModelCard, first_line
+from amtml_pl.results.export.card import ModelCard
 from amtml_pl.results.export.formats import FORMATS, is_exported
 from amtml_pl.results.export.parity import MOST_DIFFERENCE, ParityImages, measure_parity, parity_images
 from amtml_pl.results.export.record import BothLatencies, ExportRecord, add_entry, read_entries
@@ -147,7 +147,7 @@ def refusing_failures(run: FinishedRun, name: str) -> Iterator[None]:
     except Exception as error:  # exporters raise anything for code that they do not support
         raise UserError(
             f"{run.config['student']['network'].get('_target_')} cannot be exported as {name}: "
-            f"{first_line(error)}. Nothing was written.",
+            f"{first_line(error):.300}. Nothing was written.",
             fix=OTHER_FORMAT,
         ) from error
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,18 +24,18 @@ from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 
-POLL_SECONDS = 0.2  # seconds between two checks of another process's build
+POLL_SECONDS = 0.2  # between two checks of another process's build
 
 
-@dataclass
-class Built:
-    """The result of a build: images computed by each teacher, and the time taken."""
+@dataclass(frozen=True)
+class BuildStats:
+    """The number of images that each teacher computed in a build, and the time taken."""
 
-    teacher_passes: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
+    teacher_passes: Counter[str]
+    seconds: float
 
 
-def build(
+def build_stores(
     teachers: Sequence[TeacherStores],
     split: SplitRows,
     augment: Augmentation,
@@ -42,33 +43,31 @@ def build(
     root: Path,
     options: BuildOptions,
     console: Console,
-) -> Built:
+) -> BuildStats:
     """Compute every missing shard of the given views, and return the work done.
 
     Batches begin at the first row of each shard, so that the files depend neither on where an earlier build
     was interrupted nor on the process that builds a shard. Processes that lack the same views share them.
-
-    Raises:
-        UserError: if the disk is too small or cannot be written, or an output cannot be stored.
     """
-    built, start = Built(), time.perf_counter()
+    start = time.perf_counter()
     pending = {t.name: [view for view in views if t.missing(view)] for t in teachers}
     images = {t.name: sum(map(t.rows_to_compute, pending[t.name])) for t in teachers}
-    with BuildProgress(console, pending, images) as progress:
-        job = Job(split, augment, root, options, progress, built)
+    progress = BuildProgress(console, pending, images)
+    job = BuildJob(split, augment, root, options, progress)
+    with progress.bars:
         while any(pending.values()):
             before = sum(map(len, pending.values()))
             for teacher in teachers:
                 pending[teacher.name] = job.build_views(teacher, pending[teacher.name])
             if before == sum(map(len, pending.values())):
-                progress.waits(root)
+                progress.wait(root)
                 time.sleep(POLL_SECONDS)
-    built.seconds = time.perf_counter() - start
-    return built
+    computed = Counter({name: number for name, number in progress.computed.items() if number})
+    return BuildStats(computed, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
-class Job:
+class BuildJob:
     """The common settings of all views in one build."""
 
     split: SplitRows
@@ -76,7 +75,6 @@ class Job:
     root: Path
     options: BuildOptions
     progress: BuildProgress
-    built: Built
 
     def build_views(self, teacher: TeacherStores, views: Sequence[int]) -> list[int]:
         """Build the views that no other process is building; return the others."""
@@ -86,19 +84,17 @@ class Job:
             with self.locked(teacher, view) as free:
                 if not free:
                     postponed.append(view)
-                    continue
-                missing = teacher.missing(view)  # another process may have built it meanwhile
-                if missing:
-                    loaded = loaded or self.loaded(teacher, views)
+                elif missing := teacher.missing(view):  # another process may have built it meanwhile
+                    loaded = loaded or self.load(teacher, views)
                     self.build_view(teacher, loaded, view, missing)
         if loaded is not None:
-            self.progress.ends(teacher.name)
-        if loaded is not None and self.options.resolved_device().type == "cuda":
-            del loaded
-            torch.cuda.empty_cache()  # for the next teacher, and for the student
+            self.progress.finish(teacher.name)
+            if self.options.resolved_device().type == "cuda":
+                del loaded
+                torch.cuda.empty_cache()  # for the next teacher, and for the student
         return postponed
 
-    def loaded(self, teacher: TeacherStores, views: Sequence[int]) -> Teacher:
+    def load(self, teacher: TeacherStores, views: Sequence[int]) -> Teacher:
         """Return the teacher on its device, after writing manifests and checking disk space."""
         loaded = ready_for_computing(teacher.load(), self.options)
         new = {tensor: store for tensor, store in teacher.stores.items() if store.manifest() is None}
@@ -108,13 +104,11 @@ class Job:
             for tensor, store in new.items():
                 with writing(self.root):
                     store.begin(tuple(one.tensors[tensor].shape[1:]), facts, self.options.about())
-        lacking = sum(
-            len(store.rows_of(number)) * stored_bytes(store.shape or (), store.storage)
-            for view in views
-            for store in teacher.stores.values()
-            for number in store.missing(view)
-        )
-        refuse_full_disk(self.root, {teacher.name: lacking})
+        size = 0
+        for store, view in itertools.product(teacher.stores.values(), views):
+            rows = sum(len(store.rows_of(number)) for number in store.missing(view))
+            size += rows * stored_bytes(store.shape or (), store.storage)
+        refuse_full_disk(self.root, {teacher.name: size})
         return loaded
 
     def build_view(
@@ -125,20 +119,18 @@ class Job:
         for tensor, numbers in missing.items():
             for number in numbers:
                 lacking.setdefault(teacher.stores[tensor].rows_of(number), {})[tensor] = number
-        self.progress.begins()
+        self.progress.restart_clock()
         for rows in sorted(lacking, key=lambda rows: (rows.start, rows.stop)):
-            shard = compute_shard(
-                loaded, self.split, self.augment, view, rows, self.options, self.progress.advanced
-            )
+            advance = self.progress.advance
+            shard = compute_shard(loaded, self.split, self.augment, view, rows, self.options, advance)
             for tensor, number in lacking[rows].items():
                 store = teacher.stores[tensor]
                 with writing(self.root):
                     store.write(view, number, shard.encoded(tensor, store.storage), shard.pixels)
-            self.built.teacher_passes[teacher.name] += len(rows)
 
     @contextmanager
     def locked(self, teacher: TeacherStores, view: int) -> Iterator[bool]:
-        """Lock a view of a teacher's stores; yield whether no other process has it.
+        """Lock a view of a teacher's stores; yield False if another process has a lock.
 
         The system frees the lock of a process that has died: a lock file that is left is not a held lock.
         """
@@ -147,16 +139,11 @@ class Job:
         with ExitStack() as held:
             with writing(self.root):
                 folder.mkdir(parents=True, exist_ok=True)
-                free = acquired(files, held)
+                try:
+                    for file in files:
+                        held.enter_context(FileLock(file, timeout=0))
+                    free = True
+                except Timeout:
+                    held.close()
+                    free = False
             yield free
-
-
-def acquired(files: Sequence[Path], held: ExitStack) -> bool:
-    """Return whether all locks were free; then take them, else take none."""
-    try:
-        for file in files:
-            held.enter_context(FileLock(file, timeout=0))
-    except Timeout:
-        held.close()
-        return False
-    return True

@@ -17,6 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.records import Command, Count, Positive, Record, Share, read_record
 from amtml_pl.teachers.cache.storage import Storage
+from amtml_pl.teachers.cache.view import again
 from amtml_pl.types import SplitName
 
 MANIFEST = "manifest.json"
@@ -25,13 +26,13 @@ MOST_SHARDS = 1_000_000
 
 
 class TeacherExamination(Record):
-    """What a teacher's outputs on images outside its training data show.
+    """The accuracy of a teacher on images outside its training data, also with other settings.
 
     Attributes:
         accuracy_reassigned: with the outputs assigned to the classes again.
-        accuracy_with: by other statistics.
+        accuracy_with: by other statistics of the normalisation.
         gain_in_standard_errors: for each of these (``classes``: of other classes), the number of additional
-            correct images, as a multiple of what chance gives.
+            correct images, as a multiple of its standard error.
     """
 
     images: Count
@@ -55,24 +56,17 @@ class ExaminedTeacher(TeacherFacts):
 
 
 class StoreManifest(Record):
-    """The description of a store's rows.
-
-    Attributes:
-        rows: N of the split.
-        shape: of a row.
-        shard_rows: rows of each shard but the last.
-        fingerprint: everything that determines the numbers; it names the store's folder.
-    """
+    """The description of a store's rows."""
 
     format: Literal[2] = 2
     teacher: str
     tensor: str
     split: SplitName
-    rows: Positive
-    shape: tuple[Positive, ...]
-    shard_rows: Positive
+    rows: Positive  # N of the split
+    shape: tuple[Positive, ...]  # of a row
+    shard_rows: Positive  # of each shard but the last
     storage: Storage
-    fingerprint: dict[str, Any]
+    fingerprint: dict[str, Any]  # all causes of the numbers; it names the store's folder
     facts: ExaminedTeacher
     built_with: dict[str, bool | int | str]
 
@@ -80,8 +74,7 @@ class StoreManifest(Record):
     def can_be_counted(self) -> StoreManifest:
         """Check that the number of shards is not too large to list."""
         if self.rows > MOST_SHARDS * self.shard_rows:
-            many = f"{self.rows} rows in shards of {self.shard_rows}"
-            raise ValueError(f"it claims {many:.200}")
+            raise ValueError(f"it has {f'{self.rows} rows in shards of {self.shard_rows}':.200}")
         return self
 
 
@@ -89,14 +82,14 @@ FORMAT = StoreManifest.model_fields["format"].default
 
 
 class Use(Record):
-    """A run that has used a store; with an empty ``run``, a command that built it."""
+    """A run that used a store; if ``run`` is empty, a command that built it."""
 
     run: str
     command: Command
 
     @property
     def exists(self) -> bool:
-        """Return whether the run's folder exists."""
+        """Return True if the run's folder exists."""
         try:
             return bool(self.run) and Path(self.run).exists()
         except (OSError, ValueError):  # a name that no folder can have
@@ -110,10 +103,6 @@ class StoredTensor:
     folder: Path
     manifest: StoreManifest | None
 
-    def views(self) -> list[int]:
-        """Return the views that have a record."""
-        return recorded_views(self.folder)
-
     def users(self) -> list[Use]:
         """Return the runs that have used the store; unreadable notes are skipped."""
         found = []
@@ -122,9 +111,9 @@ class StoredTensor:
                 found.append(read_record(Use, file, fix=f"rm '{file}'"))
         return found
 
-    def is_used(self, judged: str | None = None) -> bool:
-        """Return whether an existing run has used it, or a command without ``judged`` built it."""
-        return any(use.exists if use.run else judged not in shlex.split(use.command) for use in self.users())
+    def is_used(self, excluded: str | None = None) -> bool:
+        """Return True if an existing run used it, or a command without ``excluded`` built it."""
+        return any(u.exists if u.run else excluded not in shlex.split(u.command) for u in self.users())
 
     def bytes_on_disk(self) -> int:
         """Return the bytes of all files of the store."""
@@ -135,37 +124,36 @@ def stores_below(root: Path) -> list[StoredTensor]:
     """Return all stores below a folder, also damaged ones, in the order of their paths."""
     found = []
     for file in sorted(root.rglob(MANIFEST)):
-        try:
-            manifest = read_manifest(file.parent)
-        except UserError:
-            manifest = None
+        manifest = None
+        with suppress(UserError):
+            manifest = read_store_manifest(file.parent)
         found.append(StoredTensor(file.parent, manifest))
     return found
 
 
-def read_manifest(folder: Path) -> StoreManifest:
+def read_store_manifest(folder: Path) -> StoreManifest:
     """Return a store's manifest; damage or another format is a UserError."""
-    fix = f"rm -r '{folder}' and repeat the command: it is built again"
-    return read_record(StoreManifest, folder / MANIFEST, fix=fix)
+    return read_record(StoreManifest, folder / MANIFEST, fix=again(folder))
 
 
-def nearest(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
+def nearest_store(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
     """Return how the most similar neighbour differs from a store; None without neighbours."""
     kind = folder.name.rpartition("-")[0]
-    closest: tuple[list[tuple[str, str, str]], Path] | None = None
-    for other in stores_below(folder.parent):
-        if other.manifest is None or other.folder == folder or other.folder.name.rpartition("-")[0] != kind:
-            continue
-        found = differences(other.manifest.fingerprint, fingerprint)
-        if found and (closest is None or len(found) < len(closest[0])):  # a copy of the store differs in none
-            closest = found, other.folder
-    if closest is None:
+    neighbours = {
+        other.folder: differing_fields(other.manifest.fingerprint, fingerprint)
+        for other in stores_below(folder.parent)
+        if other.manifest is not None and other.folder.name.rpartition("-")[0] == kind
+    }
+    # The store itself, and its copies, differ in no field.
+    others = [other for other, fields in neighbours.items() if fields]
+    if not others:
         return None
-    listed = "; ".join(f"{key}: {there} there, {here} here" for key, there, here in closest[0])
-    return f"{closest[1].parent.name}/{closest[1].name} differs in {listed}"
+    closest = min(others, key=lambda other: len(neighbours[other]))
+    listed = "; ".join(f"{key}: {there} there, {here} here" for key, there, here in neighbours[closest])
+    return f"{closest.parent.name}/{closest.name} differs in {listed}"
 
 
-def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:
+def differing_fields(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:
     """Return where two JSON values differ: dotted key and both values as texts.
 
     1, 1.0 and true are three different values.
@@ -175,13 +163,13 @@ def differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str,
         for key in dict.fromkeys([*first, *second]):
             inner = f"{path}.{key}" if path else str(key)
             if key in first and key in second:
-                found += differences(first[key], second[key], inner)
+                found += differing_fields(first[key], second[key], inner)
             else:
                 here, there = (repr(of[key]) if key in of else "absent" for of in (first, second))
                 found.append((inner, here, there))
     elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         for place, (one, other) in enumerate(zip(first, second, strict=True)):
-            found += differences(one, other, f"{path}[{place}]")
+            found += differing_fields(one, other, f"{path}[{place}]")
     elif repr(first) != repr(second):
         found.append((path, repr(first), repr(second)))
     return found
@@ -207,6 +195,6 @@ def lock_name(folder: Path) -> str:
     return f"{folder.parent.name}-{folder.name}"
 
 
-def safe(name: str) -> str:
-    """Return a name as part of a path: unique, without the separator ``-``."""
+def path_part(name: str) -> str:
+    """Return a name as one part of a path: unique, without the separator ``-``."""
     return quote(name, safe="").replace("-", "%2D")

@@ -45,17 +45,11 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Shard:
-    """A teacher's outputs for the R rows of one shard.
+    """A teacher's outputs for the R rows of one shard, float32 on the CPU."""
 
-    Attributes:
-        tensors: ``logits (R, K)`` and by tap ``(R, C, H, W)``, float32 on the CPU.
-        pixels: the checksum of each row's pixels.
-        place: the teacher, view and rows, for messages.
-    """
-
-    tensors: dict[str, Float[Tensor, "R ..."]]
-    pixels: Int64[Tensor, " R"]
-    place: tuple[str, int, Sequence[int]]
+    tensors: dict[str, Float[Tensor, "R ..."]]  # ``logits (R, K)`` and by tap ``(R, C, H, W)``
+    pixels: Int64[Tensor, " R"]  # checksums of each row's pixels
+    place: tuple[str, int, Sequence[int]]  # teacher, view and rows, for messages
 
     def encoded(self, tensor: str, storage: Storage) -> dict[str, Tensor]:
         """Return a tensor as it is stored; a UserError names the first unusable sample."""
@@ -63,16 +57,12 @@ class Shard:
         if len(rows := unusable_rows(values, storage)):
             teacher, view, sample = self.place
             worst = values[rows[0]].abs().max().item()
-            option = "logits" if tensor == "logits" else "hints"
-            too_large = f"cache.{option}=float32"
-            raise UserError(
-                f"Teacher {teacher!r} gives {len(rows)} unusable rows of {tensor}, the first for sample "
-                f"{sample[int(rows[0])]} in view {view}: the largest absolute value is {worst}; expected "
-                f"numbers that {storage} can hold.",
-                fix=too_large
-                if math.isfinite(worst)
-                else "mend the teacher's weights, its mean and std, or cache.precision=float32",
-            )
+            fix = f"cache.{'logits' if tensor == 'logits' else 'hints'}=float32"
+            if not math.isfinite(worst):
+                fix = "correct the teacher's weights, its mean and std, or cache.precision=float32"
+            what = f"Teacher {teacher!r} gives {len(rows)} unusable rows of {tensor}, the first for sample "
+            what += f"{sample[int(rows[0])]} in view {view}: the largest absolute value is {worst}; expected "
+            raise UserError(f"{what}numbers that {storage} can hold.", fix=fix)
         return (encode_logits if tensor == "logits" else encode)(values, storage)
 
 

@@ -12,7 +12,6 @@ from rich.filesize import decimal
 
 from amtml_pl.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SMALLER = (
     "free some space, or paths.cache=FOLDER on a larger disk; smaller: fewer data.views, hint_pool=1, "
     "cache.hints=int8"
@@ -42,10 +41,8 @@ def writing(root: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         place = error.filename or root
-        if error.errno in FULL:
-            what = f"The disk is full: {place} cannot be written ({error.strerror})."
-            raise UserError(what, fix=SMALLER) from error
-        raise UserError(
-            f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}.",
-            fix="paths.cache=FOLDER that you may write, or its owner: python -m amtml_pl.cache action=build",
-        ) from error
+        what = f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}."
+        fix = "paths.cache=FOLDER that you may write, or its owner: python -m amtml_pl.cache action=build"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what, fix = f"The disk is full: {place} cannot be written ({error.strerror}).", SMALLER
+        raise UserError(what, fix=fix) from error

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amtml_pl.system.console import is_watched
 
@@ -21,62 +20,47 @@ class BuildProgress:
     ) -> None:
         self.console = console
         self.views = {name: list(numbers) for name, numbers in views.items() if numbers}
-        self.done = dict.fromkeys(self.views, 0)
+        self.computed = dict.fromkeys(self.views, 0)
         self.seconds = dict.fromkeys(self.views, 0.0)
         self.last = time.perf_counter()
         self.has_waited = False
-        columns = (
-            TextColumn("teacher {task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn(),
-        )  # fmt: skip
-        # Removed at the end: views are built one by one under a fit's single progress line.
+        name, rate = TextColumn("teacher {task.description}"), TextColumn("{task.fields[rate]:.0f} images/s")
+        columns = (name, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+        # Transient: views are built one by one under a fit's single progress line.
         self.bars = Progress(*columns, console=console, transient=True, disable=not is_watched(console))
-        self.tasks: dict[str, TaskID] = {
-            name: self.bars.add_task(f"{name}, {said(numbers)}", total=images[name], rate=0.0)
+        self.tasks = {
+            name: self.bars.add_task(f"{name}, {views_text(numbers)}", total=images[name], rate=0.0)
             for name, numbers in self.views.items()
         }
 
-    def __enter__(self) -> BuildProgress:
-        """Start the display."""
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the display."""
-        self.bars.stop()
-
-    def begins(self) -> None:
-        """Start a teacher's clock, so that loading and waiting do not count in its speed."""
+    def restart_clock(self) -> None:
+        """Restart the clock, so that loading and waiting do not count."""
         self.last = time.perf_counter()
 
-    def advanced(self, teacher: str, images: int) -> None:
+    def advance(self, teacher: str, images: int) -> None:
         """Count the images of a forward pass."""
-        now = time.perf_counter()
-        self.done[teacher] += images
-        self.seconds[teacher] += now - self.last
-        self.last = now
-        self.bars.update(self.tasks[teacher], advance=images, rate=self.done[teacher] / self.seconds[teacher])
+        self.computed[teacher] += images
+        self.seconds[teacher] += time.perf_counter() - self.last
+        self.last = time.perf_counter()
+        rate = self.computed[teacher] / self.seconds[teacher]
+        self.bars.update(self.tasks[teacher], advance=images, rate=rate)
 
-    def ends(self, teacher: str) -> None:
-        """Print what a teacher has computed, if there is no bar."""
+    def finish(self, teacher: str) -> None:
+        """Print a teacher's images and speed where no bar shows them."""
         if not is_watched(self.console):
-            count = self.done[teacher]
-            rate = count / self.seconds[teacher]
-            what = f"teacher {teacher}, {said(self.views[teacher])}"
-            self.console.print(f"{what}: {count:,} images computed, {rate:,.0f} images/s", markup=False)
+            rate = self.computed[teacher] / self.seconds[teacher]
+            what = f"teacher {teacher}, {views_text(self.views[teacher])}: {self.computed[teacher]:,} images"
+            self.console.print(f"{what} computed, {rate:,.0f} images/s", markup=False)
 
-    def waits(self, root: Path) -> None:
+    def wait(self, root: Path) -> None:
         """Print once that another process builds everything that is left."""
         if not self.has_waited:
-            self.console.print(
-                f"Waiting for another process that builds the same outputs in {root}", markup=False
-            )
+            what = f"Waiting for another process that builds the same outputs in {root}"
+            self.console.print(what, markup=False)
             self.has_waited = True
 
 
-def said(views: Sequence[int]) -> str:
+def views_text(views: Sequence[int]) -> str:
     """Return views as text, such as ``views 1 to 5``."""
     if len(views) == 1:
         return f"view {views[0]}"

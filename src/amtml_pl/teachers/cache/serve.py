@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.teachers.cache.storage import Storage, bytes_per_row
+from amtml_pl.teachers.cache.storage import bytes_per_row
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teachers.cache.view import StoredView
 from amtml_pl.types import Batch, TeacherOutputs
@@ -26,9 +26,9 @@ class CachedTeachers:
         names: the M teachers in order.
         teachers: their stores; empty while they are not known yet, when nothing can be read.
         views: all views that the run will use.
-        device: ``mapped`` reads the rows of each batch from disk, in the loader's processes if it has
-            some; ``resident`` moves each view to the device once; ``auto`` does that on CUDA if all views
-            take at most half of the free memory.
+        device: ``mapped`` reads each batch from disk, in the loader's processes if it has some; ``resident``
+            moves each view to the device once; ``auto`` does that on CUDA if all views take at most half of
+            the free memory.
     """
 
     def __init__(
@@ -56,23 +56,24 @@ class CachedTeachers:
 
     @property
     def is_resident(self) -> bool:
-        """Return whether the views are kept on the device.
+        """Return True if the views are kept on the device.
 
         Decided once per device: views that have moved there are no longer free memory, and a forked
-        loader's process, which inherits the decision, cannot ask CUDA.
+        loader's process, which inherits the decision, cannot use CUDA.
         """
         if self.decided is None:
             self.decided = self.place == "resident" or (self.place == "auto" and self.fits_on_device())
         return self.decided
 
     def fits_on_device(self) -> bool:
-        """Return whether all views fit into half of a CUDA device's free memory."""
+        """Return True if all decoded views fit into half of CUDA's free memory."""
         if self.device.type != "cuda":
             return False
-        stores = all_stores(self.teachers)
-        sizes = [store.rows * bytes_per_row(store.shape or (), decoded(store.storage)) for store in stores]
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return sum(sizes) * len(self.views) <= SHARE_OF_FREE_MEMORY * free
+        size = 0
+        for store in all_stores(self.teachers):
+            decoded = "float32" if store.storage == "int8" else store.storage
+            size += len(self.views) * store.rows * bytes_per_row(store.shape or (), decoded)
+        return size <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(self.device)[0]
 
     def __call__(self, batch: Batch) -> TeacherOutputs:
         """Return the teachers' outputs for the images of the batch, on their device."""
@@ -81,53 +82,31 @@ class CachedTeachers:
     def read(self, batch: Batch) -> TeacherOutputs:
         """Return a training batch's stored rows; a UserError if its view is not built."""
         if batch.split != "train":
-            raise RuntimeError(
-                f"The cache of a run holds its training split; the batch is of {batch.split!r}."
-            )
-        found = self.on_device(batch) if self.is_resident else self.from_disk(batch)
+            raise RuntimeError(f"A run's cache holds its training split; the batch is of {batch.split!r}.")
+        device = batch.images.device
+        if self.is_resident:
+            if batch.view not in self.resident:
+                views = self.stored(batch.view)
+                self.resident[batch.view] = {name: view.whole().to(device) for name, view in views.items()}
+            found = {name: rows[batch.index] for name, rows in self.resident[batch.view].items()}
+        else:
+            index, views = batch.index.cpu(), self.stored(batch.view)
+            found = {name: view.rows(index).to(device) for name, view in views.items()}
         logits = torch.stack([found[f"{name}/logits"] for name in self.names], dim=1)
-        hints = {
-            f"{teacher.name}/{tap}": found[f"{teacher.name}/{tap}"]
-            for teacher in self.teachers
-            for tap in teacher.hints
-        }
+        hints = {name: rows for name, rows in found.items() if not name.endswith("/logits")}
         return TeacherOutputs(self.names, logits, hints)
-
-    def from_disk(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return a batch's rows of every store, read from the mapped files."""
-        index = batch.index.cpu()
-        return {
-            name: view.rows(index).to(batch.images.device) for name, view in self.stored(batch.view).items()
-        }
-
-    def on_device(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return a batch's rows of every store, from views kept on the device."""
-        if batch.view not in self.resident:
-            views = self.stored(batch.view)
-            self.resident[batch.view] = {name: v.whole().to(batch.images.device) for name, v in views.items()}
-        index: Int64[Tensor, " B"] = batch.index
-        return {name: rows[index] for name, rows in self.resident[batch.view].items()}
 
     def stored(self, view: int) -> dict[str, StoredView]:
         """Return every store's rows of a view; only the latest view stays open."""
         if self.opened is None or self.opened[0] != view:
-            stores = {
-                f"{teacher.name}/{tensor}": store
-                for teacher in self.teachers
-                for tensor, store in teacher.stores.items()
-            }
-            self.opened = view, {name: store.open(view) for name, store in stores.items()}
+            stores = all_stores(self.teachers)
+            self.opened = view, {f"{store.teacher}/{store.tensor}": store.open(view) for store in stores}
         return self.opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a loader's process, without mapped files and loading functions."""
         stores = tuple(replace(teacher, load=unavailable, facts=unavailable) for teacher in self.teachers)
         return {**self.__dict__, "teachers": stores, "opened": None, "resident": {}}
-
-
-def decoded(storage: Storage) -> Storage:
-    """Return the storage type of values after decoding."""
-    return "float32" if storage == "int8" else storage
 
 
 def unavailable(*_: object) -> Any:

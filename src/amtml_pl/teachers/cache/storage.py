@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,23 +12,19 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
 Storage: TypeAlias = Literal["float32", "float16", "int8"]
-BYTES: Mapping[Storage, int] = {"float32": 4, "float16": 2, "int8": 1}
 INT8_STEPS = 127
 PIXEL_BYTES = 8
 BELOW_LARGEST_FLOAT16 = np.nextafter(np.finfo(np.float16).max, np.float16(0))
 
 
 def encode(values: Float[Tensor, "R ..."], storage: Storage) -> dict[str, Tensor]:
-    """Return rows as they are stored.
+    """Return rows as they are stored: ``values (R, *S)``, and for int8 ``scale (C,)``.
 
     Args:
         values: finite, and in the range of float16 for ``float16``, see `unusable_rows`.
         storage: ``int8`` for feature maps only: whole numbers times one scale per channel, which is the
             channel's largest absolute value over all rows and places, divided by 127; for a channel of zeros
             it is the smallest normal number, so that the largest scale still shows the rounding of the rows.
-
-    Returns:
-        ``values (R, *S)``, and for int8 ``scale (C,)``.
     """
     if storage != "int8":
         return {"values": values.to(getattr(torch, storage))}
@@ -43,8 +38,7 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
     """Return logits as they are stored; the largest of each row stays the largest.
 
     Rounding to float16 keeps the order except for ties. If a tie hides the row's largest entry, that entry is
-    stored one step of float16 higher. There is no step above the largest number, so that its rivals are
-    first lowered by one.
+    stored one step of float16 higher, and its rivals are first lowered from the largest number, if need be.
     """
     encoded = encode(logits, storage)
     if storage != "float16":
@@ -57,19 +51,14 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
     return encoded
 
 
-def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, "*C"] | None) -> Float[Tensor, "B ..."]:
-    """Return stored rows ready to compute with: int8 as float32, others unchanged.
-
-    Args:
-        values: stored rows.
-        scale: of int8 rows, ``(C,)`` or per row ``(B, C)``; None for the others.
-    """
+def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, " C"] | None) -> Float[Tensor, "B ..."]:
+    """Return stored rows for computing: int8 rows, which have a scale, as float32; others unchanged."""
     return values if scale is None else values.float() * channelwise(scale, values.ndim)
 
 
-def channelwise(scale: Float[Tensor, "*C"], dimensions: int) -> Float[Tensor, "_ _ ..."]:
+def channelwise(scale: Float[Tensor, " C"], dimensions: int) -> Float[Tensor, "1 C ..."]:
     """Return a scale that broadcasts against maps with this number of dimensions."""
-    return scale.reshape(*(scale.shape if scale.ndim == 2 else (1, *scale.shape)), *[1] * (dimensions - 2))
+    return scale.reshape(1, -1, *[1] * (dimensions - 2))
 
 
 def unusable_rows(values: Float[Tensor, "R ..."], storage: Storage) -> Int64[Tensor, " _"]:
@@ -87,7 +76,8 @@ def stored_bytes(shape: tuple[int, ...], storage: Storage) -> int:
 
 def bytes_per_row(shape: tuple[int, ...], storage: Storage) -> int:
     """Return the bytes of the values of one row."""
-    return math.prod(shape) * BYTES[storage]
+    dtype: torch.dtype = getattr(torch, storage)
+    return math.prod(shape) * dtype.itemsize
 
 
 def pixel_checksums(images: Float[Tensor, "B 3 H W"]) -> Int64[Tensor, " B"]:

@@ -8,9 +8,9 @@
     used_by/<hash>.json                  which runs refer to it
 ```
 
-A shard is written under a temporary name, renamed, and then entered into its view's record: what is not in
-the record does not exist. The files hold no time, host or user, so that an interrupted and repeated build
-leaves the same files as an uninterrupted one.
+A shard is written under a temporary name, renamed, and then added to its view's record; only a recorded shard
+exists. The files hold no time, host or user, so that an interrupted and repeated build leaves the same files
+as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,12 +40,12 @@ from amtml_pl.teachers.cache.catalogue import (
     ExaminedTeacher,
     StoreManifest,
     Use,
-    differences,
+    differing_fields,
     folder_bytes,
     lock_name,
-    read_manifest,
+    path_part,
+    read_store_manifest,
     recorded_views,
-    safe,
 )
 from amtml_pl.teachers.cache.storage import Storage
 from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, again, recorded_shards
@@ -55,23 +56,16 @@ SHARD_ROWS = 4096
 
 @dataclass(frozen=True)
 class TensorStore:
-    """The stored rows of one tensor, some of which may be missing.
-
-    Attributes:
-        tensor: ``logits`` or a tap.
-        rows: N of the split.
-        fingerprint: everything that determines the numbers, as JSON; another one means another folder.
-        shard_rows: of a new folder; an existing one keeps its own.
-    """
+    """The stored rows of one tensor, some of which may be missing."""
 
     root: Path
     teacher: str
-    tensor: str
+    tensor: str  # ``logits`` or a tap
     split: SplitName
-    rows: int
-    fingerprint: Mapping[str, Any]
+    rows: int  # N of the split
+    fingerprint: Mapping[str, Any]  # all causes of the numbers, as JSON; another one means another folder
     storage: Storage
-    shard_rows: int = SHARD_ROWS
+    shard_rows: int = SHARD_ROWS  # of a new folder; an existing one keeps its own
     _begun: list[StoreManifest] = field(default_factory=list, compare=False, repr=False)
 
     @cached_property
@@ -84,34 +78,28 @@ class TensorStore:
     @cached_property
     def folder(self) -> Path:
         """The folder of the store, named by the fingerprint."""
-        text = json.dumps(self.identity, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self.root / safe(self.teacher) / f"{safe(self.tensor)}-{self.split}-{digest}"
+        digest = short_digest(json.dumps(self.identity, sort_keys=True))
+        return self.root / path_part(self.teacher) / f"{path_part(self.tensor)}-{self.split}-{digest}"
 
     @classmethod
     def from_folder(cls, folder: Path) -> TensorStore:
         """Return the store in a folder; a wrong or damaged manifest is a UserError."""
-        about = read_manifest(folder)
+        about = read_store_manifest(folder)
         names = about.teacher, about.tensor, about.split
         store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
         if store.folder != folder or store.manifest() != about:
-            raise UserError(
-                f"{folder} is not the folder that its manifest describes.",
-                fix=f"rm -r '{folder}' and repeat the command: it is built again",
-            )
+            raise UserError(f"{folder} is not the folder that its manifest describes.", fix=again(folder))
         return store
 
     def manifest(self) -> StoreManifest | None:
         """Return the manifest, None before the store is begun; a wrong one is a UserError."""
         if not self._begun and (self.folder / MANIFEST).exists():
-            manifest = read_manifest(self.folder)
+            manifest = read_store_manifest(self.folder)
             own = self._own()
-            if wrong := differences(manifest.model_dump(include={*own}), own):
+            if wrong := differing_fields(manifest.model_dump(include={*own}), own):
                 listed = "; ".join(f"{key} is {there}, expected {here}" for key, there, here in wrong)
-                raise UserError(
-                    f"{self.folder / MANIFEST} does not belong to the folder that it lies in: {listed}.",
-                    fix=f"rm -r '{self.folder}' and repeat the command: it is built again",
-                )
+                what = f"{self.folder / MANIFEST} does not belong to its folder: {listed}."
+                raise UserError(what, fix=again(self.folder))
             self._begun.append(manifest)
         return self._begun[0] if self._begun else None
 
@@ -144,15 +132,12 @@ class TensorStore:
         return range(first, min(first + self._rows_per_shard(), self.rows))
 
     def missing(self, view: int) -> list[int]:
-        """Return the shards that a view lacks; their content is not checked.
-
-        Without a manifest all are missing: nothing can be read.
-        """
+        """Return the shards that a view lacks, all without a manifest; read none of them."""
         recorded = {} if self.manifest() is None else self.record(view)
         return [n for n in self.shards() if n not in recorded or not self.shard_file(view, n).exists()]
 
     def is_complete(self, view: int) -> bool:
-        """Return whether every shard of a view exists."""
+        """Return True if every shard of a view exists."""
         return not self.missing(view)
 
     def views(self) -> list[int]:
@@ -163,16 +148,11 @@ class TensorStore:
         self, view: int, number: int, tensors: Mapping[str, Tensor], pixels: Int64[Tensor, " R"]
     ) -> None:
         """Publish a shard, then add it to its view's record; an OSError leaves nothing."""
-        file = self.shard_file(view, number)
+        file, rows = self.shard_file(view, number), self.rows_of(number)
         content = save({**{k: v.contiguous() for k, v in tensors.items()}, "pixels": pixels})
         write_bytes(file, content)
-        rows = self.rows_of(number)
-        entry = ShardRecord(
-            file=file.name,
-            rows=(rows.start, rows.stop),
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
+        sha256 = hashlib.sha256(content).hexdigest()
+        entry = ShardRecord(file=file.name, rows=(rows.start, rows.stop), bytes=len(content), sha256=sha256)
         entries = {**self.record(view), number: entry}
         record = ViewRecord(view=view, shards=tuple(entries[number] for number in sorted(entries)))
         write_record(self.record_file(view), record)
@@ -186,23 +166,20 @@ class TensorStore:
             try:
                 size, found = file.stat().st_size, digest_of_file(file)
             except OSError as error:
-                raise UserError(
-                    f"The shard {file} cannot be read ({error.strerror}).", fix=again(file)
-                ) from error
+                what = f"The shard {file} cannot be read ({error.strerror})."
+                raise UserError(what, fix=again(file)) from error
             if size != entry.bytes or found != entry.sha256:
                 raise UserError(
                     f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
                     f"expected {entry.bytes:,} bytes with {entry.sha256[:16]}….",
-                    fix=f"rm '{file}' and repeat the command: the shard is built again",
+                    fix=again(file),
                 )
 
     def open(self, view: int) -> StoredView:
         """Return a view's rows, mapped; missing shards are a UserError."""
-        if not self.is_complete(view):
-            raise UserError(
-                f"View {view} in {self.folder} lacks the shards {self.missing(view)[:5]}.",
-                fix="python -m amtml_pl.cache action=build, with the overrides of the run",
-            )
+        if missing := self.missing(view):
+            fix = "python -m amtml_pl.cache action=build, with the overrides of the run"
+            raise UserError(f"View {view} in {self.folder} lacks the shards {missing[:5]}.", fix=fix)
         files = [self.shard_file(view, number) for number in self.shards()]
         return StoredView(tuple(files), self._rows_per_shard())
 
@@ -218,14 +195,11 @@ class TensorStore:
     def note_use(self, run: Path | None, command: str) -> None:
         """Record that a run refers to the store; skip a folder that cannot be written."""
         place = "" if run is None else str(run.resolve())
-        name = hashlib.sha256(os.fsencode(place or command)).hexdigest()[:12]
         text = as_json(Use(run=place, command=command))
-        file = self.folder / "used_by" / f"{name}.json"
-        try:
+        file = self.folder / "used_by" / f"{short_digest(place or command)}.json"
+        with suppress(OSError):
             if not file.exists() or file.read_bytes() != text.encode():
                 write_text(file, text)
-        except OSError:
-            return
 
     def shard_file(self, view: int, number: int) -> Path:
         """Return the path of a shard."""
@@ -243,3 +217,8 @@ class TensorStore:
     def _rows_per_shard(self) -> int:
         manifest = self.manifest()
         return self.shard_rows if manifest is None else manifest.shard_rows
+
+
+def short_digest(text: str) -> str:
+    """Return the start of a text's SHA-256, as part of a file's name."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]

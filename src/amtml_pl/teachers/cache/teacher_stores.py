@@ -32,12 +32,8 @@ class TeacherStores:
 
     def rows_to_compute(self, view: int) -> int:
         """Return how many images the teacher must process for a view."""
-        spans = {
-            self.stores[tensor].rows_of(shard)
-            for tensor, shards in self.missing(view).items()
-            for shard in shards
-        }
-        return sum(map(len, spans))
+        missing = self.missing(view).items()
+        return sum(map(len, {self.stores[tensor].rows_of(n) for tensor, shards in missing for n in shards}))
 
 
 def all_stores(teachers: Iterable[TeacherStores]) -> list[TensorStore]:

@@ -20,11 +20,11 @@ from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_f
 from amtml_pl.teachers.cache.storage import INT8_STEPS, Storage, pixel_checksums
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
-from amtml_pl.teachers.cache.view import StoredView
+from amtml_pl.teachers.cache.view import StoredView, again
 
 ROWS_AT_ONCE = 512
-# How far a stored value may be from one that is computed again, as a share of the largest in its row (of
-# int8 in its shard): the rounding of the storage, and of a convolution that adds in another order.
+# The largest difference of a stored value from a recomputed one, as a share of the largest in its row (of
+# int8 in its shard): rounding of the storage, and of a convolution that adds in another order.
 TOLERANCE: dict[Storage, float] = {"float32": 1e-4, "float16": 2e-3, "int8": 5e-3}
 TOLERANCE_OF_AUTOCAST = 5e-2
 
@@ -48,18 +48,11 @@ def probe(
 ) -> None:
     """Recompute the pixels of random samples and views, and compare them with the cache.
 
-    It needs no teacher, and detects what no fingerprint shows: changed code of an augmentation, another
-    decoder, a damaged image.
-
-    Raises:
-        UserError: at the first image that differs.
+    It needs no teacher, and detects changes of an augmentation's code, of a decoder, or of an image.
     """
-    stores = all_stores(teachers)
-    there = [view for view in views if any(store.is_complete(view) for store in stores)]
-    if not there:
-        return
-    generator = generator or np.random.default_rng()
-    drawn = generator.choice(np.asarray(there), size=pairs)
+    stores, generator = all_stores(teachers), generator or np.random.default_rng()
+    complete = [view for view in views if any(store.is_complete(view) for store in stores)]
+    drawn = generator.choice(np.asarray(complete), size=pairs if complete else 0)
     for view in np.unique(drawn):
         index = torch.from_numpy(generator.integers(len(split), size=int((drawn == view).sum())))
         compare_pixels(teachers, split, augment, int(view), index)
@@ -101,11 +94,11 @@ def compare_pixels(
                     f"The pixels of sample {int(index[first])} of {split.name} in view {view} are not those "
                     f"that {store.folder} was built from: checksum {int(now[first]):08x}, in the cache "
                     f"{int(then[first]):08x}. The images or the code of the augmentation have changed.",
-                    fix=f"rm -r '{store.folder}' and repeat the command: it is built again",
+                    fix=again(store.folder),
                 )
 
 
-def compare(
+def compare_outputs(
     teacher: TeacherStores,
     split: SplitRows,
     augment: Augmentation,
@@ -114,13 +107,10 @@ def compare(
     options: BuildOptions,
     generator: np.random.Generator | None = None,
 ) -> dict[str, float]:
-    """Compute random samples of every view again, and return the largest difference.
+    """Recompute random samples of every view, and return the largest difference by tensor.
 
-    Returns:
-        Per tensor the largest difference, as a share of the largest value in its row (int8: in its shard).
-
-    Raises:
-        UserError: if a value differs by more than rounding, or another class has the largest logit.
+    It is a share of the largest value in its row (int8: in its shard). More than rounding, or another class
+    with the largest logit, is a UserError.
     """
     generator = generator or np.random.default_rng()
     loaded = ready_for_computing(teacher.load(), options)
@@ -134,15 +124,12 @@ def compare(
             found = relative_difference(stored.rows(index).float(), now, largest_beside(stored, index))
             allowed = TOLERANCE[store.storage] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
             if len(wrong := (~(found <= allowed)).nonzero().flatten()):  # also catches NaN
-                first = int(wrong[0])
-                raise other_teacher(
-                    store,
-                    view,
-                    int(index[first]),
-                    f"they differ by {found[first]:.1e} of the largest, at most {allowed:.0e} is rounding",
+                how = (
+                    f"they differ by {found[wrong[0]]:.1e} of the largest, at most {allowed:.0e} is rounding"
                 )
-            if tensor == "logits" and len(wrong := other_class(stored.rows(index), now, options)):
-                raise other_teacher(store, view, int(index[wrong[0]]), "another class has the largest")
+                raise changed_output(store, view, int(index[wrong[0]]), how)
+            if tensor == "logits" and len(wrong := changed_classes(stored.rows(index), now, options)):
+                raise changed_output(store, view, int(index[wrong[0]]), "another class has the largest")
             largest[tensor] = max(largest[tensor], found.max().item())
     return largest
 
@@ -161,17 +148,17 @@ def relative_difference(
     return (stored - now).flatten(1).abs().amax(dim=1) / largest.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def other_class(
+def changed_classes(
     stored: Float[Tensor, "B K"], now: Float[Tensor, "B K"], options: BuildOptions
 ) -> Int64[Tensor, " _"]:
-    """Return the rows with another largest class, except for ties in computing."""
+    """Return the rows where another class has the largest logit, except for ties by rounding."""
     tie = TOLERANCE["float32"] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
     lead = now.amax(dim=1) - now.gather(1, stored.argmax(dim=1, keepdim=True)).squeeze(1)
     return (lead > tie * now.abs().amax(dim=1)).nonzero().flatten()
 
 
-def other_teacher(store: TensorStore, view: int, sample: int, how: str) -> UserError:
-    """Return the error for a value that the teacher no longer gives."""
+def changed_output(store: TensorStore, view: int, sample: int, how: str) -> UserError:
+    """Return the error for a stored value that the teacher no longer gives."""
     return UserError(
         f"Teacher {store.teacher!r} gives other {store.tensor} for sample {sample} of {store.split} in view "
         f"{view} than {store.folder} holds: {how}.",

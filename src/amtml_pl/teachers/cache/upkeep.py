@@ -12,13 +12,7 @@ from rich.table import Table
 
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import console, counted
-from amtml_pl.teachers.cache.catalogue import (
-    LOCKS,
-    StoredTensor,
-    lock_name,
-    read_manifest,
-    stores_below,
-)
+from amtml_pl.teachers.cache.catalogue import LOCKS, StoredTensor, lock_name, recorded_views, stores_below
 from amtml_pl.teachers.cache.store import TensorStore
 
 CLASS_KEYS = ("_target_", "operation")  # listed by value alone
@@ -32,7 +26,7 @@ def damaged_shards(store: TensorStore, view: int) -> list[int]:
 
 
 def hold_idle(root: Path, held: ExitStack) -> set[str]:
-    """Take every lock that no build holds; return the stores (`lock_name`) that are being built."""
+    """Take every lock that no build holds; return the names (`lock_name`) of the other stores."""
     busy = set()
     for file in sorted(root.rglob(f"{LOCKS}/*.lock")):
         try:
@@ -46,7 +40,7 @@ def hold_idle(root: Path, held: ExitStack) -> set[str]:
 def remove_leftovers(root: Path, busy: set[str]) -> int:
     """Remove half-written files of killed builds; return their bytes."""
     freed = 0
-    for file in sorted(root.rglob(".*.json*")) + sorted(root.rglob(".view-*.safetensors")):
+    for file in [*root.rglob(".*.json*"), *root.rglob(".view-*.safetensors")]:
         folder = file.parent.parent if file.parent.name == "used_by" else file.parent
         if lock_name(folder) not in busy:
             freed += file.stat().st_size
@@ -71,48 +65,36 @@ def show_info(root: Path) -> None:
     for column in ("store", "views", "size", "val/acc", "fingerprint", "used by"):
         table.add_column(column, overflow="fold")
     for store in stores:
-        table.add_row(*(escape(cell) for cell in described(store, root)))
+        table.add_row(*map(escape, info_row(store, root)))
     console.print(table)
-    console.print(
-        f"{counted(len(stores), 'store')}, {decimal(sum(store.bytes_on_disk() for store in stores))}."
-    )
+    size = decimal(sum(store.bytes_on_disk() for store in stores))
+    console.print(f"{counted(len(stores), 'store')}, {size}.")
 
 
-def described(stored: StoredTensor, root: Path) -> tuple[str, ...]:
+def info_row(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     """Return one row of the list."""
     place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
     users = [use.run or f"built ahead: {use.command}" for use in stored.users() if not use.run or use.exists]
     used = "\n".join(users) or "no run"
     try:
-        store = TensorStore.from_folder(stored.folder)
-        views = [view for view in stored.views() if not damaged_shards(store, view)]
-        damaged = sorted(set(stored.views()) - set(views))
+        store, views = TensorStore.from_folder(stored.folder), recorded_views(stored.folder)
+        damaged = [view for view in views if damaged_shards(store, view)]
     except UserError as error:
         return place, "", size, "", f"damaged: {error.what}", used
-    manifest = read_manifest(stored.folder)
-    accuracy = manifest.facts.accuracy.get("val")
-    about = [f"{key}: {short(value)}" for key, value in store.identity.items() if value is not None]
+    accuracy = stored.manifest.facts.accuracy.get("val") if stored.manifest else None
+    about = [f"{key}: {abbreviated(value)}" for key, value in store.identity.items() if value is not None]
     if damaged:
         about.insert(0, f"damaged: views {damaged} lack bytes or shards")
-    return (
-        place,
-        str(len(views)),
-        size,
-        "" if accuracy is None else f"{accuracy:.4f}",
-        "\n".join(about),
-        used,
-    )
+    shown = "" if accuracy is None else f"{accuracy:.4f}"
+    return place, str(len(views) - len(damaged)), size, shown, "\n".join(about), used
 
 
-def short(value: object) -> str:
+def abbreviated(value: object) -> str:
     """Return a part of a fingerprint on one line."""
     if isinstance(value, dict):
-        return ", ".join(
-            short(child) if key in CLASS_KEYS else f"{key} {short(child)}"
-            for key, child in value.items()
-            if child not in (None, [], {})
-        )
+        given = {key: abbreviated(child) for key, child in value.items() if child not in (None, [], {})}
+        return ", ".join(text if key in CLASS_KEYS else f"{key} {text}" for key, text in given.items())
     if isinstance(value, list):
-        return "[" + ", ".join(short(child) for child in value) + "]"
+        return "[" + ", ".join(map(abbreviated, value)) + "]"
     text = str(value)
     return text if len(text) < 20 or " " in text or "." in text else text[:12]

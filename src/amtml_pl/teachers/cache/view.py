@@ -20,7 +20,7 @@ from amtml_pl.teachers.cache.storage import decode
 
 @dataclass
 class StoredView:
-    """A complete view of one tensor: shards in order, each of ``shard_rows`` rows but the last."""
+    """A complete view of one tensor; each shard has ``shard_rows`` rows but the last."""
 
     files: tuple[Path, ...]
     shard_rows: int
@@ -77,24 +77,19 @@ def mapped(file: Path) -> dict[str, Tensor]:
 
 
 def is_shard(tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether tensors are rows, their pixels' checksums and, for int8, a scale."""
+    """Return True if tensors are rows, their pixels' checksums and, for int8, a scale."""
     if not {"values", "pixels"} <= tensors.keys() <= {"values", "pixels", "scale"}:
         return False
-    values, pixels = tensors["values"], tensors["pixels"]
-    int8 = values.dtype == torch.int8
-    return (
-        (int8 or values.dtype in (torch.float16, torch.float32))
-        and int8 == ("scale" in tensors)
-        and values.ndim >= 2
-        and (not int8 or tensors["scale"].shape == values.shape[1:2])
-        and pixels.dtype == torch.int64
-        and pixels.shape == values.shape[:1]
-    )
+    values, pixels, scale = tensors["values"], tensors["pixels"], tensors.get("scale")
+    is_int8 = scale is not None and values.dtype == torch.int8 and scale.shape == values.shape[1:2]
+    is_float = scale is None and values.dtype in (torch.float16, torch.float32)
+    has_pixels = pixels.dtype == torch.int64 and pixels.shape == values.shape[:1]
+    return (is_int8 or is_float) and values.ndim >= 2 and has_pixels
 
 
-def again(file: Path) -> str:
-    """Return the instruction for building a shard again."""
-    return f"rm -r '{file}' and repeat the command: the shard is built again"
+def again(path: Path) -> str:
+    """Return the instruction for building a file or folder again."""
+    return f"rm -r '{path}' and repeat the command: it is built again"
 
 
 class ShardRecord(Record):
@@ -115,12 +110,12 @@ class ViewRecord(Record):
 
 def recorded_shards(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) -> dict[int, ShardRecord]:
     """Return the shards that a view's record lists, by number; wrong entries are a UserError."""
-    fix = f"rm '{file}' and repeat the command: the shards that it listed are built again"
-    if (record := find_record(ViewRecord, file, fix=fix)) is None:
+    if (record := find_record(ViewRecord, file, fix=again(file))) is None:
         return {}
     listed = {(entry.file, entry.rows): entry for entry in record.shards}
     keys = {number: (name, (rows.start, rows.stop)) for number, (name, rows) in shards.items()}
     entries = {number: listed[key] for number, key in keys.items() if key in listed}
     if record.view != view or len(entries) != len(record.shards):
-        raise UserError(f"The record {file} does not list the shards of view {view} of this store.", fix=fix)
+        what = f"The record {file} does not list the shards of view {view} of this store."
+        raise UserError(what, fix=again(file))
     return entries

@@ -24,7 +24,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import result_overrides, run_label, sweep_hash
 from amtml_pl.runs.sweep_folder import SweepFolder, SweepJob
 from amtml_pl.system.console import error_console, quieten
-from amtml_pl.system.forked_job import ProcessCrashedError, can_have_own_process, in_own_process
+from amtml_pl.system.forked_job import ProcessCrashedError, can_fork, run_forked
 
 
 @dataclass
@@ -103,8 +103,8 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     with sweep.hold_lock(overrides):
         sweep.write(job)
         try:
-            if may_fork and can_have_own_process():
-                outcome = in_own_process(lambda: attempt(train, threads))
+            if may_fork and can_fork():
+                outcome = run_forked(lambda: attempt(train, threads))
             else:
                 outcome = attempt(train, threads)
         except ProcessCrashedError as crash:
