@@ -50,7 +50,7 @@ class EpochMeans:
 
 
 def weight_statistics(teachers: Sequence[str], weights: Float[Tensor, "B M"]) -> dict[str, Float[Tensor, ""]]:
-    """Return each teacher's mean weight, the rows' mean entropy in nats, and the share above 0.95.
+    """Return mean weights by teacher, mean entropy in nats, and the share above 0.95.
 
     The names are those under which the epoch's means are logged.
     """

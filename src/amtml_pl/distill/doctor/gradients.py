@@ -43,24 +43,24 @@ def gradient_findings(component: LossComponent, norms: Mapping[str, float]) -> I
             kind = "idle-projections" if projections else f"idle-for-the-{group}"
             yield Finding(
                 f"{'dead-term' if group == 'student' else kind}/{name}",
-                f"{term} gives {described(group)} no gradient: it would change the logged loss and train "
+                f"{term} gives {group_label(group)} no gradient: it would change the logged loss and train "
                 "nothing there",
             )
     if not torch.isfinite(value):
         yield Finding(f"not-finite-value/{name}", f"{term} is {float(value)}; expected a number")
-    if broken := [described(group) for group, length in norms.items() if not math.isfinite(length)]:
+    if broken := [group_label(group) for group, length in norms.items() if not math.isfinite(length)]:
         what = f"the gradient of {term} for {broken} is not finite; expected numbers"
         yield Finding(f"not-finite-gradient/{name}", what)
     others = [group for group, length in norms.items() if length > 0 and group not in component.trains]
     if others:
         yield Finding(
             f"trains-another/{name}",
-            f"{term} has a gradient for {[*map(described, others)]}, which it does not claim to train; "
-            f"expected one for {[*map(described, component.trains)]} alone",
+            f"{term} has a gradient for {[*map(group_label, others)]}, which it does not claim to train; "
+            f"expected one for {[*map(group_label, component.trains)]} alone",
         )
 
 
-def described(group: str) -> str:
+def group_label(group: str) -> str:
     """Return a parameter group's name for a sentence."""
     is_term = group.startswith("terms.")
     return f"what the term {group.removeprefix('terms.')!r} learns" if is_term else f"the {group}"

@@ -34,7 +34,7 @@ def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> 
 
 
 def logits_for_peers(network: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-    """Return a network's logits (B, K) without gradients or a second update of its running statistics."""
+    """Return a network's logits (B, K), without gradients or an update of running statistics."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with torch.no_grad():
         outputs: ModelOutputs = functional_call(network, buffers, (images,))

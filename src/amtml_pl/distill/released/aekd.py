@@ -14,7 +14,7 @@ from amtml_pl.weighting.scheme import Weighting, positive_temperature
 
 
 def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Float[Tensor, " M"]:
-    """Return the dual coefficients (M,) of a one-class SVM on the unscaled products; they sum to 1."""
+    """Return a one-class SVM's dual coefficients (M,) on unscaled products; they sum to 1."""
     M = len(gram)
     if M == 1:
         return gram.new_ones(1)

@@ -128,7 +128,7 @@ class ReleasedHintLoss(LossTerm):
 
 
 class ReleasedAdapterL2(LossTerm):
-    """``||W||² + ||theta||²`` in stage 1 of all epochs (coefficient 0.1 in the notebook), 0 afterwards."""
+    """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards."""
 
     needs_learned_weighting = True
     trains_student = False
