@@ -1,4 +1,4 @@
-"""How Sphinx makes a site of these pages: ``make docs``, then open docs/_build/html/index.html."""
+"""Configure Sphinx: ``make docs``, then open docs/_build/html/index.html."""
 
 import re
 
@@ -20,11 +20,11 @@ napoleon_include_init_with_doc = False
 
 
 def setup(app: Sphinx) -> None:
-    """Links to the sources, which a reader of the repository can follow, are plain text on the site."""
+    """Replace links to the sources by plain text on the site."""
     app.connect("source-read", unlink_sources)
 
 
 def unlink_sources(app: Sphinx, page: str, source: list[str]) -> None:
-    """Leaves the text of the links that lead out of docs/."""
+    """Keep the text of the links that lead out of docs/."""
     outside = r"\]\((?:\.\./)" + ("{2}" if "/" in page else "{1}") + r"[^)]*\)"
     source[0] = re.sub(rf"\[([^\]]+){outside}", r"\1", source[0])

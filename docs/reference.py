@@ -1,4 +1,4 @@
-"""Writes docs/reference.md: every key and choice of the configuration, from YAML files and docstrings.
+"""Write docs/reference.md: every key and choice of the configuration, from YAML files and docstrings.
 
 Run it after a change of either: ``python docs/reference.py``. A test holds the file against what this gives.
 """
@@ -64,12 +64,12 @@ class Setting(NamedTuple):
 
 
 def main() -> None:
-    """Writes the reference."""
+    """Write the reference."""
     REFERENCE.write_text(reference())
 
 
 def reference() -> str:
-    """The whole page, in Markdown."""
+    """Return the whole page, in Markdown."""
     lines = [
         "# Configuration reference",
         "",
@@ -97,7 +97,7 @@ def reference() -> str:
 
 
 def group_section(group: str) -> list[str]:
-    """A group's choices, each with its file's first words, then the keys of each."""
+    """Yield a group's choices, each with its file's first words, then the keys of each."""
     if group == "teacher":
         return teacher_section()
     files = sorted((config_directory() / group).glob("*.yaml"))
@@ -112,7 +112,7 @@ def group_section(group: str) -> list[str]:
 
 
 def teacher_section() -> list[str]:
-    """What a teacher has besides its network, which is a student's."""
+    """Yield the keys of a teacher besides its network, which is a student's."""
     shared = config_directory() / "teacher" / "source" / "trained.yaml"
     given = values_of(shared)
     rows = ((path, each) for path, each in leaves(TEACHER) if path in given)
@@ -127,7 +127,7 @@ def teacher_section() -> list[str]:
 
 
 def what_it_sets(file: Path) -> str:
-    """What a choice does to the whole configuration: what it builds on, other choices, and keys."""
+    """Return the effects of a choice: what it builds on, other choices, and keys."""
     content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     parts = []
     for entry in content.get("defaults", []):
@@ -148,7 +148,7 @@ Constructors = tuple[tuple[str, str], ...]  # the path and the target of each
 
 
 def alike_choices(group: str, files: Sequence[Path]) -> dict[Constructors, dict[str, dict[str, Key]]]:
-    """The choices that call the same constructors in the same places, with their keys."""
+    """Return the choices that call the same constructors in the same places, with their keys."""
     found: dict[Constructors, dict[str, dict[str, Key]]] = {}
     for file in files:
         own = {key.path: key for key in keys_of_choice(file, group)}
@@ -161,7 +161,7 @@ def alike_choices(group: str, files: Sequence[Path]) -> dict[Constructors, dict[
 
 
 def keys_of_choice(file: Path, group: str) -> list[Key]:
-    """The keys of a choice and of those of its group that it builds on, from the configuration's root."""
+    """Return the keys of a choice and of those of its group that it builds on."""
     content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     found: dict[str, Key] = {}
     for entry in content.get("defaults", []):
@@ -184,7 +184,7 @@ def package_of(file: Path, group: str) -> str:
 
 
 def family_section(constructors: Constructors, alike: Mapping[str, Mapping[str, Key]]) -> list[str]:
-    """The keys of the choices that call the same constructors; where their values differ, a line for each."""
+    """Yield the keys of choices with the same constructors; a line for each where values differ."""
     of_choice = {name: settings(constructors, own) for name, own in alike.items()}
     lines = [f"**{', '.join(f'`{name}`' for name in alike)}**", ""]
     lines += [f"- `{path}`: `{target}`{short_description(target)}" for path, target in constructors]
@@ -212,14 +212,14 @@ def family_section(constructors: Constructors, alike: Mapping[str, Mapping[str, 
 
 
 def short_description(target: str) -> str:
-    """What a constructor of our own is, behind a colon."""
+    """Return the first line of our own constructor's docstring, behind a colon."""
     if not target.startswith("amtml_pl."):
         return ""
     return f": {cell(parse(inspect.getdoc(get_object(target)) or '').short_description or '')}"
 
 
 def settings(constructors: Constructors, own: Mapping[str, Key]) -> dict[str, Setting]:
-    """The keys of a choice, then the arguments of our own constructors that it does not set."""
+    """Return the keys of a choice, then the arguments of our constructors that it leaves out."""
     taken = {
         path: each for prefix, target in constructors for path, each in arguments(prefix, target).items()
     }
@@ -233,7 +233,7 @@ def settings(constructors: Constructors, own: Mapping[str, Key]) -> dict[str, Se
 
 
 def arguments(prefix: str, target: str) -> dict[str, Setting]:
-    """What a constructor of our own takes, as its docstring has it."""
+    """Return the arguments of our own constructor, from its docstring."""
     if not target.startswith("amtml_pl."):
         return {}
     built: Any = get_object(target)
@@ -275,7 +275,7 @@ def table_of(rows: Iterable[tuple[str, str, Declared]]) -> list[str]:
 
 
 def keys(file: Path) -> Iterator[Key]:
-    """The keys of a YAML file, in order, as they are written; those of a mapping behind it."""
+    """Return the keys of a YAML file in order, as written; those of a mapping after it."""
     text = file.read_text()
     root = yaml.compose(text)
     if root is not None:
@@ -283,7 +283,7 @@ def keys(file: Path) -> Iterator[Key]:
 
 
 def keys_below(node: yaml.Node, path: str, text: str) -> Iterator[Key]:
-    """The keys of a node; a list's mappings have their numbers for keys."""
+    """Yield the keys of a node; a list's mappings have their numbers for keys."""
     if isinstance(node, yaml.MappingNode):
         children = [(key.value, key, value) for key, value in node.value]
     else:
@@ -308,14 +308,14 @@ def is_parent(node: yaml.Node) -> bool:
 
 
 def as_written(node: yaml.Node, text: str) -> str:
-    """A value as the file has it; a list of several lines in one."""
+    """Return a value as the file has it; a list of several lines in one."""
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
         return f"[{', '.join(as_written(child, text) for child in node.value)}]"
     return " ".join(text[node.start_mark.index : node.end_mark.index].split())
 
 
 def comment_of(key: yaml.Node, ends: yaml.Node, lines: Sequence[str]) -> str:
-    """What a file says behind a key, or else in the lines above it; its first words are the file's."""
+    """Return the comment behind a key, or else in the lines above it."""
     mark = ends.end_mark
     if behind := re.match(r":?\s+# (.*)", lines[mark.line][mark.column :]):
         return behind[1]
@@ -327,7 +327,7 @@ def comment_of(key: yaml.Node, ends: yaml.Node, lines: Sequence[str]) -> str:
 
 
 def header(file: Path) -> str:
-    """The comment that a file begins with: its first paragraph, in one line."""
+    """Return the first paragraph of a file's first comment, in one line."""
     words = []
     for line in file.read_text().splitlines():
         if line.startswith("# @package"):
@@ -342,7 +342,7 @@ def header(file: Path) -> str:
 
 
 def code(value: str) -> str:
-    """A value as it is typed; nothing for none."""
+    """Return a value as typed; an empty text for None."""
     return f"`{value.replace('|', chr(92) + '|')}`" if value else ""
 
 

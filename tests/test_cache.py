@@ -14,14 +14,14 @@ from amtml_pl import cache
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.upkeep import show_info
 from amtml_pl.teachers.selected import SelectedTeacher
-from amtml_pl.training.cache_actions import Command, act
+from amtml_pl.training.cache_actions import CacheCommand, act
 from amtml_pl.training.settings import settings_of
 from tiny_runs import TINY
 
 EXPERIMENT = ("experiment=digits_amtml", *TINY)
 
 
-def invoke(place, shared, *words):
+def invoke(main, place, shared, *words):
     """Return the exit status of a command that runs in this process, which saves its imports."""
     roots = {"data": shared / "data", "teachers": shared / "teachers", "outputs": place / "outputs"}
     paths = [f"paths.{name}={folder}" for name, folder in roots.items()]
@@ -29,7 +29,7 @@ def invoke(place, shared, *words):
         patch.chdir(place)
         patch.setattr(sys, "argv", ["command", *paths, *words])
         try:
-            cache.main()
+            main()
         except SystemExit as stop:
             return stop.code
     return 0
@@ -39,7 +39,7 @@ def invoke(place, shared, *words):
 def built(tmp_path_factory, shared):
     """The cache that action=build makes for the experiment, validation included."""
     place = tmp_path_factory.mktemp("built")
-    assert invoke(place, shared, "action=build", *EXPERIMENT, "splits=[train,val]") == 0
+    assert invoke(cache.main, place, shared, "action=build", *EXPERIMENT, "splits=[train,val]") == 0
     return place / "outputs" / "cache"
 
 
@@ -57,7 +57,7 @@ def output(configure, capfd):
     def call(action, *overrides, rows=4, splits=("train",)):
         experiment = "digits_amtml" if overrides else None
         capfd.readouterr()
-        act(settings_of(configure(*overrides)), Command(experiment, overrides), action, [*splits], rows)
+        act(settings_of(configure(*overrides)), CacheCommand(experiment, overrides), action, [*splits], rows)
         return capfd.readouterr().out
 
     return call
@@ -126,7 +126,7 @@ def test_validation_logits_serve_every_augmentation_and_number_of_views(root, ou
 
 
 def test_an_empty_cache_is_reported(shared, tmp_path, capfd):
-    assert invoke(tmp_path, shared, "action=info") == 0
+    assert invoke(cache.main, tmp_path, shared, "action=info") == 0
     assert f"Nothing is cached in {tmp_path / 'outputs' / 'cache'}." in capfd.readouterr().out
 
 
@@ -300,7 +300,7 @@ def test_a_store_built_ahead_stays_until_its_experiment_does_not_read_it(root, o
     ("word", "expected"), [("action=clean", "build, verify, info or gc"), ("rows=0", "1 or more")]
 )
 def test_a_mistake_is_one_message_and_status_2(shared, tmp_path, capfd, word, expected):
-    assert invoke(tmp_path, shared, word) == 2
+    assert invoke(cache.main, tmp_path, shared, word) == 2
     err = capfd.readouterr().err
     assert expected in err
     assert err.count("error:") == 1

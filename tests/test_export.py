@@ -275,7 +275,7 @@ def test_a_multirun_is_refused_and_leaves_nothing_behind(moved, command, monkeyp
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     printed = command(export.main, "-m", f"run={moved},{moved}", status=2)
-    assert "--multirun: expected one command for each" in printed
+    assert "--multirun is not supported: expected one command for each" in printed
     assert [*(tmp_path / "here").iterdir()] == []
 
 

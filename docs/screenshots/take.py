@@ -55,7 +55,7 @@ return found.length;
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("logdir", type=Path, help="a run, or a folder of runs")
     parser.add_argument("out", type=Path, help="where the pictures go: tensorboard_<page>.png")
@@ -97,7 +97,7 @@ def tensorboard(logdir: Path) -> Iterator[str]:
 
 @contextmanager
 def browser(width: int, height: int) -> Iterator[webdriver.Chrome]:
-    """A browser without a window, with a profile of its own."""
+    """Yield a browser without a window, with a fresh profile."""
     with tempfile.TemporaryDirectory() as profile:
         options = webdriver.ChromeOptions()
         for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
@@ -113,7 +113,7 @@ def browser(width: int, height: int) -> Iterator[webdriver.Chrome]:
 def picture(
     driver: webdriver.Chrome, address: str, elements: str, file: Path, clicked: str | None = None
 ) -> int:
-    """Opens a page anew, waits until it is drawn, keeps what is seen; how many of the elements there are."""
+    """Open a page, wait until it is drawn, save a screenshot; return the number of elements."""
     driver.get("about:blank")
     driver.get(address)
     wait_for(lambda: driver.execute_script(DEEP, elements) > 0, patience=30.0, optional=True)

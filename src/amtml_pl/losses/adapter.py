@@ -19,7 +19,7 @@ class JointAdapterLoss(SoftTargetTerm):
     """Released objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
 
     It favours the teachers that are closest to the present student, hence the collapses that
-    ``docs/mathematics.md``, "amtml", describes; `NllAdapterLoss` is the well-posed alternative.
+    ``docs/methods/amtml.md``, "amtml", describes; `NllAdapterLoss` is the well-posed alternative.
 
     Args:
         temperature: T > 0.

@@ -86,7 +86,7 @@ class SoftTargetLoss(SoftTargetTerm):
     """Distillation towards the integrated soft targets, which are constants here.
 
     No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
-    targets (``docs/mathematics.md``, "amtml"). `amtml_pl.losses.adapter` trains the weighting.
+    targets (``docs/methods/amtml.md``, "amtml"). `amtml_pl.losses.adapter` trains the weighting.
 
     Args:
         temperature: T > 0.

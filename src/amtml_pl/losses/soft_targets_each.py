@@ -35,7 +35,7 @@ class PerTeacherSoftTargetLoss(LossTerm):
         temperature: T > 0.
         scale: ``paper`` is 1; ``ebkd_code`` and ``camkd_code`` are the strengths of the published CA-MKD code
             with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (see
-            ``docs/mathematics.md``, "ebkd" and "camkd").
+            ``docs/methods/ebkd.md``, ``camkd.md``).
     """
 
     needs_teachers = True

@@ -36,8 +36,7 @@ def relative_dissimilarity_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean of `triplet_terms`, each triplet ordered by the teachers' majority.
 
-    After You et al., "Learning from Multiple Teacher Networks" (KDD 2017); see ``docs/mathematics.md``,
-    "okd". Weights of conflicting teachers, which that paper has too, are left out. The mean leaves out
+    After You et al., "Learning from Multiple Teacher Networks" (KDD 2017); see ``docs/methods/okd.md``. Weights of conflicting teachers, which that paper has too, are left out. The mean leaves out
     triplets with as many votes on either side, and is 0 where none remains.
 
     Args:

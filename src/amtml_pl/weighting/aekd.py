@@ -30,7 +30,7 @@ class AekdWeighting(Weighting):
     They minimise ``||sum_m a_m g_m||²`` with ``0 <= a_m <= tolerance``, g as in `logit_gradients`.
     After Du et al., "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space"
     (NeurIPS 2020). The program is solved exactly (`amtml_pl.weighting.minimum_norm`); the published solver
-    stops at its starting point (``docs/mathematics.md``, "aekd").
+    stops at its starting point (``docs/methods/aekd.md``).
 
     Args:
         temperature: T > 0.

@@ -27,7 +27,7 @@ class MMKD(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, come from two small networks.
 
     After Zhang et al., "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (ICME 2023), and
-    its code; formulas: ``docs/mathematics.md``, "mmkd". Every few steps these networks take a meta step, on
+    its code; formulas: ``docs/methods/mmkd.md``. Every few steps these networks take a meta step, on
     samples that the student gets wrong. Copies of its parameters take two steps by the matching terms and one
     by cross-entropy; the gradient of the cross-entropy then reaches the networks through those steps.
 

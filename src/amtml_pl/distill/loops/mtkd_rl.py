@@ -24,7 +24,7 @@ class MTKDRL(LearnedWeightsLoop):
     """`DistillModule` whose weights, of outputs and of features, come from a learning agent.
 
     After Yang et al., "Multi-Teacher Knowledge Distillation with Reinforcement Learning" (AAAI 2025), and its
-    code; formulas: ``docs/mathematics.md``, "mtkd_rl". Per sample the agent reads how close the student's
+    code; formulas: ``docs/methods/mtkd_rl.md``. Per sample the agent reads how close the student's
     features and outputs are to each teacher's, that teacher's loss, and its features and outputs. Its shares
     are averaged with two fixed ones (static aggregation). The agent is trained by regression towards 1,
     weighted by the standardised reward; rewards below the mean of the batch have no effect, as published.

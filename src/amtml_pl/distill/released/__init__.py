@@ -1,7 +1,7 @@
 """Published AMTML code as it runs, defects included, beside the corrected terms.
 
 Follows the notebook ``LR_adaptive_learning.ipynb`` of the authors' repository (commit 926ab3c) as
-described in ``docs/method.md``. Reproduced on purpose:
+described in ``docs/methods/amtml.md``. Reproduced on purpose:
 
 - the KL term is averaged over all B·K elements and doubled (`losses.ReleasedSoftTargetLoss`);
 - its target carries gradients to the adapter and, through the features, to the student (same class);

@@ -29,7 +29,7 @@ class ReleasedAekdWeighting(Weighting):
     """Quadratic program of `amtml_pl.weighting.aekd`, solved by libsvm without scaling.
 
     Its stopping tolerance is absolute and larger than the products of batch-mean gradients, 1e-8 to 1e-5:
-    most steps return the starting point, 0.6, 0.4, 0, ... by position (``docs/mathematics.md``, "aekd").
+    most steps return the starting point, 0.6, 0.4, 0, ... by position (``docs/methods/aekd.md``).
 
     Args:
         temperature: T > 0.
