@@ -36,8 +36,9 @@ def relative_dissimilarity_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean of `triplet_terms`, each triplet ordered by the teachers' majority.
 
-    After You et al., "Learning from Multiple Teacher Networks" (KDD 2017); see ``docs/methods/okd.md``. Weights of conflicting teachers, which that paper has too, are left out. The mean leaves out
-    triplets with as many votes on either side, and is 0 where none remains.
+    After You et al., "Learning from Multiple Teacher Networks" (KDD 2017); see ``docs/methods/okd.md``.
+    The paper's weights of conflicting teachers are left out. Triplets with as many votes on either side are
+    left out, too; the mean is 0 if none remains.
 
     Args:
         student: one embedding per sample, with gradients.
