@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytorch_lightning  # noqa: F401 -- before the hook: what is first imported under it is compiled anew each time
 import torch
@@ -21,6 +22,13 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, as for this one below
 checked = install_import_hook("amtml_pl", "typing_check.checked")
 checked.__enter__()  # for the whole session: the package is imported by the test modules
+
+# The same examples in every run, on any machine; no time limit, as machines are shared.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
+hypothesis.settings.load_profile("repeatable")
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 

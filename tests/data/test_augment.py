@@ -34,7 +34,7 @@ def pictures(number, height=32, width=32):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(-5, 2**40), view=st.integers(0, 500), data=st.data())
 def test_pixels_of_a_sample_do_not_depend_on_its_batch(name, seed, view, data):
     images, augment = pictures(10, 11, 14), Augmentation(OPERATIONS[name], seed)

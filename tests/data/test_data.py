@@ -64,7 +64,7 @@ def same_pixels(first, second):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(-5, 2**40), epoch=st.integers(0, 400), B=st.integers(1, 200), N=st.integers(3, 120))
 def test_an_epoch_has_every_training_image_once_in_batches_of_two_or_more(seed, epoch, B, N):
     batches = order(module(order_seed=seed, batch_size=B, train_size=N), epoch)
@@ -73,7 +73,7 @@ def test_an_epoch_has_every_training_image_once_in_batches_of_two_or_more(seed, 
     assert all(2 <= len(batch) <= B + 1 for batch in batches) or B == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(world_size=st.integers(1, 8), B=st.integers(8, 64), N=st.integers(8, 120), epoch=st.integers(0, 5))
 def test_the_sequence_of_samples_is_the_same_for_any_number_of_ranks(world_size, B, N, epoch):
     data = module(batch_size=B, train_size=N)

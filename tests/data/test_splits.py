@@ -31,7 +31,7 @@ def labelled(min_size):
     return some.flatmap(lambda labels: st.permutations([0, 1, 2, *labels]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(labels=labelled(7), seed=st.integers(-3, 2**40), data=st.data())
 def test_training_and_validation_share_no_image_and_lose_none(labels, seed, data):
     size = data.draw(st.integers(3, len(labels) - 3))
@@ -42,7 +42,7 @@ def test_training_and_validation_share_no_image_and_lose_none(labels, seed, data
     assert len(splits["test"]) == 4
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(labels=labelled(20), fraction=st.floats(0.2, 0.8))
 def test_every_class_is_split_in_proportion(labels, fraction):
     splits = disjoint_splits(packed(labels), fraction, None, 0)
@@ -53,7 +53,7 @@ def test_every_class_is_split_in_proportion(labels, fraction):
         assert difference <= 3  # rounding, and one image that is given or spared
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(labels=labelled(7), seed=st.integers(0, 100), data=st.data(), train_size=st.sampled_from([None, 3]))
 def test_every_class_is_trained_on_and_validated_where_it_can_be(labels, seed, data, train_size):
     size = data.draw(st.integers(3, len(labels) - 3))
@@ -65,7 +65,7 @@ def test_every_class_is_trained_on_and_validated_where_it_can_be(labels, seed, d
         assert (label in validated) == (labels.count(label) > 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(labels=labelled(8), seed=st.integers(0, 100), data=st.data())
 def test_a_larger_validation_split_holds_every_smaller_one(labels, seed, data):
     sizes = sorted(data.draw(st.integers(3, len(labels) - 3)) for _ in range(2))
@@ -73,7 +73,7 @@ def test_a_larger_validation_split_holds_every_smaller_one(labels, seed, data):
     assert few <= many
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 100), small=st.integers(3, 60), large=st.integers(60, 120))
 def test_a_larger_training_subset_holds_every_smaller_one_and_spares_validation(seed, small, large):
     data = packed([0, 1, 2] * 50)

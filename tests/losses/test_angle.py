@@ -47,7 +47,7 @@ def tiles(request, monkeypatch):
 
 
 @given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9), st.integers(1, 900), st.integers(1, 20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_value_and_gradient_equal_the_definition_however_the_angles_are_cut(B, D, E, tile, width):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(angle, "TILE", tile)

@@ -167,7 +167,7 @@ def drawn_alike(term, step):
 
 
 @given(seed=st.integers(0, 50), M=st.integers(1, 4), K=st.integers(2, 7))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_losses_of_logits_equal_naive_loops(seed, M, K):
     step = make_step(B=4, M=M, K=K, seed=seed, dtype=torch.float64)
     z, w, T = step.student.logits, step.weights, 3.0
@@ -217,7 +217,7 @@ def shrunk(positions, side):
 
 
 @given(seed=st.integers(0, 50), M=st.integers(1, 3), two_alike=st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_relations_equal_loops_over_pairs_and_triples(seed, M, two_alike):
     term, step = built(RelationLoss("layer3"), B=4, M=M, seed=seed, dtype=torch.float64)
     if two_alike:
@@ -306,7 +306,7 @@ def weighted_by_loops(errors, weights):
 
 
 @given(seed=st.integers(0, 50), M=st.integers(1, 4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_triplets_equal_a_loop_over_the_same_draws(seed, M):
     for kind in (TripletLoss, ReleasedTripletLoss):
         term, step = built(kind("layer3"), B=8, M=M, seed=seed, dtype=torch.float64)
@@ -341,7 +341,7 @@ def test_the_ramp_of_dkd_takes_a_twelfth_of_the_epochs():
 
 
 @given(samples=st.integers(3, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_samples_of_a_triplet_are_three_different_ones(samples):
     triplets = random_triplets(samples)
     assert triplets.shape == (samples, 3)

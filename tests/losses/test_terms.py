@@ -46,7 +46,7 @@ def test_a_temperature_that_is_not_positive_is_refused(term, temperature):
 
 
 @given(SIZES, st.floats(0.5, 20), st.sampled_from(["probabilities", "logits"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_integrated_soft_targets_are_distributions_and_equal_a_naive_loop(size, T, mixture):
     B, M, K = size
     step = make_step(B, M, K)

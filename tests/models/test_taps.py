@@ -66,7 +66,7 @@ class TestLogits:
         assert torch.equal(tapped(network)(images).logits, expected)
         assert torch.equal(tapped(network, "layer1", "bn1", "avgpool")(images).logits, expected)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(
         mean=st.lists(st.floats(0, 1), min_size=3, max_size=3),
         std=st.lists(st.floats(0.01, 1), min_size=3, max_size=3),

@@ -2,13 +2,10 @@
 
 import copy
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
-FUZZ = settings(
-    derandomize=True, deadline=None, max_examples=25, database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+FUZZ = settings(max_examples=25)
 NUMBERS = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats()
 
 

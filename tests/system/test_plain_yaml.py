@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 
 from amtml_pl.system.plain_yaml import read_plain_yaml
 
-TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12).filter(lambda t: "${" not in t)
+TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12).filter(
+    lambda text: "${" not in text and text != "???"
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
     | st.sampled_from(["1e-3", "2026-11-29", "yes", "0x10", "null", "~", "=", "<<", "1_0", "- x", "#"]),
@@ -19,7 +21,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tree=st.dictionaries(TEXT.filter(bool), VALUES, max_size=4))
 def test_a_configuration_is_read_as_it_was_written(tmp_path_factory, tree):
     file = tmp_path_factory.mktemp("yaml") / "config.yaml"

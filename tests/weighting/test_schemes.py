@@ -43,7 +43,7 @@ def built(scheme, B=6, M=3, D=8, **options):
 
 @pytest.mark.parametrize("scheme", EVERY)
 @given(B=st.integers(1, 6), M=st.integers(1, 8), seed=st.integers(0, 20))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_rows_sum_to_one_and_permuting_the_teachers_permutes_the_columns(scheme, B, M, seed):
     step, weights = built(scheme, B, M, seed=seed)
     assert weights.shape == (B, M)
@@ -92,7 +92,7 @@ def test_a_teacher_that_is_right_counts_more_but_never_above_its_share_of_the_ot
 
 
 @given(M=st.integers(1, 6), seed=st.integers(0, 200), cap=st.sampled_from([0.3, 0.6, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_quadratic_program_is_solved_as_a_general_solver_solves_it(M, seed, cap):
     g = torch.randn(M, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     weights = minimum_norm_weights(g @ g.T, cap)

@@ -41,7 +41,7 @@ def test_every_known_format_is_read(tmp_path, suffix):
     assert (split.images.float().mean((2, 3)) - hue[split.labels]).abs().max() < 12
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(width=st.integers(8, 90), height=st.integers(8, 90), size=st.integers(8, 48))
 def test_other_sizes_are_scaled_and_centre_cropped_as_torchvision_does(width, height, size):
     y, x = np.mgrid[0:height, 0:width]

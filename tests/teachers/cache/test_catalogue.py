@@ -32,7 +32,7 @@ def test_differences_name_every_field_by_its_dotted_key():
     assert differing_fields(first, second) == expected
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(NESTED, NESTED)
 def test_two_values_differ_exactly_where_their_json_does(first, second):
     same = json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)

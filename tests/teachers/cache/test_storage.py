@@ -29,7 +29,7 @@ def test_floats_are_rounded_to_the_nearest_and_keep_their_type(storage):
     assert torch.equal(read, maps().to(read.dtype))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays(np.float32, (5, 3, 2, 2), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_int8_is_at_most_half_a_step_of_its_channel_off(values):
     given_maps = torch.from_numpy(values)
@@ -53,7 +53,7 @@ def near_ties(draw):
     return torch.tensor([steps], dtype=torch.float32) * max(abs(centre), 1e-6) * 2e-5 + centre
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.composite(near_ties)())
 def test_float16_keeps_the_class_with_the_largest_logit_where_rounding_makes_ties(logits):
     stored = encode_logits(logits, "float16")["values"]
@@ -61,7 +61,7 @@ def test_float16_keeps_the_class_with_the_largest_logit_where_rounding_makes_tie
     assert torch.isfinite(stored).all()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(arrays(np.float32, (7, 5), elements=st.floats(-6e4, 6e4, width=32)))
 def test_only_the_largest_logit_may_differ_from_plain_rounding_and_by_one_step(values):
     logits = torch.from_numpy(values)

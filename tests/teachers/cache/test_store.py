@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_cache import tree
 from tiny_store import FINGERPRINT, ROWS, SHAPE, SHARD_ROWS, a_store, built, values_of, write
@@ -84,7 +84,7 @@ def test_a_changed_field_of_the_fingerprint_is_named_with_both_values(tmp_path):
 # ---- damage
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), number=st.integers(0, 4))
 def test_a_flipped_bit_anywhere_in_a_shard_is_a_wrong_checksum(tmp_path, place, bit, number):
     store = a_store(tmp_path)

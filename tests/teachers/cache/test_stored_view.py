@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_store import ROWS, a_store, built, pixels_of
 
@@ -14,7 +14,7 @@ from amtml_pl.teachers.cache.storage import encode
 from records import EXAMINED
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(index=st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=60))
 @pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_rows_in_any_order_and_repeated_are_those_of_a_naive_loop(tmp_path, storage, index):
