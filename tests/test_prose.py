@@ -92,7 +92,7 @@ def test_pages_have_plain_headings_and_short_sentences(page):
     lengths = [len(sentence.split()) for sentence in sentences(page)]
     assert sum(lengths) <= 20 * len(lengths)
     lines = re.sub(
-        r"^```.*?^```|\$[^$]*\$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE
+        r"^```.*?^```|\$[^$\n]*\$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE
     ).splitlines()
     tables_and_code = re.compile(r"\s*(\||\[?!\[|`)")
     assert [line for line in lines if len(line) > 130 and not tables_and_code.match(line)] == []
@@ -105,10 +105,11 @@ def test_the_readme_fits_a_screen():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_page_of_a_method_has_one_form_and_the_rows_of_the_study(method):
     page, study = (ROOT / f"docs/methods/{method}.md").read_text(), (ROOT / "docs/results.md").read_text()
+    study = study[study.index("small: every method") :]
     sections = re.findall(r"^## (.*)$", page, re.MULTILINE)
     assert sections == ["What it does", "Formula", "Source", "Command", "Measured", "The published code"]
     rows = re.findall(r"^\| \w+ \| \d+ \| .*$", page, re.MULTILINE)
-    assert f"| {method} |" in rows[0]
+    assert {method, "avg", "ce"} <= {row.split()[1] for row in rows}
     assert [row for row in rows if row not in study] == []
 
 
