@@ -73,7 +73,7 @@ def non_finite_step(
         f"The {what} stopped being a number at epoch {module.current_epoch}, step {module.global_step} "
         f"(batch {batch_idx} of the epoch): {', '.join(broken)}. Rows of the {batch.split} split in this "
         f"batch (view {batch.view}): {batch.index.tolist()}. The step is kept in {file}",
-        fix="lower optimizer.lr or the term's coef and repeat; how to look into the step: docs/runs.md",
+        fix="lower optimizer.lr or the term's coef and repeat; docs/resume.md shows how to examine the step",
     )
 
 
