@@ -229,7 +229,7 @@ def test_fewer_class_names_than_outputs_are_refused(changed_export):
 
 def test_weights_of_another_network_are_refused(changed_export):
     printed = changed_export("safetensors", lambda _, tensors: tensors.pop("fc.bias"))
-    assert "1 tensors differ, the first is fc.bias" in printed
+    assert "1 tensors differ (the first, fc.bias" in printed
 
 
 def test_logits_that_are_not_finite_are_refused(changed_export, monkeypatch, tmp_path):

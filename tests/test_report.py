@@ -82,7 +82,7 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
         (["runs=runs", "metric=test/accc"], "(got 'test/accc', expected one of test/acc, test/acc_last,"),
         (["runs="], "runs='': expected"),
         (["runs=runs", "baseline="], "baseline= is empty"),
-        (["runs=unfinished"], "which run.json in its folder has: it resumes it"),
+        (["runs=unfinished"], "repeat the command of a run (in its run.json)"),
         (["runs=nan"], "with force=true: it starts over"),
         (["runs=runs", "out=file"], "cannot be written to"),
         (["runs=runs", "bsaeline=ce"], "baseline"),

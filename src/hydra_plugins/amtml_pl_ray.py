@@ -73,5 +73,10 @@ def run_one(context: tuple[Any, ...], overrides: list[str], number: int) -> JobR
     job_config = hydra_context.config_loader.load_sweep_config(config, overrides)
     with open_dict(job_config):
         job_config.hydra.job.id = job_config.hydra.job.num = number
-    folder = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
-    return run_job(task_function, job_config, hydra_context=hydra_context, **folder)
+    return run_job(
+        task_function,
+        job_config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=hydra_context,
+    )

@@ -245,7 +245,7 @@ def test_another_folder_is_refused_with_the_name_of_a_run(moved, tmp_path):
     ("changes", "text"),
     [
         ({"status": "failed", "error": "out of luck"}, r"failed \(out of luck\); expected a completed one"),
-        ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x resumes it"),
+        ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x"),
         ({"format": 9}, r"has format 9; expected 3; a later version of amtml_pl wrote it(.|\n)*with the ver"),
         ({"format": None}, r"run.json has format None; expected 3"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),
@@ -267,10 +267,12 @@ def test_a_run_with_a_held_lock_is_still_running(moved):
 def test_a_run_without_a_record_is_still_running_or_was_stopped(moved):
     """Teachers are being trained, or `force=true` has removed the old record."""
     (moved / "run.json").unlink()
-    expected = r"is still running, and is being prepared(.|\n)*once the run has ended"
+    expected = r"is still running, and is being prepared(.|\n)*when the run has ended"
     with FileLock(moved / ".lock"), pytest.raises(UserError, match=expected):
         load_run(moved)
-    with pytest.raises(UserError, match=r"was stopped before it was trained(.|\n)*resumes it"):
+    with pytest.raises(
+        UserError, match=r"was stopped before it was trained(.|\n)*repeat the command that began it"
+    ):
         load_run(moved)
 
 

@@ -122,7 +122,7 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
     if UNKNOWN in reasons or any(RUNNING in reason for reason in reasons):
         return "the same command again, once a run has ended"
     if reasons & {"interrupted", "failed", UNRECORDED}:
-        return "repeat the command of a run, which run.json in its folder has: it resumes it"
+        return "repeat the command of a run (in its run.json) to resume it"
     if any(UNREADABLE in reason for reason in reasons):
         return "ask the folders' owner for read access (ls -ld shows the owner), or pass runs=FOLDER"
     return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"

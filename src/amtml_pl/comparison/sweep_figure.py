@@ -48,7 +48,7 @@ class SweptSetting:
         """Return the words that describe a run, without this setting and those that are facts."""
         left_out = {self.override, "temperature", "coef"}
         others = (word for word in run.settings if key_of(word).partition(".")[0] not in left_out)
-        return [run.method or run.experiment, *others]
+        return [run.method or run.experiment or "unnamed", *others]
 
     def facts_of(self, run: Run) -> dict[str, str]:
         """Return the experiment and the facts of a run, without this setting."""

@@ -30,8 +30,8 @@ class CifarResNet(nn.Module):
         blocks = blocks_per_stage("CifarResNet", depth, remainder=2)
         if len(widths) != 4 or min(widths) < 1:
             raise UserError(
-                f"CifarResNet got widths={list(widths)}; expected four positive numbers.",
-                fix="widths=[16,16,32,64]",
+                f"CifarResNet has wrong widths (got {list(widths)}, expected four positive numbers).",
+                fix="student.network.widths=[16,16,32,64]",
             )
         stem, *stages = widths
         self.conv1 = nn.Conv2d(3, stem, kernel_size=3, padding=1, bias=False)
@@ -87,7 +87,7 @@ def blocks_per_stage(network: str, depth: int, remainder: int) -> int:
     below = 6 * max(blocks, 1) + remainder
     nearest = [below] if depth < below else [below, below + 6]
     raise UserError(
-        f"{network} got depth={depth}; expected 6n+{remainder} with n of at least 1. "
-        f"The nearest: {' and '.join(map(str, nearest))}.",
-        fix=f"depth={nearest[0]}",
+        f"{network} has a wrong depth (got {depth}, expected 6n+{remainder} with n ≥ 1; "
+        f"the nearest: {' and '.join(map(str, nearest))}).",
+        fix=f"student.network.depth={nearest[0]}",
     )

@@ -34,13 +34,14 @@ class CifarVgg(nn.Module):
         super().__init__()
         if depth not in CONVOLUTIONS:
             raise UserError(
-                f"CifarVgg got depth={depth}; expected one of {list(CONVOLUTIONS)}.", fix="depth=8"
+                f"CifarVgg has a wrong depth (got {depth}, expected one of {list(CONVOLUTIONS)}).",
+                fix="student.network.depth=8",
             )
         widths = [round(channels * width) for channels in (64, 128, 256, 512, 512)]
         if min(widths) < 1:
             raise UserError(
-                f"CifarVgg got width={width}, which gives the stages {widths} channels; expected at least 1.",
-                fix="width=0.25",
+                f"CifarVgg has a wrong width (got {width}: {widths} channels, expected at least 1 per stage).",
+                fix="student.network.width=0.25",
             )
         first, second, third, fourth, fifth = CONVOLUTIONS[depth]
         self.pool = nn.MaxPool2d(2)

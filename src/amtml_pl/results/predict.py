@@ -50,12 +50,12 @@ class Predictor:
             self.image_size = run.config["dataset"]["image_size"]
         elif not place.exists():
             raise UserError(
-                f"{place} does not exist.", fix="model=FILE or FOLDER, of an exported student or a run"
+                f"{place} does not exist.", fix="name an exported student or a run: model=FILE_OR_FOLDER"
             )
         elif checkpoint != "best":
             raise UserError(
                 f"checkpoint={checkpoint} is a choice of a run's folder; {place} is a file.",
-                fix="model=FOLDER, or leave checkpoint= out",
+                fix="remove checkpoint=, or name the run: model=FOLDER",
             )
         else:
             refuse_changed(place)

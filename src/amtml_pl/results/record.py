@@ -51,7 +51,7 @@ def completed_record(folder: RunFolder) -> RunRecord:
         why = f" ({record.error})" if record.error else ""
         raise UserError(
             f"The run in {folder.path} {states[record.status]}{why}; expected a completed one.",
-            fix="the same command again, once the run has ended" if busy else f"{record.command} resumes it",
+            fix="repeat the command when the run has ended" if busy else record.command,
         )
     folder.refuse_changed(record, *folder.tables)
     return record
@@ -62,12 +62,12 @@ def without_record(folder: RunFolder) -> UserError:
     if folder.is_busy:
         return UserError(
             f"The run in {folder.path} is still running, and is being prepared; expected a completed one.",
-            fix="the same command again, once the run has ended",
+            fix="repeat the command when the run has ended",
         )
     if folder.lock_file.exists():
         return UserError(
             f"The run in {folder.path} was stopped before it was trained; expected a completed one.",
-            fix="the command that began it resumes it",
+            fix="repeat the command that began it",
         )
     below = run_below(folder.path)
     return UserError(

@@ -103,10 +103,10 @@ def refuse_other_network(
 ) -> None:
     """Raise a UserError if a file's tensors differ from a network's by name or shape."""
     if names := [*chain(*mismatched_tensors(given, expected).values())]:
-        here, there = (tuple(of[names[0]].shape) if names[0] in of else "none" for of in (expected, given))
+        there, here = (tuple(of[names[0]].shape) if names[0] in of else "absent" for of in (given, expected))
         raise UserError(
-            f"The file {file} is of another network: {len(names)} tensors differ, the first is "
-            f"{names[0]:.80}: {there}, expected {here}.",
+            f"The file {file} is of another network: {len(names)} tensors differ (the first, "
+            f"{names[0]:.80}: got {there}, expected {here}).",
             fix=fix,
         )
 

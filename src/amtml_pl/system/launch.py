@@ -84,7 +84,7 @@ def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
     Raises:
         UserError: if processes and devices differ in number, or another machine has no processes.
     """
-    gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
+    gpus = torch.cuda.device_count() if accelerator != "cpu" and torch.cuda.is_available() else 0
     each = (gpus or 1) if devices == "auto" else int(devices)
     if gpus and each > gpus:
         raise UserError(

@@ -39,7 +39,8 @@ def restoring_handlers(*numbers: int) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: set by code outside Python
+                signal.signal(number, handler)
 
 
 class StopRequest:

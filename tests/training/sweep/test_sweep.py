@@ -92,10 +92,15 @@ def test_neither_a_mistake_nor_an_unexpected_error_ends_the_other_jobs(sweep, tm
     assert status == 1
     by_job = {row["job"]: row for row in rows(tmp_path)}
     assert [by_job[number]["status"] for number in "012"] == ["failed", "failed", "completed"]
-    assert "got depth=9; expected 6n+2" in by_job["0"]["reason"]
+    assert "(got 9, expected 6n+2" in by_job["0"]["reason"]
     assert "IsADirectoryError" in by_job["1"]["reason"]
     at_the_end = error[error.index("2 of 3 jobs failed") :]
-    for reason in ("student.network.depth=9", "got depth=9; expected", "student.network.depth=8", "IsADir"):
+    for reason in (
+        "student.network.depth=9",
+        "wrong depth (got 9, expected",
+        "student.network.depth=8",
+        "IsADir",
+    ):
         assert reason in at_the_end
     assert "--multirun" in at_the_end.splitlines()[-1]
 
@@ -255,7 +260,7 @@ def test_a_search_continues_after_a_failed_trial_and_the_repeated_command_tries_
     for _ in range(2):
         status, error = sweep("hydra/sweeper=optuna_study", "hydra.sweeper.n_trials=2", *depth)
         assert status == 2
-        assert "got depth=9; expected 6n+2" in error
+        assert "(got 9, expected 6n+2" in error
     assert statuses(tmp_path) == {"failed": 1}
 
 

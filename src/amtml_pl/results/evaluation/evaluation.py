@@ -57,7 +57,7 @@ def evaluate_student(
 
     Args:
         run: a completed one.
-        images: of its own data set, or of another one with the same classes.
+        images: of the run's data set, or of another one with the same classes.
         checkpoint: which epoch's weights.
         teachers: whether to compare it with its teachers, as far as they can be found.
         latency: whether to measure its time per image on this machine's CPU.

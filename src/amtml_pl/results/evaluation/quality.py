@@ -20,7 +20,7 @@ class Reliability:
 
     Bin i holds the confidences in ``(i / BINS, (i + 1) / BINS]``, as in Guo et al., "On Calibration of Modern
     Neural Networks" (arXiv:1706.04599). torchmetrics differs: its bins are open at the right, so that a
-    confidence of exactly 1 has a bin of its own, and its sums in float32 are off by a tenth for some ten
+    confidence of exactly 1 has a separate bin, and its sums in float32 are off by a tenth for some ten
     thousand confident predictions.
 
     Attributes:

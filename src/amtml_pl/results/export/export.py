@@ -71,9 +71,10 @@ def export_student(
         logits: Float[Tensor, "B K"] = student(images).logits
         return logits
 
-    with output(file) as temporary, refusing_failures(run, name):
-        written_by.write(StudentLogits(run.student(checkpoint)), card, temporary)
-        after = written_by.open_file(temporary).forward
+    with output(file) as temporary:
+        with refusing_failures(run, name):
+            written_by.write(StudentLogits(run.student(checkpoint)), card, temporary)
+            after = written_by.open_file(temporary).forward
         parity = measure_parity(before, after, images)
         if not parity.max_abs_logit_difference <= MOST_DIFFERENCE:  # it may be NaN
             raise UserError(
