@@ -83,7 +83,7 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
         (["runs="], "runs='': expected"),
         (["runs=runs", "baseline="], "baseline= is empty"),
         (["runs=unfinished"], "repeat the command of a run (in its run.json)"),
-        (["runs=nan"], "with force=true: it starts over"),
+        (["runs=nan"], "with force=true to start it again"),
         (["runs=runs", "out=file"], "cannot be written to"),
         (["runs=runs", "bsaeline=ce"], "baseline"),
     ],

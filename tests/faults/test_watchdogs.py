@@ -175,7 +175,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, whole, t
 
     message = in_a_process_that_may_write(20_000, job)
     assert "last.ckpt cannot be written" in message
-    assert "The one before it is whole" in message
+    assert "The previous one is intact" in message
     folder = RunFolder(tmp_path / "cut")
     assert torch.load(folder.last_checkpoint, weights_only=True)["global_step"] == 2
     assert [file.name for file in folder.path.rglob(".*")] == [".lock"]

@@ -125,7 +125,7 @@ def remedy(left_out: Sequence[LeftOut]) -> str:
         return "repeat the command of a run (in its run.json) to resume it"
     if any(UNREADABLE in reason for reason in reasons):
         return "ask the folders' owner for read access (ls -ld shows the owner), or pass runs=FOLDER"
-    return "repeat the command of a run, which run.json in its folder has, with force=true: it starts over"
+    return "repeat the command of a run (in its run.json) with force=true to start it again"
 
 
 def relative_name(run_folder: Path, below: Path) -> str:

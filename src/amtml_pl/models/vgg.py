@@ -40,7 +40,7 @@ class CifarVgg(nn.Module):
         widths = [round(channels * width) for channels in (64, 128, 256, 512, 512)]
         if min(widths) < 1:
             raise UserError(
-                f"CifarVgg has a wrong width (got {width}: {widths} channels, expected at least 1 per stage).",
+                f"CifarVgg has a wrong width (got {width}: {widths} channels, expected 1 or more per stage).",
                 fix="student.network.width=0.25",
             )
         first, second, third, fourth, fifth = CONVOLUTIONS[depth]
