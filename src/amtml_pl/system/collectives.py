@@ -54,8 +54,14 @@ def init_processes() -> None:
     dist.init_process_group(backend, timeout=STEP_TIMEOUT, store=store, rank=rank, world_size=world_size)
     group = dist.new_group(timeout=SETUP_TIMEOUT, backend="gloo")
     Rendezvous.store, Rendezvous.setup_group = store, cast("dist.ProcessGroup", group)
-    atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+    atexit.register(end_process_group)
     Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_process_group() -> None:
+    """End the process group, if something else has not ended it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def end_with_parent(parent: int) -> None:
