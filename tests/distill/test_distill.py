@@ -14,9 +14,9 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss
 from amtml_pl.losses.angle import AngleLoss
-from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.ce import CrossEntropy
 from amtml_pl.losses.hint import HintLoss
-from amtml_pl.losses.soft_targets import SoftTargetLoss
+from amtml_pl.losses.kd import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.teachers.live import LiveTeachers, Teacher

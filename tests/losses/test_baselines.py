@@ -14,16 +14,16 @@ from scipy.optimize import minimize
 from test_regression import regressed_by_loops
 from torch import nn
 
-from amtml_pl.distill.released.losses import ReleasedConfidenceFeatureRegression as ReleasedConfidence
-from amtml_pl.distill.released.losses import ReleasedFeatureRegression, ReleasedTripletLoss
+from amtml_pl.distill.published.losses import PublishedConfidenceFeatureRegression as PublishedConfidence
+from amtml_pl.distill.published.losses import PublishedFeatureRegression, PublishedTripletLoss
 from amtml_pl.errors import UserError
 from amtml_pl.losses.attention import AttentionLoss
 from amtml_pl.losses.dkd import DecoupledLoss
+from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.regression_aekd import AekdFeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
-from amtml_pl.losses.relation import RelationLoss
-from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
+from amtml_pl.losses.rkd import RelationLoss
 from amtml_pl.losses.triplets import TripletLoss, random_triplets, relative_dissimilarity_loss
 from amtml_pl.types import OfferedFeatures, TeacherOutputs, TensorShapes
 from steps import make_step
@@ -78,8 +78,8 @@ def every_term():
 
 def every_term_and_release():
     names = list(STAGES)
-    released = [ReleasedFeatureRegression(names), ReleasedConfidence(names)]
-    return [*every_term(), ReleasedTripletLoss("layer3"), *released]
+    published = [PublishedFeatureRegression(names), PublishedConfidence(names)]
+    return [*every_term(), PublishedTripletLoss("layer3"), *published]
 
 
 @pytest.mark.parametrize("position", range(len(every_term())))
@@ -95,7 +95,7 @@ def test_a_term_trains_the_student_and_all_that_it_learns_and_no_weights(positio
     assert all(tensor.grad.abs().sum() > 0 for tensor in [*read, *learned])
 
 
-@pytest.mark.parametrize("kind", [RelationLoss, TripletLoss, ReleasedTripletLoss])
+@pytest.mark.parametrize("kind", [RelationLoss, TripletLoss, PublishedTripletLoss])
 def test_no_gradient_reaches_a_teacher_whose_samples_are_compared(kind):
     """The other terms rely on `Step`: teachers' outputs come without gradients."""
     term, step = built(kind("layer3"))
@@ -124,7 +124,7 @@ def test_outputs_rounded_to_half_precision_give_almost_the_same_number(position)
 
 def assert_finite_with_gradients(term, step, value):
     assert torch.isfinite(value)
-    if isinstance(term, ReleasedFeatureRegression):  # it trains nothing
+    if isinstance(term, PublishedFeatureRegression):  # it trains nothing
         return
     value.backward()
     read = [step.student.features[tap] for tap in term.student_taps()] or [step.student.logits]
@@ -261,10 +261,10 @@ def test_a_regression_equals_loops_over_samples_teachers_and_elements(M, stage):
     plain, step = built(FeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
     errors = errors_by_loops(plain, step)
     assert plain(step).item() == pytest.approx(weighted_by_loops(errors, step.weights.tolist()))
-    released, step = built(ReleasedFeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
-    errors = errors_by_loops(released, step)
-    assert released(step).item() == pytest.approx(sum(map(sum, errors)) / (4 * M))
-    assert not released(step).requires_grad  # as published, it trains nothing
+    published, step = built(PublishedFeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
+    errors = errors_by_loops(published, step)
+    assert published(step).item() == pytest.approx(sum(map(sum, errors)) / (4 * M))
+    assert not published(step).requires_grad  # as published, it trains nothing
 
 
 @pytest.mark.parametrize("M", [1, 3])
@@ -275,7 +275,7 @@ def test_the_regression_of_aekd_equals_loops_with_its_own_weights(M):
 
 
 @pytest.mark.parametrize("M", [1, 2, 3])
-@pytest.mark.parametrize("kind", [ConfidenceFeatureRegression, ReleasedConfidence])
+@pytest.mark.parametrize("kind", [ConfidenceFeatureRegression, PublishedConfidence])
 def test_the_regression_of_camkd_equals_loops_over_the_opinions_of_the_teachers_classifiers(kind, M):
     term, step = built(kind(list(STAGES)), 4, M, dtype=torch.float64)
     regressed = regressed_by_loops(term, step)
@@ -285,7 +285,7 @@ def test_the_regression_of_camkd_equals_loops_over_the_opinions_of_the_teachers_
         own = [opinions[m][b] for m in range(M)]
         blame = [sum(map(math.exp, each)) / math.exp(each[label]) for each in own]  # exp of the cross-entropy
         weights.append([(1 - each / sum(blame)) / (M - 1) if M > 1 else 1.0 for each in blame])
-    once_more = M if kind is ReleasedConfidence else 1
+    once_more = M if kind is PublishedConfidence else 1
     naive = weighted_by_loops(errors_by_loops(term, step), weights) / once_more
     assert term(step).item() == pytest.approx(naive)
 
@@ -308,7 +308,7 @@ def weighted_by_loops(errors, weights):
 @given(seed=st.integers(0, 50), M=st.integers(1, 4))
 @settings(max_examples=10)
 def test_triplets_equal_a_loop_over_the_same_draws(seed, M):
-    for kind in (TripletLoss, ReleasedTripletLoss):
+    for kind in (TripletLoss, PublishedTripletLoss):
         term, step = built(kind("layer3"), B=8, M=M, seed=seed, dtype=torch.float64)
         torch.manual_seed(seed)
         triplets = random_triplets(8).tolist()
@@ -317,7 +317,7 @@ def test_triplets_equal_a_loop_over_the_same_draws(seed, M):
         terms = []
         for a, i, j in triplets:
             for_i = [math.dist(t[a], t[i]) <= math.dist(t[a], t[j]) for t in teachers]
-            if kind is ReleasedTripletLoss:
+            if kind is PublishedTripletLoss:
                 near, far = (i, j) if for_i[-1] else (j, j)
             elif 2 * sum(for_i) == M:
                 continue
@@ -370,8 +370,8 @@ def test_two_teachers_that_agree_outvote_the_one_that_has_all_the_weight():
     assert (value(first, second, first) - value(second, second, second)).abs() > 1e-4
 
 
-def test_permuting_the_teachers_leaves_the_votes_but_not_the_released_term():
-    for kind, same in ((TripletLoss, True), (ReleasedTripletLoss, False)):
+def test_permuting_the_teachers_leaves_the_votes_but_not_the_published_term():
+    for kind, same in ((TripletLoss, True), (PublishedTripletLoss, False)):
         term, step = built(kind("layer3"), B=16)
         outputs = step.teachers
         turned = TeacherOutputs(outputs.names[::-1], outputs.logits.flip(1), outputs.hints)
@@ -381,7 +381,7 @@ def test_permuting_the_teachers_leaves_the_votes_but_not_the_released_term():
 
 
 def test_the_weights_of_camkd_are_constants_and_those_of_its_code_are_not():
-    for kind, constant in ((ConfidenceFeatureRegression, True), (ReleasedConfidence, False)):
+    for kind, constant in ((ConfidenceFeatureRegression, True), (PublishedConfidence, False)):
         term, step = built(kind(list(STAGES)))
         weights = term.own_weights(step)
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))

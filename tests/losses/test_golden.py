@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from amtml_pl.distill.released.losses import element_mean_soft_target_loss
+from amtml_pl.distill.published.losses import element_mean_soft_target_loss
 from amtml_pl.losses.angle import angle_loss, angles
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
@@ -50,7 +50,7 @@ def test_soft_target_loss_and_its_gradient(golden):
     assert_golden(hinton, expected["hinton"])
 
 
-def test_the_released_soft_target_loss_with_plain_and_with_tempered_cross_entropy(golden):
+def test_the_published_soft_target_loss_with_plain_and_with_tempered_cross_entropy(golden):
     given, expected = golden("kd_loss")
     logits = given["student_logits"].double().requires_grad_()
     T, alpha, labels = given["T"], given["alpha"], given["labels"]
@@ -73,7 +73,7 @@ def test_angle_and_distance_between_two_sets_of_points(golden):
     assert_golden(distance_loss(student, teacher), expected["distance"])
 
 
-def test_angle_and_distance_in_the_spaces_of_the_released_and_of_the_corrected_code(golden):
+def test_angle_and_distance_in_the_spaces_of_the_published_and_of_the_corrected_code(golden):
     given, expected = golden("rkd")
     logits, q = given["student_logits"].double(), given["prob_mixture"].double()
     assert_golden(angle_loss(F.softmax(logits / 5, dim=1), q), expected["prob_angle"])

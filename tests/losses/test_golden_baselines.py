@@ -9,20 +9,20 @@ from torch import nn
 
 from amtml_pl.distill.loops.dml import mutual_loss
 from amtml_pl.distill.loops.mtkd_rl import aggregated_weights
-from amtml_pl.distill.released.aekd import ReleasedAekdWeighting, support_vector_weights
-from amtml_pl.distill.released.dml import released_mutual_loss
-from amtml_pl.distill.released.losses import ReleasedConfidenceFeatureRegression as ReleasedConfidence
-from amtml_pl.distill.released.losses import (
-    ReleasedFeatureRegression,
-    ReleasedTripletLoss,
-    released_triplet_terms,
+from amtml_pl.distill.published.aekd import PublishedAekdWeighting, support_vector_weights
+from amtml_pl.distill.published.dml import published_mutual_loss
+from amtml_pl.distill.published.losses import PublishedConfidenceFeatureRegression as PublishedConfidence
+from amtml_pl.distill.published.losses import (
+    PublishedFeatureRegression,
+    PublishedTripletLoss,
+    published_triplet_terms,
 )
 from amtml_pl.losses.attention import AttentionLoss
 from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
 from amtml_pl.losses.embeddings import EmbeddingTerm
+from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss, soft_target_losses
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
-from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss, soft_target_losses
 from amtml_pl.losses.triplets import TripletLoss, triplet_terms, votes
 from amtml_pl.models.hint import attention_map
 from amtml_pl.types import ModelOutputs, OfferedFeatures, Step, TeacherOutputs, TensorShapes
@@ -71,8 +71,8 @@ def test_votes_and_terms_of_triplets(golden):
     assert_golden(ballots.double(), expected["votes"].double())
     turned = torch.where((2 * ballots.sum(dim=1) > 3)[:, None], triplets, triplets[:, [0, 2, 1]])
     assert_golden(triplet_terms(student, turned, given["margin"]), expected["terms"])
-    released = released_triplet_terms(student, teachers[-1], triplets, given["margin"])
-    assert_golden(released, expected["reference_bug_terms"])
+    published = published_triplet_terms(student, teachers[-1], triplets, given["margin"])
+    assert_golden(published, expected["reference_bug_terms"])
 
 
 class OfAnyLength:
@@ -84,18 +84,18 @@ class OfAnyLength:
 class TripletsOfAnyLength(OfAnyLength, TripletLoss): ...
 
 
-class ReleasedTripletsOfAnyLength(OfAnyLength, ReleasedTripletLoss): ...
+class PublishedTripletsOfAnyLength(OfAnyLength, PublishedTripletLoss): ...
 
 
-def test_triplets_by_votes_and_as_released(golden, monkeypatch):
+def test_triplets_by_votes_and_as_published(golden, monkeypatch):
     given, expected = golden("okd")
-    for module in ("losses.triplets", "distill.released.losses"):
+    for module in ("losses.triplets", "distill.published.losses"):
         monkeypatch.setattr(f"amtml_pl.{module}.random_triplets", lambda samples: given["triplets"])
     embeddings = (given["student"], *given["teachers"])
     maps = [torch.as_tensor(each).double()[:, :, None, None] for each in embeddings]
     offered = dict.fromkeys("abc", OfferedFeatures("last"))
-    released = expected["reference_bug_terms"].mean()
-    for kind, loss in ((TripletsOfAnyLength, expected["loss"]), (ReleasedTripletsOfAnyLength, released)):
+    published = expected["reference_bug_terms"].mean()
+    for kind, loss in ((TripletsOfAnyLength, expected["loss"]), (PublishedTripletsOfAnyLength, published)):
         term, step = built(kind("last", given["margin"]), offered, {"last": maps[0]}, maps[1:])
         assert_golden(term(step), loss)
 
@@ -109,7 +109,7 @@ def test_entropy_weights_and_the_two_scales_of_their_loss(golden):
     step = weighted(step, EntropyWeighting())
     assert_golden(step.weights.T, expected["weights_norm"])
     assert_golden(PerTeacherSoftTargetLoss(T)(step), expected["loss_norm"])
-    assert_golden(PerTeacherSoftTargetLoss(T, "ebkd_code")(step), expected["loss_ref"])
+    assert_golden(PerTeacherSoftTargetLoss(T, "ebkd_published")(step), expected["loss_ref"])
 
 
 def test_confidence_weights_and_the_two_scales_of_their_loss(golden):
@@ -118,12 +118,12 @@ def test_confidence_weights_and_the_two_scales_of_their_loss(golden):
     step = weighted(step, ConfidenceWeighting())
     assert_golden(step.weights.T, expected["weights"])
     assert_golden(PerTeacherSoftTargetLoss(given["T"])(step), expected["kd_loss_paper"])
-    assert_golden(PerTeacherSoftTargetLoss(given["T"], "camkd_code")(step), expected["kd_loss_ref"])
+    assert_golden(PerTeacherSoftTargetLoss(given["T"], "camkd_published")(step), expected["kd_loss_ref"])
 
 
 def test_the_intermediate_loss_of_camkd(golden):
     given, expected = golden("camkd")
-    losses = {"inter_paper": ConfidenceFeatureRegression, "inter_ref": ReleasedConfidence}
+    losses = {"inter_paper": ConfidenceFeatureRegression, "inter_ref": PublishedConfidence}
     for name, kind in losses.items():
         term, step = regression_of(kind, given["feat_s"], given["feat_t"], given["A"])
         step = replace(step, labels=given["labels_int"])
@@ -157,7 +157,7 @@ class Classifier(nn.Module):
         return (feature + LOWERED).mean(dim=(2, 3)) @ self.matrix.T
 
 
-@pytest.mark.parametrize("kind", [FeatureRegression, ReleasedFeatureRegression])
+@pytest.mark.parametrize("kind", [FeatureRegression, PublishedFeatureRegression])
 def test_plain_feature_regression(golden, kind):
     given, expected = golden("fitnet_hint")
     term, step = regression_of(kind, given["feat_s"], [given["feat_t"]], [given["A"]])
@@ -195,19 +195,19 @@ def test_the_solver_of_the_published_aekd_stops_where_it_starts(golden):
     gradients = logit_gradients(given["student_logits"].double(), teachers_of(given), given["T"]).mean(dim=1)
     gram = gradients @ gradients.T
     step = logit_step(given["student_logits"], teachers_of(given))
-    step = weighted(step, ReleasedAekdWeighting(given["T"], given["C"]))
+    step = weighted(step, PublishedAekdWeighting(given["T"], given["C"]))
     assert_golden(step.weights, expected["alpha_libsvm_unscaled"].expand(4, 3))
     assert_golden(support_vector_weights(1e-6 * gram, given["C"]), expected["alpha_libsvm_tiny"])
 
 
-def test_mutual_learning_correct_and_as_released(golden):
+def test_mutual_learning_correct_and_as_published(golden):
     given, expected = golden("dml")
     peers, labels = given["peers"].double(), given["labels"]
     for j in range(3):
         others = torch.stack([peers[h] for h in range(3) if h != j])
         ce = F.cross_entropy(peers[j], labels)
         assert_golden(ce + mutual_loss(peers[j], others), expected["loss"][j])
-        assert_golden(ce + released_mutual_loss(peers[j], others), expected["reference_bug"][j])
+        assert_golden(ce + published_mutual_loss(peers[j], others), expected["reference_bug"][j])
 
 
 def test_the_static_aggregation_of_mtkd_rl(golden):

@@ -8,16 +8,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amtml_pl.distill.released.losses import ReleasedSoftTargetLoss
+from amtml_pl.distill.published.losses import PublishedSoftTargetLoss
 from amtml_pl.errors import UserError
 from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss, NllAdapterLoss
 from amtml_pl.losses.angle import AngleLoss
-from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.ce import CrossEntropy
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.dkd import DecoupledLoss
 from amtml_pl.losses.hint import HintLoss, hint_loss, stage_per_teacher
-from amtml_pl.losses.soft_targets import SoftTargetLoss, integrated_soft_targets
-from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
+from amtml_pl.losses.kd import SoftTargetLoss
+from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss
+from amtml_pl.losses.soft_targets import integrated_soft_targets
 from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import ModelOutputs, OfferedFeatures, TensorShapes
 from steps import make_step
@@ -95,7 +96,7 @@ def test_the_likelihood_objective_survives_teachers_that_are_sure_of_another_cla
 @pytest.mark.parametrize(
     "term",
     [SoftTargetLoss(5.0), AngleLoss(5.0), JointAdapterLoss(0.1), NllAdapterLoss(), AdapterEntropy(),
-     ReleasedSoftTargetLoss(0.1), PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12)],
+     PublishedSoftTargetLoss(0.1), PerTeacherSoftTargetLoss(4.0), DecoupledLoss(4.0, epochs=12)],
 )  # fmt: skip
 @pytest.mark.parametrize("scale", [0.0, 1e4])
 @pytest.mark.parametrize("B", [1, 5])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from amtml_pl.distill.released.weighting import ReleasedWeighting
+from amtml_pl.distill.published.weighting import PublishedAdaptiveWeighting
 from amtml_pl.errors import UserError
 from amtml_pl.types import TeacherOutputs, TensorShapes
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
@@ -24,7 +24,7 @@ from steps import make_step
 pytestmark = pytest.mark.numbers
 
 COMPUTED = [EntropyWeighting(), ConfidenceWeighting(), AekdWeighting(4.0)]
-BY_POSITION = [AdaptiveWeighting("last"), ReleasedWeighting("last")]
+BY_POSITION = [AdaptiveWeighting("last"), PublishedAdaptiveWeighting("last")]
 EVERY = [UniformWeighting(), *COMPUTED, *BY_POSITION]
 SHAPES = TensorShapes(classes=5, teachers=("t0", "t1", "t2"))
 

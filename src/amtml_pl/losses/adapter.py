@@ -16,7 +16,7 @@ from amtml_pl.types import Step
 
 
 class JointAdapterLoss(SoftTargetTerm):
-    """Released objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
+    """Published objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
 
     It favours the teachers that are closest to the present student, hence the collapses that
     ``docs/methods/amtml.md``, "amtml", describes; `NllAdapterLoss` is the well-posed alternative.

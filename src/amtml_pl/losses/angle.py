@@ -148,7 +148,7 @@ class AngleLoss(SoftTargetTerm):
     """Angle loss between the student's softened outputs and the integrated soft targets.
 
     Both sides are probabilities at the same temperature, so that a perfect student has zero loss. (The
-    released code compares log-probabilities or logits with probabilities.)
+    published code compares log-probabilities or logits with probabilities.)
 
     Args:
         temperature: T > 0.

@@ -12,7 +12,7 @@ from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.scheme import positive_temperature
 
-Scale: TypeAlias = Literal["paper", "ebkd_code", "camkd_code"]
+Scale: TypeAlias = Literal["paper", "ebkd_published", "camkd_published"]
 
 
 def soft_target_losses(
@@ -33,9 +33,8 @@ class PerTeacherSoftTargetLoss(LossTerm):
 
     Args:
         temperature: T > 0.
-        scale: ``paper`` is 1; ``ebkd_code`` and ``camkd_code`` are the strengths of the published CA-MKD code
-            with M teachers, (M - 1) / M for its EBKD and 1 / M for CA-MKD itself (see
-            ``docs/methods/ebkd.md``, ``camkd.md``).
+        scale: strength of the term: ``paper`` is 1; as in the published CA-MKD code, ``ebkd_published`` is
+            (M - 1) / M and ``camkd_published`` is 1 / M (``docs/methods/ebkd.md``, ``camkd.md``).
     """
 
     needs_teachers = True
@@ -50,5 +49,5 @@ class PerTeacherSoftTargetLoss(LossTerm):
         teachers, weights = require_teachers(step)
         losses = soft_target_losses(step.student.logits, teachers.logits, self.temperature)
         M = losses.shape[1]
-        strength = {"paper": 1.0, "ebkd_code": (M - 1) / M, "camkd_code": 1 / M}[self.scale]
+        strength = {"paper": 1.0, "ebkd_published": (M - 1) / M, "camkd_published": 1 / M}[self.scale]
         return strength * (weights.detach() * losses).sum(dim=1).mean()

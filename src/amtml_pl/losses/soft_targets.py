@@ -80,21 +80,3 @@ class SoftTargetTerm(LossTerm):
     def soft_targets(self, step: Step) -> Float[Tensor, "B K"]:
         """Return the step's targets (B, K), differentiable in its weights."""
         return step_soft_targets(step, self.temperature, self.mixture)
-
-
-class SoftTargetLoss(SoftTargetTerm):
-    """Distillation towards the integrated soft targets, which are constants here.
-
-    No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
-    targets (``docs/methods/amtml.md``, "amtml"). `amtml_pl.losses.adapter` trains the weighting.
-
-    Args:
-        temperature: T > 0.
-        mixture: what the targets mix, see `integrated_soft_targets`.
-    """
-
-    vanishes_at_targets = True
-
-    def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar."""
-        return soft_target_loss(step.student.logits, self.soft_targets(step).detach(), self.temperature)

@@ -14,12 +14,12 @@ from amtml_pl.distill.loops.dml import MutualLearning, mutual_loss
 from amtml_pl.distill.loops.hard_samples import HardSamples
 from amtml_pl.distill.loops.mmkd import MMKD, similarity_statistics
 from amtml_pl.distill.loops.mtkd_rl import MTKDRL, Agent, agent_loss, reward
-from amtml_pl.distill.released.dml import ReleasedMutualLearning, released_mutual_loss
+from amtml_pl.distill.published.dml import PublishedMutualLearning, published_mutual_loss
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
-from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.ce import CrossEntropy
+from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss
 from amtml_pl.losses.regression import FeatureRegression
-from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers, Teacher
@@ -166,7 +166,7 @@ def test_the_mutual_loss_is_the_mean_divergence_from_the_constant_peers():
 
 def test_saturated_outputs_leave_both_mutual_losses_finite():
     own, others = 1e4 * torch.eye(3)[:, :2], -1e4 * torch.eye(3)[None, :, :2]
-    for loss in (mutual_loss, released_mutual_loss):
+    for loss in (mutual_loss, published_mutual_loss):
         logits = own.clone().requires_grad_()
         value = loss(logits, others)
         value.backward()
@@ -194,7 +194,7 @@ class HalfBlind(MMKD):
     ("make", "found"),
     [(lambda: mutual(Silent), ["dead-term/mutual", "idle-for-the-peer1/mutual@peer1",
                                "idle-for-the-peer2/mutual@peer2"]),
-     (lambda: mutual(ReleasedMutualLearning), ["not-zero-at-the-targets/mutual"]),
+     (lambda: mutual(PublishedMutualLearning), ["not-zero-at-the-targets/mutual"]),
      (lambda: weighing(Blind, hidden=8), ["idle-for-the-agent/weights"]),
      (lambda: weighing(HalfBlind), ["idle-for-the-features-network/weights"])],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The released notebook, defect by defect."""
+"""The published notebook, defect by defect."""
 
 import math
 from dataclasses import replace
@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amtml_pl.distill.released.losses import (
-    ReleasedAdapterL2,
-    ReleasedCrossEntropy,
-    ReleasedHintLoss,
-    ReleasedSoftTargetLoss,
+from amtml_pl.distill.published.losses import (
+    PublishedAdapterL2,
+    PublishedCrossEntropy,
+    PublishedHintLoss,
+    PublishedSoftTargetLoss,
 )
-from amtml_pl.distill.released.schedule import two_stage_schedule
-from amtml_pl.distill.released.student import released_student
-from amtml_pl.distill.released.weighting import ReleasedWeighting
+from amtml_pl.distill.published.schedule import two_stage_schedule
+from amtml_pl.distill.published.student import published_student
+from amtml_pl.distill.published.weighting import PublishedAdaptiveWeighting
 from amtml_pl.types import OfferedFeatures, TensorShapes
 from steps import make_step
 
@@ -25,19 +25,19 @@ pytestmark = pytest.mark.numbers
 
 def test_its_soft_target_gradient_reaches_the_weights():
     step = make_step()
-    ReleasedSoftTargetLoss(5.0)(step).backward()
+    PublishedSoftTargetLoss(5.0)(step).backward()
     assert step.weights.grad.abs().sum() > 0
 
 
 def test_its_cross_entropy_is_taken_at_the_temperature():
     step = make_step()
     tempered = F.log_softmax(step.student.logits / 5, dim=1)
-    torch.testing.assert_close(ReleasedCrossEntropy(5.0)(step), F.cross_entropy(tempered, step.labels))
+    torch.testing.assert_close(PublishedCrossEntropy(5.0)(step), F.cross_entropy(tempered, step.labels))
 
 
 def test_its_weights_carry_a_gradient_to_the_students_features_and_are_drawn_from_seed_one():
     step = make_step(taps={"layer3": (8, 4, 4)})
-    scheme = ReleasedWeighting()
+    scheme = PublishedAdaptiveWeighting()
     scheme.build(TensorShapes(classes=5, teachers=step.teachers.names, student={"layer3": (8, 4, 4)}))
     scheme(step.student, step.teachers, step.labels)[:, 0].sum().backward()
     assert step.student.features["layer3"].grad.abs().sum() > 0
@@ -46,7 +46,7 @@ def test_its_weights_carry_a_gradient_to_the_students_features_and_are_drawn_fro
 
 
 def test_its_hint_transforms_are_fixed_tiny_and_end_with_the_first_stage():
-    term, names, shape = ReleasedHintLoss(epochs=280), ("t0", "t1", "t2"), {"layer2": (32, 8, 8)}
+    term, names, shape = PublishedHintLoss(epochs=280), ("t0", "t1", "t2"), {"layer2": (32, 8, 8)}
     hints = {f"{name}/layer2": (32, 8, 8) for name in names}
     offered = dict.fromkeys(names, OfferedFeatures("layer3", ("layer1", "layer2", "layer3")))
     assert term.hints(offered) == tuple(hints)
@@ -61,8 +61,8 @@ def test_its_hint_transforms_are_fixed_tiny_and_end_with_the_first_stage():
 
 def test_its_penalty_is_the_squared_norm_in_the_first_stage_only():
     first = replace(make_step(epoch=79), weighting_norm=torch.tensor(9.35))
-    assert ReleasedAdapterL2()(first) == 9.35
-    assert ReleasedAdapterL2()(replace(first, epoch=80)) == 0
+    assert PublishedAdapterL2()(first) == 9.35
+    assert PublishedAdapterL2()(replace(first, epoch=80)) == 0
 
 
 def test_its_schedule_drops_at_the_epochs_of_both_stages_and_freezes_the_adapter():
@@ -92,7 +92,7 @@ def test_its_student_starts_with_small_convolutions_and_batch_norm_that_has_seen
         nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
     )
     classifier = network[4].weight.clone()
-    released_student(network)
+    published_student(network)
     assert network[0].weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert network[1].weight.mean().item() == pytest.approx(1.0, abs=0.01)
     torch.testing.assert_close(network[4].weight, classifier)

@@ -25,7 +25,7 @@ def support_vector_weights(gram: Float[Tensor, "M M"], tolerance: float) -> Floa
     return torch.from_numpy(weights / weights.sum()).to(gram)
 
 
-class ReleasedAekdWeighting(Weighting):
+class PublishedAekdWeighting(Weighting):
     """Quadratic program of `amtml_pl.weighting.aekd`, solved by libsvm without scaling.
 
     Its stopping tolerance is absolute and larger than the products of batch-mean gradients, 1e-8 to 1e-5:

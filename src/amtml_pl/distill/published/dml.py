@@ -10,7 +10,7 @@ from torch import Tensor
 from amtml_pl.distill.loops.dml import MutualLearning
 
 
-def released_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
+def published_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
     """Return the notebook's mutual loss, which lacks the logarithm of the peer.
 
     ``1 / P · sum_h mean_bk p (log p - p_h)``.
@@ -23,7 +23,7 @@ def released_mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B
     return torch.stack([(own.exp() * (own - each)).mean() for each in theirs]).mean()
 
 
-class ReleasedMutualLearning(MutualLearning):
-    """`MutualLearning` with `released_mutual_loss`, which is not zero where all agree."""
+class PublishedMutualLearning(MutualLearning):
+    """`MutualLearning` with `published_mutual_loss`, which is not zero where all agree."""
 
-    mutual = staticmethod(released_mutual_loss)
+    mutual = staticmethod(published_mutual_loss)

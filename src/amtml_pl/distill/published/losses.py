@@ -1,4 +1,4 @@
-"""Terms of the released code; `amtml_pl.distill.released` lists what each reproduces."""
+"""Terms of the published code; `amtml_pl.distill.published` lists what each reproduces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.distill.released.schedule import EPOCHS, first_stage_epochs
+from amtml_pl.distill.published.schedule import EPOCHS, first_stage_epochs
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
@@ -46,7 +46,7 @@ class TemperedLoss(LossTerm):
         self.temperature = positive_temperature(temperature)
 
 
-class ReleasedSoftTargetLoss(TemperedLoss):
+class PublishedSoftTargetLoss(TemperedLoss):
     """Element-mean KL towards targets that carry gradients; the notebook calls it with T = 5."""
 
     needs_teachers = trains_weighting = True
@@ -57,7 +57,7 @@ class ReleasedSoftTargetLoss(TemperedLoss):
         return element_mean_soft_target_loss(step.student.logits, soft_targets, self.temperature)
 
 
-class ReleasedCrossEntropy(TemperedLoss):
+class PublishedCrossEntropy(TemperedLoss):
     """Cross-entropy of the tempered logits: the notebook overwrites y with ``log_softmax(y / T)``."""
 
     blends_labels = False
@@ -67,7 +67,7 @@ class ReleasedCrossEntropy(TemperedLoss):
         return F.cross_entropy(step.student.logits / self.temperature, step.labels)
 
 
-class ReleasedRelationLoss(TemperedLoss):
+class PublishedRelationLoss(TemperedLoss):
     """Angle plus distance loss of ``log_softmax(z / T)`` against the probabilities q."""
 
     needs_teachers = vanishes_at_targets = True
@@ -79,7 +79,7 @@ class ReleasedRelationLoss(TemperedLoss):
         return angle_loss(student, soft_targets) + distance_loss(student, soft_targets)
 
 
-class ReleasedHintLoss(LossTerm):
+class PublishedHintLoss(LossTerm):
     """Hint loss between second stages, through fixed random transforms, one per teacher.
 
     The transforms are buffers, drawn from U(-0.005, 0.005): in the notebook no optimiser holds them.
@@ -104,7 +104,7 @@ class ReleasedHintLoss(LossTerm):
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
         """Return the second stage of every teacher."""
-        require_offered("The term 'released_hint'", offered, stage=2)
+        require_offered("The term 'published_hint'", offered, stage=2)
         return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:
@@ -127,7 +127,7 @@ class ReleasedHintLoss(LossTerm):
         return total
 
 
-class ReleasedAdapterL2(LossTerm):
+class PublishedAdapterL2(LossTerm):
     """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards."""
 
     needs_learned_weighting = True
@@ -144,7 +144,7 @@ class ReleasedAdapterL2(LossTerm):
         return step.weighting_norm
 
 
-class ReleasedFeatureRegression(FeatureRegression):
+class PublishedFeatureRegression(FeatureRegression):
     """FitNet-MKD of the CA-MKD code: its mean is a new tensor without a gradient."""
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
@@ -152,7 +152,7 @@ class ReleasedFeatureRegression(FeatureRegression):
         return self.errors(step).detach().mean()
 
 
-class ReleasedConfidenceFeatureRegression(ConfidenceFeatureRegression):
+class PublishedConfidenceFeatureRegression(ConfidenceFeatureRegression):
     """CA-MKD as published: weights carry gradients to regressors and student, and M divides the mean.
 
     The published loop also gives each teacher the student's map as resized for the teacher before it; that
@@ -170,7 +170,7 @@ class ReleasedConfidenceFeatureRegression(ConfidenceFeatureRegression):
         return (weights * errors).mean()
 
 
-def released_triplet_terms(
+def published_triplet_terms(
     student: Float[Tensor, "B D"],
     last_teacher: Float[Tensor, "B ..."],
     triplets: Int64[Tensor, "P 3"],
@@ -186,7 +186,7 @@ def released_triplet_terms(
     return triplet_terms(student, torch.where(second_is_closer[:, None], triplets, overwritten), margin)
 
 
-class ReleasedTripletLoss(TripletLoss):
+class PublishedTripletLoss(TripletLoss):
     """Triplet loss ordered by the last teacher alone, without votes.
 
     The embeddings of the corrected term are compared. The notebook's distance over the width of stage 2's
@@ -199,4 +199,4 @@ class ReleasedTripletLoss(TripletLoss):
         if len(student) < 3:
             return student.sum() * 0
         triplets = random_triplets(len(student)).to(student.device)
-        return released_triplet_terms(student, teachers[-1], triplets, self.margin).mean()
+        return published_triplet_terms(student, teachers[-1], triplets, self.margin).mean()

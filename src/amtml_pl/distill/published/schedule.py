@@ -1,4 +1,4 @@
-"""Two-stage schedule of the released notebook as one schedule, of any length."""
+"""Two-stage schedule of the published notebook as one schedule, of any length."""
 
 from __future__ import annotations
 

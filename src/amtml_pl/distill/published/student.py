@@ -1,4 +1,4 @@
-"""Student of the released notebook: its initial weights, and the effect of its dummy forward."""
+"""Student of the published notebook: its initial weights, and the effect of its dummy forward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def released_student(network: nn.Module) -> nn.Module:
+def published_student(network: nn.Module) -> nn.Module:
     """Initialise a network as the notebook does, and run one forward of noise.
 
     Convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02). The classifier keeps its default: the

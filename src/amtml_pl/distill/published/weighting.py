@@ -1,4 +1,4 @@
-"""Adapter of the released notebook."""
+"""Adapter of the published notebook."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from amtml_pl.weighting.adaptive import latent_factor_weights
 from amtml_pl.weighting.scheme import Weighting
 
 
-class ReleasedWeighting(Weighting):
-    """Released adapter: an average-pooled representation with gradients to the student.
+class PublishedAdaptiveWeighting(Weighting):
+    """Published adapter: an average-pooled representation with gradients to the student.
 
     Theta and W come from N(0, 1), seed 1. Max-pooling was intended, but the map is averaged to 1×1 before.
 
