@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from amtml_pl.distill.published.losses import element_mean_soft_target_loss
-from amtml_pl.losses.angle import angle_loss, angles
+from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from amtml_pl.losses.hint import hint_loss
 from amtml_pl.losses.soft_targets import integrated_soft_targets, soft_target_loss
 from amtml_pl.weighting.adaptive import latent_factor_weights
+from angle_oracle import angles
 
 pytestmark = pytest.mark.numbers
 

@@ -14,7 +14,8 @@ from amtml_pl.types import Labels, Step
 class CrossEntropy(LossTerm):
     """Cross-entropy of the student's logits at temperature 1 with the labels.
 
-    Where mixup has blended the images, each label counts as much as its image does.
+    ``mean_b -log softmax(z_b)[y_b]``, in nats. Where mixup has blended the images, each label counts as
+    much as its image does.
 
     Args:
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1).

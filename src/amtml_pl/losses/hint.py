@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
@@ -93,9 +93,9 @@ class HintLoss(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        hints = step.teachers.hints if step.teachers is not None else {}
+        teachers, _ = require_teachers(step)
         losses = []
         for (name, stage), projection in zip(self.pairs, self.projections, strict=True):
-            student, teacher = pool_to_same_size(step.student.features[stage], hints[name])
+            student, teacher = pool_to_same_size(step.student.features[stage], teachers.hints[name])
             losses.append(hint_loss(student, teacher, projection))
         return torch.stack(losses).mean()

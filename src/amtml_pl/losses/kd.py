@@ -12,8 +12,9 @@ from amtml_pl.types import Step
 class SoftTargetLoss(SoftTargetTerm):
     """Distillation towards the integrated soft targets, which are constants here.
 
+    ``T² · mean_b KL(q_b || softmax(z_b / T))``, see `soft_target_loss`.
     No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
-    targets (``docs/methods/amtml.md``, "amtml"). `amtml_pl.losses.adapter` trains the weighting.
+    targets (``docs/methods/amtml.md``). `amtml_pl.losses.adapter` trains the weighting.
 
     Args:
         temperature: T > 0.

@@ -18,7 +18,15 @@ Scale: TypeAlias = Literal["paper", "ebkd_published", "camkd_published"]
 def soft_target_losses(
     student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
 ) -> Float[Tensor, "B M"]:
-    """Return ``T² KL(p_m || p_s)`` per sample and teacher, (B, M); p at temperature T."""
+    """Return ``T² KL(p_m || p_s)`` per sample and teacher, (B, M); p at temperature T.
+
+    After Hinton, Vinyals and Dean (arXiv:1503.02531).
+
+    Args:
+        student_logits: not softened, with gradients.
+        teacher_logits: not softened.
+        temperature: T > 0.
+    """
     student = F.log_softmax(student_logits / temperature, dim=1)[:, None].expand_as(teacher_logits)
     teachers = F.log_softmax(teacher_logits / temperature, dim=2)
     return temperature**2 * F.kl_div(student, teachers, reduction="none", log_target=True).sum(dim=2)

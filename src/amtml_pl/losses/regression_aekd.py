@@ -34,8 +34,8 @@ class AekdFeatureRegression(FeatureRegression):
     def __init__(
         self,
         stages: Sequence[str],
-        stage: int | None = None,
-        grid: int | None = None,
+        stage: int | None,
+        grid: int | None,
         activation: Activation = "as_teacher",
         hint: str | None = None,
         tolerance: float = 0.6,

@@ -16,12 +16,13 @@ class RelationLoss(EmbeddingTerm):
     """Weighted distance and angle losses between pooled last maps.
 
     ``sum_m mean_b(w_bm) (distance · RKD-D + angle · RKD-A)``, the parts being `distance_loss` and
-    `angle_loss`. After Park et al., "Relational Knowledge Distillation" (arXiv:1904.05068).
+    `angle_loss`. After Park et al., "Relational Knowledge Distillation" (arXiv:1904.05068), which has one
+    teacher.
 
     Args:
         tap: the student's last map, as a dotted module path.
-        distance: multiplier of the distances' part.
-        angle: multiplier of the angles' part.
+        distance: multiplier of the distances' part, at least 0.
+        angle: multiplier of the angles' part, at least 0.
     """
 
     def __init__(self, tap: str, distance: float = 25.0, angle: float = 50.0) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.losses.term import LossTerm, require_teachers
-from amtml_pl.types import Step
+from amtml_pl.types import Mixture, Step
 from amtml_pl.weighting.scheme import positive_temperature
-
-Mixture: TypeAlias = Literal["probabilities", "logits"]
 
 
 def integrated_soft_targets(
@@ -31,7 +27,7 @@ def integrated_soft_targets(
         teacher_logits: not softened.
         weights: rows sum to 1.
         temperature: T > 0.
-        mixture: whether probabilities or logits are averaged.
+        mixture: what is averaged, ``probabilities`` or ``logits``.
     """
     if mixture == "logits":
         return F.softmax(torch.einsum("bm,bmk->bk", weights, teacher_logits) / temperature, dim=1)
@@ -48,7 +44,7 @@ def soft_target_loss(
     samples, the sum over classes, so that the strength does not depend on K.
 
     Args:
-        student_logits: z.
+        student_logits: z, not softened, with gradients.
         soft_targets: q, rows sum to 1.
         temperature: T > 0.
     """

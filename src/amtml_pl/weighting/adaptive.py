@@ -50,12 +50,10 @@ class AdaptiveWeighting(Weighting):
         lr: learning rate of the adapter; None takes the student's.
     """
 
-    orders_teachers = True
+    depends_on_order = True
     held_out: Tensor
 
-    def __init__(
-        self, tap: str, prior: Literal["uniform", "held_out"] = "uniform", lr: float | None = None
-    ) -> None:
+    def __init__(self, tap: str, prior: Literal["uniform", "held_out"], lr: float | None) -> None:
         super().__init__()
         self.tap = tap
         self.lr = lr

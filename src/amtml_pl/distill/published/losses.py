@@ -16,7 +16,7 @@ from amtml_pl.losses.hint import hint_loss
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.losses.soft_targets import step_soft_targets
-from amtml_pl.losses.term import LossTerm, require_offered
+from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
 from amtml_pl.losses.triplets import TripletLoss, random_triplets, triplet_terms, votes
 from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
@@ -30,6 +30,11 @@ def element_mean_soft_target_loss(
     """Return the KL divergence averaged over all elements, and doubled.
 
     ``2 T² / (B K) · sum_bk KL``: what ``KLDivLoss()`` with its old default mean gave, doubled.
+
+    Args:
+        student_logits: not softened, with gradients.
+        soft_targets: rows sum to 1.
+        temperature: T > 0.
     """
     elements = soft_targets.numel()
     log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
@@ -49,7 +54,7 @@ class TemperedLoss(LossTerm):
 class PublishedSoftTargetLoss(TemperedLoss):
     """Element-mean KL towards targets that carry gradients; the notebook calls it with T = 5."""
 
-    needs_teachers = trains_weighting = True
+    needs_teachers = is_weighting_objective = True
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
@@ -117,12 +122,13 @@ class PublishedHintLoss(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the sum over the teachers, a scalar; 0 in stage 2."""
+        teachers, _ = require_teachers(step)
         student = step.student.features[self.tap]
         total = student.new_zeros(())
-        if step.teachers is None or step.epoch >= self.first_stage_epochs:
+        if step.epoch >= self.first_stage_epochs:
             return total
         for position, name in enumerate(self.names):
-            own, theirs = pool_to_same_size(student, step.teachers.hints[name])
+            own, theirs = pool_to_same_size(student, teachers.hints[name])
             total = total + hint_loss(own, theirs, self.get_buffer(f"transform_{position}"))
         return total
 

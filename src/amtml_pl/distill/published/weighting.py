@@ -20,9 +20,9 @@ class PublishedAdaptiveWeighting(Weighting):
         lr: learning rate of theta and W; None takes the student's.
     """
 
-    orders_teachers = True
+    depends_on_order = True
 
-    def __init__(self, tap: str = "layer3", lr: float | None = None) -> None:
+    def __init__(self, tap: str, lr: float | None) -> None:
         super().__init__()
         self.tap = tap
         self.lr = lr
