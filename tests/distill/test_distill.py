@@ -40,7 +40,7 @@ def all_terms():
 
 
 def distiller(terms=None, weighting=None, teachers=2, coef=None):
-    weighting = weighting or AdaptiveWeighting("layer3", lr=0.01)
+    weighting = weighting or AdaptiveWeighting("layer3", "uniform", lr=0.01)
     names = [f"t{m}" for m in range(teachers)]
     module = small_module(terms or all_terms(), weighting, coef, teachers=names, weight_decay=5e-4)
     return module, module.teacher_source
@@ -183,7 +183,7 @@ TEACHERS = LiveTeachers([Teacher("a", small_network())])
 
 
 def learned():
-    weighting = AdaptiveWeighting("layer3")
+    weighting = AdaptiveWeighting("layer3", "uniform", lr=None)
     weighting.build(TensorShapes(K, ("a",), {"layer3": (8, 8, 8)}))
     return weighting
 

@@ -114,7 +114,7 @@ def middle(student, labels):
 
 
 def adaptive(terms, **how):
-    return module_of(terms, AdaptiveWeighting("layer3"), **how)
+    return module_of(terms, AdaptiveWeighting("layer3", "uniform", lr=None), **how)
 
 
 def joint(**more):

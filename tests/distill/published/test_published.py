@@ -8,25 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amtml_pl.distill.published.aekd import PublishedAekdWeighting, support_vector_weights
 from amtml_pl.distill.published.losses import (
     PublishedAdapterL2,
     PublishedCrossEntropy,
     PublishedHintLoss,
-    PublishedSoftTargetLoss,
+    element_mean_soft_target_loss,
 )
 from amtml_pl.distill.published.schedule import two_stage_schedule
 from amtml_pl.distill.published.student import published_student
 from amtml_pl.distill.published.weighting import PublishedAdaptiveWeighting
 from amtml_pl.types import OfferedFeatures, TensorShapes
+from amtml_pl.weighting.aekd import logit_gradients
+from golden_steps import assert_golden, logit_step, teachers_of, weighted
 from steps import make_step
 
 pytestmark = pytest.mark.numbers
-
-
-def test_its_soft_target_gradient_reaches_the_weights():
-    step = make_step()
-    PublishedSoftTargetLoss(5.0)(step).backward()
-    assert step.weights.grad.abs().sum() > 0
 
 
 def test_its_cross_entropy_is_taken_at_the_temperature():
@@ -37,7 +34,7 @@ def test_its_cross_entropy_is_taken_at_the_temperature():
 
 def test_its_weights_carry_a_gradient_to_the_students_features_and_are_drawn_from_seed_one():
     step = make_step(taps={"layer3": (8, 4, 4)})
-    scheme = PublishedAdaptiveWeighting()
+    scheme = PublishedAdaptiveWeighting("layer3", lr=None)
     scheme.build(TensorShapes(classes=5, teachers=step.teachers.names, student={"layer3": (8, 4, 4)}))
     scheme(step.student, step.teachers, step.labels)[:, 0].sum().backward()
     assert step.student.features["layer3"].grad.abs().sum() > 0
@@ -98,3 +95,28 @@ def test_its_student_starts_with_small_convolutions_and_batch_norm_that_has_seen
     torch.testing.assert_close(network[4].weight, classifier)
     assert network[1].num_batches_tracked == 1
     assert network[1].running_mean.abs().sum() > 0
+
+
+def test_the_published_soft_target_loss_with_plain_and_with_tempered_cross_entropy(golden):
+    given, expected = golden("kd_loss")
+    logits = given["student_logits"].double().requires_grad_()
+    T, alpha, labels = given["T"], given["alpha"], given["labels"]
+    kd = element_mean_soft_target_loss(logits, given["target"], T)
+    assert_golden(kd / (2 * T**2), expected["kl_mean_over_elements"])
+    plain = alpha * kd + (1 - alpha) * F.cross_entropy(logits, labels)
+    assert_golden(plain, expected["amtml_reference"])
+    (gradient,) = torch.autograd.grad(plain, logits, retain_graph=True)
+    assert_golden(gradient, expected["grad_amtml_reference"])
+    tempered = alpha * kd + (1 - alpha) * F.cross_entropy(logits / T, labels)
+    assert_golden(tempered, expected["amtml_reference_tempered_ce"])
+    assert_golden(F.cross_entropy(logits / T, labels), expected["ce_at_T"])
+
+
+def test_the_solver_of_the_published_aekd_stops_where_it_starts(golden):
+    given, expected = golden("aekd")
+    gradients = logit_gradients(given["student_logits"].double(), teachers_of(given), given["T"]).mean(dim=1)
+    gram = gradients @ gradients.T
+    step = logit_step(given["student_logits"], teachers_of(given))
+    step = weighted(step, PublishedAekdWeighting(given["T"], given["C"]))
+    assert_golden(step.weights, expected["alpha_libsvm_unscaled"].expand(4, 3))
+    assert_golden(support_vector_weights(1e-6 * gram, given["C"]), expected["alpha_libsvm_tiny"])
