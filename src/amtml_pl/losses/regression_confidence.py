@@ -23,9 +23,7 @@ class ConfidenceFeatureRegression(FeatureRegression):
     (``docs/methods/camkd.md``); `amtml_pl.distill.published.losses` is the code.
 
     The teachers' classifiers are never trained, and are no submodules: in no optimiser and no checkpoint.
-
-    Args:
-        stages: as `stage`, `grid`, `activation` and `hint`, those of `FeatureRegression`.
+    The arguments are those of `FeatureRegression`.
     """
 
     blends_labels = False

@@ -134,7 +134,11 @@ class PublishedHintLoss(LossTerm):
 
 
 class PublishedAdapterL2(LossTerm):
-    """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards."""
+    """``||W||² + ||theta||²`` in stage 1 (coefficient 0.1 in the notebook), 0 afterwards.
+
+    Args:
+        epochs: of the run, both stages together.
+    """
 
     needs_learned_weighting = True
     trains_student = False
