@@ -26,6 +26,7 @@ def test_hints_normalised_over_channels_and_compared_as_means(golden):
 @pytest.mark.parametrize(
     ("teachers", "stages", "expected"),
     [(1, 3, [2]), (2, 3, [1, 2]), (3, 3, [0, 1, 2]), (5, 3, [0, 1, 1, 2, 2]), (3, 1, [0, 0, 0])],
+    ids=str,
 )
 def test_teachers_are_spread_over_the_stages_and_end_at_the_last(teachers, stages, expected):
     assert stage_per_teacher(teachers, stages) == expected

@@ -26,6 +26,7 @@ def test_the_quadratic_program_of_aekd(golden):
 @pytest.mark.parametrize(
     ("options", "name"),
     [({}, "alpha"), ({"normalize": True}, "alpha_normed"), ({"per_sample": True}, "alpha_full")],
+    ids=["plain", "normalize", "per_sample"],
 )
 def test_the_weights_and_the_loss_of_aekd(golden, options, name):
     given, expected = golden("aekd")
