@@ -28,7 +28,7 @@ def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P
 def triplet_terms(
     student: Float[Tensor, "B D"], triplets: Int64[Tensor, "P 3"], margin: float
 ) -> Float[Tensor, " P"]:
-    """Return ``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)`` per triplet (a, i, j), (P,)."""
+    """Return ``max(0, ||s_a - s_i|| - ||s_a - s_j|| + margin)`` per triplet, (P,)."""
     a, i, j = triplets.unbind(dim=1)
     return F.relu(safe_norm(student[a] - student[i]) - safe_norm(student[a] - student[j]) + margin)
 

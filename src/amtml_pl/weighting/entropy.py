@@ -32,7 +32,7 @@ def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
 
 
 class EntropyWeighting(Weighting):
-    """`entropy_weights` of the teachers' own outputs, as constants; student and labels are not read."""
+    """`entropy_weights` of the teachers' outputs, as constants; the student is not read."""
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""
