@@ -70,11 +70,14 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Put the longest files first; the others stay in the order of their names."""
+    """Put the longest files first, the others by name; mark the tests of losses and weightings."""
     if gone := {*LONGEST} - {file.name for file in Path(__file__).parent.rglob("test_*.py")}:
         raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that do not exist: {sorted(gone)}")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    for item in items:
+        if item.path.parent.name in ("losses", "weighting"):
+            item.add_marker("numbers")
 
 
 # A background job of a shell ignores SIGINT, and so would the processes that tests interrupt.

@@ -25,8 +25,8 @@ METHODS = sorted(file.stem for file in (config_directory() / "method").glob("*.y
 SWEEPS = sorted(file.stem for file in (config_directory() / "sweep").glob("*.yaml"))
 # Teachers of three families, and images of another size.
 PROBLEMS = ("cifar10", "tiny_imagenet")
-WITHOUT_TEACHERS = ("ce", "dml", "dml_reference")
-QUICK = ("amtml", "camkd_reference")
+WITHOUT_TEACHERS = ("ce", "dml", "dml_published")
+QUICK = ("amtml", "camkd_published")
 LOOPS = {"dml": "MutualLearning", "mtkd_rl": "MTKDRL", "mmkd": "MMKD"}
 
 
@@ -95,9 +95,9 @@ def test_a_missing_expected_defect_stops_the_run(configure, tmp_path):
 @pytest.mark.slow
 def test_an_unexpected_defect_stops_a_run_before_it_trains(run, tmp_path):
     with pytest.raises(UserError, match=r"dead-term/regression(.|\n)*expected_defects"):
-        run(*tiny("fitnet_mkd_reference"), "expected_defects=[]")
+        run(*tiny("fitnet_mkd_published"), "expected_defects=[]")
     assert not (tmp_path / "run" / "checkpoints").exists()
-    record, _ = run(*tiny("fitnet_mkd_reference"), "expected_defects=[]", "doctor=false")
+    record, _ = run(*tiny("fitnet_mkd_published"), "expected_defects=[]", "doctor=false")
     assert record.status == "completed"
 
 
@@ -133,7 +133,7 @@ def test_a_sweep_is_a_multirun_of_methods_that_exist(sweep):
 def test_the_sweep_of_methods_holds_every_corrected_one():
     text = (config_directory() / "sweep" / "methods.yaml").read_text()
     named = set(re.search(r"^      method: (.+)$", text, re.MULTILINE)[1].split(","))
-    assert named == {m for m in METHODS if not m.endswith(("_reference", "_released")) and m[:6] != "amtml_"}
+    assert named == {m for m in METHODS if not m.endswith("_published") and m[:6] != "amtml_"}
 
 
 def test_fixed_weights_are_set_as_documented(configure):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALONE = ("ce", "dml", "dml_reference")  # without teachers
+ALONE = ("ce", "dml", "dml_published")  # without teachers
 METHODS = sorted(file.stem for file in Path(__file__).parents[2].glob("conf/method/*.yaml"))
 TEACHERS = ("vgg8_quarter", "resnet8")
 SHORT = (

@@ -18,6 +18,7 @@ SplitName: TypeAlias = Literal["train", "val", "test"]
 Shape: TypeAlias = tuple[int, int, int]
 Labels: TypeAlias = Int64[Tensor, " B"]
 TeacherWeights: TypeAlias = Float[Tensor, "B M"]
+Mixture: TypeAlias = Literal["probabilities", "logits"]  # what soft targets average over the teachers
 T = TypeVar("T")
 
 

@@ -13,7 +13,7 @@ from amtml_pl.data.mixup import Mixup
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
-from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.ce import CrossEntropy
 from amtml_pl.types import Batch, Mixed
 from steps import make_step
 from tiny_runs import TINY, assert_bitwise_equal, weights

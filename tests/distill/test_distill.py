@@ -14,9 +14,9 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.adapter import AdapterEntropy, AdapterL2, JointAdapterLoss
 from amtml_pl.losses.angle import AngleLoss
-from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.ce import CrossEntropy
 from amtml_pl.losses.hint import HintLoss
-from amtml_pl.losses.soft_targets import SoftTargetLoss
+from amtml_pl.losses.kd import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.teachers.live import LiveTeachers, Teacher
@@ -40,7 +40,7 @@ def all_terms():
 
 
 def distiller(terms=None, weighting=None, teachers=2, coef=None):
-    weighting = weighting or AdaptiveWeighting("layer3", lr=0.01)
+    weighting = weighting or AdaptiveWeighting("layer3", "uniform", lr=0.01)
     names = [f"t{m}" for m in range(teachers)]
     module = small_module(terms or all_terms(), weighting, coef, teachers=names, weight_decay=5e-4)
     return module, module.teacher_source
@@ -183,7 +183,7 @@ TEACHERS = LiveTeachers([Teacher("a", small_network())])
 
 
 def learned():
-    weighting = AdaptiveWeighting("layer3")
+    weighting = AdaptiveWeighting("layer3", "uniform", lr=None)
     weighting.build(TensorShapes(K, ("a",), {"layer3": (8, 8, 8)}))
     return weighting
 

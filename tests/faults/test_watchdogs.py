@@ -99,7 +99,7 @@ def test_a_second_signal_stops_at_once_and_the_handlers_are_restored(run, monkey
 
 
 def broken_from_step_5(monkeypatch):
-    from amtml_pl.losses.soft_targets import SoftTargetLoss
+    from amtml_pl.losses.kd import SoftTargetLoss
 
     forward, steps = SoftTargetLoss.forward, []
 

@@ -9,16 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from amtml_pl.losses import angle
-from amtml_pl.losses.angle import angle_loss, angles
+from amtml_pl.losses.angle import angle_loss
+from amtml_pl.losses.distance import distance_loss
+from angle_oracle import angles, naive_angle_loss
+from golden_steps import assert_golden
 from rounding import assert_rounded_alike
 
-pytestmark = pytest.mark.numbers
-
 MEBIBYTE = 2**20
-
-
-def naive_angle_loss(student, target):
-    return F.smooth_l1_loss(angles(student), angles(target.detach()))
 
 
 def value_and_gradient(loss, student, target):
@@ -160,3 +157,21 @@ def test_no_tensor_outgrows_sixteen_mebibytes_at_a_batch_of_1024():
 @pytest.mark.parametrize("K", [10, 1000])
 def test_many_classes_stay_within_the_same_memory(K):
     assert largest_tensor(angle_loss, 128, K) < 16 * MEBIBYTE
+
+
+def test_angle_and_distance_between_two_sets_of_points(golden):
+    given, expected = golden("rkd")
+    student, teacher = given["student"].double(), given["teacher"].double()
+    assert_golden(angles(student)[0], expected["psi_student_first_vertex"])
+    assert_golden(angle_loss(student, teacher), expected["angle"])
+    assert_golden(distance_loss(student, teacher), expected["distance"])
+
+
+def test_angle_and_distance_in_the_spaces_of_the_published_and_of_the_corrected_code(golden):
+    given, expected = golden("rkd")
+    logits, q = given["student_logits"].double(), given["prob_mixture"].double()
+    assert_golden(angle_loss(F.softmax(logits / 5, dim=1), q), expected["prob_angle"])
+    assert_golden(angle_loss(F.log_softmax(logits / 5, dim=1), q), expected["amtml_angle"])
+    assert_golden(distance_loss(F.log_softmax(logits / 5, dim=1), q), expected["amtml_dist"])
+    assert_golden(angle_loss(logits, q), expected["logits_angle"])
+    assert_golden(distance_loss(logits, q), expected["logits_dist"])

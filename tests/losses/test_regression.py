@@ -1,28 +1,35 @@
 """A regressor equals loops, and is negative where its teacher is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amtml_pl.distill.published.losses import PublishedFeatureRegression
+from amtml_pl.errors import UserError
 from amtml_pl.losses.regression import FeatureRegression, relu_like
 from amtml_pl.losses.regression_aekd import AekdFeatureRegression
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.types import OfferedFeatures, TensorShapes
+from golden_steps import assert_golden
+from losses.loops import errors_by_loops, regressed_by_loops, regression_of, weighted_by_loops
+from losses.terms import STAGES, built
 from steps import make_step
-
-pytestmark = pytest.mark.numbers
 
 KINDS = [FeatureRegression, AekdFeatureRegression, ConfidenceFeatureRegression]
 
 
-def built(kind, B=8, student=(3, 4, 4), teachers=((5, 4, 4), (6, 2, 3)), dtype=torch.float32, **options):
+def on_last_maps(
+    kind, B=8, student=(3, 4, 4), teachers=((5, 4, 4), (6, 2, 3)), dtype=torch.float32, **options
+):
     """Return a term and a step: one teacher's map is activated, the other's takes both signs."""
     offered = {"t0": OfferedFeatures("layer3"), "t1": OfferedFeatures("layer3")}
     maps = dict(zip(("t0/layer3", "t1/layer3"), teachers, strict=True))
     taps = {"layer3": student}
     torch.manual_seed(0)
-    term = kind(["layer3"], **options)
+    term = kind(["layer3"], stage=None, grid=None, **options)
     term.build(TensorShapes(4, tuple(offered), taps, maps, offered))
     step = make_step(B, 2, 4, taps=taps, hints=maps, dtype=dtype)
     step.teachers.hints["t0/layer3"].abs_()
@@ -30,59 +37,11 @@ def built(kind, B=8, student=(3, 4, 4), teachers=((5, 4, 4), (6, 2, 3)), dtype=t
     return term.to(dtype), step
 
 
-def regressed_by_loops(term, step):
-    """Return each teacher's regression: pooling, 1×1 convolution, batch norm, ReLU where it has one."""
-    found = []
-    for regressor, name in zip(term.regressors, term.names, strict=True):
-        target = step.teachers.hints[name]
-        made = resized_by_loops(step.student.features[term.student_stage], *target.shape[2:])
-        made = normalised_by_loops(convolved_by_loops(made, regressor.project), regressor.norm)
-        ends_in_relu = term.activation == "relu" or min(target.flatten().tolist()) >= 0
-        found.append(made.clamp_min(0) if ends_in_relu else made)
-    return found
-
-
-def resized_by_loops(maps, H, W):
-    """Return maps whose every position is the mean of the old ones that it covers any part of."""
-    rows, columns = (covered(*sizes) for sizes in ((maps.shape[2], H), (maps.shape[3], W)))
-    means = [maps[:, :, ys][:, :, :, xs].mean(dim=(2, 3)) for ys in rows for xs in columns]
-    return torch.stack(means, dim=2).unflatten(2, (H, W))
-
-
-def covered(old, new):
-    return [
-        [n for n in range(old) if n * new < (i + 1) * old and (n + 1) * new > i * old] for i in range(new)
-    ]
-
-
-def convolved_by_loops(maps, convolution):
-    """Return the channels' weighted sum and the bias at every position of every sample."""
-    B, _, H, W = maps.shape
-    kernel = convolution.weight[:, :, 0, 0]
-    columns = [
-        kernel @ maps[b, :, y, x] + convolution.bias for b in range(B) for y in range(H) for x in range(W)
-    ]
-    return torch.stack(columns).unflatten(0, (B, H, W)).permute(0, 3, 1, 2)
-
-
-def normalised_by_loops(maps, norm):
-    """Normalise each channel by its mean and variance in the batch, in evaluation by the running ones."""
-    channels = []
-    for c in range(maps.shape[1]):
-        values = maps[:, c]
-        mean, variance = norm.running_mean[c], norm.running_var[c]
-        if norm.training:
-            mean = values.sum() / values.numel()
-            variance = (values - mean).square().sum() / values.numel()
-        channels.append(norm.weight[c] * (values - mean) / (variance + norm.eps).sqrt() + norm.bias[c])
-    return torch.stack(channels, dim=1)
-
-
 @pytest.mark.parametrize("activation", ["as_teacher", "relu"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("side", [1, 3, 4, 8])
 def test_a_map_of_any_size_is_resized_convolved_normalised_and_activated(side, training, activation):
-    term, step = built(
+    term, step = on_last_maps(
         FeatureRegression, B=3, student=(3, side, side), dtype=torch.float64, activation=activation
     )
     for regressor in term.regressors:
@@ -96,7 +55,7 @@ def test_a_map_of_any_size_is_resized_convolved_normalised_and_activated(side, t
 @pytest.mark.parametrize(("B", "training"), [(2, True), (1, False)])
 def test_maps_of_one_position_need_two_samples_in_training_and_one_in_evaluation(B, training):
     """Batch norm cannot train on one value a channel; `PackedDataModule` joins a last batch of one."""
-    term, step = built(FeatureRegression, B=B, teachers=((5, 1, 1), (6, 1, 1)), dtype=torch.float64)
+    term, step = on_last_maps(FeatureRegression, B=B, teachers=((5, 1, 1), (6, 1, 1)), dtype=torch.float64)
     term.train(training)
     torch.testing.assert_close(list(term.regressed(step)), regressed_by_loops(term, step))
     term(step).backward()
@@ -105,11 +64,11 @@ def test_maps_of_one_position_need_two_samples_in_training_and_one_in_evaluation
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_map_is_activated_where_the_teachers_is_and_as_published_every_map(kind):
-    term, step = built(kind)
+    term, step = on_last_maps(kind)
     first, second = term.regressed(step)
     assert first.min() == 0
     assert second.min() < 0
-    term, step = built(kind, activation="relu")
+    term, step = on_last_maps(kind, activation="relu")
     assert all(made.min() == 0 for made in term.regressed(step))
 
 
@@ -123,3 +82,33 @@ def test_an_activated_map_has_the_value_and_gradient_of_a_relu():
 
 def test_an_activation_of_nan_is_nan():
     assert relu_like(torch.tensor([[[[torch.nan]]]]), torch.ones(1, 1, 1, 1)).isnan().all()
+
+
+@pytest.mark.parametrize("kind", [FeatureRegression, PublishedFeatureRegression])
+def test_plain_feature_regression(golden, kind):
+    given, expected = golden("fitnet_hint")
+    term, step = regression_of(kind, given["feat_s"], [given["feat_t"]], [given["A"]])
+    assert_golden(term(step), expected["plain"])
+
+
+@pytest.mark.parametrize("M", [1, 3])
+@pytest.mark.parametrize("stage", [None, 2])
+def test_a_regression_equals_loops_over_samples_teachers_and_elements(M, stage):
+    plain, step = built(FeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
+    errors = errors_by_loops(plain, step)
+    assert plain(step).item() == pytest.approx(weighted_by_loops(errors, step.weights.tolist()))
+    published, step = built(PublishedFeatureRegression(list(STAGES), stage), 4, M, dtype=torch.float64)
+    errors = errors_by_loops(published, step)
+    assert published(step).item() == pytest.approx(sum(map(sum, errors)) / (4 * M))
+    assert not published(step).requires_grad  # as published, it trains nothing
+
+
+def test_feature_weights_replace_the_steps_weights():
+    term, step = built(FeatureRegression(list(STAGES)))
+    alone = F.one_hot(torch.zeros(6, dtype=torch.long), 3).float()
+    torch.testing.assert_close(term(replace(step, feature_weights=alone)), term(replace(step, weights=alone)))
+
+
+def test_a_stage_that_the_student_does_not_have_is_refused():
+    with pytest.raises(UserError, match="reads stage 4, which the student's stages"):
+        FeatureRegression(list(STAGES), stage=4)

@@ -16,7 +16,7 @@ from rounding import assert_rounded_alike
 pytestmark = pytest.mark.numbers
 
 SMALL = ("resnet8", "vgg8_quarter", "wrn_10_1", "shufflenet_v2")
-LARGE = ("resnet18", "densenet121", "mobilenet_v2", "timm_resnet18", "resnet20_released")  # one a family
+LARGE = ("resnet18", "densenet121", "mobilenet_v2", "timm_resnet18", "resnet20_published")  # one a family
 
 
 @pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])

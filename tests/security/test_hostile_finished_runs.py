@@ -45,7 +45,7 @@ def test_a_whole_run_is_read(finished):
     assert messages(finished) == []
 
 
-LOSS = "amtml_pl.losses.cross_entropy.CrossEntropy"
+LOSS = "amtml_pl.losses.ce.CrossEntropy"
 CROP = {"_target_": "amtml_pl.data.augment.CropFlip", "padding": 4, "flip": True}
 CONFIGURATIONS = {
     "no loop": ("loop", {}, "loop has no _target_"),

@@ -212,14 +212,14 @@ def test_the_full_size_experiments_train_on_small_archives_in_the_official_forma
 
 
 @pytest.mark.slow
-def test_the_released_notebook_runs_through_both_of_its_stages(run, tmp_path):
+def test_the_published_notebook_runs_through_both_of_its_stages(run, tmp_path):
     once = "recipe_overrides=['trainer.max_epochs=1','logger=[]']"
     small = (
         official(write_cifar10(tmp_path / "data" / "cifar10")), f"paths.data={tmp_path}/data", "trainer=cpu",
         f"paths.teachers={tmp_path}/teachers", "teacher=[resnet8,resnet14]", f"teacher.resnet8.{once}",
         f"teacher.resnet14.{once}", "trainer.max_epochs=2", "data.val_size=0.5", "logger=[]",
     )  # fmt: skip
-    record, folder = run("experiment=cifar10_amtml_released", *small)
+    record, folder = run("experiment=cifar10_amtml_published", *small)
     assert record.status == "completed"
     with folder.metrics_file.open() as lines:
         first, second = csv.DictReader(lines)

@@ -85,7 +85,7 @@ OWN = ("dataset=image_folder", "dataset.name=mine", "dataset.source.folder=/my",
         ["experiment=digits_amtml", "teacher.resnet8.seed=3", "data.train_size=50", "data.num_workers=2"],
         ["experiment=digits_amtml", "teacher.resnet8.network.widths=[8,8,16,32]"],
         ["experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']"],
-        ["experiment=cifar10_amtml_released", "teacher=[resnet8,resnet14]"],
+        ["experiment=cifar10_amtml_published", "teacher=[resnet8,resnet14]"],
         ["experiment=cifar10", "method=avg", "teacher=[resnet8]", *OWN],
     ],
 )

@@ -50,7 +50,7 @@ def check_composition(
             f"The terms {idle} train a weighting, and {scheme} learns nothing.",
             fix="weighting=adaptive, or leave them out of loss=[...]",
         )
-    if learned and not any(term.trains_weighting and coef[name] for name, term in terms.items()):
+    if learned and not any(term.is_weighting_objective and coef[name] for name, term in terms.items()):
         raise UserError(
             f"{scheme} is a learned weighting, and no term of {list(terms)} with a coefficient trains it.",
             fix="loss=[...,adapter,adapter_entropy], or weighting=uniform",

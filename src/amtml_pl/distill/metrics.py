@@ -67,7 +67,7 @@ def collapse_of(means: Mapping[str, float]) -> tuple[str | None, str]:
 
     One-hot: more than nine in ten samples give one teacher a weight above 0.95. Uniform: the entropy is
     within 0.01 % of ln M, which no adapter that distinguishes anything shows. Both were found in
-    the released code (``docs/negative-results.md``).
+    the published code (``docs/negative-results.md``).
 
     Args:
         means: of `weight_statistics`, over an epoch.

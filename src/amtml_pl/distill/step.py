@@ -80,7 +80,7 @@ class DistillModule(StudentModule):
         expected = ["student"] if term.trains_student else []
         if term.learns or f"terms.{name}" in groups:
             expected.append(f"terms.{name}")
-        if term.needs_learned_weighting or (term.trains_weighting and "weighting" in groups):
+        if term.needs_learned_weighting or (term.is_weighting_objective and "weighting" in groups):
             expected.append("weighting")
         return tuple(expected)
 

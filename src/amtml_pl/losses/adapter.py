@@ -16,17 +16,18 @@ from amtml_pl.types import Step
 
 
 class JointAdapterLoss(SoftTargetTerm):
-    """Released objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
+    """Published objective ``T² KL(q || p_s)`` for the adapter alone: the student is a constant.
 
-    It favours the teachers that are closest to the present student, hence the collapses that
-    ``docs/methods/amtml.md``, "amtml", describes; `NllAdapterLoss` is the well-posed alternative.
+    After the code of Liu, Zhang and Wang, Neurocomputing 415 (2020). It favours the teachers that are closest
+    to the present student, hence the collapses in ``docs/methods/amtml.md``; `NllAdapterLoss` is the
+    well-posed alternative.
 
     Args:
         temperature: T > 0.
         mixture: what the targets mix, see `amtml_pl.losses.soft_targets.integrated_soft_targets`.
     """
 
-    needs_learned_weighting = trains_weighting = True
+    needs_learned_weighting = is_weighting_objective = True
     trains_student = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
@@ -42,7 +43,7 @@ class NllAdapterLoss(LossTerm):
     teacher for resembling the student.
     """
 
-    needs_teachers = needs_learned_weighting = trains_weighting = True
+    needs_teachers = needs_learned_weighting = is_weighting_objective = True
     trains_student = blends_labels = False
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
@@ -62,7 +63,7 @@ class AdapterEntropy(LossTerm):
 
     needs_teachers = needs_learned_weighting = True
     trains_student = False
-    orders_teachers = True  # as its prior does
+    depends_on_order = True  # as its prior does
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's mean divergence in nats, at least 0."""
@@ -73,7 +74,10 @@ class AdapterEntropy(LossTerm):
 
 
 class AdapterL2(LossTerm):
-    """Squared norm ``||W||² + ||theta||²`` of the adapter's latent factors."""
+    """Squared norm ``||W||² + ||theta||²`` of the adapter's latent factors, summed over all elements.
+
+    After the code of Liu, Zhang and Wang, which multiplies it by 0.1.
+    """
 
     needs_learned_weighting = True
     trains_student = False

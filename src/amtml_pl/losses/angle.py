@@ -41,16 +41,6 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     return value
 
 
-def angles(points: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
-    """Return the cosine of every angle at every vertex, (B, B, B), by definition."""
-    difference = points[None, :, :] - points[:, None, :]
-    squared_length = difference.square().sum(dim=2, keepdim=True)
-    apart = squared_length > 1e-24
-    length = torch.where(apart, squared_length, 1.0).sqrt()
-    direction = torch.where(apart, difference / length, 0.0)
-    return direction @ direction.transpose(1, 2)
-
-
 class TiledAngleLoss(torch.autograd.Function):
     """Angle loss whose forward pass also computes the student's gradient, and saves it."""
 
@@ -148,7 +138,7 @@ class AngleLoss(SoftTargetTerm):
     """Angle loss between the student's softened outputs and the integrated soft targets.
 
     Both sides are probabilities at the same temperature, so that a perfect student has zero loss. (The
-    released code compares log-probabilities or logits with probabilities.)
+    published code compares log-probabilities or logits with probabilities.)
 
     Args:
         temperature: T > 0.

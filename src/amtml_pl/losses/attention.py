@@ -27,8 +27,8 @@ def attention_losses(
     the teacher's attention itself, since its map is not kept.
 
     Args:
-        student: a map with gradients.
-        teacher: the teacher's attention map.
+        student: a feature map, with gradients.
+        teacher: the teacher's attention map, of any height and width.
     """
     student, teacher = pool_to_same_size(student, teacher)
     own, theirs = attention_map(student).flatten(1), F.normalize(teacher.flatten(1), dim=1)
@@ -38,13 +38,14 @@ def attention_losses(
 class AttentionLoss(LossTerm):
     """Weighted attention transfer: ``sum_m mean_b w_bm sum_stages`` of `attention_losses`.
 
-    Stages are paired from the last one backwards, so that a teacher may have more of them.
+    Stages are paired from the last one backwards, so that a teacher may have more of them. The paper by
+    Zagoruyko and Komodakis (arXiv:1612.03928) has one teacher.
 
     Args:
         stages: the student's stages, as dotted module paths from first to last.
     """
 
-    needs_teachers = orders_teachers = True
+    needs_teachers = depends_on_order = True
 
     def __init__(self, stages: Sequence[str]) -> None:
         super().__init__()

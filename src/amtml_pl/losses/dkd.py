@@ -23,6 +23,12 @@ def decoupled_losses(
     After Zhao et al., "Decoupled Knowledge Distillation" (arXiv:2203.08679), eq. 6 and 7: the divergence of
     the two-way outputs (label, any other), and that of the outputs over the K - 1 other classes, which is 0
     for two classes.
+
+    Args:
+        student_logits: not softened, with gradients.
+        teacher_logits: one teacher's, not softened.
+        labels: in [0, K).
+        temperature: T > 0.
     """
     B, K = student_logits.shape
     others = torch.ones(B, K, dtype=torch.bool, device=labels.device).scatter(1, labels[:, None], value=False)
@@ -44,22 +50,23 @@ def decoupled_losses(
 class DecoupledLoss(LossTerm):
     """Weighted decoupled distillation, ramped up at the beginning.
 
-    ``sum_m mean_b w_bm (alpha · TCKD + beta · NCKD)``.
+    ``sum_m mean_b w_bm (alpha · TCKD + beta · NCKD)``, the parts being `decoupled_losses`. The paper has one
+    teacher; the weighted sum over several is this project's.
 
     Args:
         temperature: T > 0.
-        epochs: of the run.
-        alpha: of the target class's part, at least 0.
-        beta: of the other classes' part, at least 0.
+        epochs: length of the run.
         warmup: share of the epochs over which the term grows to its full size, in [0, 1]; 20 of 240 in the
             published code.
+        alpha: multiplier of the target class's part, at least 0.
+        beta: multiplier of the other classes' part, at least 0.
     """
 
     needs_teachers = True
     blends_labels = False
 
     def __init__(
-        self, temperature: float, epochs: int, alpha: float = 1.0, beta: float = 8.0, warmup: float = 1 / 12
+        self, temperature: float, epochs: int, warmup: float, alpha: float = 1.0, beta: float = 8.0
     ) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.models.pooling import pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 
@@ -38,7 +38,7 @@ def stage_per_teacher(teachers: int, stages: int) -> list[int]:
     """Return, per teacher, the position of the student stage that it guides.
 
     Teachers are spread in order over the stages and end at the last one: three over three stages are
-    0, 1, 2 (the paper's Fig. 2); two are 1, 2 (the released Hint notebook); five are 0, 1, 1, 2, 2.
+    0, 1, 2 (the paper's Fig. 2); two are 1, 2 (the published Hint notebook); five are 0, 1, 1, 2, 2.
     """
     return [math.ceil((teacher + 1) * stages / teachers) - 1 for teacher in range(teachers)]
 
@@ -47,7 +47,7 @@ class HintLoss(LossTerm):
     """Mean of `hint_loss` over groups, each one teacher's hint and one student stage.
 
     Where the two maps differ in size, the larger is average-pooled to the smaller first; maps that the
-    released code pools to 1×1 and broadcasts are thus compared as means (``docs/methods/amtml.md``, "amtml").
+    published code pools to 1×1 and broadcasts are thus compared as means (``docs/methods/amtml.md``).
 
     Args:
         stages: the student's stages, as dotted module paths from first to last.
@@ -93,9 +93,9 @@ class HintLoss(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        hints = step.teachers.hints if step.teachers is not None else {}
+        teachers, _ = require_teachers(step)
         losses = []
         for (name, stage), projection in zip(self.pairs, self.projections, strict=True):
-            student, teacher = pool_to_same_size(step.student.features[stage], hints[name])
+            student, teacher = pool_to_same_size(step.student.features[stage], teachers.hints[name])
             losses.append(hint_loss(student, teacher, projection))
         return torch.stack(losses).mean()

@@ -56,7 +56,7 @@ class FeatureRegression(LossTerm):
         hint: the student's last map, as a dotted module path; None takes the last of the stages.
     """
 
-    needs_teachers = learns = orders_teachers = True
+    needs_teachers = learns = depends_on_order = True
 
     def __init__(
         self,

@@ -22,20 +22,17 @@ class AekdFeatureRegression(FeatureRegression):
     ``a_m / ||g_m||`` is scaled to sum to 1 (the published code's ``is_norm``). The exact gradients cost one
     backward through each regressor, none through the student.
 
+    The other arguments are those of `FeatureRegression`.
+
     Args:
-        stages: as of `FeatureRegression`.
-        stage: likewise.
-        grid: likewise.
-        activation: likewise.
-        hint: likewise.
         tolerance: the largest weight before that scaling, in [0, 1]; at least 1 / M is always allowed.
     """
 
     def __init__(
         self,
         stages: Sequence[str],
-        stage: int | None = None,
-        grid: int | None = None,
+        stage: int | None,
+        grid: int | None,
         activation: Activation = "as_teacher",
         hint: str | None = None,
         tolerance: float = 0.6,

@@ -20,9 +20,10 @@ class ConfidenceFeatureRegression(FeatureRegression):
     h_m is what teacher m computes from its map on: pooling and classifier. After Zhang, Chen and Wang,
     "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007), eq. 7 to 9. As opposed to
     the published code the weights are constants, and the mean is not divided by M once more
-    (``docs/methods/camkd.md``); `amtml_pl.distill.released.losses` is the code.
+    (``docs/methods/camkd.md``); `amtml_pl.distill.published.losses` is the code.
 
     The teachers' classifiers are never trained, and are no submodules: in no optimiser and no checkpoint.
+    The arguments are those of `FeatureRegression`.
     """
 
     blends_labels = False

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.losses.term import LossTerm, require_teachers
-from amtml_pl.types import Step
+from amtml_pl.types import Mixture, Step
 from amtml_pl.weighting.scheme import positive_temperature
-
-Mixture: TypeAlias = Literal["probabilities", "logits"]
 
 
 def integrated_soft_targets(
@@ -31,7 +27,7 @@ def integrated_soft_targets(
         teacher_logits: not softened.
         weights: rows sum to 1.
         temperature: T > 0.
-        mixture: whether probabilities or logits are averaged.
+        mixture: what is averaged, ``probabilities`` or ``logits``.
     """
     if mixture == "logits":
         return F.softmax(torch.einsum("bm,bmk->bk", weights, teacher_logits) / temperature, dim=1)
@@ -48,7 +44,7 @@ def soft_target_loss(
     samples, the sum over classes, so that the strength does not depend on K.
 
     Args:
-        student_logits: z.
+        student_logits: z, not softened, with gradients.
         soft_targets: q, rows sum to 1.
         temperature: T > 0.
     """
@@ -80,21 +76,3 @@ class SoftTargetTerm(LossTerm):
     def soft_targets(self, step: Step) -> Float[Tensor, "B K"]:
         """Return the step's targets (B, K), differentiable in its weights."""
         return step_soft_targets(step, self.temperature, self.mixture)
-
-
-class SoftTargetLoss(SoftTargetTerm):
-    """Distillation towards the integrated soft targets, which are constants here.
-
-    No gradient reaches the weighting: a student could otherwise lower its loss by choosing easy
-    targets (``docs/methods/amtml.md``, "amtml"). `amtml_pl.losses.adapter` trains the weighting.
-
-    Args:
-        temperature: T > 0.
-        mixture: what the targets mix, see `integrated_soft_targets`.
-    """
-
-    vanishes_at_targets = True
-
-    def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Return the batch's unweighted loss, a scalar."""
-        return soft_target_loss(step.student.logits, self.soft_targets(step).detach(), self.temperature)

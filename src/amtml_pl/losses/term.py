@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
-from amtml_pl.types import OfferedFeatures, Step, TeacherOutputs, TeacherWeights, TensorShapes
+from amtml_pl.types import Mixture, OfferedFeatures, Step, TeacherOutputs, TeacherWeights, TensorShapes
 
 
 class LossTerm(nn.Module):
@@ -21,23 +21,31 @@ class LossTerm(nn.Module):
     Attributes:
         needs_teachers: True if the term needs teachers; ``forward`` raises a UserError without any.
         needs_learned_weighting: True if the term needs a weighting with learned parameters.
-        trains_weighting: True if the term trains a learned weighting.
+        is_weighting_objective: True if a learned weighting can be trained by the term; a regulariser, such as
+            ``adapter_l2``, needs one and trains it too, but not without such a term.
         blends_labels: True if the term is correct with mixup's blended labels; one without labels is.
         trains_student: True if the student gets a gradient from the term.
         learns: True if the term trains parameters that belong to it, such as projections.
-        orders_teachers: True if something of the term belongs to a teacher by its position.
-        vanishes_at_targets: True if the term is 0 for a student whose softened output, at the term's
-            ``temperature``, is the soft targets.
+        depends_on_order: True if parameters or a prior belong to teachers by position, so that the value
+            changes with the order of the teachers. The doctor checks that other terms keep their value.
+        vanishes_at_targets: True if the term should be 0 for a student whose softened output, at the term's
+            ``temperature``, is the soft targets; the doctor checks it.
+        temperature: T > 0 of the softened outputs; 1 for a term that softens none.
+        mixture: what the term's soft targets mix; None for a term without any, or with probabilities alone.
+        label_smoothing: share of the labels' weight that is spread over all classes, in [0, 1).
     """
 
     needs_teachers: ClassVar[bool] = False
     needs_learned_weighting: ClassVar[bool] = False
-    trains_weighting: ClassVar[bool] = False
+    is_weighting_objective: ClassVar[bool] = False
     blends_labels: ClassVar[bool] = True
     trains_student: ClassVar[bool] = True
     learns: ClassVar[bool] = False
-    orders_teachers: ClassVar[bool] = False
+    depends_on_order: ClassVar[bool] = False
     vanishes_at_targets: ClassVar[bool] = False
+    temperature: float = 1.0
+    mixture: Mixture | None = None
+    label_smoothing: float = 0.0
 
     def student_taps(self) -> tuple[str, ...]:
         """Return the student's features that the term reads, as dotted module paths."""

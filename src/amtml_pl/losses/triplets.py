@@ -14,7 +14,12 @@ from amtml_pl.types import Step
 
 
 def votes(teachers: Sequence[Float[Tensor, "B ..."]], triplets: Int64[Tensor, "P 3"]) -> Bool[Tensor, "P M"]:
-    """Return each teacher's vote, (P, M): True if ``||t_a - t_i|| <= ||t_a - t_j||``."""
+    """Return each teacher's vote, (P, M): True if ``||t_a - t_i|| <= ||t_a - t_j||``.
+
+    Args:
+        teachers: per teacher one embedding per sample.
+        triplets: rows (a, i, j) of sample indices in [0, B).
+    """
     a, i, j = triplets.unbind(dim=1)
     closer = [(t[a] - t[i]).square().sum(1) <= (t[a] - t[j]).square().sum(1) for t in teachers]
     return torch.stack(closer, dim=1)
@@ -43,8 +48,8 @@ def relative_dissimilarity_loss(
     Args:
         student: one embedding per sample, with gradients.
         teachers: per teacher one embedding per sample.
-        triplets: rows of three different samples.
-        margin: at least 0.
+        triplets: rows (a, i, j) of indices of three different samples.
+        margin: at least 0, in the unit of the embeddings' distances.
     """
     ballots = votes(teachers, triplets)
     for_second = 2 * ballots.sum(dim=1)
@@ -68,7 +73,7 @@ class TripletLoss(EmbeddingTerm):
 
     Args:
         tap: the student's last map, as a dotted module path.
-        margin: at least 0.
+        margin: at least 0; two embeddings are at most 2 apart.
     """
 
     def __init__(self, tap: str, margin: float = 0.2) -> None:

@@ -47,7 +47,7 @@ def initial_record(ready: Ready) -> RunRecord:
             "precision": str(trainer.get("precision", "32-true")),
             "gradient_clip_val": trainer.get("gradient_clip_val"),
             "accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1),
-            "label_smoothing": max(getattr(term, "label_smoothing", 0.0) for term in terms),
+            "label_smoothing": max(term.label_smoothing for term in terms),
             "weights_from_validation_labels": module.needs_held_out,
             "networks_trained": module.networks_trained,
             "student_initial": weights_digest(module.student.network)[:16],

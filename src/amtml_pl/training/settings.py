@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.build import Part, plain_values
 from amtml_pl.config.teacher_recipe import Recipe
-from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.layout import device_for
 from amtml_pl.runs.identity import run_hash
@@ -20,7 +19,7 @@ from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Place
 from amtml_pl.teachers.cache.storage import Storage
 from amtml_pl.teachers.selected import SelectedTeacher, with_hints
-from amtml_pl.types import OfferedFeatures
+from amtml_pl.types import Mixture, OfferedFeatures
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class AdaptiveWeighting(Weighting):
     """Per-sample weights from the student's max-pooled last map, which is a constant here.
 
     The adapter's gradient comes from its own loss terms (`amtml_pl.losses.adapter`). Two scales differ
-    from the released code, where the softmax is one-hot at the start or within an epoch: theta starts at
+    from the published code, where the softmax is one-hot at the start or within an epoch: theta starts at
     N(0, 1/D) instead of N(0, 1), and the features are divided by √D. A score and its gradient then do not
     grow with the number of channels D.
 
@@ -50,12 +50,10 @@ class AdaptiveWeighting(Weighting):
         lr: learning rate of the adapter; None takes the student's.
     """
 
-    orders_teachers = True
+    depends_on_order = True
     held_out: Tensor
 
-    def __init__(
-        self, tap: str, prior: Literal["uniform", "held_out"] = "uniform", lr: float | None = None
-    ) -> None:
+    def __init__(self, tap: str, prior: Literal["uniform", "held_out"], lr: float | None) -> None:
         super().__init__()
         self.tap = tap
         self.lr = lr

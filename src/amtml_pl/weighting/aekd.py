@@ -18,6 +18,11 @@ def logit_gradients(
     """Return each teacher's distillation gradient for the student's logits, in closed form.
 
     ``g_m = d/dz_s of T² mean_b KL(p_m || p_s) = T (p_s - p_m) / B``, p at temperature T.
+
+    Args:
+        student_logits: not softened.
+        teacher_logits: not softened.
+        temperature: T > 0.
     """
     own = F.softmax(student_logits / temperature, dim=1)
     theirs = F.softmax(teacher_logits / temperature, dim=2)
@@ -35,9 +40,9 @@ class AekdWeighting(Weighting):
     Args:
         temperature: T > 0.
         tolerance: the largest weight, in [0, 1]; at least 1 / M is always allowed.
-        per_sample: whether the gradients of all samples enter the products; false takes each teacher's mean
+        per_sample: True if the gradients of all samples enter the products; False takes each teacher's mean
             over the batch first, as the published code does.
-        normalize: whether the gradients are divided by their lengths first and the weights by them after.
+        normalize: True to divide the gradients by their lengths before, and the weights by them after.
     """
 
     weighs_batches = True
@@ -61,7 +66,13 @@ class AekdWeighting(Weighting):
 
 
 def gradient_weights(g: Float[Tensor, "M D"], tolerance: float, *, normalize: bool) -> Float[Tensor, " M"]:
-    """Return AEKD weights of gradients; ``normalize`` solves for directions and divides by lengths."""
+    """Return AEKD weights (M,) of gradients; their sum is 1.
+
+    Args:
+        g: one gradient per teacher.
+        tolerance: as of `AekdWeighting`.
+        normalize: as of `AekdWeighting`.
+    """
     if not normalize:
         return minimum_norm_weights(g @ g.T, tolerance)
     lengths = g.norm(dim=1).clamp_min(torch.finfo(g.dtype).tiny)

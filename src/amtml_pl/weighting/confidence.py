@@ -17,6 +17,10 @@ def confidence_weights(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[
     ``w_m = (1 - softmax_m(l)_m) / (M - 1)`` with ``l_m = CE(z_m, y)`` at temperature 1.
     After Zhang, Chen and Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007),
     eq. 2 and 3. Rows sum to 1, and no weight exceeds 1 / (M - 1): with three teachers, a half.
+
+    Args:
+        logits: of the teachers, not softened.
+        labels: in [0, K).
     """
     B, M, _ = logits.shape
     if M == 1:
@@ -27,7 +31,7 @@ def confidence_weights(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[
 
 
 class ConfidenceWeighting(Weighting):
-    """`confidence_weights` of the teachers' own outputs; constants."""
+    """`confidence_weights` of the teachers' own outputs, as constants; the student is not read."""
 
     reads_labels = True
 

@@ -17,6 +17,9 @@ def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
     ``w_m = (1 - H_m / sum_j H_j) / (M - 1)``, H the entropy of the output at temperature 1.
     As the CA-MKD code computes the entropy-based baseline (EBKD), whose own paper was not seen; there the
     rows sum to M - 1. Here they sum to 1, and are uniform where every entropy is 0.
+
+    Args:
+        logits: of the teachers, not softened.
     """
     B, M, _ = logits.shape
     if M == 1:
@@ -29,7 +32,7 @@ def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
 
 
 class EntropyWeighting(Weighting):
-    """`entropy_weights` of the teachers' own outputs; constants."""
+    """`entropy_weights` of the teachers' outputs, as constants; the student is not read."""
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return the teachers' weights for a batch, (B, M)."""

@@ -20,7 +20,7 @@ class FixedWeighting(Weighting):
             error that shows what to type.
     """
 
-    orders_teachers = True
+    depends_on_order = True
     shares: Tensor
 
     def __init__(self, weights: Mapping[str, float] | None) -> None:

@@ -19,6 +19,10 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
     They maximise the likelihood of the labels under ``sum_m w_m softmax(z_m)``: a concave problem, solved by
     expectation maximisation. One pseudo-observation per teacher keeps every weight above 0. The images must
     be new to the teachers, whose memory of their training images would be measured otherwise.
+
+    Args:
+        logits: of the teachers, not softened.
+        labels: in [0, K).
     """
     N, M, _ = logits.shape
     log_likelihood = F.log_softmax(logits.double(), dim=2).gather(2, labels.view(N, 1, 1).expand(N, M, 1))
@@ -32,7 +36,7 @@ def held_out_weights(logits: Float[Tensor, "N M K"], labels: Int64[Tensor, " N"]
 class HeldOutWeighting(Weighting):
     """Weights that best predict the validation labels, one per teacher (an extension)."""
 
-    needs_held_out = orders_teachers = True
+    needs_held_out = depends_on_order = True
     shares: Tensor
 
     def build(self, shapes: TensorShapes) -> None:

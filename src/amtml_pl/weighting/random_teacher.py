@@ -15,7 +15,7 @@ class RandomTeacherWeighting(Weighting):
     Drawn from torch's generator, which every training step seeds by (seed, step).
     """
 
-    orders_teachers = weighs_batches = True
+    depends_on_order = weighs_batches = True
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return one-hot weights for a batch, (B, M): one random teacher."""

@@ -22,15 +22,15 @@ class Weighting(nn.Module):
         weighs_batches: True if a sample's weights depend on the rest of its batch, or on chance.
         needs_held_out: True if `fit_to_held_out` must be called before the fit.
         lr: learning rate of the scheme's parameters; None takes the student's.
-        orders_teachers: True if parameters belong to teachers by position, so that the columns of the
-            weights do not follow a permutation of the teachers.
+        depends_on_order: True if the columns of the weights do not follow a permutation of the teachers,
+            e.g. since parameters belong to teachers by position.
     """
 
     reads_labels: ClassVar[bool] = False
     weighs_batches: ClassVar[bool] = False
     needs_held_out: bool = False
     lr: float | None = None
-    orders_teachers: ClassVar[bool] = False
+    depends_on_order: ClassVar[bool] = False
 
     def student_taps(self) -> tuple[str, ...]:
         """Return the student's features that the scheme reads, as dotted module paths."""

@@ -23,7 +23,7 @@ class SingleTeacherWeighting(Weighting):
         teacher: its name, or ``best`` for the one with the highest accuracy on the validation split.
     """
 
-    orders_teachers = True
+    depends_on_order = True
 
     def __init__(self, teacher: str = BEST) -> None:
         super().__init__()

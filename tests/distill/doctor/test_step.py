@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from amtml_pl.distill.doctor.step import check_step
-from amtml_pl.distill.released.losses import ReleasedRelationLoss
+from amtml_pl.distill.published.losses import PublishedRelationLoss
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.losses.adapter import AdapterEntropy, JointAdapterLoss
 from amtml_pl.losses.angle import AngleLoss
-from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.ce import CrossEntropy
 from amtml_pl.losses.hint import HintLoss
+from amtml_pl.losses.kd import SoftTargetLoss
 from amtml_pl.losses.regression import FeatureRegression
-from amtml_pl.losses.soft_targets import SoftTargetLoss
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.taps import TappedNetwork
@@ -114,7 +114,7 @@ def middle(student, labels):
 
 
 def adaptive(terms, **how):
-    return module_of(terms, AdaptiveWeighting("layer3"), **how)
+    return module_of(terms, AdaptiveWeighting("layer3", "uniform", lr=None), **how)
 
 
 def joint(**more):
@@ -306,7 +306,7 @@ class Exploding(LossTerm):
 @pytest.mark.parametrize(
     ("term", "found"),
     [(AngleLoss(4.0), []), (OnLogits(4.0), ["not-zero-at-the-targets/term"]),
-     (ReleasedRelationLoss(4.0), ["not-zero-at-the-targets/term"]),
+     (PublishedRelationLoss(4.0), ["not-zero-at-the-targets/term"]),
      (changed(lambda value, _: value + torch.where(value.detach() < 1e-4, torch.nan, 0.0)),
       ["not-zero-at-the-targets/term"]),
      (changed(lambda value, _: value + torch.inf), ["not-finite-value/term"]),

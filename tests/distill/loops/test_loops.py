@@ -13,21 +13,22 @@ from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.distill.loops.dml import MutualLearning, mutual_loss
 from amtml_pl.distill.loops.hard_samples import HardSamples
 from amtml_pl.distill.loops.mmkd import MMKD, similarity_statistics
-from amtml_pl.distill.loops.mtkd_rl import MTKDRL, Agent, agent_loss, reward
-from amtml_pl.distill.released.dml import ReleasedMutualLearning, released_mutual_loss
+from amtml_pl.distill.loops.mtkd_rl import MTKDRL, Agent, agent_loss, aggregated_weights, reward
+from amtml_pl.distill.published.dml import PublishedMutualLearning, published_mutual_loss
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
-from amtml_pl.losses.cross_entropy import CrossEntropy
+from amtml_pl.losses.ce import CrossEntropy
+from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss, soft_target_losses
 from amtml_pl.losses.regression import FeatureRegression
-from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.models.cifar_resnet import CifarResNet
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers, Teacher
 from amtml_pl.training.assemble import check_optimization
 from amtml_pl.training.checkpoints import AtomicCheckpointIO
 from amtml_pl.types import Batch, OfferedFeatures, TensorShapes
-from amtml_pl.weighting.confidence import ConfidenceWeighting
+from amtml_pl.weighting.confidence import ConfidenceWeighting, confidence_weights
 from amtml_pl.weighting.uniform import UniformWeighting
+from golden_steps import assert_golden, teachers_of
 
 pytestmark = pytest.mark.numbers
 
@@ -166,7 +167,7 @@ def test_the_mutual_loss_is_the_mean_divergence_from_the_constant_peers():
 
 def test_saturated_outputs_leave_both_mutual_losses_finite():
     own, others = 1e4 * torch.eye(3)[:, :2], -1e4 * torch.eye(3)[None, :, :2]
-    for loss in (mutual_loss, released_mutual_loss):
+    for loss in (mutual_loss, published_mutual_loss):
         logits = own.clone().requires_grad_()
         value = loss(logits, others)
         value.backward()
@@ -194,7 +195,7 @@ class HalfBlind(MMKD):
     ("make", "found"),
     [(lambda: mutual(Silent), ["dead-term/mutual", "idle-for-the-peer1/mutual@peer1",
                                "idle-for-the-peer2/mutual@peer2"]),
-     (lambda: mutual(ReleasedMutualLearning), ["not-zero-at-the-targets/mutual"]),
+     (lambda: mutual(PublishedMutualLearning), ["not-zero-at-the-targets/mutual"]),
      (lambda: weighing(Blind, hidden=8), ["idle-for-the-agent/weights"]),
      (lambda: weighing(HalfBlind), ["idle-for-the-features-network/weights"])],
 )  # fmt: skip
@@ -407,3 +408,21 @@ def test_a_loop_whose_attribute_and_lightnings_switch_disagree_is_refused(steps_
         UserError, match=rf"(?s)Own has automatic_optimization={steps_itself}.*expected {not steps_itself}"
     ):
         check_optimization(loop.__new__(loop))
+
+
+def test_mutual_learning_correct_and_as_published(golden):
+    given, expected = golden("dml")
+    peers, labels = given["peers"].double(), given["labels"]
+    for j in range(3):
+        others = torch.stack([peers[h] for h in range(3) if h != j])
+        ce = F.cross_entropy(peers[j], labels)
+        assert_golden(ce + mutual_loss(peers[j], others), expected["loss"][j])
+        assert_golden(ce + published_mutual_loss(peers[j], others), expected["reference_bug"][j])
+
+
+def test_the_static_aggregation_of_mtkd_rl(golden):
+    given, expected = golden("mtkd_rl_weights")
+    logits = teachers_of(given)
+    divergence = soft_target_losses(given["student_logits"].double(), logits, given["T"])
+    confidence = confidence_weights(logits, given["labels"])
+    assert_golden(aggregated_weights(given["policy"].double(), confidence, divergence), expected["weights"])

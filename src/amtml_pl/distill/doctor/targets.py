@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from amtml_pl.distill.doctor.checkup import Finding
-from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
+from amtml_pl.losses.soft_targets import integrated_soft_targets
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step, TeacherOutputs
 
@@ -28,11 +28,10 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
     for name, term in terms.items():
         if not term.vanishes_at_targets:
             continue
-        temperature = float(getattr(term, "temperature", 1.0))
-        mixture: Mixture = getattr(term, "mixture", "probabilities")
-        targets = integrated_soft_targets(logits, step.weights.detach(), temperature, mixture)
+        mixture = term.mixture or "probabilities"
+        targets = integrated_soft_targets(logits, step.weights.detach(), term.temperature, mixture)
         smallest = torch.finfo(targets.dtype).tiny
-        perfect = replace(step.student, logits=temperature * targets.clamp_min(smallest).log())
+        perfect = replace(step.student, logits=term.temperature * targets.clamp_min(smallest).log())
         value, usual = (float(term(each).detach()) for each in (replace(sharp, student=perfect), sharp))
         if not abs(value) <= 1e-5 + 1e-3 * abs(usual):  # also for a nan
             yield Finding(

@@ -55,7 +55,7 @@ def order_findings(
         seed_step()
         return weights_apart_and_near(weighting, step, teachers)
 
-    if not weighting.orders_teachers and not torch.allclose(
+    if not weighting.depends_on_order and not torch.allclose(
         weighed(turned), weighed(step.teachers)[:, order], atol=1e-3
     ):
         yield Finding(
@@ -66,7 +66,7 @@ def order_findings(
     features = None if step.feature_weights is None else step.feature_weights[:, order]
     other = replace(step, teachers=turned, weights=step.weights[:, order], feature_weights=features)
     for name, term in terms.items():
-        if term.orders_teachers:
+        if term.depends_on_order:
             continue
         seed_step()
         value = term(step)

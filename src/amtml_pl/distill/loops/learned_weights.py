@@ -15,8 +15,8 @@ from amtml_pl.distill.loss_components import LossComponent, StepBreakdown, train
 from amtml_pl.distill.non_finite import require_finite
 from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
+from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss
 from amtml_pl.losses.regression import FeatureRegression
-from amtml_pl.losses.soft_targets_each import PerTeacherSoftTargetLoss
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.scheme import positive_temperature
 from amtml_pl.weighting.uniform import UniformWeighting

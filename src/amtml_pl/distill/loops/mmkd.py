@@ -16,7 +16,7 @@ from amtml_pl.distill.loops.hard_samples import HardSamples
 from amtml_pl.distill.loops.learned_weights import LearnedWeightsLoop
 from amtml_pl.distill.step import full_precision
 from amtml_pl.errors import UserError
-from amtml_pl.losses.soft_targets_each import soft_target_losses
+from amtml_pl.losses.kd_each import soft_target_losses
 from amtml_pl.losses.term import require_teachers
 from amtml_pl.models.layout import eager_execution, local_batch_norm
 from amtml_pl.models.taps import evaluation_mode, frozen

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from amtml_pl.config.build import build_object
 from amtml_pl.errors import UserError
-from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.results.checkpoints import CheckpointName
@@ -37,7 +36,7 @@ from amtml_pl.results.run import FinishedRun
 from amtml_pl.results.teachers import RecordedTeacher
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
-from amtml_pl.types import ModelOutputs, TeacherOutputs
+from amtml_pl.types import Mixture, ModelOutputs, TeacherOutputs
 
 # The autocast type of a trainer's precision; the others compute in the type of the weights.
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
@@ -174,7 +173,7 @@ def mixed_teachers(
 def mixture_of(run: FinishedRun) -> Mixture:
     """Return the mixture of the run's first term with soft targets, or of its root."""
     terms = [build_object(node) for node in run.config["loss"].values()]
-    mixtures = [term.mixture for term in terms if hasattr(term, "mixture")]
+    mixtures = [term.mixture for term in terms if term.mixture is not None]
     first = mixtures[0] if mixtures else run.config.get("mixture")
     return "logits" if first == "logits" else "probabilities"
 

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
+from amtml_pl.losses.soft_targets import integrated_soft_targets
 from amtml_pl.training.dashboard.drawing import new_figure, shorten
 from amtml_pl.training.dashboard.teaching import concatenated
+from amtml_pl.types import Mixture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

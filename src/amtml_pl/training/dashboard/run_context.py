@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.losses.soft_targets import Mixture
 from amtml_pl.runs.record import RunRecord
+from amtml_pl.types import Mixture
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from amtml_pl.losses.soft_targets import Mixture, integrated_soft_targets
+from amtml_pl.losses.soft_targets import integrated_soft_targets
+from amtml_pl.types import Mixture
 
 Rows = TypeVar("Rows")
 

@@ -1,0 +1,61 @@
+"""Distillation towards every teacher by itself, instead of towards their mixture."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from amtml_pl.losses.term import LossTerm, require_teachers
+from amtml_pl.types import Step
+from amtml_pl.weighting.scheme import positive_temperature
+
+Scale: TypeAlias = Literal["paper", "ebkd_published", "camkd_published"]
+
+
+def soft_target_losses(
+    student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
+) -> Float[Tensor, "B M"]:
+    """Return ``T² KL(p_m || p_s)`` per sample and teacher, (B, M); p at temperature T.
+
+    After Hinton, Vinyals and Dean (arXiv:1503.02531).
+
+    Args:
+        student_logits: not softened, with gradients.
+        teacher_logits: not softened.
+        temperature: T > 0.
+    """
+    student = F.log_softmax(student_logits / temperature, dim=1)[:, None].expand_as(teacher_logits)
+    teachers = F.log_softmax(teacher_logits / temperature, dim=2)
+    return temperature**2 * F.kl_div(student, teachers, reduction="none", log_target=True).sum(dim=2)
+
+
+class PerTeacherSoftTargetLoss(LossTerm):
+    """Weighted mean of the distillation losses towards each teacher.
+
+    ``mean_b sum_m w_bm T² KL(p_m || p_s)``: with uniform weights the loss-average of CA-MKD's AVER.
+    The weights are constants. Its gradient is that of the distillation towards the mixture
+    ``sum_m w_m p_m``; its value is larger where the teachers differ.
+
+    Args:
+        temperature: T > 0.
+        scale: strength of the term: ``paper`` is 1; as in the published CA-MKD code, ``ebkd_published`` is
+            (M - 1) / M and ``camkd_published`` is 1 / M (``docs/methods/ebkd.md``, ``camkd.md``).
+    """
+
+    needs_teachers = True
+
+    def __init__(self, temperature: float, scale: Scale = "paper") -> None:
+        super().__init__()
+        self.temperature = positive_temperature(temperature)
+        self.scale: Scale = scale
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Return the batch's unweighted loss, a scalar."""
+        teachers, weights = require_teachers(step)
+        losses = soft_target_losses(step.student.logits, teachers.logits, self.temperature)
+        M = losses.shape[1]
+        strength = {"paper": 1.0, "ebkd_published": (M - 1) / M, "camkd_published": 1 / M}[self.scale]
+        return strength * (weights.detach() * losses).sum(dim=1).mean()

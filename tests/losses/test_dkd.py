@@ -1,0 +1,45 @@
+"""Decoupled distillation."""
+
+from dataclasses import replace
+from itertools import product
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
+from golden_steps import assert_golden, logit_step
+from steps import make_step
+
+
+def test_dkd(golden):
+    given, expected = golden("dkd")
+    student, teacher, labels, T = (given[n] for n in ("student_logits", "teacher_logits", "labels", "T"))
+    target, rest = decoupled_losses(student, teacher, labels, T)
+    assert_golden(target.mean(), expected["tckd"])
+    assert_golden(rest.mean(), expected["nckd"])
+    term = DecoupledLoss(T, epochs=0, warmup=0.0, alpha=given["alpha"], beta=given["beta"])
+    assert_golden(term(logit_step(student, teacher[:, None], labels=labels)), expected["total"])
+
+
+@given(seed=st.integers(0, 50), M=st.integers(1, 4), K=st.integers(2, 7))
+@settings(max_examples=12)
+def test_the_loss_equals_a_loop_over_samples_and_teachers(seed, M, K):
+    step = make_step(B=4, M=M, K=K, seed=seed, dtype=torch.float64)
+    z, w, T, naive = step.student.logits, step.weights, 3.0, 0.0
+    for b, m in product(range(4), range(M)):
+        p, q = (step.teachers.logits[b, m] / T).softmax(0), (z[b] / T).softmax(0)
+        y = step.labels[b]
+        rest = [c for c in range(K) if c != y]
+        two_p, two_q = (torch.stack([v[y], v[rest].sum()]) for v in (p, q))
+        target = (two_p * (two_p / two_q).log()).sum()
+        pr, qr = p[rest] / p[rest].sum(), q[rest] / q[rest].sum()
+        naive = naive + w[b, m] * T**2 * (target + 8 * (pr * (pr / qr).log()).sum()) / 4
+    torch.testing.assert_close(DecoupledLoss(T, epochs=0, warmup=0.0)(step), naive)
+
+
+def test_the_ramp_of_dkd_takes_a_twelfth_of_the_epochs():
+    term, step = DecoupledLoss(4.0, epochs=24, warmup=1 / 12), make_step()
+    full = term(replace(step, epoch=2))
+    torch.testing.assert_close(term(step), full / 2)
+    torch.testing.assert_close(term(replace(step, epoch=23)), full)
