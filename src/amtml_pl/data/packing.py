@@ -31,6 +31,7 @@ from amtml_pl.types import Split, SplitName, counted_kinds
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+CHUNK_ROWS = 4096
 
 
 class PackedManifest(Record):
@@ -65,8 +66,9 @@ class PackedDataset:
     def open(cls, folder: Path) -> PackedDataset:
         """Map a packed folder; missing files or other sizes or formats are a UserError."""
         manifest = PackedManifest.read(folder)
-        if differing := sorted(manifest.files.items() ^ _sizes(folder).items()):
-            raise _damaged(folder / differing[0][0], f"has another size than {MANIFEST} lists, or is missing")
+        found = _sizes(folder)
+        if differing := [name for name, size in manifest.files.items() if found.get(name) != size]:
+            raise _damaged(folder / differing[0], f"has another size than {MANIFEST} lists, or is missing")
         splits = {name: _mapped(folder, name, manifest.classes, n) for name, n in manifest.splits.items()}
         return cls(folder, manifest.digest, manifest.classes, splits, manifest.left_out)
 
@@ -186,8 +188,8 @@ def _digest(splits: Mapping[SplitName, Split]) -> str:
     digest = hashlib.sha256()
     for name, split in splits.items():
         digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(split.classes)}".encode())
-        digest.update(split.images.numpy().data)
-        digest.update(split.labels.numpy().data)
+        for rows in (*split.images.split(CHUNK_ROWS), split.labels):  # Ctrl-C is noticed between two chunks
+            digest.update(rows.numpy().data)
     return digest.hexdigest()
 
 
@@ -222,6 +224,8 @@ def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int)
             raise _damaged(file, f"is {array.dtype} {array.shape}, expected {dtype.__name__} of {rows} rows")
         arrays.append(torch.from_numpy(array))
     images, labels = arrays
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise _damaged(file, f"has labels outside 0 to {len(classes) - 1}")
     return Split(images, labels, classes)
 
 

@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,12 @@ def test_a_source_fetches_and_verifies_its_archive(server, tmp_path):
     assert source.missing() is None
     assert source.download_bytes() == 0
     assert len(source.read("train")) == 40
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_not_reported_as_a_mirror_that_fails(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_size", lambda part: 0)
+    (tmp_path / "data.bin.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="cannot be written: .*No space left"):
+        download("data.bin", [server.url, f"{server.url}/other"], tmp_path / "data.bin", **OFFICIAL)
+    assert len(server.requests) == 1

@@ -23,6 +23,10 @@ STALLED_SECONDS = 20.0
 CHUNK_BYTES = 1 << 18
 
 
+class TransferError(Exception):
+    """A mirror's failure; errors of the local disk are OSErrors."""
+
+
 def download(name: str, mirrors: Sequence[str], target: Path, *, md5: str, size: int) -> None:
     """Download ``<mirror>/<name>`` from the first mirror that sends it completely, if missing.
 
@@ -62,7 +66,7 @@ def _try_mirrors(name: str, mirrors: Sequence[str], target: Path, md5: str, size
         try:
             _transfer(url, part, size, opening_seconds=OPENING_SECONDS / len(mirrors))
             got = digest_of_file(part, "md5")
-        except (OSError, HTTPException) as error:
+        except TransferError as error:
             reasons.append(f"\n  {url}: {error}")
             continue
         if got == md5:
@@ -78,7 +82,7 @@ def _try_mirrors(name: str, mirrors: Sequence[str], target: Path, md5: str, size
 
 
 def _transfer(url: str, part: Path, size: int, *, opening_seconds: float) -> None:
-    """Append the missing bytes to ``part``, or load all; a ConnectionError if some are missing."""
+    """Append the missing bytes to ``part``, or load all; a TransferError if some are missing."""
     if _size(part) >= size:
         return
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
@@ -89,11 +93,18 @@ def _transfer(url: str, part: Path, size: int, *, opening_seconds: float) -> Non
         Progress(*columns, console=console, disable=not is_watched(console)) as progress,
     ):
         task = progress.add_task(f"downloading {part.stem}", total=size, completed=file.tell())
-        while chunk := response.read(min(CHUNK_BYTES, size - file.tell())):
+        while chunk := _received(response, min(CHUNK_BYTES, size - file.tell())):
             file.write(chunk)
             progress.advance(task, len(chunk))
     if (got := _size(part)) < size:
-        raise ConnectionError(f"the transfer ended after {got} of {size} bytes; the next one resumes there")
+        raise TransferError(f"the transfer ended after {got} of {size} bytes; the next one resumes there")
+
+
+def _received(response: HTTPResponse, most: int) -> bytes:
+    try:
+        return response.read(most)
+    except (OSError, HTTPException) as error:
+        raise TransferError(str(error)) from error
 
 
 def _open(url: str, first_byte: int, seconds: float) -> HTTPResponse:
@@ -112,7 +123,9 @@ def _open(url: str, first_byte: int, seconds: float) -> HTTPResponse:
     try:
         return answer.result(timeout=seconds)
     except TimeoutError:
-        raise TimeoutError(f"no answer within {seconds:.1f} seconds") from None
+        raise TransferError(f"no answer within {seconds:.1f} seconds") from None
+    except (OSError, HTTPException) as error:
+        raise TransferError(str(error)) from error
 
 
 def _size(part: Path) -> int:
