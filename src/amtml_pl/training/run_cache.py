@@ -85,7 +85,7 @@ class RunCache:
     def nearest(self) -> str | None:
         """Explain why an existing cache does not fit this run; None without one."""
         for store in self.stores:
-            if store.shape is None and (sentence := nearest_store(store.identity, store.folder)):
+            if store.shape is None and (sentence := nearest_store(store.fingerprint, store.folder)):
                 return sentence
         return None
 
@@ -163,9 +163,9 @@ def teacher_stores(
     }
 
     def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
-        about = {**common, "tensor": {"name": tensor, "pool": pool}}
+        causes = {**common, "tensor": {"name": tensor, "pool": pool}}
         size = len(split)
-        return TensorStore(options.root, teacher.name, tensor, split.name, size, about, storage, SHARD_ROWS)
+        return TensorStore(options.root, teacher.name, tensor, split.name, size, causes, storage, SHARD_ROWS)
 
     def load() -> Teacher:
         loaded = teacher.load()

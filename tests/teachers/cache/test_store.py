@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_cache import tree
-from tiny_store import FINGERPRINT, ROWS, SHAPE, SHARD_ROWS, a_store, built, values_of, write
+from tiny_store import CAUSES, ROWS, SHAPE, SHARD_ROWS, a_store, built, values_of, write
 
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.catalogue import FORMAT, stores_below
@@ -49,7 +49,7 @@ def test_the_manifest_has_the_fingerprint_and_facts_of_the_numbers(tmp_path):
     assert store.shape is None
     built(tmp_path)
     manifest = a_store(tmp_path).manifest()
-    assert manifest.fingerprint == {**FINGERPRINT, "format": FORMAT, "storage": "float32"}
+    assert manifest.fingerprint == {**CAUSES, "format": FORMAT, "storage": "float32"}
     assert manifest.facts == EXAMINED
     assert a_store(tmp_path).shape == SHAPE
 
