@@ -16,7 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.record import CacheUse
 from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.build import BuildStats, build_stores
-from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, nearest_store
+from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, folder_bytes, nearest_store
 from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
@@ -69,7 +69,7 @@ class RunCache:
 
     def bytes_on_disk(self) -> int:
         """Return the size of all stores."""
-        return sum(store.bytes_on_disk() for store in self.stores)
+        return sum(folder_bytes(store.folder) for store in self.stores)
 
     def hint_shapes(self) -> dict[str, Shape] | None:
         """Return (C, H, W) per hint by flat name; None before every store is begun."""

@@ -224,11 +224,8 @@ def settings_of(config: DictConfig) -> Settings:
         teachers_root=Path(config.paths.teachers),
         dataset=options(
             DatasetOptions,
-            dataset,
-            name=str(dataset.name),
+            plain_values(dataset),
             source=object_spec(dataset.source),
-            mean=list(dataset.mean),
-            std=list(dataset.std),
             packed_root=Path(config.paths.data) / "packed",
         ),
         data=options(DataOptions, data, module=object_spec(data), augment=object_spec(data.augment)),
@@ -256,7 +253,7 @@ def settings_of(config: DictConfig) -> Settings:
     )
 
 
-def options(kind: Callable[..., T], node: DictConfig, **others: Any) -> T:
+def options(kind: Callable[..., T], node: DictConfig | Mapping[str, Any], **others: Any) -> T:
     """Build a dataclass from a node's values of the same names, and from other values."""
     same = {name: node[name] for name in inspect.signature(kind).parameters if name not in others}
     return kind(**same, **others)

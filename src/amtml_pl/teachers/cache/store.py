@@ -40,7 +40,6 @@ from amtml_pl.teachers.cache.catalogue import (
     StoreManifest,
     Use,
     differing_fields,
-    folder_bytes,
     lock_name,
     path_part,
     read_store_manifest,
@@ -192,10 +191,6 @@ class TensorStore:
         """Return the recorded shards of a view by number; a damaged record is a UserError."""
         shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
         return recorded_shards(self.record_file(view), view, shards)
-
-    def bytes_on_disk(self) -> int:
-        """Return the bytes of all files of the store."""
-        return folder_bytes(self.folder)
 
     def note_use(self, run: Path | None, command: str) -> None:
         """Record that a run refers to the store; skip a folder that cannot be written."""
