@@ -30,10 +30,11 @@ def test_a_class_that_passes_its_arguments_on_takes_those_of_its_base(target, fu
     assert (len(chain), takes_any) == (functions, any_name)
 
 
-@pytest.mark.parametrize("loop", ["dml", "mmkd", "mtkd_rl"])
-def test_an_unknown_argument_of_a_loop_is_rejected(configure, loop):
-    with pytest.raises(UserError, match=r"loop\.meta_evry: .*no such argument"):
-        check(configure("experiment=digits", f"loop={loop}", "+loop.meta_evry=3"))
+@pytest.mark.parametrize("part", ["loop=dml", "loop=mmkd", "loop=mtkd_rl", "weighting=uniform"])
+def test_an_unknown_argument_is_rejected_where_the_base_class_does_not_list_it(configure, part):
+    group = part.partition("=")[0]
+    with pytest.raises(UserError, match=rf"{group}\.meta_evry: .*no such argument"):
+        check(configure("experiment=digits", part, f"+{group}.meta_evry=3"))
 
 
 def test_arguments_that_a_loop_passes_to_its_base_are_checked(configure):
