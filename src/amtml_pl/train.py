@@ -41,7 +41,7 @@ def train(job: CommandJob) -> float:
         trainer = job.config.trainer
         processes = processes_wanted(trainer.devices, trainer.num_nodes, trainer.accelerator)
         if processes > 1:
-            launch_ranks(["-m", "amtml_pl.train", *job.words_alone()], processes)
+            launch_ranks(["-m", "amtml_pl.train", *job.words_without_sweep()], processes)
             record = folder.completed()
         else:
             record = execute(RunRequest(settings, folder, job.experiment, job.typed()))

@@ -148,7 +148,7 @@ def typed(tmp_path, shared):
 @pytest.mark.slow
 def test_a_run_with_little_memory_completes_or_ends_with_a_message(typed):
     status, output = typed("train", *TRAIN, before="ulimit -v 3000000")
-    assert status in (0, 2)
+    assert status in (0, 2)  # the need for memory depends on torch's version and the libraries that it maps
     assert ("ulimit -v unlimited" in output) == (status == 2)
 
 

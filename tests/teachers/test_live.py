@@ -104,14 +104,10 @@ def test_a_class_map_puts_the_outputs_in_the_order_of_our_classes():
     ],
 )
 def test_outputs_that_do_not_fit_the_classes_are_refused(classes, class_map, text):
+    Teacher("big", network(9), [0, 8, 2, 4]).check_classes(4, 8)
     teacher = Teacher("big", network(classes), class_map)
     with pytest.raises(UserError, match=text):
         teacher.check_classes(4, 8)
-
-
-def test_outputs_that_fit_the_classes_are_accepted():
-    Teacher("big", network(4)).check_classes(4, 8)
-    Teacher("big", network(9), [0, 8, 2, 4]).check_classes(4, 8)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_the_object_that_is_more_than_a_tensor_is_named(saved):
         read_state_dict(saved({"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1)}))
 
 
-def test_damaged_files_and_other_kinds_of_files_are_refused_by_name(tmp_path: Path, saved):
+def test_missing_damaged_and_other_kinds_of_files_are_refused_by_name(tmp_path: Path, saved):
     save_file(WEIGHTS, tmp_path / "half.safetensors")
     torch.save(WEIGHTS, tmp_path / "half_legacy.pt", _use_new_zipfile_serialization=False)
     paths = [tmp_path / "half.safetensors", tmp_path / "half_legacy.pt", saved(WEIGHTS)]
@@ -160,9 +160,6 @@ def test_damaged_files_and_other_kinds_of_files_are_refused_by_name(tmp_path: Pa
     for path in paths:
         with pytest.raises(UserError, match=rf"{path.name} \(\d+ bytes\) cannot be read as weights"):
             read_state_dict(path)
-
-
-def test_a_missing_file_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=f"The weights file {tmp_path}/nothing.pt does not exist"):
         read_state_dict(tmp_path / "nothing.pt")
 

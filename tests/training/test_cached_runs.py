@@ -126,7 +126,7 @@ def test_a_thousand_samples_meet_the_pixels_and_outputs_of_live_teachers(cached,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("override", ["data.num_workers=2", "cache.device=resident"])
+@pytest.mark.parametrize("override", ["data.num_workers=2", "cache.placement=resident"])
 def test_loader_workers_and_the_place_of_the_cache_change_nothing(moved, cached, run, override):
     _, other = run(*AMTML, override, name="other")
     assert_bitwise_equal(weights(RunFolder(moved)), weights(other))

@@ -10,7 +10,7 @@ from amtml_pl.data.packing import pack
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.plan_table import cache_step
 from amtml_pl.training.run_cache import RunCache
-from amtml_pl.training.settings import selected_teacher, settings_of
+from amtml_pl.training.settings import settings_of
 from records import EXAMINED
 
 EXPERIMENT = (
@@ -26,10 +26,10 @@ def cache(configure, tmp_path):
     def made(*overrides, selected=("resnet8", "vgg8_quarter"), split="train", digest=None):
         own = [f"teacher.{name}.weights.path={tmp_path}/{name}.safetensors" for name in selected]
         config = configure(*EXPERIMENT, f"teacher=[{','.join(selected)}]", *own, *overrides)
-        for name in config.teacher:
-            if not (file := tmp_path / f"{name}.safetensors").exists():
-                save_file(selected_teacher(config, name).fresh().network.network.state_dict(), file)
         settings = settings_of(config)
+        for teacher in settings.selected:
+            if not (file := tmp_path / f"{teacher.name}.safetensors").exists():
+                save_file(teacher.fresh().network.network.state_dict(), file)
         source, teachers = settings.dataset.source.build(), settings.teachers()
         packed = pack(source, settings.dataset.packed_root)
         data = data_module(settings, replace(packed, digest=digest or packed.digest))
@@ -99,7 +99,7 @@ def test_other_weights_of_a_teacher_lead_to_other_stores(cache, tmp_path):
     save_file({key: value + 1e-3 for key, value in load_file(file).items()}, file)
     second = cache()
     assert {key for key, folder in folders(second).items() if folder != before[key]} == RESNET8
-    old, new = (each.stores[0].identity["teacher"]["weights"]["sha256"] for each in (first, second))
+    old, new = (each.stores[0].fingerprint["teacher"]["weights"]["sha256"] for each in (first, second))
     assert f"teacher.weights.sha256: {old!r} there, {new!r} here" in second.nearest()
 
 
@@ -127,7 +127,7 @@ def test_the_order_and_number_of_the_teachers_change_no_store(cache):
 IRRELEVANT = (
     "seed=1", "temperature=2", "data.batch_size=64", "data.num_workers=2", "data.views=2", "compile=true",
     "trainer.max_epochs=5", "channels_last=true", "cache.compile=true", "cache.channels_last=false",
-    "cache.batch_size=7", "cache.device=resident", "cache.probe=0", "student=resnet14", "coef.kd=2",
+    "cache.batch_size=7", "cache.placement=resident", "cache.probe=0", "student=resnet14", "coef.kd=2",
     "trainer.accelerator=auto", "teacher.resnet8.min_accuracy=0.1",
 )  # fmt: skip
 
@@ -154,6 +154,6 @@ def test_the_views_are_those_that_the_epochs_train_on(cache):
 
 def test_a_fingerprint_has_no_path_host_or_time(cache, tmp_path):
     for store in cache().stores:
-        text = json.dumps(store.identity)
+        text = json.dumps(store.fingerprint)
         assert str(tmp_path) not in text
-        assert json.loads(text) == store.identity
+        assert json.loads(text) == store.fingerprint

@@ -66,7 +66,7 @@ def build_object(node: DictConfig | Mapping[str, Any] | None, *, partial: bool =
 
 
 @dataclass(frozen=True)
-class Part:
+class ObjectSpec:
     """A constructor and its arguments as plain values; None builds None."""
 
     node: Mapping[str, Any] | None

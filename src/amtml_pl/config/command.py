@@ -115,12 +115,12 @@ class CommandJob:
             own += ["--config-name", about.job.config_name]
         of_hydra: Any = OmegaConf.to_container(about.overrides.hydra)
         words = [*self.overrides, *(word for word in of_hydra if word.startswith("hydra.searchpath="))]
-        # With ++, `words_alone` has added it; each job of a sweep has its own folder.
+        # With ++, `words_without_sweep` has added it; each job of a sweep has its own folder.
         if about.mode == RunMode.RUN and any(word.startswith("hydra.run.dir=") for word in of_hydra):
             words.append(f"hydra.run.dir={hydra_literal(str(self.folder))}")
         return [*own, *words]
 
-    def words_alone(self) -> list[str]:
+    def words_without_sweep(self) -> list[str]:
         """Return the arguments that compose this job in another process, without its sweep."""
         of_hydra: Any = OmegaConf.to_container(HydraConfig.get().overrides.hydra)
         callbacks = [word for word in of_hydra if word.lstrip("+").startswith("hydra.callbacks")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import collections.abc
 import inspect
+import textwrap
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -14,6 +16,7 @@ from amtml_pl.config.allowed_targets import argument_problems, located, target_n
 from amtml_pl.config.rules import fits, readable, suggestion
 from amtml_pl.errors import UserError
 
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 # Arguments that entry points pass, and YAML leaves out.
 GIVEN = {
     "data": {"packed", "order_seed"},
@@ -42,18 +45,18 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
         yield f"{path}._target_={node['_target_']!s:.80}: {error.what}; to fix it: {error.fix}"
         return
     yield from (f"{path}: {problem}" for problem in argument_problems(node))
-    parameters = inspect.signature(target).parameters
+    chain, takes_any = accepting_functions(target)
+    signatures = [inspect.signature(each).parameters for each in (target, *chain)]
+    known = {n: p for each in signatures for n, p in each.items() if n != "self" and p.kind in BY_NAME}
     arguments = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for name in () if takes_any else arguments.keys() - parameters.keys():
-        yield f"{path}.{name}: {node['_target_']} has no such argument{suggestion(name, parameters)}"
+    for name in () if takes_any else arguments.keys() - known.keys():
+        yield f"{path}.{name}: {node['_target_']} has no such argument{suggestion(name, known)}"
     if not node.get("_partial_", False):
-        named = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        required = {name for name in named if parameters[name].default is inspect.Parameter.empty}
+        required = {n for n, p in signatures[0].items() if p.kind in BY_NAME and p.default is p.empty}
         given = GIVEN.get("logger" if path.startswith("logger.") else path, set())
         for name in sorted(required - arguments.keys() - given):
             yield f"{path}: {node['_target_']} needs the argument {name!r}"
-    hints = type_hints(target)
+    hints = {name: hint for each in reversed(chain) for name, hint in type_hints(each).items()}
     for name, value in arguments.items():
         hint = hints.get(name)
         if (
@@ -66,15 +69,45 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.{name}={value!r}: expected {readable(hint)}"
 
 
-def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of a callable's arguments, without those that cannot be evaluated."""
+def accepting_functions(target: Callable[..., Any]) -> tuple[list[Callable[..., Any]], bool]:
+    """Return the functions that take a target's arguments, and if they take any.
+
+    They are the ``__init__`` of a class, and those of its bases while each passes all its ``**kwargs`` on.
+    """
+    bases = inspect.getmro(target)[:-1] if inspect.isclass(target) else ()  # without object
+    own = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [target]
+    for position, function in enumerate(own):
+        if function.__module__ == "torch.nn.modules.module":  # whose **kwargs raise a TypeError
+            return own[:position], False
+        parameters = inspect.signature(function).parameters.values()
+        extra = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        if extra is None or not passes_to_base(function, extra):
+            return own[: position + 1], extra is not None
+    return own, False
+
+
+def passes_to_base(function: Callable[..., Any], extra: str) -> bool:
+    """Return True if an ``__init__`` only passes its ``**extra`` to its base."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+    except (OSError, TypeError):  # without source
+        return False
+    nodes = [*ast.walk(tree)]
+    calls = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) == "super().__init__"]
+    passed = [keyword.value for call in calls for keyword in call.keywords if keyword.arg is None]
+    uses = [node for node in nodes if isinstance(node, ast.Name) and node.id == extra]
+    return bool(uses) and all(use in passed for use in uses)
+
+
+def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a function's arguments, without those that cannot be evaluated."""
     for_checkers = {**vars(collections.abc), **vars(typing)}  # foreign code imports these for checkers only
-    function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    function = inspect.unwrap(function)
     hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
-        alone = SimpleNamespace(__annotations__={name: annotation})
+        one = SimpleNamespace(__annotations__={name: annotation})
         with suppress(Exception):
-            hints |= typing.get_type_hints(alone, {**for_checkers, **getattr(function, "__globals__", {})})
+            hints |= typing.get_type_hints(one, {**for_checkers, **getattr(function, "__globals__", {})})
     return hints
 
 

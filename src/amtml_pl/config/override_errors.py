@@ -19,6 +19,7 @@ from amtml_pl.config.overrides import key_of
 from amtml_pl.config.paths import config_directory
 from amtml_pl.config.rules import suggestion
 from amtml_pl.config.schema import COMPOSES
+from amtml_pl.config.values import SELECTED, unselected
 
 SEARCHED = "hydra.searchpath="
 
@@ -115,11 +116,11 @@ def key_problems(sound: dict[str, str], config_name: str, folders: Sequence[Path
             yield reason(of_choices)
             return
         keys = [word for word, first in sound.items() if first and first not in choices and word[0] != "+"]
-        found = [problem for word in keys for problem in strangers(word, tree, folders)]
+        found = [problem for word in keys for problem in key_path_problems(word, tree, folders)]
         yield from found or [reason(error)]
 
 
-def strangers(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Iterator[str]:
+def key_path_problems(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Iterator[str]:
     """Yield what is wrong with the key of an override."""
     node: Any = tree
     path = ""
@@ -128,11 +129,8 @@ def strangers(word: str, tree: dict[str, Any], folders: Sequence[Path]) -> Itera
             yield f"{word}: {path} is not a mapping"
             return
         if part not in node:
-            if path in ("loss", "logger", "teacher") and part in options_of(path, folders):
-                yield (
-                    f"{word}: {path}.{part} has settings but is not selected: add it to {path}=[...], or "
-                    f"remove the setting (selected: {list(node)})"
-                )
+            if path in SELECTED and part in options_of(path, folders):
+                yield f"{word}: {unselected(path, part, node)}"
             elif path != "coef":  # which takes the names of all terms
                 known = node if path else {**node, **COMPOSES}
                 yield f"{path}{'.' if path else ''}{part}: unknown key{suggestion(part, known)}"

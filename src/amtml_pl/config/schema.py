@@ -1,7 +1,8 @@
 """Declare every key once; checks, names of runs, help and reference derive from it.
 
-Defaults are in ``conf/*.yaml``. A constructor's signature checks its arguments; declared here are those
-with a range, an identity or a label.
+A root key has its default in ``conf/train.yaml`` or in its group's folder of ``conf/``, and becomes a typed
+field in ``training/settings.py``. All three have the same order. A constructor's signature checks its
+arguments; declared here are those with a range, an identity or a label.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ CACHE = {
     "channels_last": key(SWITCH, "memory layout of the teachers while the cache is built", identity="never"),
     "compile": key(SWITCH, "torch.compile the teachers while the cache is built", identity="never"),
     "batch_size": key(whole(1), "images per teacher pass while the cache is built", identity="never"),
-    "device": key(
+    "placement": key(
         choice("auto", "mapped", "resident"),
         "auto: on the accelerator where all views fit; mapped: from disk; resident: always on the device",
         identity="never",

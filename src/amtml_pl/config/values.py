@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from amtml_pl.config.key import Key
@@ -67,11 +67,11 @@ def declared_problems(node: Mapping[str, Any], keys: Mapping[str, Key], path: st
 
 def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, Any]) -> Iterator[str]:
     """Yield coefficients of terms that do not exist; those of unselected terms are ignored."""
-    if strangers := coefficients.keys() - terms.keys():
+    if unselected_terms := coefficients.keys() - terms.keys():
         files = [file for folder in folders_of_files() for file in (folder / "loss").glob("*.yaml")]
         in_files = (str(name) for file in files for name in content_of(file).get("loss", content_of(file)))
         known = {*in_files, *terms}
-        for name in sorted(strangers - known):
+        for name in sorted(unselected_terms - known):
             yield f"coef.{name}: unknown term{suggestion(name, dict.fromkeys(known))}"
 
 
@@ -134,10 +134,15 @@ def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         entries = tree.get(group, {})
         selected = [name for name, node in entries.items() if not is_stub(node, group)]
         for name in entries.keys() - set(selected):
-            yield (
-                f"{group}.{name} has settings but is not selected: add it to {group}=[...], "
-                f"or remove the setting (selected: {selected})"
-            )
+            yield unselected(group, name, selected)
+
+
+def unselected(group: str, name: str, selected: Collection[str]) -> str:
+    """Return the message for settings of an entry that is not selected."""
+    return (
+        f"{group}.{name} has settings but is not selected: add it to {group}=[...], or remove the setting "
+        f"(selected: {[*selected]})"
+    )
 
 
 def is_stub(node: object, group: str) -> bool:

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
+from amtml_pl.system.files import short_digest
 from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.system.records import Count, Record, read_record, write_record
 from amtml_pl.types import Split, SplitName, counted_kinds
@@ -82,7 +83,7 @@ def packed_folder(source: DatasetSource, root: Path) -> Path:
     """Return the folder of a source's packed form below ``root``, named by its identity."""
     version = PackedManifest.model_fields["format"].default
     identity = json.dumps({**source.identity(), "format": version}, sort_keys=True)
-    return root / f"{type(source).__name__.lower()}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    return root / f"{type(source).__name__.lower()}-{short_digest(identity, digits=8)}"
 
 
 def is_packed(source: DatasetSource, root: Path) -> bool:

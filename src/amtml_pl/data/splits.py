@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from amtml_pl.data.counter_rng import permutation, random_bits
 from amtml_pl.data.packing import PackedDataset
 from amtml_pl.errors import UserError
+from amtml_pl.system.files import short_digest
 from amtml_pl.types import Split, SplitName
 
 # Separate the random numbers of the splits from others of an equal seed.
@@ -75,7 +75,7 @@ class SplitRows:
     @property
     def digest(self) -> str:
         """The digest of the rows, for fingerprints."""
-        return hashlib.sha256(self.rows.numpy().tobytes()).hexdigest()[:16]
+        return short_digest(self.rows.numpy().tobytes(), digits=16)
 
 
 def _whole(packed: PackedDataset, name: SplitName) -> SplitRows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from functools import lru_cache
@@ -16,7 +15,7 @@ from amtml_pl.config.overrides import key_of
 from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import digest_of_file
+from amtml_pl.system.files import digest_of_file, short_digest
 from amtml_pl.system.limits import cores
 
 
@@ -121,7 +120,7 @@ def sweep_hash(overrides: list[str], sweeper: dict[str, Any]) -> str:
 def short_hash(values: list[Any], *, sort_keys: bool = False) -> str:
     """Return eight hexadecimal digits of the SHA-256 of plain values."""
     text = json.dumps(values, sort_keys=sort_keys, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return short_digest(text, digits=8)
 
 
 def result_overrides(overrides: list[str], left_out: tuple[str, ...] = ()) -> list[str]:

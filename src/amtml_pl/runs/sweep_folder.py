@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Literal
 
 from filelock import FileLock
 
-from amtml_pl.system.files import is_held, write_text
+from amtml_pl.system.files import is_held, short_digest, write_text
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ class SweepFolder:
 
     def job_file(self, overrides: Sequence[str]) -> Path:
         """Return the file of a job, by its overrides, as its number may change."""
-        digest = hashlib.sha256(json.dumps(list(overrides)).encode()).hexdigest()[:12]
-        return self.path / "jobs" / f"{digest}.json"
+        return self.path / "jobs" / f"{short_digest(json.dumps(list(overrides)), digits=12)}.json"
 
 
 def _read_job(file: Path) -> SweepJob:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -118,6 +119,11 @@ def digest_of_file(file: Path, algorithm: str = "sha256") -> str:
     """Return the hexadecimal digest of a file's bytes, without reading it into memory."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def short_digest(content: str | bytes, digits: int) -> str:
+    """Return the first hexadecimal digits of a SHA-256, e.g. as part of a file's name."""
+    return hashlib.sha256(os.fsencode(content)).hexdigest()[:digits]  # a path may not be UTF-8
 
 
 def is_held(lock_file: Path) -> bool:

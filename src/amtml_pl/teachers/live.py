@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from amtml_pl.errors import UserError
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import TappedNetwork, evaluation_mode, tap_shapes
-from amtml_pl.system.files import replacing
+from amtml_pl.system.files import replacing, short_digest
 from amtml_pl.system.records import Sealed, Share, as_json, read_record
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
 
@@ -146,7 +146,7 @@ def measured_accuracy(
 ) -> float:
     """Return a teacher's accuracy in [0, 1], measured once and then read from a record."""
     text = json.dumps(identity, sort_keys=True)
-    path = folder / f"accuracy-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    path = folder / f"accuracy-{short_digest(text, digits=16)}.json"
     with suppress(UserError):  # a missing or damaged record is measured again
         return read_record(MeasuredAccuracy, path, fix=f"rm '{path}'").accuracy
     accuracy = measure_accuracy(load(), batches)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from amtml_pl.config.build import Part
+from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
@@ -30,7 +30,7 @@ class SelectedTeacher:
     """One entry of ``teacher=[...]``, with the features that the loss terms read."""
 
     name: str
-    network: Part
+    network: ObjectSpec
     node: Mapping[str, Any]  # its configuration, as plain values
     recipe: Recipe
     image_size: int  # H = W of its input images

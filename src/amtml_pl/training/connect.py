@@ -42,7 +42,7 @@ def connect(prepared: Prepared) -> Ready:
     cache = source = reader = None
     if settings.cached:
         cache = open_cache(prepared, "train")
-        source = CachedTeachers(names(plan.teachers), cache.teachers, cache.views, settings.cache.device)
+        source = CachedTeachers(names(plan.teachers), cache.teachers, cache.views, settings.cache.placement)
     live = LiveTeachers(plan.live) if plan.live else None
     for selected, teacher in zip(plan.teachers, plan.live, strict=False):  # none are live in a cached run
         selected.load_weights(teacher)

@@ -175,7 +175,7 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
 def is_top_level(settings: Settings) -> bool:
     """Return True if a run belongs to neither a sweep nor a teacher."""
-    return settings.alone and sweep_context.sweep is None
+    return settings.role == "student" and sweep_context.sweep is None
 
 
 def refuse_other_pixels(record: RunRecord, digest: str, folder: RunFolder) -> None:

@@ -16,7 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.record import CacheUse
 from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.build import BuildStats, build_stores
-from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, nearest_store
+from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, folder_bytes, nearest_store
 from amtml_pl.teachers.cache.disk import refuse_full_disk
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
@@ -69,7 +69,7 @@ class RunCache:
 
     def bytes_on_disk(self) -> int:
         """Return the size of all stores."""
-        return sum(store.bytes_on_disk() for store in self.stores)
+        return sum(folder_bytes(store.folder) for store in self.stores)
 
     def hint_shapes(self) -> dict[str, Shape] | None:
         """Return (C, H, W) per hint by flat name; None before every store is begun."""
@@ -85,7 +85,7 @@ class RunCache:
     def nearest(self) -> str | None:
         """Explain why an existing cache does not fit this run; None without one."""
         for store in self.stores:
-            if store.shape is None and (sentence := nearest_store(store.identity, store.folder)):
+            if store.shape is None and (sentence := nearest_store(store.fingerprint, store.folder)):
                 return sentence
         return None
 
@@ -163,9 +163,9 @@ def teacher_stores(
     }
 
     def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
-        about = {**common, "tensor": {"name": tensor, "pool": pool}}
+        causes = {**common, "tensor": {"name": tensor, "pool": pool}}
         size = len(split)
-        return TensorStore(options.root, teacher.name, tensor, split.name, size, about, storage, SHARD_ROWS)
+        return TensorStore(options.root, teacher.name, tensor, split.name, size, causes, storage, SHARD_ROWS)
 
     def load() -> Teacher:
         loaded = teacher.load()

@@ -1,33 +1,48 @@
-"""Training's view of a configuration; no module below this one reads its keys."""
+"""Typed values of a run's configuration; no module below this one reads its keys.
+
+A root key is declared in ``config/schema.py`` (type, range, help), has its default in ``conf/train.yaml`` or
+in its group's folder of ``conf/``, and becomes a field here. All three have the same order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from amtml_pl.config.build import Part, plain_values
+from amtml_pl.config.build import ObjectSpec, plain_values
 from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.layout import device_for
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
-from amtml_pl.teachers.cache.serve import Place
+from amtml_pl.teachers.cache.serve import Placement
 from amtml_pl.teachers.cache.storage import Storage
 from amtml_pl.teachers.selected import SelectedTeacher, with_hints
 from amtml_pl.types import Mixture, OfferedFeatures
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """Options of the images: source, classes, size and normalisation."""
+    """Options of the images, from ``dataset``.
+
+    Attributes:
+        name, source: in folders and tables; the `DatasetSource` that reads the images.
+        num_classes, image_size: K, 2 or more; H = W in pixels, 1 or more.
+        train_images: number of training images before packing, 1 or more; None if unknown.
+        mean, std: per channel (3), of pixels in [0, 1]; ``std`` is above 0.
+        packed_root: the folder of packed data sets, below ``paths.data``.
+    """
 
     name: str
-    source: Part
+    source: ObjectSpec
     num_classes: int
     image_size: int
     train_images: int | None
@@ -38,33 +53,52 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Options of splits and batches."""
+    """Options of splits and batches, from ``data``.
 
-    module: Part
-    augment: Part
+    Attributes:
+        module, augment: the `PackedDataModule`, and the operations of a view, an argument of it.
+        batch_size: images over all ranks, 1 or more.
+        mixup: α of the mixing distribution, 0 or more; 0 blends nothing.
+        seed: of splits and views, in [0, 2³²).
+        train_size: training images, 1 or more; None takes all that validation leaves.
+        val_size: number of validation images, or a float as a fraction of the training split.
+        views: V, the augmented versions of each image, 1 or more, or all.
+    """
+
+    module: ObjectSpec
+    augment: ObjectSpec
     batch_size: int
-    views: int | Literal["all"]
-    val_size: float
-    train_size: int | None
-    seed: int
     mixup: float
+    seed: int
+    train_size: int | None
+    val_size: int | float
+    views: int | Literal["all"]
 
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Options of the method: student, losses, weighting, loop and optimiser."""
+    """Options of the method, from root keys of the same names.
 
-    student: Part
-    loss: Mapping[str, Part]
-    coef: Mapping[str, float]
-    weighting: Part
-    loop: Part
-    optimizer: Part
-    scheduler: Part
+    Attributes:
+        channels_last, compile: memory layout of the student; True for ``torch.compile``.
+        temperature, mixture: T of softened outputs, above 0; what the soft targets average.
+        student: the network to train, from ``student.network``.
+        weighting, loop: the scheme that weighs the teachers; the training step, a `StudentModule`.
+        loss, coef: terms, and their finite multipliers, also of unselected terms, by name.
+        optimizer, scheduler: of its parameter groups; of the learning rate, once per epoch.
+    """
+
     channels_last: bool
     compile: bool
     temperature: float
     mixture: Mixture
+    student: ObjectSpec
+    weighting: ObjectSpec
+    loss: Mapping[str, ObjectSpec]
+    coef: Mapping[str, float]
+    loop: ObjectSpec
+    optimizer: ObjectSpec
+    scheduler: ObjectSpec
 
     def terms(self) -> dict[str, LossTerm]:
         """Return the loss terms, before their learned parameters are built."""
@@ -73,54 +107,76 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """Options of stored teacher outputs; exact ones for live teachers."""
+    """Options of stored teacher outputs, from ``cache``; exact ones for live teachers.
 
-    root: Path
+    Attributes:
+        logits, hints: how they are stored; logits of live teachers are float32.
+        build: how teachers run; its ``device`` is ``trainer.accelerator``.
+        placement: where a fit reads the outputs: mapped from disk, or resident on the device.
+        probe: random (sample, view) pairs compared at each start, 0 or more.
+        root: the data set's folder below ``paths.cache``.
+    """
+
     logits: Storage
     hints: Storage
     build: BuildOptions
-    device: Place
+    placement: Placement
     probe: int
+    root: Path
 
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """Options of Lightning's trainer, its loggers, and how often the state is saved."""
+    """Options of Lightning's trainer, its loggers, and how often the state is saved.
 
-    trainer: Part
-    loggers: tuple[Part, ...]
+    Attributes:
+        checkpoint_minutes: between checkpoints, 0 or more; None saves at the end of epochs only.
+        trainer, loggers: Lightning's objects, from ``trainer`` and ``logger``.
+        epochs: 1 or more, from ``trainer.max_epochs``.
+        on_cpu: True if the student is trained on the CPU, from ``trainer.accelerator``.
+    """
+
+    checkpoint_minutes: float | None
+    trainer: ObjectSpec
     epochs: int
     on_cpu: bool
-    checkpoint_minutes: float | None
+    loggers: tuple[ObjectSpec, ...]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked configuration, part by part.
+    """All typed values of a checked configuration.
 
     Attributes:
+        seed: of initial weights and batch order, in [0, 2³²).
+        role: ``teacher`` for a run that trains a teacher.
+        cached: True if teachers' outputs come from a cache (``teacher_source``); False without teachers.
+        expected_defects: findings that the doctor must report.
+        resume, force: False starts an unfinished run over; True starts a completed run over.
+        prepare, doctor: True makes what is missing; True examines the step before the fit.
+        cache, dataset, data, method, trainer: the values of these nodes.
+        teachers_root: the folder of trained teachers, from ``paths.teachers``.
+        selected: the teachers in order, from ``teacher``, without hints.
         offered: per teacher the modules whose outputs its YAML offers.
-        cached: whether the teachers' outputs come from a cache; False without teachers.
-        alone: whether the run is not one that trains a teacher.
         config: source of `study` and `text`.
     """
 
     seed: int
+    role: Literal["student", "teacher"]
+    cached: bool
+    cache: CacheOptions
+    expected_defects: tuple[str, ...]
+    resume: bool
+    prepare: bool
+    force: bool
+    doctor: bool
+    teachers_root: Path
     dataset: DatasetOptions
     data: DataOptions
     method: MethodOptions
     selected: tuple[SelectedTeacher, ...]
     offered: Mapping[str, OfferedFeatures]
-    cached: bool
-    cache: CacheOptions
-    teachers_root: Path
     trainer: TrainerOptions
-    prepare: bool
-    force: bool
-    resume: bool
-    doctor: bool
-    expected_defects: tuple[str, ...]
-    alone: bool
     config: DictConfig
 
     def teachers(self) -> tuple[SelectedTeacher, ...]:
@@ -150,69 +206,58 @@ def settings_of(config: DictConfig) -> Settings:
     """Convert a checked configuration to `Settings`."""
     dataset, data, cache, trainer = config.dataset, config.data, config.cache, config.trainer
     cached = bool(config.teacher) and config.teacher_source == "cached"
-    exact = {} if cached else {"precision": "float32"}
-    build = options(BuildOptions, cache, device=trainer.get("accelerator"), **exact)
-    settings: Settings = options(
+    exact, size = {} if cached else {"precision": "float32"}, dataset.image_size
+    return options(
         Settings,
         config,
-        dataset=options(
-            DatasetOptions,
-            dataset,
-            name=str(dataset.name),
-            source=part(dataset.source),
-            mean=list(dataset.mean),
-            std=list(dataset.std),
-            packed_root=Path(config.paths.data) / "packed",
-        ),
-        data=options(DataOptions, data, module=part(data), augment=part(data.augment)),
-        method=options(
-            MethodOptions,
-            config,
-            student=part(config.student.network),
-            loss={str(name): part(node) for name, node in config.loss.items()},
-            coef={str(name): value for name, value in config.coef.items()},
-            **{key: part(config[key]) for key in ("weighting", "loop", "optimizer", "scheduler")},
-        ),
-        selected=tuple(selected_teacher(config, str(name)) for name in config.teacher),
-        offered={str(k): OfferedFeatures(n.hint, tuple(n.stages)) for k, n in config.teacher.items()},
         cached=cached,
         cache=options(
             CacheOptions,
             cache,
+            build=options(BuildOptions, cache, device=trainer.accelerator, **exact),
             root=Path(config.paths.cache) / str(dataset.name),
-            build=build,
             **({} if cached else {"logits": "float32"}),
         ),
-        teachers_root=Path(config.paths.teachers),
-        trainer=options(
-            TrainerOptions,
-            trainer,
-            trainer=part(trainer),
-            loggers=tuple(part(logger) for logger in config.get("logger", {}).values()),
-            epochs=trainer.max_epochs,
-            on_cpu=device_for(trainer.get("accelerator")).type == "cpu",
-            checkpoint_minutes=config.checkpoint_minutes,
-        ),
-        resume=config.resume != "never",
         expected_defects=tuple(config.expected_defects),
-        alone=config.role == "student",
+        resume=config.resume != "never",
+        teachers_root=Path(config.paths.teachers),
+        dataset=options(
+            DatasetOptions,
+            plain_values(dataset),
+            source=object_spec(dataset.source),
+            packed_root=Path(config.paths.data) / "packed",
+        ),
+        data=options(DataOptions, data, module=object_spec(data), augment=object_spec(data.augment)),
+        method=options(
+            MethodOptions,
+            config,
+            student=object_spec(config.student.network),
+            loss={str(name): object_spec(node) for name, node in config.loss.items()},
+            coef={str(name): value for name, value in config.coef.items()},
+            **{key: object_spec(config[key]) for key in ("weighting", "loop", "optimizer", "scheduler")},
+        ),
+        selected=tuple(
+            SelectedTeacher(str(k), object_spec(n.network), plain_values(n), Recipe(config, str(k)), size)
+            for k, n in config.teacher.items()
+        ),
+        offered={str(k): OfferedFeatures(n.hint, tuple(n.stages)) for k, n in config.teacher.items()},
+        trainer=TrainerOptions(
+            checkpoint_minutes=config.checkpoint_minutes,
+            trainer=object_spec(trainer),
+            epochs=trainer.max_epochs,
+            on_cpu=device_for(trainer.accelerator).type == "cpu",
+            loggers=tuple(object_spec(logger) for logger in config.get("logger", {}).values()),
+        ),
         config=config,
     )
-    return settings
 
 
-def options(kind: Any, node: DictConfig, **others: Any) -> Any:
+def options(kind: Callable[..., T], node: DictConfig | Mapping[str, Any], **others: Any) -> T:
     """Build a dataclass from a node's values of the same names, and from other values."""
-    same = {field.name: node.get(field.name) for field in fields(kind) if field.name not in others}
+    same = {name: node[name] for name in inspect.signature(kind).parameters if name not in others}
     return kind(**same, **others)
 
 
-def part(node: DictConfig | None) -> Part:
+def object_spec(node: DictConfig | None) -> ObjectSpec:
     """Convert a node with a ``_target_``."""
-    return Part(None if node is None else plain_values(node))
-
-
-def selected_teacher(config: DictConfig, name: str) -> SelectedTeacher:
-    """Convert a teacher's node."""
-    node = plain_values(config.teacher[name])
-    return SelectedTeacher(name, Part(node["network"]), node, Recipe(config, name), config.dataset.image_size)
+    return ObjectSpec(None if node is None else plain_values(node))

@@ -109,7 +109,7 @@ def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
             raise
         raise UserError(
             f"Out of memory: {str(error).partition(chr(10))[0]}. {resumable}.",
-            fix="free memory and repeat; smaller: cache.device=mapped (teachers' outputs stay on the disk), "
+            fix="free memory and repeat; smaller: cache.placement=mapped (teachers' outputs stay on disk), "
             "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
         ) from error
     except OSError as error:

@@ -44,8 +44,8 @@ def root(tmp_path_factory, images):
     return root
 
 
-def source(root, device="auto"):
-    return CachedTeachers(NAMES, teachers(root), VIEWS, device).to("cpu")
+def source(root, placement="auto"):
+    return CachedTeachers(NAMES, teachers(root), VIEWS, placement).to("cpu")
 
 
 def assert_same(first, second):
@@ -80,10 +80,10 @@ def test_a_cache_gives_what_live_teachers_give_to_rounding(root, images):
             torch.testing.assert_close(given.hints[name].float(), hint, rtol=1e-3, atol=tolerance)
 
 
-@pytest.mark.parametrize("device", ["mapped", "resident"])
+@pytest.mark.parametrize("placement", ["mapped", "resident"])
 @pytest.mark.parametrize("size", [1, 64, 128])
-def test_a_sample_has_the_same_outputs_in_batches_of_any_size_and_order(root, images, device, size):
-    served, everything = source(root, device), source(root)(batch(images, torch.arange(ROWS), 2))
+def test_a_sample_has_the_same_outputs_in_batches_of_any_size_and_order(root, images, placement, size):
+    served, everything = source(root, placement), source(root)(batch(images, torch.arange(ROWS), 2))
     twice = torch.tensor([250, 3, 250, 0, 3])
     for index in (*torch.split(shuffled(size)[:256], size)[:8], twice):
         assert_same(served(batch(images, index, 2)), rows_of(everything, index))
@@ -180,9 +180,9 @@ def test_only_the_latest_view_is_open(root, images):
         assert served.opened[0] == view
 
 
-@pytest.mark.parametrize("device", ["mapped", "resident"])
-def test_a_copy_for_another_process_holds_no_rows_and_serves_the_same(root, images, device):
-    served, wanted = source(root, device), batch(images, shuffled()[:64], 1)
+@pytest.mark.parametrize("placement", ["mapped", "resident"])
+def test_a_copy_for_another_process_holds_no_rows_and_serves_the_same(root, images, placement):
+    served, wanted = source(root, placement), batch(images, shuffled()[:64], 1)
     expected = served(wanted)
     content = pickle.dumps(served)
     assert len(content) < 20_000  # the rows of a view are ten times that

@@ -9,14 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_cache import tree
-from tiny_store import FINGERPRINT, ROWS, SHAPE, SHARD_ROWS, a_store, built, values_of, write
+from tiny_store import CAUSES, ROWS, SHAPE, SHARD_ROWS, a_store, built, values_of, write
 
 from amtml_pl.errors import UserError
-from amtml_pl.teachers.cache.catalogue import FORMAT, stores_below
+from amtml_pl.teachers.cache.catalogue import FORMAT, folder_bytes, stores_below
 from amtml_pl.teachers.cache.storage import decode, encode, stored_bytes
 from records import EXAMINED
-
-# ---- writing and reading
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
@@ -49,7 +47,7 @@ def test_the_manifest_has_the_fingerprint_and_facts_of_the_numbers(tmp_path):
     assert store.shape is None
     built(tmp_path)
     manifest = a_store(tmp_path).manifest()
-    assert manifest.fingerprint == {**FINGERPRINT, "format": FORMAT, "storage": "float32"}
+    assert manifest.fingerprint == {**CAUSES, "format": FORMAT, "storage": "float32"}
     assert manifest.facts == EXAMINED
     assert a_store(tmp_path).shape == SHAPE
 
@@ -58,7 +56,7 @@ def test_the_bytes_of_a_view_are_those_on_disk_but_for_headers(tmp_path):
     store = built(tmp_path, views=(1,))
     shards = sum(file.stat().st_size for file in store.folder.glob("*.safetensors"))
     assert 0 <= shards - store.rows * stored_bytes(store.shape, store.storage) <= 400 * len(store.shards())
-    assert store.bytes_on_disk() == sum(len(content) for content in tree(store.folder).values())
+    assert folder_bytes(store.folder) == sum(len(content) for content in tree(store.folder).values())
 
 
 def test_opening_an_incomplete_view_is_refused_with_the_shards_that_it_lacks(tmp_path):
@@ -69,9 +67,6 @@ def test_opening_an_incomplete_view_is_refused_with_the_shards_that_it_lacks(tmp
     assert store.views() == [1, 2]
 
 
-# ---- fingerprints
-
-
 def test_a_changed_field_of_the_fingerprint_is_named_with_both_values(tmp_path):
     store = built(tmp_path)
     file = store.folder / "manifest.json"
@@ -79,9 +74,6 @@ def test_a_changed_field_of_the_fingerprint_is_named_with_both_values(tmp_path):
     with pytest.raises(UserError, match=r"data\.seed is 7, expected 0") as raised:
         a_store(tmp_path).manifest()
     assert str(store.folder) in raised.value.fix
-
-
-# ---- damage
 
 
 @settings(max_examples=30)
@@ -146,12 +138,6 @@ def test_a_folder_where_a_shard_would_be_is_refused_by_name(tmp_path):
         with pytest.raises(UserError, match=rf"The shard .*{file.name} cannot be read") as raised:
             read(1)
         assert raised.value.fix.startswith(f"rm -r '{file}'")
-
-
-# ---- interruption
-
-
-# ---- users
 
 
 def test_the_runs_that_used_a_store_are_listed_once_each(tmp_path):

@@ -53,8 +53,8 @@ def stores(root, name="big", *, seed=0, taps=("conv",), logits="float16", hints=
     """A teacher's stores; ``load`` gives its network where it is not to be that of ``seed``."""
 
     def store(tensor, storage):
-        fingerprint = {"weights": seed, "augment": AUGMENT.identity()}
-        return TensorStore(root, name, tensor, "train", rows, fingerprint, storage, shard_rows)
+        causes = {"weights": seed, "augment": AUGMENT.identity()}
+        return TensorStore(root, name, tensor, "train", rows, causes, storage, shard_rows)
 
     def loaded():
         return Teacher(name, network(seed, taps) if load is None else load())

@@ -7,14 +7,12 @@ from amtml_pl.teachers.cache.store import TensorStore
 from records import EXAMINED
 
 ROWS, SHARD_ROWS, SHAPE = 23, 5, (3, 2, 2)
-FINGERPRINT = {"data": {"digest": "d", "seed": 0}, "augment": [{"crop": 4}], "teacher": {"weights": "w"}}
+CAUSES = {"data": {"digest": "d", "seed": 0}, "augment": [{"crop": 4}], "teacher": {"weights": "w"}}
 
 
-def a_store(root, storage="float32", fingerprint=FINGERPRINT, tensor="layer3", **changes):
+def a_store(root, storage="float32", causes=CAUSES, tensor="layer3", **changes):
     arguments = {"rows": ROWS, "shard_rows": SHARD_ROWS, **changes}
-    return TensorStore(
-        root, "resnet56", tensor, "train", fingerprint=fingerprint, storage=storage, **arguments
-    )
+    return TensorStore(root, "resnet56", tensor, "train", causes=causes, storage=storage, **arguments)
 
 
 def values_of(view, rows=ROWS):

@@ -17,7 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.records import Command, Count, Positive, Record, Share, read_record
 from amtml_pl.teachers.cache.storage import Storage
-from amtml_pl.teachers.cache.view import again
+from amtml_pl.teachers.cache.view import rebuild_fix
 from amtml_pl.types import SplitName
 
 MANIFEST = "manifest.json"
@@ -133,7 +133,7 @@ def stores_below(root: Path) -> list[StoredTensor]:
 
 def read_store_manifest(folder: Path) -> StoreManifest:
     """Return a store's manifest; damage or another format is a UserError."""
-    return read_record(StoreManifest, folder / MANIFEST, fix=again(folder))
+    return read_record(StoreManifest, folder / MANIFEST, fix=rebuild_fix(folder))
 
 
 def nearest_store(fingerprint: Mapping[str, Any], folder: Path) -> str | None:

@@ -15,7 +15,7 @@ from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teachers.cache.view import StoredView
 from amtml_pl.types import Batch, TeacherOutputs
 
-Place = Literal["auto", "mapped", "resident"]
+Placement = Literal["auto", "mapped", "resident"]
 SHARE_OF_FREE_MEMORY = 0.5
 
 
@@ -26,9 +26,9 @@ class CachedTeachers:
         names: the M teachers in order.
         teachers: their stores; empty while they are not known yet, when nothing can be read.
         views: all views that the run will use.
-        device: ``mapped`` reads each batch from disk, in the loader's processes if it has some; ``resident``
-            moves each view to the device once; ``auto`` does that on CUDA if all views take at most half of
-            the free memory.
+        placement: ``mapped`` reads each batch from disk, in the loader's processes if it has some;
+            ``resident`` moves each view to the device once; ``auto`` does that on CUDA if all views take at
+            most half of the free memory.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class CachedTeachers:
         names: Sequence[str],
         teachers: Sequence[TeacherStores] = (),
         views: Sequence[int] = (),
-        device: Place = "auto",
+        placement: Placement = "auto",
     ) -> None:
         self.names: tuple[str, ...] = tuple(names)
-        self.place = device
+        self.placement = placement
         self.device = torch.device("cpu")
         self.teachers, self.views = tuple(teachers), tuple(views)
         self.opened: tuple[int, dict[str, StoredView]] | None = None
@@ -62,7 +62,8 @@ class CachedTeachers:
         loader's process, which inherits the decision, cannot use CUDA.
         """
         if self.decided is None:
-            self.decided = self.place == "resident" or (self.place == "auto" and self.fits_on_device())
+            fits = self.placement == "auto" and self.fits_on_device()
+            self.decided = self.placement == "resident" or fits
         return self.decided
 
     def fits_on_device(self) -> bool:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.system.files import digest_of_file, write_bytes, write_text
+from amtml_pl.system.files import digest_of_file, short_digest, write_bytes, write_text
 from amtml_pl.system.records import as_json, write_record
 from amtml_pl.teachers.cache.catalogue import (
     FORMAT,
@@ -41,14 +40,13 @@ from amtml_pl.teachers.cache.catalogue import (
     StoreManifest,
     Use,
     differing_fields,
-    folder_bytes,
     lock_name,
     path_part,
     read_store_manifest,
     recorded_views,
 )
 from amtml_pl.teachers.cache.storage import Storage
-from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, again, recorded_shards
+from amtml_pl.teachers.cache.view import ShardRecord, StoredView, ViewRecord, rebuild_fix, recorded_shards
 from amtml_pl.types import SplitName
 
 SHARD_ROWS = 4096
@@ -63,22 +61,27 @@ class TensorStore:
     tensor: str  # ``logits`` or a tap
     split: SplitName
     rows: int  # N of the split
-    fingerprint: Mapping[str, Any]  # all causes of the numbers, as JSON; another one means another folder
+    causes: Mapping[str, Any]  # of the numbers, as JSON, see `fingerprint`
     storage: Storage
     shard_rows: int = SHARD_ROWS  # of a new folder; an existing one keeps its own
     _begun: list[StoreManifest] = field(default_factory=list, compare=False, repr=False)
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """The fingerprint with the format and the storage."""
-        own = {"format": FORMAT, "storage": self.storage, **self.fingerprint}
+    def fingerprint(self) -> dict[str, Any]:
+        """All causes of the stored numbers; another one means another folder.
+
+        ``format`` and ``storage`` come from here; ``data``, ``split``, ``augment``, ``cache`` and ``tensor``
+        from `amtml_pl.training.run_cache.teacher_stores`; ``teacher`` from
+        `amtml_pl.teachers.selected.SelectedTeacher.identity`. `StoreManifest` stores it.
+        """
+        own = {"format": FORMAT, "storage": self.storage, **self.causes}
         plain: dict[str, Any] = json.loads(json.dumps(own))  # as it will be read back
         return plain
 
     @cached_property
     def folder(self) -> Path:
         """The folder of the store, named by the fingerprint."""
-        digest = short_digest(json.dumps(self.identity, sort_keys=True))
+        digest = short_digest(json.dumps(self.fingerprint, sort_keys=True), digits=12)
         return self.root / path_part(self.teacher) / f"{path_part(self.tensor)}-{self.split}-{digest}"
 
     @classmethod
@@ -88,7 +91,8 @@ class TensorStore:
         names = about.teacher, about.tensor, about.split
         store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
         if store.folder != folder or store.manifest() != about:
-            raise UserError(f"{folder} is not the folder that its manifest describes.", fix=again(folder))
+            what = f"{folder} is not the folder that its manifest describes."
+            raise UserError(what, fix=rebuild_fix(folder))
         return store
 
     def manifest(self) -> StoreManifest | None:
@@ -99,7 +103,7 @@ class TensorStore:
             if wrong := differing_fields(manifest.model_dump(include={*own}), own):
                 listed = "; ".join(f"{key} is {there}, expected {here}" for key, there, here in wrong)
                 what = f"{self.folder / MANIFEST} does not belong to its folder: {listed}."
-                raise UserError(what, fix=again(self.folder))
+                raise UserError(what, fix=rebuild_fix(self.folder))
             self._begun.append(manifest)
         return self._begun[0] if self._begun else None
 
@@ -167,12 +171,12 @@ class TensorStore:
                 size, found = file.stat().st_size, digest_of_file(file)
             except OSError as error:
                 what = f"The shard {file} cannot be read ({error.strerror})."
-                raise UserError(what, fix=again(file)) from error
+                raise UserError(what, fix=rebuild_fix(file)) from error
             if size != entry.bytes or found != entry.sha256:
                 raise UserError(
                     f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
                     f"expected {entry.bytes:,} bytes with {entry.sha256[:16]}….",
-                    fix=again(file),
+                    fix=rebuild_fix(file),
                 )
 
     def open(self, view: int) -> StoredView:
@@ -188,15 +192,11 @@ class TensorStore:
         shards = {n: (self.shard_file(view, n).name, self.rows_of(n)) for n in self.shards()}
         return recorded_shards(self.record_file(view), view, shards)
 
-    def bytes_on_disk(self) -> int:
-        """Return the bytes of all files of the store."""
-        return folder_bytes(self.folder)
-
     def note_use(self, run: Path | None, command: str) -> None:
         """Record that a run refers to the store; skip a folder that cannot be written."""
         place = "" if run is None else str(run.resolve())
         text = as_json(Use(run=place, command=command))
-        file = self.folder / "used_by" / f"{short_digest(place or command)}.json"
+        file = self.folder / "used_by" / f"{short_digest(place or command, digits=12)}.json"
         with suppress(OSError):
             if not file.exists() or file.read_bytes() != text.encode():
                 write_text(file, text)
@@ -212,13 +212,8 @@ class TensorStore:
     def _own(self) -> dict[str, Any]:
         """Return the fields that this store's manifest must have."""
         own = {"teacher": self.teacher, "tensor": self.tensor, "split": self.split, "rows": self.rows}
-        return {**own, "storage": self.storage, "fingerprint": self.identity}
+        return {**own, "storage": self.storage, "fingerprint": self.fingerprint}
 
     def _rows_per_shard(self) -> int:
         manifest = self.manifest()
         return self.shard_rows if manifest is None else manifest.shard_rows
-
-
-def short_digest(text: str) -> str:
-    """Return the start of a text's SHA-256, as part of a file's name."""
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]

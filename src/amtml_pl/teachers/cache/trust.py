@@ -20,7 +20,7 @@ from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_f
 from amtml_pl.teachers.cache.storage import INT8_STEPS, Storage, pixel_checksums
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
-from amtml_pl.teachers.cache.view import StoredView, again
+from amtml_pl.teachers.cache.view import StoredView, rebuild_fix
 
 ROWS_AT_ONCE = 512
 # The largest difference of a stored value from a recomputed one, as a share of the largest in its row (of
@@ -94,7 +94,7 @@ def compare_pixels(
                     f"The pixels of sample {int(index[first])} of {split.name} in view {view} are not those "
                     f"that {store.folder} was built from: checksum {int(now[first]):08x}, in the cache "
                     f"{int(then[first]):08x}. The images or the code of the augmentation have changed.",
-                    fix=again(store.folder),
+                    fix=rebuild_fix(store.folder),
                 )
 
 

@@ -82,7 +82,7 @@ def info_row(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     except UserError as error:
         return place, "", size, "", f"damaged: {error.what}", used
     accuracy = stored.manifest.facts.accuracy.get("val") if stored.manifest else None
-    about = [f"{key}: {abbreviated(value)}" for key, value in store.identity.items() if value is not None]
+    about = [f"{key}: {abbreviated(value)}" for key, value in store.fingerprint.items() if value is not None]
     if damaged:
         about.insert(0, f"damaged: views {damaged} lack bytes or shards")
     shown = "" if accuracy is None else f"{accuracy:.4f}"

@@ -69,10 +69,12 @@ def mapped(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"The shard {file} cannot be read ({error}).", fix=again(file)) from error
+        raise UserError(f"The shard {file} cannot be read ({error}).", fix=rebuild_fix(file)) from error
     if not is_shard(tensors):
         listed = ", ".join(f"{k:.40} {t.dtype} {tuple(t.shape)}" for k, t in [*tensors.items()][:5])
-        raise UserError(f"The file {file} is not a shard: it holds {listed or 'nothing'}.", fix=again(file))
+        raise UserError(
+            f"The file {file} is not a shard: it holds {listed or 'nothing'}.", fix=rebuild_fix(file)
+        )
     return tensors
 
 
@@ -87,7 +89,7 @@ def is_shard(tensors: Mapping[str, Tensor]) -> bool:
     return (is_int8 or is_float) and values.ndim >= 2 and has_pixels
 
 
-def again(path: Path) -> str:
+def rebuild_fix(path: Path) -> str:
     """Return the instruction for building a file or folder again."""
     return f"rm -r '{path}' and repeat the command: it is built again"
 
@@ -110,12 +112,12 @@ class ViewRecord(Record):
 
 def recorded_shards(file: Path, view: int, shards: Mapping[int, tuple[str, range]]) -> dict[int, ShardRecord]:
     """Return the shards that a view's record lists, by number; wrong entries are a UserError."""
-    if (record := find_record(ViewRecord, file, fix=again(file))) is None:
+    if (record := find_record(ViewRecord, file, fix=rebuild_fix(file))) is None:
         return {}
     listed = {(entry.file, entry.rows): entry for entry in record.shards}
     keys = {number: (name, (rows.start, rows.stop)) for number, (name, rows) in shards.items()}
     entries = {number: listed[key] for number, key in keys.items() if key in listed}
     if record.view != view or len(entries) != len(record.shards):
         what = f"The record {file} does not list the shards of view {view} of this store."
-        raise UserError(what, fix=again(file))
+        raise UserError(what, fix=rebuild_fix(file))
     return entries

@@ -1,0 +1,45 @@
+"""A teacher without weights is trained by its recipe, on the data of the run."""
+
+import pytest
+
+from amtml_pl.config.teacher_recipe import recipe
+from amtml_pl.errors import UserError
+from amtml_pl.runs.identity import run_hash
+
+
+def test_only_the_data_of_the_run_reaches_a_teachers_recipe(configure):
+    overrides = (
+        "seed=7", "trainer.max_epochs=99", "coef.ce=9", "loss=[ce,kd]", "optimizer.lr=7", "temperature=9",
+        "data.batch_size=7", "data.views=3", "scheduler=multistep", "student=resnet20", "weighting=uniform",
+    )  # fmt: skip
+    plain = recipe(configure("experiment=digits_amtml"), "resnet8")
+    changed = recipe(configure("experiment=digits_amtml", *overrides), "resnet8")
+    assert run_hash(changed) == run_hash(plain)
+
+
+def test_the_data_of_the_run_reaches_a_teachers_recipe(configure):
+    run = configure("experiment=digits_amtml", "data.seed=4", "data.train_size=200", "data.val_size=50")
+    own = recipe(run, "resnet8")
+    assert (own.data.seed, own.data.train_size, own.data.val_size) == (4, 200, 50)
+    assert own.student.network == run.teacher.resnet8.network
+    assert own.role == "teacher"
+
+
+def test_a_recipe_is_the_configuration_of_its_command(configure):
+    run = configure("experiment=digits_amtml", "teacher.resnet8.seed=2")
+    typed = configure("experiment=digits_teacher", "student=resnet8", "seed=2")
+    assert run_hash(recipe(run, "resnet8")) == run_hash(typed)
+
+
+def test_overrides_of_a_single_teachers_recipe_are_its_own(configure):
+    run = configure("experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']")
+    assert recipe(run, "resnet8").optimizer.lr == 0.3
+    assert recipe(run, "wrn_10_1").optimizer.lr == 0.05
+
+
+def test_a_teacher_without_weights_and_recipe_is_reported_with_a_fix(configure):
+    message = r"neither weights nor a recipe(.|\n)*teacher.resnet8.weights.path=FILE"
+    with pytest.raises(UserError, match=message):
+        recipe(configure("teacher=[resnet8]"), "resnet8")
+    with pytest.raises(UserError, match="cannot be composed"):
+        recipe(configure("teacher=[resnet8]", "teacher_recipe=nothing"), "resnet8")
