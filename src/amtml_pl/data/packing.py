@@ -56,10 +56,10 @@ class PackedDataset:
     """A packed data set; its tensors are mapped from disk, not held in memory."""
 
     folder: Path
-    digest: str
-    classes: tuple[str, ...]
+    digest: str  # SHA-256 of images, labels and class names
+    classes: tuple[str, ...]  # the K names, in label order
     splits: Mapping[SplitName, Split]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)  # unread files, by suffix
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:

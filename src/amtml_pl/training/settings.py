@@ -19,7 +19,7 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Place
 from amtml_pl.teachers.cache.storage import Storage
-from amtml_pl.teachers.selected import SelectedTeacher, with_hints
+from amtml_pl.training.selected_teacher import SelectedTeacher, with_hints
 from amtml_pl.types import OfferedFeatures
 
 
