@@ -69,7 +69,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch, and save within the epoch when it is time or the fit must stop."""
+        """Count the batch; save within the epoch when due or stopping."""
         done = batch_idx + 1
         self.data.batches_done = done % int(trainer.num_training_batches)  # 0 after the last batch
         # After the last batch comes validation; between two optimiser steps gradients would be lost.
