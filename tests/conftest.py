@@ -63,7 +63,7 @@ def is_whole(value) -> bool:
 # Longest first, so that several workers end together.
 LONGEST = (
     "test_shared_batches.py", "test_process_groups.py", "test_tutorial.py",
-    "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_cached_runs.py",
+    "test_pipeline.py", "test_sweep.py", "test_killed_runs.py", "test_export.py", "test_connect.py",
     "test_methods.py", "test_train.py", "test_extending.py", "test_documentation.py", "test_layout.py",
     "test_wheel.py",
 )  # fmt: skip

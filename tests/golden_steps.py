@@ -21,7 +21,7 @@ def logit_step(student, teachers, labels=None):
     B, M, _ = teachers.shape
     outputs = TeacherOutputs(tuple("abc"[:M]), teachers.double())
     labels = torch.zeros(B, dtype=torch.long) if labels is None else labels
-    step = Step(ModelOutputs(student.double()), labels, outputs, None, None, 0)
+    step = Step(student=ModelOutputs(student.double()), labels=labels, teachers=outputs, epoch=0)
     return weighted(step, UniformWeighting())
 
 

@@ -31,7 +31,8 @@ def make_step(B=6, M=3, K=5, *, seed=0, epoch=0, weights=None, taps=None, hints=
     if weights is None:
         weights = normal(B, M).softmax(dim=1)
     labels = torch.randint(K, (B,), generator=generator)
-    return Step(student, labels, teachers, weights.detach().requires_grad_(), None, epoch)
+    weights = weights.detach().requires_grad_()
+    return Step(student=student, labels=labels, epoch=epoch, teachers=teachers, weights=weights)
 
 
 def small_network(taps=()):

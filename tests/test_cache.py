@@ -13,8 +13,8 @@ from filelock import FileLock
 from amtml_pl import cache
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.upkeep import show_info
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.cache_actions import CacheCommand, act
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import settings_of
 from tiny_runs import TINY
 

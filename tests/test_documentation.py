@@ -105,6 +105,20 @@ def test_the_architecture_names_every_folder_and_command_and_files_that_exist():
         assert (package / name.removeprefix("../src/amtml_pl/").removeprefix("src/amtml_pl/")).is_file(), name
 
 
+def test_each_row_of_what_to_change_names_files_that_exist_and_words_that_they_contain():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = page.partition("## I want to change")[2].partition("\n## ")[0].strip().splitlines()[4:]
+    for row in rows:
+        names = re.findall(r"`([^`]+)`", row.split("|")[2])
+        patterns = [re.sub(r"<\w+>", "*", name).rstrip("/") for name in names if "/" in name]
+        found = [[*(ROOT / "src/amtml_pl").glob(each), *ROOT.glob(each)] for each in patterns]
+        assert found, row
+        assert all(found), row
+        modules = [module for each in found for top in each for module in (top, *top.glob("*.py"))]
+        content = "".join(module.read_text() for module in modules if module.is_file())
+        assert [name for name in names if "/" not in name and name not in content] == [], row
+
+
 def test_the_pages_hold_many_commands():
     assert len(IN_BLOCKS) > 80
     assert len(IN_SENTENCES) >= 8

@@ -144,17 +144,17 @@ class Batch(Tensors):
         return self.map(Tensor.pin_memory)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """The inputs of a loss term in one training step.
 
     Attributes:
         student: the student's outputs, with gradients.
         labels: ``(B,)``.
+        epoch: the current epoch, from 0; for terms that change with time.
         teachers: the teachers' outputs without gradients; None if the student learns from labels alone.
         weights: ``(B, M)``, rows sum to 1, with gradients to a learned weighting; None without teachers.
-        weighting_norm: squared L2 norm of the weighting's learned parameters, 0 where it has none.
-        epoch: the current epoch, from 0; for terms that change with time.
+        weighting_norm: squared L2 norm of the weighting's learned parameters; None where it has none.
         mixed: the labels that mixup has blended in; None without mixup.
         feature_weights: ``(B, M)`` for the teachers' features, where a method weighs them separately;
             None means ``weights``.
@@ -163,10 +163,10 @@ class Step:
 
     student: ModelOutputs
     labels: Int64[Tensor, " B"]
-    teachers: TeacherOutputs | None
-    weights: Float[Tensor, "B M"] | None
-    weighting_norm: Float[Tensor, ""] | None
     epoch: int
+    teachers: TeacherOutputs | None = None
+    weights: Float[Tensor, "B M"] | None = None
+    weighting_norm: Float[Tensor, ""] | None = None
     mixed: Mixed | None = None
     feature_weights: Float[Tensor, "B M"] | None = None
     prior: Float[Tensor, " M"] | None = None

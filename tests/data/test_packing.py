@@ -140,9 +140,10 @@ def test_a_truncated_or_missing_file_is_named(tmp_path, file):
 
 def test_another_format_and_changed_labels_are_refused(tmp_path):
     folder = pack(Made(), tmp_path).folder
-    np.save(folder / "train.labels.npy", np.array([0, 1, 7]))
-    with pytest.raises(UserError, match=r"lists another checksum"):
-        pack(Made(), tmp_path)
+    for changed, reason in (([0, 1, 1], "lists another checksum"), ([0, 1, 7], "has labels outside 0 to 1")):
+        np.save(folder / "train.labels.npy", np.array(changed))
+        with pytest.raises(UserError, match=reason):
+            pack(Made(), tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(UserError, match=r"has format 99; expected 2"):

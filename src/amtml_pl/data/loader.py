@@ -45,14 +45,15 @@ class BatchReader(Dataset[Batch]):
 
     split: SplitRows
     augment: Augmentation
-    view: int
-    read_teachers: Callable[[Batch], TeacherOutputs] | None = None
-    blend: Mixup | None = None
+    view: int  # from 1 in training; 0 leaves the images unaugmented
+    read_teachers: Callable[[Batch], TeacherOutputs] | None = None  # None leaves them out
+    blend: Mixup | None = None  # mixup
 
     def __getitem__(self, index: Int64[Tensor, " B"]) -> Batch:
         rows = self.split.rows[index]
         images = self.augment(self.split.stored.images[rows], index, self.view)
-        batch = Batch(images, self.split.stored.labels[rows], index, self.view, self.split.name)
+        labels = self.split.stored.labels[rows]
+        batch = Batch(images, labels=labels, index=index, view=self.view, split=self.split.name)
         if self.blend is not None:
             batch = self.blend(batch)
         return batch if self.read_teachers is None else replace(batch, teachers=self.read_teachers(batch))

@@ -67,7 +67,8 @@ class PackedDataModule(pl.LightningDataModule):
         teachers: adds a cache's outputs to the training batches; None leaves them out.
 
     Attributes:
-        batches_done: in the trainer's current epoch, when a checkpoint is written or read within it.
+        batches_done: number of trained batches of the current epoch, from which the next loader starts. The
+            callback `amtml_pl.training.checkpoints.LastCheckpoint` counts them; checkpoints hold them.
         classes, num_classes: the K class names in label order, and K.
         digest: of the packed data.
         image_size: height and width of the images in pixels.
@@ -126,12 +127,11 @@ class PackedDataModule(pl.LightningDataModule):
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of the trainer's current epoch, of epoch 0 without a trainer."""
+        """Return the batches left in the trainer's current epoch, in epoch 0 without a trainer."""
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         if self.teachers is not None:
             self.teachers.provide(self.train_view(epoch))
-        first, self.batches_done = self.batches_done, 0
-        return self.train_batches(epoch, *self._rank_and_world_size(), first=first)
+        return self.train_batches(epoch, *self._rank_and_world_size(), first=self.batches_done)
 
     def state_dict(self) -> dict[str, int]:
         """Return the position in the epoch (Lightning calls this method by name)."""
@@ -179,7 +179,8 @@ class PackedDataModule(pl.LightningDataModule):
         if self.mixup:
             blend = Mixup(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
         outputs = None if self.teachers is None else self.teachers.in_loader()
-        reader = BatchReader(split, self.augment, self.train_view(epoch), outputs, blend)
+        view = self.train_view(epoch)
+        reader = BatchReader(split, self.augment, view=view, read_teachers=outputs, blend=blend)
         return self._loader(reader, [batch[rank::world_size] for batch in batches], first)
 
     def sample(self, size: int) -> Batch:
@@ -198,7 +199,9 @@ class PackedDataModule(pl.LightningDataModule):
             )
         batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]
-        return self._loader(BatchReader(split, self.augment, 0), [share for share in shares if len(share)])
+        return self._loader(
+            BatchReader(split, self.augment, view=0), [share for share in shares if len(share)]
+        )
 
     def train_view(self, epoch: int) -> int:
         """Return the view that an epoch trains on: 1 … V in turn."""

@@ -58,10 +58,10 @@ class PackedDataset:
     """A packed data set; its tensors are mapped from disk, not held in memory."""
 
     folder: Path
-    digest: str
-    classes: tuple[str, ...]
+    digest: str  # SHA-256 of images, labels and class names
+    classes: tuple[str, ...]  # the K names, in label order
     splits: Mapping[SplitName, Split]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)  # unread files, by suffix
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:
@@ -189,7 +189,10 @@ def _digest(splits: Mapping[SplitName, Split]) -> str:
     digest = hashlib.sha256()
     for name, split in splits.items():
         digest.update(f"{name} {tuple(split.images.shape)} {json.dumps(split.classes)}".encode())
-        for rows in (*split.images.split(CHUNK_ROWS), split.labels):  # Ctrl-C is noticed between two chunks
+        for rows in (
+            *torch.split(split.images, CHUNK_ROWS),
+            split.labels,
+        ):  # Ctrl-C is noticed between two chunks
             digest.update(rows.numpy().data)
     return digest.hexdigest()
 

@@ -29,7 +29,12 @@ class LossComponent:
 
 @dataclass(frozen=True)
 class StepBreakdown:
-    """Step before it is taken: summands with a coefficient, and the terms' input."""
+    """Step before it is taken.
+
+    Attributes:
+        components: the summands with a coefficient that is not 0.
+        step: the input of the terms; None where several networks have one each.
+    """
 
     components: Sequence[LossComponent]
     step: Step | None = None

@@ -87,3 +87,15 @@ def collapse_of(means: Mapping[str, float]) -> tuple[str | None, str]:
             f"(mean entropy {entropy:.5f} of at most {math.log(M):.5f} nats)"
         )
     return None, f"the adapter distinguishes its teachers (mean entropy {entropy:.3f} nats)"
+
+
+class CollapseChange:
+    """Kind of collapse of the epoch before, so that only a change is reported."""
+
+    def __init__(self) -> None:
+        self.kind: str | None = None
+
+    def sentence(self, means: Mapping[str, float]) -> str | None:
+        """Return the sentence of `collapse_of` if the kind has changed, else None."""
+        before, (self.kind, sentence) = self.kind, collapse_of(means)
+        return None if self.kind == before else sentence

@@ -22,7 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from amtml_pl.data.counter_rng import random_bits
 from amtml_pl.distill.compatibility import TeacherSource, check_composition
 from amtml_pl.distill.loss_components import StepBreakdown, trainable
-from amtml_pl.distill.metrics import EpochMeans, collapse_of, weight_statistics
+from amtml_pl.distill.metrics import CollapseChange, EpochMeans, weight_statistics
 from amtml_pl.distill.observer import Observer
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
@@ -101,7 +101,7 @@ class StudentModule(pl.LightningModule):
         # Lightning's own mean over processes rounds the mean of their shares' sizes to a whole number.
         self.cross_entropy = nn.ModuleDict({s: MeanMetric(nan_strategy="disable") for s in splits})
         self.means = EpochMeans()
-        self.collapse: str | None = None
+        self.collapse = CollapseChange()
         self.seed, self.spent = seed, Spending()
 
     @abstractmethod
@@ -187,15 +187,13 @@ class StudentModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the measurements of the unfinished epoch."""
-        checkpoint["collapse"] = self.collapse
-        # At an epoch's end its sums have been logged. (Lightning's own counts differ after a resume.)
-        if getattr(getattr(self.trainer, "datamodule", None), "batches_done", 0):
-            checkpoint["epoch_means"] = self.means.state()
+        checkpoint["collapse"] = self.collapse.kind
+        checkpoint["epoch_means"] = self.means.state()  # empty at an epoch's end, where they are logged
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the measurements of the unfinished epoch, if a fit is resumed."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self.collapse = checkpoint["collapse"]
+            self.collapse.kind = checkpoint["collapse"]
             self.means.load(checkpoint.get("epoch_means", []))
 
     def on_train_epoch_end(self) -> None:
@@ -206,11 +204,7 @@ class StudentModule(pl.LightningModule):
                 cast("Any", schedule).step()
         means = self.means.take()
         self.log_dict(means, sync_dist=True)  # equal in all ranks, which Lightning does not know
-        if not self.learns_weights:
-            return
-        collapse, sentence = collapse_of(means)
-        if collapse != self.collapse:
-            self.collapse = collapse
+        if self.learns_weights and (sentence := self.collapse.sentence(means)):
             epoch = self.current_epoch + 1  # as the lines of the console count them
             log.warning("epoch %d/%s: %s", epoch, self.trainer.max_epochs, sentence)
 

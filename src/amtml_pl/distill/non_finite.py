@@ -115,7 +115,8 @@ def load_reproduction(file: Path, module: nn.Module) -> Batch:
         tensors: dict[str, Tensor] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         about = json.loads(stored.metadata()["about"])
     module.load_state_dict(below("state/", tensors))
-    batch = Batch(tensors["images"], tensors["labels"], tensors["index"], about["view"], about["split"])
+    images, labels, index = tensors["images"], tensors["labels"], tensors["index"]
+    batch = Batch(images, labels=labels, index=index, view=about["view"], split=about["split"])
     if "teachers" not in about:
         return batch
     outputs = TeacherOutputs(tuple(about["teachers"]), tensors["logits"], below("hints/", tensors))

@@ -47,8 +47,16 @@ class DistillModule(StudentModule):
             weights = prior = None
             if teachers is not None and self.weighting is not None:
                 weights, prior = self.weighting(student, teachers, labels), self.weighting.prior
-            norm, epoch = self.weighting_norm(), self.current_epoch
-            return Step(student, labels, teachers, weights, norm, epoch, batch.mixed, prior=prior)
+            return Step(
+                student=student,
+                labels=labels,
+                epoch=self.current_epoch,
+                teachers=teachers,
+                weights=weights,
+                weighting_norm=self.weighting_norm(),
+                mixed=batch.mixed,
+                prior=prior,
+            )
 
     def values(self, step: Step) -> dict[str, Float[Tensor, ""]]:
         """Return the unweighted value of every term."""

@@ -12,14 +12,14 @@ from typing import Any
 
 @dataclass
 class Spending:
-    """Seconds and images of a fit so far; cache building counts apart."""
+    """Seconds and images of a fit so far, over all its sessions."""
 
-    teacher_seconds: float = 0.0
-    cache_build_seconds: float = 0.0
-    images_seen: int = 0
+    teacher_seconds: float = 0.0  # in which steps waited for the teachers
+    cache_build_seconds: float = 0.0  # not part of the fit's seconds
+    images_seen: int = 0  # training images of all ranks, each time that one was seen
     teacher_passes: Counter[str] = field(default_factory=Counter)  # images that each teacher has seen
-    seconds_before: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
+    seconds_before: float = 0.0  # the fit's seconds in earlier sessions
+    started: float = field(default_factory=time.perf_counter)  # this session's begin, moved by cache building
 
     @property
     def fit_seconds(self) -> float:

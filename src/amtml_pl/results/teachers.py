@@ -18,8 +18,7 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.teachers.cache.catalogue import path_part
 from amtml_pl.teachers.cache.store import TensorStore
-from amtml_pl.teachers.live import Teacher, weights_digest
-from amtml_pl.teachers.selected import build_teacher
+from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
 from amtml_pl.teachers.weights import load_weights
 
 

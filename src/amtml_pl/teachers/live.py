@@ -120,6 +120,15 @@ class Teacher:
             )
 
 
+def build_teacher(
+    name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
+) -> Teacher:
+    """Return a teacher around a network."""
+    taps = [HintSpec.parse(hint).tap for hint in hints]
+    tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
+    return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
+
+
 def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch]) -> float:
     """Return the share of images classified correctly; no images are a UserError."""
     module = network.network if isinstance(network, Teacher) else network

@@ -33,7 +33,7 @@ from amtml_pl.types import SplitName
 
 @dataclass(frozen=True)
 class CacheCommand:
-    """Command line as typed."""
+    """Command line as typed: the experiment's name, if any, and all overrides."""
 
     experiment: str | None
     words: Sequence[str]
@@ -59,7 +59,8 @@ def act(settings: Settings, command: CacheCommand, action: str, splits: list[Spl
 def build_ahead(settings: Settings, command: CacheCommand, splits: list[SplitName]) -> None:
     """Build all outputs that a run of this configuration would, up to its last view."""
     refuse_uncached(settings)
-    request = RunRequest(settings, RunFolder(settings.cache.root), command.experiment, command("build"))
+    folder, name = RunFolder(settings.cache.root), command.experiment
+    request = RunRequest(settings, folder, experiment=name, command=command("build"))
     planned = plan(request)
     prepared = prepare(planned)
     needed: list[SplitName] = ["val"] if planned.needs_held_out else []

@@ -116,6 +116,11 @@ class EpochTable(Checkpoint):
         self.rows.append(row | {name: float(value) for name, value in trainer.callback_metrics.items()})
         self.write()
 
+    def teacher_weights(self) -> dict[str, float]:
+        """Return the teachers' weights in the last row, which rank 0 alone has."""
+        last = self.rows[-1] if self.rows else {}
+        return {name: value for name, value in last.items() if name.startswith("weight")}
+
     def write(self) -> None:
         """Replace the file; without rows, remove it."""
         if not self.rows:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
+from amtml_pl.data.module import PackedDataModule
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.system import ranks
 from amtml_pl.system.collectives import any_rank, broadcast_object
@@ -42,11 +43,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Callback that keeps ``last.ckpt`` resumable to the step, from the first step on."""
+    """Callback that keeps ``last.ckpt`` resumable to the step, from the first step on.
 
-    def __init__(self, file: Path, every_seconds: float | None, stop: StopRequest | None) -> None:
-        self.file, self.every_seconds, self.handles_signals = file, every_seconds, stop is not None
-        self.stop = stop or StopRequest()
+    Args:
+        file: the checkpoint.
+        data: receives the number of finished batches after each; its state is in every checkpoint.
+        every_seconds: time between checkpoints within an epoch; None writes them at its end alone.
+        stop: signals that end the fit after a checkpoint; None leaves them to Python.
+    """
+
+    def __init__(
+        self, file: Path, data: PackedDataModule, every_seconds: float | None, stop: StopRequest | None
+    ) -> None:
+        self.file, self.data, self.every_seconds = file, data, every_seconds
+        self.handles_signals, self.stop = stop is not None, stop or StopRequest()
         self.saved = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,8 +69,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within the epoch, when it is time or the fit must stop."""
+        """Count the batch; save within the epoch when due or stopping."""
         done = batch_idx + 1
+        self.data.batches_done = done % int(trainer.num_training_batches)  # 0 after the last batch
         # After the last batch comes validation; between two optimiser steps gradients would be lost.
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
@@ -68,7 +79,7 @@ class LastCheckpoint(Checkpoint):
         stop = self.stop.number is not None
         due, stopping = any_rank(late and ranks.is_rank_zero(), stop, device=pl_module.device)
         if due or stopping:
-            self.save(trainer, batches_done=done)
+            self.save(trainer)
         if stopping:
             self.stop.raise_if_requested()
 
@@ -79,10 +90,7 @@ class LastCheckpoint(Checkpoint):
         if stopping:
             self.stop.raise_if_requested()
 
-    def save(self, trainer: pl.Trainer, batches_done: int = 0) -> None:
-        """Write the checkpoint with the number of finished batches of the epoch."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        data.batches_done = batches_done
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint and note the time."""
         trainer.save_checkpoint(self.file)
-        data.batches_done = 0
         self.saved = time.monotonic()

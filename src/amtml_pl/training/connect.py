@@ -22,9 +22,9 @@ from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.system.records import write_record
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers
-from amtml_pl.teachers.selected import SelectedTeacher, names
 from amtml_pl.training.assemble import data_module, training_module
 from amtml_pl.training.run_cache import RunCache, examination
+from amtml_pl.training.selected_teacher import SelectedTeacher, names
 from amtml_pl.training.stages import Prepared, Ready
 from amtml_pl.types import Batch, SplitName, TeacherOutputs
 
@@ -62,16 +62,16 @@ def connect(prepared: Prepared) -> Ready:
     else:
         examined = {name: each.model_dump(exclude={"examination"}) for name, each in cache.examined().items()}
         facts = {name: TeacherFacts(**values) for name, values in examined.items()}
-    return Ready(prepared, module, data, cache, facts)
+    return Ready(prepared=prepared, module=module, data=data, cache=cache, facts=facts)
 
 
 @dataclass(frozen=True)
 class CacheReader:
     """Reader of a run's cache that builds missing views before they are read."""
 
-    cache: RunCache
-    source: CachedTeachers
-    spent: Spending
+    cache: RunCache  # the stores of the training split
+    source: CachedTeachers  # reads them
+    spent: Spending  # receives the cost of building
 
     def provide(self, view: int) -> None:
         """Compute the missing outputs of a view, and count the cost."""

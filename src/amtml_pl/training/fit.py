@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from amtml_pl.data.module import PackedDataModule
+from amtml_pl.distill.timing import Spending
 from amtml_pl.runs.record import RunRecord, Timing
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.collectives import broadcast_object, rank_zero_first
@@ -12,12 +14,12 @@ from amtml_pl.system.console import console
 from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.system.signals import StopRequest
 from amtml_pl.teachers.live import measured_accuracy
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.callbacks import EpochTable
 from amtml_pl.training.connect import held_out_logits
 from amtml_pl.training.dashboard.callback import Dashboard
 from amtml_pl.training.dashboard.logger import TensorBoard
 from amtml_pl.training.dashboard.run_context import RunContext
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Fitted, Ready
 from amtml_pl.training.trainer import interruptible, make_trainer, save_weights, validate_and_test
@@ -26,41 +28,50 @@ from amtml_pl.types import SplitName
 
 def fit(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> Fitted:
     """Train or resume, select on validation, then test best and last once."""
-    folder, module, data = ready.request.folder, ready.module, ready.data
-    options, stop = ready.request.settings.trainer, StopRequest()
-    loggers = [part.maker()(save_dir=folder.path) for part in options.loggers]
+    stop, folder = StopRequest(), ready.request.folder
+    loggers = [part.maker()(save_dir=folder.path) for part in ready.request.settings.trainer.loggers]
     boards = [logger for logger in loggers if isinstance(logger, TensorBoard)]
     dashboards = [Dashboard(logger, run_context(ready, about, gradient_share)) for logger in boards]
-    trainer = make_trainer(options, folder, module, stop, loggers, dashboards)
-    resume = folder.last_checkpoint if broadcast_object(folder.last_checkpoint.exists()) else None
-    if resume is not None:
-        read_checkpoint(resume, module.state_dict())  # a damaged file is a UserError
-        console.print(f"Resuming from {resume}", markup=False)
+    table = EpochTable(folder.metrics_file)
+    trainer = make_trainer(ready, table, stop, loggers, dashboards)
+    resume = checkpoint_to_resume(ready)
     with interruptible(trainer):
         with stop.restoring_handlers():
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        spent, seconds = module.spent, module.spent.fit_seconds
-        timing = Timing(
-            fit_seconds=seconds,
-            images_per_second=spent.images_seen / seconds,
-            teacher_seconds=spent.teacher_seconds,
-            cache_build_seconds=spent.cache_build_seconds,
-        )
+            trainer.fit(ready.module, datamodule=ready.data, ckpt_path=resume, weights_only=True)
+        timing = timing_of(ready.module.spent)
         trainer.loggers = []  # the two evaluations belong into the record, not on the training curves
-        last = validate_and_test(trainer, module, data, folder.last_checkpoint)
-        best = validate_and_test(trainer, module, data, folder.best_checkpoint)
+        last = validate_and_test(trainer, ready, folder.last_checkpoint)
+        best = validate_and_test(trainer, ready, folder.best_checkpoint)
     with rank_zero_first():
         if is_rank_zero():
-            save_weights(module.student, folder.weights_file)
+            save_weights(ready.module.student, folder.weights_file)
         teacher_accuracy = accuracy_of_teachers(ready)
-    metrics = best | {f"{name}_last": value for name, value in last.items()} | teacher_accuracy
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EpochTable) and callback.rows:  # on rank 0
-            row = callback.rows[-1]
-            metrics |= {name: value for name, value in row.items() if name.startswith("weight")}
+    at_last_epoch = {f"{name}_last": value for name, value in last.items()}
+    metrics = best | at_last_epoch | teacher_accuracy | table.teacher_weights()
     for dashboard in dashboards:
         dashboard.conclude(trainer, metrics)
     return Fitted(metrics, timing)
+
+
+def checkpoint_to_resume(ready: Ready) -> Path | None:
+    """Return the run's last checkpoint, read once to find damage; None before there is one."""
+    last = ready.request.folder.last_checkpoint
+    if not broadcast_object(last.exists()):
+        return None
+    read_checkpoint(last, ready.module.state_dict())  # a damaged file is a UserError
+    console.print(f"Resuming from {last}", markup=False)
+    return last
+
+
+def timing_of(spent: Spending) -> Timing:
+    """Return the record's timing of a fit that has just ended."""
+    seconds = spent.fit_seconds
+    return Timing(
+        fit_seconds=seconds,
+        images_per_second=spent.images_seen / seconds,
+        teacher_seconds=spent.teacher_seconds,
+        cache_build_seconds=spent.cache_build_seconds,
+    )
 
 
 def run_context(ready: Ready, about: RunRecord, gradient_share: Mapping[str, float]) -> RunContext:

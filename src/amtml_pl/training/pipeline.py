@@ -26,7 +26,6 @@ from amtml_pl.system.files import write_text
 from amtml_pl.system.launch import run_detached
 from amtml_pl.system.ranks import is_rank_zero, world_size
 from amtml_pl.teachers.live import check_accuracy
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
 from amtml_pl.training.connect import connect, run_doctor
@@ -34,6 +33,7 @@ from amtml_pl.training.fit import fit, measure_teacher
 from amtml_pl.training.initial_record import initial_record
 from amtml_pl.training.plan import plan
 from amtml_pl.training.plan_table import refuse_missing, show_plan
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
 from amtml_pl.training.summary import show_summary
@@ -134,7 +134,7 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
             command = teacher.recipe.command()
             if world_size() == 1:
                 own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
-                record = execute(RunRequest(own, teacher.folder, recipe, command))
+                record = execute(RunRequest(own, teacher.folder, experiment=recipe, command=command))
             else:  # outside the student's process group
                 run_detached(shlex.split(command)[1:])
                 record = teacher.trained()

@@ -10,11 +10,11 @@ from amtml_pl.distill.compatibility import TeacherSource
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher
-from amtml_pl.teachers.selected import SelectedTeacher, names
 from amtml_pl.training.assemble import data_module, training_module
 from amtml_pl.training.callbacks import epochs_in
 from amtml_pl.training.plan_table import held_out_step, make_plan
 from amtml_pl.training.run_cache import RunCache
+from amtml_pl.training.selected_teacher import SelectedTeacher, names
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import Plan, RunRequest
 from amtml_pl.types import Shape, SplitName
@@ -40,7 +40,15 @@ def plan(request: RunRequest) -> Plan:
     resumed = settings.resume and not settings.force and last.exists()
     done = epochs_in(read_checkpoint(last)) if resumed else 0
     steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
-    return Plan(request, source, teachers, live, hints, module.needs_held_out, tuple(steps))
+    return Plan(
+        request=request,
+        source=source,
+        teachers=teachers,
+        live=live,
+        hints=hints,
+        needs_held_out=module.needs_held_out,
+        steps=tuple(steps),
+    )
 
 
 def found_cache(

@@ -19,8 +19,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
 from amtml_pl.system.console import console, counted, duration, error_console
 from amtml_pl.teachers.cache.storage import stored_bytes
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.run_cache import RunCache
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import DatasetOptions, Settings
 from amtml_pl.types import Shape, counted_kinds
 
@@ -29,7 +29,17 @@ BUILD = "python -m amtml_pl.cache action=build, with the overrides of this run"
 
 @dataclass(frozen=True)
 class PlanStep:
-    """Requirement of a run; bytes and seconds are None if unknown."""
+    """Requirement of a run, as a row of its plan.
+
+    Attributes:
+        what: the data set, a teacher, the teachers' outputs or the student.
+        state: what exists of it, or what will be done, for the reader.
+        missing: True if the run has to make it, which ``prepare=false`` forbids.
+        size: bytes on disk; None if unknown or none.
+        seconds: estimated time on this machine's CPU; None if unknown or none.
+        fix: command or override that provides it; None if nothing can be done ahead.
+        warning: sentence that is printed below the table.
+    """
 
     what: str
     state: str
@@ -100,7 +110,7 @@ def data_steps(dataset: DatasetOptions, source: DatasetSource) -> list[PlanStep]
         known = source.download_bytes()
         state = "missing" if known is None else "to download"
         raw = PlanStep(raw.what, state, missing=True, size=known, fix=missing)
-    return [raw, PlanStep("packed data", f"to write to {folder}", True, fix="prepare=true")]
+    return [raw, PlanStep("packed data", f"to write to {folder}", missing=True, fix="prepare=true")]
 
 
 def teacher_step(

@@ -23,7 +23,7 @@ from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teachers.cache.trust import probe, probe_every_shard, verify_checksums
 from amtml_pl.teachers.live import Teacher
-from amtml_pl.teachers.selected import SelectedTeacher
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape, SplitName
 
@@ -164,8 +164,16 @@ def teacher_stores(
 
     def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
         causes = {**common, "tensor": {"name": tensor, "pool": pool}}
-        size = len(split)
-        return TensorStore(options.root, teacher.name, tensor, split.name, size, causes, storage, SHARD_ROWS)
+        return TensorStore(
+            options.root,
+            teacher.name,
+            tensor=tensor,
+            split=split.name,
+            rows=len(split),
+            causes=causes,
+            storage=storage,
+            shard_rows=SHARD_ROWS,
+        )
 
     def load() -> Teacher:
         loaded = teacher.load()

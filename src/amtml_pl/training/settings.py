@@ -23,7 +23,7 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Placement
 from amtml_pl.teachers.cache.storage import Storage
-from amtml_pl.teachers.selected import SelectedTeacher, with_hints
+from amtml_pl.training.selected_teacher import SelectedTeacher, with_hints
 from amtml_pl.types import Mixture, OfferedFeatures
 
 T = TypeVar("T")

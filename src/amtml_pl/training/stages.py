@@ -15,16 +15,23 @@ from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import TeacherFacts, Timing
 from amtml_pl.teachers.live import Teacher
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.plan_table import PlanStep
 from amtml_pl.training.run_cache import Accuracy, RunCache
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Configuration, folder and command of a run."""
+    """Configuration, folder and command of a run.
+
+    Attributes:
+        settings: the resolved configuration.
+        folder: the run folder.
+        experiment: its name in the configuration; None without one.
+        command: what a shell repeats the run with.
+    """
 
     settings: Settings
     folder: RunFolder
@@ -34,7 +41,17 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """Run whose parts fit together; live teachers may lack their weights."""
+    """Run whose parts fit together.
+
+    Attributes:
+        request: what the plan is for.
+        source: reads the data set, if it is not packed yet.
+        teachers: the M selected teachers, in order.
+        live: their networks, maybe without weights yet; empty in a cached run.
+        hints: ``(C, H, W)`` of each hint by flat name, after pooling.
+        needs_held_out: True if the weighting reads the teachers' outputs on the validation split.
+        steps: the rows of the printed plan, in building order.
+    """
 
     request: RunRequest
     source: DatasetSource
@@ -47,7 +64,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Packed images, in batches without teacher outputs, and the accuracy of trained teachers."""
+    """Packed images and trained teachers.
+
+    Attributes:
+        plan: the stage before.
+        data: batches without teacher outputs.
+        accuracy: in [0, 1], by teacher and split; of weights from elsewhere on validation alone.
+    """
 
     plan: Plan
     data: PackedDataModule
@@ -56,7 +79,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Ready:
-    """Module, batches with teacher outputs, and the facts of the teachers."""
+    """Module that can be fitted.
+
+    Attributes:
+        prepared: the stage before.
+        module: student, terms and weighting, which is calibrated.
+        data: batches, with teacher outputs if the loader reads them.
+        cache: the stores of the training split; None with live teachers or none.
+        facts: network and weights of each teacher, for the record.
+    """
 
     prepared: Prepared
     module: StudentModule
@@ -77,7 +108,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Measurements of a finished fit."""
+    """Measurements of a finished fit.
+
+    Attributes:
+        metrics: by flat name, as ``test/acc``; accuracies in [0, 1].
+        timing: seconds of the fit, of the teachers and of the cache.
+    """
 
     metrics: Mapping[str, float]
     timing: Timing

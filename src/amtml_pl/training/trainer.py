@@ -16,8 +16,6 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerStatus
 from safetensors.torch import save
 
-from amtml_pl.data.module import PackedDataModule
-from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.non_finite import NonFiniteGuard
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
@@ -32,18 +30,18 @@ from amtml_pl.system.signals import StopRequest
 from amtml_pl.training.callbacks import Accounts, BestCheckpoint, EpochLines, EpochTable
 from amtml_pl.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from amtml_pl.training.progress import FitProgress
-from amtml_pl.training.settings import TrainerOptions
+from amtml_pl.training.stages import Ready
 
 
 def make_trainer(
-    options: TrainerOptions,
-    folder: RunFolder,
-    module: StudentModule,
+    ready: Ready,
+    table: EpochTable,
     stop: StopRequest | None = None,
     loggers: Sequence[Logger] = (),
     observers: Sequence[Checkpoint] = (),
 ) -> pl.Trainer:
-    """Return Lightning's trainer with this project's checkpoints and table of epochs."""
+    """Return Lightning's trainer with this project's checkpoints and a table of epochs."""
+    options, folder, module = ready.request.settings.trainer, ready.request.folder, ready.module
     minutes, best = options.checkpoint_minutes, folder.best_checkpoint
     callbacks = [
         NonFiniteGuard(),
@@ -57,9 +55,9 @@ def make_trainer(
             save_weights_only=True,
         ),
         # Before last.ckpt: a fit that is killed in between repeats the epoch's end and writes its row again.
-        EpochTable(folder.metrics_file),
+        table,
         *observers,
-        LastCheckpoint(folder.last_checkpoint, None if minutes is None else 60 * minutes, stop),
+        LastCheckpoint(folder.last_checkpoint, ready.data, None if minutes is None else 60 * minutes, stop),
         FitProgress() if is_watched(console) else EpochLines(),
     ]
     # Only existing processes: for more, Lightning would start this command again for each.
@@ -120,14 +118,14 @@ def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def validate_and_test(
-    trainer: pl.Trainer, module: pl.LightningModule, data: PackedDataModule, checkpoint: Path
-) -> dict[str, float]:
+def validate_and_test(trainer: pl.Trainer, ready: Ready, checkpoint: Path) -> dict[str, float]:
     """Load a checkpoint; return its accuracy and loss on validation and test."""
     found: dict[str, float] = {}
-    read_checkpoint(checkpoint, module.state_dict())
+    read_checkpoint(checkpoint, ready.module.state_dict())
     for run in (trainer.validate, trainer.test):
-        for metrics in run(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False):
+        for metrics in run(
+            ready.module, datamodule=ready.data, ckpt_path=checkpoint, weights_only=True, verbose=False
+        ):
             found.update({name: float(value) for name, value in metrics.items()})
     return found
 

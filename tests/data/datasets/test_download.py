@@ -156,6 +156,6 @@ def test_a_source_fetches_and_verifies_its_archive(server, tmp_path):
 def test_a_full_disk_is_not_reported_as_a_mirror_that_fails(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_size", lambda part: 0)
     (tmp_path / "data.bin.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="cannot be written: .*No space left"):
+    with pytest.raises(UserError, match=r"cannot be written: .*No space left"):
         download("data.bin", [server.url, f"{server.url}/other"], tmp_path / "data.bin", **OFFICIAL)
     assert len(server.requests) == 1

@@ -13,10 +13,10 @@ from amtml_pl.teachers.cache.catalogue import TeacherExamination
 
 @dataclass(frozen=True)
 class Finding:
-    """Defect of a run; ``expected_defects`` lists it by its name."""
+    """Defect of a run."""
 
-    name: str
-    what: str
+    name: str  # as ``expected_defects`` lists it
+    what: str  # a sentence
 
 
 class Checkup(Record):

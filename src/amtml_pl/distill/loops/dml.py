@@ -111,7 +111,8 @@ class MutualLearning(StudentModule):
         student = networks[name](batch.images).map(at_least_float32).map(whole)
         # In the order of `networks`, on which the order of sums in the backward pass depends.
         others = torch.stack([at_least_float32(logits[other]) for other in networks if other != name])
-        step = Step(student, whole(batch.labels), None, None, None, self.current_epoch, batch.mixed)
+        labels, epoch = whole(batch.labels), self.current_epoch
+        step = Step(student=student, labels=labels, epoch=epoch, mixed=batch.mixed)
         with full_precision(batch):
             values = {name: term(step) for name, term in self.terms.items()}
             return step, {**values, "mutual": self.mutual(student.logits, others)}

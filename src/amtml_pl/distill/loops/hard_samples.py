@@ -56,7 +56,8 @@ class HardSamples:
         self.kept = None
         if state is not None:
             outputs = TeacherOutputs(tuple(state["names"]), state["logits"], state["hints"])
-            self.kept = Batch(state["images"], state["labels"], state["index"], 0, "train", outputs)
+            samples = {name: state[name] for name in ("images", "labels", "index")}
+            self.kept = Batch(**samples, view=0, split="train", teachers=outputs)
 
 
 def rows(batch: Batch, which: Int64[Tensor, " _"]) -> Batch:

@@ -82,7 +82,13 @@ class LearnedWeightsLoop(DistillModule):
 
     @abstractmethod
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
-        """Return the loss of the networks that weigh the teachers, without student gradients."""
+        """Return the loss of the networks that weigh the teachers, without student gradients.
+
+        Args:
+            batch: the samples that `weights_batch` gave.
+            step: the student's step, as `distill_step` returned it.
+            lr: learning rate of the student.
+        """
 
     @abstractmethod
     def weighting_networks(self) -> dict[str, nn.Module]:

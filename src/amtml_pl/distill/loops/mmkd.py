@@ -133,7 +133,8 @@ class MMKD(LearnedWeightsLoop):
         """Return the loss terms that depend on the weights, with gradients to their networks."""
         teachers = cast("TeacherOutputs", batch.teachers)
         weights, feature_weights = self.weigh(student, teachers)
-        step = Step(student, batch.labels, teachers, weights, None, self.current_epoch)
+        labels, epoch = batch.labels, self.current_epoch
+        step = Step(student=student, labels=labels, epoch=epoch, teachers=teachers, weights=weights)
         divergence = soft_target_losses(student.logits, teachers.logits, self.temperature)
         with evaluation_mode(self.regression):
             errors = self.regression.errors(step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -48,13 +48,14 @@ class MTKDRL(LearnedWeightsLoop):
         M = len(channels)
         self.agent = Agent(sum(channels) + M * (3 + self.num_classes), hidden, M)
 
-    def distill_step(self, batch: Batch) -> Step:
-        """Return the step with the agent's weights, which are constants for the student."""
+    def distill_step(self, batch: Batch) -> ObservedStep:
+        """Return the step with the agent's observation and weights, constants for the student."""
         step = super().distill_step(batch)
         with torch.no_grad(), full_precision(batch):
-            self.observed = self.observe(step)
-            weights, feature_weights = self.weigh(self.observed)
-        return replace(step, weights=weights, feature_weights=feature_weights)
+            observation = self.observe(step)
+            weights, feature_weights = self.weigh(observation)
+        weighted = replace(step, weights=weights, feature_weights=feature_weights)
+        return ObservedStep(**vars(weighted), observation=observation)
 
     def observe(self, step: Step) -> Observation:
         """Return the agent's observation of a step, as constants."""
@@ -86,7 +87,7 @@ class MTKDRL(LearnedWeightsLoop):
 
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
         """Return the agent's loss, a scalar: more reward demands larger weights."""
-        seen = self.observed  # it gave the step's weights
+        seen = cast("ObservedStep", step).observation  # it gave the step's weights
         with full_precision(step.labels):
             weights, feature_weights = self.weigh(seen)
             loss = self.coef.get("ce", 0.0) * seen.cross_entropy
@@ -105,7 +106,16 @@ class MTKDRL(LearnedWeightsLoop):
 
 @dataclass(frozen=True)
 class Observation:
-    """Agent's view of a batch (``state``), and the inputs of its reward."""
+    """Agent's view of a batch (``state``), and the inputs of its reward.
+
+    Attributes:
+        state: ``(B, D)``, the input of the agent; D is 3 numbers, K logits and C channels per teacher.
+        cosine: ``(B, M)``, cosine similarity of the student's pooled features to each teacher's.
+        divergence: ``(B, M)``, KL divergence of the softened outputs, times T².
+        confidence: ``(B, M)``, CA-MKD's weights; rows sum to 1.
+        errors: ``(B, M)``, regression errors of the features.
+        cross_entropy: ``(B,)``, of the student with the labels.
+    """
 
     state: Float[Tensor, "B D"]
     cosine: Float[Tensor, "B M"]
@@ -113,6 +123,13 @@ class Observation:
     confidence: Float[Tensor, "B M"]
     errors: Float[Tensor, "B M"]
     cross_entropy: Float[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedStep(Step):
+    """Step with the observation from which the agent has weighed the teachers."""
+
+    observation: Observation
 
 
 class Agent(nn.Module):

@@ -72,7 +72,7 @@ class TensorStore:
 
         ``format`` and ``storage`` come from here; ``data``, ``split``, ``augment``, ``cache`` and ``tensor``
         from `amtml_pl.training.run_cache.teacher_stores`; ``teacher`` from
-        `amtml_pl.teachers.selected.SelectedTeacher.identity`. `StoreManifest` stores it.
+        `amtml_pl.training.selected_teacher.SelectedTeacher.identity`. `StoreManifest` stores it.
         """
         own = {"format": FORMAT, "storage": self.storage, **self.causes}
         plain: dict[str, Any] = json.loads(json.dumps(own))  # as it will be read back

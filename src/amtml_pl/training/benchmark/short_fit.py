@@ -16,6 +16,7 @@ from amtml_pl.data.packing import is_packed
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.console import console, quieten
 from amtml_pl.training.benchmark.peak_memory import parameters_beside, peak_private_memory
+from amtml_pl.training.callbacks import EpochTable
 from amtml_pl.training.connect import connect
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.plan import plan
@@ -29,16 +30,16 @@ class ShortFit:
     """Run whose trainer stops after a few steps; every call continues with the module."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self.ready = connect(prepare(plan(RunRequest(settings, RunFolder(folder), None, "benchmark"))))
+        request = RunRequest(settings, RunFolder(folder), experiment=None, command="benchmark")
+        self.ready = connect(prepare(plan(request)))
 
     def steps(self) -> StepTimer:
         """Run a short fit and return the times of its steps."""
         timer = StepTimer()
-        request, module = self.ready.request, self.ready.module
-        trainer = make_trainer(request.settings.trainer, request.folder, module)
+        trainer = make_trainer(self.ready, EpochTable(self.ready.request.folder.metrics_file))
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, timer)  # first, so that what the other callbacks do is part of the step
-        trainer.fit(module, datamodule=self.ready.data)
+        trainer.fit(self.ready.module, datamodule=self.ready.data)
         return timer
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PredictionBuffer:
-    """Logits, batch by batch, of one pass over a split."""
+    """Indices, labels and student logits of one pass over a split, by batch."""
 
     index: list[Int64[Tensor, " B"]] = field(default_factory=list)
     labels: list[Int64[Tensor, " B"]] = field(default_factory=list)

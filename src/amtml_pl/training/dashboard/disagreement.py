@@ -51,8 +51,8 @@ class Examples:
 class MostDisputed:
     """Buffer of the most disputed samples so far."""
 
-    kept: Examples | None = None
-    seen: int = 0
+    kept: Examples | None = None  # the most disputed first; None before the first step
+    seen: int = 0  # number of samples that were offered
 
     def see(self, examples: Examples) -> None:
         """Store a step's samples that are more disputed than the stored ones."""

@@ -45,7 +45,13 @@ class Teaching:
     ) -> Teaching:
         """Return a step's rows, on its device."""
         mixed = integrated_soft_targets(teachers, weights, temperature, mixture)
-        return Teaching(labels, teachers.argmax(dim=2), student.argmax(dim=1), mixed.argmax(dim=1), weights)
+        return Teaching(
+            labels=labels,
+            named=teachers.argmax(dim=2),
+            student=student.argmax(dim=1),
+            mixture=mixed.argmax(dim=1),
+            weights=weights,
+        )
 
     def scalars(self, teachers: tuple[str, ...]) -> dict[str, float]:
         """Return the values of the curves, by tag.

@@ -29,7 +29,7 @@ from amtml_pl.system.forked_job import ProcessCrashedError, can_fork, run_forked
 
 @dataclass
 class SweepContext:
-    """Sweep that this process works for; None outside of one."""
+    """Sweep that this process works for; ``sweep`` is None outside of one."""
 
     sweep: SweepFolder | None = None
 
@@ -80,9 +80,9 @@ class SweepCallback(Callback):
 class Outcome:
     """Error of a job's function, and the exit status after a signal."""
 
-    reason: str = ""
-    mistake: bool = False
-    stopped: int | None = None
+    reason: str = ""  # the message; empty without an error
+    mistake: bool = False  # True if the user can correct it
+    stopped: int | None = None  # the exit status
 
 
 def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
@@ -98,7 +98,8 @@ def run_job(train: Callable[[], object], sweep: SweepFolder) -> float:
     folder = RunFolder(Path(hydra.runtime.output_dir))
     typed: Any = OmegaConf.to_container(hydra.overrides.task)
     overrides = tuple(result_overrides(typed))
-    job = SweepJob(int(hydra.job.num), overrides, str(folder.path), sweep.command, "running")
+    number, run = int(hydra.job.num), str(folder.path)
+    job = SweepJob(number, overrides, run=run, command=sweep.command, status="running")
     threads, may_fork = hydra.launcher.get("cpus_per_task"), hydra.launcher.get("may_fork", True)
     with sweep.hold_lock(overrides):
         sweep.write(job)

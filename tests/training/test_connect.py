@@ -13,8 +13,9 @@ from amtml_pl.data.augment import CropFlip
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import LiveTeachers
-from amtml_pl.teachers.selected import SelectedTeacher
 from amtml_pl.training.benchmark.peak_memory import parameters_beside
+from amtml_pl.training.callbacks import EpochTable
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.trainer import make_trainer
 from amtml_pl.types import Batch
 from rounding import rounding, undecided
@@ -78,7 +79,7 @@ def test_a_cached_run_trains_the_student_of_live_teachers_to_the_bit_and_holds_n
     def fitted(source):
         job = (*ROUNDED_ALIKE, "hint_pool=2", f"teacher_source={source}")
         made = ready(configure(*job), RunFolder(tmp_path / source))
-        trainer = make_trainer(made.request.settings.trainer, made.request.folder, made.module)
+        trainer = make_trainer(made, EpochTable(made.request.folder.metrics_file))
         trainer.fit(made.module, datamodule=made.data)
         held.append(parameters_beside(made.module) - others)
         return made.module.student.state_dict()

@@ -2,38 +2,18 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from torch import nn
 
 from amtml_pl.data.augment import Augmentation, CropFlip, Cutout
-from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import PackedDataset
 from amtml_pl.errors import UserError
-from amtml_pl.types import Split
+from recorded_batches import CLASSES, PACKED, Recorder, module, split, trainer
 
-CLASSES = ("ant", "bee", "cat")
-CROP_FLIP = [CropFlip(padding=1)]  # 18 views
 CONF = Path(__file__).parents[2] / "conf"
-
-
-def split(number):
-    images = torch.randint(
-        0, 256, (number, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(number)
-    )
-    return Split(images, torch.arange(number) % 3, CLASSES)
-
-
-PACKED = PackedDataset(Path("packed"), "digest", CLASSES, {"train": split(150), "test": split(31)})
-
-
-def module(packed=PACKED, *, order_seed=0, operations=CROP_FLIP, **arguments):
-    given = {"batch_size": 32, "val_size": 30} | arguments
-    return PackedDataModule(packed, order_seed=order_seed, augment=Augmentation(operations), **given)
 
 
 @pytest.mark.parametrize(
@@ -147,33 +127,6 @@ def test_the_shipped_configuration_matches_the_constructor():
     data = make(packed=PACKED, order_seed=1, augment=Augmentation([CropFlip()]))
     assert (data.num_classes, data.classes, data.digest) == (3, CLASSES, "digest")
     assert data.sizes == {"train": 135, "val": 15, "test": 31}
-
-
-class Recorder(pl.LightningModule):
-    """A module that records epoch, view and samples of each batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append((self.current_epoch, batch.view, batch.index.tolist()))
-        return self.weight * batch.images.mean()
-
-    def validation_step(self, batch, batch_idx):
-        assert batch.view == 0
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def trainer(folder, epochs):
-    return pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        reload_dataloaders_every_n_epochs=1, default_root_dir=folder,
-    )  # fmt: skip
 
 
 def test_a_resumed_run_has_the_batches_of_an_uninterrupted_one(tmp_path):

@@ -9,18 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.hint import HintSpec
-from amtml_pl.models.taps import TappedNetwork, cost
+from amtml_pl.models.taps import cost
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
-from amtml_pl.teachers.live import Teacher, weights_digest
+from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
 from amtml_pl.teachers.weights import load_weights
 from amtml_pl.types import OfferedFeatures
 
@@ -29,10 +26,10 @@ from amtml_pl.types import OfferedFeatures
 class SelectedTeacher:
     """One entry of ``teacher=[...]``, with the features that the loss terms read."""
 
-    name: str
-    network: ObjectSpec
+    name: str  # its key in the configuration, and in every flat name of a tensor
+    network: ObjectSpec  # builds its network
     node: Mapping[str, Any]  # its configuration, as plain values
-    recipe: Recipe
+    recipe: Recipe  # trains it, unless its weights come from elsewhere
     image_size: int  # H = W of its input images
     hints: tuple[str, ...] = ()  # each as in `amtml_pl.models.hint.HintSpec`
 
@@ -124,15 +121,6 @@ class SelectedTeacher:
             **vars(cost(teacher.network, self.image_size)),
             weights_digest=weights_digest(teacher.network),
         )
-
-
-def build_teacher(
-    name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
-) -> Teacher:
-    """Return a teacher around a network."""
-    taps = [HintSpec.parse(hint).tap for hint in hints]
-    tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
-    return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
 
 
 def with_hints(
