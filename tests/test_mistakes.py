@@ -44,7 +44,7 @@ CONSTRUCTORS = {
     "+student.network.deph=3": ["student.network.deph:", "has no such argument; did you mean 'depth'? (comm"],
     "optimizer.lr=fast": ["optimizer.lr='fast': expected"],
     "scheduler.milestones=[5,x]": ["scheduler.milestones=[5, 'x']: expected Iterable[int]"],
-    "scheduler._target_=os.system": ["scheduler._target_=os.system:", "may not be named"],
+    "scheduler._target_=os.system": ["scheduler._target_=os.system:", "is not an allowed constructor"],
     "~student.network.depth": ["models.cifar_resnet.CifarResNet needs the argument 'depth'"],
     "trainer=gpu": ["trainer.accelerator=gpu: none is found on this machine", "(conf/trainer/gpu.yaml)"],
 }

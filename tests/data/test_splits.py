@@ -101,10 +101,10 @@ def test_a_packed_validation_split_is_used_as_it_is():
 @pytest.mark.parametrize(
     ("val_size", "train_size", "text"),
     [
-        (28, None, r"data.val_size is 28, which is 28 images; expected from 3, one per class, to 27"),
+        (28, None, r"data.val_size is 28, which is 28 images; expected 3 .one per class. to 27"),
         (0.01, None, "data.val_size is 0.01, which is 0 images"),
         (1.0, None, "data.val_size is 1.0, which is 30 images(.|\\n)*with a decimal point is a fraction"),
-        (10, 21, "data.train_size is 21, which is 21 images; expected from 3, one per class, to 20"),
+        (10, 21, "data.train_size is 21, which is 21 images; expected 3 .one per class. to 20"),
         (10, 2, "data.train_size is 2, which is 2 images"),
     ],
 )

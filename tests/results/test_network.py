@@ -39,8 +39,11 @@ def test_a_network_with_a_pretrained_constructor_is_built_without_a_network_conn
     ("node", "reason"),
     [
         ({"^target_": "torch.nn.Flatten"}, "network has no _target_"),
-        ({"_target_": "amtml_pl.losses.ce.CrossEntropy"}, "may not be named here"),
-        ({**TORCHVISION, "weights_backbone": {"_target_": "os.getcwd"}}, "=os.getcwd may not be named"),
+        ({"_target_": "amtml_pl.losses.ce.CrossEntropy"}, "is not an allowed constructor here"),
+        (
+            {**TORCHVISION, "weights_backbone": {"_target_": "os.getcwd"}},
+            "=os.getcwd is not an allowed constructor",
+        ),
         ({"_target_": "amtml_pl.models.cifar_resnet.CifarResNet", "depth": "deep"}, "depth='deep'"),
     ],
 )

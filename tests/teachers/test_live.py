@@ -114,7 +114,7 @@ def test_outputs_that_do_not_fit_the_classes_are_refused(classes, class_map, tex
     ("name", "class_map", "text"),
     [
         ("big", [0, 2, 2, 1], r"class_map of teacher 'big' uses the outputs \[2\] more than once"),
-        ("a/b", None, "A teacher is named 'a/b'"),
+        ("a/b", None, "has a wrong name .got 'a/b'"),
     ],
 )
 def test_a_repeated_output_and_a_name_that_breaks_flat_names_are_refused(name, class_map, text):

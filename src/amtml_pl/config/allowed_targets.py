@@ -54,7 +54,7 @@ def located(target: object) -> Callable[..., Any]:
             target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), 1, cutoff=0.8
         )
         meant = f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists the names)"
-        raise UserError(f"{target} may not be named{meant}", fix=extension(target))
+        raise UserError(f"{target} is not an allowed constructor{meant}", fix=extension(target))
     found = imported_object(target)
     if not inspect.isclass(found) and not inspect.isroutine(found):
         raise UserError(
@@ -123,7 +123,7 @@ def extension(name: str) -> str:
 
 
 def refuse_foreign_targets(node: object) -> None:
-    """Raise a UserError for a ``_target_`` that may not be named; import the others."""
+    """Raise a UserError for a ``_target_`` that is not an allowed constructor; import the others."""
     nodes = [*target_nodes(node)]
     for target in (each["_target_"] for each in nodes):
         try:
@@ -187,7 +187,7 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
         target = str(each["_target_"])
         network = "student" in groups and (target == TIMM or is_torchvision_builder(target))
         if not network and target not in (*own_constructors(*groups), *users_names()):
-            yield f"{path}._target_={target:.80} may not be named here; expected one of conf/{groups[0]}"
+            yield f"{path}._target_={target:.80} is not an allowed constructor here; expected one of conf/{groups[0]}"
         for key in each:  # such as _args_ and _partial_, by which Hydra calls otherwise than by name
             if str(key).startswith("_") and key != "_target_":
                 yield f"{path} has the key {key}, expected arguments by name"

@@ -51,7 +51,7 @@ def build_object(node: DictConfig | Mapping[str, Any] | None, *, partial: bool =
         partial: True to return a function that takes more arguments.
 
     Raises:
-        UserError: if a ``_target_`` may not be named, or its constructor refuses the values.
+        UserError: if a ``_target_`` is not an allowed constructor, or its constructor refuses the values.
     """
     if node is None:
         return None

@@ -92,7 +92,7 @@ class CommandJob:
 
     def take(self, keys: Mapping[str, Key]) -> dict[str, Any]:
         """Return the checked values of some keys, and remove them; the rest describes a run."""
-        check_command(values := {key: self.value(key) for key in keys}, keys)
+        check_command(values := {key: self.value(key) for key in keys if key in self.config}, keys)
         with open_dict(self.config):
             for key in keys:
                 del self.config[key]

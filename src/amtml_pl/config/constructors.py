@@ -126,7 +126,8 @@ def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     except UserError:  # which `node_problems` reports
         return
     for key, default in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
-        if trainer.get(key, default) not in (default, 0):
+        off = (1,) if key == "accumulate_grad_batches" else (None, 0)
+        if trainer.get(key, default) not in off:
             yield (
                 f"trainer.{key}={trainer[key]}: the training loop {name} steps its optimisers itself; "
                 f"expected {'null' if default is None else default}"

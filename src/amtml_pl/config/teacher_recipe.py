@@ -45,7 +45,10 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     except (HydraException, ValueError) as error:  # ValueError for a number or null in a name's place
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} cannot be composed: {error}") from error
     if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
-        raise UserError(f"teacher.{teacher}.recipe={node.recipe} has teachers that need the same recipe.")
+        raise UserError(
+            f"teacher.{teacher}.recipe={node.recipe} is circular: it trains its own teachers.",
+            fix="teacher=[] in the recipe",
+        )
     OmegaConf.set_struct(own, False)
     for path in handed_to_recipes():
         place, _, key = path.rpartition(".")

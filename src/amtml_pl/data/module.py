@@ -195,7 +195,7 @@ class PackedDataModule(pl.LightningDataModule):
         if world_size > len(split):
             raise UserError(
                 f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
-                fix="fewer trainer.devices, or more images: data.val_size",
+                fix=f"trainer.devices={len(split)} or fewer",
             )
         batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]

@@ -109,7 +109,7 @@ def _stratified(
 def _check_size(name: str, given: int | float, size: int, smallest: int, largest: int) -> None:
     if not smallest <= size <= largest:
         raise UserError(
-            f"data.{name} is {given}, which is {size} images; expected from {smallest}, one per class, "
-            f"to {largest}, what the packed training split can give.",
+            f"data.{name} is {given}, which is {size} images; expected {smallest} (one per class) to {largest} "
+            "of the packed training split.",
             fix=f"data.{name}={max(smallest, largest // 10)} (a number with a decimal point is a fraction)",
         )

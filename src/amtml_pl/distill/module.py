@@ -204,7 +204,8 @@ class StudentModule(pl.LightningModule):
                 cast("Any", schedule).step()
         means = self.means.take()
         self.log_dict(means, sync_dist=True)  # equal in all ranks, which Lightning does not know
-        if self.learns_weights and (sentence := self.collapse.sentence(means)):
+        measured = self.learns_weights and "weight_entropy" in means
+        if measured and (sentence := self.collapse.sentence(means)):
             epoch = self.current_epoch + 1  # as the lines of the console count them
             log.warning("epoch %d/%s: %s", epoch, self.trainer.max_epochs, sentence)
 

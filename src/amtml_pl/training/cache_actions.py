@@ -26,7 +26,7 @@ from amtml_pl.training.assemble import data_module
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.plan import plan
 from amtml_pl.training.run_cache import RunCache
-from amtml_pl.training.settings import Settings
+from amtml_pl.training.settings import Settings, settings_with_cached_teachers
 from amtml_pl.training.stages import RunRequest
 from amtml_pl.types import SplitName
 
@@ -173,5 +173,6 @@ def stores_of_experiment(settings: Settings) -> set[Path]:
         return set()
     named = [teacher for teacher in settings.teachers() if teacher.identity() is not None]
     splits = [split for split in get_args(SplitName) if split in data.sizes]
-    caches = [RunCache(settings, named, data, {}, split) for split in splits]
+    forms = [settings, settings_with_cached_teachers(settings)]  # a live run's own stores are exact
+    caches = [RunCache(form, named, data, {}, split) for form in forms for split in splits]
     return {store.folder.resolve() for cache in caches for store in cache.stores}

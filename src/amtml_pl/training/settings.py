@@ -202,6 +202,11 @@ class Settings:
         return OmegaConf.to_yaml(config, resolve=True)
 
 
+def settings_with_cached_teachers(settings: Settings) -> Settings:
+    """Return the settings of the same run with ``teacher_source=cached``."""
+    return settings_of(OmegaConf.merge(settings.config, {"teacher_source": "cached"}))
+
+
 def settings_of(config: DictConfig) -> Settings:
     """Convert a checked configuration to `Settings`."""
     dataset, data, cache, trainer = config.dataset, config.data, config.cache, config.trainer

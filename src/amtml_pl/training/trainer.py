@@ -17,7 +17,7 @@ from pytorch_lightning.trainer.states import TrainerStatus
 from safetensors.torch import save
 
 from amtml_pl.distill.non_finite import NonFiniteGuard
-from amtml_pl.errors import UserError
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import ranks
@@ -106,9 +106,9 @@ def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
         raise UserError(
-            f"Out of memory: {str(error).partition(chr(10))[0]}. {resumable}.",
-            fix="free memory and repeat; smaller: cache.placement=mapped (teachers' outputs stay on disk), "
-            "trainer.precision=bf16-mixed, more trainer.devices, or as another run a smaller data.batch_size",
+            f"Out of memory: {first_line(error)}. {resumable}.",
+            fix="free memory and repeat, or add cache.placement=mapped (teachers' outputs stay on disk); as another "
+            "run: a smaller data.batch_size, trainer.precision=bf16-mixed or more trainer.devices",
         ) from error
     except OSError as error:
         where = named_file(error) or folder.path

@@ -266,7 +266,7 @@ def test_a_search_continues_after_a_failed_trial_and_the_repeated_command_tries_
 
 MISTAKES = {
     "temperatur=1,2": "temperatur",
-    "hydra/sweeper=optuna_study seed=0": "Nothing is searched",
+    "hydra/sweeper=optuna_study seed=0": "The search has no key with several values",
     "launcher=joblib seed=0,1": "package 'hydra_plugins.hydra_joblib_launcher' is not installed.*[joblib]",
     "hydra/sweeper=optuna_study seed=range(3)": "package 'optuna' is not installed.*[optuna]",
     "launcher=ray seed=0,1": "package 'ray' is not installed.*[ray]",

@@ -60,9 +60,13 @@ class Shard:
             fix = f"cache.{'logits' if tensor == 'logits' else 'hints'}=float32"
             if not math.isfinite(worst):
                 fix = "correct the teacher's weights, its mean and std, or cache.precision=float32"
-            what = f"Teacher {teacher!r} gives {len(rows)} unusable rows of {tensor}, the first for sample "
-            what += f"{sample[int(rows[0])]} in view {view}: the largest absolute value is {worst}; expected "
-            raise UserError(f"{what}numbers that {storage} can hold.", fix=fix)
+            what = (
+                f"Teacher {teacher!r} gives {len(rows)} rows of {tensor} that do not fit into {storage} (the "
+            )
+            what += (
+                f"first for sample {sample[int(rows[0])]} in view {view}, largest absolute value {worst})."
+            )
+            raise UserError(what, fix=fix)
         return (encode_logits if tensor == "logits" else encode)(values, storage)
 
 

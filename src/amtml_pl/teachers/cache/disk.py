@@ -37,7 +37,8 @@ def writing(root: Path) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise UserError(
-            f"The file system of {root} has no locks ({error}).", fix="paths.cache=FOLDER on one that has"
+            f"The file system of {root} has no locks ({error}).",
+            fix="choose a disk with file locks: paths.cache=FOLDER",
         ) from error
     except OSError as error:
         place = error.filename or root

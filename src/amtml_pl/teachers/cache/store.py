@@ -91,7 +91,7 @@ class TensorStore:
         names = about.teacher, about.tensor, about.split
         store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
         if store.folder != folder or store.manifest() != about:
-            what = f"{folder} is not the folder that its manifest describes."
+            what = f"The manifest in {folder} belongs to another store; the folder was probably moved."
             raise UserError(what, fix=rebuild_fix(folder))
         return store
 

@@ -44,7 +44,10 @@ class Search:
         self.fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
         self.space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         if not self.space:
-            raise UserError("Nothing is searched.", fix="temperature='choice(2,4,8)' or hydra.sweeper.params")
+            raise UserError(
+                "The search has no key with several values.",
+                fix="temperature='choice(2,4,8)' or hydra.sweeper.params",
+            )
         self.launch_jobs, self.n_trials, self.at_once = launch, n_trials, at_once
         self.study = open_study(seed, startup_trials, several_at_once=at_once > 1)
 
