@@ -56,7 +56,7 @@ def file(hostile):
 
 
 NETWORKS = {
-    "a command": ({"_target_": "os.system", "command": "touch CANARY"}, "os.system is not an allowed constructor"),
+    "a command": ({"_target_": "os.system", "command": "touch CANARY"}, "os.system is not an allowed"),
     "code as a name": (
         {"_target_": "amtml_pl.models.small_images.adapt_stem", "skip": ["x'); open('CANARY', 'w') #"],
          "network": {"_target_": "torchvision.models.resnet18", "num_classes": 3}},

@@ -187,7 +187,10 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
         target = str(each["_target_"])
         network = "student" in groups and (target == TIMM or is_torchvision_builder(target))
         if not network and target not in (*own_constructors(*groups), *users_names()):
-            yield f"{path}._target_={target:.80} is not an allowed constructor here; expected one of conf/{groups[0]}"
+            yield (
+                f"{path}._target_={target:.80} is not an allowed constructor here; expected one of "
+                f"conf/{groups[0]}"
+            )
         for key in each:  # such as _args_ and _partial_, by which Hydra calls otherwise than by name
             if str(key).startswith("_") and key != "_target_":
                 yield f"{path} has the key {key}, expected arguments by name"

@@ -109,7 +109,7 @@ def _stratified(
 def _check_size(name: str, given: int | float, size: int, smallest: int, largest: int) -> None:
     if not smallest <= size <= largest:
         raise UserError(
-            f"data.{name} is {given}, which is {size} images; expected {smallest} (one per class) to {largest} "
-            "of the packed training split.",
+            f"data.{name} is {given}, which is {size} images; expected {smallest} (one per class) to "
+            f"{largest} of the packed training split.",
             fix=f"data.{name}={max(smallest, largest // 10)} (a number with a decimal point is a fraction)",
         )

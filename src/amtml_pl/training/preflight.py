@@ -15,7 +15,7 @@ from amtml_pl.training.assemble import check_classes_of_student
 from amtml_pl.training.settings import Settings
 from amtml_pl.weighting.scheme import Weighting
 
-SETTINGS = "the values of optimizer, scheduler or trainer that the message names; --cfg job shows them"
+SETTINGS = "correct the named values of optimizer, scheduler or trainer; --cfg job shows them"
 
 
 def check_parts(settings: Settings) -> None:

@@ -6,6 +6,7 @@ in its group's folder of ``conf/``, and becomes a field here. All three have the
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -204,7 +205,9 @@ class Settings:
 
 def settings_with_cached_teachers(settings: Settings) -> Settings:
     """Return the settings of the same run with ``teacher_source=cached``."""
-    return settings_of(OmegaConf.merge(settings.config, {"teacher_source": "cached"}))
+    cached = copy.deepcopy(settings.config)
+    cached.teacher_source = "cached"
+    return settings_of(cached)
 
 
 def settings_of(config: DictConfig) -> Settings:

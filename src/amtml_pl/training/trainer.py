@@ -107,8 +107,8 @@ def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
             raise
         raise UserError(
             f"Out of memory: {first_line(error)}. {resumable}.",
-            fix="free memory and repeat, or add cache.placement=mapped (teachers' outputs stay on disk); as another "
-            "run: a smaller data.batch_size, trainer.precision=bf16-mixed or more trainer.devices",
+            fix="free memory and repeat, or add cache.placement=mapped (teachers' outputs stay on disk); as "
+            "another run: a smaller data.batch_size, trainer.precision=bf16-mixed or more trainer.devices",
         ) from error
     except OSError as error:
         where = named_file(error) or folder.path
