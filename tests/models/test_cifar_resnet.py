@@ -42,7 +42,7 @@ def test_convolutions_start_with_a_variance_of_two_over_fan_out():
 
 @pytest.mark.parametrize(("depth", "nearest"), [(18, "14 and 20"), (-5, "8")])
 def test_a_wrong_depth_is_refused_with_the_nearest_ones(depth, nearest):
-    with pytest.raises(UserError, match=rf"depth={depth}; expected 6n\+2 .* The nearest: {nearest}\."):
+    with pytest.raises(UserError, match=rf"got {depth}, expected 6n\+2 .* the nearest: {nearest}\)"):
         CifarResNet(depth, 10)
 
 

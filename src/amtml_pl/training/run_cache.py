@@ -165,15 +165,9 @@ def teacher_stores(
     def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
         causes = {**common, "tensor": {"name": tensor, "pool": pool}}
         return TensorStore(
-            options.root,
-            teacher.name,
-            tensor=tensor,
-            split=split.name,
-            rows=len(split),
-            causes=causes,
-            storage=storage,
-            shard_rows=SHARD_ROWS,
-        )
+            options.root, teacher.name, tensor=tensor, split=split.name, rows=len(split), causes=causes,
+            storage=storage, shard_rows=SHARD_ROWS,
+        )  # fmt: skip
 
     def load() -> Teacher:
         loaded = teacher.load()
