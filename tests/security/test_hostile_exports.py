@@ -104,3 +104,11 @@ def test_a_flipped_bit_is_a_student_or_a_message(whole, file, kind, bit):
     found = outcome(lambda: open_exported(place))
     if not isinstance(found, UserError):
         assert len(found.card.classes) >= 2
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_truncated_file_is_rejected(whole, file, kind, share):
+    content = whole[kind][: int(share * len(whole[kind]))]
+    with pytest.raises(UserError):
+        open_exported(file(kind, content))
