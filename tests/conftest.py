@@ -185,14 +185,6 @@ def own_teachers(moved, shared, tmp_path):
     return f"paths.teachers={shutil.copytree(shared / 'teachers', tmp_path / 'teachers')}"
 
 
-@pytest.fixture
-def learnt(configure, shared, tmp_path):
-    """Return the same of a student that has learnt the digits; it takes half a minute once."""
-    short = ("method=ce", "trainer=cpu", "trainer.max_epochs=8", "doctor=false", "logger=[]")
-    learnt = trained_once(shared / "learnt", configure, "experiment=digits", *short)
-    return shutil.copytree(learnt, tmp_path / "learnt")
-
-
 @pytest.fixture(scope="session")
 def common(tmp_path_factory):
     """Return a folder that all workers of the session share."""

@@ -50,7 +50,10 @@ def test_starting_over_removes_what_an_earlier_run_left(tmp_path):
     folder = RunFolder(tmp_path)
     folder.record_file.touch()
     folder.last_checkpoint.parent.mkdir()
-    for file in (folder.last_checkpoint, folder.metrics_file, tmp_path / "events.out.tfevents.1.x"):
+    (tmp_path / "export").mkdir()
+    written = ("events.out.tfevents.1.x", "evaluate-last-student.json", "export/student.onnx")
+    users = tmp_path / "export" / "mine.txt"
+    for file in (folder.last_checkpoint, folder.metrics_file, *(tmp_path / name for name in written), users):
         file.write_text("old")
     folder.clear()
-    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [users]

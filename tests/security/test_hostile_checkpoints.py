@@ -114,14 +114,6 @@ def test_a_compressed_checkpoint_is_rejected_before_it_is_unpacked(whole, file):
         read_checkpoint(file)
 
 
-def test_the_weights_of_another_network_are_rejected_with_the_first_that_differs(whole, file):
-    file.write_bytes(whole)
-    other = {"network.weight": torch.zeros(5, 4), "network.bias": torch.zeros(5)}
-    message = r"(?s)another network: 2 tensors differ.*\(3, 4\), expected \(5, 4\)"
-    with pytest.raises(UserError, match=message):
-        read_checkpoint(file, other)
-
-
 PLAIN = nested("x")
 TENSORS = st.builds(
     lambda shape, dtype: torch.zeros(shape, dtype=dtype),

@@ -50,7 +50,7 @@ CROP = {"_target_": "amtml_pl.data.augment.CropFlip", "padding": 4, "flip": True
 CONFIGURATIONS = {
     "no loop": ("loop", {}, "loop has no _target_"),
     "no seed": ("seed", None, "seed is missing: expected a whole num"),
-    "a loss as the student": ("student.network", {"_target_": LOSS}, f"network._target_={LOSS} may not be"),
+    "a loss as the student": ("student.network", {"_target_": LOSS}, f"network._target_={LOSS} is not an"),
     "another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
     "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path does not name a file"),
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is not a mapping"),
