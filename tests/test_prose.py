@@ -77,7 +77,7 @@ def test_docstrings_and_messages_have_no_idioms(source):
     assert wrong == []
 
 
-def test_first_lines_of_docstrings_are_short_and_imperative():
+def test_first_lines_of_docstrings_are_short_and_no_clauses():
     lines = [line for source in SOURCES for line in documented(source.read_text())]
     assert [line for line in lines if len(line.split()) > 15] == []
     assert [line for line in lines if re.match(r"(What|Whether) ", line)] == []

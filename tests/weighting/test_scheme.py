@@ -1,4 +1,4 @@
-"""Properties of every weighting: its rows, one sample alone, degenerate teachers."""
+"""Properties of the weightings that read a batch: rows, one sample alone, degenerate teachers."""
 
 import pytest
 import torch

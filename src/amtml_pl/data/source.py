@@ -9,7 +9,7 @@ from amtml_pl.types import Split, SplitName
 
 @runtime_checkable
 class DatasetSource(Protocol):
-    """The source of a data set; by default, its first three methods need no files."""
+    """The source of a data set; a subclass without files inherits `missing`, `fetch`, `download_bytes`."""
 
     @property
     def splits(self) -> tuple[SplitName, ...]:

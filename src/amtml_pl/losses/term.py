@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -107,3 +107,8 @@ def require_offered(reader: str, offered: Mapping[str, OfferedFeatures], stage: 
             f"{reader} reads {wanted}, which the teachers {lacking} do not offer.",
             fix=f"teacher.{lacking[0]}.{key}",
         )
+
+
+def mixture_of_targets(terms: Iterable[LossTerm], otherwise: Mixture) -> Mixture:
+    """Return the mixture of the first term with soft targets; a default without one."""
+    return next((term.mixture for term in terms if term.mixture is not None), otherwise)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.distill.timing import Spending
+from amtml_pl.losses.term import mixture_of_targets
 from amtml_pl.runs.record import RunRecord, Timing
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.system.collectives import broadcast_object, rank_zero_first
@@ -81,7 +82,7 @@ def run_context(ready: Ready, about: RunRecord, gradient_share: Mapping[str, flo
         about=about,
         classes=ready.data.classes,
         temperature=method.temperature,
-        mixture=method.mixture,
+        mixture=mixture_of_targets(ready.module.loss_terms().values(), method.mixture),
         lr=method.optimizer.plain().get("lr"),
         accuracy=ready.prepared.accuracy,
         held_out=held_out_logits(ready.prepared) if ready.teachers and is_rank_zero() else None,

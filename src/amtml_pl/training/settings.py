@@ -1,4 +1,4 @@
-"""Typed values of a run's configuration; no module below this one reads its keys.
+"""Typed values of a run's configuration; only `SelectedTeacher.node` stays a mapping, of a teacher's keys.
 
 A root key is declared in ``config/schema.py`` (type, range, help), has its default in ``conf/train.yaml`` or
 in its group's folder of ``conf/``, and becomes a field here. All three have the same order.
@@ -6,7 +6,6 @@ in its group's folder of ``conf/``, and becomes a field here. All three have the
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -205,7 +204,7 @@ class Settings:
 
 def settings_with_cached_teachers(settings: Settings) -> Settings:
     """Return the settings of the same run with ``teacher_source=cached``."""
-    cached = copy.deepcopy(settings.config)
+    cached = deepcopy(settings.config)
     cached.teacher_source = "cached"
     return settings_of(cached)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from amtml_pl.config.build import build_object
 from amtml_pl.errors import UserError
+from amtml_pl.losses.term import mixture_of_targets
 from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.results.checkpoints import CheckpointName
@@ -171,11 +172,9 @@ def mixed_teachers(
 
 
 def mixture_of(run: FinishedRun) -> Mixture:
-    """Return the mixture of the run's first term with soft targets, or of its root."""
+    """Return the mixture of the run's soft targets."""
     terms = [build_object(node) for node in run.config["loss"].values()]
-    mixtures = [term.mixture for term in terms if term.mixture is not None]
-    first = mixtures[0] if mixtures else run.config.get("mixture")
-    return "logits" if first == "logits" else "probabilities"
+    return mixture_of_targets(terms, "logits" if run.config.get("mixture") == "logits" else "probabilities")
 
 
 def own_weights(
