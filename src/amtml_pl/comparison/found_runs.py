@@ -110,7 +110,8 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
 def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
     """Return the error for a folder without a run to compare."""
     if not left_out:
-        return UserError(f"No run found below {folder.resolve()}.", fix=FIRST_RUN)
+        fix = f"runs=FOLDER, or train a first run: {FIRST_RUN}"
+        return UserError(f"No run found below {folder.resolve()}.", fix=fix)
     listed = "".join(f"\n  - {relative_name(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
     return UserError(f"No completed run found below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))

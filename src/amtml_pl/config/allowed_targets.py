@@ -53,7 +53,7 @@ def located(target: object) -> Callable[..., Any]:
         close = difflib.get_close_matches(
             target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), 1, cutoff=0.8
         )
-        meant = f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists the names)"
+        meant = f"; did you mean {close[0]!r}?" if close else " (docs/security.md has the rules)"
         raise UserError(f"{target} is not an allowed constructor{meant}", fix=extension(target))
     found = imported_object(target)
     if not inspect.isclass(found) and not inspect.isroutine(found):
@@ -118,8 +118,8 @@ def extension(name: str) -> str:
     if first in sys.stdlib_module_names:
         return "name a part of a run, not an object of Python's standard library"
     if first in ("amtml_pl", "hydra", "pytorch_lightning", "timm", "torch", "torchvision"):
-        return "name a constructor that docs/security.md lists"
-    return f"where you trust it: export {VARIABLE}={name}"
+        return "name an allowed constructor (docs/security.md)"
+    return f"if you trust it: export {VARIABLE}={name}"
 
 
 def refuse_foreign_targets(node: object) -> None:

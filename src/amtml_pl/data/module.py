@@ -195,7 +195,7 @@ class PackedDataModule(pl.LightningDataModule):
         if world_size > len(split):
             raise UserError(
                 f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
-                fix=f"trainer.devices={len(split)} or fewer",
+                fix=f"at most {len(split)} processes: trainer.devices times trainer.num_nodes",
             )
         batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]

@@ -69,7 +69,7 @@ class Predictor:
         Raises:
             UserError: if the model does not return one finite logit per class.
         """
-        anew = "write it again: python -m amtml_pl.export"
+        anew = "name another model: model=FILE_OR_FOLDER; or write it again: python -m amtml_pl.export run=FOLDER"
         try:
             with torch.inference_mode():
                 logits = self.forward(images)
@@ -81,7 +81,8 @@ class Predictor:
             )
         if not logits.isfinite().all():
             raise UserError(
-                f"{self.place} gives logits that are not finite.", fix=f"model= of another run; or {anew}"
+                f"{self.place} gives logits that are not finite: its weights are broken.",
+                fix="name another model: model=FILE_OR_FOLDER; or train the run again with force=true",
             )
         return logits.float().softmax(dim=1)
 

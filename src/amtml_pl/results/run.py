@@ -216,7 +216,7 @@ class FinishedRun:
             UserError: if the run has no teachers, or the cache no longer holds all of it.
         """
         if not self.teachers:
-            raise UserError(f"{self.path} is a run without teachers.")
+            raise UserError(f"The run in {self.path} has no teachers, so that it has no teacher outputs.")
         stores = () if self.record.cache is None else self.record.cache.stores
         cache = self.paths["cache"] / self.config["dataset"]["name"]
         if split == "train":

@@ -51,7 +51,8 @@ class OwnWeighting:
                     found.append(scheme(student, teachers, labels[index].to(device)).cpu())
                 except KeyError as error:
                     raise UserError(
-                        f"{type(scheme).__name__} reads {error}, which is not cached for these images."
+                        f"{type(scheme).__name__} reads {error}, which is not cached for these images.",
+                        fix="use the training split: its hints are cached",
                     ) from error
         return torch.cat(found)
 

@@ -71,7 +71,9 @@ class Teacher:
         hints: Sequence[str] | None = None,
     ) -> None:
         if not name or "/" in name:
-            raise UserError(f"A teacher has a wrong name (got {name!r}, expected no '/').", fix="rename it")
+            raise UserError(
+                f"A teacher has a wrong name (got {name!r}, expected a name without '/').", fix="rename it"
+            )
         self.name = name
         self.network = network.requires_grad_(False).eval()
         self.class_map = None if class_map is None else tuple(class_map)

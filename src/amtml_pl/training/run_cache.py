@@ -173,15 +173,15 @@ def teacher_stores(
         loaded = teacher.load()
         if not teacher.is_as_constructed(loaded):
             raise UserError(
-                f"The constructor of teacher {teacher.name!r} gives other weights each time, and a cache can "
-                "only keep the outputs of one set of weights.",
-                fix=f"save them once and name the file: teacher.{teacher.name}.weights.path=FILE, or "
-                "teacher_source=live",
+                f"The constructor of teacher {teacher.name!r} gives different weights each time, so some of them "
+                "are random and not pretrained (often a new classifier).",
+                fix=f"teacher.{teacher.name}.pretrained=false, so that its recipe trains it; or "
+                f"teacher.{teacher.name}.weights.path=FILE with trained weights",
             )
         if teacher.identity() != identity:
             raise UserError(
                 f"The weights of teacher {teacher.name!r} have changed since this command began: the outputs "
-                "that it has stored so far are of the old ones.",
+                "stored by this command belong to the old weights.",
                 fix="repeat the command",
             )
         return loaded

@@ -155,7 +155,7 @@ def test_a_missing_split_folder_is_named_with_its_override(tmp_path):
      {"test": "b", "train": "a", "exam": "c"}, {"train": "all", "test": "all"}],
 )  # fmt: skip
 def test_splits_other_than_train_val_and_test_or_of_one_folder_are_refused(tmp_path, splits):
-    with pytest.raises(UserError, match=r"needs the splits train and test|share one subfolder"):
+    with pytest.raises(UserError, match=r"needs the splits train and test|have the same subfolder"):
         ImageFolder(tmp_path, 32, splits=splits)
 
 

@@ -67,7 +67,10 @@ class ImageFolder:
                 fix="name the subfolder of each: 'dataset.source.splits={train: FOLDER, test: FOLDER}'",
             )
         if len({*self._subfolders.values()}) < len(self._subfolders):
-            raise UserError(f"Two splits of {self.folder} share one subfolder: {self._subfolders}.")
+            raise UserError(
+                f"Two splits of {self.folder} have the same subfolder (got {self._subfolders}).",
+                fix="name another one for each: 'dataset.source.splits={train: FOLDER, test: FOLDER}'",
+            )
 
     def missing(self) -> str | None:
         """Return what is missing and where it was searched; None if nothing is."""

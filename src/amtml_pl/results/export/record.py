@@ -81,7 +81,7 @@ def refuse_changed(file: Path) -> None:
     if entry is not None and (found := digest_of_file(file)) != entry.sha256:
         raise UserError(
             f"{file} was changed after the export (got SHA-256 {found[:12]}, expected {entry.sha256[:12]}).",
-            fix="copy the folder again, or write the file again: python -m amtml_pl.export run=FOLDER",
+            fix=f"copy the export folder again, or write the file again: {entry.command}",
         )
 
 
