@@ -97,7 +97,7 @@ def verify_split(cache: RunCache, command: CacheCommand, rows: int) -> None:
     if not there:
         other = f"; {nearest}" if (nearest := cache.nearest()) else ""
         raise UserError(
-            f"The cache {cache.root} has no complete view of the {split.name} split for this experiment{other}.",
+            f"The cache {cache.root} has no complete view of this experiment's {split.name} split{other}.",
             fix=command("build"),
         )
     cache.data.packed.verify()
