@@ -69,7 +69,7 @@ class Predictor:
         Raises:
             UserError: if the model does not return one finite logit per class.
         """
-        anew = "model=FILE_OR_FOLDER of another model, or write it again: python -m amtml_pl.export run=FOLDER"
+        anew = "another model=FILE_OR_FOLDER, or export it again: python -m amtml_pl.export run=FOLDER"
         try:
             with torch.inference_mode():
                 logits = self.forward(images)

@@ -173,8 +173,8 @@ def teacher_stores(
         loaded = teacher.load()
         if not teacher.is_as_constructed(loaded):
             raise UserError(
-                f"The constructor of teacher {teacher.name!r} gives different weights each time: some of them "
-                "are random and not pretrained (often a new classifier).",
+                f"The constructor of teacher {teacher.name!r} gives different weights each time; some of "
+                "them are random and not pretrained (often a new classifier).",
                 fix=f"teacher.{teacher.name}.pretrained=false, so that its recipe trains it; or "
                 f"teacher.{teacher.name}.weights.path=FILE with trained weights",
             )
