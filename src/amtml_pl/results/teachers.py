@@ -47,7 +47,8 @@ class RecordedTeacher:
         """
         for file, how in self.candidates():
             # Without weights: nothing that a run folder names is downloaded.
-            teacher = build_teacher(self.name, self.node, build_untrained(self.node["network"]))
+            own = {key: self.node[key] for key in ("mean", "std", "class_map", "pool")}
+            teacher = build_teacher(self.name, build_untrained(self.node["network"]), **own)
             try:
                 if file is not None:
                     load_weights(teacher.network.network, file, **how)

@@ -123,12 +123,18 @@ class Teacher:
 
 
 def build_teacher(
-    name: str, node: Mapping[str, Any], network: nn.Module, hints: Sequence[str] = ()
+    name: str,
+    network: nn.Module,
+    hints: Sequence[str] = (),
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_map: Sequence[int] | None,
+    pool: int | None,
 ) -> Teacher:
-    """Return a teacher around a network."""
-    taps = [HintSpec.parse(hint).tap for hint in hints]
-    tapped = TappedNetwork(network, mean=node["mean"], std=node["std"], taps=taps)
-    return Teacher(name, tapped, class_map=node["class_map"], pool=node["pool"], hints=hints)
+    """Return a teacher around a network; the arguments are those of `Teacher` and `TappedNetwork`."""
+    tapped = TappedNetwork(network, mean=mean, std=std, taps=[HintSpec.parse(hint).tap for hint in hints])
+    return Teacher(name, tapped, class_map=class_map, pool=pool, hints=hints)
 
 
 def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch]) -> float:

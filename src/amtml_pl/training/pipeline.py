@@ -133,14 +133,14 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
             console.rule(f"teacher {teacher.name}", align="left")
             command = teacher.recipe.command()
             if world_size() == 1:
-                own, recipe = settings_of(teacher.recipe.config()), str(teacher.node["recipe"])
+                own, recipe = settings_of(teacher.recipe.config()), str(teacher.options.recipe)
                 record = execute(RunRequest(own, teacher.folder, experiment=recipe, command=command))
             else:  # outside the student's process group
                 run_detached(shlex.split(command)[1:])
                 record = teacher.trained()
         refuse_other_pixels(record, data.digest, teacher.folder)
         accuracy = {split: record.metrics[f"{split}/acc"] for split in ("val", "test")}
-    if (least := teacher.node["min_accuracy"]) is not None:
+    if (least := teacher.options.min_accuracy) is not None:
         check_accuracy(teacher.name, accuracy["val"], least)
     return accuracy
 

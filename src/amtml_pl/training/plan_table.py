@@ -118,7 +118,7 @@ def teacher_step(
 ) -> PlanStep:
     """Return the row for the origin of a teacher's weights."""
     if teacher.has_own_weights:
-        origin = teacher.node["weights"]["path"] or "its constructor"
+        origin = teacher.options.weights["path"] or "its constructor"
         return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
     if (record := teacher.record()) is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
@@ -128,7 +128,7 @@ def teacher_step(
         seconds = images * epochs * seconds_per_image(timed, settings.dataset.image_size, training=True)
     return PlanStep(
         f"teacher {teacher.name}",
-        f"to train, {counted(epochs, 'epoch')} of {teacher.node['recipe']}",
+        f"to train, {counted(epochs, 'epoch')} of {teacher.options.recipe}",
         missing=True,
         seconds=seconds,
         fix=None if settings.prepare else teacher.recipe.command(),  # costs half a second

@@ -73,7 +73,7 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
     except UserError as problem:
         yield problem
         return
-    for teacher in (each for each in selected if not each.node["pretrained"]):
+    for teacher in (each for each in selected if not each.options.pretrained):
         try:
             with torch.device("meta"):
                 network = teacher.fresh()

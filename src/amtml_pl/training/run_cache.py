@@ -194,7 +194,7 @@ def teacher_stores(
         name=teacher.name,
         logits=store("logits", None, options.logits),
         hints={
-            tap: store(tap, teacher.node["pool"], options.hints)
+            tap: store(tap, teacher.options.pool, options.hints)
             for tap in (teacher.hints if split.name == "train" else ())
         },
         load=load,

@@ -23,19 +23,47 @@ from amtml_pl.types import OfferedFeatures
 
 
 @dataclass(frozen=True)
+class TeacherOptions:
+    """Values of ``teacher.NAME`` besides its network and taps.
+
+    Attributes:
+        pretrained: True if the constructor loads the weights.
+        weights: ``path`` of a file, None without; how to read it: ``key``, ``strip_prefixes``, ``rename``.
+        mean, std: three numbers each, by which it normalises images in [0, 1].
+        class_map: K positions in its own outputs, by class of the data; None keeps the order.
+        pool: side of the grid to which larger hints are pooled; None keeps them.
+        recipe: experiment that trains it; None if its weights are given.
+        min_accuracy: least accuracy on the validation split, in [0, 1]; None for no limit.
+    """
+
+    pretrained: bool
+    weights: Mapping[str, Any]
+    mean: Sequence[float]
+    std: Sequence[float]
+    class_map: Sequence[int] | None
+    pool: int | None
+    recipe: str | None
+    min_accuracy: float | None
+
+
+@dataclass(frozen=True)
 class SelectedTeacher:
     """One entry of ``teacher=[...]``, with the features that the loss terms read."""
 
     name: str  # its key in the configuration, and in every flat name of a tensor
     network: ObjectSpec  # builds its network
-    node: Mapping[str, Any]  # its configuration, as plain values
+    options: TeacherOptions
     recipe: Recipe  # trains it, unless its weights come from elsewhere
     image_size: int  # H = W of its input images
     hints: tuple[str, ...] = ()  # each as in `amtml_pl.models.hint.HintSpec`
 
     def fresh(self) -> Teacher:
         """Return the teacher as constructed, without weights of a file or a recipe."""
-        return build_teacher(self.name, self.node, self.network.build(), self.hints)
+        own = self.options
+        return build_teacher(
+            self.name, self.network.build(), self.hints,
+            mean=own.mean, std=own.std, class_map=own.class_map, pool=own.pool,
+        )  # fmt: skip
 
     def load(self) -> Teacher:
         """Return the teacher with its weights; missing or unfit ones are a UserError."""
@@ -50,19 +78,19 @@ class SelectedTeacher:
                 if (record := self.record()) is not None:
                     self.folder.refuse_changed(record, self.folder.weights_file)
             load_weights(teacher.network.network, self.folder.weights_file)
-        elif self.node["weights"]["path"] is not None:
-            given = {key: value for key, value in self.node["weights"].items() if value}
+        elif self.options.weights["path"] is not None:
+            given = {key: value for key, value in self.options.weights.items() if value}
             load_weights(teacher.network.network, **given)
 
     @property
     def has_own_weights(self) -> bool:
         """Return True if the weights come with it; otherwise its recipe trains them."""
-        return has_own_weights(self.node)
+        return has_own_weights(vars(self.options))
 
     @cached_property
     def folder(self) -> RunFolder:
         """The run folder of a teacher that its recipe trains."""
-        return RunFolder(run_folder(self.recipe.config(), str(self.node["recipe"]), self.recipe.network))
+        return RunFolder(run_folder(self.recipe.config(), str(self.options.recipe), self.recipe.network))
 
     @contextmanager
     def suggesting_recipe(self) -> Iterator[None]:
@@ -92,8 +120,13 @@ class SelectedTeacher:
 
         A network is built only if its own constructor loads the weights.
         """
-        about = {key: self.node[key] for key in ("network", "mean", "std", "class_map")}
-        weights = dict(self.node["weights"])
+        own, weights = self.options, dict(self.options.weights)
+        about = {
+            "network": self.network.plain(),
+            "mean": own.mean,
+            "std": own.std,
+            "class_map": own.class_map,
+        }
         path = weights.pop("path")
         if not self.has_own_weights:
             digest = file_digest(self.folder.weights_file) if self.record() else None
@@ -106,7 +139,7 @@ class SelectedTeacher:
 
     def is_as_constructed(self, teacher: Teacher) -> bool:
         """Return True if the constructor gave the same weights again; random ones differ."""
-        own = self.has_own_weights and self.node["weights"]["path"] is None
+        own = self.has_own_weights and self.options.weights["path"] is None
         return not own or weights_digest(teacher.network) == self.constructed_digest
 
     @cached_property

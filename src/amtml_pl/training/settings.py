@@ -1,4 +1,4 @@
-"""Typed values of a run's configuration; only `SelectedTeacher.node` stays a mapping, of a teacher's keys.
+"""Typed values of a run's configuration; no module below this one reads its keys.
 
 A root key is declared in ``config/schema.py`` (type, range, help), has its default in ``conf/train.yaml`` or
 in its group's folder of ``conf/``, and becomes a field here. All three have the same order.
@@ -23,7 +23,7 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Placement
 from amtml_pl.teachers.cache.storage import Storage
-from amtml_pl.training.selected_teacher import SelectedTeacher, with_hints
+from amtml_pl.training.selected_teacher import SelectedTeacher, TeacherOptions, with_hints
 from amtml_pl.types import Mixture, OfferedFeatures
 
 T = TypeVar("T")
@@ -244,7 +244,13 @@ def settings_of(config: DictConfig) -> Settings:
             **{key: object_spec(config[key]) for key in ("weighting", "loop", "optimizer", "scheduler")},
         ),
         selected=tuple(
-            SelectedTeacher(str(k), object_spec(n.network), plain_values(n), Recipe(config, str(k)), size)
+            SelectedTeacher(
+                str(k),
+                object_spec(n.network),
+                options(TeacherOptions, plain_values(n)),
+                Recipe(config, str(k)),
+                size,
+            )
             for k, n in config.teacher.items()
         ),
         offered={str(k): OfferedFeatures(n.hint, tuple(n.stages)) for k, n in config.teacher.items()},
