@@ -234,6 +234,11 @@ def test_the_stores_of_the_experiment_of_the_command_stay_validation_included(ro
     assert all(folder.exists() for folder in kept)
 
 
+def test_the_cached_stores_of_an_experiment_stay_when_it_now_runs_live_teachers(root, output):
+    output("gc", *EXPERIMENT, "teacher_source=live")
+    assert len(stores(root)) == 6
+
+
 def test_the_other_teachers_of_an_experiment_keep_their_stores_when_one_has_no_weights(root, output):
     output("gc", *EXPERIMENT, "teacher=[resnet8,vgg8_quarter,wrn_10_1]")
     assert len(stores(root)) == 6

@@ -51,6 +51,8 @@ def test_gradients_cannot_be_clipped_where_a_method_steps_its_optimisers_itself(
     check(configure("experiment=digits_amtml", "trainer.gradient_clip_val=1.0"))
     with pytest.raises(UserError, match=r"gradient_clip_val=1\.0: the training loop .*MutualLearning steps"):
         check(configure("experiment=digits", "method=dml", "trainer.gradient_clip_val=1.0"))
+    with pytest.raises(UserError, match=r"accumulate_grad_batches=0: .*expected 1"):
+        check(configure("experiment=digits", "method=dml", "+trainer.accumulate_grad_batches=0"))
 
 
 def test_gradients_can_be_clipped_in_a_loop_that_leaves_its_step_to_lightning(configure, monkeypatch):

@@ -138,6 +138,12 @@ def test_a_truncated_or_missing_file_is_named(tmp_path, file):
         PackedDataset.open(folder)
 
 
+def test_a_stray_file_beside_the_packed_ones_is_ignored(tmp_path):
+    folder = pack(Made(), tmp_path).folder
+    (folder / "._train.images.npy").write_bytes(b"of a file server")
+    assert len(PackedDataset.open(folder).splits["train"]) == 3
+
+
 def test_another_format_and_changed_labels_are_refused(tmp_path):
     folder = pack(Made(), tmp_path).folder
     for changed, reason in (([0, 1, 1], "lists another checksum"), ([0, 1, 7], "has labels outside 0 to 1")):
