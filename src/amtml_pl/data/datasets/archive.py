@@ -74,14 +74,15 @@ class ArchiveSource:
             raise UserError(str(self.missing()), fix=f"put the archive at {target}")
         is_folder = found.is_dir()
         sums = {found / name: md5 for name, md5 in self.members.items()} if is_folder else {found: self.md5}
+        stamps = {file: stamp(file) for file in sums}  # what is opened below is what was verified
         for file, md5 in sums.items():
-            if (got := _md5(file, stamp(file))) != md5:
+            if (got := _md5(file, stamps[file])) != md5:
                 place = target if is_folder else found
                 fix = f"put the official {self.archive} at {place}"
                 if self.mirrors:
                     fix = f"curl --location --output '{place}' {self.mirrors[0].rstrip('/')}/{self.archive}"
                 raise UserError(f"{file} is not the official file (got md5 {got}, expected {md5}).", fix=fix)
-        return FolderFiles(found) if is_folder else _opened(found, self.unpacked, stamp(found))
+        return FolderFiles(found) if is_folder else _opened(found, self.unpacked, stamps[found])
 
     def _places(self) -> tuple[list[Path], list[Path]]:
         """Return the possible places of the archive (downloads first), and of its unpacked folder."""
