@@ -25,7 +25,8 @@ def entropy_weights(logits: Float[Tensor, "B M K"]) -> Float[Tensor, "B M"]:
     if M == 1:
         return logits.new_ones(B, 1)
     log_p = F.log_softmax(logits, dim=2)
-    entropy = torch.where(log_p.exp() > 0, -log_p.exp() * log_p, 0.0).sum(dim=2)
+    p = log_p.exp()
+    entropy = torch.where(p > 0, -p * log_p, 0.0).sum(dim=2)
     total = entropy.sum(dim=1, keepdim=True)
     share = torch.where(total > 0, entropy / total.clamp_min(torch.finfo(total.dtype).tiny), 1 / M)
     return (1 - share) / (M - 1)

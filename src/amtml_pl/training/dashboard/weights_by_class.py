@@ -51,16 +51,15 @@ def draw_weights_by_class(
     means: Float[Tensor, "K M"], classes: Sequence[str], teachers: Sequence[str]
 ) -> Figure:
     """Draw teachers against classes, the colour being the mean weight."""
-    few = len(classes) <= READABLE
+    largest = float(means.nan_to_num().max())
     figure = new_figure(2 + 0.45 * min(len(classes), READABLE), 1.6 + 0.5 * len(teachers))
     axes = figure.add_subplot()
     image = axes.imshow(means.T.numpy(), aspect="auto", cmap="viridis", vmin=0.0)
     axes.set_yticks(range(len(teachers)), [shorten(name) for name in teachers])
-    if few:
+    if len(classes) <= READABLE:
         axes.set_xticks(range(len(classes)), [shorten(name) for name in classes], rotation=45, ha="right")
         for k, m in product(range(means.shape[0]), range(means.shape[1])):
-            dark = float(means[k, m]) < 0.6 * float(means.nan_to_num().max())
-            colour = "white" if dark else "black"
+            colour = "white" if float(means[k, m]) < 0.6 * largest else "black"
             axes.text(k, m, f"{means[k, m]:.2f}", ha="center", va="center", fontsize=7, color=colour)
     else:
         axes.set_xlabel(f"{len(classes)} classes in order")
