@@ -44,7 +44,7 @@ def check_composition(
         return
     if weighting is None:
         raise UserError("The teachers have no weighting.", fix="weighting=uniform")
-    learned, scheme = any(True for _ in weighting.parameters()), type(weighting).__name__
+    learned, scheme = weighting.learns, type(weighting).__name__
     if not learned and (idle := [name for name, term in terms.items() if term.needs_learned_weighting]):
         raise UserError(
             f"The terms {idle} train a weighting, and {scheme} learns nothing.",

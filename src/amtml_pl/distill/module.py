@@ -94,7 +94,7 @@ class StudentModule(pl.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.teacher_source = teachers
         self.networks_trained = 1
-        self.learns_weights = self.weighting is not None and any(True for _ in self.weighting.parameters())
+        self.learns_weights = self.weighting is not None and self.weighting.learns
         self.needs_held_out = self.weighting is not None and self.weighting.needs_held_out
         splits = ("val", "test")
         self.accuracy = nn.ModuleDict({s: MulticlassAccuracy(num_classes, average="micro") for s in splits})

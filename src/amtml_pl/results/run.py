@@ -169,6 +169,11 @@ class FinishedRun:
             yield self.data.augment(stored, index, view if split == "train" else 0), index
 
     @property
+    def cache(self) -> Path:
+        """The folder of all teachers' outputs for the data set."""
+        return Path(self.paths["cache"]) / self.config["dataset"]["name"]
+
+    @property
     def teacher_names(self) -> tuple[str, ...]:
         """The M teachers, in the order of their outputs."""
         return tuple(self.record.teachers)
@@ -176,9 +181,9 @@ class FinishedRun:
     @cached_property
     def teachers(self) -> tuple[RecordedTeacher, ...]:
         """The recorded facts of each teacher; no network is loaded."""
-        nodes, cache = self.config["teacher"], self.paths["cache"] / self.config["dataset"]["name"]
+        nodes = self.config["teacher"]
         return tuple(
-            RecordedTeacher(name, nodes[name], facts, self.paths["teachers"], cache)
+            RecordedTeacher(name, nodes[name], facts, self.paths["teachers"], self.cache)
             for name, facts in self.record.teachers.items()
         )
 
@@ -218,7 +223,6 @@ class FinishedRun:
         if not self.teachers:
             raise UserError(f"The run in {self.path} has no teachers, so that it has no teacher outputs.")
         stores = () if self.record.cache is None else self.record.cache.stores
-        cache = self.paths["cache"] / self.config["dataset"]["name"]
         if split == "train":
-            return training_outputs(self.teachers, cache, stores, view)
-        return other_outputs(self.teachers, cache, self.data.digest, self.split(split))
+            return training_outputs(self.teachers, self.cache, stores, view)
+        return other_outputs(self.teachers, self.cache, self.data.digest, self.split(split))

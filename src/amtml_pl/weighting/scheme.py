@@ -44,6 +44,11 @@ class Weighting(nn.Module):
         """Weights (M,) that learned weights are drawn to; None means uniform."""
         return None
 
+    @property
+    def learns(self) -> bool:
+        """True if the scheme has learned parameters."""
+        return any(True for _ in self.parameters())
+
     def set_teacher_accuracy(self, accuracy: Mapping[str, float]) -> None:
         """Take the teachers' validation accuracy by name, before a fit or resume."""
 
