@@ -125,12 +125,11 @@ def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             return
     except UserError:  # which `node_problems` reports
         return
-    for key, default in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
-        off = (1,) if key == "accumulate_grad_batches" else (None, 0)
-        if trainer.get(key, default) not in off:
+    for key, off in (("accumulate_grad_batches", (1,)), ("gradient_clip_val", (None, 0))):
+        if trainer.get(key, off[0]) not in off:
             yield (
                 f"trainer.{key}={trainer[key]}: the training loop {name} steps its optimisers itself; "
-                f"expected {'null' if default is None else default}"
+                f"expected {'null' if off[0] is None else off[0]}"
             )
 
 

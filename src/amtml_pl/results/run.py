@@ -171,7 +171,7 @@ class FinishedRun:
     @property
     def cache(self) -> Path:
         """The folder of all teachers' outputs for the data set."""
-        return Path(self.paths["cache"]) / self.config["dataset"]["name"]
+        return self.paths["cache"] / str(self.config["dataset"]["name"])
 
     @property
     def teacher_names(self) -> tuple[str, ...]:

@@ -173,6 +173,7 @@ def stores_of_experiment(settings: Settings) -> set[Path]:
         return set()
     named = [teacher for teacher in settings.teachers() if teacher.identity() is not None]
     splits = [split for split in get_args(SplitName) if split in data.sizes]
-    forms = [settings, settings_with_cached_teachers(settings)]  # a live run's own stores are exact
+    # A live run's own stores are exact; those of the same run with a cache stay, too.
+    forms = [settings] if settings.cached else [settings, settings_with_cached_teachers(settings)]
     caches = [RunCache(form, named, data, {}, split) for form in forms for split in splits]
     return {store.folder.resolve() for cache in caches for store in cache.stores}

@@ -130,7 +130,8 @@ def open_cache(prepared: Prepared, split: SplitName) -> RunCache:
         if is_rank_zero():
             cache.note_use(request.folder.path, request.command)
             cache.check()
-    cache.trusted.update(cache.complete())
+        else:
+            cache.trusted.update(cache.complete())
     cache.refuse_full_disk(plan.hints)
     return cache
 

@@ -26,7 +26,7 @@ from amtml_pl.system.collectives import STEP_TIMEOUT, cluster_environment
 from amtml_pl.system.console import console, is_watched
 from amtml_pl.system.files import write_bytes
 from amtml_pl.system.limits import named_file
-from amtml_pl.system.signals import StopRequest
+from amtml_pl.system.signals import StopRequest, restoring_handlers
 from amtml_pl.training.callbacks import Accounts, BestCheckpoint, EpochLines, EpochTable
 from amtml_pl.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from amtml_pl.training.progress import FitProgress
@@ -84,15 +84,13 @@ def make_trainer(
 @contextmanager
 def interruptible(trainer: pl.Trainer) -> Iterator[None]:
     """Raise KeyboardInterrupt on Ctrl-C inside, where Lightning would exit with status 1."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with restoring_handlers(signal.SIGINT):
+        try:
+            yield
+        except SystemExit:
+            if trainer.state.status == TrainerStatus.INTERRUPTED:
+                raise KeyboardInterrupt from None
+            raise
 
 
 @contextmanager

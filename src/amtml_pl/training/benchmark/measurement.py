@@ -97,7 +97,7 @@ class Benchmark:
     def memory_figures(self) -> dict[str, Statistic]:
         """Return peak private memory, in new processes, of runs with cache and with labels only."""
         memory: dict[str, list[float]] = {"ce": [], "cached": []}
-        parameters: dict[str, list[float]] = {"ce": [], "cached": []}
+        resident: list[float] = []
         spawn = multiprocessing.get_context("spawn")
         for repetition in range(min(self.repetitions, MEMORY_RUNS)):
             for variant in memory:
@@ -106,12 +106,13 @@ class Benchmark:
                     job = process.submit(memory_of_short_fit, self.variants[variant], folder)
                     peak, beside = job.result()
                 memory[variant] += peak
-                parameters[variant].append(beside)
+                if variant == "cached":
+                    resident.append(beside)
         extra = [a - b for a, b in zip(memory["cached"], memory["ce"], strict=True)]
         return {
             "ce_peak_mb": Statistic.of(memory["ce"]),
             "peak_extra_mb": Statistic.of(extra),
-            "teacher_parameters_resident": Statistic.of(parameters["cached"]),
+            "teacher_parameters_resident": Statistic.of(resident),
         }
 
     def data(self) -> PackedDataModule:

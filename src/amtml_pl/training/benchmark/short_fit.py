@@ -115,11 +115,11 @@ def untrained_teachers(settings: Settings) -> tuple[str, ...]:
 
 def weights_for_teachers(settings: Settings, folder: Path) -> dict[str, Path]:
     """Return a weights file for each recipe's teacher; write random weights of untrained ones."""
-    files = {}
+    untrained, files = untrained_teachers(settings), {}
     for teacher in settings.selected:
         if not teacher.has_own_weights:
             files[teacher.name] = teacher.folder.weights_file
-        if teacher.name in untrained_teachers(settings):
+        if teacher.name in untrained:
             pl.seed_everything(settings.seed, verbose=False)
             network, size = teacher.fresh().network, teacher.image_size
             update_bn([torch.rand(64, 3, size, size)], network)  # without, deep networks' outputs overflow
