@@ -147,4 +147,4 @@ def test_fixed_weights_are_set_as_documented(configure):
 
 def test_missing_fixed_weights_are_reported_with_an_override(mistake):
     output = mistake("experiment=digits", "method=avg", *TINY, "weighting=fixed")
-    assert "To fix it: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in output
+    assert "Fix: 'weighting.weights={vgg8_quarter:1,resnet8:1}'" in output

@@ -40,8 +40,8 @@ def test_a_missing_archive_is_reported_with_both_ways_to_provide_it(mistake, tmp
     assert "cifar-100-python.tar.gz" in output
     assert str(tmp_path / "data" / "cifar100") in output
     assert "127.0.0.1:9" in output
-    assert "mirrors" in output.split("To fix it:")[1]
-    assert "put" in output.split("To fix it:")[1]
+    assert "mirrors" in output.split("Fix:")[1]
+    assert "put" in output.split("Fix:")[1]
 
 
 def test_a_wrong_number_of_classes_is_reported_with_the_right_one(mistake, tmp_path):

@@ -14,7 +14,7 @@ class UserError(Exception):
     def __init__(self, what: str, *, fix: str | None = None) -> None:
         self.what = what
         self.fix = fix
-        super().__init__(what if fix is None else f"{what}\nTo fix it: {fix}")
+        super().__init__(what if fix is None else f"{what}\nFix: {fix}")
 
 
 class AnotherFailed(Exception):  # noqa: N818 - the failure is in another process

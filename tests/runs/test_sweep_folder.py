@@ -27,12 +27,12 @@ def rows(folder):
 
 def test_the_leaderboard_has_the_best_job_first_and_all_others_behind_it(folder):
     folder.write(job(0, accuracy=(0.5, 0.4), seconds=2.0))
-    folder.write(job(1, "failed", reason="lr=0\nTo fix it: lr=1", mistake=True))
+    folder.write(job(1, "failed", reason="lr=0\nFix: lr=1", mistake=True))
     folder.write(job(2, accuracy=(0.7, 0.6), seconds=3.0))
     assert [row["job"] for row in rows(folder)] == ["2", "0", "1"]
     best, _, failed = rows(folder)
     assert (best["val/acc"], best["test/acc"], best["seconds"]) == ("0.7", "0.6", "3.0")
-    assert (failed["status"], failed["reason"]) == ("failed", "lr=0 To fix it: lr=1")
+    assert (failed["status"], failed["reason"]) == ("failed", "lr=0 Fix: lr=1")
     summary = json.loads(folder.summary_file.read_text())
     assert summary["command"] == "python -m amtml_pl.train -m seed=0,1"
     assert [listed["overrides"] for listed in summary["jobs"]] == [["seed=2"], ["seed=0"], ["seed=1"]]

@@ -77,4 +77,4 @@ def test_an_audit_that_cannot_be_parsed_fails(audit, stdout, status):
 def test_a_missing_pip_audit_fails_with_the_command_that_installs_it(audit):
     done = audit(installed=False)
     assert done.returncode == 1
-    assert "pip-audit is not installed\nTo fix it: make setup" in done.stderr
+    assert "pip-audit is not installed\nFix: make setup" in done.stderr

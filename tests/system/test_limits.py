@@ -180,7 +180,7 @@ MEMORY = "The limit on memory is 2,048,000,000 bytes (ulimit -v)."
 @pytest.mark.parametrize(
     ("command", "limit", "message"),
     [("train", "-v 2000000", MEMORY), ("cache", "-v 2000000", MEMORY),
-     ("train", "-f 50", "To fix it: ulimit -f unlimited"), ("train", "-n 8", "To fix it: ulimit -n 4096"),
+     ("train", "-f 50", "Fix: ulimit -f unlimited"), ("train", "-n 8", "Fix: ulimit -n 4096"),
      ("train seeed=3", "-v 12000000", "The command line has 1 mistake:")],
 )  # fmt: skip
 def test_a_limit_is_named_by_a_command_and_a_mistake_within_it_is_one(typed, command, limit, message):

@@ -115,7 +115,7 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(saved):
 )
 def test_a_prefix_that_all_names_share_is_hinted_at(saved, prefix, strip, hint):
     weights = dict(WEIGHTS) | {"extra": torch.ones(1)}
-    with pytest.raises(UserError, match=f"(?s)not expected.*To fix it: .*{hint}"):
+    with pytest.raises(UserError, match=f"(?s)not expected.*Fix: .*{hint}"):
         load_weights(network(), saved(prefixed(prefix, weights)), strip_prefixes=strip)
 
 
@@ -181,5 +181,5 @@ def test_missing_damaged_and_other_kinds_of_files_are_refused_by_name(tmp_path: 
     ],
 )
 def test_a_file_without_a_state_dict_is_refused_with_the_key_to_set(saved, content, arguments, text):
-    with pytest.raises(UserError, match=rf"(?s){text}.*To fix it: .*teacher\.NAME\.weights\."):
+    with pytest.raises(UserError, match=rf"(?s){text}.*Fix: .*teacher\.NAME\.weights\."):
         read_state_dict(saved(content), **arguments)
