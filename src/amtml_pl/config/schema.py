@@ -110,8 +110,12 @@ PATHS = {
 BASICS = {
     "seed": key(SEED, "initial weights and batch order; splits and views: data.seed", label=False),
     "role": key(choice("student", "teacher"), "teacher: the run's folder is kept under paths.teachers"),
-    "channels_last": key(SWITCH, "memory layout of the student (docs/results.md: faster, where it is safe)"),
-    "compile": key(SWITCH, "torch.compile the student"),
+}
+AUTO_SWITCH = Rule(bool | Literal["auto"], "true, false or auto")
+EXECUTION = {
+    "channels_last": key(AUTO_SWITCH, "memory layout of the student"),
+    "compile": key(AUTO_SWITCH, "torch.compile the step; auto: where the time that it saves pays for it"),
+    "fused": key(AUTO_SWITCH, "one kernel for the optimiser; optimizer.fused overrides it"),
 }
 # Read by terms, weightings and teachers.
 SHARED = {
@@ -158,6 +162,7 @@ GROUPS = {
     "loss": node("loss=[ce]", "the terms of the loss: `loss=[ce,kd]`"),
     "coef": node("coef.ce=1", "multipliers of the terms; those of unselected ones are ignored", {"*": COEF}),
     "loop": node("loop=distill", "the training step, and which optimisers take it", constructed=True),
+    "execution": node("execution=auto", "how the student's step is computed", EXECUTION),
     "optimizer": node("optimizer=sgd", "the optimiser", constructed=True),
     "scheduler": node("scheduler=constant", "the learning rate over the epochs", constructed=True),
     "trainer": node("trainer=auto", "where, and for how long", TRAINER, constructed=True, label=False),

@@ -102,7 +102,9 @@ def prepare(planned: Plan) -> Prepared:
         UserError: for missing things with ``prepare=false``, or data that do not fit the configuration.
     """
     request, settings = planned.request, planned.request.settings
-    show_plan(planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
+    show_plan(
+        planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.device == "cpu"
+    )
     if not settings.prepare:
         refuse_missing(planned.steps)
     dataset, packed = settings.dataset, pack(planned.source, settings.dataset.packed_root)
@@ -165,7 +167,10 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
     def completed() -> RunRecord:
         result = {"metrics": dict(fitted.metrics), "timing": fitted.timing, "cache": cache}
-        folder.write_record(about.replaced(status="completed", **result, files=folder.seal()))
+        compiled = getattr(ready.module.compiled, "part", None) or ""
+        folder.write_record(
+            about.replaced(status="completed", compiled=compiled, **result, files=folder.seal())
+        )
         return folder.completed() or about
 
     record = run_on_rank_zero(completed)
