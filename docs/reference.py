@@ -117,8 +117,8 @@ def teacher_section() -> list[str]:
     given = values_of(shared)
     rows = ((path, each) for path, each in leaves(TEACHER) if path in given)
     return [
-        "Every choice of `student` is also a choice of `teacher`. `teacher.NAME.network` has the same keys as",
-        "`student.network`. An example is `teacher.NAME.network.depth`.",
+        "Every choice of `student` is also a choice of `teacher`.",
+        "`teacher.NAME.network` has the same keys as `student.network`, for example `teacher.NAME.network.depth`.",
         "",
         f"The other keys of every teacher. {header(shared)}",
         "",
