@@ -118,7 +118,7 @@ def teacher_section() -> list[str]:
     rows = ((path, each) for path, each in leaves(TEACHER) if path in given)
     return [
         "Every choice of `student` is also a choice of `teacher`.",
-        "`teacher.NAME.network` has the same keys as `student.network`, for example `teacher.NAME.network.depth`.",
+        "`teacher.NAME.network` has the same keys as `student.network`, e.g. `teacher.NAME.network.depth`.",
         "",
         f"The other keys of every teacher. {header(shared)}",
         "",
