@@ -179,7 +179,7 @@ def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(moved, 
 
 
 def test_without_preparation_a_changed_setting_is_named_with_both_values(cached, configure, tmp_path):
-    expected = r"(?s)teacher outputs: to compute.*differs in .*tensor.pool: None there, 2 here.*action=build"
+    expected = r"(?s)teacher outputs: to compute.*differs in .*tensor.pool .got 2, stored None.*action=build"
     with pytest.raises(UserError, match=expected):
         prepared(configure, tmp_path, "hint_pool=2", "prepare=false")
 
