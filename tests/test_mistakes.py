@@ -51,8 +51,10 @@ CONSTRUCTORS = {
 PARTS = {
     "optimizer.lr=-1": ["The optimiser or its scheduler cannot be built: Invalid learning rate: -1"],
     "+trainer.gradient_clip_algorithm=none": ["The trainer cannot be built", "algorithms: ['value', 'norm']"],
-    "experiment=digits_amtml student.stages=[layer1,layer9]": ["has no module 'layer9'. The closest: layer"],
-    "experiment=digits_amtml student.hint=layr3": ["layr3", "The closest: layer3"],
+    "experiment=digits_amtml student.stages=[layer1,layer9]": [
+        "has no module 'layer9'. Similar paths: layer"
+    ],
+    "experiment=digits_amtml student.hint=layr3": ["layr3", "Similar paths: layer3"],
     "experiment=digits_amtml student.network.num_classes=7": [
         "The student does not fit the classes of 'digits' (got 7 outputs, expected 10)"
     ],
