@@ -73,7 +73,7 @@ class Teacher:
     ) -> None:
         if not name or "/" in name:
             raise UserError(
-                f"The name of a teacher is not valid (got {name!r}, expected a name without '/').",
+                f"The name of a teacher is not valid (got {name!r}, expected a non-empty name without '/').",
                 fix="rename the teacher",
             )
         self.name = name
