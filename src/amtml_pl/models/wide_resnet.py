@@ -29,11 +29,11 @@ class WideResNet(nn.Module):
         if widen_factor < 1:
             problem = f"WideResNet has a wrong widen_factor (got {widen_factor}, expected 1 or more)."
             raise UserError(
-                problem, fix="set student.network.widen_factor=2, or the same key of teacher.NAME"
+                problem, fix="set student.network.widen_factor=2 (for a teacher, of teacher.NAME)"
             )
         if not 0 <= dropout < 1:
             problem = f"WideResNet has a wrong dropout (got {dropout}, expected at least 0 and below 1)."
-            raise UserError(problem, fix="set student.network.dropout=0.3, or the same key of teacher.NAME")
+            raise UserError(problem, fix="set student.network.dropout=0.3 (for a teacher, of teacher.NAME)")
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
         self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
         self.layer1 = wide_stage(16, widths[0], blocks, stride=1, dropout=dropout)
