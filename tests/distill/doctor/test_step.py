@@ -321,4 +321,4 @@ def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
     found = check_step(module_of(plain_terms(), coef={"ce": 1e6, "kd": 1.0}), batch())
     assert names(found) == []
     [warning] = found.warnings
-    assert "gradient of the loss term 'ce' is" in warning
+    assert "gradient from the loss term 'ce' is" in warning

@@ -78,6 +78,6 @@ def dominance_warnings(norms: Mapping[str, float]) -> Iterator[str]:
         rest = sum(norms.values()) - value
         if rest > 0 and value > DOMINANT * rest:
             yield (
-                f"the gradient of the loss term {name!r} is {value / rest:,.0f} times as large as all "
-                "others together in the student; lower the coefficient of this term"
+                f"the student's gradient from the loss term {name!r} is {value / rest:,.0f} times that "
+                "from all other terms together; lower the coefficient of this term"
             )

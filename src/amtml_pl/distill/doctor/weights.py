@@ -60,7 +60,7 @@ def order_findings(
     ):
         yield Finding(
             "order-of-the-teachers/weighting",
-            f"the weights of {type(weighting).__name__} depend on the order of teachers (must be equal)",
+            f"{type(weighting).__name__} gives different weights when the order of the teachers changes",
         )
     features = None if step.feature_weights is None else step.feature_weights[:, order]
     other = replace(step, teachers=turned, weights=step.weights[:, order], feature_weights=features)
@@ -71,7 +71,7 @@ def order_findings(
         value = term(step)
         seed_step()
         if not torch.allclose(value, term(other), rtol=1e-3, atol=1e-6):
-            what = f"the loss term {name!r} depends on the order of teachers (must be equal)"
+            what = f"the loss term {name!r} changes its value when the order of the teachers changes"
             yield Finding(f"order-of-the-teachers/{name}", what)
 
 
