@@ -132,7 +132,7 @@ def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root
     assert re.search(r"\b[\d.]+ [kM]B", listed)
     assert re.search(r"0\.\d{4}", listed)
     for part in (
-        "6 stores", "split: name train, size 100", "storage: float16", "precision float32", "padding 4",
+        "6 folders", "split: name train, size 100", "storage: float16", "precision float32", "padding 4",
         str(tmp_path), "no run",
     ):  # fmt: skip
         assert part in listed

@@ -58,7 +58,9 @@ PARTS = {
     "experiment=digits_amtml student.network.num_classes=7": [
         "The student does not fit the classes of 'digits' (got 7 outputs, expected 10)"
     ],
-    "experiment=digits_amtml teacher.resnet8.network.num_classes=5": ["Teacher 'resnet8' has 5 outputs"],
+    "experiment=digits_amtml teacher.resnet8.network.num_classes=5": [
+        "Teacher 'resnet8' has the wrong number of outputs (got 5"
+    ],
 }
 # These end a stage for all others, or are mistakes only alone.
 LEFT_OUT = (
@@ -101,7 +103,7 @@ def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mis
     output = mistake("experiment=digits_amtml", *wrong)
     assert "has 2 parts that do not fit" in output
     assert "(got 7 outputs, expected 10)" in output
-    assert "Teacher 'resnet8' has 5 outputs" in output
+    assert "Teacher 'resnet8' has the wrong number of outputs (got 5" in output
 
 
 def test_a_value_of_a_file_is_reported_with_the_file(mistake, tmp_path):

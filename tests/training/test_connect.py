@@ -155,7 +155,7 @@ def test_a_flipped_bit_of_any_view_is_refused_before_the_first_step(cached_views
 
 def test_changed_code_of_an_augmentation_is_refused(cached_views, configure, tmp_path, monkeypatch):
     other_crops(monkeypatch)
-    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view \d are not those"):
+    with pytest.raises(UserError, match=r"pixels of train sample \d+ in view \d do not match"):
         prepared(configure, tmp_path, "seed=1")
 
 
@@ -165,7 +165,7 @@ def test_a_view_that_other_code_has_half_built_is_refused_when_it_is_whole(confi
     for shard in shards(tmp_path / "outputs" / "cache", ".00003."):
         shard.unlink()
     other_crops(monkeypatch)
-    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view 1 are not those"):
+    with pytest.raises(UserError, match=r"pixels of train sample \d+ in view 1 do not match"):
         prepared(configure, tmp_path, "seed=1")
 
 
