@@ -119,7 +119,9 @@ def test_validation_logits_serve_every_augmentation_and_number_of_views(root, ou
 
 def test_an_empty_cache_is_reported(shared, tmp_path, capfd):
     assert invoke(cache.main, tmp_path, shared, "action=info") == 0
-    assert f"Nothing is cached in {tmp_path / 'outputs' / 'cache'}." in capfd.readouterr().out
+    assert (
+        f"The cache folder {tmp_path / 'outputs' / 'cache'} has no teacher outputs." in capfd.readouterr().out
+    )
 
 
 def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root, output, tmp_path):
@@ -130,7 +132,7 @@ def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root
     assert re.search(r"\b[\d.]+ [kM]B", listed)
     assert re.search(r"0\.\d{4}", listed)
     for part in (
-        "6 stores", "split: name train, size 100", "storage: float16", "precision float32", "padding 4",
+        "6 folders", "split: name train, size 100", "storage: float16", "precision float32", "padding 4",
         str(tmp_path), "no run",
     ):  # fmt: skip
         assert part in listed
@@ -139,7 +141,7 @@ def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root
 
 DAMAGES = {
     "an empty manifest": ("manifest.json", b"{}", "has format None"),
-    "a truncated shard": ("view-0001.00000.safetensors", b"", r"views \[1\] lack bytes"),
+    "a truncated shard": ("view-0001.00000.safetensors", b"", r"views \[1\] have missing"),
     "a record that is not JSON": ("view-0002.json", b"{", "is damaged"),
 }
 

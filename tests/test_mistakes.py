@@ -51,12 +51,16 @@ CONSTRUCTORS = {
 PARTS = {
     "optimizer.lr=-1": ["The optimiser or its scheduler cannot be built: Invalid learning rate: -1"],
     "+trainer.gradient_clip_algorithm=none": ["The trainer cannot be built", "algorithms: ['value', 'norm']"],
-    "experiment=digits_amtml student.stages=[layer1,layer9]": ["has no module 'layer9'. The closest: layer"],
-    "experiment=digits_amtml student.hint=layr3": ["layr3", "The closest: layer3"],
+    "experiment=digits_amtml student.stages=[layer1,layer9]": [
+        "has no module 'layer9'. Similar paths: layer"
+    ],
+    "experiment=digits_amtml student.hint=layr3": ["layr3", "Similar paths: layer3"],
     "experiment=digits_amtml student.network.num_classes=7": [
         "The student does not fit the classes of 'digits' (got 7 outputs, expected 10)"
     ],
-    "experiment=digits_amtml teacher.resnet8.network.num_classes=5": ["Teacher 'resnet8' has 5 outputs"],
+    "experiment=digits_amtml teacher.resnet8.network.num_classes=5": [
+        "Teacher 'resnet8' has the wrong number of outputs (got 5"
+    ],
 }
 # These end a stage for all others, or are mistakes only alone.
 LEFT_OUT = (
@@ -99,7 +103,7 @@ def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mis
     output = mistake("experiment=digits_amtml", *wrong)
     assert "has 2 parts that do not fit" in output
     assert "(got 7 outputs, expected 10)" in output
-    assert "Teacher 'resnet8' has 5 outputs" in output
+    assert "Teacher 'resnet8' has the wrong number of outputs (got 5" in output
 
 
 def test_a_value_of_a_file_is_reported_with_the_file(mistake, tmp_path):

@@ -32,9 +32,9 @@ def set_execution(
     if channels_last:
         if trained_on_cpu and (unsafe := unsafe_convolutions(network)):
             raise UserError(
-                "channels_last=true would corrupt memory in torch's CPU backward: the strided 1x1 "
-                f"convolutions {unsafe[:3]} of {type(network).__name__} have fewer than "
-                f"{SAFE_INPUT_CHANNELS} input channels.",
+                f"channels_last=true corrupts memory when {type(network).__name__} is trained on a CPU. Some "
+                f"strided 1x1 convolutions have too few input channels (got {unsafe[:3]}, expected at least "
+                f"{SAFE_INPUT_CHANNELS}).",
                 fix="channels_last=false",
             )
         network.to(memory_format=torch.channels_last)

@@ -214,5 +214,5 @@ def examination(
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))  # rows may be by class
     some = split.rows[order[: images_to_examine(data.num_classes)]]
     images, labels = as_floats(split.stored.images[some]), split.stored.labels[some]
-    others = {"the data set's": (settings.dataset.mean, settings.dataset.std)}
+    others = {"dataset.mean and dataset.std": (settings.dataset.mean, settings.dataset.std)}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)

@@ -141,12 +141,12 @@ def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
 @pytest.mark.parametrize("missing", [{"left_out": "kd_each"}, {"without_a_coefficient": "regression"}])
 def test_a_missing_term_or_coefficient_is_refused(missing):
     [name] = missing.values()
-    with pytest.raises(UserError, match=rf"needs the term '{name}'.*\n.*loss=\[ce,kd_each,regression\]"):
+    with pytest.raises(UserError, match=rf"needs the loss term '{name}'.*\n.*loss=\[ce,kd_each,regression\]"):
         weighing(MMKD, **missing)
 
 
 def test_another_weighting_is_refused():
-    with pytest.raises(UserError, match=r"ignores ConfidenceWeighting.\n.*weighting=uniform"):
+    with pytest.raises(UserError, match=r"cannot use ConfidenceWeighting.\n.*weighting=uniform"):
         weighing(MMKD, weighting=ConfidenceWeighting())
 
 
