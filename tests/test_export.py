@@ -178,7 +178,7 @@ def test_a_network_without_a_graph_is_refused_by_name_and_fits_safetensors(moved
     [
         (["run={tmp}/nowhere"], "nowhere is not a folder"),
         (["run={moved}", "format=tflite"], "format='tflite': expected onnx or"),
-        (["run={moved}", "out={moved}/export/model.bin"], "has a name that ends in .onnx"),
+        (["run={moved}", "out={moved}/export/model.bin"], "has a wrong suffix (expected .onnx"),
         (["run={moved}", "out={moved}/run.json/x.onnx"], "x.onnx cannot be written"),
     ],
 )

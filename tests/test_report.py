@@ -140,7 +140,7 @@ def test_numbers_are_whole_on_a_terminal_of_any_width(tmp_path, capsys, monkeypa
         assert f" {group.against_baseline.difference()} " in output or group.is_baseline
     absent = {name for name in columns(problem, "test/acc") if name not in output}
     assert absent == set()
-    assert ("left out of this narrow terminal: " in output) is (width < 200)
+    assert ("do not fit this terminal: " in output) is (width < 200)
 
 
 @pytest.mark.parametrize("closed", ["", ">&-"])

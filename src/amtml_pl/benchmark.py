@@ -35,7 +35,7 @@ ROWS = {
     "input_share": "input path, share of a cached step",
     "build_images_per_second": "cache build, images/s through all teachers",
     "ce_peak_mb": "peak private memory, cross-entropy, MB",
-    "peak_extra_mb": "peak private memory of a cached run beyond cross-entropy, MB",
+    "peak_extra_mb": "extra peak private memory of a cached run, MB",
     "teacher_parameters_resident": "teacher parameters in memory in a cached run",
 }
 

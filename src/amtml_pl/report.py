@@ -91,7 +91,7 @@ def print_leaderboards(problems: Sequence[Problem], metric: str) -> None:
             table.add_row(*(escape(row[number]) for number in kept))
         console.print(table)
         if left_out := [name for number, name in enumerate(head) if number not in kept]:
-            console.print(f"  Columns left out of this narrow terminal: {', '.join(left_out)}", markup=False)
+            console.print(f"  Columns that do not fit this terminal: {', '.join(left_out)}", markup=False)
 
 
 def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric: str) -> list[int]:

@@ -21,7 +21,7 @@ def rates(kind, arguments, epochs):
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
-        ({"milestones": [100, 150]}, "does not fit 60 epochs: the run ends before milestone 100, 150."),
+        ({"milestones": [100, 150]}, "does not fit 60 epochs: the run never reaches 100, 150."),
         ({"step_size": 60}, "does not fit 60 epochs: the run ends before the second period."),
         ({"T_0": 61}, "does not fit 60 epochs: the run ends before the second period."),
         ({"T_max": 200}, "does not fit 60 epochs: the run ends before the schedule."),
@@ -85,4 +85,4 @@ def test_the_first_epoch_in_which_a_step_is_seen_is_that_of_torch(kind, argument
 
 def test_a_run_too_short_for_any_step_is_pointed_to_a_constant_rate():
     (warning,) = schedule_warnings({"milestones": [100]}, 1)
-    assert warning.endswith("1 epoch: the run ends before milestone 100. Fix: scheduler=constant.")
+    assert warning.endswith("1 epoch: the run never reaches 100. Use scheduler=constant.")

@@ -101,10 +101,10 @@ def test_a_packed_validation_split_is_used_as_it_is():
 @pytest.mark.parametrize(
     ("val_size", "train_size", "text"),
     [
-        (28, None, r"data.val_size=28 selects too many images .got 28, expected 3, one per class, to 27"),
+        (28, None, r"data.val_size=28 selects too many images .got 28, expected 3 to 27, at least one"),
         (0.01, None, "data.val_size=0.01 selects too few images .got 0,"),
         (1.0, None, "data.val_size=1.0 selects too many images .got 30,"),
-        (10, 21, "data.train_size=21 selects too many images .got 21, expected 3, one per class, to 20"),
+        (10, 21, "data.train_size=21 selects too many images .got 21, expected 3 to 20, at least one"),
         (10, 2, "data.train_size=2 selects too few images .got 2,"),
     ],
 )

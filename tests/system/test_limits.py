@@ -100,9 +100,7 @@ def test_too_few_threads_for_the_libraries_are_a_users_error(monkeypatch):
 
     monkeypatch.setattr("threading.Thread.start", refused)
     limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
-    with pytest.raises(
-        UserError, match=r"cannot start .* threads.*-u.*\n.*ulimit -u 7108.*OMP_NUM_THREADS=1"
-    ):
+    with pytest.raises(UserError, match=r"cannot start them.*-u.*\n.*ulimit -u 7108.*OMP_NUM_THREADS=1"):
         refuse_few_threads()
 
 

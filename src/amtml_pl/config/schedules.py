@@ -20,7 +20,7 @@ def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str
         for key, happens, fitting in unfitting(node, epochs):
             typed = f"'{place}.{key}={fitting}'".replace(" ", "") if epochs > 3 else "scheduler=constant"
             count = f"{epochs} epoch{'s' * (epochs != 1)}"
-            yield f"{place}.{key}={node[key]} does not fit {count}: {happens}. Fix: {typed}."
+            yield f"{place}.{key}={node[key]} does not fit {count}: {happens}. Use {typed}."
 
 
 def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, object]]:
@@ -30,7 +30,7 @@ def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, 
     if isinstance(milestones, list) and milestones and "schedulers" not in node and max(milestones) >= epochs:
         late = ", ".join(str(milestone) for milestone in milestones if milestone >= epochs)
         scaled = {max(1, milestone * 3 * epochs // (4 * max(milestones))) for milestone in milestones}
-        yield "milestones", f"the run ends before milestone {late}", sorted(scaled)
+        yield "milestones", f"the run never reaches {late}", sorted(scaled)
     for key, within in (("step_size", epochs - 1), ("T_0", epochs), ("step_size_up", epochs)):
         if numbers.get(key, 0) > within:
             yield key, "the run ends before the second period", epochs // 3

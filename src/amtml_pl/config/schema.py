@@ -174,9 +174,9 @@ KEYS: Mapping[str, Key] = {
 # Keys that can be typed for a run, but are not in its configuration.
 CHOICE = Rule(str | None, "a choice")
 COMPOSES: Mapping[str, Key] = {
-    "method": key(CHOICE, "a method: its loss, weighting, loop and coefficients"),
+    "method": key(CHOICE, "loss, weighting, loop and coefficients together"),
     "experiment": key(CHOICE, "data set, networks and settings of an experiment", label=False),
-    "sweep": key(CHOICE, "prepared sweeps", label=False),
+    "sweep": key(CHOICE, "prepared grids and searches", label=False),
     "launcher": key(CHOICE, "the launcher of the jobs of a sweep", identity="never"),
     "hydra": Key(dict, "Hydra's settings", help="settings of Hydra itself", identity="never"),
     "benchmark": Key(dict, "settings", help="settings of amtml_pl.benchmark", identity="never"),

@@ -225,7 +225,9 @@ def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int)
             raise _damaged(file, f"cannot be mapped into memory ({error!s:.200})") from error
         fits = array.ndim == dimensions and len(array) == rows and array.flags.c_contiguous
         if array.dtype != dtype or not fits or (kind == "images" and array.shape[1] != 3):
-            raise _damaged(file, f"is {array.dtype} {array.shape} (expected {rows} rows of {dtype.__name__})")
+            raise _damaged(
+                file, f"is {array.dtype} of {array.shape}, expected {rows} rows of {dtype.__name__}"
+            )
         arrays.append(torch.from_numpy(array))
     images, labels = arrays
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):

@@ -110,6 +110,6 @@ def _check_size(name: str, given: int | float, size: int, smallest: int, largest
     if not smallest <= size <= largest:
         raise UserError(
             f"data.{name}={given} selects too {'few' if size < smallest else 'many'} images (got {size}, "
-            f"expected {smallest}, one per class, to {largest}).",
+            f"expected {smallest} to {largest}, at least one per class).",
             fix=f"data.{name}={max(smallest, largest // 10)}",
         )

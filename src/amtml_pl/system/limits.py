@@ -157,7 +157,7 @@ def refuse_few_threads() -> None:
     except RuntimeError as error:
         limit = limit_behind(error)
         raise UserError(
-            f"The system cannot start {needed} threads, as a command needs.{limit.sentence if limit else ''}",
+            f"The command needs {needed} threads, but cannot start them.{limit.sentence if limit else ''}",
             fix=f"{f'{limit.fix}, or ' if limit else ''}use fewer threads: export OMP_NUM_THREADS=1",
         ) from None  # the limit has been named
     finally:

@@ -35,7 +35,7 @@ class Digits(DatasetSource):
         if not 0.01 <= test_fraction <= 0.99 or image_size < 8:  # else a class could be missing in a split
             raise UserError(
                 f"An argument of Digits is out of range (got test_fraction={test_fraction} and "
-                f"image_size={image_size}, expected 0.01 to 0.99, and 8 or more)."
+                f"image_size={image_size}, expected 0.01 to 0.99 and at least 8)."
             )
         self.test_fraction = test_fraction
         self.image_size = image_size

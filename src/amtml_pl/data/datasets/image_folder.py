@@ -83,8 +83,8 @@ class ImageFolder:
         if missing := self.missing():
             raise UserError(
                 missing,
-                fix="put one folder per class there, or set dataset.source.folder=FOLDER "
-                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}' (train: null to evaluate only)",
+                fix="put one folder of images per class there, or set the subfolders: "
+                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'",
             )
 
     def download_bytes(self) -> int | None:
