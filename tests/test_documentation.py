@@ -146,7 +146,7 @@ def hold(configure):  # which keeps Hydra initialised
         if name in ("cache", "benchmark"):
             job.take(COMMANDS[name])
         refuse(value_mistakes(config))  # those of the recipes are checked with the experiments
-        assert [mistake for mistake in constructor_mistakes(config) if "none is found" not in mistake] == []
+        assert [mistake for mistake in constructor_mistakes(config) if "no usable GPU" not in mistake] == []
 
     return composed
 

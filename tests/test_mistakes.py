@@ -17,11 +17,11 @@ TYPED = {
     "student=resnet21": ["student=resnet21: unknown choice; did you mean 'resnet"],
     "loss=[ce,kdd]": ["loss=kdd: unknown choice; did you mean 'kd'?"],
     "teacher=[resnet32,resnt56]": ["teacher=resnt56: unknown choice; did you mean 'resnet56'?"],
-    "loss.kd.temperature=3": ["loss.kd has settings but is not selected: add it to loss=[...]"],
+    "loss.kd.temperature=3": ["loss.kd has settings, but it is not selected"],
     "teacher=[resnet32": ["teacher=[resnet32:", "(command line)"],
     "optimizer": ["optimizer: missing EQUAL"],
     "trainer=null": ["trainer=null: expected one of ['auto', 'cpu',"],
-    "seed=0,1": ["seed=0,1: several values are a sweep; expected -m before them"],
+    "seed=0,1": ["seed=0,1: several values need a sweep (expected -m before"],
     "~optimizer.lrr": ["optimizer.lrr: unknown key"],
 }
 VALUES = {
@@ -29,16 +29,16 @@ VALUES = {
     "temperature=hot": ["temperature='hot': expected a number above 0"],
     "coef.kd=x": ["coef.kd='x': expected a number"],
     "trainer.max_epochs=0": ["trainer.max_epochs=0: expected a whole number, 1 or more"],
-    "trainer.devices=3": ["data.batch_size=128: expected a multiple of the 3 processes", "(conf/data/def"],
+    "trainer.devices=3": ["data.batch_size=128: the 3 processes (trainer.devices=3", "(conf/data/def"],
     "resume=always": ["resume='always': expected auto or never"],
     "temperature=${nothing}": ["temperature cannot be resolved: "],
     "+nonsense=1": ["nonsense: unknown key"],
     "data.mixup=0.2 method=avg experiment=digits": [
         "data.mixup=0.2: mixup blends images",
-        "a cache holds",
+        "the cache holds",
     ],
     "~data.batch_size": ["data.batch_size is missing"],
-    "+trainer.strategy=fsdp": ["trainer.strategy=fsdp: ranks always share batches by DDP"],
+    "+trainer.strategy=fsdp": ["trainer.strategy=fsdp: several processes always use DDP"],
 }
 CONSTRUCTORS = {
     "+student.network.deph=3": ["student.network.deph:", "has no such argument; did you mean 'depth'? (comm"],
@@ -46,7 +46,7 @@ CONSTRUCTORS = {
     "scheduler.milestones=[5,x]": ["scheduler.milestones=[5, 'x']: expected Iterable[int]"],
     "scheduler._target_=os.system": ["scheduler._target_=os.system:", "is not an allowed constructor"],
     "~student.network.depth": ["models.cifar_resnet.CifarResNet needs the argument 'depth'"],
-    "trainer=gpu": ["trainer.accelerator=gpu: none is found on this machine", "(conf/trainer/gpu.yaml)"],
+    "trainer=gpu": ["trainer.accelerator=gpu: this machine has no usable GPU", "(conf/trainer/gpu.yaml)"],
 }
 PARTS = {
     "optimizer.lr=-1": ["The optimiser or its scheduler cannot be built: Invalid learning rate: -1"],

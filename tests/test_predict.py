@@ -151,10 +151,10 @@ def test_a_file_name_that_is_not_utf_8_is_written_unchanged(exported, pictures, 
             "an archive of torch.save or torch.export",
         ),
         (["model={run}/student.safetensors", "images={pictures}"], "was not written by amtml_pl.export"),
-        (["model={onnx}", "images=[{pictures},{tmp}/x.png]"], "); known are .bmp"),
-        (["model={onnx}", "images=a[1].png"], """to type it as text: 'images="a[1].png"'"""),
+        (["model={onnx}", "images=[{pictures},{tmp}/x.png]"], "matches no image file (expected .bmp"),
+        (["model={onnx}", "images=a[1].png"], """to pass the value as a string: 'images="a[1].png"'"""),
         (["model={onnx}", "images={pictures}", "out={run}/metrics.csv"], "is not a table of predictions"),
-        (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (none of PNG, JPEG, "),
+        (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (unknown format, expected PNG, "),
         (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
         (["model={onnx}", "images={pictures}", "checkpoint=last"], "is a choice of a run's folder"),
         (["model={long}", "images={pictures}"], "cannot be read or written: File name too long"),
@@ -229,7 +229,7 @@ def test_fewer_class_names_than_outputs_are_refused(changed_export):
 
 def test_weights_of_another_network_are_refused(changed_export):
     printed = changed_export("safetensors", lambda _, tensors: tensors.pop("fc.bias"))
-    assert "1 tensors differ (the first, fc.bias" in printed
+    assert "1 tensors differ (the first is fc.bias" in printed
 
 
 def test_logits_that_are_not_finite_are_refused(changed_export, monkeypatch, tmp_path):
@@ -256,7 +256,7 @@ def test_ctrl_c_while_torch_is_imported_ends_without_traceback(tmp_path):
     _, printed = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in printed
-    assert "Interrupted. This begins again:" in printed
+    assert "Interrupted. To start again, run:" in printed
     assert "python -m amtml_pl.predict model=nowhere images=nowhere" in printed
 
 

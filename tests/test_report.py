@@ -64,7 +64,7 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     output = " ".join(report("runs=.").err.split())
     assert "2 problems (data set and student) are kept apart" in output
     assert "cut is left out: interrupted" in output
-    assert "later is left out: later/run.json has format 4; expected 3; a later version" in output
+    assert "later is left out: later/run.json has format 4 (expected 3; a newer version" in output
     assert "a/metrics.csv is left out of the curves: its first column is 'nonsense'" in output
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):
@@ -140,7 +140,7 @@ def test_numbers_are_whole_on_a_terminal_of_any_width(tmp_path, capsys, monkeypa
         assert f" {group.against_baseline.difference()} " in output or group.is_baseline
     absent = {name for name in columns(problem, "test/acc") if name not in output}
     assert absent == set()
-    assert ("too wide for here: " in output) is (width < 200)
+    assert ("do not fit this terminal: " in output) is (width < 200)
 
 
 @pytest.mark.parametrize("closed", ["", ">&-"])

@@ -56,7 +56,7 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 4}, "has format 4; expected 3"),
+        ({"format": 4}, "has format 4 (expected 3"),
         ({"metrics": {"test/acc": NAN}}, "test/acc is nan"),
         ({"metrics": {"test/acc": 1.7e308}}, "test/acc is 1.7e+308"),
         ({"timing": {"fit_seconds": INF}}, "fit_seconds"),
@@ -77,7 +77,7 @@ def test_a_record_that_was_changed_is_named(folder):
     write_run(folder / "changed", "digits_ce", 1, 0.81)
     file = folder / "changed" / "run.json"
     file.write_text(file.read_text().replace("0.81", "0.91"))
-    assert "is damaged: its digest is not that of its other fields" in left_out(folder)["changed"]
+    assert "is damaged: the digest does not match the other fields" in left_out(folder)["changed"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "weights_by_class.csv"])

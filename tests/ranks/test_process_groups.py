@@ -160,7 +160,7 @@ def test_a_preempted_group_saves_and_exits_with_status_75(train, tmp_path):
     launcher.terminate()
     status, output = ended(launcher, timeout=60)
     assert status == 75, output
-    assert "Preempted. This continues where it stopped" in output
+    assert "Preempted. To resume, run:" in output
     assert alive(mark) == []
     [record] = records(tmp_path)
     assert record["status"] == "interrupted"

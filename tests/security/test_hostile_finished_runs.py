@@ -54,9 +54,13 @@ CONFIGURATIONS = {
     "another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
     "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path does not name a file"),
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is not a mapping"),
-    "positions": ("data._args_", [1], "data has the key _args_, expected arguments by name"),
+    "positions": ("data._args_", [1], "data has the key _args_, which is not allowed"),
     "no constructor": ("data.augment", {"operations": [CROP], "seed": 0}, "data.augment={.*: expected Augm"),
-    "a mixed list": ("data.augment.operations", [CROP, 5], "operations mixes nodes with other values"),
+    "a mixed list": (
+        "data.augment.operations",
+        [CROP, 5],
+        "operations mixes entries with and without _target_",
+    ),
 }
 
 
