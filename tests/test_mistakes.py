@@ -54,7 +54,7 @@ PARTS = {
     "experiment=digits_amtml student.stages=[layer1,layer9]": ["has no module 'layer9'. The closest: layer"],
     "experiment=digits_amtml student.hint=layr3": ["layr3", "The closest: layer3"],
     "experiment=digits_amtml student.network.num_classes=7": [
-        "The student does not fit the classes of 'digits' (got 7 outputs, expected 10)"
+        "The number of student outputs is not the number of classes in 'digits' (got 7, expected 10)"
     ],
     "experiment=digits_amtml teacher.resnet8.network.num_classes=5": ["Teacher 'resnet8' has 5 outputs"],
 }
@@ -97,8 +97,8 @@ def test_all_mistakes_of_a_stage_are_reported_at_once(mistake, stage, expected):
 def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mistake):
     wrong = ("student.network.num_classes=7", "teacher.resnet8.network.num_classes=5")
     output = mistake("experiment=digits_amtml", *wrong)
-    assert "has 2 parts that do not fit" in output
-    assert "(got 7 outputs, expected 10)" in output
+    assert "The configuration has 2 mistakes" in output
+    assert "(got 7, expected 10)" in output
     assert "Teacher 'resnet8' has 5 outputs" in output
 
 

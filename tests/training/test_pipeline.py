@@ -58,7 +58,7 @@ def test_a_completed_run_is_found_and_not_repeated(moved, run, capsys):
     again, _ = run(*AMTML, name="moved")
     assert again == first
     assert folder.weights_file.stat().st_mtime_ns == before
-    assert "Already completed" in capsys.readouterr().out
+    assert "The run is already completed" in capsys.readouterr().out
 
 
 @pytest.mark.numbers
@@ -138,7 +138,7 @@ def test_a_network_whose_constructor_loads_its_weights_is_not_trained(configure,
 
 def test_a_constructor_that_draws_new_weights_is_refused_by_the_cache(configure, tmp_path):
     torch.manual_seed(7)  # else the test before may leave the state in which a run draws
-    with pytest.raises(UserError, match=r"(?s)'resnet8' gives different weights.*pretrained=false"):
+    with pytest.raises(UserError, match=r"(?s)'resnet8' returns different weights.*pretrained=false"):
         ready(configure(*PRETRAINED), RunFolder(tmp_path / "cached"))
     live = ready(configure(*PRETRAINED, "teacher_source=live"), RunFolder(tmp_path / "live"))
     assert isinstance(live.module.teacher_source, LiveTeachers)
@@ -233,7 +233,7 @@ def test_a_second_process_waits_for_the_first_one_in_the_same_folder(moved, run,
     with FileLock(moved / ".lock") as lock:
         monkeypatch.setattr(pipeline.log, "warning", lambda *text: waited.append(text) or lock.release())
         run(*AMTML, name="moved")
-    assert waited == [("Waiting for another process that works in %s", moved)]
+    assert waited == [("Waiting for another process that uses the run folder %s", moved)]
 
 
 def test_a_completed_run_whose_files_were_changed_is_refused_and_started_over(run):
@@ -242,7 +242,7 @@ def test_a_completed_run_whose_files_were_changed_is_refused_and_started_over(ru
     for file in (folder.metrics_file, folder.weights_file, folder.last_checkpoint):
         whole = file.read_bytes()
         file.write_bytes(whole + b"0")
-        with pytest.raises(UserError, match=rf"(?s){file.name} in .* was changed after the run.*force=true"):
+        with pytest.raises(UserError, match=rf"(?s){file.name} in .* changed after the run.*force=true"):
             run(*job)
         file.write_bytes(whole)
     folder.record_file.write_text("no record")
