@@ -28,7 +28,7 @@ def test_methods_cost_the_same_whichever_came_first_and_built_the_cache(tmp_path
 def test_the_better_side_is_where_the_metric_is_better(tmp_path, metric, better):
     for method in ("ce", "avg"):
         write_run(tmp_path / method, "small", 0, 0.6, typed=f"method={method}", metrics={metric: 0.5})
-    assert f"{better} and left is better" in figures(tmp_path, metric)["cost"].description
+    assert f"{better} and further left is better" in figures(tmp_path, metric)["cost"].description
 
 
 def test_of_many_groups_the_best_the_baseline_and_the_unbeaten_are_labelled(tmp_path):
