@@ -148,7 +148,9 @@ def test_a_file_with_other_logits_is_not_written(exported, command, monkeypatch)
     monkeypatch.setitem(FORMATS, "safetensors", replace(written, write=write_shifted))
     before = contents(exported / "export")
     printed = command(export.main, f"run={exported}", "format=safetensors", status=2)
-    assert "differ on 60 validation images: max |Δlogit| 0.01, expected at most 0.0001" in printed
+    assert (
+        "different logits on 60 validation images (got max |Δlogit| 0.01, expected at most 0.0001)" in printed
+    )
     assert contents(exported / "export") == before
 
 
@@ -176,7 +178,7 @@ def test_a_network_without_a_graph_is_refused_by_name_and_fits_safetensors(moved
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        (["run={tmp}/nowhere"], "nowhere is not a folder"),
+        (["run={tmp}/nowhere"], "nowhere does not exist, or is not a folder"),
         (["run={moved}", "format=tflite"], "format='tflite': expected onnx or"),
         (["run={moved}", "out={moved}/export/model.bin"], "has a wrong suffix (expected .onnx"),
         (["run={moved}", "out={moved}/run.json/x.onnx"], "x.onnx cannot be written"),

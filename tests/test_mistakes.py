@@ -56,7 +56,7 @@ PARTS = {
     ],
     "experiment=digits_amtml student.hint=layr3": ["layr3", "Similar paths: layer3"],
     "experiment=digits_amtml student.network.num_classes=7": [
-        "The student does not fit the classes of 'digits' (got 7 outputs, expected 10)"
+        "The number of student outputs is not the number of classes in 'digits' (got 7, expected 10)"
     ],
     "experiment=digits_amtml teacher.resnet8.network.num_classes=5": [
         "Teacher 'resnet8' has the wrong number of outputs (got 5"
@@ -101,9 +101,9 @@ def test_all_mistakes_of_a_stage_are_reported_at_once(mistake, stage, expected):
 def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mistake):
     wrong = ("student.network.num_classes=7", "teacher.resnet8.network.num_classes=5")
     output = mistake("experiment=digits_amtml", *wrong)
-    assert "has 2 parts that do not fit" in output
-    assert "(got 7 outputs, expected 10)" in output
-    assert "Teacher 'resnet8' has the wrong number of outputs (got 5" in output
+    assert "The configuration has 2 mistakes" in output
+    assert "(got 7, expected 10)" in output
+    assert "Teacher 'resnet8' has 5 outputs" in output
 
 
 def test_a_value_of_a_file_is_reported_with_the_file(mistake, tmp_path):

@@ -175,7 +175,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, whole, t
 
     message = in_a_process_that_may_write(20_000, job)
     assert "last.ckpt cannot be written" in message
-    assert "The previous one is intact" in message
+    assert "The previous checkpoint is intact" in message
     folder = RunFolder(tmp_path / "cut")
     assert torch.load(folder.last_checkpoint, weights_only=True)["global_step"] == 2
     assert [file.name for file in folder.path.rglob(".*")] == [".lock"]
@@ -185,7 +185,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, whole, t
 
 def test_out_of_memory_advises_what_takes_less(run, tmp_path, monkeypatch):
     at_step(monkeypatch, 2, lambda _: torch.empty(2**50))
-    with pytest.raises(UserError, match=r"Out of memory(.|\n)*resumes from it(.|\n)*smaller data.batch_size"):
+    with pytest.raises(UserError, match=r"out of memory(.|\n)*resumes from it(.|\n)*smaller data.batch_size"):
         run(*LABELS_ONLY)
     assert RunFolder(tmp_path / "run").record().status == "failed"
 

@@ -219,7 +219,9 @@ def test_an_interrupted_run_is_not_resumed_with_other_teachers(moved, own_teache
     change_record(moved, status="interrupted")
     for folder in (tmp_path / "teachers" / "digits").glob("resnet8-*"):
         train_anew(folder)
-    with pytest.raises(UserError, match=r"(?s)began with other weights of teacher 'resnet8'.*force=true"):
+    with pytest.raises(
+        UserError, match=r"(?s)weights of teacher 'resnet8' have changed since the run.*force=true"
+    ):
         run(*AMTML, own_teachers, name="moved")
 
 

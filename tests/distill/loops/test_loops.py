@@ -393,7 +393,7 @@ def test_a_compiled_student_takes_meta_steps():
 def test_a_loop_whose_attribute_and_lightnings_switch_disagree_is_refused(steps_itself):
     own = {"steps_itself": steps_itself, "automatic_optimization": steps_itself}
     loop = type("Own", (DistillModule,), own)
-    expected = rf"(?s)Own has automatic_optimization={steps_itself}.*expected {not steps_itself}"
+    expected = rf"(?s)Own sets steps_itself .*got steps_itself={steps_itself}, expected {not steps_itself}"
     with pytest.raises(UserError, match=expected):
         check_optimization(loop.__new__(loop))
 
