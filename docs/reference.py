@@ -41,7 +41,7 @@ class Key(NamedTuple):
     Attributes:
         path: dotted.
         value: as written; empty for a mapping.
-        comment: what the file says behind it, or above it.
+        comment: the text behind the key, or else above it.
     """
 
     path: str
@@ -55,7 +55,7 @@ class Setting(NamedTuple):
     Attributes:
         value: as the choice's file has it; empty where it has none.
         default: the constructor's own, as Python writes it; empty for none.
-        meaning: what the constructor's docstring says, or else the file's comment.
+        meaning: from the constructor's docstring, or else the file's comment, or else the schema's help.
     """
 
     value: str
@@ -73,13 +73,13 @@ def reference() -> str:
     lines = [
         "# Configuration reference",
         "",
-        "Every key and every choice, from [schema.py](../src/amtml_pl/config/schema.py), [conf/](../conf)",
-        "and the docstrings (`python docs/reference.py` writes this page).",
-        "`python -m amtml_pl.train … --cfg job` shows what a command line comes to, and",
-        "[configuration.md](configuration.md) how mistakes are reported.",
+        "This page lists every key and every choice. `python docs/reference.py` generates it from",
+        "[schema.py](../src/amtml_pl/config/schema.py), [conf/](../conf) and the docstrings.",
+        "`python -m amtml_pl.train … --cfg job` prints the composed configuration of a command.",
+        "[Configuration and error messages](configuration.md) explains the checks.",
         "",
-        "Keys are written as they are typed. A key without a value is not set in the choice's file: the",
-        "constructor's default holds, and `+key=value` sets another.",
+        "Keys are written as on the command line. A key without a value is not in the choice's YAML file.",
+        "Then the constructor's default is used, and `+key=value` sets another value.",
         "",
         "## Root keys",
         "",
@@ -117,10 +117,10 @@ def teacher_section() -> list[str]:
     given = values_of(shared)
     rows = ((path, each) for path, each in leaves(TEACHER) if path in given)
     return [
-        "Every choice of `student` is one. `teacher.NAME.network` has the keys of `student.network`:",
-        "`student.network.depth`, say, is `teacher.NAME.network.depth`.",
+        "Every choice of `student` is also a choice of `teacher`.",
+        "`teacher.NAME.network` has the same keys as `student.network`, e.g. `teacher.NAME.network.depth`.",
         "",
-        f"What every teacher has besides ({header(shared)})",
+        f"The other keys of every teacher. {header(shared)}",
         "",
         *table_of((f"teacher.NAME.{path}", given[path], each) for path, each in rows),
     ]
@@ -206,7 +206,7 @@ def family_section(constructors: Constructors, alike: Mapping[str, Mapping[str, 
         lines += ["", f"| choice | {' | '.join(f'`{path}`' for path in different)} |"]
         lines += ["|" + "---|" * (len(different) + 1)]
         for name, own in of_choice.items():
-            cells = [code(own[path].value) if path in own else "" for path in different]
+            cells = [(path in own and code(own[path].value)) or "not set" for path in different]
             lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
 
@@ -226,10 +226,22 @@ def settings(constructors: Constructors, own: Mapping[str, Key]) -> dict[str, Se
     found = {}
     for path, key in own.items():
         argument = taken.pop(path, Setting("", "", ""))
-        setting = argument._replace(value=key.value, meaning=argument.meaning or key.comment)
+        meaning = argument.meaning or key.comment or (declared_help(path) if key.value else "")
+        setting = argument._replace(value=key.value, meaning=meaning)
         if (setting.value or setting.meaning) and not path.split(".")[-1].startswith("_"):
             found[path] = setting
     return found | taken
+
+
+def declared_help(path: str) -> str:
+    """Return the schema's help for a dotted key; empty if the schema does not declare it."""
+    found, declared = "", KEYS
+    for name in path.split("."):
+        each = declared.get(name, declared.get("*"))
+        if each is None:
+            return ""
+        found, declared = each.help, each.keys
+    return found
 
 
 def arguments(prefix: str, target: str) -> dict[str, Setting]:

@@ -108,7 +108,7 @@ def test_validation_logits_serve_every_augmentation_and_number_of_views(root, ou
     assert len(val) == 2
     assert not list(root.glob("*/layer3-val-*"))
     printed = output("build", *EXPERIMENT, "augment=none", "data.views=1", splits=["val"])
-    assert re.search("val: 1 view of 2 teachers.*all there already", printed)
+    assert re.search("val: 1 view of 2 teachers.*all were cached before", printed)
     assert sorted(folder.name for folder in root.glob("*/logits-val-*")) == val
     manifest = json.loads((store(root, "resnet8/logits-val-*") / "manifest.json").read_text())
     assert manifest["fingerprint"]["augment"] is None
@@ -119,7 +119,9 @@ def test_validation_logits_serve_every_augmentation_and_number_of_views(root, ou
 
 def test_an_empty_cache_is_reported(shared, tmp_path, capfd):
     assert invoke(cache.main, tmp_path, shared, "action=info") == 0
-    assert f"Nothing is cached in {tmp_path / 'outputs' / 'cache'}." in capfd.readouterr().out
+    assert (
+        f"The cache folder {tmp_path / 'outputs' / 'cache'} has no teacher outputs." in capfd.readouterr().out
+    )
 
 
 def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root, output, tmp_path):
@@ -130,7 +132,7 @@ def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root
     assert re.search(r"\b[\d.]+ [kM]B", listed)
     assert re.search(r"0\.\d{4}", listed)
     for part in (
-        "6 stores", "split: name train, size 100", "storage: float16", "precision float32", "padding 4",
+        "6 folders", "split: name train, size 100", "storage: float16", "precision float32", "padding 4",
         str(tmp_path), "no run",
     ):  # fmt: skip
         assert part in listed
@@ -139,7 +141,7 @@ def test_every_store_is_listed_with_its_size_accuracy_fingerprint_and_users(root
 
 DAMAGES = {
     "an empty manifest": ("manifest.json", b"{}", "has format None"),
-    "a truncated shard": ("view-0001.00000.safetensors", b"", r"views \[1\] lack bytes"),
+    "a truncated shard": ("view-0001.00000.safetensors", b"", r"views \[1\] have missing"),
     "a record that is not JSON": ("view-0002.json", b"{", "is damaged"),
 }
 
@@ -160,8 +162,8 @@ def test_a_damaged_store_is_listed_as_damaged(root, capfd, damage):
 def test_a_correct_cache_passes_with_the_largest_difference_of_each_tensor(root, output):
     before = files(root)
     printed = output("verify", *EXPERIMENT, rows=16, splits=["train", "val"])
-    assert "train: 2 views, every checksum right" in printed
-    assert "val: 1 view, every" in printed
+    assert "train: 2 views: all checksums are right" in printed
+    assert "val: 1 view: all checksums" in printed
     for tensor in ("resnet8.*logits.*always", "resnet8.*layer3", "vgg8_quarter.*stage5"):
         assert re.search(tensor, printed)
     largest = re.findall(r"\d\.\de[+-]\d\d", printed)
@@ -183,7 +185,7 @@ def test_a_flipped_byte_fails_and_is_left_as_it_is(root, output):
 def test_missing_views_are_counted_and_not_built(root, output):
     store(root, "resnet8/logits-train-*").joinpath("view-0002.json").unlink()
     before = files(root)
-    assert "train: 1 view of 2, every checksum right" in output("verify", *EXPERIMENT)
+    assert "train: 1 view of 2: all checksums are right" in output("verify", *EXPERIMENT)
     assert files(root) == before
 
 

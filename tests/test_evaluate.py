@@ -109,7 +109,7 @@ def test_earlier_numbers_of_teachers_stay_when_the_teachers_are_missing(moved, e
         names = {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble", "latency"}
         assert found["left_out"].keys() == names
         for reason in found["left_out"].values():
-            assert reason.count("(its numbers are those of an earlier evaluation)") == 1
+            assert reason.count("(the numbers are those of an earlier evaluation)") == 1
             assert reason in printed
         assert "ms per image" not in printed
     (moved / "evaluate.json").write_text(json.dumps({**whole, "weights_digest": "another student's"}))
@@ -160,7 +160,10 @@ def test_an_ensemble_without_usable_weights_is_uniform(moved, evaluate):
     assert about["weights"] == "uniform"
     assert "reads the labels" in about["because"]
     assert about["mean_weight"] == pytest.approx({"vgg8_quarter": 0.5, "resnet8": 0.5})
-    assert f"mixed by equal weights, mean vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}" in printed
+    assert (
+        f"mixed by equal weights, mean weights vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}"
+        in printed
+    )
 
 
 def test_a_run_is_evaluated_from_any_directory_into_another_file(moved, evaluate, monkeypatch, tmp_path):
@@ -197,29 +200,35 @@ def test_classes_of_another_data_set_are_matched_by_name(moved, evaluate, tmp_pa
     assert list(found["classes"]) == run_names
     assert found["metrics"].keys() >= {"test/acc", "teacher/resnet8/test/kl"}
     printed = evaluate(f"run={moved}", *only_test, "split=val", status=2)
-    assert "has no split 'val', only ['test']; a validation split is a run's own" in printed
-    assert "or leave dataset= out" in printed
+    assert "has no such split (got 'val', expected one of ['test']). Only the data set of the run" in printed
+    assert "or remove dataset=" in printed
 
 
 def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
     write_image_folder(tmp_path / "others", classes=("0", "1", "cat"))
     words = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/others")
     printed = evaluate(f"run={moved}", *words, f"paths.data={tmp_path}/data", status=2)
-    assert "has other classes than the run's 'digits'" in printed
-    assert "has 'cat' instead" in printed
+    assert "are not those of the run (missing: " in printed
+    assert "unexpected: 'cat'" in printed
 
 
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
         ([], "run is missing: expected a folder that amtml_pl.train printed"),
-        (["run={tmp}"], "is not the folder of a run"),
+        (["run={tmp}"], "is not a run folder"),
         (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),
         (["run={moved}", "spilt=val"], "spilt: unknown key; did you mean 'split'?"),
         (["run={moved}", "dataset=nothing"], "dataset=nothing: unknown choice"),
         (["run={moved}", "dataset=image_folder"], "dataset.source.folder cannot be resolved: Missing"),
-        (["run={moved}", "dataset=digits", "dataset.image_size=16"], "would have 16 pixels a side"),
-        (["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"], "has 100 classes; the run's has 10"),
+        (
+            ["run={moved}", "dataset=digits", "dataset.image_size=16"],
+            "is not that of the run (got 16, expected ",
+        ),
+        (
+            ["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"],
+            "is not that of the run (got 100, expected 10)",
+        ),
         (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation, and is left as it is"),
         (["run={moved}", "out={moved}"], "is a folder"),
     ],
@@ -249,6 +258,6 @@ def test_a_run_with_one_changed_digit_is_refused_with_the_command_that_repeats_i
     (moved / name).write_text(f"{before}0{after}")
     printed = evaluate(f"run={moved}", status=2)
     assert name in printed
-    assert ("is damaged: its digest" if name == "run.json" else "was changed after the run") in printed
+    assert ("is damaged: its digest" if name == "run.json" else "changed after the run") in printed
     assert "force=true" in printed
     assert not (moved / "evaluate.json").exists()

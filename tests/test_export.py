@@ -132,7 +132,7 @@ def test_random_images_replace_those_that_are_not_on_this_machine(moved, command
     record["dataset"]["digest"] = "0" * 64
     write_record(moved, record)
     printed = command(export.main, f"run={moved}", "format=safetensors")
-    assert "random images replace real ones" in printed
+    assert "random images replaced the validation images" in printed
     assert "are not packed in" in printed
     entries = json.loads((moved / "export" / "export.json").read_text())
     assert not entries["export/student.safetensors"]["parity"]["real"]
@@ -148,7 +148,9 @@ def test_a_file_with_other_logits_is_not_written(exported, command, monkeypatch)
     monkeypatch.setitem(FORMATS, "safetensors", replace(written, write=write_shifted))
     before = contents(exported / "export")
     printed = command(export.main, f"run={exported}", "format=safetensors", status=2)
-    assert "differ on 60 validation images: max |Δlogit| 0.01, expected at most 0.0001" in printed
+    assert (
+        "different logits on 60 validation images (got max |Δlogit| 0.01, expected at most 0.0001)" in printed
+    )
     assert contents(exported / "export") == before
 
 
@@ -176,9 +178,9 @@ def test_a_network_without_a_graph_is_refused_by_name_and_fits_safetensors(moved
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        (["run={tmp}/nowhere"], "nowhere is not a folder"),
+        (["run={tmp}/nowhere"], "nowhere does not exist, or is not a folder"),
         (["run={moved}", "format=tflite"], "format='tflite': expected onnx or"),
-        (["run={moved}", "out={moved}/export/model.bin"], "has a name that ends in .onnx"),
+        (["run={moved}", "out={moved}/export/model.bin"], "has a wrong suffix (expected .onnx"),
         (["run={moved}", "out={moved}/run.json/x.onnx"], "x.onnx cannot be written"),
     ],
 )
@@ -213,7 +215,7 @@ def test_a_multirun_is_refused_and_leaves_nothing_behind(moved, command, monkeyp
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     printed = command(export.main, "-m", f"run={moved},{moved}", status=2)
-    assert "--multirun is not supported: expected one command for each" in printed
+    assert "--multirun is not supported by this command" in printed
     assert [*(tmp_path / "here").iterdir()] == []
 
 
@@ -223,7 +225,7 @@ def test_a_read_only_run_is_exported_elsewhere_without_an_entry(moved, command, 
     words = (f"run={moved}", "format=safetensors")
     assert "student.safetensors cannot be written" in command(export.main, *words, status=2)
     printed = command(export.main, *words, f"out={tmp_path}/new/mine.safetensors")
-    assert "no entry in the run's export.json" in printed
+    assert "the run's export.json has no entry" in printed
     assert open_exported(tmp_path / "new" / "mine.safetensors").card.classes == DIGITS
     assert (moved / "export").read_text() == "in the way"
 

@@ -8,7 +8,7 @@ import pytest
 @pytest.mark.slow
 def test_a_part_of_each_kind_takes_part_in_a_study(tmp_path, follow):
     output = follow("extending.md", tmp_path)
-    assert "Nothing is wrong: every term trains what it claims to." in output
+    assert "No problems found: every loss term trains the expected parameters." in output
 
     runs = tmp_path / "outputs" / "runs"
     records = {

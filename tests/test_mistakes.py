@@ -17,11 +17,11 @@ TYPED = {
     "student=resnet21": ["student=resnet21: unknown choice; did you mean 'resnet"],
     "loss=[ce,kdd]": ["loss=kdd: unknown choice; did you mean 'kd'?"],
     "teacher=[resnet32,resnt56]": ["teacher=resnt56: unknown choice; did you mean 'resnet56'?"],
-    "loss.kd.temperature=3": ["loss.kd has settings but is not selected: add it to loss=[...]"],
+    "loss.kd.temperature=3": ["loss.kd has settings, but it is not selected"],
     "teacher=[resnet32": ["teacher=[resnet32:", "(command line)"],
     "optimizer": ["optimizer: missing EQUAL"],
     "trainer=null": ["trainer=null: expected one of ['auto', 'cpu',"],
-    "seed=0,1": ["seed=0,1: several values are a sweep; expected -m before them"],
+    "seed=0,1": ["seed=0,1: several values need a sweep (expected -m before"],
     "~optimizer.lrr": ["optimizer.lrr: unknown key"],
 }
 VALUES = {
@@ -29,16 +29,16 @@ VALUES = {
     "temperature=hot": ["temperature='hot': expected a number above 0"],
     "coef.kd=x": ["coef.kd='x': expected a number"],
     "trainer.max_epochs=0": ["trainer.max_epochs=0: expected a whole number, 1 or more"],
-    "trainer.devices=3": ["data.batch_size=128: expected a multiple of the 3 processes", "(conf/data/def"],
+    "trainer.devices=3": ["data.batch_size=128: the 3 processes (trainer.devices=3", "(conf/data/def"],
     "resume=always": ["resume='always': expected auto or never"],
     "temperature=${nothing}": ["temperature cannot be resolved: "],
     "+nonsense=1": ["nonsense: unknown key"],
     "data.mixup=0.2 method=avg experiment=digits": [
         "data.mixup=0.2: mixup blends images",
-        "a cache holds",
+        "the cache holds",
     ],
     "~data.batch_size": ["data.batch_size is missing"],
-    "+trainer.strategy=fsdp": ["trainer.strategy=fsdp: ranks always share batches by DDP"],
+    "+trainer.strategy=fsdp": ["trainer.strategy=fsdp: several processes always use DDP"],
 }
 CONSTRUCTORS = {
     "+student.network.deph=3": ["student.network.deph:", "has no such argument; did you mean 'depth'? (comm"],
@@ -46,17 +46,21 @@ CONSTRUCTORS = {
     "scheduler.milestones=[5,x]": ["scheduler.milestones=[5, 'x']: expected Iterable[int]"],
     "scheduler._target_=os.system": ["scheduler._target_=os.system:", "is not an allowed constructor"],
     "~student.network.depth": ["models.cifar_resnet.CifarResNet needs the argument 'depth'"],
-    "trainer=gpu": ["trainer.accelerator=gpu: none is found on this machine", "(conf/trainer/gpu.yaml)"],
+    "trainer=gpu": ["trainer.accelerator=gpu: this machine has no usable GPU", "(conf/trainer/gpu.yaml)"],
 }
 PARTS = {
     "optimizer.lr=-1": ["The optimiser or its scheduler cannot be built: Invalid learning rate: -1"],
     "+trainer.gradient_clip_algorithm=none": ["The trainer cannot be built", "algorithms: ['value', 'norm']"],
-    "experiment=digits_amtml student.stages=[layer1,layer9]": ["has no module 'layer9'. The closest: layer"],
-    "experiment=digits_amtml student.hint=layr3": ["layr3", "The closest: layer3"],
-    "experiment=digits_amtml student.network.num_classes=7": [
-        "The student does not fit the classes of 'digits' (got 7 outputs, expected 10)"
+    "experiment=digits_amtml student.stages=[layer1,layer9]": [
+        "has no module 'layer9'. Similar paths: layer"
     ],
-    "experiment=digits_amtml teacher.resnet8.network.num_classes=5": ["Teacher 'resnet8' has 5 outputs"],
+    "experiment=digits_amtml student.hint=layr3": ["layr3", "Similar paths: layer3"],
+    "experiment=digits_amtml student.network.num_classes=7": [
+        "The number of student outputs is not the number of classes in 'digits' (got 7, expected 10)"
+    ],
+    "experiment=digits_amtml teacher.resnet8.network.num_classes=5": [
+        "Teacher 'resnet8' has the wrong number of outputs (got 5"
+    ],
 }
 # These end a stage for all others, or are mistakes only alone.
 LEFT_OUT = (
@@ -97,8 +101,8 @@ def test_all_mistakes_of_a_stage_are_reported_at_once(mistake, stage, expected):
 def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mistake):
     wrong = ("student.network.num_classes=7", "teacher.resnet8.network.num_classes=5")
     output = mistake("experiment=digits_amtml", *wrong)
-    assert "has 2 parts that do not fit" in output
-    assert "(got 7 outputs, expected 10)" in output
+    assert "The configuration has 2 mistakes" in output
+    assert "(got 7, expected 10)" in output
     assert "Teacher 'resnet8' has 5 outputs" in output
 
 

@@ -144,19 +144,19 @@ def test_a_file_name_that_is_not_utf_8_is_written_unchanged(exported, pictures, 
     [
         (["images={pictures}"], "model is missing: expected an exported student"),
         (["model={tmp}/nowhere", "images={pictures}"], "nowhere does not exist"),
-        (["model={tmp}", "images={pictures}"], "name the folder of a run, such as"),
+        (["model={tmp}", "images={pictures}"], "use a run folder, such as"),
         (["model={run}/run.json", "images={pictures}"], "run.json is not an exported student"),
         (
             ["model={run}/checkpoints/best.ckpt", "images={pictures}"],
             "an archive of torch.save or torch.export",
         ),
-        (["model={run}/student.safetensors", "images={pictures}"], "was not written by amtml_pl.export"),
+        (["model={run}/student.safetensors", "images={pictures}"], "were not written by amtml_pl.export"),
         (["model={onnx}", "images=[{pictures},{tmp}/x.png]"], "); known are .bmp"),
         (["model={onnx}", "images=a[1].png"], """to type it as text: 'images="a[1].png"'"""),
         (["model={onnx}", "images={pictures}", "out={run}/metrics.csv"], "is not a table of predictions"),
-        (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (none of PNG, JPEG, "),
+        (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (unknown format, expected PNG, "),
         (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
-        (["model={onnx}", "images={pictures}", "checkpoint=last"], "is a choice of a run's folder"),
+        (["model={onnx}", "images={pictures}", "checkpoint=last"], "is a file with one checkpoint"),
         (["model={long}", "images={pictures}"], "cannot be read or written: File name too long"),
     ],
 )
@@ -219,23 +219,23 @@ def changed_export(exported, pictures, command):
 
 def test_onnx_of_another_program_is_refused_by_its_metadata(changed_export):
     printed = changed_export("onnx", dict.clear)
-    assert "was not written by amtml_pl.export: in its metadata amtml_pl=absent" in printed
+    assert "were not written by amtml_pl.export (got amtml_pl=absent" in printed
 
 
 def test_fewer_class_names_than_outputs_are_refused(changed_export):
     printed = changed_export("onnx", lambda card: card.update(classes=json.dumps(["cat", "dog"])))
-    assert "gives outputs of shape (1, 10), expected (1, 2)" in printed
+    assert "returns logits of a wrong shape (got (1, 10), expected (1, 2))" in printed
 
 
 def test_weights_of_another_network_are_refused(changed_export):
     printed = changed_export("safetensors", lambda _, tensors: tensors.pop("fc.bias"))
-    assert "1 tensors differ (the first, fc.bias" in printed
+    assert "1 tensors differ (the first is fc.bias" in printed
 
 
 def test_logits_that_are_not_finite_are_refused(changed_export, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # where predictions.csv would be
     printed = changed_export("safetensors", lambda _, tensors: tensors["fc.bias"].fill_(torch.nan))
-    assert "gives logits that are not finite" in printed
+    assert "returns logits that are NaN or infinite" in printed
     assert not (tmp_path / "predictions.csv").exists()
 
 
@@ -256,7 +256,7 @@ def test_ctrl_c_while_torch_is_imported_ends_without_traceback(tmp_path):
     _, printed = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in printed
-    assert "Interrupted. This begins again:" in printed
+    assert "Interrupted. To start again, run:" in printed
     assert "python -m amtml_pl.predict model=nowhere images=nowhere" in printed
 
 
@@ -276,4 +276,4 @@ def test_a_file_with_one_changed_weight_is_refused_by_its_record(exported, pictu
     content[-100] ^= 1
     file.write_bytes(content)
     printed = command(predict.main, f"model={file}", f"images={pictures}", status=2)
-    assert f"{file.name} was changed after the export" in printed
+    assert f"{file.name} changed after the export" in printed

@@ -62,14 +62,14 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     (tmp_path / "a" / "metrics.csv").write_text("nonsense")
     seal_again(tmp_path / "a")
     output = " ".join(report("runs=.").err.split())
-    assert "2 problems (data set and student) are kept apart" in output
+    assert "2 pairs of data set and student" in output
     assert "cut is left out: interrupted" in output
     assert "later is left out: later/run.json has format 4; expected 3; a later version" in output
-    assert "a/metrics.csv is left out of the curves: its first column is 'nonsense'" in output
+    assert "a/metrics.csv is left out of the curves: the first column is 'nonsense'" in output
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):
         text = (tmp_path / "report" / name).read_text()
-        assert "2 problems (data set and student) are kept apart" in text
+        assert "2 pairs of data set and student" in text
         assert "cut: interrupted" in text
 
 
@@ -77,13 +77,13 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     ("words", "message"),
     [
         (["runs=nothing"], "is not a folder"),
-        (["runs=empty"], "No run found below"),
+        (["runs=empty"], "contains no run"),
         (["runs=runs", "baseline=amtm"], "did you mean 'amtml'"),
         (["runs=runs", "metric=test/accc"], "(got 'test/accc', expected one of test/acc, test/acc_last,"),
         (["runs="], "runs='': expected"),
         (["runs=runs", "baseline="], "baseline= is empty"),
-        (["runs=unfinished"], "repeat the command of a run (in its run.json)"),
-        (["runs=nan"], "with force=true to start it again"),
+        (["runs=unfinished"], "repeat the training command of a run to resume"),
+        (["runs=nan"], "training command of a run with force=true"),
         (["runs=runs", "out=file"], "cannot be written to"),
         (["runs=runs", "bsaeline=ce"], "baseline"),
     ],
@@ -140,7 +140,7 @@ def test_numbers_are_whole_on_a_terminal_of_any_width(tmp_path, capsys, monkeypa
         assert f" {group.against_baseline.difference()} " in output or group.is_baseline
     absent = {name for name in columns(problem, "test/acc") if name not in output}
     assert absent == set()
-    assert ("too wide for here: " in output) is (width < 200)
+    assert ("do not fit this terminal: " in output) is (width < 200)
 
 
 @pytest.mark.parametrize("closed", ["", ">&-"])

@@ -68,7 +68,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes_with_the_same_result
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    output = errors.partition("Interrupted. This continues where it stopped:")[2]
+    output = errors.partition("Interrupted. To resume, run:")[2]
     python, flag, module, *words = shlex.split(output)
     assert (python, flag, module) == ("python", "-m", "amtml_pl.train")
     assert json.loads(record.read_text())["status"] == "interrupted"

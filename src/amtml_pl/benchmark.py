@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 ROWS = {
     "ce_step_ms": "cross-entropy step, ms",
-    "avg_step_ms": "plain averaging, cached, step, ms",
-    "cached_step_ms": "this experiment, cached, step, ms",
-    "live_step_ms": "this experiment, live, step, ms",
+    "avg_step_ms": "plain averaging, cached step, ms",
+    "cached_step_ms": "this experiment, cached step, ms",
+    "live_step_ms": "this experiment, live step, ms",
     "ratio_cached_to_ce": "cached step ÷ cross-entropy step",
     "ratio_live_to_cached": "live step ÷ cached step",
     "input_share": "input path, share of a cached step",
     "build_images_per_second": "cache build, images/s through all teachers",
     "ce_peak_mb": "peak private memory, cross-entropy, MB",
-    "peak_extra_mb": "peak private memory, cached - cross-entropy, MB",
+    "peak_extra_mb": "extra peak private memory of a cached run, MB",
     "teacher_parameters_resident": "teacher parameters in memory in a cached run",
 }
 

@@ -46,7 +46,7 @@ def main(job: CommandJob) -> None:
         refuse_unwritable(file)
         chosen = {key: options[key] for key in ("checkpoint", "teachers", "latency", "corruptions", "seed")}
         if options["latency"]:
-            console.print("Measuring the latency on the CPU first (latency=false leaves it out)")
+            console.print("Measuring the latency on the CPU first (latency=false skips the measurement)")
         found = evaluate_student(finished, images, **chosen)
         whole = found.with_earlier(before) if (before := earlier(file)) else found
         whole = whole.replaced(command=job.typed(), git=git_state(), versions=versions())

@@ -33,19 +33,19 @@ def print_export(exported: Exported) -> None:
     entry, images, file = exported.entry, exported.images, str(exported.file)
     parity, speed = entry.parity, entry.latency
     if images.missing:
-        console.print(escape(f"  random images replace real ones: {images.missing}"))
+        console.print(escape(f"  random images replaced the validation images: {images.missing}"))
     console.print(
-        f"  max |Δlogit| {parity.max_abs_logit_difference:.2g}, the same class on "
+        f"  largest logit difference {parity.max_abs_logit_difference:.2g}; the same class on "
         f"{parity.same_class:.4f} of {images}"
     )
     before, after = (f"{form.ms_per_image:.3g} ms" for form in (speed.before, speed.after))
     console.print(
-        f"  latency of one image {before} as checkpoint, {after} as exported "
+        f"  latency of one image: {before} before the export, {after} after it "
         f"({escape(speed.cpu)}, {speed.threads} threads)"
     )
     console.print(f"  size {entry.bytes:,} bytes")
     if exported.unrecorded:
-        console.print(f"  no entry in the run's export.json: {escape(exported.unrecorded)}")
+        console.print(f"  the run's export.json has no entry for the file: {escape(exported.unrecorded)}")
     console.print(f"Written to {escape(file)}")
     model = shlex.quote(f"model={hydra_literal(file)}")
     console.print(escape(f"  python -m amtml_pl.predict {model} images=FOLDER"))

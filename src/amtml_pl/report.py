@@ -91,7 +91,7 @@ def print_leaderboards(problems: Sequence[Problem], metric: str) -> None:
             table.add_row(*(escape(row[number]) for number in kept))
         console.print(table)
         if left_out := [name for number, name in enumerate(head) if number not in kept]:
-            console.print(f"  too wide for here: {', '.join(left_out)}", markup=False)
+            console.print(f"  Columns that do not fit this terminal: {', '.join(left_out)}", markup=False)
 
 
 def columns_that_fit(head: Sequence[str], rows: Sequence[Sequence[str]], metric: str) -> list[int]:
@@ -117,10 +117,10 @@ def print_warnings(
     """Print warnings about what the tables leave out or compare unfairly."""
     warnings = [apart] if (apart := kept_apart(problems)) else []
     for problem in problems:
-        warnings += [f"{group.name}: unequal budget: {'; '.join(group.unequal)}"
+        warnings += [f"the budgets of the group {group.name} are unequal: {'; '.join(group.unequal)}"
                      for group in problem.groups if group.unequal]  # fmt: skip
         if problem.baseline is None and any(other.baseline for other in problems):
-            warnings.append(f"{problem.title} has no such baseline")
+            warnings.append(f"{problem.title} has no runs of the baseline")
     warnings += [f"{relative_name(out.folder, folder)} is left out: {out.reason}" for out in found.left_out]
     warnings += [f"{file} is left out of the curves: {reason}" for file, reason in broken]
     for sentence in warnings:

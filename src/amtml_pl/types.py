@@ -43,12 +43,11 @@ class Split:
 
 
 def counted_kinds(left_out: Mapping[str, int]) -> str:
-    """Return a summary of unread files: ``left out: 1 file … (.tif 1)``."""
+    """Return a summary of unread files: ``ignored 1 file of an unsupported type (.tif 1)``."""
     number = sum(left_out.values())
     kinds = sorted(left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     listed = ", ".join(f"{suffix or 'without a suffix'} {count:,}" for suffix, count in kinds)
-    are = "file that is" if number == 1 else "files that are"
-    return f"left out: {number:,} {are} not read ({listed})"
+    return f"ignored {number:,} file{'s' * (number != 1)} of an unsupported type ({listed})"
 
 
 class Tensors:

@@ -21,14 +21,14 @@ def test_methods_cost_the_same_whichever_came_first_and_built_the_cache(tmp_path
                       timing={"fit_seconds": 60.0, "cache_build_seconds": built})  # fmt: skip
     figure = figures(tmp_path)["cost"]
     assert figure.variants[0].traces[0]["x"] == [1.0, 1.0]
-    assert "Not in the points: the 10.0 minutes in which any of these runs built" in figure.description
+    assert "do not include the 10.0 minutes for building the cache" in figure.description
 
 
-@pytest.mark.parametrize(("metric", "better"), [("test/acc", "Above"), ("test/loss", "Below")])
+@pytest.mark.parametrize(("metric", "better"), [("test/acc", "Higher"), ("test/loss", "Lower")])
 def test_the_better_side_is_where_the_metric_is_better(tmp_path, metric, better):
     for method in ("ce", "avg"):
         write_run(tmp_path / method, "small", 0, 0.6, typed=f"method={method}", metrics={metric: 0.5})
-    assert f"{better} and left is better" in figures(tmp_path, metric)["cost"].description
+    assert f"{better} and further left is better" in figures(tmp_path, metric)["cost"].description
 
 
 def test_of_many_groups_the_best_the_baseline_and_the_unbeaten_are_labelled(tmp_path):
@@ -40,12 +40,10 @@ def test_of_many_groups_the_best_the_baseline_and_the_unbeaten_are_labelled(tmp_
     compare_with([problem], "m9", "test/acc")
     figure = cost_against_accuracy(problem, "test/acc")
     assert [name for name in figure.variants[0].traces[0]["text"] if name] == ["m0", "m5", "m7", "m9", "m12"]
-    assert "Labelled are the best, the baseline" in figure.description
+    assert "Labels mark the best group, the baseline" in figure.description
 
 
 def test_the_caption_gives_the_passes_of_teachers_that_were_made_and_those_of_live_runs(tmp_path):
     write_study(tmp_path, methods=("ce", "avg"), epochs=8)
-    expected = (
-        "made 4 passes of teachers over the training split; with live teachers they would have made 48."
-    )
+    expected = "passed the training split 4 times through a teacher. With live teachers it would be 48 times."
     assert expected in figures(tmp_path)["cost"].description  # 3 seeds, 8 epochs, 2 teachers

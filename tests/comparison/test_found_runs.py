@@ -28,7 +28,7 @@ def folder(tmp_path):
 def test_a_damaged_record_is_left_out_with_the_reason(tmp_path, damage):
     write_run(tmp_path / "broken", "digits_ce", 0, 0.9)
     (tmp_path / "broken" / "run.json").write_text(damage)
-    with pytest.raises(UserError, match=r"No completed run found below .*:\n  - broken: "):
+    with pytest.raises(UserError, match=r"No completed run exists below .*:\n  - broken: "):
         find_runs(tmp_path, "test/acc")
     write_run(tmp_path / "whole", "digits_ce", 1, 0.9)
     found = find_runs(tmp_path, "test/acc")
@@ -46,7 +46,7 @@ def test_unfinished_runs_are_listed_with_their_state(folder):
     with FileLock(folder / "busy" / ".lock"):
         assert left_out(folder) == {
             "busy": "still running", "cut": "interrupted", "fell": "failed",
-            "lost": "ended without a record",
+            "lost": "ended before run.json was written",
         }  # fmt: skip
 
 
@@ -57,13 +57,13 @@ NAN, INF = float("nan"), float("inf")
     ("changes", "reason"),
     [
         ({"format": 4}, "has format 4; expected 3"),
-        ({"metrics": {"test/acc": NAN}}, "test/acc is nan"),
-        ({"metrics": {"test/acc": 1.7e308}}, "test/acc is 1.7e+308"),
+        ({"metrics": {"test/acc": NAN}}, "test/acc is not a usable number (got nan)"),
+        ({"metrics": {"test/acc": 1.7e308}}, "test/acc is not a usable number (got 1.7e+308)"),
         ({"timing": {"fit_seconds": INF}}, "fit_seconds"),
         ({"timing": {"fit_seconds": -1.7e308}}, "fit_seconds"),
-        ({"cache": {"teacher_passes": {"vgg8": NAN}}}, "vgg8 is nan"),
+        ({"cache": {"teacher_passes": {"vgg8": NAN}}}, "vgg8 is not a usable number (got nan)"),
         ({"temperature": NAN}, "temperature"),
-        ({"loss": {"kd": 10**400}}, "kd is inf"),
+        ({"loss": {"kd": 10**400}}, "kd is not a usable number (got inf)"),
     ],
 )
 def test_a_run_of_a_later_format_or_without_a_number_for_a_figure_is_left_out(folder, changes, reason):
@@ -77,7 +77,7 @@ def test_a_record_that_was_changed_is_named(folder):
     write_run(folder / "changed", "digits_ce", 1, 0.81)
     file = folder / "changed" / "run.json"
     file.write_text(file.read_text().replace("0.81", "0.91"))
-    assert "is damaged: its digest is not that of its other fields" in left_out(folder)["changed"]
+    assert "is damaged: the digest does not match the other fields" in left_out(folder)["changed"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "weights_by_class.csv"])
@@ -86,25 +86,27 @@ def test_a_run_whose_table_was_changed_is_named(tmp_path, name):
     with (tmp_path / "avg-1" / name).open("a") as file:
         file.write("\n")
     [message] = left_out(tmp_path).values()
-    assert message.startswith(f"{name} in {tmp_path}/avg-1 was changed after the run (got SHA-256 ")
+    assert message.startswith(f"The file {name} in {tmp_path}/avg-1 changed after the run (got SHA-256 ")
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones(folder):
     with pytest.raises(UserError, match=r"has the metric \(got 'test/accuracy', expected one of") as found:
         find_runs(folder, "test/accuracy")
-    assert found.value.fix == "metric=test/acc"
+    assert found.value.fix == "pass metric=test/acc"
 
 
 def test_a_run_that_lacks_the_metric_is_left_out_where_another_has_it(folder):
     write_run(folder / "other", "digits_ce", 1, 0.9, metrics={"test/loss": 0.1})
     [reason] = left_out(folder, "test/loss").values()
-    assert reason == "has no test/loss; it has val/acc, val/acc_last, test/acc, test/acc_last"
+    assert (
+        reason == "lacks the metric test/loss (its metrics: val/acc, val/acc_last, test/acc, test/acc_last)"
+    )
 
 
 def test_a_copy_of_a_run_is_left_out(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, "digits_ce", 0, 0.9, study="s")
-    assert left_out(tmp_path) == {"b": "repeats seed 0 of the same study in a"}
+    assert left_out(tmp_path) == {"b": "has the same settings and seed (0) as a"}
 
 
 @contextmanager
@@ -159,7 +161,7 @@ def test_a_run_with_an_unreadable_lock_may_still_be_running(shared):
     write_run(shared / "going", "digits_ce", 1, 0.9, status="interrupted")
     (shared / "going" / ".lock").touch(mode=0o444)
     with unprivileged():
-        assert left_out(shared)["going"] == "interrupted, or still running: its lock cannot be opened"
+        assert left_out(shared)["going"] == "interrupted, or still running (its lock cannot be opened)"
 
 
 def test_a_run_that_may_still_be_running_is_not_repeated(shared):
@@ -167,7 +169,7 @@ def test_a_run_that_may_still_be_running_is_not_repeated(shared):
     (shared / "whole" / ".lock").touch(mode=0o444)
     with unprivileged(), pytest.raises(UserError, match="may still be running") as refused:
         find_runs(shared, "test/acc")
-    assert refused.value.fix == "the same command again, once a run has ended"
+    assert refused.value.fix == "wait until a run has ended, then repeat this command"
 
 
 def test_runs_behind_links_are_found_once_each_and_circles_end(tmp_path):

@@ -154,7 +154,7 @@ def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_
 def test_an_ambiguous_baseline_is_an_error_that_lists_the_groups(tmp_path):
     for study in ("one", "two"):
         write_run(tmp_path / study, "digits", 0, 0.9, typed="method=ce", study=study)
-    with pytest.raises(UserError, match=r"(?s)baseline=ce is ambiguous: 2 groups.*- ce #1.*- ce #2"):
+    with pytest.raises(UserError, match=r"(?s)baseline=ce matches 2 groups.*- ce #1.*- ce #2"):
         compare_with(problems_in(tmp_path), "ce", "test/acc")
 
 

@@ -37,8 +37,8 @@ def test_latex_has_one_legend_and_a_label_per_table(tmp_path):
     labels = re.findall(r"\\label{(.*)}", text)
     assert labels == [f"tab:digits-dddddddd-net-with-{n}-parameters" for n in (1, 2, 3)]
     assert text.count("standard deviation over the n seeds") == 1
-    assert text.count(rf"Columns as in Table~\ref{{{labels[0]}}}.") == 2
-    assert text.count("Not to be compared with the other tables") == 3
+    assert text.count(rf"The columns are explained in Table~\ref{{{labels[0]}}}.") == 2
+    assert text.count("Do not compare this table with the others") == 3
 
 
 def test_latex_marks_an_unequal_budget(tmp_path):

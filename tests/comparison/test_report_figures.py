@@ -25,7 +25,7 @@ def test_accuracy_has_a_point_per_seed_and_an_interval_per_group(tmp_path):
     low, high = variant.layout["xaxis"]["range"]
     for mean, width in zip(means["x"], means["error_x"]["array"], strict=True):
         assert low < mean - width < mean + width < high
-    assert "beyond the frame" not in figure.description
+    assert "wider than the figure" not in figure.description
     assert [trace["name"] for trace in teachers] == ["teacher resnet14", "teacher vgg8"]
 
 
@@ -36,7 +36,7 @@ def test_intervals_of_two_seeds_are_cut_and_the_caption_reports_it(tmp_path):
     figure = figures(tmp_path)["accuracy"]
     low, high = figure.variants[0].layout["xaxis"]["range"]
     assert 0.59 < low < 0.60 < 0.64 < high < 0.65  # ce's interval is 0.61 ± 0.127
-    assert figure.description.endswith("Intervals of two seeds go beyond the frame.")
+    assert figure.description.endswith("Some intervals of two seeds are wider than the figure.")
 
 
 METRICS, CLASSES = "metrics.csv", "weights_by_class.csv"
@@ -103,16 +103,16 @@ EXPECTED = "expected a whole number, 0 or more"
 @pytest.mark.parametrize(
     ("figure", "name", "text", "reason"),
     [
-        ("curves", METRICS, "", "its first column is '', expected 'epoch'"),
+        ("curves", METRICS, "", "the first column is '', expected 'epoch'"),
         ("curves", METRICS, "epoch,val/acc\n0,much\n", "could not convert string to float: 'much'"),
         ("curves", METRICS, "epoch,val/acc\n0\n", "line 2 has 1 cells, expected 2"),
         ("curves", METRICS, "epoch,val/acc\n0,\ud800\n", "codec can't decode"),
         ("curves", METRICS, "epoch,val/acc\n0,0.5\ninf,0.5\n", f"line 3 has the epoch 'inf', {EXPECTED}"),
-        ("curves", METRICS, "epoch,val/acc,val/acc\n0,0.5,0.6\n", "it has two columns of one name"),
-        ("classes", CLASSES, "epoch,class,vgg8\n", "it has no rows"),
+        ("curves", METRICS, "epoch,val/acc,val/acc\n0,0.5,0.6\n", "two columns have the same name"),
+        ("classes", CLASSES, "epoch,class,vgg8\n", "the table has no rows"),
         ("classes", CLASSES, "epoch,class,vgg8\nnan,cat,0.5\n", f"line 2 has the epoch 'nan', {EXPECTED}"),
-        ("classes", CLASSES, "epoch,class,vgg8\n0,cat,inf\n", "it has weights that are not finite"),
-        ("classes", CLASSES, "epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "it has a class twice in epoch 3"),
+        ("classes", CLASSES, "epoch,class,vgg8\n0,cat,inf\n", "some weights are not finite"),
+        ("classes", CLASSES, "epoch,class,vgg8\n3,cat,0.5\n3,cat,0.6\n", "epoch 3 has the same class twice"),
     ],
 )
 def test_a_broken_table_is_named_and_the_run_and_the_figure_stay(tmp_path, figure, name, text, reason):

@@ -109,7 +109,7 @@ def test_runs_that_differ_in_the_configuration_alone_are_left_out_and_named(tmp_
     for temperature in (2, 4):
         write_swept(tmp_path, "sound", temperature, 10, 0.7, seeds=(0,))
     assert sweeps(tmp_path)[TEMPERATURE] == {"amtml (kd 10.0)": {"2": 0.7, "4": 0.7}}
-    note = "amtml (kd 1.0) is left out: only config.yaml distinguishes its groups."
+    note = "The line amtml (kd 1.0) is left out, because its groups differ only in config.yaml."
     assert note in figures(tmp_path)["sweep"].description
 
 
@@ -130,7 +130,7 @@ def test_a_sweep_of_one_coefficient_is_a_line_in_its_order_with_intervals(tmp_pa
     assert line["y"] == pytest.approx([0.605, 0.655, 0.705])
     assert line["error_y"]["array"] == pytest.approx([Estimate.of([0.60, 0.61]).half_width] * 3)
     assert variant.layout["xaxis"]["categoryarray"] == line["x"]
-    assert figure.description.endswith("Intervals of two seeds go beyond the frame.")
+    assert figure.description.endswith("Some intervals of two seeds are wider than the figure.")
 
 
 def test_each_coefficient_that_was_swept_is_a_choice(tmp_path):

@@ -27,10 +27,10 @@ def test_runs_left_out_and_groups_that_must_not_be_compared_are_named(tmp_path, 
     write_run(tmp_path / "a", "digits", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits", 0, 0.9, digest="b" * 64)
     text = write(problems_in(tmp_path), "test/acc", ["cut: interrupted", "evil\n\\end{document}: failed"])
-    assert "2 problems (data set and student) are kept apart: never compare across tables." in text
+    assert "2 pairs of data set and student: do not compare across tables." in text
     assert "cut: interrupted" in text
     assert not [line for line in text.splitlines() if line.startswith("\\end{document}")]
-    assert "kept apart" not in write(problems_in(tmp_path / "a"), "test/acc")
+    assert "pairs of data set" not in write(problems_in(tmp_path / "a"), "test/acc")
 
 
 def test_a_name_is_escaped_for_markdown_and_latex(tmp_path):

@@ -64,7 +64,7 @@ def test_a_network_passes_the_check_as_a_student(configure, student):
     [
         (["temperature=0"], r"temperature=0: expected a number above 0"),
         (["student.network.depth=deep"], r"student.network.depth='deep': expected int"),
-        (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings but is not selected"),
+        (["+teacher.resnet56.hint=layer3"], r"teacher.resnet56 has settings, but it is not selected"),
         (["dataset=image_folder"], r"dataset.source.folder cannot be resolved: Missing"),
     ],
 )

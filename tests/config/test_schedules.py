@@ -21,13 +21,16 @@ def rates(kind, arguments, epochs):
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
-        ({"milestones": [100, 150]}, "in 60 epochs the rate never changes at 100, 150."),
-        ({"step_size": 60}, "in 60 epochs its first period does not end."),
-        ({"T_0": 61}, "in 60 epochs its first period does not end."),
-        ({"T_max": 200}, "in 60 epochs it does not reach its end."),
-        ({"T_max": 50}, "in 60 epochs it goes beyond its end."),
-        ({"total_steps": 61}, "in 60 epochs it does not reach its end."),
-        ({"start_factor": 0.1, "total_iters": 61}, "in 60 epochs it does not reach its end."),
+        ({"milestones": [100, 150]}, "does not fit 60 epochs: the run never reaches 100, 150."),
+        ({"step_size": 60}, "does not fit 60 epochs: the run ends before the second period."),
+        ({"T_0": 61}, "does not fit 60 epochs: the run ends before the second period."),
+        ({"T_max": 200}, "does not fit 60 epochs: the run ends before the schedule."),
+        ({"T_max": 50}, "does not fit 60 epochs: the schedule ends before the run."),
+        ({"total_steps": 61}, "does not fit 60 epochs: the run ends before the schedule."),
+        (
+            {"start_factor": 0.1, "total_iters": 61},
+            "does not fit 60 epochs: the run ends before the schedule.",
+        ),
     ],
 )
 def test_a_schedule_behind_the_last_epoch_has_a_warning_with_an_override_that_fits(arguments, output):
@@ -40,7 +43,7 @@ def test_a_schedule_behind_the_last_epoch_has_a_warning_with_an_override_that_fi
 def test_each_schedule_of_a_sequence_is_looked_at():
     sequence = {"schedulers": [{"factor": 0.1, "total_iters": 5}, {"T_max": 200}], "milestones": [5]}
     (warning,) = schedule_warnings(sequence, 60)
-    assert warning.startswith("scheduler.schedulers.1.T_max=200:")
+    assert warning.startswith("scheduler.schedulers.1.T_max=200 does")
 
 
 @pytest.mark.parametrize("epochs", [4, 5, 60])
@@ -55,7 +58,7 @@ def test_a_schedule_that_ends_before_its_run_is_refused():
     with pytest.raises(ValueError, match="step"):  # of torch, in the last epochs of the run
         rates("OneCycleLR", {"max_lr": 1.0, "total_steps": 3}, epochs=5)
     (problem,) = schedule_problems({"max_lr": 1.0, "total_steps": 3}, 5)
-    assert problem.startswith("scheduler.total_steps=3: the schedule ends before the run; expected 5")
+    assert problem.startswith("scheduler.total_steps=3: the schedule ends before the run (expected 5")
     assert not [*schedule_problems({"max_lr": 1.0, "total_steps": 5}, 5)]
 
 
@@ -82,4 +85,4 @@ def test_the_first_epoch_in_which_a_step_is_seen_is_that_of_torch(kind, argument
 
 def test_a_run_too_short_for_any_step_is_pointed_to_a_constant_rate():
     (warning,) = schedule_warnings({"milestones": [100]}, 1)
-    assert warning.endswith("in 1 epoch the rate never changes at 100. What fits: scheduler=constant.")
+    assert warning.endswith("1 epoch: the run never reaches 100. Use scheduler=constant.")

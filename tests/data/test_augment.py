@@ -163,14 +163,14 @@ def test_cutout_blackens_a_square_that_the_border_may_cut():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: CropFlip(padding=-1), "padding is -1, expected 0 or more"),
+        (lambda: CropFlip(padding=-1), "padding of CropFlip is -1 .expected 0 or more"),
         (
             lambda: RandomErasing(ratio=[0, 2]),
-            r"ratio is \[0, 2\], expected two numbers",
+            r"ratio of RandomErasing is \[0, 2\] \(expected",
         ),
-        (lambda: RandomErasing(value=256), r"value is 256, expected a number in \[0, 255\]"),
-        (lambda: Cutout(0), "size is 0, expected a side of at least one pixel"),
-        (lambda: ColorJitter(hue=0.6), r"hue is 0.6, expected a number in \[0, 0.5\]"),
+        (lambda: RandomErasing(value=256), r"value of RandomErasing is 256 .expected 0 to 255"),
+        (lambda: Cutout(0), "size of Cutout is 0 .expected 1 pixel"),
+        (lambda: ColorJitter(hue=0.6), r"hue of ColorJitter is 0.6 .expected 0 to 0.5"),
     ],
 )
 def test_impossible_parameters_are_refused_by_name(make, text):

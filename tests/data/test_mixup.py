@@ -71,7 +71,9 @@ def test_cross_entropy_counts_each_label_as_much_as_its_image():
 
 
 def test_mixup_with_a_cache_is_refused(configure):
-    with pytest.raises(UserError, match=r"mixup blends images of a batch, but a cache.*teacher_source=live"):
+    with pytest.raises(
+        UserError, match=r"mixup blends images of a batch, but the cache.*teacher_source=live"
+    ):
         check(configure("experiment=digits_amtml", "data.mixup=0.2"))
 
 

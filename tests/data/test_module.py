@@ -1,3 +1,4 @@
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -18,10 +19,10 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"batch_size": 0}, "data.batch_size is 0, expected 1"), ({"val_size": float("nan")}, "val_size is nan"),
-     ({"views": -2}, "data.views is -2, expected 1 to 18, the distinct views"), ({"views": 19}, "is 19, exp"),
-     ({"eval_batch_size": 0}, "data.eval_batch_size is 0"), ({"num_workers": -1}, "data.num_workers is -1"),
-     ({"mixup": -1.0}, "data.mixup is -1.0, expected 0")],
+    [({"batch_size": 0}, "batch_size=0 .*expected 1"), ({"val_size": float("nan")}, "val_size=nan"),
+     ({"views": -2}, "views=-2 .*1 to 18, the different"), ({"views": 19}, "views=19"),
+     ({"eval_batch_size": 0}, "data.eval_batch_size=0"), ({"num_workers": -1}, "data.num_workers=-1"),
+     ({"mixup": -1.0}, "data.mixup=-1.0 is out of range .expected 0")],
 )  # fmt: skip
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
@@ -58,10 +59,10 @@ def test_an_epoch_has_every_training_image_once_in_batches_of_two_or_more(seed, 
 def test_the_sequence_of_samples_is_the_same_for_any_number_of_ranks(world_size, B, N, epoch):
     data = module(batch_size=B, train_size=N)
     if min(map(len, order(data, epoch))) < 2 * world_size > 2:
-        with pytest.raises(
-            UserError, match=rf"{world_size} ranks cannot share (a|the last) batch.*each needs 2\."
-        ):
+        with pytest.raises(UserError, match=f"batch is too small for {world_size} processes") as refused:
             order(data, epoch, 0, world_size)
+        if fitting := re.match(r"data.batch_size=(\d+)", refused.value.fix):
+            assert order(module(batch_size=int(fitting[1]), train_size=N), epoch, 0, world_size)
         return
     shares = [order(data, epoch, rank, world_size) for rank in range(world_size)]
     together = []
@@ -147,5 +148,5 @@ def test_a_resumed_run_has_the_batches_of_an_uninterrupted_one(tmp_path):
 def test_a_missing_test_split_is_named_when_it_is_loaded():
     data = module(PackedDataset(Path("packed"), "digest", CLASSES, {"train": split(60)}), val_size=0.2)
     assert data.sizes == {"train": 48, "val": 12}
-    with pytest.raises(UserError, match=r"packed has no test split, only \['train'\]"):
+    with pytest.raises(UserError, match=r"packed has no test split \(got \['train'\]\)"):
         data.test_dataloader()

@@ -115,7 +115,7 @@ def broken_from_step_5(monkeypatch):
 
 def test_a_gradient_that_is_nan_names_its_term_and_leaves_the_weights_alone(run, tmp_path, monkeypatch):
     broken_from_step_5(monkeypatch)
-    expected = r"The gradient stopped being a number at epoch 1, step 5 .*loss/kd.*Rows"
+    expected = r"The gradient is not finite at epoch 1, step 5, .*loss/kd.*rows"
     with pytest.raises(UserError, match=expected):
         run(*JOB, "doctor=false", "checkpoint_minutes=0")
     folder = RunFolder(tmp_path / "run")
@@ -134,7 +134,7 @@ def test_only_infinite_or_nan_gradients_are_broken(value, finite):
 
 def test_the_step_that_broke_is_kept_and_breaks_again(run, configure, tmp_path):
     huge = (*LABELS_ONLY, "optimizer.lr=1e30")
-    expected = r"(?s)The loss stopped being a number at epoch 0.*not_finite.safetensors.*lower optimizer.lr"
+    expected = r"(?s)The loss is not finite at epoch 0.*not_finite.safetensors.*lower optimizer.lr"
     with pytest.raises(UserError, match=expected):
         run(*huge)
     again = ready(configure(*huge), RunFolder(tmp_path / "again"))
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, whole, t
 
     message = in_a_process_that_may_write(20_000, job)
     assert "last.ckpt cannot be written" in message
-    assert "The previous one is intact" in message
+    assert "The previous checkpoint is intact" in message
     folder = RunFolder(tmp_path / "cut")
     assert torch.load(folder.last_checkpoint, weights_only=True)["global_step"] == 2
     assert [file.name for file in folder.path.rglob(".*")] == [".lock"]
@@ -185,7 +185,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, whole, t
 
 def test_out_of_memory_advises_what_takes_less(run, tmp_path, monkeypatch):
     at_step(monkeypatch, 2, lambda _: torch.empty(2**50))
-    with pytest.raises(UserError, match=r"Out of memory(.|\n)*resumes from it(.|\n)*smaller data.batch_size"):
+    with pytest.raises(UserError, match=r"out of memory(.|\n)*resumes from it(.|\n)*smaller data.batch_size"):
         run(*LABELS_ONLY)
     assert RunFolder(tmp_path / "run").record().status == "failed"
 

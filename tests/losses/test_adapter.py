@@ -31,5 +31,5 @@ def test_the_entropy_term_is_the_divergence_from_uniform_weights():
 
 
 def test_regularising_a_weighting_that_learns_nothing_is_refused():
-    with pytest.raises(UserError, match="the chosen one learns nothing"):
+    with pytest.raises(UserError, match="needs a weighting with trainable parameters"):
         AdapterL2()(make_step())

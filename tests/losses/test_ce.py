@@ -15,5 +15,7 @@ def test_cross_entropy_is_the_mean_negative_log_probability_of_the_label():
 
 
 def test_label_smoothing_outside_its_range_is_refused():
-    with pytest.raises(UserError, match=r"label_smoothing is 1.0; expected a number in \[0, 1\)"):
+    with pytest.raises(
+        UserError, match=r"label_smoothing is wrong .got 1.0, expected at least 0 and below 1"
+    ):
         CrossEntropy(label_smoothing=1.0)

@@ -110,5 +110,5 @@ def test_feature_weights_replace_the_steps_weights():
 
 
 def test_a_stage_that_the_student_does_not_have_is_refused():
-    with pytest.raises(UserError, match="reads stage 4, which the student's stages"):
+    with pytest.raises(UserError, match=r"wrong stage .got 4, expected null or 1 to 3"):
         FeatureRegression(list(STAGES), stage=4)

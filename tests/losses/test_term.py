@@ -115,7 +115,7 @@ def test_a_term_with_own_votes_or_weights_ignores_the_steps_weights(name):
 @pytest.mark.parametrize("name", WITH_TEACHERS)
 def test_a_term_that_needs_teachers_is_refused_without_any(name):
     term, step = built(term_of(name))
-    with pytest.raises(UserError, match=r"needs teachers, and the run has none(.|\n)*teacher=\[resnet32"):
+    with pytest.raises(UserError, match=r"needs teachers, but the run has none(.|\n)*teacher=\[resnet32"):
         term(replace(step, teachers=None, weights=None))
 
 

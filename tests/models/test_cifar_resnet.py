@@ -40,16 +40,16 @@ def test_convolutions_start_with_a_variance_of_two_over_fan_out():
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
 
 
-@pytest.mark.parametrize(("depth", "nearest"), [(18, "14 and 20"), (-5, "8")])
+@pytest.mark.parametrize(("depth", "nearest"), [(18, "14 or 20"), (-5, "8")])
 def test_a_wrong_depth_is_refused_with_the_nearest_ones(depth, nearest):
-    with pytest.raises(UserError, match=rf"got {depth}, expected 6n\+2 .* the nearest: {nearest}\)"):
+    with pytest.raises(UserError, match=rf"got {depth}, expected 6n\+2 .*, such as {nearest}\)"):
         CifarResNet(depth, 10)
 
 
 @given(blocks=st.integers(1, 50), remainder=st.sampled_from([2, 4]), more=st.integers(1, 5))
 def test_a_depth_of_six_layers_per_block_is_accepted_and_no_other(blocks, remainder, more):
     assert blocks_per_stage("Network", 6 * blocks + remainder, remainder) == blocks
-    nearest = f"nearest: {6 * blocks + remainder} and {6 * (blocks + 1) + remainder}"
+    nearest = f"such as {6 * blocks + remainder} or {6 * (blocks + 1) + remainder}"
     with pytest.raises(UserError, match=nearest):
         blocks_per_stage("Network", 6 * blocks + remainder + more, remainder)
 

@@ -50,8 +50,8 @@ def test_a_network_with_a_new_stem_keeps_all_other_weights():
     assert all(torch.equal(value, state[key]) for key, value in original.state_dict().items())
 
 
-NO_MODULE = r"no module '10'\. The closest: 1, 0\. There are: 0, 1, 2, 3, 4, 5\."
-NO_CONVOLUTION = r"The module '1' .* is a MaxPool2d; expected a Conv2d. There are: 0, 2\."
+NO_MODULE = r"no module '10'\. Similar paths: 1, 0\. Existing paths: 0, 1, 2, 3, 4, 5\."
+NO_CONVOLUTION = r"The module '1' .*got MaxPool2d, expected Conv2d\)\. Existing paths: 0, 2\."
 
 
 @pytest.mark.parametrize(

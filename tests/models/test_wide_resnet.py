@@ -53,9 +53,12 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"depth": 20, "widen_factor": 1}, r"got 20, expected 6n\+4 .* the nearest: 16 and 22"),
-        ({"depth": 16, "widen_factor": 0}, "widen_factor=0; expected 1 or more"),
-        ({"depth": 16, "widen_factor": 1, "dropout": 1.0}, r"dropout=1.0; expected a number in \[0, 1\)"),
+        ({"depth": 20, "widen_factor": 1}, r"got 20, expected 6n\+4 .*, such as 16 or 22"),
+        ({"depth": 16, "widen_factor": 0}, "wrong widen_factor .got 0, expected 1 or more"),
+        (
+            {"depth": 16, "widen_factor": 1, "dropout": 1.0},
+            "wrong dropout .got 1.0, expected at least 0 and below 1",
+        ),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message):

@@ -86,5 +86,5 @@ def test_the_command_in_the_message_contains_no_recorded_name(own_images, name):
     record = record.replaced(dataset=record.dataset.replaced(name=name, digest="0" * 64))
     with pytest.raises(UserError) as raised:
         recorded_images(own_images / "run", record, own_images / "data")
-    assert "dataset=image_folder dataset.source.folder=FOLDER (" in raised.value.fix
+    assert raised.value.fix.endswith("dataset=image_folder dataset.source.folder=FOLDER")
     assert name == "image_folder" or name not in raised.value.fix

@@ -126,8 +126,8 @@ def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, ch
 
 @pytest.mark.parametrize(
     ("part", "target", "printed"),
-    [("loop", "distill.loops.mmkd.MMKD", "MMKD computes the teachers' weights within"),
-     ("weighting", "weighting.random_teacher.RandomTeacherWeighting", "a whole"),
+    [("loop", "distill.loops.mmkd.MMKD", "MMKD computes teacher weights only during training"),
+     ("weighting", "weighting.random_teacher.RandomTeacherWeighting", "weights per batch"),
      ("weighting", "weighting.uniform.UniformWeighting", "of another network")],
 )  # fmt: skip
 def test_weights_of_whole_batches_are_refused_for_single_images(moved, part, target, printed):
@@ -139,12 +139,12 @@ def test_weights_of_whole_batches_are_refused_for_single_images(moved, part, tar
 
 def test_outputs_that_the_cache_does_not_hold_are_named(moved, tmp_path):
     run = load_run(moved)
-    expected = r"does not hold view 7 of .*logits-train.* which has the views \[1, 2\]"
+    expected = r"lacks view 7 of .*logits-train.* \(existing views: \[1, 2\]"
     with pytest.raises(UserError, match=expected):
         run.teacher_outputs(view=7)
-    with pytest.raises(UserError, match="does not hold the test logits of vgg8_quarter, resnet8"):
+    with pytest.raises(UserError, match="lacks the test logits of teacher vgg8_quarter, resnet8"):
         run.teacher_outputs("test")
-    with pytest.raises(UserError, match=r"does not hold the store(.|\n)*load_run\(..., cache=FOLDER\)"):
+    with pytest.raises(UserError, match=r"lacks the folder(.|\n)*load_run\(RUN, cache=FOLDER\)"):
         load_run(moved, cache=tmp_path / "empty").teacher_outputs()
 
 
@@ -183,7 +183,9 @@ def test_a_teacher_whose_file_has_moved_is_found_by_its_digest(moved, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
     alone = load_run(moved, teachers=here).teachers[1]
-    with pytest.raises(UserError, match=r"gone/my.safetensors does not exist, and no network below .*here"):
+    with pytest.raises(
+        UserError, match=r"missing below .*here .*gone/my.safetensors of the run does not exist"
+    ):
         alone.load()
     state = {f"module.{name}": tensor for name, tensor in teacher.load().network.network.state_dict().items()}
     save_file(state, here / "my.safetensors")
@@ -191,7 +193,7 @@ def test_a_teacher_whose_file_has_moved_is_found_by_its_digest(moved, tmp_path):
     with changed_config(moved) as config:
         config.teacher.resnet8.weights.path = str(moved / "student.safetensors")
     (here / "my.safetensors").unlink()
-    expected = r"student.safetensors has other weights, and no(.|\n)*or which holds student"
+    expected = r"student.safetensors of the run has other weights(.|\n)*or with student"
     with pytest.raises(UserError, match=expected):
         load_run(moved, teachers=here).teachers[1].load()
 
@@ -206,21 +208,27 @@ def test_changed_images_are_refused(moved):
 
 
 def test_another_folder_is_refused_with_the_name_of_a_run(moved, tmp_path):
-    with pytest.raises(UserError, match="nowhere is not a folder"):
+    with pytest.raises(UserError, match="nowhere does not exist, or is not a folder"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"has no run.json(.|\n)*such as '.*moved'"):
+    with pytest.raises(UserError, match=r"run.json is missing(.|\n)*such as '.*moved'"):
         load_run(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"status": "failed", "error": "out of luck"}, r"failed \(out of luck\); expected a completed one"),
-        ({"status": "interrupted"}, r"was interrupted(.|\n)*amtml_pl.train experiment=x"),
-        ({"format": 9}, r"has format 9; expected 3; a later version of amtml_pl wrote it(.|\n)*with the ver"),
+        (
+            {"status": "failed", "error": "out of luck"},
+            r"got status failed, expected completed\). Its error was: out of luck",
+        ),
+        ({"status": "interrupted"}, r"got status interrupted(.|\n)*amtml_pl.train experiment=x"),
+        (
+            {"format": 9},
+            r"has format 9; expected 3; a later version of amtml_pl wrote it(.|\n)*the run with force",
+        ),
         ({"format": None}, r"run.json has format None; expected 3"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),
-        ({"metrics": {}}, r"run.json is damaged: it lacks metrics.val/acc"),
+        ({"metrics": {}}, r"run.json is damaged: the record lacks metrics.val/acc"),
     ],
 )
 def test_a_run_with_an_unusable_record_is_refused_with_the_reason(moved, changes, text):
@@ -232,13 +240,13 @@ def test_a_run_with_an_unusable_record_is_refused_with_the_reason(moved, changes
 def test_a_run_is_still_running_while_its_lock_is_held_and_without_a_record_was_stopped(moved):
     """Teachers are being trained, or `force=true` has removed the old record."""
     change_record(moved, status="interrupted")
-    with FileLock(moved / ".lock"), pytest.raises(UserError, match="is still running; expected a completed"):
+    with FileLock(moved / ".lock"), pytest.raises(UserError, match="got status running, expected completed"):
         load_run(moved)
     (moved / "run.json").unlink()
-    expected = r"is still running, and is being prepared(.|\n)*when the run has ended"
+    expected = r"got status running(.|\n)*until the run has ended"
     with FileLock(moved / ".lock"), pytest.raises(UserError, match=expected):
         load_run(moved)
-    expected = r"was stopped before it was trained(.|\n)*repeat the command that began it"
+    expected = r"was stopped before its training(.|\n)*repeat the training command"
     with pytest.raises(UserError, match=expected):
         load_run(moved)
 
@@ -257,7 +265,7 @@ def test_a_damaged_configuration_is_refused_by_name(moved, text, printed):
 def test_a_checkpoint_that_is_missing_damaged_or_of_another_network_is_refused_by_name(moved):
     with changed_config(moved) as config:
         config.student.network.depth = 14
-    with pytest.raises(UserError, match=r"best.ckpt is of another network: \d+ tensors differ"):
+    with pytest.raises(UserError, match=r"best.ckpt does not fit the network: \d+ tensors differ"):
         load_run(moved).student()
     (moved / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(UserError, match=r"best.ckpt does not exist(.|\n)*checkpoint=last"):
@@ -271,7 +279,7 @@ def test_a_mistyped_choice_is_named(moved, monkeypatch):
     """A notebook has no runtime type checks."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     run = load_run(moved)
-    expected = r"checkpoint 'bset' is unknown|has no tset split|view=-1: expected"
+    expected = r"checkpoint is unknown \(got 'bset'|has no tset split|view is negative \(got -1"
     for call in (lambda: run.student("bset"), lambda: run.split("tset"), lambda: [*run.images("train", -1)]):
         with pytest.raises(UserError, match=expected):
             call()

@@ -35,7 +35,9 @@ class Unpicklable:
 def test_a_checkpoint_that_cannot_be_written_leaves_the_previous_one(tmp_path):
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match=r"last.ckpt cannot be written: cut off. The previous one is intact"):
+    with pytest.raises(
+        UserError, match=r"last.ckpt cannot be written: cut off. The previous checkpoint is intact"
+    ):
         writer.save_checkpoint({"epoch": 2, "bad": Unpicklable()}, tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"epoch": 1}
 

@@ -51,7 +51,7 @@ def test_a_job_counts_as_running_only_while_its_process_holds_its_lock(folder):
         assert [found.status for found in folder.jobs()] == ["running"]
     (left,) = folder.publish()
     assert left.status == "interrupted"
-    assert "without giving a reason" in left.reason
+    assert "ended without a message" in left.reason
     assert rows(folder)[0]["status"] == "interrupted"
 
 

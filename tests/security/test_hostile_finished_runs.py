@@ -52,11 +52,15 @@ CONFIGURATIONS = {
     "no seed": ("seed", None, "seed is missing: expected a whole num"),
     "a loss as the student": ("student.network", {"_target_": LOSS}, f"network._target_={LOSS} is not an"),
     "another depth": ("student.network.depth", "deep", "student.network.depth='deep': expected int"),
-    "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path does not name a file"),
+    "a NUL": ("teacher.resnet8.weights.path", "\0", "weights.path is not the path of a file"),
     "no teacher": ("teacher.resnet8", 5, "teacher.resnet8 is not a mapping"),
-    "positions": ("data._args_", [1], "data has the key _args_, expected arguments by name"),
+    "positions": ("data._args_", [1], "data has the key _args_, which is not allowed"),
     "no constructor": ("data.augment", {"operations": [CROP], "seed": 0}, "data.augment={.*: expected Augm"),
-    "a mixed list": ("data.augment.operations", [CROP, 5], "operations mixes nodes with other values"),
+    "a mixed list": (
+        "data.augment.operations",
+        [CROP, 5],
+        "operations mixes entries with and without _target_",
+    ),
 }
 
 
@@ -121,15 +125,15 @@ def test_the_weights_of_a_recorded_constructor_are_not_downloaded(finished):
     changes = ("teacher.resnet8.pretrained", True), ("teacher.resnet8.network", network)
     change_configuration(finished, *changes)
     run = load_run(finished)
-    with nothing_happens(), pytest.raises(UserError, match="load_run downloads nothing"):
+    with nothing_happens(), pytest.raises(UserError, match="does not download pretrained weights"):
         run.teachers[1].load()
 
 
 USE = {"views": 1, "bytes": 1, "teacher_passes": {}}
 RECORDS = {
-    "null": (None, "does not hold the logits of vgg8_quarter, resnet8"),
+    "null": (None, "lacks the logits of teacher vgg8_quarter, resnet8"),
     "a list": ([], "cache is a list, expected an object"),
-    "a way out": ({**USE, "stores": ["../../secret"]}, "does not hold the store ../../secret"),
+    "a way out": ({**USE, "stores": ["../../secret"]}, "lacks the folder ../../secret"),
 }
 
 
@@ -146,7 +150,9 @@ def test_a_record_and_a_configuration_of_two_runs_are_rejected(finished):
     record["teachers"]["another"] = record["teachers"].pop("resnet8")
     record["metrics"] |= {f"teacher/another/{split}/acc": 0.5 for split in ("val", "test")}
     write_record(finished, record)
-    with pytest.raises(UserError, match=r"are not of one run: their teachers are \['another', 'vgg8_quart"):
+    with pytest.raises(
+        UserError, match=r"The teachers in .* are not those in .*expected \['another', 'vgg8_quart"
+    ):
         load_run(finished)
 
 

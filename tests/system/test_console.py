@@ -57,7 +57,7 @@ def test_a_terminal_shows_the_plan_the_fit_on_one_line_and_the_next_commands(sha
     output, status = on_a_terminal(typed(shared, tmp_path, "experiment=digits_amtml", *TINY))
     assert status == 0, output
     assert output.index("Plan of digits_amtml") < output.index("epoch 1/2")
-    line = r"epoch 2/2 \S+ loss \d+\.\d{4}  val/acc 0\.\d{4}  [\d,]+ img/s \d:\d\d:\d\d cache 2/2"
+    line = r"epoch 2/2 \S+ loss \d+\.\d{4}  val/acc 0\.\d{4}  [\d,]+ img/s \d:\d\d:\d\d cached views 2/2"
     assert re.search(line, output), output
     assert "epoch 1/2: val/acc" not in output
     *_, summary = output.partition("student, best epoch")
@@ -74,7 +74,7 @@ def test_a_log_has_a_line_for_each_epoch_and_no_bar(shared, tmp_path):
     output, status = on_a_terminal(command, CI="true")
     assert status == 0, output
     assert re.findall(r"epoch (\d)/2: val/acc 0\.\d{4}", output) == ["1", "2"]
-    assert output.count("images computed") == 6  # two teachers, two views and the validation images
+    assert output.count("images/s") == 6  # two teachers, two views and the validation images
     assert not re.search(r"\d:\d\d:\d\d|-:--:--|checksums of the cache", output)  # the time left, of all bars
 
 
@@ -130,7 +130,7 @@ def test_folders_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     output = capsys.readouterr().out
     for name in ("packed [/x] data", "to write to d[/y]", "Plan of try[/z]", "try[/w] (seed 0)"):
         assert name in output
-    assert f"Everything is in {folder}\n" in output
+    assert f"The run folder is {folder}\n" in output
     for command, _ in next_commands(record, folder):
         assert f"  {command}  # " in output
     assert "try[red] (seed 0)" in output

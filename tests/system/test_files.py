@@ -75,10 +75,12 @@ def test_a_command_replaces_only_files_of_its_own_kind(tmp_path):
     mine = tmp_path / "mine.json"
     mine.write_text("{}")
     kind = {"suffix": ".json", "what": "an evaluation"}
-    with pytest.raises(UserError, match=r"mine\.json is not an evaluation, and is left as it is"):
+    with pytest.raises(UserError, match=r"mine\.json is not an evaluation, and is kept"):
         named_output(str(mine), **kind, is_one=lambda _: False)
     assert named_output(str(mine), **kind, is_one=lambda _: True) == mine
-    with pytest.raises(UserError, match=r"an evaluation has a name that ends in \.json(.|\n)*out=mine\.json"):
+    with pytest.raises(
+        UserError, match=r"has a wrong suffix \(expected \.json for an evaluation\)(.|\n)*out=mine\.json"
+    ):
         named_output("mine.csv", **kind, is_one=lambda _: True)
     assert named_output(f"{tmp_path}/new/found.json", **kind, is_one=lambda _: False).name == "found.json"
     assert not (tmp_path / "new").exists()

@@ -100,7 +100,7 @@ def test_too_few_threads_for_the_libraries_are_a_users_error(monkeypatch):
 
     monkeypatch.setattr("threading.Thread.start", refused)
     limited(monkeypatch, resource.RLIMIT_NPROC, 1777)
-    with pytest.raises(UserError, match=r"refuses a thread.*-u.*\n.*ulimit -u 7108.*OMP_NUM_THREADS=1"):
+    with pytest.raises(UserError, match=r"cannot start them.*-u.*\n.*ulimit -u 7108.*OMP_NUM_THREADS=1"):
         refuse_few_threads()
 
 
@@ -108,7 +108,7 @@ def test_a_limit_that_is_high_is_not_blamed_for_a_refused_thread(monkeypatch):
     limited(monkeypatch, resource.RLIMIT_NPROC, 96_365)
     message = refused_by_system(RuntimeError("can't start new thread"))
     assert "ulimit" not in str(message)
-    assert "the limit of the container" in message.fix
+    assert "limit of the container" in message.fix
 
 
 def test_a_full_pipe_and_a_mistake_after_a_refusal_are_not_limits(monkeypatch):

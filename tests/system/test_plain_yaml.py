@@ -37,12 +37,15 @@ REFUSED = {
     "an interpolation in a key": ("'${x}': 1", "is an interpolation"),
     "a tag": ("a: !!python/object/apply:os.system [true]", "line 1 has the tag"),
     "an anchor": ("a: &x 1", "line 1 has the anchor or alias x"),
-    "a date": ("a: [2026-11-29]", "a[0] is a date, expected plain values"),
+    "a date": ("a: [2026-11-29]", "a[0] is a date, expected a string or a number"),
     "no text": ("a: \udcff", "utf-8"),
     "something open": ("a: [", "did not find expected node content"),
     "two documents": ("a: 1\n---\nb: 2", "expected a single document"),
-    "depth": ("[" * 200_000, "line 1 has the nesting of more than 50 levels"),
-    "length": ("a" * ((1 << 20) + 1), "it has 1,048,577 bytes, expected at most 1,048,576"),
+    "depth": ("[" * 200_000, "line 1 has more than 50 nested levels"),
+    "length": (
+        "a" * ((1 << 20) + 1),
+        "the file is too large (got 1,048,577 bytes, expected at most 1,048,576",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from recorded_batches import Recorder, module, trainer
 def test_a_failed_write_leaves_the_checkpoint_before(tmp_path):
     file = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 1}, file)
-    with pytest.raises(UserError, match=r"last.ckpt cannot be written: .*The previous one is intact"):
+    with pytest.raises(UserError, match=r"last.ckpt cannot be written: .*The previous checkpoint is intact"):
         AtomicCheckpointIO().save_checkpoint({"step": Unwritable()}, file)
     assert torch.load(file, weights_only=True) == {"step": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]

@@ -155,7 +155,7 @@ def test_a_flipped_bit_of_any_view_is_refused_before_the_first_step(cached_views
 
 def test_changed_code_of_an_augmentation_is_refused(cached_views, configure, tmp_path, monkeypatch):
     other_crops(monkeypatch)
-    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view \d are not those"):
+    with pytest.raises(UserError, match=r"pixels of train sample \d+ in view \d do not match"):
         prepared(configure, tmp_path, "seed=1")
 
 
@@ -165,7 +165,7 @@ def test_a_view_that_other_code_has_half_built_is_refused_when_it_is_whole(confi
     for shard in shards(tmp_path / "outputs" / "cache", ".00003."):
         shard.unlink()
     other_crops(monkeypatch)
-    with pytest.raises(UserError, match=r"pixels of sample \d+ of train in view 1 are not those"):
+    with pytest.raises(UserError, match=r"pixels of train sample \d+ in view 1 do not match"):
         prepared(configure, tmp_path, "seed=1")
 
 
@@ -179,7 +179,7 @@ def test_a_view_that_another_process_has_built_meanwhile_is_verified_too(moved, 
 
 
 def test_without_preparation_a_changed_setting_is_named_with_both_values(cached, configure, tmp_path):
-    expected = r"(?s)teacher outputs: to compute.*differs in .*tensor.pool: None there, 2 here.*action=build"
+    expected = r"(?s)teacher outputs: to compute.*differs in .*tensor.pool .got 2, stored None.*action=build"
     with pytest.raises(UserError, match=expected):
         prepared(configure, tmp_path, "hint_pool=2", "prepare=false")
 
@@ -219,7 +219,9 @@ def test_an_interrupted_run_is_not_resumed_with_other_teachers(moved, own_teache
     change_record(moved, status="interrupted")
     for folder in (tmp_path / "teachers" / "digits").glob("resnet8-*"):
         train_anew(folder)
-    with pytest.raises(UserError, match=r"(?s)began with other weights of teacher 'resnet8'.*force=true"):
+    with pytest.raises(
+        UserError, match=r"(?s)weights of teacher 'resnet8' have changed since the run.*force=true"
+    ):
         run(*AMTML, own_teachers, name="moved")
 
 

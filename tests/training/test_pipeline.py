@@ -58,7 +58,7 @@ def test_a_completed_run_is_found_and_not_repeated(moved, run, capsys):
     again, _ = run(*AMTML, name="moved")
     assert again == first
     assert folder.weights_file.stat().st_mtime_ns == before
-    assert "Already completed" in capsys.readouterr().out
+    assert "The run is already completed" in capsys.readouterr().out
 
 
 @pytest.mark.numbers
@@ -112,14 +112,14 @@ def test_a_teacher_of_other_pixels_is_refused_with_its_own_command(own_teachers,
     for file in (tmp_path / "teachers").rglob("run.json"):
         other_pixels(file.parent)
     with pytest.raises(
-        UserError, match=r"(?s)trained on other images of 'digits'.*digits_teacher.*force=true"
+        UserError, match=r"(?s)images of 'digits' have changed since.*digits_teacher.*force=true"
     ):
         run(*AMTML, own_teachers)
 
 
 def test_a_completed_run_is_refused_when_the_pixels_have_changed(moved, run):
     other_pixels(moved)
-    with pytest.raises(UserError, match="than are packed now"):
+    with pytest.raises(UserError, match="have changed since the run"):
         run(*AMTML, name="moved")
 
 
@@ -138,7 +138,7 @@ def test_a_network_whose_constructor_loads_its_weights_is_not_trained(configure,
 
 def test_a_constructor_that_draws_new_weights_is_refused_by_the_cache(configure, tmp_path):
     torch.manual_seed(7)  # else the test before may leave the state in which a run draws
-    with pytest.raises(UserError, match=r"(?s)'resnet8' gives different weights.*pretrained=false"):
+    with pytest.raises(UserError, match=r"(?s)'resnet8' returns different weights.*pretrained=false"):
         ready(configure(*PRETRAINED), RunFolder(tmp_path / "cached"))
     live = ready(configure(*PRETRAINED, "teacher_source=live"), RunFolder(tmp_path / "live"))
     assert isinstance(live.module.teacher_source, LiveTeachers)
@@ -160,7 +160,7 @@ def test_a_teacher_with_a_weights_file_is_measured_once_and_gated(run, tmp_path,
     assert own.metrics["teacher/resnet8/val/acc"] == pytest.approx(record.metrics["val/acc"])
     assert own.metrics["teacher/resnet8/test/acc"] == pytest.approx(record.metrics["test/acc"])
     assert len(list((tmp_path / "teachers" / "measured").iterdir())) == 2
-    with pytest.raises(UserError, match=r"'resnet8' reaches an accuracy of .*expected at least 1.0000"):
+    with pytest.raises(UserError, match=r"'resnet8' is too low .got .*expected at least 1.0000"):
         run(*job, "teacher.resnet8.min_accuracy=1.0", name="gated")
 
 
@@ -168,7 +168,7 @@ def test_a_teacher_with_a_weights_file_is_measured_once_and_gated(run, tmp_path,
     ("overrides", "text"),
     [
         (["teacher.resnet8.hint=stage7"], r"has no module 'stage7'"),
-        (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected; selected are \['vgg8_quarter'"),
+        (["loss.hint.groups={resnet110/layer3: layer1}"], r"not selected \(expected one of \['vgg8_quarter'"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_before_anything_is_trained(run, tmp_path, overrides, text):
@@ -233,7 +233,7 @@ def test_a_second_process_waits_for_the_first_one_in_the_same_folder(moved, run,
     with FileLock(moved / ".lock") as lock:
         monkeypatch.setattr(pipeline.log, "warning", lambda *text: waited.append(text) or lock.release())
         run(*AMTML, name="moved")
-    assert waited == [("Waiting for another process that works in %s", moved)]
+    assert waited == [("Waiting for another process that uses the run folder %s", moved)]
 
 
 def test_a_completed_run_whose_files_were_changed_is_refused_and_started_over(run):
@@ -242,7 +242,7 @@ def test_a_completed_run_whose_files_were_changed_is_refused_and_started_over(ru
     for file in (folder.metrics_file, folder.weights_file, folder.last_checkpoint):
         whole = file.read_bytes()
         file.write_bytes(whole + b"0")
-        with pytest.raises(UserError, match=rf"(?s){file.name} in .* was changed after the run.*force=true"):
+        with pytest.raises(UserError, match=rf"(?s){file.name} in .* changed after the run.*force=true"):
             run(*job)
         file.write_bytes(whole)
     folder.record_file.write_text("no record")

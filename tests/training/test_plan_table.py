@@ -51,8 +51,8 @@ def test_a_plan_goes_from_the_data_to_the_student_and_knows_what_is_missing(conf
     assert "this CPU" not in shown
     show_plan(plan, "Plan", on_cpu=False)
     assert "estimated time (this CPU)" in capsys.readouterr().out
-    assert "200 epochs of cifar10_teacher" in shown
-    assert "losses ce, kd" in shown
+    assert "to train for 200 epochs with the recipe cifar10_teacher" in shown
+    assert "loss terms ce, kd" in shown
 
 
 def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
@@ -69,11 +69,11 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
 
 def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
     config = configure("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3")
-    assert plan_of(config)[-1].state == "3 epochs, losses ce"
-    assert plan_of(config, done=2)[-1].state == "3 epochs, 1 of them to go, losses ce"
+    assert plan_of(config)[-1].state == "3 epochs, loss terms ce"
+    assert plan_of(config, done=2)[-1].state == "3 epochs (1 left), loss terms ce"
     assert plan_of(config, done=3)[-1].seconds == 0.0
     config.trainer.max_epochs = 1
-    assert plan_of(config)[-1].state == "1 epoch, losses ce"
+    assert plan_of(config)[-1].state == "1 epoch, loss terms ce"
 
 
 OWN = ("dataset=image_folder", "dataset.name=mine", "dataset.source.folder=/my", "dataset.num_classes=10")
@@ -104,7 +104,7 @@ def test_missing_things_are_one_error_that_names_each_and_how_to_provide_it(conf
     with pytest.raises(UserError) as raised:
         refuse_missing(plan_of(config))
     text = str(raised.value)
-    assert "prepare=false, and the run has 5 missing parts" in text
+    assert "prepare=false forbids making 5 missing parts of the run" in text
     assert "cifar-10-python.tar.gz" in text
     assert "experiment=cifar10_teacher" in text
     assert "python -m amtml_pl.cache action=build" in text

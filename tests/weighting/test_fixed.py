@@ -18,8 +18,8 @@ def test_given_weights_are_scaled_and_put_in_the_order_of_the_teachers():
 
 @pytest.mark.parametrize(
     ("weights", "words"),
-    [({"t0": 1, "tt": 1}, r"names \['t0', 'tt'\]; the teachers are \['t0', 't1', 't2'\]"),
-     ({"t0": -1, "t1": 1, "t2": 1}, "expected numbers from 0"), ({"t0": 0, "t1": 0, "t2": 0}, "least one")],
+    [({"t0": 1, "tt": 1}, r"got \['t0', 'tt'\], expected \['t0', 't1', 't2'\]"),
+     ({"t0": -1, "t1": 1, "t2": 1}, "expected 0 or more"), ({"t0": 0, "t1": 0, "t2": 0}, "not all 0")],
     ids=["wrong_name", "negative", "all_zero"],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused_with_an_example(weights, words):

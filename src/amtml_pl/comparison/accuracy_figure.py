@@ -56,8 +56,8 @@ def accuracy_by_group(problem: Problem, metric: str) -> PageFigure:
     return PageFigure(
         "accuracy",
         f"{metric} by group",
-        f"{metric} of {len(groups)} groups, best above: {best.name} with {best.estimate(metric)}."
-        f"{frame.note}",
+        f"{metric} of {len(groups)} groups. The best group is at the top: {best.name} with "
+        f"{best.estimate(metric)}.{frame.note}",
         [Variant("", [seeds, mean, *teacher_lines(problem, metric, names)], layout)],
         is_wide=True,
     )

@@ -22,7 +22,7 @@ def compare_with(problems: Sequence[Problem], baseline: str, metric: str) -> Non
         UserError: if the name is empty, in no problem, or ambiguous in one.
     """
     if not baseline:
-        raise UserError("baseline= is empty (expected a group).", fix="baseline=METHOD, or leave it out")
+        raise UserError("baseline= is empty (expected a method).", fix="pass baseline=METHOD, or omit it")
     for problem in problems:
         problem.baseline = found_in(problem, baseline)
         if problem.baseline is None:
@@ -49,8 +49,8 @@ def found_in(problem: Problem, baseline: str) -> Group | None:
     if len(plainest) > 1:
         listed = "".join(f"\n  - {group.name}" for group in plainest)
         raise UserError(
-            f"baseline={baseline} is ambiguous: {len(plainest)} groups of {problem.title} match.{listed}",
-            fix=f"\"baseline='{plainest[0].name}'\"",
+            f"baseline={baseline} matches {len(plainest)} groups of {problem.title} (expected one):{listed}",
+            fix=f"pass \"baseline='{plainest[0].name}'\"",
         )
     return plainest[0] if plainest else None
 
@@ -63,5 +63,5 @@ def unknown(problems: Sequence[Problem], baseline: str) -> UserError:
     expected = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(names)):.600}"
     return UserError(
         f"baseline= names an unknown group (got {baseline!r}, {expected}).",
-        fix=f"baseline={close[0] if close else 'METHOD'}",
+        fix=f"pass baseline={close[0] if close else 'METHOD'}",
     )

@@ -34,7 +34,7 @@ def cost_against_accuracy(problem: Problem, metric: str) -> PageFigure:
     labelled = worth_a_label(problem, costs)
     texts = [
         f"{group.name}: {estimate}, {cost:.1f} minutes, "
-        f"{mean_seconds(group, 'teacher_seconds'):.1f} s of them for the teachers' outputs"
+        f"including {mean_seconds(group, 'teacher_seconds'):.1f} s for teacher outputs"
         for group, estimate, cost in zip(problem.groups, estimates, costs, strict=True)
     ]
     trace = {
@@ -53,14 +53,14 @@ def cost_against_accuracy(problem: Problem, metric: str) -> PageFigure:
         "yaxis": axis(metric, range=frame.range),
         "showlegend": False,
     }
-    better = "Below" if is_smaller_better(metric) else "Above"
-    some = " Labelled are the best, the baseline and those that none beats in both."
+    better = "Lower" if is_smaller_better(metric) else "Higher"
+    some = " Labels mark the best group, the baseline, and groups that no other group beats in both values."
     return PageFigure(
         "cost",
         f"Cost against {metric}",
-        f"Mean minutes of a fit, the waiting for the teachers included, against its mean {metric} with the "
-        f"95 % interval. {better} and left is better.{frame.note}{some if len(labelled) < len(names) else ''}"
-        f"{cost_of_teachers(problem)}",
+        f"Mean minutes of a fit, including the time for teacher outputs, and mean {metric} with its 95 % "
+        f"interval. {better} and further left is better.{frame.note}"
+        f"{some if len(labelled) < len(names) else ''}{cost_of_teachers(problem)}",
         [Variant("", [trace], layout)],
     )
 
@@ -87,9 +87,9 @@ def cost_of_teachers(problem: Problem) -> str:
             made += sum(each.cache.teacher_passes.values())
             live += epochs * len(each.teachers)
     built = sum(each.timed().cache_build_seconds for each in records) / 60
-    building = f" Not in the points: the {built:,.1f} minutes in which any of these runs built the cache."
+    building = f" The minutes do not include the {built:,.1f} minutes for building the cache of all runs."
     passes = (
-        f" The cached runs made {made:,.6g} passes of teachers over the training split; with live teachers "
-        f"they would have made {live:,}."
+        f" The cached runs passed the training split {made:,.6g} times through a teacher. With live teachers "
+        f"it would be {live:,} times."
     )
     return f"{building if built else ''}{passes if live else ''}"

@@ -92,16 +92,16 @@ def read_weights_by_class(file: Path) -> WeightsByClass:
     """Return the last epoch of a table with columns epoch, class and teachers."""
     rows = read_epochs(file)
     if "class" not in rows[0]:
-        raise ValueError("it has no column class")
+        raise ValueError("the column class is missing")
     last = max(int(row["epoch"]) for row in rows)
     of_last = [row for row in rows if int(row["epoch"]) == last]
     teachers = [name for name in rows[0] if name not in ("epoch", "class")]
     weights = [[float(row[teacher]) for row in of_last] for teacher in teachers]
     if not all(can_be_averaged(weight) for row in weights for weight in row):
-        raise ValueError("it has weights that are not finite")
+        raise ValueError("some weights are not finite")
     classes = [row["class"] for row in of_last]
     if len(set(classes)) < len(classes):
-        raise ValueError(f"it has a class twice in epoch {last}")
+        raise ValueError(f"epoch {last} has the same class twice")
     return WeightsByClass(classes, teachers, weights)
 
 

@@ -65,7 +65,7 @@ class Frame:
         margin = 0.05 * (max(ends) - min(ends)) or 0.01
         low, high = min(ends) - margin, max(ends) + margin
         is_cut = any(estimate.ends[0] < low or estimate.ends[1] > high for estimate in estimates)
-        return cls((low, high), " Intervals of two seeds go beyond the frame." if is_cut else "")
+        return cls((low, high), " Some intervals of two seeds are wider than the figure." if is_cut else "")
 
 
 def escape_html(text: str) -> str:

@@ -46,9 +46,11 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
     try:
         is_folder = folder.is_dir()
     except OSError as error:
-        raise UserError(f"{folder} {UNREADABLE}{error.strerror}.", fix="runs=FOLDER") from error
+        what = f"The folder {folder} {UNREADABLE}{error.strerror}."
+        raise UserError(what, fix="pass runs=FOLDER with a readable folder") from error
     if not is_folder:
-        raise UserError(f"{folder.resolve()} is not a folder.", fix=f"runs=FOLDER, or first {FIRST_RUN}")
+        what = f"The path {folder.resolve()} is not a folder."
+        raise UserError(what, fix=f"pass runs=FOLDER, or train a first run: {FIRST_RUN}")
     found = FoundRuns()
     by_seed: dict[tuple[str, NetworkFacts, str, int], Path] = {}
     others: set[str] = set()
@@ -69,7 +71,7 @@ def find_runs(folder: Path, metric: str) -> FoundRuns:
             if twin == run_folder:
                 found.compared.append(run)
             else:
-                repeats = f"repeats seed {record.seed} of the same study in {relative_name(twin, folder)}"
+                repeats = f"has the same settings and seed ({record.seed}) as {relative_name(twin, folder)}"
                 found.left_out.append(LeftOut(run_folder, repeats))
     if not found.compared:
         raise without_metric(folder, metric, others) if others else nothing_found(folder, found.left_out)
@@ -103,30 +105,30 @@ def without_metric(folder: Path, metric: str, others: Collection[str]) -> UserEr
     return UserError(
         f"No completed run below {folder.resolve()} has the metric (got {metric!r}, expected one of "
         f"{', '.join(names):.600}).",
-        fix=f"metric={close[0]}",
+        fix=f"pass metric={close[0]}",
     )
 
 
 def nothing_found(folder: Path, left_out: Sequence[LeftOut]) -> UserError:
     """Return the error for a folder without a run to compare."""
     if not left_out:
-        fix = f"runs=FOLDER, or train a first run: {FIRST_RUN}"
-        return UserError(f"No run found below {folder.resolve()}.", fix=fix)
+        fix = f"pass runs=FOLDER, or train a first run: {FIRST_RUN}"
+        return UserError(f"The folder {folder.resolve()} contains no run.", fix=fix)
     listed = "".join(f"\n  - {relative_name(out.folder, folder)}: {out.reason}" for out in left_out[:20])
     more = f"\n  ... and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-    return UserError(f"No completed run found below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
+    return UserError(f"No completed run exists below {folder.resolve()}:{listed}{more}", fix=remedy(left_out))
 
 
 def remedy(left_out: Sequence[LeftOut]) -> str:
     """Return the fix for a folder without a run to compare."""
     reasons = {out.reason for out in left_out}
     if UNKNOWN in reasons or any(RUNNING in reason for reason in reasons):
-        return "the same command again, once a run has ended"
+        return "wait until a run has ended, then repeat this command"
     if reasons & {"interrupted", "failed", UNRECORDED}:
-        return "repeat the command of a run (in its run.json) to resume it"
+        return "repeat the training command of a run to resume the run"
     if any(UNREADABLE in reason for reason in reasons):
-        return "ask the folders' owner for read access (ls -ld shows the owner), or pass runs=FOLDER"
-    return "repeat the command of a run (in its run.json) with force=true to start it again"
+        return "ask the owner for read access (ls -ld FOLDER shows the owner), or pass runs=FOLDER"
+    return "repeat the training command of a run with force=true"
 
 
 def relative_name(run_folder: Path, below: Path) -> str:

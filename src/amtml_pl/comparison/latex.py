@@ -67,13 +67,13 @@ def caption(number: int, problems: Sequence[Problem], metric: str) -> str:
     problem = problems[number]
     sentences = [f"{escaped(problem.title)}: {escaped(metric)}."]
     if problem.baseline:
-        sentences.append(f"Differences are from {escaped(problem.baseline.name)}.")
+        sentences.append(f"Differences are relative to {escaped(problem.baseline.name)}.")
     if any(group.unequal for group in problem.groups):
-        sentences.append(r"$^\dagger$ has an unequal budget.")
+        sentences.append(r"$^\dagger$ marks an unequal budget.")
     if len(problems) > 1:
-        sentences.append("Not to be compared with the other tables: their data or students differ.")
+        sentences.append("Do not compare this table with the others: their data or students differ.")
     if number:
-        sentences.append(rf"Columns as in Table~\ref{{{label(problems[0])}}}.")
+        sentences.append(rf"The columns are explained in Table~\ref{{{label(problems[0])}}}.")
     return " ".join(sentences)
 
 

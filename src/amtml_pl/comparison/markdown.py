@@ -23,7 +23,7 @@ def markdown(problems: Sequence[Problem], metric: str, left_out: Sequence[str] =
         rows = [head, ["---"] * len(head), *(cells(group, problem, metric) for group in problem.groups)]
         lines = "".join(f"| {' | '.join(map(in_markdown, row))} |\n" for row in rows)
         common = in_markdown(" ".join(problem.common))
-        shared = f"All runs: {common}\n\n" if common and len(problem.groups) > 1 else ""
+        shared = f"All runs have: {common}\n\n" if common and len(problem.groups) > 1 else ""
         parts.append(f"## {in_markdown(problem.title)}\n\n{shared}{lines}")
     parts.append(f"{LEGEND}\n")
     if left_out:

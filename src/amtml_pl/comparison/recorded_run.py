@@ -16,8 +16,8 @@ from amtml_pl.system.files import is_held
 # Equal for all seeds of a study; these separate runs of equal overrides.
 FACTS = ("temperature", "loss", "weighting", "loop", "teacher_source", "budget")
 RUNNING = "still running"
-UNKNOWN = "may still be running: its lock cannot be opened"
-UNRECORDED = "ended without a record"
+UNKNOWN = "may still be running (its lock cannot be opened)"
+UNRECORDED = "ended before run.json was written"
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def read_run(folder: RunFolder, metric: str) -> Run:
     folder.refuse_changed(record, *folder.tables)
     if metric not in record.metrics:
         known = ", ".join(name for name in record.metrics if not name.startswith("teacher/"))
-        raise NotCompared(f"has no {metric}; it has {known:.300}", tuple(record.metrics))
+        raise NotCompared(f"lacks the metric {metric} (its metrics: {known:.300})", tuple(record.metrics))
     passes = record.cache.teacher_passes if record.cache else {}
     drawn = ({metric: record.metrics[metric]}, {"temperature": record.temperature}, record.loss,
              record.timed().model_dump(), passes)  # fmt: skip
     for name, value in (item for numbers in drawn for item in numbers.items()):
         if not can_be_averaged(value):
-            raise NotCompared(f"{name:.80} is {value}")
+            raise NotCompared(f"{name:.80} is not a usable number (got {value})")
     overrides = overrides_of(record.command)
     metrics = {name: value for name, value in record.metrics.items() if can_be_averaged(value)}
     return Run(
@@ -91,7 +91,7 @@ def unfinished(folder: RunFolder, record: RunRecord | None) -> str:
         if is_held(folder.lock_file):
             return RUNNING
     except OSError:  # only with write access can a lock be tested
-        return UNKNOWN if record is None else f"{record.status}, or {RUNNING}: its lock cannot be opened"
+        return UNKNOWN if record is None else f"{record.status}, or {RUNNING} (its lock cannot be opened)"
     return UNRECORDED if record is None else record.status
 
 

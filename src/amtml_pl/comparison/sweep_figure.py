@@ -67,12 +67,12 @@ def metric_by_swept_setting(problem: Problem, metric: str) -> PageFigure:
             variants.append(Variant(setting.label, *drawn(lines, setting, metric, frame)))
             notes[frame.note] = None
         for name in ambiguous:
-            notes[f" {name} is left out: only config.yaml distinguishes its groups."] = None
+            notes[f" The line {name} is left out, because its groups differ only in config.yaml."] = None
     return PageFigure(
         "sweep",
         f"{metric} by swept setting",
-        f"Mean {metric} with its 95 % interval over the seeds. Groups of a line differ in nothing else. "
-        f"Several choices of as many teachers are averaged for each seed.{''.join(notes)}",
+        f"Mean {metric} with its 95 % interval over the seeds. Groups of a line differ only in this setting. "
+        f"For each seed, selections with the same number of teachers are averaged.{''.join(notes)}",
         variants,
         choice="swept setting",
     )

@@ -10,10 +10,10 @@ from amtml_pl.comparison.groups import Group, Problem
 from amtml_pl.system.console import printable
 
 LEGEND = (
-    "± is the standard deviation over the n seeds. The interval is that of the mean, by Student's t. p is of "
-    "the two-sided paired t-test over the seeds that a group and the baseline share, not corrected for many "
-    "groups; brackets give the reason if there is none. A number over a part of the seeds gives their count. "
-    "Accuracies are in [0, 1]."
+    "± is the standard deviation over the n seeds. The interval is the 95 % interval of the mean, by "
+    "Student's t. p is the result of a two-sided paired t-test over the seeds that a group shares with the "
+    "baseline, not corrected for multiple comparisons. A missing p has its reason in brackets. A number from "
+    "only some of the seeds has their count in brackets. Accuracies are in [0, 1]."
 )
 
 
@@ -81,7 +81,7 @@ def kept_apart(problems: Sequence[Problem]) -> str:
     """Return a warning for readers of several tables; empty for one table."""
     if len(problems) < 2:
         return ""
-    return f"{len(problems)} problems (data set and student) are kept apart: never compare across tables"
+    return f"The runs have {len(problems)} pairs of data set and student: do not compare across tables"
 
 
 def one_line(text: str, escapes: Mapping[str, str]) -> str:

@@ -41,8 +41,8 @@ def training_curves(problem: Problem, curves: GroupCurves) -> PageFigure:
     return PageFigure(
         "curves",
         "Training curves",
-        "Mean over the seeds of a group, and the range from the smallest to the largest. The legend shows "
-        "and hides groups.",
+        "Mean over the seeds of a group, and the range from the smallest to the largest value. A click on "
+        "the legend shows or hides a group.",
         variants,
         choice="metric",
         is_wide=True,
@@ -85,7 +85,7 @@ def weights_over_time(problem: Problem, curves: GroupCurves) -> PageFigure:
 def weights_by_class(found: Sequence[tuple[Group, WeightsByClass]]) -> PageFigure:
     """Return a figure with a heat map of teachers and classes, of a chosen group."""
     has_many = any(len(weights.classes) > MANY for _, weights in found)
-    order = " Classes are sorted by the teacher of the largest weight, and by that weight."
+    order = " Classes are sorted by the teacher with the largest weight, then by that weight."
     return PageFigure(
         "classes",
         "Teacher weights by class",

@@ -47,19 +47,20 @@ def located(target: object) -> Callable[..., Any]:
         UserError: if the name is not listed, cannot be imported, or is neither a class nor a function.
     """
     if not isinstance(target, str) or not NAME.fullmatch(target):
-        shown = repr(target) if isinstance(target, str) else f"a {type(target).__name__}"
-        raise UserError(f"it is {shown:.80}, expected a dotted name", fix="package.module.Class")
+        shown = repr(target) if isinstance(target, str) else f"a value of type {type(target).__name__}"
+        what = f"the constructor is not a dotted name (got {shown:.80}, expected package.module.Class)"
+        raise UserError(what, fix="write _target_: package.module.Class")
     if target not in users_names() and not is_listed(target):
         close = difflib.get_close_matches(
             target, (*own_constructors(*GROUPS), TIMM, *LIGHTNING), 1, cutoff=0.8
         )
-        meant = f"; did you mean {close[0]!r}?" if close else " (docs/security.md has the rules)"
+        meant = f"; did you mean {close[0]!r}?" if close else " (docs/security.md lists those that are)"
         raise UserError(f"{target} is not an allowed constructor{meant}", fix=extension(target))
     found = imported_object(target)
     if not inspect.isclass(found) and not inspect.isroutine(found):
         raise UserError(
-            f"{target} is a {type(found).__name__}, expected a class or a function",
-            fix="name a class or a function",
+            f"{target} is not callable (got a {type(found).__name__}, expected a class or a function)",
+            fix="write _target_: package.module.Class",
         )
     return found
 
@@ -106,7 +107,7 @@ def users_names() -> tuple[str, ...]:
     names = tuple(filter(None, (name.strip() for name in os.environ.get(VARIABLE, "").split(","))))
     if wrong := [name for name in names if not NAME.fullmatch(name) or "." not in name]:
         raise UserError(
-            f"{VARIABLE} names {wrong[0]!r}, expected classes or functions, separated by commas",
+            f"{VARIABLE} has the wrong name {wrong[0]!r} (expected dotted names, separated by commas).",
             fix=f"export {VARIABLE}=mypackage.MyNetwork,other.module.MyLoss",
         )
     return names
@@ -116,10 +117,10 @@ def extension(name: str) -> str:
     """Return how a user can allow a name."""
     first = name.partition(".")[0]
     if first in sys.stdlib_module_names:
-        return "name a part of a run, not an object of Python's standard library"
+        return "use an allowed constructor (docs/security.md); the standard library has none"
     if first in ("amtml_pl", "hydra", "pytorch_lightning", "timm", "torch", "torchvision"):
-        return "name an allowed constructor (docs/security.md)"
-    return f"if you trust it: export {VARIABLE}={name}"
+        return "use an allowed constructor (docs/security.md)"
+    return f"allow it if you trust its code: export {VARIABLE}={name}"
 
 
 def refuse_foreign_targets(node: object) -> None:
@@ -156,14 +157,15 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
         return
     for key, value in node.items():
         if key in (*FILES, *UNCHECKED):
-            yield f"{target} may not take {key!r} (weights come from teacher.NAME.weights.path)"
+            instead = "; load weights with teacher.NAME.weights.path" if key in FILES else ""
+            yield f"the argument {key!r} of {target} is not allowed{instead}"
         elif not (is_plain(value) or (ours and not any(group_problems(value, ("student",), "")))):
-            yield f"{key}={value!r:.80} of {target}: expected numbers, names, or lists of these"
+            yield f"{key}={value!r:.80} is not allowed in {target} (expected numbers, names, or their lists)"
     if target == TIMM:
         from timm import is_model  # only here: as above
 
         if not is_model(str(node.get("model_name"))):
-            yield f"model_name={node.get('model_name')!r:.80}: timm.list_models() does not list it"
+            yield f"timm has no model_name={node.get('model_name')!r:.80}; timm.list_models() lists the names"
 
 
 def is_plain(value: object) -> bool:
@@ -182,18 +184,18 @@ def group_problems(node: object, groups: Sequence[str], path: str) -> Iterator[s
         path: of the node in its configuration, for the message.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
-        yield f"{path} has no _target_"
+        yield f"{path} has no _target_, which names the constructor"
     for each in target_nodes(node):
         target = str(each["_target_"])
         network = "student" in groups and (target == TIMM or is_torchvision_builder(target))
         if not network and target not in (*own_constructors(*groups), *users_names()):
             yield (
-                f"{path}._target_={target:.80} is not an allowed constructor here; expected one of "
-                f"conf/{groups[0]}"
+                f"{path}._target_={target:.80} is not an allowed constructor here (expected one from "
+                f"conf/{groups[0]})"
             )
         for key in each:  # such as _args_ and _partial_, by which Hydra calls otherwise than by name
             if str(key).startswith("_") and key != "_target_":
-                yield f"{path} has the key {key}, expected arguments by name"
+                yield f"{path} has the key {key}, which is not allowed (expected arguments by name)"
 
 
 def imported_object(name: str) -> Any:
@@ -207,5 +209,5 @@ def imported_object(name: str) -> Any:
                 import_module(path)
             found = getattr(found, part)
     except Exception as error:
-        raise UserError(f"{name} cannot be imported ({error})", fix="check the name") from error
+        raise UserError(f"{name} cannot be imported ({error})", fix="correct the name") from error
     return found

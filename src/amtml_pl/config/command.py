@@ -165,7 +165,7 @@ def start(run: Callable[[], object], *, multirun: bool = True) -> None:
     command_state.mistakes.clear()
     swept = get_args_parser().parse_args().multirun
     if swept and not multirun:
-        report_typed(["--multirun is not supported: expected one command for each run folder"])
+        report_typed(["--multirun is not supported by this command; run it once for each run folder"])
         sys.exit(2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on, to report them here
     try:

@@ -9,76 +9,78 @@ from amtml_pl.config.key import FILE, FOLDER, SWITCH, TEXT, Key, choice, key, le
 from amtml_pl.config.rules import Rule
 from amtml_pl.config.schema import KEYS
 
-OTHER_FOLDER = Rule(str | None, "a folder, or null for the recorded one; a number in quotes: 'KEY=\"5\"'")
+OTHER_FOLDER = Rule(
+    str | None, "a folder path (a number in quotes: 'KEY=\"5\"'), or null for the recorded one"
+)
 RUN = key(
-    Rule(str, "a folder that amtml_pl.train printed at its end: run=FOLDER", bool),
+    Rule(str, "a run folder, which amtml_pl.train prints at its end: run=FOLDER", bool),
     "the folder of a completed run",
 )
-CHECKPOINT = key(choice("best", "last"), "the best epoch by validation accuracy, or the last one")
+CHECKPOINT = key(choice("best", "last"), "best: the epoch of best validation accuracy; last: the last epoch")
 DEBUG = KEYS["debug"]
 ROOTS = node(
     "paths.cache=FOLDER",
-    "folders that have moved since the run recorded them",
+    "new places of folders that were moved after the run",
     {
-        "data": key(OTHER_FOLDER, "the packed images"),
-        "cache": key(OTHER_FOLDER, "the teachers' outputs"),
-        "teachers": key(OTHER_FOLDER, "the trained teachers"),
+        "data": key(OTHER_FOLDER, "folder of the packed images"),
+        "cache": key(OTHER_FOLDER, "folder of the teachers' cached outputs"),
+        "teachers": key(OTHER_FOLDER, "folder of the trained teachers"),
     },
 )
 SPLITS = Rule(list[Literal["train", "val", "test"]], "a list of train, val, test: splits=[train,val]", bool)
 CACHE_COMMAND = {
     "action": key(
         choice("build", "verify", "info", "gc"),
-        "build: compute ahead; verify: recompute a sample; info: list; gc: delete what no run uses",
+        "build: fill the cache; verify: recompute a sample; info: list; gc: delete unused outputs",
     ),
-    "splits": key(SPLITS, "of action=build and action=verify; val and test hold the logits alone"),
-    "rows": key(whole(1), "of action=verify: random rows of each view that each teacher looks at again"),
+    "splits": key(SPLITS, "splits to build or verify; for val and test only logits are cached"),
+    "rows": key(whole(1), "random images of each view that action=verify recomputes"),
 }
 BENCHMARK = {
-    "repetitions": key(whole(1), "of every measurement; medians and interquartile ranges are reported"),
+    "repetitions": key(whole(1), "repetitions of every measurement; the median is reported"),
     "steps": key(whole(2), "timed training steps of each kind in each repetition"),
-    "images": key(whole(1), "that the cache is built for in each repetition"),
+    "images": key(whole(1), "images that the cache is built for in each repetition"),
 }
 EVALUATE = {
     "run": RUN,
     "checkpoint": CHECKPOINT,
-    "split": key(choice("test", "val", "train"), "whose images"),
-    "corruptions": key(SWITCH, "also under five common corruptions in five strengths"),
-    "teachers": key(SWITCH, "compare with the teachers that are found; false saves that time"),
-    "latency": key(SWITCH, "measure milliseconds per image on the CPU; false saves that time"),
-    "seed": key(whole(0), "of the corruptions' noise"),
-    "out": key(FILE, "the file that is written; null: <run>/evaluate.json"),
+    "split": key(choice("test", "val", "train"), "the split to evaluate"),
+    "corruptions": key(SWITCH, "true: also evaluate five common corruptions, each in five strengths"),
+    "teachers": key(SWITCH, "true: also evaluate the teachers that are found; false is faster"),
+    "latency": key(SWITCH, "true: also measure milliseconds per image on the CPU; false is faster"),
+    "seed": key(whole(0), "seed of the noise in the corruptions"),
+    "out": key(FILE, "the JSON file to write; null: <run>/evaluate.json"),
     "paths": ROOTS,
     "debug": DEBUG,
 }
 EXPORT = {
     "run": RUN,
-    "format": key(choice("onnx", "safetensors"), "of the file"),
+    "format": key(choice("onnx", "safetensors"), "format of the exported file"),
     "checkpoint": CHECKPOINT,
-    "out": key(FILE, "the file that is written; null: <run>/export/student.<suffix of the format>"),
+    "out": key(FILE, "the file to write; null: <run>/export/student.<suffix of the format>"),
     "paths": ROOTS,
     "debug": DEBUG,
 }
 MODEL = Rule(str, "an exported student or the folder of a completed run: model=FILE_OR_FOLDER", bool)
-IMAGES = Rule(str | list[str], "images=FOLDER, a file, a pattern such as 'photos/*.jpg', or a list", bool)
+IMAGES = Rule(str | list[str], "a folder, file, pattern or list: images=FOLDER", bool)
 PREDICT = {
     "model": key(MODEL, "an exported student, or the folder of a completed run"),
-    "images": key(IMAGES, "a file, a folder (all images below it), a pattern in quotes, or a list of them"),
-    "top": key(whole(1), "classes that are printed of each image"),
+    "images": key(IMAGES, "a file, a folder with images, a pattern in quotes, or a list of these"),
+    "top": key(whole(1), "number of classes to print for each image"),
     "checkpoint": CHECKPOINT,
-    "out": key(FILE, "a CSV file that is written, too"),
+    "out": key(FILE, "a CSV file to write; null: none"),
     "debug": DEBUG,
 }
 REPORT = {
-    "runs": key(FOLDER, "any tree of run folders"),
-    "baseline": key(TEXT, "a method, an experiment or a group's name, compared with all others seed by seed"),
-    "metric": Key(str, "a metric of run.json", help="what groups are ranked and compared by"),
-    "out": key(FILE, "the folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
+    "runs": key(FOLDER, "a folder with run folders at any depth"),
+    "baseline": key(TEXT, "the method, experiment or group that all others are compared with, seed by seed"),
+    "metric": Key(str, "a metric in run.json, e.g. test/acc", help="metric that ranks and compares groups"),
+    "out": key(FILE, "folder for report.html, .md, .tex, .csv and groups.csv; null: <runs>/report"),
 }
 COMMANDS: Mapping[str, Mapping[str, Key]] = {
     "train": KEYS,
     "cache": CACHE_COMMAND,
-    "benchmark": {"benchmark": node("benchmark.steps=5", "how it measures", BENCHMARK)},
+    "benchmark": {"benchmark": node("benchmark.steps=5", "settings of the measurements", BENCHMARK)},
     "evaluate": EVALUATE,
     "export": EXPORT,
     "predict": PREDICT,

@@ -64,7 +64,7 @@ def target_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
             and any(target_nodes(value))
             and not all(isinstance(v, Mapping) for v in value)
         ):
-            yield f"{path}.{name} mixes nodes with other values; expected nodes alone"
+            yield f"{path}.{name} mixes entries with and without _target_ (expected _target_ in each)"
         if hint is not None and not fits(value, hint) and not becomes_objects(value, hint):
             yield f"{path}.{name}={value!r}: expected {readable(hint)}"
 
@@ -128,8 +128,8 @@ def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     for key, off in (("accumulate_grad_batches", (1,)), ("gradient_clip_val", (None, 0))):
         if trainer.get(key, off[0]) not in off:
             yield (
-                f"trainer.{key}={trainer[key]}: the training loop {name} steps its optimisers itself; "
-                f"expected {'null' if off[0] is None else off[0]}"
+                f"trainer.{key}={trainer[key]} is not supported: the loop {name} steps its optimisers itself "
+                f"(expected {'null' if off[0] is None else off[0]})"
             )
 
 
@@ -140,4 +140,4 @@ def device_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
     accelerator = trainer.get("accelerator")
     found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not found:
-        yield f"trainer.accelerator={accelerator}: none is found on this machine; expected auto or cpu"
+        yield f"trainer.accelerator={accelerator}: this machine has no usable GPU (expected auto or cpu)"

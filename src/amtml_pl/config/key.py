@@ -46,7 +46,7 @@ def key(rule: Rule, help_text: str, **about: Any) -> Key:
 
 def node(example: str, help_text: str, keys: Mapping[str, Key] | None = None, **about: Any) -> Key:
     """Return a key that holds other keys."""
-    return Key(dict, f"its settings, e.g. {example}", help=help_text, keys=keys or {}, **about)
+    return Key(dict, f"settings, e.g. {example}", help=help_text, keys=keys or {}, **about)
 
 
 def choice(*values: str) -> Rule:
@@ -69,9 +69,9 @@ def whole(least: int, *, null: bool = False) -> Rule:
 
 
 SWITCH = Rule(bool, "true or false")
-FOLDER = Rule(str, "a folder", bool)
-FILE = Rule(str | None, "a file or null")
-TEXT = Rule(str | None, "a text or null")
+FOLDER = Rule(str, "a folder path", bool)
+FILE = Rule(str | None, "a file path or null")
+TEXT = Rule(str | None, "a string or null")
 SEED = Rule(int, "a whole number, 0 or more, at most 4294967295", lambda v: 0 <= v < 2**32)
 
 

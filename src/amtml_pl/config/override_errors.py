@@ -40,7 +40,7 @@ def command_line_mistakes(typed: Sequence[str], config_name: str, *, swept: bool
             continue
         options = options_of(override.key_or_group, folders)
         if override.is_sweep_override() and not swept:
-            problems.append(f"{word}: several values are a sweep; expected -m before them")
+            problems.append(f"{word}: several values need a sweep (expected -m before the overrides)")
         elif wrong := [*option_problems(override, options)]:
             problems += wrong
         else:
@@ -126,7 +126,7 @@ def key_path_problems(word: str, tree: dict[str, Any], folders: Sequence[Path]) 
     path = ""
     for part in key_of(word).split("."):
         if not isinstance(node, dict):
-            yield f"{word}: {path} is not a mapping"
+            yield f"{word}: the key {path} has a single value, and no keys below it"
             return
         if part not in node:
             if path in SELECTED and part in options_of(path, folders):
@@ -142,7 +142,7 @@ def quoting(word: str) -> str:
     """Return how to quote a value that Hydra's grammar does not read as text."""
     key, sign, value = word.partition("=")
     meant = sign and value and not set(value) & set("'\"\\")
-    return f"; to type it as text: '{key}=\"{value}\"'" if meant else ""
+    return f"; to pass the value as a string: '{key}=\"{value}\"'" if meant else ""
 
 
 def reason(error: Exception) -> str:

@@ -81,7 +81,7 @@ def reporting(
             ("Preempted", PREEMPTED) if isinstance(stop, Preempted) else ("Interrupted", INTERRUPTED)
         )
         if is_rank_zero():
-            how = "This continues where it stopped" if resumes else "This begins again"
+            how = "To resume, run" if resumes else "To start again, run"
             error_console.print(f"{what}. {how}:\n  {escape(repeat())}")
         sys.exit(status)
 
@@ -93,7 +93,8 @@ def refuse_other_encoding(folder: Path) -> None:
     except UnicodeEncodeError:
         name = os.fsencode(folder).decode(errors="backslashreplace")
         raise UserError(
-            f"The run folder {name} has a name that is not UTF-8 text.", fix="paths.outputs=FOLDER"
+            f"The name of the run folder {name} is not UTF-8 text.",
+            fix="paths.outputs=FOLDER with a UTF-8 name",
         ) from None
 
 

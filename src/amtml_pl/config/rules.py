@@ -87,6 +87,6 @@ def readable(hint: object) -> str:
 
 
 def suggestion(name: str, known: Mapping[str, Any]) -> str:
-    """Return the closest known name as a question; without one, the list of known names."""
+    """Return the closest known name as a question; without one, all known names."""
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; it takes {sorted(known)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {sorted(known)}"

@@ -20,7 +20,7 @@ def schedule_warnings(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str
         for key, happens, fitting in unfitting(node, epochs):
             typed = f"'{place}.{key}={fitting}'".replace(" ", "") if epochs > 3 else "scheduler=constant"
             count = f"{epochs} epoch{'s' * (epochs != 1)}"
-            yield f"{place}.{key}={node[key]}: in {count} {happens}. What fits: {typed}."
+            yield f"{place}.{key}={node[key]} does not fit {count}: {happens}. Use {typed}."
 
 
 def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, object]]:
@@ -30,22 +30,22 @@ def unfitting(node: Mapping[str, Any], epochs: int) -> Iterator[tuple[str, str, 
     if isinstance(milestones, list) and milestones and "schedulers" not in node and max(milestones) >= epochs:
         late = ", ".join(str(milestone) for milestone in milestones if milestone >= epochs)
         scaled = {max(1, milestone * 3 * epochs // (4 * max(milestones))) for milestone in milestones}
-        yield "milestones", f"the rate never changes at {late}", sorted(scaled)
+        yield "milestones", f"the run never reaches {late}", sorted(scaled)
     for key, within in (("step_size", epochs - 1), ("T_0", epochs), ("step_size_up", epochs)):
         if numbers.get(key, 0) > within:
-            yield key, "its first period does not end", epochs // 3
+            yield key, "the run ends before the second period", epochs // 3
     if "T_max" in numbers and numbers["T_max"] != epochs:
-        happens = "it goes beyond its end" if numbers["T_max"] < epochs else "it does not reach its end"
-        yield "T_max", happens, epochs
+        first, last = ("schedule", "run") if numbers["T_max"] < epochs else ("run", "schedule")
+        yield "T_max", f"the {first} ends before the {last}", epochs
     if numbers.get("total_steps", 0) > epochs:
-        yield "total_steps", "it does not reach its end", epochs
+        yield "total_steps", "the run ends before the schedule", epochs
     factors = {node[key] for key in ("factor", "start_factor", "end_factor") if key in node}
     if factors != {1} and numbers.get("total_iters", 0) > epochs:
-        yield "total_iters", "it does not reach its end", epochs
+        yield "total_iters", "the run ends before the schedule", epochs
 
 
 def schedule_problems(scheduler: Mapping[str, Any], epochs: int) -> Iterator[str]:
     """Yield mistakes that end a run with an error: OneCycleLR stops after its last step."""
     steps = scheduler.get("total_steps")
     if type(steps) is int and 0 < steps < epochs:
-        yield f"scheduler.total_steps={steps}: the schedule ends before the run; expected {epochs} epochs"
+        yield f"scheduler.total_steps={steps}: the schedule ends before the run (expected {epochs} epochs)"

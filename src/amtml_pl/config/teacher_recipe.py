@@ -37,7 +37,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     node = config.teacher[teacher]
     if not node.recipe:
         raise UserError(
-            f"teacher.{teacher} has neither weights nor a recipe to train it.",
+            f"teacher.{teacher} has no weights, and no recipe that trains it.",
             fix=f"teacher.{teacher}.weights.path=FILE, or teacher.{teacher}.recipe=cifar10_teacher",
         )
     try:
@@ -46,8 +46,8 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} cannot be composed: {error}") from error
     if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
         raise UserError(
-            f"teacher.{teacher}.recipe={node.recipe} is circular: it trains its own teachers.",
-            fix="teacher=[] in the recipe",
+            f"teacher.{teacher}.recipe={node.recipe} is circular: the recipe needs a teacher that it trains.",
+            fix=f"set teacher=[] in the recipe {node.recipe}",
         )
     OmegaConf.set_struct(own, False)
     for path in handed_to_recipes():

@@ -82,33 +82,33 @@ def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
         return
     if weights.get("path") is None and not node.get("pretrained"):
         yield (
-            f"{path}.class_map={node['class_map']!r}: expected null for a teacher that its recipe trains "
-            "on the data's classes"
+            f"{path}.class_map={node['class_map']!r}: its recipe trains the teacher on the run's classes "
+            "(expected null)"
         )
 
 
 def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:
     """Yield options of Lightning's trainer that this project does not support."""
     for key in node.keys() & set(SET_BY_ENTRY_POINT):
-        yield f"trainer.{key}: is set by the entry point; remove it"
+        yield f"trainer.{key} is set by amtml_pl and cannot be changed; remove the key"
     for key in node.keys() & set(NOT_HONOURED):
-        yield f"trainer.{key}: is not supported, as every run validates and saves every epoch; remove it"
+        yield f"trainer.{key} is not supported, because every epoch is validated and saved; remove the key"
     if node.get("accelerator") == "cpu" and str(node.get("precision")) == "16-mixed":
-        yield "trainer.precision=16-mixed: the CPU has bfloat16 only; expected bf16-mixed or 32-true"
+        yield "trainer.precision=16-mixed: the CPU needs bf16-mixed or 32-true"
     if node.get("accelerator") == "cpu" and node.get("sync_batchnorm"):
-        yield "trainer.sync_batchnorm=True: batch norm is synchronised on GPUs only; expected false"
+        yield "trainer.sync_batchnorm=True: batch norm is synchronised only on GPUs (expected false)"
     if node.get("strategy") not in (None, "auto", "ddp"):
-        yield f"trainer.strategy={node['strategy']}: ranks always share batches by DDP; expected none"
+        yield f"trainer.strategy={node['strategy']}: several processes always use DDP (expected auto or ddp)"
     if node.get("limit_train_batches") == 0:
-        yield "trainer.limit_train_batches=0: a run trains; expected 1 or more"
+        yield "trainer.limit_train_batches=0: a run needs training batches (expected 1 or more)"
 
 
 def mixup_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield an error for mixup with a cache, which has no outputs of blended images."""
     if tree["data"].get("mixup") and tree["teacher"] and tree["teacher_source"] == "cached":
         yield (
-            f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, but a cache holds outputs "
-            "for single images; expected 0, or teacher_source=live"
+            f"data.mixup={tree['data']['mixup']}: mixup blends images of a batch, but the cache holds the "
+            "teachers' outputs for single images (expected 0, or teacher_source=live)"
         )
 
 
@@ -121,11 +121,12 @@ def shared_batch_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     ranks = devices * nodes
     if fits(batch_size, int) and batch_size % ranks:
         yield (
-            f"data.batch_size={batch_size}: expected a multiple of the {ranks} processes that share it "
-            f"(trainer.devices={devices}, trainer.num_nodes={nodes}), e.g. {-(-batch_size // ranks) * ranks}"
+            f"data.batch_size={batch_size}: the {ranks} processes (trainer.devices={devices}, "
+            f"trainer.num_nodes={nodes}) need equal shares (expected a multiple of {ranks}, e.g. "
+            f"{-(-batch_size // ranks) * ranks})"
         )
     if mixup:
-        yield f"data.mixup={mixup}: blends images of a whole batch; expected 0 with {ranks} processes"
+        yield f"data.mixup={mixup}: mixup needs the whole batch (expected 0 with {ranks} processes)"
 
 
 def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -140,8 +141,8 @@ def stub_problems(tree: Mapping[str, Any]) -> Iterator[str]:
 def unselected(group: str, name: str, selected: Collection[str]) -> str:
     """Return the message for settings of an entry that is not selected."""
     return (
-        f"{group}.{name} has settings but is not selected: add it to {group}=[...], or remove the setting "
-        f"(selected: {[*selected]})"
+        f"{group}.{name} has settings, but it is not selected (selected: {[*selected]}); add {name} to "
+        f"{group}=[...], or remove the setting"
     )
 
 

@@ -70,16 +70,16 @@ class Augmentation:
         """Return what determines the views, as JSON; a UserError if an operation has no name."""
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
-                f"The operation {unnamed[0]} has no name, which identifies it in a cache.",
-                fix='name = "..." in the class; another name whenever its pixels change',
+                f"The augmentation operation {unnamed[0]} has no attribute 'name', which the cache needs.",
+                fix='add name = "..." to the class, and change it whenever the output pixels change',
             )
         operations = [{"operation": operation.name, **vars(operation)} for operation in self.operations]
         try:
             json.dumps(operations)
         except TypeError as error:
             raise UserError(
-                f"An operation of the augmentation has an attribute that is not JSON ({error}).",
-                fix="keep numbers, texts and lists as its attributes, or teacher_source=live",
+                f"An augmentation operation has an attribute that JSON cannot represent ({error}).",
+                fix="use only numbers, strings and lists as attributes of the operation",
             ) from error
         return {"seed": self.seed, "operations": operations}
 
@@ -125,7 +125,7 @@ class CropFlip:
 
     def __post_init__(self) -> None:
         if self.padding < 0:
-            raise UserError(f"CropFlip: padding is {self.padding}, expected 0 or more.")
+            raise UserError(f"The padding of CropFlip is {self.padding} (expected 0 or more).")
 
     @property
     def distinct_views(self) -> int:
@@ -175,10 +175,12 @@ class RandomErasing:
     def __post_init__(self) -> None:
         for name, pair, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
             if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
-                raise UserError(f"RandomErasing: {name} is {pair}, expected two numbers, 0 < a ≤ b ≤ {most}.")
+                raise UserError(
+                    f"The {name} of RandomErasing is {pair} (expected [a, b], 0 < a ≤ b ≤ {most})."
+                )
         for name, number, most in (("probability", self.probability, 1), ("value", self.value, 255)):
             if not 0 <= number <= most:
-                raise UserError(f"RandomErasing: {name} is {number}, expected a number in [0, {most}].")
+                raise UserError(f"The {name} of RandomErasing is {number} (expected 0 to {most}).")
 
     def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return the images, some of them with a rectangle erased."""
@@ -214,7 +216,7 @@ class Cutout:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise UserError(f"Cutout: size is {self.size}, expected a side of at least one pixel.")
+            raise UserError(f"The size of Cutout is {self.size} (expected 1 pixel or more).")
 
     def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return each image with one square blackened."""

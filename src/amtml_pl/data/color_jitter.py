@@ -40,7 +40,7 @@ class ColorJitter:
         for name, amount in vars(self).items():
             most = 0.5 if name == "hue" else float("inf")
             if not 0 <= amount <= most:
-                raise UserError(f"ColorJitter: {name} is {amount}, expected a number in [0, {most}].")
+                raise UserError(f"The {name} of ColorJitter is {amount} (expected 0 to {most}).")
 
     def __call__(self, images: Images, keys: Keys, view: int) -> Images:
         """Return each image with its four changes."""

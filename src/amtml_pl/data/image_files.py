@@ -32,8 +32,9 @@ def named_images(words: Sequence[str]) -> list[Path]:
             files = [Path(match) for match in matches if is_image(match) and Path(match).is_file()]
         if not files:
             raise UserError(
-                f"{word!r} has no image (seen from {Path.cwd()}); known are {', '.join(sorted(SUFFIXES))}.",
-                fix="images=FOLDER, images=[FILE,FILE] or images='PATTERN', in quotes",
+                f"images={word!r} matches no image file (expected {', '.join(sorted(SUFFIXES))}). "
+                f"The current folder is {Path.cwd()}.",
+                fix="images=FOLDER, or a pattern in quotes: images='photos/*.jpg'",
             )
         found.update(dict.fromkeys(files))
     return [*found]

@@ -100,11 +100,11 @@ class PackedDataModule(pl.LightningDataModule):
             ("num_workers", num_workers, 0), ("mixup", mixup, 0), ("val_size", val_size, 0),
         ):  # fmt: skip
             if not smallest <= value < math.inf:
-                raise UserError(f"data.{name} is {value}, expected {smallest} or more.")
+                raise UserError(f"data.{name}={value} is out of range (expected {smallest} or more).")
         distinct = augment.distinct_views
         if views != "all" and not 1 <= views <= (distinct or math.inf):
-            most = "" if distinct is None else f" to {distinct}, the distinct views of the augmentation"
-            raise UserError(f"data.views is {views}, expected 1{most or ' or more'}.", fix="data.views=all")
+            most = "or more" if distinct is None else f"to {distinct}, the different views of data.augment"
+            raise UserError(f"data.views={views} is out of range (expected 1 {most}).", fix="data.views=all")
         self.packed, self.digest = packed, packed.digest
         self.classes, self.num_classes = packed.classes, len(packed.classes)
         self.order_seed = order_seed
@@ -123,7 +123,7 @@ class PackedDataModule(pl.LightningDataModule):
     def split(self, name: SplitName) -> SplitRows:
         """Return the images of a split; a UserError if the packed data has none."""
         if name not in self._splits:
-            raise UserError(f"{self.packed.folder} has no {name} split, only {list(self.packed.splits)}.")
+            raise UserError(f"{self.packed.folder} has no {name} split (got {list(self.packed.splits)}).")
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -170,10 +170,13 @@ class PackedDataModule(pl.LightningDataModule):
             batches[-2:] = [torch.cat(batches[-2:])]
         smallest = min(map(len, batches))
         if world_size > 1 and smallest < 2 * world_size:
-            last = "the last batch of an epoch" if smallest < self.batch_size else "a batch"
+            size, N, least = self.batch_size, len(split), 2 * world_size
+            larger = range(max(least, size + world_size - size % world_size), N + 1, world_size)
+            fitting = [f"data.batch_size={B}, or " for B in larger if not 0 < N % B < least][:1]
             raise UserError(
-                f"{world_size} ranks cannot share {last}, which has {smallest} images; each needs 2.",
-                fix=f"data.batch_size={self.batch_size + world_size}, or fewer trainer.devices",
+                f"{'The last' if smallest < size else 'A'} batch is too small for {world_size} processes "
+                f"(got {smallest} images, expected {least} or more).",
+                fix="".join([*fitting, "lower trainer.devices"]),
             )
         blend = None
         if self.mixup:
@@ -194,8 +197,9 @@ class PackedDataModule(pl.LightningDataModule):
         """Return one rank's unaugmented batches of a split; the ranks together have each sample once."""
         if world_size > len(split):
             raise UserError(
-                f"{world_size} ranks cannot share the {len(split)} images of the {split.name} split.",
-                fix=f"at most {len(split)} processes: trainer.devices times trainer.num_nodes",
+                f"The {split.name} split has fewer images than the run has processes (got {len(split)}, "
+                f"expected {world_size} or more).",
+                fix=f"lower trainer.devices times trainer.num_nodes to {len(split)} or less",
             )
         batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]

@@ -69,14 +69,14 @@ class PackedDataset:
         manifest = PackedManifest.read(folder)
         found = _sizes(folder)
         if differing := [name for name, size in manifest.files.items() if found.get(name) != size]:
-            raise _damaged(folder / differing[0], f"has another size than {MANIFEST} lists, or is missing")
+            raise _damaged(folder / differing[0], f"is missing, or has another size than {MANIFEST} lists")
         splits = {name: _mapped(folder, name, manifest.classes, n) for name, n in manifest.splits.items()}
         return cls(folder, manifest.digest, manifest.classes, splits, manifest.left_out)
 
     def verify(self) -> None:
         """Compare every pixel, label and class name with the digest; a difference is a UserError."""
         if _digest(self.splits) != self.digest:
-            raise _damaged(self.folder / MANIFEST, "lists another checksum than its images and labels have")
+            raise _damaged(self.folder / MANIFEST, "does not match the checksum of the images and labels")
 
 
 def packed_folder(source: DatasetSource, root: Path) -> Path:
@@ -116,7 +116,7 @@ def pack(source: DatasetSource, root: Path) -> PackedDataset:
         except OSError as error:
             raise UserError(
                 f"The packed data set {folder} cannot be written: {error}.",
-                fix="free some space there, or point paths.data to another folder",
+                fix="free some disk space, or set paths.data to a folder on another disk",
             ) from error
     packed = PackedDataset.open(folder)
     if is_rank_zero():
@@ -134,7 +134,7 @@ def _is_current(source: DatasetSource, root: Path) -> bool:
 def _pack_anew(source: DatasetSource, folder: Path) -> None:
     """Write the packed folder under a temporary name, then rename it."""
     if folder.exists():
-        log.info("The raw data of %s has changed since it was packed: packing it again.", folder.name)
+        log.info("The raw data of %s has changed since it was packed. It is packed again.", folder.name)
     source.fetch()
     signature = source.signature()  # before reading: the next run notices changes made meanwhile
     growing = folder.with_name(f"{folder.name}.tmp")
@@ -165,7 +165,7 @@ def _write_splits(source: DatasetSource, signature: str | None, folder: Path) ->
         _check(split, name, next(iter(splits.values()), split).classes)
         free, needed = shutil.disk_usage(folder).free, split.images.nbytes + split.labels.nbytes
         if free < needed:
-            raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {name} needs {needed / 1e6:.0f} MB")
+            raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB free, split {name} needs {needed / 1e6:.0f} MB")
         np.save(folder / f"{name}.images.npy", split.images.contiguous().numpy())
         np.save(folder / f"{name}.labels.npy", split.labels.contiguous().numpy())
         splits[name] = _mapped(folder, name, split.classes, len(split))
@@ -200,17 +200,17 @@ def _digest(splits: Mapping[SplitName, Split]) -> str:
 def _check(split: Split, name: SplitName, classes: tuple[str, ...]) -> None:
     """Raise a UserError if a source's split is not valid."""
     if split.classes != classes:
-        raise UserError(f"The classes of split {name} differ from those of the first split.")
+        raise UserError(f"The classes of the {name} split differ from those of the first split.")
     if len(split) == 0 or len(split.images) != len(split.labels):
-        raise UserError(f"Split {name} has {len(split.images)} images and {len(split.labels)} labels.")
+        raise UserError(f"The {name} split has {len(split.images)} images and {len(split.labels)} labels.")
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= len(classes):
-        raise UserError(f"Split {name} has labels {low} to {high}, expected 0 to {len(classes) - 1}.")
+        raise UserError(f"The {name} split has labels {low} to {high} (expected 0 to {len(classes) - 1}).")
     empty = [repr(label) for k, label in enumerate(classes) if not (split.labels == k).any()]
     if name == "train" and empty:
         raise UserError(
             f"The training split has no image of class {', '.join(empty)}.",
-            fix="add training images of it, or remove the class from every split",
+            fix="add training images of this class, or remove the class from every split",
         )
 
 
@@ -222,14 +222,16 @@ def _mapped(folder: Path, split: SplitName, classes: tuple[str, ...], rows: int)
             # copy-on-write: torch refuses read-only memory with a warning, and nothing reaches the file
             array = np.lib.format.open_memmap(file, mode="c")
         except Exception as error:  # a damaged header fails in any way
-            raise _damaged(file, f"cannot be mapped ({error!s:.200})") from error
+            raise _damaged(file, f"cannot be mapped into memory ({error!s:.200})") from error
         fits = array.ndim == dimensions and len(array) == rows and array.flags.c_contiguous
         if array.dtype != dtype or not fits or (kind == "images" and array.shape[1] != 3):
-            raise _damaged(file, f"is {array.dtype} {array.shape}, expected {dtype.__name__} of {rows} rows")
+            raise _damaged(
+                file, f"is {array.dtype} of {array.shape}, expected {rows} rows of {dtype.__name__}"
+            )
         arrays.append(torch.from_numpy(array))
     images, labels = arrays
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-        raise _damaged(file, f"has labels outside 0 to {len(classes) - 1}")
+        raise _damaged(file, f"has labels out of range (expected 0 to {len(classes) - 1})")
     return Split(images, labels, classes)
 
 
@@ -238,4 +240,4 @@ def _damaged(file: Path, what: str) -> UserError:
 
 
 def _fix(folder: Path) -> str:
-    return f"rm -r '{folder}' and repeat the command: it is packed again"
+    return f"rm -r '{folder}' and repeat the command, which packs the data again"

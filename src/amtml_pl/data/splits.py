@@ -36,7 +36,7 @@ def disjoint_splits(
         UserError: if there is no training split, or a size is out of range.
     """
     if "train" not in packed.splits:
-        raise UserError(f"{packed.folder} has no train split, only {list(packed.splits)}.")
+        raise UserError(f"{packed.folder} has no train split (got {list(packed.splits)}).")
     stored, K = packed.splits["train"], len(packed.classes)
     rows, labels = np.arange(len(stored)), stored.labels.numpy()
     if "val" in packed.splits:
@@ -109,7 +109,7 @@ def _stratified(
 def _check_size(name: str, given: int | float, size: int, smallest: int, largest: int) -> None:
     if not smallest <= size <= largest:
         raise UserError(
-            f"data.{name} is {given}, which is {size} images; expected {smallest} (one per class) to "
-            f"{largest} of the packed training split.",
-            fix=f"data.{name}={max(smallest, largest // 10)} (a number with a decimal point is a fraction)",
+            f"data.{name}={given} selects too {'few' if size < smallest else 'many'} images (got {size}, "
+            f"expected {smallest} to {largest}, at least one per class).",
+            fix=f"data.{name}={max(smallest, largest // 10)}",
         )

@@ -36,29 +36,29 @@ def check_composition(
 ) -> None:
     """Raise a UserError for parts that cannot work together or would train nothing."""
     if not terms:
-        raise UserError("The loss has no term (expected at least one).", fix="loss=[ce]")
+        raise UserError("The loss has no terms (got loss=[], expected at least one term).", fix="loss=[ce]")
     if missing := sorted(set(terms) - set(coef)):
         raise UserError(f"The loss terms {missing} have no coefficient.", fix=f"+coef.{missing[0]}=1.0")
     if teachers is None:
         refuse_without_teachers(terms)
         return
     if weighting is None:
-        raise UserError("The teachers have no weighting.", fix="weighting=uniform")
+        raise UserError("The run has teachers but no weighting for them.", fix="weighting=uniform")
     learned, scheme = weighting.learns, type(weighting).__name__
     if not learned and (idle := [name for name, term in terms.items() if term.needs_learned_weighting]):
         raise UserError(
-            f"The terms {idle} train a weighting, and {scheme} learns nothing.",
-            fix="weighting=adaptive, or leave them out of loss=[...]",
+            f"The loss terms {idle} train the weighting of the teachers, but {scheme} has no parameters.",
+            fix="choose weighting=adaptive, or remove these terms from loss=[...]",
         )
     if learned and not any(term.is_weighting_objective and coef[name] for name, term in terms.items()):
         raise UserError(
-            f"{scheme} is a learned weighting, and no term of {list(terms)} with a coefficient trains it.",
-            fix="loss=[...,adapter,adapter_entropy], or weighting=uniform",
+            f"No loss term with a nonzero coefficient trains {scheme} (got {list(terms)}).",
+            fix="add loss terms: loss=[...,adapter,adapter_entropy], or choose weighting=uniform",
         )
     if not any(term.needs_teachers for term in terms.values()):
         raise UserError(
-            f"No term of {list(terms)} learns from the teachers {list(teachers.names)}.",
-            fix="method=amtml (or another of conf/method/), or for labels alone method=ce",
+            f"The loss terms {list(terms)} do not use the teachers {list(teachers.names)}.",
+            fix="choose a method with teachers, such as method=amtml, or train from labels with method=ce",
         )
 
 
@@ -66,6 +66,6 @@ def refuse_without_teachers(terms: Mapping[str, LossTerm]) -> None:
     """Raise a UserError for terms that need teachers, in a run without any."""
     if needing := [name for name, term in terms.items() if term.needs_teachers]:
         raise UserError(
-            f"The loss terms {needing} need teachers, and the run has none.",
-            fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
+            f"The loss terms {needing} need teachers, but the run has none.",
+            fix="select teachers such as teacher=[resnet32,resnet56], or use only loss=[ce]",
         )

@@ -56,7 +56,7 @@ def require_finite(
     """Raise a UserError with terms and samples if a loss is not finite."""
     if not torch.isfinite(loss):
         broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-        terms = broken or ["the weighted sum overflows"]
+        terms = broken or ["the sum of the loss terms overflows"]
         raise non_finite_step(module, batch, batch_idx, "loss", terms)
 
 
@@ -70,10 +70,11 @@ def non_finite_step(
     if module.trainer.is_global_zero:
         save_reproduction(file, module, batch, about)
     return UserError(
-        f"The {what} stopped being a number at epoch {module.current_epoch}, step {module.global_step} "
-        f"(batch {batch_idx} of the epoch): {', '.join(broken)}. Rows of the {batch.split} split in this "
-        f"batch (view {batch.view}): {batch.index.tolist()}. The step is kept in {file}",
-        fix="lower optimizer.lr or the term's coef and repeat; docs/resume.md shows how to examine the step",
+        f"The {what} is not finite at epoch {module.current_epoch}, step {module.global_step}, "
+        f"batch {batch_idx} ({', '.join(broken)}). The step is saved in {file} (view {batch.view}, "
+        f"rows of the {batch.split} split: {batch.index.tolist()}).",
+        fix="lower optimizer.lr or the coefficient of the loss term and repeat the command "
+        "(docs/resume.md explains how to examine the step)",
     )
 
 

@@ -86,7 +86,7 @@ class AdapterL2(LossTerm):
         """Return the squared norm, a scalar; raise a UserError if the weighting learns nothing."""
         if step.weighting_norm is None:
             raise UserError(
-                "The term 'adapter_l2' regularises a learned weighting, and the chosen one learns nothing.",
-                fix="weighting=adaptive, or leave the term out of loss=[...]",
+                "The loss term 'adapter_l2' needs a weighting with trainable parameters (got none).",
+                fix="choose weighting=adaptive, or remove adapter_l2 from loss=[...]",
             )
         return step.weighting_norm

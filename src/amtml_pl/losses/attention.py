@@ -62,7 +62,7 @@ class AttentionLoss(LossTerm):
 
     def stage_pairs(self, offered: Mapping[str, OfferedFeatures]) -> list[list[tuple[str, str]]]:
         """Return, per teacher, pairs of a student's stage and a hint."""
-        require_offered("The term 'attention'", offered, stage=1)
+        require_offered("The loss term 'attention'", offered, stage=1)
         return [
             [
                 (own, f"{teacher}/{theirs}@{ATTENTION}")
@@ -81,8 +81,8 @@ class AttentionLoss(LossTerm):
         maps = [(shapes.student[s], shapes.hints[name]) for pairs in self.pairs for s, name in pairs]
         if all(min(own[1] * own[2], theirs[1] * theirs[2]) == 1 for own, theirs in maps):
             raise UserError(
-                "The term 'attention' compares maps of one position only, which are always equal.",
-                fix="name larger stages: student.stages=[...] and teacher.NAME.stages=[...]",
+                "The loss term 'attention' cannot use feature maps of size 1x1 (expected larger maps).",
+                fix="set student.stages=[...] and teacher.NAME.stages=[...] to modules with larger maps",
             )
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

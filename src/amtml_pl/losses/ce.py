@@ -24,7 +24,8 @@ class CrossEntropy(LossTerm):
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
-            raise UserError(f"label_smoothing is {label_smoothing}; expected a number in [0, 1).")
+            problem = f"label_smoothing is wrong (got {label_smoothing}, expected at least 0 and below 1)."
+            raise UserError(problem, fix="set loss.ce.label_smoothing=0.1")
         self.label_smoothing = label_smoothing
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

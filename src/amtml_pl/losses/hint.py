@@ -79,8 +79,8 @@ class HintLoss(LossTerm):
         names = self.hints(shapes.offered)
         if not names or not self.student_taps():
             raise UserError(
-                "The term 'hint' has no teacher feature to imitate: no selected teacher offers one.",
-                fix="name a module of each teacher, e.g. teacher.resnet56.hint=layer3, or leave the term out",
+                "The loss term 'hint' has no feature maps: student.stages or teacher.NAME.hint is not set.",
+                fix="set these keys to modules of the networks, or remove hint from loss=[...]",
             )
         groups = self.groups
         if groups is None:

@@ -69,8 +69,9 @@ class FeatureRegression(LossTerm):
         super().__init__()
         if not stages or (stage is not None and not 1 <= stage <= len(stages)):
             raise UserError(
-                f"A regression term reads stage {stage}, which the student's stages {list(stages)} lack.",
-                fix="the term's stage=null for the last, or a number from 1; student.stages=[...] names them",
+                f"A regression loss term has a wrong stage (got {stage}, expected null or 1 to "
+                f"{len(stages)}, the length of student.stages).",
+                fix="set loss.regression.stage=null, or add modules to student.stages",
             )
         self.student_stage = (hint or stages[-1]) if stage is None else stages[stage - 1]
         self.stage = stage
@@ -85,7 +86,7 @@ class FeatureRegression(LossTerm):
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
         """Return the name of every teacher's map."""
-        require_offered("A regression term", offered, self.stage)
+        require_offered("A regression loss term", offered, self.stage)
         grid = "" if self.grid is None else f"@{self.grid}"
         return tuple(
             f"{teacher}/{taps.hint if self.stage is None else taps.stages[self.stage - 1]}{grid}"
@@ -152,8 +153,8 @@ class Regressor(nn.Module):
         """
         if self.training and len(feature) * self.size[0] * self.size[1] == 1:
             raise UserError(
-                "A regression term cannot normalise a batch of one image whose map is 1x1.",
-                fix="data.batch_size=2 or more, or larger maps: loss.regression.grid=null hint_pool=null",
+                "A regression loss term cannot use batch norm on one value (got one image with a 1x1 map).",
+                fix="set data.batch_size=2, or keep larger maps: loss.regression.grid=null hint_pool=null",
             )
         made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made

@@ -89,8 +89,8 @@ def require_teachers(step: Step) -> tuple[TeacherOutputs, TeacherWeights]:
     """Return a step's teacher outputs and weights (B, M); none are a UserError."""
     if step.teachers is None or step.weights is None:
         raise UserError(
-            "A loss term needs teachers, and the run has none.",
-            fix="choose some, e.g. teacher=[resnet32,resnet56], or only terms that need none: loss=[ce]",
+            "A loss term needs teachers, but the run has none.",
+            fix="select teachers such as teacher=[resnet32,resnet56], or use only loss=[ce]",
         )
     return step.teachers, step.weights
 
@@ -102,10 +102,10 @@ def require_offered(reader: str, offered: Mapping[str, OfferedFeatures], stage: 
     else:
         lacking = [name for name, taps in offered.items() if len(taps.stages) < stage]
     if lacking:
-        wanted, key = ("the last map", "hint=MODULE") if stage is None else (f"stage {stage}", "stages=[...]")
+        key, wanted = ("hint", "a module") if stage is None else ("stages", f"{stage} or more modules")
         raise UserError(
-            f"{reader} reads {wanted}, which the teachers {lacking} do not offer.",
-            fix=f"teacher.{lacking[0]}.{key}",
+            f"{reader} needs the key {key} of every teacher (the teachers {lacking} do not name {wanted}).",
+            fix=f"set teacher.{lacking[0]}.{key} to {wanted}",
         )
 
 

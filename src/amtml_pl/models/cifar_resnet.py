@@ -31,7 +31,7 @@ class CifarResNet(nn.Module):
         if len(widths) != 4 or min(widths) < 1:
             raise UserError(
                 f"CifarResNet has wrong widths (got {list(widths)}, expected four positive numbers).",
-                fix="student.network.widths=[16,16,32,64]",
+                fix="set student.network.widths=[16,16,32,64], or the same key of teacher.NAME",
             )
         stem, *stages = widths
         self.conv1 = nn.Conv2d(3, stem, kernel_size=3, padding=1, bias=False)
@@ -87,7 +87,7 @@ def blocks_per_stage(network: str, depth: int, remainder: int) -> int:
     below = 6 * max(blocks, 1) + remainder
     nearest = [below] if depth < below else [below, below + 6]
     raise UserError(
-        f"{network} has a wrong depth (got {depth}, expected 6n+{remainder} with n ≥ 1; "
-        f"the nearest: {' and '.join(map(str, nearest))}).",
-        fix=f"student.network.depth={nearest[0]}",
+        f"{network} has a wrong depth (got {depth}, expected 6n+{remainder} with n ≥ 1, "
+        f"such as {' or '.join(map(str, nearest))}).",
+        fix=f"set student.network.depth={nearest[0]} or teacher.NAME.network.depth={nearest[0]}",
     )

@@ -57,21 +57,23 @@ def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
         cut = fx.GraphModule(network, TapTracer(tap).trace(network))
     except Exception as error:  # any error of the network's own code when it meets a proxy
         raise UserError(
-            f"The part of {name} behind {tap!r} cannot be traced: {error}",
-            fix="leave the term that needs the teachers' classifiers out of loss=[...], or another teacher",
+            f"The classifier of {name} after {tap!r} cannot be traced with torch.fx: {error}",
+            fix="remove regression_confidence from loss=[...], or choose another teacher",
         ) from error
     images = next(node for node in cut.graph.nodes if node.op == "placeholder")
     taps = [node for node in cut.graph.nodes if node.op == "call_module" and node.target == tap]
     if not taps:
-        raise UserError(f"{name} does not run {tap!r} as a module.", fix="tap a module that it calls")
+        raise UserError(
+            f"{name} never calls the module {tap!r}.", fix="set teacher.NAME.hint to another module"
+        )
     with cut.graph.inserting_before(images):
         feature = cut.graph.placeholder("feature")
     taps[-1].replace_all_uses_with(feature)
     cut.graph.eliminate_dead_code()
     if images.users:
         raise UserError(
-            f"The part of {name} behind {tap!r} reads more than its output.",
-            fix="tap the last module before the classifier: teacher.NAME.hint=MODULE",
+            f"The classifier of {name} after {tap!r} also reads outputs of earlier modules.",
+            fix="set teacher.NAME.hint to the last module before the classifier",
         )
     cut.graph.erase_node(images)
     cut.recompile()

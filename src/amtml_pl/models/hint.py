@@ -49,8 +49,8 @@ class HintSpec:
         if reduction == ATTENTION:
             return HintSpec(tap, ATTENTION)
         raise UserError(
-            f"The hint {name!r} has the reduction {reduction!r}; expected a grid's side, or {ATTENTION!r}.",
-            fix=f"{tap}, {tap}@4 or {tap}@{ATTENTION}",
+            f"The hint {name!r} has a wrong suffix (got {reduction!r}, expected a number or {ATTENTION!r}).",
+            fix=f"use {tap}@4 or {tap}@{ATTENTION}",
         )
 
     def __str__(self) -> str:

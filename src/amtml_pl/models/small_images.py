@@ -58,7 +58,8 @@ def find_convolution(network: nn.Module, path: str) -> nn.Conv2d:
         return module
     convolutions = [name for name, other in network.named_modules() if isinstance(other, nn.Conv2d)]
     raise UserError(
-        f"The module {path!r} of {type(network).__name__} is a {type(module).__name__}; expected a Conv2d. "
+        f"The module {path!r} of {type(network).__name__} is not a convolution "
+        f"(got {type(module).__name__}, expected Conv2d). "
         f"{suggest_paths(path, convolutions)}",
-        fix="name a convolution, or put the path under skip to remove the module",
+        fix="choose the path of a convolution, or list the module in skip to remove it",
     )

@@ -75,18 +75,19 @@ class TappedNetwork(nn.Module):
         name = type(self.network).__name__
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise UserError(
-                f"{name} returned {type_and_shape(logits)}; expected logits of shape (B, K).",
-                fix="choose a network, or an argument of it, that returns one row of logits per image",
+                f"{name} has a wrong output (got {type_and_shape(logits)}, expected logits of shape (B, K)).",
+                fix="choose a network that returns one row of logits per image, or change its arguments",
             )
         if idle := [tap for tap in self.taps if tap not in recorded]:
             raise UserError(
-                f"{name} has the tapped modules {idle} but does not run them in a forward.",
-                fix="tap the modules around or inside them",
+                f"The forward pass of {name} does not call the tapped modules {idle}.",
+                fix="choose other modules in student.stages, student.hint or the same keys of teacher.NAME",
             )
         if stacked := {tap: len(f) for tap, f in recorded.items() if len(f) != len(logits)}:
             raise UserError(
-                f"Taps of {name} return {stacked} rows for {len(logits)} images; expected one row per image.",
-                fix="tap modules around them, where windows or patches are not stacked along the batch",
+                f"Tapped modules of {name} return a wrong number of rows "
+                f"(got {stacked}, expected {len(logits)}, one per image).",
+                fix="tap outer modules, which return one row per image",
             )
 
 
@@ -110,9 +111,9 @@ def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
     """Return a copy of a module's output as (B, C, H, W)."""
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
         raise UserError(
-            f"The tap {tap!r} returns {type_and_shape(output)}; "
-            "expected a tensor of real numbers, (B, C, H, W), (B, C) or (B, T, C).",
-            fix="tap a module inside it that returns one tensor",
+            f"The tapped module {tap!r} has a wrong output (got {type_and_shape(output)}, expected a float "
+            "tensor of shape (B, C, H, W), (B, C) or (B, T, C)).",
+            fix="tap another module, which returns one float tensor",
         )
     if output.ndim == 3:
         output = output.transpose(1, 2)
@@ -131,8 +132,8 @@ def channel_values(name: Literal["mean", "std"], values: Sequence[float]) -> Flo
     if len(values) != 3 or (name == "std" and not all(value > 0 for value in values)):
         wanted = "three numbers" if name == "mean" else "three numbers greater than 0"
         raise UserError(
-            f"{name}={list(values)}; expected {wanted}, one per colour channel.",
-            fix=f"dataset.{name}=[0.5,0.5,0.5] or teacher.NAME.{name}=[...]",
+            f"{name} has a wrong value (got {list(values)}, expected {wanted}, one per colour channel).",
+            fix=f"set dataset.{name}=[0.5,0.5,0.5], or teacher.NAME.{name}=[0.5,0.5,0.5] for a teacher",
         )
     return torch.tensor([float(value) for value in values]).view(1, 3, 1, 1)
 
@@ -144,17 +145,17 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
         return modules[path]
     raise UserError(
         f"{type(network).__name__} has no module {path!r}. {suggest_paths(path, list(modules))}",
-        fix="name a module by its path: student.stages=[...], student.hint=... or teacher.NAME.hint=...",
+        fix="set student.stages, student.hint or the same keys of teacher.NAME to existing modules",
     )
 
 
 def suggest_paths(wrong: str, paths: Sequence[str], limit: int = 40) -> str:
     """Return a sentence with the paths closest to a wrong one, then existing paths."""
-    close = difflib.get_close_matches(wrong, paths, n=3, cutoff=0.5)
     upper = sorted((path for path in paths if path), key=lambda path: path.count("."))
-    closest = f"The closest: {', '.join(close)}. " if close else ""
-    more = f" and {len(upper) - limit} deeper ones" if len(upper) > limit else ""
-    return f"{closest}There are: {', '.join(upper[:limit]) or 'none'}{more}."
+    close = difflib.get_close_matches(wrong, upper, n=3, cutoff=0.5)
+    closest = f"Similar paths: {', '.join(close)}. " if close else ""
+    more = f" and {len(upper) - limit} deeper modules" if len(upper) > limit else ""
+    return f"{closest}Existing paths: {', '.join(upper[:limit]) or 'none'}{more}."
 
 
 def tap_shapes(network: TappedNetwork, image_size: int) -> tuple[int, dict[str, Shape]]:
@@ -204,7 +205,7 @@ def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
             outputs: ModelOutputs = network(image)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
-            f"{type(network.network).__name__} fails on an image {image_size} pixels wide and high: {error}",
-            fix="choose a network, or a stem (amtml_pl.models.small_images), that suits images of this size",
+            f"{type(network.network).__name__} fails on images of {image_size}x{image_size} pixels: {error}",
+            fix="choose another network, or adapt it with amtml_pl.models.small_images.adapt_stem",
         ) from error
     return outputs

@@ -35,13 +35,13 @@ class CifarVgg(nn.Module):
         if depth not in CONVOLUTIONS:
             raise UserError(
                 f"CifarVgg has a wrong depth (got {depth}, expected one of {list(CONVOLUTIONS)}).",
-                fix="student.network.depth=8",
+                fix="set student.network.depth=8 or teacher.NAME.network.depth=8",
             )
         widths = [round(channels * width) for channels in (64, 128, 256, 512, 512)]
         if min(widths) < 1:
             raise UserError(
-                f"CifarVgg has a wrong width (got {width}: {widths} channels, expected 1 or more per stage).",
-                fix="student.network.width=0.25",
+                f"CifarVgg has stages without channels (got width={width}, which gives {widths} channels).",
+                fix="set student.network.width=0.25 or teacher.NAME.network.width=0.25",
             )
         first, second, third, fourth, fifth = CONVOLUTIONS[depth]
         self.pool = nn.MaxPool2d(2)

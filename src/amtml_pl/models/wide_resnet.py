@@ -27,11 +27,13 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks = blocks_per_stage("WideResNet", depth, remainder=4)
         if widen_factor < 1:
-            problem = f"WideResNet got widen_factor={widen_factor}; expected 1 or more."
-            raise UserError(problem, fix="widen_factor=2")
+            problem = f"WideResNet has a wrong widen_factor (got {widen_factor}, expected 1 or more)."
+            raise UserError(
+                problem, fix="set student.network.widen_factor=2 (for a teacher, of teacher.NAME)"
+            )
         if not 0 <= dropout < 1:
-            problem = f"WideResNet got dropout={dropout}; expected a number in [0, 1)."
-            raise UserError(problem, fix="dropout=0.3")
+            problem = f"WideResNet has a wrong dropout (got {dropout}, expected at least 0 and below 1)."
+            raise UserError(problem, fix="set student.network.dropout=0.3 (for a teacher, of teacher.NAME)")
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
         self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
         self.layer1 = wide_stage(16, widths[0], blocks, stride=1, dropout=dropout)

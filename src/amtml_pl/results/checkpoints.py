@@ -41,11 +41,12 @@ def checkpoint_file(folder: RunFolder, record: RunRecord, checkpoint: Checkpoint
     """Return the path of a checkpoint; a UserError if it is missing or unknown."""
     files = {"best": folder.best_checkpoint, "last": folder.last_checkpoint}
     if checkpoint not in files:
-        raise UserError(f"The checkpoint {checkpoint!r} is unknown.", fix=f"one of {', '.join(files)}")
+        what = f"The checkpoint is unknown (got {checkpoint!r}, expected best or last)."
+        raise UserError(what, fix="use checkpoint=best or checkpoint=last")
     there = [name for name, file in files.items() if file.is_file()]
     if checkpoint not in there:
         raise UserError(
             f"The checkpoint {files[checkpoint]} does not exist.",
-            fix=f"checkpoint={there[0]}" if there else f"{record.command} force=true",
+            fix=f"use checkpoint={there[0]}" if there else f"{record.command} force=true",
         )
     return files[checkpoint]

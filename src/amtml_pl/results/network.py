@@ -27,10 +27,12 @@ def build_untrained(node: Mapping[str, Any]) -> nn.Module:
     """
     bare = without_pretrained_weights(node)
     if problems := [*group_problems(bare, ("student",), "network"), *node_problems(bare, "network")]:
-        raise UserError(f"The recorded network cannot be built: {'; '.join(problems[:3])}.")
+        raise UserError(f"The saved network cannot be built: {'; '.join(problems[:3])}.")
     built = build_object(bare)
     if not isinstance(built, nn.Module):
-        raise UserError(f"{dict(node)!s:.200} builds a {type(built).__name__}; expected a network.")
+        raise UserError(
+            f"The saved network {dict(node)!s:.200} is a {type(built).__name__}, not an nn.Module."
+        )
     return built
 
 

@@ -50,12 +50,12 @@ class Predictor:
             self.image_size = run.config["dataset"]["image_size"]
         elif not place.exists():
             raise UserError(
-                f"{place} does not exist.", fix="name an exported student or a run: model=FILE_OR_FOLDER"
+                f"The model {place} does not exist.", fix="pass model=EXPORTED_FILE or model=RUN_FOLDER"
             )
         elif checkpoint != "best":
             raise UserError(
-                f"checkpoint={checkpoint} is a choice of a run's folder; {place} is a file.",
-                fix="remove checkpoint=, or name the run: model=FOLDER",
+                f"The model {place} is a file with one checkpoint (got {checkpoint}, expected best).",
+                fix="remove checkpoint=, or pass model=RUN_FOLDER",
             )
         else:
             refuse_changed(place)
@@ -69,20 +69,20 @@ class Predictor:
         Raises:
             UserError: if the model does not return one finite logit per class.
         """
-        anew = "another model=FILE_OR_FOLDER, or export it again: python -m amtml_pl.export run=FOLDER"
+        anew = "pass another model=, or export the student again: python -m amtml_pl.export run=FOLDER"
         try:
             with torch.inference_mode():
                 logits = self.forward(images)
         except Exception as error:  # a stranger's graph can raise anything
-            raise UserError(f"{self.place} cannot be run: {first_line(error):.300}.", fix=anew) from error
+            what = f"The model {self.place} cannot be run: {first_line(error):.300}."
+            raise UserError(what, fix=anew) from error
         if logits.shape != (expected := (len(images), len(self.classes))):
-            raise UserError(
-                f"{self.place} gives outputs of shape {tuple(logits.shape)}, expected {expected}.", fix=anew
-            )
+            got = f"got {tuple(logits.shape)}, expected {expected}"
+            raise UserError(f"The model {self.place} returns logits of a wrong shape ({got}).", fix=anew)
         if not logits.isfinite().all():
             raise UserError(
-                f"{self.place} gives logits that are not finite: its weights are broken.",
-                fix="name another model: model=FILE_OR_FOLDER; or train the run again with force=true",
+                f"The model {self.place} returns logits that are NaN or infinite (expected finite logits).",
+                fix="pass another model=, or train the run again with force=true",
             )
         return logits.float().softmax(dim=1)
 

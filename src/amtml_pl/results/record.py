@@ -20,6 +20,7 @@ from amtml_pl.system.plain_yaml import read_plain_yaml
 
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
 FOLDERS_SEARCHED = 1000  # for an example of a run's folder
+WAIT = "wait until the run has ended, then repeat this command"
 TEACHER_RULES = {
     key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained", "pool")
 }
@@ -32,26 +33,24 @@ def completed_record(folder: RunFolder) -> RunRecord:
         UserError: if there is none.
     """
     if not folder.path.is_dir():
-        raise UserError(
-            f"{folder.path} is not a folder.", fix="name the folder that amtml_pl.train printed at its end"
-        )
+        what = f"The run folder {folder.path} does not exist, or is not a folder."
+        raise UserError(what, fix="use the run folder that amtml_pl.train printed at its end")
     try:
         record = folder.record()
     except UserError as error:
         raise UserError(
             error.what,
-            fix="copy the whole folder again, open it with the version of amtml_pl that wrote it, or repeat "
-            "the run with this one and force=true",
+            fix="copy the run folder again, or repeat the run with force=true",
         ) from error
     if record is None:
         raise without_record(folder)
     if record.status != "completed":
         busy = folder.is_busy
-        states = {"failed": "failed", "interrupted": "is still running" if busy else "was interrupted"}
-        why = f" ({record.error})" if record.error else ""
+        state = "running" if busy and record.status == "interrupted" else record.status
+        why = f" Its error was: {record.error}" if record.error else ""
         raise UserError(
-            f"The run in {folder.path} {states[record.status]}{why}; expected a completed one.",
-            fix="repeat the command when the run has ended" if busy else record.command,
+            f"The run in {folder.path} has not completed (got status {state}, expected completed).{why}",
+            fix=WAIT if busy else record.command,
         )
     folder.refuse_changed(record, *folder.tables)
     return record
@@ -61,20 +60,19 @@ def without_record(folder: RunFolder) -> UserError:
     """Return the error for a folder without ``run.json``, which exists from the fit on."""
     if folder.is_busy:
         return UserError(
-            f"The run in {folder.path} is still running, and is being prepared; expected a completed one.",
-            fix="repeat the command when the run has ended",
+            f"The run in {folder.path} has not completed (got status running, expected completed).", fix=WAIT
         )
     if folder.lock_file.exists():
         return UserError(
-            f"The run in {folder.path} was stopped before it was trained; expected a completed one.",
-            fix="repeat the command that began it",
+            f"The run in {folder.path} was stopped before its training began (expected a completed run).",
+            fix="repeat the training command of this run",
         )
     below = run_below(folder.path)
     return UserError(
-        f"{folder.path} is not the folder of a run: it has no run.json.",
-        fix="name the folder that amtml_pl.train printed at its end"
+        f"The folder {folder.path} is not a run folder: run.json is missing.",
+        fix="use the run folder that amtml_pl.train printed at its end"
         if below is None
-        else f"name the folder of a run, such as '{below}'",
+        else f"use a run folder, such as '{below}'",
     )
 
 
@@ -93,19 +91,20 @@ def read_config(folder: RunFolder, record: RunRecord) -> dict[str, Any]:
     Raises:
         UserError: if it is missing or damaged, or its teachers are not those of the record.
     """
-    file, fix = folder.config_file, "copy the whole folder of the run again, or repeat it with force=true"
+    file, fix = folder.config_file, "copy the run folder again, or repeat the run with force=true"
     try:
         tree = read_plain_yaml(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error!s:.400}.", fix=fix) from error
+        raise UserError(f"The file {file} cannot be read: {error!s:.400}.", fix=fix) from error
     if not isinstance(tree, dict) or not all(isinstance(tree.get(node), dict) for node in NODES):
-        raise UserError(f"{file} is not a run's configuration: it lacks some of {', '.join(NODES)}.", fix=fix)
+        keys = ", ".join(NODES)
+        raise UserError(f"The file {file} is not a run's configuration (expected the keys {keys}).", fix=fix)
     if wrong := [*config_problems(tree)]:
-        raise UserError(f"{file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
+        raise UserError(f"The configuration {file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
     if sorted(record.teachers) != (named := sorted(map(str, tree["teacher"]))):
         raise UserError(
-            f"{folder.record_file} and {file} are not of one run: their teachers are "
-            f"{sorted(record.teachers)!s:.200} and {named!s:.200}.",
+            f"The teachers in {file} are not those in {folder.record_file} (got {named!s:.200}, expected "
+            f"{sorted(record.teachers)!s:.200}).",
             fix=fix,
         )
     return tree
@@ -117,7 +116,7 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):
-            yield f"paths.{name} does not name a folder"
+            yield f"paths.{name} is not the path of a folder"
     for name in ("weighting", "loop", "loss"):
         if not isinstance(tree.get(name, {}), dict):
             yield f"{name} is not a mapping"
@@ -130,7 +129,7 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             given = {key: rule for key, rule in WEIGHTS.items() if key in weights or key == "path"}
             yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
             if weights.get("path") is not None and not is_place(weights["path"]):
-                yield f"teacher.{name}.weights.path does not name a file"
+                yield f"teacher.{name}.weights.path is not the path of a file"
     for path, node, groups in built_nodes(tree):
         yield from group_problems(node, groups, path)
         yield from node_problems(node, path)

@@ -105,7 +105,7 @@ class FinishedRun:
             return {name: [float(row[name]) if row[name] else None for row in rows] for name in rows[0]}
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{file} cannot be read as a table of epochs: {error}.",
+                f"The table of epochs {file} cannot be read: {error}.",
                 fix=f"{self.record.command} force=true",
             ) from error
 
@@ -163,7 +163,8 @@ class FinishedRun:
             UserError: as `split`, or if the view is below 0.
         """
         if view < 0:
-            raise UserError(f"view={view}: expected 0 (the images themselves) or more.")
+            what = f"The view is negative (got {view}, expected 0 or more)."
+            raise UserError(what, fix="use view=0 for images without augmentation")
         rows = self.split(split)
         for index in torch.split(torch.arange(len(rows)), self.data.eval_batch_size):
             stored = rows.stored.images[rows.rows[index]]
@@ -222,7 +223,8 @@ class FinishedRun:
             UserError: if the run has no teachers, or the cache no longer holds all of it.
         """
         if not self.teachers:
-            raise UserError(f"The run in {self.path} has no teachers, so that it has no teacher outputs.")
+            what = f"The run in {self.path} has no teachers, and therefore no teacher outputs."
+            raise UserError(what, fix="open a run that was trained with teachers")
         stores = () if self.record.cache is None else self.record.cache.stores
         if split == "train":
             return training_outputs(self.teachers, self.cache, stores, view)

@@ -34,12 +34,12 @@ def training_outputs(
     for name in stores:
         store = store_in(cache, name)
         if not store.is_complete(view):
-            raise absent(cache, f"view {view} of {name}, which has the views {store.views()}")
+            raise absent(cache, "train", f"view {view} of {name} (existing views: {store.views()})")
         store.verify(view)
         found[f"{store.teacher}/{store.tensor}"] = store.open(view).whole()
     names = tuple(teacher.name for teacher in teachers)
     if lacking := [name for name in names if f"{name}/logits" not in found]:
-        raise absent(cache, f"the logits of {', '.join(lacking)}")
+        raise absent(cache, "train", f"the logits of teacher {', '.join(lacking)}")
     logits = torch.stack([found.pop(f"{name}/logits") for name in names], dim=1)
     return TeacherOutputs(names, logits, found)
 
@@ -54,7 +54,7 @@ def other_outputs(
     """
     logits = {teacher.name: teacher.cached_logits(digest, rows) for teacher in teachers}
     if lacking := [name for name, found in logits.items() if found is None]:
-        raise absent(cache, f"the {rows.name} logits of {', '.join(lacking)}")
+        raise absent(cache, rows.name, f"the {rows.name} logits of teacher {', '.join(lacking)}")
     return TeacherOutputs(tuple(logits), torch.stack([t for t in logits.values() if t is not None], dim=1))
 
 
@@ -70,14 +70,14 @@ def store_in(cache: Path, name: str) -> TensorStore:
     except (OSError, ValueError):  # a name that no folder can have
         here = False
     if not here:
-        raise absent(cache, f"the store {name:.200}")
+        raise absent(cache, "train", f"the folder {name:.200}")
     return TensorStore.from_folder(folder)
 
 
-def absent(cache: Path, what: str) -> UserError:
-    """Return the error for missing outputs."""
+def absent(cache: Path, split: str, what: str) -> UserError:
+    """Return the error for missing outputs of a split."""
     return UserError(
-        f"The cache in {cache.parent} does not hold {what}.",
-        fix="load_run(..., cache=FOLDER) where it lies now, or "
-        "python -m amtml_pl.cache action=build with the overrides of the run",
+        f"The cache in {cache.parent} lacks {what}.",
+        fix="use load_run(RUN, cache=FOLDER) if the cache has moved, or run "
+        f"python -m amtml_pl.cache action=build splits=[{split}] with the overrides of the run",
     )

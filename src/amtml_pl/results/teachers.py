@@ -77,16 +77,16 @@ class RecordedTeacher:
     def not_here(self) -> UserError:
         """Return the error for weights that are in no candidate."""
         digest = self.facts.weights_digest[:12]
-        where, fix = "", "paths.teachers=FOLDER, where trained teachers lie now"
+        where, fix = "", "set paths.teachers to the folder with the trained teachers"
         if self.node["pretrained"]:
-            where = "load_run downloads nothing, and "
+            where = " A finished run does not download pretrained weights."
         elif self.own_file is not None:
             state = "has other weights" if self.own_file.is_file() else "does not exist"
-            where = f"the run's own file {self.own_file} {state}, and "
-            fix += f", or which holds {self.own_file.name}"
+            where = f" The weights file {self.own_file} of the run {state}."
+            fix = f"set paths.teachers to the folder with the trained teachers or with {self.own_file.name}"
         return UserError(
-            f"The weights of teacher {self.name!r} (digest {digest}) are missing: {where}no network below "
-            f"{self.teachers} has them.",
+            f"The weights of teacher {self.name!r} are missing below {self.teachers} (expected digest "
+            f"{digest}).{where}",
             fix=fix,
         )
 

@@ -51,8 +51,8 @@ class OwnWeighting:
                     found.append(scheme(student, teachers, labels[index].to(device)).cpu())
                 except KeyError as error:
                     raise UserError(
-                        f"{type(scheme).__name__} reads {error}, which is not cached for these images.",
-                        fix="use the training split: its hints are cached",
+                        f"{type(scheme).__name__} reads {error}, a hint that is not cached for these images.",
+                        fix="use the split train, whose hints are cached",
                     ) from error
         return torch.cat(found)
 
@@ -64,16 +64,16 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
         UserError: if its weights cannot be computed from single samples.
     """
     if not teachers:
-        raise UserError("The run has no teachers to weigh.")
+        raise UserError("The run has no teachers, and therefore no teacher weights.")
     settings = config.get("weighting")
     if settings is None:
-        raise UserError("The run has no weighting (weighting: null).")
+        raise UserError("The run has no weighting (got weighting=null).")
     loop = located(config["loop"]["_target_"])
     if not getattr(loop, "uses_weighting_unchanged", False):
-        raise UserError(f"{loop.__name__} computes the teachers' weights within its training step.")
+        raise UserError(f"The training loop {loop.__name__} computes teacher weights only during training.")
     scheme = build_object(settings)
     if not isinstance(scheme, Weighting):
-        raise UserError(f"{settings!s:.200} builds a {type(scheme).__name__}; expected a weighting.")
+        raise UserError(f"weighting={settings!s:.200} is not a Weighting (got {type(scheme).__name__}).")
     if scheme.weighs_batches:
-        raise UserError(f"{type(scheme).__name__} weighs the teachers for a whole batch, not for an image.")
+        raise UserError(f"The weighting {type(scheme).__name__} computes weights per batch, not per image.")
     return scheme

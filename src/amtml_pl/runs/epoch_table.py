@@ -14,11 +14,11 @@ def read_epochs(file: Path) -> list[dict[str, str]]:
     except csv.Error as error:
         raise ValueError(str(error)) from error
     if columns[:1] != ["epoch"]:
-        raise ValueError(f"its first column is {', '.join(columns[:1])!r}, expected 'epoch'")
+        raise ValueError(f"the first column is {', '.join(columns[:1])!r}, expected 'epoch'")
     if len(set(columns)) < len(columns):
-        raise ValueError("it has two columns of one name")
+        raise ValueError("two columns have the same name")
     if not rows:
-        raise ValueError("it has no rows")
+        raise ValueError("the table has no rows")
     for line, row in enumerate(rows, start=2):
         if len(row) != len(columns):
             raise ValueError(f"line {line} has {len(row)} cells, expected {len(columns)}")

@@ -62,14 +62,14 @@ class RunFolder:
                 found = digest_of_file(file) if file.is_file() else None
             except OSError as error:
                 raise UserError(
-                    f"{file} cannot be read: {error.strerror or error}.",
-                    fix=f"ask its owner for read access: ls -l '{self.path}'",
+                    f"The file {file} cannot be read: {error.strerror or error}.",
+                    fix=f"ask the owner for read access (ls -l '{self.path}' shows the owner)",
                 ) from error
             if found != expected:
                 got, wanted = (f"SHA-256 {d[:12]}" if d else "no file" for d in (found, expected))
                 raise UserError(
-                    f"{name} in {self.path} was changed after the run (got {got}, expected {wanted}).",
-                    fix=f"copy the whole folder again, or repeat the run: {record.command} force=true",
+                    f"The file {name} in {self.path} changed after the run (got {got}, expected {wanted}).",
+                    fix=f"copy the run folder again, or repeat the run: {record.command} force=true",
                 )
 
     def completed(self) -> RunRecord | None:

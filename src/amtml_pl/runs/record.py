@@ -151,11 +151,11 @@ class RunRecord(Sealed):
             absent += [f"files.{name}" for name in FILES if name not in self.files]
             absent += ["timing"] if self.timing is None else []
             if absent:
-                raise ValueError(f"it lacks {', '.join(absent)}")
+                raise ValueError(f"the record lacks {', '.join(absent)}")
         return self
 
     def timed(self) -> Timing:
         """Return the timing of a completed run, which always has one."""
         if self.timing is None:
-            raise ValueError("only a completed run has a timing")
+            raise ValueError("The run has no timing, because it has not completed.")
         return self.timing

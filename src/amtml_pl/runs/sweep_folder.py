@@ -96,10 +96,10 @@ def _read_job(file: Path) -> SweepJob:
     """Return a job, ``interrupted`` if its process is gone; a UserError for damage."""
     from amtml_pl.system.records import read_record
 
-    job = read_record(SweepJob, file, fix=f"rm '{file}' and repeat the command")
+    job = read_record(SweepJob, file, fix=f"remove the file, then repeat the command: rm '{file}'")
     if job.status != "running" or is_held(file.with_suffix(".lock")):
         return job
-    return replace(job, status="interrupted", reason="its process ended without giving a reason")
+    return replace(job, status="interrupted", reason="the process of the job ended without a message")
 
 
 def _leaderboard(jobs: Sequence[SweepJob]) -> str:

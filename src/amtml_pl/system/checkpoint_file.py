@@ -16,7 +16,7 @@ from torch import Tensor
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.records import Count, reasons
 
-FIX = "force=true with the same command: the run starts over"
+FIX = "repeat the command with force=true, which starts the run again"
 
 
 class LightningCheckpoint(BaseModel):
@@ -53,11 +53,11 @@ def read_torch_file(path: Path, *, with_checksums: bool = False) -> Any:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed, which torch.save never does")
+                raise ValueError("the file is compressed, which torch.save never does")
             if wrong := archive.testzip():
-                raise ValueError(f"the checksum of {wrong:.80} in it is wrong")
+                raise ValueError(f"the checksum of the part {wrong:.80} is wrong")
     elif with_checksums:
-        raise ValueError("it is cut off, or another kind of file")
+        raise ValueError("the file is cut off, or is not a torch file")
     with warnings.catch_warnings(action="ignore"):  # torch raises for the same reasons just after
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -82,15 +82,15 @@ def read_checkpoint(
         LightningCheckpoint.model_validate(found)
     except OSError as error:
         raise UserError(
-            f"The checkpoint {file} cannot be read: {error.strerror or error}. It may be intact.",
-            fix=f"ask its owner for read access: ls -l {file.parent}",
+            f"The checkpoint {file} cannot be read: {error.strerror or error}.",
+            fix=f"ask the file's owner for read access: ls -l '{file.parent}'",
         ) from error
     except ValidationError as error:
-        raise UserError(f"{file} is not a checkpoint of a run: {reasons(error)}.", fix=fix) from error
+        raise UserError(f"{file} is not the checkpoint of a run: {reasons(error)}.", fix=fix) from error
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         raise UserError(
             f"The checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: "
-            f"{first_line(error):.200}. Nothing in it was run.",
+            f"{first_line(error):.200}. No code in the file was executed.",
             fix=fix,
         ) from error
     if network is not None:
@@ -105,7 +105,7 @@ def refuse_other_network(
     if names := [*chain(*mismatched_tensors(given, expected).values())]:
         there, here = (tuple(of[names[0]].shape) if names[0] in of else "absent" for of in (given, expected))
         raise UserError(
-            f"The file {file} is of another network: {len(names)} tensors differ (the first, "
+            f"The file {file} does not fit the network: {len(names)} tensors differ (the first is "
             f"{names[0]:.80}: got {there}, expected {here}).",
             fix=fix,
         )

@@ -40,7 +40,7 @@ class Terminal(Console):
             if not self.stderr:
                 raise UserError(
                     f"The output of the command cannot be written: {error.strerror or error}.",
-                    fix="free some space there, or send the output elsewhere: >FILE",
+                    fix="free some disk space, or redirect the output to another file: >FILE",
                 ) from error
 
 

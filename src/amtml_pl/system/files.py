@@ -27,17 +27,17 @@ def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], o
     file = Path(out).expanduser().resolve()
     if file.suffix != suffix and not file.is_dir():
         fix = f"out={Path(out).with_suffix(suffix)}"
-        raise UserError(f"out={out}: {what} has a name that ends in {suffix}.", fix=fix)
+        raise UserError(f"out={out} has a wrong suffix (expected {suffix} for {what}).", fix=fix)
     refuse_unwritable(file)
     if file.exists() and not is_one(file):
-        raise UserError(f"{file} is not {what}, and is left as it is.", fix="out=FILE, with another name")
+        raise UserError(f"The existing file {file} is not {what}, and is kept.", fix="out=NEW_FILE")
     return file
 
 
 def refuse_unwritable(file: Path) -> None:
     """Raise a UserError if a file could not be written; create nothing."""
     if file.is_dir():
-        raise UserError(f"{file} is a folder.", fix="out=FILE")
+        raise UserError(f"The path {file} is a folder (expected a file).", fix="out=FILE")
     try:
         with tempfile.TemporaryFile(dir=nearest_folder(file)):
             pass
@@ -100,7 +100,7 @@ def nearest_folder(file: Path) -> Path:
 def unwritable(file: Path, error: OSError) -> UserError:
     """Return the error for a file that cannot be written."""
     reason = error.strerror or error
-    return UserError(f"{file} cannot be written: {reason}.", fix="out=FILE, in another folder")
+    return UserError(f"The file {file} cannot be written: {reason}.", fix="out=OTHER_FOLDER/FILE")
 
 
 MOST_BYTES = 64 << 20
@@ -109,9 +109,9 @@ MOST_BYTES = 64 << 20
 def read_text(file: Path) -> str:
     """Return a text; raise a ValueError for a special, binary or huge file."""
     if file.exists() and not file.is_file():
-        raise ValueError("it is not a regular file")
+        raise ValueError("the path is not a regular file")
     if (size := file.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
+        raise ValueError(f"the file is too large (got {size:,} bytes, expected at most {MOST_BYTES:,})")
     return file.read_text(encoding="utf-8")
 
 

@@ -97,6 +97,6 @@ def passing_on_signals(process: BaseProcess) -> Iterator[list[int]]:
 def exit_reason(exitcode: int | None) -> str:
     """Return the reason why a process ended, as part of a sentence."""
     if exitcode is None or exitcode >= 0:
-        return f"its process ended with status {exitcode} before the run did"
+        return f"its process ended too early, with status {exitcode}"
     name = signal.Signals(-exitcode).name
-    return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"its process was ended by {name}" + (" (possibly out of memory)" if name == "SIGKILL" else "")

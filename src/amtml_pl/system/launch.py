@@ -49,10 +49,10 @@ def launch_ranks(command: Sequence[str], processes: int) -> None:
         rank, first = error.get_first_failure()
         if first.exitcode < 0:
             name = signal.Signals(-first.exitcode).name
-            reason = " (out of memory?)" if name == "SIGKILL" else ""
+            reason = " (possibly out of memory)" if name == "SIGKILL" else ""
             sys.stderr.write(
-                f"Process {rank} of the run was ended by {name}{reason}, and the others with it. "
-                "The same command resumes from the last checkpoint.\n"
+                f"Process {rank} of the run was ended by {name}{reason}. The other processes were stopped. "
+                "Repeat the command to resume from the last checkpoint.\n"
             )
         sys.exit(max(first.exitcode, 1))
     except SignalException as stopped:
@@ -88,22 +88,23 @@ def processes_wanted(devices: int | str, nodes: int, accelerator: str) -> int:
     each = (gpus or 1) if devices == "auto" else int(devices)
     if gpus and each > gpus:
         raise UserError(
-            f"trainer.devices is {devices}; this machine has {gpus} GPUs.", fix=f"trainer.devices={gpus}"
+            f"trainer.devices exceeds the GPUs of this machine (got {devices}, expected at most {gpus}).",
+            fix=f"trainer.devices={gpus}",
         )
     started, here, wanted = ranks.world_size(), ranks.local_world_size(), each * nodes
     if started == wanted:
         return 1
     if started > 1:
         raise UserError(
-            f"{started} processes have been started, {here} of them here, for trainer.devices={devices} on "
-            f"trainer.num_nodes={nodes}: expected {wanted}.",
+            f"The number of processes does not fit trainer.devices={devices} and trainer.num_nodes={nodes} "
+            f"(got {started}, {here} of them on this machine, expected {wanted}).",
             fix=f"trainer.devices={here} trainer.num_nodes={started // max(here, 1)}",
         )
     if nodes > 1:
         raise UserError(
-            f"trainer.num_nodes is {nodes}, and only one process has been started.",
-            fix=f"on every machine: torchrun --nnodes {nodes} --nproc-per-node {each} --rdzv-backend c10d "
-            "--rdzv-endpoint HOST:PORT -m amtml_pl.train …, or srun where there is SLURM (trainer=slurm)",
+            f"trainer.num_nodes={nodes} needs processes on every machine (got 1 process, expected {wanted}).",
+            fix=f"run on each machine: torchrun --nnodes {nodes} --nproc-per-node {each} --rdzv-backend c10d "
+            "--rdzv-endpoint HOST:PORT -m amtml_pl.train OVERRIDES, or use srun with trainer=slurm",
         )
     return wanted
 

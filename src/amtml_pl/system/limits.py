@@ -62,7 +62,7 @@ BY_TEXT = {"can't start new thread": PROCESSES} | dict.fromkeys(MEMORY_TEXTS, ME
 # A disk that is full or gone, or a folder without access: not a defect of the program.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 MISSING_FILE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-MORE_PROCESSES = "end other processes of yours, or raise the limit of the container on processes"
+MORE_PROCESSES = "end some of your other processes, or raise the process limit of the container"
 OUT_OF_MEMORY = 71  # the status of a process of `in_limited_memory`
 NO_TEMPORARY_FOLDER = "No usable temporary directory"  # torch makes a file there when it is imported
 OPENBLAS_THREADS = 64  # at most in each of its two pools, numpy's and scipy's
@@ -81,13 +81,13 @@ def refused_by_system(error: BaseException, *, any_file: bool = False) -> UserEr
     names_file = any_file and isinstance(error, OSError) and bool(error.filename)
     number = error.errno if isinstance(error, OSError) else None
     fixes = (
-        (exhausted_resource(error) is MEMORY, "free memory, and repeat the command"),
+        (exhausted_resource(error) is MEMORY, "free some memory, and repeat the command"),
         (exhausted_resource(error) is PROCESSES, MORE_PROCESSES),
-        (NO_TEMPORARY_FOLDER in str(error), "free space there, or another folder: export TMPDIR=FOLDER"),
+        (NO_TEMPORARY_FOLDER in str(error), "export TMPDIR=FOLDER, on a disk with free space"),
         (names_file and number in MISSING_FILE_ERRORS, "name a file that exists"),
         (
             names_file or number in DISK_ERRORS,
-            "free space there, get write access (ls -ld) or another folder",
+            "free some disk space, or check the permissions of the folder: ls -ld FOLDER",
         ),
     )
     return next((UserError(what, fix=fix) for applies, fix in fixes if applies), None)
@@ -157,8 +157,8 @@ def refuse_few_threads() -> None:
     except RuntimeError as error:
         limit = limit_behind(error)
         raise UserError(
-            f"The system refuses a thread (this process needs {needed}).{limit.sentence if limit else ''}",
-            fix=f"{limit.fix if limit else MORE_PROCESSES}; with fewer threads: OMP_NUM_THREADS=1",
+            f"The command needs {needed} threads, but cannot start them.{limit.sentence if limit else ''}",
+            fix=f"{f'{limit.fix}, or ' if limit else ''}use fewer threads: export OMP_NUM_THREADS=1",
         ) from None  # the limit has been named
     finally:
         end.set()

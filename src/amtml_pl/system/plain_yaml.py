@@ -21,7 +21,7 @@ def read_plain_yaml(file: Path) -> Any:
     if not file.is_file():
         raise FileNotFoundError(errno.ENOENT, "not a file", str(file))
     if (size := file.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
+        raise ValueError(f"the file is too large (got {size:,} bytes, expected at most {MOST_BYTES:,})")
     text = file.read_text(encoding="utf-8")
     try:
         refuse_references(text)
@@ -38,7 +38,8 @@ def refuse_references(text: str) -> None:
     for event in yaml.parse(text, yaml.CSafeLoader):
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         named = {"anchor or alias": getattr(event, "anchor", None), "tag": getattr(event, "tag", None)}
-        named["nesting"] = f"of more than {MOST_LEVELS} levels" if level > MOST_LEVELS else None
+        if level > MOST_LEVELS:
+            raise ValueError(f"line {event.start_mark.line + 1} has more than {MOST_LEVELS} nested levels")
         for what, value in named.items():
             if value is not None:
                 line = event.start_mark.line + 1
@@ -57,6 +58,6 @@ def refuse_special_values(value: object, path: str) -> None:
         for position, child in enumerate(value):
             refuse_special_values(child, f"{path}[{position}]")
     elif not (value is None or isinstance(value, str | int | float)):
-        raise ValueError(f"{path:.200} is a {type(value).__name__}, expected plain values")
+        raise ValueError(f"{path:.200} is a {type(value).__name__}, expected a string or a number")
     elif isinstance(value, str) and ("${" in value or value == "???"):
-        raise ValueError(f"{path:.200}={value!r:.80} is an interpolation or missing, expected plain values")
+        raise ValueError(f"{path:.200}={value!r:.80} is an interpolation or missing, expected a plain value")

@@ -20,7 +20,7 @@ PROBLEMS_SHOWN = 3
 def shell_command(command: str) -> str:
     """Return a command; raise a ValueError if it is empty or has open quotes."""
     if not shlex.split(command):
-        raise ValueError("a command is empty")
+        raise ValueError("the command is empty")
     return command
 
 
@@ -62,7 +62,7 @@ def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
     try:
         content = read_text(file)
     except OSError as error:
-        owner = f"ask its owner for read access: ls -l '{file.parent}'"
+        owner = f"ask the file's owner for read access: ls -l '{file.parent}'"
         raise UserError(f"{file} cannot be read: {error.strerror or error}.", fix=owner) from error
     except ValueError as error:
         raise damaged(file, error, fix) from error
@@ -90,11 +90,11 @@ def parse_record(model: type[R], text: str, file: Path, *, fix: str, anew: str =
         plain = json.dumps(content, ensure_ascii=False).encode(errors="replace")
         found = TypeAdapter(model).validate_json(plain, strict=True)
     except RecursionError:
-        raise damaged(file, ValueError("it is nested too deeply"), fix) from None
+        raise damaged(file, ValueError("the JSON is nested too deeply"), fix) from None
     except ValueError as error:
         raise damaged(file, error, fix) from error
     if isinstance(found, Sealed) and content.get("digest") != digest_of_fields(content):
-        raise damaged(file, ValueError("its digest is not that of its other fields"), fix)
+        raise damaged(file, ValueError("the digest does not match the other fields"), fix)
     return found
 
 
@@ -102,8 +102,8 @@ def refuse_other_format(found: object, expected: object, file: Path, fix: str) -
     """Raise a UserError for a format that this version does not read."""
     if type(found) is not type(expected) or found != expected:
         later = type(found) is int and isinstance(expected, int) and found > expected
-        whose = "; a later version of amtml_pl wrote it" if later else ""
-        raise UserError(f"{file} has format {found!s:.80}; expected {expected}{whose}.", fix=fix)
+        whose = "; a newer version of amtml_pl wrote the file" if later else ""
+        raise UserError(f"{file} has format {found!s:.80} (expected {expected}{whose}).", fix=fix)
 
 
 def damaged(file: Path, error: ValueError, fix: str) -> UserError:
@@ -124,7 +124,7 @@ def problem(found: Mapping[str, Any]) -> str:
     if found["type"] == "missing":
         return f"{place:.80} is missing"
     if found["type"] == "extra_forbidden":
-        return f"{place:.80} is not a field of it"
+        return f"{place:.80} is an unknown field"
     value = found["input"]
     shown = f"a {type(value).__name__}" if isinstance(value, Mapping | list | tuple) else f"{value!r:.80}"
     return f"{place:.80} is {shown}, {reason:.200}" if place else f"{reason:.200}"

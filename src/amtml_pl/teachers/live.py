@@ -32,8 +32,9 @@ class LiveTeachers:
         self.names: tuple[str, ...] = tuple(teacher.name for teacher in teachers)
         if not teachers or len({*self.names}) < len(self.names):
             raise UserError(
-                f"The teachers are {list(self.names)}, expected one or more with different names.",
-                fix="teacher=[NAME, ...], or another name for each Teacher",
+                "The list of teachers is empty or repeats a name "
+                f"(got {list(self.names)}, expected one or more different names).",
+                fix="select teachers with different names, such as teacher=[resnet32,resnet56]",
             )
         self.teachers = tuple(teachers)
 
@@ -73,7 +74,8 @@ class Teacher:
     ) -> None:
         if not name or "/" in name:
             raise UserError(
-                f"A teacher has a wrong name (got {name!r}, expected a name without '/').", fix="rename it"
+                f"The name of a teacher is not valid (got {name!r}, expected a non-empty name without '/').",
+                fix="rename the teacher",
             )
         self.name = name
         self.network = network.requires_grad_(False).eval()
@@ -83,14 +85,14 @@ class Teacher:
         if self.class_map is not None and len(set(self.class_map)) < len(self.class_map):
             repeated = sorted({column for column in self.class_map if self.class_map.count(column) > 1})
             raise UserError(
-                f"The class_map of teacher {name!r} uses the outputs {repeated} more than once.",
-                fix=f"teacher.{name}.class_map: one output per class, no output twice",
+                f"teacher.{name}.class_map contains an output index more than once (repeated: {repeated}).",
+                fix=f"set teacher.{name}.class_map to a different output index for each class",
             )
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
         """Return logits ``(B, K)`` in the data's class order, and features; detached."""
         if any(module.training for module in self.network.modules()):
-            raise RuntimeError(f"Teacher {self.name!r} was switched to training mode; teachers stay frozen.")
+            raise RuntimeError(f"Teacher {self.name!r} is in training mode (expected evaluation mode).")
         with torch.inference_mode():
             output = self.network(images)
         logits = output.logits if self.class_map is None else output.logits[:, list(self.class_map)]
@@ -110,16 +112,17 @@ class Teacher:
         outputs, _ = tap_shapes(self.network, image_size)
         found = outputs if self.class_map is None else len(self.class_map)
         if found != num_classes:
-            has = "has {} outputs" if self.class_map is None else "has a class_map with {} entries"
+            counted = "outputs" if self.class_map is None else "class_map entries"
             raise UserError(
-                f"Teacher {self.name!r} {has.format(found)}; expected {num_classes}, one per class.",
-                fix=f"teacher.{self.name}.class_map=[...]: for each class, the number of its output",
+                f"Teacher {self.name!r} has the wrong number of {counted} "
+                f"(got {found}, expected {num_classes}, one per class).",
+                fix=f"set teacher.{self.name}.class_map=[...] to the output index of each class",
             )
         if wrong := [column for column in self.class_map or () if not 0 <= column < outputs]:
             raise UserError(
-                f"The class_map of teacher {self.name!r} names the outputs {wrong[:5]}; expected from 0 to "
-                f"{outputs - 1}.",
-                fix=f"teacher.{self.name}.class_map=[...] with outputs that the teacher has",
+                f"teacher.{self.name}.class_map contains invalid output indices "
+                f"(got {wrong[:5]}, expected 0 to {outputs - 1}).",
+                fix=f"correct these indices in teacher.{self.name}.class_map",
             )
 
 
@@ -148,7 +151,7 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
             right += int((network(batch.images).logits.argmax(dim=1) == batch.labels).sum())
             total += len(batch)
     if total == 0:
-        raise UserError("There are no images to measure an accuracy on.")
+        raise UserError("The accuracy cannot be measured without images.", fix="set data.val_size=0.1")
     return right / total
 
 
@@ -177,10 +180,9 @@ def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
     """Raise a UserError if a teacher is weaker than expected."""
     if accuracy < min_accuracy:
         raise UserError(
-            f"Teacher {name!r} reaches an accuracy of {accuracy:.4f}; expected at least {min_accuracy:.4f}. "
-            "Likely causes: mean and std are not those that it was trained with, the class_map is wrong, or "
-            "these are the wrong weights.",
-            fix=f"correct teacher.{name}, or accept the teacher as it is: teacher.{name}.min_accuracy=0",
+            f"The accuracy of teacher {name!r} is too low (got {accuracy:.4f}, expected at least "
+            f"{min_accuracy:.4f}). Its mean, std, class_map or weights are probably wrong.",
+            fix=f"correct the keys of teacher.{name}, or accept this accuracy: teacher.{name}.min_accuracy=0",
         )
 
 

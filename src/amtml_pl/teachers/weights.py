@@ -38,14 +38,15 @@ def load_weights(
     wrong["missing"] = [name for name in wrong["missing"] if not name.endswith("num_batches_tracked")]
     if any(wrong.values()):
         wrong["of another shape"] = [
-            f"{name} {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
+            f"{name}: got {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
             for name in wrong["of another shape"]
         ]
-        listed = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in wrong.items() if names)
+        kinds = zip(("Missing keys", "Unexpected keys", "Wrong shapes"), wrong.values(), strict=True)
+        listed = " ".join(f"{kind}: {len(names)} ({_some(names)})." for kind, names in kinds if names)
         raise UserError(
-            f"{path} does not fit {type(network).__name__}, which has {len(expected)} tensors: {listed}.",
+            f"The weights in {path} do not fit {type(network).__name__} ({len(expected)} tensors). {listed}",
             fix=_prefix_hint(given, expected, strip_prefixes)
-            or "choose the network that these weights belong to, or map their names: "
+            or "choose the network that these weights were saved from, or rename their keys: "
             "teacher.NAME.weights.rename={PATTERN: REPLACEMENT}",
         )
     network.load_state_dict(given, strict=False)
@@ -72,7 +73,7 @@ def read_state_dict(
     """
     if isinstance(strip_prefixes, str):
         raise UserError(
-            f"strip_prefixes is the text {strip_prefixes!r}; expected a list.",
+            f"teacher.NAME.weights.strip_prefixes is a string (got {strip_prefixes!r}, expected a list).",
             fix=f"teacher.NAME.weights.strip_prefixes=[{strip_prefixes}]",
         )
     found = _select(_read(Path(path)), key, path)
@@ -81,8 +82,8 @@ def read_state_dict(
         new = _new_name(old, strip_prefixes, rename or {})
         if new in renamed:
             raise UserError(
-                f"Two tensors of {path} would be named {new!r}, the second is {old!r}.",
-                fix="make teacher.NAME.weights.rename and teacher.NAME.weights.strip_prefixes narrower",
+                f"Two tensors of {path} get the same new name {new!r} (the second is {old!r}).",
+                fix="make teacher.NAME.weights.rename or teacher.NAME.weights.strip_prefixes more specific",
             )
         renamed[new] = tensor
     return renamed
@@ -90,22 +91,23 @@ def read_state_dict(
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        fix = "name an existing file: teacher.NAME.weights.path=FILE"
+        fix = "set teacher.NAME.weights.path to an existing file"
         raise UserError(f"The weights file {path.absolute()} does not exist.", fix=fix)
     try:
         return safetensors.torch.load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
     except Exception as error:  # damaged bytes make the readers fail in every possible way
         if _would_run_code(path, error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f"{path} holds more than tensors{f' ({named[1]})' if named else ''}"
+            what = f"The file {path} contains more than tensors{f' ({named[1]})' if named else ''}"
             raise UserError(
-                f"{what}: reading it would execute code from the file. Nothing of it was executed.",
-                fix="if you trust it, write its tensors alone: safetensors.torch.save_file(tensors, FILE)",
+                f"{what}. Loading would execute code from the file, so nothing was loaded.",
+                fix="save only the tensors of the file: safetensors.torch.save_file(TENSORS, FILE)",
             ) from None
         raise UserError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is damaged, cut off or "
-            f"another kind of file ({error if type(error) is ValueError else type(error).__name__!s}).",
-            fix="fetch the file again; expected is .safetensors or what torch.save writes",
+            f"The file {path} ({path.stat().st_size} bytes) cannot be read as weights "
+            f"({error if type(error) is ValueError else type(error).__name__!s}). It is damaged "
+            "or has another format.",
+            fix="download the file again, or use a file from safetensors or torch.save",
         ) from None
 
 
@@ -127,33 +129,35 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
         nested = [name for name in _KNOWN_KEYS if isinstance(content.get(name), dict)]
         if len(nested) > 1:
             raise UserError(
-                f"{path} holds several state dicts: {nested}.", fix=f"teacher.NAME.weights.key={nested[0]}"
+                f"The file {path} contains several state dicts (got {nested}, expected one).",
+                fix=f"select one of them: teacher.NAME.weights.key={nested[0]}",
             )
         content = content[nested[0]] if nested else content
     elif key is not None:
         content = _at(content, key, path)
-    place = key or "the top level"
-    fix = "teacher.NAME.weights.key=WHERE the state dict lies in the file, dotted for deeper levels"
+    place = f"key {key!r}" if key else "the top level"
+    fix = "set teacher.NAME.weights.key to the key of the state dict in the file, such as model.state_dict"
     if not isinstance(content, dict) or not content:
         found = f"{'an empty' if content == {} else 'a'} {type(content).__name__}"
-        raise UserError(f"{path} holds {found} at {place}; expected tensors by name.", fix=fix)
+        problem = f"The file {path} has no state dict at {place} (got {found}, expected a dict of tensors)."
+        raise UserError(problem, fix=fix)
     if other := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
-        what = f"{path} holds {len(other)} entries at {place} that are not tensors: {_some(other)}."
+        what = f"The file {path} has values at {place} that are not tensors: {_some(other)}."
         raise UserError(what, fix=fix)
     return {str(name): tensor for name, tensor in content.items()}
 
 
-def _at(content: object, key: str, path: Path | str) -> object:
+def _at(content: object, key: str, path: Path | str, above: str = "") -> object:
     """Return the value under a key, which may contain dots or lead through several levels."""
     level = content if isinstance(content, dict) else {}
     if key in level:
         return level[key]
     first, _, rest = key.partition(".")
     if first in level and rest:
-        return _at(level[first], rest, path)
+        return _at(level[first], rest, path, f"{above}{first}.")
     raise UserError(
-        f"{path} has no key {key!r} at this level; it has {_some([*map(str, level)])}.",
-        fix="teacher.NAME.weights.key=ONE_OF_THESE, after the levels above it and a dot",
+        f"The file {path} has no key {above + key!r} (available: {_some([f'{above}{k}' for k in level])}).",
+        fix="set teacher.NAME.weights.key to an existing key",
     )
 
 
@@ -165,9 +169,9 @@ def _new_name(name: str, strip_prefixes: Sequence[str], rename: Mapping[str, str
             name = re.sub(pattern, replacement, name)
         except (re.error, IndexError) as error:
             raise UserError(
-                f"rename: {pattern!r} to {replacement!r} is not a valid substitution: {error}.",
-                fix="teacher.NAME.weights.rename={PATTERN: REPLACEMENT} as Python's re.sub takes them; "
-                "a plain dot is \\.",
+                "teacher.NAME.weights.rename contains an invalid regular expression or replacement "
+                f"(got {pattern!r}: {replacement!r}, {error}).",
+                fix="write teacher.NAME.weights.rename as for Python's re.sub, with \\. for a dot",
             ) from None
     return name
 
@@ -182,7 +186,7 @@ def _prefix_hint(
         if all(name.startswith(prefix) for name in names):
             fitting[prefix] = sum(name.removeprefix(prefix) in expected for name in names)
     best = max(fitting, key=fitting.__getitem__)
-    advice = f"all keys start with {best!r}: add teacher.NAME.weights.strip_prefixes="
+    advice = "remove the common prefix of all keys: teacher.NAME.weights.strip_prefixes="
     return f"{advice}{[*strip_prefixes, best]}" if best else None
 
 

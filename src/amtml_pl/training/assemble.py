@@ -85,9 +85,9 @@ def check_optimization(module: StudentModule) -> None:
     if module.automatic_optimization == module.steps_itself:
         kind = type(module).__name__
         raise UserError(
-            f"{kind} has automatic_optimization={module.automatic_optimization} (got steps_itself="
+            f"The training loop {kind} sets steps_itself equal to automatic_optimization (got steps_itself="
             f"{module.steps_itself}, expected {not module.steps_itself}).",
-            fix=f"steps_itself = {not module.automatic_optimization}, a class attribute of {kind}",
+            fix=f"set steps_itself = {not module.automatic_optimization} in the class {kind}",
         )
 
 
@@ -96,9 +96,10 @@ def check_classes_of_student(settings: Settings, outputs: int) -> None:
     dataset = settings.dataset
     if dataset.num_classes != outputs:
         raise UserError(
-            f"The student does not fit the classes of {dataset.name!r} (got {outputs} outputs, expected "
-            f"{dataset.num_classes}).",
-            fix="num_classes: ${dataset.num_classes} in the student's YAML, as in conf/student/resnet20.yaml",
+            f"The number of student outputs is not the number of classes in {dataset.name!r} (got {outputs}, "
+            f"expected {dataset.num_classes}).",
+            fix="write num_classes: ${dataset.num_classes} in the student's YAML (example: "
+            "conf/student/resnet20.yaml)",
         )
 
 
@@ -106,16 +107,16 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
     """Raise a UserError for parts that read one label per image."""
     unfit = [name for name, term in module.loss_terms().items() if not term.blends_labels]
     if unfit:
-        reader, fix = f"the loss terms {unfit} read", "leave them out of loss=[...]"
+        reader, fix = f"The loss terms {unfit} read", "remove these terms from loss=[...]"
     elif module.weighting is not None and module.weighting.reads_labels:
-        reader, fix = f"{type(module.weighting).__name__} reads", "weighting=uniform"
+        reader, fix = f"The weighting {type(module.weighting).__name__} reads", "set weighting=uniform"
     elif not module.blends_labels:
-        reader, fix = f"{type(module).__name__} reads", "loop=distill"
+        reader, fix = f"The training loop {type(module).__name__} reads", "set loop=distill"
     else:
         return
     raise UserError(
-        f"data.mixup={mixup} blends the labels of two images, and {reader} one label per image.",
-        fix=f"data.mixup=0, or {fix}",
+        f"{reader} one label per image, but data.mixup={mixup} gives every image two labels.",
+        fix=f"set data.mixup=0, or {fix}",
     )
 
 

@@ -71,7 +71,7 @@ def build_ahead(settings: Settings, command: CacheCommand, splits: list[SplitNam
         cache.note_use(None, request.command)
         built = cache.provide(cache.views)
         rows = sum(built.teacher_passes.values())
-        done = f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all there already"
+        done = f"{rows:,} images computed in {built.seconds:.0f} s" if rows else "all were cached before"
         console.print(
             f"{split}: {counted(len(cache.views), 'view')} of {counted(len(cache.teachers), 'teacher')}, "
             f"{decimal(cache.bytes_on_disk())} in {cache.root}, {done}",
@@ -85,8 +85,8 @@ def verify(settings: Settings, command: CacheCommand, splits: list[SplitName], r
     teachers, data = settings.teachers(), packed_data(settings)
     untrained = [teacher.name for teacher in teachers if teacher.identity() is None]
     if data is None or untrained:
-        missing = "packed images" if data is None else f"weights of {', '.join(untrained)}"
-        raise UserError(f"Nothing can be verified: the {missing} do not exist yet.", fix=command("build"))
+        missing = "packed images" if data is None else f"weights of teacher {', '.join(untrained)}"
+        raise UserError(f"The cache cannot be verified: the {missing} do not exist.", fix=command("build"))
     for split in splits:
         verify_split(RunCache(settings, teachers, data, {}, split), command, rows)
 
@@ -95,9 +95,9 @@ def verify_split(cache: RunCache, command: CacheCommand, rows: int) -> None:
     """Verify the views of one split; raise a UserError for the first difference."""
     split, there, augment = cache.split, cache.complete(), cache.data.augment
     if not there:
-        other = f"; {nearest}" if (nearest := cache.nearest()) else ""
+        other = f" In the cache, {nearest}." if (nearest := cache.nearest()) else ""
         raise UserError(
-            f"The cache {cache.root} has no complete view of this experiment's {split.name} split{other}.",
+            f"The cache {cache.root} has no complete view of this experiment's {split.name} split.{other}",
             fix=command("build"),
         )
     cache.data.packed.verify()
@@ -105,11 +105,11 @@ def verify_split(cache: RunCache, command: CacheCommand, rows: int) -> None:
     for view in there:
         compare_pixels(cache.teachers, split, augment, view)
     of_all = f" of {len(cache.views)}" if len(there) < len(cache.views) else ""
-    done = "every checksum right, every image the one that the teachers saw"
-    console.print(f"{split.name}: {counted(len(there), 'view')}{of_all}, {done} ({cache.root})", markup=False)
-    title = f"{min(rows, len(split))} random images of each view, computed again"
+    done = "all checksums are right, and all images are those that the teachers saw"
+    console.print(f"{split.name}: {counted(len(there), 'view')}{of_all}: {done} ({cache.root})", markup=False)
+    title = f"Cached outputs of {min(rows, len(split))} random images of each view, compared with new outputs"
     table = Table(title=title, title_justify="left", show_edge=False)
-    for column in ("teacher", "tensor", "stored as", "largest relative difference", "same class named"):
+    for column in ("teacher", "tensor", "stored as", "largest relative difference", "same class predicted"):
         table.add_column(column, overflow="fold")
     for teacher in cache.teachers:
         differences = compare_outputs(teacher, split, augment, there, rows, cache.options.build)
@@ -122,10 +122,11 @@ def verify_split(cache: RunCache, command: CacheCommand, rows: int) -> None:
 def refuse_uncached(settings: Settings) -> None:
     """Raise a UserError for an experiment without a cache."""
     if not settings.offered:
-        fix = "experiment=digits_amtml, or teacher=[resnet32,...]"
-        raise UserError("The experiment has no teachers to cache (got teacher=[]).", fix=fix)
+        fix = "pass experiment=digits_amtml, or teacher=[resnet32]"
+        raise UserError("The experiment selects no teacher (got teacher=[], expected one or more).", fix=fix)
     if not settings.cached:
-        raise UserError("teacher_source=live keeps no cache.", fix="teacher_source=cached")
+        what = "The experiment does not use the cache (got teacher_source=live, expected cached)."
+        raise UserError(what, fix="pass teacher_source=cached")
 
 
 def packed_data(settings: Settings) -> PackedDataModule | None:
@@ -148,7 +149,7 @@ def remove_unused(settings: Settings, command: CacheCommand) -> None:
             busy = hold_idle(root, locks)
             sizes = {s.folder: s.bytes_on_disk() for s in unused if lock_name(s.folder) not in busy}
             if sizes:
-                console.print("Neither an existing run nor this experiment uses:")
+                console.print("Removing unused outputs:")
             for folder, size in sizes.items():
                 console.print(f"  {folder.relative_to(root)}  {decimal(size)}", markup=False)
             for folder in sizes:
@@ -157,12 +158,12 @@ def remove_unused(settings: Settings, command: CacheCommand) -> None:
         remove_empty_folders(root)
     except OSError as error:
         raise UserError(
-            f"{error.filename} cannot be removed: {error.strerror}.", fix=f"chmod -R u+w '{root}'"
+            f"The path {error.filename} cannot be removed: {error.strerror}.", fix=f"chmod -R u+w '{root}'"
         ) from error
     if freed:
-        console.print(f"Removed, {decimal(freed)} freed.")
+        console.print(f"Removed unused files: {decimal(freed)} freed.")
     else:
-        used = "all is used by a run, a build or this experiment"
+        used = "a run, a build or this experiment uses all outputs"
         console.print(f"Nothing to remove in {root.resolve()}: {used}.", markup=False)
 
 

@@ -37,8 +37,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its writer
             raise UserError(
                 f"The checkpoint {target} cannot be written: {first_line(error)}. "
-                f"{'The previous one is intact' if target.exists() else 'No earlier one exists'}.",
-                fix="free some space, or make the folder writable; then repeat the command",
+                f"{'The previous checkpoint is intact' if target.exists() else 'No checkpoint exists yet'}.",
+                fix="free disk space or make the folder writable, then repeat the command",
             ) from error
 
 

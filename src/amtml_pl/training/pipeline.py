@@ -73,7 +73,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                log.warning("Waiting for another process that works in %s", folder.path)
+                log.warning("Waiting for another process that uses the run folder %s", folder.path)
                 lock.acquire()
     try:
         yield
@@ -90,7 +90,7 @@ def completed_before(request: RunRequest) -> RunRecord | None:
     if packed := find_packed(settings.dataset.source.build(), settings.dataset.packed_root):
         refuse_other_pixels(record, packed.digest, folder)
     folder.refuse_changed(record, *folder.tables, *filter(Path.exists, folder.weights))
-    console.print(f"Already completed: {folder.path} (force=true starts over)", markup=False)
+    console.print(f"The run is already completed: {folder.path} (force=true trains it again)", markup=False)
     show_summary(record, folder.path, with_next_commands=is_top_level(settings))
     return record
 
@@ -110,9 +110,9 @@ def prepare(planned: Plan) -> Prepared:
     dataset, packed = settings.dataset, pack(planned.source, settings.dataset.packed_root)
     if (classes := len(packed.classes)) != dataset.num_classes:
         raise UserError(
-            f"dataset.num_classes does not fit {dataset.name!r} (got {dataset.num_classes}, expected "
-            f"{classes}: {', '.join(packed.classes[:5])}, ...).",
-            fix=f"dataset.num_classes={classes}",
+            f"dataset.num_classes is not the number of classes in {dataset.name!r} (got "
+            f"{dataset.num_classes}, expected {classes}). The first classes are {packed.classes[:5]}.",
+            fix=f"set dataset.num_classes={classes}",
         )
     if half_done := request.folder.record():
         refuse_other_pixels(half_done, packed.digest, request.folder)
@@ -132,7 +132,7 @@ def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: 
         accuracy = {"val": measure_teacher(teacher, data, settings, "val")}
     else:
         if (record := teacher.record()) is None:
-            console.rule(f"teacher {teacher.name}", align="left")
+            console.rule(f"training teacher {teacher.name}", align="left")
             command = teacher.recipe.command()
             if world_size() == 1:
                 own, recipe = settings_of(teacher.recipe.config()), str(teacher.options.recipe)
@@ -187,9 +187,9 @@ def refuse_other_pixels(record: RunRecord, digest: str, folder: RunFolder) -> No
     """Raise a UserError for a run that was trained before the images changed."""
     if record.dataset.digest != digest:
         raise UserError(
-            f"{folder.path} was trained on other images of {record.dataset.name!r} than are packed now "
-            f"(got digest {record.dataset.digest[:12]}, expected {digest[:12]}).",
-            fix=f"start it over: {record.command} force=true",
+            f"The images of {record.dataset.name!r} have changed since the run in {folder.path} was trained "
+            f"(got digest {digest[:12]}, expected {record.dataset.digest[:12]}).",
+            fix=f"train the run again: {record.command} force=true",
         )
 
 
@@ -199,7 +199,7 @@ def refuse_other_teachers(record: RunRecord, teachers: Mapping[str, TeacherFacts
         then = record.teachers[name].weights_digest if name in record.teachers else None
         if then != facts.weights_digest:
             raise UserError(
-                f"{folder.path} began with other weights of teacher {name!r} than there are now (got digest "
-                f"{facts.weights_digest[:12]}, expected {str(then)[:12]}).",
-                fix=f"start it over: {record.command} force=true",
+                f"The weights of teacher {name!r} have changed since the run in {folder.path} began (got "
+                f"digest {facts.weights_digest[:12]}, expected {str(then)[:12]}).",
+                fix=f"train the run again: {record.command} force=true",
             )

@@ -26,7 +26,7 @@ from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import DatasetOptions, Settings
 from amtml_pl.types import Shape, counted_kinds
 
-BUILD = "python -m amtml_pl.cache action=build, with the overrides of this run"
+BUILD = "run python -m amtml_pl.cache action=build with the overrides of this run"
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def make_plan(
         training = images * (epochs - done) * seconds_per_image(student, size, training=True)
         seconds = training if cached else training + seconds * (epochs - done) / epochs
     what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
-    left = f", {epochs - done} of them to go" if done else ""
-    state = f"{counted(epochs, 'epoch')}{left}, losses {', '.join(settings.method.loss)}; {execution}"
+    left = f" ({epochs - done} left)" if done else ""
+    state = f"{counted(epochs, 'epoch')}{left}, loss terms {', '.join(settings.method.loss)}; {execution}"
     warnings = schedule_warnings(settings.method.scheduler.plain(), epochs)
     steps.append(PlanStep(what, state, seconds=seconds, warning=" ".join(warnings) or None))
     return steps
@@ -131,7 +131,7 @@ def teacher_step(
         seconds = images * epochs * seconds_per_image(timed, settings.dataset.image_size, training=True)
     return PlanStep(
         f"teacher {teacher.name}",
-        f"to train, {counted(epochs, 'epoch')} of {teacher.options.recipe}",
+        f"to train for {counted(epochs, 'epoch')} with the recipe {teacher.options.recipe}",
         missing=True,
         seconds=seconds,
         fix=None if settings.prepare else teacher.recipe.command(),  # costs half a second
@@ -154,11 +154,11 @@ def bytes_per_image(settings: Settings, teachers: int, hints: Mapping[str, Shape
 def cache_step(cache: RunCache | None, views: int, size: int | None, seconds: float | None) -> PlanStep:
     """Return the row for the teachers' outputs: cached ones, and the cost of the others."""
     if cache is not None and not views:
-        state = f"cached, {counted(len(cache.views), 'view')}, in {cache.root}"
+        state = f"{counted(len(cache.views), 'view')} cached in {cache.root}"
         return PlanStep("teacher outputs", state, size=cache.bytes_on_disk())
-    state = f"to compute, {counted(views, 'view')}, each before its first epoch"
+    state = f"to compute: {counted(views, 'view')}, each before its first epoch"
     if cache is not None and (other := cache.nearest()):
-        state += f"; {other}"
+        state += f"; in the cache, {other}"
     return PlanStep("teacher outputs", state, missing=True, size=size, seconds=seconds, fix=BUILD)
 
 
@@ -218,6 +218,6 @@ def refuse_missing(plan: Sequence[PlanStep]) -> None:
     if missing:
         listed = "\n".join(f"  - {step.what}: {step.state} ({step.fix})" for step in missing)
         raise UserError(
-            f"prepare=false, and the run has {counted(len(missing), 'missing part')}:\n{listed}",
-            fix="prepare=true",
+            f"prepare=false forbids making {counted(len(missing), 'missing part')} of the run:\n{listed}",
+            fix="pass prepare=true",
         )

@@ -15,7 +15,7 @@ from amtml_pl.training.assemble import check_classes_of_student
 from amtml_pl.training.settings import Settings
 from amtml_pl.weighting.scheme import Weighting
 
-SETTINGS = "correct the named values of optimizer, scheduler or trainer; --cfg job shows them"
+SETTINGS = "correct the values of optimizer, scheduler or trainer (add --cfg job to print them)"
 
 
 def check_parts(settings: Settings) -> None:
@@ -26,7 +26,7 @@ def check_parts(settings: Settings) -> None:
         raise problems[0]
     if problems:
         listed = "\n".join("  - " + str(problem).replace("\n", "\n    ") for problem in problems)
-        raise UserError(f"The run has {len(problems)} parts that do not fit:\n{listed}")
+        raise UserError(f"The configuration has {len(problems)} mistakes:\n{listed}")
 
 
 def student_problems(settings: Settings) -> Iterator[UserError]:
@@ -63,7 +63,7 @@ def training_problems(settings: Settings) -> Iterator[UserError]:
     except UserError as problem:
         yield problem
     except Exception as error:
-        yield UserError(f"The trainer cannot be built: {first_line(error)}", fix=SETTINGS)
+        yield UserError(f"The trainer cannot be built: {first_line(error).rstrip('.')}.", fix=SETTINGS)
 
 
 def teacher_problems(settings: Settings) -> Iterator[UserError]:

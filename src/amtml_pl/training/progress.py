@@ -93,7 +93,7 @@ def teachers_state(module: StudentModule) -> str:
     if source is None:
         return "no teachers"
     if not isinstance(source, CachedTeachers):
-        return "teachers live"
+        return "live teachers"
     stores = all_stores(source.teachers)
     complete = sum(all(store.is_complete(view) for store in stores) for view in source.views)
-    return f"cache {complete}/{len(source.views)}{' on the device' if source.is_resident else ''}"
+    return f"cached views {complete}/{len(source.views)}{' on the device' if source.is_resident else ''}"

@@ -116,8 +116,8 @@ class RunCache:
         if not self.may_build and (missing := set(wanted) & set(self.missing())):
             raise UserError(
                 f"The cache {self.root} has no teacher outputs for view {min(missing)} of the "
-                f"{self.split.name} split, and prepare=false.",
-                fix="prepare=true, or python -m amtml_pl.cache action=build with these overrides",
+                f"{self.split.name} split, and prepare=false forbids computing them.",
+                fix="pass prepare=true, or run python -m amtml_pl.cache action=build with the same overrides",
             )
         augment = self.data.augment
         options = self.options.build
@@ -173,15 +173,15 @@ def teacher_stores(
         loaded = teacher.load()
         if not teacher.is_as_constructed(loaded):
             raise UserError(
-                f"The constructor of teacher {teacher.name!r} gives different weights each time; some of "
-                "them are random and not pretrained (often a new classifier).",
-                fix=f"teacher.{teacher.name}.pretrained=false, so that its recipe trains it; or "
-                f"teacher.{teacher.name}.weights.path=FILE with trained weights",
+                f"The constructor of teacher {teacher.name!r} returns different weights at each call. "
+                "Some weights, often those of the classifier, are random and not pretrained.",
+                fix=f"set teacher.{teacher.name}.pretrained=false to train the teacher by its recipe, or "
+                f"teacher.{teacher.name}.weights.path=FILE to load trained weights",
             )
         if teacher.identity() != identity:
             raise UserError(
-                f"The weights of teacher {teacher.name!r} have changed since this command began: the outputs "
-                "stored by this command belong to the old weights.",
+                f"The weights of teacher {teacher.name!r} have changed since this command began. The outputs "
+                "that this command has stored belong to the old weights.",
                 fix="repeat the command",
             )
         return loaded
@@ -214,5 +214,5 @@ def examination(
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))  # rows may be by class
     some = split.rows[order[: images_to_examine(data.num_classes)]]
     images, labels = as_floats(split.stored.images[some]), split.stored.labels[some]
-    others = {"the data set's": (settings.dataset.mean, settings.dataset.std)}
+    others = {"dataset.mean and dataset.std": (settings.dataset.mean, settings.dataset.std)}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)

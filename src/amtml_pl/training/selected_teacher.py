@@ -112,7 +112,8 @@ class SelectedTeacher:
     def trained(self) -> RunRecord:
         """Return the record of a teacher trained just now; none is a UserError."""
         if (record := self.record()) is None:
-            raise UserError(f"{self.folder.path} has no completed run.", fix=self.recipe.command())
+            what = f"The training of teacher {self.name!r} in {self.folder.path} has not completed."
+            raise UserError(what, fix=self.recipe.command())
         return record
 
     def identity(self) -> dict[str, Any] | None:
@@ -166,8 +167,8 @@ def with_hints(
     for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
         teacher, _, hint = name.partition("/")
         if teacher not in wanted:
-            what = f"The hint {name!r} is of a teacher that is not selected; selected are {list(wanted)}."
-            raise UserError(what, fix="name one of them, or add it to teacher=[...]")
+            what = f"The teacher of hint {name!r} is not selected (expected one of {list(wanted)})."
+            raise UserError(what, fix=f"name a selected teacher, or add {teacher} to teacher=[...]")
         wanted[teacher].append(hint)
     return tuple(replace(teacher, hints=tuple(wanted[teacher.name])) for teacher in teachers)
 

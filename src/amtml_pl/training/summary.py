@@ -30,7 +30,7 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
     console.print(table)
     console.print(
         f"Trained in {duration(timing.fit_seconds)} ({timing.images_per_second:.0f} images/s). "
-        f"Everything is in {escape(str(folder))}",
+        f"The run folder is {escape(str(folder))}",
     )
     for command, what in next_commands(record, folder) if with_next_commands else []:
         console.print(f"  {escape(command)}  [dim]# {what}[/]")
@@ -38,14 +38,14 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
 
 def next_commands(record: RunRecord, folder: Path) -> list[tuple[str, str]]:
     """Return commands for a completed run, each with its purpose."""
-    watch = f"tensorboard --logdir {shlex.quote(str(folder))}", "then http://localhost:6006/#custom_scalars"
+    watch = f"tensorboard --logdir {shlex.quote(str(folder))}", "open http://localhost:6006/#custom_scalars"
     agreement = ", agreement with its teachers" if record.teachers else ""
     return [
         *([watch] if any(folder.glob("events.out.tfevents.*")) else []),
         (f"python -m amtml_pl.evaluate {override('run', folder)}", f"accuracy, calibration{agreement}"),
-        (f"python -m amtml_pl.export {override('run', folder)} format=onnx", "the student, for any runtime"),
-        (f"python -m amtml_pl.predict {override('model', folder)} images='photos/*.jpg'", "names images"),
-        (f"python -m amtml_pl.report {override('runs', folder.parent)}", "all runs of the experiment"),
+        (f"python -m amtml_pl.export {override('run', folder)} format=onnx", "writes an ONNX file"),
+        (f"python -m amtml_pl.predict {override('model', folder)} images='photos/*.jpg'", "predicts classes"),
+        (f"python -m amtml_pl.report {override('runs', folder.parent)}", "compares runs of the experiment"),
     ]
 
 

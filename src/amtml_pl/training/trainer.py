@@ -96,7 +96,7 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
 @contextmanager
 def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
     """Turn out-of-memory errors and every OSError into a UserError that explains resuming."""
-    resumable = "The last checkpoint is whole, and the same command resumes from it"
+    resumable = "The last checkpoint is intact, and the same command resumes from it"
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -104,15 +104,15 @@ def machine_errors_explained(folder: RunFolder) -> Iterator[None]:
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
         raise UserError(
-            f"Out of memory: {first_line(error)}. {resumable}.",
-            fix="free memory and repeat, or add cache.placement=mapped (teachers' outputs stay on disk); as "
-            "another run: a smaller data.batch_size, trainer.precision=bf16-mixed or more trainer.devices",
+            f"The run is out of memory: {first_line(error).rstrip('.')}. {resumable}.",
+            fix="repeat the command with cache.placement=mapped to leave teacher outputs on disk, or train "
+            "a new run with a smaller data.batch_size",
         ) from error
     except OSError as error:
         where = named_file(error) or folder.path
         raise UserError(
-            f"{where} cannot be read or written: {error.strerror or error}. {resumable}.",
-            fix="check the disk or the mount, and repeat the command",
+            f"The path {where} cannot be read or written: {error.strerror or error}. {resumable}.",
+            fix="check the disk and its mount, then repeat the command",
         ) from error
 
 

@@ -32,12 +32,13 @@ class FixedWeighting(Weighting):
         fix = f"'weighting.weights={{{','.join(f'{name}:1' for name in shapes.teachers)}}}'"
         if set(self.weights) != set(shapes.teachers):
             raise UserError(
-                f"weighting.weights names {sorted(self.weights)}; the teachers are {list(shapes.teachers)}.",
+                f"weighting.weights has wrong names (got {[*self.weights]}, expected {[*shapes.teachers]}).",
                 fix=fix,
             )
         if min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < float("inf"):
             raise UserError(
-                f"weighting.weights={self.weights}; expected numbers from 0, at least one above.", fix=fix
+                f"weighting.weights has wrong values (got {self.weights}, expected 0 or more, not all 0).",
+                fix=fix,
             )
         given = torch.tensor([self.weights[name] for name in shapes.teachers])
         self.register_buffer("shares", given / given.sum(), persistent=False)

@@ -64,6 +64,6 @@ def positive_temperature(temperature: float) -> float:
     """Return a temperature as a float; raise a UserError unless it is above 0."""
     if not temperature > 0:
         raise UserError(
-            f"temperature is {temperature}; expected a number above 0 (softmax(z / T)).", fix="temperature=4"
+            f"temperature is not valid (got {temperature}, expected a number above 0).", fix="temperature=4"
         )
     return float(temperature)

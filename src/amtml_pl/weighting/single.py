@@ -38,7 +38,7 @@ class SingleTeacherWeighting(Weighting):
         elif self.teacher != BEST:
             close = difflib.get_close_matches(self.teacher, self.names, n=1)
             raise UserError(
-                f"weighting.teacher={self.teacher}; the teachers are {list(self.names)}.",
+                f"weighting.teacher is wrong (got {self.teacher}, expected one of {[BEST, *self.names]}).",
                 fix=f"weighting.teacher={close[0] if close else BEST}",
             )
 
@@ -50,6 +50,6 @@ class SingleTeacherWeighting(Weighting):
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return one-hot weights for a batch, (B, M)."""
         if self.position is None:
-            raise RuntimeError("SingleTeacherWeighting needs set_teacher_accuracy() before forward().")
+            raise RuntimeError("SingleTeacherWeighting.forward() needs set_teacher_accuracy() first.")
         B, M, _ = teachers.logits.shape
         return F.one_hot(labels.new_full((B,), self.position), M).to(teachers.logits)

@@ -107,7 +107,7 @@ def test_a_missing_archive_is_reported_with_every_place_and_both_fixes(tmp_path)
         assert str(place / "cifar-10-python.tar.gz") in source.missing()
         assert str(place / "cifar-10-batches-py") in source.missing()
     fix = rf"put .* at {folder}/cifar-10-python.tar.gz, .*dataset.source.mirrors="
-    with pytest.raises(UserError, match=rf"is missing and could not be downloaded: no mirror(.|\n)*{fix}"):
+    with pytest.raises(UserError, match=rf"is missing, and the download failed: no mirror(.|\n)*{fix}"):
         source.fetch()
     assert source.signature() is None
     assert source.download_bytes() is None

@@ -30,5 +30,5 @@ def test_at_their_own_size_the_digits_are_only_rescaled_and_none_is_in_both_spli
 
 @pytest.mark.parametrize("arguments", [{"test_fraction": 0}, {"test_fraction": 1.5}, {"image_size": 4}])
 def test_an_argument_out_of_range_is_refused_by_name(arguments):
-    with pytest.raises(UserError, match=f"{next(iter(arguments))} is .* expected"):
+    with pytest.raises(UserError, match=f"out of range .got .*{next(iter(arguments))}="):
         Digits(**arguments)

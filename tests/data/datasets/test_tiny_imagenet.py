@@ -49,8 +49,8 @@ def test_two_classes_with_one_word_are_named_with_their_ids(tmp_path):
 
 @pytest.mark.parametrize(
     ("annotations", "message"),
-    [("val_0.JPEG\tn00000000\nval_1.JPEG\tn12345678\n", r"annotations.txt has no class of train \('n123456"),
-     ("val_9999.JPEG\tn00000000\n", "lacks 1 of 1 files: val/images/val_9999.JPEG")],
+    [("val_0.JPEG\tn00000000\nval_1.JPEG\tn12345678\n", r"annotations.txt names a class that train lacks"),
+     ("val_9999.JPEG\tn00000000\n", "lacks 1 of 1 expected files: val/images/val_9999.JPEG")],
 )  # fmt: skip
 def test_an_annotation_of_an_unknown_class_or_image_is_refused(tmp_path, annotations, message):
     archive = write_tiny_imagenet(tmp_path)

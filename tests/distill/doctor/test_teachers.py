@@ -32,7 +32,7 @@ def coloured(N=256):
     return level.view(N, 1, 1, 1).expand(N, 3, 4, 4).contiguous(), labels
 
 
-RIGHT = {"the data set's": ([0.5] * 3, [0.2] * 3)}
+RIGHT = {"dataset.mean and dataset.std": ([0.5] * 3, [0.2] * 3)}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_wrong_statistics_are_found_and_restored(mean, std, others, names):
     assert [finding.name for finding in teacher_findings("t", found)] == names
     assert (found.accuracy > 0.95) is (mean == 0.5)
     assert (found.accuracy_with == {}) is (others is None)
-    assert not names or found.accuracy_with["the data set's"] > 0.95
+    assert not names or found.accuracy_with["dataset.mean and dataset.std"] > 0.95
 
 
 def test_agreement_is_the_share_of_images_with_the_same_class():

@@ -141,12 +141,12 @@ def test_weights_sum_to_one_are_constants_and_one_teacher_has_all(kind):
 @pytest.mark.parametrize("missing", [{"left_out": "kd_each"}, {"without_a_coefficient": "regression"}])
 def test_a_missing_term_or_coefficient_is_refused(missing):
     [name] = missing.values()
-    with pytest.raises(UserError, match=rf"needs the term '{name}'.*\n.*loss=\[ce,kd_each,regression\]"):
+    with pytest.raises(UserError, match=rf"needs the loss term '{name}'.*\n.*loss=\[ce,kd_each,regression\]"):
         weighing(MMKD, **missing)
 
 
 def test_another_weighting_is_refused():
-    with pytest.raises(UserError, match=r"ignores ConfidenceWeighting.\n.*weighting=uniform"):
+    with pytest.raises(UserError, match=r"cannot use ConfidenceWeighting.\n.*weighting=uniform"):
         weighing(MMKD, weighting=ConfidenceWeighting())
 
 
@@ -393,7 +393,7 @@ def test_a_compiled_student_takes_meta_steps():
 def test_a_loop_whose_attribute_and_lightnings_switch_disagree_is_refused(steps_itself):
     own = {"steps_itself": steps_itself, "automatic_optimization": steps_itself}
     loop = type("Own", (DistillModule,), own)
-    expected = rf"(?s)Own has automatic_optimization={steps_itself}.*expected {not steps_itself}"
+    expected = rf"(?s)Own sets steps_itself .*got steps_itself={steps_itself}, expected {not steps_itself}"
     with pytest.raises(UserError, match=expected):
         check_optimization(loop.__new__(loop))
 

@@ -51,7 +51,7 @@ def test_the_nearest_store_is_the_one_with_the_fewest_other_fields(tmp_path):
     damaged = built(tmp_path, views=(), causes={**CAUSES, "augment": []})
     (damaged.folder / "manifest.json").write_text("{")
     folder = a_store(tmp_path, causes=near).folder.name
-    expected = f"resnet56/{folder} differs in data.seed: 1 there, 0 here"
+    expected = f"resnet56/{folder} differs in data.seed (got 0, stored 1)"
     assert nearest_store(store.fingerprint, store.folder) == expected
 
 

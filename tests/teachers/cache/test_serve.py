@@ -194,7 +194,7 @@ def test_a_copy_for_another_process_holds_no_rows_and_serves_the_same(root, imag
 
 
 def test_a_view_that_was_not_built_is_refused(root, images):
-    with pytest.raises(UserError, match=r"View 9 in .* lacks") as refused:
+    with pytest.raises(UserError, match=r"View 9 in .* is incomplete") as refused:
         source(root)(batch(images, torch.arange(3), 9))
     assert "action=build" in refused.value.fix
 

@@ -62,7 +62,7 @@ def test_the_bytes_of_a_view_are_those_on_disk_but_for_headers(tmp_path):
 def test_opening_an_incomplete_view_is_refused_with_the_shards_that_it_lacks(tmp_path):
     store = built(tmp_path)
     write(store, 3, [0, 2])
-    with pytest.raises(UserError, match=r"View 3 .* lacks the shards \[1, 3, 4\]"):
+    with pytest.raises(UserError, match=r"View 3 .* is incomplete .missing shards: \[1, 3, 4\]"):
         store.open(3)
     assert store.views() == [1, 2]
 
@@ -71,7 +71,7 @@ def test_a_changed_field_of_the_fingerprint_is_named_with_both_values(tmp_path):
     store = built(tmp_path)
     file = store.folder / "manifest.json"
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 7'))
-    with pytest.raises(UserError, match=r"data\.seed is 7, expected 0") as raised:
+    with pytest.raises(UserError, match=r"data\.seed: got 7, expected 0") as raised:
         a_store(tmp_path).manifest()
     assert str(store.folder) in raised.value.fix
 
@@ -91,7 +91,7 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_a_wrong_checksum(tmp_path, place, 
         with pytest.raises(UserError, match="checksum") as raised:
             store.verify(1)
         assert file.name in raised.value.what
-        assert raised.value.fix.startswith(f"rm -r '{file}'")
+        assert raised.value.fix.startswith(f"run rm -r '{file}'")
     finally:
         file.write_bytes(whole)
     store.verify(1)
@@ -116,7 +116,7 @@ def test_a_damaged_record_is_refused_and_names_the_file_to_remove(tmp_path, dama
     for read in (store.missing, store.verify, store.open):
         with pytest.raises(UserError, match=file.name) as raised:
             read(1)
-        assert raised.value.fix.startswith(f"rm -r '{file}'")
+        assert raised.value.fix.startswith(f"run rm -r '{file}'")
 
 
 @pytest.mark.parametrize(("field", "value"), [("shard_rows", 0), ("shape", "abc"), ("rows", ROWS + 1)])
@@ -126,7 +126,7 @@ def test_a_manifest_with_a_wrong_value_is_refused_and_names_the_folder_to_remove
     file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
     with pytest.raises(UserError, match=field) as raised:
         a_store(tmp_path).missing(1)
-    assert raised.value.fix.startswith(f"rm -r '{store.folder}'")
+    assert raised.value.fix.startswith(f"run rm -r '{store.folder}'")
 
 
 def test_a_folder_where_a_shard_would_be_is_refused_by_name(tmp_path):
@@ -135,9 +135,9 @@ def test_a_folder_where_a_shard_would_be_is_refused_by_name(tmp_path):
     file.unlink()
     file.mkdir()
     for read in (store.verify, lambda view: store.open(view).whole()):
-        with pytest.raises(UserError, match=rf"The shard .*{file.name} cannot be read") as raised:
+        with pytest.raises(UserError, match=rf"The cache file .*{file.name} cannot be read") as raised:
             read(1)
-        assert raised.value.fix.startswith(f"rm -r '{file}'")
+        assert raised.value.fix.startswith(f"run rm -r '{file}'")
 
 
 def test_the_runs_that_used_a_store_are_listed_once_each(tmp_path):

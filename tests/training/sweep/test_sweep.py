@@ -184,7 +184,7 @@ def test_ctrl_c_ends_a_sweep_with_130_and_prints_how_to_resume(command, tmp_path
     assert process.wait() == 130
     output = (tmp_path / "output.txt").read_text()
     assert "Traceback" not in output
-    assert "Interrupted. To resume (completed jobs are not repeated):" in output
+    assert "To resume the interrupted sweep, repeat the command (completed jobs are skipped):" in output
     assert "--multirun experiment=digits method=ce" in output.splitlines()[-1]
     assert statuses(tmp_path) == {"interrupted": 1}
     assert [record["status"] for record in records(tmp_path)] == ["interrupted"]

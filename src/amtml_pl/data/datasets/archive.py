@@ -42,7 +42,7 @@ class ArchiveSource:
             return None
         archives, folders = self._places()
         looked = ", ".join(map(str, archives + folders))
-        return f"The raw data of {type(self).__name__} is missing: looked for {looked}."
+        return f"The raw data of {type(self).__name__} is missing (expected one of {looked})."
 
     def fetch(self) -> None:
         """Download and verify what is missing; a UserError names another way to provide it."""

@@ -31,7 +31,7 @@ class _Cifar(ArchiveSource):
         """Return one split, in the order of its verified batches."""
         files = self.files()
         wanted = (*self.batches[split], self.meta)
-        content = {name: read_batch(file, f"{files.where}: {name}") for name, file in files.read(wanted)}
+        content = {name: read_batch(file, f"{name} in {files.where}") for name, file in files.read(wanted)}
         batches = [content[name] for name in self.batches[split]]
         images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
         labels = [label for batch in batches for label in batch[self.label_key]]
@@ -88,8 +88,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in NAMES_OF_ARRAYS:
             raise UserError(
-                f"{self._where} calls {module:.80}.{name:.80} (expected arrays).",
-                fix="leave out dataset.source.md5 and dataset.source.members: the official files are safe",
+                f"The file {self._where} contains a call of {module:.80}.{name:.80} (expected only arrays).",
+                fix="use the official files: remove dataset.source.md5 and dataset.source.members",
             )
         if name == "_reconstruct":  # numpy 2 warns of the module's old name
             return np.empty(0).__reduce__()[0]

@@ -41,7 +41,7 @@ def download(name: str, mirrors: Sequence[str], target: Path, *, md5: str, size:
         if not mirror.startswith(("http://", "https://")):
             raise UserError(
                 f"The mirror {mirror!r} of {name} is not an http(s) address.",
-                fix="name the folder that holds the file, such as https://host/path",
+                fix="'dataset.source.mirrors=[https://HOST/FOLDER]'",
             )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def download(name: str, mirrors: Sequence[str], target: Path, *, md5: str, size:
             if not target.exists():
                 _try_mirrors(name, mirrors, target, md5, size)
     except OSError as error:
-        raise UserError(f"{target} cannot be written: {error}.") from error
+        raise UserError(f"The download {target} cannot be written: {error}.") from error
 
 
 def _try_mirrors(name: str, mirrors: Sequence[str], target: Path, md5: str, size: int) -> None:
@@ -57,8 +57,8 @@ def _try_mirrors(name: str, mirrors: Sequence[str], target: Path, md5: str, size
     free, needed = shutil.disk_usage(part.parent).free, size - _size(part)
     if needed > free:
         raise UserError(
-            f"{part.parent} has {free / 1e6:.0f} MB free, the download needs {needed / 1e6:.0f} MB.",
-            fix="free some space, or point paths.data to another disk",
+            f"{part.parent} has {free / 1e6:.0f} MB free, but the download needs {needed / 1e6:.0f} MB.",
+            fix="free some disk space, or set paths.data to a folder on another disk",
         )
     reasons = []
     for mirror in mirrors:
@@ -73,11 +73,10 @@ def _try_mirrors(name: str, mirrors: Sequence[str], target: Path, md5: str, size
             part.replace(target)
             return
         part.unlink()
-        reasons.append(f"\n  {url}: it sent another file, which was removed (got md5 {got}, expected {md5})")
+        reasons.append(f"\n  {url}: the mirror sent a wrong file (got md5 {got}, expected {md5})")
     raise UserError(
-        f"{target} is missing and could not be downloaded: {''.join(reasons) or 'no mirror is named'}.",
-        fix=f"put {name} at {target}, or name a mirror that answers: "
-        "'dataset.source.mirrors=[https://HOST/FOLDER]'",
+        f"The file {target} is missing, and the download failed: {''.join(reasons) or 'no mirror is set'}.",
+        fix=f"put {name} at {target}, or set another mirror: 'dataset.source.mirrors=[https://HOST/FOLDER]'",
     )
 
 
@@ -97,7 +96,7 @@ def _transfer(url: str, part: Path, size: int, *, opening_seconds: float) -> Non
             file.write(chunk)
             progress.advance(task, len(chunk))
     if (got := _size(part)) < size:
-        raise TransferError(f"the transfer ended after {got} of {size} bytes; the next one resumes there")
+        raise TransferError(f"the transfer ended after {got} of {size} bytes; the next attempt resumes it")
 
 
 def _received(response: HTTPResponse, most: int) -> bytes:

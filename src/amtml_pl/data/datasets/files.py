@@ -40,7 +40,7 @@ class FolderFiles:
             for link in folders:
                 if here.is_relative_to(os.path.realpath(Path(folder, link))):  # os.walk would never end
                     raise UserError(
-                        f"The folder {Path(folder, link)} is a link to a folder that it lies in.",
+                        f"The folder {Path(folder, link)} is a link to a folder that contains the link.",
                         fix=f"rm '{Path(folder, link)}'",
                     )
             prefix = PurePosixPath(under, Path(folder).relative_to(self.where / under).as_posix())
@@ -82,9 +82,9 @@ class ArchiveFiles:
         """Yield the files in the order of the archive; a UserError if one is missing."""
         if absent := [name for name in names if name not in self._members]:
             raise UserError(
-                f"The archive {self.where} lacks {len(absent)} of {len(names)} files: "
+                f"The archive {self.where} lacks {len(absent)} of {len(names)} expected files: "
                 f"{', '.join(absent[:5])}.",
-                fix=f"delete {self.where} and repeat the command",
+                fix=f"rm '{self.where}' and repeat the command",
             )
         wanted = {self._members[name]: name for name in names}
         if self.where.suffix == ".zip":

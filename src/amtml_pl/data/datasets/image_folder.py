@@ -62,30 +62,29 @@ class ImageFolder:
         self.splits: tuple[SplitName, ...] = tuple(s for s in get_args(SplitName) if s in self._subfolders)
         if {*given} - {"val"} != {"train", "test"} or None in (given["test"], given.get("val", "")):
             raise UserError(
-                f"An image folder needs the splits train and test and may have val, got "
-                f"{', '.join(self._subfolders) or 'none'} for {self.folder}.",
-                fix="name the subfolder of each: 'dataset.source.splits={train: FOLDER, test: FOLDER}'",
+                f"The image folder {self.folder} has wrong splits (got {', '.join(self._subfolders)}, "
+                "expected train, test and optionally val).",
+                fix="'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'",
             )
         if len({*self._subfolders.values()}) < len(self._subfolders):
             raise UserError(
                 f"Two splits of {self.folder} have the same subfolder (got {self._subfolders}).",
-                fix="name another one for each: 'dataset.source.splits={train: FOLDER, test: FOLDER}'",
+                fix="'dataset.source.splits={train: SUBFOLDER, test: OTHER_SUBFOLDER}'",
             )
 
     def missing(self) -> str | None:
         """Return what is missing and where it was searched; None if nothing is."""
         paths = {split: self.folder.absolute() / sub for split, sub in self._subfolders.items()}
         absent = [f"{path} (split {split})" for split, path in paths.items() if not path.is_dir()]
-        return f"The image folder lacks {', '.join(absent)}." if absent else None
+        return f"The image data set lacks the folders {', '.join(absent)}." if absent else None
 
     def fetch(self) -> None:
         """Raise a UserError for missing folders, as nothing can be downloaded."""
         if missing := self.missing():
             raise UserError(
                 missing,
-                fix="put one folder per class there, or name the folders: dataset.source.folder=FOLDER "
-                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'; to evaluate only, without a "
-                "training split: dataset.source.splits.train=null",
+                fix="put one folder of images per class there, or set the subfolders: "
+                "'dataset.source.splits={train: SUBFOLDER, test: SUBFOLDER}'",
             )
 
     def download_bytes(self) -> int | None:
@@ -116,12 +115,12 @@ def read_class_folders(
     for name, names in classes.items():
         if absent := [label for label in everywhere if label not in names]:
             raise UserError(
-                f"Split {name} ({files.where / subfolders[name]}) lacks classes that another split has: "
+                f"The {name} split in {files.where / subfolders[name]} lacks classes of another split: "
                 f"{', '.join(absent)}.",
-                fix="give every split a folder of images for every class",
+                fix="add a folder of images for each of these classes",
             )
     if not everywhere:
-        raise UserError(f"{files.where / subfolders[split]} has no class folders.")
+        raise UserError(f"The folder {files.where / subfolders[split]} has no class folders.")
     samples = []
     left_out: Counter[str] = Counter()
     for label, name in enumerate(everywhere):
@@ -131,9 +130,9 @@ def read_class_folders(
         left_out += others
         if not images:
             raise UserError(
-                f"Class {name!r} has no images in {files.where / subfolders[split] / name}; "
-                f"known are {', '.join(sorted(SUFFIXES))}{f' ({counted_kinds(others)})' * bool(others)}.",
-                fix="put images there, or delete the folder in every split",
+                f"The class folder {files.where / subfolders[split] / name} has no images (expected "
+                f"{', '.join(sorted(SUFFIXES))}){f'; {counted_kinds(others)}' * bool(others)}.",
+                fix="put images there, or delete the folder of this class in every split",
             )
         samples += [(image, label) for image in images]
     whole = read_images(files, samples, tuple(everywhere), image_size, title=f"reading {split}")
@@ -167,8 +166,8 @@ def read_images(
     if failures:
         shown = "; ".join([*sorted(failures)[:5], "…"][: len(failures)])
         raise UserError(
-            f"{len(failures)} of {len(samples)} images (seen from {files.where}) cannot be read: {shown}.",
-            fix="convert, replace or remove these files, and repeat the command",
+            f"{len(failures)} of {len(samples)} images cannot be read (relative to {files.where}): {shown}.",
+            fix="convert or remove these files, and repeat the command",
         )
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     return Split(torch.from_numpy(pixels), labels, classes)
@@ -189,7 +188,7 @@ def _pixels(file: Path | BytesIO, image_size: int) -> UInt8[np.ndarray, "S S 3"]
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError(f"none of {', '.join(FORMATS)}") from None
+        raise ValueError(f"unknown format, expected {', '.join(FORMATS)}") from None
     with image:
         most = Image.MAX_IMAGE_PIXELS  # above it Pillow only warns, up to twice as many
         if most is not None and image.width * image.height > most:
@@ -210,7 +209,8 @@ def _empty(shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if free < size:
             raise UserError(
-                f"Decoding needs {size / 1e9:.1f} GB in {tempfile.gettempdir()}, free: {free / 1e9:.1f} GB.",
-                fix="point TMPDIR to a larger disk, or choose a smaller image_size",
+                f"The folder {tempfile.gettempdir()} has too little space to decode the images (got "
+                f"{free / 1e9:.1f} GB free, expected {size / 1e9:.1f} GB).",
+                fix="export TMPDIR=FOLDER, on a larger disk",
             )
         return np.memmap(file, np.uint8, "w+", shape=shape)

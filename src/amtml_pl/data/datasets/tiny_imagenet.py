@@ -49,7 +49,7 @@ def _annotated(files: Files, ids: list[str]) -> list[tuple[str, int]]:
     try:
         return sorted((f"val/images/{row[0]}", labels[row[1]]) for row in rows)
     except LookupError as error:
-        raise UserError(f"{files.where}: a line of {ANNOTATIONS} has no class of train ({error}).") from error
+        raise UserError(f"{files.where / ANNOTATIONS} names a class that train lacks ({error}).") from error
 
 
 def _class_names(files: Files, ids: tuple[str, ...]) -> tuple[str, ...]:

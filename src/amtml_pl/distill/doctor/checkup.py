@@ -51,10 +51,10 @@ class Checkup(Record):
     def refuse(self) -> None:
         """Raise a UserError if findings and expected defects differ."""
         lines = [f"  - {finding.name}: {finding.what}" for finding in self.unexpected]
-        lines += [f"  - {name}: expected of this method, and not found" for name in self.missing_defects]
+        lines += [f"  - {name}: listed in expected_defects but not found" for name in self.missing_defects]
         if lines:
             raise UserError(
-                "The doctor stops this run before it trains:\n" + "\n".join(lines),
-                fix="correct it, or set expected_defects=[...] to exactly the findings that are meant to be "
-                "there (doctor=false skips the check)",
+                "The check before training failed:\n" + "\n".join(lines),
+                fix="correct the configuration, or set expected_defects=[...] to the intended problems "
+                "(doctor=false skips the check)",
             )

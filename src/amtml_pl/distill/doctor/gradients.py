@@ -33,37 +33,36 @@ def norm(gradients: Iterable[Tensor | None]) -> float:
 
 def gradient_findings(component: LossComponent, norms: Mapping[str, float]) -> Iterator[Finding]:
     """Yield findings where a component does not train exactly what it claims to."""
-    name, term, value = component.name, f"the term {component.name!r}", component.value.detach()
+    name, term, value = component.name, f"the loss term {component.name!r}", component.value.detach()
     for group in component.trains:
         projections = group.startswith("terms.")
         if projections and group not in norms:
-            what = f"{term} should learn projections, and has no trainable parameter"
+            what = f"{term} has no trainable parameters (expected learned projections)"
             yield Finding(f"untrained-projections/{name}", what)
         elif norms.get(group, 0.0) == 0.0:
             kind = "idle-projections" if projections else f"idle-for-the-{group}"
             yield Finding(
                 f"{'dead-term' if group == 'student' else kind}/{name}",
-                f"{term} gives {group_label(group)} no gradient: it would change the logged loss and train "
-                "nothing there",
+                f"{term} gives no gradient to {group_label(group)} (expected a gradient)",
             )
     if not torch.isfinite(value):
-        yield Finding(f"not-finite-value/{name}", f"{term} is {float(value)}; expected a number")
+        yield Finding(f"not-finite-value/{name}", f"{term} is not finite (got {float(value)})")
     if broken := [group_label(group) for group, length in norms.items() if not math.isfinite(length)]:
-        what = f"the gradient of {term} for {broken} is not finite; expected numbers"
+        what = f"{term} gives NaN or infinite gradients to {' and '.join(broken)}"
         yield Finding(f"not-finite-gradient/{name}", what)
     others = [group for group, length in norms.items() if length > 0 and group not in component.trains]
     if others:
         yield Finding(
             f"trains-another/{name}",
-            f"{term} has a gradient for {[*map(group_label, others)]}, which it does not claim to train; "
-            f"expected one for {[*map(group_label, component.trains)]} alone",
+            f"{term} trains the wrong parameters (got {' and '.join(map(group_label, others))}, "
+            f"expected only {' and '.join(map(group_label, component.trains))})",
         )
 
 
 def group_label(group: str) -> str:
     """Return a parameter group's name for a sentence."""
     is_term = group.startswith("terms.")
-    return f"what the term {group.removeprefix('terms.')!r} learns" if is_term else f"the {group}"
+    return f"the parameters of the loss term {group.removeprefix('terms.')!r}" if is_term else f"the {group}"
 
 
 def shares_of(norms: Mapping[str, float]) -> dict[str, float]:
@@ -79,6 +78,6 @@ def dominance_warnings(norms: Mapping[str, float]) -> Iterator[str]:
         rest = sum(norms.values()) - value
         if rest > 0 and value > DOMINANT * rest:
             yield (
-                f"the term {name!r} outweighs the rest {value / rest:,.0f}-fold in the student's gradient: "
-                "lower its coefficient, or raise the others"
+                f"the student's gradient from the loss term {name!r} is {value / rest:,.0f} times that "
+                "from all other terms together; lower the coefficient of this term"
             )

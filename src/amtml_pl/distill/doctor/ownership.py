@@ -17,19 +17,18 @@ from amtml_pl.teachers.live import LiveTeachers
 def frozen_findings(module: StudentModule) -> Iterator[Finding]:
     """Yield findings for live teachers, or their classifiers, that are not frozen."""
     source = module.teacher_source
-    networks: dict[str, nn.Module] = {f"{name} (its classifier)": head for name, head in module.heads.items()}
+    networks: dict[str, nn.Module] = {f"the classifier of {name}": h for name, h in module.heads.items()}
     if isinstance(source, LiveTeachers):
-        networks |= {teacher.name: teacher.network for teacher in source.teachers}
+        networks |= {f"teacher {each.name}": each.network for each in source.teachers}
     for whose, network in networks.items():
-        name = whose.partition(" ")[0]
+        name = whose.rpartition(" ")[2]
         if any(each.training for each in network.modules()):
             yield Finding(
                 f"teacher-in-training-mode/{name}",
-                f"teacher {whose} is in training mode: its dropout and batch norm would change its outputs; "
-                "expected evaluation mode",
+                f"{whose} is in training mode (expected evaluation mode)",
             )
         if any(parameter.requires_grad for parameter in network.parameters()):
-            what = f"parameters of teacher {whose} require gradients; expected frozen ones"
+            what = f"{whose} has trainable parameters (expected requires_grad=False)"
             yield Finding(f"trainable-teacher/{name}", what)
 
 
@@ -47,8 +46,8 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
             if wrong:
                 yield Finding(
                     f"{kind}/{name}",
-                    f"{wrong} of the {len(parameters)} trainable parameters of {name!r} are "
-                    f"{kind.replace('-', ' ')}; expected each in exactly one group of one optimiser",
+                    f"the parameter group {name!r} has {wrong} of {len(parameters)} parameters "
+                    f"{kind.replace('-', ' ')} (expected each in exactly one optimizer group)",
                 )
     own = {id(parameter) for parameter in module.parameters()}
     for position, group in enumerate(groups):
@@ -56,8 +55,8 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
         if foreign := sum(id(parameter) not in own for parameter in group["params"]):
             yield Finding(
                 f"foreign-parameters/{name}",
-                f"the optimiser's group {name!r} holds {foreign} parameters that are not the module's, "
-                "such as a teacher's; expected its own alone",
+                f"the optimizer group {name!r} contains {foreign} parameters of other modules, "
+                "such as a teacher (expected none)",
             )
 
 

@@ -52,16 +52,17 @@ def show_checkup(found: Checkup) -> None:
     if found.gradient_share:
         console.print(table)
     for name, at in found.teachers.items():
-        console.print(f"teacher {name}: accuracy {at.accuracy:.4f} on {at.images} images", markup=False)
+        line = f"Teacher {name} has an accuracy of {at.accuracy:.4f} on {at.images} images."
+        console.print(line, markup=False)
     for pair, agreement in found.agreement.items():
-        line = f"{pair} predict the same class for {agreement:.1%} of {SAMPLES} training images"
+        line = f"Teachers {pair} predict the same class for {agreement:.1%} of {SAMPLES} training images."
         console.print(line, markup=False)
     for finding in found.findings:
         known = "expected: " if finding.name in found.expected_defects else ""
         console.print(f"[red]{known}{escape(finding.name)}[/]: {escape(finding.what)}")
     print_warnings(found)
     if not found.findings:
-        console.print("Nothing is wrong: every term trains what it claims to.")
+        console.print("No problems found: every loss term trains the expected parameters.")
 
 
 def print_warnings(found: Checkup) -> None:

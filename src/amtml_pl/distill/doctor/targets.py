@@ -36,8 +36,8 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
         if not abs(value) <= 1e-5 + 1e-3 * abs(usual):  # also for a nan
             yield Finding(
                 f"not-zero-at-the-targets/{name}",
-                f"the term {name!r} is {value:.3g} for a student whose softened output is the soft targets, "
-                f"and {usual:.3g} for the untrained one; expected 0",
+                f"the loss term {name!r} is not 0 for a student that matches the soft targets "
+                f"(got {value:.3g}, expected 0; the untrained student has {usual:.3g})",
             )
 
 
@@ -53,7 +53,7 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
         if not away <= CLOSE_ENOUGH:
             yield Finding(
                 f"not-the-teachers-classifier/{name}",
-                f"the teacher's classifier makes logits from its cached map that are {away:.2f} standard "
-                "deviations from the teacher's; expected equal ones (pooling before a batch norm or ReLU "
-                "changes a map: hint_pool=null loss.regression.grid=null)",
+                "the teacher's classifier does not compute the teacher's logits from the cached feature map "
+                f"(got a difference of {away:.2f} standard deviations, expected 0); keep maps unpooled: "
+                "hint_pool=null loss.regression.grid=null",
             )

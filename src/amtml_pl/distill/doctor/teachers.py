@@ -24,11 +24,11 @@ IMAGES_PER_CLASS = 10  # for the classes: half of them to find the best assignme
 CERTAIN = 3.0  # standard errors
 # Means and standard deviations that networks are commonly trained with.
 USUAL: Statistics = {
-    "ImageNet's": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    "CIFAR-10's": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
-    "CIFAR-100's": ([0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]),
-    "a half": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
-    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+    "the ImageNet values": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "the CIFAR-10 values": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    "the CIFAR-100 values": ([0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]),
+    "mean 0.5 and std 0.5": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+    "mean 0 and std 1": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
 }
 
 
@@ -125,17 +125,17 @@ def teacher_findings(name: str, found: TeacherExamination) -> Iterator[Finding]:
     accuracy, reassigned, gain = found.accuracy, found.accuracy_reassigned, found.gain_in_standard_errors
     better = {s: a for s, a in found.accuracy_with.items() if gain[s] > CERTAIN}
     best = max(better, key=lambda statistics: better[statistics]) if better else None
-    measured = f"teacher {name!r} classifies {accuracy:.1%} of {found.images} validation images correctly"
+    measured = f"accuracy on {found.images} validation images: {accuracy:.1%}"
     # A teacher that sees strange images is often better with other outputs too: the better one counts.
     if best is not None and better[best] >= reassigned:
         yield Finding(
             f"wrong-mean-and-std/{name}",
-            f"{measured} with the given mean and std, and {better[best]:.1%} with {best}; expected the "
-            "statistics that it was trained with to be its best",
+            f"teacher {name!r} probably has a wrong mean and std ({measured} with the given values, "
+            f"{better[best]:.1%} with {best})",
         )
     elif gain.get("classes", 0.0) > CERTAIN and reassigned > accuracy + 0.02:
-        what = f"{measured}, and {reassigned:.1%} if its outputs mean the classes in another order"
-        yield Finding(f"wrong-class-map/{name}", what)
+        what = f"teacher {name!r} probably has a wrong class order ({measured}"
+        yield Finding(f"wrong-class-map/{name}", f"{what}, {reassigned:.1%} after reordering the outputs)")
 
 
 def prediction_agreement(teachers: TeacherOutputs) -> dict[str, float]:

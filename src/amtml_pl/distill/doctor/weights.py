@@ -27,7 +27,7 @@ def weight_findings(
             continue
         sums = weights.detach().sum(dim=1)
         if not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
-            what = f"the weights of {name!r} sum to {sums.min():.4f} to {sums.max():.4f}; expected 1"
+            what = f"the teacher weights of {name!r} must sum to 1 (got {sums.min():.4f} to {sums.max():.4f})"
             yield Finding(f"unnormalised-weights/{name}", what)
         if not weights.requires_grad or not student:
             continue
@@ -36,8 +36,8 @@ def weight_findings(
         if norm(torch.autograd.grad(along, list(student), retain_graph=True, allow_unused=True)) > 0:
             yield Finding(
                 f"weights-of-the-students-choice/{name}",
-                f"the teachers' weights of {name!r} have a gradient to the student, which can lower its loss "
-                "by choosing easy targets; expected constants for the student",
+                f"the teacher weights of {name!r} pass a gradient to the student (expected none, because the "
+                "student could choose easy targets)",
             )
 
 
@@ -60,8 +60,7 @@ def order_findings(
     ):
         yield Finding(
             "order-of-the-teachers/weighting",
-            f"{type(weighting).__name__} gives other weights when the teachers are listed in another order, "
-            "as they are or once they and the student nearly agree",
+            f"{type(weighting).__name__} gives different weights when the order of the teachers changes",
         )
     features = None if step.feature_weights is None else step.feature_weights[:, order]
     other = replace(step, teachers=turned, weights=step.weights[:, order], feature_weights=features)
@@ -72,7 +71,7 @@ def order_findings(
         value = term(step)
         seed_step()
         if not torch.allclose(value, term(other), rtol=1e-3, atol=1e-6):
-            what = f"the term {name!r} has another value when the teachers are listed in another order"
+            what = f"the loss term {name!r} changes its value when the order of the teachers changes"
             yield Finding(f"order-of-the-teachers/{name}", what)
 
 

@@ -65,14 +65,15 @@ class MutualLearning(StudentModule):
     ) -> None:
         super().__init__(*arguments, **named)
         if self.teacher_source is not None:
-            raise UserError("Mutual learning takes peers instead of teachers.", fix="teacher=[]")
+            raise UserError("Mutual learning (loop=dml) cannot use teachers.", fix="teacher=[]")
         if not peers:
-            raise UserError("Mutual learning needs at least one peer.", fix="loop=dml")
+            raise UserError("Mutual learning needs at least one peer (got loop.peers=[]).", fix="loop=dml")
         if not coef_mutual:
             fix = "loop.coef_mutual=1.0, or method=ce"
-            raise UserError("Mutual learning has no mutual loss (got coef_mutual=0).", fix=fix)
+            raise UserError("Mutual learning has no mutual loss (got loop.coef_mutual=0).", fix=fix)
         if learned := [name for name, term in self.terms.items() if any(True for _ in term.parameters())]:
-            raise UserError(f"Mutual learning cannot train the parameters of {learned}.", fix="loss=[ce]")
+            problem = f"Mutual learning (loop=dml) cannot train the parameters of the loss terms {learned}."
+            raise UserError(problem, fix="loss=[ce]")
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
         tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
         self.peers = nn.ModuleList(tapped)
@@ -148,5 +149,5 @@ class MutualLearning(StudentModule):
         logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
         value = float(self.mutual(logits, torch.stack([logits] * len(self.peers))))
         if abs(value) > 1e-5:
-            what = f"the term 'mutual' is {value:.3g} for networks with equal outputs; expected 0"
+            what = f"the loss term 'mutual' is not 0 for equal networks (got {value:.3g})"
             yield "not-zero-at-the-targets/mutual", what

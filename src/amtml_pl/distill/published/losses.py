@@ -109,7 +109,7 @@ class PublishedHintLoss(LossTerm):
 
     def hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
         """Return the second stage of every teacher."""
-        require_offered("The term 'published_hint'", offered, stage=2)
+        require_offered("The loss term 'published_hint'", offered, stage=2)
         return tuple(f"{teacher}/{taps.stages[1]}" for teacher, taps in offered.items())
 
     def build(self, shapes: TensorShapes) -> None:

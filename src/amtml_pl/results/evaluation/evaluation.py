@@ -141,9 +141,9 @@ def all_teacher_logits(
         except UserError as error:
             left_out[f"teacher/{teacher.name}"] = error.what
     if not run.teachers:
-        left_out["teachers"] = "the run has none"
+        left_out["teachers"] = "the run has no teachers"
     elif left_out:
-        left_out["ensemble"] = f"{len(left_out)} of its {len(run.teachers)} teachers cannot be found"
+        left_out["ensemble"] = f"{len(left_out)} of {len(run.teachers)} teachers cannot be found"
     return found, left_out
 
 
@@ -187,7 +187,8 @@ def own_weights(
     """
     own = run.own_weighting(checkpoint)
     if own.scheme.reads_labels:
-        raise UserError(f"{type(own.scheme).__name__} reads the labels, which an ensemble must not know.")
+        what = f"The weighting {type(own.scheme).__name__} reads the labels, which an ensemble must not use."
+        raise UserError(what)
     own.student.to(device_of(run))
     return own.weights(images.batches(), TeacherOutputs(run.teacher_names, teachers), images.labels)
 

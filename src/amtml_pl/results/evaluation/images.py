@@ -74,9 +74,9 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
     own, name = run.config["dataset"], dataset["name"]
     if dataset["image_size"] != own["image_size"]:
         raise UserError(
-            f"The images of {name!r} would have {dataset['image_size']} pixels a side; the run's have "
-            f"{own['image_size']}.",
-            fix=f"dataset.image_size={own['image_size']}",
+            f"The image size of {name!r} is not that of the run (got {dataset['image_size']}, expected "
+            f"{own['image_size']}).",
+            fix=f"pass dataset.image_size={own['image_size']}",
         )
     refuse_other_count(run, dataset["num_classes"], name)  # before anything is downloaded
     packed: PackedDataset = pack(build_object(dataset["source"]), run.paths["data"] / "packed")
@@ -85,18 +85,18 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
         return own_images(run, split)
     if split not in packed.splits:
         there = [*packed.splits]
-        whose = "; a validation split is a run's own" if split == "val" else ""
+        whose = " Only the data set of the run has a validation split." if split == "val" else ""
         raise UserError(
-            f"The data set {name!r} has no split {split!r}, only {there}{whose}.",
-            fix=f"split={there[-1]}" + (", or leave dataset= out" if split == "val" else ""),
+            f"The data set {name!r} has no such split (got {split!r}, expected one of {there}).{whose}",
+            fix=f"pass split={there[-1]}" + (", or remove dataset=" if split == "val" else ""),
         )
     known = run.record.dataset.classes
     if sorted(known) != sorted(packed.classes):
         missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
         raise UserError(
-            f"The data set {name!r} has other classes than the run's {own['name']!r}: it lacks "
-            f"{first_few(missing)}, and has {first_few(foreign)} instead.",
-            fix="dataset=image_folder dataset.source.folder=FOLDER, with folders named as the classes",
+            f"The class names of data set {name!r} are not those of the run (missing: {first_few(missing)}; "
+            f"unexpected: {first_few(foreign)}).",
+            fix="pass dataset=image_folder dataset.source.folder=FOLDER with folders named like the classes",
         )
     refuse_other_count(run, len(packed.classes), name)
     position = torch.tensor([known.index(label) for label in packed.classes])
@@ -112,8 +112,8 @@ def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
     """Raise a UserError if the number of classes differs; their names may be unknown yet."""
     if count != (expected := run.config["dataset"]["num_classes"]):
         raise UserError(
-            f"The data set {name!r} has {count} classes; the run's has {expected}.",
-            fix="a data set with the classes of the run",
+            f"The number of classes in {name!r} is not that of the run (got {count}, expected {expected}).",
+            fix="pass a dataset= with the classes of the run",
         )
 
 

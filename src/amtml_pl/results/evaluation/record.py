@@ -12,7 +12,7 @@ from amtml_pl.runs.record import GitState
 from amtml_pl.system.records import Count, Record, Share
 from amtml_pl.types import SplitName
 
-EARLIER = "(its numbers are those of an earlier evaluation)"
+EARLIER = "(the numbers are those of an earlier evaluation)"
 
 
 class EvaluatedDataset(Record):

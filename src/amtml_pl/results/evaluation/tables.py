@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from amtml_pl.results.evaluation.record import ClassAccuracy, CorruptedAccuracy, Ensemble, Evaluation
-from amtml_pl.system.console import console
+from amtml_pl.system.console import console, counted
 
 COLUMNS = {
     "acc": "acc",
@@ -43,7 +43,7 @@ def print_evaluation(found: Evaluation, teachers: tuple[str, ...]) -> None:
             f"{of.ms_per_image:.3g} ms per image in batches of {batch} (interquartile range {of.spread:.2g})"
             for batch, of in ((1, speed.batch_1), (128, speed.batch_128))
         )
-        console.print(f"  latency: {shown} ({escape(speed.cpu)}, {speed.threads} threads)")
+        console.print(f"  latency: {shown} ({escape(speed.cpu)}, {counted(speed.threads, 'thread')})")
     console.print(
         f"  size: {size.parameters:,} parameters, {size.bytes:,} bytes, "
         f"{size.macs / 1e6:.2f} M multiply-accumulates per image"
@@ -76,7 +76,7 @@ def print_ensemble(about: Ensemble) -> None:
     whose = f"the run's own weights ({scheme})" if about.weights == "own" else "equal weights"
     mean = ", ".join(f"{name} {weight:.4f}" for name, weight in about.mean_weight.items())
     because = f"; {about.because}" if about.because else ""
-    text = f"ensemble: {about.mixture} mixed by {whose}, mean {mean}{because}"
+    text = f"ensemble: {about.mixture} mixed by {whose}, mean weights {mean}{because}"
     console.print(f"  {escape(text)}")
 
 

@@ -15,7 +15,7 @@ from amtml_pl.system.records import Record, parse_record
 
 FORMAT = "2"
 TEXTS = ("run", "experiment", "checkpoint", "commit", "dataset", "data_digest")
-FIX = "model=FOLDER of a run, or model=FILE that python -m amtml_pl.export run=FOLDER writes"
+FIX = "pass model=RUN_FOLDER, or export the student again: python -m amtml_pl.export run=RUN_FOLDER"
 
 
 def without_interpolations(network: dict[str, Any]) -> dict[str, Any]:
@@ -86,19 +86,19 @@ class ModelCard(Record):
             UserError: if a value is missing or not valid.
         """
         if texts.get("amtml_pl") != FORMAT:
-            raise foreign(file, f"amtml_pl={texts.get('amtml_pl', 'absent')!s:.20}, expected {FORMAT}")
+            raise foreign(file, f"got amtml_pl={texts.get('amtml_pl', 'absent')!s:.20}, expected {FORMAT}")
         values: dict[str, Any] = {}
         for name in cls.model_fields.keys() & texts.keys():
             try:
                 values[name] = texts[name] if name in TEXTS else json.loads(texts[name])
             except (ValueError, RecursionError):
-                raise foreign(file, f"{name}={texts[name]!r:.80} is not JSON") from None
+                raise foreign(file, f"got {name}={texts[name]!r:.80}, expected JSON") from None
         return parse_record(cls, json.dumps(values), file, fix=FIX)
 
 
 def foreign(file: Path, why: str) -> UserError:
     """Return the error for a file without a usable card."""
-    return UserError(f"{file} was not written by amtml_pl.export: in its metadata {why}.", fix=FIX)
+    return UserError(f"The metadata of {file} were not written by amtml_pl.export ({why}).", fix=FIX)
 
 
 @contextmanager
@@ -110,6 +110,6 @@ def opening(file: Path, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f"{file} ({file.stat().st_size:,} bytes) cannot be opened as {name}: {first_line(error):.300}.",
-            fix=f"copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format={name}",
+            f"The file {file} ({file.stat().st_size:,} bytes) is not valid {name}: {first_line(error):.300}.",
+            fix=f"copy the file again, or export again: python -m amtml_pl.export run=FOLDER format={name}",
         ) from error

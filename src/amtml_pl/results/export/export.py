@@ -26,7 +26,7 @@ from amtml_pl.runs.provenance import git_state, versions
 from amtml_pl.system.files import named_output, output, refuse_unwritable
 from amtml_pl.system.optional_packages import imported
 
-OTHER_FORMAT = "format=safetensors, which supports every network"
+OTHER_FORMAT = "pass format=safetensors, which supports every network"
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def export_student(
         parity = measure_parity(before, after, images)
         if not parity.max_abs_logit_difference <= MOST_DIFFERENCE:  # it may be NaN
             raise UserError(
-                f"The {name} file and the checkpoint differ on {images}: max |Δlogit| "
-                f"{parity.max_abs_logit_difference:.3g}, expected at most {MOST_DIFFERENCE:g}. Nothing was "
+                f"The {name} file and the checkpoint give different logits on {images} (got max |Δlogit| "
+                f"{parity.max_abs_logit_difference:.3g}, expected at most {MOST_DIFFERENCE:g}). No file was "
                 "written.",
-                fix=f"{OTHER_FORMAT}; or a network whose forward depends on no value of its images",
+                fix=f"{OTHER_FORMAT}, or remove Python branches on tensor values from the network's forward",
             )
         with torch.inference_mode():
             first, second = (time_per_image(forward, 1, card.image_size) for forward in (before, after))
@@ -116,7 +116,7 @@ def targets(
     """
     folder, suffix = run.path / "export", FORMATS[name].suffix
     if folder.is_symlink():  # a run folder must not choose where a command writes
-        raise UserError(f"{folder} is a symbolic link (expected a folder of the run).", fix=f"rm '{folder}'")
+        raise UserError(f"The path {folder} is a symbolic link (expected a folder).", fix=f"rm '{folder}'")
     record_file, unrecorded = folder / "export.json", ""
     if out:
         what = f"a student exported as {name}"
@@ -126,7 +126,7 @@ def targets(
         refuse_unwritable(file)
         if file.exists() and not is_exported(file, name):
             raise UserError(
-                f"{file} is not a student exported as {name}, and is left as it is.",
+                f"The existing file {file} is not a student exported as {name}, and is not overwritten.",
                 fix=f"pass out=FILE, or delete the existing file: rm '{file}'",
             )
     try:
@@ -147,8 +147,8 @@ def refusing_failures(run: FinishedRun, name: str) -> Iterator[None]:
         raise
     except Exception as error:  # exporters raise anything for code that they do not support
         raise UserError(
-            f"{run.config['student']['network'].get('_target_')} cannot be exported as {name}: "
-            f"{first_line(error):.300}. Nothing was written.",
+            f"The network {run.config['student']['network'].get('_target_')} cannot be exported as {name}: "
+            f"{first_line(error):.300}. No file was written.",
             fix=OTHER_FORMAT,
         ) from error
 

@@ -74,14 +74,15 @@ def format_of(file: Path) -> str:
         with file.open("rb") as content:
             head = content.read(9)
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.", fix="model=FILE or FOLDER") from error
+        what = f"The file {file} cannot be read: {error.strerror}."
+        raise UserError(what, fix=f"check its permissions: ls -l '{file}'") from error
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
         return "safetensors"
     if zipfile.is_zipfile(file):
         raise UserError(
-            f"{file} is not an exported student (got an archive of torch.save or torch.export).",
-            fix="model=FOLDER of the run that a checkpoint belongs to, with checkpoint=best or last",
+            f"The file {file} is not an exported student (got an archive of torch.save or torch.export).",
+            fix="pass model=RUN_FOLDER with checkpoint=best or checkpoint=last",
         )
     if file.suffix == FORMATS["onnx"].suffix:
         return "onnx"
-    raise UserError(f"{file} is not an exported student (expected ONNX or safetensors).", fix=FIX)
+    raise UserError(f"The file {file} is not an exported student (expected ONNX or safetensors).", fix=FIX)

@@ -74,8 +74,8 @@ def open_onnx(file: Path) -> OpenedStudent:
     tensors = (part for part in parts(model) if isinstance(part, onnx.TensorProto))
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise UserError(
-            f"{file} reads weights from other files (expected them inside).",
-            fix="model=FILE with its weights inside: onnx.save(onnx.load(FILE), NEW)",
+            f"The ONNX file {file} reads weights from other files (expected all weights inside the file).",
+            fix="write the weights into one file in Python: onnx.save(onnx.load(FILE), NEW_FILE)",
         )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -85,7 +85,7 @@ def open_onnx(file: Path) -> OpenedStudent:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
         if names != [INPUT, OUTPUT]:
-            raise ValueError(f"inputs and outputs {names}, expected {[INPUT, OUTPUT]}")
+            raise ValueError(f"the inputs and outputs are {names}, expected {[INPUT, OUTPUT]}")
 
     def forward(images: Float[Tensor, "B 3 H W"]) -> Tensor:
         [logits] = session.run([OUTPUT], {INPUT: images.numpy()})

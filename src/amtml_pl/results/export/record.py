@@ -80,8 +80,9 @@ def refuse_changed(file: Path) -> None:
     entry = read_entries(file.with_name("export.json")).get(f"export/{file.name}")
     if entry is not None and (found := digest_of_file(file)) != entry.sha256:
         raise UserError(
-            f"{file} was changed after the export (got SHA-256 {found[:12]}, expected {entry.sha256[:12]}).",
-            fix=f"copy the export folder again, or write the file again: {entry.command}",
+            f"The file {file} changed after the export (got SHA-256 {found[:12]}, expected "
+            f"{entry.sha256[:12]}).",
+            fix=f"copy the export folder again, or repeat the export: {entry.command}",
         )
 
 

@@ -13,7 +13,7 @@ from amtml_pl.results.export.student import OpenedStudent, StudentLogits
 from amtml_pl.results.network import build_untrained
 from amtml_pl.system.checkpoint_file import refuse_other_network
 
-AGAIN = "copy the file again, or write it again: python -m amtml_pl.export run=FOLDER format=safetensors"
+AGAIN = "copy the file again, or export again: python -m amtml_pl.export run=FOLDER format=safetensors"
 
 
 def write_safetensors(student: StudentLogits, card: ModelCard, file: Path) -> None:

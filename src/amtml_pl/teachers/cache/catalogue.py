@@ -45,7 +45,7 @@ class TeacherExamination(Record):
     def has_every_gain(self) -> TeacherExamination:
         """Check that every other statistic has its gain."""
         if absent := self.accuracy_with.keys() - self.gain_in_standard_errors.keys():
-            raise ValueError(f"the gain of {sorted(absent)} is missing")
+            raise ValueError(f"gain_in_standard_errors has no entries for {sorted(absent)}")
         return self
 
 
@@ -74,7 +74,8 @@ class StoreManifest(Record):
     def can_be_counted(self) -> StoreManifest:
         """Check that the number of shards is not too large to list."""
         if self.rows > MOST_SHARDS * self.shard_rows:
-            raise ValueError(f"it has {f'{self.rows} rows in shards of {self.shard_rows}':.200}")
+            found = f"{self.rows} rows in shards of {self.shard_rows} rows"
+            raise ValueError(f"the number of shards is too large (got {found:.200})")
         return self
 
 
@@ -149,7 +150,7 @@ def nearest_store(fingerprint: Mapping[str, Any], folder: Path) -> str | None:
     if not others:
         return None
     closest = min(others, key=lambda other: len(neighbours[other]))
-    listed = "; ".join(f"{key}: {there} there, {here} here" for key, there, here in neighbours[closest])
+    listed = "; ".join(f"{key} (got {here}, stored {there})" for key, there, here in neighbours[closest])
     return f"{closest.parent.name}/{closest.name} differs in {listed}"
 
 

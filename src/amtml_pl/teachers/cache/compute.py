@@ -59,14 +59,12 @@ class Shard:
             worst = values[rows[0]].abs().max().item()
             fix = f"cache.{'logits' if tensor == 'logits' else 'hints'}=float32"
             if not math.isfinite(worst):
-                fix = "correct the teacher's weights, its mean and std, or cache.precision=float32"
-            what = (
-                f"Teacher {teacher!r} gives {len(rows)} rows of {tensor} that do not fit into {storage} (the "
+                fix = "correct the weights, mean and std of the teacher, or set cache.precision=float32"
+            raise UserError(
+                f"Output {tensor!r} of teacher {teacher!r} cannot be stored as {storage} "
+                f"(got {worst} for sample {sample[int(rows[0])]} in view {view}).",
+                fix=fix,
             )
-            what += (
-                f"first for sample {sample[int(rows[0])]} in view {view}, largest absolute value {worst})."
-            )
-            raise UserError(what, fix=fix)
         return (encode_logits if tensor == "logits" else encode)(values, storage)
 
 

@@ -13,8 +13,7 @@ from rich.filesize import decimal
 from amtml_pl.errors import UserError
 
 SMALLER = (
-    "free some space, or paths.cache=FOLDER on a larger disk; smaller: fewer data.views, hint_pool=1, "
-    "cache.hints=int8"
+    "set paths.cache to a folder on a larger disk, or make the outputs smaller: hint_pool=1 cache.hints=int8"
 )
 
 
@@ -25,7 +24,8 @@ def refuse_full_disk(root: Path, needed: Mapping[str, int]) -> None:
     if total > free:
         listed = ", ".join(f"{name} {decimal(size)}" for name, size in needed.items())
         raise UserError(
-            f"Teachers' outputs need {decimal(total)} more ({listed}); {decimal(free)} are free at {root}.",
+            f"The disk of {root} has too little space for the teacher outputs "
+            f"(got {decimal(free)} free, expected {decimal(total)}: {listed}).",
             fix=SMALLER,
         )
 
@@ -37,13 +37,13 @@ def writing(root: Path) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise UserError(
-            f"The file system of {root} has no locks ({error}).",
-            fix="choose a disk with file locks: paths.cache=FOLDER",
+            f"The file system of {root} does not support file locks ({error}).",
+            fix="set paths.cache to a folder on a file system with file locks",
         ) from error
     except OSError as error:
         place = error.filename or root
-        what = f"The cache lacks outputs of this run and cannot be written: {place}: {error.strerror}."
-        fix = "paths.cache=FOLDER that you may write, or its owner: python -m amtml_pl.cache action=build"
+        what = f"The missing teacher outputs cannot be written to the cache ({place}: {error.strerror})."
+        fix = "set paths.cache to a folder that you can write, or change the permissions of the cache"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what, fix = f"The disk is full: {place} cannot be written ({error.strerror}).", SMALLER
+            what, fix = f"The disk is full, so {place} cannot be written ({error.strerror}).", SMALLER
         raise UserError(what, fix=fix) from error

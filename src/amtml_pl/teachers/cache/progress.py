@@ -49,13 +49,14 @@ class BuildProgress:
         """Print a teacher's images and speed where no bar shows them."""
         if not is_watched(self.console):
             rate = self.computed[teacher] / self.seconds[teacher]
-            what = f"teacher {teacher}, {views_text(self.views[teacher])}: {self.computed[teacher]:,} images"
-            self.console.print(f"{what} computed, {rate:,.0f} images/s", markup=False)
+            what = f"Outputs of teacher {teacher} computed for {views_text(self.views[teacher])}"
+            line = f"{what}: {self.computed[teacher]:,} images at {rate:,.0f} images/s."
+            self.console.print(line, markup=False)
 
     def wait(self, root: Path) -> None:
         """Print once that another process builds everything that is left."""
         if not self.has_waited:
-            what = f"Waiting for another process that builds the same outputs in {root}"
+            what = f"Waiting for another process that computes the same teacher outputs in {root}."
             self.console.print(what, markup=False)
             self.has_waited = True
 

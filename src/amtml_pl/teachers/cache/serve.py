@@ -83,7 +83,7 @@ class CachedTeachers:
     def read(self, batch: Batch) -> TeacherOutputs:
         """Return a training batch's stored rows; a UserError if its view is not built."""
         if batch.split != "train":
-            raise RuntimeError(f"A run's cache holds its training split; the batch is of {batch.split!r}.")
+            raise RuntimeError(f"The cache has only the train split (got a batch of {batch.split!r}).")
         device = batch.images.device
         if self.is_resident:
             if batch.view not in self.resident:
@@ -112,4 +112,4 @@ class CachedTeachers:
 
 def unavailable(*_: object) -> Any:
     """Raise, in place of a loading function in a loader's process."""
-    raise RuntimeError("A loader's process cannot load teachers.")
+    raise RuntimeError("A DataLoader worker process cannot load teachers.")

@@ -91,7 +91,7 @@ class TensorStore:
         names = about.teacher, about.tensor, about.split
         store = cls(folder.parents[1], *names, about.rows, about.fingerprint, about.storage, about.shard_rows)
         if store.folder != folder or store.manifest() != about:
-            what = f"The manifest in {folder} belongs to another store; the folder was probably moved."
+            what = f"The manifest in {folder} belongs to another cache folder. The folder was probably moved."
             raise UserError(what, fix=rebuild_fix(folder))
         return store
 
@@ -101,8 +101,8 @@ class TensorStore:
             manifest = read_store_manifest(self.folder)
             own = self._own()
             if wrong := differing_fields(manifest.model_dump(include={*own}), own):
-                listed = "; ".join(f"{key} is {there}, expected {here}" for key, there, here in wrong)
-                what = f"{self.folder / MANIFEST} does not belong to its folder: {listed}."
+                listed = "; ".join(f"{key}: got {there}, expected {here}" for key, there, here in wrong)
+                what = f"The file {self.folder / MANIFEST} does not match its folder ({listed})."
                 raise UserError(what, fix=rebuild_fix(self.folder))
             self._begun.append(manifest)
         return self._begun[0] if self._begun else None
@@ -170,20 +170,22 @@ class TensorStore:
             try:
                 size, found = file.stat().st_size, digest_of_file(file)
             except OSError as error:
-                what = f"The shard {file} cannot be read ({error.strerror})."
+                what = f"The cache file {file} cannot be read ({error.strerror})."
                 raise UserError(what, fix=rebuild_fix(file)) from error
             if size != entry.bytes or found != entry.sha256:
                 raise UserError(
-                    f"The checksum of {file} is wrong: {size:,} bytes with sha256 {found[:16]}…, "
-                    f"expected {entry.bytes:,} bytes with {entry.sha256[:16]}….",
+                    f"The checksum of {file} is wrong (got {size:,} bytes with SHA-256 {found[:16]}…, "
+                    f"expected {entry.bytes:,} bytes with {entry.sha256[:16]}…).",
                     fix=rebuild_fix(file),
                 )
 
     def open(self, view: int) -> StoredView:
         """Return a view's rows, mapped; missing shards are a UserError."""
         if missing := self.missing(view):
-            fix = "python -m amtml_pl.cache action=build, with the overrides of the run"
-            raise UserError(f"View {view} in {self.folder} lacks the shards {missing[:5]}.", fix=fix)
+            fix = "run python -m amtml_pl.cache action=build with the overrides of the run"
+            raise UserError(
+                f"View {view} in {self.folder} is incomplete (missing shards: {missing[:5]}).", fix=fix
+            )
         files = [self.shard_file(view, number) for number in self.shards()]
         return StoredView(tuple(files), self._rows_per_shard())
 

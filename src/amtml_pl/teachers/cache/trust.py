@@ -34,7 +34,9 @@ def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], co
     stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
     quiet = not is_watched(console) or len(work) < 2 * len(stores)
-    for store, view in track(work, "checksums of the cache", console=console, disable=quiet, transient=True):
+    for store, view in track(
+        work, "verifying cache checksums", console=console, disable=quiet, transient=True
+    ):
         store.verify(view)
 
 
@@ -91,9 +93,9 @@ def compare_pixels(
             if len(wrong := (now != then).nonzero().flatten()):
                 first = int(wrong[0])
                 raise UserError(
-                    f"The pixels of sample {int(index[first])} of {split.name} in view {view} are not those "
-                    f"that {store.folder} was built from: checksum {int(now[first]):08x}, in the cache "
-                    f"{int(then[first]):08x}. The images or the code of the augmentation have changed.",
+                    f"The pixels of {split.name} sample {int(index[first])} in view {view} do not match "
+                    f"the cache {store.folder} (got checksum {int(now[first]):08x}, expected "
+                    f"{int(then[first]):08x}). The images or the augmentation code have changed.",
                     fix=rebuild_fix(store.folder),
                 )
 
@@ -124,12 +126,12 @@ def compare_outputs(
             found = relative_difference(stored.rows(index).float(), now, largest_beside(stored, index))
             allowed = TOLERANCE[store.storage] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
             if len(wrong := (~(found <= allowed)).nonzero().flatten()):  # also catches NaN
-                how = (
-                    f"they differ by {found[wrong[0]]:.1e} of the largest, at most {allowed:.0e} is rounding"
-                )
+                how = f"got a relative difference of {found[wrong[0]]:.1e}, expected at most {allowed:.0e}"
                 raise changed_output(store, view, int(index[wrong[0]]), how)
             if tensor == "logits" and len(wrong := changed_classes(stored.rows(index), now, options)):
-                raise changed_output(store, view, int(index[wrong[0]]), "another class has the largest")
+                raise changed_output(
+                    store, view, int(index[wrong[0]]), "the class with the largest logit has changed"
+                )
             largest[tensor] = max(largest[tensor], found.max().item())
     return largest
 
@@ -160,7 +162,7 @@ def changed_classes(
 def changed_output(store: TensorStore, view: int, sample: int, how: str) -> UserError:
     """Return the error for a stored value that the teacher no longer gives."""
     return UserError(
-        f"Teacher {store.teacher!r} gives other {store.tensor} for sample {sample} of {store.split} in view "
-        f"{view} than {store.folder} holds: {how}.",
-        fix=f"rm -r '{store.folder}' and repeat: python -m amtml_pl.cache action=build with these overrides",
+        f"Output {store.tensor!r} of teacher {store.teacher!r} for {store.split} sample {sample} in view "
+        f"{view} does not match the cache {store.folder} ({how}).",
+        fix=f"run rm -r '{store.folder}', then python -m amtml_pl.cache action=build with the same overrides",
     )

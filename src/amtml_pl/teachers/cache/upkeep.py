@@ -59,22 +59,22 @@ def show_info(root: Path) -> None:
     """Print every store below a folder: size, views, teacher's accuracy, fingerprint, users."""
     stores = stores_below(root)
     if not stores:
-        console.print(f"Nothing is cached in {root.resolve()}.", markup=False)
+        console.print(f"The cache folder {root.resolve()} has no teacher outputs.", markup=False)
         return
     table = Table(title=escape(str(root.resolve())), title_justify="left", show_edge=False, show_lines=True)
-    for column in ("store", "views", "size", "val/acc", "fingerprint", "used by"):
+    for column in ("folder", "views", "size", "val/acc", "fingerprint", "used by"):
         table.add_column(column, overflow="fold")
     for store in stores:
         table.add_row(*map(escape, info_row(store, root)))
     console.print(table)
     size = decimal(sum(store.bytes_on_disk() for store in stores))
-    console.print(f"{counted(len(stores), 'store')}, {size}.")
+    console.print(f"{counted(len(stores), 'folder')}, {size}.")
 
 
 def info_row(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     """Return one row of the list."""
     place, size = str(stored.folder.relative_to(root)), decimal(stored.bytes_on_disk())
-    users = [use.run or f"built ahead: {use.command}" for use in stored.users() if not use.run or use.exists]
+    users = [use.run or f"built by: {use.command}" for use in stored.users() if not use.run or use.exists]
     used = "\n".join(users) or "no run"
     try:
         store, views = TensorStore.from_folder(stored.folder), recorded_views(stored.folder)
@@ -84,7 +84,7 @@ def info_row(stored: StoredTensor, root: Path) -> tuple[str, ...]:
     accuracy = stored.manifest.facts.accuracy.get("val") if stored.manifest else None
     about = [f"{key}: {abbreviated(value)}" for key, value in store.fingerprint.items() if value is not None]
     if damaged:
-        about.insert(0, f"damaged: views {damaged} lack bytes or shards")
+        about.insert(0, f"damaged: views {damaged} have missing or incomplete shards")
     shown = "" if accuracy is None else f"{accuracy:.4f}"
     return place, str(len(views) - len(damaged)), size, shown, "\n".join(about), used
 

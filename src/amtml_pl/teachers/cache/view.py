@@ -69,11 +69,12 @@ def mapped(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"The shard {file} cannot be read ({error}).", fix=rebuild_fix(file)) from error
+        raise UserError(f"The cache file {file} cannot be read ({error}).", fix=rebuild_fix(file)) from error
     if not is_shard(tensors):
         listed = ", ".join(f"{k:.40} {t.dtype} {tuple(t.shape)}" for k, t in [*tensors.items()][:5])
         raise UserError(
-            f"The file {file} is not a shard: it holds {listed or 'nothing'}.", fix=rebuild_fix(file)
+            f"The cache file {file} has wrong tensors (got {listed or 'none'}, expected values and pixels).",
+            fix=rebuild_fix(file),
         )
     return tensors
 
@@ -91,7 +92,7 @@ def is_shard(tensors: Mapping[str, Tensor]) -> bool:
 
 def rebuild_fix(path: Path) -> str:
     """Return the instruction for building a file or folder again."""
-    return f"rm -r '{path}' and repeat the command: it is built again"
+    return f"run rm -r '{path}', then repeat the command to compute the outputs again"
 
 
 class ShardRecord(Record):
@@ -118,6 +119,6 @@ def recorded_shards(file: Path, view: int, shards: Mapping[int, tuple[str, range
     keys = {number: (name, (rows.start, rows.stop)) for number, (name, rows) in shards.items()}
     entries = {number: listed[key] for number, key in keys.items() if key in listed}
     if record.view != view or len(entries) != len(record.shards):
-        what = f"The record {file} does not list the shards of view {view} of this store."
+        what = f"The cache file {file} does not list the shards of view {view} in this folder."
         raise UserError(what, fix=rebuild_fix(file))
     return entries

@@ -42,7 +42,7 @@ class TensorBoard(Logger):
         if figures_every < 1:
             raise UserError(
                 f"logger.tensorboard.figures_every is too small (got {figures_every}, expected 1 or more).",
-                fix="logger.tensorboard.figures_every=5",
+                fix="set logger.tensorboard.figures_every=5",
             )
         self.folder, self.figures_every = Path(save_dir), figures_every
         self.writer: SummaryWriter | None = None

@@ -41,9 +41,9 @@ def with_leaderboard(begin: Callable[[], None]) -> None:
         begun = conclude(sweep_context.sweep)
         status = exit_status(status, begun)
         if status and begun:
-            reason = "Interrupted. To resume" if status == 130 else "To retry the failed jobs"
+            reason = "To resume the interrupted sweep" if status == 130 else "To retry the failed jobs"
             repeat = escape(sweep_context.sweep.repeat)
-            error_console.print(f"{reason} (completed jobs are not repeated):\n  {repeat}")
+            error_console.print(f"{reason}, repeat the command (completed jobs are skipped):\n  {repeat}")
     if status:
         sys.exit(status)
 

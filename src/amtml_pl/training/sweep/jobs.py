@@ -155,6 +155,6 @@ def ended(job: SweepJob, folder: RunFolder, outcome: Outcome) -> SweepJob:
     except UserError as error:
         return replace(job, status="failed", reason=str(error), mistake=True)
     if record is None:
-        return replace(job, status="failed", reason="the run has no completed run.json")
+        return replace(job, status="failed", reason="the run folder has no run.json of a completed run")
     accuracy = record.metrics["val/acc"], record.metrics["test/acc"]
     return replace(job, status="completed", accuracy=accuracy, seconds=record.timed().fit_seconds)

@@ -45,8 +45,8 @@ class Search:
         self.space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         if not self.space:
             raise UserError(
-                "The search has no key with several values.",
-                fix="temperature='choice(2,4,8)' or hydra.sweeper.params",
+                "The search has no key with several values (expected one or more).",
+                fix="pass 'temperature=choice(2,4,8)', or set hydra.sweeper.params",
             )
         self.launch_jobs, self.n_trials, self.at_once = launch, n_trials, at_once
         self.study = open_study(seed, startup_trials, several_at_once=at_once > 1)
@@ -92,7 +92,7 @@ def open_study(seed: int, startup_trials: int, *, several_at_once: bool) -> optu
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if sweep_context.sweep is None:
-        raise RuntimeError("hydra.callbacks.sweep is missing: without it a sweep has no folder")
+        raise RuntimeError("The key hydra.callbacks.sweep is missing, so that the sweep has no folder.")
     folder = sweep_context.sweep.path
     folder.mkdir(parents=True, exist_ok=True)
     study: optuna.Study = optuna.create_study(
@@ -138,5 +138,6 @@ def distribution(override: Any) -> BaseDistribution:
         kind = distributions.IntDistribution if whole else distributions.FloatDistribution
         numbers: BaseDistribution = kind(values[0], values[-1], **how)
     except (TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{override.input_line}: cannot be searched ({error}).") from error
+        what = f"The override {override.input_line!r} cannot be searched: {error}."
+        raise UserError(what, fix="use interval(LOW,HIGH) or range(LOW,HIGH) with LOW below HIGH") from error
     return numbers
