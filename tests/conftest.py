@@ -20,8 +20,9 @@ for place in [name for name in os.environ if name.startswith("AMTML_")]:  # the 
     del os.environ[place]
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, as for this one below
-checked = install_import_hook("amtml_pl", "typing_check.checked")
-checked.__enter__()  # for the whole session: the package is imported by the test modules
+if os.environ.get("SHAPE_CHECKS") != "off":  # see tests/distill/test_compiled.py
+    checked = install_import_hook("amtml_pl", "typing_check.checked")
+    checked.__enter__()  # for the whole session: the package is imported by the test modules
 
 # The same examples in every run, on any machine; no time limit, as machines are shared.
 hypothesis.settings.register_profile(

@@ -30,12 +30,16 @@ class CompiledStep:
         rows: images of a full batch in this process.
         parts: the parts to try, in order.
         required: raise a UserError where nothing compiles, instead of a warning.
+        backend: of ``torch.compile``.
 
     Attributes:
         part: the part that is compiled; None before the first full batch, and where nothing compiles.
     """
 
-    def __init__(self, rows: int, parts: Sequence[Part], *, required: bool) -> None:
+    def __init__(
+        self, rows: int, parts: Sequence[Part], *, required: bool, backend: str = "inductor"
+    ) -> None:
+        self.backend = backend
         self.rows, self.parts, self.required = rows, tuple(parts), required
         self.part: Part | None = None
         self.compiled: Function | None = None
@@ -63,7 +67,7 @@ class CompiledStep:
         self.tried, problem = True, ""
         for part in self.parts:
             try:
-                self.compiled = compiled_function(part, candidates[part], trained, epoch)
+                self.compiled = self.compiled_function(part, candidates[part], trained, epoch)
             except Exception as error:
                 problem = first_line(error)
                 log.debug("The %s does not compile: %s", part, error)
@@ -75,15 +79,19 @@ class CompiledStep:
             raise UserError(f"{sentence}.", fix="execution.compile=false")
         log.warning("%s. The run is eager; execution.compile=false skips the attempt.", sentence)
 
-
-def compiled_function(
-    part: Part, candidate: Candidate, trained: Sequence[nn.Parameter], epoch: int
-) -> Function:
-    """Return a part's compiled function; raise if another epoch would compile it anew."""
-    function, loss_of = candidate
-    options: dict[str, Any] = {"fallback_random": True}  # the random numbers of an eager run
-    compiled: Function = torch.compile(function, dynamic=False, fullgraph=part == "step", options=options)
-    torch.autograd.grad(loss_of(compiled, epoch), trained, allow_unused=True)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        loss_of(compiled, epoch + 1)
-    return compiled
+    def compiled_function(
+        self, part: Part, candidate: Candidate, trained: Sequence[nn.Parameter], epoch: int
+    ) -> Function:
+        """Return a part's compiled function; raise if another epoch would compile it anew."""
+        function, loss_of = candidate
+        compiled: Function = torch.compile(
+            function,
+            dynamic=False,
+            fullgraph=part == "step",
+            backend=self.backend,
+            options={"fallback_random": True} if self.backend == "inductor" else None,  # as an eager run
+        )
+        torch.autograd.grad(loss_of(compiled, epoch), trained, allow_unused=True)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            loss_of(compiled, epoch + 1)
+        return compiled
