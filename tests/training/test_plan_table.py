@@ -14,6 +14,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.system.console import duration
 from amtml_pl.training.assemble import student_network
+from amtml_pl.training.execution import EAGER
 from amtml_pl.training.plan import found_cache
 from amtml_pl.training.plan_table import bytes_per_image, data_steps, make_plan, refuse_missing, show_plan
 from amtml_pl.training.settings import settings_of
@@ -28,9 +29,9 @@ CIFAR = (
 def plan_of(config, done=0):
     settings = settings_of(config)
     source, teachers = settings.dataset.source.build(), settings.teachers()
-    student = student_network(settings, [])
+    student = student_network(settings, [], EAGER)
     cache = found_cache(settings, source, teachers, "train")
-    return make_plan(settings, source, student, teachers, hints_of(settings), cache, done=done)
+    return make_plan(settings, source, student, teachers, hints_of(settings), cache, EAGER, done=done)
 
 
 def hints_of(settings):
