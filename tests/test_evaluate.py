@@ -215,7 +215,7 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        ([], "run is missing: expected a folder that amtml_pl.train printed"),
+        ([], "run is missing: expected a run folder, which amtml_pl.train prints"),
         (["run={tmp}"], "is not a run folder"),
         (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),
         (["run={moved}", "spilt=val"], "spilt: unknown key; did you mean 'split'?"),
@@ -229,7 +229,7 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
             ["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"],
             "is not that of the run (got 100, expected 10)",
         ),
-        (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation, and is left as it is"),
+        (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation, and is kept"),
         (["run={moved}", "out={moved}"], "is a folder"),
     ],
 )
@@ -258,6 +258,6 @@ def test_a_run_with_one_changed_digit_is_refused_with_the_command_that_repeats_i
     (moved / name).write_text(f"{before}0{after}")
     printed = evaluate(f"run={moved}", status=2)
     assert name in printed
-    assert ("is damaged: its digest" if name == "run.json" else "changed after the run") in printed
+    assert ("is damaged: the digest" if name == "run.json" else "changed after the run") in printed
     assert "force=true" in printed
     assert not (moved / "evaluate.json").exists()

@@ -137,7 +137,7 @@ def test_a_schedule_that_does_not_fit_the_run_gives_a_warning(configure, capsys)
     show_plan(plan_of(config), "Plan")
     shown = " ".join(capsys.readouterr().err.split())
     assert shown.count("warning:") == 1
-    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100, 150" in shown
+    assert "scheduler.milestones=[100, 150] does not fit 60 epochs: the run never reaches 100, 150" in shown
     assert "'scheduler.milestones=[30,45]'" in shown
     show_plan(plan_of(configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=200")), "Plan")
     assert "warning" not in capsys.readouterr().err
@@ -153,4 +153,4 @@ def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
     source = dataset.source.build()
     pack(source, dataset.packed_root)
     (step,) = data_steps(dataset, source)
-    assert step.state.endswith("; left out: 3 files that are not read (.tif 2, .gif 1)")
+    assert step.state.endswith("; ignored 3 files of an unsupported type (.tif 2, .gif 1)")
