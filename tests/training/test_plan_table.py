@@ -70,11 +70,11 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
 
 def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
     config = configure("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3")
-    assert plan_of(config)[-1].state == "3 epochs, loss terms ce"
-    assert plan_of(config, done=2)[-1].state == "3 epochs (1 left), loss terms ce"
+    assert plan_of(config)[-1].state == "3 epochs, loss terms ce; eager"
+    assert plan_of(config, done=2)[-1].state == "3 epochs (1 left), loss terms ce; eager"
     assert plan_of(config, done=3)[-1].seconds == 0.0
     config.trainer.max_epochs = 1
-    assert plan_of(config)[-1].state == "1 epoch, loss terms ce"
+    assert plan_of(config)[-1].state == "1 epoch, loss terms ce; eager"
 
 
 OWN = ("dataset=image_folder", "dataset.name=mine", "dataset.source.folder=/my", "dataset.num_classes=10")
