@@ -68,6 +68,11 @@ def test_a_resumed_run_keeps_what_it_began_with_unless_it_is_named(choose, compi
     assert choose("execution.fused=true", recorded=begun) == chosen(False, False, True)
 
 
+def test_a_network_that_is_slower_with_channels_last_keeps_its_layout_unless_that_is_named(choose, compiler):
+    assert choose("student=vgg19").channels_last is False
+    assert choose("student=vgg19", "execution.channels_last=true").channels_last is True
+
+
 def test_channels_last_on_an_accelerator_is_for_half_precision(choose, compiler):
     assert choose(device="cuda").channels_last is False
     assert choose("trainer.precision=bf16-mixed", device="cuda").channels_last is True

@@ -67,14 +67,18 @@ NETWORK_FILE = {
     "network": key(NETWORK, "constructor of the network, and its arguments"),
     "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
     "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
+    "channels_last": key(
+        SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
+    ),
 }
 # A student's taps count where a term reads them. Those of a teacher always count.
 STUDENT = {
-    name: each if name == "network" else replace(each, identity="readers")
+    name: replace(each, identity="readers") if name in ("stages", "hint") else each
     for name, each in NETWORK_FILE.items()
 }
 TEACHER = {
     **NETWORK_FILE,
+    "channels_last": replace(NETWORK_FILE["channels_last"], identity="never"),
     "pretrained": key(SWITCH, "true: the constructor loads the weights (timm: pretrained=true)"),
     "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="weights of a file"),
     "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains the teacher"),

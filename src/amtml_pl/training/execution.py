@@ -43,7 +43,8 @@ def choose_execution(
     precision = str(settings.trainer.trainer.plain().get("precision", "32-true"))
     layout = wanted.channels_last
     if layout == "auto":
-        automatic = device == "cpu" or (device == "cuda" and precision in HALF_PRECISION)
+        suits = {"cpu": settings.method.suits_channels_last, "cuda": precision in HALF_PRECISION}
+        automatic = suits.get(device, False)
         layout = automatic if recorded is None else recorded.channels_last
     fused = wanted.fused
     if fused == "auto":
