@@ -115,7 +115,7 @@ def test_a_recorded_source_is_not_built(finished, hostile):
     source = {"_target_": "amtml_pl.data.datasets.image_folder.ImageFolder", "folder": "/etc"}
     change_configuration(finished, ("dataset.source", source), ("paths.data", str(hostile / "root")))
     run = load_run(finished)
-    with nothing_happens(), pytest.raises(UserError, match="are not packed in"):
+    with nothing_happens(), pytest.raises(UserError, match="The stored images of"):
         next(run.images("test"))
     assert not (hostile / "root").exists()
 
