@@ -158,7 +158,7 @@ def test_an_ensemble_without_usable_weights_is_uniform(moved, evaluate):
     printed = evaluate(f"run={moved}")
     about = written(moved)["ensemble"]
     assert about["weights"] == "uniform"
-    assert "computes weights from labels" in about["because"]
+    assert "needs the labels" in about["because"]
     assert about["mean_weight"] == pytest.approx({"vgg8_quarter": 0.5, "resnet8": 0.5})
     assert (
         f"mixed by equal weights, mean weights vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}"

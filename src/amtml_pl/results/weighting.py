@@ -70,12 +70,16 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
         raise UserError("Teacher weights cannot be computed, because the run has weighting=null.")
     loop = located(config["loop"]["_target_"])
     if not getattr(loop, "uses_weighting_unchanged", False):
-        because = f"the training loop {loop.__name__} computes teacher weights only during training"
-        raise UserError(f"Teacher weights cannot be computed, because {because}.")
+        raise UserError(
+            f"Teacher weights cannot be computed, because the training loop {loop.__name__} computes teacher "
+            "weights only during training."
+        )
     scheme = build_object(settings)
     if not isinstance(scheme, Weighting):
         raise UserError(f"{type(scheme).__name__} is not a Weighting (got weighting={settings!s:.200}).")
     if scheme.weighs_batches:
-        because = f"the weighting {type(scheme).__name__} computes weights per batch, not per image"
-        raise UserError(f"Teacher weights for single images cannot be computed, because {because}.")
+        raise UserError(
+            "Teacher weights for single images cannot be computed, because the weighting "
+            f"{type(scheme).__name__} computes weights per batch, not per image."
+        )
     return scheme

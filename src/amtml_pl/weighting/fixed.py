@@ -33,12 +33,12 @@ class FixedWeighting(Weighting):
         fix = f"'weighting.weights={{{','.join(f'{name}:1' for name in names)}}}'"
         if set(self.weights) != set(names):
             raise UserError(
-                f"weighting.weights has wrong teachers (got {[*self.weights]}, expected {[*names]}).",
+                f"weighting.weights names wrong teachers (got {[*self.weights]}, expected {[*names]}).",
                 fix=fix,
             )
         if min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < float("inf"):
             raise UserError(
-                f"weighting.weights has wrong weights (got {self.weights}, expected 0 or more, not all 0).",
+                f"weighting.weights has wrong values (got {self.weights}, expected 0 or more, not all 0).",
                 fix=fix,
             )
         given = torch.tensor([self.weights[name] for name in names])

@@ -67,7 +67,9 @@ class MutualLearning(StudentModule):
         if self.teacher_source is not None:
             raise UserError("Mutual learning (loop=dml) cannot use teachers.", fix="'teacher=[]'")
         if not peers:
-            raise UserError("Mutual learning needs a peer network (got loop.peers=[]).", fix="loop=dml")
+            raise UserError(
+                "Mutual learning needs a peer network (got loop.peers=[]).", fix="remove loop.peers=[]"
+            )
         if not coef_mutual:
             fix = "loop.coef_mutual=1.0, or method=ce"
             raise UserError("Mutual learning has no mutual loss (got loop.coef_mutual=0).", fix=fix)
