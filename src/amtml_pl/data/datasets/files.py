@@ -140,6 +140,4 @@ def stamp(file: Path) -> str:
 
 def _refuse(error: OSError) -> NoReturn:
     what = f"The path {error.filename} of the data set cannot be read: {error.strerror}."
-    raise UserError(
-        what, fix=f"check that it exists, and its permissions: ls -l '{error.filename}'"
-    ) from error
+    raise UserError(what, fix=f"check the path and its permissions: ls -l '{error.filename}'") from error
