@@ -156,7 +156,7 @@ def test_a_file_name_that_is_not_utf_8_is_written_unchanged(exported, pictures, 
         (["model={onnx}", "images={pictures}", "out={run}/metrics.csv"], "is not a table of predictions"),
         (["model={onnx}", "images={pictures}/notes.txt"], "notes.txt (unknown format, expected PNG, "),
         (["model={onnx}", "images={pictures}", "top=0"], "top=0: expected a whole number, 1 or more"),
-        (["model={onnx}", "images={pictures}", "checkpoint=last"], "is a file with one checkpoint"),
+        (["model={onnx}", "images={pictures}", "checkpoint=last"], "is an exported file"),
         (["model={long}", "images={pictures}"], "cannot be read or written: File name too long"),
     ],
 )

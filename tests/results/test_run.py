@@ -202,7 +202,9 @@ def test_changed_images_are_refused(moved):
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["digest"] = "0" * 64
     write_record(moved, record)
-    expected = r"The images of 'digits' .* are not packed(.|\n)*evaluate run=.* paths.data=.* dataset=digits"
+    expected = (
+        r"The stored images of 'digits' .* are not in (.|\n)*evaluate run=.* paths.data=.* dataset=digits"
+    )
     with pytest.raises(UserError, match=expected):
         load_run(moved).data  # noqa: B018
 
