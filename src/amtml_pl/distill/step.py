@@ -74,7 +74,8 @@ class DistillModule(StudentModule):
         self, batch: Batch, teachers: TeacherOutputs | None, epoch: int
     ) -> tuple[Step, dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
         """Return a step and the terms' unweighted values, both without gradients, and the loss."""
-        step = self.assemble_step(batch, teachers, epoch)
+        student = self.run("student", self.student, batch.images)
+        step = self.assemble_step(batch, student, teachers, epoch)
         values = self.values(step)
         seen = replace(
             step,
@@ -88,15 +89,16 @@ class DistillModule(StudentModule):
         """Return a batch's student and teacher outputs with the teachers' weights, with gradients."""
         with full_precision(batch):
             teachers = self.teacher_outputs_of(batch)
-        return self.assemble_step(batch, teachers, self.current_epoch)
+        return self.assemble_step(batch, self.student(batch.images), teachers, self.current_epoch)
 
-    def assemble_step(self, batch: Batch, teachers: TeacherOutputs | None, epoch: int) -> Step:
-        """Run student and weighting on a batch and its teachers' outputs.
+    def assemble_step(
+        self, batch: Batch, student: ModelOutputs, teachers: TeacherOutputs | None, epoch: int
+    ) -> Step:
+        """Weight the teachers for a batch and the outputs of student and teachers.
 
         Where several processes share a batch, the outputs of all are gathered: weightings and terms see
         the whole batch and return what they return in one process.
         """
-        student = self.run("student", self.student, batch.images)
         with full_precision(batch):
             whole = self.gather_batch(batch.labels)
             student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
