@@ -1,4 +1,4 @@
-"""Measure a step with live, cached and no teachers, and a bare loop: ``python -m amtml_pl.benchmark``."""
+"""Measure steps with live, cached and no teachers: ``python -m amtml_pl.benchmark``."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ LAYOUTS = {"bare_eager": (False, False), "bare_channels_last": (True, False), "b
 
 
 class BareLoop:
-    """Own copy of a run's student, trained from labels on one batch of random images in memory.
+    """Own copy of a run's student, trained from labels on random images in memory.
 
-    Network, batch size, optimiser and precision are those of the run. There is no Lightning, logging or
-    input, and no normalisation of the images.
+    The images are one batch. Network, batch size, optimiser and precision are those of the run. There is
+    neither Lightning, logging nor input, and the images are not normalised.
 
     Args:
         settings: of the run.
@@ -64,7 +64,7 @@ class BareLoop:
         self.scaler.update()
 
     def seconds(self, steps: int) -> list[float]:
-        """Return the times of some steps; an untimed one comes before, the first of which compiles."""
+        """Return the times of some steps, after an untimed one."""
         self.step()
         times = [time_when_done(self.device)]
         for _ in range(steps):
@@ -74,7 +74,7 @@ class BareLoop:
 
 
 def bare_loops(settings: Settings, *, fused: bool) -> dict[str, BareLoop]:
-    """Return a loop per name of `LAYOUTS`, ready to be timed; without those that cannot run here.
+    """Return the loops of `LAYOUTS` that can run here, ready to be timed.
 
     Args:
         settings: of the run.
