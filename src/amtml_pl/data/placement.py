@@ -20,7 +20,7 @@ DataDevice: TypeAlias = Literal["auto", "cpu", "device"]
 
 
 class ImagePlacement:
-    """The stored images of a run's splits, moved to an accelerator once if they belong there.
+    """The stored images of a run, moved to an accelerator once if they belong there.
 
     Args:
         splits: all splits of the run; those that are parts of one packed split share its images.

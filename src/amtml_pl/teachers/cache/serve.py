@@ -79,7 +79,10 @@ class CachedTeachers:
         return self.read(batch) if batch.teachers is None else batch.teachers
 
     def read(self, batch: Batch) -> TeacherOutputs:
-        """Return a training batch's stored rows, where its index is; a UserError if its view is not built."""
+        """Return a training batch's stored rows; a UserError if its view is not built.
+
+        They are on the device of the batch's index.
+        """
         if batch.split != "train":
             raise RuntimeError(f"The cache has only the train split (got a batch of {batch.split!r}).")
         device = batch.index.device
