@@ -66,6 +66,8 @@ def main() -> None:
     (folder / "gpu.json").write_text(json.dumps(found, indent=2) + "\n")
     (folder / "gpu.md").write_text(page(found))
     sys.stdout.write(f"{page(found)}\nWritten to {folder}/gpu.json and gpu.md\n")
+    if tests.get("status") != 0 or any("failed" in found[name] for name in ("benchmark", "fit")):
+        sys.exit(1)
 
 
 def part(name: str, words: list[str], file: Path | None = None) -> dict[str, Any]:
@@ -162,7 +164,8 @@ def page(found: dict[str, Any]) -> str:
     device = found["gpu"] or f"a CPU ({found['processor']}, {found['threads']} threads), no GPU"
     lines = [
         "# Measured on a GPU" if found["gpu"] else "# Rehearsal on a CPU, not a measurement of a GPU", "",
-        f"Device: {device}, torch {found['versions'].get('torch')}. Command: `make gpu`. All figures: `gpu.json`.",
+        f"Device: {device}, torch {found['versions'].get('torch')}.",
+        "Command: `make gpu`. All figures are in `gpu.json`.",
         "", "| what | measured |", "|---|---|",
         f"| tests of the marker `gpu` | {found['tests'].get('failed') or found['tests']['summary']} |",
     ]  # fmt: skip
