@@ -158,7 +158,7 @@ def test_an_ensemble_without_usable_weights_is_uniform(moved, evaluate):
     printed = evaluate(f"run={moved}")
     about = written(moved)["ensemble"]
     assert about["weights"] == "uniform"
-    assert "reads the labels" in about["because"]
+    assert "needs the labels" in about["because"]
     assert about["mean_weight"] == pytest.approx({"vgg8_quarter": 0.5, "resnet8": 0.5})
     assert (
         f"mixed by equal weights, mean weights vgg8_quarter 0.5000, resnet8 0.5000; {about['because']}"
@@ -200,7 +200,7 @@ def test_classes_of_another_data_set_are_matched_by_name(moved, evaluate, tmp_pa
     assert list(found["classes"]) == run_names
     assert found["metrics"].keys() >= {"test/acc", "teacher/resnet8/test/kl"}
     printed = evaluate(f"run={moved}", *only_test, "split=val", status=2)
-    assert "has no such split (got 'val', expected one of ['test']). Only the data set of the run" in printed
+    assert "has no split 'val' (expected one of ['test']). Only the data set of the run" in printed
     assert "or remove dataset=" in printed
 
 
@@ -208,14 +208,14 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
     write_image_folder(tmp_path / "others", classes=("0", "1", "cat"))
     words = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/others")
     printed = evaluate(f"run={moved}", *words, f"paths.data={tmp_path}/data", status=2)
-    assert "are not those of the run (missing: " in printed
+    assert "has other class names than the run (missing: " in printed
     assert "unexpected: 'cat'" in printed
 
 
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        ([], "run is missing: expected a folder that amtml_pl.train printed"),
+        ([], "run is missing: expected a run folder, which amtml_pl.train prints"),
         (["run={tmp}"], "is not a run folder"),
         (["run={moved}", "checkpoint=worst"], "checkpoint='worst': expected best or last"),
         (["run={moved}", "spilt=val"], "spilt: unknown key; did you mean 'split'?"),
@@ -223,13 +223,13 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
         (["run={moved}", "dataset=image_folder"], "dataset.source.folder cannot be resolved: Missing"),
         (
             ["run={moved}", "dataset=digits", "dataset.image_size=16"],
-            "is not that of the run (got 16, expected ",
+            "has another image size than the run (got 16, expected ",
         ),
         (
             ["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"],
-            "is not that of the run (got 100, expected 10)",
+            "and the run differ in num_classes (got 100, expected 10)",
         ),
-        (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation, and is left as it is"),
+        (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation, and is kept"),
         (["run={moved}", "out={moved}"], "is a folder"),
     ],
 )
@@ -258,6 +258,6 @@ def test_a_run_with_one_changed_digit_is_refused_with_the_command_that_repeats_i
     (moved / name).write_text(f"{before}0{after}")
     printed = evaluate(f"run={moved}", status=2)
     assert name in printed
-    assert ("is damaged: its digest" if name == "run.json" else "changed after the run") in printed
+    assert ("is damaged: the digest" if name == "run.json" else "changed after the run") in printed
     assert "force=true" in printed
     assert not (moved / "evaluate.json").exists()

@@ -133,7 +133,7 @@ def test_random_images_replace_those_that_are_not_on_this_machine(moved, command
     write_record(moved, record)
     printed = command(export.main, f"run={moved}", "format=safetensors")
     assert "random images replaced the validation images" in printed
-    assert "are not packed in" in printed
+    assert "The stored images of" in printed
     entries = json.loads((moved / "export" / "export.json").read_text())
     assert not entries["export/student.safetensors"]["parity"]["real"]
 

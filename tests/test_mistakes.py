@@ -103,7 +103,7 @@ def test_all_parts_of_student_and_teachers_that_do_not_fit_are_named_at_once(mis
     output = mistake("experiment=digits_amtml", *wrong)
     assert "The configuration has 2 mistakes" in output
     assert "(got 7, expected 10)" in output
-    assert "Teacher 'resnet8' has 5 outputs" in output
+    assert "Teacher 'resnet8' has the wrong number of outputs (got 5, expected 10" in output
 
 
 def test_a_value_of_a_file_is_reported_with_the_file(mistake, tmp_path):

@@ -149,7 +149,9 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
     done, without_maps = stepped
     if (seen := [[*node.stages], node.hint, shapes]) in done:
         return
-    monkeypatch.setattr(assemble, "student_network", lambda _, taps: StandIn(shapes, taps, node.hint))
+    monkeypatch.setattr(
+        assemble, "student_network", lambda _, taps, execution: StandIn(shapes, taps, node.hint)
+    )
     small = OmegaConf.load(STUDENTS["resnet8_thin"]).network
     for name, method in methods.items():
         if name in without_maps:

@@ -48,7 +48,7 @@ def test_a_wrong_number_of_classes_is_reported_with_the_right_one(mistake, tmp_p
     write_image_folder(tmp_path / "mine", classes=("a", "b", "c"))
     own = ("dataset=image_folder", f"dataset.source.folder={tmp_path}/mine", "dataset.num_classes=5")
     output = mistake(*own, *SMALL, "data.val_size=2")
-    assert "(got 5, expected 3: a, b, c" in output
+    assert "(got 5, expected 3). The first classes are a, b, c." in output
     assert "dataset.num_classes=3" in output
 
 

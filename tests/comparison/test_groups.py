@@ -147,7 +147,9 @@ def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_
     assert by_name["ce temperature=9"].difference() == "-0.1000"
     compare_with(found, "ce temperature=9", "test/acc")  # a group's whole name
     assert problem.baseline.name == "ce temperature=9"
-    with pytest.raises(UserError, match=r"unknown group \(got 'agv', did you mean 'avg'\?\)"):
+    with pytest.raises(
+        UserError, match=r"no method, experiment or group of runs \(got 'agv', did you mean 'avg'\?\)"
+    ):
         compare_with(found, "agv", "test/acc")
 
 

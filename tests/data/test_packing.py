@@ -109,8 +109,8 @@ def test_the_digest_depends_on_content_and_not_on_the_source_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("labels", "complaint"),
-    [((0, 0), "no image of class 'dog'"), ((0, 2), "labels 0 to 2 .expected 0 to 1"),
-     ((-1, 1), "labels -1 to 1 .expected 0 to 1")],
+    [((0, 0), "no image of class 'dog'"), ((0, 2), "wrong labels .got 0 to 2, expected 0 to 1"),
+     ((-1, 1), "wrong labels .got -1 to 1, expected 0 to 1")],
 )  # fmt: skip
 def test_an_empty_class_or_a_label_out_of_range_is_refused(tmp_path, labels, complaint):
     with pytest.raises(UserError, match=complaint):

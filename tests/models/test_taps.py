@@ -170,8 +170,8 @@ class TestRefusedTaps:
 
     @pytest.mark.parametrize(
         ("mean", "std", "message"),
-        [([0.5], STD, r"got \[0.5\], expected three numbers, one.*\n.*dataset.mean=.* or teacher.NAME.m"),
-         (MEAN, [0.2, 0.0, 0.2], r"three numbers greater than 0.*\n.*dataset.std=.* or teacher.NAME.std="),
+        [([0.5], STD, r"got \[0.5\], expected three numbers, one.*\n.*dataset.mean=.* or 'teacher.NAME.m"),
+         (MEAN, [0.2, 0.0, 0.2], r"three numbers greater than 0.*\n.*dataset.std=.* or 'teacher.NAME.std="),
          (MEAN, [0.2, float("nan"), 0.2], "three numbers greater than 0")],
     )  # fmt: skip
     def test_unusable_statistics_are_refused(self, mean, std, message):

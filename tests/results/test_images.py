@@ -61,7 +61,7 @@ def test_missing_images_are_packed_again_from_a_named_folder(own_images, command
     (own_images / "photos").rename(tmp_path / "moved_photos")
     words = (f"run={own_images}/run", "split=val", "teachers=false", f"paths.data={tmp_path}/new")
     printed = command(main, *words, status=2)
-    assert f"are not packed in {tmp_path}/new/packed" in printed
+    assert f"are not in {tmp_path}/new/packed" in printed
     assert f"run={own_images}/run paths.data={tmp_path}/new dataset=image_folder" in printed
     command(main, *words, "dataset=image_folder", f"dataset.source.folder={tmp_path}/moved_photos")
     assert (own_images / "run" / "evaluate-val-student.json").is_file()
@@ -70,7 +70,7 @@ def test_missing_images_are_packed_again_from_a_named_folder(own_images, command
 def test_nothing_is_packed_or_written_for_a_run_folder_alone(own_images, command, tmp_path):
     """Only a typed source is read, and never packed below a recorded root."""
     shutil.rmtree(own_images / "data")
-    with pytest.raises(UserError, match=r"are not packed in .*home/data/packed"):
+    with pytest.raises(UserError, match=r"are not in .*home/data/packed"):
         load_run(own_images / "run").split("test")
     assert not (own_images / "data").exists()
     typed = ("dataset=image_folder", f"dataset.source.folder={own_images}/photos")

@@ -128,7 +128,7 @@ def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, ch
     ("part", "target", "printed"),
     [("loop", "distill.loops.mmkd.MMKD", "MMKD computes teacher weights only during training"),
      ("weighting", "weighting.random_teacher.RandomTeacherWeighting", "weights per batch"),
-     ("weighting", "weighting.uniform.UniformWeighting", "of another network")],
+     ("weighting", "weighting.uniform.UniformWeighting", "does not fit the network")],
 )  # fmt: skip
 def test_weights_of_whole_batches_are_refused_for_single_images(moved, part, target, printed):
     with changed_config(moved) as config:
@@ -202,7 +202,9 @@ def test_changed_images_are_refused(moved):
     record = json.loads((moved / "run.json").read_text())
     record["dataset"]["digest"] = "0" * 64
     write_record(moved, record)
-    expected = r"The images of 'digits' .* are not packed(.|\n)*evaluate run=.* paths.data=.* dataset=digits"
+    expected = (
+        r"The stored images of 'digits' .* are not in (.|\n)*evaluate run=.* paths.data=.* dataset=digits"
+    )
     with pytest.raises(UserError, match=expected):
         load_run(moved).data  # noqa: B018
 
@@ -224,9 +226,9 @@ def test_another_folder_is_refused_with_the_name_of_a_run(moved, tmp_path):
         ({"status": "interrupted"}, r"got status interrupted(.|\n)*amtml_pl.train experiment=x"),
         (
             {"format": 9},
-            r"has format 9; expected 3; a later version of amtml_pl wrote it(.|\n)*the run with force",
+            r"has format 9 \(expected 4; a newer version of amtml_pl wrote the file\)(.|\n)*with force",
         ),
-        ({"format": None}, r"run.json has format None; expected 3"),
+        ({"format": None}, r"run.json has format None \(expected 4\)"),
         ({"status": "done"}, r"run.json is damaged: status is 'done'"),
         ({"metrics": {}}, r"run.json is damaged: the record lacks metrics.val/acc"),
     ],

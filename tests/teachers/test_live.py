@@ -138,7 +138,7 @@ def test_accuracy_is_the_same_for_batches_of_any_size():
 
 
 def test_accuracy_of_nothing_is_refused():
-    with pytest.raises(UserError, match="cannot be measured without images"):
+    with pytest.raises(UserError, match="cannot be measured: the split is empty"):
         measure_accuracy(network(), [])
 
 

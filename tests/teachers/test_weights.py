@@ -110,7 +110,7 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(saved):
     [
         ("module.net.", [], r"remove the common prefix of all keys: .*.strip_prefixes=\['module.net.'\]"),
         ("a.b.", ["a."], r"teacher.NAME.weights.strip_prefixes=\['a.', 'b.'\]"),
-        ("", [], r"choose the network that .* teacher.NAME.weights.rename=\{PATTERN: REPLACEMENT\}"),
+        ("", [], r"choose the network that .* 'teacher.NAME.weights.rename=\{PATTERN: REPLACEMENT\}'"),
     ],
 )
 def test_a_prefix_that_all_names_share_is_hinted_at(saved, prefix, strip, hint):

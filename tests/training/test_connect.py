@@ -229,7 +229,7 @@ def test_a_pixel_that_has_changed_in_the_packed_file_is_refused(moved, shared, c
     shutil.copytree(shared / "data", tmp_path / "data")
     for file in (tmp_path / "data" / "packed").glob("digits-*/train.images.npy"):
         flip_a_bit(file)
-    with pytest.raises(UserError, match=r"manifest.json lists another checksum than its images"):
+    with pytest.raises(UserError, match=r"manifest.json does not match the checksum of the images"):
         prepared(configure, tmp_path, f"paths.data={tmp_path}/data")
 
 

@@ -70,11 +70,11 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
 
 def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
     config = configure("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3")
-    assert plan_of(config)[-1].state == "3 epochs, loss terms ce"
-    assert plan_of(config, done=2)[-1].state == "3 epochs (1 left), loss terms ce"
+    assert plan_of(config)[-1].state == "3 epochs, loss terms ce; eager"
+    assert plan_of(config, done=2)[-1].state == "3 epochs (1 left), loss terms ce; eager"
     assert plan_of(config, done=3)[-1].seconds == 0.0
     config.trainer.max_epochs = 1
-    assert plan_of(config)[-1].state == "1 epoch, loss terms ce"
+    assert plan_of(config)[-1].state == "1 epoch, loss terms ce; eager"
 
 
 OWN = ("dataset=image_folder", "dataset.name=mine", "dataset.source.folder=/my", "dataset.num_classes=10")
@@ -137,7 +137,7 @@ def test_a_schedule_that_does_not_fit_the_run_gives_a_warning(configure, capsys)
     show_plan(plan_of(config), "Plan")
     shown = " ".join(capsys.readouterr().err.split())
     assert shown.count("warning:") == 1
-    assert "scheduler.milestones=[100, 150]: in 60 epochs the rate never changes at 100, 150" in shown
+    assert "scheduler.milestones=[100, 150] does not fit 60 epochs: the run never reaches 100, 150" in shown
     assert "'scheduler.milestones=[30,45]'" in shown
     show_plan(plan_of(configure(*CIFAR, "scheduler=multistep", "trainer.max_epochs=200")), "Plan")
     assert "warning" not in capsys.readouterr().err
@@ -153,4 +153,4 @@ def test_a_plan_counts_the_files_that_packing_has_left_out(configure, tmp_path):
     source = dataset.source.build()
     pack(source, dataset.packed_root)
     (step,) = data_steps(dataset, source)
-    assert step.state.endswith("; left out: 3 files that are not read (.tif 2, .gif 1)")
+    assert step.state.endswith("; ignored 3 files of an unsupported type (.tif 2, .gif 1)")

@@ -65,19 +65,19 @@ RESNET8 = {("resnet8", "logits"), ("resnet8", "layer3")}
 CROP = "data.augment.operations.0"
 
 DECIDES = {
-    "data.seed=1": (ALL, "augment.seed: 0 there, 1 here"),
-    "data.val_size=50": (ALL, "split.rows: "),
-    "data.train_size=90": (ALL, "split.size: 100 there, 90 here"),
-    f"{CROP}.padding=2": (ALL, "augment.operations[0].padding: 4 there, 2 here"),
-    f"{CROP}.flip=true": (ALL, "augment.operations[0].flip: False there, True here"),
-    "augment=none": (ALL, "augment.operations: "),
-    "cache.precision=bfloat16": (ALL, "cache.precision: 'float32' there, 'bfloat16' here"),
-    "cache.logits=float32": (LOGITS, "storage: 'float16' there, 'float32' here"),
-    "cache.hints=int8": (HINTS, "storage: 'float16' there, 'int8' here"),
-    "hint_pool=2": (HINTS, "tensor.pool: None there, 2 here"),
-    "teacher.resnet8.mean=[0.5,0.5,0.5]": (RESNET8, "teacher.mean[0]: "),
-    "teacher.resnet8.std=[0.5,0.5,0.5]": (RESNET8, "teacher.std[0]: "),
-    "teacher.resnet8.class_map=[1,0,2,3,4,5,6,7,8,9]": (RESNET8, "teacher.class_map: None there, [1, 0, "),
+    "data.seed=1": (ALL, "augment.seed (got 1, stored 0)"),
+    "data.val_size=50": (ALL, "split.rows (got "),
+    "data.train_size=90": (ALL, "split.size (got 90, stored 100)"),
+    f"{CROP}.padding=2": (ALL, "augment.operations[0].padding (got 2, stored 4)"),
+    f"{CROP}.flip=true": (ALL, "augment.operations[0].flip (got True, stored False)"),
+    "augment=none": (ALL, "augment.operations (got "),
+    "cache.precision=bfloat16": (ALL, "cache.precision (got 'bfloat16', stored 'float32')"),
+    "cache.logits=float32": (LOGITS, "storage (got 'float32', stored 'float16')"),
+    "cache.hints=int8": (HINTS, "storage (got 'int8', stored 'float16')"),
+    "hint_pool=2": (HINTS, "tensor.pool (got 2, stored None)"),
+    "teacher.resnet8.mean=[0.5,0.5,0.5]": (RESNET8, "teacher.mean[0] (got 0.5, stored 0.3"),
+    "teacher.resnet8.std=[0.5,0.5,0.5]": (RESNET8, "teacher.std[0] (got 0.5, stored 0.3"),
+    "teacher.resnet8.class_map=[1,0,2,3,4,5,6,7,8,9]": (RESNET8, "teacher.class_map (got [1, 0, "),
 }
 
 
@@ -100,14 +100,14 @@ def test_other_weights_of_a_teacher_lead_to_other_stores(cache, tmp_path):
     second = cache()
     assert {key for key, folder in folders(second).items() if folder != before[key]} == RESNET8
     old, new = (each.stores[0].fingerprint["teacher"]["weights"]["sha256"] for each in (first, second))
-    assert f"teacher.weights.sha256: {old!r} there, {new!r} here" in second.nearest()
+    assert f"teacher.weights.sha256 (got {new!r}, stored {old!r})" in second.nearest()
 
 
 def test_other_images_lead_to_other_stores(cache):
     first = begun(cache())
     second = cache(digest="another")
     assert not set(folders(first).values()) & set(folders(second).values())
-    assert f"data.digest: {first.data.digest!r} there, 'another' here" in second.nearest()
+    assert f"data.digest (got 'another', stored {first.data.digest!r})" in second.nearest()
 
 
 def test_another_hint_adds_a_store_and_leaves_the_others(cache):

@@ -22,5 +22,5 @@ def test_a_teacher_is_chosen_by_name_and_a_wrong_name_is_refused():
     scheme.build(SHAPES)
     scheme.set_teacher_accuracy({"t0": 0.9, "t1": 0.7, "t2": 0.1})
     assert weigh(scheme, make_step())[0].tolist() == [0, 0, 1]
-    with pytest.raises(UserError, match=r"weighting\.teacher is wrong .got tt2.*\n.*weighting\.teacher=t2"):
+    with pytest.raises(UserError, match=r"weighting\.teacher is unknown .got tt2.*\n.*weighting\.teacher=t2"):
         SingleTeacherWeighting("tt2").build(SHAPES)

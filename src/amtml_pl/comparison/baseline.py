@@ -49,7 +49,8 @@ def found_in(problem: Problem, baseline: str) -> Group | None:
     if len(plainest) > 1:
         listed = "".join(f"\n  - {group.name}" for group in plainest)
         raise UserError(
-            f"baseline={baseline} matches {len(plainest)} groups of {problem.title} (expected one):{listed}",
+            f"baseline={baseline} matches {len(plainest)} groups in {problem.title} "
+            f"(expected one group: runs that differ only in the seed):{listed}",
             fix=f"pass \"baseline='{plainest[0].name}'\"",
         )
     return plainest[0] if plainest else None
@@ -62,6 +63,6 @@ def unknown(problems: Sequence[Problem], baseline: str) -> UserError:
     close = difflib.get_close_matches(baseline, sorted(names), n=1)
     expected = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(names)):.600}"
     return UserError(
-        f"baseline= names an unknown group (got {baseline!r}, {expected}).",
+        f"baseline= names no method, experiment or group of runs (got {baseline!r}, {expected}).",
         fix=f"pass baseline={close[0] if close else 'METHOD'}",
     )

@@ -27,7 +27,7 @@ ROOTS = node(
         "teachers": key(OTHER_FOLDER, "folder of the trained teachers"),
     },
 )
-SPLITS = Rule(list[Literal["train", "val", "test"]], "a list of train, val, test: splits=[train,val]", bool)
+SPLITS = Rule(list[Literal["train", "val", "test"]], "a list of train, val, test: 'splits=[train,val]'", bool)
 CACHE_COMMAND = {
     "action": key(
         choice("build", "verify", "info", "gc"),

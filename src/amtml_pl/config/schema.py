@@ -73,14 +73,18 @@ NETWORK_FILE = {
     "network": key(NETWORK, "constructor of the network, and its arguments"),
     "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
     "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
+    "channels_last": key(
+        SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
+    ),
 }
 # A student's taps count where a term reads them. Those of a teacher always count.
 STUDENT = {
-    name: each if name == "network" else replace(each, identity="readers")
+    name: replace(each, identity="readers") if name in ("stages", "hint") else each
     for name, each in NETWORK_FILE.items()
 }
 TEACHER = {
     **NETWORK_FILE,
+    "channels_last": replace(NETWORK_FILE["channels_last"], identity="never"),
     "pretrained": key(SWITCH, "true: the constructor loads the weights (timm: pretrained=true)"),
     "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="weights of a file"),
     "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains the teacher"),
@@ -163,16 +167,16 @@ GROUPS = {
     "dataset": node("dataset=digits", "the images and their classes", DATASET, recipe=True),
     "data": node("data=default", "splits, batches and views", DATA, constructed=True),
     "student": node("student=resnet20", "the network to train", STUDENT),
-    "teacher": node("teacher=[]", "the teachers, e.g. `teacher=[resnet32,resnet56]`", {"*": ONE_TEACHER}),
+    "teacher": node("teacher=[]", "the teachers, e.g. `'teacher=[resnet32,resnet56]'`", {"*": ONE_TEACHER}),
     "weighting": node("weighting=uniform", "weights of the teachers", constructed=True, identity="teachers"),
-    "loss": node("loss=[ce]", "the terms of the loss, e.g. `loss=[ce,kd]`"),
+    "loss": node("loss=[ce]", "the terms of the loss, e.g. `'loss=[ce,kd]'`"),
     "coef": node("coef.ce=1", "coefficients of the terms; ignored for unselected terms", {"*": COEF}),
     "loop": node("loop=distill", "the training step and its optimisers", constructed=True),
     "execution": node("execution=auto", "how the training step is executed (docs/execution.md)", EXECUTION),
     "optimizer": node("optimizer=sgd", "the optimiser", constructed=True),
     "scheduler": node("scheduler=constant", "the learning-rate schedule", constructed=True),
     "trainer": node("trainer=auto", "devices and number of epochs", TRAINER, constructed=True, label=False),
-    "logger": Key(dict, "a list, e.g. logger=[]", required=False, help="loggers of curves", identity="never"),
+    "logger": Key(dict, "a list: 'logger=[]'", required=False, help="loggers of curves", identity="never"),
 }
 # The whole configuration of a run.
 KEYS: Mapping[str, Key] = {

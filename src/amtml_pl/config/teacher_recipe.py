@@ -47,7 +47,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
         raise UserError(
             f"teacher.{teacher}.recipe={node.recipe} is circular: the recipe needs a teacher that it trains.",
-            fix=f"set teacher=[] in the recipe {node.recipe}",
+            fix=f"write 'override /teacher: []' into the defaults list of conf/experiment/{node.recipe}.yaml",
         )
     OmegaConf.set_struct(own, False)
     for path in handed_to_recipes():

@@ -34,7 +34,7 @@ def shape_problems(tree: Any) -> Iterator[str]:
         elif key.constructed and "_target_" not in node:
             yield f"{name} has no _target_: expected {key.expected}"
     if tree.get("loss") == {}:
-        yield "loss=[]: expected at least one term, e.g. loss=[ce]"
+        yield "loss=[]: expected at least one term, e.g. 'loss=[ce]'"
 
 
 def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -200,12 +200,14 @@ def _digest(splits: Mapping[SplitName, Split]) -> str:
 def _check(split: Split, name: SplitName, classes: tuple[str, ...]) -> None:
     """Raise a UserError if a source's split is not valid."""
     if split.classes != classes:
-        raise UserError(f"The classes of the {name} split differ from those of the first split.")
+        raise UserError(f"The {name} split has other classes than the first split of the data set.")
     if len(split) == 0 or len(split.images) != len(split.labels):
-        raise UserError(f"The {name} split has {len(split.images)} images and {len(split.labels)} labels.")
+        counts = f"got {len(split.images)} images and {len(split.labels)} labels"
+        raise UserError(f"The {name} split is not valid ({counts}, expected one label per image).")
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= len(classes):
-        raise UserError(f"The {name} split has labels {low} to {high} (expected 0 to {len(classes) - 1}).")
+        expected = f"expected 0 to {len(classes) - 1}"
+        raise UserError(f"The {name} split has wrong labels (got {low} to {high}, {expected}).")
     empty = [repr(label) for k, label in enumerate(classes) if not (split.labels == k).any()]
     if name == "train" and empty:
         raise UserError(

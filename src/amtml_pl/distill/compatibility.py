@@ -36,28 +36,31 @@ def check_composition(
 ) -> None:
     """Raise a UserError for parts that cannot work together or would train nothing."""
     if not terms:
-        raise UserError("The loss has no terms (got loss=[], expected at least one term).", fix="loss=[ce]")
+        raise UserError("The loss has no terms (got loss=[], expected at least one term).", fix="'loss=[ce]'")
     if missing := sorted(set(terms) - set(coef)):
         raise UserError(f"The loss terms {missing} have no coefficient.", fix=f"+coef.{missing[0]}=1.0")
     if teachers is None:
         refuse_without_teachers(terms)
         return
     if weighting is None:
-        raise UserError("The run has teachers but no weighting for them.", fix="weighting=uniform")
+        raise UserError(
+            "The run has teachers but no weighting (got weighting=null).", fix="weighting=uniform"
+        )
     learned, scheme = weighting.learns, type(weighting).__name__
     if not learned and (idle := [name for name, term in terms.items() if term.needs_learned_weighting]):
         raise UserError(
-            f"The loss terms {idle} train the weighting of the teachers, but {scheme} has no parameters.",
-            fix="choose weighting=adaptive, or remove these terms from loss=[...]",
+            f"The loss terms {idle} train the teacher weights, but {scheme} has no parameters to train.",
+            fix="choose weighting=adaptive, or select a loss without these terms, such as 'loss=[ce,kd]'",
         )
     if learned and not any(term.is_weighting_objective and coef[name] for name, term in terms.items()):
         raise UserError(
-            f"No loss term with a nonzero coefficient trains {scheme} (got {list(terms)}).",
-            fix="add loss terms: loss=[...,adapter,adapter_entropy], or choose weighting=uniform",
+            f"No loss term with a nonzero coefficient trains {scheme}, which computes the teacher weights "
+            f"(got {list(terms)}).",
+            fix="add the loss terms adapter and adapter_entropy, or choose weighting=uniform",
         )
     if not any(term.needs_teachers for term in terms.values()):
         raise UserError(
-            f"The loss terms {list(terms)} do not use the teachers {list(teachers.names)}.",
+            f"The run has the teachers {list(teachers.names)}, but the terms {list(terms)} use no teacher.",
             fix="choose a method with teachers, such as method=amtml, or train from labels with method=ce",
         )
 
@@ -67,5 +70,5 @@ def refuse_without_teachers(terms: Mapping[str, LossTerm]) -> None:
     if needing := [name for name, term in terms.items() if term.needs_teachers]:
         raise UserError(
             f"The loss terms {needing} need teachers, but the run has none.",
-            fix="select teachers such as teacher=[resnet32,resnet56], or use only loss=[ce]",
+            fix="select teachers such as 'teacher=[resnet32,resnet56]', or use only 'loss=[ce]'",
         )

@@ -21,7 +21,7 @@ Candidate: TypeAlias = tuple[Function, Callable[[Function, int], Float[Tensor, "
 
 
 class CompiledStep:
-    """The compiled part of a step: all of it, else the student's forward and backward, else nothing.
+    """Compiled part of a step: all of it, else the student, else nothing.
 
     The first full batch compiles. Batches of another size run eagerly and never compile anew. What runs
     thus depends on the batch alone, and a resumed run repeats to the bit.

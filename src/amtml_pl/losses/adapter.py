@@ -87,6 +87,6 @@ class AdapterL2(LossTerm):
         if step.weighting_norm is None:
             raise UserError(
                 "The loss term 'adapter_l2' needs a weighting with trainable parameters (got none).",
-                fix="choose weighting=adaptive, or remove adapter_l2 from loss=[...]",
+                fix="choose weighting=adaptive, or select a loss without adapter_l2, such as 'loss=[ce,kd]'",
             )
         return step.weighting_norm

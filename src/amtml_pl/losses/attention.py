@@ -82,7 +82,7 @@ class AttentionLoss(LossTerm):
         if all(min(own[1] * own[2], theirs[1] * theirs[2]) == 1 for own, theirs in maps):
             raise UserError(
                 "The loss term 'attention' cannot use feature maps of size 1x1 (expected larger maps).",
-                fix="set student.stages=[...] and teacher.NAME.stages=[...] to modules with larger maps",
+                fix="use modules with larger maps: 'student.stages=[MODULE]' 'teacher.NAME.stages=[MODULE]'",
             )
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

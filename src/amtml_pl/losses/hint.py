@@ -80,7 +80,7 @@ class HintLoss(LossTerm):
         if not names or not self.student_taps():
             raise UserError(
                 "The loss term 'hint' has no feature maps: student.stages or teacher.NAME.hint is not set.",
-                fix="set these keys to modules of the networks, or remove hint from loss=[...]",
+                fix="set both keys to modules, or select a loss without hint, such as 'loss=[ce,kd]'",
             )
         groups = self.groups
         if groups is None:

@@ -90,7 +90,7 @@ def require_teachers(step: Step) -> tuple[TeacherOutputs, TeacherWeights]:
     if step.teachers is None or step.weights is None:
         raise UserError(
             "A loss term needs teachers, but the run has none.",
-            fix="select teachers such as teacher=[resnet32,resnet56], or use only loss=[ce]",
+            fix="select teachers such as 'teacher=[resnet32,resnet56]', or use only 'loss=[ce]'",
         )
     return step.teachers, step.weights
 

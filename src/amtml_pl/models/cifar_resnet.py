@@ -31,7 +31,7 @@ class CifarResNet(nn.Module):
         if len(widths) != 4 or min(widths) < 1:
             raise UserError(
                 f"CifarResNet has wrong widths (got {list(widths)}, expected four positive numbers).",
-                fix="set student.network.widths=[16,16,32,64], or the same key of teacher.NAME",
+                fix="set 'student.network.widths=[16,16,32,64]', or the same key of teacher.NAME",
             )
         stem, *stages = widths
         self.conv1 = nn.Conv2d(3, stem, kernel_size=3, padding=1, bias=False)

@@ -58,7 +58,7 @@ def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
     except Exception as error:  # any error of the network's own code when it meets a proxy
         raise UserError(
             f"The classifier of {name} after {tap!r} cannot be traced with torch.fx: {error}",
-            fix="remove regression_confidence from loss=[...], or choose another teacher",
+            fix="choose another teacher, or a loss without regression_confidence, such as 'loss=[ce,kd]'",
         ) from error
     images = next(node for node in cut.graph.nodes if node.op == "placeholder")
     taps = [node for node in cut.graph.nodes if node.op == "call_module" and node.target == tap]
@@ -72,7 +72,7 @@ def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
     cut.graph.eliminate_dead_code()
     if images.users:
         raise UserError(
-            f"The classifier of {name} after {tap!r} also reads outputs of earlier modules.",
+            f"The classifier of {name} needs more than the output of {tap!r}: it also reads earlier modules.",
             fix="set teacher.NAME.hint to the last module before the classifier",
         )
     cut.graph.erase_node(images)

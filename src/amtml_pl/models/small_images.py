@@ -61,5 +61,5 @@ def find_convolution(network: nn.Module, path: str) -> nn.Conv2d:
         f"The module {path!r} of {type(network).__name__} is not a convolution "
         f"(got {type(module).__name__}, expected Conv2d). "
         f"{suggest_paths(path, convolutions)}",
-        fix="choose the path of a convolution, or list the module in skip to remove it",
+        fix="choose a convolution, or remove the module with the argument skip of adapt_stem",
     )

@@ -133,7 +133,7 @@ def channel_values(name: Literal["mean", "std"], values: Sequence[float]) -> Flo
         wanted = "three numbers" if name == "mean" else "three numbers greater than 0"
         raise UserError(
             f"{name} has a wrong value (got {list(values)}, expected {wanted}, one per colour channel).",
-            fix=f"set dataset.{name}=[0.5,0.5,0.5], or teacher.NAME.{name}=[0.5,0.5,0.5] for a teacher",
+            fix=f"set 'dataset.{name}=[0.5,0.5,0.5]', or 'teacher.NAME.{name}=[0.5,0.5,0.5]' for a teacher",
         )
     return torch.tensor([float(value) for value in values]).view(1, 3, 1, 1)
 

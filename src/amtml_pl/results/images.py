@@ -33,10 +33,10 @@ def recorded_images(run: Path, record: RunRecord, data: Path) -> PackedDataset:
     choice = about.name if about.name in named else "image_folder dataset.source.folder=FOLDER"
     words = [f"run={run}", f"paths.data={data}"]
     raise UserError(
-        f"The images of {about.name!r} for the run in {run} are not packed in {root} (expected digest "
-        f"{about.digest[:12]}).",
-        fix="pass paths.data=FOLDER (in Python load_run(RUN, data=FOLDER)) if FOLDER/packed has them, or "
-        f"pack them: python -m amtml_pl.evaluate {shlex.join(words)} dataset={choice}",
+        f"The stored images of {about.name!r} for the run in {run} are not in {root} "
+        f"(expected digest {about.digest[:12]}).",
+        fix="pass paths.data=FOLDER (in Python load_run(RUN, data=FOLDER)) if FOLDER/packed has them, "
+        f"or store the images again: python -m amtml_pl.evaluate {shlex.join(words)} dataset={choice}",
     )
 
 

@@ -54,7 +54,7 @@ class Predictor:
             )
         elif checkpoint != "best":
             raise UserError(
-                f"The model {place} is a file with one checkpoint (got {checkpoint}, expected best).",
+                f"checkpoint={checkpoint} needs a run folder, but the model {place} is an exported file.",
                 fix="remove checkpoint=, or pass model=RUN_FOLDER",
             )
         else:

@@ -103,7 +103,7 @@ def read_config(folder: RunFolder, record: RunRecord) -> dict[str, Any]:
         raise UserError(f"The configuration {file} is damaged: {'; '.join(wrong[:3])}.", fix=fix)
     if sorted(record.teachers) != (named := sorted(map(str, tree["teacher"]))):
         raise UserError(
-            f"The teachers in {file} are not those in {folder.record_file} (got {named!s:.200}, expected "
+            f"The files {file} and {folder.record_file} differ in the teachers (got {named!s:.200}, expected "
             f"{sorted(record.teachers)!s:.200}).",
             fix=fix,
         )

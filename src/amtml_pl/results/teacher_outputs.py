@@ -79,5 +79,5 @@ def absent(cache: Path, split: str, what: str) -> UserError:
     return UserError(
         f"The cache in {cache.parent} lacks {what}.",
         fix="use load_run(RUN, cache=FOLDER) if the cache has moved, or run "
-        f"python -m amtml_pl.cache action=build splits=[{split}] with the overrides of the run",
+        f"python -m amtml_pl.cache action=build 'splits=[{split}]' with the overrides of the run",
     )

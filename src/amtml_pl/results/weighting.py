@@ -64,16 +64,22 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
         UserError: if its weights cannot be computed from single samples.
     """
     if not teachers:
-        raise UserError("The run has no teachers, and therefore no teacher weights.")
+        raise UserError("Teacher weights cannot be computed, because the run has no teachers.")
     settings = config.get("weighting")
     if settings is None:
-        raise UserError("The run has no weighting (got weighting=null).")
+        raise UserError("Teacher weights cannot be computed, because the run has weighting=null.")
     loop = located(config["loop"]["_target_"])
     if not getattr(loop, "uses_weighting_unchanged", False):
-        raise UserError(f"The training loop {loop.__name__} computes teacher weights only during training.")
+        raise UserError(
+            f"Teacher weights cannot be computed, because the training loop {loop.__name__} computes teacher "
+            "weights only during training."
+        )
     scheme = build_object(settings)
     if not isinstance(scheme, Weighting):
-        raise UserError(f"weighting={settings!s:.200} is not a Weighting (got {type(scheme).__name__}).")
+        raise UserError(f"{type(scheme).__name__} is not a Weighting (got weighting={settings!s:.200}).")
     if scheme.weighs_batches:
-        raise UserError(f"The weighting {type(scheme).__name__} computes weights per batch, not per image.")
+        raise UserError(
+            "Teacher weights for single images cannot be computed, because the weighting "
+            f"{type(scheme).__name__} computes weights per batch, not per image."
+        )
     return scheme

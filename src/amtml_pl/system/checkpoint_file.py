@@ -103,7 +103,9 @@ def refuse_other_network(
 ) -> None:
     """Raise a UserError if a file's tensors differ from a network's by name or shape."""
     if names := [*chain(*mismatched_tensors(given, expected).values())]:
-        there, here = (tuple(of[names[0]].shape) if names[0] in of else "absent" for of in (given, expected))
+        there, here = (
+            tuple(of[names[0]].shape) if names[0] in of else "no tensor" for of in (given, expected)
+        )
         raise UserError(
             f"The file {file} does not fit the network: {len(names)} tensors differ (the first is "
             f"{names[0]:.80}: got {there}, expected {here}).",

@@ -34,7 +34,7 @@ class LiveTeachers:
             raise UserError(
                 "The list of teachers is empty or repeats a name "
                 f"(got {list(self.names)}, expected one or more different names).",
-                fix="select teachers with different names, such as teacher=[resnet32,resnet56]",
+                fix="select teachers with different names, such as 'teacher=[resnet32,resnet56]'",
             )
         self.teachers = tuple(teachers)
 
@@ -75,7 +75,7 @@ class Teacher:
         if not name or "/" in name:
             raise UserError(
                 f"The name of a teacher is not valid (got {name!r}, expected a non-empty name without '/').",
-                fix="rename the teacher",
+                fix="use a name without '/' for the key below teacher, and for its YAML file",
             )
         self.name = name
         self.network = network.requires_grad_(False).eval()
@@ -116,7 +116,7 @@ class Teacher:
             raise UserError(
                 f"Teacher {self.name!r} has the wrong number of {counted} "
                 f"(got {found}, expected {num_classes}, one per class).",
-                fix=f"set teacher.{self.name}.class_map=[...] to the output index of each class",
+                fix=f"list the output index of each class: 'teacher.{self.name}.class_map=[INDEX,INDEX]'",
             )
         if wrong := [column for column in self.class_map or () if not 0 <= column < outputs]:
             raise UserError(
@@ -151,7 +151,7 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
             right += int((network(batch.images).logits.argmax(dim=1) == batch.labels).sum())
             total += len(batch)
     if total == 0:
-        raise UserError("The accuracy cannot be measured without images.", fix="set data.val_size=0.1")
+        raise UserError("The accuracy cannot be measured: the split is empty.", fix="set data.val_size=0.1")
     return right / total
 
 
@@ -181,7 +181,7 @@ def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
     if accuracy < min_accuracy:
         raise UserError(
             f"The accuracy of teacher {name!r} is too low (got {accuracy:.4f}, expected at least "
-            f"{min_accuracy:.4f}). Its mean, std, class_map or weights are probably wrong.",
+            f"{min_accuracy:.4f}). The given mean, std, class_map or weights are probably wrong.",
             fix=f"correct the keys of teacher.{name}, or accept this accuracy: teacher.{name}.min_accuracy=0",
         )
 

@@ -47,7 +47,7 @@ def load_weights(
             f"The weights in {path} do not fit {type(network).__name__} ({len(expected)} tensors). {listed}",
             fix=_prefix_hint(given, expected, strip_prefixes)
             or "choose the network that these weights were saved from, or rename their keys: "
-            "teacher.NAME.weights.rename={PATTERN: REPLACEMENT}",
+            "'teacher.NAME.weights.rename={PATTERN: REPLACEMENT}'",
         )
     network.load_state_dict(given, strict=False)
 
@@ -74,7 +74,7 @@ def read_state_dict(
     if isinstance(strip_prefixes, str):
         raise UserError(
             f"teacher.NAME.weights.strip_prefixes is a string (got {strip_prefixes!r}, expected a list).",
-            fix=f"teacher.NAME.weights.strip_prefixes=[{strip_prefixes}]",
+            fix=f"'teacher.NAME.weights.strip_prefixes=[{strip_prefixes}]'",
         )
     found = _select(_read(Path(path)), key, path)
     renamed: dict[str, Tensor] = {}

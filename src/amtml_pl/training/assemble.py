@@ -85,8 +85,8 @@ def check_optimization(module: StudentModule) -> None:
     if module.automatic_optimization == module.steps_itself:
         kind = type(module).__name__
         raise UserError(
-            f"The training loop {kind} sets steps_itself equal to automatic_optimization (got steps_itself="
-            f"{module.steps_itself}, expected {not module.steps_itself}).",
+            f"The training loop {kind} sets steps_itself and automatic_optimization to the same value "
+            f"(got {module.steps_itself}, expected opposite values).",
             fix=f"set steps_itself = {not module.automatic_optimization} in the class {kind}",
         )
 
@@ -107,7 +107,7 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
     """Raise a UserError for parts that read one label per image."""
     unfit = [name for name, term in module.loss_terms().items() if not term.blends_labels]
     if unfit:
-        reader, fix = f"The loss terms {unfit} read", "remove these terms from loss=[...]"
+        reader, fix = f"The loss terms {unfit} read", "select a loss without these terms: 'loss=[TERM,TERM]'"
     elif module.weighting is not None and module.weighting.reads_labels:
         reader, fix = f"The weighting {type(module.weighting).__name__} reads", "set weighting=uniform"
     elif not module.blends_labels:

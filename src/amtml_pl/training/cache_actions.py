@@ -122,7 +122,7 @@ def verify_split(cache: RunCache, command: CacheCommand, rows: int) -> None:
 def refuse_uncached(settings: Settings) -> None:
     """Raise a UserError for an experiment without a cache."""
     if not settings.offered:
-        fix = "pass experiment=digits_amtml, or teacher=[resnet32]"
+        fix = "pass experiment=digits_amtml, or 'teacher=[resnet32]'"
         raise UserError("The experiment selects no teacher (got teacher=[], expected one or more).", fix=fix)
     if not settings.cached:
         what = "The experiment does not use the cache (got teacher_source=live, expected cached)."

@@ -27,7 +27,7 @@ HALF_PRECISION = ("16-mixed", "bf16-mixed")
 def choose_execution(
     settings: Settings, macs: int, images: int | None, *, compiles: bool, recorded: Execution | None
 ) -> Execution:
-    """Return how the student's step is computed; a choice of ``auto`` depends on counts, not on clocks.
+    """Return the execution of a run; ``auto`` depends on counts, not on clocks.
 
     Args:
         settings: ``execution`` holds what is wanted: true, false or auto.
@@ -43,7 +43,8 @@ def choose_execution(
     precision = str(settings.trainer.trainer.plain().get("precision", "32-true"))
     layout = wanted.channels_last
     if layout == "auto":
-        automatic = device == "cpu" or (device == "cuda" and precision in HALF_PRECISION)
+        suits = {"cpu": settings.method.suits_channels_last, "cuda": precision in HALF_PRECISION}
+        automatic = suits.get(device, False)
         layout = automatic if recorded is None else recorded.channels_last
     fused = wanted.fused
     if fused == "auto":
@@ -81,7 +82,7 @@ def is_compiled(
 
 
 def missing_compiler(device: str) -> str | None:
-    """Return which compiler a device lacks, as a sentence without its stop; None if it has one."""
+    """Return a clause on the compiler that a device lacks; None if it has one."""
     if device == "cuda":
         return None if has_triton() else "the package triton is not installed"
     from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second
@@ -95,7 +96,7 @@ def missing_compiler(device: str) -> str | None:
 
 
 def fused_optimizer(make: Callable[..., Any], *, fused: bool) -> Callable[..., Any]:
-    """Return the optimiser's constructor with ``fused=True``, if its YAML has that argument and null."""
+    """Return the optimiser's constructor with ``fused=True``, if its YAML has ``fused: null``."""
     if not fused or not isinstance(make, partial) or make.keywords.get("fused", ...) is not None:
         return make
     return partial(make, fused=True)

@@ -111,7 +111,8 @@ def prepare(planned: Plan) -> Prepared:
     if (classes := len(packed.classes)) != dataset.num_classes:
         raise UserError(
             f"dataset.num_classes is not the number of classes in {dataset.name!r} (got "
-            f"{dataset.num_classes}, expected {classes}). The first classes are {packed.classes[:5]}.",
+            f"{dataset.num_classes}, expected {classes}). "
+            f"The first classes are {', '.join(packed.classes[:5])}.",
             fix=f"set dataset.num_classes={classes}",
         )
     if half_done := request.folder.record():

@@ -168,7 +168,9 @@ def with_hints(
         teacher, _, hint = name.partition("/")
         if teacher not in wanted:
             what = f"The teacher of hint {name!r} is not selected (expected one of {list(wanted)})."
-            raise UserError(what, fix=f"name a selected teacher, or add {teacher} to teacher=[...]")
+            raise UserError(
+                what, fix=f"name a selected teacher, or select {teacher}: 'teacher=[{teacher},...]'"
+            )
         wanted[teacher].append(hint)
     return tuple(replace(teacher, hints=tuple(wanted[teacher.name])) for teacher in teachers)
 

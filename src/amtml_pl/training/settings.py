@@ -96,6 +96,7 @@ class MethodOptions:
         execution: how the student's step is computed.
         temperature, mixture: T of softened outputs, above 0; what the soft targets average.
         student: the network to train, from ``student.network``.
+        suits_channels_last: False if that layout is slower on a CPU, from ``student.channels_last``.
         weighting, loop: the scheme that weighs the teachers; the training step, a `StudentModule`.
         loss, coef: terms, and their finite multipliers, also of unselected terms, by name.
         optimizer, scheduler: of its parameter groups; of the learning rate, once per epoch.
@@ -105,6 +106,7 @@ class MethodOptions:
     temperature: float
     mixture: Mixture
     student: ObjectSpec
+    suits_channels_last: bool
     weighting: ObjectSpec
     loss: Mapping[str, ObjectSpec]
     coef: Mapping[str, float]
@@ -252,6 +254,7 @@ def settings_of(config: DictConfig) -> Settings:
             config,
             execution=options(ExecutionOptions, config.execution),
             student=object_spec(config.student.network),
+            suits_channels_last=config.student.get("channels_last", True),
             loss={str(name): object_spec(node) for name, node in config.loss.items()},
             coef={str(name): value for name, value in config.coef.items()},
             **{key: object_spec(config[key]) for key in ("weighting", "loop", "optimizer", "scheduler")},

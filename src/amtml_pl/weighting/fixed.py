@@ -29,10 +29,11 @@ class FixedWeighting(Weighting):
 
     def build(self, shapes: TensorShapes) -> None:
         """Order the weights as the teachers; raise a UserError for missing or unusable ones."""
-        fix = f"'weighting.weights={{{','.join(f'{name}:1' for name in shapes.teachers)}}}'"
-        if set(self.weights) != set(shapes.teachers):
+        names = shapes.teachers
+        fix = f"'weighting.weights={{{','.join(f'{name}:1' for name in names)}}}'"
+        if set(self.weights) != set(names):
             raise UserError(
-                f"weighting.weights has wrong names (got {[*self.weights]}, expected {[*shapes.teachers]}).",
+                f"weighting.weights names wrong teachers (got {[*self.weights]}, expected {[*names]}).",
                 fix=fix,
             )
         if min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < float("inf"):
@@ -40,7 +41,7 @@ class FixedWeighting(Weighting):
                 f"weighting.weights has wrong values (got {self.weights}, expected 0 or more, not all 0).",
                 fix=fix,
             )
-        given = torch.tensor([self.weights[name] for name in shapes.teachers])
+        given = torch.tensor([self.weights[name] for name in names])
         self.register_buffer("shares", given / given.sum(), persistent=False)
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:

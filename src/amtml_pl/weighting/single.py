@@ -38,7 +38,7 @@ class SingleTeacherWeighting(Weighting):
         elif self.teacher != BEST:
             close = difflib.get_close_matches(self.teacher, self.names, n=1)
             raise UserError(
-                f"weighting.teacher is wrong (got {self.teacher}, expected one of {[BEST, *self.names]}).",
+                f"weighting.teacher is unknown (got {self.teacher}, expected one of {[BEST, *self.names]}).",
                 fix=f"weighting.teacher={close[0] if close else BEST}",
             )
 

@@ -136,7 +136,7 @@ def test_images_without_class_folders_are_refused(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         Image.new("RGB", (32, 32)).save(tmp_path / split / "0.png")
-    with pytest.raises(UserError, match=r"train has no class folders"):
+    with pytest.raises(UserError, match=r"train has no subfolder"):
         ImageFolder(tmp_path, 32).read("train")
 
 

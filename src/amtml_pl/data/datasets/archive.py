@@ -42,7 +42,7 @@ class ArchiveSource:
             return None
         archives, folders = self._places()
         looked = ", ".join(map(str, archives + folders))
-        return f"The raw data of {type(self).__name__} is missing (expected one of {looked})."
+        return f"The files of the data set {type(self).__name__} are missing (expected one of {looked})."
 
     def fetch(self) -> None:
         """Download and verify what is missing; a UserError names another way to provide it."""
@@ -102,7 +102,8 @@ def _md5(file: Path, stamp: str) -> str:
     try:
         return digest_of_file(file, "md5")
     except OSError as error:
-        raise UserError(f"The raw data cannot be read: {error}.") from error
+        what = f"The file {file} of the data set cannot be read: {error.strerror}."
+        raise UserError(what, fix=f"check its permissions: ls -l '{file}'") from error
 
 
 @lru_cache(maxsize=1)

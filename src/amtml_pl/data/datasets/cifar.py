@@ -88,7 +88,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in NAMES_OF_ARRAYS:
             raise UserError(
-                f"The file {self._where} contains a call of {module:.80}.{name:.80} (expected only arrays).",
+                f"The file {self._where} is not safe to load: it calls {module:.80}.{name:.80}.",
                 fix="use the official files: remove dataset.source.md5 and dataset.source.members",
             )
         if name == "_reconstruct":  # numpy 2 warns of the module's old name

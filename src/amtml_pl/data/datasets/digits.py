@@ -34,8 +34,8 @@ class Digits(DatasetSource):
     def __init__(self, test_fraction: float = 0.2, image_size: int = 32) -> None:
         if not 0.01 <= test_fraction <= 0.99 or image_size < 8:  # else a class could be missing in a split
             raise UserError(
-                f"An argument of Digits is out of range (got test_fraction={test_fraction} and "
-                f"image_size={image_size}, expected 0.01 to 0.99 and at least 8)."
+                f"A Digits argument is out of range (got {test_fraction=}, {image_size=}, "
+                "expected test_fraction from 0.01 to 0.99 and image_size of at least 8)."
             )
         self.test_fraction = test_fraction
         self.image_size = image_size

@@ -139,4 +139,5 @@ def stamp(file: Path) -> str:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise UserError(f"The raw data cannot be read: {error}.") from error
+    what = f"The path {error.filename} of the data set cannot be read: {error.strerror}."
+    raise UserError(what, fix=f"check the path and its permissions: ls -l '{error.filename}'") from error

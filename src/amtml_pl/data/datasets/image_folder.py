@@ -120,7 +120,7 @@ def read_class_folders(
                 fix="add a folder of images for each of these classes",
             )
     if not everywhere:
-        raise UserError(f"The folder {files.where / subfolders[split]} has no class folders.")
+        raise UserError(f"The folder {files.where / subfolders[split]} has no subfolder for any class.")
     samples = []
     left_out: Counter[str] = Counter()
     for label, name in enumerate(everywhere):
@@ -211,6 +211,6 @@ def _empty(shape: tuple[int, ...]) -> UInt8[np.ndarray, "N 3 S S"]:
             raise UserError(
                 f"The folder {tempfile.gettempdir()} has too little space to decode the images (got "
                 f"{free / 1e9:.1f} GB free, expected {size / 1e9:.1f} GB).",
-                fix="export TMPDIR=FOLDER, on a larger disk",
+                fix="set TMPDIR to a folder on a larger disk: export TMPDIR=FOLDER",
             )
         return np.memmap(file, np.uint8, "w+", shape=shape)

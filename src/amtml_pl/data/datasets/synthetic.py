@@ -32,9 +32,9 @@ class Synthetic(DatasetSource):
     ) -> None:
         if num_classes < 2 or image_size < 1 or train_images < num_classes or test_images < 1:
             raise UserError(
-                f"A Synthetic argument is too small (got num_classes={num_classes}, image_size={image_size}, "
-                f"train_images={train_images}, test_images={test_images}, "
-                "expected at least 2, 1, num_classes and 1)."
+                f"An argument of Synthetic is too small (got {num_classes=}, {image_size=}, {train_images=}, "
+                f"{test_images=}, expected num_classes ≥ 2, image_size ≥ 1, train_images ≥ num_classes, "
+                "test_images ≥ 1)."
             )
         self.num_classes = num_classes
         self.image_size = image_size

@@ -55,6 +55,6 @@ class Checkup(Record):
         if lines:
             raise UserError(
                 "The check before training failed:\n" + "\n".join(lines),
-                fix="correct the configuration, or set expected_defects=[...] to the intended problems "
+                fix="correct the configuration, or list the intended findings: 'expected_defects=[NAME]' "
                 "(doctor=false skips the check)",
             )

@@ -46,8 +46,8 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
             if wrong:
                 yield Finding(
                     f"{kind}/{name}",
-                    f"the parameter group {name!r} has {wrong} of {len(parameters)} parameters "
-                    f"{kind.replace('-', ' ')} (expected each in exactly one optimizer group)",
+                    f"{wrong} of {len(parameters)} parameters of {name!r} are {kind.replace('-', ' ')} "
+                    "(expected each in exactly one parameter group of an optimizer)",
                 )
     own = {id(parameter) for parameter in module.parameters()}
     for position, group in enumerate(groups):
@@ -55,7 +55,7 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
         if foreign := sum(id(parameter) not in own for parameter in group["params"]):
             yield Finding(
                 f"foreign-parameters/{name}",
-                f"the optimizer group {name!r} contains {foreign} parameters of other modules, "
+                f"the optimizer's parameter group {name!r} has {foreign} parameters of other modules, "
                 "such as a teacher (expected none)",
             )
 

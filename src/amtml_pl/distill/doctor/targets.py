@@ -54,6 +54,6 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
             yield Finding(
                 f"not-the-teachers-classifier/{name}",
                 "the teacher's classifier does not compute the teacher's logits from the cached feature map "
-                f"(got a difference of {away:.2f} standard deviations, expected 0); keep maps unpooled: "
-                "hint_pool=null loss.regression.grid=null",
+                f"(got a difference of {away:.2f} standard deviations, expected 0). To keep whole "
+                "feature maps, set hint_pool=null loss.regression.grid=null",
             )

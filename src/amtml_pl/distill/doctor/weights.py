@@ -36,8 +36,8 @@ def weight_findings(
         if norm(torch.autograd.grad(along, list(student), retain_graph=True, allow_unused=True)) > 0:
             yield Finding(
                 f"weights-of-the-students-choice/{name}",
-                f"the teacher weights of {name!r} pass a gradient to the student (expected none, because the "
-                "student could choose easy targets)",
+                f"the teacher weights of {name!r} have a gradient to the student (expected no gradient): the "
+                "student could reduce the loss by giving easy teachers more weight",
             )
 
 

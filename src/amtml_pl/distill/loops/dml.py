@@ -65,15 +65,17 @@ class MutualLearning(StudentModule):
     ) -> None:
         super().__init__(*arguments, **named)
         if self.teacher_source is not None:
-            raise UserError("Mutual learning (loop=dml) cannot use teachers.", fix="teacher=[]")
+            raise UserError("Mutual learning (loop=dml) cannot use teachers.", fix="'teacher=[]'")
         if not peers:
-            raise UserError("Mutual learning needs at least one peer (got loop.peers=[]).", fix="loop=dml")
+            raise UserError(
+                "Mutual learning needs a peer network (got loop.peers=[]).", fix="remove loop.peers=[]"
+            )
         if not coef_mutual:
             fix = "loop.coef_mutual=1.0, or method=ce"
             raise UserError("Mutual learning has no mutual loss (got loop.coef_mutual=0).", fix=fix)
         if learned := [name for name, term in self.terms.items() if any(True for _ in term.parameters())]:
             problem = f"Mutual learning (loop=dml) cannot train the parameters of the loss terms {learned}."
-            raise UserError(problem, fix="loss=[ce]")
+            raise UserError(problem, fix="'loss=[ce]'")
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
         tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
         self.peers = nn.ModuleList(tapped)

@@ -48,7 +48,7 @@ class LearnedWeightsLoop(DistillModule):
             if not isinstance(self.loss_terms().get(name), kind) or not self.coef[name]:
                 raise UserError(
                     f"{method} needs the loss term {name!r}, but it is missing or has the coefficient 0.",
-                    fix=f"set loss=[ce,kd_each,regression] coef.{name}=1.0, or choose method=mmkd",
+                    fix=f"set 'loss=[ce,kd_each,regression]' coef.{name}=1.0, or choose method=mmkd",
                 )
         if not isinstance(self.weighting, UniformWeighting):
             raise UserError(

@@ -187,7 +187,7 @@ def own_weights(
     """
     own = run.own_weighting(checkpoint)
     if own.scheme.reads_labels:
-        what = f"The weighting {type(own.scheme).__name__} reads the labels, which an ensemble must not use."
+        what = f"The weighting {type(own.scheme).__name__} needs the labels, which an ensemble must not use."
         raise UserError(what)
     own.student.to(device_of(run))
     return own.weights(images.batches(), TeacherOutputs(run.teacher_names, teachers), images.labels)

@@ -74,8 +74,8 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
     own, name = run.config["dataset"], dataset["name"]
     if dataset["image_size"] != own["image_size"]:
         raise UserError(
-            f"The image size of {name!r} is not that of the run (got {dataset['image_size']}, expected "
-            f"{own['image_size']}).",
+            f"The data set {name!r} has another image size than the run "
+            f"(got {dataset['image_size']}, expected {own['image_size']}).",
             fix=f"pass dataset.image_size={own['image_size']}",
         )
     refuse_other_count(run, dataset["num_classes"], name)  # before anything is downloaded
@@ -87,14 +87,14 @@ def other_images(run: FinishedRun, dataset: Mapping[str, Any], split: SplitName)
         there = [*packed.splits]
         whose = " Only the data set of the run has a validation split." if split == "val" else ""
         raise UserError(
-            f"The data set {name!r} has no such split (got {split!r}, expected one of {there}).{whose}",
+            f"The data set {name!r} has no split {split!r} (expected one of {there}).{whose}",
             fix=f"pass split={there[-1]}" + (", or remove dataset=" if split == "val" else ""),
         )
     known = run.record.dataset.classes
     if sorted(known) != sorted(packed.classes):
         missing, foreign = set(known) - set(packed.classes), set(packed.classes) - set(known)
         raise UserError(
-            f"The class names of data set {name!r} are not those of the run (missing: {first_few(missing)}; "
+            f"The data set {name!r} has other class names than the run (missing: {first_few(missing)}; "
             f"unexpected: {first_few(foreign)}).",
             fix="pass dataset=image_folder dataset.source.folder=FOLDER with folders named like the classes",
         )
@@ -112,8 +112,8 @@ def refuse_other_count(run: FinishedRun, count: int, name: str) -> None:
     """Raise a UserError if the number of classes differs; their names may be unknown yet."""
     if count != (expected := run.config["dataset"]["num_classes"]):
         raise UserError(
-            f"The number of classes in {name!r} is not that of the run (got {count}, expected {expected}).",
-            fix="pass a dataset= with the classes of the run",
+            f"The data set {name!r} and the run differ in num_classes (got {count}, expected {expected}).",
+            fix="pass the name of a data set with the same classes: dataset=NAME",
         )
 
 

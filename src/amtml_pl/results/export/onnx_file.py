@@ -74,7 +74,7 @@ def open_onnx(file: Path) -> OpenedStudent:
     tensors = (part for part in parts(model) if isinstance(part, onnx.TensorProto))
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise UserError(
-            f"The ONNX file {file} reads weights from other files (expected all weights inside the file).",
+            f"The ONNX file {file} stores its weights in other files (expected one file).",
             fix="write the weights into one file in Python: onnx.save(onnx.load(FILE), NEW_FILE)",
         )
     options = runtime.SessionOptions()
