@@ -105,7 +105,9 @@ class StudentModule(pl.LightningModule):
         self.learns_weights = self.weighting is not None and self.weighting.learns
         self.needs_held_out = self.weighting is not None and self.weighting.needs_held_out
         splits = ("val", "test")
-        self.accuracy = nn.ModuleDict({s: MulticlassAccuracy(num_classes, average="micro") for s in splits})
+        # The labels are checked when they are packed; to check them here would wait for the device.
+        unchecked: dict[str, Any] = {"average": "micro", "validate_args": False}
+        self.accuracy = nn.ModuleDict({s: MulticlassAccuracy(num_classes, **unchecked) for s in splits})
         # Lightning's own mean over processes rounds the mean of their shares' sizes to a whole number.
         self.cross_entropy = nn.ModuleDict({s: MeanMetric(nan_strategy="disable") for s in splits})
         self.means = EpochMeans()

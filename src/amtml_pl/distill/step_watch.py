@@ -60,7 +60,8 @@ class StepWatch:
 
     def protect_weights(self, optimizer: Optimizer) -> None:
         """Note the gradients of an optimiser, and keep broken ones from its weights."""
-        gradients = gradients_of(optimizer)
+        if not (gradients := gradients_of(optimizer)):
+            return
         self.note(nn.utils.get_total_norm(gradients, math.inf))
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             cast("Any", optimizer).found_inf = self.broken
