@@ -95,8 +95,8 @@ def test_a_key_changes_the_hash_of_each_run_that_reads_it(configure, key):
 
 def test_settings_of_the_machine_change_no_hash(configure):
     settings = (
-        "data.num_workers=1", "data.eval_batch_size=7", "dataset.train_images=9", "cache.placement=mapped",
-        "cache.batch_size=3", "cache.probe=1", "teacher.resnet8.min_accuracy=0.5",
+        "data.num_workers=1", "data.device=cpu", "data.eval_batch_size=7", "dataset.train_images=9",
+        "cache.placement=mapped", "cache.batch_size=3", "cache.probe=1", "teacher.resnet8.min_accuracy=0.5",
     )  # fmt: skip
     base = configure("experiment=digits", "method=avg")
     assert run_hash(configure("experiment=digits", "method=avg", *settings)) == run_hash(base)

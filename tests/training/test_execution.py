@@ -79,8 +79,9 @@ def test_channels_last_on_an_accelerator_is_for_half_precision(choose, compiler)
     assert choose("trainer.precision=bf16-mixed", device="mps") == chosen(False, False, False)
 
 
-def test_gradients_that_a_fused_optimiser_would_unscale_can_be_clipped(choose, compiler):
-    words = ("trainer.precision=16-mixed", "+trainer.gradient_clip_val=1.0")
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_gradients_that_a_fused_optimiser_may_unscale_can_be_clipped(choose, compiler, precision):
+    words = (f"trainer.precision={precision}", "+trainer.gradient_clip_val=1.0")
     assert choose(words[0], device="cuda").fused is True
     assert choose(*words, device="cuda").fused is False
 

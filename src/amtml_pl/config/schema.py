@@ -42,6 +42,12 @@ DATASET = {
 DATA = {
     "augment": key(Rule(Any, "operations, e.g. augment=none"), "operations that make a view"),
     "batch_size": key(whole(1), "training images per step, in all processes together"),
+    "device": key(
+        choice("auto", "cpu", "device"),
+        "where batches are made; auto: on the GPU if all images fit into half of its free memory",
+        identity="never",
+        recipe=True,
+    ),
     "eval_batch_size": key(whole(1), "images per batch in evaluation", identity="never"),
     "mixup": key(number("a number, 0 or more", lambda v: v >= 0), "mixup's alpha; needs teacher_source=live"),
     "num_workers": key(whole(0), "worker processes of the data loader", identity="never", recipe=True),

@@ -25,6 +25,7 @@ from amtml_pl.distill.compiled import CompiledStep
 from amtml_pl.distill.loss_components import StepBreakdown, trainable
 from amtml_pl.distill.metrics import CollapseChange, EpochMeans, weight_statistics
 from amtml_pl.distill.observer import Observer
+from amtml_pl.distill.step_watch import StepWatch
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
 from amtml_pl.losses.term import LossTerm
@@ -58,6 +59,7 @@ class StudentModule(pl.LightningModule):
         uses_weighting_unchanged: whether the teachers' weights are those that the weighting gives.
         compiles: whether the training step can be compiled.
         compiled: what of it is compiled; None for an eager run.
+        watch: notes non-finite numbers on an accelerator; None where each step is checked at once.
         coef: the multiplier of every summand of the student's loss.
         networks_trained: number of networks that a step trains, for the run's budget.
         learns_weights: whether the teachers' weights are learned, so that a collapse deserves a warning.
@@ -74,6 +76,7 @@ class StudentModule(pl.LightningModule):
     uses_weighting_unchanged: ClassVar[bool] = False
     compiles: ClassVar[bool] = False
     compiled: CompiledStep | None = None
+    watch: StepWatch | None = None
 
     def __init__(
         self,
@@ -102,7 +105,9 @@ class StudentModule(pl.LightningModule):
         self.learns_weights = self.weighting is not None and self.weighting.learns
         self.needs_held_out = self.weighting is not None and self.weighting.needs_held_out
         splits = ("val", "test")
-        self.accuracy = nn.ModuleDict({s: MulticlassAccuracy(num_classes, average="micro") for s in splits})
+        # The labels are checked when they are packed; to check them here would wait for the device.
+        unchecked: dict[str, Any] = {"average": "micro", "validate_args": False}
+        self.accuracy = nn.ModuleDict({s: MulticlassAccuracy(num_classes, **unchecked) for s in splits})
         # Lightning's own mean over processes rounds the mean of their shares' sizes to a whole number.
         self.cross_entropy = nn.ModuleDict({s: MeanMetric(nan_strategy="disable") for s in splits})
         self.means = EpochMeans()

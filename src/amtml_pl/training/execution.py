@@ -48,9 +48,9 @@ def choose_execution(
         layout = automatic if recorded is None else recorded.channels_last
     fused = wanted.fused
     if fused == "auto":
-        # Lightning cannot clip gradients that a fused optimiser unscales.
-        scaled = precision == "16-mixed" and settings.trainer.trainer.plain().get("gradient_clip_val")
-        fused = device in MACS_PER_SECOND and not scaled if recorded is None else recorded.fused
+        # Lightning cannot clip gradients that a fused optimiser may unscale; it refuses in both precisions.
+        clipped = precision in HALF_PRECISION and settings.trainer.trainer.plain().get("gradient_clip_val")
+        fused = device in MACS_PER_SECOND and not clipped if recorded is None else recorded.fused
     return Execution(
         channels_last=layout,
         compile=is_compiled(settings, macs, images, compiles=compiles, recorded=recorded),
