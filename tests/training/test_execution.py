@@ -12,7 +12,6 @@ from amtml_pl.training import execution
 from amtml_pl.training.execution import choose_execution, fused_optimizer, missing_compiler
 from amtml_pl.training.settings import settings_of
 
-RESNET20 = 40_800_000  # multiply-accumulates per image
 CIFAR = ("experiment=cifar10_jpeg", "trainer=cpu", "teacher=[]", "loss=[ce]")
 
 
@@ -20,10 +19,10 @@ CIFAR = ("experiment=cifar10_jpeg", "trainer=cpu", "teacher=[]", "loss=[ce]")
 def choose(configure):
     """Return a function that chooses the execution of a run over 45,000 images."""
 
-    def made(*overrides, compiles=True, recorded=None, images=45_000, device="cpu"):
+    def made(*overrides, recorded=None, images=45_000, device="cpu"):
         settings = settings_of(configure(*CIFAR, *overrides))
         object.__setattr__(settings.trainer, "device", device)
-        return choose_execution(settings, RESNET20, images, compiles=compiles, recorded=recorded)
+        return choose_execution(settings, images, recorded)
 
     return made
 
@@ -46,7 +45,7 @@ def chosen(channels_last, compiled, fused):
 def test_a_long_run_on_a_cpu_is_compiled_and_a_short_one_is_not(choose, compiler):
     assert choose() == chosen(True, True, True)  # 200 epochs
     assert choose("trainer.max_epochs=1") == chosen(True, False, True)
-    assert choose(images=None) == chosen(True, False, True)  # nothing is known of the data set yet
+    assert choose(images=100) == chosen(True, False, True)
 
 
 def test_eager_switches_everything_off(choose, compiler):
@@ -87,29 +86,32 @@ def test_gradients_that_a_fused_optimiser_may_unscale_can_be_clipped(choose, com
 
 
 @pytest.mark.parametrize(
-    ("compiles", "problem", "text"),
-    [(False, None, "in several parts"), (True, "no C++ compiler is found", r"no C\+\+ compiler is found")],
+    ("loop", "problem", "text"),
+    [
+        ("dml", None, "in several parts"),
+        ("distill", "no C++ compiler is found", r"no C\+\+ compiler is found"),
+    ],
 )
 def test_a_step_that_cannot_be_compiled_is_eager_and_an_error_where_it_is_named(
-    choose, compiler, caplog, compiles, problem, text
+    choose, compiler, caplog, loop, problem, text
 ):
     compiler(problem)
     with caplog.at_level(logging.WARNING):
-        assert choose(compiles=compiles) == chosen(True, False, True)
-        assert choose("trainer.max_epochs=1", compiles=compiles) == chosen(True, False, True)
+        assert choose(f"loop={loop}") == chosen(True, False, True)
+        assert choose(f"loop={loop}", "trainer.max_epochs=1") == chosen(True, False, True)
     assert [record.getMessage() for record in caplog.records] == (
         [f"The step is not compiled: {problem}."] if problem else []  # said where it would have paid
     )
-    with pytest.raises(UserError, match=f"execution.compile=true is impossible: .*{text}"):
-        choose("execution.compile=true", compiles=compiles)
+    with pytest.raises(UserError, match=f"execution.compile=true is not possible: .*{text}"):
+        choose(f"loop={loop}", "execution.compile=true")
 
 
-def test_a_missing_compiler_is_found(monkeypatch):
+def test_a_missing_compiler_is_found():
     from torch._inductor import config, cpp_builder
 
-    monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/c++",))
-    cpp_builder.cpp_compiler_search.cache_clear()
-    assert missing_compiler("cpu") == "no C++ compiler is found (set CXX, or install g++)"
+    with config.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        cpp_builder.cpp_compiler_search.cache_clear()
+        assert missing_compiler("cpu") == "no C++ compiler is found (set CXX, or install g++)"
     cpp_builder.cpp_compiler_search.cache_clear()
 
 

@@ -33,7 +33,7 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     """
     dtype = torch.promote_types(student.dtype, target.dtype)
     trained = student.requires_grad and torch.is_grad_enabled()
-    value, _ = value_and_gradient(student.to(dtype), target.detach().to(dtype), trained)
+    value: Tensor = value_and_gradient(student.to(dtype), target.detach().to(dtype), trained)[0]
     return value
 
 

@@ -48,7 +48,7 @@ def connect(prepared: Prepared) -> Ready:
         selected.load_weights(teacher)
         layout = settings.cache.build  # as for a cache, so that both give the same numbers to the bit
         set_execution(teacher.network.network, channels_last=layout.channels_last, compiled=layout.compile)
-    module = training_module(settings, source or live, plan.hints, plan.execution)
+    module = training_module(settings, source or live, plan.hints, prepared.execution)
     if cache is not None and source is not None:
         reader = CacheReader(cache, source, module.spent)
         reader.provide(prepared.data.train_view(0))

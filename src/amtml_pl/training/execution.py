@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils._triton import has_triton
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.runs.record import Execution
 from amtml_pl.training.settings import Settings
 
@@ -24,61 +25,58 @@ SECONDS_TO_COMPILE = 60.0
 HALF_PRECISION = ("16-mixed", "bf16-mixed")
 
 
-def choose_execution(
-    settings: Settings, macs: int, images: int | None, *, compiles: bool, recorded: Execution | None
-) -> Execution:
+def choose_execution(settings: Settings, images: int, recorded: Execution | None = None) -> Execution:
     """Return the execution of a run; ``auto`` depends on counts, not on clocks.
 
     Args:
         settings: ``execution`` holds what is wanted: true, false or auto.
-        macs: multiply-accumulates of the student for one image.
-        images: training images of an epoch; None if unknown.
-        compiles: True if the training loop can be compiled.
+        images: training images of an epoch.
         recorded: the choice of the run that is resumed; it replaces every ``auto``.
 
     Raises:
         UserError: if ``execution.compile=true`` cannot be done here.
     """
     wanted, device = settings.method.execution, settings.trainer.device
-    precision = str(settings.trainer.trainer.plain().get("precision", "32-true"))
-    layout = wanted.channels_last
+    trainer = settings.trainer.trainer.plain()
+    precision = str(trainer.get("precision", "32-true"))
+    layout, fused = wanted.channels_last, wanted.fused
     if layout == "auto":
         suits = {"cpu": settings.method.suits_channels_last, "cuda": precision in HALF_PRECISION}
-        automatic = suits.get(device, False)
-        layout = automatic if recorded is None else recorded.channels_last
-    fused = wanted.fused
+        layout = suits.get(device, False) if recorded is None else recorded.channels_last
     if fused == "auto":
-        # Lightning cannot clip gradients that a fused optimiser may unscale; it refuses in both precisions.
-        clipped = precision in HALF_PRECISION and settings.trainer.trainer.plain().get("gradient_clip_val")
+        # Lightning cannot clip gradients that a fused optimiser unscales.
+        clipped = precision in HALF_PRECISION and bool(trainer.get("gradient_clip_val"))
         fused = device in MACS_PER_SECOND and not clipped if recorded is None else recorded.fused
-    return Execution(
-        channels_last=layout,
-        compile=is_compiled(settings, macs, images, compiles=compiles, recorded=recorded),
-        fused=fused,
-    )
+    return Execution(channels_last=layout, compile=is_compiled(settings, images, recorded), fused=fused)
 
 
-def is_compiled(
-    settings: Settings, macs: int, images: int | None, *, compiles: bool, recorded: Execution | None
-) -> bool:
+def is_compiled(settings: Settings, images: int, recorded: Execution | None) -> bool:
     """Return True if the step is compiled: as wanted, as recorded, or because it pays."""
     wanted, device = settings.method.execution.compile, settings.trainer.device
-    if wanted == "auto" and recorded is not None:
-        wanted = recorded.compile and "auto"
-        pays = bool(recorded.compile)
-    else:
-        work = 3.0 * macs * (images or 0) * settings.trainer.epochs  # a backward costs two forwards
-        pays = work / MACS_PER_SECOND.get(device, float("inf")) * SHARE_SAVED > SECONDS_TO_COMPILE
-    if wanted is False or (wanted == "auto" and not (pays and compiles)):
+    if wanted is False:
         return False
-    obstacle = None if compiles else f"loop={settings.method.loop.target} takes a step in several parts"
-    obstacle = obstacle or missing_compiler(device)
+    compiles = bool(settings.method.loop.maker().func.compiles)
+    if wanted == "auto":
+        pays = compilation_pays(settings, images) if recorded is None else recorded.compile
+        if not pays or not compiles:
+            return False
+    several = f"loop={settings.method.loop.target} takes a step in several parts"
+    obstacle = missing_compiler(device) if compiles else several
     if obstacle is None:
         return True
     if wanted is True:
-        raise UserError(f"execution.compile=true is impossible: {obstacle}.", fix="execution.compile=auto")
+        raise UserError(f"execution.compile=true is not possible: {obstacle}.", fix="execution.compile=auto")
     log.warning("The step is not compiled: %s.", obstacle)
     return False
+
+
+def compilation_pays(settings: Settings, images: int) -> bool:
+    """Return True if compilation saves more time over the whole run than it takes."""
+    dataset = settings.dataset
+    student = TappedNetwork(settings.method.student.build(), mean=dataset.mean, std=dataset.std)
+    macs = 3 * cost(student, dataset.image_size).macs  # a backward costs two forwards
+    rate = MACS_PER_SECOND.get(settings.trainer.device, float("inf"))
+    return macs * images * settings.trainer.epochs / rate * SHARE_SAVED > SECONDS_TO_COMPILE
 
 
 def missing_compiler(device: str) -> str | None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from amtml_pl.data.packing import find_packed
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.distill.compatibility import TeacherSource
-from amtml_pl.models.taps import cost
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher
@@ -42,13 +41,9 @@ def plan(request: RunRequest) -> Plan:
     resumed = settings.resume and not settings.force and last.exists()
     done = epochs_in(read_checkpoint(last)) if resumed else 0
     record = request.folder.record() if resumed else None
-    execution = choose_execution(
-        settings,
-        cost(module.student, settings.dataset.image_size).macs,
-        training_images(settings, source),
-        compiles=module.compiles,
-        recorded=None if record is None else record.execution,
-    )
+    images = training_images(settings, source)
+    recorded = None if record is None else record.execution
+    execution = None if images is None else choose_execution(settings, images, recorded)
     steps = make_plan(settings, source, module.student, teachers, hints, cache, execution, held_out, done)
     return Plan(
         request=request,

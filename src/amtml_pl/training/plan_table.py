@@ -59,7 +59,7 @@ def make_plan(
     teachers: Sequence[SelectedTeacher],
     hints: Mapping[str, Shape],
     cache: RunCache | None,
-    execution: Execution,
+    execution: Execution | None,
     held_out: PlanStep | None = None,
     done: int = 0,
 ) -> list[PlanStep]:
@@ -95,7 +95,8 @@ def make_plan(
         seconds = training if cached else training + seconds * (epochs - done) / epochs
     what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
     left = f" ({epochs - done} left)" if done else ""
-    state = f"{counted(epochs, 'epoch')}{left}, loss terms {', '.join(settings.method.loss)}; {execution}"
+    state = f"{counted(epochs, 'epoch')}{left}, loss terms {', '.join(settings.method.loss)}"
+    state += "" if execution is None else f"; {execution}"
     warnings = schedule_warnings(settings.method.scheduler.plain(), epochs)
     steps.append(PlanStep(what, state, seconds=seconds, warning=" ".join(warnings) or None))
     return steps

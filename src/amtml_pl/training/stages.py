@@ -50,7 +50,7 @@ class Plan:
         live: their networks, maybe without weights yet; empty in a cached run.
         hints: ``(C, H, W)`` of each hint by flat name, after pooling.
         needs_held_out: True if the weighting reads the teachers' outputs on the validation split.
-        execution: how the student's step is computed.
+        execution: of the student's step; None while the number of images is unknown.
         steps: the rows of the printed plan, in building order.
     """
 
@@ -60,7 +60,7 @@ class Plan:
     live: tuple[Teacher, ...]
     hints: Mapping[str, Shape]
     needs_held_out: bool
-    execution: Execution
+    execution: Execution | None
     steps: tuple[PlanStep, ...]
 
 
@@ -70,11 +70,13 @@ class Prepared:
 
     Attributes:
         plan: the stage before.
+        execution: of the student's step.
         data: batches without teacher outputs.
         accuracy: in [0, 1], by teacher and split; of weights from elsewhere on validation alone.
     """
 
     plan: Plan
+    execution: Execution
     data: PackedDataModule
     accuracy: Accuracy
 

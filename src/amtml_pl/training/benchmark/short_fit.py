@@ -13,16 +13,14 @@ from pytorch_lightning.callbacks import Callback
 from torch.optim.swa_utils import update_bn
 
 from amtml_pl.data.packing import is_packed
-from amtml_pl.models.taps import cost
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import Execution
 from amtml_pl.system.console import console, quieten
-from amtml_pl.training.assemble import student_network
 from amtml_pl.training.benchmark.bare_loop import time_when_done
 from amtml_pl.training.benchmark.peak_memory import parameters_beside, peak_private_memory
 from amtml_pl.training.callbacks import EpochTable
 from amtml_pl.training.connect import connect
-from amtml_pl.training.execution import EAGER, choose_execution
+from amtml_pl.training.execution import choose_execution
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.plan import plan
 from amtml_pl.training.plan_table import training_images
@@ -110,14 +108,7 @@ def silenced_console() -> Iterator[None]:
 
 def execution_of_whole_run(settings: Settings) -> Execution:
     """Return the execution that a run of these settings chooses from its epochs and images."""
-    student, make_loop = student_network(settings, [], EAGER), settings.method.loop.maker()
-    return choose_execution(
-        settings,
-        cost(student, settings.dataset.image_size).macs,
-        training_images(settings, settings.dataset.source.build()),
-        compiles=make_loop.func.compiles,
-        recorded=None,
-    )
+    return choose_execution(settings, training_images(settings, settings.dataset.source.build()) or 0)
 
 
 def images_are_packed(settings: Settings) -> bool:
