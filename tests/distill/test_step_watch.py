@@ -75,9 +75,12 @@ def test_a_broken_step_is_reported_before_a_checkpoint_with_the_weights_it_had(
     at_step(
         monkeypatch, 5, lambda module: before.update({n: p.clone() for n, p in module.named_parameters()})
     )
+    later = []
+    at_step(monkeypatch, 6, later.append)
     expected = r"The gradient is not finite at epoch 1, step 5, batch 1 .*loss/kd.*rows"
     with pytest.raises(UserError, match=expected):
         run(*JOB[:-1], "doctor=false", often)
+    assert bool(later) == (saved_step == 4)  # the epoch went on, with the weights it had
     folder = RunFolder(tmp_path / "run")
     assert folder.record().status == "failed"
     saved = torch.load(folder.last_checkpoint, weights_only=True)
