@@ -94,6 +94,15 @@ torch.set_num_threads(1)  # small tensors, and a machine that others use too
 
 
 @pytest.fixture(autouse=True)
+def own_signal_handlers():
+    """Restore the handlers that a command replaces: a forked worker that inherits them may not end."""
+    from amtml_pl.system.signals import restoring_handlers
+
+    with restoring_handlers(signal.SIGINT, signal.SIGTERM):
+        yield
+
+
+@pytest.fixture(autouse=True)
 def tracing_without_type_checks(monkeypatch):
     """Switch shape checks off while a network is traced with stand-ins for tensors."""
     import jaxtyping
