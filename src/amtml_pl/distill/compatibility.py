@@ -44,7 +44,7 @@ def check_composition(
         return
     if weighting is None:
         raise UserError(
-            "The run has teachers but no weighting (got weighting=null).", fix="weighting=uniform"
+            "The run has teachers but no weighting (got weighting=null).", fix="set weighting=uniform"
         )
     learned, scheme = weighting.learns, type(weighting).__name__
     if not learned and (idle := [name for name, term in terms.items() if term.needs_learned_weighting]):
