@@ -109,7 +109,7 @@ def test_synthetic_images_have_the_asked_shape_and_repeat(tmp_path):
     assert first.digest == again.digest
     assert first.splits["train"].images.shape == (40, 3, 16, 16)
     assert first.splits["test"].labels.unique().tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(UserError, match="expected num_classes ≥ 2"):
+    with pytest.raises(UserError, match="expected at least 2, 1, num_classes and 1"):
         Synthetic(num_classes=1)
 
 
