@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # tests/conftest.py has their order.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-slow test-instruction-sets benchmark lint audit docs clean
+.PHONY: help setup demo test test-slow test-instruction-sets benchmark gpu lint audit docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -37,6 +37,9 @@ test-instruction-sets: setup  ## run the tests that compare numbers as two older
 
 benchmark: setup  ## measure speed
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+gpu: setup  ## measure on a GPU: marked tests, benchmark, a short run; six minutes
+	$(BIN)/python docs/measurements/gpu.py
 
 lint: setup  ## check code, types, import layers, spelling
 	$(BIN)/ruff check .

@@ -18,10 +18,10 @@ from jaxtyping import install_import_hook
 
 for place in [name for name in os.environ if name.startswith("AMTML_")]:  # the developer's own data and cache
     del os.environ[place]
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, as for this one below
-checked = install_import_hook("amtml_pl", "typing_check.checked")
-checked.__enter__()  # for the whole session: the package is imported by the test modules
+if os.environ.get("SHAPE_CHECKS") != "off":  # see tests/distill/test_compiled.py
+    checked = install_import_hook("amtml_pl", "typing_check.checked")
+    checked.__enter__()  # for the whole session: the package is imported by the test modules
 
 # The same examples in every run, on any machine; no time limit, as machines are shared.
 hypothesis.settings.register_profile(
@@ -69,8 +69,14 @@ LONGEST = (
 )  # fmt: skip
 
 
+def pytest_configure(config):
+    """Hide CUDA devices from all tests but those of ``-m gpu``, before any test asks for a device."""
+    if config.option.markexpr != "gpu":
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
 def pytest_collection_modifyitems(items):
-    """Put the longest files first, the others by name; mark the tests of losses and weightings."""
+    """Put the longest files first, the others by name; mark the tests of losses, weightings and GPUs."""
     if gone := {*LONGEST} - {file.name for file in Path(__file__).parent.rglob("test_*.py")}:
         raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that do not exist: {sorted(gone)}")
     places = {name: place for place, name in enumerate(LONGEST)}
@@ -78,11 +84,22 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name in ("losses", "weighting"):
             item.add_marker("numbers")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device (make gpu runs these tests)"))
 
 
 # A background job of a shell ignores SIGINT, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # small tensors, and a machine that others use too
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers():
+    """Restore the handlers that a command replaces: a forked worker that inherits them may not end."""
+    from amtml_pl.system.signals import restoring_handlers
+
+    with restoring_handlers(signal.SIGINT, signal.SIGTERM):
+        yield
 
 
 @pytest.fixture(autouse=True)

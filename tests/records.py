@@ -17,13 +17,14 @@ EXAMINED = ExaminedTeacher(**TeacherFacts(**TEACHER).model_dump(), examination=E
 def a_record(**changes):
     """Return the fields of a completed run's ``run.json``, without teachers."""
     return {
-        "format": 3, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
+        "format": 4, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
         "command": "python -m amtml_pl.train experiment=digits",
         "git": None, "versions": {}, "processes": 1, "threads": 1,
         "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}, "classes": ["cat", "dog"]},
         "student": STUDENT, "teachers": {}, "teacher_source": None,
         "loop": "amtml_pl.distill.module.DistillModule",
         "weighting": None, "loss": {"ce": 1.0}, "temperature": 4.0,
+        "execution": {"channels_last": True, "compile": False, "fused": True},
         "budget": {"epochs": 8, "student_initial": "s"},
         "metrics": {"val/acc": 0.9, "val/acc_last": 0.9, "test/acc": 0.8, "test/acc_last": 0.8},
         "timing": a_timing(), "cache": None, "files": {}, "error": "",
@@ -37,5 +38,10 @@ def a_run(**changes):
 
 
 def a_timing(**changes):
-    seconds = {"fit_seconds": 60.0, "teacher_seconds": 0.0, "cache_build_seconds": 0.0}
+    seconds = {
+        "fit_seconds": 60.0,
+        "teacher_seconds": 0.0,
+        "cache_build_seconds": 0.0,
+        "compile_seconds": 0.0,
+    }
     return {**seconds, "images_per_second": 100.0, **changes}

@@ -16,6 +16,7 @@ from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.training import assemble
+from amtml_pl.training.execution import EAGER
 from amtml_pl.training.settings import settings_of
 from amtml_pl.types import Batch, ModelOutputs, TeacherOutputs
 
@@ -81,7 +82,7 @@ class Method:
         shapes = {name: tuple(hint.shape[1:]) for name, hint in hints.items()}
         torch.manual_seed(0)
         settings = settings_of(self.config)
-        module = assemble.training_module(settings, source, shapes)
+        module = assemble.training_module(settings, source, shapes, EAGER)
         networks = {} if self.live is None else {t.name: t.network.network for t in self.live.teachers}
         wanted = [name.split("/") for name in module.head_names()]
         module.set_teacher_heads(
@@ -148,7 +149,9 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
     done, without_maps = stepped
     if (seen := [[*node.stages], node.hint, shapes]) in done:
         return
-    monkeypatch.setattr(assemble, "student_network", lambda _, taps: StandIn(shapes, taps, node.hint))
+    monkeypatch.setattr(
+        assemble, "student_network", lambda _, taps, execution: StandIn(shapes, taps, node.hint)
+    )
     small = OmegaConf.load(STUDENTS["resnet8_thin"]).network
     for name, method in methods.items():
         if name in without_maps:

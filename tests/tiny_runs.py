@@ -1,5 +1,6 @@
 """Runs of seconds: few images, small networks, one epoch for each teacher; without figures unless watched."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -51,6 +52,22 @@ def at_step(monkeypatch, number, happens):
         count(self, *arguments)
 
     monkeypatch.setattr(StudentModule, "update_metrics", counted)
+
+
+def broken_from_step_5(monkeypatch):
+    """Make the gradients of the term kd NaN from a run's sixth step on."""
+    from amtml_pl.losses.kd import SoftTargetLoss
+
+    forward, steps = SoftTargetLoss.forward, []
+
+    def broken(self, step):
+        steps.append(step)
+        value = forward(self, step)
+        if len(steps) > 5 and value.requires_grad:
+            value.register_hook(lambda gradient: gradient * math.nan)
+        return value
+
+    monkeypatch.setattr(SoftTargetLoss, "forward", broken)
 
 
 def failing(error):

@@ -1,4 +1,4 @@
-"""Measure what a step costs with live, cached and no teachers: ``python -m amtml_pl.benchmark``."""
+"""Measure steps with live, cached and no teachers: ``python -m amtml_pl.benchmark``."""
 
 from __future__ import annotations
 
@@ -30,9 +30,14 @@ ROWS = {
     "avg_step_ms": "plain averaging, cached step, ms",
     "cached_step_ms": "this experiment, cached step, ms",
     "live_step_ms": "this experiment, live step, ms",
+    "bare_eager_step_ms": "bare loop from labels, eager step, ms",
+    "bare_channels_last_step_ms": "bare loop from labels, channels-last step, ms",
+    "bare_compiled_step_ms": "bare loop from labels, channels-last and compiled step, ms",
+    "ratio_to_limit": "fastest bare step ÷ cached step",
     "ratio_cached_to_ce": "cached step ÷ cross-entropy step",
     "ratio_live_to_cached": "live step ÷ cached step",
     "input_share": "input path, share of a cached step",
+    "compile_seconds": "compilation of the cached step, before the timed steps, s",
     "build_images_per_second": "cache build, images/s through all teachers",
     "ce_peak_mb": "peak private memory, cross-entropy, MB",
     "peak_extra_mb": "extra peak private memory of a cached run, MB",
@@ -79,7 +84,11 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
         images: the least number to train on and to build the cache for.
     """
     from amtml_pl.training.benchmark.measurement import Benchmark
-    from amtml_pl.training.benchmark.short_fit import images_are_packed, weights_for_teachers
+    from amtml_pl.training.benchmark.short_fit import (
+        execution_of_whole_run,
+        images_are_packed,
+        weights_for_teachers,
+    )
     from amtml_pl.training.settings import settings_of
 
     if not config.teacher:
@@ -103,7 +112,7 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
     for name, file in weights_for_teachers(original, folder).items():
         short.teacher[name].weights = {"path": str(file), "key": None, "strip_prefixes": [], "rename": None}
     settings = {name: settings_of(variant) for name, variant in variants(short).items()}
-    return Benchmark(original, settings, folder, repetitions, steps)
+    return Benchmark(original, settings, folder, repetitions, steps, execution_of_whole_run(original))
 
 
 def variants(config: Config) -> Mapping[str, Config]:

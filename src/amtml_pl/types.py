@@ -140,7 +140,7 @@ class Batch(Tensors):
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory (the torch ``DataLoader`` calls this by name)."""
-        return self.map(Tensor.pin_memory)
+        return self.map(lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
 
 
 @dataclass(frozen=True, kw_only=True)

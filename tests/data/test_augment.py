@@ -59,6 +59,14 @@ def test_pixels_depend_neither_on_threads_nor_on_random_state(name):
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_pixels_do_not_depend_on_the_device(name):
+    images, index, augment = pictures(300), torch.arange(300), Augmentation(OPERATIONS[name])
+    for view in (0, 1, 7):
+        assert torch.equal(augment(images.cuda(), index, view).cpu(), augment(images, index, view))
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_view_zero_is_the_image_divided_by_255_exactly(name):
     images = pictures(4)

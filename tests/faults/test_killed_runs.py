@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
 import sys
 import time
 
 import numpy as np
 import pytest
 from interruptions import KINDS, after, ended, in_a_process, when_called, when_written
-from run_contents import different
+from run_contents import contents, different
+
+from amtml_pl.runs.folder import RunFolder
 
 WITHOUT = ("doctor=false", "dataset.source.test_fraction=0.05")
 
@@ -99,6 +102,28 @@ def test_an_interrupted_run_ends_with_the_same_files(job, whole, place, kind, in
     assert different(job(), whole) == []
     hidden = [file.name for file in place.rglob(".*") if file.is_file()]
     assert [name for name in hidden if not name.endswith(".lock")] == []
+
+
+@pytest.mark.slow
+def test_a_killed_run_whose_step_is_compiled_ends_with_the_same_files(train, place, monkeypatch):
+    """Each in a process of its own, as the workers of a compiler do not survive a fork."""
+
+    def compiled(minutes="null"):
+        return train(*WITHOUT, "execution.compile=true", f"checkpoint_minutes={minutes}")
+
+    def killed():
+        instant = INSTANTS["while a checkpoint is written within an epoch"]
+        instant(monkeypatch, lambda file: os.kill(os.getpid(), signal.SIGKILL))
+        compiled(minutes=0)
+
+    shutil.rmtree(place / "run", ignore_errors=True)
+    assert ended(in_a_process(compiled)) == "completed"
+    expected = contents(place / "run")
+    shutil.rmtree(place / "run")
+    assert ended(in_a_process(killed)) == "interrupted"
+    assert ended(in_a_process(compiled)) == "completed"
+    assert RunFolder(place / "run").completed().compiled
+    assert different(contents(place / "run"), expected) == []
 
 
 # Of each kind; a maintainer types INTERRUPTIONS=40 python -m pytest tests/faults -k any_moment; another SEED

@@ -16,7 +16,7 @@ from amtml_pl.distill.non_finite import all_finite, load_reproduction
 from amtml_pl.errors import Preempted, UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system import signals
-from tiny_runs import CE, TINY, assert_bitwise_equal, at_step, ready, weights
+from tiny_runs import CE, TINY, assert_bitwise_equal, at_step, broken_from_step_5, ready, weights
 
 JOB = ("experiment=digits_amtml", *TINY, "checkpoint_minutes=null")
 LABELS_ONLY = ("experiment=digits", "method=ce", *CE, "doctor=false")
@@ -99,21 +99,6 @@ def test_a_second_signal_stops_at_once_and_the_handlers_are_restored(run, monkey
     with pytest.raises(KeyboardInterrupt):
         run(*LABELS_ONLY)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def broken_from_step_5(monkeypatch):
-    from amtml_pl.losses.kd import SoftTargetLoss
-
-    forward, steps = SoftTargetLoss.forward, []
-
-    def broken(self, step):
-        steps.append(step)
-        value = forward(self, step)
-        if len(steps) > 5 and value.requires_grad:
-            value.register_hook(lambda gradient: gradient * math.nan)
-        return value
-
-    monkeypatch.setattr(SoftTargetLoss, "forward", broken)
 
 
 def test_a_gradient_that_is_nan_names_its_term_and_leaves_the_weights_alone(run, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The angle loss, tile by tile, against its definition: all B³ angles at once."""
+"""The angle loss, from directions and from sides, against its definition: all B³ angles at once."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from amtml_pl.losses import angle
+from amtml_pl.losses import angle_directions, angle_sides
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from angle_oracle import angles, naive_angle_loss
@@ -37,36 +37,70 @@ def assert_equals_naive(student, target, rtol, atol):
     torch.testing.assert_close(gradient, expected_gradient, rtol=rtol, atol=atol)
 
 
-@pytest.fixture(params=[(angle.TILE, angle.WIDTH), (200, 3)], ids=["one_tile", "many_tiles"])
-def tiles(request, monkeypatch):
-    for name, value in zip(("TILE", "WIDTH"), request.param, strict=True):
-        monkeypatch.setattr(angle, name, value)
+WAYS = {
+    "one_tile": {},
+    "many_tiles": {"TILE": 200, "WIDTH": 3},
+    "sides": {"FEWEST_COORDINATES": 1, "UNEVEN": 1e9},
+    "both": {"FEWEST_COORDINATES": 1, "UNEVEN": 2.0, "CHUNK": 200},
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    """Compute angles from directions, from sides, or from sides where they are exact."""
+    for name, value in WAYS[request.param].items():
+        monkeypatch.setattr(angle_sides if hasattr(angle_sides, name) else angle_directions, name, value)
 
 
 @given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9), st.integers(1, 900), st.integers(1, 20))
 @settings(max_examples=30)
 def test_value_and_gradient_equal_the_definition_however_the_angles_are_cut(B, D, E, tile, width):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(angle, "TILE", tile)
-        patch.setattr(angle, "WIDTH", width)
-        patch.setattr(angle, "ADDENDS", 7)
+        patch.setattr(angle_directions, "TILE", tile)
+        patch.setattr(angle_directions, "WIDTH", width)
+        patch.setattr(angle_directions, "ADDENDS", 7)
         assert_equals_naive(*points(B, D, E), rtol=1e-11, atol=1e-13)
 
 
-def test_angles_that_differ_by_more_than_one_count_linearly(tiles):
+@given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9), st.integers(1, 900), st.floats(1, 30))
+@settings(max_examples=30)
+def test_value_and_gradient_equal_the_definition_from_sides_too(B, D, E, chunk, uneven):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(angle_sides, "FEWEST_COORDINATES", 1)
+        patch.setattr(angle_sides, "CHUNK", chunk)
+        patch.setattr(angle_sides, "UNEVEN", uneven)
+        assert_equals_naive(*points(B, D, E), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("gap", [1e-1, 1e-3, 1e-5])
+def test_vertices_whose_sides_would_lose_digits_take_directions(gap):
+    student, target = (F.softmax(side, dim=1) for side in points(60, 100, 100))
+    student[1] = student[0] + gap * (student[2] - student[0])
+    directions, sides = angle_sides.vertices_for_sides(student.float(), target.float())
+    assert {0, 1} <= set(directions.tolist())
+    assert len(sides) > 40
+    expected = value_and_gradient(naive_angle_loss, student, target)
+    found = value_and_gradient(angle_loss, student.float(), target.float())
+    # Two samples are only as far apart as float32 distinguishes them.
+    error = 60 * torch.finfo(torch.float32).eps / gap
+    for got, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(got.double(), exact, rtol=0, atol=error * float(exact.abs().max()))
+
+
+def test_angles_that_differ_by_more_than_one_count_linearly(way):
     line, other = points(9, 1, 1)
     assert (angles(line) - angles(other)).abs().max().item() == pytest.approx(2)
     far = torch.cat([line, 0.1 * points(9, 2, 2)[1]], dim=1)
     assert_equals_naive(far, other, rtol=1e-11, atol=1e-13)
 
 
-def test_the_gradient_is_right(tiles):
+def test_the_gradient_is_right(way):
     student, target = points(7, 3, 5)
     assert torch.autograd.gradcheck(lambda x: angle_loss(x, target), student.requires_grad_())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_samples_that_coincide_add_nothing_as_in_the_definition(tiles, dtype):
+def test_samples_that_coincide_add_nothing_as_in_the_definition(way, dtype):
     student, target = points(10, 4, 3, dtype)
     student[7] = student[2]
     student[8] = student[2] + 1e-13
@@ -76,7 +110,7 @@ def test_samples_that_coincide_add_nothing_as_in_the_definition(tiles, dtype):
 
 
 @pytest.mark.parametrize("B", [1, 5])
-def test_a_batch_of_one_or_of_equal_samples_has_no_loss_and_no_gradient(tiles, B):
+def test_a_batch_of_one_or_of_equal_samples_has_no_loss_and_no_gradient(way, B):
     same = torch.full((B, 3), 0.25)
     value, gradient = value_and_gradient(angle_loss, same, same)
     assert value == 0
@@ -91,7 +125,7 @@ def test_in_single_precision_both_agree_to_the_rounding_of_their_sums(B, K, spre
     value, gradient = value_and_gradient(angle_loss, student, target)
     expected, expected_gradient = value_and_gradient(naive_angle_loss, student, target)
     assert value.dtype == gradient.dtype == torch.float32
-    assert_rounded_alike(value, expected, products=angle.ADDENDS if spread is None else B * B)
+    assert_rounded_alike(value, expected, products=angle_directions.ADDENDS if spread is None else B * B)
     assert_rounded_alike(gradient, expected_gradient, products=B * B)
 
 
@@ -103,7 +137,7 @@ def test_the_target_gets_no_gradient_and_an_outer_factor_reaches_the_student():
     torch.testing.assert_close(student.grad, 6 * gradient)
 
 
-def test_without_gradients_the_value_is_the_same(tiles):
+def test_without_gradients_the_value_is_the_same(way):
     student, target = points(9, 4, 4)
     value, _ = value_and_gradient(angle_loss, student, target)
     assert not angle_loss(student, target).requires_grad
@@ -120,7 +154,7 @@ def test_sides_of_different_precision_meet_at_the_finer():
     torch.testing.assert_close(value, naive_angle_loss(student.float().double(), target))
 
 
-def test_the_same_batch_gives_the_same_bits(tiles):
+def test_the_same_batch_gives_the_same_bits(way):
     student, target = points(40, 10, 10, torch.float32)
     first, second = (value_and_gradient(angle_loss, student, target) for _ in range(2))
     assert torch.equal(first[0], second[0])

@@ -10,6 +10,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.system import ranks
 from amtml_pl.system.launch import processes_wanted
 from amtml_pl.training.assemble import student_network
+from amtml_pl.training.execution import EAGER
 from amtml_pl.training.settings import settings_of
 
 
@@ -18,7 +19,7 @@ def test_batch_norm_sees_the_whole_batch_on_several_gpus(configure):
     config.trainer.devices = 1
     made = build_object(config.trainer, partial=True)(strategy="ddp")
     assert isinstance(made.strategy._layer_sync, TorchSyncBatchNorm)
-    synchronised = made.strategy._layer_sync.apply(student_network(settings_of(config), []))
+    synchronised = made.strategy._layer_sync.apply(student_network(settings_of(config), [], EAGER))
     kinds = [type(module) for module in synchronised.modules()]
     assert torch.nn.SyncBatchNorm in kinds
     assert torch.nn.BatchNorm2d not in kinds

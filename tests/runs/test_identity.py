@@ -13,7 +13,7 @@ from amtml_pl.runs.identity import run_folder, run_hash, run_label
 CHANGED = {
     override.partition("=")[0].partition(".")[0]: override
     for override in (
-        "seed=1", "role=teacher", "channels_last=true", "compile=true", "temperature=2", "mixture=logits",
+        "seed=1", "role=teacher", "execution=eager", "temperature=2", "mixture=logits",
         "hint_pool=1", "teacher_recipe=digits", "teacher_source=live", "cache.logits=float32",
         "expected_defects=[x]", "checkpoint_minutes=1", "resume=never", "prepare=false", "force=true",
         "doctor=false", "debug=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]", "data.views=3",
@@ -95,8 +95,8 @@ def test_a_key_changes_the_hash_of_each_run_that_reads_it(configure, key):
 
 def test_settings_of_the_machine_change_no_hash(configure):
     settings = (
-        "data.num_workers=1", "data.eval_batch_size=7", "dataset.train_images=9", "cache.placement=mapped",
-        "cache.batch_size=3", "cache.probe=1", "teacher.resnet8.min_accuracy=0.5",
+        "data.num_workers=1", "data.device=cpu", "data.eval_batch_size=7", "dataset.train_images=9",
+        "cache.placement=mapped", "cache.batch_size=3", "cache.probe=1", "teacher.resnet8.min_accuracy=0.5",
     )  # fmt: skip
     base = configure("experiment=digits", "method=avg")
     assert run_hash(configure("experiment=digits", "method=avg", *settings)) == run_hash(base)

@@ -74,7 +74,7 @@ def test_a_log_has_a_line_for_each_epoch_and_no_bar(shared, tmp_path):
     output, status = on_a_terminal(command, CI="true")
     assert status == 0, output
     assert re.findall(r"epoch (\d)/2: val/acc 0\.\d{4}", output) == ["1", "2"]
-    assert output.count("images/s") == 6  # two teachers, two views and the validation images
+    assert output.count(" images/s.") == 6  # two teachers, two views and the validation images
     assert not re.search(r"\d:\d\d:\d\d|-:--:--|checksums of the cache", output)  # the time left, of all bars
 
 

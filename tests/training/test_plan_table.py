@@ -14,6 +14,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.system.console import duration
 from amtml_pl.training.assemble import student_network
+from amtml_pl.training.execution import EAGER
 from amtml_pl.training.plan import found_cache
 from amtml_pl.training.plan_table import bytes_per_image, data_steps, make_plan, refuse_missing, show_plan
 from amtml_pl.training.settings import settings_of
@@ -28,9 +29,9 @@ CIFAR = (
 def plan_of(config, done=0):
     settings = settings_of(config)
     source, teachers = settings.dataset.source.build(), settings.teachers()
-    student = student_network(settings, [])
+    student = student_network(settings, [], EAGER)
     cache = found_cache(settings, source, teachers, "train")
-    return make_plan(settings, source, student, teachers, hints_of(settings), cache, done=done)
+    return make_plan(settings, source, student, teachers, hints_of(settings), cache, EAGER, done=done)
 
 
 def hints_of(settings):
@@ -69,11 +70,11 @@ def test_a_plan_finds_raw_data_and_then_packed_data(configure, tmp_path):
 
 def test_a_plan_of_an_interrupted_run_counts_the_epochs_that_are_left(configure):
     config = configure("experiment=digits", "method=ce", "trainer=cpu", "trainer.max_epochs=3")
-    assert plan_of(config)[-1].state == "3 epochs, loss terms ce"
-    assert plan_of(config, done=2)[-1].state == "3 epochs (1 left), loss terms ce"
+    assert plan_of(config)[-1].state == "3 epochs, loss terms ce; eager"
+    assert plan_of(config, done=2)[-1].state == "3 epochs (1 left), loss terms ce; eager"
     assert plan_of(config, done=3)[-1].seconds == 0.0
     config.trainer.max_epochs = 1
-    assert plan_of(config)[-1].state == "1 epoch, loss terms ce"
+    assert plan_of(config)[-1].state == "1 epoch, loss terms ce; eager"
 
 
 OWN = ("dataset=image_folder", "dataset.name=mine", "dataset.source.folder=/my", "dataset.num_classes=10")

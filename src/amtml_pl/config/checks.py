@@ -78,7 +78,7 @@ def constructor_mistakes(config: Config) -> list[str]:
     """Return mistakes in the arguments of constructors and in the devices."""
     users_names()  # else a mistake in it is reported for each constructor
     tree = plain_values(config)
-    return [*node_problems(tree, ""), *loop_problems(tree), *device_problems(tree["trainer"])]
+    return [*node_problems(tree, ""), *loop_problems(tree), *device_problems(tree)]
 
 
 def recipe_problems(config: Config, mistakes: Callable[[Config], list[str]]) -> Iterator[str]:

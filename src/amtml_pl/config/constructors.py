@@ -133,11 +133,15 @@ def loop_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def device_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an error for an accelerator that this machine does not have."""
+def device_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield errors for an accelerator, or memory of one, that this machine does not have."""
     import torch  # only here: the checks before need none
 
-    accelerator = trainer.get("accelerator")
+    accelerator, data = tree["trainer"].get("accelerator"), tree["data"]
     found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not found:
         yield f"trainer.accelerator={accelerator}: this machine has no usable GPU (expected auto or cpu)"
+    if data.get("device") == "device" and (accelerator == "cpu" or not torch.cuda.is_available()):
+        yield "data.device=device: the run does not train on a CUDA device (expected auto or cpu)"
+    if data.get("device") == "device" and data.get("num_workers"):
+        yield f"data.num_workers={data['num_workers']}: data.device=device needs 0 worker processes"

@@ -42,6 +42,12 @@ DATASET = {
 DATA = {
     "augment": key(Rule(Any, "operations, e.g. augment=none"), "operations that make a view"),
     "batch_size": key(whole(1), "training images per step, in all processes together"),
+    "device": key(
+        choice("auto", "cpu", "device"),
+        "where batches are made; auto: on the GPU if all images fit into half of its free memory",
+        identity="never",
+        recipe=True,
+    ),
     "eval_batch_size": key(whole(1), "images per batch in evaluation", identity="never"),
     "mixup": key(number("a number, 0 or more", lambda v: v >= 0), "mixup's alpha; needs teacher_source=live"),
     "num_workers": key(whole(0), "worker processes of the data loader", identity="never", recipe=True),
@@ -67,14 +73,18 @@ NETWORK_FILE = {
     "network": key(NETWORK, "constructor of the network, and its arguments"),
     "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
     "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
+    "channels_last": key(
+        SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
+    ),
 }
 # A student's taps count where a term reads them. Those of a teacher always count.
 STUDENT = {
-    name: each if name == "network" else replace(each, identity="readers")
+    name: replace(each, identity="readers") if name in ("stages", "hint") else each
     for name, each in NETWORK_FILE.items()
 }
 TEACHER = {
     **NETWORK_FILE,
+    "channels_last": replace(NETWORK_FILE["channels_last"], identity="never"),
     "pretrained": key(SWITCH, "true: the constructor loads trained network weights (timm: pretrained=true)"),
     "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="network weights in a file"),
     "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains the teacher"),
@@ -110,8 +120,12 @@ PATHS = {
 BASICS = {
     "seed": key(SEED, "seed of initial weights and batch order; splits and views: data.seed", label=False),
     "role": key(choice("student", "teacher"), "teacher: the run folder is below paths.teachers"),
-    "channels_last": key(SWITCH, "true: channels_last format for the student (docs/results.md: speed)"),
-    "compile": key(SWITCH, "true: torch.compile the student"),
+}
+AUTO_SWITCH = Rule(bool | Literal["auto"], "true, false or auto")
+EXECUTION = {
+    "channels_last": key(AUTO_SWITCH, "true: channels_last format for the student; auto: where it is faster"),
+    "compile": key(AUTO_SWITCH, "true: torch.compile the training step; auto: if the saved time pays for it"),
+    "fused": key(AUTO_SWITCH, "true: one kernel updates all parameters; auto: on a CPU or CUDA"),
 }
 # Read by terms, weightings and teachers.
 SHARED = {
@@ -158,6 +172,7 @@ GROUPS = {
     "loss": node("loss=[ce]", "the terms of the loss, e.g. `'loss=[ce,kd]'`"),
     "coef": node("coef.ce=1", "coefficients of the terms; ignored for unselected terms", {"*": COEF}),
     "loop": node("loop=distill", "the training step and its optimisers", constructed=True),
+    "execution": node("execution=auto", "how the training step is executed (docs/execution.md)", EXECUTION),
     "optimizer": node("optimizer=sgd", "the optimiser", constructed=True),
     "scheduler": node("scheduler=constant", "the learning-rate schedule", constructed=True),
     "trainer": node("trainer=auto", "devices and number of epochs", TRAINER, constructed=True, label=False),

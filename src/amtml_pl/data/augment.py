@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from amtml_pl.data.counter_rng import random_bits, uniform
+from amtml_pl.data.exact import quotient, sent
 from amtml_pl.errors import UserError
 
 Images: TypeAlias = UInt8[Tensor, "B 3 H W"]
@@ -103,8 +104,7 @@ class Augmentation:
 
 def as_floats(images: Images) -> Float[Tensor, "B 3 H W"]:
     """Return stored images as floats in [0, 1]."""
-    # By a tensor: CUDA would multiply by the rounded reciprocal of a plain number.
-    return images / torch.full((), 255.0, device=images.device)
+    return quotient(images, 255)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class CropFlip:
         """Return each image's crop and flip for this view."""
         B, _, H, W = images.shape
         order = random_bits(keys[:, None], np.arange(self.distinct_views)).argsort(axis=1)
-        choice = torch.from_numpy(order[:, (view - 1) % self.distinct_views].copy()).to(images.device)
+        choice = sent(order[:, (view - 1) % self.distinct_views].copy(), images.device)
         crops = choice // 2 if self.flip else choice
         top, left = crops // (2 * self.padding + 1), crops % (2 * self.padding + 1)
 
@@ -240,5 +240,5 @@ def _filled(
     rows, columns = np.arange(images.shape[2]), np.arange(images.shape[3])
     inside_rows = (rows >= top) & (rows < top + height)
     inside_columns = (columns >= left) & (columns < left + width)
-    mask = torch.from_numpy(inside_rows[:, None, :, None] & inside_columns[:, None, None, :])
-    return images.masked_fill(mask.to(images.device), value)
+    mask = sent(inside_rows[:, None, :, None] & inside_columns[:, None, None, :], images.device)
+    return images.masked_fill(mask, value)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from amtml_pl.data.augment import Images, Keys
 from amtml_pl.data.counter_rng import uniform
+from amtml_pl.data.exact import quotient, sent
 from amtml_pl.errors import UserError
 
 
@@ -56,15 +57,17 @@ class ColorJitter:
         return images
 
 
-def _factors(amount: float, draws: Float64[np.ndarray, " B"]) -> Float32[Tensor, "B 1 1 1"]:
+def _factors(amount: float, draws: Float64[np.ndarray, " B"]) -> Float32[np.ndarray, "B 1 1 1"]:
     low = max(0.0, 1.0 - amount)
-    return torch.from_numpy(low + (1.0 + amount - low) * draws).float()[:, None, None, None]
+    return (low + (1.0 + amount - low) * draws).astype(np.float32)[:, None, None, None]
 
 
-def _blend(start: UInt8[Tensor, "B _ _ _"], images: Images, factors: Float32[Tensor, "B 1 1 1"]) -> Images:
+def _blend(
+    start: UInt8[Tensor, "B _ _ _"], images: Images, factors: Float32[np.ndarray, "B 1 1 1"]
+) -> Images:
     """Blend from ``start`` (0) through ``images`` (1) and beyond, rounded down as in Pillow."""
     difference = images.float() - start.float()
-    return (start.float() + factors.to(images.device) * difference).clamp(0, 255).to(torch.uint8)
+    return (start.float() + sent(factors, images.device) * difference).clamp(0, 255).to(torch.uint8)
 
 
 def _grey(images: Images) -> UInt8[Tensor, "B 1 H W"]:
@@ -88,18 +91,18 @@ def _turn_hue(images: Images, steps: Int64[np.ndarray, " B"]) -> Images:
     red, green, blue = ((value[:, None] - colors) / spread.clamp(min=1)[:, None]).double().unbind(dim=1)
     is_red, is_green = colors[:, 0] == value, colors[:, 1] == value
     turn = torch.where(is_red, blue - green, torch.where(is_green, 2 + red - blue, 4 + green - red))
-    turn = turn.float().double() / 6 + 1
+    turn = quotient(turn.float().double(), 6) + 1
     hue = ((turn - turn.floor()).float().double() * 255).floor() * (spread > 0)
     saturation = ((spread / value.clamp(min=1)).double() * 255).floor()
 
-    shift = torch.from_numpy(steps).to(images.device)[:, None, None]
-    sixths = (hue.long() + shift).remainder(256).double() * 6 / 255
+    shift = sent(steps, images.device)[:, None, None]
+    sixths = quotient((hue.long() + shift).remainder(256).double() * 6, 255)
     sector = sixths.floor()
     rest = (sixths - sector).float().double()
-    value, saturation = value.double(), (saturation / 255).float().double()
+    value, saturation = value.double(), quotient(saturation, 255).float().double()
     low = value * (1 - saturation)
     falling, rising = value * (1 - saturation * rest), value * (1 - saturation * (1 - rest))
     # Red's levels in the six sectors of the circle; green lags behind it by two sectors, blue by four.
     levels = torch.stack([value, falling, low, low, rising, value], dim=1)
-    lags = torch.tensor([0, 4, 2], device=images.device)[:, None, None]
+    lags = torch.arange(0, 12, 4, device=images.device)[:, None, None] % 6  # 0, 4, 2
     return (levels.gather(1, (sector.long()[:, None] + lags) % 6) + 0.5).floor().to(torch.uint8)

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from amtml_pl.data.augment import Augmentation
+from amtml_pl.data.augment import Augmentation, Images
 from amtml_pl.data.mixup import Mixup
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.types import Batch, TeacherOutputs
@@ -41,9 +41,13 @@ class ResumableLoader(DataLoader[Batch]):
 
 @dataclass(eq=False)
 class BatchReader(Dataset[Batch]):
-    """A data set whose items are whole batches, with cached teacher outputs if available."""
+    """A data set whose items are whole batches, with cached teacher outputs if available.
+
+    Everything but the pixels is on the CPU, from where the trainer moves it without waiting.
+    """
 
     split: SplitRows
+    images: Images  # of the packed split, on the device that augments them
     augment: Augmentation
     view: int  # from 1 in training; 0 leaves the images unaugmented
     read_teachers: Callable[[Batch], TeacherOutputs] | None = None  # None leaves them out
@@ -51,7 +55,8 @@ class BatchReader(Dataset[Batch]):
 
     def __getitem__(self, index: Int64[Tensor, " B"]) -> Batch:
         rows = self.split.rows[index]
-        images = self.augment(self.split.stored.images[rows], index, self.view)
+        stored = self.images[rows.to(self.images.device, non_blocking=True)]
+        images = self.augment(stored, index, self.view)
         labels = self.split.stored.labels[rows]
         batch = Batch(images, labels=labels, index=index, view=self.view, split=self.split.name)
         if self.blend is not None:

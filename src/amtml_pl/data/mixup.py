@@ -33,6 +33,7 @@ class Mixup:
         state = random_bits(self.state, int(batch.index[0]))
         share = np.random.Generator(np.random.Philox(int(state[0]))).beta(self.alpha, self.alpha)
         partner = torch.from_numpy(permutation(len(batch), state))
-        images = share * batch.images + (1 - share) * batch.images[partner]
+        others = batch.images[partner.to(batch.images.device, non_blocking=True)]
+        images = share * batch.images + (1 - share) * others
         mixed = Mixed(batch.labels[partner], torch.tensor(share, dtype=torch.float32))
         return replace(batch, images=images, mixed=mixed)

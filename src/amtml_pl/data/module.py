@@ -17,6 +17,7 @@ from amtml_pl.data.counter_rng import permutation, random_bits
 from amtml_pl.data.loader import BatchReader, Order, ResumableLoader
 from amtml_pl.data.mixup import Mixup
 from amtml_pl.data.packing import PackedDataset
+from amtml_pl.data.placement import DataDevice, ImagePlacement
 from amtml_pl.data.splits import SplitRows, disjoint_splits
 from amtml_pl.errors import UserError
 from amtml_pl.types import Batch, SplitName, TeacherOutputs
@@ -63,6 +64,8 @@ class PackedDataModule(pl.LightningDataModule):
             holds every smaller one.
         seed: seed of the validation split and the training subset.
         num_workers: processes that prepare batches; 0 prepares them between the steps.
+        device: where batches are made: ``cpu``; ``device``, on the accelerator that trains, with all images
+            in its memory; ``auto``, there if the images take at most half of its free memory.
         mixup: α of `amtml_pl.data.mixup.Mixup`, for training batches; 0 leaves the images alone.
         teachers: adds a cache's outputs to the training batches; None leaves them out.
 
@@ -91,6 +94,7 @@ class PackedDataModule(pl.LightningDataModule):
         train_size: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        device: DataDevice = "auto",
         mixup: float = 0.0,
         teachers: TeacherReader | None = None,
     ) -> None:
@@ -118,7 +122,17 @@ class PackedDataModule(pl.LightningDataModule):
         self.batches_done = 0
         self._splits = disjoint_splits(packed, val_size, train_size, seed)
         self.sizes: dict[str, int] = {name: len(split) for name, split in self._splits.items()}
+        self.images = ImagePlacement(self._splits.values(), device, num_workers)
         self.image_size = self._splits["train"].stored.images.shape[2]
+
+    def setup(self, stage: str) -> None:
+        """Move the images to the trainer's device, if they belong there (Lightning calls this)."""
+        if self.trainer is not None:
+            self.images.to(self.trainer.strategy.root_device)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return the batch on the device; CUDA copies while the step before still runs."""
+        return batch.to(device, non_blocking=device.type == "cuda")
 
     def split(self, name: SplitName) -> SplitRows:
         """Return the images of a split; a UserError if the packed data has none."""
@@ -183,8 +197,9 @@ class PackedDataModule(pl.LightningDataModule):
             blend = Mixup(self.mixup, random_bits(random_bits(self.order_seed, _MIXUP), epoch))
         outputs = None if self.teachers is None else self.teachers.in_loader()
         view = self.train_view(epoch)
-        reader = BatchReader(split, self.augment, view=view, read_teachers=outputs, blend=blend)
-        return self._loader(reader, [batch[rank::world_size] for batch in batches], first)
+        return self._loader(
+            self._reader(split, view, outputs, blend), [batch[rank::world_size] for batch in batches], first
+        )
 
     def sample(self, size: int) -> Batch:
         """Return the first ``size`` images of the first epoch, as its first batch has them."""
@@ -203,13 +218,20 @@ class PackedDataModule(pl.LightningDataModule):
             )
         batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]
-        return self._loader(
-            BatchReader(split, self.augment, view=0), [share for share in shares if len(share)]
-        )
+        return self._loader(self._reader(split, view=0), [share for share in shares if len(share)])
 
     def train_view(self, epoch: int) -> int:
         """Return the view that an epoch trains on: 1 … V in turn."""
         return 1 + (epoch if self.views is None else epoch % self.views)
+
+    def _reader(
+        self,
+        split: SplitRows,
+        view: int,
+        outputs: Callable[[Batch], TeacherOutputs] | None = None,
+        blend: Mixup | None = None,
+    ) -> BatchReader:
+        return BatchReader(split, self.images.images_of(split.stored), self.augment, view, outputs, blend)
 
     def _loader(
         self, reader: BatchReader, batches: Sequence[Int64[Tensor, " _"]], first: int = 0

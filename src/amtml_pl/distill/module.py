@@ -21,9 +21,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from amtml_pl.data.counter_rng import random_bits
 from amtml_pl.distill.compatibility import TeacherSource, check_composition
+from amtml_pl.distill.compiled import CompiledStep
 from amtml_pl.distill.loss_components import StepBreakdown, trainable
 from amtml_pl.distill.metrics import CollapseChange, EpochMeans, weight_statistics
 from amtml_pl.distill.observer import Observer
+from amtml_pl.distill.step_watch import StepWatch
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
 from amtml_pl.losses.term import LossTerm
@@ -55,6 +57,9 @@ class StudentModule(pl.LightningModule):
         blends_labels: whether the method can take the labels that mixup blends.
         steps_itself: whether the module steps its optimisers, and not Lightning.
         uses_weighting_unchanged: whether the teachers' weights are those that the weighting gives.
+        compiles: whether the training step can be compiled.
+        compiled: what of it is compiled; None for an eager run.
+        watch: notes non-finite numbers on an accelerator; None where each step is checked at once.
         coef: the multiplier of every summand of the student's loss.
         networks_trained: number of networks that a step trains, for the run's budget.
         learns_weights: whether the teachers' weights are learned, so that a collapse deserves a warning.
@@ -69,6 +74,9 @@ class StudentModule(pl.LightningModule):
     blends_labels: ClassVar[bool] = True
     steps_itself: ClassVar[bool] = False
     uses_weighting_unchanged: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
+    compiled: CompiledStep | None = None
+    watch: StepWatch | None = None
 
     def __init__(
         self,
@@ -97,7 +105,9 @@ class StudentModule(pl.LightningModule):
         self.learns_weights = self.weighting is not None and self.weighting.learns
         self.needs_held_out = self.weighting is not None and self.weighting.needs_held_out
         splits = ("val", "test")
-        self.accuracy = nn.ModuleDict({s: MulticlassAccuracy(num_classes, average="micro") for s in splits})
+        # The labels are checked when they are packed; to check them here would wait for the device.
+        unchecked: dict[str, Any] = {"average": "micro", "validate_args": False}
+        self.accuracy = nn.ModuleDict({s: MulticlassAccuracy(num_classes, **unchecked) for s in splits})
         # Lightning's own mean over processes rounds the mean of their shares' sizes to a whole number.
         self.cross_entropy = nn.ModuleDict({s: MeanMetric(nan_strategy="disable") for s in splits})
         self.means = EpochMeans()
@@ -215,11 +225,15 @@ class StudentModule(pl.LightningModule):
         Args:
             stage: 0 before the networks' forward, which may have dropout; 1 once the batch is gathered.
         """
+        if torch.compiler.is_compiling():  # only steps without random draws are compiled as a whole
+            return
         state = random_bits(self.seed, self.global_step)
         torch.manual_seed(random_bits(state, stage).item() >> 1)
 
     def gather_batch(self, share: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the function from a process's share to the whole batch; maybe the identity."""
+        if torch.compiler.is_compiling():  # only steps of a single process are compiled as a whole
+            return lambda tensor: tensor
         several = self._trainer is not None and self._trainer.world_size > 1
         return WholeBatch(share) if several else lambda tensor: tensor
 

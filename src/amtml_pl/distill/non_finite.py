@@ -17,61 +17,143 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from amtml_pl.distill import step_watch
 from amtml_pl.distill.doctor.gradients import gradient_norms
 from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.step_watch import NotedStep, Position, StepWatch, gradients_of
 from amtml_pl.errors import UserError
 from amtml_pl.system.files import write_bytes
 from amtml_pl.types import Batch, TeacherOutputs
 
 
 class NonFiniteGuard(Callback):
-    """Callback that stops a fit before non-finite gradients spoil the weights.
+    """Callback that stops a fit before non-finite numbers spoil the weights.
 
-    Not in 16-mixed, where the scaler looks for those itself and leaves the step out.
+    A fit on the CPU stops before the optimiser's step. On an accelerator the step is left out, and the fit
+    stops at most `step_watch.MOST_STEPS` steps later, before weights are evaluated or saved. In 16-mixed
+    the scaler looks for non-finite gradients itself and leaves the step out.
     """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Watch the steps of an accelerator."""
+        device = pl_module.device
+        cast("StudentModule", pl_module).watch = (
+            None if device.type in step_watch.AT_ONCE else StepWatch(device)
+        )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Store the batch for a possible error message."""
-        self.batch, self.batch_idx = batch, batch_idx
+        """Store the batch for a possible error message; of a watched one, its samples."""
+        module = cast("StudentModule", pl_module)
+        if module.watch is None:
+            self.batch, self.batch_idx = batch, batch_idx
+        else:
+            module.watch.begin(position(module, batch_idx), batch.index)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Raise a UserError if a gradient that the optimiser will use is not finite."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if trainer.precision == "16-mixed" or all_finite([cast("Tensor", p.grad) for p in parameters]):
-            return
+        """Leave non-finite gradients out if the step is watched, or raise a UserError."""
         module = cast("StudentModule", pl_module)
-        names = {id(p): name for name, p in module.named_parameters()}
-        broken = [names[id(p)] for p in parameters if not torch.isfinite(cast("Tensor", p.grad)).all()]
+        if trainer.precision == "16-mixed":
+            return
+        if module.watch is not None:
+            module.watch.protect_weights(optimizer)
+            return
+        gradients = gradients_of(optimizer)
+        if all_finite(gradients):
+            return
+        broken = {id(gradient) for gradient in gradients if not torch.isfinite(gradient).all()}
+        names = [name for name, p in module.named_parameters() if id(p.grad) in broken]
         terms = terms_of_broken_gradients(module, self.batch)
-        raise non_finite_step(module, self.batch, self.batch_idx, "gradient", [*terms, *broken[:5]])
+        at = position(module, self.batch_idx)
+        raise non_finite_step(module, self.batch, at, "gradient", [*terms, *names[:5]])
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """End a watched step; check now and then, and after an epoch's last batch."""
+        module = cast("StudentModule", pl_module)
+        if module.watch is not None:
+            module.watch.end()
+            last = batch_idx + 1 == trainer.num_training_batches
+            if last or len(module.watch.steps) >= step_watch.MOST_STEPS:
+                check_watched(module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the watched steps before their weights are evaluated."""
+        check_watched(cast("StudentModule", pl_module))
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Check the watched steps before their weights are saved."""
+        check_watched(cast("StudentModule", pl_module))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the watch."""
+        cast("StudentModule", pl_module).watch = None
+
+
+def check_watched(module: StudentModule) -> None:
+    """Raise a UserError for a broken watched step; wait for the device."""
+    if module.watch is not None and (broken := module.watch.first_broken()):
+        raise broken_step(module, broken)
+
+
+def broken_step(module: StudentModule, noted: NotedStep) -> UserError:
+    """Return the error for a watched step, whose batch is made again."""
+    loader = cast("Any", module.trainer.train_dataloader)
+    batch = loader.dataset[noted.index.cpu()].to(module.device)
+    for loss, values in noted.losses:
+        if terms := broken_terms(loss, values):
+            return non_finite_step(module, batch, noted.at, "loss", terms)
+    module.train()
+    terms = [*terms_of_broken_gradients(module, batch)] or ["the sum of the terms"]
+    return non_finite_step(module, batch, noted.at, "gradient", terms)
+
+
+def position(module: StudentModule, batch_idx: int) -> Position:
+    """Return the place of the module's present step."""
+    return Position(module.current_epoch, module.global_step, batch_idx)
 
 
 def require_finite(
     module: StudentModule, loss: Tensor, values: Mapping[str, Tensor], batch: Batch, batch_idx: int
 ) -> None:
-    """Raise a UserError with terms and samples if a loss is not finite."""
-    if not torch.isfinite(loss):
-        broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
-        terms = broken or ["the sum of the loss terms overflows"]
-        raise non_finite_step(module, batch, batch_idx, "loss", terms)
+    """Note a watched step's loss; of another, raise a UserError if it is not finite."""
+    if module.watch is not None:
+        module.watch.note_loss(loss, values)
+    elif terms := broken_terms(loss, values):
+        raise non_finite_step(module, batch, position(module, batch_idx), "loss", terms)
+
+
+def broken_terms(loss: Tensor, values: Mapping[str, Tensor]) -> list[str]:
+    """Return what makes a loss not finite; nothing if it is finite."""
+    if torch.isfinite(loss):
+        return []
+    broken = [f"loss/{name} = {float(v.detach())}" for name, v in values.items() if not torch.isfinite(v)]
+    return broken or ["the sum of the loss terms overflows"]
 
 
 def non_finite_step(
-    module: StudentModule, share: Batch, batch_idx: int, what: str, broken: Sequence[str]
+    module: StudentModule, share: Batch, at: Position, what: str, broken: Sequence[str]
 ) -> UserError:
     """Return the error for a step that is not taken; save the step."""
     batch = share.map(module.gather_batch(share.labels))
-    about = {"epoch": module.current_epoch, "step": module.global_step, "broken": list(broken)}
+    about = {"epoch": at.epoch, "step": at.step, "broken": list(broken)}
     file = Path(module.trainer.default_root_dir) / "not_finite.safetensors"
     if module.trainer.is_global_zero:
         save_reproduction(file, module, batch, about)
     return UserError(
-        f"The {what} is not finite at epoch {module.current_epoch}, step {module.global_step}, "
-        f"batch {batch_idx} ({', '.join(broken)}). The step is saved in {file} (view {batch.view}, "
+        f"The {what} is not finite at epoch {at.epoch}, step {at.step}, "
+        f"batch {at.batch_idx} ({', '.join(broken)}). The step is saved in {file} (view {batch.view}, "
         f"rows of the {batch.split} split: {batch.index.tolist()}).",
         fix="lower optimizer.lr or the coefficient of the loss term and repeat the command "
         "(docs/resume.md explains how to examine the step)",

@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from amtml_pl.distill.compiled import Candidate, CompiledStep, Part
 from amtml_pl.distill.loss_components import LossComponent, StepBreakdown, trainable
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.non_finite import require_finite
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.types import Batch, Step
+from amtml_pl.models.state import buffers_restored
+from amtml_pl.system.ranks import rank, world_size
+from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
+
+T = TypeVar("T")
 
 
 class DistillModule(StudentModule):
     """Student trained from labels and any teachers, by one optimiser."""
 
     uses_weighting_unchanged: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
+
+    def compile_full_batches(self, batch_size: int, *, required: bool) -> None:
+        """Compile the step at the first full batch of the fit.
+
+        Args:
+            batch_size: images of a full batch, over all ranks.
+            required: True to raise a UserError where nothing compiles.
+        """
+        rows = len(range(rank(), batch_size, world_size()))
+        parts: tuple[Part, ...] = ("step", "student") if world_size() == 1 else ("student",)
+        self.compiled = CompiledStep(rows, parts, required=required)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""] | None:
         """Return the loss of one step, in the order a batch travels."""
         self.seed_step()
-        step = self.distill_step(batch)
-        values = self.values(step)
-        loss = self.total(values)
+        with full_precision(batch):
+            teachers = self.teacher_outputs_of(batch)
+        if self.compiled is not None and self.compiled.is_due(len(batch)):
+            self.compile_step(self.compiled, batch, teachers)
+        step, values, loss = self.run("step", self.step_and_losses, batch, teachers, self.current_epoch)
         require_finite(self, loss, values, batch, batch_idx)
         self.update_metrics(step, batch, values, loss)
         return loss
 
+    def compile_step(self, compiled: CompiledStep, batch: Batch, teachers: TeacherOutputs | None) -> None:
+        """Compile the step for batches of this size; parameters, statistics and random numbers stay."""
+        start = time.perf_counter()
+        candidates: dict[Part, Candidate] = {
+            "step": (self.step_and_losses, lambda f, epoch: f(batch, teachers, epoch)[-1]),
+            "student": (self.student.forward, lambda f, _: f(batch.images).logits.sum()),
+        }
+        trained = [parameter for group in self.trainable_groups().values() for parameter in group]
+        with buffers_restored(self), torch.random.fork_rng():
+            compiled.compile(candidates, trained, self.current_epoch)
+        self.spent.count_compilation(time.perf_counter() - start)
+
+    def run(self, part: Part, function: Callable[..., T], *inputs: Any) -> T:
+        """Return ``function(*inputs)``, compiled if the part is."""
+        if self.compiled is None:
+            return function(*inputs)
+        return cast("T", self.compiled.run(part, function, *inputs))
+
+    def step_and_losses(
+        self, batch: Batch, teachers: TeacherOutputs | None, epoch: int
+    ) -> tuple[Step, dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
+        """Return a step and the terms' unweighted values, both without gradients, and the loss."""
+        student = self.run("student", self.student, batch.images)
+        step = self.assemble_step(batch, student, teachers, epoch)
+        values = self.values(step)
+        seen = replace(
+            step,
+            student=ModelOutputs(step.student.logits.detach()),
+            weights=None if step.weights is None else step.weights.detach(),
+            weighting_norm=None,
+        )
+        return seen, {name: value.detach() for name, value in values.items()}, self.total(values)
+
     def distill_step(self, batch: Batch) -> Step:
-        """Return a batch's student and teacher outputs with the teachers' weights.
+        """Return a batch's student and teacher outputs with the teachers' weights, with gradients."""
+        with full_precision(batch):
+            teachers = self.teacher_outputs_of(batch)
+        return self.assemble_step(batch, self.student(batch.images), teachers, self.current_epoch)
+
+    def assemble_step(
+        self, batch: Batch, student: ModelOutputs, teachers: TeacherOutputs | None, epoch: int
+    ) -> Step:
+        """Weight the teachers for a batch and the outputs of student and teachers.
 
         Where several processes share a batch, the outputs of all are gathered: weightings and terms see
         the whole batch and return what they return in one process.
         """
-        student = self.student(batch.images)
         with full_precision(batch):
-            teachers = self.teacher_outputs_of(batch)
             whole = self.gather_batch(batch.labels)
             student, labels = student.map(at_least_float32).map(whole), whole(batch.labels)
             teachers = None if teachers is None else teachers.map(at_least_float32).map(whole)
@@ -50,7 +110,7 @@ class DistillModule(StudentModule):
             return Step(
                 student=student,
                 labels=labels,
-                epoch=self.current_epoch,
+                epoch=epoch,
                 teachers=teachers,
                 weights=weights,
                 weighting_norm=self.weighting_norm(),

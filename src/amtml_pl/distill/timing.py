@@ -16,6 +16,7 @@ class Spending:
 
     teacher_seconds: float = 0.0  # in which steps waited for the teachers
     cache_build_seconds: float = 0.0  # not part of the fit's seconds
+    compile_seconds: float = 0.0  # likewise
     images_seen: int = 0  # training images of all ranks, each time that one was seen
     teacher_passes: Counter[str] = field(default_factory=Counter)  # images that each teacher has seen
     seconds_before: float = 0.0  # the fit's seconds in earlier sessions
@@ -39,14 +40,25 @@ class Spending:
         self.started += seconds
         self.teacher_passes.update(computed)
 
+    def count_compilation(self, seconds: float) -> None:
+        """Add the cost of compiling the step, and leave it out of the fit's seconds."""
+        self.compile_seconds += seconds
+        self.started += seconds
+
     def state(self) -> dict[str, Any]:
         """Return the sums for a checkpoint."""
         seconds = {"seconds_before": self.fit_seconds, "teacher_seconds": self.teacher_seconds}
         counts = {"images_seen": self.images_seen, "teacher_passes": dict(self.teacher_passes)}
-        return {**seconds, "cache_build_seconds": self.cache_build_seconds, **counts}
+        beside = {
+            "cache_build_seconds": self.cache_build_seconds,
+            "compile_seconds": self.compile_seconds,
+        }
+        return {**seconds, **beside, **counts}
 
     def resume_from(self, state: Mapping[str, Any]) -> None:
         """Add the sums that `state` gave in an earlier session."""
-        for name in ("seconds_before", "teacher_seconds", "cache_build_seconds", "images_seen"):
+        for name in (
+            "seconds_before", "teacher_seconds", "cache_build_seconds", "compile_seconds", "images_seen",
+        ):  # fmt: skip
             setattr(self, name, getattr(self, name) + state[name])
         self.teacher_passes.update(state["teacher_passes"])

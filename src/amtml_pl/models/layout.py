@@ -1,4 +1,4 @@
-"""Execution of a network: memory layout and compilation, equal to rounding."""
+"""Memory layout, device and eager execution of networks."""
 
 from __future__ import annotations
 
@@ -8,38 +8,47 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from amtml_pl.errors import UserError
-
 # torch 2.14.1's CPU backward of a strided 1×1 convolution corrupts memory in channels-last layout when it has
-# fewer input channels than a vector register holds and the batch is odd; see docs/results.md.
+# fewer input channels than a vector register holds and the batch is odd; see docs/measurements/speed.md.
 SAFE_INPUT_CHANNELS = 16
 
 
-def set_execution(
-    network: nn.Module, *, channels_last: bool, compiled: bool, trained_on_cpu: bool = False
-) -> None:
-    """Set a network's memory layout and compilation in place; its ``state_dict`` keeps its names.
+def set_layout(network: nn.Module, *, channels_last: bool, compiled: bool) -> None:
+    """Set a network's memory layout in place; its ``state_dict`` keeps its names.
+
+    Convolutions whose CPU backward corrupts memory are computed another way, see `SubsampledConv2d`.
 
     Args:
         network: the bare one, inside its taps.
-        channels_last: whether weights and activations are stored with the channels last.
-        compiled: whether ``torch.compile`` translates the forward and backward.
-        trained_on_cpu: raise a UserError where channels-last would corrupt memory in the CPU's backward.
+        channels_last: True to store weights and activations with the channels last.
+        compiled: True if the network will be compiled; the compiler takes channels-last layouts by itself.
     """
     if channels_last:
-        if trained_on_cpu and (unsafe := unsafe_convolutions(network)):
-            raise UserError(
-                f"channels_last=true corrupts memory when {type(network).__name__} is trained on a CPU. Some "
-                f"strided 1x1 convolutions have too few input channels (got {unsafe[:3]}, expected at least "
-                f"{SAFE_INPUT_CHANNELS}).",
-                fix="channels_last=false",
-            )
         network.to(memory_format=torch.channels_last)
+    if channels_last or compiled:
+        for module in network.modules():
+            if is_unsafe(module):
+                module.__class__ = SubsampledConv2d
+
+
+def set_execution(network: nn.Module, *, channels_last: bool, compiled: bool) -> None:
+    """Set a teacher's memory layout, and compile its forward, in place."""
+    set_layout(network, channels_last=channels_last, compiled=compiled)
     if compiled:
         network.compile()
+
+
+class SubsampledConv2d(nn.Conv2d):
+    """Strided 1×1 convolution that takes every n-th pixel first, then convolves without a stride."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Conv2d
+        """Return what `nn.Conv2d` returns."""
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 def device_for(accelerator: str | None) -> torch.device:
@@ -71,13 +80,13 @@ def local_batch_norm(network: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def unsafe_convolutions(network: nn.Module) -> list[str]:
-    """Return names of convolutions whose CPU backward is broken in channels-last layout."""
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d)
+def is_unsafe(module: nn.Module) -> bool:
+    """Return True for a convolution whose CPU backward is broken in channels-last layout."""
+    return (
+        type(module) is nn.Conv2d
         and module.kernel_size == (1, 1)
         and max(int(step) for step in module.stride) > 1
+        and module.padding == (0, 0)
+        and module.groups == 1
         and module.in_channels < SAFE_INPUT_CHANNELS
-    ]
+    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.state import evaluation_mode
 from amtml_pl.types import ModelOutputs, Shape
 
 
@@ -209,35 +209,3 @@ def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
             fix="choose another network, or adapt it with amtml_pl.models.small_images.adapt_stem",
         ) from error
     return outputs
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode inside; afterwards restore each module's mode."""
-    with modes_restored(network):
-        network.eval()
-        yield
-
-
-@contextmanager
-def modes_restored(network: nn.Module) -> Iterator[None]:
-    """Restore every module's training or evaluation mode afterwards."""
-    modes = {module: module.training for module in network.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Treat the network's parameters as constants inside."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

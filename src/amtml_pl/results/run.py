@@ -16,7 +16,7 @@ from amtml_pl.config.build import build_object
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
-from amtml_pl.models.layout import set_execution
+from amtml_pl.models.layout import set_layout
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.results.checkpoints import CheckpointName, load_checkpoint
 from amtml_pl.results.images import recorded_images
@@ -86,9 +86,10 @@ class FinishedRun:
             UserError: if the checkpoint is missing, damaged, or of another network.
         """
         about = self.config["dataset"]
+        execution = self.record.execution
         network = build_untrained(self.config["student"]["network"])
         student = TappedNetwork(network, mean=about["mean"], std=about["std"], taps=taps)
-        set_execution(network, channels_last=bool(self.config.get("channels_last")), compiled=False)
+        set_layout(network, channels_last=execution.channels_last, compiled=execution.compile)
         load_checkpoint(student, "student", RunFolder(self.path), self.record, checkpoint)
         return student
 

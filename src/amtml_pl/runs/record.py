@@ -68,6 +68,26 @@ class Timing(Record):
     images_per_second: float
     teacher_seconds: float
     cache_build_seconds: float
+    compile_seconds: float
+
+
+class Execution(Record):
+    """How the student's step is computed; a resumed run keeps it.
+
+    Attributes:
+        channels_last: the memory layout of the network.
+        compile: True if full batches run compiled.
+        fused: True if the optimiser updates all parameters by one kernel.
+    """
+
+    channels_last: bool
+    compile: bool
+    fused: bool
+
+    def __str__(self) -> str:
+        """Return the execution for the plan, such as ``channels last, compiled``."""
+        chosen = {"channels last": self.channels_last, "compiled": self.compile, "fused": self.fused}
+        return ", ".join(name for name, on in chosen.items() if on) or "eager"
 
 
 class RunRecord(Sealed):
@@ -87,12 +107,13 @@ class RunRecord(Sealed):
         loss: the coefficient of each term.
         temperature: of the distillation.
         budget: training settings and initial weights; equal for all methods of a fair study.
+        compiled: the part that was compiled; "" if none was, or not yet.
         metrics: of a completed run, by flat name; accuracies are in [0, 1].
         files: the SHA-256 of each file that a completed run is made of, by its name in the folder.
         error: the reason of a failure.
     """
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     status: Status
     experiment: str | None
     seed: int
@@ -111,6 +132,8 @@ class RunRecord(Sealed):
     loss: dict[str, float]
     temperature: float
     budget: dict[str, bool | int | float | str | None]
+    execution: Execution
+    compiled: Literal["step", "student", ""] = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     timing: Timing | None = None
     cache: CacheUse | None = None

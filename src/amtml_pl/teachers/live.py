@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.models.hint import HintSpec
-from amtml_pl.models.taps import TappedNetwork, evaluation_mode, tap_shapes
+from amtml_pl.models.state import evaluation_mode
+from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.system.files import replacing, short_digest
 from amtml_pl.system.records import Sealed, Share, as_json, read_record
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs

@@ -10,10 +10,13 @@ from amtml_pl.data.module import PackedDataModule, TeacherReader
 from amtml_pl.data.packing import PackedDataset
 from amtml_pl.distill.compatibility import TeacherSource, refuse_without_teachers
 from amtml_pl.distill.module import StudentModule
+from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.layout import set_execution
+from amtml_pl.models.layout import set_layout
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.runs.record import Execution
+from amtml_pl.training.execution import fused_optimizer
 from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape, TensorShapes
 from amtml_pl.weighting.scheme import Weighting
@@ -29,7 +32,7 @@ def data_module(
 
 
 def training_module(
-    settings: Settings, teachers: TeacherSource | None, hints: Mapping[str, Shape]
+    settings: Settings, teachers: TeacherSource | None, hints: Mapping[str, Shape], execution: Execution
 ) -> StudentModule:
     """Build the training loop with student, terms, weighting and their learned parameters.
 
@@ -45,7 +48,8 @@ def training_module(
     pl.seed_everything(settings.seed, verbose=False)
     weighting: Weighting = method.weighting.build()
     parts: list[LossTerm | Weighting] = [*terms.values(), *([] if teachers is None else [weighting])]
-    student = student_network(settings, list(dict.fromkeys(t for part in parts for t in part.student_taps())))
+    taps = list(dict.fromkeys(tap for part in parts for tap in part.student_taps()))
+    student = student_network(settings, taps, execution)
     K, features = tap_shapes(student, settings.dataset.image_size)
     check_classes_of_student(settings, K)
     shapes = TensorShapes(
@@ -62,12 +66,14 @@ def training_module(
         terms=terms,
         coef=method.coef,
         num_classes=K,
-        optimizer=method.optimizer.build(),
+        optimizer=fused_optimizer(method.optimizer.build(), fused=execution.fused),
         scheduler=method.scheduler.build(),
         teachers=teachers,
         weighting=weighting,
         seed=settings.seed,
     )
+    if execution.compile and isinstance(module, DistillModule):
+        module.compile_full_batches(settings.data.batch_size, required=method.execution.compile is True)
     if settings.data.mixup:
         refuse_mixup(settings.data.mixup, module)
     check_optimization(module)
@@ -114,10 +120,9 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
     )
 
 
-def student_network(settings: Settings, taps: list[str]) -> TappedNetwork:
-    """Build the student with the data set's normalisation, memory layout and compilation."""
+def student_network(settings: Settings, taps: list[str], execution: Execution) -> TappedNetwork:
+    """Build the student with the data set's normalisation and its memory layout."""
     method, dataset = settings.method, settings.dataset
     network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
-    layout = {"channels_last": method.channels_last, "compiled": method.compile}
-    set_execution(network.network, **layout, trained_on_cpu=settings.trainer.on_cpu)
+    set_layout(network.network, channels_last=execution.channels_last, compiled=execution.compile)
     return network

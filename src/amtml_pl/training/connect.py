@@ -47,9 +47,8 @@ def connect(prepared: Prepared) -> Ready:
     for selected, teacher in zip(plan.teachers, plan.live, strict=False):  # none are live in a cached run
         selected.load_weights(teacher)
         layout = settings.cache.build  # as for a cache, so that both give the same numbers to the bit
-        network = teacher.network.network
-        set_execution(network, channels_last=layout.channels_last, compiled=layout.compile)
-    module = training_module(settings, source or live, plan.hints)
+        set_execution(teacher.network.network, channels_last=layout.channels_last, compiled=layout.compile)
+    module = training_module(settings, source or live, plan.hints, prepared.execution)
     if cache is not None and source is not None:
         reader = CacheReader(cache, source, module.spent)
         reader.provide(prepared.data.train_view(0))

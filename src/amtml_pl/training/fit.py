@@ -72,6 +72,7 @@ def timing_of(spent: Spending) -> Timing:
         images_per_second=spent.images_seen / seconds,
         teacher_seconds=spent.teacher_seconds,
         cache_build_seconds=spent.cache_build_seconds,
+        compile_seconds=spent.compile_seconds,
     )
 
 

@@ -35,6 +35,7 @@ def initial_record(ready: Ready) -> RunRecord:
         weighting=method.weighting.target if ready.teachers else None,
         loss=dict(module.coef),
         temperature=method.temperature,
+        execution=ready.prepared.execution,
         budget={  # equal for all methods of a study; only ``student_initial`` depends on the seed
             "epochs": settings.trainer.epochs,
             "batch_size": settings.data.batch_size,

@@ -29,10 +29,11 @@ from amtml_pl.teachers.live import check_accuracy
 from amtml_pl.training.assemble import data_module
 from amtml_pl.training.callbacks import passes_of_all_ranks
 from amtml_pl.training.connect import connect, run_doctor
+from amtml_pl.training.execution import choose_execution
 from amtml_pl.training.fit import fit, measure_teacher
 from amtml_pl.training.initial_record import initial_record
 from amtml_pl.training.plan import plan
-from amtml_pl.training.plan_table import refuse_missing, show_plan
+from amtml_pl.training.plan_table import refuse_missing, show_plan, training_images
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
@@ -102,7 +103,9 @@ def prepare(planned: Plan) -> Prepared:
         UserError: for missing things with ``prepare=false``, or data that do not fit the configuration.
     """
     request, settings = planned.request, planned.request.settings
-    show_plan(planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.on_cpu)
+    show_plan(
+        planned.steps, f"Plan of {request.experiment or 'the run'}", on_cpu=settings.trainer.device == "cpu"
+    )
     if not settings.prepare:
         refuse_missing(planned.steps)
     dataset, packed = settings.dataset, pack(planned.source, settings.dataset.packed_root)
@@ -118,7 +121,9 @@ def prepare(planned: Plan) -> Prepared:
     data = data_module(settings, packed)
     data.train_batches(0, 0, world_size())  # a UserError for ranks comes before teachers are trained
     accuracy = {teacher.name: provide_teacher(teacher, data, settings) for teacher in planned.teachers}
-    return Prepared(planned, data, accuracy)
+    images = training_images(settings, planned.source) or 0  # known, now that they are packed
+    execution = planned.execution or choose_execution(settings, images)
+    return Prepared(planned, execution, data, accuracy)
 
 
 def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: Settings) -> dict[str, float]:
@@ -166,7 +171,10 @@ def fit_and_record(ready: Ready, gradient_share: Mapping[str, float]) -> RunReco
 
     def completed() -> RunRecord:
         result = {"metrics": dict(fitted.metrics), "timing": fitted.timing, "cache": cache}
-        folder.write_record(about.replaced(status="completed", **result, files=folder.seal()))
+        compiled = getattr(ready.module.compiled, "part", None) or ""
+        folder.write_record(
+            about.replaced(status="completed", compiled=compiled, **result, files=folder.seal())
+        )
         return folder.completed() or about
 
     record = run_on_rank_zero(completed)

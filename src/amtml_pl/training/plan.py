@@ -12,7 +12,8 @@ from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher
 from amtml_pl.training.assemble import data_module, training_module
 from amtml_pl.training.callbacks import epochs_in
-from amtml_pl.training.plan_table import held_out_step, make_plan
+from amtml_pl.training.execution import EAGER, choose_execution
+from amtml_pl.training.plan_table import held_out_step, make_plan, training_images
 from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
 from amtml_pl.training.settings import Settings
@@ -33,13 +34,17 @@ def plan(request: RunRequest) -> Plan:
     unread: TeacherSource | None = None  # of teachers that have not run yet
     if teachers:
         unread = CachedTeachers(names(teachers)) if settings.cached else LiveTeachers(live)
-    module = training_module(settings, unread, hints)
+    module = training_module(settings, unread, hints, EAGER)
     held_out = None
     if module.needs_held_out:
         held_out = held_out_step(settings, len(teachers), found_cache(settings, source, teachers, "val"))
     resumed = settings.resume and not settings.force and last.exists()
     done = epochs_in(read_checkpoint(last)) if resumed else 0
-    steps = make_plan(settings, source, module.student, teachers, hints, cache, held_out, done)
+    record = request.folder.record() if resumed else None
+    images = training_images(settings, source)
+    recorded = None if record is None else record.execution
+    execution = None if images is None else choose_execution(settings, images, recorded)
+    steps = make_plan(settings, source, module.student, teachers, hints, cache, execution, held_out, done)
     return Plan(
         request=request,
         source=source,
@@ -47,6 +52,7 @@ def plan(request: RunRequest) -> Plan:
         live=live,
         hints=hints,
         needs_held_out=module.needs_held_out,
+        execution=execution,
         steps=tuple(steps),
     )
 

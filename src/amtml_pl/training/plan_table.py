@@ -16,7 +16,9 @@ from amtml_pl.config.schedules import schedule_warnings
 from amtml_pl.data.packing import find_packed, is_packed, packed_folder
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.errors import UserError
-from amtml_pl.models.taps import TappedNetwork, cost, evaluation_mode
+from amtml_pl.models.state import evaluation_mode
+from amtml_pl.models.taps import TappedNetwork, cost
+from amtml_pl.runs.record import Execution
 from amtml_pl.system.console import console, counted, duration, error_console
 from amtml_pl.teachers.cache.storage import stored_bytes
 from amtml_pl.training.run_cache import RunCache
@@ -57,6 +59,7 @@ def make_plan(
     teachers: Sequence[SelectedTeacher],
     hints: Mapping[str, Shape],
     cache: RunCache | None,
+    execution: Execution | None,
     held_out: PlanStep | None = None,
     done: int = 0,
 ) -> list[PlanStep]:
@@ -93,6 +96,7 @@ def make_plan(
     what = f"student ({own.parameters:,} parameters, {own.macs / 1e6:.1f} M MACs)"
     left = f" ({epochs - done} left)" if done else ""
     state = f"{counted(epochs, 'epoch')}{left}, loss terms {', '.join(settings.method.loss)}"
+    state += "" if execution is None else f"; {execution}"
     warnings = schedule_warnings(settings.method.scheduler.plain(), epochs)
     steps.append(PlanStep(what, state, seconds=seconds, warning=" ".join(warnings) or None))
     return steps

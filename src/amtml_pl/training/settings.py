@@ -76,23 +76,37 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class ExecutionOptions:
+    """Wanted execution of the student's step, from ``execution``; see `amtml_pl.training.execution`.
+
+    Attributes:
+        channels_last, compile, fused: memory layout; compilation of the step; one kernel for the optimiser.
+    """
+
+    channels_last: bool | Literal["auto"]
+    compile: bool | Literal["auto"]
+    fused: bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
 class MethodOptions:
     """Options of the method, from root keys of the same names.
 
     Attributes:
-        channels_last, compile: memory layout of the student; True for ``torch.compile``.
+        execution: how the student's step is computed.
         temperature, mixture: T of softened outputs, above 0; what the soft targets average.
         student: the network to train, from ``student.network``.
+        suits_channels_last: False if that layout is slower on a CPU, from ``student.channels_last``.
         weighting, loop: the scheme that weighs the teachers; the training step, a `StudentModule`.
         loss, coef: terms, and their finite multipliers, also of unselected terms, by name.
         optimizer, scheduler: of its parameter groups; of the learning rate, once per epoch.
     """
 
-    channels_last: bool
-    compile: bool
+    execution: ExecutionOptions
     temperature: float
     mixture: Mixture
     student: ObjectSpec
+    suits_channels_last: bool
     weighting: ObjectSpec
     loss: Mapping[str, ObjectSpec]
     coef: Mapping[str, float]
@@ -133,13 +147,13 @@ class TrainerOptions:
         checkpoint_minutes: between checkpoints, 0 or more; None saves at the end of epochs only.
         trainer, loggers: Lightning's objects, from ``trainer`` and ``logger``.
         epochs: 1 or more, from ``trainer.max_epochs``.
-        on_cpu: True if the student is trained on the CPU, from ``trainer.accelerator``.
+        device: kind of the device that trains the student, such as ``cpu``, from ``trainer.accelerator``.
     """
 
     checkpoint_minutes: float | None
     trainer: ObjectSpec
     epochs: int
-    on_cpu: bool
+    device: str
     loggers: tuple[ObjectSpec, ...]
 
 
@@ -238,7 +252,9 @@ def settings_of(config: DictConfig) -> Settings:
         method=options(
             MethodOptions,
             config,
+            execution=options(ExecutionOptions, config.execution),
             student=object_spec(config.student.network),
+            suits_channels_last=config.student.get("channels_last", True),
             loss={str(name): object_spec(node) for name, node in config.loss.items()},
             coef={str(name): value for name, value in config.coef.items()},
             **{key: object_spec(config[key]) for key in ("weighting", "loop", "optimizer", "scheduler")},
@@ -258,7 +274,7 @@ def settings_of(config: DictConfig) -> Settings:
             checkpoint_minutes=config.checkpoint_minutes,
             trainer=object_spec(trainer),
             epochs=trainer.max_epochs,
-            on_cpu=device_for(trainer.accelerator).type == "cpu",
+            device=device_for(trainer.accelerator).type,
             loggers=tuple(object_spec(logger) for logger in config.get("logger", {}).values()),
         ),
         config=config,

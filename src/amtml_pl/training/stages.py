@@ -13,7 +13,7 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.record import TeacherFacts, Timing
+from amtml_pl.runs.record import Execution, TeacherFacts, Timing
 from amtml_pl.teachers.live import Teacher
 from amtml_pl.training.plan_table import PlanStep
 from amtml_pl.training.run_cache import Accuracy, RunCache
@@ -50,6 +50,7 @@ class Plan:
         live: their networks, maybe without weights yet; empty in a cached run.
         hints: ``(C, H, W)`` of each hint by flat name, after pooling.
         needs_held_out: True if the weighting reads the teachers' outputs on the validation split.
+        execution: of the student's step; None while the number of images is unknown.
         steps: the rows of the printed plan, in building order.
     """
 
@@ -59,6 +60,7 @@ class Plan:
     live: tuple[Teacher, ...]
     hints: Mapping[str, Shape]
     needs_held_out: bool
+    execution: Execution | None
     steps: tuple[PlanStep, ...]
 
 
@@ -68,11 +70,13 @@ class Prepared:
 
     Attributes:
         plan: the stage before.
+        execution: of the student's step.
         data: batches without teacher outputs.
         accuracy: in [0, 1], by teacher and split; of weights from elsewhere on validation alone.
     """
 
     plan: Plan
+    execution: Execution
     data: PackedDataModule
     accuracy: Accuracy
 

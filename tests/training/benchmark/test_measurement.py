@@ -11,16 +11,24 @@ from amtml_pl.data.augment import Augmentation
 from amtml_pl.data.datasets.synthetic import Synthetic
 from amtml_pl.data.packing import pack
 from amtml_pl.errors import UserError
+from amtml_pl.runs.record import Execution
 from amtml_pl.system.records import read_record
+from amtml_pl.training.assemble import student_network
+from amtml_pl.training.benchmark.bare_loop import BareLoop, bare_loops
 from amtml_pl.training.benchmark.benchmark_record import BenchmarkRecord, Statistic
 from amtml_pl.training.benchmark.peak_memory import peak_private_memory, private_megabytes
 from amtml_pl.training.benchmark.short_fit import ShortFit, silenced_console
+from amtml_pl.training.execution import EAGER, missing_compiler
 
 SMALL = (
     "experiment=digits_amtml", "trainer=cpu", "student=resnet8_thin", "teacher=[vgg8_quarter]",
     "data.batch_size=16",
 )  # fmt: skip
-KEYS = ("ce_step_ms", "avg_step_ms", "cached_step_ms", "live_step_ms", "peak_extra_mb", "input_share")
+STEPS = (
+    "ce_step_ms", "avg_step_ms", "cached_step_ms", "live_step_ms",
+    "bare_eager_step_ms", "bare_channels_last_step_ms",
+)  # fmt: skip
+KEYS = (*STEPS, "ratio_to_limit", "compile_seconds", "peak_extra_mb", "input_share")
 
 
 @pytest.fixture
@@ -56,7 +64,7 @@ def test_the_four_variants_differ_in_teachers_and_losses_alone(bench):
 def test_a_slow_step_is_seen_in_the_step_and_a_slow_reader_in_the_input(bench, tmp_path, monkeypatch):
     made = bench()
     with silenced_console():
-        fit = ShortFit(made.variants["ce"], tmp_path / "fit")
+        fit = ShortFit(made.variants["ce"], tmp_path / "fit", EAGER)
         make = Augmentation.__call__
 
         def slow(self, images, index, view):
@@ -67,6 +75,46 @@ def test_a_slow_step_is_seen_in_the_step_and_a_slow_reader_in_the_input(bench, t
         timer = fit.steps()
     assert len(timer.steps) == len(timer.inputs) == 2
     assert all(0.1 <= i <= s for i, s in zip(timer.inputs, timer.steps, strict=True))
+
+
+@pytest.mark.skipif(missing_compiler("cpu") is not None, reason="needs a C++ compiler")
+def test_the_few_steps_run_as_a_whole_run_of_the_experiment_would(bench, tmp_path):
+    made = bench("data.train_size=160", "trainer.max_epochs=1000000000")
+    assert made.execution == Execution(channels_last=True, compile=True, fused=True)
+    assert made.conditions().execution == "channels last, compiled, fused"
+    with silenced_console():
+        module = ShortFit(made.variants["ce"], tmp_path / "fit", made.execution).ready.module
+    assert module.compiled is not None
+    assert module.configure_optimizers()["optimizer"].defaults["fused"]
+
+
+def test_a_run_too_short_to_compile_for_is_measured_without(bench):
+    assert not bench("data.train_size=160", "trainer.max_epochs=1").execution.compile
+
+
+def test_a_bare_loop_trains_its_own_copy_of_the_student_and_draws_no_random_numbers_of_the_run(bench):
+    settings = bench().variants["ce"]
+    state = torch.get_rng_state()
+    loop = BareLoop(settings, Execution(channels_last=True, compile=False, fused=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert loop.images.shape == (settings.data.batch_size, 3, 32, 32)
+    assert loop.images.is_contiguous(memory_format=torch.channels_last)
+    assert loop.optimizer.defaults["fused"]
+    before = {name: weight.clone() for name, weight in loop.network.named_parameters()}
+    student = student_network(settings, [], EAGER).network
+    assert {name: w.shape for name, w in student.named_parameters()} == {
+        n: w.shape for n, w in before.items()
+    }
+    assert len(loop.seconds(3)) == 3
+    assert not any(torch.equal(weight, before[name]) for name, weight in loop.network.named_parameters())
+
+
+def test_the_compiled_bare_loop_is_left_out_where_there_is_no_compiler(bench):
+    from torch._inductor import config
+
+    settings = bench().variants["ce"]
+    with config.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        assert [*bare_loops(settings, fused=False)] == ["bare_eager", "bare_channels_last"]
 
 
 def test_the_cache_is_built_anew_in_every_repetition(bench, tmp_path):
@@ -109,7 +157,7 @@ def test_synthetic_images_have_the_asked_shape_and_repeat(tmp_path):
     assert first.digest == again.digest
     assert first.splits["train"].images.shape == (40, 3, 16, 16)
     assert first.splits["test"].labels.unique().tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(UserError, match="expected at least 2, 1, num_classes and 1"):
+    with pytest.raises(UserError, match="expected num_classes ≥ 2, image_size ≥ 1"):
         Synthetic(num_classes=1)
 
 
@@ -123,7 +171,7 @@ def test_the_command_writes_every_figure_with_its_spread_into_the_run_folder(tmp
     record = read_record(BenchmarkRecord, file, fix="")
     assert {*KEYS} <= {name for name, figure in record.figures.items() if figure.spread is not None}
     assert record.figures["teacher_parameters_resident"].median == 0
-    assert all(record.figures[name].median > 0 for name in KEYS[:4])
+    assert all(record.figures[name].median > 0 for name in (*STEPS, "ratio_to_limit"))
     assert 0 < record.figures["input_share"].median < 1
     assert record.break_even.views == 8
     shown = capfd.readouterr().out

@@ -14,7 +14,7 @@ from amtml_pl.distill.doctor.targets import head_findings, target_findings
 from amtml_pl.distill.doctor.weights import order_findings, weight_findings
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.models.layout import eager_execution
-from amtml_pl.models.taps import modes_restored
+from amtml_pl.models.state import buffers_restored, modes_restored
 from amtml_pl.types import Batch
 
 SHARE_SAMPLES = 32
@@ -65,13 +65,10 @@ def gradient_shares(module: StudentModule, batch: Batch) -> dict[str, float]:
 @contextmanager
 def unchanged(module: StudentModule) -> Iterator[None]:
     """Use training mode inside, uncompiled; restore modes, buffers, accounts and random numbers."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     seconds = module.spent.teacher_seconds
-    with torch.random.fork_rng(), modes_restored(module), eager_execution():
+    with torch.random.fork_rng(), modes_restored(module), buffers_restored(module), eager_execution():
         module.train()
         try:
             yield
         finally:
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
             module.spent.teacher_seconds = seconds

@@ -19,7 +19,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.losses.kd_each import soft_target_losses
 from amtml_pl.losses.term import require_teachers
 from amtml_pl.models.layout import eager_execution, local_batch_norm
-from amtml_pl.models.taps import evaluation_mode, frozen
+from amtml_pl.models.state import evaluation_mode, frozen
 from amtml_pl.types import Batch, ModelOutputs, Step, TeacherOutputs
 
 

@@ -15,7 +15,7 @@ from amtml_pl.distill.step import full_precision
 from amtml_pl.losses.kd_each import soft_target_losses
 from amtml_pl.losses.regression import regression_errors
 from amtml_pl.losses.term import require_teachers
-from amtml_pl.models.taps import evaluation_mode
+from amtml_pl.models.state import evaluation_mode
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.confidence import confidence_weights
 

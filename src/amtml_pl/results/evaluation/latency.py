@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amtml_pl.models.taps import TappedNetwork, evaluation_mode
+from amtml_pl.models.state import evaluation_mode
+from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.system.records import Positive, Record
 
 Images: TypeAlias = Float[Tensor, "B 3 H W"]

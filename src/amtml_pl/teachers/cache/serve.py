@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.system.device_memory import fits_on_device
 from amtml_pl.teachers.cache.storage import bytes_per_row
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
 from amtml_pl.teachers.cache.view import StoredView
 from amtml_pl.types import Batch, TeacherOutputs
 
 Placement = Literal["auto", "mapped", "resident"]
-SHARE_OF_FREE_MEMORY = 0.5
 
 
 class CachedTeachers:
@@ -68,23 +68,24 @@ class CachedTeachers:
 
     def fits_on_device(self) -> bool:
         """Return True if all decoded views fit into half of CUDA's free memory."""
-        if self.device.type != "cuda":
-            return False
         size = 0
         for store in all_stores(self.teachers):
             decoded = "float32" if store.storage == "int8" else store.storage
             size += len(self.views) * store.rows * bytes_per_row(store.shape or (), decoded)
-        return size <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(self.device)[0]
+        return fits_on_device(size, self.device)
 
     def __call__(self, batch: Batch) -> TeacherOutputs:
-        """Return the teachers' outputs for the images of the batch, on their device."""
+        """Return the teachers' outputs for the images of the batch."""
         return self.read(batch) if batch.teachers is None else batch.teachers
 
     def read(self, batch: Batch) -> TeacherOutputs:
-        """Return a training batch's stored rows; a UserError if its view is not built."""
+        """Return a training batch's stored rows; a UserError if its view is not built.
+
+        They are on the device of the batch's index.
+        """
         if batch.split != "train":
             raise RuntimeError(f"The cache has only the train split (got a batch of {batch.split!r}).")
-        device = batch.images.device
+        device = batch.index.device
         if self.is_resident:
             if batch.view not in self.resident:
                 views = self.stored(batch.view)

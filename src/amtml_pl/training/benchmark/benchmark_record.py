@@ -41,7 +41,8 @@ class Conditions(Record):
     """Conditions of a benchmark: images, teachers, repetitions and machine.
 
     The build includes loading the teachers. The input lasts from the end of a step to the start of the next,
-    which is an upper bound. Memory is the private memory of a process that trains after the build.
+    which is an upper bound. Memory is the private memory of a process that trains after the build. The
+    execution is that of a whole run of the experiment.
     """
 
     images: str
@@ -53,6 +54,7 @@ class Conditions(Record):
     images_in_the_cache: int | None
     threads: int
     processor: str
+    execution: str
     gpu: str | None
 
 

@@ -10,7 +10,7 @@ import platform
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,9 @@ import torch
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import pack
 from amtml_pl.models.layout import device_for
+from amtml_pl.runs.record import Execution
 from amtml_pl.training.assemble import data_module
+from amtml_pl.training.benchmark.bare_loop import LAYOUTS, bare_loops
 from amtml_pl.training.benchmark.benchmark_record import BreakEven, Conditions, Statistic
 from amtml_pl.training.benchmark.short_fit import (
     ShortFit,
@@ -33,7 +35,6 @@ from amtml_pl.training.plan_table import training_images, views_of_run
 from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.settings import Settings
 
-VARIANTS = ("ce", "avg", "cached", "live")
 MEMORY_RUNS = 3
 
 
@@ -43,7 +44,8 @@ class Benchmark:
 
     Attributes:
         original: settings of the experiment.
-        variants: the same on few images, by the names of `VARIANTS`.
+        variants: the same on few images, by name: ce, avg, cached, live.
+        execution: what the experiment chooses, for all variants.
     """
 
     original: Settings
@@ -51,6 +53,7 @@ class Benchmark:
     folder: Path
     repetitions: int
     steps: int
+    execution: Execution
 
     def figures(self) -> dict[str, Statistic]:
         """Return all measurements, by name."""
@@ -59,21 +62,32 @@ class Benchmark:
 
     def step_figures(self) -> dict[str, Statistic]:
         """Return milliseconds per step of each variant, measured in turn, and derived figures."""
-        fits = {variant: ShortFit(self.variants[variant], self.folder / variant) for variant in VARIANTS}
-        milliseconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-        shares = []
+        fits = {
+            name: ShortFit(settings, self.folder / name, self.execution)
+            for name, settings in self.variants.items()
+        }
+        bare = bare_loops(self.variants["ce"], fused=self.execution.fused)
+        milliseconds: dict[str, list[float]] = {name: [] for name in (*fits, *LAYOUTS)}
+        shares, order = [], [*fits, *bare]
         for repetition in range(self.repetitions):
-            for variant in VARIANTS if repetition % 2 == 0 else VARIANTS[::-1]:
-                timer = fits[variant].steps()
-                milliseconds[variant].append(1e3 * statistics.median(timer.steps))
-                if variant == "cached":
+            for name in order if repetition % 2 == 0 else reversed(order):
+                if name in bare:
+                    seconds = bare[name].seconds(self.steps)
+                else:
+                    timer = fits[name].steps()
+                    seconds = timer.steps
+                milliseconds[name].append(1e3 * statistics.median(seconds))
+                if name == "cached":
                     shares.append(statistics.median(timer.inputs) / statistics.median(timer.steps))
         ce, cached, live = (milliseconds[name] for name in ("ce", "cached", "live"))
+        limit = [min(steps) for steps in zip(*(milliseconds[name] for name in bare), strict=True)]
         return {
-            **{f"{variant}_step_ms": Statistic.of(values) for variant, values in milliseconds.items()},
-            "ratio_cached_to_ce": Statistic.of([a / b for a, b in zip(cached, ce, strict=True)]),
-            "ratio_live_to_cached": Statistic.of([a / b for a, b in zip(live, cached, strict=True)]),
+            **{f"{name}_step_ms": Statistic.of(values) for name, values in milliseconds.items()},
+            "ratio_to_limit": ratio(limit, cached),
+            "ratio_cached_to_ce": ratio(cached, ce),
+            "ratio_live_to_cached": ratio(live, cached),
             "input_share": Statistic.of(shares),
+            "compile_seconds": Statistic.of([fits["cached"].ready.module.spent.compile_seconds]),
         }
 
     def build_figures(self) -> dict[str, Statistic]:
@@ -103,7 +117,7 @@ class Benchmark:
             for variant in memory:
                 folder = self.folder / f"memory-{variant}-{repetition}"
                 with ProcessPoolExecutor(1, mp_context=spawn) as process:
-                    job = process.submit(memory_of_short_fit, self.variants[variant], folder)
+                    job = process.submit(memory_of_short_fit, self.variants[variant], folder, self.execution)
                     peak, beside = job.result()
                 memory[variant] += peak
                 if variant == "cached":
@@ -157,5 +171,11 @@ class Benchmark:
             images_in_the_cache=own.data.train_size,
             threads=torch.get_num_threads(),
             processor=platform.processor() or platform.machine(),
+            execution=str(self.execution),
             gpu=torch.cuda.get_device_name() if device_for("auto").type == "cuda" else None,
         )
+
+
+def ratio(values: Sequence[float], others: Sequence[float]) -> Statistic:
+    """Return the statistic of two measurements' ratio in each repetition."""
+    return Statistic.of([a / b for a, b in zip(values, others, strict=True)])

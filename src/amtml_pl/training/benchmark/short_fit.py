@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -14,12 +14,16 @@ from torch.optim.swa_utils import update_bn
 
 from amtml_pl.data.packing import is_packed
 from amtml_pl.runs.folder import RunFolder
+from amtml_pl.runs.record import Execution
 from amtml_pl.system.console import console, quieten
+from amtml_pl.training.benchmark.bare_loop import time_when_done
 from amtml_pl.training.benchmark.peak_memory import parameters_beside, peak_private_memory
 from amtml_pl.training.callbacks import EpochTable
 from amtml_pl.training.connect import connect
+from amtml_pl.training.execution import choose_execution
 from amtml_pl.training.pipeline import prepare
 from amtml_pl.training.plan import plan
+from amtml_pl.training.plan_table import training_images
 from amtml_pl.training.settings import Settings
 from amtml_pl.training.stages import RunRequest
 from amtml_pl.training.trainer import make_trainer, save_weights
@@ -27,11 +31,17 @@ from amtml_pl.types import Batch
 
 
 class ShortFit:
-    """Run whose trainer stops after a few steps; every call continues with the module."""
+    """Run whose trainer stops after a few steps; every call continues with the module.
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    Args:
+        settings: of the run.
+        folder: its run folder.
+        execution: replaces that of the plan, as a few steps are not worth compiling.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, execution: Execution) -> None:
         request = RunRequest(settings, RunFolder(folder), experiment=None, command="benchmark")
-        self.ready = connect(prepare(plan(request)))
+        self.ready = connect(prepare(replace(plan(request), execution=execution)))
 
     def steps(self) -> StepTimer:
         """Run a short fit and return the times of its steps."""
@@ -43,7 +53,7 @@ class ShortFit:
         return timer
 
 
-def memory_of_short_fit(settings: Settings, folder: Path) -> tuple[list[float], int]:
+def memory_of_short_fit(settings: Settings, folder: Path, execution: Execution) -> tuple[list[float], int]:
     """Measure a short run in this new process.
 
     Returns:
@@ -51,7 +61,7 @@ def memory_of_short_fit(settings: Settings, folder: Path) -> tuple[list[float], 
     """
     quieten()
     with silenced_console(), peak_private_memory() as peak:
-        fit = ShortFit(settings, folder)
+        fit = ShortFit(settings, folder, execution)
         fit.steps()
         return peak, parameters_beside(fit.ready.module)
 
@@ -86,13 +96,6 @@ class StepTimer(Callback):
         self.ended = time_when_done(pl_module.device)
 
 
-def time_when_done(device: torch.device) -> float:
-    """Return the clock's time once the accelerator has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 @contextmanager
 def silenced_console() -> Iterator[None]:
     """Print nothing inside, where each short run would be reported as a real one."""
@@ -101,6 +104,11 @@ def silenced_console() -> Iterator[None]:
         yield
     finally:
         console.quiet = before
+
+
+def execution_of_whole_run(settings: Settings) -> Execution:
+    """Return the execution that a run of these settings chooses from its epochs and images."""
+    return choose_execution(settings, training_images(settings, settings.dataset.source.build()) or 0)
 
 
 def images_are_packed(settings: Settings) -> bool:

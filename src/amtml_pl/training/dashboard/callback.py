@@ -67,7 +67,10 @@ class Dashboard(Observer, Checkpoint):
             "rates": self.rates,
             "shares": self.shares,
             "teaching": vars(concatenated(self.teaching)) if self.teaching else None,
-            "disputed": {"kept": None if kept is None else vars(kept), "seen": self.disputed.seen},
+            "disputed": {
+                "kept": None if kept is None else vars(concatenated([kept])),
+                "seen": self.disputed.seen,
+            },
             "means": {"epochs": list(self.means), "of": torch.stack(means) if means else None},
         }
 
@@ -180,7 +183,9 @@ class Dashboard(Observer, Checkpoint):
             heat_map = draw_weights_by_class([*self.means.values()][-1], about.classes, about.teachers)
             self.logger.figure("ensemble/weights_by_class", heat_map, epoch)
         if kept is not None:
-            figure = draw_examples(kept, about.teachers, about.classes, about.temperature, about.mixture)
+            figure = draw_examples(
+                concatenated([kept]), about.teachers, about.classes, about.temperature, about.mixture
+            )
             self.logger.figure("ensemble/disputed_images", figure, epoch)
 
     def conclude(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:

@@ -49,7 +49,7 @@ class Examples:
 
 @dataclass
 class MostDisputed:
-    """Buffer of the most disputed samples so far."""
+    """Buffer of the most disputed samples so far, on the device of the steps."""
 
     kept: Examples | None = None  # the most disputed first; None before the first step
     seen: int = 0  # number of samples that were offered
@@ -57,7 +57,8 @@ class MostDisputed:
     def see(self, examples: Examples) -> None:
         """Store a step's samples that are more disputed than the stored ones."""
         before = [] if self.kept is None else [self.kept]
-        self.kept = concatenated([*before, examples.most_disputed(EXAMPLES)]).most_disputed(EXAMPLES)
+        both = concatenated([*before, examples.most_disputed(EXAMPLES)], examples.labels.device)
+        self.kept = both.most_disputed(EXAMPLES)
         self.seen += len(examples.labels)
 
 

@@ -71,12 +71,12 @@ class Teaching:
         return found
 
 
-def concatenated(parts: Sequence[Rows]) -> Rows:
-    """Concatenate the fields of dataclasses of tensors, on the CPU, in float32."""
+def concatenated(parts: Sequence[Rows], device: torch.device | str = "cpu") -> Rows:
+    """Concatenate the fields of dataclasses of tensors, on a device, in float32."""
 
-    def on_cpu(tensor: Tensor) -> Tensor:
-        found = tensor.detach().cpu()
+    def moved(tensor: Tensor) -> Tensor:
+        found = tensor.detach().to(device)
         return found.float() if found.is_floating_point() else found
 
     columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return type(parts[0])(*(torch.cat([on_cpu(part) for part in column]) for column in columns))
+    return type(parts[0])(*(torch.cat([moved(part) for part in column]) for column in columns))

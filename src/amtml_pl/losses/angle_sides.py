@@ -1,0 +1,77 @@
+"""Angles of a batch from the distances between its samples: B³ + B² K multiplications."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+FEWEST_COORDINATES = 48  # with less, the products of directions are cheaper on a CPU
+UNEVEN = (
+    16.0  # a larger ratio of two distances from a vertex costs the sixth digit of its gradient in float32
+)
+CHUNK = 2**17  # angles at a time
+
+
+def vertices_for_sides(
+    student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]
+) -> tuple[Int64[Tensor, " v"], Int64[Tensor, " w"]]:
+    """Return the vertices whose angles need the directions, and those for `angles_from_sides`."""
+    every = torch.arange(len(student), device=student.device)
+    if student.device.type != "cpu" or min(student.shape[1], target.shape[1]) < FEWEST_COORDINATES:
+        return every, every[:0]
+    uneven = torch.zeros(len(student), dtype=torch.bool)
+    for points in (student, target):
+        d = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = d.masked_fill(torch.eye(len(d), dtype=torch.bool), torch.inf).amin(dim=1)
+        uneven |= d.amax(dim=1) > UNEVEN * nearest
+    return every[uneven], every[~uneven]
+
+
+def angles_from_sides(
+    student: Float[Tensor, "B D"], target: Float[Tensor, "B E"], vertices: Int64[Tensor, " v"], trained: bool
+) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"]]:
+    """Return the summed angle loss at some vertices and, if ``trained``, its gradient (else zeros).
+
+    By the law of cosines, with ``d`` the distances, ``s`` their squares and ``a`` their inverses:
+    ``psi(i, j, k) = (d_ij a_ik + a_ij d_ik - a_ij a_ik s_jk) / 2``. The difference of both sides' angles is
+    thus a product of rank 4 and two scaled matrices. The gradient is that for ``s``, then for the points.
+    It takes two tiles of B² numbers, or of ``CHUNK`` where that is more.
+    """
+    B = len(student)
+    (s, d, a), (t, e, b) = sides(student), sides(target)
+    half_s, half_t = s / -2, t / 2
+    chunk = max(1, CHUNK // B**2)
+    differences, clamps = s.new_empty(2, min(chunk, len(vertices)), B, B).unbind()
+    sums: list[Tensor] = []
+    for_squares = torch.zeros_like(s)  # the gradient for s, in both orders of each pair
+    for some in torch.split(vertices, chunk):
+        difference, clamped = differences[: len(some)], clamps[: len(some)]
+        rows = torch.stack([d[some], a[some], e[some], b[some]], dim=2) / 2
+        columns = torch.stack([a[some], d[some], -b[some], -e[some]], dim=1)
+        torch.bmm(rows, columns, out=difference)
+        for matrix, inverse in ((half_s, a[some]), (half_t, b[some])):
+            torch.mul(matrix, inverse[:, :, None], out=clamped)
+            difference.addcmul_(clamped, inverse[:, None, :])
+        torch.clamp(difference, -1, 1, out=clamped)
+        c, flat = clamped.view(-1), difference.view(-1)
+        sums.append(torch.dot(c, flat) - torch.dot(c, c) / 2)
+        if trained:
+            of_a, of_d = torch.bmm(clamped, torch.stack([a[some], d[some]], dim=2)).unbind(dim=2)
+            scaled = clamped.mul_(a[some][:, :, None]).mul_(a[some][:, None, :])
+            for_squares.sub_(scaled.sum(dim=0), alpha=0.5)
+            of_s = torch.bmm(scaled.transpose(0, 1), s[:, :, None])[:, :, 0].t()
+            along = (d[some] * of_a + a[some] * of_d - of_s) / 2  # the sum over k of c · psi
+            for_squares[some] += a[some] * of_a - a[some].square() * along
+    pairs = for_squares + for_squares.t()
+    pairs.fill_diagonal_(0)
+    gradient = 2 * (pairs.sum(dim=1, keepdim=True) * student - pairs @ student)
+    return torch.stack(sums).sum(), gradient
+
+
+def sides(
+    points: Float[Tensor, "B D"],
+) -> tuple[Float[Tensor, "B B"], Float[Tensor, "B B"], Float[Tensor, "B B"]]:
+    """Return squared distances, distances and their inverses; 0 for samples that coincide."""
+    d = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    return d.square(), d, torch.where(d.square() > 1e-24, d.reciprocal(), 0.0)

@@ -1,0 +1,18 @@
+"""Free memory of an accelerator, and what may stay in it during a run."""
+
+from __future__ import annotations
+
+import torch
+
+SHARE_OF_FREE_MEMORY = 0.5
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return an accelerator's free bytes; None for the CPU, and where they are unknown."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def fits_on_device(size: int, device: torch.device) -> bool:
+    """Return True if ``size`` bytes are at most half of an accelerator's free memory."""
+    free = free_memory(device)
+    return free is not None and size <= SHARE_OF_FREE_MEMORY * free
