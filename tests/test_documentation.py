@@ -163,7 +163,7 @@ def test_a_mistake_in_a_documented_command_would_be_found(hold, name, word):
 
 def test_the_teacher_of_your_own_composes_from_the_page(hold, tmp_path):
     page = (DOCS / "teachers.md").read_text()
-    block, defaults = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    _, block, defaults = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     [command] = re.findall(r"^python -m amtml_pl.train --config-dir my (.*)$", page, re.MULTILINE)
     for group, text in (("student", block), ("teacher", defaults)):
         (tmp_path / group).mkdir()

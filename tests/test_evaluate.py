@@ -137,7 +137,7 @@ def test_without_teachers_the_student_is_measured_and_the_rest_is_listed(moved, 
     found = written(moved)
     assert found["left_out"].keys() == {"teacher/vgg8_quarter", "teacher/resnet8", "ensemble", "latency"}
     assert found["ensemble"] is None
-    assert "left out: teacher/resnet8: The weights of teacher 'resnet8'" in printed
+    assert "left out: teacher/resnet8: The file with the network weights of teacher 'resnet8'" in printed
     assert not [name for name in found["metrics"] if not name.startswith("test/")]
     evaluate(f"run={moved}", "teachers=false")
     assert written(moved, "evaluate-student.json")["left_out"]["teachers"] == "teachers=false"
@@ -229,7 +229,7 @@ def test_a_data_set_with_other_classes_is_refused(moved, evaluate, tmp_path):
             ["run={moved}", "dataset=cifar100", "paths.data={tmp}/none"],
             "and the run differ in num_classes (got 100, expected 10)",
         ),
-        (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation, and is kept"),
+        (["run={moved}", "out={moved}/run.json"], "run.json is not an evaluation. It was not overwritten"),
         (["run={moved}", "out={moved}"], "is a folder"),
     ],
 )

@@ -92,7 +92,7 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
     from amtml_pl.training.settings import settings_of
 
     if not config.teacher:
-        raise UserError("A benchmark needs teachers (got teacher=[]).", fix="experiment=cifar100_amtml")
+        raise UserError("A benchmark needs teachers (got teacher=[]).", fix="add experiment=cifar100_amtml")
     original = settings_of(config)
     short = Config(plain_values(config))
     rows = max(images, (steps + 2) * config.data.batch_size)

@@ -148,7 +148,7 @@ def test_every_group_is_paired_with_the_baseline_of_that_method_with_the_fewest_
     compare_with(found, "ce temperature=9", "test/acc")  # a group's whole name
     assert problem.baseline.name == "ce temperature=9"
     with pytest.raises(
-        UserError, match=r"no method, experiment or group of runs \(got 'agv', did you mean 'avg'\?\)"
+        UserError, match=r"agv is not a method, experiment or group of these runs \(did you mean 'avg'\?\)"
     ):
         compare_with(found, "agv", "test/acc")
 

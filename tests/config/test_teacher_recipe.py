@@ -38,7 +38,7 @@ def test_overrides_of_a_single_teachers_recipe_are_its_own(configure):
 
 
 def test_a_teacher_without_weights_and_recipe_is_reported_with_a_fix(configure):
-    message = r"no weights, and no recipe(.|\n)*teacher.resnet8.weights.path=FILE"
+    message = r"needs a file with network weights or a recipe(.|\n)*teacher.resnet8.weights.path=FILE"
     with pytest.raises(UserError, match=message):
         recipe(configure("teacher=[resnet8]"), "resnet8")
     with pytest.raises(UserError, match="cannot be composed"):

@@ -29,7 +29,7 @@ def test_batches_of_different_size_count_by_their_samples():
     [
         (torch.randn(64, 3, generator=torch.Generator().manual_seed(0)).softmax(1), None, "no longer"),
         (torch.tensor([[0.01, 0.98, 0.01]]).repeat(10, 1), "one-hot",
-         "one teacher per sample: 100% of the samples .*mean weight: 0.98 for b"),
+         "one teacher per sample: 100% of the samples .*mean weight is 0.98, of teacher b"),
         (torch.full((5, 3), 1 / 3), "uniform", "collapsed to uniform averaging: every weight is 1/3"),
         (torch.ones(4, 1), None, "no longer collapsed"),
     ],

@@ -2,12 +2,15 @@
 
 import math
 import os
+import re
 import resource
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
 from amtml_pl.distill.non_finite import all_finite, load_reproduction
 from amtml_pl.errors import Preempted, UserError
@@ -131,6 +134,20 @@ def test_the_step_that_broke_is_kept_and_breaks_again(run, configure, tmp_path):
     broken = [each.name for each in components if not each.value.isfinite()]
     assert broken
     assert all(f"loss/{name} = " in record.error for name in broken)
+
+
+def test_the_code_of_the_documentation_computes_the_step_again(run, tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match="not_finite"):
+        run(*JOB, "doctor=false", "optimizer.lr=1e30")
+    page = (Path(__file__).parents[2] / "docs" / "resume.md").read_text()
+    [place] = re.findall(r'^failed = Path\("(.*)"\)', page, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    Path(place).parent.mkdir(parents=True)
+    (tmp_path / "run").rename(place)
+    GlobalHydra.instance().clear()  # as in a new Python
+    capsys.readouterr()
+    exec(re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1], {})  # noqa: S102
+    assert re.search(r"^ce nan$", capsys.readouterr().out, re.MULTILINE)
 
 
 def in_a_process_that_may_write(limit, job):

@@ -61,5 +61,5 @@ def test_the_hint_loss_is_the_mean_over_the_groups_that_are_named():
 
 
 def test_a_hint_term_without_any_hint_is_refused():
-    with pytest.raises(UserError, match=r"has no feature maps.*teacher.NAME.hint(.|\n)*without hint"):
+    with pytest.raises(UserError, match=r"needs student.stages and teacher.NAME.hint(.|\n)*without hint"):
         HintLoss(["layer1"]).build(TensorShapes(classes=5, teachers=("a",)))

@@ -60,11 +60,11 @@ class Around(nn.Module):
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    [(lambda feature, images: (feature + images).mean(dim=(2, 3)), "also reads earlier modules"),
-     (lambda feature, images: feature[0] if feature.sum() > 0 else feature[1], "cannot be traced")],
+    [(lambda feature, images: (feature + images).mean(dim=(2, 3)), "also read earlier modules"),
+     (lambda feature, images: feature[0] if feature.sum() > 0 else feature[1], "cannot trace Around")],
 )  # fmt: skip
 def test_a_network_that_reads_more_than_the_tap_or_cannot_be_traced_is_refused(function, message):
-    with pytest.raises(UserError, match=f"of Around .*'body'.* {message}"):
+    with pytest.raises(UserError, match=rf"the teacher: .*{message}"):
         ClassifierHead(Around(function), "body")
 
 

@@ -20,7 +20,7 @@ def test_a_name_is_parsed_and_written_back(name):
 @pytest.mark.parametrize("name", ["layer2@", "layer2@0", "layer2@big", "layer2@-1"])
 def test_another_reduction_is_refused_with_the_right_ones(name):
     with pytest.raises(
-        UserError, match=r"expected a number or 'attention'.*\n.*layer2@4 or layer2@attention"
+        UserError, match=r"expected a number or 'attention'.*\n.*layer2@4 to pool.* or layer2@attention"
     ):
         HintSpec.parse(name)
 

@@ -126,7 +126,7 @@ def test_the_weights_of_every_image_are_those_of_the_trained_weighting(moved, ch
 
 @pytest.mark.parametrize(
     ("part", "target", "printed"),
-    [("loop", "distill.loops.mmkd.MMKD", "MMKD computes teacher weights only during training"),
+    [("loop", "distill.loops.mmkd.MMKD", "MMKD computes these weights only during training"),
      ("weighting", "weighting.random_teacher.RandomTeacherWeighting", "weights per batch"),
      ("weighting", "weighting.uniform.UniformWeighting", "does not fit the network")],
 )  # fmt: skip

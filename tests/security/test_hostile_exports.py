@@ -81,7 +81,7 @@ def test_onnx_reads_no_other_file(whole, file, hostile):
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", "other.bin"), ("offset", "0"), ("length", "432")):
         tensor.external_data.add(key=key, value=value)
-    with pytest.raises(UserError, match="stores its weights in other files"):
+    with pytest.raises(UserError, match="stores the network weights in other files"):
         open_exported(file("onnx", model.SerializeToString()))
 
 

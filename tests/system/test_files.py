@@ -75,7 +75,7 @@ def test_a_command_replaces_only_files_of_its_own_kind(tmp_path):
     mine = tmp_path / "mine.json"
     mine.write_text("{}")
     kind = {"suffix": ".json", "what": "an evaluation"}
-    with pytest.raises(UserError, match=r"mine\.json is not an evaluation, and is kept"):
+    with pytest.raises(UserError, match=r"mine\.json is not an evaluation. It was not overwritten"):
         named_output(str(mine), **kind, is_one=lambda _: False)
     assert named_output(str(mine), **kind, is_one=lambda _: True) == mine
     with pytest.raises(

@@ -219,7 +219,7 @@ def test_a_folder_whose_name_is_not_text_is_refused(typed, tmp_path):
     assert status == 2
     assert rf"{tmp_path}/a\xff/runs" in output
     assert "is not UTF-8 text" in output
-    assert "paths.outputs=FOLDER" in output
+    assert "set paths.outputs to a folder" in output
 
 
 CAUGHT_IN_GENERATED_CODE = """

@@ -138,7 +138,7 @@ def test_accuracy_is_the_same_for_batches_of_any_size():
 
 
 def test_accuracy_of_nothing_is_refused():
-    with pytest.raises(UserError, match="cannot be measured: the split is empty"):
+    with pytest.raises(UserError, match="cannot be measured without images"):
         measure_accuracy(network(), [])
 
 
@@ -177,7 +177,9 @@ def test_features_are_pooled_before_anything_reads_them():
 
 def test_a_teacher_below_the_demanded_accuracy_is_refused_with_likely_causes():
     live.check_accuracy("big", 0.7, 0.7)
-    expected = r"'big' is too low \(got 0.1000, expected at least 0.7000\).*mean, std, class_map or weights"
+    expected = (
+        r"'big' is too low \(got 0.1000, expected at least 0.7000\).*mean, std, class_map or network weights"
+    )
     with pytest.raises(UserError, match=expected):
         live.check_accuracy("big", 0.1, 0.7)
 

@@ -138,7 +138,7 @@ def test_a_network_whose_constructor_loads_its_weights_is_not_trained(configure,
 
 def test_a_constructor_that_draws_new_weights_is_refused_by_the_cache(configure, tmp_path):
     torch.manual_seed(7)  # else the test before may leave the state in which a run draws
-    with pytest.raises(UserError, match=r"(?s)'resnet8' returns different weights.*pretrained=false"):
+    with pytest.raises(UserError, match=r"(?s)'resnet8' returns different network weights.*pretrained=false"):
         ready(configure(*PRETRAINED), RunFolder(tmp_path / "cached"))
     live = ready(configure(*PRETRAINED, "teacher_source=live"), RunFolder(tmp_path / "live"))
     assert isinstance(live.module.teacher_source, LiveTeachers)

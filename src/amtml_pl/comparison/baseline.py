@@ -50,7 +50,7 @@ def found_in(problem: Problem, baseline: str) -> Group | None:
         listed = "".join(f"\n  - {group.name}" for group in plainest)
         raise UserError(
             f"baseline={baseline} matches {len(plainest)} groups in {problem.title} "
-            f"(expected one group: runs that differ only in the seed):{listed}",
+            f"(expected one group, in which runs differ only in the seed):{listed}",
             fix=f"pass \"baseline='{plainest[0].name}'\"",
         )
     return plainest[0] if plainest else None
@@ -63,6 +63,6 @@ def unknown(problems: Sequence[Problem], baseline: str) -> UserError:
     close = difflib.get_close_matches(baseline, sorted(names), n=1)
     expected = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(names)):.600}"
     return UserError(
-        f"baseline= names no method, experiment or group of runs (got {baseline!r}, {expected}).",
+        f"baseline={baseline} is not a method, experiment or group of these runs ({expected}).",
         fix=f"pass baseline={close[0] if close else 'METHOD'}",
     )

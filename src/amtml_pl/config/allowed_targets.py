@@ -157,7 +157,7 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
         return
     for key, value in node.items():
         if key in (*FILES, *UNCHECKED):
-            instead = "; load weights with teacher.NAME.weights.path" if key in FILES else ""
+            instead = "; load network weights with teacher.NAME.weights.path" if key in FILES else ""
             yield f"the argument {key!r} of {target} is not allowed{instead}"
         elif not (is_plain(value) or (ours and not any(group_problems(value, ("student",), "")))):
             yield f"{key}={value!r:.80} is not allowed in {target} (expected numbers, names, or their lists)"

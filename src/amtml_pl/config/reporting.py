@@ -94,7 +94,7 @@ def refuse_other_encoding(folder: Path) -> None:
         name = os.fsencode(folder).decode(errors="backslashreplace")
         raise UserError(
             f"The name of the run folder {name} is not UTF-8 text.",
-            fix="paths.outputs=FOLDER with a UTF-8 name",
+            fix="set paths.outputs to a folder whose path is UTF-8 text",
         ) from None
 
 

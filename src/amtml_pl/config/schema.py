@@ -85,8 +85,8 @@ STUDENT = {
 TEACHER = {
     **NETWORK_FILE,
     "channels_last": replace(NETWORK_FILE["channels_last"], identity="never"),
-    "pretrained": key(SWITCH, "true: the constructor loads the weights (timm: pretrained=true)"),
-    "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="weights of a file"),
+    "pretrained": key(SWITCH, "true: the constructor loads trained network weights (timm: pretrained=true)"),
+    "weights": Key(dict, "a mapping, e.g. weights.path=FILE", keys=WEIGHTS, help="network weights in a file"),
     "recipe": key(Rule(str | None, "an experiment's name or null"), "the experiment that trains the teacher"),
     "recipe_overrides": key(Rule(list[str], "a list, e.g. ['optimizer.lr=0.01']"), "overrides of the recipe"),
     "seed": key(SEED, "seed of the recipe"),
@@ -135,7 +135,7 @@ SHARED = {
     ),
     "mixture": key(choice("probabilities", "logits"), "what soft targets average; the paper: probabilities"),
     "hint_pool": key(whole(1, null=True), "height and width that hints are pooled to; null: no pooling"),
-    "teacher_recipe": key(TEXT, "the experiment that trains a teacher without weights"),
+    "teacher_recipe": key(TEXT, "the experiment that trains a teacher for which no weights file is given"),
 }
 # How teachers answer.
 TEACHER_OUTPUTS = {

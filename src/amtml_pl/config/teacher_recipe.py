@@ -37,8 +37,8 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
     node = config.teacher[teacher]
     if not node.recipe:
         raise UserError(
-            f"teacher.{teacher} has no weights, and no recipe that trains it.",
-            fix=f"teacher.{teacher}.weights.path=FILE, or teacher.{teacher}.recipe=cifar10_teacher",
+            f"teacher.{teacher} needs a file with network weights or a recipe that trains it (got neither).",
+            fix=f"set teacher.{teacher}.weights.path=FILE or teacher.{teacher}.recipe=cifar10_teacher",
         )
     try:
         own = composed(recipe_overrides(config, teacher))
@@ -46,7 +46,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
         raise UserError(f"teacher.{teacher}.recipe={node.recipe} cannot be composed: {error}") from error
     if any(other.get("recipe") == node.recipe for other in own.teacher.values()):
         raise UserError(
-            f"teacher.{teacher}.recipe={node.recipe} is circular: the recipe needs a teacher that it trains.",
+            f"teacher.{teacher}.recipe={node.recipe} is circular: the recipe uses a teacher that it trains.",
             fix=f"write 'override /teacher: []' into the defaults list of conf/experiment/{node.recipe}.yaml",
         )
     OmegaConf.set_struct(own, False)

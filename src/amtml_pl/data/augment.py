@@ -71,8 +71,8 @@ class Augmentation:
         """Return what determines the views, as JSON; a UserError if an operation has no name."""
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
-                f"The augmentation operation {unnamed[0]} has no attribute 'name', which the cache needs.",
-                fix='add name = "..." to the class, and change it whenever the output pixels change',
+                f"The augmentation operation {unnamed[0]} has no attribute 'name' (expected a text).",
+                fix='add name = "blur-1" to the class, and change the text if you change its output pixels',
             )
         operations = [{"operation": operation.name, **vars(operation)} for operation in self.operations]
         try:

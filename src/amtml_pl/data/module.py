@@ -214,7 +214,7 @@ class PackedDataModule(pl.LightningDataModule):
             raise UserError(
                 f"The {split.name} split has fewer images than the run has processes (got {len(split)}, "
                 f"expected {world_size} or more).",
-                fix=f"lower trainer.devices times trainer.num_nodes to {len(split)} or less",
+                fix=f"lower trainer.devices or trainer.num_nodes to have {len(split)} or fewer processes",
             )
         batches = torch.split(torch.arange(len(split)), max(self.eval_batch_size, world_size))
         shares = [batch[rank::world_size] for batch in batches]

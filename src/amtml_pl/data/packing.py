@@ -200,7 +200,7 @@ def _digest(splits: Mapping[SplitName, Split]) -> str:
 def _check(split: Split, name: SplitName, classes: tuple[str, ...]) -> None:
     """Raise a UserError if a source's split is not valid."""
     if split.classes != classes:
-        raise UserError(f"The {name} split has other classes than the first split of the data set.")
+        raise UserError(f"The {name} split and the first split of the data set have different class names.")
     if len(split) == 0 or len(split.images) != len(split.labels):
         counts = f"got {len(split.images)} images and {len(split.labels)} labels"
         raise UserError(f"The {name} split is not valid ({counts}, expected one label per image).")

@@ -44,23 +44,24 @@ def check_composition(
         return
     if weighting is None:
         raise UserError(
-            "The run has teachers but no weighting (got weighting=null).", fix="weighting=uniform"
+            "The run has teachers but no weighting (got weighting=null).", fix="set weighting=uniform"
         )
     learned, scheme = weighting.learns, type(weighting).__name__
     if not learned and (idle := [name for name, term in terms.items() if term.needs_learned_weighting]):
         raise UserError(
-            f"The loss terms {idle} train the teacher weights, but {scheme} has no parameters to train.",
+            f"The loss terms {idle} need a trainable weighting of the teachers (got {scheme}).",
             fix="choose weighting=adaptive, or select a loss without these terms, such as 'loss=[ce,kd]'",
         )
     if learned and not any(term.is_weighting_objective and coef[name] for name, term in terms.items()):
         raise UserError(
-            f"No loss term with a nonzero coefficient trains {scheme}, which computes the teacher weights "
-            f"(got {list(terms)}).",
-            fix="add the loss terms adapter and adapter_entropy, or choose weighting=uniform",
+            f"No loss term with a nonzero coefficient trains the weighting of the teachers, {scheme} "
+            f"(got the loss terms {list(terms)}).",
+            fix="add the loss terms adapter and adapter_entropy, or choose the fixed weighting=uniform",
         )
     if not any(term.needs_teachers for term in terms.values()):
         raise UserError(
-            f"The run has the teachers {list(teachers.names)}, but the terms {list(terms)} use no teacher.",
+            f"The run has the teachers {list(teachers.names)}, but no loss term uses them (got "
+            f"{list(terms)}).",
             fix="choose a method with teachers, such as method=amtml, or train from labels with method=ce",
         )
 

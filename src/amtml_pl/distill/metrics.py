@@ -77,16 +77,16 @@ def collapse_of(means: Mapping[str, float]) -> tuple[str | None, str]:
     if M > 1 and above > 0.9:
         favourite = max(weights, key=lambda name: weights[name])
         return "one-hot", (
-            f"the teacher weights have collapsed to one teacher per sample: {above:.0%} of the samples have "
-            f"a weight above 0.95 (largest mean weight: {weights[favourite]:.2f} for "
-            f"{favourite.removeprefix('weight/')})"
+            f"the weighting of the teachers has collapsed to one teacher per sample: {above:.0%} of the "
+            "samples give one teacher a weight above 0.95 (the largest mean weight is "
+            f"{weights[favourite]:.2f}, of teacher {favourite.removeprefix('weight/')})"
         )
     if M > 1 and entropy > (1 - 1e-4) * math.log(M):
         return "uniform", (
-            f"the teacher weights have collapsed to uniform averaging: every weight is 1/{M} "
-            f"(mean entropy: {entropy:.5f} nats, maximum: {math.log(M):.5f})"
+            f"the weighting of the teachers has collapsed to uniform averaging: every weight is 1/{M} "
+            f"(the mean entropy is {entropy:.5f} nats, the maximum is {math.log(M):.5f})"
         )
-    return None, f"the teacher weights are no longer collapsed (mean entropy: {entropy:.3f} nats)"
+    return None, f"the weighting of the teachers is no longer collapsed (entropy: {entropy:.3f} nats)"
 
 
 class CollapseChange:

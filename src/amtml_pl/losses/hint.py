@@ -79,7 +79,7 @@ class HintLoss(LossTerm):
         names = self.hints(shapes.offered)
         if not names or not self.student_taps():
             raise UserError(
-                "The loss term 'hint' has no feature maps: student.stages or teacher.NAME.hint is not set.",
+                "The loss term 'hint' needs student.stages and teacher.NAME.hint (got an empty key).",
                 fix="set both keys to modules, or select a loss without hint, such as 'loss=[ce,kd]'",
             )
         groups = self.groups

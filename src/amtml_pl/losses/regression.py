@@ -154,7 +154,7 @@ class Regressor(nn.Module):
         if self.training and len(feature) * self.size[0] * self.size[1] == 1:
             raise UserError(
                 "A regression loss term cannot use batch norm on one value (got one image with a 1x1 map).",
-                fix="set data.batch_size=2, or keep larger maps: loss.regression.grid=null hint_pool=null",
+                fix="set data.batch_size to 2 or more, or cache larger maps: hint_pool=null",
             )
         made: Tensor = self.norm(self.project(pool(feature, *self.size)))
         return made

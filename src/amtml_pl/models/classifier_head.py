@@ -57,7 +57,8 @@ def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
         cut = fx.GraphModule(network, TapTracer(tap).trace(network))
     except Exception as error:  # any error of the network's own code when it meets a proxy
         raise UserError(
-            f"The classifier of {name} after {tap!r} cannot be traced with torch.fx: {error}",
+            "The loss term regression_confidence cannot separate the classifier of the teacher: torch.fx "
+            f"cannot trace {name} after {tap!r} ({error}).",
             fix="choose another teacher, or a loss without regression_confidence, such as 'loss=[ce,kd]'",
         ) from error
     images = next(node for node in cut.graph.nodes if node.op == "placeholder")
@@ -72,7 +73,8 @@ def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
     cut.graph.eliminate_dead_code()
     if images.users:
         raise UserError(
-            f"The classifier of {name} needs more than the output of {tap!r}: it also reads earlier modules.",
+            "The loss term regression_confidence cannot separate the classifier of the teacher: the layers "
+            f"of {name} after {tap!r} also read earlier modules.",
             fix="set teacher.NAME.hint to the last module before the classifier",
         )
     cut.graph.erase_node(images)

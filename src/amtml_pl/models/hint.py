@@ -50,7 +50,7 @@ class HintSpec:
             return HintSpec(tap, ATTENTION)
         raise UserError(
             f"The hint {name!r} has a wrong suffix (got {reduction!r}, expected a number or {ATTENTION!r}).",
-            fix=f"use {tap}@4 or {tap}@{ATTENTION}",
+            fix=f"write {tap}@4 to pool the feature map to 4x4, or {tap}@{ATTENTION} for an attention map",
         )
 
     def __str__(self) -> str:

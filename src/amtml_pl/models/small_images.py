@@ -61,5 +61,5 @@ def find_convolution(network: nn.Module, path: str) -> nn.Conv2d:
         f"The module {path!r} of {type(network).__name__} is not a convolution "
         f"(got {type(module).__name__}, expected Conv2d). "
         f"{suggest_paths(path, convolutions)}",
-        fix="choose a convolution, or remove the module with the argument skip of adapt_stem",
+        fix="name a convolution in kernel_3x3 of adapt_stem, or move the name to skip to remove the module",
     )

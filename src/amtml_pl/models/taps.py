@@ -87,7 +87,7 @@ class TappedNetwork(nn.Module):
             raise UserError(
                 f"Tapped modules of {name} return a wrong number of rows "
                 f"(got {stacked}, expected {len(logits)}, one per image).",
-                fix="tap outer modules, which return one row per image",
+                fix="set stages and hint to modules with one row per image, such as their parent modules",
             )
 
 
@@ -113,7 +113,7 @@ def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
         raise UserError(
             f"The tapped module {tap!r} has a wrong output (got {type_and_shape(output)}, expected a float "
             "tensor of shape (B, C, H, W), (B, C) or (B, T, C)).",
-            fix="tap another module, which returns one float tensor",
+            fix="choose a module that returns one float tensor in the keys stages and hint",
         )
     if output.ndim == 3:
         output = output.transpose(1, 2)

@@ -85,8 +85,8 @@ class RecordedTeacher:
             where = f" The weights file {self.own_file} of the run {state}."
             fix = f"set paths.teachers to the folder with the trained teachers or with {self.own_file.name}"
         return UserError(
-            f"The weights of teacher {self.name!r} are missing below {self.teachers} (expected digest "
-            f"{digest}).{where}",
+            f"The file with the network weights of teacher {self.name!r} is missing below {self.teachers} "
+            f"(expected digest {digest}).{where}",
             fix=fix,
         )
 

@@ -17,6 +17,8 @@ from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import TeacherOutputs
 from amtml_pl.weighting.scheme import Weighting
 
+NOT_HERE = "The weights of the teachers for single images cannot be computed:"
+
 
 @dataclass(frozen=True)
 class OwnWeighting:
@@ -51,8 +53,9 @@ class OwnWeighting:
                     found.append(scheme(student, teachers, labels[index].to(device)).cpu())
                 except KeyError as error:
                     raise UserError(
-                        f"{type(scheme).__name__} reads {error}, a hint that is not cached for these images.",
-                        fix="use the split train, whose hints are cached",
+                        f"The weighting {type(scheme).__name__} reads the teachers' feature map {error}, "
+                        "which is not cached for these images.",
+                        fix="use the split train, for which feature maps are cached",
                     ) from error
         return torch.cat(found)
 
@@ -64,22 +67,22 @@ def own_scheme(config: Mapping[str, Any], teachers: Sequence[str]) -> Weighting:
         UserError: if its weights cannot be computed from single samples.
     """
     if not teachers:
-        raise UserError("Teacher weights cannot be computed, because the run has no teachers.")
+        raise UserError(f"{NOT_HERE} the run has no teachers.")
     settings = config.get("weighting")
     if settings is None:
-        raise UserError("Teacher weights cannot be computed, because the run has weighting=null.")
+        raise UserError(f"{NOT_HERE} the run has weighting=null.")
     loop = located(config["loop"]["_target_"])
     if not getattr(loop, "uses_weighting_unchanged", False):
         raise UserError(
-            f"Teacher weights cannot be computed, because the training loop {loop.__name__} computes teacher "
-            "weights only during training."
+            f"{NOT_HERE} the training loop {loop.__name__} computes these weights only during training.",
+            fix="use the mean weights of each epoch: load_run(RUN).teacher_weights()",
         )
     scheme = build_object(settings)
     if not isinstance(scheme, Weighting):
         raise UserError(f"{type(scheme).__name__} is not a Weighting (got weighting={settings!s:.200}).")
     if scheme.weighs_batches:
         raise UserError(
-            "Teacher weights for single images cannot be computed, because the weighting "
-            f"{type(scheme).__name__} computes weights per batch, not per image."
+            f"{NOT_HERE} the weighting {type(scheme).__name__} computes one set of weights per batch.",
+            fix="use the mean weights of each epoch: load_run(RUN).teacher_weights()",
         )
     return scheme

@@ -30,7 +30,9 @@ def named_output(out: str, *, suffix: str, what: str, is_one: Callable[[Path], o
         raise UserError(f"out={out} has a wrong suffix (expected {suffix} for {what}).", fix=fix)
     refuse_unwritable(file)
     if file.exists() and not is_one(file):
-        raise UserError(f"The existing file {file} is not {what}, and is kept.", fix="out=NEW_FILE")
+        raise UserError(
+            f"The existing file {file} is not {what}. It was not overwritten.", fix="out=NEW_FILE"
+        )
     return file
 
 

@@ -151,7 +151,7 @@ def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch])
             right += int((network(batch.images).logits.argmax(dim=1) == batch.labels).sum())
             total += len(batch)
     if total == 0:
-        raise UserError("The accuracy cannot be measured: the split is empty.", fix="set data.val_size=0.1")
+        raise UserError("The accuracy cannot be measured without images.", fix="set data.val_size=0.1")
     return right / total
 
 
@@ -181,7 +181,7 @@ def check_accuracy(name: str, accuracy: float, min_accuracy: float) -> None:
     if accuracy < min_accuracy:
         raise UserError(
             f"The accuracy of teacher {name!r} is too low (got {accuracy:.4f}, expected at least "
-            f"{min_accuracy:.4f}). The given mean, std, class_map or weights are probably wrong.",
+            f"{min_accuracy:.4f}). The given mean, std, class_map or network weights are probably wrong.",
             fix=f"correct the keys of teacher.{name}, or accept this accuracy: teacher.{name}.min_accuracy=0",
         )
 

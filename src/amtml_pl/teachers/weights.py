@@ -44,10 +44,10 @@ def load_weights(
         kinds = zip(("Missing keys", "Unexpected keys", "Wrong shapes"), wrong.values(), strict=True)
         listed = " ".join(f"{kind}: {len(names)} ({_some(names)})." for kind, names in kinds if names)
         raise UserError(
-            f"The weights in {path} do not fit {type(network).__name__} ({len(expected)} tensors). {listed}",
+            f"The file {path} does not fit {type(network).__name__} ({len(expected)} tensors). {listed}",
             fix=_prefix_hint(given, expected, strip_prefixes)
-            or "choose the network that these weights were saved from, or rename their keys: "
-            "'teacher.NAME.weights.rename={PATTERN: REPLACEMENT}'",
+            or "choose the network whose weights the file contains, or rename the keys with weights.rename "
+            "in the YAML file of the teacher (docs/teachers.md)",
         )
     network.load_state_dict(given, strict=False)
 
@@ -104,7 +104,7 @@ def _read(path: Path) -> object:
                 fix="save only the tensors of the file: safetensors.torch.save_file(TENSORS, FILE)",
             ) from None
         raise UserError(
-            f"The file {path} ({path.stat().st_size} bytes) cannot be read as weights "
+            f"The file {path} ({path.stat().st_size} bytes) cannot be read as network weights "
             f"({error if type(error) is ValueError else type(error).__name__!s}). It is damaged "
             "or has another format.",
             fix="download the file again, or use a file from safetensors or torch.save",

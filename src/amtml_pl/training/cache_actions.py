@@ -85,7 +85,7 @@ def verify(settings: Settings, command: CacheCommand, splits: list[SplitName], r
     teachers, data = settings.teachers(), packed_data(settings)
     untrained = [teacher.name for teacher in teachers if teacher.identity() is None]
     if data is None or untrained:
-        missing = "packed images" if data is None else f"weights of teacher {', '.join(untrained)}"
+        missing = "packed images" if data is None else f"network weights of teacher {', '.join(untrained)}"
         raise UserError(f"The cache cannot be verified: the {missing} do not exist.", fix=command("build"))
     for split in splits:
         verify_split(RunCache(settings, teachers, data, {}, split), command, rows)

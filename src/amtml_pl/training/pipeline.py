@@ -203,7 +203,7 @@ def refuse_other_teachers(record: RunRecord, teachers: Mapping[str, TeacherFacts
         then = record.teachers[name].weights_digest if name in record.teachers else None
         if then != facts.weights_digest:
             raise UserError(
-                f"The weights of teacher {name!r} have changed since the run in {folder.path} began (got "
-                f"digest {facts.weights_digest[:12]}, expected {str(then)[:12]}).",
+                f"The network weights of teacher {name!r} have changed since the run in {folder.path} began "
+                f"(got digest {facts.weights_digest[:12]}, expected {str(then)[:12]}).",
                 fix=f"train the run again: {record.command} force=true",
             )

@@ -123,7 +123,7 @@ def teacher_step(
     """Return the row for the origin of a teacher's weights."""
     if teacher.has_own_weights:
         origin = teacher.options.weights["path"] or "its constructor"
-        return PlanStep(f"teacher {teacher.name}", f"weights from {origin}")
+        return PlanStep(f"teacher {teacher.name}", f"network weights from {origin}")
     if (record := teacher.record()) is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
     epochs = teacher.recipe.config().trainer.max_epochs
@@ -220,5 +220,5 @@ def refuse_missing(plan: Sequence[PlanStep]) -> None:
         listed = "\n".join(f"  - {step.what}: {step.state} ({step.fix})" for step in missing)
         raise UserError(
             f"prepare=false forbids making {counted(len(missing), 'missing part')} of the run:\n{listed}",
-            fix="pass prepare=true",
+            fix="pass prepare=true to make the missing parts",
         )

@@ -173,15 +173,15 @@ def teacher_stores(
         loaded = teacher.load()
         if not teacher.is_as_constructed(loaded):
             raise UserError(
-                f"The constructor of teacher {teacher.name!r} returns different weights at each call. "
-                "Some weights, often those of the classifier, are random and not pretrained.",
+                f"The constructor of teacher {teacher.name!r} returns different network weights at each "
+                "call. Some of them, often those of the classifier, are random and not pretrained.",
                 fix=f"set teacher.{teacher.name}.pretrained=false to train the teacher by its recipe, or "
                 f"teacher.{teacher.name}.weights.path=FILE to load trained weights",
             )
         if teacher.identity() != identity:
             raise UserError(
-                f"The weights of teacher {teacher.name!r} have changed since this command began. The outputs "
-                "that this command has stored belong to the old weights.",
+                f"The network weights of teacher {teacher.name!r} have changed since this command began. The "
+                "outputs that this command has stored belong to the old network weights.",
                 fix="repeat the command",
             )
         return loaded

@@ -33,7 +33,7 @@ class FixedWeighting(Weighting):
         fix = f"'weighting.weights={{{','.join(f'{name}:1' for name in names)}}}'"
         if set(self.weights) != set(names):
             raise UserError(
-                f"weighting.weights names wrong teachers (got {[*self.weights]}, expected {[*names]}).",
+                f"weighting.weights needs a weight per teacher (got {[*self.weights]}, expected {[*names]}).",
                 fix=fix,
             )
         if min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < float("inf"):

@@ -229,7 +229,7 @@ def spoiled(root, value, logits="float16"):
 def test_an_output_that_is_not_finite_is_refused_with_its_sample(tmp_path):
     with pytest.raises(UserError, match=r"'logits' of teacher 'big'.*nan for sample 13 in view 0") as refused:
         spoiled(tmp_path, float("nan"))
-    assert "correct the weights" in refused.value.fix
+    assert "correct network weights" in refused.value.fix
     assert len(stores(tmp_path, taps=()).logits.missing(0)) == 2  # the first shard is kept
 
 

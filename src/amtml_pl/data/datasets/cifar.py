@@ -88,8 +88,9 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in NAMES_OF_ARRAYS:
             raise UserError(
-                f"The file {self._where} is not safe to load: it calls {module:.80}.{name:.80}.",
-                fix="use the official files: remove dataset.source.md5 and dataset.source.members",
+                f"The file {self._where} is not safe to load: it calls {module:.80}.{name:.80}. Nothing was "
+                "loaded.",
+                fix="get the official archive, and remove your values of dataset.source.md5 and .members",
             )
         if name == "_reconstruct":  # numpy 2 warns of the module's old name
             return np.empty(0).__reduce__()[0]

@@ -41,7 +41,7 @@ class FolderFiles:
                 if here.is_relative_to(os.path.realpath(Path(folder, link))):  # os.walk would never end
                     raise UserError(
                         f"The folder {Path(folder, link)} is a link to a folder that contains the link.",
-                        fix=f"rm '{Path(folder, link)}'",
+                        fix=f"delete the link: rm '{Path(folder, link)}'",
                     )
             prefix = PurePosixPath(under, Path(folder).relative_to(self.where / under).as_posix())
             found += [str(prefix / name) for name in files if not is_debris(name)]
@@ -84,7 +84,7 @@ class ArchiveFiles:
             raise UserError(
                 f"The archive {self.where} lacks {len(absent)} of {len(names)} expected files: "
                 f"{', '.join(absent[:5])}.",
-                fix=f"rm '{self.where}' and repeat the command",
+                fix=f"delete the archive, and download it again: rm '{self.where}'",
             )
         wanted = {self._members[name]: name for name in names}
         if self.where.suffix == ".zip":

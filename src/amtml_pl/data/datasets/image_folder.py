@@ -120,7 +120,7 @@ def read_class_folders(
                 fix="add a folder of images for each of these classes",
             )
     if not everywhere:
-        raise UserError(f"The folder {files.where / subfolders[split]} has no subfolder for any class.")
+        raise UserError(f"The folder {files.where / subfolders[split]} has no subfolders of classes.")
     samples = []
     left_out: Counter[str] = Counter()
     for label, name in enumerate(everywhere):

@@ -53,7 +53,7 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
         if not away <= CLOSE_ENOUGH:
             yield Finding(
                 f"not-the-teachers-classifier/{name}",
-                "the teacher's classifier does not compute the teacher's logits from the cached feature map "
-                f"(got a difference of {away:.2f} standard deviations, expected 0). To keep whole "
-                "feature maps, set hint_pool=null loss.regression.grid=null",
+                f"the cached feature map {name!r} does not give the teacher's logits (got a difference of "
+                f"{away:.2f} standard deviations, expected 0). The map is probably pooled. To cache the "
+                "whole map, set hint_pool=null loss.regression_confidence.grid=null",
             )

@@ -130,7 +130,7 @@ def teacher_findings(name: str, found: TeacherExamination) -> Iterator[Finding]:
     if best is not None and better[best] >= reassigned:
         yield Finding(
             f"wrong-mean-and-std/{name}",
-            f"teacher {name!r} probably has a wrong mean and std ({measured} with the given values, "
+            f"teacher {name!r} probably has a wrong mean and std ({measured} with mean and std as given, "
             f"{better[best]:.1%} with {best})",
         )
     elif gain.get("classes", 0.0) > CERTAIN and reassigned > accuracy + 0.02:

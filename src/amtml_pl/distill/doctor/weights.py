@@ -27,7 +27,8 @@ def weight_findings(
             continue
         sums = weights.detach().sum(dim=1)
         if not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
-            what = f"the teacher weights of {name!r} must sum to 1 (got {sums.min():.4f} to {sums.max():.4f})"
+            got = f"got {sums.min():.4f} to {sums.max():.4f}"
+            what = f"the weights of the teachers from {name!r} must sum to 1 ({got})"
             yield Finding(f"unnormalised-weights/{name}", what)
         if not weights.requires_grad or not student:
             continue
@@ -36,8 +37,8 @@ def weight_findings(
         if norm(torch.autograd.grad(along, list(student), retain_graph=True, allow_unused=True)) > 0:
             yield Finding(
                 f"weights-of-the-students-choice/{name}",
-                f"the teacher weights of {name!r} have a gradient to the student (expected no gradient): the "
-                "student could reduce the loss by giving easy teachers more weight",
+                f"the weights of the teachers from {name!r} have a gradient to the student (expected none). "
+                "The student could reduce the loss by giving easy teachers more weight",
             )
 
 
@@ -60,7 +61,7 @@ def order_findings(
     ):
         yield Finding(
             "order-of-the-teachers/weighting",
-            f"{type(weighting).__name__} gives different weights when the order of the teachers changes",
+            f"the weighting {type(weighting).__name__} depends on the order of the teachers",
         )
     features = None if step.feature_weights is None else step.feature_weights[:, order]
     other = replace(step, teachers=turned, weights=step.weights[:, order], feature_weights=features)

@@ -71,11 +71,11 @@ class MutualLearning(StudentModule):
                 "Mutual learning needs a peer network (got loop.peers=[]).", fix="remove loop.peers=[]"
             )
         if not coef_mutual:
-            fix = "loop.coef_mutual=1.0, or method=ce"
+            fix = "set loop.coef_mutual=1.0, or train without peers: method=ce"
             raise UserError("Mutual learning has no mutual loss (got loop.coef_mutual=0).", fix=fix)
         if learned := [name for name, term in self.terms.items() if any(True for _ in term.parameters())]:
             problem = f"Mutual learning (loop=dml) cannot train the parameters of the loss terms {learned}."
-            raise UserError(problem, fix="'loss=[ce]'")
+            raise UserError(problem, fix="use only the cross-entropy: 'loss=[ce]'")
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
         tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
         self.peers = nn.ModuleList(tapped)

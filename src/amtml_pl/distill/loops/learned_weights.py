@@ -47,13 +47,13 @@ class LearnedWeightsLoop(DistillModule):
         for name, kind in (("kd_each", PerTeacherSoftTargetLoss), ("regression", FeatureRegression)):
             if not isinstance(self.loss_terms().get(name), kind) or not self.coef[name]:
                 raise UserError(
-                    f"{method} needs the loss term {name!r}, but it is missing or has the coefficient 0.",
+                    f"{method} needs the loss term {name!r}, but this term is missing or has coefficient 0.",
                     fix=f"set 'loss=[ce,kd_each,regression]' coef.{name}=1.0, or choose method=mmkd",
                 )
         if not isinstance(self.weighting, UniformWeighting):
             raise UserError(
-                f"{method} computes its own teacher weights and cannot use {type(self.weighting).__name__}.",
-                fix="set weighting=uniform, or loop=distill",
+                f"{method} weights the teachers itself and cannot use {type(self.weighting).__name__}.",
+                fix="set weighting=uniform, or choose another loop: loop=distill",
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:

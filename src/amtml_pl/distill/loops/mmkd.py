@@ -58,8 +58,8 @@ class MMKD(LearnedWeightsLoop):
         super().__init__(*arguments, **named)
         if meta_every < 1 or buffer_size < 2:
             raise UserError(
-                f"A setting is too small (got loop.meta_every={meta_every} loop.buffer_size={buffer_size}, "
-                "expected loop.meta_every ≥ 1 and loop.buffer_size ≥ 2).",
+                f"A setting of loop=mmkd is too small (got loop.meta_every={meta_every} "
+                f"loop.buffer_size={buffer_size}, expected loop.meta_every ≥ 1 and loop.buffer_size ≥ 2).",
                 fix="loop.meta_every=5 loop.buffer_size=256",
             )
         self.meta_every = meta_every

@@ -126,7 +126,7 @@ def targets(
         refuse_unwritable(file)
         if file.exists() and not is_exported(file, name):
             raise UserError(
-                f"The existing file {file} is not a student exported as {name}, and is not overwritten.",
+                f"The existing file {file} is not a student exported as {name}, and was not overwritten.",
                 fix=f"pass out=FILE, or delete the existing file: rm '{file}'",
             )
     try:

@@ -74,8 +74,8 @@ def open_onnx(file: Path) -> OpenedStudent:
     tensors = (part for part in parts(model) if isinstance(part, onnx.TensorProto))
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise UserError(
-            f"The ONNX file {file} stores its weights in other files (expected one file).",
-            fix="write the weights into one file in Python: onnx.save(onnx.load(FILE), NEW_FILE)",
+            f"The ONNX file {file} stores the network weights in other files (expected one file).",
+            fix="write the network weights into one file in Python: onnx.save(onnx.load(FILE), NEW_FILE)",
         )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

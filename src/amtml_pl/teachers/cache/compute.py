@@ -57,9 +57,9 @@ class Shard:
         if len(rows := unusable_rows(values, storage)):
             teacher, view, sample = self.place
             worst = values[rows[0]].abs().max().item()
-            fix = f"cache.{'logits' if tensor == 'logits' else 'hints'}=float32"
+            fix = f"store it in float32: cache.{'logits' if tensor == 'logits' else 'hints'}=float32"
             if not math.isfinite(worst):
-                fix = "correct the weights, mean and std of the teacher, or set cache.precision=float32"
+                fix = "correct network weights, mean and std of the teacher, or set cache.precision=float32"
             raise UserError(
                 f"Output {tensor!r} of teacher {teacher!r} cannot be stored as {storage} "
                 f"(got {worst} for sample {sample[int(rows[0])]} in view {view}).",
