@@ -1,10 +1,12 @@
 """Arguments in a configuration fit the constructors that they name."""
 
 import pytest
+import torch
 
 from amtml_pl.config.checks import check
 from amtml_pl.config.constructors import accepting_functions
 from amtml_pl.errors import UserError
+from amtml_pl.weighting.uniform import UniformWeighting
 
 
 class Base:
@@ -35,6 +37,14 @@ def test_an_unknown_argument_is_rejected_where_the_base_class_does_not_list_it(c
     group = part.partition("=")[0]
     with pytest.raises(UserError, match=rf"{group}\.meta_evry: .*no such argument"):
         check(configure("experiment=digits", part, f"+{group}.meta_evry=3"))
+
+
+def test_arguments_are_checked_as_before_once_a_compiler_has_replaced_a_constructor(monkeypatch):
+    def replaced(self, *arguments, **named):
+        """As torch._dynamo replaces that of nn.Module."""
+
+    monkeypatch.setattr(torch.nn.Module, "__init__", replaced)
+    assert accepting_functions(UniformWeighting) == ([], False)
 
 
 def test_arguments_that_a_loop_passes_to_its_base_are_checked(configure):

@@ -75,9 +75,11 @@ def accepting_functions(target: Callable[..., Any]) -> tuple[list[Callable[..., 
     They are the ``__init__`` of a class, and those of its bases while each passes all its ``**kwargs`` on.
     """
     bases = inspect.getmro(target)[:-1] if inspect.isclass(target) else ()  # without object
-    own = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [target]
+    owners = [base for base in bases if "__init__" in vars(base)]
+    own = [vars(base)["__init__"] for base in owners] or [target]
     for position, function in enumerate(own):
-        if function.__module__ == "torch.nn.modules.module":  # whose **kwargs raise a TypeError
+        # The **kwargs of nn.Module raise a TypeError. By the class, as a compiler replaces the function.
+        if owners and owners[position].__module__ == "torch.nn.modules.module":
             return own[:position], False
         parameters = inspect.signature(function).parameters.values()
         extra = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
