@@ -113,7 +113,7 @@ def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
         raise UserError(
             f"The tapped module {tap!r} has a wrong output (got {type_and_shape(output)}, expected a float "
             "tensor of shape (B, C, H, W), (B, C) or (B, T, C)).",
-            fix="choose a module that returns one float tensor in the keys stages and hint",
+            fix="in stages and hint, name modules that return one float tensor each",
         )
     if output.ndim == 3:
         output = output.transpose(1, 2)

@@ -91,7 +91,7 @@ def bare_loops(settings: Settings, *, fused: bool) -> dict[str, BareLoop]:
         except Exception as error:
             if not compiled:
                 raise
-            log.warning("The bare loop does not compile (%s).", first_line(error))
+            log.warning("The loop for comparison cannot be compiled (%s).", first_line(error))
             continue
         loops[name] = loop
     return loops
