@@ -47,7 +47,7 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
                 yield Finding(
                     f"{kind}/{name}",
                     f"{wrong} of {len(parameters)} parameters of {name!r} are {kind.replace('-', ' ')} "
-                    "(expected each in exactly one parameter group of an optimizer)",
+                    "(expected each in exactly one parameter group of an optimiser)",
                 )
     own = {id(parameter) for parameter in module.parameters()}
     for position, group in enumerate(groups):
@@ -55,7 +55,7 @@ def optimizer_findings(module: StudentModule) -> Iterator[Finding]:
         if foreign := sum(id(parameter) not in own for parameter in group["params"]):
             yield Finding(
                 f"foreign-parameters/{name}",
-                f"the optimizer's parameter group {name!r} has {foreign} parameters of other modules, "
+                f"the optimiser's parameter group {name!r} has {foreign} parameters of other modules, "
                 "such as a teacher (expected none)",
             )
 
