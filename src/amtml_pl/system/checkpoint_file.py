@@ -83,7 +83,7 @@ def read_checkpoint(
     except OSError as error:
         raise UserError(
             f"The checkpoint {file} cannot be read: {error.strerror or error}.",
-            fix=f"ask the file's owner for read access: ls -l '{file.parent}'",
+            fix=f"ask the file's owner for read access (ls -l '{file.parent}' shows the owner)",
         ) from error
     except ValidationError as error:
         raise UserError(f"{file} is not the checkpoint of a run: {reasons(error)}.", fix=fix) from error

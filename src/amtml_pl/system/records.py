@@ -62,7 +62,7 @@ def read_record(model: type[R], file: Path, *, fix: str, anew: str = "") -> R:
     try:
         content = read_text(file)
     except OSError as error:
-        owner = f"ask the file's owner for read access: ls -l '{file.parent}'"
+        owner = f"ask the file's owner for read access (ls -l '{file.parent}' shows the owner)"
         raise UserError(f"{file} cannot be read: {error.strerror or error}.", fix=owner) from error
     except ValueError as error:
         raise damaged(file, error, fix) from error

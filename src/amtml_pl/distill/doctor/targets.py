@@ -53,7 +53,7 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
         if not away <= CLOSE_ENOUGH:
             yield Finding(
                 f"not-the-teachers-classifier/{name}",
-                f"the cached feature map {name!r} does not give the teacher's logits (got a difference of "
-                f"{away:.2f} standard deviations, expected 0). The map is probably pooled. To cache the "
+                f"the teacher's classifier, applied to the cached map {name!r}, does not give the teacher's "
+                f"logits (got a difference of {away:.2f} standard deviations, expected 0). The map is probably pooled. To cache the "
                 "whole map, set hint_pool=null loss.regression_confidence.grid=null",
             )
