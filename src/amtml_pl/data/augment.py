@@ -72,7 +72,7 @@ class Augmentation:
         if unnamed := [type(each).__qualname__ for each in self.operations if not hasattr(each, "name")]:
             raise UserError(
                 f"The augmentation operation {unnamed[0]} has no attribute 'name' (expected a text).",
-                fix='add name = "blur-1" to the class; change this name whenever a change of the class gives other pixels',
+                fix='add name = "blur-1" to the class; change this name when the class gives other pixels',
             )
         operations = [{"operation": operation.name, **vars(operation)} for operation in self.operations]
         try:
