@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from amtml_pl.losses import angle_directions, angle_sides
+from amtml_pl.losses import angle, angle_directions, angle_sides
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from angle_oracle import angles, naive_angle_loss
@@ -182,15 +182,36 @@ def largest_tensor(loss, B, K):
     return largest.bytes
 
 
+def inside(student, target):
+    """Compute the angle loss outside its operator, which hides its tensors from a dispatch mode."""
+    value, gradient = angle.compute(student.detach(), target, True)
+    return (value + (gradient * student).sum()).float()
+
+
 @pytest.mark.slow
 def test_no_tensor_outgrows_sixteen_mebibytes_at_a_batch_of_1024():
     assert largest_tensor(naive_angle_loss, 64, 10) == 4 * 64**3  # at 1024 it would be 4 GiB
-    assert largest_tensor(angle_loss, 1024, 10) < 16 * MEBIBYTE
+    assert largest_tensor(inside, 1024, 10) < 16 * MEBIBYTE
 
 
-@pytest.mark.parametrize("K", [10, 1000])
+@pytest.mark.parametrize("K", [10, 100, 1000])
 def test_many_classes_stay_within_the_same_memory(K):
-    assert largest_tensor(angle_loss, 128, K) < 16 * MEBIBYTE
+    assert 4 * 128**2 < largest_tensor(inside, 128, K) < 16 * MEBIBYTE
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-3])
+def test_points_far_from_the_origin_and_near_each_other_keep_their_digits(spread):
+    student, target = (F.softmax(spread * side, dim=1) for side in points(64, 100, 100, torch.float32))
+    assert len(angle_sides.vertices_for_sides(student, target)[1]) == 64
+    _, gradient = value_and_gradient(angle_loss, student, target)
+    _, exact = value_and_gradient(naive_angle_loss, student.double(), target.double())
+    assert_rounded_alike(gradient, exact.float(), products=64 * 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    student, target = (F.softmax(side, dim=1).to(dtype) for side in points(6, 60, 60, torch.float32))
+    assert torch.equal(angle_loss(student, target), angle_loss(student.float(), target.float()))
 
 
 def test_angle_and_distance_between_two_sets_of_points(golden):

@@ -1,15 +1,26 @@
 """``execution=auto`` depends on counts and on what the machine has, never on a clock."""
 
 import logging
+import re
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
+from amtml_pl.distill.loops.mmkd import MMKD
+from amtml_pl.distill.step import DistillModule
 from amtml_pl.errors import UserError
+from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.runs.record import Execution
 from amtml_pl.training import execution
-from amtml_pl.training.execution import choose_execution, fused_optimizer, missing_compiler
+from amtml_pl.training.execution import (
+    choose_execution,
+    compiles,
+    fused_optimizer,
+    layout_obstacle,
+    missing_compiler,
+)
 from amtml_pl.training.settings import settings_of
 
 CIFAR = ("experiment=cifar10_jpeg", "trainer=cpu", "teacher=[]", "loss=[ce]")
@@ -45,7 +56,7 @@ def chosen(channels_last, compiled, fused):
 def test_a_long_run_on_a_cpu_is_compiled_and_a_short_one_is_not(choose, compiler):
     assert choose() == chosen(True, True, True)  # 200 epochs
     assert choose("trainer.max_epochs=1") == chosen(True, False, True)
-    assert choose(images=100) == chosen(True, False, True)
+    assert choose(images=100) == chosen(True, False, True)  # fewer than a batch
 
 
 def test_eager_switches_everything_off(choose, compiler):
@@ -75,7 +86,7 @@ def test_a_network_that_is_slower_with_channels_last_keeps_its_layout_unless_tha
 def test_channels_last_on_an_accelerator_is_for_half_precision(choose, compiler):
     assert choose(device="cuda").channels_last is False
     assert choose("trainer.precision=bf16-mixed", device="cuda").channels_last is True
-    assert choose("trainer.precision=bf16-mixed", device="mps") == chosen(False, False, False)
+    assert choose("trainer.precision=bf16-mixed", device="mps") == chosen(False, False, False)  # on a Mac
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
@@ -88,8 +99,8 @@ def test_gradients_that_a_fused_optimiser_may_unscale_can_be_clipped(choose, com
 @pytest.mark.parametrize(
     ("loop", "problem", "text"),
     [
-        ("dml", None, "in several parts"),
-        ("distill", "no C++ compiler is found", r"no C\+\+ compiler is found"),
+        ("dml", None, "a training step of its own"),
+        ("distill", "no C++ compiler is found", r"no C\+\+ compiler"),
     ],
 )
 def test_a_step_that_cannot_be_compiled_is_eager_and_an_error_where_it_is_named(
@@ -99,11 +110,44 @@ def test_a_step_that_cannot_be_compiled_is_eager_and_an_error_where_it_is_named(
     with caplog.at_level(logging.WARNING):
         assert choose(f"loop={loop}") == chosen(True, False, True)
         assert choose(f"loop={loop}", "trainer.max_epochs=1") == chosen(True, False, True)
-    assert [record.getMessage() for record in caplog.records] == (
-        [f"The step is not compiled: {problem}."] if problem else []  # said where it would have paid
-    )
-    with pytest.raises(UserError, match=f"execution.compile=true is not possible: .*{text}"):
+    [line] = [record.getMessage() for record in caplog.records]  # where it would have paid
+    assert re.search(f"execution.compile=auto is false here: .*{text}", line)
+    with pytest.raises(UserError, match=f"execution.compile is not possible .*{text}"):
         choose(f"loop={loop}", "execution.compile=true")
+
+
+def test_a_loop_with_a_step_of_its_own_is_not_compiled():
+    own_step = type("OwnStep", (DistillModule,), {"training_step": lambda self, batch, number: None})
+    own_outputs = type("OwnOutputs", (DistillModule,), {"distill_step": lambda self, batch: None})
+    named = type("Named", (DistillModule,), {})
+    assert [compiles(loop) for loop in (named, own_step, own_outputs, MMKD)] == [True, False, False, False]
+
+
+class Viewed(nn.Sequential):
+    """A network that flattens maps by view, which needs the channels first."""
+
+    def forward(self, images):
+        return self[1](self[0](images).view(len(images), -1))
+
+
+class OwnConvolution(nn.Conv2d):
+    """A convolution that cannot be replaced, as it may compute something else."""
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        (
+            lambda: Viewed(nn.Conv2d(3, 16, 3, stride=8), nn.Linear(16 * 16, 10)),
+            "view size is not compatible",
+        ),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 1, stride=2, padding_mode="reflect", padding=1)), "corrupt"),
+        (lambda: nn.Sequential(OwnConvolution(8, 8, 1, stride=2)), "corrupt memory"),
+    ],
+)
+def test_a_network_that_cannot_have_its_channels_last_is_found_before_training(network, text):
+    student = TappedNetwork(network(), mean=[0.5] * 3, std=[0.25] * 3)
+    assert text in layout_obstacle(student, 32)
 
 
 def test_a_missing_compiler_is_found():

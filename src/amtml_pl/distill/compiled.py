@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType, MethodType
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -45,9 +46,9 @@ class CompiledStep:
         self.compiled: Function | None = None
         self.tried = False
 
-    def run(self, part: Part, function: Function, *inputs: Any) -> Any:
-        """Return ``function(*inputs)``, compiled if it is the compiled part and its shapes are known."""
-        if torch.compiler.is_compiling() or self.compiled is None or part != self.part:
+    def run(self, part: Part, rows: int, function: Function, *inputs: Any) -> Any:
+        """Return ``function(*inputs)``, compiled if it is the compiled part and the batch is full."""
+        if torch.compiler.is_compiling() or self.compiled is None or part != self.part or rows != self.rows:
             return function(*inputs)
         with torch.compiler.set_stance("eager_on_recompile"):
             return self.compiled(*inputs)
@@ -65,7 +66,7 @@ class CompiledStep:
             UserError: if no part compiles and compilation is required.
         """
         self.tried, problem = True, ""
-        for part in self.parts:
+        for part in (part for part in self.parts if part in candidates):
             try:
                 self.compiled = self.compiled_function(part, candidates[part], trained, epoch)
             except Exception as error:
@@ -74,10 +75,12 @@ class CompiledStep:
                 continue
             self.part = part
             return
-        sentence = f"The student does not compile ({problem})"
         if self.required:
-            raise UserError(f"{sentence}.", fix="execution.compile=false")
-        log.warning("%s. The run is eager; execution.compile=false skips the attempt.", sentence)
+            raise UserError(
+                f"The student cannot be compiled (got {problem!r}, expected execution.compile=true).",
+                fix="execution.compile=false",
+            )
+        log.warning("The student cannot be compiled: %s. The run is eager.", problem)
 
     def compiled_function(
         self, part: Part, candidate: Candidate, trained: Sequence[nn.Parameter], epoch: int
@@ -85,7 +88,7 @@ class CompiledStep:
         """Return a part's compiled function; raise if another epoch would compile it anew."""
         function, loss_of = candidate
         compiled: Function = torch.compile(
-            function,
+            own_copy(function),
             dynamic=False,
             fullgraph=part == "step",
             backend=self.backend,
@@ -95,3 +98,20 @@ class CompiledStep:
         with torch.compiler.set_stance("fail_on_recompile"):
             loss_of(compiled, epoch + 1)
         return compiled
+
+
+def own_copy(method: Function) -> Function:
+    """Return a bound method with code of its own.
+
+    A compiler keeps what it has compiled with the code. Other runs of the process would share it: batches of
+    their sizes would run compiled, and their number is limited.
+    """
+    function = method.__func__  # type: ignore[attr-defined]
+    copied = FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    return MethodType(copied, method.__self__)  # type: ignore[attr-defined]

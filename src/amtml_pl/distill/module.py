@@ -57,7 +57,6 @@ class StudentModule(pl.LightningModule):
         blends_labels: whether the method can take the labels that mixup blends.
         steps_itself: whether the module steps its optimisers, and not Lightning.
         uses_weighting_unchanged: whether the teachers' weights are those that the weighting gives.
-        compiles: whether the training step can be compiled.
         compiled: what of it is compiled; None for an eager run.
         watch: notes non-finite numbers on an accelerator; None where each step is checked at once.
         coef: the multiplier of every summand of the student's loss.
@@ -74,7 +73,6 @@ class StudentModule(pl.LightningModule):
     blends_labels: ClassVar[bool] = True
     steps_itself: ClassVar[bool] = False
     uses_weighting_unchanged: ClassVar[bool] = False
-    compiles: ClassVar[bool] = False
     compiled: CompiledStep | None = None
     watch: StepWatch | None = None
 

@@ -27,7 +27,6 @@ class DistillModule(StudentModule):
     """Student trained from labels and any teachers, by one optimiser."""
 
     uses_weighting_unchanged: ClassVar[bool] = True
-    compiles: ClassVar[bool] = True
 
     def compile_full_batches(self, batch_size: int, *, required: bool) -> None:
         """Compile the step at the first full batch of the fit.
@@ -47,34 +46,47 @@ class DistillModule(StudentModule):
             teachers = self.teacher_outputs_of(batch)
         if self.compiled is not None and self.compiled.is_due(len(batch)):
             self.compile_step(self.compiled, batch, teachers)
-        step, values, loss = self.run("step", self.step_and_losses, batch, teachers, self.current_epoch)
+        inputs = batch, teachers, self.current_epoch
+        step, values = self.run("step", len(batch), self.step_and_values, *inputs)
+        loss = self.total(values)  # outside: a callback may change a coefficient
         require_finite(self, loss, values, batch, batch_idx)
         self.update_metrics(step, batch, values, loss)
         return loss
 
     def compile_step(self, compiled: CompiledStep, batch: Batch, teachers: TeacherOutputs | None) -> None:
-        """Compile the step for batches of this size; parameters, statistics and random numbers stay."""
+        """Compile the step for batches of this size; parameters, buffers and random numbers stay."""
         start = time.perf_counter()
         candidates: dict[Part, Candidate] = {
-            "step": (self.step_and_losses, lambda f, epoch: f(batch, teachers, epoch)[-1]),
+            "step": (self.step_and_values, lambda f, epoch: self.total(f(batch, teachers, epoch)[1])),
             "student": (self.student.forward, lambda f, _: f(batch.images).logits.sum()),
         }
         trained = [parameter for group in self.trainable_groups().values() for parameter in group]
         with buffers_restored(self), torch.random.fork_rng():
+            if self.draws_random_numbers(batch, teachers):
+                del candidates["step"]  # compiled as a whole, it would not seed them again
             compiled.compile(candidates, trained, self.current_epoch)
         self.spent.count_compilation(time.perf_counter() - start)
 
-    def run(self, part: Part, function: Callable[..., T], *inputs: Any) -> T:
-        """Return ``function(*inputs)``, compiled if the part is."""
+    def draws_random_numbers(self, batch: Batch, teachers: TeacherOutputs | None) -> bool:
+        """Return True if the weighting or a term draws random numbers."""
+        with torch.no_grad():
+            student = self.student(batch.images)
+        self.seed_step(stage=1)
+        before = torch.get_rng_state()
+        self.values(self.assemble_step(batch, student, teachers, self.current_epoch))
+        return not torch.equal(before, torch.get_rng_state())
+
+    def run(self, part: Part, rows: int, function: Callable[..., T], *inputs: Any) -> T:
+        """Return ``function(*inputs)``, compiled if the part is and the batch is full."""
         if self.compiled is None:
             return function(*inputs)
-        return cast("T", self.compiled.run(part, function, *inputs))
+        return cast("T", self.compiled.run(part, rows, function, *inputs))
 
-    def step_and_losses(
+    def step_and_values(
         self, batch: Batch, teachers: TeacherOutputs | None, epoch: int
-    ) -> tuple[Step, dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
-        """Return a step and the terms' unweighted values, both without gradients, and the loss."""
-        student = self.run("student", self.student, batch.images)
+    ) -> tuple[Step, dict[str, Float[Tensor, ""]]]:
+        """Return a step without gradients, and the unweighted value of every term."""
+        student = self.run("student", len(batch), self.student, batch.images)
         step = self.assemble_step(batch, student, teachers, epoch)
         values = self.values(step)
         seen = replace(
@@ -83,7 +95,7 @@ class DistillModule(StudentModule):
             weights=None if step.weights is None else step.weights.detach(),
             weighting_norm=None,
         )
-        return seen, {name: value.detach() for name, value in values.items()}, self.total(values)
+        return seen, values
 
     def distill_step(self, batch: Batch) -> Step:
         """Return a batch's student and teacher outputs with the teachers' weights, with gradients."""

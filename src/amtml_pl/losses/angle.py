@@ -31,19 +31,13 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     Returns:
         A scalar ≥ 0, zero where both sides form the same angles.
     """
-    dtype = torch.promote_types(student.dtype, target.dtype)
+    dtype = torch.promote_types(torch.promote_types(student.dtype, target.dtype), torch.float32)
     trained = student.requires_grad and torch.is_grad_enabled()
     value: Tensor = value_and_gradient(student.to(dtype), target.detach().to(dtype), trained)[0]
     return value
 
 
-# An operator of its own, which a compiler calls and does not look into.
-@torch.library.custom_op(
-    "amtml_pl::angle_loss",
-    mutates_args=(),
-    schema="(Tensor student, Tensor target, bool trained) -> (Tensor, Tensor)",
-)
-def value_and_gradient(student: Tensor, target: Tensor, trained: bool) -> tuple[Tensor, Tensor]:
+def compute(student: Tensor, target: Tensor, trained: bool) -> tuple[Tensor, Tensor]:
     """Return the angle loss, and its gradient (B, D) for the student: zeros unless ``trained``."""
     directions, sides = vertices_for_sides(student, target)
     parts = []
@@ -53,6 +47,15 @@ def value_and_gradient(student: Tensor, target: Tensor, trained: bool) -> tuple[
         parts.append(angles_from_sides(student, target, sides, trained))
     values, gradients = (torch.stack(each).sum(dim=0) for each in zip(*parts, strict=True))
     return values / len(student) ** 3, gradients / len(student) ** 3
+
+
+# An operator of its own, which a compiler calls and does not look into.
+value_and_gradient = torch.library.custom_op(
+    "amtml_pl::angle_loss",
+    compute,
+    mutates_args=(),
+    schema="(Tensor student, Tensor target, bool trained) -> (Tensor, Tensor)",
+)
 
 
 @value_and_gradient.register_fake

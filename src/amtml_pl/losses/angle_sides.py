@@ -7,9 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 FEWEST_COORDINATES = 48  # with less, the products of directions are cheaper on a CPU
-UNEVEN = (
-    16.0  # a larger ratio of two distances from a vertex costs the sixth digit of its gradient in float32
-)
+UNEVEN = 16.0  # a larger ratio of two distances from a vertex costs the sixth digit in float32
 CHUNK = 2**17  # angles at a time
 
 
@@ -65,7 +63,8 @@ def angles_from_sides(
             for_squares[some] += a[some] * of_a - a[some].square() * along
     pairs = for_squares + for_squares.t()
     pairs.fill_diagonal_(0)
-    gradient = 2 * (pairs.sum(dim=1, keepdim=True) * student - pairs @ student)
+    centred = student - student.mean(dim=0)  # else the common part of all points costs digits
+    gradient = 2 * (pairs.sum(dim=1, keepdim=True) * centred - pairs @ centred)
     return torch.stack(sums).sum(), gradient
 
 

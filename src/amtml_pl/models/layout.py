@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# torch 2.14.1's CPU backward of a strided 1×1 convolution corrupts memory in channels-last layout when it has
-# fewer input channels than a vector register holds and the batch is odd; see docs/measurements/speed.md.
+# torch 2.14.1's CPU backward of a strided 1×1 convolution corrupts memory in channels-last layout, for some
+# batch sizes, when it has fewer input channels than a vector register holds; see docs/measurements/speed.md.
 SAFE_INPUT_CHANNELS = 16
 
 
@@ -31,7 +31,7 @@ def set_layout(network: nn.Module, *, channels_last: bool, compiled: bool) -> No
         network.to(memory_format=torch.channels_last)
     if channels_last or compiled:
         for module in network.modules():
-            if is_unsafe(module):
+            if is_unsafe(module) and is_replaceable(module):
                 module.__class__ = SubsampledConv2d
 
 
@@ -80,13 +80,28 @@ def local_batch_norm(network: nn.Module) -> Iterator[None]:
             del module.forward
 
 
+def unsafe_convolutions(network: nn.Module) -> list[str]:
+    """Return names of convolutions that corrupt memory and that `set_layout` cannot replace."""
+    found = network.named_modules()
+    return [name for name, module in found if is_unsafe(module) and not is_replaceable(module)]
+
+
 def is_unsafe(module: nn.Module) -> bool:
-    """Return True for a convolution whose CPU backward is broken in channels-last layout."""
+    """Return True for a convolution whose CPU backward may corrupt memory in channels-last layout."""
     return (
-        type(module) is nn.Conv2d
+        isinstance(module, nn.Conv2d)
+        and not isinstance(module, SubsampledConv2d)
         and module.kernel_size == (1, 1)
         and max(int(step) for step in module.stride) > 1
-        and module.padding == (0, 0)
-        and module.groups == 1
         and module.in_channels < SAFE_INPUT_CHANNELS
+    )
+
+
+def is_replaceable(module: nn.Module) -> bool:
+    """Return True for a convolution that `SubsampledConv2d` computes."""
+    return (
+        type(module) is nn.Conv2d
+        and module.padding in ((0, 0), "valid")
+        and module.padding_mode == "zeros"
+        and module.groups == 1
     )

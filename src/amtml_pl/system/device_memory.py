@@ -9,7 +9,10 @@ SHARE_OF_FREE_MEMORY = 0.5
 
 def free_memory(device: torch.device) -> int | None:
     """Return an accelerator's free bytes; None for the CPU, and where they are unknown."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for reuse
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def fits_on_device(size: int, device: torch.device) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from torch.utils._triton import has_triton
 
-from amtml_pl.errors import UserError
-from amtml_pl.models.taps import TappedNetwork, cost
+from amtml_pl.distill.step import DistillModule
+from amtml_pl.errors import UserError, first_line
+from amtml_pl.models.layout import set_layout, unsafe_convolutions
+from amtml_pl.models.taps import TappedNetwork, blank_forward, cost
 from amtml_pl.runs.record import Execution
 from amtml_pl.training.settings import Settings
 
@@ -18,71 +21,128 @@ log = logging.getLogger(__name__)
 
 EAGER = Execution(channels_last=False, compile=False, fused=False)
 # Multiply-accumulates of training that take one second; measured for "cpu", assumed for "cuda"
-# (docs/measurements/speed.md).
+# (docs/execution.md).
 MACS_PER_SECOND = {"cpu": 60e9, "cuda": 2e12}
 SHARE_SAVED = 0.15  # of a step's time, by compilation
 SECONDS_TO_COMPILE = 60.0
 HALF_PRECISION = ("16-mixed", "bf16-mixed")
+Wanted: TypeAlias = bool | Literal["auto"]
 
 
-def choose_execution(settings: Settings, images: int, recorded: Execution | None = None) -> Execution:
+def choose_execution(
+    settings: Settings, images: int, recorded: Execution | None = None, *, report: bool = True
+) -> Execution:
     """Return the execution of a run; ``auto`` depends on counts, not on clocks.
 
     Args:
         settings: ``execution`` holds what is wanted: true, false or auto.
         images: training images of an epoch.
         recorded: the choice of the run that is resumed; it replaces every ``auto``.
+        report: print why an ``auto`` is not what it would have been.
 
     Raises:
-        UserError: if ``execution.compile=true`` cannot be done here.
+        UserError: if a wanted true cannot be done here.
     """
-    wanted, device = settings.method.execution, settings.trainer.device
-    trainer = settings.trainer.trainer.plain()
-    precision = str(trainer.get("precision", "32-true"))
-    layout, fused = wanted.channels_last, wanted.fused
-    if layout == "auto":
-        suits = {"cpu": settings.method.suits_channels_last, "cuda": precision in HALF_PRECISION}
-        layout = suits.get(device, False) if recorded is None else recorded.channels_last
-    if fused == "auto":
-        # Lightning cannot clip gradients that a fused optimiser unscales.
-        clipped = precision in HALF_PRECISION and bool(trainer.get("gradient_clip_val"))
-        fused = device in MACS_PER_SECOND and not clipped if recorded is None else recorded.fused
-    return Execution(channels_last=layout, compile=is_compiled(settings, images, recorded), fused=fused)
-
-
-def is_compiled(settings: Settings, images: int, recorded: Execution | None) -> bool:
-    """Return True if the step is compiled: as wanted, as recorded, or because it pays."""
-    wanted, device = settings.method.execution.compile, settings.trainer.device
-    if wanted is False:
-        return False
-    compiles = bool(settings.method.loop.maker().func.compiles)
-    if wanted == "auto":
-        pays = compilation_pays(settings, images) if recorded is None else recorded.compile
-        if not pays or not compiles:
-            return False
-    several = f"loop={settings.method.loop.target} takes a step in several parts"
-    obstacle = missing_compiler(device) if compiles else several
-    if obstacle is None:
-        return True
-    if wanted is True:
-        raise UserError(f"execution.compile=true is not possible: {obstacle}.", fix="execution.compile=auto")
-    log.warning("The step is not compiled: %s.", obstacle)
-    return False
-
-
-def compilation_pays(settings: Settings, images: int) -> bool:
-    """Return True if compilation saves more time over the whole run than it takes."""
-    dataset = settings.dataset
+    dataset, wanted = settings.dataset, settings.method.execution
     student = TappedNetwork(settings.method.student.build(), mean=dataset.mean, std=dataset.std)
-    macs = 3 * cost(student, dataset.image_size).macs  # a backward costs two forwards
+    typed = settings.method.optimizer.plain().get("fused")
+    on_kernels = settings.trainer.device in MACS_PER_SECOND
+    choices: dict[str, tuple[Wanted, bool, Callable[[], str | None]]] = {
+        "channels_last": (
+            wanted.channels_last,
+            suits_channels_last(settings),
+            lambda: layout_obstacle(student, dataset.image_size),
+        ),
+        "compile": (
+            wanted.compile,
+            compilation_pays(settings, student, images),
+            lambda: compile_obstacle(settings, student),
+        ),
+        "fused": (wanted.fused if typed is None else typed, on_kernels, lambda: fused_obstacle(settings)),
+    }
+    chosen: dict[str, bool] = {}
+    for key, (value, automatic, obstacle_of) in choices.items():
+        auto = automatic if recorded is None else getattr(recorded, key)
+        chosen[key] = auto if value == "auto" else value
+        if chosen[key] and (obstacle := obstacle_of()) is not None:
+            if value is True:
+                raise UserError(
+                    f"execution.{key} is not possible (got true, expected false or auto): {obstacle}.",
+                    fix=f"execution.{key}=auto",
+                )
+            chosen[key] = False
+            if report and key != "fused":
+                log.warning("execution.%s=auto is false here: %s.", key, obstacle)
+    return Execution(**chosen)
+
+
+def suits_channels_last(settings: Settings) -> bool:
+    """Return True if the channels-last layout is faster for the student, or for its precision on a GPU."""
+    suits = {"cpu": settings.method.suits_channels_last, "cuda": precision(settings) in HALF_PRECISION}
+    return suits.get(settings.trainer.device, False)
+
+
+def layout_obstacle(student: TappedNetwork, image_size: int) -> str | None:
+    """Return why a network cannot have its channels last, as a clause; None if it can."""
+    if unsafe := unsafe_convolutions(student.network):
+        return f"torch's backward pass of {unsafe[0]} can corrupt memory (docs/execution.md)"
+    changed = deepcopy(student)
+    set_layout(changed.network, channels_last=True, compiled=False)
+    try:
+        blank_forward(changed, image_size)
+    except UserError as error:
+        return first_line(error).rstrip(".")
+    return None
+
+
+def compilation_pays(settings: Settings, student: TappedNetwork, images: int) -> bool:
+    """Return True if compilation saves more time over the whole run than it takes."""
+    if images < settings.data.batch_size:  # only full batches run compiled
+        return False
+    macs = 3 * cost(student, settings.dataset.image_size).macs  # a backward costs two forwards
     rate = MACS_PER_SECOND.get(settings.trainer.device, float("inf"))
     return macs * images * settings.trainer.epochs / rate * SHARE_SAVED > SECONDS_TO_COMPILE
+
+
+def compile_obstacle(settings: Settings, student: TappedNetwork) -> str | None:
+    """Return why the step cannot be compiled, as a clause; None if it can."""
+    if not compiles(settings.method.loop.maker().func):
+        return f"loop={settings.method.loop.target} takes a training step of its own"
+    if unsafe := unsafe_convolutions(student.network):
+        return f"torch's backward pass of {unsafe[0]} can corrupt memory (docs/execution.md)"
+    return missing_compiler(settings.trainer.device)
+
+
+def compiles(loop: object) -> bool:
+    """Return True if a loop takes its step as `DistillModule` does."""
+    return (
+        isinstance(loop, type)
+        and issubclass(loop, DistillModule)
+        and loop.training_step is DistillModule.training_step
+        and loop.distill_step is DistillModule.distill_step
+    )
+
+
+def fused_obstacle(settings: Settings) -> str | None:
+    """Return why the optimiser cannot be fused, as a clause; None if it can."""
+    if "fused" not in settings.method.optimizer.plain():
+        return "the YAML file of the optimiser has no key fused"
+    if precision(settings) in HALF_PRECISION and settings.trainer.trainer.plain().get("gradient_clip_val"):
+        return "Lightning cannot clip gradients in half precision for a fused optimiser"
+    return None
+
+
+def precision(settings: Settings) -> str:
+    """Return the precision of the trainer."""
+    return str(settings.trainer.trainer.plain().get("precision", "32-true"))
 
 
 def missing_compiler(device: str) -> str | None:
     """Return a clause on the compiler that a device lacks; None if it has one."""
     if device == "cuda":
         return None if has_triton() else "the package triton is not installed"
+    if device != "cpu":
+        return f"it was not tried on {device}"
     from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second
     from torch._inductor.exc import InvalidCxxCompiler
 

@@ -33,7 +33,7 @@ from amtml_pl.training.execution import choose_execution
 from amtml_pl.training.fit import fit, measure_teacher
 from amtml_pl.training.initial_record import initial_record
 from amtml_pl.training.plan import plan
-from amtml_pl.training.plan_table import refuse_missing, show_plan, training_images
+from amtml_pl.training.plan_table import refuse_missing, show_plan
 from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.stages import Plan, Prepared, Ready, RunRequest
@@ -121,8 +121,7 @@ def prepare(planned: Plan) -> Prepared:
     data = data_module(settings, packed)
     data.train_batches(0, 0, world_size())  # a UserError for ranks comes before teachers are trained
     accuracy = {teacher.name: provide_teacher(teacher, data, settings) for teacher in planned.teachers}
-    images = training_images(settings, planned.source) or 0  # known, now that they are packed
-    execution = planned.execution or choose_execution(settings, images)
+    execution = choose_execution(settings, data.sizes["train"], planned.recorded)
     return Prepared(planned, execution, data, accuracy)
 
 

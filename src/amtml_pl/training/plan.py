@@ -41,10 +41,12 @@ def plan(request: RunRequest) -> Plan:
     resumed = settings.resume and not settings.force and last.exists()
     done = epochs_in(read_checkpoint(last)) if resumed else 0
     record = request.folder.record() if resumed else None
-    images = training_images(settings, source)
+    images = training_images(settings, source)  # before packing, what the data set's YAML says
     recorded = None if record is None else record.execution
-    execution = None if images is None else choose_execution(settings, images, recorded)
-    steps = make_plan(settings, source, module.student, teachers, hints, cache, execution, held_out, done)
+    estimate = None
+    if images is not None:
+        estimate = choose_execution(settings, images, recorded, report=False)
+    steps = make_plan(settings, source, module.student, teachers, hints, cache, estimate, held_out, done)
     return Plan(
         request=request,
         source=source,
@@ -52,7 +54,7 @@ def plan(request: RunRequest) -> Plan:
         live=live,
         hints=hints,
         needs_held_out=module.needs_held_out,
-        execution=execution,
+        recorded=recorded,
         steps=tuple(steps),
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.build import ObjectSpec, plain_values
@@ -274,11 +275,17 @@ def settings_of(config: DictConfig) -> Settings:
             checkpoint_minutes=config.checkpoint_minutes,
             trainer=object_spec(trainer),
             epochs=trainer.max_epochs,
-            device=device_for(trainer.accelerator).type,
+            device=training_device(trainer.accelerator),
             loggers=tuple(object_spec(logger) for logger in config.get("logger", {}).values()),
         ),
         config=config,
     )
+
+
+def training_device(accelerator: str) -> str:
+    """Return the kind of device that Lightning takes for an accelerator."""
+    found = device_for(accelerator).type
+    return "mps" if found == "cpu" != accelerator and torch.backends.mps.is_available() else found
 
 
 def options(kind: Callable[..., T], node: DictConfig | Mapping[str, Any], **others: Any) -> T:

@@ -50,7 +50,7 @@ class Plan:
         live: their networks, maybe without weights yet; empty in a cached run.
         hints: ``(C, H, W)`` of each hint by flat name, after pooling.
         needs_held_out: True if the weighting reads the teachers' outputs on the validation split.
-        execution: of the student's step; None while the number of images is unknown.
+        recorded: the execution of the run that is resumed; None for a new run.
         steps: the rows of the printed plan, in building order.
     """
 
@@ -60,7 +60,7 @@ class Plan:
     live: tuple[Teacher, ...]
     hints: Mapping[str, Shape]
     needs_held_out: bool
-    execution: Execution | None
+    recorded: Execution | None
     steps: tuple[PlanStep, ...]
 
 

@@ -37,7 +37,7 @@ class LearnedWeightsLoop(DistillModule):
 
     blends_labels = False
     steps_itself = True
-    uses_weighting_unchanged = compiles = False
+    uses_weighting_unchanged = False
 
     def __init__(self, *arguments: Any, temperature: float = 4.0, **named: Any) -> None:
         super().__init__(*arguments, **named)

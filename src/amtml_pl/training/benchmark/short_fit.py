@@ -41,7 +41,7 @@ class ShortFit:
 
     def __init__(self, settings: Settings, folder: Path, execution: Execution) -> None:
         request = RunRequest(settings, RunFolder(folder), experiment=None, command="benchmark")
-        self.ready = connect(prepare(replace(plan(request), execution=execution)))
+        self.ready = connect(prepare(replace(plan(request), recorded=execution)))
 
     def steps(self) -> StepTimer:
         """Run a short fit and return the times of its steps."""
