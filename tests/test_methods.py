@@ -107,7 +107,7 @@ def test_the_command_ends_with_two_for_a_teacher_with_a_wrong_class_map(tmp_path
     overrides = ("experiment=digits", "method=avg", "trainer=cpu", "teacher=[resnet8]")
     assert invoke(doctor.main, tmp_path, shared, *overrides, trained, "force=true") == 0
     output = capfd.readouterr().out
-    assert "Nothing is wrong" in output
+    assert "No problems found" in output
     own = re.search(r"The run folder is (\S+/resnet8-\w+)", output)[1]
     weights_of = f"teacher.resnet8.weights.path={own}/student.safetensors"
     shifted = "teacher.resnet8.class_map=[1,2,3,4,5,6,7,8,9,0]"
