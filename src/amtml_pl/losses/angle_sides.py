@@ -43,24 +43,24 @@ def angles_from_sides(
     differences, clamps = s.new_empty(2, min(chunk, len(vertices)), B, B).unbind()
     sums: list[Tensor] = []
     for_squares = torch.zeros_like(s)  # the gradient for s, in both orders of each pair
-    for some in torch.split(vertices, chunk):
+    rows = [torch.split(matrix[vertices], chunk) for matrix in (d, a, e, b)]
+    for some, d_i, a_i, e_i, b_i in zip(torch.split(vertices, chunk), *rows, strict=True):
         difference, clamped = differences[: len(some)], clamps[: len(some)]
-        rows = torch.stack([d[some], a[some], e[some], b[some]], dim=2) / 2
-        columns = torch.stack([a[some], d[some], -b[some], -e[some]], dim=1)
-        torch.bmm(rows, columns, out=difference)
-        for matrix, inverse in ((half_s, a[some]), (half_t, b[some])):
+        left = torch.stack([d_i, a_i, e_i, b_i], dim=2) / 2
+        torch.bmm(left, torch.stack([a_i, d_i, -b_i, -e_i], dim=1), out=difference)
+        for matrix, inverse in ((half_s, a_i), (half_t, b_i)):
             torch.mul(matrix, inverse[:, :, None], out=clamped)
             difference.addcmul_(clamped, inverse[:, None, :])
         torch.clamp(difference, -1, 1, out=clamped)
         c, flat = clamped.view(-1), difference.view(-1)
         sums.append(torch.dot(c, flat) - torch.dot(c, c) / 2)
         if trained:
-            of_a, of_d = torch.bmm(clamped, torch.stack([a[some], d[some]], dim=2)).unbind(dim=2)
-            scaled = clamped.mul_(a[some][:, :, None]).mul_(a[some][:, None, :])
+            of_a, of_d = torch.bmm(clamped, torch.stack([a_i, d_i], dim=2)).unbind(dim=2)
+            scaled = clamped.mul_(a_i[:, :, None]).mul_(a_i[:, None, :])
             for_squares.sub_(scaled.sum(dim=0), alpha=0.5)
             of_s = torch.bmm(scaled.transpose(0, 1), s[:, :, None])[:, :, 0].t()
-            along = (d[some] * of_a + a[some] * of_d - of_s) / 2  # the sum over k of c · psi
-            for_squares[some] += a[some] * of_a - a[some].square() * along
+            along = (d_i * of_a + a_i * of_d - of_s) / 2  # the sum over k of c · psi
+            for_squares[some] += a_i * of_a - a_i.square() * along
     pairs = for_squares + for_squares.t()
     pairs.fill_diagonal_(0)
     centred = student - student.mean(dim=0)  # else the common part of all points costs digits
