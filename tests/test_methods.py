@@ -117,7 +117,7 @@ def test_the_command_ends_with_two_for_a_teacher_with_a_wrong_class_map(tmp_path
 
 def test_teachers_that_no_term_learns_from_are_refused_with_the_way_out(configure, tmp_path):
     config = configure("experiment=digits")
-    with pytest.raises(UserError, match=r"the terms \['ce'\] use no teacher.*\n.*method=ce"):
+    with pytest.raises(UserError, match=r"no loss term uses them \(got \['ce'\]\).*\n.*method=ce"):
         plan(RunRequest(settings_of(config), RunFolder(tmp_path), "digits", "the command"))
 
 

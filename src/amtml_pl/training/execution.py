@@ -77,13 +77,13 @@ def choose_execution(
 
 
 def suits_channels_last(settings: Settings) -> bool:
-    """Return True if the channels-last layout is faster for the student, or for its precision on a GPU."""
+    """Return True if the channels-last layout is faster for the student."""
     suits = {"cpu": settings.method.suits_channels_last, "cuda": precision(settings) in HALF_PRECISION}
     return suits.get(settings.trainer.device, False)
 
 
 def layout_obstacle(student: TappedNetwork, image_size: int) -> str | None:
-    """Return why a network cannot have its channels last, as a clause; None if it can."""
+    """Return why channels-last is impossible, as a clause; None if possible."""
     if unsafe := unsafe_convolutions(student.network):
         return f"torch's backward pass of {unsafe[0]} can corrupt memory (docs/execution.md)"
     changed = deepcopy(student)
