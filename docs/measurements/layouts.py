@@ -24,9 +24,7 @@ def main() -> None:
     """Measure, and print a Markdown table."""
     repetitions = int(sys.argv[1]) if sys.argv[1:] else 6
     images, labels = torch.rand(BATCH, 3, 32, 32), torch.arange(BATCH) % 10
-    sys.stdout.write(
-        "| network | channels first, ms | channels last, ms | ratio |\n|---|---|---|---|\n"
-    )
+    sys.stdout.write("| network | channels first, ms | channels last, ms | ratio |\n|---|---|---|---|\n")
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         for file in sorted((config_directory() / "student").glob("*.yaml")):
             seconds: dict[bool, list[float]] = {False: [], True: []}

@@ -76,7 +76,7 @@ def test_value_and_gradient_equal_the_definition_from_sides_too(B, D, E, chunk, 
 def test_vertices_whose_sides_would_lose_digits_take_directions(gap):
     student, target = (F.softmax(side, dim=1) for side in points(60, 100, 100))
     student[1] = student[0] + gap * (student[2] - student[0])
-    directions, sides = angle_sides.vertices_for_sides(student.float(), target.float())
+    directions, sides, _ = angle_sides.vertices_for_sides(student.float(), target.float())
     assert {0, 1} <= set(directions.tolist())
     assert len(sides) > 40
     expected = value_and_gradient(naive_angle_loss, student, target)

@@ -39,12 +39,12 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
 
 def compute(student: Tensor, target: Tensor, trained: bool) -> tuple[Tensor, Tensor]:
     """Return the angle loss, and its gradient (B, D) for the student: zeros unless ``trained``."""
-    directions, sides = vertices_for_sides(student, target)
+    directions, sides, distances = vertices_for_sides(student, target)
     parts = []
     if len(directions):
         parts.append(angles_from_directions(student, target, directions, trained))
     if len(sides):
-        parts.append(angles_from_sides(student, target, sides, trained))
+        parts.append(angles_from_sides(student, distances, sides, trained))
     values, gradients = (torch.stack(each).sum(dim=0) for each in zip(*parts, strict=True))
     return values / len(student) ** 3, gradients / len(student) ** 3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -13,21 +15,27 @@ CHUNK = 2**17  # angles at a time
 
 def vertices_for_sides(
     student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]
-) -> tuple[Int64[Tensor, " v"], Int64[Tensor, " w"]]:
-    """Return the vertices whose angles need the directions, and those for `angles_from_sides`."""
+) -> tuple[Int64[Tensor, " v"], Int64[Tensor, " w"], list[Float[Tensor, "B B"]]]:
+    """Return the vertices for directions, those for sides, and both sides' distances.
+
+    Where no vertex is for sides because of the device or the coordinates, no distance is computed.
+    """
     every = torch.arange(len(student), device=student.device)
     if student.device.type != "cpu" or min(student.shape[1], target.shape[1]) < FEWEST_COORDINATES:
-        return every, every[:0]
+        return every, every[:0], []
     uneven = torch.zeros(len(student), dtype=torch.bool)
-    for points in (student, target):
-        d = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = [torch.cdist(p, p, compute_mode="donot_use_mm_for_euclid_dist") for p in (student, target)]
+    for d in distances:
         nearest = d.masked_fill(torch.eye(len(d), dtype=torch.bool), torch.inf).amin(dim=1)
         uneven |= d.amax(dim=1) > UNEVEN * nearest
-    return every[uneven], every[~uneven]
+    return every[uneven], every[~uneven], distances
 
 
 def angles_from_sides(
-    student: Float[Tensor, "B D"], target: Float[Tensor, "B E"], vertices: Int64[Tensor, " v"], trained: bool
+    student: Float[Tensor, "B D"],
+    distances: Sequence[Float[Tensor, "B B"]],
+    vertices: Int64[Tensor, " v"],
+    trained: bool,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"]]:
     """Return the summed angle loss at some vertices and, if ``trained``, its gradient (else zeros).
 
@@ -37,7 +45,8 @@ def angles_from_sides(
     It takes two tiles of B² numbers, or of ``CHUNK`` where that is more.
     """
     B = len(student)
-    (s, d, a), (t, e, b) = sides(student), sides(target)
+    d, e = distances
+    (s, a), (t, b) = squares_and_inverses(d), squares_and_inverses(e)
     half_s, half_t = s / -2, t / 2
     chunk = max(1, CHUNK // B**2)
     differences, clamps = s.new_empty(2, min(chunk, len(vertices)), B, B).unbind()
@@ -68,9 +77,6 @@ def angles_from_sides(
     return torch.stack(sums).sum(), gradient
 
 
-def sides(
-    points: Float[Tensor, "B D"],
-) -> tuple[Float[Tensor, "B B"], Float[Tensor, "B B"], Float[Tensor, "B B"]]:
-    """Return squared distances, distances and their inverses; 0 for samples that coincide."""
-    d = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    return d.square(), d, torch.where(d.square() > 1e-24, d.reciprocal(), 0.0)
+def squares_and_inverses(d: Float[Tensor, "B B"]) -> tuple[Float[Tensor, "B B"], Float[Tensor, "B B"]]:
+    """Return the squares of distances, and their inverses: 0 for samples that coincide."""
+    return d.square(), torch.where(d.square() > 1e-24, d.reciprocal(), 0.0)
