@@ -94,6 +94,9 @@ def test_gradients_that_a_fused_optimiser_may_unscale_can_be_clipped(choose, com
     words = (f"trainer.precision={precision}", "+trainer.gradient_clip_val=1.0")
     assert choose(words[0], device="cuda").fused is True
     assert choose(*words, device="cuda").fused is False
+    for key in ("execution.fused", "optimizer.fused"):
+        with pytest.raises(UserError, match=f"{key} is not possible .*cannot clip(.|\n)*Fix: {key}="):
+            choose(*words, f"{key}=true", device="cuda")
 
 
 @pytest.mark.parametrize(

@@ -43,37 +43,49 @@ def choose_execution(
     Raises:
         UserError: if a wanted true cannot be done here.
     """
-    dataset, wanted = settings.dataset, settings.method.execution
+    wanted, dataset = settings.method.execution, settings.dataset
     student = TappedNetwork(settings.method.student.build(), mean=dataset.mean, std=dataset.std)
-    typed = settings.method.optimizer.plain().get("fused")
-    on_kernels = settings.trainer.device in MACS_PER_SECOND
-    choices: dict[str, tuple[Wanted, bool, Callable[[], str | None]]] = {
-        "channels_last": (
+    own_fused = settings.method.optimizer.plain().get("fused")
+
+    def decided(
+        key: str, want: Wanted, automatic: Callable[[], bool], obstacle_of: Callable[[], str | None]
+    ) -> bool:
+        auto = want == "auto"
+        chosen = bool(want) if not auto else getattr(recorded, key) if recorded else automatic()
+        obstacle = obstacle_of() if chosen else None
+        if obstacle is None:
+            return chosen
+        if not auto:
+            own = key == "fused" and own_fused is not None
+            name, otherwise = ("optimizer.fused", "null") if own else (f"execution.{key}", "auto")
+            raise UserError(
+                f"{name} is not possible (got true, expected false or {otherwise}): {obstacle}.",
+                fix=f"{name}={otherwise}",
+            )
+        if report and key != "fused":
+            log.warning("execution.%s=auto is false here: %s.", key, obstacle)
+        return False
+
+    return Execution(
+        channels_last=decided(
+            "channels_last",
             wanted.channels_last,
-            suits_channels_last(settings),
+            lambda: suits_channels_last(settings),
             lambda: layout_obstacle(student, dataset.image_size),
         ),
-        "compile": (
+        compile=decided(
+            "compile",
             wanted.compile,
-            compilation_pays(settings, student, images),
+            lambda: compilation_pays(settings, student, images),
             lambda: compile_obstacle(settings, student),
         ),
-        "fused": (wanted.fused if typed is None else typed, on_kernels, lambda: fused_obstacle(settings)),
-    }
-    chosen: dict[str, bool] = {}
-    for key, (value, automatic, obstacle_of) in choices.items():
-        auto = automatic if recorded is None else getattr(recorded, key)
-        chosen[key] = auto if value == "auto" else value
-        if chosen[key] and (obstacle := obstacle_of()) is not None:
-            if value is True:
-                raise UserError(
-                    f"execution.{key} is not possible (got true, expected false or auto): {obstacle}.",
-                    fix=f"execution.{key}=auto",
-                )
-            chosen[key] = False
-            if report and key != "fused":
-                log.warning("execution.%s=auto is false here: %s.", key, obstacle)
-    return Execution(**chosen)
+        fused=decided(
+            "fused",
+            wanted.fused if own_fused is None else own_fused,
+            lambda: settings.trainer.device in MACS_PER_SECOND,
+            lambda: fused_obstacle(settings),
+        ),
+    )
 
 
 def suits_channels_last(settings: Settings) -> bool:
