@@ -25,16 +25,15 @@ from amtml_pl.config.checks import check
 from amtml_pl.config.paths import config_directory
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.provenance import git_state, versions
+from amtml_pl.training.benchmark.bare_loop import BareLoop, bare_loops
 from amtml_pl.training.benchmark.peak_memory import peak_private_memory
-from amtml_pl.training.benchmark.short_fit import images_are_packed, time_when_done
-from amtml_pl.training.execution import fused_optimizer, missing_compiler
+from amtml_pl.training.benchmark.short_fit import images_are_packed
 from amtml_pl.training.pipeline import execute
 from amtml_pl.training.settings import Settings, settings_of
 from amtml_pl.training.stages import RunRequest
 
 ROOT = Path(__file__).parents[2]
 GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if GPU else "cpu")
 NAME = torch.cuda.get_device_name() if GPU else None
 SECONDS = {"tests": 80, "benchmark": 140, "fit": 120}  # after which a part is stopped; 340 s together
 BENCHMARK = ("benchmark.repetitions=3", "benchmark.steps=20", "benchmark.images=2048")
@@ -97,11 +96,8 @@ def fit(place: Path) -> None:
         small = () if GPU else ("data.batch_size=32", "data.train_size=640", "data.val_size=100")
         words = (*FIT, *(() if packed else SYNTHETIC), *small, f"paths.outputs={place}")
         words = (*words, *(() if packed else (f"paths.data={place}/data",)))
-        layouts = {"eager": (False, False), "channels_last": (True, False)}
-        if GPU and missing_compiler("cuda") is None:
-            layouts["channels_last_compiled"] = (True, True)
-        settings = composed(words)
-        before = {name: bare_loop(settings, *how) for name, how in layouts.items()}
+        loops = bare_loops(composed(words), fused=True)
+        before = {name: bare_rate(loop) for name, loop in loops.items()}
         images = 45_000 if GPU else 640
         epochs = max(2, round(FIT_SECONDS * statistics.median(before.values()) / images))
         settings = composed((*words, f"trainer.max_epochs={epochs}"))
@@ -110,15 +106,15 @@ def fit(place: Path) -> None:
         with peak_private_memory() as private:
             record = execute(RunRequest(settings, RunFolder(place / "run"), "cifar10_jpeg", "make gpu"))
         device_mb = torch.cuda.max_memory_allocated() / 1e6 if GPU else None
-    after = {name: bare_loop(settings, *how) for name, how in layouts.items()}
+    after = {name: bare_rate(loop) for name, loop in loops.items()}
     found = {
         "images": "of cifar10_jpeg" if packed else "synthetic",
         "epochs": epochs,
         "batch_size": settings.data.batch_size,
-        "execution": None if record.execution is None else record.execution.model_dump(),
+        "execution": record.execution.model_dump(),
         "images_per_second": record.timing.images_per_second if record.timing else None,
         "compile_seconds": record.timing.compile_seconds if record.timing else None,
-        "bare_images_per_second": {name: [before[name], after[name]] for name in layouts},
+        "bare_images_per_second": {name: [before[name], after[name]] for name in loops},
         "peak_device_mb": device_mb,
         "peak_private_mb": private[0] if private else None,
     }
@@ -132,31 +128,12 @@ def composed(words: tuple[str, ...]) -> Settings:
     return settings_of(config)
 
 
-def bare_loop(settings: Settings, channels_last: bool, compiled: bool) -> float:
-    """Return images per second of torch alone: one batch of random images, cross-entropy, no input."""
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.deterministic = False
-    form = torch.channels_last if channels_last else torch.contiguous_format
-    network = settings.method.student.build().to(DEVICE, memory_format=form).train()
-    optimizer = fused_optimizer(settings.method.optimizer.build(), fused=True)(network.parameters())
-    forward = torch.compile(network) if compiled else network
-    B, size, K = settings.data.batch_size, settings.dataset.image_size, settings.dataset.num_classes
-    images = torch.rand(B, 3, size, size, device=DEVICE).contiguous(memory_format=form)
-    labels = torch.arange(B, device=DEVICE) % K
-
-    def block(steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(forward(images), labels).backward()
-            optimizer.step()
-
-    steps = 50 if GPU else 2
-    block(steps)
-    count, start = 0, time_when_done(DEVICE)
-    while (now := time_when_done(DEVICE)) - start < LOOP_SECONDS:
-        block(steps)
-        count += steps * B
-    return count / (now - start)
+def bare_rate(loop: BareLoop) -> float:
+    """Return images per second of torch alone, over some seconds."""
+    seconds: list[float] = []
+    while sum(seconds) < LOOP_SECONDS:
+        seconds += loop.seconds(50 if GPU else 2)
+    return len(loop.images) / statistics.median(seconds)
 
 
 def page(found: dict[str, Any]) -> str:
@@ -181,7 +158,7 @@ def page(found: dict[str, Any]) -> str:
         lines.append(f"| {run}: images/s of the whole fit | {own:,.0f} |")
         for name, rates in found["fit"]["bare_images_per_second"].items():
             rate = statistics.mean(rates)
-            what = f"bare loop, {name.replace('_', ' ')}: images/s before and after; the fit divided by it"
+            what = f"{name.replace('_', ' ')} loop: images/s before and after; the fit divided by it"
             lines.append(f"| {what} | {rates[0]:,.0f}, {rates[1]:,.0f}; {own / rate:.2f} |")
         peak, kind = found["fit"]["peak_device_mb"], "device memory"
         if peak is None:
