@@ -153,9 +153,10 @@ def test_runs_of_one_process_do_not_share_what_they_have_compiled():
     first, second = (compiled(distiller()[0], rows=rows) for rows in (5, 8))
     short, whole = batches(1, size=5)[0], batches(1)[0]
     first.training_step(short, 0)
-    others = [compiled(distiller()[0]) for _ in range(10)]  # more than dynamo keeps for one function
-    for module in others:
-        module.training_step(whole, 0)
+    for temperature in range(2, 12):  # more different steps than dynamo keeps for one function
+        other = small_module({"kd": SoftTargetLoss(temperature)}, UniformWeighting(), teachers=["t0"])
+        compiled(other).training_step(whole, 0)
+        assert other.compiled.part == "step"
     second.training_step(whole, 0)
     assert (first.compiled.part, second.compiled.part) == ("step", "step")
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
