@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from amtml_pl.losses import angle, angle_directions, angle_sides
+from amtml_pl.losses import angle, angle_directions
 from amtml_pl.losses.angle import angle_loss
 from amtml_pl.losses.distance import distance_loss
 from angle_oracle import angles, naive_angle_loss
@@ -37,19 +37,14 @@ def assert_equals_naive(student, target, rtol, atol):
     torch.testing.assert_close(gradient, expected_gradient, rtol=rtol, atol=atol)
 
 
-WAYS = {
-    "one_tile": {},
-    "many_tiles": {"TILE": 200, "WIDTH": 3},
-    "sides": {"FEWEST_COORDINATES": 1, "UNEVEN": 1e9},
-    "both": {"FEWEST_COORDINATES": 1, "UNEVEN": 2.0, "CHUNK": 200},
-}
-
-
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["one_tile", "many_tiles", "sides"])
 def way(request, monkeypatch):
-    """Compute angles from directions, from sides, or from sides where they are exact."""
-    for name, value in WAYS[request.param].items():
-        monkeypatch.setattr(angle_sides if hasattr(angle_sides, name) else angle_directions, name, value)
+    """Compute angles from directions, or from sides as a compiled step does."""
+    if request.param == "many_tiles":
+        monkeypatch.setattr(angle_directions, "TILE", 200)
+        monkeypatch.setattr(angle_directions, "WIDTH", 3)
+    if request.param == "sides":
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
 
 
 @given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9), st.integers(1, 900), st.integers(1, 20))
@@ -62,29 +57,40 @@ def test_value_and_gradient_equal_the_definition_however_the_angles_are_cut(B, D
         assert_equals_naive(*points(B, D, E), rtol=1e-11, atol=1e-13)
 
 
-@given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9), st.integers(1, 900), st.floats(1, 30))
+@given(st.integers(1, 17), st.integers(1, 9), st.integers(1, 9))
 @settings(max_examples=30)
-def test_value_and_gradient_equal_the_definition_from_sides_too(B, D, E, chunk, uneven):
+def test_value_and_gradient_equal_the_definition_from_sides_too(B, D, E):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(angle_sides, "FEWEST_COORDINATES", 1)
-        patch.setattr(angle_sides, "CHUNK", chunk)
-        patch.setattr(angle_sides, "UNEVEN", uneven)
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
         assert_equals_naive(*points(B, D, E), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("gap", [1e-1, 1e-3, 1e-5])
-def test_vertices_whose_sides_would_lose_digits_take_directions(gap):
+def test_samples_that_nearly_coincide_keep_their_digits(way, gap):
     student, target = (F.softmax(side, dim=1) for side in points(60, 100, 100))
     student[1] = student[0] + gap * (student[2] - student[0])
-    directions, sides, _ = angle_sides.vertices_for_sides(student.float(), target.float())
-    assert {0, 1} <= set(directions.tolist())
-    assert len(sides) > 40
-    expected = value_and_gradient(naive_angle_loss, student, target)
-    found = value_and_gradient(angle_loss, student.float(), target.float())
-    # Two samples are only as far apart as float32 distinguishes them.
-    error = 60 * torch.finfo(torch.float32).eps / gap
+    student, target = student.float(), target.float()
+    expected = value_and_gradient(naive_angle_loss, student.double(), target.double())
+    found = value_and_gradient(angle_loss, student, target)
     for got, exact in zip(found, expected, strict=True):
-        torch.testing.assert_close(got.double(), exact, rtol=0, atol=error * float(exact.abs().max()))
+        assert_rounded_alike(got, exact.float(), products=60 * 60)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_confident_samples_of_one_class_keep_their_digits(way, side):
+    labels = torch.arange(96) % 10
+    pair = [F.softmax(8 * F.one_hot(labels, 10) + 0.1 * n, dim=1) for n in points(96, 10, 10)]
+    pair[side] = F.softmax(points(96, 10, 10)[side], dim=1)
+    student, target = (each.float() for each in pair)
+    expected = value_and_gradient(naive_angle_loss, student.double(), target.double())
+    for got, exact in zip(value_and_gradient(angle_loss, student, target), expected, strict=True):
+        assert_rounded_alike(got, exact.float(), products=96 * 96)
+
+
+def test_a_compiled_step_takes_directions_where_the_triples_would_fill_the_memory(way, monkeypatch):
+    monkeypatch.setattr(angle, "MOST_TRIPLES", 7**3)
+    monkeypatch.setattr(angle, "angles_from_sides", None)
+    assert_equals_naive(*points(8, 3, 3), rtol=1e-11, atol=1e-13)
 
 
 def test_angles_that_differ_by_more_than_one_count_linearly(way):
@@ -200,9 +206,8 @@ def test_many_classes_stay_within_the_same_memory(K):
 
 
 @pytest.mark.parametrize("spread", [1e-1, 1e-3])
-def test_points_far_from_the_origin_and_near_each_other_keep_their_digits(spread):
+def test_points_far_from_the_origin_and_near_each_other_keep_their_digits(way, spread):
     student, target = (F.softmax(spread * side, dim=1) for side in points(64, 100, 100, torch.float32))
-    assert len(angle_sides.vertices_for_sides(student, target)[1]) == 64
     _, gradient = value_and_gradient(angle_loss, student, target)
     _, exact = value_and_gradient(naive_angle_loss, student.double(), target.double())
     assert_rounded_alike(gradient, exact.float(), products=64 * 64)

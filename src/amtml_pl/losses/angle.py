@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.losses.angle_directions import angles_from_directions
-from amtml_pl.losses.angle_sides import angles_from_sides, vertices_for_sides
+from amtml_pl.losses.angle_sides import angles_from_sides
 from amtml_pl.losses.soft_targets import SoftTargetTerm
 from amtml_pl.types import Step
+
+MOST_TRIPLES = 2**22  # of a compiled step, which may hold some tensors of so many numbers
 
 
 def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
@@ -21,8 +23,9 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     ``psi(i, j, k) = <n_ij, n_ik>`` with ``n_ij = (x_j - x_i) / ||x_j - x_i||``; the loss is the mean over
     all B³ triples, after Park, Kim, Lu and Cho, "Relational Knowledge Distillation" (arXiv:1904.05068),
     eq. 8. Where two samples coincide, the angle and its gradient are 0.
-    The B³ angles are never all in memory. The gradient is computed in the same pass as the value and cannot
-    be differentiated again.
+    The gradient is computed in the same pass as the value and cannot be differentiated again. The B³ angles
+    are never all in memory, except in a compiled step with at most ``MOST_TRIPLES`` of them: there they come
+    from sides instead of directions.
 
     Args:
         student: one row per sample, with gradients.
@@ -33,20 +36,19 @@ def angle_loss(student: Float[Tensor, "B D"], target: Float[Tensor, "B E"]) -> F
     """
     dtype = torch.promote_types(torch.promote_types(student.dtype, target.dtype), torch.float32)
     trained = student.requires_grad and torch.is_grad_enabled()
-    value: Tensor = value_and_gradient(student.to(dtype), target.detach().to(dtype), trained)[0]
+    student, target = student.to(dtype), target.detach().to(dtype)
+    triples = len(student) ** 3
+    if torch.compiler.is_compiling() and triples <= MOST_TRIPLES:
+        summed, gradient = angles_from_sides(student.detach(), target)
+        return (summed + (gradient * (student - student.detach())).sum()) / triples
+    value: Tensor = value_and_gradient(student, target, trained)[0]
     return value
 
 
 def compute(student: Tensor, target: Tensor, trained: bool) -> tuple[Tensor, Tensor]:
     """Return the angle loss, and its gradient (B, D) for the student: zeros unless ``trained``."""
-    directions, sides, distances = vertices_for_sides(student, target)
-    parts = []
-    if len(directions):
-        parts.append(angles_from_directions(student, target, directions, trained))
-    if len(sides):
-        parts.append(angles_from_sides(student, distances, sides, trained))
-    values, gradients = (torch.stack(each).sum(dim=0) for each in zip(*parts, strict=True))
-    return values / len(student) ** 3, gradients / len(student) ** 3
+    value, gradient = angles_from_directions(student, target, trained)
+    return value / len(student) ** 3, gradient / len(student) ** 3
 
 
 # An operator of its own, which a compiler calls and does not look into.

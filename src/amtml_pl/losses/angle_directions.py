@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 TILE = 2**19  # angles, or coordinates of directions, at a time: 2 MB in float32, about a core's cache
@@ -13,9 +13,9 @@ ADDENDS = 2**17  # one dot product of more loses the seventh digit of a float32 
 
 
 def angles_from_directions(
-    student: Float[Tensor, "B D"], target: Float[Tensor, "B E"], vertices: Int64[Tensor, " v"], trained: bool
+    student: Float[Tensor, "B D"], target: Float[Tensor, "B E"], trained: bool
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"]]:
-    """Return the summed angle loss at some vertices and, if ``trained``, its gradient (else zeros).
+    """Return the summed angle loss and, if ``trained``, its gradient for the student (else zeros).
 
     With ``n`` the directions from a vertex, ``d`` the differences of its angles and ``c`` those clamped to
     [-1, 1], smooth L1 sums to ``c·d - c·c / 2``; its gradient for ``n`` is ``2 c n``, ``c`` being symmetric.
@@ -35,7 +35,7 @@ def angles_from_directions(
 
     sums: list[Tensor] = [points.new_zeros(())]
     gradient, at_ends = torch.zeros_like(points[:, 0]), torch.zeros_like(columns[0])
-    for some in torch.split(vertices, chunk):
+    for some in torch.split(torch.arange(B, device=student.device), chunk):
         unit, other = units[: len(some)], signed[: len(some)]
         torch.sub(columns, points[some, :, :, None], out=unit)
         squared_length = torch.mul(unit, unit, out=other).sum(dim=2, keepdim=True)

@@ -66,6 +66,8 @@ def make_trainer(
     if ranks.world_size() > 1:
         manual = not module.automatic_optimization  # such a loop may leave parameters unused
         processes["strategy"] = DDPStrategy(find_unused_parameters=manual, timeout=STEP_TIMEOUT)
+    # Else deterministic mode fills all new memory with NaN, which takes a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     trainer: pl.Trainer = options.trainer.maker()(
         logger=list(loggers),
         callbacks=callbacks,

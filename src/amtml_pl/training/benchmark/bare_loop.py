@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -57,9 +59,10 @@ class BareLoop:
         """Train on the batch."""
         half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
         self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, half, enabled=self.precision in HALF_PRECISION):
-            loss = self.loss(self.images, self.labels)
-        torch.autograd.backward(self.scaler.scale(loss))
+        with any_algorithm():
+            with torch.autocast(self.device.type, half, enabled=self.precision in HALF_PRECISION):
+                loss = self.loss(self.images, self.labels)
+            torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -95,6 +98,17 @@ def bare_loops(settings: Settings, *, fused: bool) -> dict[str, BareLoop]:
             continue
         loops[name] = loop
     return loops
+
+
+@contextmanager
+def any_algorithm() -> Iterator[None]:
+    """Let torch choose the fastest algorithms inside, deterministic or not."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def time_when_done(device: torch.device) -> float:
