@@ -67,7 +67,7 @@ def make_trainer(
         manual = not module.automatic_optimization  # such a loop may leave parameters unused
         processes["strategy"] = DDPStrategy(find_unused_parameters=manual, timeout=STEP_TIMEOUT)
     # Else deterministic mode fills all new memory with NaN, which takes a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer: pl.Trainer = options.trainer.maker()(
         logger=list(loggers),
         callbacks=callbacks,
