@@ -1,4 +1,4 @@
-"""Angles of a batch from the three sides of its triangles, for a compiler: B³ + B² K multiplications."""
+"""Angles of a batch from the sides of its triangles: B³ + B² K multiplications."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def angles_from_sides(
 
 
 def twice_inner_products(sides: Sides) -> Float[Tensor, "B B B"]:
-    """Return ``s_ij + s_ik - s_jk`` for all i, j and k, to the last digits.
+    """Return twice the inner products, ``s_ij + s_ik - s_jk``, to the last digits.
 
     Of two samples that nearly coincide, one side is short and the others are almost equal. The difference of
     these is taken first, which is exact, and what rounding has taken from them is added.
@@ -52,7 +52,7 @@ def twice_inner_products(sides: Sides) -> Float[Tensor, "B B B"]:
 
 
 def compute_sides(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the inverses of distances, their squares and the squares' rounding errors, each (B, B)."""
+    """Return inverse distances, squared ones and the rounding errors of those, each (B, B)."""
     exact = points.double()
     distances = torch.cdist(exact, exact, compute_mode="donot_use_mm_for_euclid_dist")
     squares = distances.square()
