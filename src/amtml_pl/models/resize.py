@@ -14,7 +14,8 @@ def resize(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 S 
     and those of matrix products, depend on layout and batch size. This is one gather, product and sum per
     weight of a pixel, so no sum has an order to choose, and any ONNX runtime has the operators.
     """
-    for axis in (2, 3):
+    rows_first = size < images.shape[2]  # the order with the fewest gathers of single pixels
+    for axis in (2, 3) if rows_first else (3, 2):
         if images.shape[axis] != size:
             images = resize_axis(images, axis, size)
     return images
@@ -24,10 +25,10 @@ def resize_axis(images: Float[Tensor, "B 3 _ _"], axis: int, size: int) -> Float
     """Return images with ``size`` pixels along one axis."""
     length = images.shape[axis]
     pixels, weights = triangle(length, size, images.device)
-    shape = [size if each == axis else 1 for each in range(4)]
-    total = torch.zeros((), dtype=images.dtype, device=images.device)
-    for pixel, weight in zip(pixels, weights.to(images.dtype), strict=True):
-        total = total + images.index_select(axis, pixel) * weight.view(shape)
+    weights = weights.to(images.dtype).view(len(weights), *(size if each == axis else 1 for each in range(4)))
+    total = images.index_select(axis, pixels[0]).mul_(weights[0])
+    for pixel, weight in zip(pixels[1:], weights[1:], strict=True):
+        total += images.index_select(axis, pixel).mul_(weight)
     return total
 
 
