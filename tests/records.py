@@ -17,7 +17,7 @@ EXAMINED = ExaminedTeacher(**TeacherFacts(**TEACHER).model_dump(), examination=E
 def a_record(**changes):
     """Return the fields of a completed run's ``run.json``, without teachers."""
     return {
-        "format": 4, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
+        "format": 5, "status": "completed", "experiment": "digits", "seed": 0, "study": "s",
         "command": "python -m amtml_pl.train experiment=digits",
         "git": None, "versions": {}, "processes": 1, "threads": 1,
         "dataset": {"name": "digits", "digest": "d" * 64, "sizes": {"train": 100}, "classes": ["cat", "dog"]},

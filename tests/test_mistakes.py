@@ -27,6 +27,8 @@ TYPED = {
 VALUES = {
     "seed=-1": ["seed=-1: expected a whole number, 0 or more", "(command line)"],
     "temperature=hot": ["temperature='hot': expected a number above 0"],
+    "student.input_size=0": ["student.input_size=0: expected a whole number from 1 to 4096, or null"],
+    "experiment=digits_amtml teacher.resnet8.input_size=large": ["teacher.resnet8.input_size='large': exp"],
     "coef.kd=x": ["coef.kd='x': expected a number"],
     "trainer.max_epochs=0": ["trainer.max_epochs=0: expected a whole number, 1 or more"],
     "trainer.devices=3": ["data.batch_size=128: the 3 processes (trainer.devices=3", "(conf/data/def"],
@@ -53,6 +55,10 @@ PARTS = {
     "+trainer.gradient_clip_algorithm=none": ["The trainer cannot be built", "algorithms: ['value', 'norm']"],
     "experiment=digits_amtml student.stages=[layer1,layer9]": [
         "has no module 'layer9'. Similar paths: layer"
+    ],
+    "experiment=digits_amtml teacher.vgg8_quarter.input_size=4": [
+        "fails on images of 4x4 pixels",
+        "to a size that the network takes",
     ],
     "experiment=digits_amtml student.hint=layr3": ["layr3", "Similar paths: layer3"],
     "experiment=digits_amtml student.network.num_classes=7": [

@@ -64,7 +64,7 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     output = " ".join(report("runs=.").err.split())
     assert "2 pairs of data set and student" in output
     assert "cut is left out: interrupted" in output
-    assert "later is left out: later/run.json has format 5 (expected 4; a newer version" in output
+    assert "later is left out: later/run.json has format 6 (expected 5; a newer version" in output
     assert "a/metrics.csv is left out of the curves: the first column is 'nonsense'" in output
     assert "cut</code>: interrupted" in (tmp_path / "report" / "report.html").read_text()
     for name in ("report.md", "report.tex"):

@@ -24,7 +24,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("damage", ["{", '{"format": 4, "status": "completed", "dataset": []}'])
+@pytest.mark.parametrize("damage", ["{", '{"format": 5, "status": "completed", "dataset": []}'])
 def test_a_damaged_record_is_left_out_with_the_reason(tmp_path, damage):
     write_run(tmp_path / "broken", "digits_ce", 0, 0.9)
     (tmp_path / "broken" / "run.json").write_text(damage)
@@ -56,7 +56,7 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 5}, "has format 5 (expected 4"),
+        ({"format": 6}, "has format 6 (expected 5"),
         ({"metrics": {"test/acc": NAN}}, "test/acc is not a usable number (got nan)"),
         ({"metrics": {"test/acc": 1.7e308}}, "test/acc is not a usable number (got 1.7e+308)"),
         ({"timing": {"fit_seconds": INF}}, "fit_seconds"),

@@ -31,6 +31,13 @@ def test_a_recipe_is_the_configuration_of_its_command(configure):
     assert run_hash(recipe(run, "resnet8")) == run_hash(typed)
 
 
+def test_a_teacher_is_trained_with_its_own_input_size(configure):
+    run = configure("experiment=digits_amtml", "teacher.resnet8.input_size=48")
+    typed = configure("experiment=digits_teacher", "student=resnet8", "student.input_size=48")
+    assert run_hash(recipe(run, "resnet8")) == run_hash(typed)
+    assert recipe(run, "wrn_10_1").student.input_size is None
+
+
 def test_overrides_of_a_single_teachers_recipe_are_its_own(configure):
     run = configure("experiment=digits_amtml", "teacher.resnet8.recipe_overrides=['optimizer.lr=0.3']")
     assert recipe(run, "resnet8").optimizer.lr == 0.3

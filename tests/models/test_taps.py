@@ -11,6 +11,7 @@ from torch import nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
+from amtml_pl.models.resize import resize
 from amtml_pl.models.taps import NetworkCost, TappedNetwork, cost, find_module, tap_shapes
 from amtml_pl.types import ModelOutputs
 from rounding import assert_rounded_alike
@@ -84,6 +85,29 @@ class TestLogits:
     def test_a_network_without_a_row_of_logits_per_image_is_refused(self, images, output, named):
         with pytest.raises(UserError, match=rf"Calling has a wrong output .got .*{named}.*expected logits"):
             tapped(Calling(output))(images)
+
+
+class TestInputSize:
+    def test_networks_of_other_sizes_see_the_same_images_each_at_its_own_size(self, images):
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+        for size in (224, 32, 20):
+            network = TappedNetwork(
+                Returning(nn.Identity()), mean=MEAN, std=STD, taps=["inner"], input_size=size
+            )
+            seen = network(images).features["inner"]
+            assert torch.equal(seen, (resize(images, size) - mean) / std)
+
+    def test_shapes_and_cost_are_those_of_the_network_s_own_size(self):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        own = TappedNetwork(network, mean=MEAN, std=STD, taps=["0"], input_size=48)
+        assert tap_shapes(own, 32) == (4, {"0": (4, 48, 48)})
+        assert cost(own, 32).macs == 48 * 48 * 4 * 27
+
+    def test_a_size_that_the_network_refuses_is_named_with_a_fix(self):
+        layers = nn.Conv2d(3, 4, 7), nn.Flatten(), nn.Linear(4 * 26 * 26, 10)
+        network = TappedNetwork(nn.Sequential(*layers), mean=MEAN, std=STD, input_size=40)
+        with pytest.raises(UserError, match=r"fails on images of 40x40 pixels(.|\n)*teacher.NAME.input_size"):
+            tap_shapes(network, 32)
 
 
 class TestTaps:

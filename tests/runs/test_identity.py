@@ -17,8 +17,8 @@ CHANGED = {
         "hint_pool=1", "teacher_recipe=digits", "teacher_source=live", "cache.logits=float32",
         "expected_defects=[x]", "checkpoint_minutes=1", "resume=never", "prepare=false", "force=true",
         "doctor=false", "debug=true", "paths.outputs=elsewhere", "dataset.mean=[0.5,0.5,0.5]", "data.views=3",
-        "student=resnet20", "teacher=[resnet8]", "weighting=random_teacher", "loss=[ce,dkd]", "coef.kd=9",
-        "loop=dml", "optimizer.lr=3", "scheduler=constant", "trainer.max_epochs=3", "logger=[]",
+        "student.input_size=48", "teacher=[resnet8]", "weighting=random_teacher", "loss=[ce,dkd]",
+        "coef.kd=9", "loop=dml", "optimizer.lr=3", "scheduler=constant", "trainer.max_epochs=3", "logger=[]",
     )
 }  # fmt: skip
 # Keys that change no result.

@@ -77,6 +77,7 @@ DECIDES = {
     "hint_pool=2": (HINTS, "tensor.pool (got 2, stored None)"),
     "teacher.resnet8.mean=[0.5,0.5,0.5]": (RESNET8, "teacher.mean[0] (got 0.5, stored 0.3"),
     "teacher.resnet8.std=[0.5,0.5,0.5]": (RESNET8, "teacher.std[0] (got 0.5, stored 0.3"),
+    "teacher.resnet8.input_size=48": (RESNET8, "teacher.input_size (got 48, stored None)"),
     "teacher.resnet8.class_map=[1,0,2,3,4,5,6,7,8,9]": (RESNET8, "teacher.class_map (got [1, 0, "),
 }
 

@@ -17,6 +17,7 @@ from amtml_pl.config.rules import Rule
 MEAN = Rule(list[float], "3 numbers, one per channel", lambda v: len(v) == 3)
 STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) == 3 and min(v) > 0)
 NAME = Rule(str, "a name", bool)
+INPUT_SIZE = number("a whole number from 1 to 4096", lambda v: 1 <= v <= 4096, null=True, hint=int)
 STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
 NETWORK = Rule(dict, "a network with _target_", lambda v: "_target_" in v)
 CLASS_MAP = Rule(list[int] | None, "a list with one index of a teacher output per class, or null")
@@ -73,6 +74,7 @@ NETWORK_FILE = {
     "network": key(NETWORK, "constructor of the network, and its arguments"),
     "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
     "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
+    "input_size": key(INPUT_SIZE, "height and width that images are resized to; null: dataset.image_size"),
     "channels_last": key(
         SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
     ),

@@ -29,7 +29,8 @@ def has_own_weights(teacher: DictConfig | Mapping[str, Any]) -> bool:
 def recipe(config: DictConfig, teacher: str) -> DictConfig:
     """Return the configuration that trains a teacher: its recipe, on the run's data.
 
-    The network, its normalisation, and the keys that the schema declares for recipes come from the run.
+    The network, its normalisation and input size, and the keys that the schema declares for recipes come from
+    the run.
 
     Raises:
         UserError: if the teacher names no recipe, or one that does not exist.
@@ -56,7 +57,7 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
         if key in given:  # else the check of the run's own node reports it
             # Nodes with their interpolations, so that the folder's hash is that of the same command typed.
             taken[key] = deepcopy(given[key])
-    own.student = {key: deepcopy(node._get_node(key)) for key in ("network", "stages", "hint")}
+    own.student = {key: deepcopy(node._get_node(key)) for key in ("network", "stages", "hint", "input_size")}
     own.dataset.mean, own.dataset.std = list(node.mean), list(node.std)
     own.seed = node.seed
     OmegaConf.set_struct(own, True)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.resize import resize
 from amtml_pl.models.state import evaluation_mode
 from amtml_pl.types import ModelOutputs, Shape
 
 
 class TappedNetwork(nn.Module):
-    """A network that normalises its images itself and returns logits and named features.
+    """A network that resizes and normalises its images itself and returns logits and named features.
 
     A tap is the dotted path of a module inside ``network`` and reads what that module returns:
     ``(B, C, H, W)`` stays, ``(B, C)`` becomes ``(B, C, 1, 1)``, tokens ``(B, T, C)`` become
@@ -33,6 +34,7 @@ class TappedNetwork(nn.Module):
         mean: the three channel means, on the scale of [0, 1], that the network was or will be trained with.
         std: the three standard deviations, likewise; greater than 0.
         taps: the paths to read, in the order of the features; repeated ones are read once.
+        input_size: height and width that the network takes, 1 or more; None takes images as they are.
 
     Raises:
         UserError: if a tap names no module, or ``mean`` or ``std`` are not three usable numbers.
@@ -42,10 +44,17 @@ class TappedNetwork(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float], taps: Sequence[str] = ()
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        taps: Sequence[str] = (),
+        input_size: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.input_size = input_size
         self.taps = tuple(dict.fromkeys(taps))
         # Not persistent: the config holds them, and exported weights stay those of the bare network.
         self.register_buffer("mean", channel_values("mean", mean), persistent=False)
@@ -64,7 +73,8 @@ class TappedNetwork(nn.Module):
         recorded: dict[str, Tensor] = {}
         self.recorder.recorded = recorded
         try:
-            logits = self.network((images - self.mean) / self.std)
+            sized = images if self.input_size is None else resize(images, self.input_size)
+            logits = self.network((sized - self.mean) / self.std)
         finally:
             self.recorder.recorded = None
         self.check(logits, recorded)
@@ -194,18 +204,20 @@ def blank_forward(network: TappedNetwork, image_size: int) -> ModelOutputs:
 
     Args:
         network: left as it was, batch-norm statistics and training modes included.
-        image_size: height and width of the image, in pixels.
+        image_size: height and width of the image, in pixels, before the network resizes it.
 
     Raises:
-        UserError: as `TappedNetwork.forward`, or if the network cannot take an image of this size.
+        UserError: as `TappedNetwork.forward`, or if the network cannot take an image of its input size.
     """
     image = torch.zeros(1, 3, image_size, image_size, dtype=network.mean.dtype, device=network.mean.device)
     try:
         with evaluation_mode(network), torch.no_grad():
             outputs: ModelOutputs = network(image)
     except (RuntimeError, ValueError, AssertionError) as error:
+        size = network.input_size or image_size
         raise UserError(
-            f"{type(network.network).__name__} fails on images of {image_size}x{image_size} pixels: {error}",
-            fix="choose another network, or adapt it with amtml_pl.models.small_images.adapt_stem",
+            f"{type(network.network).__name__} fails on images of {size}x{size} pixels: {error}",
+            fix="set student.input_size or teacher.NAME.input_size to a size that the network takes, choose "
+            "another network, or adapt it with amtml_pl.models.small_images.adapt_stem",
         ) from error
     return outputs

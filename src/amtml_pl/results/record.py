@@ -12,7 +12,7 @@ from typing import Any
 from amtml_pl.config.allowed_targets import group_problems
 from amtml_pl.config.constructors import node_problems
 from amtml_pl.config.rules import rule_problems
-from amtml_pl.config.schema import DATASET, KEYS, TEACHER, WEIGHTS
+from amtml_pl.config.schema import DATASET, KEYS, STUDENT, TEACHER, WEIGHTS
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
@@ -22,7 +22,8 @@ NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
 FOLDERS_SEARCHED = 1000  # for an example of a run's folder
 WAIT = "wait until the run has ended, then repeat this command"
 TEACHER_RULES = {
-    key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained", "pool")
+    key: TEACHER[key]
+    for key in ("network", "mean", "std", "input_size", "class_map", "weights", "pretrained", "pool")
 }
 
 
@@ -114,6 +115,8 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """Yield mistakes in the parts of a configuration that an opened run reads."""
     yield from rule_problems(tree, {"seed": KEYS["seed"]}, "", known=tree.keys())
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
+    student = tree["student"]
+    yield from rule_problems(student, {"input_size": STUDENT["input_size"]}, "student", known=student.keys())
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):
             yield f"paths.{name} is not the path of a folder"

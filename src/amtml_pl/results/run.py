@@ -76,7 +76,7 @@ class FinishedRun:
     paths: Mapping[str, Path]
 
     def student(self, checkpoint: CheckpointName = "best", taps: Sequence[str] = ()) -> TappedNetwork:
-        """Return the trained student, in evaluation mode on the CPU, with its normalisation.
+        """Return the trained student, in evaluation mode on the CPU, with its normalisation and input size.
 
         Args:
             checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one.
@@ -88,7 +88,13 @@ class FinishedRun:
         about = self.config["dataset"]
         execution = self.record.execution
         network = build_untrained(self.config["student"]["network"])
-        student = TappedNetwork(network, mean=about["mean"], std=about["std"], taps=taps)
+        student = TappedNetwork(
+            network,
+            mean=about["mean"],
+            std=about["std"],
+            taps=taps,
+            input_size=self.config["student"]["input_size"],
+        )
         set_layout(network, channels_last=execution.channels_last, compiled=execution.compile)
         load_checkpoint(student, "student", RunFolder(self.path), self.record, checkpoint)
         return student

@@ -27,7 +27,7 @@ class RecordedTeacher:
     """One teacher of a finished run.
 
     Attributes:
-        node: its network, statistics, class map and weights, as in the run's configuration.
+        node: its network, statistics, input size, class map and weights, as in the run's configuration.
         facts: its entry in ``run.json``.
         teachers: the root of trained teachers.
         cache: the folder of the cached outputs of all teachers.
@@ -47,7 +47,7 @@ class RecordedTeacher:
         """
         for file, how in self.candidates():
             # Without weights: nothing that a run folder names is downloaded.
-            own = {key: self.node[key] for key in ("mean", "std", "class_map", "pool")}
+            own = {key: self.node[key] for key in ("mean", "std", "input_size", "class_map", "pool")}
             teacher = build_teacher(self.name, build_untrained(self.node["network"]), **own)
             try:
                 if file is not None:
@@ -117,11 +117,11 @@ class RecordedTeacher:
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:
-        """Return True if a store has the outputs of these weights, statistics and class map."""
+        """Return True if a store has the outputs of these weights, statistics, input size and class map."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
         manifest = store.manifest()
         return (
             manifest is not None
             and manifest.facts.weights_digest == self.facts.weights_digest
-            and all(about.get(key) == node[key] for key in ("mean", "std", "class_map"))
+            and all(about.get(key) == node[key] for key in ("mean", "std", "input_size", "class_map"))
         )

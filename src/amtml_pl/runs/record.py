@@ -113,7 +113,7 @@ class RunRecord(Sealed):
         error: the reason of a failure.
     """
 
-    format: Literal[4] = 4
+    format: Literal[5] = 5
     status: Status
     experiment: str | None
     seed: int

@@ -133,11 +133,13 @@ def build_teacher(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    input_size: int | None,
     class_map: Sequence[int] | None,
     pool: int | None,
 ) -> Teacher:
     """Return a teacher around a network; the arguments are those of `Teacher` and `TappedNetwork`."""
-    tapped = TappedNetwork(network, mean=mean, std=std, taps=[HintSpec.parse(hint).tap for hint in hints])
+    taps = [HintSpec.parse(hint).tap for hint in hints]
+    tapped = TappedNetwork(network, mean=mean, std=std, taps=taps, input_size=input_size)
     return Teacher(name, tapped, class_map=class_map, pool=pool, hints=hints)
 
 

@@ -121,8 +121,7 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
 
 
 def student_network(settings: Settings, taps: list[str], execution: Execution) -> TappedNetwork:
-    """Build the student with the data set's normalisation and its memory layout."""
-    method, dataset = settings.method, settings.dataset
-    network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
-    set_layout(network.network, channels_last=execution.channels_last, compiled=execution.compile)
-    return network
+    """Build the student with its memory layout."""
+    student = settings.student(taps)
+    set_layout(student.network, channels_last=execution.channels_last, compiled=execution.compile)
+    return student

@@ -44,7 +44,7 @@ def choose_execution(
         UserError: if a wanted true cannot be done here.
     """
     wanted, dataset = settings.method.execution, settings.dataset
-    student = TappedNetwork(settings.method.student.build(), mean=dataset.mean, std=dataset.std)
+    student = settings.student()
     own_fused = settings.method.optimizer.plain().get("fused")
 
     def decided(

@@ -9,7 +9,7 @@ from torch import nn
 
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.models.taps import tap_shapes
 from amtml_pl.system.console import quieten
 from amtml_pl.training.assemble import check_classes_of_student
 from amtml_pl.training.settings import Settings
@@ -32,14 +32,14 @@ def check_parts(settings: Settings) -> None:
 def student_problems(settings: Settings) -> Iterator[UserError]:
     """Yield errors of the student: its taps and its classes."""
     try:
-        method, dataset = settings.method, settings.dataset
+        method = settings.method
         parts: list[LossTerm | Weighting] = [*method.terms().values()]
         if settings.offered:
             parts.append(method.weighting.build())
         taps = [tap for part in parts for tap in part.student_taps()]
         with torch.device("meta"):
-            network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
-            check_classes_of_student(settings, tap_shapes(network, dataset.image_size)[0])
+            network = settings.student(taps)
+            check_classes_of_student(settings, tap_shapes(network, settings.dataset.image_size)[0])
     except UserError as problem:
         if not needs_numbers(problem):
             yield problem

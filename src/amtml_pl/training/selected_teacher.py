@@ -30,6 +30,7 @@ class TeacherOptions:
         pretrained: True if the constructor loads the weights.
         weights: ``path`` of a file, None without; how to read it: ``key``, ``strip_prefixes``, ``rename``.
         mean, std: three numbers each, by which it normalises images in [0, 1].
+        input_size: height and width that it resizes images to; None keeps them.
         class_map: K positions in its own outputs, by class of the data; None keeps the order.
         pool: side of the grid to which larger hints are pooled; None keeps them.
         recipe: experiment that trains it; None if its weights are given.
@@ -40,6 +41,7 @@ class TeacherOptions:
     weights: Mapping[str, Any]
     mean: Sequence[float]
     std: Sequence[float]
+    input_size: int | None
     class_map: Sequence[int] | None
     pool: int | None
     recipe: str | None
@@ -54,7 +56,7 @@ class SelectedTeacher:
     network: ObjectSpec  # builds its network
     options: TeacherOptions
     recipe: Recipe  # trains it, unless its weights come from elsewhere
-    image_size: int  # H = W of its input images
+    image_size: int  # H = W of the data's images, before it resizes them
     hints: tuple[str, ...] = ()  # each as in `amtml_pl.models.hint.HintSpec`
 
     def fresh(self) -> Teacher:
@@ -62,7 +64,7 @@ class SelectedTeacher:
         own = self.options
         return build_teacher(
             self.name, self.network.build(), self.hints,
-            mean=own.mean, std=own.std, class_map=own.class_map, pool=own.pool,
+            mean=own.mean, std=own.std, input_size=own.input_size, class_map=own.class_map, pool=own.pool,
         )  # fmt: skip
 
     def load(self) -> Teacher:
@@ -126,6 +128,7 @@ class SelectedTeacher:
             "network": self.network.plain(),
             "mean": own.mean,
             "std": own.std,
+            "input_size": own.input_size,
             "class_map": own.class_map,
         }
         path = weights.pop("path")

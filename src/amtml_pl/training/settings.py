@@ -7,7 +7,7 @@ in its group's folder of ``conf/``, and becomes a field here. All three have the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from amtml_pl.config.build import ObjectSpec, plain_values
 from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.layout import device_for
+from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Placement
@@ -97,6 +98,7 @@ class MethodOptions:
         execution: how the student's step is computed.
         temperature, mixture: T of softened outputs, above 0; what the soft targets average.
         student: the network to train, from ``student.network``.
+        input_size: height and width that the student's images are resized to; None keeps them.
         suits_channels_last: False if that layout is slower on a CPU, from ``student.channels_last``.
         weighting, loop: the scheme that weighs the teachers; the training step, a `StudentModule`.
         loss, coef: terms, and their finite multipliers, also of unselected terms, by name.
@@ -107,6 +109,7 @@ class MethodOptions:
     temperature: float
     mixture: Mixture
     student: ObjectSpec
+    input_size: int | None
     suits_channels_last: bool
     weighting: ObjectSpec
     loss: Mapping[str, ObjectSpec]
@@ -198,6 +201,17 @@ class Settings:
         """Return the selected teachers, with the hints that the loss terms read."""
         return with_hints(self.selected, self.method.terms(), self.offered)
 
+    def student(self, taps: Sequence[str] = ()) -> TappedNetwork:
+        """Build the student, with the data set's normalisation."""
+        method, dataset = self.method, self.dataset
+        return TappedNetwork(
+            method.student.build(),
+            mean=dataset.mean,
+            std=dataset.std,
+            taps=taps,
+            input_size=method.input_size,
+        )
+
     def study(self) -> str:
         """Return the hash that the runs of all seeds share."""
         any_seed = deepcopy(self.config)
@@ -255,6 +269,7 @@ def settings_of(config: DictConfig) -> Settings:
             config,
             execution=options(ExecutionOptions, config.execution),
             student=object_spec(config.student.network),
+            input_size=config.student.input_size,
             suits_channels_last=config.student.get("channels_last", True),
             loss={str(name): object_spec(node) for name, node in config.loss.items()},
             coef={str(name): value for name, value in config.coef.items()},

@@ -50,7 +50,7 @@ class MutualLearning(StudentModule):
     Args:
         arguments: those of `amtml_pl.distill.module.StudentModule`, ``student`` being the first network;
             every network has its optimiser and schedule, and the terms.
-        peers: the other networks, at least one; each normalises as the student does.
+        peers: the other networks, at least one; each resizes and normalises as the student does.
         coef_mutual: the multiplier of `mutual_loss`, not 0.
 
     Raises:
@@ -77,7 +77,8 @@ class MutualLearning(StudentModule):
             problem = f"Mutual learning (loop=dml) cannot train the parameters of the loss terms {learned}."
             raise UserError(problem, fix="use only the cross-entropy: 'loss=[ce]'")
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
-        tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
+        own = {"mean": mean, "std": std, "taps": self.student.taps, "input_size": self.student.input_size}
+        tapped = [TappedNetwork(peer, **own) for peer in peers]
         self.peers = nn.ModuleList(tapped)
         self.coef["mutual"] = coef_mutual
         self.networks_trained = 1 + len(self.peers)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from amtml_pl.errors import UserError, first_line
 from amtml_pl.system.records import Record, parse_record
 
-FORMAT = "2"
+FORMAT = "3"
 TEXTS = ("run", "experiment", "checkpoint", "commit", "dataset", "data_digest")
 FIX = "pass model=RUN_FOLDER, or export the student again: python -m amtml_pl.export run=RUN_FOLDER"
 
@@ -41,6 +41,8 @@ class ModelCard(Record):
         mean: of each colour channel, on the scale of [0, 1]. The student normalises its images itself; the
             bare network in a file of safetensors does not.
         std: likewise.
+        input_size: height and width that the student resizes images to; None keeps them. The bare network
+            does not resize either.
         network: constructor and arguments, as in ``conf/student``.
         run: the last two parts of the run folder's name.
         experiment: empty if the run had none.
@@ -54,6 +56,7 @@ class ModelCard(Record):
     image_size: Annotated[int, Field(ge=1, le=4096)]
     mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
     std: Annotated[tuple[Deviation, ...], Field(min_length=3, max_length=3)]
+    input_size: Annotated[int, Field(ge=1, le=4096)] | None
     network: Annotated[dict[str, Any], AfterValidator(without_interpolations)]
     run: str
     experiment: str

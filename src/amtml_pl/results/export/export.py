@@ -162,6 +162,7 @@ def card_of_run(run: FinishedRun, checkpoint: CheckpointName) -> ModelCard:
         image_size=about["image_size"],
         mean=tuple(map(float, about["mean"])),
         std=tuple(map(float, about["std"])),
+        input_size=run.config["student"]["input_size"],
         network=without_pretrained_weights(run.config["student"]["network"]),
         run=f"{run.path.parent.name}/{run.path.name}",
         experiment=record.experiment or "",

@@ -19,12 +19,12 @@ AGAIN = "copy the file again, or export again: python -m amtml_pl.export run=FOL
 def write_safetensors(student: StudentLogits, card: ModelCard, file: Path) -> None:
     """Write the weights by their names in the bare network, the card as metadata.
 
-    The normalisation is not inside, so that the weights fit the network anywhere: the card's description of
-    the input is that of the bare network.
+    Neither resizing nor normalisation is inside, so that the weights fit the network anywhere: the card's
+    description of the input is that of the bare network.
     """
     state = student.student.network.state_dict()
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-    size = card.image_size
+    size = card.input_size or card.image_size
     expected = f"images: float32 (B, 3, {size}, {size}), normalised: (RGB in [0, 1] - mean) / std"
     file.write_bytes(save(tensors, metadata={**card.texts(), "input": expected}))
 
@@ -48,5 +48,5 @@ def open_safetensors(file: Path) -> OpenedStudent:
     network = build_untrained(card.network)
     refuse_other_network(tensors, network.state_dict(), file, AGAIN)
     network.load_state_dict(tensors)
-    student = TappedNetwork(network, mean=list(card.mean), std=list(card.std))
+    student = TappedNetwork(network, mean=list(card.mean), std=list(card.std), input_size=card.input_size)
     return OpenedStudent(card, StudentLogits(student.requires_grad_(False)))

@@ -17,7 +17,7 @@ Forward: TypeAlias = Callable[[Float[Tensor, "B 3 H W"]], Tensor]  # a stranger'
 
 
 class StudentLogits(nn.Module):
-    """A student that returns only its logits; its normalisation is inside.
+    """A student that returns only its logits; resizing and normalisation are inside.
 
     Args:
         student: set to evaluation mode, with contiguous weights.

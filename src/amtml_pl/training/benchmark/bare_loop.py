@@ -28,7 +28,7 @@ class BareLoop:
     """Own copy of a run's student, trained from labels on random images in memory.
 
     The images are one batch. Network, batch size, optimiser and precision are those of the run. There is
-    neither Lightning, logging nor input, and the images are not normalised.
+    neither Lightning, logging nor input, and the images have the network's size and are not normalised.
 
     Args:
         settings: of the run.
@@ -38,7 +38,8 @@ class BareLoop:
     def __init__(self, settings: Settings, execution: Execution) -> None:
         method, dataset = settings.method, settings.dataset
         device = self.device = torch.device(settings.trainer.device)
-        shape = (settings.data.batch_size, 3, dataset.image_size, dataset.image_size)
+        size = method.input_size or dataset.image_size
+        shape = (settings.data.batch_size, 3, size, size)
         with torch.random.fork_rng():  # the runs that are measured in turn keep their random numbers
             self.network = student_network(settings, [], execution).network.train().to(device)
             self.images = torch.rand(shape).to(device)
