@@ -16,7 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.system.checkpoint_file import mismatched_tensors, read_torch_file
 
 # Common keys of the state dict in a checkpoint.
-_KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net")
+_KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 _LISTED = 5
 
 
@@ -30,12 +30,22 @@ def load_weights(
 ) -> None:
     """Load a file's weights into a network; raise a UserError unless all of them fit.
 
-    Only batch norm's count of batches, which evaluation does not read, may be missing.
+    If one prefix gives all tensors of the network, such as ``module.`` or ``model.``, it is removed, and
+    tensors without it are ignored. Only batch norm's count of batches, which evaluation does not read, may
+    be missing.
     """
     given = read_state_dict(path, key=key, strip_prefixes=strip_prefixes, rename=rename)
     expected = network.state_dict()
-    wrong = mismatched_tensors(given, expected)
-    wrong["missing"] = [name for name in wrong["missing"] if not name.endswith("num_batches_tracked")]
+    wrong = _mismatches(given, expected)
+    if any(wrong.values()) and (fitting := _prefixed_networks(given, expected)):
+        if len(fitting) > 1:
+            raise UserError(
+                f"The file {path} contains several networks that fit (got the prefixes {list(fitting)}, "
+                "expected one).",
+                fix=f"select one of them: 'teacher.NAME.weights.rename={{{next(iter(fitting))}:\"\"}}'",
+            )
+        [given] = fitting.values()
+        wrong = {}
     if any(wrong.values()):
         wrong["of another shape"] = [
             f"{name}: got {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
@@ -50,6 +60,26 @@ def load_weights(
             "in the YAML file of the teacher (docs/teachers.md)",
         )
     network.load_state_dict(given, strict=False)
+
+
+def _mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    wrong = mismatched_tensors(given, expected)
+    wrong["missing"] = [name for name in wrong["missing"] if not name.endswith("num_batches_tracked")]
+    return wrong
+
+
+def _prefixed_networks(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors below each prefix that gives the whole network; none if a name fits already."""
+    if given.keys() & expected.keys():
+        return {}
+    some = next(iter(expected))
+    prefixes = [name.removesuffix(some) for name in given if name.endswith(f".{some}")]
+    below = {p: {n.removeprefix(p): t for n, t in given.items() if n.startswith(p)} for p in prefixes}
+    return {
+        prefix: found for prefix, found in below.items() if not any(_mismatches(found, expected).values())
+    }
 
 
 def read_state_dict(
