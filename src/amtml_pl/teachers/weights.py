@@ -39,10 +39,12 @@ def load_weights(
     wrong = _mismatches(given, expected)
     if any(wrong.values()) and (fitting := _prefixed_networks(given, expected)):
         if len(fitting) > 1:
+            first = next(iter(fitting)).removesuffix(".")
             raise UserError(
                 f"The file {path} contains several networks that fit (got the prefixes {list(fitting)}, "
                 "expected one).",
-                fix=f"select one of them: 'teacher.NAME.weights.rename={{{next(iter(fitting))}:\"\"}}'",
+                fix=f"select one of them: teacher.NAME.weights.key={first}, or below a key of the file, such "
+                f"as state_dict.{first}",
             )
         [given] = fitting.values()
         wrong = {}
@@ -178,13 +180,16 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
 
 
 def _at(content: object, key: str, path: Path | str, above: str = "") -> object:
-    """Return the value under a key, which may contain dots or lead through several levels."""
+    """Return the value under a key, which may contain dots, lead through levels, or be a prefix of names."""
     level = content if isinstance(content, dict) else {}
     if key in level:
         return level[key]
     first, _, rest = key.partition(".")
     if first in level and rest:
         return _at(level[first], rest, path, f"{above}{first}.")
+    names = (name for name in level if str(name).startswith(f"{key}."))
+    if below := {str(name).removeprefix(f"{key}."): level[name] for name in names}:
+        return below
     raise UserError(
         f"The file {path} has no key {above + key!r} (available: {_some([f'{above}{k}' for k in level])}).",
         fix="set teacher.NAME.weights.key to an existing key",
