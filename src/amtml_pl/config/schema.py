@@ -89,7 +89,10 @@ WEIGHTS = {
         Rule(list[str], "a list of URLs"), "folders that also hold the published file", identity="never"
     ),
     "member": key(MEMBER, "the name of the file in the archive"),
-    "run": key(FILE, "the folder of a completed run, whose student is the teacher"),
+    "run": key(
+        Rule(str | None, "a folder path or null"),
+        "the folder of a completed run, whose student is the teacher",
+    ),
     "key": key(TEXT, "key of the state dict in the file; null: state_dict or model, if present"),
     "strip_prefixes": key(Rule(list[str], "a list, e.g. [module.]"), "prefixes to remove from tensor names"),
     "rename": key(RENAME, "renames tensors: {regular expression: replacement}, in order"),
