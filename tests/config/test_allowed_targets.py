@@ -20,7 +20,7 @@ ALLOWED = (
 NOT_LISTED = (
     "os.system", "torch.load", "torch.hub.load", "hydra.utils.call", "amtml_pl",
     "amtml_pl.system.files.write_text", "amtml_pl.data.augment.np.load",
-    "amtml_pl.data.datasets.download.download", "amtml_pl.losses.angle.angle_loss",
+    "amtml_pl.system.download.download", "amtml_pl.losses.angle.angle_loss",
     "amtml_pl.losses.nothing.Loss", "torch.nn.Linear",
     "torch.optim.Optimizer", "torch.optim.swa_utils.AveragedModel", "torch.optim.lr_scheduler.LRScheduler",
     "timm.models.load_checkpoint", "timm.create_model.x", "torchvision.models.ResNet",

@@ -54,6 +54,20 @@ def test_a_depth_of_six_layers_per_block_is_accepted_and_no_other(blocks, remain
         blocks_per_stage("Network", 6 * blocks + remainder + more, remainder)
 
 
+def test_a_shortcut_that_pads_has_no_parameters_and_gives_zeros_around_every_second_pixel():
+    network = CifarResNet(8, 10, shortcut="pad")
+    assert not [name for name in network.state_dict() if "downsample" in name]
+    maps = torch.rand(2, 16, 6, 6)
+    padded = network.layer2[0].downsample(maps)
+    assert padded.shape == (2, 32, 3, 3)
+    assert torch.equal(padded[:, 8:24], maps[:, :, ::2, ::2])
+    assert not padded[:, :8].any()
+    assert not padded[:, 24:].any()
+    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 10)
+    with pytest.raises(UserError, match="cannot pad to fewer channels"):
+        CifarResNet(8, 10, (16, 16, 32, 8), shortcut="pad")
+
+
 @pytest.mark.parametrize("widths", [(16, 32, 64), (16, 16, 32, 0), (8, 16, 32, 64, 128)])
 def test_anything_but_four_positive_widths_is_refused(widths):
     with pytest.raises(UserError, match="expected four positive numbers"):

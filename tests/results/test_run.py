@@ -173,6 +173,20 @@ def test_a_damaged_store_hides_neither_another_one_nor_the_weights(moved, tmp_pa
     assert found.metrics[name] == pytest.approx(whole[name], abs=within)
 
 
+def test_a_published_file_that_is_gone_is_not_downloaded_for_a_finished_run(moved, tmp_path):
+    url = "https://unreachable.invalid/folder/my.safetensors"
+    with changed_config(moved) as config:
+        config.teacher.resnet8.weights.url = url
+    (tmp_path / "here").mkdir()
+    teacher = load_run(moved, teachers=tmp_path / "here").teachers[1]
+    with pytest.raises(UserError, match=r"published/my.safetensors .*does not exist. .*does not download it"):
+        teacher.load()
+    published = tmp_path / "here" / "published" / "my.safetensors"
+    published.parent.mkdir()
+    save_file(load_run(moved).teachers[1].load().network.network.state_dict(), published)
+    assert weights_digest(teacher.load().network) == teacher.facts.weights_digest
+
+
 def test_a_teacher_whose_file_has_moved_is_found_by_its_digest(moved, tmp_path):
     """The run named a file, which has moved to the trained teachers or elsewhere."""
     with changed_config(moved) as config:

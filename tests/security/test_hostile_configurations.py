@@ -15,7 +15,7 @@ from amtml_pl.config.build import build_object
 from amtml_pl.config.checks import check
 from amtml_pl.errors import UserError
 
-HARMFUL = ("os.system", "amtml_pl.data.datasets.download.shutil.rmtree")
+HARMFUL = ("os.system", "amtml_pl.system.download.shutil.rmtree")
 JSON = nested(*HARMFUL, "${seed}", "${", "${oc.env:HOME}", "???", "../..", "\0", "9" * 50, keys=["_target_"])
 
 

@@ -67,6 +67,8 @@ def test_weights_come_from_safetensors_and_from_torch_files(tmp_path: Path, save
         ({"teacher": {"net": WEIGHTS}}, "teacher.net"),
         ({"teacher.net": WEIGHTS}, "teacher.net"),
         ({"a": {"b.c": WEIGHTS}}, "a.b.c"),
+        ({"state_dict_ema": WEIGHTS, "epoch": 1}, None),
+        ({"model_ema": WEIGHTS, "optimizer": {}}, None),
     ],
 )
 def test_a_state_dict_is_found_inside_a_checkpoint(saved, content, key):
@@ -103,6 +105,49 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(saved):
     with pytest.raises(UserError, match=expected):
         load_weights(empty, saved(wrong))
     assert same(empty.state_dict(), blank().state_dict())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        prefixed("module."),  # of DataParallel
+        {"state_dict": prefixed("net.") | {"criterion.weight": torch.ones(2)}, "epoch": 1},  # of Lightning
+        {"model_ema": prefixed("module.") | {"n_averaged": torch.tensor(7)}},  # of torchvision
+        prefixed("module.model."),
+    ],
+)
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_the_only_prefix_that_gives_the_whole_network_is_removed(tmp_path, content, form):
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=form == "zip")
+    empty = blank()
+    load_weights(empty, tmp_path / "w.pt")
+    assert same(empty.state_dict())
+
+
+def test_two_prefixes_that_give_the_whole_network_are_refused(saved):
+    both = prefixed("model.") | prefixed("ema.")
+    with pytest.raises(UserError, match=r"several networks that fit \(got the prefixes \['model.', 'ema.'\]"):
+        load_weights(blank(), saved(both))
+    for content, key in ((both, "ema"), ({"state_dict": both}, "state_dict.ema")):
+        empty = blank()
+        load_weights(empty, saved(content), key=key)
+        assert same(empty.state_dict())
+
+
+def test_a_legacy_file_that_was_saved_on_a_gpu_is_read(tmp_path):
+    """As the published checkpoints of 2018; only the names of the storages differ."""
+    torch.save(WEIGHTS, tmp_path / "w.th", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "w.th").read_bytes().replace(b"ctorch\n", b"ctorch.cuda\n")
+    (tmp_path / "w.th").write_bytes(content)
+    assert b"ctorch.cuda\nFloatStorage" in content
+    assert same(read_state_dict(tmp_path / "w.th"))
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_a_whole_module_is_refused_by_its_name(tmp_path, form):
+    torch.save(network(), tmp_path / "w.pt", _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(UserError, match=r"more than tensors \(torch.nn.modules.container.Sequential\)"):
+        read_state_dict(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize(

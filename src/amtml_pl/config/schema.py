@@ -7,8 +7,10 @@ arguments; declared here are those with a range, an identity or a label.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from amtml_pl.config.key import FILE, FOLDER, SEED, SWITCH, TEXT, Key, choice, key, node, number, whole
@@ -22,6 +24,21 @@ STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,la
 NETWORK = Rule(dict, "a network with _target_", lambda v: "_target_" in v)
 CLASS_MAP = Rule(list[int] | None, "a list with one index of a teacher output per class, or null")
 RENAME = Rule(dict[str, str] | None, "a mapping from regular expressions to replacements, or null")
+URL = Rule(
+    str | None,
+    "an http(s) address that ends with a file's name, or null",
+    lambda v: v is None or re.fullmatch(r"https?://[^/?#]+/([^?#]*/)?[^/?#]+", v) is not None,
+)
+SHA256 = Rule(
+    str | None,
+    "8 to 64 hexadecimal digits in quotes, or null",
+    lambda v: v is None or re.fullmatch("[0-9a-fA-F]{8,64}", v) is not None,
+)
+MEMBER = Rule(
+    str | None,
+    "the name of a file in a tar archive, or null",
+    lambda v: v is None or (bool(v) and v[0] != "/" and v == str(PurePosixPath(v)) and ".." not in v),
+)
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 PRECISION = Rule(int | str, f"one of {', '.join(PRECISIONS)}", lambda v: str(v) in PRECISIONS)
 DEFECTS = Rule(list[str], "a list of doctor findings, e.g. [dead-term/kd]")
@@ -64,8 +81,19 @@ TRAINER = {
     "num_nodes": key(whole(1), "machines"),
     "accelerator": key(Rule(str, "auto, cpu, gpu or another name of Lightning", bool), "device type"),
 }
+ORIGINS = ("path", "url", "run")  # of weights; at most one is given
 WEIGHTS = {
     "path": key(FILE, "a safetensors or torch file; null: the recipe trains the teacher"),
+    "url": key(URL, "the address of a published file, or of a tar archive that holds it"),
+    "sha256": key(SHA256, "the first digits of the SHA-256 of the published file"),
+    "mirrors": key(
+        Rule(list[str], "a list of URLs"), "folders that also hold the published file", identity="never"
+    ),
+    "member": key(MEMBER, "the name of the file in the archive"),
+    "run": key(
+        Rule(str | None, "a folder path or null"),
+        "the folder of a completed run, whose student is the teacher",
+    ),
     "key": key(TEXT, "key of the state dict in the file; null: state_dict or model, if present"),
     "strip_prefixes": key(Rule(list[str], "a list, e.g. [module.]"), "prefixes to remove from tensor names"),
     "rename": key(RENAME, "renames tensors: {regular expression: replacement}, in order"),

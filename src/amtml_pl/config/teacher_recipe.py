@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.key_roles import handed_to_recipes
 from amtml_pl.config.overrides import hydra_literal
-from amtml_pl.config.schema import KEYS
+from amtml_pl.config.schema import KEYS, ORIGINS
 from amtml_pl.errors import UserError
 
 
 def has_own_weights(teacher: DictConfig | Mapping[str, Any]) -> bool:
-    """Return True if a teacher's weights come from a file or its constructor."""
-    return bool(teacher["pretrained"]) or teacher["weights"]["path"] is not None
+    """Return True if a teacher's weights come from a file, a run or its constructor."""
+    given = (teacher["weights"].get(origin) for origin in ORIGINS)
+    return bool(teacher["pretrained"]) or any(origin is not None for origin in given)
 
 
 def recipe(config: DictConfig, teacher: str) -> DictConfig:

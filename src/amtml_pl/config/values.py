@@ -8,7 +8,7 @@ from typing import Any
 from amtml_pl.config.key import Key
 from amtml_pl.config.rules import fits, rule_problems, suggestion, value_problem
 from amtml_pl.config.schedules import schedule_problems
-from amtml_pl.config.schema import KEYS
+from amtml_pl.config.schema import KEYS, ORIGINS
 from amtml_pl.config.value_origin import content_of, folders_of_files
 
 # The list groups, and the key that an entry has only from its own YAML file.
@@ -44,6 +44,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     for name, node in tree["teacher"].items():
         if isinstance(node, Mapping):
             yield from class_map_problems(node, f"teacher.{name}")
+            yield from weights_problems(node, f"teacher.{name}")
     yield from trainer_problems(tree["trainer"])
     if type(epochs := tree["trainer"].get("max_epochs")) is int:
         yield from schedule_problems(tree["scheduler"], epochs)
@@ -75,12 +76,25 @@ def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, An
             yield f"coef.{name}: unknown term{suggestion(name, dict.fromkeys(known))}"
 
 
+def weights_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield an error for weights from several places, or for a part of a published file without its URL."""
+    weights = node.get("weights")
+    if not isinstance(weights, Mapping):
+        return
+    if len(given := [origin for origin in ORIGINS if weights.get(origin) is not None]) > 1:
+        yield f"{path}.weights names several files ({' and '.join(given)}): set all but one to null"
+    if weights.get("url") is None:
+        for name in ("sha256", "mirrors", "member"):
+            if weights.get(name):
+                yield f"{path}.weights.{name} needs {path}.weights.url (got null, expected an address)"
+
+
 def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     """Yield an error for a class map of a teacher that its recipe trains."""
     weights = node.get("weights")
     if not isinstance(weights, Mapping) or node.get("class_map") is None:
         return
-    if weights.get("path") is None and not node.get("pretrained"):
+    if not node.get("pretrained") and all(weights.get(origin) is None for origin in ORIGINS):
         yield (
             f"{path}.class_map={node['class_map']!r}: its recipe trains the teacher on the run's classes "
             "(expected null)"

@@ -65,6 +65,40 @@ class CifarVgg(nn.Module):
         return logits
 
 
+class FullVgg(nn.Module):
+    """VGG with batch norm, all five max-pools and three linear layers of 512 units.
+
+    Parameter names are those of https://github.com/chenyaofo/pytorch-cifar-models, so its checkpoints load.
+
+    Args:
+        depth: 8, 11, 13, 16 or 19.
+        num_classes: K.
+    """
+
+    def __init__(self, depth: int, num_classes: int) -> None:
+        super().__init__()
+        if depth not in CONVOLUTIONS:
+            raise UserError(
+                f"FullVgg has a wrong depth (got {depth}, expected one of {list(CONVOLUTIONS)}).",
+                fix="set student.network.depth=11 or teacher.NAME.network.depth=11",
+            )
+        layers: list[nn.Module] = []
+        widths = (3, 64, 128, 256, 512, 512)
+        for source, channels, count in zip(widths[:-1], widths[1:], CONVOLUTIONS[depth], strict=True):
+            layers += [*vgg_stage(source, channels, count), nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        hidden = [nn.Linear(512, 512), nn.ReLU(inplace=True), nn.Dropout()]
+        hidden += [nn.Linear(512, 512), nn.ReLU(inplace=True), nn.Dropout()]
+        self.classifier = nn.Sequential(*hidden, nn.Linear(512, num_classes))
+        initialise_convolutions(self)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+        """Return logits (B, K) of normalised images of any size from 32×32 up."""
+        logits: Tensor = self.classifier(self.avgpool(self.features(images)).flatten(1))
+        return logits
+
+
 class HalveAboveFour(nn.Module):
     """Max-pooling of maps larger than 4×4, as a module that can be traced."""
 

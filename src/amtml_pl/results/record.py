@@ -129,13 +129,19 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield from rule_problems(node, TEACHER_RULES, f"teacher.{name}", known=node.keys())
         if isinstance(weights := node.get("weights"), dict):
-            given = {key: rule for key, rule in WEIGHTS.items() if key in weights or key == "path"}
-            yield from rule_problems(weights, given, f"teacher.{name}.weights", known=weights.keys())
-            if weights.get("path") is not None and not is_place(weights["path"]):
-                yield f"teacher.{name}.weights.path is not the path of a file"
+            yield from weights_problems(weights, f"teacher.{name}.weights")
     for path, node, groups in built_nodes(tree):
         yield from group_problems(node, groups, path)
         yield from node_problems(node, path)
+
+
+def weights_problems(weights: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield mistakes in the place of a teacher's weights, and in how they are read."""
+    given = {key: rule for key, rule in WEIGHTS.items() if key in weights or key == "path"}
+    yield from rule_problems(weights, given, path, known=weights.keys())
+    for key in ("path", "run"):
+        if weights.get(key) is not None and not is_place(weights[key]):
+            yield f"{path}.{key} is not a path"
 
 
 def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[str, ...]]]:

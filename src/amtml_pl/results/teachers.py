@@ -19,6 +19,7 @@ from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.teachers.cache.catalogue import path_part
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
+from amtml_pl.teachers.published import READING, weights_place
 from amtml_pl.teachers.weights import load_weights
 
 
@@ -60,7 +61,7 @@ class RecordedTeacher:
 
     def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
         """Yield files that may hold its weights, and how to read each."""
-        how = {key: value for key, value in self.node["weights"].items() if value and key != "path"}
+        how = {key: value for key in READING if (value := self.node["weights"].get(key))}
         if self.own_file is not None:
             places = (self.own_file, self.teachers / self.own_file.name)
             yield from ((file, how) for file in places if file.is_file())
@@ -71,8 +72,7 @@ class RecordedTeacher:
     @property
     def own_file(self) -> Path | None:
         """The weights file that the run named; None if there was none."""
-        recorded = self.node["weights"].get("path")
-        return None if recorded is None else Path(recorded)
+        return weights_place(self.node["weights"], self.teachers)
 
     def not_here(self) -> UserError:
         """Return the error for weights that are in no candidate."""
@@ -83,6 +83,8 @@ class RecordedTeacher:
         elif self.own_file is not None:
             state = "has other weights" if self.own_file.is_file() else "does not exist"
             where = f" The weights file {self.own_file} of the run {state}."
+            if self.node["weights"].get("url") is not None:
+                where += " A finished run does not download it."
             fix = f"set paths.teachers to the folder with the trained teachers or with {self.own_file.name}"
         return UserError(
             f"The file with the network weights of teacher {self.name!r} is missing below {self.teachers} "

@@ -15,6 +15,7 @@ from amtml_pl.config.overrides import key_of
 from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.errors import UserError
+from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.files import digest_of_file, short_digest
 from amtml_pl.system.limits import cores
 
@@ -79,8 +80,7 @@ def run_hash(config: Config) -> str:
 def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
     """Replace names and limits in a teacher's node by what determines its weights."""
     if has_own_weights(config.teacher[name]):
-        path = config.teacher[name].weights.path
-        node["weights"]["path"] = None if path is None else file_digest(Path(str(path)))
+        node["weights"] = identified_weights(node["weights"])
     else:
         try:
             own = recipe(config, name)
@@ -90,6 +90,19 @@ def identify_teacher(config: Config, name: str, node: dict[str, Any]) -> None:
         node["trained_by"] = run_hash(own)
     for key in ("recipe", "recipe_overrides", "seed"):
         node.pop(key, None)
+
+
+def identified_weights(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return how weights are read, and their content in place of the names of files.
+
+    A published file counts by its checksum, so that its download changes no run's name.
+    """
+    path, reading = weights["path"], {key: weights[key] for key in ("key", "strip_prefixes", "rename")}
+    if weights["url"] is not None:
+        return {**reading, "path": (weights["sha256"] or f"{weights['url']}#{weights['member']}").lower()}
+    if weights["run"] is not None:
+        path = RunFolder(Path(weights["run"])).weights_file
+    return {**reading, "path": None if path is None else file_digest(Path(path))}
 
 
 def file_digest(file: Path) -> str | None:

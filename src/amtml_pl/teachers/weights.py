@@ -16,7 +16,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.system.checkpoint_file import mismatched_tensors, read_torch_file
 
 # Common keys of the state dict in a checkpoint.
-_KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net")
+_KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 _LISTED = 5
 
 
@@ -30,12 +30,24 @@ def load_weights(
 ) -> None:
     """Load a file's weights into a network; raise a UserError unless all of them fit.
 
-    Only batch norm's count of batches, which evaluation does not read, may be missing.
+    If one prefix gives all tensors of the network, such as ``module.`` or ``model.``, it is removed, and
+    tensors without it are ignored. Only batch norm's count of batches, which evaluation does not read, may
+    be missing.
     """
     given = read_state_dict(path, key=key, strip_prefixes=strip_prefixes, rename=rename)
     expected = network.state_dict()
-    wrong = mismatched_tensors(given, expected)
-    wrong["missing"] = [name for name in wrong["missing"] if not name.endswith("num_batches_tracked")]
+    wrong = _mismatches(given, expected)
+    if any(wrong.values()) and (fitting := _prefixed_networks(given, expected)):
+        if len(fitting) > 1:
+            first = next(iter(fitting)).removesuffix(".")
+            raise UserError(
+                f"The file {path} contains several networks that fit (got the prefixes {list(fitting)}, "
+                "expected one).",
+                fix=f"select one of them: teacher.NAME.weights.key={first}, or below a key of the file, such "
+                f"as state_dict.{first}",
+            )
+        [given] = fitting.values()
+        wrong = {}
     if any(wrong.values()):
         wrong["of another shape"] = [
             f"{name}: got {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
@@ -50,6 +62,26 @@ def load_weights(
             "in the YAML file of the teacher (docs/teachers.md)",
         )
     network.load_state_dict(given, strict=False)
+
+
+def _mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    wrong = mismatched_tensors(given, expected)
+    wrong["missing"] = [name for name in wrong["missing"] if not name.endswith("num_batches_tracked")]
+    return wrong
+
+
+def _prefixed_networks(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors below each prefix that gives the whole network; none if a name fits already."""
+    if given.keys() & expected.keys():
+        return {}
+    some = next(iter(expected))
+    prefixes = [name.removesuffix(some) for name in given if name.endswith(f".{some}")]
+    below = {p: {n.removeprefix(p): t for n, t in given.items() if n.startswith(p)} for p in prefixes}
+    return {
+        prefix: found for prefix, found in below.items() if not any(_mismatches(found, expected).values())
+    }
 
 
 def read_state_dict(
@@ -148,13 +180,16 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
 
 
 def _at(content: object, key: str, path: Path | str, above: str = "") -> object:
-    """Return the value under a key, which may contain dots or lead through several levels."""
+    """Return the value under a key, which may contain dots, lead through levels, or be a prefix of names."""
     level = content if isinstance(content, dict) else {}
     if key in level:
         return level[key]
     first, _, rest = key.partition(".")
     if first in level and rest:
         return _at(level[first], rest, path, f"{above}{first}.")
+    names = (name for name in level if str(name).startswith(f"{key}."))
+    if below := {str(name).removeprefix(f"{key}."): level[name] for name in names}:
+        return below
     raise UserError(
         f"The file {path} has no key {above + key!r} (available: {_some([f'{above}{k}' for k in level])}).",
         fix="set teacher.NAME.weights.key to an existing key",

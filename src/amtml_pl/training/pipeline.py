@@ -108,6 +108,8 @@ def prepare(planned: Plan) -> Prepared:
     )
     if not settings.prepare:
         refuse_missing(planned.steps)
+    for teacher in planned.teachers:
+        teacher.fetch()
     dataset, packed = settings.dataset, pack(planned.source, settings.dataset.packed_root)
     if (classes := len(packed.classes)) != dataset.num_classes:
         raise UserError(

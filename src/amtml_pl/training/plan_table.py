@@ -122,8 +122,11 @@ def teacher_step(
 ) -> PlanStep:
     """Return the row for the origin of a teacher's weights."""
     if teacher.has_own_weights:
-        origin = teacher.options.weights["path"] or "its constructor"
-        return PlanStep(f"teacher {teacher.name}", f"network weights from {origin}")
+        what, place = f"teacher {teacher.name}", teacher.place or "its constructor"
+        if teacher.published is not None and teacher.to_download:
+            state = f"network weights to download from {teacher.published.url}"
+            return PlanStep(what, state, missing=True, fix="prepare=true")
+        return PlanStep(what, f"network weights from {place}")
     if (record := teacher.record()) is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
     epochs = teacher.recipe.config().trainer.max_epochs

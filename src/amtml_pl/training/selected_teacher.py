@@ -18,6 +18,13 @@ from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
 from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
+from amtml_pl.teachers.published import (
+    READING,
+    PublishedFile,
+    published_file,
+    refuse_unfinished,
+    weights_place,
+)
 from amtml_pl.teachers.weights import load_weights
 from amtml_pl.types import OfferedFeatures
 
@@ -28,7 +35,7 @@ class TeacherOptions:
 
     Attributes:
         pretrained: True if the constructor loads the weights.
-        weights: ``path`` of a file, None without; how to read it: ``key``, ``strip_prefixes``, ``rename``.
+        weights: ``path``, ``url`` or ``run``, all None without a file; the other keys of ``weights``.
         mean, std: three numbers each, by which it normalises images in [0, 1].
         input_size: height and width that it resizes images to; None keeps them.
         class_map: K positions in its own outputs, by class of the data; None keeps the order.
@@ -57,6 +64,7 @@ class SelectedTeacher:
     options: TeacherOptions
     recipe: Recipe  # trains it, unless its weights come from elsewhere
     image_size: int  # H = W of the data's images, before it resizes them
+    teachers: Path  # the folder that keeps published weights
     hints: tuple[str, ...] = ()  # each as in `amtml_pl.models.hint.HintSpec`
 
     def fresh(self) -> Teacher:
@@ -80,14 +88,43 @@ class SelectedTeacher:
                 if (record := self.record()) is not None:
                     self.folder.refuse_changed(record, self.folder.weights_file)
             load_weights(teacher.network.network, self.folder.weights_file)
-        elif self.options.weights["path"] is not None:
-            given = {key: value for key, value in self.options.weights.items() if value}
-            load_weights(teacher.network.network, **given)
+        elif self.place is not None:
+            if (run := self.options.weights["run"]) is not None:
+                refuse_unfinished(RunFolder(Path(run)))
+            if self.published is not None:
+                self.published.found()
+            load_weights(teacher.network.network, self.place, **self.reading)
 
     @property
     def has_own_weights(self) -> bool:
         """Return True if the weights come with it; otherwise its recipe trains them."""
         return has_own_weights(vars(self.options))
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How its own file is read, as arguments of `load_weights`."""
+        return {key: self.options.weights[key] for key in READING if self.options.weights[key]}
+
+    @property
+    def place(self) -> Path | None:
+        """The file that its configuration names, existing or not; None without."""
+        return weights_place(self.options.weights, self.teachers)
+
+    @property
+    def published(self) -> PublishedFile | None:
+        """The published file that its configuration names; None without."""
+        return published_file(self.options.weights, self.teachers)
+
+    @property
+    def to_download(self) -> bool:
+        """Return True if its weights are published and not on this machine."""
+        return self.published is not None and self.published.found() is None
+
+    def fetch(self) -> None:
+        """Download missing published weights, and check that they fit the network."""
+        if self.published is not None and self.to_download:
+            self.published.fetch()
+            self.load()
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -123,7 +160,8 @@ class SelectedTeacher:
 
         A network is built only if its own constructor loads the weights.
         """
-        own, weights = self.options, dict(self.options.weights)
+        own, place = self.options, self.place
+        reading = {key: own.weights[key] for key in READING}
         about = {
             "network": self.network.plain(),
             "mean": own.mean,
@@ -131,19 +169,18 @@ class SelectedTeacher:
             "input_size": own.input_size,
             "class_map": own.class_map,
         }
-        path = weights.pop("path")
         if not self.has_own_weights:
             digest = file_digest(self.folder.weights_file) if self.record() else None
-            weights = {}
-        elif path is None:
+            reading = {}
+        elif place is None:
             return {**about, "weights": {"of_constructor": self.constructed_digest}}
         else:
-            digest = file_digest(Path(path))
-        return None if digest is None else {**about, "weights": {"sha256": digest, **weights}}
+            digest = file_digest(place)
+        return None if digest is None else {**about, "weights": {"sha256": digest, **reading}}
 
     def is_as_constructed(self, teacher: Teacher) -> bool:
         """Return True if the constructor gave the same weights again; random ones differ."""
-        own = self.has_own_weights and self.options.weights["path"] is None
+        own = self.has_own_weights and self.place is None
         return not own or weights_digest(teacher.network) == self.constructed_digest
 
     @cached_property

@@ -226,8 +226,9 @@ class Settings:
         if isinstance(folder := config.dataset.source.get("folder"), str):
             config.dataset.source.folder = str(Path(folder).expanduser().resolve())
         for teacher in config.teacher.values():
-            if teacher.weights.path is not None:
-                teacher.weights.path = str(Path(teacher.weights.path).resolve())
+            for name in ("path", "run"):
+                if teacher.weights[name] is not None:
+                    teacher.weights[name] = str(Path(teacher.weights[name]).resolve())
         return OmegaConf.to_yaml(config, resolve=True)
 
 
@@ -282,6 +283,7 @@ def settings_of(config: DictConfig) -> Settings:
                 options(TeacherOptions, plain_values(n)),
                 Recipe(config, str(k)),
                 size,
+                Path(config.paths.teachers),
             )
             for k, n in config.teacher.items()
         ),

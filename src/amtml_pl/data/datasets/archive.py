@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from amtml_pl.data.datasets.download import download
 from amtml_pl.data.datasets.files import ArchiveFiles, Files, FolderFiles, stamp, tree_signature
 from amtml_pl.errors import UserError
+from amtml_pl.system.download import Download
 from amtml_pl.system.files import digest_of_file
 
 
@@ -47,7 +47,14 @@ class ArchiveSource:
     def fetch(self) -> None:
         """Download and verify what is missing; a UserError names another way to provide it."""
         if self._find() is None:
-            download(self.archive, self.mirrors, self._places()[0][0], md5=self.md5, size=self.size)
+            Download(
+                urls=[f"{mirror.rstrip('/')}/{self.archive}" for mirror in self.mirrors],
+                target=self._places()[0][0],
+                wrong=self._wrong,
+                size=self.size,
+                key="'dataset.source.mirrors=[https://HOST/FOLDER]'",
+                root="paths.data",
+            ).fetch()
         self.files()
 
     def download_bytes(self) -> int | None:
@@ -83,6 +90,10 @@ class ArchiveSource:
                     fix = f"curl --location --output '{place}' {self.mirrors[0].rstrip('/')}/{self.archive}"
                 raise UserError(f"{file} is not the official file (got md5 {got}, expected {md5}).", fix=fix)
         return FolderFiles(found) if is_folder else _opened(found, self.unpacked, stamps[found])
+
+    def _wrong(self, archive: Path) -> str | None:
+        got = digest_of_file(archive, "md5")
+        return None if got == self.md5 else f"got md5 {got}, expected {self.md5}"
 
     def _places(self) -> tuple[list[Path], list[Path]]:
         """Return the possible places of the archive (downloads first), and of its unpacked folder."""
