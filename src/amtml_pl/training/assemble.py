@@ -123,6 +123,8 @@ def refuse_mixup(mixup: float, module: StudentModule) -> None:
 def student_network(settings: Settings, taps: list[str], execution: Execution) -> TappedNetwork:
     """Build the student with the data set's normalisation and its memory layout."""
     method, dataset = settings.method, settings.dataset
-    network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
+    network = TappedNetwork(
+        method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps, reading=method.reading
+    )
     set_layout(network.network, channels_last=execution.channels_last, compiled=execution.compile)
     return network

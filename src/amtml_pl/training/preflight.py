@@ -38,7 +38,9 @@ def student_problems(settings: Settings) -> Iterator[UserError]:
             parts.append(method.weighting.build())
         taps = [tap for part in parts for tap in part.student_taps()]
         with torch.device("meta"):
-            network = TappedNetwork(method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps)
+            network = TappedNetwork(
+                method.student.build(), mean=dataset.mean, std=dataset.std, taps=taps, reading=method.reading
+            )
             check_classes_of_student(settings, tap_shapes(network, dataset.image_size)[0])
     except UserError as problem:
         if not needs_numbers(problem):

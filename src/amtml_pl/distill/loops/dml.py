@@ -77,7 +77,8 @@ class MutualLearning(StudentModule):
             problem = f"Mutual learning (loop=dml) cannot train the parameters of the loss terms {learned}."
             raise UserError(problem, fix="use only the cross-entropy: 'loss=[ce]'")
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
-        tapped = [TappedNetwork(peer, mean=mean, std=std, taps=self.student.taps) for peer in peers]
+        taps, reading = self.student.taps, self.student.reading
+        tapped = [TappedNetwork(p, mean=mean, std=std, taps=taps, reading=reading) for p in peers]
         self.peers = nn.ModuleList(tapped)
         self.coef["mutual"] = coef_mutual
         self.networks_trained = 1 + len(self.peers)
