@@ -103,6 +103,17 @@ NETWORK_FILE = {
     "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
     "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
     "input_size": key(INPUT_SIZE, "height and width that images are resized to; null: dataset.image_size"),
+    "tokens": key(
+        choice("patches", "class", "mean"), "which tokens of a transformer its taps read", required=False
+    ),
+    "prefix_tokens": key(
+        whole(0, null=True), "tokens before the patches; null: as timm says, or 0", required=False
+    ),
+    "map_format": key(
+        Rule(Literal["NCHW", "NHWC"] | None, "NCHW, NHWC or null"),
+        "NHWC: maps of the network have channels last; null: as timm says, or NCHW",
+        required=False,
+    ),
     "channels_last": key(
         SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
     ),

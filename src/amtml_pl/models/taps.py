@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.feature_map import MapReading, as_map, type_and_shape
 from amtml_pl.models.resize import resize
 from amtml_pl.models.state import evaluation_mode
 from amtml_pl.types import ModelOutputs, Shape
+
+DEFAULT = MapReading()
 
 
 class TappedNetwork(nn.Module):
     """A network that resizes and normalises its images itself and returns logits and named features.
 
     A tap is the dotted path of a module inside ``network`` and reads what that module returns:
-    ``(B, C, H, W)`` stays, ``(B, C)`` becomes ``(B, C, 1, 1)``, tokens ``(B, T, C)`` become
-    ``(B, C, T, 1)``. A module that runs several times in one forward gives its last output. Features carry
-    gradients and are copies, because the ReLU behind a tapped module often overwrites its input. Maps with
-    channels last, as in timm's Swin, are not recognised: they pass as they are.
+    ``(B, C, H, W)`` stays, ``(B, C)`` becomes ``(B, C, 1, 1)``; tokens ``(B, T, C)`` and maps with channels
+    last become what ``reading`` says. A module that runs several times in one forward gives its last output.
+    Features carry gradients and are copies, because the ReLU behind a tapped module often overwrites its
+    input.
 
     Args:
         network: any module from images ``(B, 3, H, W)`` to logits ``(B, K)``; its weights are the whole
@@ -35,6 +38,7 @@ class TappedNetwork(nn.Module):
         std: the three standard deviations, likewise; greater than 0.
         taps: the paths to read, in the order of the features; repeated ones are read once.
         input_size: height and width that the network takes, 1 or more; None takes images as they are.
+        reading: how tokens and maps with channels last become maps.
 
     Raises:
         UserError: if a tap names no module, or ``mean`` or ``std`` are not three usable numbers.
@@ -51,18 +55,22 @@ class TappedNetwork(nn.Module):
         std: Sequence[float],
         taps: Sequence[str] = (),
         input_size: int | None = None,
+        reading: MapReading = DEFAULT,
     ) -> None:
         super().__init__()
         self.network = network
         self.input_size = input_size
         self.taps = tuple(dict.fromkeys(taps))
+        self.reading = reading
         # Not persistent: the config holds them, and exported weights stay those of the bare network.
         self.register_buffer("mean", channel_values("mean", mean), persistent=False)
         self.register_buffer("std", channel_values("std", std), persistent=False)
         self.recorder = Recorder()
         for tap in self.taps:
             # A bound method follows its object through copy.deepcopy, so that a copy records into its own.
-            find_module(network, tap).register_forward_hook(partial(self.recorder.record, tap))
+            module = find_module(network, tap)
+            own = reading.of_module(network, module)
+            module.register_forward_hook(partial(self.recorder.record, tap, own))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
         """Return logits (B, K) and features (B, C, H, W) of images in [0, 1].
@@ -111,30 +119,12 @@ class Recorder:
     def __init__(self) -> None:
         self.recorded: dict[str, Tensor] | None = None
 
-    def record(self, tap: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+    def record(
+        self, tap: str, reading: MapReading, module: nn.Module, args: tuple[Any, ...], output: object
+    ) -> None:
         """Store a tapped module's output; does nothing outside the tapped network's forward."""
         if self.recorded is not None:
-            self.recorded[tap] = as_map(tap, output)
-
-
-def as_map(tap: str, output: object) -> Float[Tensor, "B _ _ _"]:
-    """Return a copy of a module's output as (B, C, H, W)."""
-    if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
-        raise UserError(
-            f"The tapped module {tap!r} has a wrong output (got {type_and_shape(output)}, expected a float "
-            "tensor of shape (B, C, H, W), (B, C) or (B, T, C)).",
-            fix="in stages and hint, name modules that return one float tensor each",
-        )
-    if output.ndim == 3:
-        output = output.transpose(1, 2)
-    return output.reshape(*output.shape, *[1] * (4 - output.ndim)).clone()
-
-
-def type_and_shape(value: object) -> str:
-    """Return a value's type for a message, and the shape of a tensor."""
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
+            self.recorded[tap] = as_map(tap, output, reading)
 
 
 def channel_values(name: Literal["mean", "std"], values: Sequence[float]) -> Float[Tensor, "1 3 1 1"]:

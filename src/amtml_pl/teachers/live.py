@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.state import evaluation_mode
-from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.models.taps import DEFAULT, TappedNetwork, tap_shapes
 from amtml_pl.system.files import replacing, short_digest
 from amtml_pl.system.records import Sealed, Share, as_json, read_record
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
@@ -136,10 +137,11 @@ def build_teacher(
     input_size: int | None,
     class_map: Sequence[int] | None,
     pool: int | None,
+    reading: MapReading = DEFAULT,
 ) -> Teacher:
     """Return a teacher around a network; the arguments are those of `Teacher` and `TappedNetwork`."""
     taps = [HintSpec.parse(hint).tap for hint in hints]
-    tapped = TappedNetwork(network, mean=mean, std=std, taps=taps, input_size=input_size)
+    tapped = TappedNetwork(network, mean=mean, std=std, taps=taps, input_size=input_size, reading=reading)
     return Teacher(name, tapped, class_map=class_map, pool=pool, hints=hints)
 
 

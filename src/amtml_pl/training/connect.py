@@ -13,6 +13,7 @@ from amtml_pl.distill.doctor.checkup import Checkup
 from amtml_pl.distill.doctor.report import check_up, print_warnings
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.distill.timing import Spending
+from amtml_pl.errors import UserError, first_line
 from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.layout import set_execution
@@ -26,7 +27,7 @@ from amtml_pl.training.assemble import data_module, training_module
 from amtml_pl.training.run_cache import RunCache, examination
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
 from amtml_pl.training.stages import Prepared, Ready
-from amtml_pl.types import Batch, SplitName, TeacherOutputs
+from amtml_pl.types import Batch, Shape, SplitName, TeacherOutputs
 
 
 def connect(prepared: Prepared) -> Ready:
@@ -90,8 +91,23 @@ def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dic
             loaded = selected.load()
             for name in own:
                 tap = HintSpec.parse(name.partition("/")[2]).tap
-                cut[name] = ClassifierHead(loaded.network.network, tap, loaded.class_map)
+                head = ClassifierHead(loaded.network.network, tap, loaded.class_map)
+                refuse_other_maps(head, name, loaded.hint_shapes(selected.image_size)[name])
+                cut[name] = head
     return cut
+
+
+def refuse_other_maps(head: ClassifierHead, hint: str, shape: Shape) -> None:
+    """Raise a UserError if a head does not take the hint, which is not what its module returns."""
+    try:
+        head(torch.zeros(2, *shape))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            "The loss term regression_confidence cannot run the classifier of a teacher on the hint "
+            f"{hint!r} (got a map of shape {shape}, expected what its module returns: {first_line(error)}).",
+            fix="set teacher.NAME.hint to a module that returns maps (B, C, H, W), or choose a loss without "
+            "regression_confidence, such as 'loss=[ce,kd]'",
+        ) from error
 
 
 def held_out_outputs(

@@ -163,7 +163,8 @@ def teacher_stores(
     }
 
     def store(tensor: str, pool: int | None, storage: Storage) -> TensorStore:
-        causes = {**common, "tensor": {"name": tensor, "pool": pool}}
+        about = {"name": tensor, "pool": pool} | ({} if tensor == "logits" else vars(teacher.options.reading))
+        causes = {**common, "tensor": about}
         return TensorStore(
             options.root, teacher.name, tensor=tensor, split=split.name, rows=len(split), causes=causes,
             storage=storage, shard_rows=SHARD_ROWS,

@@ -13,6 +13,7 @@ from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.taps import cost
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
@@ -40,6 +41,7 @@ class TeacherOptions:
         input_size: height and width that it resizes images to; None keeps them.
         class_map: K positions in its own outputs, by class of the data; None keeps the order.
         pool: side of the grid to which larger hints are pooled; None keeps them.
+        reading: how its tokens and maps with channels last become hints.
         recipe: experiment that trains it; None if its weights are given.
         min_accuracy: least accuracy on the validation split, in [0, 1]; None for no limit.
     """
@@ -51,6 +53,7 @@ class TeacherOptions:
     input_size: int | None
     class_map: Sequence[int] | None
     pool: int | None
+    reading: MapReading
     recipe: str | None
     min_accuracy: float | None
 
@@ -73,6 +76,7 @@ class SelectedTeacher:
         return build_teacher(
             self.name, self.network.build(), self.hints,
             mean=own.mean, std=own.std, input_size=own.input_size, class_map=own.class_map, pool=own.pool,
+            reading=own.reading,
         )  # fmt: skip
 
     def load(self) -> Teacher:

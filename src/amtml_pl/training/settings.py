@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from amtml_pl.config.build import ObjectSpec, plain_values
 from amtml_pl.config.teacher_recipe import Recipe
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.layout import device_for
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.runs.identity import run_hash
@@ -99,6 +100,7 @@ class MethodOptions:
         temperature, mixture: T of softened outputs, above 0; what the soft targets average.
         student: the network to train, from ``student.network``.
         input_size: height and width that the student's images are resized to; None keeps them.
+        reading: how the student's tokens and maps with channels last become maps, from ``student``.
         suits_channels_last: False if that layout is slower on a CPU, from ``student.channels_last``.
         weighting, loop: the scheme that weighs the teachers; the training step, a `StudentModule`.
         loss, coef: terms, and their finite multipliers, also of unselected terms, by name.
@@ -110,6 +112,7 @@ class MethodOptions:
     mixture: Mixture
     student: ObjectSpec
     input_size: int | None
+    reading: MapReading
     suits_channels_last: bool
     weighting: ObjectSpec
     loss: Mapping[str, ObjectSpec]
@@ -210,6 +213,7 @@ class Settings:
             std=dataset.std,
             taps=taps,
             input_size=method.input_size,
+            reading=method.reading,
         )
 
     def study(self) -> str:
@@ -271,6 +275,7 @@ def settings_of(config: DictConfig) -> Settings:
             execution=options(ExecutionOptions, config.execution),
             student=object_spec(config.student.network),
             input_size=config.student.input_size,
+            reading=map_reading(config.student),
             suits_channels_last=config.student.get("channels_last", True),
             loss={str(name): object_spec(node) for name, node in config.loss.items()},
             coef={str(name): value for name, value in config.coef.items()},
@@ -280,7 +285,7 @@ def settings_of(config: DictConfig) -> Settings:
             SelectedTeacher(
                 str(k),
                 object_spec(n.network),
-                options(TeacherOptions, plain_values(n)),
+                options(TeacherOptions, plain_values(n), reading=map_reading(n)),
                 Recipe(config, str(k)),
                 size,
                 Path(config.paths.teachers),
@@ -309,6 +314,13 @@ def options(kind: Callable[..., T], node: DictConfig | Mapping[str, Any], **othe
     """Build a dataclass from a node's values of the same names, and from other values."""
     same = {name: node[name] for name in inspect.signature(kind).parameters if name not in others}
     return kind(**same, **others)
+
+
+def map_reading(network: DictConfig) -> MapReading:
+    """Return how a network's taps are read; its YAML may leave out the keys."""
+    return MapReading(
+        **{field.name: network[field.name] for field in fields(MapReading) if field.name in network}
+    )
 
 
 def object_spec(node: DictConfig | None) -> ObjectSpec:
