@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amtml_pl.errors import UserError
 from amtml_pl.models.state import evaluation_mode
+from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.types import ModelOutputs, Shape
 
 
@@ -33,6 +34,7 @@ class TappedNetwork(nn.Module):
         mean: the three channel means, on the scale of [0, 1], that the network was or will be trained with.
         std: the three standard deviations, likewise; greater than 0.
         taps: the paths to read, in the order of the features; repeated ones are read once.
+        head: makes the logits of a backbone without a classifier; its tap must be among ``taps``.
 
     Raises:
         UserError: if a tap names no module, or ``mean`` or ``std`` are not three usable numbers.
@@ -42,10 +44,16 @@ class TappedNetwork(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float], taps: Sequence[str] = ()
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        taps: Sequence[str] = (),
+        head: NoHead | LinearHead | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.head = network, head
         self.taps = tuple(dict.fromkeys(taps))
         # Not persistent: the config holds them, and exported weights stay those of the bare network.
         self.register_buffer("mean", channel_values("mean", mean), persistent=False)
@@ -64,11 +72,21 @@ class TappedNetwork(nn.Module):
         recorded: dict[str, Tensor] = {}
         self.recorder.recorded = recorded
         try:
-            logits = self.network((images - self.mean) / self.std)
+            output = self.network((images - self.mean) / self.std)
         finally:
             self.recorder.recorded = None
+        self.check_called(recorded)
+        logits = output if self.head is None else self.head(images, output, recorded)
         self.check(logits, recorded)
         return ModelOutputs(logits=logits, features={tap: recorded[tap] for tap in self.taps})
+
+    def check_called(self, recorded: Mapping[str, Tensor]) -> None:
+        """Raise a UserError unless the forward has called every tapped module."""
+        if idle := [tap for tap in self.taps if tap not in recorded]:
+            raise UserError(
+                f"The forward pass of {type(self.network).__name__} does not call the tapped modules {idle}.",
+                fix="choose other modules in student.stages, student.hint or the same keys of teacher.NAME",
+            )
 
     def check(self, logits: object, recorded: Mapping[str, Tensor]) -> None:
         """Raise a UserError unless logits and every feature have one row per image."""
@@ -77,11 +95,6 @@ class TappedNetwork(nn.Module):
             raise UserError(
                 f"{name} has a wrong output (got {type_and_shape(logits)}, expected logits of shape (B, K)).",
                 fix="choose a network that returns one row of logits per image, or change its arguments",
-            )
-        if idle := [tap for tap in self.taps if tap not in recorded]:
-            raise UserError(
-                f"The forward pass of {name} does not call the tapped modules {idle}.",
-                fix="choose other modules in student.stages, student.hint or the same keys of teacher.NAME",
             )
         if stacked := {tap: len(f) for tap, f in recorded.items() if len(f) != len(logits)}:
             raise UserError(

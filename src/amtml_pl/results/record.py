@@ -22,7 +22,8 @@ NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
 FOLDERS_SEARCHED = 1000  # for an example of a run's folder
 WAIT = "wait until the run has ended, then repeat this command"
 TEACHER_RULES = {
-    key: TEACHER[key] for key in ("network", "mean", "std", "class_map", "weights", "pretrained", "pool")
+    key: TEACHER[key]
+    for key in ("network", "hint", "mean", "std", "class_map", "head", "weights", "pretrained", "pool")
 }
 
 

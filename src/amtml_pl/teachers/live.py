@@ -17,6 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.state import evaluation_mode
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
+from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.system.files import replacing, short_digest
 from amtml_pl.system.records import Sealed, Share, as_json, read_record
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
@@ -110,6 +111,8 @@ class Teacher:
     def check_classes(self, num_classes: int, image_size: int) -> None:
         """Raise a UserError if the outputs or the class map do not fit the data."""
         outputs, _ = tap_shapes(self.network, image_size)
+        if isinstance(self.network.head, LinearHead) and self.network.head.linear is None:
+            return  # it will be fitted to the classes of the data
         found = outputs if self.class_map is None else len(self.class_map)
         if found != num_classes:
             counted = "outputs" if self.class_map is None else "class_map entries"
@@ -135,9 +138,13 @@ def build_teacher(
     std: Sequence[float],
     class_map: Sequence[int] | None,
     pool: int | None,
+    head: NoHead | LinearHead | None = None,
 ) -> Teacher:
     """Return a teacher around a network; the arguments are those of `Teacher` and `TappedNetwork`."""
-    tapped = TappedNetwork(network, mean=mean, std=std, taps=[HintSpec.parse(hint).tap for hint in hints])
+    taps = [HintSpec.parse(hint).tap for hint in hints]
+    if head is not None and head.tap is not None:
+        taps.append(head.tap)
+    tapped = TappedNetwork(network, mean=mean, std=std, taps=taps, head=head)
     return Teacher(name, tapped, class_map=class_map, pool=pool, hints=hints)
 
 

@@ -123,7 +123,14 @@ def teacher_step(
     """Return the row for the origin of a teacher's weights."""
     if teacher.has_own_weights:
         origin = teacher.options.weights["path"] or "its constructor"
-        return PlanStep(f"teacher {teacher.name}", f"network weights from {origin}")
+        state = f"network weights from {origin}"
+        if teacher.options.head != "linear":
+            return PlanStep(f"teacher {teacher.name}", state)
+        if (fitted := teacher.fitted_head()) is None:
+            what = f"{state}, linear head to fit on its features"
+            return PlanStep(f"teacher {teacher.name}", what, missing=True, fix="prepare=true")
+        state += f", linear head, val/acc {fitted.record.accuracy:.4f}"
+        return PlanStep(f"teacher {teacher.name}", state)
     if (record := teacher.record()) is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
     epochs = teacher.recipe.config().trainer.max_epochs
