@@ -134,6 +134,10 @@ TEACHER = {
     "mean": key(MEAN, "mean pixel of the teacher's training data"),
     "std": key(STD, "standard deviation of pixels in the teacher's training data"),
     "class_map": key(CLASS_MAP, "entry c: the teacher output for class c of the data; null: the same order"),
+    "head": key(
+        Rule(Literal["none", "linear"] | None, "null, none or linear"),
+        "null: the network returns logits; none: hints alone; linear: a classifier is fitted on its features",
+    ),
     "min_accuracy": key(SHARE, "smallest validation accuracy; the run stops below it", identity="never"),
     "pool": key(whole(1, null=True), "height and width that the teacher's hints are pooled to"),
 }

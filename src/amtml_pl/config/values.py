@@ -45,6 +45,7 @@ def value_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(node, Mapping):
             yield from class_map_problems(node, f"teacher.{name}")
             yield from weights_problems(node, f"teacher.{name}")
+            yield from head_problems(node, f"teacher.{name}")
     yield from trainer_problems(tree["trainer"])
     if type(epochs := tree["trainer"].get("max_epochs")) is int:
         yield from schedule_problems(tree["scheduler"], epochs)
@@ -99,6 +100,25 @@ def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
             f"{path}.class_map={node['class_map']!r}: its recipe trains the teacher on the run's classes "
             "(expected null)"
         )
+
+
+def head_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield keys of a teacher that do not fit its head."""
+    head, weights = node.get("head"), node.get("weights")
+    if head not in ("none", "linear"):
+        return
+    if isinstance(weights, Mapping) and weights.get("path") is None and not node.get("pretrained"):
+        yield (
+            f"{path}.head={head}: its recipe trains the network with a classifier (expected null; or, for a "
+            f"trained backbone, {path}.weights.path=FILE or {path}.pretrained=true)"
+        )
+    if node.get("class_map") is not None:
+        yield (
+            f"{path}.class_map={node['class_map']!r}: it orders the outputs of the network's own classifier, "
+            f"which head={head} does not read (expected null)"
+        )
+    if head == "none" and node.get("min_accuracy") is not None:
+        yield f"{path}.min_accuracy={node['min_accuracy']}: hints alone have no accuracy (expected null)"
 
 
 def trainer_problems(node: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -72,4 +72,21 @@ def refuse_without_teachers(terms: Mapping[str, LossTerm]) -> None:
         raise UserError(
             f"The loss terms {needing} need teachers, but the run has none.",
             fix="select teachers such as 'teacher=[resnet32,resnet56]', or use only 'loss=[ce]'",
+        )
+
+
+def refuse_without_logits(
+    terms: Mapping[str, LossTerm], weighting: Weighting, headless: Sequence[str]
+) -> None:
+    """Raise a UserError for readers of logits, if teachers have none (``head=none``)."""
+    reading = [name for name, term in terms.items() if term.needs_teachers and term.reads_logits]
+    readers = [f"the loss term {name}" for name in reading]
+    if weighting.reads_logits:
+        readers.append(f"the weighting {type(weighting).__name__}")
+    if headless and readers:
+        raise UserError(
+            f"Logits of every teacher are read by {', '.join(readers)}, but head=none gives hints alone "
+            f"(teachers without logits: {list(headless)}).",
+            fix=f"fit a classifier: teacher.{headless[0]}.head=linear, or read hints alone: "
+            "'loss=[ce,hint]' weighting=uniform",
         )

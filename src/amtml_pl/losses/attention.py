@@ -46,6 +46,7 @@ class AttentionLoss(LossTerm):
     """
 
     needs_teachers = depends_on_order = True
+    reads_logits = False
 
     def __init__(self, stages: Sequence[str]) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ class EmbeddingTerm(LossTerm):
     """
 
     needs_teachers = True
+    reads_logits = False
 
     def __init__(self, tap: str) -> None:
         super().__init__()

@@ -56,6 +56,7 @@ class HintLoss(LossTerm):
     """
 
     needs_teachers = learns = True
+    reads_logits = False
 
     def __init__(self, stages: Sequence[str], groups: Mapping[str, str] | None = None) -> None:
         super().__init__()

@@ -57,6 +57,7 @@ class FeatureRegression(LossTerm):
     """
 
     needs_teachers = learns = depends_on_order = True
+    reads_logits = False
 
     def __init__(
         self,

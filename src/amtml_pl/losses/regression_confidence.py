@@ -27,6 +27,7 @@ class ConfidenceFeatureRegression(FeatureRegression):
     """
 
     blends_labels = False
+    reads_logits = True
     heads: tuple[nn.Module, ...] = ()  # in a tuple, which torch does not look into
 
     def head_names(self) -> tuple[str, ...]:

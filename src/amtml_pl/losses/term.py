@@ -20,6 +20,7 @@ class LossTerm(nn.Module):
 
     Attributes:
         needs_teachers: True if the term needs teachers; ``forward`` raises a UserError without any.
+        reads_logits: False if a term that needs teachers reads their hints alone.
         needs_learned_weighting: True if the term needs a weighting with learned parameters.
         is_weighting_objective: True if a learned weighting can be trained by the term; a regulariser, such as
             ``adapter_l2``, needs one and trains it too, but not without such a term.
@@ -36,6 +37,7 @@ class LossTerm(nn.Module):
     """
 
     needs_teachers: ClassVar[bool] = False
+    reads_logits: ClassVar[bool] = True
     needs_learned_weighting: ClassVar[bool] = False
     is_weighting_objective: ClassVar[bool] = False
     blends_labels: ClassVar[bool] = True

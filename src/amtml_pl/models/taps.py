@@ -17,6 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.feature_map import MapReading, as_map, type_and_shape
 from amtml_pl.models.resize import resize
 from amtml_pl.models.state import evaluation_mode
+from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.types import ModelOutputs, Shape
 
 DEFAULT = MapReading()
@@ -39,6 +40,7 @@ class TappedNetwork(nn.Module):
         taps: the paths to read, in the order of the features; repeated ones are read once.
         input_size: height and width that the network takes, 1 or more; None takes images as they are.
         reading: how tokens and maps with channels last become maps.
+        head: makes the logits of a backbone without a classifier; its tap must be among ``taps``.
 
     Raises:
         UserError: if a tap names no module, or ``mean`` or ``std`` are not three usable numbers.
@@ -56,9 +58,10 @@ class TappedNetwork(nn.Module):
         taps: Sequence[str] = (),
         input_size: int | None = None,
         reading: MapReading = DEFAULT,
+        head: NoHead | LinearHead | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.head = network, head
         self.input_size = input_size
         self.taps = tuple(dict.fromkeys(taps))
         self.reading = reading
@@ -82,11 +85,21 @@ class TappedNetwork(nn.Module):
         self.recorder.recorded = recorded
         try:
             sized = images if self.input_size is None else resize(images, self.input_size)
-            logits = self.network((sized - self.mean) / self.std)
+            output = self.network((sized - self.mean) / self.std)
         finally:
             self.recorder.recorded = None
+        self.check_called(recorded)
+        logits = output if self.head is None else self.head(images, output, recorded)
         self.check(logits, recorded)
         return ModelOutputs(logits=logits, features={tap: recorded[tap] for tap in self.taps})
+
+    def check_called(self, recorded: Mapping[str, Tensor]) -> None:
+        """Raise a UserError unless the forward has called every tapped module."""
+        if idle := [tap for tap in self.taps if tap not in recorded]:
+            raise UserError(
+                f"The forward pass of {type(self.network).__name__} does not call the tapped modules {idle}.",
+                fix="choose other modules in student.stages, student.hint or the same keys of teacher.NAME",
+            )
 
     def check(self, logits: object, recorded: Mapping[str, Tensor]) -> None:
         """Raise a UserError unless logits and every feature have one row per image."""
@@ -95,11 +108,6 @@ class TappedNetwork(nn.Module):
             raise UserError(
                 f"{name} has a wrong output (got {type_and_shape(logits)}, expected logits of shape (B, K)).",
                 fix="choose a network that returns one row of logits per image, or change its arguments",
-            )
-        if idle := [tap for tap in self.taps if tap not in recorded]:
-            raise UserError(
-                f"The forward pass of {name} does not call the tapped modules {idle}.",
-                fix="choose other modules in student.stages, student.hint or the same keys of teacher.NAME",
             )
         if stacked := {tap: len(f) for tap, f in recorded.items() if len(f) != len(logits)}:
             raise UserError(

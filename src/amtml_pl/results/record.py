@@ -23,7 +23,18 @@ FOLDERS_SEARCHED = 1000  # for an example of a run's folder
 WAIT = "wait until the run has ended, then repeat this command"
 TEACHER_RULES = {
     key: TEACHER[key]
-    for key in ("network", "mean", "std", "input_size", "class_map", "weights", "pretrained", "pool")
+    for key in (
+        "network",
+        "hint",
+        "mean",
+        "std",
+        "input_size",
+        "class_map",
+        "head",
+        "weights",
+        "pretrained",
+        "pool",
+    )
 }
 
 

@@ -152,7 +152,8 @@ class FinishedRun:
         classes, features = tap_shapes(student, self.config["dataset"]["image_size"])
         scheme.build(TensorShapes(classes=classes, teachers=names, student=features))
         load_checkpoint(scheme, "weighting", RunFolder(self.path), self.record, checkpoint)
-        scheme.set_teacher_accuracy({name: self.record.metrics[f"teacher/{name}/val/acc"] for name in names})
+        measured = {name: self.record.metrics.get(f"teacher/{name}/val/acc") for name in names}
+        scheme.set_teacher_accuracy({name: acc for name, acc in measured.items() if acc is not None})
         return OwnWeighting(scheme, student)
 
     def images(

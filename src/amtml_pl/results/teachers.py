@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
+from amtml_pl.models.hint import HintSpec
+from amtml_pl.models.teacher_head import LinearHead
 from amtml_pl.results.network import build_untrained
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.teachers.cache.catalogue import path_part
 from amtml_pl.teachers.cache.store import TensorStore
+from amtml_pl.teachers.linear_head import read_head
 from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
 from amtml_pl.teachers.published import READING, weights_place
 from amtml_pl.teachers.weights import load_weights
@@ -49,15 +52,28 @@ class RecordedTeacher:
         for file, how in self.candidates():
             # Without weights: nothing that a run folder names is downloaded.
             own = {key: self.node[key] for key in ("mean", "std", "input_size", "class_map", "pool")}
-            teacher = build_teacher(self.name, build_untrained(self.node["network"]), **own)
+            hint = self.node["hint"]
+            tap = None if hint is None else HintSpec.parse(hint).tap
+            head = LinearHead(tap) if self.node["head"] == "linear" else None
+            teacher = build_teacher(self.name, build_untrained(self.node["network"]), **own, head=head)
             try:
                 if file is not None:
                     load_weights(teacher.network.network, file, **how)
             except UserError:  # another network's
                 continue
-            if weights_digest(teacher.network) == self.facts.weights_digest:
-                return teacher
+            for linear in [None] if head is None else self.fitted_heads():
+                if head is not None:
+                    head.linear = linear
+                if weights_digest(teacher.network) == self.facts.weights_digest:
+                    return teacher
         raise self.not_here()
+
+    def fitted_heads(self) -> Iterator[nn.Linear]:
+        """Yield classifiers that may be the teacher's, those with its name first."""
+        files = sorted((self.teachers / "heads").glob("*.safetensors"))
+        for file in sorted(files, key=lambda file: not file.name.startswith(self.name)):
+            if (fitted := read_head(file)) is not None:
+                yield fitted.linear
 
     def candidates(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
         """Yield files that may hold its weights, and how to read each."""

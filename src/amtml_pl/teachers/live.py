@@ -18,6 +18,7 @@ from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.state import evaluation_mode
 from amtml_pl.models.taps import DEFAULT, TappedNetwork, tap_shapes
+from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.system.files import replacing, short_digest
 from amtml_pl.system.records import Sealed, Share, as_json, read_record
 from amtml_pl.types import Batch, ModelOutputs, Shape, TeacherOutputs
@@ -111,6 +112,8 @@ class Teacher:
     def check_classes(self, num_classes: int, image_size: int) -> None:
         """Raise a UserError if the outputs or the class map do not fit the data."""
         outputs, _ = tap_shapes(self.network, image_size)
+        if isinstance(self.network.head, LinearHead) and self.network.head.linear is None:
+            return  # it will be fitted to the classes of the data
         found = outputs if self.class_map is None else len(self.class_map)
         if found != num_classes:
             counted = "outputs" if self.class_map is None else "class_map entries"
@@ -138,10 +141,15 @@ def build_teacher(
     class_map: Sequence[int] | None,
     pool: int | None,
     reading: MapReading = DEFAULT,
+    head: NoHead | LinearHead | None = None,
 ) -> Teacher:
     """Return a teacher around a network; the arguments are those of `Teacher` and `TappedNetwork`."""
     taps = [HintSpec.parse(hint).tap for hint in hints]
-    tapped = TappedNetwork(network, mean=mean, std=std, taps=taps, input_size=input_size, reading=reading)
+    if head is not None and head.tap is not None:
+        taps.append(head.tap)
+    tapped = TappedNetwork(
+        network, mean=mean, std=std, taps=taps, input_size=input_size, reading=reading, head=head
+    )
     return Teacher(name, tapped, class_map=class_map, pool=pool, hints=hints)
 
 

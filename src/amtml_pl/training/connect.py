@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from amtml_pl.distill.doctor.checkup import Checkup
 from amtml_pl.distill.doctor.report import check_up, print_warnings
@@ -17,12 +17,13 @@ from amtml_pl.errors import UserError, first_line
 from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.layout import set_execution
+from amtml_pl.models.teacher_head import LinearHead
 from amtml_pl.runs.record import TeacherFacts
 from amtml_pl.system.collectives import rank_zero_first
 from amtml_pl.system.ranks import is_rank_zero
 from amtml_pl.system.records import write_record
 from amtml_pl.teachers.cache.serve import CachedTeachers
-from amtml_pl.teachers.live import LiveTeachers
+from amtml_pl.teachers.live import LiveTeachers, Teacher
 from amtml_pl.training.assemble import data_module, training_module
 from amtml_pl.training.run_cache import RunCache, examination
 from amtml_pl.training.selected_teacher import SelectedTeacher, names
@@ -47,14 +48,16 @@ def connect(prepared: Prepared) -> Ready:
     live = LiveTeachers(plan.live) if plan.live else None
     for selected, teacher in zip(plan.teachers, plan.live, strict=False):  # none are live in a cached run
         selected.load_weights(teacher)
+        selected.load_head(teacher)
         layout = settings.cache.build  # as for a cache, so that both give the same numbers to the bit
         set_execution(teacher.network.network, channels_last=layout.channels_last, compiled=layout.compile)
     module = training_module(settings, source or live, plan.hints, prepared.execution)
+    module.spent.count_build(prepared.features.seconds, prepared.features.teacher_passes)
     if cache is not None and source is not None:
         reader = CacheReader(cache, source, module.spent)
         reader.provide(prepared.data.train_view(0))
     module.set_teacher_heads(heads(plan.teachers, module.head_names()))
-    accuracy = {name: by_split["val"] for name, by_split in prepared.accuracy.items()}
+    accuracy = {name: of["val"] for name, of in prepared.accuracy.items() if of}  # not without logits
     module.calibrate_weighting(accuracy, lambda: held_out_outputs(prepared, module))
     data = data_module(settings, prepared.data.packed, reader)
     if cache is None:
@@ -83,21 +86,36 @@ class CacheReader:
         return None if self.source.is_resident else self.source.read
 
 
-def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, ClassifierHead]:
+def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dict[str, nn.Module]:
     """Return the classifiers that terms run, by hint; loads one teacher at a time."""
-    cut: dict[str, ClassifierHead] = {}
+    cut: dict[str, nn.Module] = {}
     for selected in teachers:
         if own := [name for name in wanted if name.partition("/")[0] == selected.name]:
             loaded = selected.load()
             for name in own:
                 tap = HintSpec.parse(name.partition("/")[2]).tap
-                head = ClassifierHead(loaded.network.network, tap, loaded.class_map)
+                head = classifier_behind(loaded, tap)
                 refuse_other_maps(head, name, loaded.hint_shapes(selected.image_size)[name])
                 cut[name] = head
     return cut
 
 
-def refuse_other_maps(head: ClassifierHead, hint: str, shape: Shape) -> None:
+def classifier_behind(teacher: Teacher, tap: str) -> nn.Module:
+    """Return a teacher's classifier, from a tap's map to logits, frozen."""
+    head, network = teacher.network.head, teacher.network.network
+    if not isinstance(head, LinearHead) or head.linear is None:
+        return ClassifierHead(network, tap, teacher.class_map)
+    if head.tap == tap:
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), head.linear)
+    if head.tap is None:
+        return nn.Sequential(ClassifierHead(network, tap), head.linear)
+    raise UserError(
+        f"The fitted classifier of teacher {teacher.name!r} reads {head.tap!r}, and not the map of {tap!r}.",
+        fix=f"set teacher.{teacher.name}.hint={tap}, or select a loss without regression_confidence",
+    )
+
+
+def refuse_other_maps(head: nn.Module, hint: str, shape: Shape) -> None:
     """Raise a UserError if a head does not take the hint, which is not what its module returns."""
     try:
         head(torch.zeros(2, *shape))
@@ -128,8 +146,10 @@ def held_out_outputs(
 
 
 def held_out_logits(prepared: Prepared) -> Float[Tensor, "N M K"] | None:
-    """Return the teachers' validation logits; None unless all are cached."""
+    """Return the teachers' validation logits; None unless all have some, in the cache."""
     plan = prepared.plan
+    if any(teacher.options.head == "none" for teacher in plan.teachers):
+        return None
     cache = RunCache(plan.request.settings, plan.teachers, prepared.data, prepared.accuracy, "val")
     if cache.missing():
         return None
@@ -168,7 +188,8 @@ def run_doctor(ready: Ready, *, thoroughly: bool = False) -> Checkup:
     elif thoroughly:
         for selected in ready.teachers:
             examined[selected.name] = examination(settings, selected, selected.load(), ready.data)
-    found = check_up(ready.module, ready.data, examined, settings.expected_defects)
+    with_logits = {name: found for name, found in examined.items() if found is not None}
+    found = check_up(ready.module, ready.data, with_logits, settings.expected_defects)
     write_record(ready.request.folder.doctor_file, found)
     print_warnings(found)
     return found

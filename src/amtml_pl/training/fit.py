@@ -96,7 +96,7 @@ def accuracy_of_teachers(ready: Ready) -> dict[str, float]:
     found: dict[str, float] = {}
     for teacher in ready.teachers:
         accuracy = dict(ready.prepared.accuracy[teacher.name])
-        if teacher.has_own_weights:
+        if accuracy and teacher.has_own_weights:
             accuracy["test"] = measure_teacher(teacher, ready.data, ready.request.settings, "test")
         found |= {f"teacher/{teacher.name}/{split}/acc": value for split, value in accuracy.items()}
     return found

@@ -31,6 +31,7 @@ from amtml_pl.training.callbacks import passes_of_all_ranks
 from amtml_pl.training.connect import connect, run_doctor
 from amtml_pl.training.execution import choose_execution
 from amtml_pl.training.fit import fit, measure_teacher
+from amtml_pl.training.head_fit import provide_heads
 from amtml_pl.training.initial_record import initial_record
 from amtml_pl.training.plan import plan
 from amtml_pl.training.plan_table import refuse_missing, show_plan
@@ -122,17 +123,20 @@ def prepare(planned: Plan) -> Prepared:
         refuse_other_pixels(half_done, packed.digest, request.folder)
     data = data_module(settings, packed)
     data.train_batches(0, 0, world_size())  # a UserError for ranks comes before teachers are trained
+    features = provide_heads(planned.teachers, data, settings)
     accuracy = {teacher.name: provide_teacher(teacher, data, settings) for teacher in planned.teachers}
     execution = choose_execution(settings, data.sizes["train"], planned.recorded)
-    return Prepared(planned, execution, data, accuracy)
+    return Prepared(planned, execution, data, accuracy, features)
 
 
 def provide_teacher(teacher: SelectedTeacher, data: PackedDataModule, settings: Settings) -> dict[str, float]:
     """Train a teacher without weights; raise a UserError for one that is too weak.
 
     Returns:
-        Accuracy in [0, 1] by split; for weights from elsewhere on validation alone.
+        Accuracy in [0, 1] by split; for weights from elsewhere on validation alone, without logits none.
     """
+    if teacher.options.head == "none":
+        return {}
     if teacher.has_own_weights:
         accuracy = {"val": measure_teacher(teacher, data, settings, "val")}
     else:

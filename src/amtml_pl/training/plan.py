@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from amtml_pl.data.packing import find_packed
 from amtml_pl.data.source import DatasetSource
-from amtml_pl.distill.compatibility import TeacherSource
+from amtml_pl.distill.compatibility import TeacherSource, refuse_without_logits
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher
@@ -29,6 +29,8 @@ def plan(request: RunRequest) -> Plan:
     settings, last = request.settings, request.folder.last_checkpoint
     source: DatasetSource = settings.dataset.source.build()
     teachers = settings.teachers()
+    headless = [teacher.name for teacher in teachers if teacher.options.head == "none"]
+    refuse_without_logits(settings.method.terms(), settings.method.weighting.build(), headless)
     cache = found_cache(settings, source, teachers, "train") if settings.cached else None
     live, hints = networks_and_hints(settings, teachers, cache)
     unread: TeacherSource | None = None  # of teachers that have not run yet

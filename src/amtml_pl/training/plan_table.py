@@ -126,7 +126,13 @@ def teacher_step(
         if teacher.published is not None and teacher.to_download:
             state = f"network weights to download from {teacher.published.url}"
             return PlanStep(what, state, missing=True, fix="prepare=true")
-        return PlanStep(what, f"network weights from {place}")
+        state = f"network weights from {place}"
+        if teacher.options.head != "linear":
+            return PlanStep(what, state)
+        if (fitted := teacher.fitted_head()) is None:
+            state += ", linear head to fit on its features"
+            return PlanStep(what, state, missing=True, fix="prepare=true")
+        return PlanStep(what, f"{state}, linear head, val/acc {fitted.record.accuracy:.4f}")
     if (record := teacher.record()) is not None:
         return PlanStep(f"teacher {teacher.name}", f"trained, val/acc {record.metrics['val/acc']:.4f}")
     epochs = teacher.recipe.config().trainer.max_epochs

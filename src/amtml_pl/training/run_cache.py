@@ -172,13 +172,7 @@ def teacher_stores(
 
     def load() -> Teacher:
         loaded = teacher.load()
-        if not teacher.is_as_constructed(loaded):
-            raise UserError(
-                f"The constructor of teacher {teacher.name!r} returns different network weights at each "
-                "call. Some of them, often those of the classifier, are random and not pretrained.",
-                fix=f"set teacher.{teacher.name}.pretrained=false to train the teacher by its recipe, or "
-                f"teacher.{teacher.name}.weights.path=FILE to load trained weights",
-            )
+        teacher.refuse_random(loaded)
         if teacher.identity() != identity:
             raise UserError(
                 f"The network weights of teacher {teacher.name!r} have changed since this command began. The "
@@ -205,12 +199,14 @@ def teacher_stores(
 
 def examination(
     settings: Settings, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
-) -> TeacherExamination:
-    """Examine a teacher with its weights on random images of the validation split.
+) -> TeacherExamination | None:
+    """Examine a teacher with its weights on random images of the validation split; None without logits.
 
     Other normalisations are tried only on a teacher with weights from elsewhere. A recipe's teacher was
     trained on the data's own.
     """
+    if selected.options.head == "none":
+        return None
     split = data.split("val")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))  # rows may be by class
     some = split.rows[order[: images_to_examine(data.num_classes)]]

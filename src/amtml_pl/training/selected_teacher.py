@@ -7,17 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.feature_map import MapReading
+from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import cost
+from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
+from amtml_pl.teachers.linear_head import FittedHead, read_head
 from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
 from amtml_pl.teachers.published import (
     READING,
@@ -27,6 +30,7 @@ from amtml_pl.teachers.published import (
     weights_place,
 )
 from amtml_pl.teachers.weights import load_weights
+from amtml_pl.training.head_files import HeadFiles
 from amtml_pl.types import OfferedFeatures
 
 
@@ -39,6 +43,8 @@ class TeacherOptions:
         weights: ``path``, ``url`` or ``run``, all None without a file; the other keys of ``weights``.
         mean, std: three numbers each, by which it normalises images in [0, 1].
         input_size: height and width that it resizes images to; None keeps them.
+        head: None if the network returns logits; ``none``: hints alone; ``linear``: a fitted classifier.
+        hint: the module whose map a fitted classifier reads; None for the network's output.
         class_map: K positions in its own outputs, by class of the data; None keeps the order.
         pool: side of the grid to which larger hints are pooled; None keeps them.
         reading: how its tokens and maps with channels last become hints.
@@ -51,6 +57,8 @@ class TeacherOptions:
     mean: Sequence[float]
     std: Sequence[float]
     input_size: int | None
+    head: Literal["none", "linear"] | None
+    hint: str | None
     class_map: Sequence[int] | None
     pool: int | None
     reading: MapReading
@@ -68,22 +76,48 @@ class SelectedTeacher:
     recipe: Recipe  # trains it, unless its weights come from elsewhere
     image_size: int  # H = W of the data's images, before it resizes them
     teachers: Path  # the folder that keeps published weights
+    heads: HeadFiles  # the classifier of a teacher with head=linear
     hints: tuple[str, ...] = ()  # each as in `amtml_pl.models.hint.HintSpec`
 
     def fresh(self) -> Teacher:
         """Return the teacher as constructed, without weights of a file or a recipe."""
         own = self.options
+        head = None if own.head is None else NoHead(self.heads.classes)
         return build_teacher(
             self.name, self.network.build(), self.hints,
             mean=own.mean, std=own.std, input_size=own.input_size, class_map=own.class_map, pool=own.pool,
-            reading=own.reading,
+            reading=own.reading, head=LinearHead(self.head_tap) if own.head == "linear" else head,
         )  # fmt: skip
 
     def load(self) -> Teacher:
         """Return the teacher with its weights; missing or unfit ones are a UserError."""
         teacher = self.fresh()
         self.load_weights(teacher)
+        self.load_head(teacher)
         return teacher
+
+    @property
+    def head_tap(self) -> str | None:
+        """Return the module that a fitted classifier reads; None for the network's output."""
+        return None if self.options.hint is None else HintSpec.parse(self.options.hint).tap
+
+    def load_head(self, teacher: Teacher) -> None:
+        """Give a teacher its fitted classifier, if it needs one; none is a UserError."""
+        if isinstance(teacher.network.head, LinearHead):
+            if (fitted := self.fitted_head()) is None:
+                what = f"The classifier of teacher {self.name!r} (head=linear) is not fitted."
+                raise UserError(what, fix="pass prepare=true to fit it")
+            teacher.network.head.linear = fitted.linear
+
+    def fitted_head(self) -> FittedHead | None:
+        """Return the classifier of a teacher with ``head=linear``; None before it is fitted."""
+        identity = self.head_identity()
+        return None if identity is None else read_head(self.heads.file(self.name, identity))
+
+    def head_identity(self) -> dict[str, Any] | None:
+        """Return all causes of the classifier, as JSON; None while weights or images do not exist."""
+        backbone = self.backbone_identity()
+        return None if backbone is None else self.heads.identity(backbone, self.head_tap)
 
     def load_weights(self, teacher: Teacher) -> None:
         """Load weights into a fresh teacher; missing or unfit ones are a UserError."""
@@ -128,7 +162,7 @@ class SelectedTeacher:
         """Download missing published weights, and check that they fit the network."""
         if self.published is not None and self.to_download:
             self.published.fetch()
-            self.load()
+            self.load_weights(self.fresh())
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -160,7 +194,18 @@ class SelectedTeacher:
         return record
 
     def identity(self) -> dict[str, Any] | None:
-        """Return all causes of the outputs, as JSON; None while the weights do not exist.
+        """Return all causes of the outputs, as JSON; None while weights or classifier do not exist."""
+        kind, backbone = self.options.head, self.backbone_identity()
+        if kind is None or backbone is None:
+            return backbone
+        if kind == "none":
+            return {**backbone, "head": {"kind": kind}}
+        if (fitted := self.fitted_head()) is None:
+            return None
+        return {**backbone, "head": {"kind": kind, "features": self.head_tap, "sha256": fitted.record.sha256}}
+
+    def backbone_identity(self) -> dict[str, Any] | None:
+        """Return `identity` without the head.
 
         A network is built only if its own constructor loads the weights.
         """
@@ -185,12 +230,23 @@ class SelectedTeacher:
     def is_as_constructed(self, teacher: Teacher) -> bool:
         """Return True if the constructor gave the same weights again; random ones differ."""
         own = self.has_own_weights and self.place is None
-        return not own or weights_digest(teacher.network) == self.constructed_digest
+        return not own or weights_digest(teacher.network.network) == self.constructed_digest
+
+    def refuse_random(self, teacher: Teacher) -> None:
+        """Raise a UserError if the constructor returns other weights at each call."""
+        if not self.is_as_constructed(teacher):
+            recipe = f"teacher.{self.name}.pretrained=false to train the teacher by its recipe, or "
+            raise UserError(
+                f"The constructor of teacher {self.name!r} returns different network weights at each "
+                "call. Some of them, often those of the classifier, are random and not pretrained.",
+                fix=f"set {recipe if self.options.head is None else ''}"
+                f"teacher.{self.name}.weights.path=FILE to load trained weights",
+            )
 
     @cached_property
     def constructed_digest(self) -> str:
         """The SHA-256 of the weights that the constructor loads by itself."""
-        return weights_digest(self.fresh().network)
+        return weights_digest(self.fresh().network.network)
 
     def facts(self, teacher: Teacher) -> TeacherFacts:
         """Return the teacher's facts for a record."""

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +27,7 @@ from amtml_pl.runs.identity import run_hash
 from amtml_pl.teachers.cache.compute import BuildOptions
 from amtml_pl.teachers.cache.serve import Placement
 from amtml_pl.teachers.cache.storage import Storage
+from amtml_pl.training.head_files import HeadFiles, image_digests
 from amtml_pl.training.selected_teacher import SelectedTeacher, TeacherOptions, with_hints
 from amtml_pl.types import Mixture, OfferedFeatures
 
@@ -248,6 +250,10 @@ def settings_of(config: DictConfig) -> Settings:
     dataset, data, cache, trainer = config.dataset, config.data, config.cache, config.trainer
     cached = bool(config.teacher) and config.teacher_source == "cached"
     exact, size = {} if cached else {"precision": "float32"}, dataset.image_size
+    packed_root = Path(config.paths.data) / "packed"
+    split = data.val_size, data.train_size, data.seed
+    images = partial(image_digests, object_spec(dataset.source), packed_root, *split)
+    heads = HeadFiles(Path(config.paths.teachers) / "heads", dataset.num_classes, images)
     return options(
         Settings,
         config,
@@ -266,7 +272,7 @@ def settings_of(config: DictConfig) -> Settings:
             DatasetOptions,
             plain_values(dataset),
             source=object_spec(dataset.source),
-            packed_root=Path(config.paths.data) / "packed",
+            packed_root=packed_root,
         ),
         data=options(DataOptions, data, module=object_spec(data), augment=object_spec(data.augment)),
         method=options(
@@ -289,6 +295,7 @@ def settings_of(config: DictConfig) -> Settings:
                 Recipe(config, str(k)),
                 size,
                 Path(config.paths.teachers),
+                heads,
             )
             for k, n in config.teacher.items()
         ),

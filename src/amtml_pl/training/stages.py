@@ -14,6 +14,7 @@ from amtml_pl.data.source import DatasetSource
 from amtml_pl.distill.module import StudentModule
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import Execution, TeacherFacts, Timing
+from amtml_pl.teachers.cache.build import BuildStats
 from amtml_pl.teachers.live import Teacher
 from amtml_pl.training.plan_table import PlanStep
 from amtml_pl.training.run_cache import Accuracy, RunCache
@@ -73,12 +74,14 @@ class Prepared:
         execution: of the student's step.
         data: batches without teacher outputs.
         accuracy: in [0, 1], by teacher and split; of weights from elsewhere on validation alone.
+        features: cost of the features that classifiers were fitted on just now.
     """
 
     plan: Plan
     execution: Execution
     data: PackedDataModule
     accuracy: Accuracy
+    features: BuildStats
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class FixedWeighting(Weighting):
     """
 
     depends_on_order = True
+    reads_logits = False
     shares: Tensor
 
     def __init__(self, weights: Mapping[str, float] | None) -> None:

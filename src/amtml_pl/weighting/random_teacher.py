@@ -16,6 +16,7 @@ class RandomTeacherWeighting(Weighting):
     """
 
     depends_on_order = weighs_batches = True
+    reads_logits = False
 
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return one-hot weights for a batch, (B, M): one random teacher."""

@@ -19,6 +19,7 @@ class Weighting(nn.Module):
 
     Attributes:
         reads_labels: True if the weights depend on the labels, which mixup would blend.
+        reads_logits: False if the weights depend neither on the teachers' logits nor on their accuracy.
         weighs_batches: True if a sample's weights depend on the rest of its batch, or on chance.
         needs_held_out: True if `fit_to_held_out` must be called before the fit.
         lr: learning rate of the scheme's parameters; None takes the student's.
@@ -27,6 +28,7 @@ class Weighting(nn.Module):
     """
 
     reads_labels: ClassVar[bool] = False
+    reads_logits: ClassVar[bool] = True
     weighs_batches: ClassVar[bool] = False
     needs_held_out: bool = False
     lr: float | None = None

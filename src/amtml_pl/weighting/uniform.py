@@ -9,6 +9,8 @@ from amtml_pl.weighting.scheme import Weighting
 class UniformWeighting(Weighting):
     """Weight ``1 / M`` for every teacher and sample: with soft targets, the AvgMKD baseline."""
 
+    reads_logits = False
+
     def forward(self, student: ModelOutputs, teachers: TeacherOutputs, labels: Labels) -> TeacherWeights:
         """Return equal weights for a batch, (B, M)."""
         B, M, _ = teachers.logits.shape

@@ -140,5 +140,8 @@ def teacher_findings(name: str, found: TeacherExamination) -> Iterator[Finding]:
 
 def prediction_agreement(teachers: TeacherOutputs) -> dict[str, float]:
     """Return for every pair of teachers the share of images with the same predicted class."""
-    named = dict(zip(teachers.names, teachers.logits.float().argmax(dim=2).unbind(1), strict=True))
+    constant = (teachers.logits.amax(dim=2) == teachers.logits.amin(dim=2)).all(dim=0)  # without a classifier
+    classes = teachers.logits.float().argmax(dim=2).unbind(1)
+    pairs = zip(teachers.names, classes, constant.tolist(), strict=True)
+    named = {name: predicted for name, predicted, empty in pairs if not empty}
     return {f"{a} and {b}": float((named[a] == named[b]).float().mean()) for a, b in combinations(named, 2)}

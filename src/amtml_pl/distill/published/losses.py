@@ -96,6 +96,7 @@ class PublishedHintLoss(LossTerm):
     """
 
     needs_teachers = learns = True
+    reads_logits = False
 
     def __init__(self, tap: str = "layer2", epochs: int = EPOCHS) -> None:
         super().__init__()

@@ -143,7 +143,7 @@ def all_teacher_logits(
     if not run.teachers:
         left_out["teachers"] = "the run has no teachers"
     elif left_out:
-        left_out["ensemble"] = f"{len(left_out)} of {len(run.teachers)} teachers cannot be found"
+        left_out["ensemble"] = f"{len(left_out)} of {len(run.teachers)} teachers have no logits here"
     return found, left_out
 
 
@@ -197,6 +197,8 @@ def teacher_logits(
     run: FinishedRun, teacher: RecordedTeacher, images: EvaluatedImages
 ) -> Float[Tensor, "N K"]:
     """Return a teacher's cached or computed logits; a UserError if neither is possible."""
+    if teacher.node["head"] == "none":
+        raise UserError(f"Teacher {teacher.name!r} gives hints alone (head=none).")
     if images.own and images.rows.name != "train":
         cached = teacher.cached_logits(images.digest, images.rows)
         if cached is not None:

@@ -50,9 +50,9 @@ class TeacherExamination(Record):
 
 
 class ExaminedTeacher(TeacherFacts):
-    """A teacher's facts and the results of its examination."""
+    """A teacher's facts and the results of its examination; None for one without logits."""
 
-    examination: TeacherExamination
+    examination: TeacherExamination | None
 
 
 class StoreManifest(Record):

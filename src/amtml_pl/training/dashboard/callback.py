@@ -116,7 +116,7 @@ class Dashboard(Observer, Checkpoint):
 
     def saw_step(self, step: Step, batch: Batch) -> None:
         """Store predictions and weights; store whole samples if figures will be drawn."""
-        if not is_rank_zero() or step.teachers is None or step.weights is None:
+        if not is_rank_zero() or step.teachers is None or step.weights is None or not self.context.all_logits:
             return
         seen = step.labels, step.teachers.logits, step.weights.detach(), step.student.logits.detach()
         self.teaching.append(Teaching.of(*seen, self.context.temperature, self.context.mixture))
@@ -146,7 +146,7 @@ class Dashboard(Observer, Checkpoint):
             {
                 **{tag_of(name): float(value) for name, value in trainer.callback_metrics.items()},
                 **{f"{name}/lr": rate for name, rate in self.rates.items()},
-                **{f"teacher/{name}/val/acc": of["val"] for name, of in context.accuracy.items()},
+                **{f"teacher/{name}/val/acc": of["val"] for name, of in context.accuracy.items() if of},
                 **{f"student/gradient_share/{name}": share for name, share in self.shares.items()},
                 **self.answers["val"].scalars(context.held_out, context.teachers),
             },

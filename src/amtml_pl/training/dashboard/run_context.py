@@ -36,3 +36,8 @@ class RunContext:
     def teachers(self) -> tuple[str, ...]:
         """Return the names of the teachers in order."""
         return tuple(self.about.teachers)
+
+    @property
+    def all_logits(self) -> bool:
+        """Return True if every teacher has logits, and so an accuracy."""
+        return all(self.accuracy.values())
