@@ -87,7 +87,9 @@ def main() -> None:
         check(config)
         settings = settings_of(config)
         for run in ("fills the cache", "reads it"):
-            execute(RunRequest(settings, RunFolder(Path(folder) / run), experiment=None, command="measurement"))
+            execute(
+                RunRequest(settings, RunFolder(Path(folder) / run), experiment=None, command="measurement")
+            )
     epoch, between, validation = (
         1e3 * statistics.median(values[1:]) for values in (clock.epochs, clock.between, clock.validations)
     )

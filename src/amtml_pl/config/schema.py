@@ -19,7 +19,13 @@ STD = Rule(list[float], "3 numbers above 0, one per channel", lambda v: len(v) =
 NAME = Rule(str, "a name", bool)
 STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
 NETWORK = Rule(dict, "a network with _target_", lambda v: "_target_" in v)
-CLASS_MAP = Rule(list[int] | None, "a list with one index of a teacher output per class, or null")
+CLASS_MAP = Rule(
+    list[int | None] | None, "a list with an index of a teacher output, or null, per class; or null"
+)
+CLASSES = Rule(
+    list[int] | None, "a list of two or more classes by position, e.g. [0,1,2], or null",
+    lambda v: v is None or len(set(v)) == len(v) > 1 and min(v) >= 0,
+)  # fmt: skip
 RENAME = Rule(dict[str, str] | None, "a mapping from regular expressions to replacements, or null")
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 PRECISION = Rule(int | str, f"one of {', '.join(PRECISIONS)}", lambda v: str(v) in PRECISIONS)
@@ -42,6 +48,7 @@ DATASET = {
 DATA = {
     "augment": key(Rule(Any, "operations, e.g. augment=none"), "operations that make a view"),
     "batch_size": key(whole(1), "training images per step, in all processes together"),
+    "classes": key(CLASSES, "classes whose images every split keeps; null: all (docs/teachers.md)"),
     "device": key(
         choice("auto", "cpu", "device"),
         "where batches are made; auto: on the GPU if all images fit into half of its free memory",
@@ -92,7 +99,10 @@ TEACHER = {
     "seed": key(SEED, "seed of the recipe"),
     "mean": key(MEAN, "mean pixel of the teacher's training data"),
     "std": key(STD, "standard deviation of pixels in the teacher's training data"),
-    "class_map": key(CLASS_MAP, "entry c: the teacher output for class c of the data; null: the same order"),
+    "class_map": key(
+        CLASS_MAP,
+        "entry c: the teacher output for class c of the data, null: an unknown class; null: the same order",
+    ),
     "min_accuracy": key(SHARE, "smallest validation accuracy; the run stops below it", identity="never"),
     "pool": key(whole(1, null=True), "height and width that the teacher's hints are pooled to"),
 }

@@ -205,14 +205,17 @@ def teacher_stores(
 def examination(
     settings: Settings, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
 ) -> TeacherExamination:
-    """Examine a teacher with its weights on random images of the validation split.
+    """Examine a teacher with its weights on random validation images of classes that it knows.
 
     Other normalisations are tried only on a teacher with weights from elsewhere. A recipe's teacher was
     trained on the data's own.
     """
     split = data.split("val")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))  # rows may be by class
-    some = split.rows[order[: images_to_examine(data.num_classes)]]
+    rows = split.rows[order]
+    if (known := teacher.known_classes) is not None:
+        rows = rows[torch.isin(split.stored.labels[rows], torch.tensor(known))]
+    some = rows[: images_to_examine(data.num_classes)]
     images, labels = as_floats(split.stored.images[some]), split.stored.labels[some]
     others = {"dataset.mean and dataset.std": (settings.dataset.mean, settings.dataset.std)}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)

@@ -13,6 +13,7 @@ from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.classifier_head import ClassMap
 from amtml_pl.models.taps import cost
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.identity import file_digest, run_folder
@@ -30,7 +31,8 @@ class TeacherOptions:
         pretrained: True if the constructor loads the weights.
         weights: ``path`` of a file, None without; how to read it: ``key``, ``strip_prefixes``, ``rename``.
         mean, std: three numbers each, by which it normalises images in [0, 1].
-        class_map: K positions in its own outputs, by class of the data; None keeps the order.
+        class_map: K positions in its own outputs, by class of the data, None for a class that it does not
+            know; None keeps the order.
         pool: side of the grid to which larger hints are pooled; None keeps them.
         recipe: experiment that trains it; None if its weights are given.
         min_accuracy: least accuracy on the validation split, in [0, 1]; None for no limit.
@@ -40,7 +42,7 @@ class TeacherOptions:
     weights: Mapping[str, Any]
     mean: Sequence[float]
     std: Sequence[float]
-    class_map: Sequence[int] | None
+    class_map: ClassMap
     pool: int | None
     recipe: str | None
     min_accuracy: float | None
@@ -62,7 +64,7 @@ class SelectedTeacher:
         own = self.options
         return build_teacher(
             self.name, self.network.build(), self.hints,
-            mean=own.mean, std=own.std, class_map=own.class_map, pool=own.pool,
+            mean=own.mean, std=own.std, class_map=self.class_map, pool=own.pool,
         )  # fmt: skip
 
     def load(self) -> Teacher:
@@ -81,6 +83,16 @@ class SelectedTeacher:
         elif self.options.weights["path"] is not None:
             given = {key: value for key, value in self.options.weights.items() if value}
             load_weights(teacher.network.network, **given)
+
+    @cached_property
+    def class_map(self) -> ClassMap:
+        """The position of each class in its outputs; a recipe's teacher knows the recipe's classes."""
+        if self.has_own_weights:
+            return self.options.class_map
+        recipe = self.recipe.config()
+        if (classes := recipe.data.get("classes")) is None:
+            return None
+        return [place if place in classes else None for place in range(recipe.dataset.num_classes)]
 
     @property
     def has_own_weights(self) -> bool:
@@ -126,7 +138,7 @@ class SelectedTeacher:
             "network": self.network.plain(),
             "mean": own.mean,
             "std": own.std,
-            "class_map": own.class_map,
+            "class_map": self.class_map,
         }
         path = weights.pop("path")
         if not self.has_own_weights:

@@ -59,6 +59,7 @@ class DataOptions:
     Attributes:
         module, augment: the `PackedDataModule`, and the operations of a view, an argument of it.
         batch_size: images over all ranks, 1 or more.
+        classes: those whose images every split keeps; None for all.
         mixup: α of the mixing distribution, 0 or more; 0 blends nothing.
         seed: of splits and views, in [0, 2³²).
         train_size: training images, 1 or more; None takes all that validation leaves.
@@ -69,6 +70,7 @@ class DataOptions:
     module: ObjectSpec
     augment: ObjectSpec
     batch_size: int
+    classes: list[int] | None
     mixup: float
     seed: int
     train_size: int | None
@@ -214,6 +216,8 @@ class Settings:
         for teacher in config.teacher.values():
             if teacher.weights.path is not None:
                 teacher.weights.path = str(Path(teacher.weights.path).resolve())
+        for selected in self.selected:  # a recipe's is not in its node
+            config.teacher[selected.name].class_map = selected.class_map
         return OmegaConf.to_yaml(config, resolve=True)
 
 
