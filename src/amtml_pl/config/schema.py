@@ -24,7 +24,7 @@ CLASS_MAP = Rule(
 )
 CLASSES = Rule(
     list[int] | None, "a list of two or more classes by position, e.g. [0,1,2], or null",
-    lambda v: v is None or len(set(v)) == len(v) > 1 and min(v) >= 0,
+    lambda v: v is None or (len(set(v)) == len(v) > 1 and min(v) >= 0),
 )  # fmt: skip
 RENAME = Rule(dict[str, str] | None, "a mapping from regular expressions to replacements, or null")
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")

@@ -16,9 +16,7 @@ from amtml_pl.weighting.scheme import positive_temperature
 Scale: TypeAlias = Literal["paper", "ebkd_published", "camkd_published"]
 
 
-def known_divergence(
-    student: Float[Tensor, "... K"], teacher: Float[Tensor, "... K"]
-) -> Float[Tensor, "..."]:
+def known_divergence(student: Float[Tensor, "... K"], teacher: Float[Tensor, "... K"]) -> Float[Tensor, ...]:
     """Return ``KL(p_m || p_s)``, p_s renormalised among the classes that the teacher knows.
 
     ``sum_k p_mk (log p_mk - log p_sk) + log sum_k p_sk`` over these classes.

@@ -11,7 +11,6 @@ from torch import Tensor, fx, nn
 
 from amtml_pl.errors import UserError
 
-
 ClassMap: TypeAlias = Sequence[int | None] | None  # by class of the data: the index of its output
 
 

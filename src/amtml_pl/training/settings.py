@@ -253,7 +253,9 @@ def settings_of(config: DictConfig) -> Settings:
             source=object_spec(dataset.source),
             packed_root=Path(config.paths.data) / "packed",
         ),
-        data=options(DataOptions, data, module=object_spec(data), augment=object_spec(data.augment)),
+        data=options(
+            DataOptions, plain_values(data), module=object_spec(data), augment=object_spec(data.augment)
+        ),
         method=options(
             MethodOptions,
             config,
