@@ -1,5 +1,6 @@
 """Small training steps with random but fixed tensors."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -33,6 +34,16 @@ def make_step(B=6, M=3, K=5, *, seed=0, epoch=0, weights=None, taps=None, hints=
     labels = torch.randint(K, (B,), generator=generator)
     weights = weights.detach().requires_grad_()
     return Step(student=student, labels=labels, epoch=epoch, teachers=teachers, weights=weights)
+
+
+def with_gaps(B=6, M=3, K=5, *, seed=0, **options):
+    """Return a step whose teachers know two or more of the classes each, at random."""
+    step = make_step(B, M, K, seed=seed, **options)
+    generator = torch.Generator().manual_seed(seed)
+    number = torch.randint(2, K + 1, (M, 1), generator=generator)
+    known = torch.rand(M, K, generator=generator).argsort(dim=1) < number
+    logits = step.teachers.logits.masked_fill(~known, -torch.inf)
+    return replace(step, teachers=replace(step.teachers, logits=logits))
 
 
 def small_network(taps=()):

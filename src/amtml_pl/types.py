@@ -87,7 +87,7 @@ class TeacherOutputs(Tensors):
 
     Attributes:
         names: the M teachers, in the order of axis 1 of ``logits``.
-        logits: ``(B, M, K)``.
+        logits: ``(B, M, K)``; minus infinity, probability 0, for a class that a teacher does not know.
         hints: per flat name ``"<teacher>/<tap>"`` a feature map, ``(B, C, H, W)``.
     """
 

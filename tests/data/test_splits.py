@@ -118,3 +118,29 @@ def test_packed_data_without_training_images_is_refused():
     only_test = PackedDataset(data.folder, data.digest, data.classes, {"test": data.splits["test"]})
     with pytest.raises(UserError, match=r"packed has no train split \(got \['test'\]\)"):
         disjoint_splits(only_test, 0.1, None, 0)
+
+
+@settings(max_examples=40)
+@given(labels=labelled(20), seed=st.integers(0, 100), train_size=st.sampled_from([None, 6]))
+def test_some_classes_keep_their_images_of_every_split_and_their_labels(labels, seed, train_size):
+    data = packed(labels, test=0)
+    every, some = (disjoint_splits(data, 6, train_size, seed, classes) for classes in (None, [0, 2]))
+    stored = torch.tensor(labels)
+    for name, split in every.items():
+        kept = [row for row in split.rows.tolist() if labels[row] != 1]
+        assert some[name].rows.tolist() == kept
+        assert {*stored[some[name].rows].tolist()} <= {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [
+        ([0, 3], r"data.classes=\[0, 3\] is wrong in the train split .*numbers from 0 to 2"),
+        ([1], r"data.classes=\[1\] is wrong"),
+        ([1, 1], r"data.classes=\[1, 1\] is wrong"),
+        ([1, 2], r"data.classes=\[1, 2\] selects no image in the test split"),
+    ],
+)
+def test_classes_without_images_are_refused(classes, text):
+    with pytest.raises(UserError, match=text):
+        disjoint_splits(packed([0, 1, 2] * 10), 6, None, 0, classes)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from amtml_pl.losses.dkd import DecoupledLoss, decoupled_losses
 from golden_steps import assert_golden, logit_step
-from steps import make_step
+from steps import make_step, with_gaps
 
 
 def test_dkd(golden):
@@ -43,3 +43,24 @@ def test_the_ramp_of_dkd_takes_a_twelfth_of_the_epochs():
     full = term(replace(step, epoch=2))
     torch.testing.assert_close(term(step), full / 2)
     torch.testing.assert_close(term(replace(step, epoch=23)), full)
+
+
+@given(seed=st.integers(0, 200), M=st.integers(1, 4), K=st.integers(3, 7))
+@settings(max_examples=20)
+def test_a_teacher_is_compared_among_the_classes_that_it_knows(seed, M, K):
+    step = with_gaps(B=4, M=M, K=K, seed=seed, dtype=torch.float64)
+    z, w, T, naive = step.student.logits, step.weights, 3.0, 0.0
+    for b, m in product(range(4), range(M)):
+        known = [k for k in range(K) if step.teachers.logits[b, m, k] > -torch.inf]
+        p, q = (torch.zeros(K).double().index_put((torch.tensor(known),), (v[known] / T).softmax(0))
+                for v in (step.teachers.logits[b, m], z[b]))  # fmt: skip
+        y = int(step.labels[b])
+        rest, target = [c for c in known if c != y], 0.0
+        if y in known:
+            two_p, two_q = (torch.stack([v[y], v[rest].sum()]) for v in (p, q))
+            target = (two_p * (two_p / two_q).log()).sum()
+        pr, qr = p[rest] / p[rest].sum(), q[rest] / q[rest].sum()
+        naive = naive + w[b, m] * T**2 * (target + 8 * (pr * (pr / qr).log()).sum()) / 4
+    loss = DecoupledLoss(T, epochs=0, warmup=0.0)(step)
+    torch.testing.assert_close(loss, naive)
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], torch.autograd.grad(naive, z)[0])

@@ -167,3 +167,16 @@ def test_a_teacher_without_stages_or_without_a_last_map_is_named(term, key):
     whole, lacking = OfferedFeatures("layer3", ("a", "b")), OfferedFeatures()
     with pytest.raises(UserError, match=rf"t1.*\n.*teacher\.t1\.{key}"):
         term.hints({"t0": whole, "t1": lacking})
+
+
+@pytest.mark.parametrize("name", sorted({*WITH_TEACHERS} - DEFECTIVE))
+def test_classes_that_a_teacher_does_not_know_leave_value_and_gradients_finite(name):
+    term, step = built(term_of(name))
+    logits = step.teachers.logits.clone()
+    logits[:, 0, 2:], logits[:, 1, :3] = -torch.inf, -torch.inf
+    step = replace(step, teachers=replace(step.teachers, logits=logits))
+    value = drawn_alike(term, step)
+    value.backward()
+    read = [step.student.logits, *step.student.features.values(), step.weights, *term.parameters()]
+    assert torch.isfinite(value)
+    assert all(torch.isfinite(tensor.grad).all() for tensor in read if tensor.grad is not None)

@@ -9,7 +9,7 @@ from torch import nn
 
 from amtml_pl.errors import UserError
 from amtml_pl.models.cifar_resnet import CifarResNet
-from amtml_pl.models.classifier_head import ClassifierHead
+from amtml_pl.models.classifier_head import ClassifierHead, in_class_order
 from amtml_pl.models.taps import TappedNetwork
 from rounding import assert_rounded_alike
 
@@ -73,3 +73,8 @@ def test_an_operation_in_place_does_not_change_the_given_map():
     feature = torch.randn(2, 4, 5, 5)
     head = ClassifierHead(network, "0")
     assert torch.equal(head(feature), head(feature))
+
+
+def test_a_class_without_an_output_has_the_logit_minus_infinity():
+    found = in_class_order(torch.tensor([[1.0, 2.0, 3.0]]), [2, None, 0])
+    assert found.tolist() == [[3.0, -torch.inf, 1.0]]

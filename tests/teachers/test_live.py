@@ -99,6 +99,7 @@ def test_a_class_map_puts_the_outputs_in_the_order_of_our_classes():
     [
         (9, None, r"(?s)number of outputs \(got 9, expected 4, one per class\).*teacher.big.class_map"),
         (9, [0, 1, 2], r"number of class_map entries \(got 3, expected 4"),
+        (9, [0, None, None, 9], r"contains invalid .*got \[9\], expected 0 to 8"),
         (9, [0, 1, 2, 9], r"teacher.big.class_map contains invalid .*got \[9\], expected 0 to 8"),
         (9, [0, 1, 2, -1], r"invalid output indices \(got \[-1\]"),
     ],
@@ -113,6 +114,8 @@ def test_outputs_that_do_not_fit_the_classes_are_refused(classes, class_map, tex
 @pytest.mark.parametrize(
     ("name", "class_map", "text"),
     [
+        ("big", [2, None, 2, None], r"more than once \(repeated: \[2\]"),
+        ("big", [None, 2, None], r"too few classes \(got 1, expected 2 or more\)"),
         ("big", [0, 2, 2, 1], r"teacher.big.class_map .* more than once \(repeated: \[2\]"),
         ("a/b", None, "name of a teacher is not valid .got 'a/b'"),
     ],
@@ -197,3 +200,14 @@ def test_the_weights_digest_sees_every_value_name_type_and_shape():
     assert len(set(variants)) == len(variants)
     assert digest(a=ones, b=ones * 2) == digest(b=ones * 2, a=ones)
     assert digest(a=torch.arange(6).view(2, 3).t()) == digest(a=torch.arange(6).view(2, 3).t().contiguous())
+
+
+def test_a_class_that_the_teacher_does_not_know_has_probability_0_and_does_not_count_as_wrong():
+    teacher = Teacher("big", network(3), [2, None, 0, None])
+    found, whole = teacher(batch().images).logits, teacher.network(batch().images).logits
+    assert torch.equal(found[:, [0, 2]], whole[:, [2, 0]])
+    assert found.softmax(dim=1)[:, [1, 3]].eq(0).all()
+    assert teacher.known_classes == [0, 2]
+    known = [row for row, label in enumerate(batch().labels.tolist()) if label in (0, 2)]
+    right = [int(found[row].argmax()) == int(batch().labels[row]) for row in known]
+    assert measure_accuracy(teacher, [batch()]) == sum(right) / len(known)

@@ -1,5 +1,7 @@
 """Properties of the weightings that read a batch: rows, one sample alone, degenerate teachers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,3 +60,15 @@ def test_identical_teachers_share_equally_and_saturated_ones_give_usable_weights
         weights = scheme(step.student, teachers, step.labels)
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
         assert not weights.requires_grad
+
+
+@pytest.mark.parametrize("scheme", EVERY, ids=named)
+def test_classes_that_a_teacher_does_not_know_leave_rows_that_sum_to_one(scheme):
+    step, _ = step_and_weights(scheme)
+    logits = step.teachers.logits.clone()
+    logits[:, 0, 2:], logits[:, 1, :3] = -torch.inf, -torch.inf
+    weights = scheme(step.student, replace(step.teachers, logits=logits), step.labels)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
+    if scheme.reads_labels:
+        assert not weights[:, 0][step.labels >= 2].any()
+        assert not weights[:, 1][step.labels < 3].any()

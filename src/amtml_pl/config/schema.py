@@ -22,7 +22,13 @@ NAME = Rule(str, "a name", bool)
 INPUT_SIZE = number("a whole number from 1 to 4096", lambda v: 1 <= v <= 4096, null=True, hint=int)
 STAGES = Rule(list[str], "a list of module names, first to last, e.g. [layer1,layer2,layer3]")
 NETWORK = Rule(dict, "a network with _target_", lambda v: "_target_" in v)
-CLASS_MAP = Rule(list[int] | None, "a list with one index of a teacher output per class, or null")
+CLASS_MAP = Rule(
+    list[int | None] | None, "a list with an index of a teacher output, or null, per class; or null"
+)
+CLASSES = Rule(
+    list[int] | None, "a list of two or more classes by position, e.g. [0,1,2], or null",
+    lambda v: v is None or (len(set(v)) == len(v) > 1 and min(v) >= 0),
+)  # fmt: skip
 RENAME = Rule(dict[str, str] | None, "a mapping from regular expressions to replacements, or null")
 URL = Rule(
     str | None,
@@ -60,6 +66,7 @@ DATASET = {
 DATA = {
     "augment": key(Rule(Any, "operations, e.g. augment=none"), "operations that make a view"),
     "batch_size": key(whole(1), "training images per step, in all processes together"),
+    "classes": key(CLASSES, "classes whose images every split keeps; null: all (docs/teachers.md)"),
     "device": key(
         choice("auto", "cpu", "device"),
         "where batches are made; auto: on the GPU if all images fit into half of its free memory",
@@ -133,7 +140,10 @@ TEACHER = {
     "seed": key(SEED, "seed of the recipe"),
     "mean": key(MEAN, "mean pixel of the teacher's training data"),
     "std": key(STD, "standard deviation of pixels in the teacher's training data"),
-    "class_map": key(CLASS_MAP, "entry c: the teacher output for class c of the data; null: the same order"),
+    "class_map": key(
+        CLASS_MAP,
+        "entry c: the teacher output for class c of the data, null: an unknown class; null: the same order",
+    ),
     "head": key(
         Rule(Literal["none", "linear"] | None, "null, none or linear"),
         "null: the network returns logits; none: hints alone; linear: a classifier is fitted on its features",

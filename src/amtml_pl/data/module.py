@@ -62,6 +62,8 @@ class PackedDataModule(pl.LightningDataModule):
             a validation split is packed.
         train_size: training images, stratified, from what validation leaves; None for all. A larger subset
             holds every smaller one.
+        classes: positions of the classes whose images each split keeps; None for all. The images keep their
+            labels, so that a network has an output for every class of the data.
         seed: seed of the validation split and the training subset.
         num_workers: processes that prepare batches; 0 prepares them between the steps.
         device: where batches are made: ``cpu``; ``device``, on the accelerator that trains, with all images
@@ -92,6 +94,7 @@ class PackedDataModule(pl.LightningDataModule):
         views: int | Literal["all"] = "all",
         val_size: int | float = 0.1,
         train_size: int | None = None,
+        classes: Sequence[int] | None = None,
         seed: int = 0,
         num_workers: int = 0,
         device: DataDevice = "auto",
@@ -120,7 +123,7 @@ class PackedDataModule(pl.LightningDataModule):
         self.mixup = mixup
         self.teachers = teachers
         self.batches_done = 0
-        self._splits = disjoint_splits(packed, val_size, train_size, seed)
+        self._splits = disjoint_splits(packed, val_size, train_size, seed, classes)
         self.sizes: dict[str, int] = {name: len(split) for name, split in self._splits.items()}
         self.images = ImagePlacement(self._splits.values(), device, num_workers)
         self.image_size = self._splits["train"].stored.images.shape[2]

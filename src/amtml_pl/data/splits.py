@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,11 @@ _VALIDATION, _SUBSET = 2**33, 2**33 + 1
 
 
 def disjoint_splits(
-    packed: PackedDataset, val_size: int | float, train_size: int | None, seed: int
+    packed: PackedDataset,
+    val_size: int | float,
+    train_size: int | None,
+    seed: int,
+    classes: Sequence[int] | None = None,
 ) -> dict[SplitName, SplitRows]:
     """Return training, validation and, if packed, test images; a function of the arguments.
 
@@ -31,9 +36,10 @@ def disjoint_splits(
         val_size: validation images, a whole number or a fraction of the packed training split.
         train_size: training images, stratified, from what validation leaves; None for all.
         seed: of both choices.
+        classes: leaves out the images of other classes, after both choices: none moves to another split.
 
     Raises:
-        UserError: if there is no training split, or a size is out of range.
+        UserError: if there is no training split, or a size or class is out of range.
     """
     if "train" not in packed.splits:
         raise UserError(f"{packed.folder} has no train split (got {list(packed.splits)}).")
@@ -52,7 +58,8 @@ def disjoint_splits(
         rows = rows[_stratified(labels[rows], train_size, random_bits(seed, _SUBSET), spare_one=False)]
     train = SplitRows("train", stored, torch.from_numpy(rows))
     test: dict[SplitName, SplitRows] = {"test": _whole(packed, "test")} if "test" in packed.splits else {}
-    return {"train": train, "val": val, **test}
+    splits: dict[SplitName, SplitRows] = {"train": train, "val": val, **test}
+    return splits if classes is None else {name: of_classes(s, classes, K) for name, s in splits.items()}
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,20 @@ class SplitRows:
     def digest(self) -> str:
         """The digest of the rows, for fingerprints."""
         return short_digest(self.rows.numpy().tobytes(), digits=16)
+
+
+def of_classes(split: SplitRows, classes: Sequence[int], num_classes: int) -> SplitRows:
+    """Return the images of some classes; unusable classes, or no images, are a UserError."""
+    usable = len(set(classes)) == len(classes) > 1 and all(0 <= each < num_classes for each in classes)
+    rows = split.rows[torch.isin(split.stored.labels[split.rows], torch.tensor(classes))]
+    if not usable or not len(rows):
+        problem = "selects no image" if usable else "is wrong"
+        raise UserError(
+            f"data.classes={list(classes)} {problem} in the {split.name} split (expected 2 or more different "
+            f"numbers from 0 to {num_classes - 1}, of classes with images).",
+            fix="data.classes=null",
+        )
+    return SplitRows(split.name, split.stored, rows)
 
 
 def _whole(packed: PackedDataset, name: SplitName) -> SplitRows:

@@ -31,6 +31,7 @@ from amtml_pl.distill.whole_batch import WholeBatch
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import Batch, Step, TeacherOutputs
+from amtml_pl.weighting.known_classes import knows_label
 from amtml_pl.weighting.scheme import Weighting
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class StudentModule(pl.LightningModule):
         steps_itself: whether the module steps its optimisers, and not Lightning.
         uses_weighting_unchanged: whether the teachers' weights are those that the weighting gives.
         compiled: what of it is compiled; None for an eager run.
+        has_specialists: whether a teacher does not know every class, so that this is measured.
         watch: notes non-finite numbers on an accelerator; None where each step is checked at once.
         coef: the multiplier of every summand of the student's loss.
         networks_trained: number of networks that a step trains, for the run's budget.
@@ -74,6 +76,7 @@ class StudentModule(pl.LightningModule):
     steps_itself: ClassVar[bool] = False
     uses_weighting_unchanged: ClassVar[bool] = False
     compiled: CompiledStep | None = None
+    has_specialists: bool = False
     watch: StepWatch | None = None
 
     def __init__(
@@ -254,6 +257,9 @@ class StudentModule(pl.LightningModule):
         measured["train/acc"] = (step.student.logits.argmax(dim=1) == step.labels).float().mean()
         if step.teachers is not None and step.weights is not None:
             measured |= weight_statistics(step.teachers.names, step.weights)
+            if self.has_specialists:
+                knows = knows_label(step.teachers.logits, step.labels)
+                measured["weight_known"] = (step.weights.detach() * knows).sum(dim=1).mean()
         self.means.add(measured, len(step.labels))
         for observer in self.observers():
             observer.saw_step(step, batch)

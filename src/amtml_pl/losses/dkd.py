@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from amtml_pl.losses.kd_each import known_divergence
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
+from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import positive_temperature
 
 
@@ -22,7 +24,8 @@ def decoupled_losses(
 
     After Zhao et al., "Decoupled Knowledge Distillation" (arXiv:2203.08679), eq. 6 and 7: the divergence of
     the two-way outputs (label, any other), and that of the outputs over the K - 1 other classes, which is 0
-    for two classes.
+    for two classes. Both sides are renormalised among the classes that the teacher knows; a teacher that does
+    not know the label has a target-class loss of 0.
 
     Args:
         student_logits: not softened, with gradients.
@@ -39,11 +42,9 @@ def decoupled_losses(
         two_way = torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1)
         return F.log_softmax(two_way, dim=1), F.log_softmax(rest, dim=1)
 
-    pairs = zip(parts(student_logits), parts(teacher_logits), strict=True)
-    target, rest = (
-        temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
-        for student, teacher in pairs
-    )
+    compared = on_known_classes(student_logits, teacher_logits)
+    pairs = zip(parts(compared), parts(teacher_logits), strict=True)
+    target, rest = (temperature**2 * known_divergence(student, teacher) for student, teacher in pairs)
     return target, rest
 
 

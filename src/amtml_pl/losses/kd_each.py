@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -15,12 +16,28 @@ from amtml_pl.weighting.scheme import positive_temperature
 Scale: TypeAlias = Literal["paper", "ebkd_published", "camkd_published"]
 
 
+def known_divergence(student: Float[Tensor, "... K"], teacher: Float[Tensor, "... K"]) -> Float[Tensor, ...]:
+    """Return ``KL(p_m || p_s)``, p_s renormalised among the classes that the teacher knows.
+
+    ``sum_k p_mk (log p_mk - log p_sk) + log sum_k p_sk`` over these classes.
+
+    Args:
+        student: log-probabilities, with gradients.
+        teacher: log-probabilities, minus infinity for a class that it does not know.
+    """
+    known = teacher > -torch.inf
+    divergence = F.kl_div(student, teacher, reduction="none", log_target=True)
+    share = student.masked_fill(~known, -torch.inf).logsumexp(dim=-1)
+    return torch.where(known, divergence, 0.0).sum(dim=-1) + torch.where(known.all(dim=-1), 0.0, share)
+
+
 def soft_target_losses(
     student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
 ) -> Float[Tensor, "B M"]:
     """Return ``T² KL(p_m || p_s)`` per sample and teacher, (B, M); p at temperature T.
 
-    After Hinton, Vinyals and Dean (arXiv:1503.02531).
+    After Hinton, Vinyals and Dean (arXiv:1503.02531). Both sides are renormalised among the classes that the
+    teacher knows.
 
     Args:
         student_logits: not softened, with gradients.
@@ -29,7 +46,7 @@ def soft_target_losses(
     """
     student = F.log_softmax(student_logits / temperature, dim=1)[:, None].expand_as(teacher_logits)
     teachers = F.log_softmax(teacher_logits / temperature, dim=2)
-    return temperature**2 * F.kl_div(student, teachers, reduction="none", log_target=True).sum(dim=2)
+    return temperature**2 * known_divergence(student, teachers)
 
 
 class PerTeacherSoftTargetLoss(LossTerm):
@@ -37,7 +54,7 @@ class PerTeacherSoftTargetLoss(LossTerm):
 
     ``mean_b sum_m w_bm T² KL(p_m || p_s)``: with uniform weights the loss-average of CA-MKD's AVER.
     The weights are constants. Its gradient is that of the distillation towards the mixture
-    ``sum_m w_m p_m``; its value is larger where the teachers differ.
+    ``sum_m w_m p_m`` if all teachers know all classes; its value is larger where the teachers differ.
 
     Args:
         temperature: T > 0.

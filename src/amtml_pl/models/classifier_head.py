@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from amtml_pl.errors import UserError
+
+ClassMap: TypeAlias = Sequence[int | None] | None  # by class of the data: the index of its output
+
+
+def in_class_order(logits: Float[Tensor, "B O"], class_map: ClassMap) -> Float[Tensor, "B K"]:
+    """Return the outputs of the data's classes; minus infinity for a class without an output."""
+    if class_map is None:
+        return logits
+    ordered: Tensor = logits[:, [0 if output is None else output for output in class_map]]
+    unknown = [place for place, output in enumerate(class_map) if output is None]
+    return (
+        ordered.index_fill(1, torch.tensor(unknown, device=logits.device), -torch.inf) if unknown else ordered
+    )
 
 
 class ClassifierHead(nn.Module):
@@ -22,16 +39,16 @@ class ClassifierHead(nn.Module):
         UserError: if the network cannot be traced, or reads more than the tap's output behind it.
     """
 
-    def __init__(self, network: nn.Module, tap: str, class_map: tuple[int, ...] | None = None) -> None:
+    def __init__(self, network: nn.Module, tap: str, class_map: ClassMap = None) -> None:
         super().__init__()
         self.rest = cut_after(network, tap).requires_grad_(False)
         self.train(False)
-        self.class_map = None if class_map is None else list(class_map)
+        self.class_map = class_map
 
     def forward(self, feature: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Return logits (B, K), in the order of the data's classes."""
         logits: Tensor = self.rest(feature.clone())  # its first operation may be in place
-        return logits if self.class_map is None else logits[:, self.class_map]
+        return in_class_order(logits, self.class_map)
 
     def train(self, mode: bool = True) -> ClassifierHead:
         """Stay in evaluation mode: its batch norm is the teacher's."""

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.classifier_head import ClassMap, in_class_order
 from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.state import evaluation_mode
@@ -60,8 +61,8 @@ class Teacher:
     Args:
         name: in YAML, shards, logs and messages; without "/", which separates it from a tap.
         network: frozen here.
-        class_map: position c holds the index of the output that means class c of the data; None if the
-            outputs are the classes.
+        class_map: position c holds the index of the output that means class c of the data, or None if the
+            teacher does not know that class; None if the outputs are the classes.
         pool: side of the grid that larger features are average-pooled to before use; None keeps them.
         hints: readings of the taps, each as in `models.hint.HintSpec`; None reads every tap unchanged.
     """
@@ -70,7 +71,7 @@ class Teacher:
         self,
         name: str,
         network: TappedNetwork,
-        class_map: Sequence[int] | None = None,
+        class_map: ClassMap = None,
         pool: int | None = None,
         hints: Sequence[str] | None = None,
     ) -> None:
@@ -84,25 +85,40 @@ class Teacher:
         self.class_map = None if class_map is None else tuple(class_map)
         self.pool = pool
         self.readings = tuple(HintSpec.parse(hint) for hint in (network.taps if hints is None else hints))
-        if self.class_map is not None and len(set(self.class_map)) < len(self.class_map):
-            repeated = sorted({column for column in self.class_map if self.class_map.count(column) > 1})
+        outputs = [output for output in self.class_map or () if output is not None]
+        if self.class_map is not None and len(outputs) < 2:
+            raise UserError(
+                f"teacher.{name}.class_map has too few classes (got {len(outputs)}, expected 2 or more).",
+                fix=f"set teacher.{name}.class_map to the output index of each class that the teacher knows",
+            )
+        if repeated := sorted({output for output in outputs if outputs.count(output) > 1}):
             raise UserError(
                 f"teacher.{name}.class_map contains an output index more than once (repeated: {repeated}).",
                 fix=f"set teacher.{name}.class_map to a different output index for each class",
             )
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> ModelOutputs:
-        """Return logits ``(B, K)`` in the data's class order, and features; detached."""
+        """Return logits ``(B, K)`` in the data's class order, and features; detached.
+
+        The logits of classes that the teacher does not know are minus infinity.
+        """
         if any(module.training for module in self.network.modules()):
             raise RuntimeError(f"Teacher {self.name!r} is in training mode (expected evaluation mode).")
         with torch.inference_mode():
             output = self.network(images)
-        logits = output.logits if self.class_map is None else output.logits[:, list(self.class_map)]
+        logits = in_class_order(output.logits, self.class_map)
         features = {str(r): r(output.features[r.tap], self.pool) for r in self.readings}
         outputs = ModelOutputs(logits, features)
         # Copied outside: autograd refuses to save inference tensors for the student's backward. Into one
         # layout: sums over another one would differ in their last bits from cached ones.
         return outputs.map(lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
+
+    @property
+    def known_classes(self) -> list[int] | None:
+        """Return the classes of the data that the teacher knows; None for all of them."""
+        if self.class_map is None or None not in self.class_map:
+            return None
+        return [place for place, output in enumerate(self.class_map) if output is not None]
 
     def hint_shapes(self, image_size: int) -> dict[str, Shape]:
         """Return ``(C, H, W)`` of each hint, by flat name ``"<teacher>/<tap>"``."""
@@ -122,7 +138,8 @@ class Teacher:
                 f"(got {found}, expected {num_classes}, one per class).",
                 fix=f"list the output index of each class: 'teacher.{self.name}.class_map=[INDEX,INDEX]'",
             )
-        if wrong := [column for column in self.class_map or () if not 0 <= column < outputs]:
+        known = [output for output in self.class_map or () if output is not None]
+        if wrong := [output for output in known if not 0 <= output < outputs]:
             raise UserError(
                 f"teacher.{self.name}.class_map contains invalid output indices "
                 f"(got {wrong[:5]}, expected 0 to {outputs - 1}).",
@@ -138,7 +155,7 @@ def build_teacher(
     mean: Sequence[float],
     std: Sequence[float],
     input_size: int | None,
-    class_map: Sequence[int] | None,
+    class_map: ClassMap,
     pool: int | None,
     reading: MapReading = DEFAULT,
     head: NoHead | LinearHead | None = None,
@@ -154,14 +171,18 @@ def build_teacher(
 
 
 def measure_accuracy(network: TappedNetwork | Teacher, batches: Iterable[Batch]) -> float:
-    """Return the share of images classified correctly; no images are a UserError."""
+    """Return the share of images classified correctly; no images are a UserError.
+
+    Only images of classes that a teacher knows count.
+    """
     module = network.network if isinstance(network, Teacher) else network
+    known = network.known_classes if isinstance(network, Teacher) else None
     right, total = 0, 0
     with evaluation_mode(module), torch.no_grad():
         for batch in batches:
             batch = batch.to(module.mean.device)
             right += int((network(batch.images).logits.argmax(dim=1) == batch.labels).sum())
-            total += len(batch)
+            total += len(batch) if known is None else sum(label in known for label in batch.labels.tolist())
     if total == 0:
         raise UserError("The accuracy cannot be measured without images.", fix="set data.val_size=0.1")
     return right / total

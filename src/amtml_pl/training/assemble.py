@@ -72,6 +72,8 @@ def training_module(
         weighting=weighting,
         seed=settings.seed,
     )
+    maps = [selected.class_map for selected in settings.selected]
+    module.has_specialists = any(found is not None and None in found for found in maps)
     if execution.compile and isinstance(module, DistillModule):
         module.compile_full_batches(settings.data.batch_size, required=method.execution.compile is True)
     if settings.data.mixup:

@@ -106,7 +106,8 @@ def measure_teacher(
     teacher: SelectedTeacher, data: PackedDataModule, settings: Settings, split: SplitName
 ) -> float:
     """Return the accuracy of a teacher with weights from elsewhere, measured once."""
-    images = {"digest": data.digest, "split": split, "seed": settings.data.seed}
+    rows = data.split(split)
+    images = {"digest": data.digest, "split": split, "rows": rows.digest, "seed": settings.data.seed}
     identity = {"teacher": teacher.identity(), "data": {**images, "val_size": settings.data.val_size}}
-    folder, batches = settings.teachers_root / "measured", data.eval_batches(data.split(split))
+    folder, batches = settings.teachers_root / "measured", data.eval_batches(rows)
     return measured_accuracy(teacher.load, batches, folder, identity)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from amtml_pl.errors import UserError, first_line
-from amtml_pl.losses.term import LossTerm
+from amtml_pl.losses.term import LossTerm, mixture_of_targets
 from amtml_pl.models.taps import tap_shapes
 from amtml_pl.system.console import quieten
 from amtml_pl.training.assemble import check_classes_of_student
+from amtml_pl.training.selected_teacher import SelectedTeacher
 from amtml_pl.training.settings import Settings
 from amtml_pl.weighting.scheme import Weighting
 
@@ -73,6 +74,7 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
     except UserError as problem:
         yield problem
         return
+    yield from class_problems(settings, selected)
     for teacher in (each for each in selected if not each.options.pretrained):
         try:
             with torch.device("meta"):
@@ -82,6 +84,33 @@ def teacher_problems(settings: Settings) -> Iterator[UserError]:
         except UserError as problem:
             if not needs_numbers(problem):
                 yield problem
+
+
+def class_problems(settings: Settings, teachers: Sequence[SelectedTeacher]) -> Iterator[UserError]:
+    """Yield errors of teachers that do not know every class."""
+    try:
+        maps = [teacher.class_map for teacher in teachers]
+    except UserError as problem:
+        yield problem
+        return
+    gaps = [t.name for t, found in zip(teachers, maps, strict=True) if found is not None and None in found]
+    if not gaps:
+        return
+    complete = [found for found in maps if found is None or None not in found]
+    wanted = settings.data.classes or range(settings.dataset.num_classes)
+    known = {c for found in maps for c, output in enumerate(found or ()) if output is not None}
+    if not complete and (unknown := [c for c in wanted if c not in known]):
+        yield UserError(
+            f"None of the teachers {gaps} knows the classes {unknown[:10]} of {settings.dataset.name!r}.",
+            fix="add a teacher that knows them, or leave them out: "
+            f"'data.classes={[c for c in wanted if c in known]}'".replace(", ", ","),
+        )
+    terms = settings.method.terms().values()
+    if mixture_of_targets(terms, "probabilities") == "logits":
+        yield UserError(
+            f"mixture=logits cannot average the teachers {gaps}, which have no logits for some classes.",
+            fix="mixture=probabilities",
+        )
 
 
 def needs_numbers(problem: UserError) -> bool:

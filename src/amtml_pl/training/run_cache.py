@@ -200,7 +200,7 @@ def teacher_stores(
 def examination(
     settings: Settings, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
 ) -> TeacherExamination | None:
-    """Examine a teacher with its weights on random images of the validation split; None without logits.
+    """Examine a teacher on random validation images of classes that it knows; None without logits.
 
     Other normalisations are tried only on a teacher with weights from elsewhere. A recipe's teacher was
     trained on the data's own.
@@ -209,7 +209,10 @@ def examination(
         return None
     split = data.split("val")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))  # rows may be by class
-    some = split.rows[order[: images_to_examine(data.num_classes)]]
+    rows = split.rows[order]
+    if (known := teacher.known_classes) is not None:
+        rows = rows[torch.isin(split.stored.labels[rows], torch.tensor(known))]
+    some = rows[: images_to_examine(data.num_classes)]
     images, labels = as_floats(split.stored.images[some]), split.stored.labels[some]
     others = {"dataset.mean and dataset.std": (settings.dataset.mean, settings.dataset.std)}
     return examine_teacher(teacher, images, labels, others if selected.has_own_weights else None)

@@ -13,6 +13,7 @@ from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.classifier_head import ClassMap
 from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import cost
@@ -45,7 +46,8 @@ class TeacherOptions:
         input_size: height and width that it resizes images to; None keeps them.
         head: None if the network returns logits; ``none``: hints alone; ``linear``: a fitted classifier.
         hint: the module whose map a fitted classifier reads; None for the network's output.
-        class_map: K positions in its own outputs, by class of the data; None keeps the order.
+        class_map: K positions in its own outputs, by class of the data, None for a class that it does not
+            know; None keeps the order.
         pool: side of the grid to which larger hints are pooled; None keeps them.
         reading: how its tokens and maps with channels last become hints.
         recipe: experiment that trains it; None if its weights are given.
@@ -59,7 +61,7 @@ class TeacherOptions:
     input_size: int | None
     head: Literal["none", "linear"] | None
     hint: str | None
-    class_map: Sequence[int] | None
+    class_map: ClassMap
     pool: int | None
     reading: MapReading
     recipe: str | None
@@ -85,7 +87,7 @@ class SelectedTeacher:
         head = None if own.head is None else NoHead(self.heads.classes)
         return build_teacher(
             self.name, self.network.build(), self.hints,
-            mean=own.mean, std=own.std, input_size=own.input_size, class_map=own.class_map, pool=own.pool,
+            mean=own.mean, std=own.std, input_size=own.input_size, class_map=self.class_map, pool=own.pool,
             reading=own.reading, head=LinearHead(self.head_tap) if own.head == "linear" else head,
         )  # fmt: skip
 
@@ -132,6 +134,16 @@ class SelectedTeacher:
             if self.published is not None:
                 self.published.found()
             load_weights(teacher.network.network, self.place, **self.reading)
+
+    @cached_property
+    def class_map(self) -> ClassMap:
+        """The position of each class in its outputs; a recipe's teacher knows the recipe's classes."""
+        if self.has_own_weights:
+            return self.options.class_map
+        recipe = self.recipe.config()
+        if (classes := recipe.data.get("classes")) is None:
+            return None
+        return [place if place in classes else None for place in range(recipe.dataset.num_classes)]
 
     @property
     def has_own_weights(self) -> bool:
@@ -216,7 +228,7 @@ class SelectedTeacher:
             "mean": own.mean,
             "std": own.std,
             "input_size": own.input_size,
-            "class_map": own.class_map,
+            "class_map": self.class_map,
         }
         if not self.has_own_weights:
             digest = file_digest(self.folder.weights_file) if self.record() else None

@@ -63,6 +63,7 @@ class DataOptions:
     Attributes:
         module, augment: the `PackedDataModule`, and the operations of a view, an argument of it.
         batch_size: images over all ranks, 1 or more.
+        classes: those whose images every split keeps; None for all.
         mixup: α of the mixing distribution, 0 or more; 0 blends nothing.
         seed: of splits and views, in [0, 2³²).
         train_size: training images, 1 or more; None takes all that validation leaves.
@@ -73,6 +74,7 @@ class DataOptions:
     module: ObjectSpec
     augment: ObjectSpec
     batch_size: int
+    classes: list[int] | None
     mixup: float
     seed: int
     train_size: int | None
@@ -235,6 +237,8 @@ class Settings:
             for name in ("path", "run"):
                 if teacher.weights[name] is not None:
                     teacher.weights[name] = str(Path(teacher.weights[name]).resolve())
+        for selected in self.selected:  # a recipe's is not in its node
+            config.teacher[selected.name].class_map = selected.class_map
         return OmegaConf.to_yaml(config, resolve=True)
 
 
@@ -274,7 +278,9 @@ def settings_of(config: DictConfig) -> Settings:
             source=object_spec(dataset.source),
             packed_root=packed_root,
         ),
-        data=options(DataOptions, data, module=object_spec(data), augment=object_spec(data.augment)),
+        data=options(
+            DataOptions, plain_values(data), module=object_spec(data), augment=object_spec(data.augment)
+        ),
         method=options(
             MethodOptions,
             config,

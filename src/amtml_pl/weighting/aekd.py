@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
+from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.minimum_norm import minimum_norm_weights
 from amtml_pl.weighting.scheme import Weighting, positive_temperature
 
@@ -17,16 +18,18 @@ def logit_gradients(
 ) -> Float[Tensor, "M B K"]:
     """Return each teacher's distillation gradient for the student's logits, in closed form.
 
-    ``g_m = d/dz_s of T² mean_b KL(p_m || p_s) = T (p_s - p_m) / B``, p at temperature T.
+    ``g_m = d/dz_s of T² mean_b KL(p_m || p_s) = T (p_s - p_m) / B``, p at temperature T. Both sides are
+    renormalised among the classes that the teacher knows; the gradient is 0 for the others.
 
     Args:
         student_logits: not softened.
         teacher_logits: not softened.
         temperature: T > 0.
     """
-    own = F.softmax(student_logits / temperature, dim=1)
+    compared = on_known_classes(student_logits[:, None].expand_as(teacher_logits), teacher_logits)
+    own = F.softmax(compared / temperature, dim=2)
     theirs = F.softmax(teacher_logits / temperature, dim=2)
-    return temperature * (own[:, None] - theirs).transpose(0, 1) / len(own)
+    return temperature * (own - theirs).transpose(0, 1) / len(own)
 
 
 class AekdWeighting(Weighting):

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amtml_pl.types import Labels, ModelOutputs, TeacherOutputs, TeacherWeights
+from amtml_pl.weighting.known_classes import knows_label
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -18,6 +19,9 @@ def confidence_weights(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[
     After Zhang, Chen and Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (arXiv:2201.00007),
     eq. 2 and 3. Rows sum to 1, and no weight exceeds 1 / (M - 1): with three teachers, a half.
 
+    A teacher that does not know the label has weight 0; the softmax and M are those of the teachers that do.
+    A label that one teacher alone knows gives it weight 1, one that none knows gives uniform weights.
+
     Args:
         logits: of the teachers, not softened.
         labels: in [0, K).
@@ -26,8 +30,16 @@ def confidence_weights(logits: Float[Tensor, "B M K"], labels: Labels) -> Float[
     if M == 1:
         return logits.new_ones(B, 1)
     chosen = labels.view(B, 1, 1).expand(B, M, 1)
+    knows = knows_label(logits, labels)
+    count = knows.sum(dim=1, keepdim=True)
     losses = -F.log_softmax(logits, dim=2).gather(2, chosen)[:, :, 0]
-    return (1 - F.softmax(losses, dim=1)) / (M - 1)
+    compared = losses.masked_fill(~knows, -torch.inf).where(count > 0, 0.0)
+    weights = (1 - F.softmax(compared, dim=1)) / (M - 1)
+    # For some teachers only: their own number takes the place of M.
+    several = weights * knows * (M - 1) / (count - 1).clamp_min(1)
+    return torch.where(
+        (count == 0) | (count == M), weights, torch.where(count == 1, knows.to(logits), several)
+    )
 
 
 class ConfidenceWeighting(Weighting):

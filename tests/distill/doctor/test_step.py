@@ -24,6 +24,7 @@ from amtml_pl.models.wide_resnet import WideResNet
 from amtml_pl.teachers.live import LiveTeachers, Teacher
 from amtml_pl.types import Batch
 from amtml_pl.weighting.adaptive import AdaptiveWeighting
+from amtml_pl.weighting.confidence import ConfidenceWeighting
 from amtml_pl.weighting.uniform import UniformWeighting
 from steps import CLASSES as K
 from steps import STAGES, small_module, small_network
@@ -322,3 +323,11 @@ def test_a_term_that_outweighs_the_rest_a_hundredfold_is_warned_of():
     assert names(found) == []
     [warning] = found.warnings
     assert "gradient from the loss term 'ce' is" in warning
+
+
+def test_teachers_that_do_not_know_every_class_have_no_finding():
+    module = module_of(plain_terms(), ConfidenceWeighting())
+    maps = ([0, 1, None, None], [None, 1, 2, 3])
+    teachers = zip(module.teacher_source.teachers, maps, strict=True)
+    module.teacher_source = LiveTeachers([Teacher(t.name, t.network, given) for t, given in teachers])
+    assert names(check_step(module, batch())) == []

@@ -51,10 +51,11 @@ def halve(optimizer):
     return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
 
 
-def weighing(kind, M=2, weighting=None, left_out=None, without_a_coefficient=None, **options):
+def weighing(kind, M=2, weighting=None, left_out=None, without_a_coefficient=None, class_maps=(), **options):
     torch.manual_seed(0)
     student = network(("layer3",))
-    source = LiveTeachers([Teacher(f"t{m}", network(("layer3",))) for m in range(M)])
+    maps = class_maps or [None] * M
+    source = LiveTeachers([Teacher(f"t{m}", network(("layer3",)), maps[m]) for m in range(M)])
     offered = dict.fromkeys(source.names, OfferedFeatures("layer3"))
     hints = {f"{name}/layer3": (8, 8, 8) for name in source.names}
     shapes = TensorShapes(K, source.names, tap_shapes(student, 32)[1], hints, offered)
@@ -416,3 +417,17 @@ def test_the_static_aggregation_of_mtkd_rl(golden):
     divergence = soft_target_losses(given["student_logits"].double(), logits, given["T"])
     confidence = confidence_weights(logits, given["labels"])
     assert_golden(aggregated_weights(given["policy"].double(), confidence, divergence), expected["weights"])
+
+
+@pytest.mark.parametrize("kind", [MMKD, MTKDRL])
+def test_a_loop_weighs_teachers_that_do_not_know_every_class(kind):
+    module = weighing(kind, class_maps=([0, 1, None, None], [None, 1, 2, 3]))
+    found = module.break_down(with_teachers(module, batches(1)[0]))
+    assert all(torch.isfinite(component.value) for component in found.components)
+    weights, labels = found.step.weights, found.step.labels
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(8))
+    if kind is MTKDRL:
+        for w in (weights, found.step.feature_weights):
+            assert torch.equal(w[labels == 0], torch.tensor([[1.0, 0.0]] * 2))
+            assert torch.equal(w[labels >= 2], torch.tensor([[0.0, 1.0]] * 4))
+            assert (w[labels == 1] > 0).all()

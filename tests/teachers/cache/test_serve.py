@@ -11,6 +11,7 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.packing import PackedDataset
 from amtml_pl.errors import UserError
 from amtml_pl.teachers.cache.serve import CachedTeachers
+from amtml_pl.teachers.cache.trust import compare_outputs
 from amtml_pl.teachers.live import LiveTeachers, Teacher
 
 pytestmark = pytest.mark.numbers
@@ -202,3 +203,37 @@ def test_a_view_that_was_not_built_is_refused(root, images):
 def test_another_split_never_gets_rows_of_the_training_split(root, images):
     with pytest.raises(RuntimeError, match="'val'"):
         source(root)(replace(batch(images, torch.arange(3), 1), split="val"))
+
+
+KNOWN = [None, 0, 3, None]  # the outputs of four classes
+
+
+def specialist(root, change=lambda logits: None):
+    """Return the stores of a teacher that knows two of the four classes."""
+
+    def load():
+        made = network(1)
+        made.network.fc.register_forward_hook(lambda module, images, logits: change(logits))
+        return Teacher("big", made, KNOWN)
+
+    return replace(stores(root, "big", seed=1), load=load)
+
+
+def test_classes_that_a_teacher_does_not_know_survive_half_precision(tmp_path):
+    few, teacher = split(), specialist(tmp_path)
+    built(tmp_path, [teacher], [1])
+    served = CachedTeachers(("big",), [teacher], [1])(batch(few, torch.arange(5), 1)).logits
+    live = LiveTeachers([teacher.load()])(batch(few, torch.arange(5), 1)).logits
+    assert served.dtype == torch.float16
+    assert torch.equal(served == -torch.inf, torch.tensor([True, False, False, True]).expand(5, 1, 4))
+    torch.testing.assert_close(served.float(), live, rtol=1e-3, atol=1e-3)
+    assert compare_outputs(teacher, few, AUGMENT, [1], 5, OPTIONS)["logits"] < 2e-3
+
+
+def test_an_infinite_logit_of_a_known_class_is_refused_and_one_of_an_unknown_class_is_not(tmp_path):
+    def broken(output):
+        return lambda logits: logits.index_fill(1, torch.tensor([output]), -torch.inf)
+
+    built(tmp_path / "unknown", [specialist(tmp_path / "unknown", broken(1))], [1])
+    with pytest.raises(UserError, match=r"cannot be stored as float16 \(got inf"):
+        built(tmp_path / "known", [specialist(tmp_path / "known", broken(3))], [1])

@@ -13,6 +13,7 @@ from amtml_pl.distill.doctor.checkup import Finding
 from amtml_pl.distill.doctor.gradients import norm
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.types import Step, TeacherOutputs
+from amtml_pl.weighting.known_classes import on_known_classes
 from amtml_pl.weighting.scheme import Weighting
 
 
@@ -50,7 +51,7 @@ def order_findings(
         return
     order = [*range(1, len(step.teachers.names)), 0]
     names = (*step.teachers.names[1:], step.teachers.names[0])
-    turned = TeacherOutputs(names, step.teachers.logits[:, order], step.teachers.hints)
+    turned = replace(step.teachers, names=names, logits=step.teachers.logits[:, order])
 
     def weighed(teachers: TeacherOutputs) -> Tensor:
         seed_step()
@@ -81,10 +82,13 @@ def weights_apart_and_near(
 ) -> Float[Tensor, "B2 M"]:
     """Return a step's weights, and below them those for nearly equal logits, (2 B, M).
 
-    There the logits differ a hundredth as much, as at the end of a training.
+    There the logits differ a hundredth as much, as at the end of a training. Those of unknown classes stay
+    minus infinity.
     """
-    middle = teachers.logits.mean(dim=1, keepdim=True)
-    near = TeacherOutputs(teachers.names, middle + 0.01 * (teachers.logits - middle), teachers.hints)
-    logits = middle[:, 0] + 0.01 * (step.student.logits - middle[:, 0])
+    logits = teachers.logits.masked_fill(teachers.logits == -torch.inf, 0.0)
+    middle = logits.mean(dim=1, keepdim=True)
+    closer = on_known_classes(middle + 0.01 * (logits - middle), teachers.logits)
+    near = replace(teachers, logits=closer)
+    own = middle[:, 0] + 0.01 * (step.student.logits - middle[:, 0])
     apart = weighting(step.student, teachers, step.labels)
-    return torch.cat([apart, weighting(replace(step.student, logits=logits), near, step.labels)])
+    return torch.cat([apart, weighting(replace(step.student, logits=own), near, step.labels)])

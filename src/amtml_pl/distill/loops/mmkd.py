@@ -33,7 +33,8 @@ class MMKD(LearnedWeightsLoop):
 
     Departures: the virtual steps are plain gradient descent, without momentum and weight decay; the feature
     network reads the mean, deviation and maximum of a sample's cosine similarities to its batch, so that a
-    batch may have any size; the regressors are in evaluation mode during the steps.
+    batch may have any size; the regressors are in evaluation mode during the steps. The network for the
+    outputs reads 0 as the logit of a class that a teacher does not know.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
@@ -80,7 +81,8 @@ class MMKD(LearnedWeightsLoop):
         self, student: ModelOutputs, teachers: TeacherOutputs
     ) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
         """Return the weights of outputs and of features, each (B, M), differentiable in the networks."""
-        logits = torch.cat([teachers.logits, student.logits.detach()[:, None]], dim=1).flatten(1)
+        known = teachers.logits.masked_fill(teachers.logits == -torch.inf, 0.0)
+        logits = torch.cat([known, student.logits.detach()[:, None]], dim=1).flatten(1)
         maps = [teachers.hints[name] for name in self.regression.names]
         maps.append(student.features[self.regression.student_stage].detach())
         statistics = torch.cat([similarity_statistics(each) for each in maps], dim=1)

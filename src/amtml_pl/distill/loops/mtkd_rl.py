@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from amtml_pl.distill.loops.learned_weights import LearnedWeightsLoop
@@ -18,6 +19,7 @@ from amtml_pl.losses.term import require_teachers
 from amtml_pl.models.state import evaluation_mode
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.confidence import confidence_weights
+from amtml_pl.weighting.known_classes import among_those_who_know, knows_label
 
 
 class MTKDRL(LearnedWeightsLoop):
@@ -30,7 +32,9 @@ class MTKDRL(LearnedWeightsLoop):
     weighted by the standardised reward; rewards below the mean of the batch have no effect, as published.
 
     Departures: the agent learns after every step, not once an epoch from all states; epoch 0 has learned
-    weights, not 1 for every teacher; the regressors are in evaluation mode for the state.
+    weights, not 1 for every teacher; the regressors are in evaluation mode for the state. Of a teacher that
+    does not know a class the agent reads the logit 0; if the label is that class, the loss ln K, and the
+    teacher's weights are 0.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
@@ -70,8 +74,12 @@ class MTKDRL(LearnedWeightsLoop):
             divergence = soft_target_losses(step.student.logits, logits, self.temperature)
             labels = step.labels[:, None].expand(-1, M)
             wrongness = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+            knows = knows_label(logits, step.labels)
+            wrongness = wrongness.where(knows, math.log(logits.shape[2]))
+            known = logits.masked_fill(logits == -torch.inf, 0.0)
             return Observation(
-                state=torch.cat([cosine, divergence, wrongness, *theirs, logits.flatten(1)], dim=1),
+                state=torch.cat([cosine, divergence, wrongness, *theirs, known.flatten(1)], dim=1),
+                knows=knows,
                 cosine=cosine,
                 divergence=divergence,
                 confidence=confidence_weights(logits, step.labels),
@@ -83,7 +91,8 @@ class MTKDRL(LearnedWeightsLoop):
         """Return the weights of outputs and of features, each (B, M), differentiable in the agent."""
         for_logits, for_features = self.agent(seen.state)
         weights = aggregated_weights(for_logits, seen.confidence, seen.divergence)
-        return weights, aggregated_weights(for_features, seen.confidence, seen.cosine)
+        feature_weights = aggregated_weights(for_features, seen.confidence, seen.cosine)
+        return among_those_who_know(weights, seen.knows), among_those_who_know(feature_weights, seen.knows)
 
     def weights_loss(self, batch: Batch, step: Step, lr: float) -> Float[Tensor, ""]:
         """Return the agent's loss, a scalar: more reward demands larger weights."""
@@ -110,6 +119,7 @@ class Observation:
 
     Attributes:
         state: ``(B, D)``, the input of the agent; D is 3 numbers, K logits and C channels per teacher.
+        knows: ``(B, M)``, which teachers know the label.
         cosine: ``(B, M)``, cosine similarity of the student's pooled features to each teacher's.
         divergence: ``(B, M)``, KL divergence of the softened outputs, times T².
         confidence: ``(B, M)``, CA-MKD's weights; rows sum to 1.
@@ -118,6 +128,7 @@ class Observation:
     """
 
     state: Float[Tensor, "B D"]
+    knows: Bool[Tensor, "B M"]
     cosine: Float[Tensor, "B M"]
     divergence: Float[Tensor, "B M"]
     confidence: Float[Tensor, "B M"]

@@ -38,6 +38,7 @@ from amtml_pl.results.teachers import RecordedTeacher
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.teachers.live import weights_digest
 from amtml_pl.types import Mixture, ModelOutputs, TeacherOutputs
+from amtml_pl.weighting.known_classes import knows_label
 
 # The autocast type of a trainer's precision; the others compute in the type of the weights.
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
@@ -78,9 +79,11 @@ def evaluate_student(
     if others and len(others) == len(run.teachers):
         others["ensemble"], about_ensemble = mixed_teachers(run, images, checkpoint, others)
     for name, other in others.items():
-        measured = quality(other, images.labels)
-        measured |= agreement_with_teacher(logits, other.float().log_softmax(dim=1))
-        metrics |= {f"{name}/{split}/{what}": value for what, value in measured.items()}
+        known = knows_label(other[:, None], images.labels)[:, 0]  # the other images are not its classes
+        if known.any():
+            measured = quality(other[known], images.labels[known])
+            measured |= agreement_with_teacher(logits[known], other[known].float().log_softmax(dim=1))
+            metrics |= {f"{name}/{split}/{what}": value for what, value in measured.items()}
     if not latency:
         left_out["latency"] = "latency=false"
     by_class = accuracy_by_class(logits, images.labels, images.classes)

@@ -50,10 +50,13 @@ class Shard:
     tensors: dict[str, Float[Tensor, "R ..."]]  # ``logits (R, K)`` and by tap ``(R, C, H, W)``
     pixels: Int64[Tensor, " R"]  # checksums of each row's pixels
     place: tuple[str, int, Sequence[int]]  # teacher, view and rows, for messages
+    known_classes: list[int] | None  # those whose logits are finite; None for all
 
     def encoded(self, tensor: str, storage: Storage) -> dict[str, Tensor]:
         """Return a tensor as it is stored; a UserError names the first unusable sample."""
         values = self.tensors[tensor]
+        if tensor == "logits" and self.known_classes is not None:
+            values = values[:, self.known_classes]
         if len(rows := unusable_rows(values, storage)):
             teacher, view, sample = self.place
             worst = values[rows[0]].abs().max().item()
@@ -65,7 +68,7 @@ class Shard:
                 f"(got {worst} for sample {sample[int(rows[0])]} in view {view}).",
                 fix=fix,
             )
-        return (encode_logits if tensor == "logits" else encode)(values, storage)
+        return (encode_logits if tensor == "logits" else encode)(self.tensors[tensor], storage)
 
 
 def ready_for_computing(teacher: Teacher, options: BuildOptions) -> Teacher:
@@ -97,7 +100,7 @@ def compute_shard(
             parts.setdefault(tensor, []).append(values.float().cpu().contiguous())
         advanced(teacher.name, len(index))
     tensors = {tensor: torch.cat(values) for tensor, values in parts.items()}
-    return Shard(tensors, torch.cat(pixels), (teacher.name, view, rows))
+    return Shard(tensors, torch.cat(pixels), (teacher.name, view, rows), teacher.known_classes)
 
 
 def batches_of(rows: Int64[Tensor, " R"], batch_size: int) -> list[Int64[Tensor, " _"]]:

@@ -145,9 +145,18 @@ def largest_beside(stored: StoredView, index: Int64[Tensor, " B"]) -> Float[Tens
 def relative_difference(
     stored: Float[Tensor, "B ..."], now: Float[Tensor, "B ..."], beside: Float[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """Return each row's largest difference, relative to its largest value or to ``beside``."""
-    largest = torch.maximum(now.flatten(1).abs().amax(dim=1), beside)
-    return (stored - now).flatten(1).abs().amax(dim=1) / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    """Return each row's largest difference, relative to its largest value or to ``beside``.
+
+    Two infinite values of one sign, logits of a class that the teacher does not know, do not differ.
+    """
+    largest = torch.maximum(without_unknown(now).flatten(1).abs().amax(dim=1), beside)
+    difference = torch.where(stored == now, 0.0, stored - now).flatten(1).abs().amax(dim=1)
+    return difference / largest.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def without_unknown(values: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+    """Return values with 0 for minus infinity, the logit of an unknown class."""
+    return values.masked_fill(values == -torch.inf, 0.0)
 
 
 def changed_classes(
@@ -156,7 +165,7 @@ def changed_classes(
     """Return the rows where another class has the largest logit, except for ties by rounding."""
     tie = TOLERANCE["float32"] if options.precision == "float32" else TOLERANCE_OF_AUTOCAST
     lead = now.amax(dim=1) - now.gather(1, stored.argmax(dim=1, keepdim=True)).squeeze(1)
-    return (lead > tie * now.abs().amax(dim=1)).nonzero().flatten()
+    return (lead > tie * without_unknown(now).abs().amax(dim=1)).nonzero().flatten()
 
 
 def changed_output(store: TensorStore, view: int, sample: int, how: str) -> UserError:

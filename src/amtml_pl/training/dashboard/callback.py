@@ -164,7 +164,7 @@ class Dashboard(Observer, Checkpoint):
     def write_teaching(self, teaching: Teaching) -> None:
         """Write curves, histograms and the table of the epoch's weights."""
         teachers, classes = self.context.teachers, self.context.classes
-        self.logger.scalars(teaching.scalars(teachers), self.epoch)
+        self.logger.scalars(teaching.scalars(teachers) | teaching.known_weights(classes), self.epoch)
         for name, weights in zip(teachers, teaching.weights.unbind(1), strict=True):
             self.logger.histogram(f"teacher/{name}/weights", weights, self.epoch)
         self.means[self.epoch] = mean_weights_by_class(teaching.weights, teaching.labels, len(classes))

@@ -13,7 +13,7 @@ from amtml_pl.runs.record import RunRecord
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-ENSEMBLE = {"weight_entropy": "ensemble/weight_entropy", "weight_above_0.95": "ensemble/weight_above_0.95"}
+ENSEMBLE = {name: f"ensemble/{name}" for name in ("weight_entropy", "weight_above_0.95", "weight_known")}
 
 
 def tag_of(metric: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from amtml_pl.losses.soft_targets import integrated_soft_targets
+from amtml_pl.training.dashboard.weights_by_class import mean_weights_by_class
 from amtml_pl.types import Mixture
+from amtml_pl.weighting.known_classes import knows_label
 
 Rows = TypeVar("Rows")
 
@@ -26,6 +29,7 @@ class Teaching:
         student: ``(N,)``, the class that the student found most likely in its step.
         mixture: ``(N,)``, the class that the weighted teachers find most likely.
         weights: ``(N, M)``, rows sum to 1.
+        knows: ``(N, M)``, True for a teacher that knows the label.
     """
 
     labels: Int64[Tensor, " N"]
@@ -33,6 +37,7 @@ class Teaching:
     student: Int64[Tensor, " N"]
     mixture: Int64[Tensor, " N"]
     weights: Float[Tensor, "N M"]
+    knows: Bool[Tensor, "N M"]
 
     @staticmethod
     def of(
@@ -51,6 +56,7 @@ class Teaching:
             student=student.argmax(dim=1),
             mixture=mixed.argmax(dim=1),
             weights=weights,
+            knows=knows_label(teachers, labels),
         )
 
     def scalars(self, teachers: tuple[str, ...]) -> dict[str, float]:
@@ -69,6 +75,15 @@ class Teaching:
             found[f"teacher/{name}/agreement_student"] = agrees
             found[f"teacher/{name}/weight_entropy"] = spread
         return found
+
+    def known_weights(self, classes: Sequence[str]) -> dict[str, float]:
+        """Return, per class, the mean weight of the teachers that know it, by tag; empty if all know all."""
+        if bool(self.knows.all()):
+            return {}
+        known = (self.weights.double() * self.knows).sum(dim=1, keepdim=True)
+        means = mean_weights_by_class(known, self.labels, len(classes))[:, 0].tolist()
+        pairs = zip(classes, means, strict=True)
+        return {f"ensemble/weight_known/{name}": mean for name, mean in pairs if not math.isnan(mean)}
 
 
 def concatenated(parts: Sequence[Rows], device: torch.device | str = "cpu") -> Rows:
