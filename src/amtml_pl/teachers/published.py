@@ -9,15 +9,15 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.identity import file_digest
 from amtml_pl.system.download import Download
-from amtml_pl.system.files import digest_of_file, replacing
+from amtml_pl.system.files import digest_of_file, file_digest, replacing
 
 log = logging.getLogger(__name__)
 MIRRORS = "'teacher.NAME.weights.mirrors=[https://HOST/FOLDER]'"
@@ -104,14 +104,14 @@ class PublishedFile:
         return None if got.startswith(expected) else f"got sha256 {got}, expected {expected}"
 
     @contextmanager
-    def _opened(self, archive: Path) -> Iterator[IO[bytes]]:
+    def _opened(self, archive: Path) -> Iterator[BufferedReader]:
         """Open the member of the archive; nothing but its bytes is used."""
         with tarfile.open(archive, "r:") as tar:
             found = (info for info in tar if str(PurePosixPath(info.name)) == self.member)
             content = next((tar.extractfile(info) for info in found if info.isfile()), None)
             if content is None:
                 raise KeyError("no such file")
-            yield content
+            yield cast(BufferedReader, content)
 
 
 def published_file(weights: Mapping[str, Any], teachers: Path) -> PublishedFile | None:
