@@ -108,6 +108,8 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
             "image_size": config.dataset.image_size,
             "train_images": short.data.train_size + short.data.val_size,
         }
+        for teacher in short.teacher.values():
+            teacher.min_accuracy = None
     short.trainer.max_epochs, short.trainer.limit_train_batches = 1, steps + 2
     for name, file in weights_for_teachers(original, folder).items():
         short.teacher[name].weights = {"path": str(file), "key": None, "strip_prefixes": [], "rename": None}

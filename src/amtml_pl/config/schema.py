@@ -33,7 +33,7 @@ RENAME = Rule(dict[str, str] | None, "a mapping from regular expressions to repl
 URL = Rule(
     str | None,
     "an http(s) address that ends with a file's name, or null",
-    lambda v: v is None or re.fullmatch(r"https?://[^/?#]+/([^?#]*/)?[^/?#]+", v) is not None,
+    lambda v: v is None or re.fullmatch(r"https?://[^/?#]+/([^?#]*/)?[^/?#]*[^/?#.]", v) is not None,
 )
 SHA256 = Rule(
     str | None,

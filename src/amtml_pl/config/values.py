@@ -78,7 +78,7 @@ def coefficient_problems(coefficients: Mapping[str, Any], terms: Mapping[str, An
 
 
 def weights_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield an error for weights from several places, or for a part of a published file without its URL."""
+    """Yield errors for weights from several places, and for a checksum without an address."""
     weights = node.get("weights")
     if not isinstance(weights, Mapping):
         return

@@ -152,7 +152,7 @@ def weights_problems(weights: Mapping[str, Any], path: str) -> Iterator[str]:
     yield from rule_problems(weights, given, path, known=weights.keys())
     for key in ("path", "run"):
         if weights.get(key) is not None and not is_place(weights[key]):
-            yield f"{path}.{key} is not a path"
+            yield f"{path}.{key} is not the path of a file or folder"
 
 
 def built_nodes(tree: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[str, ...]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from amtml_pl.config.schema import KEYS
 from amtml_pl.config.teacher_recipe import has_own_weights, recipe
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.system.files import digest_of_file, short_digest
+from amtml_pl.system.files import file_digest, short_digest
 from amtml_pl.system.limits import cores
 
 
@@ -103,20 +102,6 @@ def identified_weights(weights: dict[str, Any]) -> dict[str, Any]:
     if weights["run"] is not None:
         path = RunFolder(Path(weights["run"])).weights_file
     return {**reading, "path": None if path is None else file_digest(Path(path))}
-
-
-def file_digest(file: Path) -> str | None:
-    """Return the SHA-256 of a file, cached until it changes; None if unreadable."""
-    try:
-        state = file.stat()
-        return _digest_of_state(file, state.st_mtime_ns, state.st_size)
-    except OSError:
-        return None
-
-
-@lru_cache
-def _digest_of_state(file: Path, _modified: int, _size: int) -> str:
-    return digest_of_file(file)
 
 
 def run_label(overrides: list[str], left_out: tuple[str, ...] = ("experiment", "sweep")) -> str:

@@ -96,12 +96,12 @@ class Download:
             reasons.append(f"\n  {url}: the server sent a wrong file ({problem})")
         raise UserError(
             f"The file {self.target} is missing, and the download failed: "
-            f"{''.join(reasons) or 'no address is set'}.",
+            f"{''.join(reasons) or 'no mirror is set'}.",
             fix=f"put {self.target.name} at {self.target}, or set another address: {self.key}",
         )
 
     def _problem_after(self, url: str, seconds: float) -> str | None:
-        """Return what is wrong with the file that a server has sent; None if nothing is."""
+        """Return the problem of the file that a server has sent; None without one."""
         resumed = _size(self.part) > 0
         self._transfer(url, seconds)
         problem = self.wrong(self.part)

@@ -8,6 +8,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -121,6 +122,20 @@ def digest_of_file(file: Path, algorithm: str = "sha256") -> str:
     """Return the hexadecimal digest of a file's bytes, without reading it into memory."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def file_digest(file: Path) -> str | None:
+    """Return the SHA-256 of a file, cached until it changes; None if unreadable."""
+    try:
+        state = file.stat()
+        return _digest_of_state(file, state.st_mtime_ns, state.st_size)
+    except OSError:
+        return None
+
+
+@lru_cache
+def _digest_of_state(file: Path, _modified: int, _size: int) -> str:
+    return digest_of_file(file)
 
 
 def short_digest(content: str | bytes, digits: int) -> str:

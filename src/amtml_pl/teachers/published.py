@@ -9,15 +9,14 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, cast
 
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.identity import file_digest
 from amtml_pl.system.download import Download
-from amtml_pl.system.files import digest_of_file, replacing
+from amtml_pl.system.files import digest_of_file, file_digest, replacing
 
 log = logging.getLogger(__name__)
 MIRRORS = "'teacher.NAME.weights.mirrors=[https://HOST/FOLDER]'"
@@ -50,10 +49,10 @@ class PublishedFile:
     @property
     def name(self) -> str:
         """The name of what is downloaded."""
-        return PurePosixPath(unquote(urlsplit(self.url).path)).name
+        return self.url.rpartition("/")[2]
 
     def found(self) -> Path | None:
-        """Return the file; None if it must be downloaded. Another one of its name is a UserError."""
+        """Return the file, None if it is missing; a UserError for another one."""
         if not self.file.is_file():
             return None
         if problem := self._problem(file_digest(self.file) or "of no readable file"):
@@ -64,7 +63,7 @@ class PublishedFile:
         return self.file
 
     def fetch(self) -> None:
-        """Download and verify the file if it is missing; a UserError leaves nothing half-written."""
+        """Download and verify the file if it is missing; keep nothing half-written."""
         if self.found() is not None:
             return
         archive = self.folder / self.name
@@ -78,17 +77,19 @@ class PublishedFile:
             resumable=self.sha256 is not None,
         ).fetch()
         if self.member is not None:
-            if problem := self._wrong(archive):
-                raise UserError(f"{archive} is not the published archive ({problem}).", fix=f"rm '{archive}'")
-            with replacing(self.file) as temporary:
-                self._extract(archive, temporary)
+            self._extract(archive)
         if self.sha256 is None:
-            got = digest_of_file(self.file)
+            got = file_digest(self.file)
             log.warning("%s has no published checksum. Its SHA-256 is %s", self.file, got)
 
-    def _extract(self, archive: Path, place: Path) -> None:
-        with self._opened(archive) as content, place.open("wb") as file:
-            shutil.copyfileobj(content, file)
+    def _extract(self, archive: Path) -> None:
+        try:
+            if problem := self._wrong(archive):
+                raise UserError(f"{archive} is not the published archive ({problem}).", fix=f"rm '{archive}'")
+            with self._opened(archive) as content, replacing(self.file) as new, new.open("wb") as file:
+                shutil.copyfileobj(content, file)
+        except OSError as error:
+            raise UserError(f"The file {self.file} of {archive} cannot be written: {error}.") from error
 
     def _wrong(self, downloaded: Path) -> str | None:
         if self.member is None:
@@ -104,14 +105,14 @@ class PublishedFile:
         return None if got.startswith(expected) else f"got sha256 {got}, expected {expected}"
 
     @contextmanager
-    def _opened(self, archive: Path) -> Iterator[IO[bytes]]:
+    def _opened(self, archive: Path) -> Iterator[BufferedReader]:
         """Open the member of the archive; nothing but its bytes is used."""
         with tarfile.open(archive, "r:") as tar:
             found = (info for info in tar if str(PurePosixPath(info.name)) == self.member)
             content = next((tar.extractfile(info) for info in found if info.isfile()), None)
             if content is None:
                 raise KeyError("no such file")
-            yield content
+            yield cast(BufferedReader, content)
 
 
 def published_file(weights: Mapping[str, Any], teachers: Path) -> PublishedFile | None:

@@ -73,7 +73,7 @@ def _mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 def _prefixed_networks(
     given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors below each prefix that gives the whole network; none if a name fits already."""
+    """Return the tensors below each prefix that gives the whole network."""
     if given.keys() & expected.keys():
         return {}
     some = next(iter(expected))
@@ -180,7 +180,7 @@ def _select(content: object, key: str | None, path: Path | str) -> dict[str, Ten
 
 
 def _at(content: object, key: str, path: Path | str, above: str = "") -> object:
-    """Return the value under a key, which may contain dots, lead through levels, or be a prefix of names."""
+    """Return the value under a key of several levels, or the values below a prefix."""
     level = content if isinstance(content, dict) else {}
     if key in level:
         return level[key]

@@ -19,8 +19,9 @@ from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import cost
 from amtml_pl.models.teacher_head import LinearHead, NoHead
 from amtml_pl.runs.folder import RunFolder
-from amtml_pl.runs.identity import file_digest, run_folder
+from amtml_pl.runs.identity import run_folder
 from amtml_pl.runs.record import RunRecord, TeacherFacts
+from amtml_pl.system.files import file_digest
 from amtml_pl.teachers.linear_head import FittedHead, read_head
 from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
 from amtml_pl.teachers.published import (
