@@ -137,7 +137,7 @@ def stepped():
 @pytest.mark.parametrize("student", STUDENTS)
 def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch, student):
     """A step depends on a student's maps alone; without maps, one student stands for all."""
-    if student.startswith("timm_"):
+    if student.startswith(("timm_", "vit_")):
         pytest.importorskip("timm")
     node = OmegaConf.load(STUDENTS[student])
     with torch.device("meta"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from operator import floordiv
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,6 +16,7 @@ from amtml_pl.config.command_keys import help_of
 from amtml_pl.runs.identity import resolve_run_folder, share_of_cores
 
 OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
+OmegaConf.register_new_resolver("amtml.quotient", floordiv, replace=True)
 OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
 OmegaConf.register_new_resolver("amtml.share_of_cores", share_of_cores, replace=True)
 # YAML cannot allow new keys in a node, as for coef.kd=2 in a run without the term kd.

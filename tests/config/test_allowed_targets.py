@@ -142,7 +142,7 @@ HARMFUL_ARGUMENTS = {
     "weights from a hub": ({**TIMM, "model_name": "hf-hub:x/y"}, "model_name="),
     "no listed model": (
         {**TIMM, "model_name": "resnet18_x"},
-        r"model_name='resnet18_x'; timm.list_models\(\) lists",
+        "model_name='resnet18_x'; similar names: resnet18, .*timm.list_models",
     ),
     "arguments by position": (
         {**TORCHVISION, "_args_": ["x"]},

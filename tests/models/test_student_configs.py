@@ -18,7 +18,7 @@ def student(configure):
     """Build a network of conf/student; all of them are composed at once."""
 
     def made(name, num_classes):
-        if name.startswith("timm_"):
+        if name.startswith(("timm_", "vit_")):
             pytest.importorskip("timm")
         config = configure(f"teacher=[{','.join(NAMES)}]", f"dataset.num_classes={num_classes}")
         return TappedNetwork(build_object(config.teacher[name].network), mean=[0.5] * 3, std=[0.5] * 3)

@@ -162,10 +162,18 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
         elif not (is_plain(value) or (ours and not any(group_problems(value, ("student",), "")))):
             yield f"{key}={value!r:.80} is not allowed in {target} (expected numbers, names, or their lists)"
     if target == TIMM:
-        from timm import is_model  # only here: as above
+        yield from timm_problems(str(node.get("model_name")))
 
-        if not is_model(str(node.get("model_name"))):
-            yield f"timm has no model_name={node.get('model_name')!r:.80}; timm.list_models() lists the names"
+
+def timm_problems(name: str) -> Iterator[str]:
+    """Yield an error for a name, with a tag of pretrained weights or without, that timm does not list."""
+    import timm  # only here: the first stage of the check needs no torch
+
+    listed = timm.list_models(pretrained=True) if "." in name else timm.list_models()
+    if name not in listed:
+        close = difflib.get_close_matches(name, listed, 3)
+        meant = f"; similar names: {', '.join(close)}" if close else ""
+        yield f"timm has no model_name={name!r:.80}{meant} (timm.list_models() lists the names)"
 
 
 def is_plain(value: object) -> bool:

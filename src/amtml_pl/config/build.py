@@ -14,6 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from amtml_pl.config.allowed_targets import refuse_foreign_targets
 from amtml_pl.errors import UserError, first_line
 
+DOWNLOAD = (
+    "connect this machine to the network to download pretrained weights, or load a file with "
+    "teacher.NAME.weights.path=FILE and teacher.NAME.network.pretrained=false"
+)
 Config: TypeAlias = DictConfig  # the composed configuration, for modules that know no OmegaConf
 
 
@@ -62,7 +66,9 @@ def build_object(node: DictConfig | Mapping[str, Any] | None, *, partial: bool =
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise UserError(f"{config.get('_target_')} cannot be built: {error.__cause__ or error}") from error
+        fix = DOWNLOAD if isinstance(error.__cause__, OSError) else None
+        what = f"{config.get('_target_')} cannot be built: {error.__cause__ or error}"
+        raise UserError(what, fix=fix) from error
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,7 @@ WEIGHTS = {
     "strip_prefixes": key(Rule(list[str], "a list, e.g. [module.]"), "prefixes to remove from tensor names"),
     "rename": key(RENAME, "renames tensors: {regular expression: replacement}, in order"),
 }
-NETWORK_FILE = {
-    "network": key(NETWORK, "constructor of the network, and its arguments"),
-    "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
-    "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
-    "input_size": key(INPUT_SIZE, "height and width that images are resized to; null: dataset.image_size"),
+MAP_READING = {
     "tokens": key(
         choice("patches", "class", "mean"), "which tokens of a transformer its taps read", required=False
     ),
@@ -121,14 +117,22 @@ NETWORK_FILE = {
         "NHWC: maps of the network have channels last; null: as timm says, or NCHW",
         required=False,
     ),
+}
+NETWORK_FILE = {
+    "network": key(NETWORK, "constructor of the network, and its arguments"),
+    "stages": key(STAGES, "modules whose feature maps loss terms read, from first to last"),
+    "hint": key(Rule(str | None, "a module's name or null"), "module that returns the last feature map"),
+    "input_size": key(INPUT_SIZE, "height and width that images are resized to; null: dataset.image_size"),
+    **MAP_READING,
     "channels_last": key(
         SWITCH, "of a student: what execution.channels_last=auto takes on a CPU", required=False
     ),
 }
 # A student's taps count where a term reads them. Those of a teacher always count.
 STUDENT = {
-    name: replace(each, identity="readers") if name in ("stages", "hint") else each
-    for name, each in NETWORK_FILE.items()
+    **NETWORK_FILE,
+    **{name: replace(NETWORK_FILE[name], identity="readers") for name in ("stages", "hint")},
+    **{name: replace(NETWORK_FILE[name], identity="teachers") for name in MAP_READING},
 }
 TEACHER = {
     **NETWORK_FILE,

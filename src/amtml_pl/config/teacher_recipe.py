@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.key_roles import handed_to_recipes
 from amtml_pl.config.overrides import hydra_literal
-from amtml_pl.config.schema import KEYS, ORIGINS
+from amtml_pl.config.schema import KEYS, MAP_READING, ORIGINS
 from amtml_pl.errors import UserError
 
 
@@ -58,7 +58,8 @@ def recipe(config: DictConfig, teacher: str) -> DictConfig:
         if key in given:  # else the check of the run's own node reports it
             # Nodes with their interpolations, so that the folder's hash is that of the same command typed.
             taken[key] = deepcopy(given[key])
-    own.student = {key: deepcopy(node._get_node(key)) for key in ("network", "stages", "hint", "input_size")}
+    handed = ("network", "stages", "hint", "input_size", *MAP_READING)
+    own.student = {key: deepcopy(node._get_node(key)) for key in handed if key in node}
     own.dataset.mean, own.dataset.std = list(node.mean), list(node.std)
     own.seed = node.seed
     OmegaConf.set_struct(own, True)

@@ -50,7 +50,7 @@ def run_folder(config: Config, experiment: str | None, label: str) -> Path:
     digest = run_hash(config)
     for existing in sorted(parent.glob(f"*-{digest}")):
         return existing.resolve()
-    return (parent / f"{label}-{digest}").resolve()
+    return (parent / f"{label.rpartition('/')[2]}-{digest}").resolve()  # timm/MODEL is a choice
 
 
 def run_hash(config: Config) -> str:

@@ -82,6 +82,7 @@ def quieten() -> None:
     threading.excepthook = report_thread
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it warns of each attempt to download
     for message in (
         ".*does not have many workers.*",  # whole batches are made by one tensor operation
         ".*number of training batches .* smaller than the logging interval.*",  # small data sets
