@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from amtml_pl.config.checks import check
 from amtml_pl.distill.module import StudentModule
@@ -94,6 +95,13 @@ def same_weights_each_time(**arguments):
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return CifarResNet(**arguments)
+
+
+def features_only(**arguments):
+    """Return such a network without its classifier: its output is the features (B, 64)."""
+    network = same_weights_each_time(**arguments)
+    network.fc = nn.Identity()
+    return network
 
 
 class OwnStep(DistillModule):

@@ -105,14 +105,14 @@ def class_map_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
 def head_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     """Yield keys of a teacher that do not fit its head."""
     head, weights = node.get("head"), node.get("weights")
-    if head not in ("none", "linear"):
+    if head not in ("none", "linear") or not isinstance(weights, Mapping):
         return
-    if isinstance(weights, Mapping) and weights.get("path") is None and not node.get("pretrained"):
+    if weights.get("path") is None and not node.get("pretrained"):
         yield (
             f"{path}.head={head}: its recipe trains the network with a classifier (expected null; or, for a "
             f"trained backbone, {path}.weights.path=FILE or {path}.pretrained=true)"
         )
-    if node.get("class_map") is not None:
+    elif node.get("class_map") is not None:
         yield (
             f"{path}.class_map={node['class_map']!r}: it orders the outputs of the network's own classifier, "
             f"which head={head} does not read (expected null)"

@@ -88,5 +88,5 @@ def refuse_without_logits(
             f"Logits of every teacher are read by {', '.join(readers)}, but head=none gives hints alone "
             f"(teachers without logits: {list(headless)}).",
             fix=f"fit a classifier: teacher.{headless[0]}.head=linear, or read hints alone: "
-            "'loss=[ce,hint]' weighting=uniform",
+            "method=rkd weighting=uniform",
         )

@@ -39,9 +39,14 @@ class NetworkFacts(Record):
 
 
 class TeacherFacts(NetworkFacts):
-    """A teacher, and its accuracy by split as known when its outputs were cached."""
+    """A teacher, and its accuracy by split as known when its outputs were cached.
+
+    Attributes:
+        has_logits: False for a teacher that gives hints alone, which has no accuracy.
+    """
 
     weights_digest: str
+    has_logits: bool = True
     accuracy: dict[str, float] = Field(default_factory=dict)
 
 
@@ -145,7 +150,10 @@ class RunRecord(Sealed):
         """Check that a completed run has all its metrics, files and timing."""
         if self.status == "completed":
             of_teachers = [
-                f"teacher/{name}/{split}/acc" for name in self.teachers for split in ("val", "test")
+                f"teacher/{name}/{split}/acc"
+                for name, facts in self.teachers.items()
+                for split in ("val", "test")
+                if facts.has_logits
             ]
             absent = [f"metrics.{name}" for name in (*METRICS, *of_teachers) if name not in self.metrics]
             absent += [f"files.{name}" for name in FILES if name not in self.files]

@@ -267,6 +267,7 @@ class SelectedTeacher:
             network=self.network.target,
             **vars(cost(teacher.network, self.image_size)),
             weights_digest=weights_digest(teacher.network),
+            has_logits=self.options.head != "none",
         )
 
 

@@ -24,7 +24,8 @@ def show_summary(record: RunRecord, folder: Path, *, with_next_commands: bool = 
     for column in ("accuracy", "validation", "test"):
         table.add_column(column, justify="left" if column == "accuracy" else "right")
     rows = {"student, best epoch": "*/acc", "student, last epoch": "*/acc_last"}
-    rows |= {f"teacher {name}": f"teacher/{name}/*/acc" for name in record.teachers}
+    with_logits = (name for name, facts in record.teachers.items() if facts.has_logits)
+    rows |= {f"teacher {name}": f"teacher/{name}/*/acc" for name in with_logits}
     for name, key in rows.items():
         table.add_row(escape(name), *(f"{metrics[key.replace('*', split)]:.4f}" for split in ("val", "test")))
     console.print(table)
