@@ -205,7 +205,7 @@ def teacher_stores(
 def examination(
     settings: Settings, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
 ) -> TeacherExamination:
-    """Examine a teacher with its weights on random validation images of classes that it knows.
+    """Examine a teacher on random validation images of classes that it knows.
 
     Other normalisations are tried only on a teacher with weights from elsewhere. A recipe's teacher was
     trained on the data's own.
