@@ -23,7 +23,7 @@ def on_known_classes(
 
 
 def among_those_who_know(weights: Float[Tensor, "B M"], knows: Bool[Tensor, "B M"]) -> TeacherWeights:
-    """Return weights (B, M) without the teachers that do not know the label; rows sum to 1.
+    """Return weights (B, M) of the teachers that know the label; rows sum to 1.
 
     ``w_m [m knows y] / sum_j w_j [j knows y]``. A row stays unchanged where all or none of the teachers know
     the label; it is uniform among those who know where their weights are all 0.

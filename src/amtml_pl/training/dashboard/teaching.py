@@ -77,7 +77,7 @@ class Teaching:
         return found
 
     def known_weights(self, classes: Sequence[str]) -> dict[str, float]:
-        """Return, per class, the mean weight of the teachers that know it, by tag; empty if all know all."""
+        """Return the weight on teachers that know each class; empty without specialists."""
         if bool(self.knows.all()):
             return {}
         known = (self.weights.double() * self.knows).sum(dim=1, keepdim=True)
