@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python docs/measurements/epoch_cost.py [OVERRIDE ...]
 
-The second of two runs is measured, whose teacher outputs are cached. Prints milliseconds per epoch, of that: validation, and everything else, such as checkpoints, table, dashboard.
+The second of two runs is measured, whose teacher outputs are cached. Prints milliseconds per epoch, of that
+validation, and everything else, such as checkpoints, table and dashboard.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def main() -> None:
         check(config)
         settings = settings_of(config)
         for run in ("fills the cache", "reads it"):
-            execute(RunRequest(settings, RunFolder(Path(folder) / run), experiment=None, command="measurement"))
+            execute(RunRequest(settings, RunFolder(Path(folder) / run), None, command="measurement"))
     epoch, between, validation = (
         1e3 * statistics.median(values[1:]) for values in (clock.epochs, clock.between, clock.validations)
     )
