@@ -166,15 +166,6 @@ def test_the_fingerprint_names_the_operation_and_its_arguments():
     [operation] = Augmentation([RandomResizedCrop()]).identity()["operations"]
     assert operation["operation"] == "random_resized_crop"
     assert operation["scale"] == (0.08, 1.0)
-    assert Augmentation([RandomResizedCrop()]).distinct_views is None
-
-
-@pytest.mark.gpu
-def test_pixels_do_not_depend_on_the_device():
-    images, keys = pictures(70, 64, 96), random_bits(0, np.arange(70))
-    for view in (1, 7):
-        on_gpu = RandomResizedCrop()(images.cuda(), keys, view)
-        assert torch.equal(on_gpu.cpu(), RandomResizedCrop()(images, keys, view))
 
 
 @pytest.mark.parametrize(

@@ -74,14 +74,6 @@ def test_operations_strengths_and_signs_are_drawn_evenly():
         assert chisquare(counts).pvalue > 0.001
 
 
-def test_the_pixels_of_an_image_do_not_depend_on_its_batch():
-    images, augment = pictures(60, 17, 23), Augmentation([TrivialAugmentWide()], seed=4)
-    whole = augment(images, torch.arange(60), 3)
-    for i in range(60):
-        assert torch.equal(augment(images[i : i + 1], torch.tensor([i]), 3)[0], whole[i])
-    assert not torch.equal(whole, augment(images, torch.arange(60), 4))
-
-
 def test_the_given_images_stay_as_they_are():
     images = pictures(60)
     before = images.clone()
@@ -92,12 +84,3 @@ def test_the_given_images_stay_as_they_are():
 def test_the_fingerprint_names_the_operation():
     augment = Augmentation([TrivialAugmentWide()])
     assert augment.identity()["operations"] == [{"operation": "trivial_augment_wide"}]
-    assert augment.distinct_views is None
-
-
-@pytest.mark.gpu
-def test_pixels_do_not_depend_on_the_device():
-    images, keys = pictures(300), random_bits(0, np.arange(300))
-    for view in (1, 7):
-        on_gpu = TrivialAugmentWide()(images.cuda(), keys, view)
-        assert torch.equal(on_gpu.cpu(), TrivialAugmentWide()(images, keys, view))
