@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from amtml_pl.config.paths import config_directory
 from archives import write_image_folder
@@ -50,6 +51,27 @@ def test_a_wrong_number_of_classes_is_reported_with_the_right_one(mistake, tmp_p
     output = mistake(*own, *SMALL, "data.val_size=2")
     assert "(got 5, expected 3). The first classes are a, b, c." in output
     assert "dataset.num_classes=3" in output
+
+
+FEW = (
+    "dataset.num_classes=2", "data.val_size=2", "data.batch_size=6", "data.views=2", "trainer.max_epochs=1",
+    "trainer=cpu", "logger=[]",
+)  # fmt: skip
+
+
+def test_the_documented_command_trains_on_images_of_224_pixels(command, tmp_path):
+    pytest.importorskip("timm")
+    page = (config_directory().parent / "docs" / "data.md").read_text().replace("\\\n", " ")
+    [line] = [line for line in page.splitlines() if line.startswith("python") and "image_size=224" in line]
+    flowers = tmp_path / "flowers"
+    write_image_folder(flowers, classes=("a", "b"), per_class={"train": 4, "test": 1}, size=(240, 230))
+    words = [word.replace("$PWD", str(tmp_path)) for word in shlex.split(line)[3:]]
+    done = command(*words, *FEW, f"paths.data={tmp_path}/data")
+    assert done.returncode == 0, done.stderr
+    [file] = (tmp_path / "outputs").rglob("config.yaml")
+    config = yaml.safe_load(file.read_text())
+    assert config["data"]["augment"]["operations"][0]["_target_"].endswith(".RandomResizedCrop")
+    assert config["student"]["network"]["image_size"] == 224
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

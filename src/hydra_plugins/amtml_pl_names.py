@@ -13,8 +13,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from amtml_pl.config.command_keys import help_of
+from amtml_pl.config.default_augmentation import default_operations
 from amtml_pl.runs.identity import resolve_run_folder, share_of_cores
 
+OmegaConf.register_new_resolver("amtml.default_operations", default_operations, replace=True)
 OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
 OmegaConf.register_new_resolver("amtml.quotient", floordiv, replace=True)
 OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)

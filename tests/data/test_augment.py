@@ -12,7 +12,10 @@ from scipy.stats import chi2
 
 from amtml_pl.data.augment import Augmentation, CropFlip, Cutout, RandomErasing
 from amtml_pl.data.color_jitter import ColorJitter
+from amtml_pl.data.resized_crop import RandomResizedCrop
+from amtml_pl.data.trivial_augment import TrivialAugmentWide
 from amtml_pl.errors import UserError
+from amtml_pl.runs.identity import run_hash
 
 pytestmark = pytest.mark.numbers
 
@@ -23,6 +26,8 @@ OPERATIONS = {
     "erasing": [RandomErasing(probability=0.7)],
     "cutout": [Cutout(5)],
     "color": [ColorJitter(0.4, 0.4, 0.4, 0.1)],
+    "resized": [RandomResizedCrop()],
+    "trivial": [RandomResizedCrop(), TrivialAugmentWide()],
     "all": [CropFlip(), ColorJitter(0.4, 0.4, 0.4, 0.1), RandomErasing(1.0, value=127), Cutout(8)],
 }
 
@@ -126,7 +131,8 @@ def test_the_first_two_views_are_spread_evenly_over_all_crops_and_flips():
 @pytest.mark.parametrize(
     ("operations", "views"),
     [([], 1), ([CropFlip(padding=0)], 2), ([CropFlip(flip=False)], 81), ([CropFlip()], 162),
-     ([CropFlip(), RandomErasing()], None), ([Cutout(8)], None), ([ColorJitter(0.1)], None)],
+     ([CropFlip(), RandomErasing()], None), ([Cutout(8)], None), ([ColorJitter(0.1)], None),
+     ([RandomResizedCrop()], None), ([TrivialAugmentWide()], None)],
 )  # fmt: skip
 def test_the_number_of_distinct_views_is_known(operations, views):
     assert Augmentation(operations).distinct_views == views
@@ -187,9 +193,25 @@ def test_impossible_parameters_are_refused_by_name(make, text):
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_shipped_augmentation_can_be_built_and_run(file):
+def test_every_shipped_augmentation_can_be_built_and_run(file, configure):
     assert file.read_text().startswith("# @package data.augment\n")
-    config = OmegaConf.create({"data": {"seed": 3, "augment": OmegaConf.load(file)}})
+    config = configure(f"augment={file.stem}", "data.seed=3")
     augment = instantiate(config.data.augment, _convert_="all")
     assert augment.seed == 3
     assert augment(pictures(2), torch.arange(2), 1).shape == (2, 3, 32, 32)
+
+
+def test_images_larger_than_64_pixels_have_resized_crops_by_default(configure):
+    for size, name in ((32, "crop_flip"), (64, "crop_flip"), (65, "resized_crop"), (224, "resized_crop")):
+        default, chosen = (
+            configure("dataset=synthetic", f"dataset.image_size={size}", *words)
+            for words in ((), (f"augment={name}",))
+        )
+        assert OmegaConf.to_container(default.data.augment, resolve=True) == OmegaConf.to_container(
+            chosen.data.augment, resolve=True
+        )
+        assert run_hash(default) == run_hash(chosen)
+
+
+def test_a_size_of_another_type_is_reported_as_such(mistake):
+    assert "dataset.image_size='large': expected" in mistake("dataset.image_size=large")

@@ -62,3 +62,10 @@ NO_CONVOLUTION = r"The module '1' .*got MaxPool2d, expected Conv2d\)\. Existing 
 def test_a_wrong_path_and_no_convolution_are_refused_with_the_right_ones(argument, path, message):
     with pytest.raises(UserError, match=message):
         adapt_stem(network(), **{argument: [path]})
+
+
+def test_the_network_for_large_images_stays_as_it_is():
+    for size, stride in ((None, (1, 1)), (32, (1, 1)), (64, (1, 1)), (65, (2, 2)), (224, (2, 2))):
+        adapted = adapt_stem(network(), image_size=size, stride_one=["0"], skip=["1"])
+        assert adapted[0].stride == stride
+        assert isinstance(adapted[1], nn.Identity) is (stride == (1, 1))

@@ -47,11 +47,11 @@ class ColorJitter:
         """Return each image with its four changes."""
         draws = uniform(keys, view, 4)
         if self.brightness:
-            images = _blend(torch.zeros_like(images), images, _factors(self.brightness, draws[:, 0]))
+            images = blend(torch.zeros_like(images), images, _factors(self.brightness, draws[:, 0]))
         if self.contrast:
-            images = _blend(_mean_grey(images), images, _factors(self.contrast, draws[:, 1]))
+            images = blend(mean_grey(images), images, _factors(self.contrast, draws[:, 1]))
         if self.saturation:
-            images = _blend(_grey(images), images, _factors(self.saturation, draws[:, 2]))
+            images = blend(grey(images), images, _factors(self.saturation, draws[:, 2]))
         if self.hue:
             images = _turn_hue(images, np.trunc(self.hue * (2 * draws[:, 3] - 1) * 255).astype(np.int64))
         return images
@@ -62,24 +62,22 @@ def _factors(amount: float, draws: Float64[np.ndarray, " B"]) -> Float32[np.ndar
     return (low + (1.0 + amount - low) * draws).astype(np.float32)[:, None, None, None]
 
 
-def _blend(
-    start: UInt8[Tensor, "B _ _ _"], images: Images, factors: Float32[np.ndarray, "B 1 1 1"]
-) -> Images:
+def blend(start: UInt8[Tensor, "B _ _ _"], images: Images, factors: Float32[np.ndarray, "B 1 1 1"]) -> Images:
     """Blend from ``start`` (0) through ``images`` (1) and beyond, rounded down as in Pillow."""
     difference = images.float() - start.float()
     return (start.float() + sent(factors, images.device) * difference).clamp(0, 255).to(torch.uint8)
 
 
-def _grey(images: Images) -> UInt8[Tensor, "B 1 H W"]:
+def grey(images: Images) -> UInt8[Tensor, "B 1 H W"]:
     """Return the ITU-R 601 luma, computed in 16-bit fixed point."""
     red, green, blue = images.int().unbind(dim=1)
     return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).to(torch.uint8)[:, None]
 
 
-def _mean_grey(images: Images) -> UInt8[Tensor, "B 1 1 1"]:
+def mean_grey(images: Images) -> UInt8[Tensor, "B 1 1 1"]:
     """Return the rounded mean grey, in integers as a float sum depends on its order."""
     pixels = images.shape[2] * images.shape[3]
-    total = _grey(images).sum(dim=(2, 3), keepdim=True)
+    total = grey(images).sum(dim=(2, 3), keepdim=True)
     return ((2 * total + pixels) // (2 * pixels)).to(torch.uint8)
 
 

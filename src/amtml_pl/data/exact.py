@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 def quotient(numbers: Tensor, divisor: int) -> Tensor:
-    """Return the correctly rounded quotients."""
+    """Return the correctly rounded quotients; those of integers in float32."""
     # By a tensor: CUDA would multiply by the rounded reciprocal of a plain number.
-    return numbers / torch.full((), float(divisor), device=numbers.device)
+    by = torch.full((), float(divisor), device=numbers.device)
+    return numbers / by if numbers.is_floating_point() else numbers.float().div_(by)  # one copy, not two
 
 
 def sent(parameters: np.ndarray, to: torch.device) -> Tensor:

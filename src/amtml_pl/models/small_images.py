@@ -1,4 +1,4 @@
-"""Adaptation of networks made for 224×224 pixels to images of 32×32."""
+"""Adaptation of networks made for 224×224 pixels to images of 32×32 and 64×64."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from torch import nn
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import find_module, suggest_paths
 
+LARGEST_SMALL_IMAGE = 64  # pixels
+
 
 def adapt_stem(
     network: nn.Module,
     *,
+    image_size: int | None = None,
     stride_one: Sequence[str] = (),
     kernel_3x3: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> nn.Module:
     """Remove early downsampling from a torchvision or timm network, in place.
 
-    Modules are named by dotted path. A convolution keeps its type, groups and bias.
+    Modules are named by dotted path. A convolution keeps its type, groups and bias. A network for images
+    larger than 64 pixels is returned as it is, with pretrained weights of its stem if it has them.
 
     Args:
         network: the network to change.
+        image_size: height and width of its images in pixels; None: they are small.
         stride_one: convolutions that keep their kernel and no longer downsample.
         kernel_3x3: convolutions that become 3×3 with stride 1 and padding 1; the weights of another kernel
             size are drawn anew from N(0, 2 / fan_out), those of a 3×3 kernel are kept.
@@ -31,6 +36,8 @@ def adapt_stem(
     Raises:
         UserError: if a path names no module, or no two-dimensional convolution where one is needed.
     """
+    if image_size is not None and image_size > LARGEST_SMALL_IMAGE:
+        return network
     for path in stride_one:
         find_convolution(network, path).stride = (1, 1)
     for path in kernel_3x3:

@@ -27,7 +27,7 @@ from amtml_pl.types import Split, SplitName, counted_kinds
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 CHUNK_IMAGES = 256
-MEMORY_BYTES = 2 << 30
+MEMORY_BYTES = 256 << 20
 
 # By default Pillow tries all its formats, for any file name; some of them are programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
