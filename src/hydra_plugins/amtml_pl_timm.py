@@ -65,7 +65,7 @@ class TimmNetworks(ConfigSource):
 @lru_cache
 def network_file(model: str) -> dict[str, Any]:
     """Return the content of a network's file, whose taps are those of timm's ``feature_info``."""
-    modules = feature_modules(model)
+    modules, size = features_and_size(model)
     return {
         "network": {
             "_target_": "timm.create_model",
@@ -75,11 +75,16 @@ def network_file(model: str) -> dict[str, Any]:
         },
         "stages": modules,
         "hint": modules[-1] if modules else None,
+        "input_size": size,
     }
 
 
-def feature_modules(model: str) -> list[str]:
-    """Return the modules whose outputs timm calls features, first to last; none if unknown."""
+def features_and_size(model: str) -> tuple[list[str], int | None]:
+    """Return the modules whose outputs timm calls features, and the only image size that a model takes.
+
+    The modules are in order from first to last, and none if unknown; the size is None for a model that takes
+    several.
+    """
     with suppress(Exception):  # such as a model that cannot be built without numbers
         import timm  # only here: it imports torch
         import torch
@@ -90,5 +95,7 @@ def feature_modules(model: str) -> list[str]:
         listed = getattr(network.feature_info, "info", network.feature_info)
         found = [str(each["module"]) for each in listed]
         existing = dict(network.named_modules())
-        return found if all(name in existing for name in found) else []
-    return []
+        about = network.pretrained_cfg
+        size = about["input_size"][-1] if about.get("fixed_input_size") else None
+        return (found if all(name in existing for name in found) else []), size
+    return [], None

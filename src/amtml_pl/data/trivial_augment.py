@@ -192,7 +192,8 @@ def moved(images: Images, matrix: tuple[Numbers | float, ...]) -> Images:
     inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
     source = (row.clamp(0, H - 1) * W + column.clamp(0, W - 1)).expand(len(images), H, W).flatten(1)
     found = images.flatten(2).gather(2, source[:, None].expand(-1, images.shape[1], -1))
-    return found.view(images.shape) * inside[:, None]
+    inside_pixels: Images = found.view(images.shape) * inside[:, None]
+    return inside_pixels
 
 
 def looked_up(images: Images, table: Int64[Tensor, "B C 256"]) -> Images:

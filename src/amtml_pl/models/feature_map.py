@@ -77,7 +77,8 @@ def read_tokens(tap: str, tokens: Float[Tensor, "B T C"], reading: MapReading) -
             f"{prefix} prefix tokens, expected a square number of patches, such as 64, after the prefix).",
             fix=f"set prefix_tokens in {TAPS} to the number of tokens before the patches, or tokens=mean",
         )
-    return tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+    patches = tokens[:, prefix:].transpose(1, 2)
+    return patches.reshape(*patches.shape[:2], side, side)
 
 
 def type_and_shape(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from amtml_pl.config.allowed_targets import group_problems
 from amtml_pl.config.constructors import node_problems
 from amtml_pl.config.rules import rule_problems
-from amtml_pl.config.schema import DATASET, KEYS, STUDENT, TEACHER, WEIGHTS
+from amtml_pl.config.schema import DATASET, KEYS, MAP_READING, STUDENT, TEACHER, WEIGHTS
 from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.runs.record import RunRecord
@@ -23,19 +23,8 @@ FOLDERS_SEARCHED = 1000  # for an example of a run's folder
 WAIT = "wait until the run has ended, then repeat this command"
 TEACHER_RULES = {
     key: TEACHER[key]
-    for key in (
-        "network",
-        "hint",
-        "mean",
-        "std",
-        "input_size",
-        "class_map",
-        "head",
-        "weights",
-        "pretrained",
-        "pool",
-    )
-}
+    for key in ("network", "hint", "mean", "std", "input_size", "class_map", "head", "weights", "pretrained")
+} | {key: TEACHER[key] for key in ("pool", *MAP_READING)}
 
 
 def completed_record(folder: RunFolder) -> RunRecord:

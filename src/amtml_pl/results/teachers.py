@@ -11,8 +11,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from amtml_pl.config.schema import MAP_READING
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
+from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.teacher_head import LinearHead
 from amtml_pl.results.network import build_untrained
@@ -55,7 +57,8 @@ class RecordedTeacher:
             hint = self.node["hint"]
             tap = None if hint is None else HintSpec.parse(hint).tap
             head = LinearHead(tap) if self.node["head"] == "linear" else None
-            teacher = build_teacher(self.name, build_untrained(self.node["network"]), **own, head=head)
+            network, reading = build_untrained(self.node["network"]), {k: self.node[k] for k in MAP_READING}
+            teacher = build_teacher(self.name, network, **own, reading=MapReading(**reading), head=head)
             try:
                 if file is not None:
                     load_weights(teacher.network.network, file, **how)

@@ -82,12 +82,13 @@ def fit_head(train: Labelled, val: Labelled, classes: int) -> tuple[nn.Linear, f
 def scale_of(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " D"]:
     """Return the features' standard deviations, raised where one hardly varies."""
     deviation = features.std(axis=0)
-    return np.maximum(deviation, 1e-6 * (deviation.max() or 1e6))
+    raised: Float[np.ndarray, " D"] = np.maximum(deviation, 1e-6 * (deviation.max() or 1e6))
+    return raised
 
 
 def linear_of(weight: Float[Tensor, "K D"], bias: Float[Tensor, " K"]) -> nn.Linear:
     """Return a frozen layer in float32 with given weights."""
-    linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
     linear.load_state_dict({"weight": weight.float(), "bias": bias.float()})
     return linear.requires_grad_(False).eval()
 

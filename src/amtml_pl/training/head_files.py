@@ -28,10 +28,14 @@ class HeadFiles:
     classes: int
     images: Callable[[], Mapping[str, Any] | None]
 
-    def identity(self, backbone: Mapping[str, Any], tap: str | None) -> dict[str, Any] | None:
+    def identity(
+        self, backbone: Mapping[str, Any], features: Mapping[str, Any] | None
+    ) -> dict[str, Any] | None:
         """Return all causes of a classifier, as JSON; None while there are no images."""
         images = self.images()
-        return None if images is None else {"backbone": dict(backbone), "features": tap, "data": dict(images)}
+        if images is None:
+            return None
+        return {"backbone": dict(backbone), "features": features, "data": dict(images)}
 
     def file(self, name: str, identity: Mapping[str, Any]) -> Path:
         """Return the path of a teacher's classifier."""

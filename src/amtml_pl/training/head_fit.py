@@ -65,7 +65,7 @@ def features_of(
             "split": {"name": split.name, "size": len(split), "rows": split.digest},
             "augment": None,
             "teacher": teacher.backbone_identity(),
-            "tensor": {"name": "features", "of": teacher.head_tap},
+            "tensor": {"name": "features", "of": teacher.features},
         },
         storage="float32",
         shard_rows=SHARD_ROWS,

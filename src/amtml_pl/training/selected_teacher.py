@@ -104,6 +104,11 @@ class SelectedTeacher:
         """Return the module that a fitted classifier reads; None for the network's output."""
         return None if self.options.hint is None else HintSpec.parse(self.options.hint).tap
 
+    @property
+    def features(self) -> dict[str, Any] | None:
+        """Return what a fitted classifier reads, as JSON; None for the network's output."""
+        return None if self.head_tap is None else {"module": self.head_tap, **vars(self.options.reading)}
+
     def load_head(self, teacher: Teacher) -> None:
         """Give a teacher its fitted classifier, if it needs one; none is a UserError."""
         if isinstance(teacher.network.head, LinearHead):
@@ -120,7 +125,7 @@ class SelectedTeacher:
     def head_identity(self) -> dict[str, Any] | None:
         """Return all causes of the classifier, as JSON; None while weights or images do not exist."""
         backbone = self.backbone_identity()
-        return None if backbone is None else self.heads.identity(backbone, self.head_tap)
+        return None if backbone is None else self.heads.identity(backbone, self.features)
 
     def load_weights(self, teacher: Teacher) -> None:
         """Load weights into a fresh teacher; missing or unfit ones are a UserError."""
@@ -215,7 +220,7 @@ class SelectedTeacher:
             return {**backbone, "head": {"kind": kind}}
         if (fitted := self.fitted_head()) is None:
             return None
-        return {**backbone, "head": {"kind": kind, "features": self.head_tap, "sha256": fitted.record.sha256}}
+        return {**backbone, "head": {"kind": kind, "features": self.features, "sha256": fitted.record.sha256}}
 
     def backbone_identity(self) -> dict[str, Any] | None:
         """Return `identity` without the head.
