@@ -77,8 +77,8 @@ class MutualLearning(StudentModule):
             problem = f"Mutual learning (loop=dml) cannot train the parameters of the loss terms {learned}."
             raise UserError(problem, fix="use only the cross-entropy: 'loss=[ce]'")
         mean, std = self.student.mean.flatten().tolist(), self.student.std.flatten().tolist()
-        own = {"mean": mean, "std": std, "taps": self.student.taps, "input_size": self.student.input_size}
-        tapped = [TappedNetwork(peer, **own) for peer in peers]
+        taps, size = self.student.taps, self.student.input_size
+        tapped = [TappedNetwork(peer, mean=mean, std=std, taps=taps, input_size=size) for peer in peers]
         self.peers = nn.ModuleList(tapped)
         self.coef["mutual"] = coef_mutual
         self.networks_trained = 1 + len(self.peers)
