@@ -58,7 +58,7 @@ def test_runs_left_out_and_separate_problems_are_reported(report, tmp_path):
     write_run(tmp_path / "a", "digits_ce", 0, 0.9, digest="a" * 64)
     write_run(tmp_path / "b", "digits_ce", 0, 0.9, digest="b" * 64)
     write_run(tmp_path / "cut", "digits_ce", 1, 0.9, status="interrupted")
-    write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=5)
+    write_run(tmp_path / "later", "digits_ce", 2, 0.9, format=6)
     (tmp_path / "a" / "metrics.csv").write_text("nonsense")
     seal_again(tmp_path / "a")
     output = " ".join(report("runs=.").err.split())

@@ -35,7 +35,7 @@ def resize_axis(images: Float[Tensor, "B 3 _ _"], axis: int, size: int) -> Float
 def triangle(
     length: int, size: int, device: torch.device
 ) -> tuple[Int64[Tensor, "P S"], Float[Tensor, "P S"]]:
-    """Return the pixels that each new pixel averages, and their weights, which sum to 1 over P.
+    """Return the pixels that each new pixel averages, and their weights; these sum to 1.
 
     A weight falls linearly with the distance of two pixels' centres: to 0 at the distance of neighbours in
     the coarser of both grids. Distances are whole multiples of 1 / (2 · length · size), so that they are

@@ -76,7 +76,7 @@ class FinishedRun:
     paths: Mapping[str, Path]
 
     def student(self, checkpoint: CheckpointName = "best", taps: Sequence[str] = ()) -> TappedNetwork:
-        """Return the trained student, in evaluation mode on the CPU, with its normalisation and input size.
+        """Return the trained student, in evaluation mode on the CPU, as it was configured.
 
         Args:
             checkpoint: of the ``best`` epoch by validation accuracy, or of the ``last`` one.

@@ -138,7 +138,7 @@ class RecordedTeacher:
         return None
 
     def is_of_these_weights(self, store: TensorStore) -> bool:
-        """Return True if a store has the outputs of these weights, statistics, input size and class map."""
+        """Return True if a store has the outputs of these weights and settings."""
         node, about = self.node, store.fingerprint.get("teacher") or {}
         manifest = store.manifest()
         return (
