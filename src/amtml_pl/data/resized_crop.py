@@ -28,7 +28,7 @@ Lengths = Int64[np.ndarray, "B 1"]
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Enlarge a random window of each image to the whole image, bilinearly; mirror half of the views.
+    """Enlarge a random window of each image; mirror half of the views.
 
     As in torchvision's ``RandomResizedCrop``, area and aspect ratio are drawn again while the window does not
     fit, ten times at most. Then the window is the largest centre crop whose ratio is allowed. Positions are
@@ -119,7 +119,7 @@ def log_uniform(low: float, high: float, draws: Float64[np.ndarray, "*S"]) -> Fl
 
 
 def _neighbours(start: Lengths, length: Lengths, size: int) -> Iterator[Shaped[np.ndarray, "B S"]]:
-    """Yield the two source pixels of each of ``size`` output pixels, and the weight of the second.
+    """Yield both source pixels of each output pixel, and the second's weight.
 
     Output pixel x lies at (x + 1/2) · length / size - 1/2 of the window, as everywhere in torchvision.
     """

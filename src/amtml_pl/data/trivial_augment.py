@@ -1,4 +1,4 @@
-"""Change each image by one random operation of random strength, with exactly the results of Pillow."""
+"""Change each image by one random operation, with exactly the results of Pillow."""
 
 from __future__ import annotations
 
@@ -175,8 +175,9 @@ CHANGES: dict[str, Change] = {
 
 
 def moved(images: Images, matrix: tuple[Numbers | float, ...]) -> Images:
-    """Return the pixel at ``(a x + b y + c, d x + e y + f)`` for each pixel ``(x, y)``, black outside.
+    """Return moved images, black where a source lies outside.
 
+    The source of ``(x, y)`` is the pixel at ``(a x + b y + c, d x + e y + f)``.
     As in Pillow, positions have 16 binary places.
     """
     H, W = images.shape[2:]
@@ -192,8 +193,7 @@ def moved(images: Images, matrix: tuple[Numbers | float, ...]) -> Images:
     inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
     source = (row.clamp(0, H - 1) * W + column.clamp(0, W - 1)).expand(len(images), H, W).flatten(1)
     found = images.flatten(2).gather(2, source[:, None].expand(-1, images.shape[1], -1))
-    inside_pixels: Images = found.view(images.shape) * inside[:, None]
-    return inside_pixels
+    return found.view(images.shape).mul_(inside[:, None])
 
 
 def looked_up(images: Images, table: Int64[Tensor, "B C 256"]) -> Images:
