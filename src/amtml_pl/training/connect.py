@@ -98,7 +98,7 @@ def heads(teachers: tuple[SelectedTeacher, ...], wanted: tuple[str, ...]) -> dic
 
 
 def refuse_other_maps(head: ClassifierHead, hint: str, shape: Shape) -> None:
-    """Raise a UserError if a head does not take the hint, which is not what its module returns."""
+    """Raise a UserError if a head does not take maps of the hint's shape."""
     try:
         head(torch.zeros(2, *shape))
     except (RuntimeError, ValueError) as error:
