@@ -16,7 +16,14 @@ from amtml_pl.config.command_keys import help_of
 from amtml_pl.config.default_augmentation import default_operations
 from amtml_pl.runs.identity import resolve_run_folder, share_of_cores
 
+
+def first_given(first: object, second: object) -> object:
+    """Return the first value unless it is null."""
+    return second if first is None else first
+
+
 OmegaConf.register_new_resolver("amtml.default_operations", default_operations, replace=True)
+OmegaConf.register_new_resolver("amtml.first_given", first_given, replace=True)
 OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
 OmegaConf.register_new_resolver("amtml.quotient", floordiv, replace=True)
 OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)

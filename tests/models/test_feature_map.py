@@ -74,7 +74,7 @@ def test_a_convolution_inside_a_network_with_channels_last_has_them_first():
 
 
 class TestWithoutTimm:
-    """A network that says nothing about its tokens is read by the keys of its YAML."""
+    """The YAML says what a network does not."""
 
     tokens = torch.arange(2 * 6 * 3).reshape(2, 6, 3).float()
 

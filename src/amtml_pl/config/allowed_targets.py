@@ -166,7 +166,7 @@ def argument_problems(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def timm_problems(name: str) -> Iterator[str]:
-    """Yield an error for a name, with a tag of pretrained weights or without, that timm does not list."""
+    """Yield an error for a name that timm does not list."""
     import timm  # only here: the first stage of the check needs no torch
 
     listed = timm.list_models(pretrained=True) if "." in name else timm.list_models()

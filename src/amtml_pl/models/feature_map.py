@@ -30,7 +30,7 @@ class MapReading:
     map_format: Literal["NCHW", "NHWC"] | None = None
 
     def of_module(self, network: nn.Module, module: nn.Module) -> MapReading:
-        """Return the reading of a module, with what the network says in the place of None."""
+        """Return the reading of a module; the network replaces each None."""
         prefix, form = self.prefix_tokens, self.map_format
         if prefix is None:
             prefix = getattr(network, "num_prefix_tokens", 0)
@@ -48,7 +48,7 @@ class MapReading:
 
 
 def as_map(tap: str, output: object, reading: MapReading) -> Float[Tensor, "B _ _ _"]:
-    """Return a copy of a module's output as (B, C, H, W), by the module's own reading."""
+    """Return a copy of a module's output as (B, C, H, W)."""
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or not output.is_floating_point():
         raise UserError(
             f"The tapped module {tap!r} has a wrong output (got {type_and_shape(output)}, expected a float "
@@ -63,7 +63,7 @@ def as_map(tap: str, output: object, reading: MapReading) -> Float[Tensor, "B _ 
 
 
 def read_tokens(tap: str, tokens: Float[Tensor, "B T C"], reading: MapReading) -> Float[Tensor, "B C *grid"]:
-    """Return the class token or the mean patch (B, C), or the patches on their grid (B, C, H, W)."""
+    """Return the class token, the mean patch, or the patches on their grid."""
     if reading.tokens == "class":
         return tokens[:, 0]
     prefix = reading.prefix_tokens or 0
@@ -77,8 +77,7 @@ def read_tokens(tap: str, tokens: Float[Tensor, "B T C"], reading: MapReading) -
             f"{prefix} prefix tokens, expected a square number of patches, such as 64, after the prefix).",
             fix=f"set prefix_tokens in {TAPS} to the number of tokens before the patches, or tokens=mean",
         )
-    patches = tokens[:, prefix:].transpose(1, 2)
-    return patches.reshape(*patches.shape[:2], side, side)
+    return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, side, side)
 
 
 def type_and_shape(value: object) -> str:

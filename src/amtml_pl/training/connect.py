@@ -116,7 +116,7 @@ def classifier_behind(teacher: Teacher, tap: str) -> nn.Module:
 
 
 def refuse_other_maps(head: nn.Module, hint: str, shape: Shape) -> None:
-    """Raise a UserError if a head does not take the hint, which is not what its module returns."""
+    """Raise a UserError if a head does not take maps of the hint's shape."""
     try:
         head(torch.zeros(2, *shape))
     except (RuntimeError, ValueError) as error:
