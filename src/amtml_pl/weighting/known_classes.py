@@ -1,4 +1,4 @@
-"""Classes that a teacher does not know: its logits there are minus infinity, its probabilities 0."""
+"""Classes that a teacher does not know: their logits are minus infinity."""
 
 from __future__ import annotations
 
