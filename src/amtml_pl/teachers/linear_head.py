@@ -1,4 +1,4 @@
-"""Fit a linear classifier on a frozen backbone's features, and keep it in a file with its record."""
+"""Fit a linear classifier on a frozen backbone's features, and keep it."""
 
 from __future__ import annotations
 
@@ -82,13 +82,14 @@ def fit_head(train: Labelled, val: Labelled, classes: int) -> tuple[nn.Linear, f
 def scale_of(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " D"]:
     """Return the features' standard deviations, raised where one hardly varies."""
     deviation = features.std(axis=0)
-    return np.maximum(deviation, 1e-6 * (deviation.max() or 1e6))
+    raised: Float[np.ndarray, " D"] = np.maximum(deviation, 1e-6 * (deviation.max() or 1e6))
+    return raised
 
 
 def linear_of(weight: Float[Tensor, "K D"], bias: Float[Tensor, " K"]) -> nn.Linear:
     """Return a frozen layer in float32 with given weights."""
-    linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-    linear.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # without random numbers
+    linear.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
     return linear.requires_grad_(False).eval()
 
 
@@ -103,7 +104,7 @@ def write_head(
 
 
 def read_head(file: Path) -> FittedHead | None:
-    """Return a classifier; None if it is missing, damaged, or not the one of its record."""
+    """Return a classifier; None if missing, damaged, or not of its record."""
     with suppress(UserError, OSError, safetensors.SafetensorError, KeyError):
         record = read_record(HeadRecord, file.with_suffix(".json"), fix=f"rm '{file}'")
         if digest_of_file(file) == record.sha256:

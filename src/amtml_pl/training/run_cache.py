@@ -199,7 +199,7 @@ def teacher_stores(
 def examination(
     settings: Settings, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
 ) -> TeacherExamination | None:
-    """Examine a teacher with its weights on random images of the validation split; None without logits.
+    """Examine a teacher on random images of the validation split; None without logits.
 
     Other normalisations are tried only on a teacher with weights from elsewhere. A recipe's teacher was
     trained on the data's own.
