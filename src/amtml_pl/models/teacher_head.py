@@ -11,7 +11,7 @@ from amtml_pl.errors import UserError
 
 
 class NoHead(nn.Module):
-    """Stand-in for a classifier: the logit 0 for every class, so that hints can be read alone.
+    """Stand-in for a classifier: the logit 0 for every class.
 
     Args:
         classes: K.

@@ -1,4 +1,4 @@
-"""Fit a linear classifier on a frozen backbone's features, and keep it in a file with its record."""
+"""Fit a linear classifier on a frozen backbone's features, and keep it."""
 
 from __future__ import annotations
 
@@ -88,8 +88,13 @@ def scale_of(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " D"]:
 
 def linear_of(weight: Float[Tensor, "K D"], bias: Float[Tensor, " K"]) -> nn.Linear:
     """Return a frozen layer in float32 with given weights."""
+<<<<<<< HEAD
     linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
     linear.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+=======
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # without random numbers
+    linear.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
+>>>>>>> heads
     return linear.requires_grad_(False).eval()
 
 
@@ -104,7 +109,7 @@ def write_head(
 
 
 def read_head(file: Path) -> FittedHead | None:
-    """Return a classifier; None if it is missing, damaged, or not the one of its record."""
+    """Return a classifier; None if missing, damaged, or not of its record."""
     with suppress(UserError, OSError, safetensors.SafetensorError, KeyError):
         record = read_record(HeadRecord, file.with_suffix(".json"), fix=f"rm '{file}'")
         if digest_of_file(file) == record.sha256:

@@ -46,7 +46,7 @@ class HeadFiles:
 def image_digests(
     source: ObjectSpec, packed_root: Path, val_size: int | float, train_size: int | None, seed: int
 ) -> dict[str, str] | None:
-    """Return digests of the packed images and of the rows of both splits; None before packing."""
+    """Return digests of packed images and of both splits' rows; None before packing."""
     packed = find_packed(source.build(), packed_root)
     if packed is None:
         return None

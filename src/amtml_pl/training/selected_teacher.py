@@ -123,7 +123,7 @@ class SelectedTeacher:
         return None if identity is None else read_head(self.heads.file(self.name, identity))
 
     def head_identity(self) -> dict[str, Any] | None:
-        """Return all causes of the classifier, as JSON; None while weights or images do not exist."""
+        """Return all causes of the classifier; None while weights or images are missing."""
         backbone = self.backbone_identity()
         return None if backbone is None else self.heads.identity(backbone, self.features)
 
@@ -212,7 +212,7 @@ class SelectedTeacher:
         return record
 
     def identity(self) -> dict[str, Any] | None:
-        """Return all causes of the outputs, as JSON; None while weights or classifier do not exist."""
+        """Return all causes of the outputs, as JSON; None while one is missing."""
         kind, backbone = self.options.head, self.backbone_identity()
         if kind is None or backbone is None:
             return backbone
