@@ -88,13 +88,8 @@ def scale_of(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " D"]:
 
 def linear_of(weight: Float[Tensor, "K D"], bias: Float[Tensor, " K"]) -> nn.Linear:
     """Return a frozen layer in float32 with given weights."""
-<<<<<<< HEAD
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
-    linear.load_state_dict({"weight": weight.float(), "bias": bias.float()})
-=======
     linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # without random numbers
     linear.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
->>>>>>> heads
     return linear.requires_grad_(False).eval()
 
 

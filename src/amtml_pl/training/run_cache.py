@@ -200,11 +200,7 @@ def teacher_stores(
 def examination(
     settings: Settings, selected: SelectedTeacher, teacher: Teacher, data: PackedDataModule
 ) -> TeacherExamination | None:
-<<<<<<< HEAD
     """Examine a teacher on random validation images of classes that it knows; None without logits.
-=======
-    """Examine a teacher on random images of the validation split; None without logits.
->>>>>>> heads
 
     Other normalisations are tried only on a teacher with weights from elsewhere. A recipe's teacher was
     trained on the data's own.
