@@ -112,7 +112,7 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
             teacher.min_accuracy = None
     short.trainer.max_epochs, short.trainer.limit_train_batches = 1, steps + 2
     for name, file in weights_for_teachers(original, folder).items():
-        short.teacher[name].weights = {"path": str(file), "key": None, "strip_prefixes": [], "rename": None}
+        short.teacher[name].weights.update(path=str(file), key=None, strip_prefixes=[], rename=None)
     settings = {name: settings_of(variant) for name, variant in variants(short).items()}
     return Benchmark(original, settings, folder, repetitions, steps, execution_of_whole_run(original))
 
