@@ -1,4 +1,4 @@
-"""The tutorial, followed word for word on images that this test makes."""
+"""The tutorials, followed word for word."""
 
 import csv
 import json
@@ -47,3 +47,18 @@ def test_the_tutorial_leads_from_images_to_a_student_that_onnx_runtime_runs(tmp_
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     assert len(rows) == 20 * len(SHAPES)
+
+
+@pytest.mark.slow
+def test_three_teachers_from_three_places_teach_one_student(tmp_path, follow):
+    follow("tutorial_teachers.md", tmp_path)
+
+    records = [json.loads(file.read_text()) for file in tmp_path.glob("outputs/runs/digits/*/run.json")]
+    assert len(records) == 2
+    for record in records:
+        assert set(record["teachers"]) == {"resnet8", "vgg8_quarter", "test_vit"}
+    known = sorted(record["metrics"]["weight_known"] for record in records)
+    assert known[0] < 0.9  # averaging, half of the labels are unknown to one of three
+    assert known[1] == pytest.approx(1)
+    assert len(list(tmp_path.glob("outputs/runs/digits/*/*.onnx"))) == 1
+    assert len(list(tmp_path.glob("outputs/teachers/heads/vgg8_quarter-*.safetensors"))) == 1

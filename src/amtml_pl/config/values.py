@@ -107,7 +107,7 @@ def head_problems(node: Mapping[str, Any], path: str) -> Iterator[str]:
     head, weights = node.get("head"), node.get("weights")
     if head not in ("none", "linear") or not isinstance(weights, Mapping):
         return
-    if weights.get("path") is None and not node.get("pretrained"):
+    if not node.get("pretrained") and all(weights.get(origin) is None for origin in ORIGINS):
         yield (
             f"{path}.head={head}: its recipe trains the network with a classifier (expected null; or, for a "
             f"trained backbone, {path}.weights.path=FILE or {path}.pretrained=true)"
