@@ -29,7 +29,14 @@ PAIRED = {
     "amtml": "vgg8_quarter", "amtml_published": "shufflenet_v2", "at": "wrn_10_1", "camkd": "resnet18",
     "aekd_f": "mobilenet_v2", "mmkd": "vgg8_quarter", "rkd": "densenet121", "dml": "resnet8_thin",
 }  # fmt: skip
+# What the files of conf/student add to.
+DEFAULTS = OmegaConf.load(config_directory() / "train.yaml").student
 K, SIDE, STATISTICS = 10, 32, {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def network_file(student):
+    """Return the student's node as a command composes it."""
+    return OmegaConf.merge(DEFAULTS, OmegaConf.load(STUDENTS[student]))
 
 
 class StandIn(TappedNetwork):
@@ -139,7 +146,7 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
     """A step depends on a student's maps alone; without maps, one student stands for all."""
     if student.startswith(("timm_", "vit_")):
         pytest.importorskip("timm")
-    node = OmegaConf.load(STUDENTS[student])
+    node = network_file(student)
     with torch.device("meta"):
         network = build_object(with_student(methods["ce"].config, node).student.network)
         classes, shapes = tap_shapes(
@@ -175,7 +182,7 @@ def test_a_student_takes_a_step_with_every_method(methods, stepped, monkeypatch,
 @pytest.mark.parametrize(("student", "method"), [("vgg8_quarter", "camkd"), ("shufflenet_v2", "dml")])
 def test_a_pair_composes_to_its_student_and_its_method(composed, student, method):
     typed = composed(f"student={student}", f"method={method}")
-    paired = with_student(composed(f"method={method}"), OmegaConf.load(STUDENTS[student]))
+    paired = with_student(composed(f"method={method}"), network_file(student))
     assert OmegaConf.to_container(typed, resolve=True) == OmegaConf.to_container(paired, resolve=True)
 
 
@@ -185,6 +192,6 @@ def test_a_pair_composes_to_its_student_and_its_method(composed, student, method
 def test_the_doctor_finds_the_expected_defects_of_a_pair(methods, method):
     chosen, student = methods[method], PAIRED.get(method, "resnet8_thin")
     expected = chosen.config.expected_defects
-    found = check_step(chosen.module(OmegaConf.load(STUDENTS[student]), chosen.live), batch())
+    found = check_step(chosen.module(network_file(student), chosen.live), batch())
     assert sorted(each.name for each in found.findings) == sorted(expected)
     assert bool(expected) is (method.endswith("_published") and method != "ebkd_published")

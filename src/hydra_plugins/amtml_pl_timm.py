@@ -80,10 +80,10 @@ def network_file(model: str) -> dict[str, Any]:
 
 
 def features_and_size(model: str) -> tuple[list[str], int | None]:
-    """Return the modules whose outputs timm calls features, and the only image size that a model takes.
+    """Return a model's modules that timm calls features, and its image size.
 
-    The modules are in order from first to last, and none if unknown; the size is None for a model that takes
-    several.
+    The modules are in order from first to last, and none if unknown. The size is None for a model that takes
+    images of several sizes.
     """
     with suppress(Exception):  # such as a model that cannot be built without numbers
         import timm  # only here: it imports torch

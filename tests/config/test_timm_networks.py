@@ -126,6 +126,7 @@ def test_a_student_learns_the_patches_of_a_transformer_and_of_swin_from_the_cach
         f"teacher=[vit_tiny,timm/{SWIN}]", "execution.channels_last=true",
         *(f"teacher.{name}.{short}" for name in ("vit_tiny", SWIN)),
         *(word.format(node) for node in ("student", "teacher.vit_tiny") for word in SMALL_VIT),
+        f"teacher.{SWIN}.input_size=32",
         *(f"+teacher.{SWIN}.network.{word}" for word in SMALL_SWIN),
     )  # fmt: skip
     first, _ = run(*job)

@@ -21,7 +21,7 @@ from amtml_pl.results.export.student import StudentLogits
 
 ARGUMENTS = {"depth": 8, "num_classes": 3, "widths": [4, 4, 4, 4]}
 CARD = ModelCard(
-    classes=("cat", "dog", "owl"), image_size=8, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
+    classes=("cat", "dog", "owl"), image_size=8, input_size=None, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
     network={"_target_": "amtml_pl.models.cifar_resnet.CifarResNet", **ARGUMENTS},
     run="digits/x", experiment="digits", seed=0, checkpoint="best", commit="",
     dataset="digits", data_digest="0", metrics={"val/acc": 0.5},

@@ -62,7 +62,8 @@ def test_another_classifier_is_another_fingerprint(configure, teachers, tmp_path
     output = (*LINEAR, teachers, "teacher.resnet8.hint=null")
     by_output = ready(configure(*output), RunFolder(tmp_path / "output")).prepared.plan.teachers[0]
     heads = [teacher.identity()["head"] for teacher in (by_hint, by_output)]
-    assert [head["features"] for head in heads] == ["layer3", None]
+    hint, output = (head["features"] for head in heads)
+    assert (hint["module"], hint["tokens"], output) == ("layer3", "patches", None)
     assert by_hint.backbone_identity() == by_output.backbone_identity()
 
 
