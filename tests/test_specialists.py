@@ -66,11 +66,24 @@ def test_a_specialist_is_trained_and_measured_on_its_classes_alone(run, tmp_path
     assert record.metrics["val/acc"] in [right / 12 for right in range(13)]
 
 
+def test_a_specialist_of_a_completed_run_knows_the_classes_of_its_images(run, configure, tmp_path):
+    _, folder = run(
+        "experiment=digits_specialists_teacher", "student=resnet8_thin", "data.classes=[2,5]",
+        "data.train_size=100", "data.val_size=60", "trainer=cpu", *QUICK,
+        f"paths.teachers={tmp_path}/teachers",
+    )  # fmt: skip
+    config = configure("experiment=digits", "teacher=[resnet8_thin]", "method=avg")
+    config.teacher.resnet8_thin.weights.run = str(folder.path)
+    [teacher] = settings_of(config).selected
+    assert teacher.class_map == [None, None, 2, None, None, 5, *[None] * 4]
+
+
 REFUSED = {
     "a class that no teacher knows": (
         ("teacher=[resnet8,vgg8_quarter]", "~teacher.wrn_10_1"),
         r"None of the teachers .*knows the classes \[7, 8, 9\](.|\n)*'data.classes=\[0,1,2,3,4,5,6\]'",
     ),
+    "no class of the images": (("data.classes=[0,1]",), r"'wrn_10_1' knows none of the classes \[0, 1\]"),
     "mixed logits": (("mixture=logits",), r"mixture=logits cannot average(.|\n)*mixture=probabilities"),
     "one class": (("data.classes=[3]",), r"data.classes=\[3\]: expected a list of two or more classes"),
     "a class map of a recipe": (

@@ -108,6 +108,13 @@ def test_a_transfer_that_cannot_be_verified_is_not_resumed(server, tmp_path):
     assert [first for _, first in server.requests] == ["bytes=0-"]
 
 
+def test_a_transfer_that_cannot_be_verified_takes_no_bytes_of_two_servers(server, tmp_path):
+    server.cut = 1000
+    with serving(CONTENT) as mirror:
+        download("a.bin", [server.url, mirror.url], tmp_path / "a.bin", size=None, resumable=False)
+        assert [first for _, first in mirror.requests] == ["bytes=0-"]
+
+
 @pytest.mark.parametrize(
     ("fault", "printed"),
     [

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from amtml_pl.errors import UserError
 from amtml_pl.teachers.linear_head import Labelled, fit_head, read_head, scale_of, write_head
 
 
@@ -37,6 +38,11 @@ def test_the_same_features_give_the_same_bits():
     (first, *_), (again, *_) = (fit_head(labelled(4), labelled(4, seed=1), 4) for _ in range(2))
     assert torch.equal(first.weight, again.weight)
     assert torch.equal(first.bias, again.bias)
+
+
+def test_a_class_without_a_training_image_is_an_error():
+    with pytest.raises(UserError, match=r"no image of the classes \[4\]"):
+        fit_head(labelled(4), labelled(4, seed=1), 5)
 
 
 def test_a_classifier_is_read_back_and_a_damaged_file_or_record_is_not(tmp_path):

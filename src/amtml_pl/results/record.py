@@ -21,6 +21,7 @@ from amtml_pl.system.plain_yaml import read_plain_yaml
 NODES = ("student", "dataset", "data", "teacher", "trainer", "paths")
 FOLDERS_SEARCHED = 1000  # for an example of a run's folder
 WAIT = "wait until the run has ended, then repeat this command"
+STUDENT_RULES = {key: STUDENT[key] for key in ("input_size", *MAP_READING)}
 TEACHER_RULES = {
     key: TEACHER[key]
     for key in ("network", "hint", "mean", "std", "input_size", "class_map", "head", "weights", "pretrained")
@@ -116,7 +117,7 @@ def config_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from rule_problems(tree, {"seed": KEYS["seed"]}, "", known=tree.keys())
     yield from rule_problems(tree["dataset"], DATASET, "dataset", known=tree["dataset"].keys())
     student = tree["student"]
-    yield from rule_problems(student, {"input_size": STUDENT["input_size"]}, "student", known=student.keys())
+    yield from rule_problems(student, STUDENT_RULES, "student", known=student.keys())
     for name in ("data", "cache", "teachers"):
         if not is_place(tree["paths"].get(name)):
             yield f"paths.{name} is not the path of a folder"

@@ -13,9 +13,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.config.build import build_object
+from amtml_pl.config.schema import MAP_READING
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
+from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.layout import set_layout
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.results.checkpoints import CheckpointName, load_checkpoint
@@ -94,6 +96,7 @@ class FinishedRun:
             std=about["std"],
             taps=taps,
             input_size=self.config["student"]["input_size"],
+            reading=MapReading(**{key: self.config["student"][key] for key in MAP_READING}),
         )
         set_layout(network, channels_last=execution.channels_last, compiled=execution.compile)
         load_checkpoint(student, "student", RunFolder(self.path), self.record, checkpoint)

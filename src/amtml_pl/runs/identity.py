@@ -98,7 +98,8 @@ def identified_weights(weights: dict[str, Any]) -> dict[str, Any]:
     """
     path, reading = weights["path"], {key: weights[key] for key in ("key", "strip_prefixes", "rename")}
     if weights["url"] is not None:
-        return {**reading, "path": (weights["sha256"] or f"{weights['url']}#{weights['member']}").lower()}
+        checksum = weights["sha256"]
+        return {**reading, "path": checksum.lower() if checksum else f"{weights['url']}#{weights['member']}"}
     if weights["run"] is not None:
         path = RunFolder(Path(weights["run"])).weights_file
     return {**reading, "path": None if path is None else file_digest(Path(path))}

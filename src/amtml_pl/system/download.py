@@ -80,10 +80,10 @@ class Download:
         return self.target.with_name(f"{self.target.name}.part")
 
     def _try_all(self) -> None:
-        if not self.resumable:
-            self.part.unlink(missing_ok=True)
         reasons = []
         for url in self.urls:
+            if not self.resumable:
+                self.part.unlink(missing_ok=True)
             try:
                 problem = self._problem_after(url, OPENING_SECONDS / len(self.urls))
             except TransferError as error:
@@ -130,9 +130,8 @@ class Download:
                     file.write(chunk)
                     progress.advance(task, len(chunk))
         if (got := _size(self.part)) < size:
-            raise TransferError(
-                f"the transfer ended after {got} of {size} bytes; the next attempt resumes it"
-            )
+            then = "resumes it" if self.resumable else "starts again"
+            raise TransferError(f"the transfer ended after {got} of {size} bytes; the next attempt {then}")
 
     def _refuse_full_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.part.parent).free

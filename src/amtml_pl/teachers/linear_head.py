@@ -55,7 +55,15 @@ def fit_head(train: Labelled, val: Labelled, classes: int) -> tuple[nn.Linear, f
     Multinomial logistic regression by scikit-learn, in float64 on standardised features; mean and deviation
     are then part of weight and bias. Of equally accurate classifiers the one with the smallest C is taken.
     One thread computes: several round otherwise, and are slower here.
+
+    Raises:
+        UserError: if a class has no training image.
     """
+    if missing := sorted({*range(classes)} - {*train.labels.tolist()}):
+        raise UserError(
+            f"head=linear cannot be fitted: the training images have no image of the classes {missing[:10]}.",
+            fix="data.classes=null data.train_size=null",
+        )
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits

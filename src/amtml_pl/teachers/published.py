@@ -17,6 +17,7 @@ from amtml_pl.errors import UserError
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.download import Download
 from amtml_pl.system.files import digest_of_file, file_digest, replacing
+from amtml_pl.system.plain_yaml import read_plain_yaml
 
 log = logging.getLogger(__name__)
 MIRRORS = "'teacher.NAME.weights.mirrors=[https://HOST/FOLDER]'"
@@ -137,11 +138,21 @@ def weights_place(weights: Mapping[str, Any], teachers: Path) -> Path | None:
     return None if weights.get("path") is None else Path(weights["path"])
 
 
+def classes_of_run(folder: RunFolder) -> list[int | None] | None:
+    """Return the class map of a run's student: None for classes without images in the run."""
+    try:
+        config = read_plain_yaml(folder.config_file)
+        classes, K = config["data"]["classes"], config["dataset"]["num_classes"]
+    except (OSError, ValueError, TypeError, KeyError):  # `refuse_unfinished` reports it
+        return None
+    return None if classes is None else [c if c in classes else None for c in range(K)]
+
+
 def refuse_unfinished(folder: RunFolder) -> None:
     """Raise a UserError unless a folder's run is completed and its student unchanged."""
     if (record := folder.completed()) is None:
         raise UserError(
             f"The folder {folder.path} has no completed run (expected one as teacher.NAME.weights.run).",
-            fix="teacher.NAME.weights.run=FOLDER",
+            fix="repeat the training command of that run, or set teacher.NAME.weights.run to a completed one",
         )
     folder.refuse_changed(record, folder.weights_file)

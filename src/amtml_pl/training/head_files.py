@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,16 @@ class HeadFiles:
 
 
 def image_digests(
-    source: ObjectSpec, packed_root: Path, val_size: int | float, train_size: int | None, seed: int
+    source: ObjectSpec,
+    packed_root: Path,
+    val_size: int | float,
+    train_size: int | None,
+    seed: int,
+    classes: Sequence[int] | None,
 ) -> dict[str, str] | None:
     """Return digests of packed images and of both splits' rows; None before packing."""
     packed = find_packed(source.build(), packed_root)
     if packed is None:
         return None
-    splits = disjoint_splits(packed, val_size, train_size, seed)
+    splits = disjoint_splits(packed, val_size, train_size, seed, classes)
     return {"images": packed.digest, "train": splits["train"].digest, "val": splits["val"].digest}

@@ -105,8 +105,14 @@ def class_problems(settings: Settings, teachers: Sequence[SelectedTeacher]) -> I
             fix="add a teacher that knows them, or leave them out: "
             f"'data.classes={[c for c in wanted if c in known]}'".replace(", ", ","),
         )
+    for teacher, found in zip(teachers, maps, strict=True):
+        if found is not None and all(found[c] is None for c in wanted):
+            yield UserError(
+                f"Teacher {teacher.name!r} knows none of the classes {[*wanted][:10]} of the images.",
+                fix="leave the teacher out, or change data.classes",
+            )
     terms = settings.method.terms().values()
-    if mixture_of_targets(terms, "probabilities") == "logits":
+    if mixture_of_targets(terms, settings.method.mixture) == "logits":
         yield UserError(
             f"mixture=logits cannot average the teachers {gaps}, which have no logits for some classes.",
             fix="mixture=probabilities",

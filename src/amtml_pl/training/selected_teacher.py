@@ -27,6 +27,7 @@ from amtml_pl.teachers.live import Teacher, build_teacher, weights_digest
 from amtml_pl.teachers.published import (
     READING,
     PublishedFile,
+    classes_of_run,
     published_file,
     refuse_unfinished,
     weights_place,
@@ -143,9 +144,12 @@ class SelectedTeacher:
 
     @cached_property
     def class_map(self) -> ClassMap:
-        """The position of each class in its outputs; a recipe's teacher knows the recipe's classes."""
+        """The position of each class in its outputs; a run of ours knows the classes of its images."""
         if self.has_own_weights:
-            return self.options.class_map
+            run = self.options.weights["run"]
+            if run is None or self.options.class_map is not None:
+                return self.options.class_map
+            return classes_of_run(RunFolder(Path(run)))
         recipe = self.recipe.config()
         if (classes := recipe.data.get("classes")) is None:
             return None
@@ -253,12 +257,14 @@ class SelectedTeacher:
     def refuse_random(self, teacher: Teacher) -> None:
         """Raise a UserError if the constructor returns other weights at each call."""
         if not self.is_as_constructed(teacher):
-            recipe = f"teacher.{self.name}.pretrained=false to train the teacher by its recipe, or "
+            other = f"teacher.{self.name}.pretrained=false to train the teacher by its recipe, or "
+            if self.options.head is not None:
+                without = f"teacher.{self.name}.network.num_classes=0 to leave out its classifier, or "
+                other = without if self.network.target == "timm.create_model" else ""
             raise UserError(
                 f"The constructor of teacher {self.name!r} returns different network weights at each "
                 "call. Some of them, often those of the classifier, are random and not pretrained.",
-                fix=f"set {recipe if self.options.head is None else ''}"
-                f"teacher.{self.name}.weights.path=FILE to load trained weights",
+                fix=f"set {recipe}teacher.{self.name}.weights.path=FILE to load trained weights",
             )
 
     @cached_property

@@ -255,7 +255,8 @@ def settings_of(config: DictConfig) -> Settings:
     cached = bool(config.teacher) and config.teacher_source == "cached"
     exact, size = {} if cached else {"precision": "float32"}, dataset.image_size
     packed_root = Path(config.paths.data) / "packed"
-    split = data.val_size, data.train_size, data.seed
+    classes = None if data.classes is None else list(data.classes)
+    split = data.val_size, data.train_size, data.seed, classes
     images = partial(image_digests, object_spec(dataset.source), packed_root, *split)
     heads = HeadFiles(Path(config.paths.teachers) / "heads", dataset.num_classes, images)
     return options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -77,9 +78,11 @@ def evaluate_student(
     others, left_out = all_teacher_logits(run, images) if teachers else ({}, {"teachers": "teachers=false"})
     about_ensemble = None
     if others and len(others) == len(run.teachers):
-        others["ensemble"], about_ensemble = mixed_teachers(run, images, checkpoint, others)
+        mixed, about_ensemble = mixed_teachers(run, images, checkpoint, others)
+        # Where the weighting leaves a class no probability, its image counts all the same.
+        others["ensemble"] = mixed.clamp_min(math.log(torch.finfo(mixed.dtype).tiny))
     for name, other in others.items():
-        known = knows_label(other[:, None], images.labels)[:, 0]  # the other images are not its classes
+        known = knows_label(other[:, None], images.labels)[:, 0]  # a teacher counts on its classes alone
         if known.any():
             measured = quality(other[known], images.labels[known])
             measured |= agreement_with_teacher(logits[known], other[known].float().log_softmax(dim=1))
