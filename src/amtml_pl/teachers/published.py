@@ -139,7 +139,7 @@ def weights_place(weights: Mapping[str, Any], teachers: Path) -> Path | None:
 
 
 def classes_of_run(folder: RunFolder) -> list[int | None] | None:
-    """Return the class map of a run's student: None for classes without images in the run."""
+    """Return the class map of a run's student, None for classes without images."""
     try:
         config = read_plain_yaml(folder.config_file)
         classes, K = config["data"]["classes"], config["dataset"]["num_classes"]

@@ -144,7 +144,7 @@ class SelectedTeacher:
 
     @cached_property
     def class_map(self) -> ClassMap:
-        """The position of each class in its outputs; a run of ours knows the classes of its images."""
+        """The position of each class in its outputs."""
         if self.has_own_weights:
             run = self.options.weights["run"]
             if run is None or self.options.class_map is not None:
@@ -264,7 +264,7 @@ class SelectedTeacher:
             raise UserError(
                 f"The constructor of teacher {self.name!r} returns different network weights at each "
                 "call. Some of them, often those of the classifier, are random and not pretrained.",
-                fix=f"set {recipe}teacher.{self.name}.weights.path=FILE to load trained weights",
+                fix=f"set {other}teacher.{self.name}.weights.path=FILE to load trained weights",
             )
 
     @cached_property
