@@ -111,8 +111,12 @@ def benchmark_of(config: Config, folder: Path, *, repetitions: int, steps: int, 
         for teacher in short.teacher.values():
             teacher.min_accuracy = None
     short.trainer.max_epochs, short.trainer.limit_train_batches = 1, steps + 2
-    for name, file in weights_for_teachers(original, folder).items():
-        short.teacher[name].weights.update(path=str(file), key=None, strip_prefixes=[], rename=None)
+    files = weights_for_teachers(original, folder)
+    for teacher in original.selected:
+        if teacher.name in files:  # no longer its recipe's, which knows its classes
+            node = short.teacher[teacher.name]
+            node.weights.update(path=str(files[teacher.name]), key=None, strip_prefixes=[], rename=None)
+            node.class_map = teacher.class_map
     settings = {name: settings_of(variant) for name, variant in variants(short).items()}
     return Benchmark(original, settings, folder, repetitions, steps, execution_of_whole_run(original))
 

@@ -83,9 +83,8 @@ def networks_and_hints(
     for selected in teachers:
         teacher = selected.fresh()
         teacher.check_classes(dataset.num_classes, dataset.image_size)
-        if (
-            selected.has_own_weights and not selected.to_download
-        ):  # read now, so that an unfit file is reported before hours of work
+        # Read now, so that an unfit file is reported before hours of work.
+        if selected.has_own_weights and not selected.to_download:
             selected.load_weights(teacher)
         hints |= teacher.hint_shapes(dataset.image_size)
         if not settings.cached:

@@ -99,9 +99,8 @@ def agreement_with_teacher(
     same = student.argmax(dim=1) == teacher_log_probabilities.argmax(dim=1)
     own = student.float().log_softmax(dim=1)
     divergence = F.kl_div(own, teacher_log_probabilities, reduction="none", log_target=True)
-    divergence = divergence.where(teacher_log_probabilities > -torch.inf, 0.0).sum() / len(
-        own
-    )  # 0 log 0 is 0
+    divergence = divergence.where(teacher_log_probabilities > -torch.inf, 0.0)  # 0 log 0 is 0
+    divergence = divergence.sum() / len(own)
     return {"agreement": float(same.float().mean()), "kl": float(divergence)}
 
 
