@@ -60,5 +60,5 @@ def test_three_teachers_from_three_places_teach_one_student(tmp_path, follow):
     known = sorted(record["metrics"]["weight_known"] for record in records)
     assert known[0] < 0.9  # averaging, half of the labels are unknown to one of three
     assert known[1] == pytest.approx(1)
-    assert len(list(tmp_path.glob("outputs/runs/digits/*/*.onnx"))) == 1
+    assert len(list(tmp_path.glob("outputs/runs/digits/*/export/*.onnx"))) == 1
     assert len(list(tmp_path.glob("outputs/teachers/heads/vgg8_quarter-*.safetensors"))) == 1

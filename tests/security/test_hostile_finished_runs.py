@@ -163,6 +163,17 @@ def test_a_run_folder_does_not_choose_where_an_export_is_written(finished, hosti
 
 
 @pytest.mark.slow
+def test_a_run_without_any_one_key_of_its_configuration_is_read_or_rejected(finished):
+    file = finished / "config.yaml"
+    tree = yaml.load(file.read_text(), yaml.CSafeLoader)
+    for path in places(tree):
+        if path and not {*path} & {*NOT_HERE}:
+            file.write_text(json.dumps(without(tree, path)))
+            seal_again(finished)
+            messages(finished)
+
+
+@pytest.mark.slow
 @settings(FUZZ, phases=[Phase.generate])  # shrinking takes a second per example
 @given(data=st.data(), value=VALUES)
 def test_a_run_with_any_value_in_its_configuration_is_read_or_rejected(finished, data, value):
@@ -173,5 +184,7 @@ def test_a_run_with_any_value_in_its_configuration_is_read_or_rejected(finished,
     changed = without(tree, path) if data.draw(st.booleans()) else with_value(tree, path, value)
     file.write_text(json.dumps(changed))  # which is YAML too
     seal_again(finished)
-    messages(finished)
-    file.write_text(whole)
+    try:
+        messages(finished)
+    finally:
+        file.write_text(whole)

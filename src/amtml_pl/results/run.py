@@ -87,16 +87,16 @@ class FinishedRun:
         Raises:
             UserError: if the checkpoint is missing, damaged, or of another network.
         """
-        about = self.config["dataset"]
+        about, own = self.config["dataset"], self.config["student"]
         execution = self.record.execution
-        network = build_untrained(self.config["student"]["network"])
+        network = build_untrained(own["network"])
         student = TappedNetwork(
             network,
             mean=about["mean"],
             std=about["std"],
             taps=taps,
-            input_size=self.config["student"]["input_size"],
-            reading=MapReading(**{key: self.config["student"][key] for key in MAP_READING}),
+            input_size=own["input_size"],
+            reading=MapReading(**{key: own[key] for key in MAP_READING if key in own}),
         )
         set_layout(network, channels_last=execution.channels_last, compiled=execution.compile)
         load_checkpoint(student, "student", RunFolder(self.path), self.record, checkpoint)

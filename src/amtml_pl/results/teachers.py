@@ -57,7 +57,10 @@ class RecordedTeacher:
             hint = self.node["hint"]
             tap = None if hint is None else HintSpec.parse(hint).tap
             head = LinearHead(tap) if self.node["head"] == "linear" else None
-            network, reading = build_untrained(self.node["network"]), {k: self.node[k] for k in MAP_READING}
+            network, reading = (
+                build_untrained(self.node["network"]),
+                {k: self.node[k] for k in MAP_READING if k in self.node},
+            )
             teacher = build_teacher(self.name, network, **own, reading=MapReading(**reading), head=head)
             try:
                 if file is not None:
