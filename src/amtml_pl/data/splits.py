@@ -39,7 +39,7 @@ def disjoint_splits(
         classes: leaves out the images of other classes, after both choices: none moves to another split.
 
     Raises:
-        UserError: if there is no training split, or a size or class is out of range.
+        UserError: if the training split is missing, or a size or class is out of range.
     """
     if "train" not in packed.splits:
         raise UserError(f"{packed.folder} has no train split (got {list(packed.splits)}).")

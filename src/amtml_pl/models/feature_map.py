@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,6 +29,11 @@ class MapReading:
     tokens: Literal["patches", "class", "mean"] = "patches"
     prefix_tokens: int | None = None
     map_format: Literal["NCHW", "NHWC"] | None = None
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> MapReading:
+        """Return the reading of a network's YAML, which may leave out the keys."""
+        return cls(**{field.name: node[field.name] for field in fields(cls) if field.name in node})
 
     def of_module(self, network: nn.Module, module: nn.Module) -> MapReading:
         """Return the reading of a module; the network replaces each None."""

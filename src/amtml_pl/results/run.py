@@ -13,7 +13,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.config.build import build_object
-from amtml_pl.config.schema import MAP_READING
 from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
@@ -96,7 +95,7 @@ class FinishedRun:
             std=about["std"],
             taps=taps,
             input_size=own["input_size"],
-            reading=MapReading(**{key: own[key] for key in MAP_READING if key in own}),
+            reading=MapReading.of(own),
         )
         set_layout(network, channels_last=execution.channels_last, compiled=execution.compile)
         load_checkpoint(student, "student", RunFolder(self.path), self.record, checkpoint)

@@ -11,7 +11,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from amtml_pl.config.schema import MAP_READING
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.models.feature_map import MapReading
@@ -57,11 +56,8 @@ class RecordedTeacher:
             hint = self.node["hint"]
             tap = None if hint is None else HintSpec.parse(hint).tap
             head = LinearHead(tap) if self.node["head"] == "linear" else None
-            network, reading = (
-                build_untrained(self.node["network"]),
-                {k: self.node[k] for k in MAP_READING if k in self.node},
-            )
-            teacher = build_teacher(self.name, network, **own, reading=MapReading(**reading), head=head)
+            network, reading = build_untrained(self.node["network"]), MapReading.of(self.node)
+            teacher = build_teacher(self.name, network, **own, reading=reading, head=head)
             try:
                 if file is not None:
                     load_weights(teacher.network.network, file, **how)

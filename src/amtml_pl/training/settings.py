@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -288,7 +288,7 @@ def settings_of(config: DictConfig) -> Settings:
             execution=options(ExecutionOptions, config.execution),
             student=object_spec(config.student.network),
             input_size=config.student.input_size,
-            reading=map_reading(config.student),
+            reading=MapReading.of(config.student),
             suits_channels_last=config.student.get("channels_last", True),
             loss={str(name): object_spec(node) for name, node in config.loss.items()},
             coef={str(name): value for name, value in config.coef.items()},
@@ -298,7 +298,7 @@ def settings_of(config: DictConfig) -> Settings:
             SelectedTeacher(
                 str(k),
                 object_spec(n.network),
-                options(TeacherOptions, plain_values(n), reading=map_reading(n)),
+                options(TeacherOptions, plain_values(n), reading=MapReading.of(n)),
                 Recipe(config, str(k)),
                 size,
                 Path(config.paths.teachers),
@@ -328,13 +328,6 @@ def options(kind: Callable[..., T], node: DictConfig | Mapping[str, Any], **othe
     """Build a dataclass from a node's values of the same names, and from other values."""
     same = {name: node[name] for name in inspect.signature(kind).parameters if name not in others}
     return kind(**same, **others)
-
-
-def map_reading(network: DictConfig) -> MapReading:
-    """Return how a network's taps are read; its YAML may leave out the keys."""
-    return MapReading(
-        **{field.name: network[field.name] for field in fields(MapReading) if field.name in network}
-    )
 
 
 def object_spec(node: DictConfig | None) -> ObjectSpec:
