@@ -76,6 +76,9 @@ def test_a_specialist_of_a_completed_run_knows_the_classes_of_its_images(run, co
     config.teacher.resnet8_thin.weights.run = str(folder.path)
     [teacher] = settings_of(config).selected
     assert teacher.class_map == [None, None, 2, None, None, 5, *[None] * 4]
+    config.teacher.resnet8_thin.head = "linear"  # is fitted on all classes
+    [backbone] = settings_of(config).selected
+    assert backbone.class_map is None
 
 
 REFUSED = {

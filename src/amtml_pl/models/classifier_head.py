@@ -14,6 +14,11 @@ from amtml_pl.errors import UserError
 ClassMap: TypeAlias = Sequence[int | None] | None  # by class of the data: the index of its output
 
 
+def map_of_classes(classes: Sequence[int] | None, num_classes: int) -> ClassMap:
+    """Return the class map of a network with K outputs, trained on some classes."""
+    return None if classes is None else [c if c in classes else None for c in range(num_classes)]
+
+
 def in_class_order(logits: Float[Tensor, "B O"], class_map: ClassMap) -> Float[Tensor, "B K"]:
     """Return the outputs of the data's classes; minus infinity for a class without an output."""
     if class_map is None:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.classifier_head import ClassMap, map_of_classes
 from amtml_pl.runs.folder import RunFolder
 from amtml_pl.system.download import Download
 from amtml_pl.system.files import digest_of_file, file_digest, replacing
@@ -138,14 +139,13 @@ def weights_place(weights: Mapping[str, Any], teachers: Path) -> Path | None:
     return None if weights.get("path") is None else Path(weights["path"])
 
 
-def classes_of_run(folder: RunFolder) -> list[int | None] | None:
+def classes_of_run(folder: RunFolder) -> ClassMap:
     """Return the class map of a run's student, None for classes without images."""
     try:
         config = read_plain_yaml(folder.config_file)
-        classes, K = config["data"]["classes"], config["dataset"]["num_classes"]
+        return map_of_classes(config["data"]["classes"], config["dataset"]["num_classes"])
     except (OSError, ValueError, TypeError, KeyError):  # `refuse_unfinished` reports it
         return None
-    return None if classes is None else [c if c in classes else None for c in range(K)]
 
 
 def refuse_unfinished(folder: RunFolder) -> None:

@@ -13,7 +13,7 @@ from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
 from amtml_pl.losses.term import LossTerm
-from amtml_pl.models.classifier_head import ClassMap
+from amtml_pl.models.classifier_head import ClassMap, map_of_classes
 from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import cost
@@ -145,15 +145,14 @@ class SelectedTeacher:
     @cached_property
     def class_map(self) -> ClassMap:
         """The position of each class in its outputs."""
+        own = self.options
         if self.has_own_weights:
-            run = self.options.weights["run"]
-            if run is None or self.options.class_map is not None:
-                return self.options.class_map
-            return classes_of_run(RunFolder(Path(run)))
+            run = own.weights["run"]
+            # A fitted head knows all classes of the data, and the network's own classifier is not read.
+            given = run is None or own.class_map is not None or own.head is not None
+            return own.class_map if given else classes_of_run(RunFolder(Path(run)))
         recipe = self.recipe.config()
-        if (classes := recipe.data.get("classes")) is None:
-            return None
-        return [place if place in classes else None for place in range(recipe.dataset.num_classes)]
+        return map_of_classes(recipe.data.get("classes"), recipe.dataset.num_classes)
 
     @property
     def has_own_weights(self) -> bool:
