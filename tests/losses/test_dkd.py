@@ -45,6 +45,11 @@ def test_the_ramp_of_dkd_takes_a_twelfth_of_the_epochs():
     torch.testing.assert_close(term(replace(step, epoch=23)), full)
 
 
+def test_the_published_warmup_of_dkd_is_exactly_20_of_240_epochs(configure):
+    settings = configure("experiment=cifar100", "method=dkd", "trainer.max_epochs=240").loss.dkd
+    assert DecoupledLoss(4.0, settings.epochs, settings.warmup).warmup_epochs == 20
+
+
 @given(seed=st.integers(0, 200), M=st.integers(1, 4), K=st.integers(3, 7))
 @settings(max_examples=20)
 def test_a_teacher_is_compared_among_the_classes_that_it_knows(seed, M, K):
