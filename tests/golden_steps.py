@@ -9,7 +9,8 @@ from amtml_pl.weighting.uniform import UniformWeighting
 
 
 def assert_golden(got, expected):
-    torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(expected).to(got), rtol=0, atol=1e-6)
+    """Compare a float64 value with a stored one, which keeps all its digits."""
+    torch.testing.assert_close(got, torch.as_tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
 def teachers_of(given):
