@@ -34,6 +34,15 @@ def test_an_attention_map_is_where_the_feature_is_large_and_of_length_one():
     assert torch.isfinite(attention_map(torch.zeros(1, 2, 2, 2))).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [0.0, 300.0])
+def test_an_attention_map_of_half_precision_is_that_of_the_same_numbers_in_float32(dtype, value):
+    feature = torch.full((2, 3, 4, 4), value, dtype=dtype)
+    found = attention_map(feature)
+    torch.testing.assert_close(found, torch.full((2, 1, 4, 4), 0.25 if value else 0.0))
+    torch.testing.assert_close(found, attention_map(feature.float()))
+
+
 def test_a_teacher_gives_several_readings_of_one_module():
     hints = ("layer2", "layer2@4", "layer2@attention", "layer3@1")
     plain = CifarResNet(8, 5, [4, 4, 8, 8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -16,10 +17,12 @@ ATTENTION = "attention"
 
 
 def attention_map(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Return ``mean_c F²``, divided by its L2 norm over positions, (B, 1, H, W).
+    """Return ``mean_c F²``, divided by its L2 norm over positions, (B, 1, H, W); 0 for a map of zeros.
 
     After Zagoruyko and Komodakis, "Paying More Attention to Attention" (arXiv:1612.03928), with exponent 2.
+    Computed in float32 or more: in float16 the square of 300 is infinite, and the smallest norm is 0.
     """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
     return F.normalize(features.square().mean(dim=1, keepdim=True).flatten(1), dim=1).view(
         len(features), 1, *features.shape[2:]
     )
