@@ -6,11 +6,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.errors import UserError
-from amtml_pl.losses.soft_targets import SoftTargetTerm, soft_target_loss, step_soft_targets
+from amtml_pl.losses.soft_targets import SoftTargetTerm, soft_target_loss
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 
@@ -35,10 +35,33 @@ class JointAdapterLoss(SoftTargetTerm):
         return soft_target_loss(step.student.logits.detach(), self.soft_targets(step), self.temperature)
 
 
+def mixture_likelihood_losses(
+    logits: Float[Tensor, "B M K"], weights: Float[Tensor, "B M"], labels: Int64[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """Return ``-log sum_m w_m softmax(z_m)_y`` per sample, (B,), with gradients for the weights.
+
+    Computed as ``-logsumexp_m(log w_m + log p_my)``: its value and gradient stay exact where every teacher is
+    sure of another class, and ``p_my`` is 0 in floating point. A sample whose label no teacher knows, or only
+    teachers of weight 0, has loss and gradient 0.
+
+    Args:
+        logits: of the teachers, not softened; minus infinity for a class that a teacher does not know.
+        weights: at least 0; rows sum to 1.
+        labels: in [0, K).
+    """
+    B, M, _ = logits.shape
+    log_likelihood = F.log_softmax(logits, dim=2).gather(2, labels.view(B, 1, 1).expand(B, M, 1))[:, :, 0]
+    counts = (log_likelihood > -torch.inf) & (weights > 0)
+    joint = weights.where(counts, 1.0).log() + log_likelihood.where(counts, 0.0)
+    some = counts.any(dim=1)
+    joint = joint.masked_fill(~counts & some[:, None], -torch.inf)
+    return torch.where(some, -joint.logsumexp(dim=1), 0.0)
+
+
 class NllAdapterLoss(LossTerm):
     """Negative log-likelihood of the labels under the teachers' mixture, for the adapter alone.
 
-    ``-log q_y`` of the untempered mixture ``q = sum_m w_m softmax(z_m)``.
+    ``mean_b -log q_y`` of the untempered mixture ``q = sum_m w_m softmax(z_m)``.
     An extension, not in the paper: it does not depend on the student's outputs, so that it cannot reward a
     teacher for resembling the student.
     """
@@ -48,9 +71,8 @@ class NllAdapterLoss(LossTerm):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
-        probabilities = step_soft_targets(step, temperature=1.0)
-        smallest = 1e-12  # a mixture can be 0 in float32 where every teacher is sure of another class
-        return F.nll_loss(probabilities.clamp_min(smallest).log(), step.labels)
+        teachers, weights = require_teachers(step)
+        return mixture_likelihood_losses(teachers.logits, weights, step.labels).mean()
 
 
 class AdapterEntropy(LossTerm):
