@@ -209,6 +209,15 @@ def test_mutual_learning_without_peers_or_coefficient_is_refused(given, text):
 def test_a_reward_is_standardised_and_cut_off():
     torch.testing.assert_close(reward(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor([0.0, 0.0, 1.0]))
     assert reward(torch.full((3,), 7.0)).tolist() == [0, 0, 0]
+    assert reward(torch.tensor([7.0])).tolist() == [0]
+
+
+def test_the_agent_reads_what_the_regressors_give_in_the_step_and_leaves_their_statistics():
+    module = weighing(MTKDRL, hidden=8)
+    before = {name: buffer.clone() for name, buffer in module.regression.named_buffers()}
+    step = module.distill_step(batches(1)[0])
+    assert all(torch.equal(buffer, before[name]) for name, buffer in module.regression.named_buffers())
+    torch.testing.assert_close(step.observation.errors, module.regression.errors(step))
 
 
 def test_a_rewarded_sample_pulls_its_weights_up_and_another_does_not():

@@ -16,7 +16,7 @@ from amtml_pl.distill.step import full_precision
 from amtml_pl.losses.kd_each import soft_target_losses
 from amtml_pl.losses.regression import regression_errors
 from amtml_pl.losses.term import require_teachers
-from amtml_pl.models.state import evaluation_mode
+from amtml_pl.models.state import buffers_restored
 from amtml_pl.types import Batch, Step
 from amtml_pl.weighting.confidence import confidence_weights
 from amtml_pl.weighting.known_classes import among_those_who_know, knows_label
@@ -32,9 +32,9 @@ class MTKDRL(LearnedWeightsLoop):
     weighted by the standardised reward; rewards below the mean of the batch have no effect, as published.
 
     Departures: the agent learns after every step, not once an epoch from all states; epoch 0 has learned
-    weights, not 1 for every teacher; the regressors are in evaluation mode for the state. Of a teacher that
-    does not know a class the agent reads the logit 0; if the label is that class, the loss ln K, and the
-    teacher's weights are 0.
+    weights, not 1 for every teacher; maps of other sizes are compared as in `FeatureRegression`. Of a teacher
+    that does not know a class the agent reads the logit 0; if the label is that class, the loss ln K, and
+    the teacher's weights are 0.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
@@ -65,7 +65,7 @@ class MTKDRL(LearnedWeightsLoop):
         """Return the agent's observation of a step, as constants."""
         teachers, _ = require_teachers(step)
         logits, M = teachers.logits, teachers.logits.shape[1]
-        with torch.no_grad(), evaluation_mode(self.regression):
+        with torch.no_grad(), buffers_restored(self.regression):  # the term itself updates the statistics
             regressed, targets = self.regression.regressed(step), self.regression.targets(step)
             own = [made.mean(dim=(2, 3)) for made in regressed]
             theirs = [target.mean(dim=(2, 3)) for target in targets]
@@ -77,8 +77,10 @@ class MTKDRL(LearnedWeightsLoop):
             knows = knows_label(logits, step.labels)
             wrongness = wrongness.where(knows, math.log(logits.shape[2]))
             known = logits.masked_fill(logits == -torch.inf, 0.0)
+            measures = torch.stack([cosine, divergence, wrongness], dim=2)
+            state = [torch.cat([measures[:, m], theirs[m], known[:, m]], dim=1) for m in range(M)]
             return Observation(
-                state=torch.cat([cosine, divergence, wrongness, *theirs, known.flatten(1)], dim=1),
+                state=torch.cat(state, dim=1),
                 knows=knows,
                 cosine=cosine,
                 divergence=divergence,
@@ -118,7 +120,8 @@ class Observation:
     """Agent's view of a batch (``state``), and the inputs of its reward.
 
     Attributes:
-        state: ``(B, D)``, the input of the agent; D is 3 numbers, K logits and C channels per teacher.
+        state: ``(B, D)``, the input of the agent; per teacher its cosine, divergence and cross-entropy, C
+            channels and K logits.
         knows: ``(B, M)``, which teachers know the label.
         cosine: ``(B, M)``, cosine similarity of the student's pooled features to each teacher's.
         divergence: ``(B, M)``, KL divergence of the softened outputs, times T².
@@ -148,7 +151,7 @@ class Agent(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, teachers: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU())
+        self.body = nn.Sequential(nn.Linear(inputs, hidden, bias=False), nn.ReLU())
         self.for_logits = nn.Linear(hidden, teachers)
         self.for_features = nn.Linear(hidden, teachers)
 
@@ -172,9 +175,10 @@ def aggregated_weights(
 
 
 def reward(gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Return gains standardised in the batch and cut to [0, 1]; 0 if equal."""
-    spread = gain.std(unbiased=False)
-    return ((gain - gain.mean()) / spread.clamp_min(1e-8)).clamp(0, 1).detach()
+    """Return gains standardised in the batch, by the unbiased deviation, and cut to [0, 1]; 0 if equal."""
+    above = gain - gain.mean()
+    spread = (above.square().sum() / max(len(gain) - 1, 1)).sqrt()
+    return (above / spread.clamp_min(1e-8)).clamp(0, 1).detach()
 
 
 def agent_loss(weights: Float[Tensor, "B M"], rewards: Float[Tensor, " B"]) -> Float[Tensor, ""]:
