@@ -31,10 +31,11 @@ class MMKD(LearnedWeightsLoop):
     samples that the student gets wrong. Copies of its parameters take two steps by the matching terms and one
     by cross-entropy; the gradient of the cross-entropy then reaches the networks through those steps.
 
-    Departures: the virtual steps are plain gradient descent, without momentum and weight decay; the feature
-    network reads the mean, deviation and maximum of a sample's cosine similarities to its batch, so that a
-    batch may have any size; the regressors are in evaluation mode during the steps. The network for the
-    outputs reads 0 as the logit of a class that a teacher does not know.
+    Departures: the virtual steps are plain gradient descent, without momentum and weight decay, and move the
+    student alone; the regressors stay, in evaluation mode; the feature network reads the mean, deviation and
+    maximum of a sample's cosine similarities to its batch, so that a batch may have any size; maps of other
+    sizes are compared as in `FeatureRegression`. The network for the outputs reads 0 as the logit of a class
+    that a teacher does not know.
 
     Args:
         arguments: those of `LearnedWeightsLoop`.
