@@ -17,8 +17,9 @@ ATTENTION = "attention"
 
 
 def attention_map(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Return ``mean_c F²``, divided by its L2 norm over positions, (B, 1, H, W); 0 for a map of zeros.
+    """Return ``mean_c F²``, divided by its L2 norm over positions, (B, 1, H, W).
 
+    A map of zeros gives zeros.
     After Zagoruyko and Komodakis, "Paying More Attention to Attention" (arXiv:1612.03928), with exponent 2.
     Computed in float32 or more: in float16 the square of 300 is infinite, and the smallest norm is 0.
     """

@@ -175,7 +175,10 @@ def aggregated_weights(
 
 
 def reward(gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Return gains standardised in the batch, by the unbiased deviation, and cut to [0, 1]; 0 if equal."""
+    """Return gains standardised in the batch and cut to [0, 1]; 0 if equal.
+
+    The deviation is the unbiased one, as published.
+    """
     above = gain - gain.mean()
     spread = (above.square().sum() / max(len(gain) - 1, 1)).sqrt()
     return (above / spread.clamp_min(1e-8)).clamp(0, 1).detach()
