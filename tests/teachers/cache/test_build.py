@@ -313,3 +313,21 @@ def test_a_compiled_teacher_gives_the_same_outputs(tmp_path):
         found[name] = {tensor: store.open(1).whole() for tensor, store in teacher.stores.items()}
     for tensor, values in found["plain"].items():
         assert_rounded_alike(found["compiled"][tensor], values, products=27, layers=2)
+
+
+@pytest.mark.parametrize(("offset", "warnings"), [(0.0, 0), (500.0, 1)])
+def test_logits_with_a_large_common_offset_in_float16_give_one_warning(tmp_path, caplog, offset, warnings):
+    def load():
+        made = network()
+        made.network.fc.bias.data += offset
+        return made
+
+    built(tmp_path / "half", [stores(tmp_path / "half", load=load)], [1, 2])
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == warnings
+    assert all(
+        re.search(r"teacher big in float16 .* by [\d.]+ % on average.*cache.logits=float32", each)
+        for each in found
+    )
+    built(tmp_path / "whole", [stores(tmp_path / "whole", load=load, logits="float32")], [1])
+    assert len(caplog.records) == warnings

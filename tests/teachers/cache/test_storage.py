@@ -1,5 +1,7 @@
 """Stored numbers differ from given ones by at most the rounding of the storage."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from amtml_pl.teachers.cache.storage import decode, encode, encode_logits, unusable_rows
+from amtml_pl.teachers.cache.storage import decode, encode, encode_logits, probability_error, unusable_rows
 
 pytestmark = pytest.mark.numbers
 
@@ -44,6 +46,24 @@ def test_a_channel_of_zeros_is_read_back_as_zeros_and_its_scale_hides_no_other()
     encoded = encode(values, "int8")
     assert (decode(encoded["values"], encoded["scale"])[:, 1] == 0).all()
     assert 0 < encoded["scale"][1] < encoded["scale"][[0, 2]].min()
+
+
+def test_one_large_value_costs_the_precision_of_its_channel_in_int8_and_of_no_other():
+    values = maps()
+    values[0, 0, 0, 0] = 300
+    encoded = encode(values, "int8")
+    off = (decode(encoded["values"], encoded["scale"]) - values).abs()
+    assert (decode(encoded["values"], encoded["scale"])[1:, 0] == 0).all()
+    assert off[:, 1].max() < 0.02
+
+
+def test_the_error_of_probabilities_is_their_mean_total_variation():
+    logits, stored = (
+        torch.tensor([[0.0, 0.0], [1.0, -torch.inf]]),
+        torch.tensor([[0.0, 1.0], [2.0, -torch.inf]]),
+    )
+    assert probability_error(logits, stored) == pytest.approx((1 / (1 + math.exp(-1)) - 0.5) / 2)
+    assert probability_error(logits, logits) == 0
 
 
 def near_ties(draw):

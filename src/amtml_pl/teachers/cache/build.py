@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
+from torch import Tensor
 
 from amtml_pl.data.augment import Augmentation
 from amtml_pl.data.splits import SplitRows
@@ -20,10 +22,13 @@ from amtml_pl.teachers.cache.catalogue import LOCKS, lock_name
 from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_for_computing
 from amtml_pl.teachers.cache.disk import refuse_full_disk, writing
 from amtml_pl.teachers.cache.progress import BuildProgress
-from amtml_pl.teachers.cache.storage import stored_bytes
+from amtml_pl.teachers.cache.storage import probability_error, stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
 
+log = logging.getLogger(__name__)
+
+LARGE_ERROR = 2e-3  # of probabilities; usual logits have 1e-4 to 4e-4 (docs/measurements/cache.md)
 POLL_SECONDS = 0.2  # between two checks of another process's build
 
 
@@ -75,6 +80,7 @@ class BuildJob:
     root: Path
     options: BuildOptions
     progress: BuildProgress
+    warned: set[str] = field(default_factory=set)
 
     def build_views(self, teacher: TeacherStores, views: Sequence[int]) -> list[int]:
         """Build the views that no other process is building; return the others."""
@@ -125,8 +131,21 @@ class BuildJob:
             shard = compute_shard(loaded, self.split, self.augment, view, rows, self.options, advance)
             for tensor, number in lacking[rows].items():
                 store = teacher.stores[tensor]
+                encoded = shard.encoded(tensor, store.storage)
+                if tensor == "logits" and store.storage == "float16":
+                    self.warn_of_rounding(teacher.name, shard.tensors[tensor], encoded["values"])
                 with writing(self.root):
-                    store.write(view, number, shard.encoded(tensor, store.storage), shard.pixels)
+                    store.write(view, number, encoded, shard.pixels)
+
+    def warn_of_rounding(self, teacher: str, logits: Tensor, stored: Tensor) -> None:
+        """Warn once of a teacher whose probabilities change much by rounding to float16."""
+        error = probability_error(logits, stored)
+        if error > LARGE_ERROR and teacher not in self.warned:
+            self.warned.add(teacher)
+            what = (
+                "Storing the logits of teacher %s in float16 changes its probabilities by %.2g %% on average."
+            )
+            log.warning(f"{what} Store them in float32: cache.logits=float32", teacher, 100 * error)
 
     @contextmanager
     def locked(self, teacher: TeacherStores, view: int) -> Iterator[bool]:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
@@ -49,6 +50,15 @@ def encode_logits(logits: Float[Tensor, "R K"], storage: Storage) -> dict[str, T
     stored[tied] = np.minimum(stored[tied], BELOW_LARGEST_FLOAT16)
     stored[tied, best[tied]] = np.nextafter(stored[tied, best[tied]], np.float16(np.inf))
     return encoded
+
+
+def probability_error(logits: Float[Tensor, "R K"], stored: Float[Tensor, "R K"]) -> float:
+    """Return the mean total variation of the probabilities of stored and given logits.
+
+    ``mean_r 1/2 sum_k |softmax(stored)_rk - softmax(z)_rk|`` at temperature 1, from 0 to 1.
+    """
+    given, read = (F.softmax(each.double(), dim=1) for each in (logits, stored))
+    return (read - given).abs().sum(dim=1).mean().item() / 2
 
 
 def decode(values: Num[Tensor, "B ..."], scale: Float[Tensor, " C"] | None) -> Float[Tensor, "B ..."]:
