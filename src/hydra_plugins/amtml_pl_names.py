@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from operator import floordiv
+from operator import floordiv, truediv
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -26,6 +26,7 @@ OmegaConf.register_new_resolver("amtml.default_operations", default_operations, 
 OmegaConf.register_new_resolver("amtml.first_given", first_given, replace=True)
 OmegaConf.register_new_resolver("amtml.help", help_of, replace=True)
 OmegaConf.register_new_resolver("amtml.quotient", floordiv, replace=True)
+OmegaConf.register_new_resolver("amtml.ratio", truediv, replace=True)
 OmegaConf.register_new_resolver("amtml.run_folder", resolve_run_folder, replace=True)
 OmegaConf.register_new_resolver("amtml.share_of_cores", share_of_cores, replace=True)
 # YAML cannot allow new keys in a node, as for coef.kd=2 in a run without the term kd.
