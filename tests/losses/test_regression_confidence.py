@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from amtml_pl.distill.published.losses import PublishedConfidenceFeatureRegression as PublishedConfidence
 from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
+from amtml_pl.types import OfferedFeatures, TensorShapes
 from golden_steps import assert_golden
 from losses.loops import LOWERED, errors_by_loops, regressed_by_loops, regression_of, weighted_by_loops
 from losses.terms import STAGES, built
+from steps import make_step
 
 
 def test_the_intermediate_loss_of_camkd(golden):
@@ -57,6 +60,30 @@ def test_the_weights_of_camkd_are_constants_and_those_of_its_code_are_not():
         weights = term.own_weights(step)
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
         assert weights.requires_grad is not constant
+
+
+@pytest.mark.parametrize(("student", "teachers"), [(4, [8]), (8, [4]), (4, [2, 8, 4]), (3, [7, 5])])
+def test_as_published_a_smaller_map_is_interpolated_and_each_teacher_gets_it_as_resized_before(
+    student, teachers
+):
+    offered = {f"t{m}": OfferedFeatures("layer3") for m in range(len(teachers))}
+    maps = {f"{name}/layer3": (5, side, side) for name, side in zip(offered, teachers, strict=True)}
+    taps = {"layer3": (3, student, student)}
+    term = PublishedConfidence(["layer3"], activation="relu")
+    term.build(TensorShapes(4, tuple(offered), taps, maps, offered))
+    feature = make_step(taps=taps, dtype=torch.float64).student.features["layer3"]
+    expected, resized = [], feature
+    for side in teachers:
+        if student >= side:
+            resized = F.adaptive_avg_pool2d(resized, side)
+        else:
+            resized = F.interpolate(resized, size=(side, side), mode="bilinear")
+        expected.append(resized)
+    found = term.resized(feature)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(sum((each**3).sum() for each in made), feature)[0] for made in
+                 (found, expected)]  # fmt: skip
+    torch.testing.assert_close(*gradients)
 
 
 def test_classifiers_of_the_teachers_are_in_no_checkpoint_and_no_optimiser():

@@ -106,11 +106,15 @@ class FeatureRegression(LossTerm):
 
     def regressed(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Return, per teacher, the student's map in that teacher's shape."""
-        feature = step.student.features[self.student_stage]
-        made = [regressor(feature) for regressor in self.each()]
+        resized = self.resized(step.student.features[self.student_stage])
+        made = [regressor(own) for regressor, own in zip(self.each(), resized, strict=True)]
         if self.activation == "relu":
             return tuple(F.relu(each) for each in made)
         return tuple(relu_like(each, target) for each, target in zip(made, self.targets(step), strict=True))
+
+    def resized(self, feature: Float[Tensor, "B C1 H1 W1"]) -> list[Float[Tensor, "B C1 _ _"]]:
+        """Return, per teacher, the student's map averaged, or repeated, to the teacher's size."""
+        return [pool(feature, *regressor.size) for regressor in self.each()]
 
     def targets(self, step: Step) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Return the teachers' maps in order."""
@@ -133,7 +137,7 @@ class FeatureRegression(LossTerm):
 
 
 class Regressor(nn.Module):
-    """1×1 convolution and batch norm on a map pooled to the teacher's size.
+    """1×1 convolution and batch norm on a map of the teacher's size.
 
     Args:
         source: ``(C, H, W)`` of the student's map.
@@ -146,18 +150,18 @@ class Regressor(nn.Module):
         self.project = nn.Conv2d(source[0], wanted[0], kernel_size=1)
         self.norm = nn.BatchNorm2d(wanted[0])
 
-    def forward(self, feature: Float[Tensor, "B C1 H1 W1"]) -> Float[Tensor, "B C H W"]:
+    def forward(self, resized: Float[Tensor, "B C1 H W"]) -> Float[Tensor, "B C H W"]:
         """Return the student's map in the teacher's shape.
 
         Raises:
             UserError: for one value per channel in training, which batch norm cannot normalise.
         """
-        if self.training and len(feature) * self.size[0] * self.size[1] == 1:
+        if self.training and len(resized) * self.size[0] * self.size[1] == 1:
             raise UserError(
                 "A regression loss term cannot use batch norm on one value (got one image with a 1x1 map).",
                 fix="set data.batch_size to 2 or more, or cache larger maps: hint_pool=null",
             )
-        made: Tensor = self.norm(self.project(pool(feature, *self.size)))
+        made: Tensor = self.norm(self.project(resized))
         return made
 
 

@@ -18,7 +18,7 @@ from amtml_pl.losses.regression_confidence import ConfidenceFeatureRegression
 from amtml_pl.losses.soft_targets import step_soft_targets
 from amtml_pl.losses.term import LossTerm, require_offered, require_teachers
 from amtml_pl.losses.triplets import TripletLoss, random_triplets, triplet_terms, votes
-from amtml_pl.models.pooling import pool_to_same_size
+from amtml_pl.models.pooling import pool, pool_to_same_size
 from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 from amtml_pl.weighting.confidence import confidence_weights
 from amtml_pl.weighting.scheme import positive_temperature
@@ -166,9 +166,20 @@ class PublishedFeatureRegression(FeatureRegression):
 class PublishedConfidenceFeatureRegression(ConfidenceFeatureRegression):
     """CA-MKD as published: weights carry gradients to regressors and student, and M divides the mean.
 
-    The published loop also gives each teacher the student's map as resized for the teacher before it; that
-    is not reproduced.
+    Each teacher gets the student's map as resized for the teacher before it. The published loop also leaves
+    the term out in epoch 1, and skips a last batch that is not full; that is not reproduced.
     """
+
+    def resized(self, feature: Float[Tensor, "B C1 H1 W1"]) -> list[Float[Tensor, "B C1 _ _"]]:
+        """Return, per teacher, the map: averaged for a smaller teacher's, else interpolated bilinearly."""
+        height, maps = feature.shape[2], []
+        for regressor in self.each():
+            if height >= regressor.size[0]:
+                feature = pool(feature, *regressor.size)
+            else:
+                feature = F.interpolate(feature, regressor.size, mode="bilinear")
+            maps.append(feature)
+        return maps
 
     def weigh(self, regressed: Sequence[Float[Tensor, "B _ _ _"]], step: Step) -> Float[Tensor, "B M"]:
         """Return the confidence weights (B, M), with their gradient."""
