@@ -28,7 +28,7 @@ def freeze_norms(module):
             each.eval()
 
 
-ALONE = ("dml",)  # has no teachers
+ALONE = ("dml", "dml_published")  # have no teachers
 
 
 class Notes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,8 @@ from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import Batch, ModelOutputs, Step
 
+Whole: TypeAlias = Callable[[Tensor], Tensor]  # from a process's share to the whole batch
+
 
 def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> Float[Tensor, ""]:
     """Return the mean divergence from the peers, a scalar ≥ 0; the peers are constants.
@@ -31,6 +33,11 @@ def mutual_loss(logits: Float[Tensor, "B K"], peers: Float[Tensor, "P B K"]) -> 
     theirs = F.log_softmax(peers.detach(), dim=2)
     divergences = [F.kl_div(own, each, reduction="batchmean", log_target=True) for each in theirs]
     return torch.stack(divergences).mean()
+
+
+def alone(share: Tensor) -> Tensor:
+    """Return the whole batch of a single process, which is its share."""
+    return share
 
 
 def logits_for_peers(network: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
@@ -99,38 +106,57 @@ class MutualLearning(StudentModule):
         peers = {name: network for name, network in networks.items() if name != "student"}
         logits = {name: whole(logits_for_peers(peer, batch.images)) for name, peer in peers.items()}
         for (name, network), optimizer in zip(networks.items(), optimizers, strict=True):
-            step, values = self.losses_of(name, batch, logits, whole)
-            loss = self.total(values)
-            require_finite(self, loss, values, batch, batch_idx)
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
+            outputs = self.outputs_of(network, batch, whole)
+            self.update(name, outputs, optimizer, batch, batch_idx, logits, whole)
             if name != f"peer{len(self.peers)}":  # the last one's outputs are not used again
                 logits[name] = whole(logits_for_peers(network, batch.images))
-            if name == "student":
-                self.update_metrics(step, batch, values, loss)
+
+    def outputs_of(self, network: nn.Module, batch: Batch, whole: Whole) -> ModelOutputs:
+        """Return a network's outputs for the whole batch, with gradients, in at least float32."""
+        outputs: ModelOutputs = network(batch.images)
+        return outputs.map(at_least_float32).map(whole)
+
+    def update(
+        self,
+        name: str,
+        outputs: ModelOutputs,
+        optimizer: LightningOptimizer,
+        batch: Batch,
+        batch_idx: int,
+        logits: Mapping[str, Tensor],
+        whole: Whole,
+    ) -> None:
+        """Update one network by its outputs and the others' logits; measure the student's step."""
+        step, values = self.losses_of(name, outputs, batch, logits, whole)
+        loss = self.total(values)
+        require_finite(self, loss, values, batch, batch_idx)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        if name == "student":
+            self.update_metrics(step, batch, values, loss)
 
     def losses_of(
-        self, name: str, batch: Batch, logits: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor]
+        self, name: str, student: ModelOutputs, batch: Batch, logits: Mapping[str, Tensor], whole: Whole
     ) -> tuple[Step, dict[str, Float[Tensor, ""]]]:
         """Return a network's step, and its unweighted terms and mutual loss for the others' logits."""
-        networks = self.networks()
-        student = networks[name](batch.images).map(at_least_float32).map(whole)
         # In the order of `networks`, on which the order of sums in the backward pass depends.
-        others = torch.stack([at_least_float32(logits[other]) for other in networks if other != name])
+        others = [at_least_float32(logits[other]) for other in self.networks() if other != name]
         labels, epoch = whole(batch.labels), self.current_epoch
         step = Step(student=student, labels=labels, epoch=epoch, mixed=batch.mixed)
         with full_precision(batch):
             values = {name: term(step) for name, term in self.terms.items()}
-            return step, {**values, "mutual": self.mutual(student.logits, others)}
+            return step, {**values, "mutual": self.mutual(student.logits, torch.stack(others))}
 
     def break_down(self, batch: Batch) -> StepBreakdown:
         """Return every network's terms and its mutual loss, with their coefficients."""
         self.seed_step()
-        logits = {name: logits_for_peers(each, batch.images) for name, each in self.networks().items()}
+        networks = self.networks()
+        logits = {name: logits_for_peers(each, batch.images) for name, each in networks.items()}
         components: list[LossComponent] = []
-        for group in logits:
-            _, values = self.losses_of(group, batch, logits, lambda share: share)
+        for group, network in networks.items():
+            outputs = self.outputs_of(network, batch, alone)
+            _, values = self.losses_of(group, outputs, batch, logits, alone)
             suffix = "" if group == "student" else f"@{group}"
             components += [
                 LossComponent(f"{name}{suffix}", coef * values[name], (group,))
