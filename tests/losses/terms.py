@@ -21,7 +21,9 @@ ROOT = {
     "student": {"stages": [*STAGES], "hint": "layer3"},
 }  # fmt: skip
 CHOICES = sorted(file.stem for file in (config_directory() / "loss").glob("*.yaml"))
-VARIANTS = re.compile("published|regression_fitnet")  # other values for a class that has a file
+VARIANTS = re.compile(
+    "published|regression_fitnet|kd_standardized"
+)  # other values for a class that has a file
 OWN_FILES = [
     file
     for group in ("loss", "weighting")

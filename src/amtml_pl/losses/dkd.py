@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from amtml_pl.losses.kd_each import known_divergence
+from amtml_pl.losses.standardize import standardized_pair
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.known_classes import on_known_classes
@@ -61,18 +62,26 @@ class DecoupledLoss(LossTerm):
             published code.
         alpha: multiplier of the target class's part, at least 0.
         beta: multiplier of the other classes' part, at least 0.
+        standardize: whether the logits of both sides have mean 0 and deviation 1 (``docs/methods/lskd.md``).
     """
 
-    needs_teachers = True
+    needs_teachers = vanishes_where_teachers_agree = True
     blends_labels = False
 
     def __init__(
-        self, temperature: float, epochs: int, warmup: float, alpha: float = 1.0, beta: float = 8.0
+        self,
+        temperature: float,
+        epochs: int,
+        warmup: float,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
         self.warmup_epochs = warmup * epochs
         self.alpha, self.beta = alpha, beta
+        self.standardize = standardize
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
@@ -80,7 +89,9 @@ class DecoupledLoss(LossTerm):
         logits = step.student.logits
         total = logits.new_zeros(())
         for m in range(len(teachers.names)):
-            parts = decoupled_losses(logits, teachers.logits[:, m], step.labels, self.temperature)
+            pair = logits, teachers.logits[:, m]
+            pair = standardized_pair(*pair) if self.standardize else pair
+            parts = decoupled_losses(*pair, step.labels, self.temperature)
             loss = self.alpha * parts[0] + self.beta * parts[1]
             total = total + (weights[:, m].detach() * loss).mean()
         ramp = 1.0 if self.warmup_epochs <= 0 else min((step.epoch + 1) / self.warmup_epochs, 1.0)

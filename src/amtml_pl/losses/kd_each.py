@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from amtml_pl.losses.standardize import standardized_pair
 from amtml_pl.losses.term import LossTerm, require_teachers
 from amtml_pl.types import Step
 from amtml_pl.weighting.scheme import positive_temperature
@@ -32,7 +33,10 @@ def known_divergence(student: Float[Tensor, "... K"], teacher: Float[Tensor, "..
 
 
 def soft_target_losses(
-    student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B M K"], temperature: float
+    student_logits: Float[Tensor, "B K"],
+    teacher_logits: Float[Tensor, "B M K"],
+    temperature: float,
+    standardize: bool = False,
 ) -> Float[Tensor, "B M"]:
     """Return ``T² KL(p_m || p_s)`` per sample and teacher, (B, M); p at temperature T.
 
@@ -43,8 +47,13 @@ def soft_target_losses(
         student_logits: not softened, with gradients.
         teacher_logits: not softened.
         temperature: T > 0.
+        standardize: use `standardized_pair` of each teacher's logits and the student's.
     """
-    student = F.log_softmax(student_logits / temperature, dim=1)[:, None].expand_as(teacher_logits)
+    student_logits = student_logits[:, None]
+    if standardize:
+        everywhere = student_logits.expand_as(teacher_logits)
+        student_logits, teacher_logits = standardized_pair(everywhere, teacher_logits)
+    student = F.log_softmax(student_logits / temperature, dim=2).expand_as(teacher_logits)
     teachers = F.log_softmax(teacher_logits / temperature, dim=2)
     return temperature**2 * known_divergence(student, teachers)
 
@@ -60,19 +69,21 @@ class PerTeacherSoftTargetLoss(LossTerm):
         temperature: T > 0.
         scale: strength of the term: ``paper`` is 1; as in the published CA-MKD code, ``ebkd_published`` is
             (M - 1) / M and ``camkd_published`` is 1 / M (``docs/methods/ebkd.md``, ``camkd.md``).
+        standardize: whether the logits of both sides have mean 0 and deviation 1 (``docs/methods/lskd.md``).
     """
 
-    needs_teachers = True
+    needs_teachers = vanishes_where_teachers_agree = True
 
-    def __init__(self, temperature: float, scale: Scale = "paper") -> None:
+    def __init__(self, temperature: float, scale: Scale = "paper", standardize: bool = False) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)
         self.scale: Scale = scale
+        self.standardize = standardize
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Return the batch's unweighted loss, a scalar."""
         teachers, weights = require_teachers(step)
-        losses = soft_target_losses(step.student.logits, teachers.logits, self.temperature)
+        losses = soft_target_losses(step.student.logits, teachers.logits, self.temperature, self.standardize)
         M = losses.shape[1]
         strength = {"paper": 1.0, "ebkd_published": (M - 1) / M, "camkd_published": 1 / M}[self.scale]
         return strength * (weights.detach() * losses).sum(dim=1).mean()

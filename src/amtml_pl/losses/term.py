@@ -31,6 +31,8 @@ class LossTerm(nn.Module):
             changes with the order of the teachers. The doctor checks that other terms keep their value.
         vanishes_at_targets: True if the term should be 0 for a student whose softened output, at the term's
             ``temperature``, is the soft targets; the doctor checks it.
+        vanishes_where_teachers_agree: True if the term should be 0 for a student with the logits of teachers
+            that all have the same; the doctor checks it for a term that does not vanish at the targets.
         temperature: T > 0 of the softened outputs; 1 for a term that softens none.
         mixture: what the term's soft targets mix; None for a term without any, or with probabilities alone.
         label_smoothing: share of the labels' weight that is spread over all classes, in [0, 1).
@@ -44,7 +46,8 @@ class LossTerm(nn.Module):
     trains_student: ClassVar[bool] = True
     learns: ClassVar[bool] = False
     depends_on_order: ClassVar[bool] = False
-    vanishes_at_targets: ClassVar[bool] = False
+    vanishes_at_targets: bool = False
+    vanishes_where_teachers_agree: ClassVar[bool] = False
     temperature: float = 1.0
     mixture: Mixture | None = None
     label_smoothing: float = 0.0

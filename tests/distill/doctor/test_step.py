@@ -16,7 +16,9 @@ from amtml_pl.losses.angle import AngleLoss
 from amtml_pl.losses.ce import CrossEntropy
 from amtml_pl.losses.hint import HintLoss
 from amtml_pl.losses.kd import SoftTargetLoss
+from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss
 from amtml_pl.losses.regression import FeatureRegression
+from amtml_pl.losses.standardize import standardized
 from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.classifier_head import ClassifierHead
 from amtml_pl.models.taps import TappedNetwork
@@ -299,6 +301,13 @@ class OnLogits(AngleLoss):
         return super().forward(replace(step, student=replace(step.student, logits=step.student.logits * 2)))
 
 
+class StudentAsItIs(PerTeacherSoftTargetLoss):
+    """Standardises the teachers and not the student."""
+
+    def forward(self, step):
+        return super().forward(replace(step, teachers=step.teachers.map(standardized)))
+
+
 class Exploding(LossTerm):
     def forward(self, step):
         return step.student.logits.sum() * float("inf")
@@ -307,6 +316,9 @@ class Exploding(LossTerm):
 @pytest.mark.parametrize(
     ("term", "found"),
     [(AngleLoss(4.0), []), (OnLogits(4.0), ["not-zero-at-the-targets/term"]),
+     *[(SoftTargetLoss(4.0, standardize=order), []) for order in ("teachers", "mixture")],
+     (PerTeacherSoftTargetLoss(4.0), []), (PerTeacherSoftTargetLoss(4.0, standardize=True), []),
+     (StudentAsItIs(4.0), ["not-zero-at-the-targets/term"]),
      (PublishedRelationLoss(4.0), ["not-zero-at-the-targets/term"]),
      (changed(lambda value, _: value + torch.where(value.detach() < 1e-4, torch.nan, 0.0)),
       ["not-zero-at-the-targets/term"]),

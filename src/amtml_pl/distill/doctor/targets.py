@@ -20,14 +20,16 @@ def target_findings(step: Step, terms: Mapping[str, LossTerm]) -> Iterator[Findi
     """Yield findings for terms that are not 0 at the soft targets.
 
     The targets come from random and clearly different teacher outputs, since those of the run may be alike.
+    A term that vanishes only where the teachers agree gets the first of these outputs from every teacher.
     """
     if step.teachers is None or step.weights is None:
         return
-    logits = 3 * torch.randn_like(step.teachers.logits)
-    sharp = replace(step, teachers=TeacherOutputs(step.teachers.names, logits, step.teachers.hints))
+    apart = 3 * torch.randn_like(step.teachers.logits)
     for name, term in terms.items():
-        if not term.vanishes_at_targets:
+        if not (term.vanishes_at_targets or term.vanishes_where_teachers_agree):
             continue
+        logits = apart if term.vanishes_at_targets else apart[:, :1].expand_as(apart)
+        sharp = replace(step, teachers=TeacherOutputs(step.teachers.names, logits, step.teachers.hints))
         mixture = term.mixture or "probabilities"
         targets = integrated_soft_targets(logits, step.weights.detach(), term.temperature, mixture)
         smallest = torch.finfo(targets.dtype).tiny
