@@ -14,6 +14,7 @@ from amtml_pl.distill.step import DistillModule
 from amtml_pl.losses.adapter import AdapterEntropy, JointAdapterLoss
 from amtml_pl.losses.angle import AngleLoss
 from amtml_pl.losses.ce import CrossEntropy
+from amtml_pl.losses.dist import RelationalLogitLoss
 from amtml_pl.losses.hint import HintLoss
 from amtml_pl.losses.kd import SoftTargetLoss
 from amtml_pl.losses.kd_each import PerTeacherSoftTargetLoss
@@ -318,7 +319,7 @@ class Exploding(LossTerm):
     [(AngleLoss(4.0), []), (OnLogits(4.0), ["not-zero-at-the-targets/term"]),
      *[(SoftTargetLoss(4.0, standardize=order), []) for order in ("teachers", "mixture")],
      (PerTeacherSoftTargetLoss(4.0), []), (PerTeacherSoftTargetLoss(4.0, standardize=True), []),
-     (StudentAsItIs(4.0), ["not-zero-at-the-targets/term"]),
+     (StudentAsItIs(4.0), ["not-zero-at-the-targets/term"]), (RelationalLogitLoss(4.0), []),
      (PublishedRelationLoss(4.0), ["not-zero-at-the-targets/term"]),
      (changed(lambda value, _: value + torch.where(value.detach() < 1e-4, torch.nan, 0.0)),
       ["not-zero-at-the-targets/term"]),
