@@ -21,9 +21,8 @@ ROOT = {
     "student": {"stages": [*STAGES], "hint": "layer3"},
 }  # fmt: skip
 CHOICES = sorted(file.stem for file in (config_directory() / "loss").glob("*.yaml"))
-VARIANTS = re.compile(
-    "published|regression_fitnet|kd_standardized"
-)  # other values for a class that has a file
+# Other values for a class that has a file.
+VARIANTS = re.compile("published|regression_fitnet|kd_standardized")
 OWN_FILES = [
     file
     for group in ("loss", "weighting")

@@ -33,7 +33,7 @@ def test_standardised_logits(golden):
     assert_golden(standardized(given["student_logits"]), expected["normalised"])
 
 
-@pytest.mark.parametrize(("order", "mixture"), product(ORDERS, MIXTURES))
+@pytest.mark.parametrize(("order", "mixture"), [*product(ORDERS, MIXTURES)])
 def test_kd_with_both_orders(golden, order, mixture):
     given, expected = golden("standardized")
     value = SoftTargetLoss(given["T"], mixture, order)(golden_step(given))

@@ -30,14 +30,14 @@ def correlations(
     """
     count = known.sum(dim=dim, keepdim=True).clamp_min(1)
     a, b = (torch.where(known, p - p.sum(dim=dim, keepdim=True) / count, 0.0) for p in (student, teacher))
-    norms = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
+    norms: Tensor = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
     return (a * b).sum(dim=dim) / (norms + SMALLEST)
 
 
 def relation_losses(
     student_logits: Float[Tensor, "B K"], teacher_logits: Float[Tensor, "B K"], temperature: float
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, ""]]:
-    """Return the inter-class loss per sample (B,) and the intra-class loss, a scalar, each times T².
+    """Return the inter-class losses (B,) and the intra-class loss, each times T².
 
     After Huang et al., "Knowledge Distillation from A Stronger Teacher" (arXiv:2205.10536): 1 minus the
     correlation of a sample's probabilities, and 1 minus the mean over classes of the correlation of a class's

@@ -43,8 +43,8 @@ def normalized_losses(
     label = F.one_hot(labels, student_logits.shape[1]).bool()
     compared = on_known_classes(student_logits, teacher_logits)
     target = cross_entropies(compared, teacher_logits, label)
-    others = (logits.masked_fill(label, -torch.inf) / temperature for logits in (compared, teacher_logits))
-    return target, temperature**2 * cross_entropies(*others, ~label)
+    student, teacher = (z.masked_fill(label, -torch.inf) / temperature for z in (compared, teacher_logits))
+    return target, temperature**2 * cross_entropies(student, teacher, ~label)
 
 
 class NormalizedLoss(LossTerm):

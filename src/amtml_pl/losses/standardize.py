@@ -18,10 +18,10 @@ SMALLEST = 1e-7  # added to the deviation, as in the published code
 
 
 def standardized(logits: Float[Tensor, "... K"]) -> Float[Tensor, "... K"]:
-    """Return ``(z - mean z) / (1e-7 + deviation of z)`` over the known classes of each row.
+    """Return logits with mean 0 and deviation 1 over the known classes of each row.
 
-    After Sun et al., "Logit Standardization in Knowledge Distillation" (arXiv:2403.01427), and its code: the
-    deviation is the unbiased one. The temperature stays a separate argument.
+    ``(z - mean z) / (1e-7 + deviation of z)``, after Sun et al., "Logit Standardization in Knowledge
+    Distillation" (arXiv:2403.01427), and its code: the deviation is the unbiased one.
 
     Args:
         logits: minus infinity for a class that is not known, which stays so; two or more are known.
@@ -31,7 +31,7 @@ def standardized(logits: Float[Tensor, "... K"]) -> Float[Tensor, "... K"]:
     mean = torch.where(known, logits, 0.0).sum(dim=-1, keepdim=True) / count
     centred = torch.where(known, logits - mean, 0.0)
     # The gradient of this norm is 0 for equal logits, that of a square root is infinite.
-    deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / (count - 1).sqrt()
+    deviation: Tensor = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / (count - 1).sqrt()
     return (centred / (SMALLEST + deviation)).masked_fill(~known, -torch.inf)
 
 
