@@ -136,7 +136,9 @@ def test_a_student_that_equals_teachers_who_agree_has_no_loss(name):
     assert float(term_of(name)(perfect)) == pytest.approx(0, abs=1e-5)  # dist adds 1e-8 to a divisor
 
 
-@pytest.mark.parametrize("name", ["kd", "angle", "adapter", "kd_each", "dkd", "dist", "nkd", "published_ce"])
+@pytest.mark.parametrize(
+    "name", ["kd", "angle", "adapter", "kd_each", "dkd", "dist", "nkd", "ofa", "published_ce"]
+)
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_is_not_positive_is_refused(name, temperature):
     with pytest.raises(UserError, match=r"temperature is .* expected a number above 0"):

@@ -47,7 +47,7 @@ def enhanced_losses(
 
 
 class OneForAllLoss(LossTerm):
-    """Weighted `enhanced_losses` of a head at every stage of the student, and of its own logits.
+    """Weighted `enhanced_losses` of the student, and of a head at each of its stages.
 
     ``sum_m mean_b w_bm (l_m(z_s) + sum_stages l_m(head(F_s)))``, l being `enhanced_losses`.
     The heads belong to the term: the student does not contain them. All teachers share them. The paper has
@@ -120,7 +120,9 @@ class StageHead(nn.Sequential):
 
 
 class SeparableConvolution(nn.Module):
-    """Two depthwise 3×3 and pointwise convolutions with batch norm and ReLU; the first halves the map.
+    """Two depthwise and pointwise convolutions; the first halves the map.
+
+    The depthwise ones are 3×3; batch norm and a ReLU follow each pair.
 
     Args:
         source: channels of the map.

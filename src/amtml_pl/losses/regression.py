@@ -165,7 +165,7 @@ class Regressor(nn.Module):
         return made
 
 
-def relu_like(made: Float[Tensor, "B C H W"], like: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+def relu_like(made: Float[Tensor, "B C H W"], like: Float[Tensor, "B C _ _"]) -> Float[Tensor, "B C H W"]:
     """Apply a ReLU to a map where the other map is nowhere negative."""
     # Without a branch, which would have to wait for the device.
     lowest = torch.where(like.amin() < 0, -torch.inf, 0.0).to(made)

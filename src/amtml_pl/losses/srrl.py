@@ -24,7 +24,7 @@ def embedding_errors(made: Float[Tensor, "B C _ _"], target: Float[Tensor, "B C 
 
 
 def logit_errors(made: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-    """Return the mean squared difference of logits over the classes that the teacher knows, (B,).
+    """Return the mean squared difference of logits over known classes, (B,).
 
     Args:
         made: the teacher's classifier on the student's embedding, with gradients.

@@ -19,7 +19,7 @@ EPS = 1e-5  # added to variances, as in the published code
 def wasserstein_losses(
     student: Float[Tensor, "B C _ _"], teacher: Float[Tensor, "B C _ _"], parts: int = 1
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Return the squared distances of channel means and of channel deviations per sample, (B,).
+    """Return squared distances of channel means and of deviations per sample, (B,).
 
     ``sum_c (mu_s - mu_t)²`` and ``sum_c (sigma_s - sigma_t)²``, each the mean over parts² rectangles.
     Their sum is the squared 2-Wasserstein distance of Gaussians with diagonal covariances. After Lv, Yang and
@@ -59,7 +59,7 @@ def deviation(positions: Float[Tensor, "B C N"]) -> Float[Tensor, "B C"]:
 
 
 def has_deviations(shape: Sequence[int], parts: int) -> bool:
-    """Return True if every rectangle of a map (..., H, W) has two positions or more."""
+    """Return True if every rectangle of a map (..., H, W) has several positions."""
     return max(shape[-2:]) > parts
 
 
