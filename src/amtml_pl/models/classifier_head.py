@@ -79,9 +79,9 @@ def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
         cut = fx.GraphModule(network, TapTracer(tap).trace(network))
     except Exception as error:  # any error of the network's own code when it meets a proxy
         raise UserError(
-            "The loss term regression_confidence cannot separate the classifier of the teacher: torch.fx "
-            f"cannot trace {name} after {tap!r} ({error}).",
-            fix="choose another teacher, or a loss without regression_confidence, such as 'loss=[ce,kd]'",
+            "The classifier of a teacher, which the loss terms regression_confidence and srrl run, cannot be "
+            f"separated: torch.fx cannot trace {name} after {tap!r} ({error}).",
+            fix="choose another teacher, or a loss without these terms, such as 'loss=[ce,kd]'",
         ) from error
     images = next(node for node in cut.graph.nodes if node.op == "placeholder")
     taps = [node for node in cut.graph.nodes if node.op == "call_module" and node.target == tap]
@@ -95,8 +95,8 @@ def cut_after(network: nn.Module, tap: str) -> fx.GraphModule:
     cut.graph.eliminate_dead_code()
     if images.users:
         raise UserError(
-            "The loss term regression_confidence cannot separate the classifier of the teacher: the layers "
-            f"of {name} after {tap!r} also read earlier modules.",
+            "The classifier of a teacher, which the loss terms regression_confidence and srrl run, cannot be "
+            f"separated: the layers of {name} after {tap!r} also read earlier modules.",
             fix="set teacher.NAME.hint to the last module before the classifier",
         )
     cut.graph.erase_node(images)

@@ -111,7 +111,7 @@ def classifier_behind(teacher: Teacher, tap: str) -> nn.Module:
         return nn.Sequential(ClassifierHead(network, tap), head.linear)
     raise UserError(
         f"The fitted classifier of teacher {teacher.name!r} reads {head.tap!r}, and not the map of {tap!r}.",
-        fix=f"set teacher.{teacher.name}.hint={tap}, or select a loss without regression_confidence",
+        fix=f"set teacher.{teacher.name}.hint={tap}, or select a loss without regression_confidence and srrl",
     )
 
 
@@ -121,10 +121,11 @@ def refuse_other_maps(head: nn.Module, hint: str, shape: Shape) -> None:
         head(torch.zeros(2, *shape))
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            "The loss term regression_confidence cannot run the classifier of a teacher on the hint "
-            f"{hint!r} (got a map of shape {shape}, expected what its module returns: {first_line(error)}).",
+            "The classifier of a teacher, which the loss terms regression_confidence and srrl run, does not "
+            f"take the hint {hint!r} (got a map of shape {shape}, expected what its module returns: "
+            f"{first_line(error)}).",
             fix="set teacher.NAME.hint to a module that returns maps (B, C, H, W), or choose a loss without "
-            "regression_confidence, such as 'loss=[ce,kd]'",
+            "these terms, such as 'loss=[ce,kd]'",
         ) from error
 
 

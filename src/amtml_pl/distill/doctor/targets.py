@@ -59,6 +59,6 @@ def head_findings(step: Step, heads: Mapping[str, nn.Module]) -> Iterator[Findin
                 f"not-the-teachers-classifier/{name}",
                 f"the teacher's classifier, applied to the cached map {name!r}, does not give the teacher's "
                 f"logits (got a difference of {away:.2f} standard deviations, expected 0). The map is "
-                "probably pooled. To cache the whole map, set hint_pool=null "
-                "loss.regression_confidence.grid=null",
+                "probably pooled. To cache the whole map, set hint_pool=null, and "
+                "loss.regression_confidence.grid=null if the loss has that term",
             )
