@@ -108,6 +108,8 @@ def test_the_page_of_a_method_has_one_form_and_the_rows_of_the_study(method):
     study = study[study.index("small: every method") :]
     sections = re.findall(r"^## (.*)$", page, re.MULTILINE)
     assert sections == ["What it does", "Formula", "Source", "Command", "Measured", "The published code"]
+    if "\nNot measured yet.\n" in page:
+        return
     rows = re.findall(r"^\| \w+ \| \d+ \| .*$", page, re.MULTILINE)
     compared = set() if "\nNot measured yet.\n" in page else {method, "avg", "ce"}
     assert compared <= {row.split()[1] for row in rows}
