@@ -64,7 +64,7 @@ class Around(nn.Module):
      (lambda feature, images: feature[0] if feature.sum() > 0 else feature[1], "cannot trace Around")],
 )  # fmt: skip
 def test_a_network_that_reads_more_than_the_tap_or_cannot_be_traced_is_refused(function, message):
-    with pytest.raises(UserError, match=rf"the teacher: .*{message}"):
+    with pytest.raises(UserError, match=rf"be separated: .*{message}"):
         ClassifierHead(Around(function), "body")
 
 
