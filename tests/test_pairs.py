@@ -13,6 +13,7 @@ from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
 from amtml_pl.distill.doctor.step import check_step
 from amtml_pl.models.classifier_head import ClassifierHead
+from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.models.taps import TappedNetwork, tap_shapes
 from amtml_pl.teachers.live import LiveTeachers
 from amtml_pl.training import assemble
@@ -82,11 +83,14 @@ class Method:
     live: LiveTeachers | None = None
     kept: Kept | None = None
 
+    def hints(self):
+        """Return the teachers' maps by flat name."""
+        return {} if self.kept is None else self.kept.outputs.hints
+
     def module(self, student, source):
         """Return the training module with another student, calibrated as before a fit."""
         self.config.student = student
-        hints = {} if self.kept is None else self.kept.outputs.hints
-        shapes = {name: tuple(hint.shape[1:]) for name, hint in hints.items()}
+        shapes = {name: tuple(hint.shape[1:]) for name, hint in self.hints().items()}
         torch.manual_seed(0)
         settings = settings_of(self.config)
         module = assemble.training_module(settings, source, shapes, EAGER)
@@ -95,6 +99,7 @@ class Method:
         module.set_teacher_heads(
             {f"{name}/{tap}": ClassifierHead(networks[name], tap) for name, tap in wanted}
         )
+        module.set_hint_statistics({name: HintStatistics.of(hint) for name, hint in self.hints().items()})
         held_out = None if self.kept is None else (self.kept.outputs.logits, self.samples.labels)
         module.calibrate_weighting(dict.fromkeys(networks, 0.5), lambda: held_out)
         return module

@@ -10,6 +10,7 @@ from torch import nn
 
 from amtml_pl.config.build import build_object
 from amtml_pl.config.paths import config_directory
+from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.types import OfferedFeatures, TensorShapes
 from steps import make_step
 
@@ -61,6 +62,8 @@ def built(term, B=6, M=3, K=5, **more):
     dtype = step.student.logits.dtype
     step = replace(step, weighting_norm=torch.tensor(9.0, dtype=dtype, requires_grad=True))
     term.set_teacher_heads({name: Classify(C, K).to(dtype) for name, (C, _, _) in maps.items()})
+    statistics = {name: HintStatistics.of(hint) for name, hint in step.teachers.hints.items()}
+    term.set_hint_statistics(statistics)
     return term.to(dtype), step
 
 

@@ -10,6 +10,7 @@ from hydra.utils import get_class
 
 from amtml_pl.errors import UserError
 from amtml_pl.losses.attention import AttentionLoss
+from amtml_pl.losses.balanced import BalancedLoss
 from amtml_pl.losses.regression import FeatureRegression
 from amtml_pl.losses.rkd import RelationLoss
 from amtml_pl.losses.term import LossTerm
@@ -23,8 +24,8 @@ TERMS = {name: term_of(name) for name in CHOICES}
 WITH_TEACHERS = [name for name, term in TERMS.items() if term.needs_teachers]
 OF_OUTPUTS = [name for name in WITH_TEACHERS if not TERMS[name].student_taps()]
 OWN_WEIGHTS = {
-    "hint", "regression_aekd", "regression_confidence", "triplets", "published_hint", "published_regression",
-    "published_regression_confidence", "published_triplets",
+    "balanced", "hint", "regression_aekd", "regression_confidence", "triplets", "published_hint",
+    "published_regression", "published_regression_confidence", "published_triplets",
 }  # fmt: skip
 STEPS_WEIGHTS = [name for name in WITH_TEACHERS if name not in OWN_WEIGHTS | {"adapter_entropy"}]
 
@@ -170,7 +171,8 @@ def others_replaced(step):
 
 @pytest.mark.parametrize(
     ("term", "key"),
-    [(AttentionLoss(["layer1"]), "stages"), (FeatureRegression(["layer1", "layer2"], stage=2), "stages"),
+    [(AttentionLoss(["layer1"]), "stages"), (BalancedLoss("layer3"), "hint"),
+     (FeatureRegression(["layer1", "layer2"], stage=2), "stages"),
      (RelationLoss("layer3"), "hint"), (TripletLoss("layer3"), "hint"), (FeatureRegression(["a"]), "hint")],
     ids=lambda given: type(given).__name__ if isinstance(given, LossTerm) else given,
 )  # fmt: skip

@@ -29,6 +29,7 @@ from amtml_pl.distill.step_watch import StepWatch
 from amtml_pl.distill.timing import Spending
 from amtml_pl.distill.whole_batch import WholeBatch
 from amtml_pl.losses.term import LossTerm
+from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.types import Batch, Step, TeacherOutputs
 from amtml_pl.weighting.known_classes import knows_label
@@ -152,6 +153,11 @@ class StudentModule(pl.LightningModule):
         self.heads = dict(heads)
         for term in self.loss_terms().values():
             term.set_teacher_heads(self.heads)
+
+    def set_hint_statistics(self, statistics: Mapping[str, HintStatistics]) -> None:
+        """Pass the statistics of the teachers' hints to the terms before the fit begins."""
+        for term in self.loss_terms().values():
+            term.set_hint_statistics(statistics)
 
     def calibrate_weighting(
         self,

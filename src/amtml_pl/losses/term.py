@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from amtml_pl.errors import UserError
+from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.types import Mixture, OfferedFeatures, Step, TeacherOutputs, TeacherWeights, TensorShapes
 
 
@@ -77,6 +78,13 @@ class LossTerm(nn.Module):
         Args:
             heads: from each of `head_names` to logits; they must not become submodules of the term.
         """
+
+    def summed_hints(self, offered: Mapping[str, OfferedFeatures]) -> tuple[str, ...]:
+        """Return those of `hints` whose statistics over all cached maps the term needs."""
+        return ()
+
+    def set_hint_statistics(self, statistics: Mapping[str, HintStatistics]) -> None:
+        """Take the statistics of `summed_hints` over all views of the run, after `build`."""
 
     def build(self, shapes: TensorShapes) -> None:
         """Create the learned parameters, once, before the optimiser gets them."""

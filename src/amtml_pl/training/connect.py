@@ -34,8 +34,9 @@ from amtml_pl.types import Batch, Shape, SplitName, TeacherOutputs
 def connect(prepared: Prepared) -> Ready:
     """Build the module with the teacher outputs that the first epoch needs.
 
-    A cached run computes the missing outputs of its first view. A live run loads its teachers' weights. Then
-    the teachers' classifiers are cut out and the weighting is calibrated, if the method needs it.
+    A cached run computes the missing outputs of its first view, or of all views if a term needs statistics of
+    hints. A live run loads its teachers' weights. Then the teachers' classifiers are cut out and the
+    weighting is calibrated, if the method needs it.
 
     Raises:
         UserError: if outputs are damaged, do not fit on the disk, or are missing with ``prepare=false``.
@@ -56,6 +57,10 @@ def connect(prepared: Prepared) -> Ready:
     if cache is not None and source is not None:
         reader = CacheReader(cache, source, module.spent)
         reader.provide(prepared.data.train_view(0))
+        if any(teacher.summed for teacher in cache.teachers):
+            reader.provide(*cache.views)
+            with rank_zero_first():
+                module.set_hint_statistics(cache.statistics())
     module.set_teacher_heads(heads(plan.teachers, module.head_names()))
     accuracy = {name: of["val"] for name, of in prepared.accuracy.items() if of}  # not without logits
     module.calibrate_weighting(accuracy, lambda: held_out_outputs(prepared, module))
@@ -76,9 +81,9 @@ class CacheReader:
     source: CachedTeachers  # reads them
     spent: Spending  # receives the cost of building
 
-    def provide(self, view: int) -> None:
-        """Compute the missing outputs of a view, and count the cost."""
-        built = self.cache.provide([view])
+    def provide(self, *views: int) -> None:
+        """Compute the missing outputs of these views, and count the cost."""
+        built = self.cache.provide(views)
         self.spent.count_build(built.seconds, built.teacher_passes)
 
     def in_loader(self) -> Callable[[Batch], TeacherOutputs] | None:

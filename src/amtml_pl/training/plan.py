@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from amtml_pl.data.packing import find_packed
 from amtml_pl.data.source import DatasetSource
 from amtml_pl.distill.compatibility import TeacherSource, refuse_without_logits
+from amtml_pl.errors import UserError
 from amtml_pl.system.checkpoint_file import read_checkpoint
 from amtml_pl.teachers.cache.serve import CachedTeachers
 from amtml_pl.teachers.live import LiveTeachers, Teacher
@@ -31,6 +32,7 @@ def plan(request: RunRequest) -> Plan:
     teachers = settings.teachers()
     headless = [teacher.name for teacher in teachers if teacher.options.head == "none"]
     refuse_without_logits(settings.method.terms(), settings.method.weighting.build(), headless)
+    refuse_without_cache(settings)
     cache = found_cache(settings, source, teachers, "train") if settings.cached else None
     live, hints = networks_and_hints(settings, teachers, cache)
     unread: TeacherSource | None = None  # of teachers that have not run yet
@@ -59,6 +61,17 @@ def plan(request: RunRequest) -> Plan:
         recorded=recorded,
         steps=tuple(steps),
     )
+
+
+def refuse_without_cache(settings: Settings) -> None:
+    """Raise a UserError for terms that need statistics of cached hints, if the teachers run live."""
+    names = [name for name, term in settings.method.terms().items() if term.summed_hints(settings.offered)]
+    if names and not settings.cached:
+        raise UserError(
+            f"The loss terms {names} need statistics over all maps of the teachers, which the cache collects "
+            "(got teacher_source=live, expected cached).",
+            fix="set teacher_source=cached, or select a loss without these terms: 'loss=[TERM,TERM]'",
+        )
 
 
 def found_cache(

@@ -13,11 +13,13 @@ from amtml_pl.data.module import PackedDataModule
 from amtml_pl.data.splits import SplitRows
 from amtml_pl.distill.doctor.teachers import examine_teacher, images_to_examine
 from amtml_pl.errors import UserError
+from amtml_pl.models.hint_statistics import HintStatistics
 from amtml_pl.runs.record import CacheUse
 from amtml_pl.system.console import console
 from amtml_pl.teachers.cache.build import BuildStats, build_stores
 from amtml_pl.teachers.cache.catalogue import ExaminedTeacher, TeacherExamination, folder_bytes, nearest_store
 from amtml_pl.teachers.cache.disk import refuse_full_disk
+from amtml_pl.teachers.cache.statistics import run_statistics
 from amtml_pl.teachers.cache.storage import Storage, stored_bytes
 from amtml_pl.teachers.cache.store import SHARD_ROWS, TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
@@ -81,6 +83,14 @@ class RunCache:
         """Return the facts in the manifest of each teacher whose outputs have been built."""
         manifests = {teacher.name: teacher.logits.manifest() for teacher in self.teachers}
         return {name: manifest.facts for name, manifest in manifests.items() if manifest is not None}
+
+    def statistics(self) -> dict[str, HintStatistics]:
+        """Return the statistics over all views of the run, per hint that a term needs them of."""
+        return {
+            f"{teacher.name}/{tap}": run_statistics(teacher.hints[tap], self.views)
+            for teacher in self.teachers
+            for tap in teacher.summed
+        }
 
     def nearest(self) -> str | None:
         """Explain why an existing cache does not fit this run; None without one."""
@@ -194,7 +204,17 @@ def teacher_stores(
         },
         load=load,
         facts=facts,
+        summed=summed_hints(settings, teacher.name) if split.name == "train" else (),
     )
+
+
+def summed_hints(settings: Settings, teacher: str) -> tuple[str, ...]:
+    """Return a teacher's hints whose statistics a term of the run needs."""
+    wanted = [
+        name for term in settings.method.terms().values() for name in term.summed_hints(settings.offered)
+    ]
+    pairs = (name.split("/", 1) for name in dict.fromkeys(wanted))
+    return tuple(tap for owner, tap in pairs if owner == teacher)
 
 
 def examination(

@@ -22,6 +22,7 @@ from amtml_pl.teachers.cache.catalogue import LOCKS, lock_name
 from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_for_computing
 from amtml_pl.teachers.cache.disk import refuse_full_disk, writing
 from amtml_pl.teachers.cache.progress import BuildProgress
+from amtml_pl.teachers.cache.statistics import view_statistics
 from amtml_pl.teachers.cache.storage import probability_error, stored_bytes
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores
 from amtml_pl.teachers.live import Teacher
@@ -120,7 +121,7 @@ class BuildJob:
     def build_view(
         self, teacher: TeacherStores, loaded: Teacher, view: int, missing: Mapping[str, Sequence[int]]
     ) -> None:
-        """Compute a view's missing shards, and write each to the tensors that lack it."""
+        """Compute a view's missing shards, write each to the tensors that lack it, and sum the hints."""
         lacking: dict[range, dict[str, int]] = {}  # by rows: an older store may have shards of another length
         for tensor, numbers in missing.items():
             for number in numbers:
@@ -136,6 +137,8 @@ class BuildJob:
                     self.warn_of_rounding(teacher.name, shard.tensors[tensor], encoded["values"])
                 with writing(self.root):
                     store.write(view, number, encoded, shard.pixels)
+        for tap in teacher.summed:
+            view_statistics(teacher.hints[tap], view)
 
     def warn_of_rounding(self, teacher: str, logits: Tensor, stored: Tensor) -> None:
         """Warn once of a teacher whose probabilities change much by rounding to float16."""

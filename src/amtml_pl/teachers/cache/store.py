@@ -4,6 +4,7 @@
 <root>/<teacher>/<tensor>-<split>-<hash>/
     manifest.json                        the fingerprint of the numbers, shape, rows per shard
     view-0001.json                       the shards of view 1: rows, bytes, sha256
+    view-0001.statistics.json            sums over the view's rows, if a run has needed them: `statistics.py`
     view-0001.00000.safetensors          rows 0, 1, …: `values`, for int8 `scale`, and the `pixels`' checksums
     used_by/<hash>.json                  which runs refer to it
 ```

@@ -19,6 +19,7 @@ class TeacherStores:
     hints: Mapping[str, TensorStore]
     load: Callable[[], Teacher]
     facts: Callable[[Teacher], ExaminedTeacher]
+    summed: tuple[str, ...] = ()  # the hints whose statistics a build collects
 
     @property
     def stores(self) -> dict[str, TensorStore]:

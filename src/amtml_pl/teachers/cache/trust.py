@@ -17,6 +17,7 @@ from amtml_pl.data.splits import SplitRows
 from amtml_pl.errors import UserError
 from amtml_pl.system.console import is_watched
 from amtml_pl.teachers.cache.compute import BuildOptions, compute_shard, ready_for_computing
+from amtml_pl.teachers.cache.statistics import find_statistics
 from amtml_pl.teachers.cache.storage import INT8_STEPS, Storage, pixel_checksums
 from amtml_pl.teachers.cache.store import TensorStore
 from amtml_pl.teachers.cache.teacher_stores import TeacherStores, all_stores
@@ -30,7 +31,7 @@ TOLERANCE_OF_AUTOCAST = 5e-2
 
 
 def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], console: Console) -> None:
-    """Compare every shard of the views with its checksum; a difference is a UserError."""
+    """Compare every file of the views with its checksum; a difference is a UserError."""
     stores = all_stores(teachers)
     work = [*itertools.product(stores, views)]
     quiet = not is_watched(console) or len(work) < 2 * len(stores)
@@ -38,6 +39,7 @@ def verify_checksums(teachers: Sequence[TeacherStores], views: Sequence[int], co
         work, "verifying cache checksums", console=console, disable=quiet, transient=True
     ):
         store.verify(view)
+        find_statistics(store, view)
 
 
 def probe(
