@@ -79,7 +79,7 @@ def test_the_loss_equals_a_loop_over_samples_teachers_and_positions(kind, drop):
                 smooth = sum(d**2 / 2 if d < 1 else d - 0.5 for d in far) / C
                 loss = loss + (0.5 * (1 - x @ y / (x.norm() * y.norm())) + 0.5 * smooth) / (H * W)
             own.append(loss)
-        highest = max(range(3), key=lambda m, own=own: float(own[m]))
+        highest = max(range(3), key=lambda m, own=own: own[m].item())
         rates += own
         chosen += [1.0 if m == highest or drawn[b, m] >= drop else 0.0 for m in range(3)]
     naive = sum(c * rate for c, rate in zip(chosen, rates, strict=True)) / sum(chosen)

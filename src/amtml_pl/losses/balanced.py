@@ -21,9 +21,9 @@ from amtml_pl.types import OfferedFeatures, Step, TensorShapes
 def matching_losses(
     projected: Sequence[Float[Tensor, "B ..."]], targets: Sequence[Float[Tensor, "B ..."]]
 ) -> Float[Tensor, "B M"]:
-    """Return ``mean_hw [0.5 (1 - cos) + 0.5 mean_c smooth-L1]`` per sample and teacher, (B, M).
+    """Return the mean loss of all positions per sample and teacher, (B, M).
 
-    Both compare channels at one position. After UNIC (Sariyildiz et al., arXiv:2408.05088).
+    ``mean_hw [0.5 (1 - cos) + 0.5 mean_c smooth-L1]``. Both compare channels at one position. After UNIC (Sariyildiz et al., arXiv:2408.05088).
 
     Args:
         projected: per teacher the student's map in that teacher's shape, with gradients.
@@ -41,7 +41,7 @@ def matching_losses(
 def kept_teachers(
     losses: Float[Tensor, "B M"], drawn: Float[Tensor, "B M"], drop: float
 ) -> Bool[Tensor, "B M"]:
-    """Return which teachers each sample keeps: the one with the highest loss, and those not drawn.
+    """Return the teachers that each sample keeps: of the highest loss, and not drawn.
 
     Args:
         losses: of each sample and teacher.

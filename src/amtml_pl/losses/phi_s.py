@@ -48,7 +48,7 @@ def hadamard(order: int) -> Float[Tensor, "C C"] | None:
 
 
 def equalising_rotation(values: Float[Tensor, " C"]) -> Float[Tensor, "C C"]:
-    """Return an orthogonal Q such that every diagonal entry of ``Q diag(values) Q^T`` is their mean.
+    """Return an orthogonal Q with equal diagonal entries of ``Q diag(values) Q^T``.
 
     By the theorem of Schur and Horn there is one. C - 1 rotations of two axes, each of which gives the
     smallest remaining entry the mean by turning it towards the largest.
@@ -71,6 +71,12 @@ def equalising_rotation(values: Float[Tensor, " C"]) -> Float[Tensor, "C C"]:
 
 
 def tangent_to_mean(low: float, between: float, high: float) -> float:
-    """Return t with ``low + 2 t between + t² high = 0``, the smaller one; low <= 0 <= high."""
+    """Return the smaller t with ``low + 2 t between + t² high = 0``.
+
+    Args:
+        low: at most 0.
+        between: of any sign.
+        high: at least 0.
+    """
     root = between + math.copysign(math.sqrt(max(between**2 - low * high, 0.0)), between)
     return -low / root if root else 0.0

@@ -64,7 +64,7 @@ def plan(request: RunRequest) -> Plan:
 
 
 def refuse_without_cache(settings: Settings) -> None:
-    """Raise a UserError for terms that need statistics of cached hints, if the teachers run live."""
+    """Raise a UserError for live teachers, if terms need statistics of cached hints."""
     names = [name for name, term in settings.method.terms().items() if term.summed_hints(settings.offered)]
     if names and not settings.cached:
         raise UserError(

@@ -85,7 +85,7 @@ class RunCache:
         return {name: manifest.facts for name, manifest in manifests.items() if manifest is not None}
 
     def statistics(self) -> dict[str, HintStatistics]:
-        """Return the statistics over all views of the run, per hint that a term needs them of."""
+        """Return statistics over all views of the run, by hint that needs them."""
         return {
             f"{teacher.name}/{tap}": run_statistics(teacher.hints[tap], self.views)
             for teacher in self.teachers

@@ -23,6 +23,7 @@ from torch import nn
 from amtml_pl.errors import UserError
 from amtml_pl.models.taps import TappedNetwork
 from amtml_pl.teachers.cache.compute import BuildOptions
+from amtml_pl.teachers.cache.statistics import view_statistics
 from amtml_pl.teachers.live import Teacher
 from rounding import assert_rounded_alike
 
@@ -289,9 +290,10 @@ def test_a_complete_cache_serves_a_user_who_may_not_write(place):
         teacher = stores(place, load=lambda: pytest.fail("loaded"))
         result = built(place, [teacher], [1, 2])
         teacher.logits.note_use(Path("/run"), "train")
-        return sum(result.teacher_passes.values()), len(teacher.logits.open(2).rows(torch.arange(ROWS)))
+        rows = len(teacher.logits.open(2).rows(torch.arange(ROWS)))
+        return sum(result.teacher_passes.values()), rows, view_statistics(teacher.hints["conv"], 2).count
 
-    assert Process(use, uid=NOBODY).answer() == f"(0, {ROWS})"
+    assert Process(use, uid=NOBODY).answer() == f"(0, {ROWS}, {ROWS * 9})"
     assert times(place) == before
 
 

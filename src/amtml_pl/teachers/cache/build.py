@@ -121,7 +121,7 @@ class BuildJob:
     def build_view(
         self, teacher: TeacherStores, loaded: Teacher, view: int, missing: Mapping[str, Sequence[int]]
     ) -> None:
-        """Compute a view's missing shards, write each to the tensors that lack it, and sum the hints."""
+        """Compute and write the missing shards of a view, and sum its hints."""
         lacking: dict[range, dict[str, int]] = {}  # by rows: an older store may have shards of another length
         for tensor, numbers in missing.items():
             for number in numbers:

@@ -70,7 +70,7 @@ def view_statistics(store: TensorStore, view: int) -> HintStatistics:
 
 
 def find_statistics(store: TensorStore, view: int) -> ViewStatistics | None:
-    """Return the file of a view's sums; None without one; a damaged one is a UserError."""
+    """Return the kept sums of a view; None without any; damage is a UserError."""
     file = statistics_file(store, view)
     return find_record(ViewStatistics, file, fix=f"run rm '{file}', then repeat the command")
 
