@@ -12,8 +12,9 @@ from tiny_runs import TINY
 pytestmark = pytest.mark.numbers
 
 MEMBER = str(Path(__file__).with_name("member.py"))
-# Each method uses the whole batch differently: pairs and triplets of samples, random teachers, one program per batch, samples
-# kept from batch to batch, rewards standardised in the batch, networks that are stepped in turn.
+# Each method uses the whole batch differently: pairs and triplets of samples, random teachers, one
+# program per batch, samples kept from batch to batch, rewards standardised in the batch,
+# networks that are stepped in turn.
 METHODS = ("amtml", "rkd", "okd", "balanced", "aekd_f", "mmkd", "mtkd_rl", "dml", "dml_published")
 RUNS = {1: METHODS, 2: METHODS, 4: ("amtml",)}
 CASES = [(method, size) for size in (2, 4) for method in RUNS[size]]

@@ -23,7 +23,8 @@ def matching_losses(
 ) -> Float[Tensor, "B M"]:
     """Return the mean loss of all positions per sample and teacher, (B, M).
 
-    ``mean_hw [0.5 (1 - cos) + 0.5 mean_c smooth-L1]``. Both compare channels at one position. After UNIC (Sariyildiz et al., arXiv:2408.05088).
+    ``mean_hw [0.5 (1 - cos) + 0.5 mean_c smooth-L1]``. Both compare channels at one position.
+    After UNIC (Sariyildiz et al., arXiv:2408.05088).
 
     Args:
         projected: per teacher the student's map in that teacher's shape, with gradients.

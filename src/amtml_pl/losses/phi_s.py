@@ -24,7 +24,8 @@ def phi_s_matrix(covariance: Float[Tensor, "C C"]) -> Float[Tensor, "C C"]:
     values, vectors = values.clamp_min(0), vectors * largest.sign()
     made = hadamard(len(values))
     rotation = equalising_rotation(values) if made is None else made.to(values) / math.sqrt(len(values))
-    return rotation @ vectors.T / values.mean().sqrt()
+    matrix: Tensor = rotation @ vectors.T / values.mean().sqrt()
+    return matrix
 
 
 def hadamard(order: int) -> Float[Tensor, "C C"] | None:

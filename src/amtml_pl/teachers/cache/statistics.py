@@ -85,7 +85,7 @@ def summed(store: TensorStore, view: int, shards: tuple[str, ...]) -> ViewStatis
     parts = (
         HintStatistics.of(decode(rows, shard.get("scale")))
         for shard in store.open(view).shards
-        for rows in shard["values"].split(ROWS_AT_ONCE)
+        for rows in torch.split(shard["values"], ROWS_AT_ONCE)
     )
     sums = reduce(add, parts)
     C = len(sums.total)
