@@ -1,8 +1,8 @@
 """Declare every key once; checks, names of runs, help and reference derive from it.
 
 A root key has its default in ``conf/train.yaml`` or in its group's folder of ``conf/``, and becomes a typed
-field in ``training/settings.py``. All three have the same order. A constructor's signature checks its
-arguments; declared here are those with a range, an identity or a label.
+field in ``training/settings.py`` or, within a node, in ``training/options.py``. All have the same order. A
+constructor's signature checks its arguments; declared here are those with a range, an identity or a label.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ from amtml_pl.models.taps import TappedNetwork, cost
 from amtml_pl.runs.record import Execution
 from amtml_pl.system.console import console, counted, duration, error_console
 from amtml_pl.teachers.cache.storage import stored_bytes
+from amtml_pl.training.options import DatasetOptions
 from amtml_pl.training.run_cache import RunCache
 from amtml_pl.training.selected_teacher import SelectedTeacher
-from amtml_pl.training.settings import DatasetOptions, Settings
+from amtml_pl.training.settings import Settings
 from amtml_pl.types import Shape, counted_kinds
 
 BUILD = "run python -m amtml_pl.cache action=build with the overrides of this run"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from amtml_pl.config.build import ObjectSpec
 from amtml_pl.config.teacher_recipe import Recipe, has_own_weights
 from amtml_pl.errors import UserError
-from amtml_pl.losses.term import LossTerm
 from amtml_pl.models.classifier_head import ClassMap, map_of_classes
-from amtml_pl.models.feature_map import MapReading
 from amtml_pl.models.hint import HintSpec
 from amtml_pl.models.taps import cost
 from amtml_pl.models.teacher_head import LinearHead, NoHead
@@ -31,43 +29,10 @@ from amtml_pl.teachers.published import (
     published_file,
     refuse_unfinished,
     weights_place,
-)
+)  # fmt: skip
 from amtml_pl.teachers.weights import load_weights
 from amtml_pl.training.head_files import HeadFiles
-from amtml_pl.types import OfferedFeatures
-
-
-@dataclass(frozen=True)
-class TeacherOptions:
-    """Values of ``teacher.NAME`` besides its network and taps.
-
-    Attributes:
-        pretrained: True if the constructor loads the weights.
-        weights: ``path``, ``url`` or ``run``, all None without a file; the other keys of ``weights``.
-        mean, std: three numbers each, by which it normalises images in [0, 1].
-        input_size: height and width that it resizes images to; None keeps them.
-        head: None if the network returns logits; ``none``: hints alone; ``linear``: a fitted classifier.
-        hint: the module whose map a fitted classifier reads; None for the network's output.
-        class_map: K positions in its own outputs, by class of the data, None for a class that it does not
-            know; None keeps the order.
-        pool: side of the grid to which larger hints are pooled; None keeps them.
-        reading: how its tokens and maps with channels last become hints.
-        recipe: experiment that trains it; None if its weights are given.
-        min_accuracy: least accuracy on the validation split, in [0, 1]; None for no limit.
-    """
-
-    pretrained: bool
-    weights: Mapping[str, Any]
-    mean: Sequence[float]
-    std: Sequence[float]
-    input_size: int | None
-    head: Literal["none", "linear"] | None
-    hint: str | None
-    class_map: ClassMap
-    pool: int | None
-    reading: MapReading
-    recipe: str | None
-    min_accuracy: float | None
+from amtml_pl.training.options import TeacherOptions
 
 
 @dataclass(frozen=True)
@@ -145,9 +110,8 @@ class SelectedTeacher:
     @cached_property
     def class_map(self) -> ClassMap:
         """The position of each class in its outputs."""
-        own = self.options
         if self.has_own_weights:
-            run = own.weights["run"]
+            own, run = self.options, self.options.weights["run"]
             # A fitted head knows all classes of the data, and the network's own classifier is not read.
             given = run is None or own.class_map is not None or own.head is not None
             return own.class_map if given else classes_of_run(RunFolder(Path(run)))
@@ -226,10 +190,7 @@ class SelectedTeacher:
         return {**backbone, "head": {"kind": kind, "features": self.features, "sha256": fitted.record.sha256}}
 
     def backbone_identity(self) -> dict[str, Any] | None:
-        """Return `identity` without the head.
-
-        A network is built only if its own constructor loads the weights.
-        """
+        """Return `identity` without the head; a network is built only if its constructor loads weights."""
         own, place = self.options, self.place
         reading = {key: own.weights[key] for key in READING}
         about = {
@@ -279,24 +240,6 @@ class SelectedTeacher:
             weights_digest=weights_digest(teacher.network),
             has_logits=self.options.head != "none",
         )
-
-
-def with_hints(
-    teachers: Sequence[SelectedTeacher],
-    terms: Mapping[str, LossTerm],
-    offered: Mapping[str, OfferedFeatures],
-) -> tuple[SelectedTeacher, ...]:
-    """Return the teachers with the hints that terms read; unknown teachers are a UserError."""
-    wanted: dict[str, list[str]] = {teacher.name: [] for teacher in teachers}
-    for name in dict.fromkeys(hint for term in terms.values() for hint in term.hints(offered)):
-        teacher, _, hint = name.partition("/")
-        if teacher not in wanted:
-            what = f"The teacher of hint {name!r} is not selected (expected one of {list(wanted)})."
-            raise UserError(
-                what, fix=f"name a selected teacher, or select {teacher}: 'teacher=[{teacher},...]'"
-            )
-        wanted[teacher].append(hint)
-    return tuple(replace(teacher, hints=tuple(wanted[teacher.name])) for teacher in teachers)
 
 
 def names(teachers: Sequence[SelectedTeacher]) -> tuple[str, ...]:
